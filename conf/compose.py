@@ -1,0 +1,118 @@
+"""Overrides in, checked dataclass out; and dataclass <-> YAML. The only file that knows Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf import schema
+
+ROOT = Path(__file__).parent
+GROUPS = ("profile", "model", "data", "recipe", "data@transfer.data", "recipe@transfer.recipe", "recipe@search.recipe")
+T = TypeVar("T")
+
+
+class OverrideError(ValueError):
+    """An override that cannot be taken; the message is one line and names the nearest valid word."""
+
+
+def compose(overrides: Sequence[str] = ()) -> schema.Config:
+    """Composes the configuration of one command.
+
+    Args:
+        overrides: Hydra's ``key=value`` strings, e.g. ``["model=b3", "recipe.epochs=2"]``.
+
+    Raises:
+        OverrideError: unknown key, option or value; nothing has happened yet.
+    """
+    for override in overrides:
+        _check(override)
+    ConfigStore.instance().store(name="schema", node=schema.Config)
+    GlobalHydra.instance().clear()  # a flow may compose inside a process that composed before
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(ROOT.resolve())):
+            node = hydra_compose(config_name="config", overrides=list(overrides))
+        return cast(schema.Config, OmegaConf.to_object(node))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise OverrideError(_one_line(error)) from error
+
+
+def to_yaml(value: Any) -> str:
+    """A schema dataclass as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(value))
+
+
+def from_yaml(kind: type[T], text: str) -> T:
+    """Reads YAML back into a schema dataclass; unknown keys and wrong types are refused.
+
+    Raises:
+        OverrideError: the text does not fit ``kind``.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(text))
+        return cast(T, OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise OverrideError(_one_line(error)) from error
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """A schema dataclass as plain nested dicts, for digests and for tracking."""
+    return dataclasses.asdict(value)
+
+
+def options(group: str) -> list[str]:
+    """The choices of a group, e.g. ``options("profile")``."""
+    return sorted(path.stem for path in (ROOT / group.partition("@")[0]).glob("*.yaml"))
+
+
+def keys() -> list[str]:
+    """All dotted keys that an override may name."""
+    return list(_keys(schema.Config))
+
+
+def _keys(kind: type, prefix: str = "") -> Iterable[str]:
+    for name, hint in get_type_hints(kind).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(hint):
+            yield from _keys(cast(type, hint), f"{prefix}{name}.")
+
+
+def _check(override: str) -> None:
+    """Says what is wrong with an override in our words; Hydra's own name no alternatives."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise OverrideError(f"{override!r} is not KEY=VALUE, as in recipe.epochs=2")
+    if "${" in value:
+        raise OverrideError(f"{override!r}: values may not contain ${{...}}")  # would read the environment
+    if key in GROUPS:
+        if value not in (choices := options(key)):
+            raise OverrideError(f"no {key} named {value!r}; {_nearest(value, choices)}")
+    elif key not in (known := keys()):
+        raise OverrideError(f"no setting named {key!r}; {_nearest(key, [*known, *GROUPS])}")
+
+
+def _nearest(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return hint + (f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones")
+
+
+def _one_line(error: Exception) -> str:
+    """The line of a Hydra or OmegaConf message that names the value and the key."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    return f"{key}: {lines[0]}" if key else lines[0]

@@ -1,0 +1,226 @@
+"""Every choice a person can make, as typed dataclasses. One field, one meaning, its unit in the name.
+
+Facts of the paper (block table, BN momentum, normalisation) are not choices: they stand in ``models/``.
+Each class refuses nonsense itself, so a wrong value never reaches a flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # Hydra's word for "must be given"
+FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass
+class Model:
+    """Which network, and how much the whole family is shrunk or grown.
+
+    ``width``, ``depth`` and ``resolution`` multiply the variant's own coefficients; 1.0 is the paper's size.
+    """
+
+    name: str = "efficientnet_b0"
+    width: float = 1.0
+    depth: float = 1.0
+    resolution: float = 1.0
+    survival_prob: float = 0.8  # of the last block; the first keeps 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("width", "depth", "resolution"):
+            _require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
+        _require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
+
+
+@dataclass
+class Augment:
+    """What may happen to a training image without changing its label; so it belongs to the data set."""
+
+    crop_area_min: float = 0.08  # share of the image that a random crop keeps at least
+    crop_aspect_max: float = 4 / 3  # widest crop; the narrowest is its inverse
+    flip_prob: float = 0.5
+    eval_crop_pad: int = 32  # evaluation cuts the central size/(size+pad) of the short side; 0 = no cut
+
+    def __post_init__(self) -> None:
+        _require(0 < self.crop_area_min <= 1, f"crop_area_min must be in (0, 1], is {self.crop_area_min}")
+        _require(self.crop_aspect_max >= 1, f"crop_aspect_max must be >= 1, is {self.crop_aspect_max}")
+        _require(0 <= self.flip_prob <= 1, f"flip_prob must be in [0, 1], is {self.flip_prob}")
+
+
+@dataclass
+class Data:
+    """A data set and how it is cut into shards."""
+
+    name: str = MISSING  # also the name of its prefix in the object store
+    source: str = MISSING  # mnist5k | digits | folder
+    path: str | None = None  # for source=folder: a tree CLASS/IMAGE, or train/CLASS/IMAGE and val/CLASS/IMAGE
+    limit: int | None = None  # use only this many samples (of the shuffled whole)
+    val_share: float = 0.2  # only where the source has no val split of its own
+    minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
+    samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
+    shards_per_task: int = 8  # one Prefect task writes this many
+    seed: int = 0  # of the split and of the shuffle before sharding
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        _require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
+        _require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
+        _require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
+        _require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
+        _require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
+
+
+@dataclass
+class Recipe:
+    """How a network is trained. Defaults are the official code's (facts with sources: models/training)."""
+
+    epochs: int = 350
+    global_batch: int = 4096
+    lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
+    warmup_epochs: float = 5.0
+    lr_decay: float = 0.97
+    lr_decay_epochs: float = 2.4
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    rmsprop_decay: float = 0.9
+    momentum: float = 0.9
+    rmsprop_epsilon: float = 1e-3
+    ema_decay: float = 0.9999
+    bn_momentum: float = 0.01  # PyTorch's sense (TF's 0.99); jobs of few steps need more
+    dropout: float | None = None  # null = the variant's own (0.2 for B0 to 0.5 for B7)
+    precision: str = "auto"  # fp32 | bf16 | auto (bf16 on a GPU that has it, else fp32)
+    seed: int = 0
+    eval_every_epochs: int = 1
+    checkpoint_every_steps: int | None = None  # null = at every evaluation
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
+        _require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
+        _require(self.precision in ("auto", "fp32", "bf16"),
+                 f"recipe.precision must be auto, fp32 or bf16, is {self.precision!r}")  # fmt: skip
+        _require(0 <= self.label_smoothing < 1, f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}")
+        _require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")
+        _require(self.keep_checkpoints > 0, "recipe.keep_checkpoints must be > 0")
+        _require(self.eval_every_epochs > 0, "recipe.eval_every_epochs must be > 0")
+
+
+@dataclass
+class Search:
+    """The grid of (alpha, beta, gamma) at phi = 1; paper section 3.3."""
+
+    alpha: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2, 1.3, 1.4])
+    beta: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2])
+    gamma: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.15, 1.2, 1.3])
+    budget: float = 2.0  # alpha * beta^2 * gamma^2 must be this, up to ...
+    tolerance: float = 0.1
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        for key in ("alpha", "beta", "gamma"):
+            values = getattr(self, key)
+            _require(len(values) > 0 and min(values) >= 1, f"search.{key} needs values >= 1, is {values}")
+        _require(self.tolerance >= 0, f"search.tolerance must be >= 0, is {self.tolerance}")
+
+
+@dataclass
+class Transfer:
+    """Fine-tuning of a trained network on another data set."""
+
+    data: Data = field(default_factory=Data)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass
+class Launch:
+    """Where and how wide a training job runs."""
+
+    backend: str = "local"
+    nproc_per_node: int = 1
+    threads_per_proc: int | None = None  # null = cores / processes
+    loader_threads: int = 2
+    jobs_at_once: int = 1  # also the limit of the Prefect concurrency slot "accelerator"
+    max_restarts: int = 1  # torchrun's own, for a process that dies
+    start_timeout_s: float = 300.0  # submit -> first status of the trainer
+    stall_timeout_s: float = 1800.0  # between two signs of life
+
+    def __post_init__(self) -> None:
+        _require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
+        _require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
+        _require(self.loader_threads > 0, "launch.loader_threads must be > 0")
+        _require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
+
+
+@dataclass
+class Services:
+    """Where the three services are: ``embedded`` (started here, on 127.0.0.1) or an address.
+
+    Credentials never stand in the configuration: S3 takes them from boto3's own chain, MLflow and Prefect
+    from their environment variables (README, "Real services").
+    """
+
+    s3: str = "embedded"  # embedded | aws | endpoint URL
+    prefect: str = "embedded"  # embedded | API URL, ends with /api
+    mlflow: str = "embedded"  # embedded | tracking URI
+
+    def __post_init__(self) -> None:
+        for key in ("s3", "prefect", "mlflow"):
+            value = getattr(self, key)
+            known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")
+            _require(known, f"services.{key} must be embedded or a URL, is {value!r}")
+
+
+@dataclass
+class Nightly:
+    """The scheduled fine-tune of the registered champion."""
+
+    model: str = "efficientnet-b0"  # registered model whose champion is the start
+    cron: str = "0 3 * * *"
+    timezone: str = "UTC"
+
+
+@dataclass
+class Config:
+    """All of it. ``profile=`` fills it in for a kind of machine and budget."""
+
+    profile: str = MISSING
+    run_dir: str = "runs"  # everything local lies in it: services, logs, cache, reports
+    storage: str = "s3://effnet"  # root of everything remote: s3://bucket[/prefix] or file:///folder
+    experiment: str = "effnet"  # MLflow experiment
+    dispatch: str = "here"  # here | workpool: run a flow in this process, or as its deployment
+    variants: list[str] = field(default_factory=lambda: list(FAMILY))  # what reproduce trains
+    model_ref: str | None = None  # evaluate: NAME@ALIAS or NAME/VERSION in the registry
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    recipe: Recipe = field(default_factory=Recipe)
+    search: Search = field(default_factory=Search)
+    transfer: Transfer = field(default_factory=Transfer)
+    nightly: Nightly = field(default_factory=Nightly)
+    launch: Launch = field(default_factory=Launch)
+    services: Services = field(default_factory=Services)
+
+    def __post_init__(self) -> None:
+        _require(self.dispatch in ("here", "workpool"), f"dispatch must be here or workpool, is {self.dispatch!r}")
+        _require(self.storage.startswith(("s3://", "file://")),
+                 f"storage must start with s3:// or file://, is {self.storage!r}")  # fmt: skip
+        _require(len(self.variants) > 0, "variants must name at least one network")
+
+
+@dataclass
+class Job:
+    """What one training or evaluation job is asked to do; lies as config.yaml in its run folder."""
+
+    kind: str = MISSING  # train | evaluate
+    model: Model = field(default_factory=Model)
+    data_name: str = MISSING
+    manifest_uri: str = MISSING
+    manifest_sha256: str = MISSING
+    augment: Augment = field(default_factory=Augment)
+    recipe: Recipe = field(default_factory=Recipe)
+    init_weights_uri: str | None = None  # safetensors of a trained network; its classifier is dropped on need
+    loader_threads: int = 2

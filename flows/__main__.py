@@ -1,0 +1,88 @@
+"""The ``effnet`` command: compose the configuration, call a flow, say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf import compose, schema
+from flows import display, help_text, outcome
+from infra.errors import EffnetError
+
+FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly", "report")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code (``infra/errors.py``; 130 after Ctrl-C)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = compose.compose(arguments.overrides)
+        return _run(arguments.verb, config, arguments.overrides)
+    except compose.OverrideError as error:
+        return _fail(str(error), 2)
+    except EffnetError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
+    if verb in FLOWS:
+        return _run_flow(verb, config, overrides)
+    from infra import local
+
+    run_dir = Path(config.run_dir).resolve()
+    if verb == "doctor":
+        from infra import doctor
+
+        return doctor.main(config)
+    if verb == "up":
+        local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=print)
+        print(outcome.services(local.prepare(run_dir, config.services)))
+    else:
+        stopped = local.down(run_dir)
+        print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+    return 0
+
+
+def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
+    from flows import session
+    from infra import local
+
+    if verb == "evaluate" and config.model_ref is None:
+        raise compose.OverrideError("evaluate needs model_ref=NAME@ALIAS, e.g. model_ref=efficientnet-b0@champion")
+    began = time.time()
+    parameters = {"began": began} if verb == "reproduce" else {}
+    with display.attach():
+        result = session.run(verb, config, overrides, **parameters)
+    seconds = time.time() - began
+    addresses = local.prepare(Path(config.run_dir).resolve(), config.services)
+    print(outcome.block(result, config, addresses, seconds))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="effnet", description=help_text.ABOUT, epilog=help_text.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, (summary, details) in help_text.VERBS.items():
+        sub = verbs.add_parser(
+            verb, help=summary, description=f"{summary}\n\n{details}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

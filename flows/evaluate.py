@@ -1,0 +1,22 @@
+"""A registered model on the validation split, every sample counted once."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from conf.compose import compose
+from flows.shard import ensure_shards
+from models.results import EvalResult
+from tasks.register import fetch_registered
+from tasks.train import evaluate as evaluate_task
+from tasks.train import evaluate_job
+
+
+@flow(name="evaluate")
+async def evaluate(overrides: list[str]) -> EvalResult:
+    """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
+    config = compose(overrides)
+    model, weights_uri, exact = await fetch_registered(config.model_ref or "", config.storage)
+    shards = await ensure_shards(config.data, config.storage)
+    job = evaluate_job(config, model, shards, weights_uri, exact)
+    return await evaluate_task(job, config, exact)

@@ -1,0 +1,70 @@
+"""What ``effnet --help`` and ``effnet VERB --help`` say."""
+
+from __future__ import annotations
+
+from conf.compose import options
+
+ABOUT = """\
+EfficientNet (Tan & Le, 2019) as a pipeline: shard, search, train B0..B7, transfer, register, report.
+Runs on this machine alone by default: object store, Prefect and MLflow are started on 127.0.0.1."""
+
+EPILOG = """\
+Settings are key=value words after the verb, e.g.  effnet train model=b3 recipe.epochs=2
+The same command again finds what is done and continues what is not.
+
+exit codes: 0 done | 1 a job failed | 2 a mistake in what was asked | 3 data | 4 diverged
+            5 damaged checkpoint or model | 75 a service did not answer | 130 interrupted"""
+
+
+def _choices(group: str) -> str:
+    return "|".join(options(group))
+
+
+_COMMON = f"""\
+most used settings:
+  profile={_choices("profile")}   size of everything (default laptop)
+  run_dir=PATH                     local files: services, logs, cache, reports (default runs)
+  storage=s3://BUCKET/PREFIX       where data, checkpoints and weights go
+  services.s3=URL services.prefect=URL services.mlflow=URL   use yours instead of the embedded ones"""
+
+_TRAIN = f"""\
+  model={_choices("model")}   model.width=X model.depth=X model.resolution=X
+  data={_choices("data")}   data.path=PATH data.limit=N
+  recipe={_choices("recipe")}   recipe.epochs=N recipe.global_batch=N recipe.seed=N
+  launch.nproc_per_node=N launch.jobs_at_once=N"""
+
+VERBS: dict[str, tuple[str, str]] = {
+    "reproduce": (
+        "everything: shard, search, train the family, transfer, register, report",
+        f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b0,efficientnet_b1]   only these\n\n"
+        "leaves RUN_DIR/latest/summary.json and RUN_DIR/latest/report.html",
+    ),
+    "shard": (
+        "write a data set as WebDataset shards into the object store",
+        f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.samples_per_shard=N data.limit=N",
+    ),
+    "search": (
+        "grid search of alpha, beta, gamma under alpha*beta^2*gamma^2 = 2",
+        f"{_COMMON}\n{_TRAIN}\n  search.alpha=[1.0,1.2] search.beta=[1.0,1.1] search.gamma=[1.0,1.15]\n"
+        "  search.tolerance=X search.recipe.epochs=N",
+    ),
+    "train": ("train one network with torchrun, or continue it", f"{_COMMON}\n{_TRAIN}"),
+    "evaluate": (
+        "evaluate a registered model on the val split",
+        f"{_COMMON}\n  model_ref=NAME@ALIAS or NAME/VERSION   e.g. efficientnet-b0@champion\n"
+        f"  data={_choices('data')}",
+    ),
+    "transfer": (
+        "fine-tune a trained network on the transfer set",
+        f"{_COMMON}\n{_TRAIN}\n  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
+    ),
+    "nightly": (
+        "fine-tune the registered champion, evaluate, register, promote if better",
+        f"{_COMMON}\n  nightly.model=NAME   registered model whose champion is the start\n"
+        f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
+    ),
+    "report": ("render the report of the last reproduction again", _COMMON),
+    "up": ("start the embedded services, or find them", _COMMON),
+    "down": ("stop the embedded services", _COMMON),
+    "doctor": ("check whether this machine and the services are fit", _COMMON),
+}

@@ -1,0 +1,31 @@
+"""Every night: the registered champion, fine-tuned on the transfer set, registered if it is worth it.
+
+Its key is the digest of champion, data and recipe: a night without anything new finds last night's result and
+registers nothing twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefect import flow
+
+from conf.compose import compose
+from flows.shard import ensure_shards
+from models.results import Registered
+from tasks.register import fetch_registered, register
+from tasks.train import train as train_task
+from tasks.train import train_job
+
+
+@flow(name="nightly")
+async def nightly(overrides: list[str]) -> Registered:
+    """Fine-tunes ``nightly.model@champion`` on ``transfer.data``, evaluates, registers, promotes the better."""
+    config = compose(overrides)
+    name = config.nightly.model
+    model, weights_uri, exact = await fetch_registered(f"{name}@champion", config.storage)
+    shards = await ensure_shards(config.transfer.data, config.storage)
+    fine_tuned = replace(config, model=model)
+    job = train_job(fine_tuned, config.transfer.data, config.transfer.recipe, shards, weights_uri)
+    result = await train_task(job, fine_tuned, "", {"role": "nightly", "champion": exact})
+    return await register(f"{name}-{shards.name}", result, model, config.transfer.data, shards.manifest_uri)

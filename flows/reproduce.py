@@ -1,0 +1,63 @@
+"""The whole paper: shard, search, train B0..B7, register, transfer, report.
+
+What failure must never look like: a report that hides a missing variant, or one bad variant that takes the
+others with it. Each runs to its own end; what failed is missing in the report and fails the flow last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import flow
+
+from conf import schema
+from conf.compose import compose
+from flows.search import search
+from flows.shard import shard
+from flows.train import train
+from flows.transfer import transfer
+from models.results import Summary
+from tasks.dispatch import dispatch
+from tasks.register import register
+from tasks.report import publish
+from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
+from tasks.train import short
+
+
+@flow(name="reproduce")
+async def reproduce(overrides: list[str], began: float | None = None) -> Summary:
+    """Reproduces the paper at the size of the profile.
+
+    Args:
+        overrides: as on the command line, e.g. ``["profile=laptop"]``.
+        began: unix time at which the person's command began; the flow's own start where it is not given.
+    """
+    config = compose(overrides)
+    started = await start_reproduction(config, began)
+    data, transfer_data = await asyncio.gather(
+        dispatch(shard, config, overrides, title=f"shard {config.data.name}"),
+        dispatch(shard, config, overrides, title=f"shard {config.transfer.data.name}", part="transfer"),
+    )
+    searched = await dispatch(search, config, overrides, title="search", parent_run=started.mlflow_run)
+    outcomes: list[Any] = await asyncio.gather(
+        *(one_variant(config, overrides, name, started.mlflow_run, data.manifest_uri) for name in config.variants),
+        return_exceptions=True,
+    )
+    summary, failures = await finish_reproduction(config, started, [data, transfer_data], searched, outcomes)
+    await publish(config, summary, started.mlflow_run)
+    for failure in failures:
+        raise failure
+    return summary
+
+
+async def one_variant(
+    config: schema.Config, overrides: list[str], name: str, parent_run: str, manifest_uri: str
+) -> VariantOutcome:
+    """One member of the family: trained, registered, transferred."""
+    asked = [*overrides, f"model.name={name}"]
+    result = await dispatch(train, config, asked, title=f"train {short(name)}", parent_run=parent_run)
+    model = schema.Model(**{**vars(config.model), "name": name})
+    registered = await register(name.replace("_", "-"), result, model, config.data, manifest_uri)
+    moved = await dispatch(transfer, config, asked, title=f"transfer {short(name)}", parent_run=parent_run)
+    return VariantOutcome(result, registered, moved)

@@ -1,0 +1,34 @@
+"""Images into WebDataset shards in the object store. A data set exists once its manifest does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from prefect import flow
+
+from conf import schema
+from conf.compose import compose
+from models.results import ShardResult
+from tasks.shard import plan_shards, write_group, write_manifest
+
+
+@flow(name="shard")
+async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data") -> ShardResult:
+    """Shards the configured data set, or finds it.
+
+    Args:
+        overrides: as on the command line, e.g. ``["data=digits"]``.
+        part: the main data set or the transfer set.
+    """
+    config = compose(overrides)
+    return await ensure_shards(config.data if part == "data" else config.transfer.data, config.storage)
+
+
+async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
+    """One mapped task per group of shards, the manifest last; one look-up where all is there."""
+    plan = await plan_shards(data, storage)
+    if plan.done is not None:
+        return plan.done
+    await asyncio.gather(*(write_group(data, storage, numbers) for numbers in plan.groups))
+    return await write_manifest(data, storage)

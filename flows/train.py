@@ -1,0 +1,33 @@
+"""One network on the main data set: shards, then torchrun under supervision."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from conf import schema
+from conf.compose import compose
+from flows.shard import ensure_shards
+from models.results import ShardResult, TrainResult
+from tasks.train import train as train_task
+from tasks.train import train_job
+
+
+@flow(name="train")
+async def train(overrides: list[str], parent_run: str = "", role: str = "train") -> TrainResult:
+    """Trains, resumes or finds one network.
+
+    Args:
+        overrides: as on the command line, e.g. ``["model=b3", "recipe.epochs=2"]``.
+        parent_run: MLflow run that this one is shown under.
+        role: tag of the MLflow run.
+    """
+    config = compose(overrides)
+    result, _ = await trained(config, parent_run, role)
+    return result
+
+
+async def trained(config: schema.Config, parent_run: str, role: str) -> tuple[TrainResult, ShardResult]:
+    """The configured network on the configured data, with the shards it saw."""
+    shards = await ensure_shards(config.data, config.storage)
+    job = train_job(config, config.data, config.recipe, shards, None)
+    return await train_task(job, config, parent_run, {"role": role}), shards

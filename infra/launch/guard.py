@@ -1,0 +1,85 @@
+"""Stands between a supervisor and torchrun, and leaves no process behind, whoever dies first.
+
+Started as a plain script (``python -S -E guard.py DEATH_FD LOCK LOG GRACE_S COMMAND ...``), so it must import
+nothing but the standard library. It
+
+- holds an exclusive lock on LOCK as long as the job lives: one job a run folder, and a way to see that it runs;
+- adopts orphaned grandchildren (torchrun starts ranks in sessions of their own);
+- ends everything when the supervisor dies (DEATH_FD, a pipe, reaches its end), on SIGTERM, and after the command.
+
+Exit code: the command's own, 128 + N for signal N, ``ALREADY_RUNNING`` if the lock is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+ALREADY_RUNNING = 97
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command under guard."""
+    death_fd, lock_path, log_path, grace_s, command = int(argv[0]), argv[1], argv[2], float(argv[3]), argv[4:]
+    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return ALREADY_RUNNING
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    stop_read, stop_write = os.pipe()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.write(stop_write, b"x"))
+    with open(log_path, "ab", buffering=0) as log:  # noqa: PTH123 - pathlib costs a third of our start-up
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    code = _wait(child, [death_fd, stop_read], grace_s)
+    _kill_all()
+    return code if code >= 0 else 128 - code
+
+
+def _wait(child: subprocess.Popen[bytes], stops: list[int], grace_s: float) -> int:
+    """Waits for the command; when told to stop, asks it to end and gives it ``grace_s`` seconds."""
+    deadline = None
+    while child.poll() is None:
+        if deadline is None and select.select(stops, [], [], 0.05)[0]:
+            child.terminate()
+            deadline = time.monotonic() + grace_s
+        elif deadline is not None:
+            if time.monotonic() > deadline:
+                child.kill()
+            time.sleep(0.05)
+    return child.returncode
+
+
+def _kill_all() -> None:
+    """Kills what is left below us; as a subreaper we are the parent of every orphan."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (children := _children()):
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # not Linux: torchrun's own shutdown has to do
+        return []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""Jobs as processes of this machine. Every engine offers the same five functions:
+
+``submit(spec)``, ``find(spec)`` (adopt what already runs), ``poll``, ``logs`` and ``cancel``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.launch import guard
+
+GRACE_S = 5.0  # between asking a job to end and killing it
+LOG_TAIL_LINES = 25
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What to run: a command, the variables it needs beside ours, and a folder for its lock and log."""
+
+    key: str
+    argv: list[str]
+    env: dict[str, str]
+    folder: Path
+
+    @property
+    def log_path(self) -> Path:
+        """Where the job's output goes."""
+        return self.folder / "log.txt"
+
+    @property
+    def lock_path(self) -> Path:
+        """Locked as long as the job runs."""
+        return self.folder / "lock"
+
+
+@dataclass
+class LocalJob:
+    """A running job: our own child, or one that another supervisor started (``process`` is None)."""
+
+    spec: JobSpec
+    process: subprocess.Popen[bytes] | None = None
+    death_fd: int | None = None  # closed by the kernel when we die; the guard then ends the job
+
+
+def submit(spec: JobSpec) -> LocalJob:
+    """Starts a job under its guard. It dies with this process, and with nothing else of ours."""
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    read_end, write_end = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-E", guard.__file__, str(read_end), str(spec.lock_path), str(spec.log_path),
+             str(GRACE_S), *spec.argv],
+            env={**os.environ, **spec.env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches us alone; we then end the job in order
+            pass_fds=(read_end,),
+        )  # fmt: skip
+    finally:
+        os.close(read_end)
+    return LocalJob(spec, process, write_end)
+
+
+def find(spec: JobSpec) -> LocalJob | None:
+    """The job of this key if one runs already, whoever started it."""
+    return LocalJob(spec) if _locked(spec.lock_path) else None
+
+
+def poll(job: LocalJob) -> int | None:
+    """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object."""
+    if job.process is not None:
+        return job.process.poll()
+    return None if _locked(job.spec.lock_path) else 0
+
+
+def logs(job: LocalJob) -> str:
+    """The last lines that the job printed."""
+    try:
+        text = job.spec.log_path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+
+def cancel(job: LocalJob) -> None:
+    """Ends our own job and waits until all of its processes are gone; an adopted one is not ours to end."""
+    if job.process is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        job.process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        job.process.wait(GRACE_S + 15)
+    if job.death_fd is not None:
+        os.close(job.death_fd)
+        job.death_fd = None
+
+
+def _locked(path: Path) -> bool:
+    try:
+        with path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True

@@ -1,0 +1,202 @@
+"""The embedded services on 127.0.0.1: object store, Prefect, MLflow and a Prefect worker.
+
+Everything they need and write lies under ``RUN_DIR/services`` (mode 0700)::
+
+    state.json  credentials.json  grpc.key    the chosen ports; our secrets (0600)
+    NAME.process.json  logs/NAME.log          what runs; its last and (.1) last but one log
+    s3/  prefect/  mlflow/                    their data
+
+A service whose address stands in the configuration is somebody else's: it is used, never started, stopped or
+changed. The worker belongs to the embedded Prefect. Other users of this machine cannot reach the object store
+without our keys; Prefect and MLflow ask nobody on 127.0.0.1 for a password, as is their default.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.schema import Services
+from infra import files
+from infra.errors import ConfigError
+from infra.services import keys, ports, processes, startup
+
+NAMES = ("s3", "prefect", "mlflow", "worker")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services are. ``s3`` is empty for Amazon's own; ``prefect`` ends with ``/api``."""
+
+    s3: str
+    prefect: str
+    mlflow: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """What ``up`` did: ``names`` were started by this very call, in this order; the others ran already."""
+
+    names: tuple[str, ...]
+    addresses: Addresses
+
+
+def prepare(run_dir: Path, services: Services) -> Addresses:
+    """Chooses ports and makes keys, where not done before; starts nothing and waits for nothing.
+
+    Raises:
+        ConfigError: the folder cannot be written, or no port is free.
+    """
+    folder = _folder(run_dir)
+    with files.errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        keys.credentials(folder)
+    running = [name for name in NAMES if processes.running(folder, name)]
+    known = _chosen_ports(folder)
+    chosen = ports.choose(known, running, owner=str(folder))
+    if chosen != known:
+        files.write(folder / "state.json", json.dumps({"ports": chosen}, indent=2).encode())
+    return _addresses(services, chosen)
+
+
+def environment(run_dir: Path, services: Services) -> dict[str, str]:
+    """What must stand in ``os.environ`` before Prefect, boto3 or MLflow are imported; calls ``prepare``."""
+    addresses = prepare(run_dir, services)
+    folder = _folder(run_dir)
+    env = {
+        "PREFECT_API_URL": addresses.prefect,
+        "MLFLOW_TRACKING_URI": addresses.mlflow,
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    if services.prefect == "embedded":
+        env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays as it is
+    if services.s3 != "aws":
+        env["AWS_ENDPOINT_URL_S3"] = addresses.s3
+    if services.s3 == "embedded":
+        secrets = keys.credentials(folder)
+        env["AWS_ACCESS_KEY_ID"] = secrets["access_key"]
+        env["AWS_SECRET_ACCESS_KEY"] = secrets["secret_key"]
+        env["AWS_SESSION_TOKEN"] = ""  # one that is left over from Amazon would spoil our signature
+        env["AWS_DEFAULT_REGION"] = "us-east-1"
+    if "embedded" in (services.s3, services.prefect, services.mlflow):
+        for name in ("NO_PROXY", "no_proxy"):  # a company's proxy does not know our 127.0.0.1
+            others = [host for host in os.environ.get(name, "").split(",") if host and host != ports.HOST]
+            env[name] = ",".join([*others, ports.HOST])
+    return env
+
+
+def up(
+    run_dir: Path,
+    services: Services,
+    *,
+    jobs_at_once: int,
+    say: Callable[[str], None],
+    only: Collection[str] = NAMES,
+) -> Started:
+    """Starts what does not run yet, all at once, and returns when everything asked for is healthy.
+
+    Puts ``environment`` into ``os.environ``, because the object store is tried through ``infra.store``. When
+    anything fails, or the person presses Ctrl-C, what this call started is stopped again.
+
+    Args:
+        run_dir: the data of the services lies in its folder ``services``.
+        services: which are embedded.
+        jobs_at_once: value of Prefect's concurrency limit ``accelerator``.
+        say: gets a line for people now and then.
+        only: which of ``NAMES`` to look after.
+
+    Raises:
+        ConfigError: a service died at its start; with the last lines of its log.
+        TransientError: a service was not healthy in time.
+    """
+    if unknown := set(only) - set(NAMES):
+        raise ConfigError(f"no services {sorted(unknown)}; there are {', '.join(NAMES)}")
+    folder = _folder(run_dir)
+    prepare(run_dir, services)
+    with _lock(folder, say):
+        env = environment(run_dir, services)
+        os.environ.update(env)
+        stack = startup.Stack(folder, _chosen_ports(folder), env, embedded_s3=services.s3 == "embedded")
+        wanted = [name for name in NAMES if name in only and _is_embedded(services, name)]
+        names = startup.bring_up(stack, wanted, jobs_at_once, say)
+        return Started(tuple(names), _addresses(services, stack.ports))
+
+
+def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
+    """Stops the services of this run folder, whoever started them; the names of those that ran.
+
+    Never touches a process that only has the number of one of ours.
+    """
+    folder = _folder(run_dir)
+    names = [name for name in NAMES if only is None or name in only]
+    if not folder.exists():
+        return []
+    with _lock(folder, lambda _: None):
+        # The worker first: flow runs that end with it still want to tell Prefect and write to the store.
+        return processes.stop(folder, [n for n in names if n == "worker"]) + processes.stop(
+            folder, [n for n in names if n != "worker"]
+        )
+
+
+def status(run_dir: Path, services: Services) -> dict[str, str]:
+    """One line for people about each service; chooses and starts nothing."""
+    folder = _folder(run_dir)
+    chosen = _chosen_ports(folder)
+    lines: dict[str, str] = {}
+    for name in NAMES:
+        if not _is_embedded(services, name):
+            lines[name] = f"yours: {getattr(services, 'prefect' if name == 'worker' else name)}"
+        elif not chosen or processes.running(folder, name) is None:
+            lines[name] = "not running"
+        else:
+            stack = startup.Stack(folder, chosen, {}, embedded_s3=services.s3 == "embedded")
+            url = stack.url(name)
+            fine = startup.answers(stack, name)
+            lines[name] = f"running at {url}" if fine else (
+                f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")  # fmt: skip
+    return lines
+
+
+def _folder(run_dir: Path) -> Path:
+    return run_dir.resolve() / "services"
+
+
+def _is_embedded(services: Services, name: str) -> bool:
+    return bool(getattr(services, "prefect" if name == "worker" else name) == "embedded")
+
+
+def _chosen_ports(folder: Path) -> dict[str, int]:
+    try:
+        return dict(json.loads((folder / "state.json").read_bytes())["ports"])
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _addresses(services: Services, chosen: dict[str, int]) -> Addresses:
+    at = {name: f"http://{ports.HOST}:{port}" for name, port in chosen.items()}
+    given = {"embedded": at["s3"], "aws": ""}
+    return Addresses(
+        s3=given.get(services.s3, services.s3),
+        prefect=f"{at['prefect']}/api" if services.prefect == "embedded" else services.prefect,
+        mlflow=at["mlflow"] if services.mlflow == "embedded" else services.mlflow,
+    )
+
+
+@contextmanager
+def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One starter or stopper of this folder at a time; the system frees it when that one dies."""
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is starting or stopping these services; waiting for it")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

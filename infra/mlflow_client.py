@@ -1,0 +1,106 @@
+"""The one way to MLflow: a client that answers within seconds, quiet, without pickle, with our errors.
+
+Used by ``tracking.py`` (runs) and ``registry.py`` (models). The address is ``MLFLOW_TRACKING_URI``,
+credentials are MLflow's own variables. Importing this file does not import MLflow, which takes two seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from infra.errors import ConfigError, EffnetError, PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PROBE_TIMEOUT_S = 5
+_CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
+# Read by MLflow at its import or at each request. The time-out is long because uploads share it (the server
+# answers only when the object store has the file); that the server lives at all is asked first, quickly.
+_QUIET = {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+
+
+@contextmanager
+def connection() -> Iterator[MlflowClient]:
+    """A client of the MLflow that answers, and MLflow's errors as ours.
+
+    Raises:
+        TransientError: nobody answers within seconds, or the server fails.
+        ConfigError: it refuses the credentials, or there is no address.
+        PermanentError: it refuses the request.
+    """
+    uri = address()
+    mlflow = library()
+    import requests
+
+    try:
+        if uri.startswith("http"):
+            _probe(uri)
+        yield mlflow.MlflowClient(tracking_uri=uri)
+    except mlflow.MlflowException as error:
+        raise _translated(error, error.get_http_status_code(), uri) from error
+    except requests.RequestException as error:  # files go past MLflow's own wrapper
+        answer = error.response
+        raise _translated(error, 503 if answer is None else answer.status_code, uri) from error
+
+
+def address() -> str:
+    """The tracking URI, without a slash at its end.
+
+    Raises:
+        ConfigError: there is none, or a password stands in it and would stand in every log line.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    if not uri:
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI is not set: start MLflow with `effnet up` or set services.mlflow"
+        )
+    if "@" in urlsplit(uri).netloc:
+        raise ConfigError(f"MLFLOW_TRACKING_URI must hold no user and password: {_CREDENTIALS}")
+    return uri
+
+
+@functools.cache
+def library() -> Any:
+    """Imports MLflow, quiet and without pickle; at the first call, not at the import of this file."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a registered model may be anybody's code
+    import mlflow
+
+    return mlflow
+
+
+def _probe(uri: str) -> None:
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    mlflow = library()
+    try:
+        http_request(get_default_host_creds(uri), "/health", "GET", timeout=PROBE_TIMEOUT_S, max_retries=0)
+    except mlflow.MlflowException as error:
+        message = f"MLflow at {uri} does not answer: start it with `effnet up` or set services.mlflow"
+        raise TransientError(message) from error
+
+
+def _translated(error: Exception, status: int, uri: str) -> EffnetError:
+    said = str(error).partition("\n")[0][:300]
+    if status in (401, 403):
+        return ConfigError(f"MLflow at {uri} refuses access ({status}): {_CREDENTIALS} ({said})")
+    if status >= 500 or status in (408, 429):
+        return TransientError(f"MLflow at {uri} fails ({status}): {said}")
+    return PermanentError(f"MLflow at {uri} refuses the request ({status}): {said}")

@@ -1,0 +1,69 @@
+"""What botocore raises, told as one of our errors; it knows the classes by name and imports none of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from infra.errors import ConfigError, DataError, EffnetError, NotFoundError, TransientError
+from infra.uris import bucket_and_key
+
+MISSING = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}  # the answer to HEAD has no body, so only a number
+PRECONDITION_FAILED = {"PreconditionFailed", "412"}
+_REFUSED = {
+    *("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    *("ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"),
+}
+_BUSY = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "429"}
+_NO_CREDENTIALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "CredentialRetrievalError",
+}
+_NO_ANSWER = {"ConnectionError", "HTTPClientError", "IncompleteReadError"}
+_HINT = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+def endpoint() -> str | None:
+    """The address of the object store that boto3 will use; None means Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def code(error: Any) -> str:
+    """The S3 error code of a ``ClientError``, such as ``NoSuchKey``; empty for all others."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def explained(error: Any, uri: str) -> EffnetError:
+    """Our error for a ``ClientError`` or ``BotoCoreError`` that came while working on ``uri``."""
+    where = endpoint() or "Amazon S3"
+    if hasattr(error, "response"):
+        return _refusal(error, uri, where)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & _NO_CREDENTIALS:
+        return ConfigError(f"{uri}: no usable credentials for {where}: {error}; set {_HINT}")
+    if "SSLError" in kinds:
+        return ConfigError(f"{uri}: no trusted TLS connection to {where}: {error}")
+    if kinds & _NO_ANSWER:
+        return TransientError(
+            f"object store {where} does not answer: {error}; start it with `effnet up` or set services.s3"
+        )
+    return ConfigError(f"{uri}: {error}")
+
+
+def _refusal(error: Any, uri: str, where: str) -> EffnetError:
+    """The store answered, with an error."""
+    what = code(error)
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if what == "NoSuchBucket":
+        return ConfigError(f"{uri}: there is no bucket {bucket_and_key(uri)[0]!r} at {where}")
+    if what in MISSING:
+        return NotFoundError(f"no object at {uri} ({where})")
+    if what == "InvalidRange":
+        return DataError(f"{uri}: the object ends before the bytes that were asked")
+    if what in _REFUSED:
+        return ConfigError(f"{uri}: {where} refuses the credentials that boto3 found ({what}); check {_HINT}")
+    if status >= 500 or what in _BUSY:
+        return TransientError(f"{uri}: object store {where} answers {status} {what}; try again later")
+    return ConfigError(f"{uri}: object store {where} refuses: {error}")

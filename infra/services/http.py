@@ -1,0 +1,33 @@
+"""One small HTTP call without proxies, redirects or libraries: enough to ask a service how it is."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def call(method: str, url: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
+    """Status and decoded JSON answer (None when it is not JSON); status 0 when nobody answers."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=timeout_s)
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, parts.path or "/", data, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        status, text = answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, None
+    finally:
+        connection.close()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, None
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of ``url`` gives 200 within two seconds."""
+    return call("GET", url, timeout_s=2.0)[0] == 200

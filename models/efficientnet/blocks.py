@@ -1,0 +1,107 @@
+"""The building blocks: convolution + BN + SiLU, squeeze-and-excitation, stochastic depth, MBConv.
+
+Source: official efficientnet_model.py (``MBConvBlock``), paper Table 1 and section 5.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# TF's BN momentum 0.99 is PyTorch's 0.01; neither is PyTorch's default (0.1, 1e-5).
+BN_MOMENTUM = 0.01
+BN_EPSILON = 1e-3
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch norm and, unless ``activation`` is None, an activation.
+
+    Padding is symmetric (kernel // 2): same sizes and counts as TF's SAME, other numerics at stride 2.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: type[nn.Module] | None = nn.SiLU,
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(channels_out, eps=BN_EPSILON, momentum=BN_MOMENTUM),
+        ]
+        if activation is not None:
+            layers.append(activation())
+        super().__init__(*layers)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gate: global mean -> 1x1 conv -> SiLU -> 1x1 conv -> sigmoid -> scale. Convs have biases.
+
+    Args:
+        channels: of the tensor that is gated.
+        squeezed: inner width; the official code takes a quarter of the BLOCK's input, not of ``channels``.
+    """
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = nn.SiLU()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W] -> [N, C, H, W]``."""
+        gate = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * gate.sigmoid()
+
+
+class StochasticDepth(nn.Module):
+    """Drops a sample's residual branch with probability 1 - survival_prob, and rescales the kept ones.
+
+    Source: official utils.py ``drop_connect``: per sample, divided by the survival probability.
+    """
+
+    def __init__(self, survival_prob: float) -> None:
+        super().__init__()
+        self.survival_prob = survival_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W] -> [N, C, H, W]``; the identity in evaluation."""
+        if not self.training or self.survival_prob == 1.0:
+            return x
+        keep = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device)
+        return x * keep.bernoulli_(self.survival_prob).div_(self.survival_prob)
+
+
+class MBConv(nn.Module):
+    """Mobile inverted bottleneck with squeeze-and-excitation.
+
+    Order: expand-BN-SiLU (left out at ratio 1), depthwise-BN-SiLU, SE, project-BN, stochastic depth, add.
+    The residual exists only where stride is 1 and the channels agree.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: int,
+        expand_ratio: int,
+        se_ratio: float,
+        survival_prob: float,
+    ) -> None:
+        super().__init__()
+        inner = channels_in * expand_ratio
+        self.expand = ConvNorm(channels_in, inner, 1) if expand_ratio != 1 else nn.Identity()
+        self.depthwise = ConvNorm(inner, inner, kernel, stride, groups=inner)
+        self.se = SqueezeExcite(inner, max(1, int(channels_in * se_ratio)))
+        self.project = ConvNorm(inner, channels_out, 1, activation=None)
+        self.has_skip = stride == 1 and channels_in == channels_out
+        self.drop = StochasticDepth(survival_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
+        out: Tensor = self.project(self.se(self.depthwise(self.expand(x))))
+        return x + self.drop(out) if self.has_skip else out

@@ -1,0 +1,83 @@
+"""The network: stem, stages of MBConv, head; and the official initialisation."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from models.efficientnet.blocks import ConvNorm, MBConv
+from models.efficientnet.variants import SE_RATIO, Architecture
+
+
+class EfficientNet(nn.Module):
+    """EfficientNet for classification.
+
+    Attributes:
+        resolution: side in pixels that this member of the family is trained and counted at; any side works.
+        classifier: the last linear layer; fine-tuning replaces it.
+    """
+
+    def __init__(self, arch: Architecture, num_classes: int, survival_prob: float = 0.8) -> None:
+        super().__init__()
+        self.resolution = arch.resolution
+        self.stem = ConvNorm(3, arch.stem, 3, stride=2)
+        self.blocks = _blocks(arch, survival_prob)
+        self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1)
+        self.dropout = nn.Dropout(arch.dropout)
+        self.classifier = nn.Linear(arch.head, num_classes)
+        initialise(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, ceil(R / 32), ceil(R / 32)]``."""
+        out: Tensor = self.head(self.blocks(self.stem(x)))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
+        logits: Tensor = self.classifier(self.dropout(self.features(x).mean((2, 3))))
+        return logits
+
+
+def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
+    """All MBConv blocks in a row; survival falls linearly: 1 - (1 - survival_prob) * i / N, i from 0.
+
+    Source: official efficientnet_model.py, ``drop_rate * float(idx) / len(self._blocks)``.
+    """
+    total = sum(stage.repeats for stage in arch.stages)
+    blocks: list[nn.Module] = []
+    channels = arch.stem
+    for stage in arch.stages:
+        for repeat in range(stage.repeats):
+            blocks.append(
+                MBConv(
+                    channels,
+                    stage.channels,
+                    stage.kernel,
+                    stage.stride if repeat == 0 else 1,
+                    stage.expand_ratio,
+                    SE_RATIO,
+                    1 - (1 - survival_prob) * len(blocks) / total,
+                )
+            )
+            channels = stage.channels
+    return nn.Sequential(*blocks)
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws the official initial weights from torch's global generator.
+
+    Convolutions N(0, 2 / (k^2 * out)), where ``out`` of a depthwise kernel is its multiplier 1, so a 5x5
+    depthwise starts at std 0.283 and not, as with PyTorch's fan_out, at 0.018. Classifier U(+-1/sqrt(classes)),
+    biases 0, BN 1 and 0. Source: official ``conv_kernel_initializer``, ``dense_kernel_initializer``.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            bound = 1.0 / math.sqrt(module.out_features)
+            nn.init.uniform_(module.weight, -bound, bound)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,47 @@
+"""torchrun's door to evaluation: ``torchrun -m models.evaluate RUN_FOLDER_URI``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.schema import Job
+from infra.errors import ConfigError
+from models import worker
+from models.build import build_scaled
+from models.data import manifest as manifests
+from models.data.loader import Loader
+from models.training import checkpoint
+from models.training.distributed import Ranks
+from models.training.metrics import evaluate
+from models.training.progress import Progress
+
+
+def evaluate_job(
+    job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress | None
+) -> dict[str, Any]:
+    """Counts every sample of val once with the job's weights; returns what becomes ``result.json``.
+
+    Raises:
+        ConfigError: the job names no weights.
+        ArtifactError: the weights do not fit the network or the number of classes.
+    """
+    if progress is not None:
+        progress.report(state="starting")
+    manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
+    network = build_scaled(job.model, len(manifest.classes))
+    if job.init_weights_uri is None:
+        raise ConfigError(f"{job_uri}: an evaluation needs init_weights_uri")
+    checkpoint.load_weights(network, job.init_weights_uri, same_classes=True)
+    network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = Loader(manifest, job.manifest_uri, "val", network.resolution, job.augment, cache, job.loader_threads)
+    accuracy = evaluate(network, loader, ranks)
+    loader.close()
+    return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n}
+
+
+if __name__ == "__main__":
+    sys.exit(worker.run(evaluate_job))

@@ -1,0 +1,105 @@
+"""Frozen facts that travel back up to the flows. Numbers and references only, never tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A finished data set in the object store."""
+
+    name: str
+    manifest_uri: str
+    manifest_sha256: str
+    classes: int
+    train: int
+    minival: int
+    val: int
+    shards: int
+    reused: bool
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training job. Accuracies are percent, of the EMA weights chosen on minival."""
+
+    job: str
+    job_uri: str
+    model: str
+    params: int
+    multiply_adds: int
+    resolution: int
+    classes: int
+    epochs: int
+    steps: int
+    top1: float
+    top5: float
+    n_val: int
+    minival_top1: float
+    n_minival: int
+    minutes: float
+    images_per_s: float
+    weights_uri: str
+    weights_sha256: str
+    mlflow_run: str = ""
+    restarts: int = 0
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """A finished evaluation: every sample of the split counted once."""
+
+    job: str
+    model_ref: str
+    data: str
+    top1: float
+    top5: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the model registry."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the (alpha, beta, gamma) grid."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    product: float
+    params: int
+    multiply_adds: int
+    resolution: int
+    minival_top1: float
+    n_minival: int
+    mlflow_run: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``make reproduce`` leaves as ``summary.json`` and the report shows."""
+
+    wall_s: float
+    profile: str
+    commit: str
+    variants: list[dict[str, Any]]
+    search: dict[str, Any]
+    transfer: list[dict[str, Any]]
+    data: list[dict[str, Any]]
+    machine: dict[str, Any]
+    services: dict[str, str]
+    started: str
+    finished: str
+    command: str
+    missing: list[str] = field(default_factory=list)  # what failed, with its one-line reason

@@ -1,0 +1,68 @@
+"""Top-1 and top-5 over a whole split, each sample counted exactly once at any number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.data.loader import Loader
+from models.training.distributed import Ranks, sum_over_ranks
+
+# Per channel, of pixels 0..255. Source: official preprocessing.py, MEAN_RGB and STDDEV_RGB.
+MEAN_RGB = (123.675, 116.28, 103.53)
+STDDEV_RGB = (58.395, 57.12, 57.375)
+EVAL_BATCH = 64  # a rank
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Percent correct of ``n`` samples, and their mean cross-entropy."""
+
+    top1: float
+    top5: float
+    loss: float
+    n: int
+
+
+class Normalise(nn.Module):
+    """uint8 ``[N, R, R, 3]`` on any device -> normalised float ``[N, 3, R, R]`` on ``device``.
+
+    The result is channels_last without a copy, because the batch was filled pixel by pixel.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.register_buffer("mean", torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STDDEV_RGB, device=device).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        return x.sub_(self.mean).div_(self.std)
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, loader: Loader, ranks: Ranks) -> Accuracy:
+    """Evaluates in fp32 on every sample of the loader's split; the same result on every rank.
+
+    Args:
+        network: logits ``[N, classes]`` from ``[N, 3, R, R]``; put into evaluation mode.
+        loader: of the split.
+        ranks: ranks read disjoint parts of it, so there is no padding to subtract.
+    """
+    network.eval()
+    normalise = Normalise(ranks.device)
+    counts = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # top1, top5, loss, n
+    for batch in loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size):
+        labels = batch.labels.to(ranks.device)
+        logits = network(normalise(batch.images))
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        counts[0] += ranked[:, 0].sum()
+        counts[1] += ranked.any(1).sum()
+        counts[2] += nn.functional.cross_entropy(logits, labels, reduction="sum")
+        counts[3] += len(labels)
+    top1, top5, loss, n = sum_over_ranks(counts).tolist()
+    return Accuracy(100 * top1 / n, 100 * top5 / n, loss / n, int(n))

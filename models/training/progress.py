@@ -1,0 +1,61 @@
+"""What the trainer tells the outside, as two objects in its run folder: status.json and metrics.jsonl.
+
+The object store is all that a trainer can count on anywhere (laptop, Slurm, Kubernetes). Whoever supervises
+the job reads these objects, feeds MLflow and the display from them, and believes them more than exit codes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from infra import store
+from infra.errors import TransientError
+
+log = logging.getLogger("effnet")
+PERIOD_S = 1.0
+
+
+class Progress:
+    """Writes the newest status about once a second from a thread, so that a slow store costs no step."""
+
+    def __init__(self, job_uri: str) -> None:
+        self.job_uri = job_uri
+        self._status: dict[str, Any] = {}
+        self._dirty = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def report(self, **fields: Any) -> None:
+        """Merges ``fields`` into the status; returns at once."""
+        self._status = {**self._status, **fields, "time": time.time()}
+        self._dirty.set()
+
+    def finish(self, **fields: Any) -> None:
+        """Writes the last status and returns when it is there."""
+        self._closed.set()
+        self._dirty.set()
+        self._thread.join()
+        self._status = {**self._status, **fields, "time": time.time()}
+        store.write_json(store.join(self.job_uri, "status.json"), self._status)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._dirty.wait()
+            self._dirty.clear()
+            try:
+                store.write_json(store.join(self.job_uri, "status.json"), self._status)
+            except TransientError as error:  # the next status tells all that this one would have told
+                log.warning("status not written: %s", error)
+            self._closed.wait(PERIOD_S)
+
+
+def write_rows(job_uri: str, rows: Sequence[dict[str, float]]) -> None:
+    """Replaces metrics.jsonl by all rows so far: one a line, in order."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    store.write(store.join(job_uri, "metrics.jsonl"), text.encode())

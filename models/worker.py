@@ -1,0 +1,60 @@
+"""What both torchrun doors share: one argument in, the group joined, errors told once, status written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conf import compose
+from conf.schema import Job
+from infra import store
+from infra.errors import ConfigError, EffnetError
+from models.training import distributed
+from models.training.distributed import Ranks
+from models.training.progress import Progress
+
+JobMain = Callable[[Job, str, Ranks, Path, Progress | None], dict[str, Any]]
+
+
+def run(main: JobMain) -> int:
+    """Runs a job's main function on this rank; the exit code is in ``infra/errors.py``.
+
+    The one argument is the uri of the run folder, which holds ``config.yaml``; EFFNET_CACHE names the local
+    folder for shards. Rank 0 writes ``result.json`` and the last ``status.json``. An unexpected error keeps
+    its traceback: it is a bug, and goes into the job's log.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    warnings.filterwarnings("ignore", message=".*barrier.*device_id.*")  # torch's own, on gloo
+    job_uri = sys.argv[1]
+    ranks = distributed.join()
+    progress = Progress(job_uri) if ranks.is_first else None
+    try:
+        result = main(_job(job_uri), job_uri, ranks, Path(os.environ["EFFNET_CACHE"]), progress)
+        if progress is not None:
+            store.write_json(store.join(job_uri, "result.json"), result)
+            progress.finish(state="done", exit_code=0)
+        distributed.leave()
+        return 0
+    except EffnetError as error:
+        if progress is not None:
+            progress.finish(state="failed", error=str(error), exit_code=error.exit_code)
+        sys.stderr.write(f"rank {ranks.rank}: {type(error).__name__}: {error}\n")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
+        if progress is not None:
+            progress.finish(state="failed", error=f"{type(error).__name__}: {error}", exit_code=1)
+        traceback.print_exc()
+        return 1
+
+
+def _job(job_uri: str) -> Job:
+    try:
+        return compose.from_yaml(Job, store.read(store.join(job_uri, "config.yaml")).decode())
+    except compose.OverrideError as error:
+        raise ConfigError(f"{job_uri}/config.yaml: {error}") from error

@@ -1,0 +1,56 @@
+"""The one seam between "run this flow here" and "run it as a deployment on a work pool"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from prefect import Flow, runtime
+from prefect.deployments import run_deployment
+
+from conf import schema
+from infra.errors import JobError
+
+T = TypeVar("T")
+
+
+async def dispatch(
+    flow: Flow[..., Any], config: schema.Config, overrides: list[str], *, title: str, **parameters: Any
+) -> Any:
+    """Runs ``flow(overrides, **parameters)`` as a child of the running flow and returns its result.
+
+    With ``dispatch=workpool`` its deployment runs first, wherever the pool's workers are, under an
+    idempotency key, so that a flow run that is tried again adopts its children. The call here then finds
+    everything done by its digests and only reads the results: nothing but references crosses machines.
+
+    Args:
+        flow: an async flow that takes ``overrides`` and returns numbers and references.
+        config: where ``dispatch`` stands.
+        overrides: what the flow composes its configuration from.
+        title: name of the flow run in the UI.
+        parameters: further parameters of the flow, JSON.
+
+    Raises:
+        JobError: the deployment's run did not complete.
+    """
+    if config.dispatch == "workpool":
+        await _on_work_pool(flow.name, {"overrides": [*overrides, "dispatch=here"], **parameters}, title)
+    child: Callable[..., Awaitable[Any]] = flow.with_options(flow_run_name=title)
+    return await child(overrides=overrides, **parameters)
+
+
+async def _on_work_pool(name: str, parameters: dict[str, Any], title: str) -> None:
+    asked = json.dumps([runtime.flow_run.id, parameters], sort_keys=True)
+    run = await run_deployment(  # type: ignore[misc]
+        name=f"{name}/{name}",
+        parameters=parameters,
+        flow_run_name=title,
+        idempotency_key=hashlib.sha256(asked.encode()).hexdigest(),
+        as_subflow=True,
+        timeout=None,
+    )
+    if run.state is None or not run.state.is_completed():
+        state = "unknown" if run.state is None else f"{run.state.name}: {run.state.message}"
+        raise JobError(f"{title}: deployment {name}/{name} ended as {state}")

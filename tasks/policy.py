@@ -1,0 +1,31 @@
+"""Retry and cache settings by kind of work, and which errors are worth another try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from infra.errors import TransientError
+
+
+async def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool:  # noqa: ARG001 - Prefect's signature
+    """Only the outside's failures are tried again; a person's mistake stays one however often it is tried."""
+    try:
+        await state.aresult()
+    except TransientError:
+        return True
+    except BaseException:  # noqa: BLE001 - whatever else it was, it is no reason to try again
+        return False
+    return False
+
+
+# Our own keys are digests of inputs, kept in the object store: a second run finds its results there, on any
+# machine. Prefect's cache would key by run id and source, and lie in Prefect's own storage.
+_COMMON: dict[str, Any] = {"cache_policy": NO_CACHE, "retry_condition_fn": is_transient, "retry_jitter_factor": 0.5}
+
+STORE_WORK: dict[str, Any] = {**_COMMON, "retries": 4, "retry_delay_seconds": [2, 10, 30, 60]}
+TRAINING: dict[str, Any] = {**_COMMON, "retries": 3, "retry_delay_seconds": [5, 30, 120]}
+BOOKKEEPING: dict[str, Any] = {**_COMMON, "retries": 4, "retry_delay_seconds": [2, 10, 30, 60]}

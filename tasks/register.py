@@ -1,0 +1,112 @@
+"""From a finished training job to a version in the registry, and the rule by which it becomes champion."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import task
+
+from conf import schema
+from infra import store
+from models.results import Registered, TrainResult
+from tasks import policy
+
+if TYPE_CHECKING:
+    from infra.registry import Version
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+
+
+@task(task_run_name="register {name}", **policy.BOOKKEEPING)
+async def register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
+    """Registers the job's weights as a version of ``name``: candidate at once, champion if it is the best.
+
+    Raises:
+        ArtifactError: the weights in the store are not those that the job wrote.
+        TransientError: MLflow or the store do not answer; the same call goes on later.
+    """
+    return await asyncio.to_thread(_register, name, result, model, data, manifest_uri)
+
+
+def _register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
+    from infra import registration, registry
+    from models import export
+    from models.data import manifest as manifests
+
+    manifest_sha256, manifest = manifests.load(manifest_uri)
+    with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
+        files = Path(scratch)
+        described = export.config_json(
+            model, resolution=result.resolution, class_names=manifest.classes, crop_pad=data.augment.eval_crop_pad
+        )
+        (files / "config.json").write_text(described)
+        store.download(result.weights_uri, files / "weights.safetensors")
+        network = export.load_network(files / "weights.safetensors", described)
+        module, images = export.serving_module(network), export.example(result.resolution)
+        version = registration.register(
+            result.mlflow_run,
+            name,
+            module=module,
+            example=images,
+            logits=export.logits(module, images),
+            files=files,
+            tags=_tags(result, manifest.name, manifest_sha256),
+            aliases=[CANDIDATE],
+        )
+    if _is_better(version, registry.champion(name)):
+        registry.promote(name, version.version, CHAMPION)
+    found = registry.resolve(f"{name}/{version.version}")
+    return Registered(name, version.version, found.aliases, version.reused)
+
+
+def _tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str, str]:
+    return {
+        "data": data_name,
+        "data_manifest_sha256": manifest_sha256,
+        "val_top1": f"{result.top1:.4f}",
+        "val_n": str(result.n_val),
+        "params": str(result.params),
+        "multiply_adds": str(result.multiply_adds),
+        "resolution": str(result.resolution),
+        "job_uri": result.job_uri,
+    }
+
+
+def _is_better(candidate: Version, champion: Version | None) -> bool:
+    """At least as many of the same images right. A champion of other data does not compare: it gives way."""
+    if champion is None or champion.version == candidate.version:
+        return champion is None
+    if champion.tags.get("data_manifest_sha256") != candidate.tags["data_manifest_sha256"]:
+        return True
+    return float(candidate.tags["val_top1"]) >= float(champion.tags["val_top1"])
+
+
+@task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)
+async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, str, str]:
+    """Brings a registered version's weights into the object store, under their digest.
+
+    Returns:
+        The network's configuration, the uri of the weights, and ``NAME/VERSION``.
+
+    Raises:
+        ConfigError: no such model or version; the message names the nearest.
+        ArtifactError: the registry's file is not what was registered.
+    """
+    return await asyncio.to_thread(_fetch, ref, storage)
+
+
+def _fetch(ref: str, storage: str) -> tuple[schema.Model, str, str]:
+    from infra import registry
+
+    version = registry.resolve(ref)
+    exact = f"{version.name}/{version.version}"
+    with tempfile.TemporaryDirectory(prefix="effnet-fetch-") as scratch:
+        path, described = registry.fetch_weights(exact, Path(scratch))
+        uri = store.join(storage, "weights", f"{version.tags['weights_sha256']}.safetensors")
+        if not store.exists(uri):
+            store.ensure_root(storage)
+            store.upload(path, uri)
+    return schema.Model(**described["model"]), uri, exact

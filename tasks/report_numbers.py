@@ -1,0 +1,121 @@
+"""How the report writes numbers, dates and links; a missing one is a dash that says so, never a zero."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+
+from markupsafe import Markup
+
+NIL = Markup('<span class="nil" title="not recorded">\N{EM DASH}</span>')
+_GAP = "\N{NO-BREAK SPACE}"
+
+
+def standard_error(percent: float | None, n: float | None) -> float | None:
+    """Binomial, in points: ``sqrt(p (100 - p) / n)``; None where a number is missing or senseless."""
+    if percent is None or n is None or n <= 0 or not 0 <= percent <= 100:
+        return None
+    return math.sqrt(percent * (100 - percent) / n)
+
+
+def si(value: float) -> str:
+    """Three significant digits and the paper's suffix: ``72.4 k``, ``5.29 M``, ``37.7 B``."""
+    rounded = float(f"{value:.3g}")  # first, so that 999,600 becomes 1.00 M and not 1000 k
+    power, suffix = next(
+        ((p, s) for p, s in ((9, "B"), (6, "M"), (3, "k")) if abs(rounded) >= 10**p), (0, "")
+    )
+    if power == 0:
+        return f"{rounded:g}"
+    return f"{rounded / 10**power:#.3g}".rstrip(".") + _GAP + suffix
+
+
+def tick(value: float) -> str:
+    """``5 M`` where :func:`si` writes ``5.00 M``."""
+    number, gap, suffix = si(value).partition(_GAP)
+    return f"{float(number):g}{gap}{suffix}"
+
+
+def plain(value: float | None, spec: str) -> str:
+    """``format`` with a dash for a missing number."""
+    return "\N{EM DASH}" if value is None else format(value, spec)
+
+
+def plus_minus(percent: float | None, error: float | None, n: float | None) -> str:
+    """``96.20 ± 0.60 % (n = 1,000)``."""
+    if error is None:
+        return f"{plain(percent, '.2f')}{_GAP}%"
+    return f"{plain(percent, '.2f')} ± {error:.2f}{_GAP}% (n{_GAP}={_GAP}{plain(n, ',.0f')})"
+
+
+def _numeral(value: float | None, shown: str, exact: str = "") -> Markup:
+    """A number for the reader, with the exact one for a machine in ``value``."""
+    hover = Markup(' title="{}"').format(exact) if exact else ""
+    return NIL if value is None else Markup('<data value="{}"{}>{}</data>').format(value, hover, shown)
+
+
+def count(value: float | None) -> Markup:
+    """``1,281,167``."""
+    return _numeral(value, plain(value, ",.0f"))
+
+
+def size(value: float | None) -> Markup:
+    """``5.29 M``, with the exact integer under the pointer."""
+    return _numeral(value, si(value or 0), plain(value, ",.0f"))
+
+
+def printed(value: float | None, suffix: str) -> Markup:
+    """``0.70 B``, ``5.3 M``, ``12 M``: the digits that the paper prints."""
+    places = 2 if (value or 0) < 1 else 1 if (value or 0) < 10 else 0
+    return _numeral(value, f"{plain(value, f'.{places}f')}{_GAP}{suffix}")
+
+
+def decimal(value: float | None, places: int = 2) -> Markup:
+    """``77.10`` for two places."""
+    return _numeral(value, plain(value, f",.{places}f"))
+
+
+def ratio(value: float | None) -> Markup:
+    """``×1.53``, three digits."""
+    return _numeral(value, f"×{(value or 0):#.3g}".rstrip(".") if (value or 0) < 999.5 else f"×{value:,.0f}")
+
+
+def text(value: str | None) -> str:
+    """The text itself; the template escapes it."""
+    return NIL if value is None else value
+
+
+def link(label: str | None, url: str | None) -> str:
+    """A link where the address is one of the web; any other (``javascript:``, a file) stays plain text."""
+    if label is None or not re.match(r"https?://", url or "", re.IGNORECASE):
+        return text(label)
+    return Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, label)
+
+
+def commit(value: str | None) -> str:
+    """``0f3c9a7d51e2``, and ``0f3c9a7d51e2-dirty`` where files differed from the commit."""
+    name, dash, state = (value or "").partition("-")
+    return text(f"{name[:12]}{dash}{state}" or None)
+
+
+def date(value: str | None) -> str:
+    """``23 Nov 2025, 20:31 UTC`` for an ISO time, or one that ends in UTC; any other text as it is."""
+    try:
+        moment = datetime.fromisoformat((value or "").replace(" UTC", "+00:00"))
+    except ValueError:
+        return text(value)
+    return f"{moment.day} {moment:%b %Y, %H:%M} {moment.tzname() or ''}".strip()
+
+
+def duration(seconds: float | None) -> Markup:
+    """``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
+    minutes, rest = divmod(round(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    shown = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return _numeral(seconds, shown)
+
+
+FILTERS = {
+    "count": count, "si": size, "printed": printed, "dec": decimal, "ratio": ratio, "duration": duration,
+    "text": text, "link": link, "commit": commit, "date": date,
+}  # fmt: skip

@@ -1,0 +1,145 @@
+"""A reproduction's own bookkeeping: its MLflow run, and the summary of what its children did."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import task
+
+from conf import compose, schema
+from infra import machine
+from infra.errors import ConfigError
+from models.results import Registered, ShardResult, Summary, TrainResult
+from tasks import policy
+
+
+@dataclass(frozen=True)
+class Started:
+    """A reproduction under way."""
+
+    mlflow_run: str
+    began: float  # unix seconds
+
+
+@dataclass(frozen=True)
+class VariantOutcome:
+    """All that was done for one member of the family."""
+
+    trained: TrainResult
+    registered: Registered
+    transferred: TrainResult
+
+
+@task(task_run_name="start", **policy.BOOKKEEPING)
+async def start_reproduction(config: schema.Config, began: float | None) -> Started:
+    """Checks the names of all variants before anything costs time, and opens the parent run in MLflow.
+
+    Raises:
+        ConfigError: a variant that does not exist.
+    """
+    return await asyncio.to_thread(_start, config, began)
+
+
+def _start(config: schema.Config, began: float | None) -> Started:
+    from infra import tracking
+    from models.build import network_names
+
+    unknown = [name for name in config.variants if name not in network_names()]
+    if unknown:
+        raise ConfigError(f"variants names {unknown[0]!r}; networks are {', '.join(network_names())}")
+    asked = {k: v for k, v in compose.to_dict(config).items() if k not in ("run_dir", "services", "dispatch", "launch")}
+    key = "reproduce-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    run = tracking.start_run(
+        config.experiment, f"B0..B7 ({config.profile})", key, params=asked, tags={"role": "reproduce"}
+    )
+    return Started(run, began or time.time())
+
+
+@task(task_run_name="sum up", **policy.BOOKKEEPING)
+async def finish_reproduction(
+    config: schema.Config,
+    started: Started,
+    data: list[ShardResult],
+    searched: dict[str, Any],
+    outcomes: list[VariantOutcome | BaseException],
+) -> tuple[Summary, list[BaseException]]:
+    """Gathers everything into the summary; what failed is named in it and handed back."""
+    return await asyncio.to_thread(_finish, config, started, data, searched, outcomes)
+
+
+def _finish(
+    config: schema.Config,
+    started: Started,
+    data: list[ShardResult],
+    searched: dict[str, Any],
+    outcomes: list[VariantOutcome | BaseException],
+) -> tuple[Summary, list[BaseException]]:
+    from infra import tracking
+
+    done = [o for o in outcomes if isinstance(o, VariantOutcome)]
+    failed = {n: o for n, o in zip(config.variants, outcomes, strict=True) if isinstance(o, BaseException)}
+    for trial in (*searched["trials"], searched["best"], *searched["tied"]):
+        trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])
+    summary = Summary(
+        wall_s=round(time.time() - started.began, 1),
+        profile=config.profile,
+        commit=machine.commit(),
+        variants=[_variant_row(o) for o in done],
+        search=searched,
+        transfer=[_transfer_row(o, config.transfer.data.name) for o in done],
+        data=[dataclasses.asdict(d) for d in data],
+        machine=machine.facts(),
+        services={name: os.environ.get(key, "") for name, key in (
+            ("prefect", "PREFECT_API_URL"), ("mlflow", "MLFLOW_TRACKING_URI"), ("s3", "AWS_ENDPOINT_URL_S3"))},
+        started=_clock(started.began),
+        finished=_clock(time.time()),
+        command=f"effnet reproduce profile={config.profile}",
+        missing=[f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()],
+    )  # fmt: skip
+    numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
+    tracking.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
+    return summary, list(failed.values())
+
+
+def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
+    from infra import tracking
+    from models.build import counted
+
+    result = outcome.trained
+    paper_params, paper_multiply_adds, _ = counted(schema.Model(name=result.model), 1000)
+    keys = ("params", "multiply_adds", "resolution", "top1", "top5", "n_val", "minutes", "images_per_s", "epochs",
+            "minival_top1", "n_minival", "mlflow_run")  # fmt: skip
+    return {
+        "name": result.model,
+        **{key: getattr(result, key) for key in keys},
+        "mlflow_url": tracking.run_url(result.mlflow_run),
+        "registered_name": outcome.registered.name,
+        "registered_version": outcome.registered.version,
+        "aliases": list(outcome.registered.aliases),
+        "paper_params": paper_params,
+        "paper_multiply_adds": paper_multiply_adds,
+    }
+
+
+def _transfer_row(outcome: VariantOutcome, data: str) -> dict[str, Any]:
+    from infra import tracking
+
+    result = outcome.transferred
+    keys = ("top1", "top5", "n_val", "minutes", "params", "multiply_adds", "mlflow_run")
+    return {
+        "name": result.model,
+        "data": data,
+        **{key: getattr(result, key) for key in keys},
+        "mlflow_url": tracking.run_url(result.mlflow_run),
+    }
+
+
+def _clock(unix: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))

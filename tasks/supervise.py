@@ -1,0 +1,153 @@
+"""Runs one torchrun job to its end: start or adopt it, watch its status object, feed MLflow and the display.
+
+The trainer tells everything through two objects in its run folder (models/training/progress.py), so this
+works the same on every engine, and a supervisor that dies loses nothing: the next one reads them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf import compose, schema
+from infra import errors, store
+from infra.launch import local
+from infra.launch.command import job_environment, torchrun_argv
+from infra.launch.guard import ALREADY_RUNNING
+
+log = logging.getLogger("effnet")
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A job, where its run folder is, and what it is called on the display."""
+
+    job: schema.Job
+    key: str  # name and digest of what is asked; also the last part of job_uri
+    job_uri: str
+    label: str
+
+
+async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
+    """Runs a job unless its result is there already; returns ``result.json`` with the job's minutes.
+
+    Raises:
+        TransientError, DataError, DivergedError, ArtifactError, ConfigError: as the trainer ended.
+        JobError: the job died in another way; the message ends with the worker's last lines.
+    """
+    done = await asyncio.to_thread(finished, run.job_uri)
+    if done is None:
+        began = time.monotonic()
+        store.write(store.join(run.job_uri, "config.yaml"), compose.to_yaml(run.job).encode())
+        await _supervise(run, _spec(run, config), config.launch, mlflow_run)
+        done = {**store.read_json(store.join(run.job_uri, "result.json")), "minutes": (time.monotonic() - began) / 60}
+        store.write_json(store.join(run.job_uri, "result.json"), done)
+    if mlflow_run:
+        await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
+    return done
+
+
+def finished(job_uri: str) -> dict[str, Any] | None:
+    """The result of a job that was done before, else None."""
+    uri = store.join(job_uri, "result.json")
+    if not store.exists(uri):
+        return None
+    result: dict[str, Any] = store.read_json(uri)
+    return {"minutes": 0.0, **result}
+
+
+def _spec(run: JobRun, config: schema.Config) -> local.JobSpec:
+    run_dir = Path(config.run_dir).resolve()
+    module = {"train": "models.train", "evaluate": "models.evaluate"}[run.job.kind]
+    environment = job_environment(config.launch, os.cpu_count() or 1, str(run_dir / "cache"))
+    argv = torchrun_argv(config.launch, module, run.job_uri, sys.executable)
+    return local.JobSpec(run.key, argv, environment, run_dir / "jobs" / run.key)
+
+
+async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
+    """Waits for the job's end; cancelled or failing here, it takes the job with it."""
+    store.delete(store.join(run.job_uri, "status.json"))  # of an attempt before this one
+    job = local.find(spec) or local.submit(spec)
+    watch = _Watch(run, launch, mlflow_run)
+    try:
+        while (code := local.poll(job)) is None:
+            await asyncio.sleep(POLL_S)
+            await asyncio.to_thread(watch.look)
+        if code == ALREADY_RUNNING:
+            raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
+        _judge(run, store.read_json(uri) if store.exists(uri := watch.status_uri) else {}, code, local.logs(job))
+    finally:
+        local.cancel(job)
+
+
+class _Watch:
+    """Reads the status object, says what is new, and notices when there is nothing new for too long."""
+
+    def __init__(self, run: JobRun, launch: schema.Launch, mlflow_run: str) -> None:
+        self.run, self.launch, self.mlflow_run = run, launch, mlflow_run
+        self.status_uri = store.join(run.job_uri, "status.json")
+        self.last: dict[str, Any] = {}
+        self.seen_at = time.monotonic()
+
+    def look(self) -> None:
+        try:
+            status = store.read_json(self.status_uri)
+        except (errors.NotFoundError, errors.TransientError):
+            status = self.last
+        if status != self.last:
+            self._tell(status)
+            self.last, self.seen_at = status, time.monotonic()
+        limit_s = self.launch.stall_timeout_s if self.last else self.launch.start_timeout_s
+        if time.monotonic() - self.seen_at > limit_s:
+            key = "stall_timeout_s" if self.last else "start_timeout_s"
+            raise errors.TransientError(f"{self.run.label}: no sign of life for {limit_s:.0f} s (launch.{key})")
+
+    def _tell(self, status: dict[str, Any]) -> None:
+        if "resumed_at" in status and "resumed_at" not in self.last:
+            log.info("%s: resumed at step %d, no sample lost", self.run.label, status["resumed_at"])
+        if "step" in status:
+            log.info(progress_line(self.run.label, status), extra={"progress": {"job": self.run.label, **status}})
+        new_evaluation = status.get("minival_top1") is not None and status.get("epoch") != self.last.get("epoch")
+        if new_evaluation and self.mlflow_run:
+            try:
+                _feed_mlflow(self.run.job_uri, self.mlflow_run)
+            except errors.TransientError as error:  # tracking never stops a training; the end replays it
+                log.warning("%s: %s; metrics follow later", self.run.label, error)
+
+
+def progress_line(label: str, status: dict[str, Any]) -> str:
+    """One plain line of progress."""
+    minival = f", minival {status['minival_top1']:.1f} %" if "minival_top1" in status else ""
+    eta = time.strftime("%M:%S", time.gmtime(status["eta_s"]))
+    return (f"{label}: epoch {status['epoch']}/{status['epochs']}, step {status['step']}/{status['steps']}, "
+            f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s, {eta} left")  # fmt: skip
+
+
+def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
+    from infra import tracking
+
+    uri = store.join(job_uri, "metrics.jsonl")
+    if store.exists(uri):
+        tracking.log_epochs(mlflow_run, [json.loads(line) for line in store.read(uri).splitlines()])
+
+
+def _judge(run: JobRun, status: dict[str, Any], code: int, tail: str) -> None:
+    """Believes the status object first, then the exit code, which torchrun flattens to 1."""
+    if status.get("state") == "done":
+        return
+    if status.get("state") == "failed":
+        kinds = {kind.exit_code: kind for kind in (
+            errors.ConfigError, errors.DataError, errors.DivergedError, errors.ArtifactError, errors.TransientError)}
+        kind = kinds.get(status["exit_code"])
+        if kind is not None:
+            raise kind(f"{run.label}: {status['error']}")
+    lines = "\n".join(f"  | {line}" for line in tail.splitlines())
+    raise errors.JobError(f"{run.label} failed (exit code {code}, log in runs/jobs/{run.key}/log.txt):\n{lines}")

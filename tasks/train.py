@@ -1,0 +1,135 @@
+"""Training, fine-tuning and evaluation as tasks: key by digest, launch under the concurrency limit, track."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from prefect import task
+from prefect.concurrency.asyncio import concurrency
+
+from conf import compose, schema
+from infra import store
+from models.results import EvalResult, ShardResult, TrainResult
+from tasks import policy
+from tasks.supervise import JobRun, finished, run_job
+
+RECIPE_VERSION = 1  # raise it when the same configuration must train to other weights
+SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
+
+
+@cache
+def _local_slots(loop: asyncio.AbstractEventLoop, limit: int) -> asyncio.Semaphore:  # noqa: ARG001 - the key
+    """Jobs of this process queue here first, in order; asking the server costs seconds a refusal."""
+    return asyncio.Semaphore(limit)
+
+
+def train_job(
+    config: schema.Config, data: schema.Data, recipe: schema.Recipe, shards: ShardResult, init_weights_uri: str | None
+) -> JobRun:
+    """Describes one training job; what is asked gives its key, so asking twice is asking once."""
+    job = schema.Job(
+        kind="train",
+        model=config.model,
+        data_name=shards.name,
+        manifest_uri=shards.manifest_uri,
+        manifest_sha256=shards.manifest_sha256,
+        augment=data.augment,
+        recipe=recipe,
+        init_weights_uri=init_weights_uri,
+        loader_threads=config.launch.loader_threads,
+    )
+    verb = "finetune" if init_weights_uri else "train"
+    return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}")
+
+
+def evaluate_job(
+    config: schema.Config, model: schema.Model, shards: ShardResult, weights_uri: str, exact: str
+) -> JobRun:
+    """Describes the evaluation of registered weights."""
+    job = schema.Job(
+        kind="evaluate",
+        model=model,
+        data_name=shards.name,
+        manifest_uri=shards.manifest_uri,
+        manifest_sha256=shards.manifest_sha256,
+        augment=config.data.augment,
+        init_weights_uri=weights_uri,
+        loader_threads=config.launch.loader_threads,
+    )
+    return named(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
+
+
+def named(config: schema.Config, job: schema.Job, name: str) -> JobRun:
+    """Gives a job its key and its run folder."""
+    asked = compose.to_yaml(replace(job, loader_threads=1))  # threads change the speed, not the result
+    digest = hashlib.sha256(f"{RECIPE_VERSION} {config.launch.nproc_per_node}\n{asked}".encode()).hexdigest()[:10]
+    key = f"{name}-{digest}"
+    return JobRun(job, key, store.join(config.storage, "jobs", key), name.replace("-", " "))
+
+
+def short(model: str) -> str:
+    """``efficientnet_b3`` -> ``b3``."""
+    return model.removeprefix("efficientnet_")
+
+
+@task(task_run_name="train {run.key}", **policy.TRAINING)
+async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> TrainResult:
+    """Trains, resumes or finds one job, tracked as one MLflow run.
+
+    Raises:
+        JobError: the job failed; the message holds the worker's last lines.
+        EffnetError: as the trainer said.
+    """
+    from infra import tracking
+
+    reused = await asyncio.to_thread(finished, run.job_uri) is not None
+    mlflow_run = await asyncio.to_thread(_start_run, run, config, parent_run, tags)
+    try:
+        result = await _under_limit(run, config, mlflow_run)
+    except BaseException:
+        await asyncio.to_thread(tracking.finish_run, mlflow_run, "FAILED", {})
+        raise
+    numbers = {k: float(v) for k, v in result.items() if isinstance(v, int | float)}
+    await asyncio.to_thread(tracking.finish_run, mlflow_run, "FINISHED", {f"final_{k}": v for k, v in numbers.items()})
+    return TrainResult(job=run.key, job_uri=run.job_uri, mlflow_run=mlflow_run, reused=reused, **result)
+
+
+@task(task_run_name="evaluate {run.key}", **policy.TRAINING)
+async def evaluate(run: JobRun, config: schema.Config, model_ref: str) -> EvalResult:
+    """Evaluates or finds one evaluation."""
+    result = await _under_limit(run, config, "")
+    return EvalResult(run.key, model_ref, run.job.data_name, result["top1"], result["top5"], result["n"])
+
+
+async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
+    done = await asyncio.to_thread(finished, run.job_uri)
+    if done is not None:  # needs no slot; only what MLflow lacks is fed
+        return await run_job(run, config, mlflow_run)
+    async with _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once), concurrency(SLOT, occupy=1):
+        return await run_job(run, config, mlflow_run)
+
+
+def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> str:
+    from infra import tracking
+
+    facts = {
+        "data_manifest_sha256": run.job.manifest_sha256,
+        "data_manifest_uri": run.job.manifest_uri,
+        "job_uri": run.job_uri,
+        "profile": config.profile,
+        "python": platform.python_version(),
+        "machine": f"{platform.node()} {platform.machine()}",
+    }
+    return tracking.start_run(
+        config.experiment,
+        run.label,
+        run.key,
+        parent=parent_run or None,
+        params={**compose.to_dict(run.job), "launch": compose.to_dict(config.launch)},
+        tags={**facts, **tags},
+    )

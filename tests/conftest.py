@@ -1,0 +1,37 @@
+"""The real services, once per test session and all in one run folder; they start when a test first asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Services
+from infra import local
+
+
+@pytest.fixture(scope="session")
+def services_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The run folder of the session's services; stops them and restores ``os.environ`` at the end."""
+    before = dict(os.environ)
+    run_dir = tmp_path_factory.mktemp("services")
+    yield run_dir
+    local.down(run_dir)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def object_store(services_dir: Path) -> str:
+    """Root URI in a running object store, which alone is quick to start; ``os.environ`` leads to it."""
+    local.up(services_dir, Services(), jobs_at_once=1, say=print, only=("s3",))
+    return "s3://effnet"
+
+
+@pytest.fixture(scope="session")
+def services(services_dir: Path) -> local.Addresses:
+    """Object store, Prefect and MLflow, running and in ``os.environ``; without a worker."""
+    only = ("s3", "prefect", "mlflow")
+    return local.up(services_dir, Services(), jobs_at_once=1, say=print, only=only).addresses

@@ -1,0 +1,283 @@
+import functools
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conf import schema
+from infra import mlflow_client, model_package, registration, registry, tracking
+from infra.errors import ArtifactError, ConfigError, TransientError
+from models import export
+from models.build import build_scaled
+
+pytestmark = pytest.mark.services
+ROOT = Path(__file__).parents[2]
+TINY = schema.Model(width=0.25, depth=0.25)
+RESOLUTION = 32
+EFFICIENTNET = 7  # the seed that makes the real thing
+
+
+def start(key: str, **given: Any) -> str:
+    return tracking.start_run("tests", key, key, **{"params": {}, "tags": {}, **given})
+
+
+def client() -> Any:
+    return mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+
+
+@functools.cache
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    made = build_scaled(TINY, 4) if seed == EFFICIENTNET else Small()
+    with torch.no_grad():
+        made(torch.randn(16, 3, RESOLUTION, RESOLUTION))  # BN statistics away from 0 and 1
+        made.classifier.weight.mul_(100)  # logits of size 1, so that a tolerance of 1e-5 says something
+    return made
+
+
+class Small(nn.Sequential):
+    """Packed in a fifth of the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.pool, self.flat, self.classifier = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
+
+
+def register(
+    name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", **given: Any
+) -> registry.Version:
+    """Registers the network of a seed; ``classes`` only changes the description."""
+    module, images = export.serving_module(network(seed)), export.example(RESOLUTION)
+    export.save_weights(network(seed).state_dict(), folder / model_package.WEIGHTS)
+    config = export.config_json(
+        TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], crop_pad=0
+    )
+    (folder / model_package.CONFIG).write_text(config)
+    given = {"tags": {}, **given}
+    answers = export.logits(module, images)
+    return registration.register(
+        start(f"{name} {seed}"), name, module=module, example=images, logits=answers, files=folder, **given
+    )
+
+
+def clean_process(script: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A Python that cannot import us: -I, no PYTHONPATH, and without the finder of an editable install."""
+    guard = f"""
+import os, sys, importlib.util
+sys.path[:] = [p for p in sys.path if os.path.realpath(p or '.') != {str(ROOT)!r}]
+sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]
+assert not any(importlib.util.find_spec(name) for name in ('models', 'infra', 'conf', 'tasks', 'flows'))
+"""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env |= {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    command = [sys.executable, "-I", "-c", guard + script, *argv]
+    return subprocess.run(command, env=env, cwd="/", text=True, capture_output=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def served(mlflow_uri, tmp_path_factory: pytest.TempPathFactory) -> registry.Version:
+    return register("served", tmp_path_factory.mktemp("served"), seed=EFFICIENTNET, aliases=["champion"])
+
+
+def test_a_process_without_our_code_answers_as_the_trained_network_does(served, tmp_path):
+    images = np.random.default_rng(1).standard_normal((5, 3, RESOLUTION, RESOLUTION), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    script = """
+import numpy as np, torch, mlflow.pyfunc, mlflow.pytorch
+images = np.load(sys.argv[1] + '/images.npy')
+answer = mlflow.pytorch.load_model('models:/served/1')(torch.from_numpy(images))
+np.save(sys.argv[1] + '/torch.npy', answer.detach())
+torch.cuda.is_available = lambda: True  # on a machine with a GPU it must load too
+served = mlflow.pyfunc.load_model('models:/served@champion')
+np.save(sys.argv[1] + '/pyfunc.npy', served.predict(images))
+print(served.metadata.signature.inputs, served.metadata.signature.outputs)
+"""
+    ran = clean_process(script, str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    assert "(-1, 3, 32, 32)" in ran.stdout
+    assert "(-1, 4)" in ran.stdout
+    expected = export.logits(export.serving_module(network(EFFICIENTNET)), images)
+    assert np.abs(expected).max() > 0.1
+    for way in ("torch", "pyfunc"):
+        np.testing.assert_allclose(np.load(tmp_path / f"{way}.npy"), expected, rtol=1e-5, atol=1e-5)
+    assert (served.version, served.aliases, served.reused) == (1, ("champion",), False)
+
+
+def test_registering_the_same_weights_again_gives_the_same_version_and_says_nothing(
+    mlflow_uri, tmp_path, capfd
+):
+    first = register("twice", tmp_path, tags={"top1": "1.0"}, aliases=["candidate"])
+    again = register("twice", tmp_path, tags={"top1": "2.0"}, aliases=["champion"])
+    assert (again.version, again.reused, again.aliases) == (first.version, True, ("candidate", "champion"))
+    assert again.tags["top1"] == "2.0"
+    assert len(client().search_model_versions("name = 'twice'")) == 1
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_other_weights_are_the_next_version_and_the_alias_moves(mlflow_uri, tmp_path):
+    register("next", tmp_path, seed=0, aliases=["champion"])
+    second = register("next", tmp_path, seed=1, aliases=["champion"])
+    assert (second.version, second.reused) == (2, False)
+    assert registry.resolve("next/1").aliases == ()
+    assert registry.champion("next") == registry.resolve("next@champion") == registry.resolve("next/2")
+
+
+def test_a_registration_that_died_goes_on_where_it_was(mlflow_uri, tmp_path, monkeypatch):
+    def dies(*_: Any, **__: Any) -> None:
+        raise TransientError("the process ends here")
+
+    library = mlflow_client.library()
+    experiment = client().get_run(start("died 0")).info.experiment_id
+    models = functools.partial(client().search_logged_models, [experiment], "name = 'died'")
+    with monkeypatch.context() as patch:
+        patch.setattr(library.MlflowClient, "finalize_logged_model", dies)
+        with pytest.raises(TransientError):
+            register("died", tmp_path)
+    assert [m.status for m in models()] == ["PENDING"]
+    with monkeypatch.context() as patch:
+        patch.setattr(library.MlflowClient, "create_model_version", dies)
+        with pytest.raises(TransientError):
+            register("died", tmp_path)
+    assert [m.status for m in models()] == ["READY"]
+    monkeypatch.setattr(model_package, "build", dies)  # the upload is complete: it must not be made again
+    assert register("died", tmp_path).version == 1
+    assert len(models()) == len(client().search_model_versions("name = 'died'")) == 1
+
+
+def test_two_processes_that_both_made_the_version_agree_on_the_first(mlflow_uri, tmp_path, monkeypatch):
+    first = register("both", tmp_path)
+    find, calls = registration._by_weights, []
+    # The first look finds nothing, as if the other process had made its version just after it.
+    monkeypatch.setattr(
+        registration, "_by_weights", lambda *a: calls.append(a) or ((calls[1:] and find(*a)) or None)
+    )
+    assert register("both", tmp_path).version == first.version
+    assert [v.version for v in client().search_model_versions("name = 'both'")] == ["1"]
+
+
+def test_the_same_weights_with_another_description_are_refused(mlflow_uri, tmp_path):
+    register("described", tmp_path)
+    with pytest.raises(ArtifactError, match="described/1 has the same weights and another config"):
+        register("described", tmp_path, classes="abce")
+
+
+class Frozen(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.reshape(2, -1)[:, :4]
+
+
+class Forgetful(nn.Linear):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.mean((1, 2, 3)).unsqueeze(1)) + images.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"), [(Frozen(), "runs with 2 images and not with 3"), (Forgetful(1, 4), "off by")]
+)
+def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tmp_path, module, message):
+    images = export.example(8)
+    for name in (model_package.WEIGHTS, model_package.CONFIG):
+        (tmp_path / name).touch()
+    with pytest.raises(ArtifactError, match=message):
+        model_package.build(
+            tmp_path / "model", tmp_path, module.eval(), images, export.logits(module, images)
+        )
+
+
+def test_fetched_weights_rebuild_the_network_that_was_registered(served, tmp_path):
+    weights, config = registry.fetch_weights("served@champion", tmp_path / "out")
+    images = export.example(RESOLUTION)
+    expected = export.logits(export.serving_module(network(EFFICIENTNET)), images)
+    assert np.array_equal(export.logits(export.load_network(weights, config), images), expected)
+    before = weights.stat().st_mtime_ns
+    registry.fetch_weights("served/1", tmp_path / "out")
+    assert weights.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("file", [model_package.WEIGHTS, model_package.CONFIG])
+def test_a_flipped_byte_in_the_store_is_found_before_use(mlflow_uri, tmp_path, file):
+    name = f"flipped-{file.partition('.')[0]}"
+    register(name, tmp_path)
+    data = bytearray((tmp_path / file).read_bytes())
+    data[-9] ^= 1
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / file).write_bytes(bytes(data))
+    model_id = client().get_model_version(name, "1").source.removeprefix("models:/")
+    client().log_model_artifacts(model_id, str(tmp_path / "evil"), model_package.FILES_FOLDER)
+    with pytest.raises(ArtifactError, match=f"{name}/1/extra_files/{file} is damaged"):
+        registry.fetch_weights(f"{name}/1", tmp_path / "out")
+    assert not (tmp_path / "out" / file).exists()
+
+
+def test_a_pickled_model_is_refused_by_every_door_and_never_run(mlflow_uri, tmp_path):
+    evil, marker = tmp_path / "evil", tmp_path / "marker"
+    script = """
+import pathlib, mlflow.pyfunc
+class Touch(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None): return model_input
+    def __reduce__(self): return (pathlib.Path.touch, (pathlib.Path(sys.argv[2]),))
+mlflow.pyfunc.save_model(sys.argv[1], python_model=Touch(), pip_requirements=['mlflow'])
+os.environ['MLFLOW_ALLOW_PICKLE_DESERIALIZATION'] = 'true'
+mlflow.pyfunc.load_model(sys.argv[1])
+"""
+    saved = clean_process(script, str(evil), str(marker))
+    assert marker.exists(), saved.stderr  # the payload is alive, where pickle is allowed
+    marker.unlink()
+    logged = client().create_logged_model(client().get_experiment_by_name("tests").experiment_id, "evil")
+    client().log_model_artifacts(logged.model_id, str(evil))
+    client().finalize_logged_model(logged.model_id, "READY")
+    client().create_registered_model("evil")
+    client().create_model_version("evil", f"models:/{logged.model_id}", model_id=logged.model_id)
+    registry.promote("evil", 1, "champion")
+    with pytest.raises(ArtifactError, match="was not registered by effnet"):
+        registry.fetch_weights("evil@champion", tmp_path / "out")
+    with pytest.raises(
+        mlflow_client.library().MlflowException, match="PICKLE"
+    ):  # our own process, as it is set
+        mlflow_client.library().pyfunc.load_model("models:/evil/1")
+    assert not marker.exists()
+
+
+def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
+    for seed in (0, 1):
+        register("moved", tmp_path, seed=seed, aliases=["champion"])
+    seen, stop = [], threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            found = registry.champion("moved")
+            seen.append(found and found.version)
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        for move in range(10):
+            registry.promote("moved", 1 + move % 2, "champion")
+        stop.set()
+        reader.result(10)
+    assert len(seen) > 5
+    assert set(seen) <= {1, 2}
+
+
+def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
+    register("efficientnet-b0", tmp_path, aliases=["champion"])
+    with pytest.raises(ConfigError, match="no registered model 'eficientnet-b0'; nearest: efficientnet-b0"):
+        registry.resolve("eficientnet-b0@champion")
+    with pytest.raises(ConfigError, match=r"efficientnet-b0 has no alias 'champ'; aliases: champion = 1"):
+        registry.resolve("efficientnet-b0@champ")
+    with pytest.raises(ConfigError, match="efficientnet-b0 has no version 7"):
+        registry.resolve("efficientnet-b0/7")
+    with pytest.raises(ConfigError, match="efficientnet-b0 has no version 7"):
+        registry.promote("efficientnet-b0", 7, "champion")
+    with pytest.raises(ConfigError, match="NAME@ALIAS or NAME/VERSION"):
+        registry.resolve("efficientnet-b0")
+    assert registry.champion("eficientnet-b0") is None
+    assert registry.model_url("efficientnet-b0", 1) == f"{mlflow_uri}/#/models/efficientnet-b0/versions/1"

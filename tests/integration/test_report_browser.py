@@ -1,0 +1,140 @@
+"""The report page in a real browser: no complaint, no request, no sideways scroll.
+
+Runs where Playwright and a Chromium are installed; the project depends on neither.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import paper
+from tasks.report_page import render
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason=f"there is no Chromium at {CHROMIUM}")
+
+
+def _summary() -> dict[str, Any]:
+    """A full run with long names and digests, so that whatever can overflow does."""
+    run = {"mlflow_run": "3f2a91bc" * 4, "mlflow_url": f"http://127.0.0.1:5000/#/runs/{'3f2a91bc' * 4}"}
+    size = {"params": 72_434, "multiply_adds": 1_384_812, "resolution": 32}
+    score = {"top1": 95.4, "top5": 99.6, "n_val": 1000, "minutes": 1.5, "images_per_s": 2210.4}
+    registered = {
+        "registered_name": "efficientnet-b0-on-a-data-set-with-a-long-name",
+        "registered_version": 12,
+    }
+    trial = {
+        "alpha": 1.2,
+        "beta": 1.1,
+        "gamma": 1.15,
+        "product": 1.92,
+        "minival_top1": 96.2,
+        "n_minival": 400,
+    }
+    names = [row.name for row in paper.EFFICIENTNETS]
+    data = {"name": "a-data-set-with-a-long-name", "train": 1_281_167, "minival": 25_022, "val": 50_000,
+            "classes": 1000, "shards": 1024, "manifest_sha256": "9b" * 32,
+            "manifest_uri": f"s3://bucket/{'long-prefix/' * 12}manifest.json"}  # fmt: skip
+    return {
+        "wall_s": 2472.3, "profile": "laptop", "commit": "0f3c9a7d51" * 4,
+        "command": "effnet reproduce " * 12,
+        "variants": [{"name": n, **size, **score, **run, **registered, "paper_params": 5_288_548,
+                      "paper_multiply_adds": 385_814_752} for n in names],
+        "search": {"trials": [trial | size | run] * 12, "best": trial, "tied": [], "budget": 2.0},
+        "transfer": [{"name": n, "data": data["name"], **score, **run} for n in names],
+        "data": [data], "machine": {"cpu": "x" * 90}, "services": {"s3": f"http://{'long.' * 30}example"},
+        "missing": [f"efficientnet_b6: {'no_room_to_break_a_line_' * 10}"],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Seen:
+    messages: list[str]
+    requests: list[str]
+    scroll_width: int
+    boxes_that_scroll: int
+    background: str
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def _look(browser: Any, path: Path, width: int, scheme: str) -> _Seen:
+    messages: list[str] = []
+    requests: list[str] = []
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_load_state("networkidle")
+    seen = _Seen(
+        messages,
+        requests,
+        page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"),
+        page.evaluate(
+            "[...document.querySelectorAll('.box')].filter(b => b.scrollWidth > b.clientWidth).length"
+        ),
+        page.evaluate("getComputedStyle(document.documentElement).backgroundColor"),
+    )
+    page.close()
+    return seen
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_quiet_alone_and_no_wider_than_the_window(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    path = tmp_path / "report.html"
+    for summary in (_summary(), {}):
+        path.write_text(render(summary), encoding="utf-8")
+        seen = _look(browser, path, width, "light")
+        assert seen.messages == []
+        assert [url for url in seen.requests if not url.startswith("data:")] == [path.as_uri()]
+        assert seen.scroll_width <= width
+        if width == 390:
+            assert seen.boxes_that_scroll >= 1, "a wide table scrolls inside its own box"
+
+
+def test_the_page_follows_the_reader_s_colour_scheme(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render(_summary()), encoding="utf-8")
+    light, dark = (_look(browser, path, 1280, scheme).background for scheme in ("light", "dark"))
+    assert sum(map(int, light[4:-1].split(","))) > 600
+    assert sum(map(int, dark[4:-1].split(","))) < 150
+
+
+def test_all_names_and_marks_of_a_chart_are_drawn_inside_it(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render(_summary()), encoding="utf-8")
+    for width in (390, 1280):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(path.as_uri())
+        outside = page.evaluate(
+            """[...document.querySelectorAll('svg.chart')].flatMap(svg => {
+                const room = svg.getBoundingClientRect();
+                return [...svg.querySelectorAll('text, circle')].filter(part => {
+                    const box = part.getBoundingClientRect();
+                    return box.left < room.left - 1 || box.right > room.right + 1
+                        || box.top < room.top - 1 || box.bottom > room.bottom + 1;
+                }).map(part => part.textContent);
+            })"""
+        )
+        assert outside == []
+        page.close()

@@ -1,0 +1,86 @@
+"""The published numbers against the reference sheet of the project, where that sheet is at hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import paper
+
+SHEET = Path(__file__).parents[3] / "shared" / "reference" / "paper.yaml"
+
+
+@pytest.fixture(scope="module")
+def sheet() -> dict[str, Any]:
+    if not SHEET.is_file():
+        pytest.skip("the reference sheet ../shared/reference/paper.yaml is not here")
+    yaml = pytest.importorskip("yaml")
+    loaded: dict[str, Any] = yaml.safe_load(SHEET.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _sheet_name(printed: str) -> str:
+    """``EfficientNet-B3`` and ``B3`` are ``efficientnet_b3`` in the code; rivals keep their name."""
+    if printed.startswith("EfficientNet-"):
+        return printed.lower().replace("-", "_")
+    return f"efficientnet_{printed.lower()}" if len(printed) == 2 and printed[0] == "B" else printed
+
+
+def test_every_number_of_table_2_is_the_sheet_s(sheet: dict[str, Any]) -> None:
+    expected = [
+        (_sheet_name(row["model"]), row["top1"], row["top5"], row["params_m"], row["flops_b"],
+         f"efficientnet_{row['group']}", row["ratio_params"], row["ratio_flops"], row.get("ours", False))
+        for row in sheet["table2_imagenet"]["rows"]
+    ]  # fmt: skip
+    actual = [
+        (row.name, row.top1, row.top5, row.params_m, row.flops_b,
+         row.group, row.params_ratio, row.flops_ratio, row.ours)
+        for row in paper.TABLE2
+    ]  # fmt: skip
+    assert actual == expected
+
+
+def test_every_number_of_table_5_is_the_sheet_s(sheet: dict[str, Any]) -> None:
+    expected = []
+    for row in sheet["table5_transfer"]["rows"]:
+        four = [row[key] for key in ("public", "ours_public", "sota", "ours_sota")]
+        quoted = [(_sheet_name(cell["model"]), cell["acc"], cell["params_m"]) for cell in four]
+        expected.append((row["dataset"], quoted, row["ours_public"]["ratio"], row["ours_sota"]["ratio"]))
+    actual = []
+    for ours in paper.TABLE5:
+        cells = (ours.public, ours.ours_public, ours.best, ours.ours_best)
+        quoted = [(cell.name, cell.accuracy, cell.params_m) for cell in cells]
+        actual.append((ours.data, quoted, ours.public_ratio, ours.best_ratio))
+    assert actual == expected
+    means = sheet["table5_transfer"]["geo_mean_param_ratio"]
+    assert (means["vs_public"], means["vs_reported"]) == paper.TABLE5_GEO_MEAN_RATIOS
+
+
+def test_the_compound_coefficients_are_the_sheet_s(sheet: dict[str, Any]) -> None:
+    scaling = sheet["compound_scaling"]
+    assert (scaling["alpha"], scaling["beta"], scaling["gamma"]) == (paper.ALPHA, paper.BETA, paper.GAMMA)
+    product = paper.ALPHA * paper.BETA**2 * paper.GAMMA**2
+    assert product == pytest.approx(scaling["product_at_optimum"], abs=1e-5)
+    assert abs(product - paper.PRODUCT) < 0.1
+
+
+def test_table_2_has_the_eight_networks_in_order_and_sixteen_rivals() -> None:
+    assert [row.name for row in paper.EFFICIENTNETS] == [f"efficientnet_b{phi}" for phi in range(8)]
+    assert len(paper.RIVALS) == 16
+    assert len({row.name for row in paper.TABLE2}) == len(paper.TABLE2) == 24
+
+
+def test_the_printed_ratios_follow_from_the_printed_sizes() -> None:
+    """To the rounding of the print: sizes have two digits, so their ratio may be off by several percent."""
+    for row in paper.TABLE2:
+        ours = paper.table2(row.group)
+        assert row.params_m / ours.params_m == pytest.approx(row.params_ratio, rel=0.06), row.name
+        if row.flops_b is not None and ours.flops_b is not None:
+            assert row.flops_b / ours.flops_b == pytest.approx(row.flops_ratio, rel=0.09), row.name
+
+
+def test_table2_finds_a_row_by_name_and_says_what_it_has_otherwise() -> None:
+    assert paper.table2("efficientnet_b3").top1 == 81.6
+    assert paper.table2("ResNet-50").params_m == 26
+    with pytest.raises(KeyError, match=r"no network 'efficientnet_b9'; it has efficientnet_b0, ResNet-50"):
+        paper.table2("efficientnet_b9")
