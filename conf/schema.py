@@ -177,11 +177,9 @@ class Services:
 
 @dataclass
 class Nightly:
-    """The scheduled fine-tune of the registered champion."""
+    """The scheduled fine-tune of the registered champion; the hour stands in infra/prefect.yaml."""
 
     model: str = "efficientnet-b0"  # registered model whose champion is the start
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
 
 
 @dataclass

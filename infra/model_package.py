@@ -47,24 +47,16 @@ def build(
     Raises:
         ArtifactError: the written program does not answer as ``module`` does, or only for 2 images.
     """
-    mlflow = library()
+    library()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns about its own type hints, torch.export about itself
         import mlflow.pyfunc
-        import mlflow.pytorch
 
         try:
             model = _export(folder, files, module, example, logits)
-            served = mlflow.pyfunc.load_model(str(folder))
-        except mlflow.MlflowException as error:  # ours to catch: further out it would look like the server's
+            _check(mlflow.pyfunc.load_model(str(folder)), example, logits)
+        except mlflow.MlflowException as error:  # further out it would look like a failure of the server
             raise ArtifactError(f"the network cannot be packed: {error}") from error
-        # Without it MLflow asks for the GPU where there is one, and then refuses the program, which is for
-        # the CPU: an exported program cannot be moved.
-        model.flavors["python_function"]["config"] = {"device": "cpu"}
-        if example.nbytes > MAX_EXAMPLE_BYTES:
-            _drop_example(folder, model)
-        save(folder, model)
-        _check(served, example, logits)
     return model
 
 
@@ -72,6 +64,34 @@ def save(folder: Path, model: Model) -> None:
     """Writes the description over the older one."""
     model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     model.save(str(folder / "MLmodel"))
+
+
+def _export(
+    folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]
+) -> Model:
+    import mlflow.pytorch
+    from mlflow.models import Model
+
+    model = Model()
+    mlflow.pytorch.save_model(
+        module,
+        str(folder),
+        mlflow_model=model,
+        signature=_signature(example, logits),
+        input_example=example,
+        extra_files=[str(files / WEIGHTS), str(files / CONFIG)],
+        pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "numpy", "torch")],
+        serialization_format="pt2",
+    )
+    # Without it MLflow asks for the GPU where there is one, and then refuses the program, which is for the
+    # CPU: an exported program cannot be moved.
+    model.flavors["python_function"]["config"] = {"device": "cpu"}
+    if example.nbytes > MAX_EXAMPLE_BYTES:
+        model.saved_input_example_info = None
+        for name in ("input_example.json", "serving_input_example.json"):
+            (folder / name).unlink()
+    save(folder, model)
+    return model
 
 
 def _signature(example: NDArray[np.float32], logits: NDArray[np.float32]) -> Any:
@@ -85,12 +105,6 @@ def _signature(example: NDArray[np.float32], logits: NDArray[np.float32]) -> Any
 def _release(package: str) -> str:
     """``2.13.0+cpu`` is no version that an index has."""
     return version(package).partition("+")[0]
-
-
-def _drop_example(folder: Path, model: Model) -> None:
-    model.saved_input_example_info = None
-    for name in ("input_example.json", "serving_input_example.json"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _check(served: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> None:

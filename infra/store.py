@@ -3,7 +3,7 @@
 Plain functions on URIs. Endpoint and credentials come from boto3's own chain (``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
 
-- ``TransientError``: the store does not answer, or answers 5xx, after four tries;
+- ``TransientError``: the store does not answer, or answers 5xx, after eight tries in some seconds;
 - ``ConfigError``: unknown scheme, missing bucket, missing or refused credentials, full disk;
 - ``NotFoundError``: there is nothing at the URI (where a function reads).
 
@@ -43,7 +43,7 @@ def _client_for(_environment: tuple[tuple[str, str], ...], _process: int) -> Any
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": 8},  # 3 s on average: a restart of the store
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if s3_errors.endpoint() else "auto"},

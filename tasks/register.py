@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,16 +36,22 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
     from infra import registration, registry
     from models import export
     from models.data import manifest as manifests
+    from models.training.metrics import MEAN_RGB, STDDEV_RGB
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
         files = Path(scratch)
         described = export.config_json(
-            model, resolution=result.resolution, class_names=manifest.classes, crop_pad=data.augment.eval_crop_pad
+            model,
+            resolution=result.resolution,
+            class_names=manifest.classes,
+            mean=[value / 255 for value in MEAN_RGB],
+            std=[value / 255 for value in STDDEV_RGB],
+            crop_pad=data.augment.eval_crop_pad,
         )
         (files / "config.json").write_text(described)
         store.download(result.weights_uri, files / "weights.safetensors")
-        network = export.load_network(files / "weights.safetensors", described)
+        network = export.load_network(files / "weights.safetensors", json.loads(described))
         module, images = export.serving_module(network), export.example(result.resolution)
         version = registration.register(
             result.mlflow_run,

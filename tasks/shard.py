@@ -42,7 +42,7 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     return ShardPlan(shards.groups(layout, data.shards_per_task), None)
 
 
-@task(task_run_name="shards {numbers[0]} to {numbers[-1]} of {data.name}", **policy.STORE_WORK)
+@task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)
 async def write_group(data: schema.Data, storage: str, numbers: list[int]) -> int:
     """Writes one group of shards; those that a run before this one finished are left as they are."""
     from models.data import shards

@@ -8,14 +8,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-def call(method: str, url: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
+def call(
+    method: str, url: str, body: Any = None, timeout_s: float = 5.0, headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
     """Status and decoded JSON answer (None when it is not JSON); status 0 when nobody answers."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=timeout_s)
     try:
         data = None if body is None else json.dumps(body)
-        connection.request(method, parts.path or "/", data, {"Content-Type": "application/json"})
+        connection.request(
+            method, parts.path or "/", data, {"Content-Type": "application/json", **(headers or {})}
+        )
         answer = connection.getresponse()
         status, text = answer.status, answer.read()
     except (OSError, http.client.HTTPException):

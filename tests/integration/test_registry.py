@@ -193,6 +193,17 @@ def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tm
         )
 
 
+def test_a_large_example_is_not_stored_as_json_and_a_small_one_is(tmp_path):
+    module, held = export.serving_module(network(0)), {}
+    for name in (model_package.WEIGHTS, model_package.CONFIG):
+        (tmp_path / name).touch()
+    for side in (RESOLUTION, 160):
+        images, folder = export.example(side), tmp_path / f"{side}"
+        model_package.build(folder, tmp_path, module, images, export.logits(module, images))
+        held[side] = sorted(file.name for file in folder.glob("*.json"))
+    assert held == {RESOLUTION: ["input_example.json", "serving_input_example.json"], 160: []}
+
+
 def test_fetched_weights_rebuild_the_network_that_was_registered(served, tmp_path):
     weights, config = registry.fetch_weights("served@champion", tmp_path / "out")
     images = export.example(RESOLUTION)

@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from infra import s3_errors, store
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
@@ -245,10 +246,8 @@ def test_a_dead_store_is_a_transient_error_in_bounded_time(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_an_overloaded_store_is_a_transient_error(status: int) -> None:
-    class Refusal(Exception):
-        response = {"Error": {"Code": "Any"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-
-    assert isinstance(s3_errors.explained(Refusal(), "s3://b/k"), TransientError)
+    answer = {"Error": {"Code": "Any"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert isinstance(s3_errors.explained(ClientError(answer, "GetObject"), "s3://b/k"), TransientError)
 
 
 def test_a_full_disk_is_a_config_error_and_leaves_no_partial_file(
@@ -258,6 +257,6 @@ def test_a_full_disk_is_a_config_error_and_leaves_no_partial_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ConfigError, match="disk full: .*thing"):
+    with pytest.raises(ConfigError, match=r"disk full: .*thing"):
         store.write(f"file://{tmp_path}/thing", b"x")
     assert list(tmp_path.iterdir()) == []

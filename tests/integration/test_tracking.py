@@ -145,13 +145,12 @@ def every_call(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_server_that_is_down_is_a_transient_error_within_seconds(monkeypatch, tmp_path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{free_port()}/")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}/")
     for call in every_call(tmp_path):
         begun = time.monotonic()
-        with pytest.raises(TransientError, match="does not answer: start it with `effnet up`") as caught:
+        with pytest.raises(TransientError, match="does not answer: start it with `effnet up`"):
             call()
         assert time.monotonic() - begun < 15
-        assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_takes_the_call_and_never_answers_is_a_transient_error_too(monkeypatch):
@@ -182,6 +181,13 @@ def test_a_refusal_is_a_persons_mistake_and_a_failure_is_not(monkeypatch, status
         with pytest.raises(error, match=str(status) if status < 500 else "fails"):
             start("refused")
         server.shutdown()
+
+
+def test_a_password_in_the_address_is_refused_before_it_stands_in_a_log(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD") as caught:
+        start("password")
+    assert "secret" not in str(caught.value)
 
 
 def test_without_an_address_a_person_is_told_what_to_do(monkeypatch):

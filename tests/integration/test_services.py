@@ -1,0 +1,271 @@
+"""``infra/local.py`` with real SeaweedFS, Prefect and MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.schema import Services
+from infra import local, store
+from infra.errors import ConfigError
+from infra.services import deployments, ports, processes
+from infra.services.http import call
+
+pytestmark = pytest.mark.services
+EMBEDDED = Services()
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture
+def own_dir(tmp_path: Path) -> Iterator[Path]:
+    """A run folder of this test alone, so an object store of its own; ``os.environ`` is restored."""
+    before = dict(os.environ)
+    yield tmp_path
+    local.down(tmp_path)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def up_store(run_dir: Path, say: Any = silent) -> local.Started:
+    return local.up(run_dir, EMBEDDED, jobs_at_once=1, say=say, only=("s3",))
+
+
+def ours(run_dir: Path) -> list[bytes]:
+    """Command lines of all living processes that belong to this run folder."""
+    mark = f"EFFNET_SERVICES={run_dir.resolve()}/services".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return [line for line in found if line]  # a zombie has none
+
+
+def test_addresses_are_known_at_once_and_stay_the_same(tmp_path: Path) -> None:
+    before = time.monotonic()
+    first = local.prepare(tmp_path, EMBEDDED)
+    assert time.monotonic() - before < 0.3
+    assert first.prefect.endswith("/api")
+    assert local.prepare(tmp_path, EMBEDDED) == first
+    assert local.status(tmp_path, EMBEDDED) == dict.fromkeys(local.NAMES, "not running")
+
+
+def test_secrets_are_for_this_user_only(tmp_path: Path) -> None:
+    local.prepare(tmp_path, EMBEDDED)
+    assert (tmp_path / "services").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "services" / "credentials.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_services_of_others_are_taken_as_they_are(tmp_path: Path) -> None:
+    theirs = Services(s3="http://s3.example:9000", prefect="http://p.example/api", mlflow="http://m.example")
+    wanted = local.Addresses("http://s3.example:9000", "http://p.example/api", "http://m.example")
+    assert local.prepare(tmp_path, theirs) == wanted
+    assert local.up(tmp_path, theirs, jobs_at_once=1, say=silent, only=()).names == ()
+    env = local.environment(tmp_path, theirs)
+    assert env["AWS_ENDPOINT_URL_S3"] == "http://s3.example:9000"
+    assert {"AWS_ACCESS_KEY_ID", "PREFECT_HOME", "NO_PROXY"}.isdisjoint(env)
+    assert "AWS_ENDPOINT_URL_S3" not in local.environment(tmp_path, Services(s3="aws"))
+
+
+def test_a_busy_port_is_replaced_and_another_stack_is_not_given_the_same_one(tmp_path: Path) -> None:
+    first = local.prepare(tmp_path / "a", EMBEDDED)
+    second = local.prepare(tmp_path / "b", EMBEDDED)  # nobody listens on the first one's ports yet
+    assert {first.s3, first.prefect, first.mlflow}.isdisjoint({second.s3, second.prefect, second.mlflow})
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", int(first.prefect.split(":")[2].removesuffix("/api"))))
+        squatter.listen()
+        moved = local.prepare(tmp_path / "a", EMBEDDED)
+    assert moved.prefect != first.prefect
+    assert (moved.s3, moved.mlflow) == (first.s3, first.mlflow)
+
+
+def test_a_moved_port_is_told(own_dir: Path, object_store: str) -> None:
+    lines: list[str] = []
+    up_store(own_dir, lines.append)  # the session's own store has the usual port, or somebody else has
+    assert any(re.fullmatch(r"port 8333 is taken, object store uses \d+", line) for line in lines)
+
+
+def test_strangers_are_refused_at_every_port_of_the_object_store(
+    services_dir: Path, object_store: str
+) -> None:
+    store.write(f"{object_store}/private", b"secret")
+    chosen = json.loads((services_dir / "services" / "state.json").read_text())["ports"]
+    refused = {
+        "s3": "/effnet/private", "weed_filer": "/buckets/effnet/private", "weed_master": "/dir/assign",
+        "weed_volume": "/1,01", "weed_admin": "/api/users",
+    }  # fmt: skip
+    for name, path in refused.items():
+        assert call("GET", f"http://127.0.0.1:{chosen[name]}{path}")[0] in (401, 403, 404), name
+        context = ssl._create_unverified_context()  # noqa: S323
+        with pytest.raises(ssl.SSLError, match="certificate required"):  # gRPC, without our certificate
+            raw = socket.create_connection(("127.0.0.1", chosen[name] + ports.GRPC_OFFSET), 5)
+            with raw, context.wrap_socket(raw) as wrapped:
+                wrapped.recv(1)
+
+
+def test_no_secret_stands_on_a_command_line(services_dir: Path, object_store: str) -> None:
+    secrets = json.loads((services_dir / "services" / "credentials.json").read_text()).values()
+    lines = ours(services_dir)
+    assert lines
+    assert not [line for line in lines for secret in secrets if secret.encode() in line]
+
+
+def test_only_one_of_two_starters_at_the_same_moment_starts(own_dir: Path) -> None:
+    local.prepare(own_dir, EMBEDDED)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: up_store(own_dir).names, range(2)))
+    assert sorted(done) == [(), ("s3",)]
+    assert len(ours(own_dir)) == 1
+
+
+def test_what_was_started_is_stopped_even_after_the_starter_was_killed(own_dir: Path) -> None:
+    code = (
+        "import os, pathlib, conf.schema, infra.local as l\n"
+        f"l.up(pathlib.Path({str(own_dir)!r}), conf.schema.Services(), jobs_at_once=1, say=print, only=['s3'])\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert local.status(own_dir, EMBEDDED)["s3"].startswith("running at http://127.0.0.1:")
+    assert up_store(own_dir).names == ()
+    assert local.down(own_dir) == ["s3"]
+    assert ours(own_dir) == []
+    assert local.down(own_dir) == []
+
+
+def test_data_survive_a_restart_on_another_port(own_dir: Path) -> None:
+    first = up_store(own_dir).addresses
+    store.write("s3://effnet/kept", b"still here")
+    local.down(own_dir)
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", int(first.s3.split(":")[2])))
+        squatter.listen()
+        second = up_store(own_dir).addresses
+        assert second.s3 != first.s3
+        assert store.read("s3://effnet/kept") == b"still here"
+
+
+def test_a_number_that_another_program_got_is_left_alone(tmp_path: Path) -> None:
+    local.prepare(tmp_path, EMBEDDED)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        note = tmp_path / "services" / "s3.process.json"
+        note.write_text(json.dumps({"pid": stranger.pid, "born": "another time"}))
+        assert local.down(tmp_path) == []
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_service_that_dies_at_its_start_shows_the_end_of_its_log(
+    own_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        taken = dict.fromkeys(ports.PREFERRED, squatter.getsockname()[1])
+        monkeypatch.setattr(ports, "choose", lambda *_, **__: taken)  # as if somebody came in between
+        with pytest.raises(ConfigError, match=r"(?s)object store died at its start.*port"):
+            up_store(own_dir)
+    assert ours(own_dir) == []
+
+
+def test_a_second_up_finds_everything_quickly(services: local.Addresses, services_dir: Path) -> None:
+    before = time.monotonic()
+    again = local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("s3", "prefect", "mlflow"))
+    assert time.monotonic() - before < 2
+    assert (again.names, again.addresses) == ((), services)
+
+
+def test_mlflow_keeps_its_artifacts_in_the_object_store(services: local.Addresses) -> None:
+    url = f"{services.mlflow}/api/2.0/mlflow-artifacts/artifacts/some/file.json"
+    assert call("PUT", url, {"a": 1})[0] == 200
+    assert store.read_json("s3://effnet/mlflow/some/file.json") == {"a": 1}
+
+
+def test_a_web_page_may_not_drive_the_prefect_server(services: local.Addresses) -> None:
+    status, _ = call("OPTIONS", f"{services.prefect}/flows/", headers={
+        "Origin": "http://evil.example", "Access-Control-Request-Method": "POST"})  # fmt: skip
+    assert status == 400
+
+
+def test_the_limit_follows_the_configuration(services: local.Addresses, services_dir: Path) -> None:
+    for limit in (3, 1):
+        local.up(services_dir, EMBEDDED, jobs_at_once=limit, say=silent, only=("prefect",))
+        found = call("GET", f"{services.prefect}/v2/concurrency_limits/accelerator")[1]
+        assert found["limit"] == limit
+
+
+FLOW = """
+import os
+from pathlib import Path
+from prefect import flow
+
+@flow
+async def train(overrides: list[str]):
+    Path("ran").write_text(f"{overrides} {os.environ['AWS_ACCESS_KEY_ID']}")
+"""
+
+
+@pytest.fixture
+def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with one flow, and of our prefect.yaml only what is about it."""
+    text = (deployments.HOME / "infra/prefect.yaml").read_text()
+    head, *each = re.split(r"(?m)^(?=  - name: )", text)
+    chosen = [part.replace("nightly.py:nightly", "train.py:train") for part in each
+              if re.match(r"  - name: (train|nightly)\n", part)]  # fmt: skip
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "infra/prefect.yaml").write_text(head + "".join(chosen))
+    (tmp_path / "flows/train.py").write_text(FLOW)
+    monkeypatch.setattr(deployments, "HOME", tmp_path)
+    return tmp_path
+
+
+def test_a_deployment_runs_on_the_worker_with_our_environment(
+    services: local.Addresses, services_dir: Path, scratch_home: Path
+) -> None:
+    lines: list[str] = []
+    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
+    assert any("registered" in line for line in lines)
+    nightly = call("GET", f"{services.prefect}/deployments/name/train/nightly")[1]
+    assert nightly["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
+    train = call("GET", f"{services.prefect}/deployments/name/train/train")[1]
+    call(
+        "POST",
+        f"{services.prefect}/deployments/{train['id']}/create_flow_run",
+        {"state": {"type": "SCHEDULED"}},
+    )
+    deadline = time.monotonic() + 60
+    while not (scratch_home / "ran").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (scratch_home / "ran").read_text() == f"['profile=laptop'] {os.environ['AWS_ACCESS_KEY_ID']}"
+    lines.clear()
+    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
+    assert lines == []  # the digest is known: no second `prefect deploy`
+    assert local.down(services_dir, only=["worker"]) == ["worker"]
+    assert processes.running(services_dir / "services", "worker") is None
+
+
+def test_prefect_yaml_holds_no_path_of_a_machine() -> None:
+    text = (deployments.HOME / "infra/prefect.yaml").read_text()
+    assert not re.search(r"(?m)[\s\"':]/\w", text)
+    assert sorted(re.findall(r"(?m)^  - name: (\w+)", text)) == sorted(
+        re.findall(r"entrypoint: flows/(\w+)\.py:\1", text)
+    )
