@@ -1,0 +1,1 @@
+"""Measurements beside rivals in the same run: python -m benchmarks.NAME [--json]."""

@@ -19,7 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 from conf import schema
 
 ROOT = Path(__file__).parent
-GROUPS = ("profile", "model", "data", "recipe", "data@transfer.data", "recipe@transfer.recipe", "recipe@search.recipe")
+GROUPS = (
+    "profile",
+    "model",
+    "data",
+    "recipe",
+    "data@transfer.data",
+    "recipe@transfer.recipe",
+    "recipe@search.recipe",
+)
 T = TypeVar("T")
 
 

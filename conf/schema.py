@@ -104,7 +104,10 @@ class Recipe:
         _require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
         _require(self.precision in ("auto", "fp32", "bf16"),
                  f"recipe.precision must be auto, fp32 or bf16, is {self.precision!r}")  # fmt: skip
-        _require(0 <= self.label_smoothing < 1, f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}")
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}",
+        )
         _require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")
         _require(self.keep_checkpoints > 0, "recipe.keep_checkpoints must be > 0")
         _require(self.eval_every_epochs > 0, "recipe.eval_every_epochs must be > 0")

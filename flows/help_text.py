@@ -51,8 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("train one network with torchrun, or continue it", f"{_COMMON}\n{_TRAIN}"),
     "evaluate": (
         "evaluate a registered model on the val split",
-        f"{_COMMON}\n  model_ref=NAME@ALIAS or NAME/VERSION   e.g. efficientnet-b0@champion\n"
-        f"  data={_choices('data')}",
+        f"{_COMMON}\n  model_ref=NAME@ALIAS or NAME/VERSION   e.g. efficientnet-b0@champion\n  data={_choices('data')}",
     ),
     "transfer": (
         "fine-tune a trained network on the transfer set",

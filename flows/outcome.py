@@ -1,8 +1,7 @@
-"""The short block that ends a command."""
+"""The short block that ends a command: what came of it, where to look, how to stop the services."""
 
 from __future__ import annotations
 
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,20 @@ from models.results import EvalResult, Registered, ShardResult, Summary, TrainRe
 
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
-    """What came of a flow, where to look, and how to stop the services."""
-    return "\n".join(["", described(result, config), "", services(addresses), f"time       {clock(seconds)}"])
+    """The whole block; ``result`` is what the flow returned."""
+    return "\n".join(["", *described(result, config), "", services(addresses), f"time       {clock(seconds)}"])
 
 
 def services(addresses: Addresses) -> str:
     """Where the services are."""
-    return "\n".join([
-        f"Prefect    {addresses.prefect.removesuffix('/api')}",
-        f"MLflow     {addresses.mlflow}",
-        f"S3         {addresses.s3 or 'AWS'}",
-        "stop them  effnet down   (or make down)",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"Prefect    {addresses.prefect.removesuffix('/api')}",
+            f"MLflow     {addresses.mlflow}",
+            f"S3         {addresses.s3 or 'AWS'}",
+            "stop them  effnet down   (or make down)",
+        ]
+    )
 
 
 def clock(seconds: float) -> str:
@@ -32,55 +33,47 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-@singledispatch
-def described(result: Any, config: schema.Config) -> str:  # noqa: ARG001 - the other kinds need it
-    """One result in words."""
-    return str(result)
+def described(result: Any, config: schema.Config) -> list[str]:
+    """A flow's result in a few lines."""
+    found = " (found, nothing to do)" if getattr(result, "reused", False) else ""
+    match result:
+        case TrainResult():
+            return [
+                f"{result.job}{found}",
+                f"top-1      {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n_val} val images",
+                f"weights    {result.weights_uri}",
+                f"MLflow run {result.mlflow_run}",
+            ]
+        case EvalResult():
+            top = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n} images"
+            return [f"{result.model_ref} on {result.data}: {top}"]
+        case ShardResult():
+            counts = f"{result.train} train, {result.minival} minival, {result.val} val"
+            return [f"{result.name}: {counts} in {result.shards} shards{found}", f"manifest   {result.manifest_uri}"]
+        case Registered():
+            aliases = ", ".join(result.aliases) or "none"
+            return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
+        case Summary():
+            return _family(result, config)
+        case {"best": best, "trials": trials}:
+            return [_best(best, trials)]
+        case _:
+            return [f"report     {result}"]
 
 
-@described.register
-def _(result: TrainResult, config: schema.Config) -> str:  # noqa: ARG001
-    found = " (found, nothing to do)" if result.reused else ""
-    return (f"{result.job}{found}\ntop-1      {result.top1:.2f} %  top-5 {result.top5:.2f} %  of {result.n_val} val images\n"
-            f"weights    {result.weights_uri}\nMLflow run {result.mlflow_run}")  # fmt: skip
+def _family(summary: Summary, config: schema.Config) -> list[str]:
+    titles = f"{'params':>12} {'multiply-adds':>14} {'px':>4} {'top-1':>7} {'top-5':>7} {'transfer':>9}"
+    lines = [f"{'':16} {titles}  registered"]
+    moved = {row["name"]: row["top1"] for row in summary.transfer}
+    for row in summary.variants:
+        sizes = f"{row['params']:>12,} {row['multiply_adds']:>14,} {row['resolution']:>4}"
+        accuracies = f"{row['top1']:>6.2f}% {row['top5']:>6.2f}% {moved[row['name']]:>8.2f}%"
+        lines.append(f"{row['name']:16} {sizes} {accuracies}  {row['registered_name']}/{row['registered_version']}")
+    lines += ["", _best(summary.search["best"], summary.search["trials"])]
+    lines += [f"missing    {line}" for line in summary.missing]
+    return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]
 
 
-@described.register
-def _(result: EvalResult, config: schema.Config) -> str:  # noqa: ARG001
-    return f"{result.model_ref} on {result.data}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n} images"
-
-
-@described.register
-def _(result: ShardResult, config: schema.Config) -> str:  # noqa: ARG001
-    found = " (found, nothing to do)" if result.reused else ""
-    return (f"{result.name}: {result.train} train, {result.minival} minival, {result.val} val in {result.shards} shards{found}\n"
-            f"manifest   {result.manifest_uri}")  # fmt: skip
-
-
-@described.register
-def _(result: Registered, config: schema.Config) -> str:  # noqa: ARG001
-    found = " (found, nothing new to do)" if result.reused else ""
-    return f"registered {result.name}/{result.version}{found}, aliases: {', '.join(result.aliases) or 'none'}"
-
-
-@described.register
-def _(result: Summary, config: schema.Config) -> str:
-    head = f"{'':16} {'params':>12} {'multiply-adds':>14} {'px':>4} {'top-1':>7} {'top-5':>7} {'transfer':>9}  registered"
-    moved = {row["name"]: row["top1"] for row in result.transfer}
-    lines = [head]
-    for row in result.variants:
-        lines.append(
-            f"{row['name']:16} {row['params']:>12,} {row['multiply_adds']:>14,} {row['resolution']:>4} "
-            f"{row['top1']:>6.2f}% {row['top5']:>6.2f}% {moved[row['name']]:>8.2f}%  "
-            f"{row['registered_name']}/{row['registered_version']}"
-        )
-    best = result.search["best"]
-    lines += ["", f"search     alpha {best['alpha']}, beta {best['beta']}, gamma {best['gamma']} of "
-              f"{len(result.search['trials'])} trials (paper: 1.2, 1.1, 1.15)",
-              f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]  # fmt: skip
-    return "\n".join(lines + [f"missing    {line}" for line in result.missing])
-
-
-@described.register
-def _(result: str, config: schema.Config) -> str:  # noqa: ARG001
-    return f"report     {result}"
+def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+    point = f"alpha {best['alpha']}, beta {best['beta']}, gamma {best['gamma']}"
+    return f"search     {point}: best of {len(trials)} trials (paper: 1.2, 1.1, 1.15)"

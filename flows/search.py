@@ -31,6 +31,7 @@ async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
                 title=f"trial {point.alpha} {point.beta} {point.gamma}",
                 parent_run=run,
                 role="trial",
+                label=f"trial {point.alpha} {point.beta} {point.gamma}",
             )
             for point in points
         )

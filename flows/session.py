@@ -7,8 +7,8 @@ import importlib
 import logging
 import os
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,15 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_dir = Path(config.run_dir).resolve()
     os.environ.update(local.environment(run_dir, config.services) | QUIET)
-    started: list[str] = []
+    started: Collection[str] = ()
+    # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
+    # only one that Ctrl-C reaches: `up` then stops again what it has started.
+    imported = ThreadPoolExecutor(1).submit(importlib.import_module, f"flows.{verb}")
     try:
-        flow = _start_services_and_import(verb, config, run_dir, started)
+        started = local.up(
+            run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
+        ).names
+        flow = getattr(imported.result(), verb)
         return asyncio.run(flow(overrides=overrides, **parameters))
     except (KeyboardInterrupt, asyncio.CancelledError):
         log.info("interrupted: stopping what this command started")
@@ -51,25 +57,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         raise KeyboardInterrupt from None
 
 
-def _start_services_and_import(
-    verb: str, config: schema.Config, run_dir: Path, started: list[str]
-) -> Callable[..., Any]:
-    """Imports the flow while the services start; both take seconds of their own."""
-    failures: list[BaseException] = []
-
-    def start() -> None:
-        try:
-            up = local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info)
-            started.extend(up.names)
-        except BaseException as error:  # noqa: BLE001 - carried into the main thread
-            failures.append(error)
-
-    thread = threading.Thread(target=start, name="services")
-    thread.start()
-    try:
-        flow: Callable[..., Any] = getattr(importlib.import_module(f"flows.{verb}"), verb)
-    finally:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return flow
+def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:
+    """The worker and the deployments cost seconds; one flow that runs here can do without them."""
+    whole = verb == "reproduce" or config.dispatch == "workpool"
+    return local.NAMES if whole else tuple(name for name in local.NAMES if name != "worker")

@@ -13,21 +13,24 @@ from tasks.train import train_job
 
 
 @flow(name="train")
-async def train(overrides: list[str], parent_run: str = "", role: str = "train") -> TrainResult:
+async def train(overrides: list[str], parent_run: str = "", role: str = "train", label: str = "") -> TrainResult:
     """Trains, resumes or finds one network.
 
     Args:
         overrides: as on the command line, e.g. ``["model=b3", "recipe.epochs=2"]``.
         parent_run: MLflow run that this one is shown under.
         role: tag of the MLflow run.
+        label: what people see; made from the job where it is not given.
     """
     config = compose(overrides)
-    result, _ = await trained(config, parent_run, role)
+    result, _ = await trained(config, parent_run, role, label)
     return result
 
 
-async def trained(config: schema.Config, parent_run: str, role: str) -> tuple[TrainResult, ShardResult]:
+async def trained(
+    config: schema.Config, parent_run: str, role: str = "train", label: str = ""
+) -> tuple[TrainResult, ShardResult]:
     """The configured network on the configured data, with the shards it saw."""
     shards = await ensure_shards(config.data, config.storage)
-    job = train_job(config, config.data, config.recipe, shards, None)
+    job = train_job(config, config.data, config.recipe, shards, None, label)
     return await train_task(job, config, parent_run, {"role": role}), shards

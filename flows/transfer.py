@@ -16,7 +16,7 @@ from tasks.train import train_job
 async def transfer(overrides: list[str], parent_run: str = "") -> TrainResult:
     """Fine-tunes the configured network on ``transfer.data``; trains it first where that is not done yet."""
     config = compose(overrides)
-    source, _ = await trained(config, parent_run, "train")
+    source, _ = await trained(config, parent_run)
     shards = await ensure_shards(config.transfer.data, config.storage)
     job = train_job(config, config.transfer.data, config.transfer.recipe, shards, source.weights_uri)
     return await train_task(job, config, parent_run, {"role": "transfer", "source_run": source.mlflow_run})

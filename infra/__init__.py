@@ -1,0 +1,1 @@
+"""The outside: one thin file for each thing that is not ours."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from conf.schema import Services
 from infra import files
 from infra.errors import ConfigError
-from infra.services import keys, ports, processes, startup
+from infra.services import deployments, keys, ports, processes, programs, startup
 
 NAMES = ("s3", "prefect", "mlflow", "worker")
 
@@ -140,10 +140,16 @@ def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
     if not folder.exists():
         return []
     with _lock(folder, lambda _: None):
-        # The worker first: flow runs that end with it still want to tell Prefect and write to the store.
-        return processes.stop(folder, [n for n in names if n == "worker"]) + processes.stop(
-            folder, [n for n in names if n != "worker"]
-        )
+        # The worker first: what runs on it still wants to tell Prefect and write to the store.
+        stopped: list[str] = []
+        if "worker" in names:
+            if processes.running(folder, "worker"):
+                deployments.cancel_runs(f"{startup.url(_chosen_ports(folder), 'prefect')}/api")
+            stopped = processes.stop(folder, ["worker"])
+        stopped += processes.stop(folder, [name for name in names if name != "worker"])
+        if "s3" in stopped:
+            programs.remove_sockets(_chosen_ports(folder))
+        return stopped
 
 
 def status(run_dir: Path, services: Services) -> dict[str, str]:
@@ -157,9 +163,8 @@ def status(run_dir: Path, services: Services) -> dict[str, str]:
         elif not chosen or processes.running(folder, name) is None:
             lines[name] = "not running"
         else:
-            stack = startup.Stack(folder, chosen, {}, embedded_s3=services.s3 == "embedded")
-            url = stack.url(name)
-            fine = startup.answers(stack, name)
+            url = startup.url(chosen, name)
+            fine = startup.answers(url, name)
             lines[name] = f"running at {url}" if fine else (
                 f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")  # fmt: skip
     return lines

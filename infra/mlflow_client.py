@@ -66,9 +66,7 @@ def address() -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if not uri:
-        raise ConfigError(
-            "MLFLOW_TRACKING_URI is not set: start MLflow with `effnet up` or set services.mlflow"
-        )
+        raise ConfigError("MLFLOW_TRACKING_URI is not set: start MLflow with `effnet up` or set services.mlflow")
     if "@" in urlsplit(uri).netloc:
         raise ConfigError(f"MLFLOW_TRACKING_URI must hold no user and password: {_CREDENTIALS}")
     return uri

@@ -29,9 +29,7 @@ MAX_EXAMPLE_BYTES = 256 * 1024  # MLflow writes the example as JSON, twice, ten 
 TOLERANCE = 1e-4  # of logits, absolute and relative; another batch size may choose another convolution
 
 
-def build(
-    folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]
-) -> Model:
+def build(folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> Model:
     """Writes the folder and runs what it wrote.
 
     Args:
@@ -66,9 +64,7 @@ def save(folder: Path, model: Model) -> None:
     model.save(str(folder / "MLmodel"))
 
 
-def _export(
-    folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]
-) -> Model:
+def _export(folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> Model:
     import mlflow.pytorch
     from mlflow.models import Model
 

@@ -150,6 +150,4 @@ def _explain(client: MlflowClient, error: MlflowException, name: str, wanted: st
 
 def as_version(found: ModelVersion) -> Version:
     """MLflow's version as ours."""
-    return Version(
-        found.name, int(found.version), found.run_id, tuple(sorted(found.aliases)), dict(found.tags)
-    )
+    return Version(found.name, int(found.version), found.run_id, tuple(sorted(found.aliases)), dict(found.tags))

@@ -101,9 +101,7 @@ def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
             client.log_batch(run_id, metrics=batch, tags=[RunTag(ROWS_TAG, str(len(rows)))])
 
 
-def finish_run(
-    run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], metrics: Mapping[str, float]
-) -> None:
+def finish_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], metrics: Mapping[str, float]) -> None:
     """Logs the final numbers and ends the run; a second call changes nothing."""
     with connection() as client:
         from mlflow.entities import Metric
@@ -146,9 +144,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
             return _experiment(client, name)
         return created
     if found.lifecycle_stage != "active":
-        raise ConfigError(
-            f"the MLflow experiment {name!r} was deleted: restore it or set another `experiment`"
-        )
+        raise ConfigError(f"the MLflow experiment {name!r} was deleted: restore it or set another `experiment`")
     experiment_id: str = found.experiment_id
     return experiment_id
 

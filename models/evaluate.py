@@ -20,9 +20,7 @@ from models.training.metrics import evaluate
 from models.training.progress import Progress
 
 
-def evaluate_job(
-    job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress | None
-) -> dict[str, Any]:
+def evaluate_job(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress | None) -> dict[str, Any]:
     """Counts every sample of val once with the job's weights; returns what becomes ``result.json``.
 
     Raises:

@@ -22,7 +22,9 @@ CANDIDATE, CHAMPION = "candidate", "champion"
 
 
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)
-async def register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
+async def register(
+    name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
+) -> Registered:
     """Registers the job's weights as a version of ``name``: candidate at once, champion if it is the best.
 
     Raises:

@@ -19,6 +19,7 @@ from models.results import Summary
 from tasks import policy
 from tasks.report_page import markdown_table, render
 
+FILES = ("summary.json", "report.html")
 LATEST = "latest"
 
 
@@ -34,23 +35,29 @@ async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> s
     await acreate_markdown_artifact(markdown_table(facts), key="reproduction", description=f"profile {summary.profile}")
     await acreate_table_artifact(summary.search.get("trials", []), key="grid-search")
     await acreate_table_artifact(summary.transfer, key="transfer")
-    await acreate_link_artifact(f"{summary.services['mlflow']}/#/models", key="model-registry", link_text="MLflow registry")
+    await acreate_link_artifact(
+        f"{summary.services['mlflow']}/#/models", key="model-registry", link_text="MLflow registry"
+    )
     return str(folder / "report.html")
 
 
 def _write(config: schema.Config, facts: dict[str, Any], mlflow_run: str) -> Path:
     from infra import tracking
 
-    page = render(facts)
+    folder = _leave(config, facts)
+    for name in FILES:
+        store.upload(folder / name, store.join(config.storage, "reports", config.profile, name))
+        tracking.log_file(mlflow_run, folder / name, "report")
+    return folder
+
+
+def _leave(config: schema.Config, facts: dict[str, Any]) -> Path:
+    """Writes both files into a folder of their own, then points ``runs/latest`` at it."""
     folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(facts, indent=1))
-    (folder / "report.html").write_text(page)
+    for name, text in zip(FILES, (json.dumps(facts, indent=1), render(facts)), strict=True):
+        (folder / name).write_text(text)
     _point_latest(folder)
-    remote = store.join(config.storage, "reports", config.profile)
-    for path in (folder / "summary.json", folder / "report.html"):
-        store.upload(path, store.join(remote, path.name))
-        tracking.log_file(mlflow_run, path, "report")
     return folder
 
 
@@ -77,10 +84,4 @@ def _rerender(config: schema.Config) -> str:
     uri = store.join(config.storage, "reports", config.profile, "summary.json")
     if not store.exists(uri):
         raise ConfigError(f"nothing to report: {uri} is not there; run `effnet reproduce profile={config.profile}`")
-    facts = store.read_json(uri)
-    folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(facts, indent=1))
-    (folder / "report.html").write_text(render(facts))
-    _point_latest(folder)
-    return str(folder / "report.html")
+    return str(_leave(config, store.read_json(uri)) / "report.html")

@@ -22,9 +22,7 @@ def standard_error(percent: float | None, n: float | None) -> float | None:
 def si(value: float) -> str:
     """Three significant digits and the paper's suffix: ``72.4 k``, ``5.29 M``, ``37.7 B``."""
     rounded = float(f"{value:.3g}")  # first, so that 999,600 becomes 1.00 M and not 1000 k
-    power, suffix = next(
-        ((p, s) for p, s in ((9, "B"), (6, "M"), (3, "k")) if abs(rounded) >= 10**p), (0, "")
-    )
+    power, suffix = next(((p, s) for p, s in ((9, "B"), (6, "M"), (3, "k")) if abs(rounded) >= 10**p), (0, ""))
     if power == 0:
         return f"{rounded:g}"
     return f"{rounded / 10**power:#.3g}".rstrip(".") + _GAP + suffix

@@ -42,7 +42,12 @@ def _start_run(config: schema.Config, parent_run: str) -> str:
              "data": compose.to_dict(config.data)}  # fmt: skip
     key = "search-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
     return tracking.start_run(
-        config.experiment, "grid search", key, parent=parent_run or None, params=asked, tags={"role": "search"}
+        config.experiment,
+        "grid search",
+        key,
+        parent=parent_run or None,
+        params=asked,
+        tags={"role": "search"},
     )
 
 

@@ -67,5 +67,11 @@ def _manifest(data: schema.Data, storage: str) -> ShardResult:
 def _result(uri: str, sha256: str, manifest: Manifest, *, reused: bool) -> ShardResult:
     counts = {split: manifest.samples(split) for split in ("train", "minival", "val")}
     return ShardResult(
-        manifest.name, uri, sha256, len(manifest.classes), **counts, shards=len(manifest.shards), reused=reused
+        manifest.name,
+        uri,
+        sha256,
+        len(manifest.classes),
+        **counts,
+        shards=len(manifest.shards),
+        reused=reused,
     )

@@ -48,7 +48,10 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         began = time.monotonic()
         store.write(store.join(run.job_uri, "config.yaml"), compose.to_yaml(run.job).encode())
         await _supervise(run, _spec(run, config), config.launch, mlflow_run)
-        done = {**store.read_json(store.join(run.job_uri, "result.json")), "minutes": (time.monotonic() - began) / 60}
+        done = {
+            **store.read_json(store.join(run.job_uri, "result.json")),
+            "minutes": (time.monotonic() - began) / 60,
+        }
         store.write_json(store.join(run.job_uri, "result.json"), done)
     if mlflow_run:
         await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
@@ -144,8 +147,16 @@ def _judge(run: JobRun, status: dict[str, Any], code: int, tail: str) -> None:
     if status.get("state") == "done":
         return
     if status.get("state") == "failed":
-        kinds = {kind.exit_code: kind for kind in (
-            errors.ConfigError, errors.DataError, errors.DivergedError, errors.ArtifactError, errors.TransientError)}
+        kinds = {
+            kind.exit_code: kind
+            for kind in (
+                errors.ConfigError,
+                errors.DataError,
+                errors.DivergedError,
+                errors.ArtifactError,
+                errors.TransientError,
+            )
+        }
         kind = kinds.get(status["exit_code"])
         if kind is not None:
             raise kind(f"{run.label}: {status['error']}")

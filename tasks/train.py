@@ -29,7 +29,12 @@ def _local_slots(loop: asyncio.AbstractEventLoop, limit: int) -> asyncio.Semapho
 
 
 def train_job(
-    config: schema.Config, data: schema.Data, recipe: schema.Recipe, shards: ShardResult, init_weights_uri: str | None
+    config: schema.Config,
+    data: schema.Data,
+    recipe: schema.Recipe,
+    shards: ShardResult,
+    init_weights_uri: str | None,
+    label: str = "",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
     job = schema.Job(
@@ -44,7 +49,7 @@ def train_job(
         loader_threads=config.launch.loader_threads,
     )
     verb = "finetune" if init_weights_uri else "train"
-    return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}")
+    return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}", label)
 
 
 def evaluate_job(
@@ -64,12 +69,12 @@ def evaluate_job(
     return named(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
 
 
-def named(config: schema.Config, job: schema.Job, name: str) -> JobRun:
+def named(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Gives a job its key and its run folder."""
     asked = compose.to_yaml(replace(job, loader_threads=1))  # threads change the speed, not the result
     digest = hashlib.sha256(f"{RECIPE_VERSION} {config.launch.nproc_per_node}\n{asked}".encode()).hexdigest()[:10]
     key = f"{name}-{digest}"
-    return JobRun(job, key, store.join(config.storage, "jobs", key), name.replace("-", " "))
+    return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
 
 
 def short(model: str) -> str:
@@ -110,7 +115,10 @@ async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> d
     done = await asyncio.to_thread(finished, run.job_uri)
     if done is not None:  # needs no slot; only what MLflow lacks is fed
         return await run_job(run, config, mlflow_run)
-    async with _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once), concurrency(SLOT, occupy=1):
+    async with (
+        _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once),
+        concurrency(SLOT, occupy=1),
+    ):
         return await run_job(run, config, mlflow_run)
 
 

@@ -1,0 +1,1 @@
+"""Training jobs on an engine: the command, the guard, and where it runs."""

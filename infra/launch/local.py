@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine. Every engine offers the same five functions:
+"""Jobs as processes of this machine; every engine offers the same five functions.
 
 ``submit(spec)``, ``find(spec)`` (adopt what already runs), ``poll``, ``logs`` and ``cancel``.
 """

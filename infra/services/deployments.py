@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -17,30 +18,33 @@ from infra.services.programs import WORK_POOL, WORKER
 HOME = Path(__file__).resolve().parents[2]  # the checkout: prefect.yaml names flows relative to it
 _FILE = "infra/prefect.yaml"
 _DEPLOY_TIMEOUT_S = 180.0
+_BUSY_S = 60.0
 
 
 def set_limits(api: str, jobs_at_once: int) -> None:
     """Makes the work pool and sets the concurrency limit ``accelerator``; both may be there already.
 
     Raises:
-        TransientError: the server refuses.
+        TransientError: the server refuses, or stays busy for a minute.
     """
     # The worker fills in the pool's job template when it starts; `deploy` only wants the pool to exist.
-    _post(f"{api}/work_pools/", {"name": WORK_POOL, "type": "process"})
+    _insist("POST", f"{api}/work_pools/", {"name": WORK_POOL, "type": "process"}, fine=(200, 201, 409))
     limits = f"{api}/v2/concurrency_limits/"
-    made = _post(limits, {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0})
-    if not made:
-        status, answer = call("PATCH", f"{limits}accelerator", {"limit": jobs_at_once})
-        if status not in (200, 204):
-            raise TransientError(f"Prefect at {api} does not set the limit accelerator: {status} {answer}")
+    limit = {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0}
+    if _insist("POST", limits, limit, fine=(200, 201, 409)) == 409:
+        _insist("PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
 
 
-def _post(url: str, body: dict[str, object]) -> bool:
-    """True when it was made, False when it was there."""
-    status, answer = call("POST", url, body, timeout_s=30.0)
-    if status not in (200, 201, 409):
-        raise TransientError(f"{url} answers {status} {answer}")
-    return status != 409
+def _insist(method: str, url: str, body: dict[str, object], fine: Collection[int]) -> int:
+    """Asks until the status is one of ``fine``: on SQLite the server answers 503 while it writes something else."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        status, answer = call(method, url, body, timeout_s=30.0)
+        if status in fine:
+            return status
+        if time.monotonic() > deadline or (0 < status < 500):
+            raise TransientError(f"Prefect does not accept {method} {url}: {status} {answer}")
+        time.sleep(0.5)
 
 
 def deploy(folder: Path, environment: dict[str, str]) -> bool:
@@ -76,3 +80,27 @@ def worker_answers(api: str, since: float = 0.0) -> bool:
         if worker["name"] == WORKER and worker["status"] == "ONLINE":
             return heard > max(since, time.time() - 120.0)  # it beats every 30 s
     return False
+
+
+def cancel_runs(api: str, patience_s: float = 30.0) -> int:
+    """Cancels what runs on our work pool and waits for its end; how many runs were cancelled.
+
+    A worker that is just stopped kills its flow runs on the spot: no ``finally`` runs, the trainer gets no
+    SIGTERM to save at, and the server shows them as Running for ever.
+    """
+    query = {
+        "work_pools": {"name": {"any_": [WORK_POOL]}},
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
+    }
+    told: set[str] = set()
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        status, runs = call("POST", f"{api}/flow_runs/filter", query)
+        if status == 0 or runs == []:
+            break
+        for run in runs if status == 200 else []:
+            set_state = f"{api}/flow_runs/{run['id']}/set_state"
+            if run["id"] not in told and call("POST", set_state, {"state": {"type": "CANCELLING"}})[0] in (200, 201):
+                told.add(run["id"])
+        time.sleep(0.25)
+    return len(told)

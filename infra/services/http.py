@@ -17,9 +17,7 @@ def call(
     connection = kind(parts.netloc, timeout=timeout_s)
     try:
         data = None if body is None else json.dumps(body)
-        connection.request(
-            method, parts.path or "/", data, {"Content-Type": "application/json", **(headers or {})}
-        )
+        connection.request(method, parts.path or "/", data, {"Content-Type": "application/json", **(headers or {})})
         answer = connection.getresponse()
         status, text = answer.status, answer.read()
     except (OSError, http.client.HTTPException):

@@ -65,9 +65,7 @@ def _first_free(candidates: list[int], twin: int, taken: set[int]) -> int:
 def is_free(port: int) -> bool:
     """Whether a server could listen on ``port`` now."""
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the servers do: old connections are fine
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: old connections are fine
         try:
             probe.bind((HOST, port))
         except OSError:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from infra import files
 from infra.errors import ConfigError
+from infra.services import proctable
 
-_MARK = "EFFNET_SERVICES"  # in the environment of all that we start: the folder it belongs to
+_MARK = "EFFNET_SERVICE"  # in the environment of all that we start: which service, of which folder
 _GRACE_S = 15.0  # weed stops within 2-4 s, Prefect within 5 s on a quiet machine
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}  # ours to reap: unreaped, the dead would look alive
 
@@ -61,7 +62,7 @@ def start(folder: Path, program: Program) -> Handle:
     if log.exists():
         log.replace(log.with_name(f"{log.name}.1"))
     program.cwd.mkdir(parents=True, exist_ok=True)
-    env = {**program.env, _MARK: str(folder)}
+    env = {**program.env, _MARK: f"{program.name}@{folder}"}
     try:
         with log.open("wb") as output:
             child = subprocess.Popen(
@@ -71,7 +72,7 @@ def start(folder: Path, program: Program) -> Handle:
     except OSError as error:
         raise ConfigError(f"cannot start {program.argv[0]}: {error.strerror}") from error
     _CHILDREN[child.pid] = child
-    handle = Handle(child.pid, _born(child.pid) or "dead at once")
+    handle = Handle(child.pid, proctable.born(child.pid) or "dead at once")
     files.write(_note(folder, program.name), json.dumps(asdict(handle)).encode())
     return handle
 
@@ -89,27 +90,28 @@ def is_alive(handle: Handle) -> bool:
     """Whether this very process still runs (a zombie does not)."""
     if child := _CHILDREN.get(handle.pid):
         child.poll()
-    return _born(handle.pid) == handle.born
+    return proctable.born(handle.pid) == handle.born
 
 
 def stop(folder: Path, names: Collection[str]) -> list[str]:
-    """Ends these services: SIGTERM to each whole group, SIGKILL to what is left after the grace.
+    """Ends these services with all their children: SIGTERM, and SIGKILL to what is left after the grace.
 
     Returns:
-        The names of those that ran.
+        The names of those of which anything ran.
     """
-    groups = {name: group for name in names if (group := _group(folder, name))}
+    groups = {name: _group(folder, name) for name in names}
+    ran = [name for name in names if _members(folder, name, groups[name])]
     for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
-        for group in groups.values():
-            if _members(group):
+        for name in ran:
+            for pid in _members(folder, name, groups[name]):
                 with suppress(ProcessLookupError):
-                    os.killpg(group, number)
+                    os.kill(pid, number)
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and any(_members(group) for group in groups.values()):
+        while time.monotonic() < deadline and any(_members(folder, name, groups[name]) for name in ran):
             time.sleep(0.05)
     for name in names:
         _note(folder, name).unlink(missing_ok=True)
-    return list(groups)
+    return ran
 
 
 def _group(folder: Path, name: str) -> int | None:
@@ -121,51 +123,30 @@ def _group(folder: Path, name: str) -> int | None:
     if is_alive(handle):
         return handle.pid
     # The leader died; its children may live on. The mark tells them from strangers with a reused number.
-    mark = f"{_MARK}={folder}".encode()
-    return handle.pid if any(mark in _environment(pid) for pid in _members(handle.pid)) else None
+    orphans = [pid for pid, group in proctable.living().items() if group == handle.pid]
+    return handle.pid if any(_is_marked(pid, folder, name) for pid in orphans) else None
+
+
+def _members(folder: Path, name: str, group: int | None) -> list[int]:
+    """The living processes of a service."""
+    for child in _CHILDREN.values():
+        child.poll()
+    # Prefect gives each flow run a session of its own, so a killed worker leaves them behind. What they
+    # started in turn is not ours to end: the launcher sees to that, and a cluster's job may outlive us.
+    return [
+        pid
+        for pid, its_group in proctable.living().items()
+        if its_group == group or (name == "worker" and _is_flow_run(pid) and _is_marked(pid, folder, name))
+    ]
+
+
+def _is_flow_run(pid: int) -> bool:
+    return any(word.startswith(b"prefect") for word in proctable.command_line(pid))
+
+
+def _is_marked(pid: int, folder: Path, name: str) -> bool:
+    return f"{_MARK}={name}@{folder}".encode() in proctable.environment(pid)
 
 
 def _note(folder: Path, name: str) -> Path:
     return folder / f"{name}.process.json"
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the program's name: state, ppid, pgrp, ... ; empty when gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
-
-
-def _born(pid: int) -> str | None:
-    """When the process started, as text; None when there is none or only a zombie."""
-    if Path("/proc/self/stat").exists():
-        fields = _stat(pid)
-        if not fields or fields[0] in "ZX":
-            return None
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {fields[19]}"  # clock ticks since boot
-    asked = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True)
-    state, _, started = asked.stdout.strip().partition(" ")
-    return started.strip() if started and not state.startswith("Z") else None
-
-
-def _members(group: int) -> list[int]:
-    """The living processes of a group."""
-    for child in _CHILDREN.values():
-        child.poll()
-    if Path("/proc/self/stat").exists():
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        stats = ((pid, _stat(pid)) for pid in pids)
-        return [pid for pid, fields in stats if fields and fields[2] == str(group) and fields[0] not in "ZX"]
-    asked = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True)
-    rows = [line.split() for line in asked.stdout.splitlines()]
-    return [int(pid) for pid, pgid, state in rows if pgid == str(group) and not state.startswith("Z")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from infra.errors import ConfigError
@@ -56,6 +57,15 @@ def object_store(
         options |= {f"{option}.port": ports[name], f"{option}.port.grpc": ports[name] + GRPC_OFFSET}
     argv = (weed, "mini", *(f"-{option}={value}" for option, value in options.items()))
     return Program("s3", argv, {**_inherited(), **_weed_environment(home, secrets, certificate)}, home)
+
+
+def remove_sockets(ports: dict[str, int]) -> None:
+    """Deletes the socket files that weed leaves in /tmp, most of all after a kill."""
+    numbers = {number + offset for name, number in ports.items() for offset in (0, GRPC_OFFSET)}
+    for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108  weed's own choice of folder
+        if path.stem.rpartition("-")[2] in {str(number) for number in numbers}:
+            with suppress(OSError):  # another user's
+                path.unlink()
 
 
 def _weed_environment(home: Path, secrets: dict[str, str], certificate: tuple[Path, Path]) -> dict[str, str]:
@@ -118,9 +128,7 @@ def mlflow_server(folder: Path, port: int, s3: dict[str, str] | None) -> Program
 
 def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
     """The process that runs deployments; its flow runs inherit ``environment`` and what the caller has."""
-    env = {
-        key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")
-    }
+    env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
     env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     argv = (sys.executable, "-m", "prefect", "worker", "start",
             "--pool", WORK_POOL, "--type", "process", "--name", WORKER)  # fmt: skip

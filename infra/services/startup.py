@@ -30,14 +30,21 @@ class Stack:
     env: dict[str, str]
     embedded_s3: bool
 
-    def url(self, name: str) -> str:
-        """Where the service is; the worker is where its server is."""
-        return f"http://{HOST}:{self.ports['prefect' if name == 'worker' else name]}"
+
+def url(ports: dict[str, int], name: str) -> str:
+    """Where the service is; the worker is where its server is."""
+    return f"http://{HOST}:{ports['prefect' if name == 'worker' else name]}"
 
 
-def bring_up(
-    stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Callable[[str], None]
-) -> list[str]:
+def answers(base: str, name: str, since: float = 0.0) -> bool:
+    """Whether the service at ``base`` calls itself healthy now (the worker: was heard of after ``since``)."""
+    if name == "worker":
+        return deployments.worker_answers(f"{base}/api", since)
+    pages = {"s3": "/status", "prefect": "/api/health", "mlflow": "/health"}
+    return http.answers(base + pages[name])
+
+
+def bring_up(stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Callable[[str], None]) -> list[str]:
     """Starts those of ``wanted`` that do not run and waits for all of ``wanted``.
 
     Returns:
@@ -60,7 +67,7 @@ def bring_up(
             _try_store()
         if "prefect" in wanted:
             _wait(stack, "prefect")
-            deployments.set_limits(f"{stack.url('prefect')}/api", jobs_at_once)
+            deployments.set_limits(f"{url(stack.ports, 'prefect')}/api", jobs_at_once)
         if "worker" in wanted:
             _bring_up_worker(stack, "worker" in missing, say, started)
         if "mlflow" in wanted:
@@ -72,7 +79,7 @@ def bring_up(
 
 
 def _bring_up_worker(stack: Stack, missing: bool, say: Callable[[str], None], started: list[str]) -> None:
-    if not answers(stack, "prefect"):
+    if not answers(url(stack.ports, "prefect"), "prefect"):
         raise ConfigError("the Prefect worker needs the embedded Prefect, which is not running")
     since = time.time() if missing else 0.0
     if missing:
@@ -103,17 +110,9 @@ def _program(stack: Stack, name: str) -> Program:
     return programs.prefect_worker(stack.folder, stack.env)
 
 
-def answers(stack: Stack, name: str, since: float = 0.0) -> bool:
-    """Whether the service is healthy by its own word, now (the worker: heard of after ``since``)."""
-    if name == "worker":
-        return deployments.worker_answers(f"{stack.url(name)}/api", since)
-    pages = {"s3": "/status", "prefect": "/api/health", "mlflow": "/health"}
-    return http.answers(stack.url(name) + pages[name])
-
-
 def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
-    while not answers(stack, name, since):
+    while not answers(url(stack.ports, name), name, since):
         if processes.running(stack.folder, name) is None:
             tail = processes.log_tail(stack.folder, name)
             raise ConfigError(f"{TITLES[name]} died at its start; its log ends with:\n{tail}")

@@ -1,0 +1,1 @@
+"""From images at their source to batches in memory."""

@@ -48,7 +48,11 @@ def open_source(data: schema.Data) -> Source:
     Raises:
         ConfigError: unknown source, missing path, or a folder without images.
     """
-    openers = {"mnist5k": _mnist5k, "digits": _digits, "folder": lambda: _folder(data)}
+    openers: dict[str, Callable[[], Source]] = {
+        "mnist5k": _mnist5k,
+        "digits": _digits,
+        "folder": lambda: _folder(data),
+    }
     if data.source not in openers:
         raise ConfigError(f"data.source {data.source!r} is unknown; choices: {', '.join(openers)}")
     return openers[data.source]()

@@ -1,0 +1,1 @@
+"""The paper's network: Table 1, blocks, family, counts."""

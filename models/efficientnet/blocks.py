@@ -53,7 +53,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W] -> [N, C, H, W]``."""
-        gate = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
+        gate: Tensor = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
         return x * gate.sigmoid()
 
 

@@ -24,9 +24,7 @@ def count(network: nn.Module, resolution: int) -> tuple[int, int]:
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
-            torch.func.functional_call(
-                network, weights, (torch.empty(1, 3, resolution, resolution, device="meta"),)
-            )
+            torch.func.functional_call(network, weights, (torch.empty(1, 3, resolution, resolution, device="meta"),))
     finally:
         network.train(was_training)
     return params, counter.get_total_flops() // 2

@@ -74,9 +74,7 @@ class Architecture:
     dropout: float
 
 
-def architecture(
-    variant: Variant, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0
-) -> Architecture:
+def architecture(variant: Variant, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0) -> Architecture:
     """Scales Table 1 by a variant's coefficients times the given multipliers.
 
     Args:

@@ -59,7 +59,11 @@ def save(state: TrainState, job_uri: str, keep: int) -> None:
     data = safetensors.torch.save({k: v.contiguous() for k, v in state.tensors().items()})
     base = store.join(job_uri, "checkpoints", f"step-{state.position.step:08d}")
     store.write(f"{base}.safetensors", data)
-    meta = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "position": asdict(state.position)}
+    meta = {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "position": asdict(state.position),
+    }
     store.write_json(f"{base}.json", meta)
     for old in _newest_first(job_uri)[keep:]:
         store.delete(old)  # the .json first: without it the tensors are not a checkpoint any more

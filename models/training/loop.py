@@ -97,9 +97,7 @@ def _epoch(
     recipe, ranks = run.job.recipe, run.ranks
     began = reported = time.monotonic()
     steps_then = state.position.step
-    batches = run.train.train_batches(
-        recipe.seed, epoch, start_step, recipe.global_batch, ranks.rank, ranks.world_size
-    )
+    batches = run.train.train_batches(recipe.seed, epoch, start_step, recipe.global_batch, ranks.rank, ranks.world_size)
     loss = torch.tensor(0.0)
     for batch in batches:
         loss = step_once(batch.images, batch.labels)

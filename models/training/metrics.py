@@ -35,8 +35,8 @@ class Normalise(nn.Module):
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.device = device
-        self.register_buffer("mean", torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(STDDEV_RGB, device=device).view(1, 3, 1, 1))
+        self.mean = torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(STDDEV_RGB, device=device).view(1, 3, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

@@ -51,7 +51,7 @@ class TFRMSProp(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                grads = [p.grad for p in params]
+                grads: Any = [p.grad for p in params]
                 if group["weight_decay"]:
                     grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
                 self._update(params, grads, group)

@@ -88,9 +88,7 @@ def _look(browser: Any, path: Path, width: int, scheme: str) -> _Seen:
         messages,
         requests,
         page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"),
-        page.evaluate(
-            "[...document.querySelectorAll('.box')].filter(b => b.scrollWidth > b.clientWidth).length"
-        ),
+        page.evaluate("[...document.querySelectorAll('.box')].filter(b => b.scrollWidth > b.clientWidth).length"),
         page.evaluate("getComputedStyle(document.documentElement).backgroundColor"),
     )
     page.close()
@@ -98,9 +96,7 @@ def _look(browser: Any, path: Path, width: int, scheme: str) -> _Seen:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_quiet_alone_and_no_wider_than_the_window(
-    browser: Any, tmp_path: Path, width: int
-) -> None:
+def test_the_page_is_quiet_alone_and_no_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"
     for summary in (_summary(), {}):
         path.write_text(render(summary), encoding="utf-8")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from conf.schema import Services
 from infra import local, store
 from infra.errors import ConfigError
-from infra.services import deployments, ports, processes
+from infra.services import deployments, ports, processes, proctable
 from infra.services.http import call
 
 pytestmark = pytest.mark.services
@@ -46,17 +47,21 @@ def up_store(run_dir: Path, say: Any = silent) -> local.Started:
     return local.up(run_dir, EMBEDDED, jobs_at_once=1, say=say, only=("s3",))
 
 
+@contextmanager
+def squatting(port: int) -> Iterator[int]:
+    """Another program that listens on this port (0: on any)."""
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(("127.0.0.1", port))
+        squatter.listen()
+        yield squatter.getsockname()[1]
+
+
 def ours(run_dir: Path) -> list[bytes]:
     """Command lines of all living processes that belong to this run folder."""
-    mark = f"EFFNET_SERVICES={run_dir.resolve()}/services".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((entry / "cmdline").read_bytes())
-        except OSError:
-            continue
-    return [line for line in found if line]  # a zombie has none
+    marks = {f"EFFNET_SERVICE={name}@{run_dir.resolve()}/services".encode() for name in local.NAMES}
+    pids = [pid for pid in proctable.living() if marks & set(proctable.environment(pid))]
+    return [b" ".join(proctable.command_line(pid)) for pid in pids]
 
 
 def test_addresses_are_known_at_once_and_stay_the_same(tmp_path: Path) -> None:
@@ -89,9 +94,7 @@ def test_a_busy_port_is_replaced_and_another_stack_is_not_given_the_same_one(tmp
     first = local.prepare(tmp_path / "a", EMBEDDED)
     second = local.prepare(tmp_path / "b", EMBEDDED)  # nobody listens on the first one's ports yet
     assert {first.s3, first.prefect, first.mlflow}.isdisjoint({second.s3, second.prefect, second.mlflow})
-    with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", int(first.prefect.split(":")[2].removesuffix("/api"))))
-        squatter.listen()
+    with squatting(int(first.prefect.split(":")[2].removesuffix("/api"))):
         moved = local.prepare(tmp_path / "a", EMBEDDED)
     assert moved.prefect != first.prefect
     assert (moved.s3, moved.mlflow) == (first.s3, first.mlflow)
@@ -103,9 +106,13 @@ def test_a_moved_port_is_told(own_dir: Path, object_store: str) -> None:
     assert any(re.fullmatch(r"port 8333 is taken, object store uses \d+", line) for line in lines)
 
 
-def test_strangers_are_refused_at_every_port_of_the_object_store(
-    services_dir: Path, object_store: str
-) -> None:
+def greet_without_certificate(port: int) -> bytes:
+    context = ssl._create_unverified_context()  # noqa: S323
+    with socket.create_connection(("127.0.0.1", port), 5) as raw, context.wrap_socket(raw) as wrapped:
+        return wrapped.recv(1)
+
+
+def test_strangers_are_refused_at_every_port_of_the_object_store(services_dir: Path, object_store: str) -> None:
     store.write(f"{object_store}/private", b"secret")
     chosen = json.loads((services_dir / "services" / "state.json").read_text())["ports"]
     refused = {
@@ -114,11 +121,8 @@ def test_strangers_are_refused_at_every_port_of_the_object_store(
     }  # fmt: skip
     for name, path in refused.items():
         assert call("GET", f"http://127.0.0.1:{chosen[name]}{path}")[0] in (401, 403, 404), name
-        context = ssl._create_unverified_context()  # noqa: S323
-        with pytest.raises(ssl.SSLError, match="certificate required"):  # gRPC, without our certificate
-            raw = socket.create_connection(("127.0.0.1", chosen[name] + ports.GRPC_OFFSET), 5)
-            with raw, context.wrap_socket(raw) as wrapped:
-                wrapped.recv(1)
+        with pytest.raises(ssl.SSLError, match="certificate required"):  # gRPC
+            greet_without_certificate(chosen[name] + ports.GRPC_OFFSET)
 
 
 def test_no_secret_stands_on_a_command_line(services_dir: Path, object_store: str) -> None:
@@ -139,7 +143,8 @@ def test_only_one_of_two_starters_at_the_same_moment_starts(own_dir: Path) -> No
 def test_what_was_started_is_stopped_even_after_the_starter_was_killed(own_dir: Path) -> None:
     code = (
         "import os, pathlib, conf.schema, infra.local as l\n"
-        f"l.up(pathlib.Path({str(own_dir)!r}), conf.schema.Services(), jobs_at_once=1, say=print, only=['s3'])\n"
+        f"folder = pathlib.Path({str(own_dir)!r})\n"
+        "l.up(folder, conf.schema.Services(), jobs_at_once=1, say=print, only=['s3'])\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -155,9 +160,7 @@ def test_data_survive_a_restart_on_another_port(own_dir: Path) -> None:
     first = up_store(own_dir).addresses
     store.write("s3://effnet/kept", b"still here")
     local.down(own_dir)
-    with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", int(first.s3.split(":")[2])))
-        squatter.listen()
+    with squatting(int(first.s3.split(":")[2])):
         second = up_store(own_dir).addresses
         assert second.s3 != first.s3
         assert store.read("s3://effnet/kept") == b"still here"
@@ -176,10 +179,8 @@ def test_a_number_that_another_program_got_is_left_alone(tmp_path: Path) -> None
 def test_a_service_that_dies_at_its_start_shows_the_end_of_its_log(
     own_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", 0))
-        squatter.listen()
-        taken = dict.fromkeys(ports.PREFERRED, squatter.getsockname()[1])
+    with squatting(0) as port:
+        taken = dict.fromkeys(ports.PREFERRED, port)
         monkeypatch.setattr(ports, "choose", lambda *_, **__: taken)  # as if somebody came in between
         with pytest.raises(ConfigError, match=r"(?s)object store died at its start.*port"):
             up_store(own_dir)
@@ -213,13 +214,18 @@ def test_the_limit_follows_the_configuration(services: local.Addresses, services
 
 
 FLOW = """
-import os
+import asyncio, os
 from pathlib import Path
 from prefect import flow
 
 @flow
 async def train(overrides: list[str]):
-    Path("ran").write_text(f"{overrides} {os.environ['AWS_ACCESS_KEY_ID']}")
+    Path("ran.part").write_text(f"{overrides} {os.environ['AWS_ACCESS_KEY_ID']}")
+    Path("ran.part").rename("ran")
+    try:
+        await asyncio.sleep(300)
+    finally:
+        Path("cleaned").write_text("the trainer was told to save")
 """
 
 
@@ -238,7 +244,7 @@ def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_deployment_runs_on_the_worker_with_our_environment(
+def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     services: local.Addresses, services_dir: Path, scratch_home: Path
 ) -> None:
     lines: list[str] = []
@@ -247,11 +253,8 @@ def test_a_deployment_runs_on_the_worker_with_our_environment(
     nightly = call("GET", f"{services.prefect}/deployments/name/train/nightly")[1]
     assert nightly["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
     train = call("GET", f"{services.prefect}/deployments/name/train/train")[1]
-    call(
-        "POST",
-        f"{services.prefect}/deployments/{train['id']}/create_flow_run",
-        {"state": {"type": "SCHEDULED"}},
-    )
+    run = call("POST", f"{services.prefect}/deployments/{train['id']}/create_flow_run",
+               {"state": {"type": "SCHEDULED"}})[1]  # fmt: skip
     deadline = time.monotonic() + 60
     while not (scratch_home / "ran").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -259,8 +262,12 @@ def test_a_deployment_runs_on_the_worker_with_our_environment(
     lines.clear()
     local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
     assert lines == []  # the digest is known: no second `prefect deploy`
+
     assert local.down(services_dir, only=["worker"]) == ["worker"]
     assert processes.running(services_dir / "services", "worker") is None
+    assert call("GET", f"{services.prefect}/flow_runs/{run['id']}")[1]["state_name"] == "Cancelled"
+    assert (scratch_home / "cleaned").exists()
+    assert not [line for line in ours(services_dir) if b"prefect.engine" in line]
 
 
 def test_prefect_yaml_holds_no_path_of_a_machine() -> None:

@@ -50,9 +50,7 @@ def test_two_processes_that_both_created_the_run_agree_on_the_older_one(mlflow_u
     first = start("two processes")
     find, calls = tracking._find, []
     # The first look finds nothing, as if the other process had created its run just after it.
-    monkeypatch.setattr(
-        tracking, "_find", lambda *a: calls.append(a) or (find(*a) if len(calls) > 1 else None)
-    )
+    monkeypatch.setattr(tracking, "_find", lambda *a: calls.append(a) or (find(*a) if len(calls) > 1 else None))
     assert start("two processes") == first
     monkeypatch.undo()
     assert start("two processes") == first
@@ -60,9 +58,7 @@ def test_two_processes_that_both_created_the_run_agree_on_the_older_one(mlflow_u
 
 def test_a_run_says_what_it_was_asked_to_do_and_where_it_belongs(mlflow_uri):
     parent = start("parent")
-    params = {"recipe": {"epochs": 3, "deep": {"list": [1, 2]}}, "long": "x" * 7000} | {
-        f"p{i}": i for i in range(120)
-    }
+    params = {"recipe": {"epochs": 3, "deep": {"list": [1, 2]}}, "long": "x" * 7000} | {f"p{i}": i for i in range(120)}
     run = client().get_run(start("child", parent=parent, params=params, tags={"variant": "b0"}))
     assert run.info.run_name == "run child"
     assert run.data.params["recipe.epochs"] == "3"

@@ -69,9 +69,7 @@ def test_an_interval_lies_between_its_ends_on_the_common_axis() -> None:
     assert re.findall(r">([\d.]+)</text>", charts.interval_axis((40.0, 60.0))) == ["40", "50", "60"]
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (94.7, 98.6), (76, 84.3), (0.001, 0.0011), (0, 100), (50, 50.5)]
-)
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (94.7, 98.6), (76, 84.3), (0.001, 0.0011), (0, 100), (50, 50.5)])
 def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     ticks = charts.ticks(low, high)
     assert 2 <= len(ticks) <= 7

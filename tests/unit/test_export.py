@@ -28,9 +28,7 @@ def network() -> EfficientNet:
 
 @pytest.fixture
 def config() -> dict:
-    text = export.config_json(
-        TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, crop_pad=8
-    )
+    text = export.config_json(TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, crop_pad=8)
     return json.loads(text)
 
 

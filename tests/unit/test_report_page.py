@@ -186,9 +186,7 @@ def test_a_hostile_string_anywhere_comes_out_as_text() -> None:
     assert "{{ 7*7 }}" in page.text()
 
 
-@pytest.mark.parametrize(
-    "url", ["javascript:alert(1)", "data:text/html,x", "file:///x", " http://x", "//x", ""]
-)
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "file:///x", " http://x", "//x", ""])
 def test_only_an_address_of_the_web_becomes_a_link(url: str) -> None:
     summary = _summary()
     summary["variants"][0]["mlflow_url"] = url
@@ -207,9 +205,7 @@ def test_the_page_loads_nothing_and_forbids_everything_else() -> None:
     assert [attrs["href"] for tag, attrs in page.tags if tag != "a" and "href" in attrs] == ["data:,"]
     assert "@import" not in html
     assert "url(" not in html
-    policies = [
-        attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"
-    ]
+    policies = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 

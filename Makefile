@@ -1,0 +1,46 @@
+# The commands a person runs; CI runs the same.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test check bench up down clean
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.done ## make .venv and install, nothing else
+
+# torch comes first: a package that asked for another torch would pull gigabytes of CUDA.
+$(VENV)/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@echo "installing into $(VENV) (about two minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+reproduce: setup ## the whole pipeline at laptop size on embedded services
+	@$(BIN)/effnet reproduce profile=laptop
+
+test: setup ## all tests, on real services
+	@$(BIN)/pytest
+
+check: setup ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## all benchmarks, each with its rival in the same run
+	@for each in overhead; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+
+up: setup ## start the embedded services
+	@$(BIN)/effnet up
+
+down: setup ## stop the embedded services
+	@$(BIN)/effnet down
+
+clean: ## stop the services, then delete .venv and everything under runs/
+	@if [ -x $(BIN)/effnet ]; then $(BIN)/effnet down; fi
+	@rm -rf $(VENV) runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,235 @@
+"""The whole flow on real services at a small size, as a person starts it; then what lies in S3, Prefect, MLflow."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import webdataset
+
+from infra import store
+from infra.local import Addresses
+
+pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+
+SMALL = [
+    "variants=[efficientnet_b0,efficientnet_b1]",
+    "data.limit=600",
+    "transfer.data.limit=300",
+    "recipe.epochs=2",
+    "search.recipe.epochs=1",
+    "transfer.recipe.epochs=1",
+    "search.alpha=[1.2,1.4]",
+    "search.beta=[1.1,1.2]",
+    "search.gamma=[1.0,1.15]",
+    "storage=s3://effnet/e2e",
+    "experiment=e2e",
+]
+
+
+def effnet(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows", *words, f"run_dir={run_dir}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=420)
+
+
+@pytest.fixture(scope="module")
+def reproduced(services: Addresses, services_dir: Path) -> subprocess.CompletedProcess[str]:
+    done = effnet(services_dir, "reproduce", *SMALL)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def summary(reproduced: subprocess.CompletedProcess[str], services_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((services_dir / "latest" / "summary.json").read_text())
+    return found
+
+
+def test_a_good_run_prints_no_warning_and_ends_with_the_result_block(
+    reproduced: subprocess.CompletedProcess[str],
+) -> None:
+    text = reproduced.stdout + reproduced.stderr
+    for word in ("Warning", "warning", "Traceback", "deprecat", "ERROR"):
+        assert word not in text
+    for word in ("efficientnet_b1", "report.html", "Prefect", "MLflow", "S3", "effnet down"):
+        assert word in reproduced.stdout
+
+
+def test_the_shards_in_the_store_are_plain_webdataset_and_match_the_manifest(summary: dict[str, Any]) -> None:
+    facts = {d["name"]: d for d in summary["data"]}["mnist5k"]
+    assert facts["train"] + facts["minival"] + facts["val"] == 600
+    manifest = store.read_json(facts["manifest_uri"])
+    labels = []
+    for shard in manifest["shards"]:
+        tar = store.read(store.join(facts["manifest_uri"].rpartition("/")[0], shard["name"]))
+        members = webdataset.tariterators.tar_file_expander([{"stream": io.BytesIO(tar), "url": shard["name"]}])
+        labels += [int(member["data"]) for member in members if member["fname"].endswith(".cls")]
+    assert labels == [label for shard in manifest["shards"] for label in shard["labels"]]
+
+
+def test_every_job_has_its_checkpoint_weights_and_result_in_the_store(summary: dict[str, Any]) -> None:
+    uris = store.list_uris("s3://effnet/e2e/jobs")
+    jobs = {uri.split("/")[5] for uri in uris}
+    assert len(jobs) == 2 + 2 + 2  # trials, variants, transfers
+    for job in jobs:
+        names = {uri.partition(f"/{job}/")[2] for uri in uris if f"/{job}/" in uri}
+        assert {"config.yaml", "status.json", "metrics.jsonl", "result.json", "weights.safetensors"} <= names
+        assert any(name.startswith("checkpoints/step-") for name in names)
+
+
+def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    run = client.get_run(summary["variants"][0]["mlflow_run"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe.epochs"] == "2"
+    assert run.data.tags["data_manifest_sha256"] == summary["data"][0]["manifest_sha256"]
+    assert "mlflow.source.git.commit" in run.data.tags
+    history = client.get_metric_history(run.info.run_id, "minival_top1")
+    assert [m.step for m in history] == [6, 12]  # 420 training images, 64 a step, two epochs
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["role"] == "reproduce"
+    experiment = client.get_experiment_by_name("e2e")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 6  # reproduction, search, jobs
+
+
+def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_process(
+    summary: dict[str, Any],
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    for row in summary["variants"]:
+        version = client.get_model_version_by_alias(row["registered_name"], "champion")
+        assert int(version.version) == row["registered_version"]
+        assert float(version.tags["val_top1"]) == pytest.approx(row["top1"], abs=1e-3)
+    side = summary["variants"][1]["resolution"]
+    code = (
+        "import mlflow, numpy; m = mlflow.pyfunc.load_model('models:/efficientnet-b1@champion');"
+        f"print(m.predict(numpy.zeros((3, 3, {side}, {side}), 'float32')).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert done.stdout.strip() == "(3, 10)", done.stderr
+
+
+def test_prefect_shows_the_flow_its_children_and_its_artifacts(summary: dict[str, Any], services: Addresses) -> None:
+    def ask(path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{services.prefect}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    runs = ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
+    names = {run["name"] for run in runs}
+    assert {
+        "shard mnist5k",
+        "shard digits",
+        "search",
+        "train b0",
+        "train b1",
+        "transfer b0",
+        "transfer b1",
+    } <= names
+    artifacts = {a["key"] for a in ask("/artifacts/filter", {})}
+    assert {"reproduction", "grid-search", "transfer", "model-registry"} <= artifacts
+    deployments = {d["name"] for d in ask("/deployments/filter", {})}
+    assert {"reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly"} <= deployments
+
+
+def test_a_second_run_finds_everything_and_registers_nothing_new(summary: dict[str, Any], services_dir: Path) -> None:
+    began = time.monotonic()
+    again = effnet(services_dir, "reproduce", *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - began < 60
+    repeated = json.loads((services_dir / "latest" / "summary.json").read_text())
+    for key in ("variants", "transfer", "search"):
+        assert repeated[key] == summary[key]
+
+
+def test_the_champion_is_evaluated_to_the_accuracy_it_was_registered_with(
+    summary: dict[str, Any], services_dir: Path
+) -> None:
+    words = [w for w in SMALL if w.startswith(("data.", "storage", "experiment"))]
+    done = effnet(services_dir, "evaluate", "model_ref=efficientnet-b0@champion", *words)
+    assert done.returncode == 0, done.stderr
+    assert f"top-1 {summary['variants'][0]['top1']:.2f} %" in done.stdout
+
+
+def test_nightly_fine_tunes_the_champion_and_registers_once_for_the_same_inputs(
+    summary: dict[str, Any], services_dir: Path
+) -> None:
+    first, second = (effnet(services_dir, "nightly", *SMALL) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert "efficientnet-b0-digits/1" in first.stdout
+    assert "efficientnet-b0-digits/1 (found, nothing new to do)" in second.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "recipe.epoch=2"], "recipe.epochs"),
+        (["train", "model=b9"], "b8"),
+        (["train", "data=folder"], "data.path"),
+        (["evaluate", "model_ref=efficientnet-b00@champion"], "efficientnet-b0"),
+        (["search", "search.tolerance=0", "search.alpha=[1.0]"], "search.tolerance"),
+        (["train", "services.s3=http://127.0.0.1:9"], "does not answer"),
+        (["train", "recipe.global_batch=63"], "global_batch"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(words: list[str], said: str, summary: dict[str, Any], services_dir: Path) -> None:
+    done = effnet(services_dir, *words, "experiment=e2e")
+    expected = 75 if "does not answer" in said else 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == expected, done.stderr
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_training_processes_and_the_same_command_resumes(
+    services: Addresses, services_dir: Path
+) -> None:
+    words = [
+        "train",
+        "model=b1",
+        "recipe.epochs=40",
+        "data.limit=600",
+        "storage=s3://effnet/e2e",
+        "experiment=e2e",
+    ]
+    command = [sys.executable, "-m", "flows", *words, f"run_dir={services_dir}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "epoch 3/" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    assert process.wait(30) == 130
+    assert not _processes_with("models.train")
+    again = effnet(services_dir, *words[:2], "recipe.epochs=40", *words[3:])
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step" in again.stderr
+
+
+def _processes_with(word: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if word in text and "e2e" in text:
+            found.append(text)
+    return found

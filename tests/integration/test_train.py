@@ -1,0 +1,133 @@
+"""Real torchrun jobs on a store of files: resume, failure, divergence, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf import compose, schema
+from infra import store
+from infra.launch import local
+from infra.launch.command import job_environment, torchrun_argv
+from models.data import shards
+
+pytestmark = pytest.mark.torchrun
+
+TINY = [
+    "data=digits",
+    "data.limit=400",
+    "data.samples_per_shard=100",
+    "recipe.epochs=3",
+    "recipe.checkpoint_every_steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"file://{tmp_path_factory.mktemp('store')}"
+
+
+@pytest.fixture(scope="module")
+def job(storage: str) -> schema.Job:
+    config = compose.compose(TINY)
+    layout = shards.plan(config.data, storage)
+    for numbers in shards.groups(layout, config.data.shards_per_task):
+        shards.write_group(config.data, storage, numbers)
+    sha256, _ = shards.write_manifest(layout, config.data.name)
+    return schema.Job(
+        kind="train",
+        model=config.model,
+        data_name=config.data.name,
+        manifest_uri=layout.manifest_uri,
+        manifest_sha256=sha256,
+        augment=config.data.augment,
+        recipe=config.recipe,
+    )
+
+
+def start(job: schema.Job, storage: str, name: str, **launch: Any) -> tuple[local.LocalJob, str]:
+    job_uri = f"{storage}/jobs/{name}"
+    store.write(f"{job_uri}/config.yaml", compose.to_yaml(job).encode())
+    asked = schema.Launch(nproc_per_node=2, threads_per_proc=1, max_restarts=0, **launch)
+    root = Path(storage.removeprefix("file://"))
+    env = job_environment(asked, os.cpu_count() or 1, str(root / "cache"))
+    module = f"models.{job.kind}"
+    return local.submit(local.JobSpec(name, torchrun_argv(asked, module, job_uri), env, root / "local" / name)), job_uri
+
+
+def finish(running: local.LocalJob, within_s: float = 90) -> int:
+    deadline = time.monotonic() + within_s
+    while (code := local.poll(running)) is None:
+        assert time.monotonic() < deadline, local.logs(running)
+        time.sleep(0.05)
+    local.cancel(running)
+    return code
+
+
+def status(job_uri: str) -> dict[str, Any]:
+    uri = f"{job_uri}/status.json"
+    return store.read_json(uri) if store.exists(uri) else {}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job: schema.Job, storage: str) -> str:
+    running, job_uri = start(job, storage, "undisturbed")
+    assert finish(running) == 0, local.logs(running)
+    return job_uri
+
+
+def test_a_finished_job_leaves_a_result_that_counts_every_val_sample(undisturbed: str, job: schema.Job) -> None:
+    result = store.read_json(f"{undisturbed}/result.json")
+    assert result["n_val"] == 120
+    assert result["steps"] == 3 * (252 // 64)
+    assert status(undisturbed)["state"] == "done"
+    assert len(store.read(f"{undisturbed}/metrics.jsonl").splitlines()) == 3
+
+
+def test_a_job_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
+    undisturbed: str, job: schema.Job, storage: str
+) -> None:
+    running, job_uri = start(job, storage, "killed")
+    while not any(u.endswith(".json") for u in store.list_uris(f"{job_uri}/checkpoints")):
+        assert local.poll(running) is None, local.logs(running)
+        time.sleep(0.01)
+    local.cancel(running)  # SIGTERM, then SIGKILL: the trainer saves nothing on the way
+    assert not store.exists(f"{job_uri}/result.json")
+    again, _ = start(job, storage, "killed")
+    assert finish(again) == 0, local.logs(again)
+    assert status(job_uri)["resumed_at"] > 0
+    ours, theirs = (store.read_json(f"{uri}/result.json") for uri in (job_uri, undisturbed))
+    assert ours["weights_sha256"] == theirs["weights_sha256"]
+    assert (ours["top1"], ours["minival_top1"]) == (theirs["top1"], theirs["minival_top1"])
+
+
+def test_an_evaluation_of_the_weights_gives_the_accuracy_that_training_reported(
+    undisturbed: str, job: schema.Job, storage: str
+) -> None:
+    trained = store.read_json(f"{undisturbed}/result.json")
+    asked = dataclasses.replace(job, kind="evaluate", init_weights_uri=trained["weights_uri"])
+    running, job_uri = start(asked, storage, "evaluate")
+    assert finish(running) == 0, local.logs(running)
+    assert store.read_json(f"{job_uri}/result.json") == {"top1": trained["top1"], "top5": trained["top5"], "n": 120}
+
+
+def test_a_diverging_job_says_so_and_stops(job: schema.Job, storage: str) -> None:
+    wild = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, lr_per_256=1e30, warmup_epochs=0.0))
+    running, job_uri = start(wild, storage, "diverging")
+    assert finish(running) != 0
+    assert status(job_uri)["exit_code"] == 4
+    assert "loss is" in status(job_uri)["error"]
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_trained(job: schema.Job, storage: str) -> None:
+    large = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, global_batch=4096))
+    running, job_uri = start(large, storage, "large")
+    assert finish(running) != 0
+    assert status(job_uri)["exit_code"] == 2
+    assert "larger than the 252 training samples" in status(job_uri)["error"]
+    assert "Traceback" not in local.logs(running)

@@ -1,0 +1,273 @@
+"""Shards in a folder store, read back by plain webdataset and by their offsets."""
+
+import dataclasses
+import hashlib
+import io
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from conf.schema import Data
+from infra import store
+from infra.errors import ConfigError, DataError
+from models.data import manifest as manifests
+from models.data import shards
+from models.data.manifest import Manifest
+
+
+def picture(seed: int, suffix: str) -> bytes:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (rng.integers(8, 20), rng.integers(8, 20), 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG"}[suffix])
+    return buffer.getvalue()
+
+
+def fill(folder: Path, seed: int, each: int = 12) -> None:
+    """``each`` images in each of two classes, JPEG and PNG mixed."""
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            suffix = ("jpg", "png", "JPEG")[i % 3]
+            (folder / name / f"{i:02d}.{suffix}").write_bytes(picture(seed + 100 * label + i, suffix))
+    (folder / "dog" / "readme.txt").write_text("not an image")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    fill(folder, 0)
+    return folder
+
+
+def folder_data(path: Path, **changes: Any) -> Data:
+    settings: dict[str, Any] = {"val_share": 0.25, "minival_share": 0.2, "samples_per_shard": 4} | changes
+    return Data(name="pets", source="folder", path=str(path), **settings)
+
+
+def write_all(data: Data, root: Path) -> tuple[str, Manifest]:
+    """Plans and writes everything; the folder's uri and the manifest."""
+    storage = f"file://{root}"
+    layout = shards.plan(data, storage)
+    for numbers in shards.groups(layout, data.shards_per_task):
+        shards.write_group(data, storage, numbers)
+    sha256, manifest = shards.write_manifest(layout, data.name)
+    assert manifests.load_verified(layout.manifest_uri, sha256) == manifest
+    return layout.root, manifest
+
+
+def read_by_webdataset(path: Path) -> list[dict[str, Any]]:
+    return list(webdataset.WebDataset(str(path), shardshuffle=False))
+
+
+def keys_by_split(root: str, manifest: Manifest) -> dict[str, list[int]]:
+    """Source indices in each split, as webdataset finds them."""
+    folder = Path(root.removeprefix("file://"))
+    return {
+        split: [int(s["__key__"]) for shard in manifest.split(split) for s in read_by_webdataset(folder / shard.name)]
+        for split in manifests.SPLITS
+    }
+
+
+def test_plain_webdataset_reads_the_images_and_labels_that_went_in(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    files = sorted(p for p in images.glob("*/*") if p.suffix != ".txt")
+    seen = 0
+    for shard in manifest.shards:
+        for sample in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name):
+            origin = files[int(sample["__key__"])]
+            suffix = "png" if origin.suffix == ".png" else "jpg"
+            assert sample[suffix] == origin.read_bytes()
+            assert manifest.classes[int(sample["cls"])] == origin.parent.name
+            seen += 1
+    assert seen == len(files) == 24
+
+
+def test_offsets_and_sizes_cut_out_the_exact_image(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    by_bytes = {p.read_bytes(): p.parent.name for p in images.glob("*/*")}
+    for shard in manifest.shards:
+        for offset, size, label in zip(shard.offsets, shard.sizes, shard.labels, strict=True):
+            image = store.read_range(f"{root}/{shard.name}", offset, size)
+            assert by_bytes[image] == manifest.classes[label]
+
+
+def test_bytes_and_digest_of_each_shard_are_those_in_the_store(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    for shard in manifest.shards:
+        data = store.read(f"{root}/{shard.name}")
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+
+
+def test_writing_again_elsewhere_gives_equal_bytes(images: Path, tmp_path: Path) -> None:
+    def everything(root: Path) -> dict[str, bytes]:
+        write_all(folder_data(images), root)
+        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+    first, second = everything(tmp_path / "a"), everything(tmp_path / "b")
+    assert first == second
+    assert len(first) == 2 * 7 + 1  # 5 train, 1 minival, 2 val shards would be 8: see the plan below
+
+
+def test_a_plan_cuts_each_split_into_equal_pieces(images: Path) -> None:
+    layout = shards.plan(folder_data(images), "file:///nowhere")
+    sizes = [(split, len(members)) for split, members in zip(layout.splits, layout.members, strict=True)]
+    # 24 images: 6 val, 18 rest, of which round(18 * 0.2) = 4 minival
+    assert sizes == [*[("train", n) for n in (4, 4, 3, 3)], ("minival", 4), ("val", 3), ("val", 3)]
+    assert layout.names[:2] == ["train-00000-of-00004.tar", "train-00001-of-00004.tar"]
+    assert shards.groups(layout, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_splits_are_disjoint_and_complete(images: Path, tmp_path: Path) -> None:
+    keys = keys_by_split(*write_all(folder_data(images), tmp_path))
+    assert {split: len(found) for split, found in keys.items()} == {"train": 14, "minival": 4, "val": 6}
+    assert sorted(keys["train"] + keys["minival"] + keys["val"]) == list(range(24))
+
+
+def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Path) -> None:
+    fill(tmp_path / "images" / "train", 0)
+    fill(tmp_path / "images" / "val", 500, each=5)
+    data = folder_data(tmp_path / "images")
+    layout = shards.plan(data, f"file://{tmp_path}/store")
+    source = shards.open_source(data)
+    assert source.is_val is not None
+    members: dict[str, set[int]] = {split: set() for split in manifests.SPLITS}
+    for split, indices in zip(layout.splits, layout.members, strict=True):
+        members[split] |= set(indices.tolist())
+    own_val = set(np.flatnonzero(source.is_val).tolist())
+    assert members["val"] == own_val
+    assert len(own_val) == 10
+    assert members["train"] | members["minival"] == set(range(34)) - own_val
+    assert len(members["minival"]) == round(24 * 0.2)
+    assert members["train"].isdisjoint(members["minival"])
+
+
+def test_limit_takes_that_many_of_the_shuffled_whole(images: Path) -> None:
+    layout = shards.plan(folder_data(images, limit=10), "file:///nowhere")
+    chosen = np.concatenate(layout.members)
+    assert len(set(chosen.tolist())) == 10
+    labels = shards.open_source(folder_data(images)).labels[chosen]
+    assert set(labels.tolist()) == {0, 1}  # not the first ten files, which are all cats
+
+
+def test_another_seed_gives_another_shuffle_under_another_address(images: Path) -> None:
+    first, second = (shards.plan(folder_data(images, seed=seed), "file:///nowhere") for seed in (0, 1))
+    assert first.root != second.root
+    assert np.concatenate(first.members).tolist() != np.concatenate(second.members).tolist()
+
+
+def test_a_folder_with_other_files_gets_another_address(tmp_path: Path) -> None:
+    fill(tmp_path, 0)
+    before = shards.plan(folder_data(tmp_path), "file:///nowhere").root
+    (tmp_path / "cat" / "new.png").write_bytes(picture(77, "png"))
+    assert shards.plan(folder_data(tmp_path), "file:///nowhere").root != before
+
+
+def interrupted_after(reads: int) -> Callable[[Data], Any]:
+    """``open_source`` whose reader dies, as a killed task does."""
+    real, left = shards.open_source, [reads]
+
+    def opened(data: Data) -> Any:
+        source = real(data)
+
+        def read(index: int) -> tuple[bytes, str]:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return source.read(index)
+
+        return dataclasses.replace(source, read=read)
+
+    return opened
+
+
+def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    group = shards.groups(shards.plan(data, storage), 100)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "open_source", interrupted_after(4 + 2))
+        with pytest.raises(KeyboardInterrupt):
+            shards.write_group(data, storage, group)
+    tars = list(tmp_path.rglob("*.tar"))
+    assert [tar.name for tar in tars] == ["train-00000-of-00004.tar"]  # the half-written second is nowhere
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert shards.write_group(data, storage, group) == len(group) - 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert shards.write_group(data, storage, group) == 0
+    _, resumed = shards.write_manifest(shards.plan(data, storage), "pets")
+    assert resumed == write_all(data, tmp_path / "at-once")[1]
+
+
+def test_a_shard_of_another_size_than_its_index_stops_the_manifest(images: Path, tmp_path: Path) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    layout = shards.plan(data, storage)
+    shards.write_group(data, storage, range(len(layout.names)))
+    tar = Path(layout.root.removeprefix("file://")) / layout.names[3]
+    tar.write_bytes(tar.read_bytes()[:-512])
+    with pytest.raises(DataError, match=rf"{layout.names[3]} has \d+ bytes, its index says \d+"):
+        shards.write_manifest(layout, "pets")
+    assert not store.exists(layout.manifest_uri)
+
+
+def test_a_manifest_without_all_its_shards_is_not_written(images: Path, tmp_path: Path) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    layout = shards.plan(data, storage)
+    shards.write_group(data, storage, [0, 1])
+    with pytest.raises(DataError.__mro__[1], match=layout.names[2]):
+        shards.write_manifest(layout, "pets")
+    assert not store.exists(layout.manifest_uri)
+
+
+def test_the_digits_go_in_as_their_own_pixels(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    data = Data(name="digits", source="digits", limit=40, minival_share=0.2, samples_per_shard=20)
+    root, manifest = write_all(data, tmp_path)
+    digits = load_digits()
+    assert manifest.classes == [str(d) for d in range(10)]
+    for shard in manifest.split("val"):
+        for sample in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name):
+            index = int(sample["__key__"])
+            assert int(sample["cls"]) == digits.target[index]
+            pixels = np.asarray(Image.open(io.BytesIO(sample["jpg"])), float)
+            assert np.abs(pixels - digits.images[index] * 255 / 16).mean() < 4  # JPEG of quality 95
+
+
+def test_a_split_without_samples_is_refused(images: Path) -> None:
+    with pytest.raises(DataError, match="no samples left for split 'minival' of 24"):
+        shards.plan(folder_data(images, minival_share=0.001), "file:///nowhere")
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda tmp: Data(name="x", source="folder"), "needs data.path="),
+    (lambda tmp: folder_data(tmp / "missing"), "missing is not a folder"),
+    (lambda tmp: folder_data(tmp), "no JPEG or PNG images"),
+    (lambda tmp: Data(name="x", source="cifar"), "'cifar' is unknown; choices: mnist5k, digits, folder"),
+])  # fmt: skip
+def test_a_source_that_is_not_there_is_a_person_s_mistake(
+    make: Callable[[Path], Data], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        shards.plan(make(tmp_path), f"file://{tmp_path}/store")
+
+
+def test_the_order_of_files_on_disk_does_not_matter(tmp_path: Path) -> None:
+    names = [f"{i:02d}.png" for i in range(12)]
+    layouts = []
+    for attempt in range(2):
+        random.Random(attempt).shuffle(names)
+        for name in names:
+            path = tmp_path / str(attempt) / "only" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(int(name[:2]), "png"))
+        layouts.append(shards.plan(folder_data(tmp_path / str(attempt)), "file:///nowhere"))
+    assert layouts[0].root == layouts[1].root
