@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from conf import schema
 
@@ -70,7 +71,7 @@ def from_yaml(kind: type[T], text: str) -> T:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(text))
         return cast(T, OmegaConf.to_object(merged))
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise OverrideError(_one_line(error)) from error
 
 

@@ -102,6 +102,11 @@ class Recipe:
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
         _require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
+        _require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0, is {self.lr_per_256}")
+        _require(self.warmup_epochs >= 0, f"recipe.warmup_epochs must be >= 0, is {self.warmup_epochs}")
+        _require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
+        _require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")
+        _require(self.dropout is None or 0 <= self.dropout < 1, f"recipe.dropout must be in [0, 1), is {self.dropout}")
         _require(self.precision in ("auto", "fp32", "bf16"),
                  f"recipe.precision must be auto, fp32 or bf16, is {self.precision!r}")  # fmt: skip
         _require(

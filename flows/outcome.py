@@ -71,6 +71,8 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
         lines.append(f"{row['name']:16} {sizes} {accuracies}  {row['registered_name']}/{row['registered_version']}")
     lines += ["", _best(summary.search["best"], summary.search["trials"])]
     lines += [f"missing    {line}" for line in summary.missing]
+    if summary.jobs_found:
+        lines += [f"jobs       {summary.jobs_found} of {summary.jobs} found from earlier runs"]
     return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]
 
 

@@ -38,7 +38,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         KeyboardInterrupt: Ctrl-C or SIGTERM; nothing of ours runs any more.
         EffnetError: what the flow or a service said.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     run_dir = Path(config.run_dir).resolve()
     os.environ.update(local.environment(run_dir, config.services) | QUIET)
     started: Collection[str] = ()
@@ -49,6 +50,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         started = local.up(
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
         ).names
+        local.check(config.services, config.storage)
         flow = getattr(imported.result(), verb)
         return asyncio.run(flow(overrides=overrides, **parameters))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.schema import Services
-from infra import files
-from infra.errors import ConfigError
-from infra.services import deployments, keys, ports, processes, programs, startup
+from infra import files, store
+from infra.errors import ConfigError, TransientError
+from infra.services import deployments, http, keys, ports, processes, programs, startup
 
 NAMES = ("s3", "prefect", "mlflow", "worker")
 
@@ -128,6 +128,22 @@ def up(
         wanted = [name for name in NAMES if name in only and _is_embedded(services, name)]
         names = startup.bring_up(stack, wanted, jobs_at_once, say)
         return Started(tuple(names), _addresses(services, stack.ports))
+
+
+def check(services: Services, storage: str) -> None:
+    """Asks the services that are not ours for a sign of life, and the store for its bucket, before work begins.
+
+    Raises:
+        ConfigError: one does not answer or refuses the credentials; a person's mistake until work has begun.
+    """
+    for name, page in (("prefect", "/health"), ("mlflow", "/health")):
+        url = getattr(services, name)
+        if url != "embedded" and not http.answers(url.rstrip("/") + page):
+            raise ConfigError(f"services.{name}: {url} does not answer; start it or set services.{name}=embedded")
+    try:
+        store.ensure_root(storage)
+    except TransientError as error:
+        raise ConfigError(str(error)) from error
 
 
 def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:

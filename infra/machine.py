@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 
+@functools.cache
 def facts() -> dict[str, str]:
     """CPU, cores, memory, GPU, Python and the versions that matter."""
     found = {

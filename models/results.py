@@ -91,6 +91,8 @@ class Summary:
     """What ``make reproduce`` leaves as ``summary.json`` and the report shows."""
 
     wall_s: float
+    jobs: int  # of this reproduction
+    jobs_found: int  # of these, done by earlier runs: wall_s does not hold their time
     profile: str
     commit: str
     variants: list[dict[str, Any]]

@@ -14,12 +14,11 @@ from torch import nn
 
 from conf.schema import Job
 from infra import store
-from infra.errors import ConfigError
 from models import worker
 from models.build import build_scaled, counted
 from models.data import manifest as manifests
 from models.data.loader import Loader
-from models.data.order import steps_per_epoch
+from models.data.order import check_batch, steps_per_epoch
 from models.training import checkpoint
 from models.training.average import WeightAverage
 from models.training.checkpoint import Position, TrainState
@@ -42,7 +41,7 @@ def train(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress 
     if progress is not None:
         progress.report(state="starting", restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
-    _check_batch(job, ranks, manifest.samples("train"))
+    check_batch(job.recipe.global_batch, ranks.world_size, manifest.samples("train"))
     state, eval_network = _fresh_state(job, len(manifest.classes), ranks)
     if checkpoint.resume(state, job_uri) and progress is not None:
         progress.report(resumed_at=state.position.step)
@@ -61,16 +60,6 @@ def train(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress 
     for each in (train_loader, minival, val):
         each.close()
     return _result(job, job_uri, state, eval_network, accuracy, minival.samples) if ranks.is_first else {}
-
-
-def _check_batch(job: Job, ranks: Ranks, samples: int) -> None:
-    batch = job.recipe.global_batch
-    if batch % ranks.world_size:
-        raise ConfigError(f"recipe.global_batch {batch} cannot be cut into {ranks.world_size} equal ranks; "
-                          f"take a multiple of {ranks.world_size}")  # fmt: skip
-    if batch > samples:
-        raise ConfigError(f"recipe.global_batch {batch} is larger than the {samples} training samples of "
-                          f"{job.data_name}; lower it")  # fmt: skip
 
 
 def _fresh_state(job: Job, classes: int, ranks: Ranks) -> tuple[TrainState, nn.Module]:

@@ -41,7 +41,7 @@ def render(summary: Mapping[str, Any]) -> str:
     clean: Json = _clean(summary)
     rows = variant_rows(clean)
     return _template().render(
-        about=_typed(clean, ("wall_s",), ("profile", "commit", "started", "finished", "command")),
+        about=_typed(clean, ("wall_s", "jobs", "jobs_found"), ("profile", "commit", "started", "finished", "command")),
         missing=[str(line) for line in _list(clean, "missing")],
         rows=rows,
         figures=_figures(rows),

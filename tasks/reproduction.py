@@ -89,6 +89,8 @@ def _finish(
         trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
+        jobs=len(searched["trials"]) + 2 * len(done),
+        jobs_found=searched["found"] + sum(o.trained.reused + o.transferred.reused for o in done),
         profile=config.profile,
         commit=machine.commit(),
         variants=[_variant_row(o) for o in done],

@@ -98,6 +98,7 @@ def summary(wanted: schema.Search, points: list[Coefficients], results: list[Tra
         "tied": [dataclasses.asdict(t) for t in tied],
         "budget": wanted.budget,
         "tolerance": wanted.tolerance,
+        "found": sum(r.reused for r in results),  # trials of earlier runs
     }
 
 

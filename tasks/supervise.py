@@ -86,7 +86,7 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
             await asyncio.to_thread(watch.look)
         if code == ALREADY_RUNNING:
             raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
-        _judge(run, store.read_json(uri) if store.exists(uri := watch.status_uri) else {}, code, local.logs(job))
+        _judge(run, store.read_json(uri) if store.exists(uri := watch.status_uri) else {}, code, job)
     finally:
         local.cancel(job)
 
@@ -129,7 +129,9 @@ class _Watch:
 def progress_line(label: str, status: dict[str, Any]) -> str:
     """One plain line of progress."""
     minival = f", minival {status['minival_top1']:.1f} %" if "minival_top1" in status else ""
-    eta = time.strftime("%M:%S", time.gmtime(status["eta_s"]))
+    minutes, seconds = divmod(round(status["eta_s"]), 60)
+    hours, minutes = divmod(minutes, 60)
+    eta = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
     return (f"{label}: epoch {status['epoch']}/{status['epochs']}, step {status['step']}/{status['steps']}, "
             f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s, {eta} left")  # fmt: skip
 
@@ -142,7 +144,7 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
         tracking.log_epochs(mlflow_run, [json.loads(line) for line in store.read(uri).splitlines()])
 
 
-def _judge(run: JobRun, status: dict[str, Any], code: int, tail: str) -> None:
+def _judge(run: JobRun, status: dict[str, Any], code: int, job: local.LocalJob) -> None:
     """Believes the status object first, then the exit code, which torchrun flattens to 1."""
     if status.get("state") == "done":
         return
@@ -160,5 +162,5 @@ def _judge(run: JobRun, status: dict[str, Any], code: int, tail: str) -> None:
         kind = kinds.get(status["exit_code"])
         if kind is not None:
             raise kind(f"{run.label}: {status['error']}")
-    lines = "\n".join(f"  | {line}" for line in tail.splitlines())
-    raise errors.JobError(f"{run.label} failed (exit code {code}, log in runs/jobs/{run.key}/log.txt):\n{lines}")
+    lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
+    raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import platform
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -13,7 +13,9 @@ from prefect import task
 from prefect.concurrency.asyncio import concurrency
 
 from conf import compose, schema
-from infra import store
+from infra import machine, store
+from infra.errors import TransientError
+from models.data.order import check_batch
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
@@ -37,6 +39,7 @@ def train_job(
     label: str = "",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
+    check_batch(recipe.global_batch, config.launch.nproc_per_node, shards.train)  # the trainer's own check costs 10 s
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -97,7 +100,8 @@ async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[
     try:
         result = await _under_limit(run, config, mlflow_run)
     except BaseException:
-        await asyncio.to_thread(tracking.finish_run, mlflow_run, "FAILED", {})
+        with suppress(TransientError):  # the job's own error matters more than MLflow's silence
+            await asyncio.to_thread(tracking.finish_run, mlflow_run, "FAILED", {})
         raise
     numbers = {k: float(v) for k, v in result.items() if isinstance(v, int | float)}
     await asyncio.to_thread(tracking.finish_run, mlflow_run, "FINISHED", {f"final_{k}": v for k, v in numbers.items()})
@@ -130,8 +134,7 @@ def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[s
         "data_manifest_uri": run.job.manifest_uri,
         "job_uri": run.job_uri,
         "profile": config.profile,
-        "python": platform.python_version(),
-        "machine": f"{platform.node()} {platform.machine()}",
+        **{f"machine.{key}": value for key, value in machine.facts().items()},
     }
     return tracking.start_run(
         config.experiment,

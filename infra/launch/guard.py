@@ -5,7 +5,8 @@ nothing but the standard library. It
 
 - holds an exclusive lock on LOCK as long as the job lives: one job a run folder, and a way to see that it runs;
 - adopts orphaned grandchildren (torchrun starts ranks in sessions of their own);
-- ends everything when the supervisor dies (DEATH_FD, a pipe, reaches its end), on SIGTERM, and after the command.
+- ends everything when the supervisor dies (DEATH_FD, a pipe, reaches its end), on SIGTERM, and after the command;
+- takes the command with it when it is killed itself: its lock is free then, so a second job may start.
 
 Exit code: the command's own, 128 + N for signal N, ``ALREADY_RUNNING`` if the lock is held.
 """
@@ -23,7 +24,7 @@ import sys
 import time
 
 ALREADY_RUNNING = 97
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(argv: list[str]) -> int:
@@ -34,16 +35,23 @@ def main(argv: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return ALREADY_RUNNING
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _ask_linux(PR_SET_CHILD_SUBREAPER, 1)
     stop_read, stop_write = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os.write(stop_write, b"x"))
     with open(log_path, "ab", buffering=0) as log:  # noqa: PTH123 - pathlib costs a third of our start-up
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=lambda: _ask_linux(PR_SET_PDEATHSIG, signal.SIGKILL),
+        )  # fmt: skip
     code = _wait(child, [death_fd, stop_read], grace_s)
     _kill_all()
     return code if code >= 0 else 128 - code
+
+
+def _ask_linux(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
 
 
 def _wait(child: subprocess.Popen[bytes], stops: list[int], grace_s: float) -> int:

@@ -29,11 +29,13 @@ def open_image(data: bytes) -> Image.Image:
         DataError: another format, truncated, or larger than 64 megapixels.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"image claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        if image.mode == "I;16":  # Pillow would clip 16-bit grey to white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"image of {len(data)} bytes does not decode: {error}") from error
 
 

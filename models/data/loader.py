@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.schema import Augment
 from infra import store
+from infra.errors import DataError
 from models.data import decode
 from models.data.cache import ShardCache
 from models.data.manifest import Locator, Manifest
@@ -103,9 +105,14 @@ class Loader:
         for row, sample_id in enumerate(ids.tolist()):
             shard = self.locator.shard_of(sample_id)
             data = self.cache.read(shard, int(self.locator.offsets[sample_id]), int(self.locator.sizes[sample_id]))
-            if train_key is None:
-                images[row] = decode.eval_image(data, self.side, self.augment)
-            else:
-                rng = random.Random(f"{train_key[0]}/{train_key[1]}/{sample_id}")
-                images[row] = decode.train_image(data, self.side, self.augment, rng)
+            try:
+                images[row] = self._pixels(data, sample_id, train_key)
+            except DataError as error:
+                raise DataError(f"shard {shard.name}, sample {sample_id}: {error}") from error
         return Batch(torch.from_numpy(images), torch.from_numpy(self.locator.labels[ids]))
+
+    def _pixels(self, data: bytes, sample_id: int, train_key: tuple[int, int] | None) -> NDArray[np.uint8]:
+        if train_key is None:
+            return decode.eval_image(data, self.side, self.augment)
+        rng = random.Random(f"{train_key[0]}/{train_key[1]}/{sample_id}")
+        return decode.train_image(data, self.side, self.augment, rng)

@@ -103,7 +103,7 @@ def from_bytes(data: bytes, where: str) -> Manifest:
                 raise DataError(f"{where}: shard {shard.name} has columns of different lengths")
             shards.append(shard)
         return Manifest(body["name"], body["classes"], body["source_digest"], shards)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{where} is not a manifest: {error}") from error
 
 

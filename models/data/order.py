@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.errors import ConfigError
+
 Ids = NDArray[np.int64]
 
 
@@ -40,6 +42,21 @@ def epoch_order(shard_samples: Sequence[int], seed: int, epoch: int, window_shar
 def steps_per_epoch(samples: int, global_batch: int) -> int:
     """Full global batches in an epoch; the remainder (other samples each epoch) is left out."""
     return samples // global_batch
+
+
+def check_batch(global_batch: int, world_size: int, samples: int) -> None:
+    """Refuses a global batch that cannot be cut into equal ranks, or that the data cannot fill once.
+
+    Raises:
+        ConfigError: with the two numbers that disagree.
+    """
+    if global_batch % world_size:
+        raise ConfigError(
+            f"recipe.global_batch {global_batch} cannot be cut into {world_size} equal ranks; "
+            f"take a multiple of {world_size}"
+        )
+    if global_batch > samples:
+        raise ConfigError(f"recipe.global_batch {global_batch} is larger than the {samples} training samples; lower it")
 
 
 def rank_batch(order: Ids, step: int, global_batch: int, rank: int, world_size: int) -> Ids:

@@ -138,16 +138,15 @@ def _write_shard(layout: Plan, source: Source, number: int) -> Shard:
     with store.open_write(store.join(layout.root, name)) as stream:
         hashing = _HashingStream(stream)
         # mtime and owner are fixed, so that the same input gives the same bytes.
-        writer = webdataset.TarWriter(hashing, mtime=0, user="effnet", group="effnet", encoder=False)
-        for index in layout.members[number]:
-            image, suffix = source.read(int(index))
-            label = int(source.labels[index])
-            writer.write({"__key__": f"{index:08d}", "cls": str(label).encode(), suffix: image})
-            # Members go in alphabetic order, cls before jpg and png: the image is what was written last.
-            offsets.append(int(writer.tarstream.offset) - -(-len(image) // 512) * 512)
-            sizes.append(len(image))
-            labels.append(label)
-        writer.close()
+        with webdataset.TarWriter(hashing, mtime=0, user="effnet", group="effnet", encoder=False) as writer:
+            for index in layout.members[number]:
+                image, suffix = source.read(int(index))
+                label = int(source.labels[index])
+                writer.write({"__key__": f"{index:08d}", "cls": str(label).encode(), suffix: image})
+                # Members go in alphabetic order, cls before jpg and png: the image is what was written last.
+                offsets.append(int(writer.tarstream.offset) - -(-len(image) // 512) * 512)
+                sizes.append(len(image))
+                labels.append(label)
     return Shard(name, layout.splits[number], hashing.size, hashing.sha256.hexdigest(), offsets, sizes, labels)
 
 

@@ -1,12 +1,13 @@
 """Checkpoints in the object store: complete or absent, safetensors and JSON, never pickle.
 
 ``checkpoints/step-00000124.safetensors`` holds the tensors; ``step-00000124.json``, written after it, their
-size and sha256 and everything that is no tensor. A resume takes the newest pair that verifies.
+size, everything that is no tensor, and the sha256 of both. A resume takes the newest pair that verifies.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from infra import store
-from infra.errors import ArtifactError, NotFoundError
+from infra.errors import ArtifactError, DataError, NotFoundError
 from models.training.average import WeightAverage
 from models.training.optim import TFRMSProp
 
@@ -59,11 +60,8 @@ def save(state: TrainState, job_uri: str, keep: int) -> None:
     data = safetensors.torch.save({k: v.contiguous() for k, v in state.tensors().items()})
     base = store.join(job_uri, "checkpoints", f"step-{state.position.step:08d}")
     store.write(f"{base}.safetensors", data)
-    meta = {
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "position": asdict(state.position),
-    }
+    position = asdict(state.position)
+    meta = {"bytes": len(data), "sha256": _digest(data, position), "position": position}
     store.write_json(f"{base}.json", meta)
     for old in _newest_first(job_uri)[keep:]:
         store.delete(old)  # the .json first: without it the tensors are not a checkpoint any more
@@ -92,15 +90,22 @@ def _newest_first(job_uri: str) -> list[str]:
     return [u for u in reversed(store.list_uris(store.join(job_uri, "checkpoints/"))) if u.endswith(".json")]
 
 
+def _digest(tensors: bytes, position: dict[str, Any]) -> str:
+    """Covers the position too: a flipped digit of the step would resume elsewhere in silence."""
+    digest = hashlib.sha256(tensors)
+    digest.update(json.dumps(position, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def _verified(uri: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     tensors_uri = uri.removesuffix(".json") + ".safetensors"
     try:
         meta = store.read_json(uri)
         data = store.read(tensors_uri)
-        if len(data) == meta["bytes"] and hashlib.sha256(data).hexdigest() == meta["sha256"]:
+        if len(data) == meta["bytes"] and _digest(data, meta["position"]) == meta["sha256"]:
             return safetensors.torch.load(data), meta["position"]
         log.warning("checkpoint %s does not match its sha256: an older one is used", tensors_uri)
-    except (NotFoundError, ValueError, KeyError) as error:
+    except (NotFoundError, DataError, KeyError) as error:
         log.warning("checkpoint %s is damaged (%s): an older one is used", uri, error)
     return None
 
@@ -124,9 +129,12 @@ def load_weights(network: nn.Module, uri: str, *, same_classes: bool = False) ->
         same_classes: the classifier must fit too; else one of another width keeps its fresh values.
 
     Raises:
-        ArtifactError: a tensor is missing or has another shape.
+        ArtifactError: the file is damaged, or a tensor is missing or has another shape.
     """
-    weights = safetensors.torch.load(store.read(uri))
+    try:
+        weights = safetensors.torch.load(store.read(uri))
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"weights {uri} are damaged: {error}") from error
     own = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     optional = () if same_classes else ("classifier.weight", "classifier.bias")

@@ -42,8 +42,8 @@ def test_equal_manifests_have_equal_bytes_whatever_the_order_they_were_made_in()
     json.dumps({"format": manifest.FORMAT, "shards": []}).encode(),
 ])  # fmt: skip
 def test_what_is_no_manifest_is_refused_with_its_place(body: bytes) -> None:
-    with pytest.raises(DataError, match="s3://b/manifest.json"):
-        manifest.from_bytes(body, "s3://b/manifest.json")
+    with pytest.raises(DataError, match="s3://b/pets"):
+        manifest.from_bytes(body, "s3://b/pets")
 
 
 @pytest.mark.parametrize("column", ["offsets", "sizes", "labels"])

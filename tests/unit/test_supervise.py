@@ -1,0 +1,122 @@
+"""What the supervisor says of a running job, and how it judges the end of one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf import schema
+from infra import errors, store
+from infra.launch.local import JobSpec, LocalJob
+from tasks.supervise import JobRun, _judge, _Watch, finished, progress_line
+
+STATUS: dict[str, Any] = {
+    "state": "running", "epoch": 2, "epochs": 8, "step": 110, "steps": 440, "loss": 1.23456, "images_per_s": 99.6,
+    "eta_s": 125.4,
+}  # fmt: skip
+
+
+def run_in(folder: Path) -> JobRun:
+    return JobRun(schema.Job(kind="train"), "train-b0-x-12ab", f"file://{folder}/jobs/train-b0-x-12ab", "train b0")
+
+
+def job_in(folder: Path, log: str = "") -> LocalJob:
+    job = LocalJob(JobSpec("train-b0-x-12ab", [], {}, folder))
+    job.spec.log_path.write_text(log)
+    return job
+
+
+def test_a_line_of_progress_tells_epoch_step_loss_speed_and_time_left() -> None:
+    assert progress_line("train b0", STATUS) == (
+        "train b0: epoch 2/8, step 110/440, loss 1.235, 100 images/s, 02:05 left"
+    )
+
+
+def test_after_an_evaluation_the_line_tells_its_accuracy() -> None:
+    assert ", loss 1.235, minival 45.7 %, 100 images/s" in progress_line("b0", {**STATUS, "minival_top1": 45.68})
+
+
+@pytest.mark.parametrize(("eta_s", "text"), [
+    (0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (3725, "1:02:05"), (200_000, "55:33:20"),
+])  # fmt: skip
+def test_the_time_left_is_right_beyond_an_hour(eta_s: float, text: str) -> None:
+    assert progress_line("b0", {**STATUS, "eta_s": eta_s}).endswith(f", {text} left")
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tmp_path: Path) -> None:
+    _judge(run_in(tmp_path), {"state": "done", "exit_code": 0}, code, job_in(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [
+    errors.ConfigError, errors.DataError, errors.DivergedError, errors.ArtifactError, errors.TransientError,
+])  # fmt: skip
+def test_the_trainer_s_own_error_comes_up_as_what_it_was(kind: type[errors.EffnetError], tmp_path: Path) -> None:
+    status = {"state": "failed", "error": "loss is nan at step 7", "exit_code": kind.exit_code}
+    with pytest.raises(kind) as caught:
+        _judge(run_in(tmp_path), status, 1, job_in(tmp_path))  # torchrun flattens every code to 1
+    assert str(caught.value) == "train b0: loss is nan at step 7"
+
+
+LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
+
+
+@pytest.mark.parametrize("status", [
+    {}, {"state": "running", "step": 3}, {"state": "failed", "error": "ValueError: a bug", "exit_code": 1},
+], ids=["no word", "killed", "a bug"])  # fmt: skip
+def test_any_other_end_shows_the_last_lines_and_where_the_log_is(status: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(errors.JobError) as caught:
+        _judge(run_in(tmp_path), status, 137, job_in(tmp_path, LOG))
+    first, *rest = str(caught.value).splitlines()
+    assert first == f"train b0 failed (exit code 137, log in {tmp_path}/log.txt):"
+    assert rest == [*(f"  | line {i}" for i in range(16, 40)), "  | ValueError: a bug"]
+
+
+def test_a_job_without_a_sign_of_life_is_given_up_and_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("tasks.supervise.time.monotonic", lambda: now[0])
+    run = run_in(tmp_path)
+    watch = _Watch(run, schema.Launch(start_timeout_s=300, stall_timeout_s=60), "")
+    now[0] += 299
+    watch.look()  # still starting
+    store.write_json(watch.status_uri, STATUS)
+    now[0] += 50
+    watch.look()
+    now[0] += 59
+    watch.look()
+    store.write_json(watch.status_uri, {**STATUS, "step": 111})
+    now[0] += 59
+    watch.look()  # it moved
+    now[0] += 61
+    with pytest.raises(errors.TransientError, match=r"no sign of life for 60 s \(launch\.stall_timeout_s\)"):
+        watch.look()
+
+
+def test_a_job_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tasks.supervise.time.monotonic", lambda: now[0])
+    watch = _Watch(run_in(tmp_path), schema.Launch(start_timeout_s=300), "")
+    now[0] = 301
+    with pytest.raises(errors.TransientError, match="start_timeout_s"):
+        watch.look()
+
+
+def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("tasks.supervise.log.info", lambda text, *parts, **_: messages.append(text % parts))
+    watch = _Watch(run_in(tmp_path), schema.Launch(), "")
+    for step in (111, 112):
+        store.write_json(watch.status_uri, {**STATUS, "resumed_at": 110, "step": step})
+        watch.look()
+    assert [m for m in messages if "resumed" in m] == ["train b0: resumed at step 110, no sample lost"]
+    assert sum("images/s" in m for m in messages) == 2
+
+
+def test_a_finished_job_is_found_by_its_result(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    assert finished(run.job_uri) is None
+    store.write(f"{run.job_uri}/result.json", json.dumps({"top1": 77.1}).encode())
+    assert finished(run.job_uri) == {"top1": 77.1, "minutes": 0.0}
