@@ -78,6 +78,7 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
     }
     if services.prefect == "embedded":
         env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays as it is
+        env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(deployments.HEARTBEAT_S)
     if services.s3 != "aws":
         env["AWS_ENDPOINT_URL_S3"] = addresses.s3
     if services.s3 == "embedded":

@@ -1,4 +1,4 @@
-"""What a fresh Prefect server is told: the work pool, the limit ``accelerator`` and our deployments."""
+"""What a fresh Prefect server is told: the work pool, the limit, the watch over flows, our deployments."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ HOME = Path(__file__).resolve().parents[2]  # the checkout: prefect.yaml names f
 _FILE = "infra/prefect.yaml"
 _DEPLOY_TIMEOUT_S = 180.0
 _BUSY_S = 60.0
+HEARTBEAT_S = 30  # Prefect's default is 180, its least 30
+WITHIN_S = 4 * HEARTBEAT_S  # a machine so busy that it misses three beats is not lost
 
 
 def set_limits(api: str, jobs_at_once: int) -> None:
@@ -33,6 +35,38 @@ def set_limits(api: str, jobs_at_once: int) -> None:
     limit = {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0}
     if _insist("POST", limits, limit, fine=(200, 201, 409)) == 409:
         _insist("PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
+
+
+def watch_flows(api: str) -> None:
+    """Has the server call a flow run crashed when its heartbeat stops; else a lost machine's stays Running for ever.
+
+    Source: Prefect documentation, "How to detect and respond to zombie flows".
+
+    Raises:
+        TransientError: the server refuses, or stays busy for a minute.
+    """
+    name = "effnet: crash flow runs without heartbeat"
+    status, found = call("POST", f"{api}/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    if status == 200 and found:
+        return
+    ends = [f"prefect.flow-run.{state}" for state in ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed")]
+    trigger = {
+        "type": "event",
+        "posture": "Proactive",
+        "after": ["prefect.flow-run.heartbeat"],
+        "expect": ends,
+        "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+        "for_each": ["prefect.resource.id"],
+        "threshold": 1,
+        "within": WITHIN_S,
+    }
+    action = {
+        "type": "change-flow-run-state",
+        "state": "CRASHED",
+        "message": f"no heartbeat for {WITHIN_S} s: its process or machine is gone",
+    }
+    body: dict[str, object] = {"name": name, "trigger": trigger, "actions": [action]}
+    _insist("POST", f"{api}/automations/", body, fine=(200, 201))
 
 
 def _insist(method: str, url: str, body: dict[str, object], fine: Collection[int]) -> int:

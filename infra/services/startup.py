@@ -67,7 +67,9 @@ def bring_up(stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Call
             _try_store()
         if "prefect" in wanted:
             _wait(stack, "prefect")
-            deployments.set_limits(f"{url(stack.ports, 'prefect')}/api", jobs_at_once)
+            api = f"{url(stack.ports, 'prefect')}/api"
+            deployments.set_limits(api, jobs_at_once)
+            deployments.watch_flows(api)
         if "worker" in wanted:
             _bring_up_worker(stack, "worker" in missing, say, started)
         if "mlflow" in wanted:

@@ -14,7 +14,7 @@ def count(network: nn.Module, resolution: int) -> tuple[int, int]:
     activations, pooling, gates and biases are not counted. BN running statistics are no parameters.
     The network itself is not touched; it may live on any device, the meta device included.
 
-    Source: facts of the family in tests/unit/test_complexity.py; counter torch.utils.flop_counter, halved.
+    Source: facts of the family in tests/unit/test_efficientnet.py; counter torch.utils.flop_counter, halved.
     """
     params = sum(p.numel() for p in network.parameters())
     # A meta twin of the weights: the count needs shapes alone, so a B7 costs no memory.

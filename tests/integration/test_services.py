@@ -206,6 +206,16 @@ def test_a_web_page_may_not_drive_the_prefect_server(services: local.Addresses) 
     assert status == 400
 
 
+def test_the_watch_over_lost_flow_runs_is_set_up_once(services: local.Addresses, services_dir: Path) -> None:
+    for _ in range(2):
+        local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("prefect",))
+    found = call("POST", f"{services.prefect}/automations/filter", {})[1]
+    watches = [each for each in found if each["actions"][0]["type"] == "change-flow-run-state"]
+    assert [each["enabled"] for each in watches] == [True]
+    assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(deployments.HEARTBEAT_S)
+    assert watches[0]["trigger"]["within"] > deployments.HEARTBEAT_S
+
+
 def test_the_limit_follows_the_configuration(services: local.Addresses, services_dir: Path) -> None:
     for limit in (3, 1):
         local.up(services_dir, EMBEDDED, jobs_at_once=limit, say=silent, only=("prefect",))

@@ -122,7 +122,7 @@ def test_a_flipped_bit_anywhere_in_the_newest_makes_the_older_one_be_used(kind: 
     older = saved_twice(job)
     newest = f"{job}/checkpoints/step-00000005.{kind}"
     sound, rng = store.read(newest), random.Random(0)
-    for _ in range(40):
+    for _ in range(15):
         store.write(newest, sound)
         flip(newest, rng.randrange(len(sound)), rng.randrange(8))
         state = fresh(1)

@@ -1,5 +1,6 @@
 """The configuration: what composes, what is refused and in which words."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,18 @@ def test_the_schema_s_defaults_are_the_official_numbers() -> None:
     )  # fmt: skip
 
 
-ALL_OPTIONS = [(group, option) for group in compose.GROUPS for option in compose.options(group)]
+# tests/house composes each file in its own group; here is every other place that a group's files can go to.
+ELSEWHERE = [(group, option) for group in compose.GROUPS if "@" in group for option in compose.options(group)]
 
 
-@pytest.mark.parametrize(("group", "option"), ALL_OPTIONS)
-def test_every_option_of_every_group_composes(group: str, option: str) -> None:
-    assert isinstance(compose.compose([f"{group}={option}", *FOLDER]), schema.Config)
+@pytest.mark.parametrize(("group", "option"), ELSEWHERE)
+def test_every_file_composes_wherever_its_group_is_used(group: str, option: str) -> None:
+    config = compose.compose([f"{group}={option}", *FOLDER])
+    part: Any = config
+    for name in group.partition("@")[2].split("."):
+        part = getattr(part, name)
+    alone = compose.compose([f"{group.partition('@')[0]}={option}", *FOLDER])
+    assert part in (alone.recipe, dataclasses.replace(alone.data, path=None))
 
 
 @pytest.mark.parametrize("profile", compose.options("profile"))
@@ -99,15 +106,31 @@ def test_an_unknown_option_is_refused_with_the_choices(override: str, message: s
     assert refused(override) == message
 
 
-@pytest.mark.parametrize("override", [
-    "recipe.epochs=abc", "recipe.epochs=1.5", "recipe.epochs=0", "recipe.precision=fp8", "recipe.label_smoothing=1",
-    "recipe.lr_per_256=0", "recipe.lr_per_256=nan", "recipe.warmup_epochs=-1", "recipe.lr_decay=0",
-    "recipe.lr_decay_epochs=0", "recipe.dropout=1", "recipe.ema_decay=1", "model.width=0", "model.survival_prob=0",
-    "search.alpha=[0.5]", "search.tolerance=-1", "services.s3=minio", "storage=runs", "variants=[]",
-    "data.val_share=1", "data.limit=0", "launch.nproc_per_node=0", "dispatch=there",
+@pytest.mark.parametrize(("kind", "changes"), [
+    (schema.Recipe, {"epochs": 0}), (schema.Recipe, {"precision": "fp8"}), (schema.Recipe, {"label_smoothing": 1.0}),
+    (schema.Recipe, {"lr_per_256": 0.0}), (schema.Recipe, {"lr_per_256": float("nan")}),
+    (schema.Recipe, {"warmup_epochs": -1.0}), (schema.Recipe, {"lr_decay": 0.0}),
+    (schema.Recipe, {"lr_decay_epochs": 0.0}), (schema.Recipe, {"dropout": 1.0}), (schema.Recipe, {"ema_decay": 1.0}),
+    (schema.Recipe, {"global_batch": 0}), (schema.Recipe, {"keep_checkpoints": 0}), (schema.Model, {"width": 0.0}),
+    (schema.Model, {"survival_prob": 0.0}), (schema.Search, {"alpha": [0.5]}), (schema.Search, {"beta": []}),
+    (schema.Search, {"tolerance": -1.0}), (schema.Services, {"s3": "minio"}), (schema.Services, {"mlflow": "aws"}),
+    (schema.Config, {"storage": "runs"}), (schema.Config, {"variants": []}), (schema.Config, {"dispatch": "there"}),
+    (schema.Data, {"val_share": 1.0}), (schema.Data, {"limit": 0}), (schema.Launch, {"nproc_per_node": 0}),
+    (schema.Augment, {"crop_area_min": 0.0}), (schema.Augment, {"crop_aspect_max": 0.9}),
 ])  # fmt: skip
-def test_a_value_that_makes_no_sense_is_refused_with_its_key(override: str) -> None:
-    assert override.partition("=")[0].rpartition(".")[2] in refused(override)
+def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        kind(**changes)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("recipe.epochs=0", "recipe.epochs must be > 0, is 0"),
+    ("recipe.epochs=abc", "recipe.epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("recipe.epochs=1.5", "recipe.epochs: Value '1.5' of type 'float' could not be converted to Integer"),
+    ("search.recipe=paper", "search.recipe: Invalid type assigned: str is not a subclass of Recipe. value: paper"),
+])  # fmt: skip
+def test_a_wrong_value_on_the_command_line_is_one_line_with_its_key(override: str, message: str) -> None:
+    assert refused(override) == message
 
 
 @pytest.mark.parametrize("override", [

@@ -1,5 +1,6 @@
 """The choice among the trials of a grid search, worked out by hand."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -69,6 +70,10 @@ def test_trials_stay_in_grid_order_with_all_their_numbers() -> None:
         "multiply_adds": 100, "resolution": 28, "minival_top1": 70.0, "n_minival": 500, "mlflow_run": "run",
     }  # fmt: skip
     assert (found["budget"], found["tolerance"]) == (2.0, 0.1)
+
+
+def test_trials_of_earlier_runs_are_counted() -> None:
+    assert choose(result(1.0), dataclasses.replace(result(2.0), reused=True), result(3.0))["found"] == 1
 
 
 def test_points_and_results_must_pair_up() -> None:
