@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +44,22 @@ def run(main: JobMain) -> int:
         distributed.leave()
         return 0
     except EffnetError as error:
-        if progress is not None:
-            progress.finish(state="failed", error=str(error), exit_code=error.exit_code)
+        _failed(job_uri, progress, str(error), error.exit_code)
         sys.stderr.write(f"rank {ranks.rank}: {type(error).__name__}: {error}\n")
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
-        if progress is not None:
-            progress.finish(state="failed", error=f"{type(error).__name__}: {error}", exit_code=1)
+        _failed(job_uri, progress, f"{type(error).__name__}: {error}", 1)
         traceback.print_exc()
         return 1
+
+
+def _failed(job_uri: str, progress: Progress | None, error: str, exit_code: int) -> None:
+    """The first rank that fails names the cause; rank 0 also ends the status."""
+    with suppress(EffnetError):  # where the store is what failed, the exit code and the log have to do
+        failure = json.dumps({"error": error, "exit_code": exit_code}).encode()
+        store.write(store.join(job_uri, "failure.json"), failure, if_absent=True)
+        if progress is not None:
+            progress.finish(state="failed", error=error, exit_code=exit_code)
 
 
 def _job(job_uri: str) -> Job:

@@ -23,7 +23,9 @@ from infra.launch.command import job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
 
 log = logging.getLogger("effnet")
-POLL_S = 0.5
+POLL_S = 0.2  # of the process
+LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
+FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,31 @@ def _spec(run: JobRun, config: schema.Config) -> local.JobSpec:
 
 async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
     """Waits for the job's end; cancelled or failing here, it takes the job with it."""
-    store.delete(store.join(run.job_uri, "status.json"))  # of an attempt before this one
-    job = local.find(spec) or local.submit(spec)
-    watch = _Watch(run, launch, mlflow_run)
+    job = local.find(spec)
+    if job is None:
+        for name in ("status.json", "failure.json"):  # of an attempt before this one
+            store.delete(store.join(run.job_uri, name))
+        job = local.submit(spec)
+    watch, looked_at = _Watch(run, launch, mlflow_run), time.monotonic()
     try:
         while (code := local.poll(job)) is None:
             await asyncio.sleep(POLL_S)
-            await asyncio.to_thread(watch.look)
+            if time.monotonic() - looked_at >= LOOK_S:
+                looked_at = time.monotonic()
+                await asyncio.to_thread(watch.look)
         if code == ALREADY_RUNNING:
             raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
-        _judge(run, store.read_json(uri) if store.exists(uri := watch.status_uri) else {}, code, job)
+        _judge(run, _object(watch.status_uri), _object(store.join(run.job_uri, "failure.json")), code, job)
     finally:
         local.cancel(job)
+
+
+def _object(uri: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = store.read_json(uri)
+    except errors.NotFoundError:
+        return {}
+    return found
 
 
 class _Watch:
@@ -98,7 +113,7 @@ class _Watch:
         self.run, self.launch, self.mlflow_run = run, launch, mlflow_run
         self.status_uri = store.join(run.job_uri, "status.json")
         self.last: dict[str, Any] = {}
-        self.seen_at = time.monotonic()
+        self.seen_at = self.fed_at = time.monotonic()
 
     def look(self) -> None:
         try:
@@ -118,8 +133,8 @@ class _Watch:
             log.info("%s: resumed at step %d, no sample lost", self.run.label, status["resumed_at"])
         if "step" in status:
             log.info(progress_line(self.run.label, status), extra={"progress": {"job": self.run.label, **status}})
-        new_evaluation = status.get("minival_top1") is not None and status.get("epoch") != self.last.get("epoch")
-        if new_evaluation and self.mlflow_run:
+        if self.mlflow_run and "minival_top1" in status and time.monotonic() - self.fed_at > FEED_S:
+            self.fed_at = time.monotonic()
             try:
                 _feed_mlflow(self.run.job_uri, self.mlflow_run)
             except errors.TransientError as error:  # tracking never stops a training; the end replays it
@@ -144,23 +159,27 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
         tracking.log_epochs(mlflow_run, [json.loads(line) for line in store.read(uri).splitlines()])
 
 
-def _judge(run: JobRun, status: dict[str, Any], code: int, job: local.LocalJob) -> None:
-    """Believes the status object first, then the exit code, which torchrun flattens to 1."""
+KINDS = {
+    kind.exit_code: kind
+    for kind in (
+        errors.ConfigError,
+        errors.DataError,
+        errors.DivergedError,
+        errors.ArtifactError,
+        errors.TransientError,
+    )
+}
+
+
+def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
+    """Believes the job's own objects first, then the exit code, which torchrun flattens to 1.
+
+    ``failure`` was written by the first rank that failed, so it is the cause; the others fail of its absence.
+    """
     if status.get("state") == "done":
         return
-    if status.get("state") == "failed":
-        kinds = {
-            kind.exit_code: kind
-            for kind in (
-                errors.ConfigError,
-                errors.DataError,
-                errors.DivergedError,
-                errors.ArtifactError,
-                errors.TransientError,
-            )
-        }
-        kind = kinds.get(status["exit_code"])
-        if kind is not None:
-            raise kind(f"{run.label}: {status['error']}")
+    kind = KINDS.get(failure.get("exit_code", 1))
+    if kind is not None:
+        raise kind(f"{run.label}: {failure['error']}")
     lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
     raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")

@@ -122,6 +122,7 @@ def test_a_diverging_job_says_so_and_stops(job: schema.Job, storage: str) -> Non
     assert finish(running) != 0
     assert status(job_uri)["exit_code"] == 4
     assert "loss is" in status(job_uri)["error"]
+    assert store.read_json(f"{job_uri}/failure.json")["exit_code"] == 4
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_trained(job: schema.Job, storage: str) -> None:

@@ -1,11 +1,13 @@
 """Batches: what is in them depends on data, seed and epoch, and on nothing of the machine."""
 
 import io
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from conf.schema import Augment, Data
@@ -102,6 +104,20 @@ def test_a_sample_is_cropped_differently_in_each_epoch(data_set: tuple[Manifest,
     reader.close()
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
+
+
+def test_each_sample_has_random_numbers_of_its_own(
+    data_set: tuple[Manifest, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    def image(data: bytes, side: int, augment: Augment, rng: random.Random) -> NDArray[np.uint8]:
+        drawn.append(rng.random())
+        return np.zeros((side, side, 3), np.uint8)
+
+    monkeypatch.setattr("models.data.decode.train_image", image)
+    train_batches(data_set)
+    assert len(set(drawn)) == len(drawn) == TRAIN // 8 * 8
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -43,7 +43,8 @@ def _trial(alpha: float, beta: float, gamma: float, top1: float) -> Json:
 def _summary() -> Json:
     trials = [_trial(1.4, 1.2, 1.0, 94.25), _trial(1.2, 1.1, 1.15, 96.25), _trial(1.2, 1.0, 1.3, 96.5)]
     return {
-        "wall_s": 2472.3, "jobs": 21, "jobs_found": 0, "profile": "laptop", "commit": "0f3c9a7d51e2b84c6a90d3e7f112233445566778",
+        "wall_s": 2472.3, "jobs": 21, "jobs_found": 0,
+        "profile": "laptop", "commit": "0f3c9a7d51e2b84c6a90d3e7f112233445566778",
         "started": "2025-11-23T20:31:02+00:00", "finished": "2025-11-23T21:12:14+00:00",
         "command": "make reproduce",
         "variants": [_variant(phi) for phi in range(8)],

@@ -46,28 +46,28 @@ def test_the_time_left_is_right_beyond_an_hour(eta_s: float, text: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tmp_path: Path) -> None:
-    _judge(run_in(tmp_path), {"state": "done", "exit_code": 0}, code, job_in(tmp_path))
+    _judge(
+        run_in(tmp_path), {"state": "done"}, {"error": "of an attempt before", "exit_code": 3}, code, job_in(tmp_path)
+    )
 
 
 @pytest.mark.parametrize("kind", [
     errors.ConfigError, errors.DataError, errors.DivergedError, errors.ArtifactError, errors.TransientError,
 ])  # fmt: skip
 def test_the_trainer_s_own_error_comes_up_as_what_it_was(kind: type[errors.EffnetError], tmp_path: Path) -> None:
-    status = {"state": "failed", "error": "loss is nan at step 7", "exit_code": kind.exit_code}
+    failure = {"error": "loss is nan at step 7", "exit_code": kind.exit_code}
     with pytest.raises(kind) as caught:
-        _judge(run_in(tmp_path), status, 1, job_in(tmp_path))  # torchrun flattens every code to 1
+        _judge(run_in(tmp_path), {}, failure, 1, job_in(tmp_path))  # torchrun flattens every code to 1
     assert str(caught.value) == "train b0: loss is nan at step 7"
 
 
 LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
 
 
-@pytest.mark.parametrize("status", [
-    {}, {"state": "running", "step": 3}, {"state": "failed", "error": "ValueError: a bug", "exit_code": 1},
-], ids=["no word", "killed", "a bug"])  # fmt: skip
-def test_any_other_end_shows_the_last_lines_and_where_the_log_is(status: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", [{}, {"error": "ValueError: a bug", "exit_code": 1}], ids=["killed", "a bug"])
+def test_any_other_end_shows_the_last_lines_and_where_the_log_is(failure: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(errors.JobError) as caught:
-        _judge(run_in(tmp_path), status, 137, job_in(tmp_path, LOG))
+        _judge(run_in(tmp_path), {"state": "running"}, failure, 137, job_in(tmp_path, LOG))
     first, *rest = str(caught.value).splitlines()
     assert first == f"train b0 failed (exit code 137, log in {tmp_path}/log.txt):"
     assert rest == [*(f"  | line {i}" for i in range(16, 40)), "  | ValueError: a bug"]
