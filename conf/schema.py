@@ -116,6 +116,9 @@ class Recipe:
         _require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")
         _require(self.keep_checkpoints > 0, "recipe.keep_checkpoints must be > 0")
         _require(self.eval_every_epochs > 0, "recipe.eval_every_epochs must be > 0")
+        steps = self.checkpoint_every_steps
+        _require(steps is None or steps > 0, f"recipe.checkpoint_every_steps must be > 0, is {steps}")
+        _require(0 <= self.seed < 2**31, f"recipe.seed must be in [0, 2^31), is {self.seed}")
 
 
 @dataclass
@@ -228,5 +231,6 @@ class Job:
     manifest_sha256: str = MISSING
     augment: Augment = field(default_factory=Augment)
     recipe: Recipe = field(default_factory=Recipe)
-    init_weights_uri: str | None = None  # safetensors of a trained network; its classifier is dropped on need
+    init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
+    init_weights_sha256: str | None = None  # what they must be; part of the job's key
     loader_threads: int = 2

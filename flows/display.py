@@ -11,8 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-PLAIN_PERIOD_S = 10.0  # between two lines of one job, unless it entered a new epoch
-
 
 def attach() -> AbstractContextManager[Any]:
     """Shows the ``effnet`` log on stderr; in a terminal as bars, for as long as the context is open."""
@@ -27,24 +25,18 @@ def attach() -> AbstractContextManager[Any]:
         TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"),
         TimeElapsedColumn(), console=console, transient=True,
     )  # fmt: skip
-    logger.addHandler(_Bars(progress))
+    bars = _Bars(progress)
+    for each in (logger, logging.getLogger("effnet-progress")):  # the second: every second's progress
+        each.setLevel(logging.INFO)
+        each.propagate = False
+        each.addHandler(bars)
     return progress
 
 
 class _Lines(logging.Handler):
-    """One line an event; of a job's progress one an epoch, or one in ten seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: dict[str, tuple[int, float]] = {}
+    """One plain line an event."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        status = getattr(record, "progress", None)
-        if status is not None:
-            epoch, at = self.shown.get(status["job"], (0, 0.0))
-            if status["epoch"] == epoch and time.monotonic() - at < PLAIN_PERIOD_S:
-                return
-            self.shown[status["job"]] = (status["epoch"], time.monotonic())
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {record.getMessage()}\n")
 
 

@@ -16,7 +16,7 @@ from tasks.train import evaluate_job
 async def evaluate(overrides: list[str]) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
     config = compose(overrides)
-    model, weights_uri, exact = await fetch_registered(config.model_ref or "", config.storage)
+    model, weights, exact = await fetch_registered(config.model_ref or "", config.storage)
     shards = await ensure_shards(config.data, config.storage)
-    job = evaluate_job(config, model, shards, weights_uri, exact)
+    job = evaluate_job(config, model, shards, weights, exact)
     return await evaluate_task(job, config, exact)

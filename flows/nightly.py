@@ -23,9 +23,9 @@ async def nightly(overrides: list[str]) -> Registered:
     """Fine-tunes ``nightly.model@champion`` on ``transfer.data``, evaluates, registers, promotes the better."""
     config = compose(overrides)
     name = config.nightly.model
-    model, weights_uri, exact = await fetch_registered(f"{name}@champion", config.storage)
+    model, weights, exact = await fetch_registered(f"{name}@champion", config.storage)
     shards = await ensure_shards(config.transfer.data, config.storage)
     fine_tuned = replace(config, model=model)
-    job = train_job(fine_tuned, config.transfer.data, config.transfer.recipe, shards, weights_uri)
+    job = train_job(fine_tuned, config.transfer.data, config.transfer.recipe, shards, weights)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "champion": exact})
     return await register(f"{name}-{shards.name}", result, model, config.transfer.data, shards.manifest_uri)

@@ -34,6 +34,7 @@ async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
                 label=f"trial {point.alpha} {point.beta} {point.gamma}",
             )
             for point in points
-        )
+        ),
+        return_exceptions=True,  # a trial that diverges does not end the search
     )
     return await record_search(config, run, points, results)

@@ -18,5 +18,7 @@ async def transfer(overrides: list[str], parent_run: str = "") -> TrainResult:
     config = compose(overrides)
     source, _ = await trained(config, parent_run)
     shards = await ensure_shards(config.transfer.data, config.storage)
-    job = train_job(config, config.transfer.data, config.transfer.recipe, shards, source.weights_uri)
+    job = train_job(
+        config, config.transfer.data, config.transfer.recipe, shards, (source.weights_uri, source.weights_sha256)
+    )
     return await train_task(job, config, parent_run, {"role": "transfer", "source_run": source.mlflow_run})

@@ -33,7 +33,7 @@ def evaluate_job(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Pr
     network = build_scaled(job.model, len(manifest.classes))
     if job.init_weights_uri is None:
         raise ConfigError(f"{job_uri}: an evaluation needs init_weights_uri")
-    checkpoint.load_weights(network, job.init_weights_uri, same_classes=True)
+    checkpoint.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
     network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = Loader(manifest, job.manifest_uri, "val", network.resolution, job.augment, cache, job.loader_threads)
     accuracy = evaluate(network, loader, ranks)

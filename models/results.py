@@ -44,7 +44,6 @@ class TrainResult:
     weights_uri: str
     weights_sha256: str
     mlflow_run: str = ""
-    restarts: int = 0
     reused: bool = False
 
 

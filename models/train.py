@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from models.data.order import check_batch, steps_per_epoch
 from models.training import checkpoint
 from models.training.average import WeightAverage
 from models.training.checkpoint import Position, TrainState
-from models.training.distributed import Ranks
+from models.training.distributed import Ranks, restart_count
 from models.training.loop import Run, fit
 from models.training.metrics import Accuracy, evaluate
 from models.training.optim import build_optimizer
@@ -39,7 +38,7 @@ def train(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress 
         ArtifactError: checkpoints or initial weights are damaged or do not fit.
     """
     if progress is not None:
-        progress.report(state="starting", restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+        progress.report(state="starting", restarts=restart_count())
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
     check_batch(job.recipe.global_batch, ranks.world_size, manifest.samples("train"))
     state, eval_network = _fresh_state(job, len(manifest.classes), ranks)
@@ -76,7 +75,7 @@ def _fresh_state(job: Job, classes: int, ranks: Ranks) -> tuple[TrainState, nn.M
 
     network = build()
     if job.init_weights_uri is not None:
-        checkpoint.load_weights(network, job.init_weights_uri)
+        checkpoint.load_features(network, job.init_weights_uri, job.init_weights_sha256)
     average = WeightAverage(network, job.recipe.ema_decay)
     best = {name: tensor.clone() for name, tensor in average.tensors.items()}
     state = TrainState(network, build_optimizer(network, job.recipe), average, best, Position())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import sys
 import traceback
 import warnings
@@ -16,7 +17,7 @@ from typing import Any
 from conf import compose
 from conf.schema import Job
 from infra import store
-from infra.errors import ConfigError, EffnetError
+from infra.errors import ArtifactError, ConfigError, DataError, DivergedError, EffnetError
 from models.training import distributed
 from models.training.distributed import Ranks
 from models.training.progress import Progress
@@ -33,11 +34,13 @@ def run(main: JobMain) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     warnings.filterwarnings("ignore", message=".*barrier.*device_id.*")  # torch's own, on gloo
-    job_uri = sys.argv[1]
-    ranks = distributed.join()
-    progress = Progress(job_uri) if ranks.is_first else None
+    job_uri, progress, rank = sys.argv[1], None, os.environ.get("RANK", "0")
+    _raise_file_limit()
     try:
-        result = main(_job(job_uri), job_uri, ranks, Path(os.environ["EFFNET_CACHE"]), progress)
+        _refuse_after_permanent_failure(job_uri)
+        ranks = distributed.join()
+        progress = Progress(job_uri) if ranks.is_first else None
+        result = main(_job(job_uri), job_uri, ranks, Path(os.environ.get("EFFNET_CACHE", "runs/cache")), progress)
         if progress is not None:
             store.write_json(store.join(job_uri, "result.json"), result)
             progress.finish(state="done", exit_code=0)
@@ -45,12 +48,29 @@ def run(main: JobMain) -> int:
         return 0
     except EffnetError as error:
         _failed(job_uri, progress, str(error), error.exit_code)
-        sys.stderr.write(f"rank {ranks.rank}: {type(error).__name__}: {error}\n")
+        sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
         _failed(job_uri, progress, f"{type(error).__name__}: {error}", 1)
         traceback.print_exc()
         return 1
+
+
+def _raise_file_limit() -> None:
+    """A rank keeps its shards open, and ImageNet has more of them than the usual soft limit of 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _refuse_after_permanent_failure(job_uri: str) -> None:
+    """After every failure torchrun restarts; what is permanent fails again at once and under its own name."""
+    uri = store.join(job_uri, "failure.json")
+    if distributed.restart_count() and store.exists(uri):
+        failure = store.read_json(uri)
+        kinds = (ConfigError, DataError, DivergedError, ArtifactError)
+        for kind in kinds:
+            if failure["exit_code"] == kind.exit_code:
+                raise kind(failure["error"])
 
 
 def _failed(job_uri: str, progress: Progress | None, error: str, exit_code: int) -> None:

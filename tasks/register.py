@@ -94,11 +94,11 @@ def _is_better(candidate: Version, champion: Version | None) -> bool:
 
 
 @task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)
-async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, str, str]:
+async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
     """Brings a registered version's weights into the object store, under their digest.
 
     Returns:
-        The network's configuration, the uri of the weights, and ``NAME/VERSION``.
+        The network's configuration, the uri and sha256 of the weights, and ``NAME/VERSION``.
 
     Raises:
         ConfigError: no such model or version; the message names the nearest.
@@ -107,15 +107,16 @@ async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, str, s
     return await asyncio.to_thread(_fetch, ref, storage)
 
 
-def _fetch(ref: str, storage: str) -> tuple[schema.Model, str, str]:
+def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
     from infra import registry
 
     version = registry.resolve(ref)
     exact = f"{version.name}/{version.version}"
     with tempfile.TemporaryDirectory(prefix="effnet-fetch-") as scratch:
         path, described = registry.fetch_weights(exact, Path(scratch))
-        uri = store.join(storage, "weights", f"{version.tags['weights_sha256']}.safetensors")
+        sha256 = version.tags["weights_sha256"]
+        uri = store.join(storage, "weights", f"{sha256}.safetensors")
         if not store.exists(uri):
             store.ensure_root(storage)
             store.upload(path, uri)
-    return schema.Model(**described["model"]), uri, exact
+    return schema.Model(**described["model"]), (uri, sha256), exact

@@ -103,7 +103,10 @@ def _finish(
         started=_clock(started.began),
         finished=_clock(time.time()),
         command=f"effnet reproduce profile={config.profile}",
-        missing=[f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()],
+        missing=[
+            *searched["failed"],
+            *(f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()),
+        ],
     )  # fmt: skip
     numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
     tracking.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)

@@ -70,10 +70,19 @@ def _word(value: object) -> str:
 
 @task(task_run_name="choose", **policy.BOOKKEEPING)
 async def record_search(
-    config: schema.Config, run: str, points: list[Coefficients], results: list[TrainResult]
+    config: schema.Config, run: str, points: list[Coefficients], results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
-    """Chooses by minival accuracy, names the ties, and writes it all to the search's MLflow run."""
-    found = summary(config.search, points, results)
+    """Chooses by minival accuracy, names the ties, and writes it all to the search's MLflow run.
+
+    Raises:
+        EffnetError: no trial finished; the first one's error.
+    """
+    done = [(p, r) for p, r in zip(points, results, strict=True) if isinstance(r, TrainResult)]
+    failed = [(p, r) for p, r in zip(points, results, strict=True) if isinstance(r, BaseException)]
+    if not done:
+        raise failed[0][1]
+    found = summary(config.search, [p for p, _ in done], [r for _, r in done])
+    found["failed"] = [f"trial {p.alpha} {p.beta} {p.gamma}: {str(error).splitlines()[0]}" for p, error in failed]
     await asyncio.to_thread(_record, run, found)
     return found
 

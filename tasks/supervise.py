@@ -22,9 +22,11 @@ from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
 
-log = logging.getLogger("effnet")
+log = logging.getLogger("effnet")  # goes to Prefect's database too: a line an epoch
+every_second = logging.getLogger("effnet-progress")  # only for bars in a terminal
 POLL_S = 0.2  # of the process
 LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
+SAY_S = 30.0  # a line at least so often in a long epoch
 FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
 
 
@@ -48,13 +50,13 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     done = await asyncio.to_thread(finished, run.job_uri)
     if done is None:
         began = time.monotonic()
-        store.write(store.join(run.job_uri, "config.yaml"), compose.to_yaml(run.job).encode())
+        asked = compose.to_yaml(run.job).encode()
+        await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), asked)
         await _supervise(run, _spec(run, config), config.launch, mlflow_run)
-        done = {
-            **store.read_json(store.join(run.job_uri, "result.json")),
-            "minutes": (time.monotonic() - began) / 60,
-        }
-        store.write_json(store.join(run.job_uri, "result.json"), done)
+        uri = store.join(run.job_uri, "result.json")
+        found = await asyncio.to_thread(store.read_json, uri)
+        done = {**found, "minutes": (time.monotonic() - began) / 60}
+        await asyncio.to_thread(store.write_json, uri, done)
     if mlflow_run:
         await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
     return done
@@ -82,7 +84,7 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
     job = local.find(spec)
     if job is None:
         for name in ("status.json", "failure.json"):  # of an attempt before this one
-            store.delete(store.join(run.job_uri, name))
+            await asyncio.to_thread(store.delete, store.join(run.job_uri, name))
         job = local.submit(spec)
     watch, looked_at = _Watch(run, launch, mlflow_run), time.monotonic()
     try:
@@ -93,9 +95,12 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
                 await asyncio.to_thread(watch.look)
         if code == ALREADY_RUNNING:
             raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
-        _judge(run, _object(watch.status_uri), _object(store.join(run.job_uri, "failure.json")), code, job)
+        objects = (watch.status_uri, store.join(run.job_uri, "failure.json"))
+        status, failure = [await asyncio.to_thread(_object, uri) for uri in objects]
+        if await asyncio.to_thread(finished, run.job_uri) is None:
+            _judge(run, status, failure, code, job)
     finally:
-        local.cancel(job)
+        await asyncio.to_thread(local.cancel, job)
 
 
 def _object(uri: str) -> dict[str, Any]:
@@ -113,12 +118,12 @@ class _Watch:
         self.run, self.launch, self.mlflow_run = run, launch, mlflow_run
         self.status_uri = store.join(run.job_uri, "status.json")
         self.last: dict[str, Any] = {}
-        self.seen_at = self.fed_at = time.monotonic()
+        self.seen_at = self.fed_at = self.said_at = time.monotonic()
 
     def look(self) -> None:
         try:
             status = store.read_json(self.status_uri)
-        except (errors.NotFoundError, errors.TransientError):
+        except errors.EffnetError:  # not there yet, or not to be had now: the limits below decide
             status = self.last
         if status != self.last:
             self._tell(status)
@@ -132,12 +137,16 @@ class _Watch:
         if "resumed_at" in status and "resumed_at" not in self.last:
             log.info("%s: resumed at step %d, no sample lost", self.run.label, status["resumed_at"])
         if "step" in status:
-            log.info(progress_line(self.run.label, status), extra={"progress": {"job": self.run.label, **status}})
+            new_epoch = status["epoch"] != self.last.get("epoch")
+            due = new_epoch or time.monotonic() - self.said_at > SAY_S
+            self.said_at = time.monotonic() if due else self.said_at
+            extra = {"progress": {"job": self.run.label, **status}}
+            (log if due else every_second).info(progress_line(self.run.label, status), extra=extra)
         if self.mlflow_run and "minival_top1" in status and time.monotonic() - self.fed_at > FEED_S:
             self.fed_at = time.monotonic()
             try:
                 _feed_mlflow(self.run.job_uri, self.mlflow_run)
-            except errors.TransientError as error:  # tracking never stops a training; the end replays it
+            except errors.EffnetError as error:  # tracking never stops a training; the end replays it
                 log.warning("%s: %s; metrics follow later", self.run.label, error)
 
 
@@ -178,6 +187,8 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
     """
     if status.get("state") == "done":
         return
+    if job.process is None and not failure:
+        raise errors.TransientError(f"{run.label}: the supervisor that had started this job ended it")
     kind = KINDS.get(failure.get("exit_code", 1))
     if kind is not None:
         raise kind(f"{run.label}: {failure['error']}")

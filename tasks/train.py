@@ -20,7 +20,7 @@ from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
 
-RECIPE_VERSION = 1  # raise it when the same configuration must train to other weights
+RECIPE_VERSION = 2  # raise it when the same configuration must train to other weights
 SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
 
 
@@ -35,7 +35,7 @@ def train_job(
     data: schema.Data,
     recipe: schema.Recipe,
     shards: ShardResult,
-    init_weights_uri: str | None,
+    init_weights: tuple[str, str] | None,
     label: str = "",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
@@ -48,15 +48,16 @@ def train_job(
         manifest_sha256=shards.manifest_sha256,
         augment=data.augment,
         recipe=recipe,
-        init_weights_uri=init_weights_uri,
+        init_weights_uri=init_weights[0] if init_weights else None,
+        init_weights_sha256=init_weights[1] if init_weights else None,
         loader_threads=config.launch.loader_threads,
     )
-    verb = "finetune" if init_weights_uri else "train"
+    verb = "finetune" if init_weights else "train"
     return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}", label)
 
 
 def evaluate_job(
-    config: schema.Config, model: schema.Model, shards: ShardResult, weights_uri: str, exact: str
+    config: schema.Config, model: schema.Model, shards: ShardResult, weights: tuple[str, str], exact: str
 ) -> JobRun:
     """Describes the evaluation of registered weights."""
     job = schema.Job(
@@ -66,7 +67,8 @@ def evaluate_job(
         manifest_uri=shards.manifest_uri,
         manifest_sha256=shards.manifest_sha256,
         augment=config.data.augment,
-        init_weights_uri=weights_uri,
+        init_weights_uri=weights[0],
+        init_weights_sha256=weights[1],
         loader_threads=config.launch.loader_threads,
     )
     return named(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from infra.launch import guard
 
 GRACE_S = 5.0  # between asking a job to end and killing it
 LOG_TAIL_LINES = 25
+_TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class LocalJob:
 def submit(spec: JobSpec) -> LocalJob:
     """Starts a job under its guard. It dies with this process, and with nothing else of ours."""
     spec.folder.mkdir(parents=True, exist_ok=True)
+    if spec.log_path.exists():  # the log of the attempt before this one is kept
+        spec.log_path.replace(spec.folder / "log.1.txt")
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
@@ -81,12 +85,13 @@ def poll(job: LocalJob) -> int | None:
 
 
 def logs(job: LocalJob) -> str:
-    """The last lines that the job printed."""
+    """The last lines that the workers printed; torchrun's own report of their end, longer still, is cut."""
     try:
-        text = job.spec.log_path.read_text(errors="replace")
+        lines = job.spec.log_path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+    report = next((i for i, line in enumerate(lines) if _TORCHRUN_REPORT.search(line)), len(lines))
+    return "\n".join(lines[:report][-LOG_TAIL_LINES:])
 
 
 def cancel(job: LocalJob) -> None:

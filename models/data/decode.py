@@ -42,7 +42,7 @@ def open_image(data: bytes) -> Image.Image:
 def train_image(data: bytes, side: int, augment: Augment, rng: random.Random) -> NDArray[np.uint8]:
     """Random resized crop and flip: ``[side, side, 3]`` uint8."""
     image = open_image(data)
-    box = random_crop(image.width, image.height, augment, rng)
+    box = random_crop(image.width, image.height, side, augment, rng)
     resized = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
     pixels = np.asarray(resized)
     return pixels[:, ::-1] if rng.random() < augment.flip_prob else pixels
@@ -55,7 +55,7 @@ def eval_image(data: bytes, side: int, augment: Augment) -> NDArray[np.uint8]:
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
 
 
-def random_crop(width: int, height: int, augment: Augment, rng: random.Random) -> Box:
+def random_crop(width: int, height: int, side: int, augment: Augment, rng: random.Random) -> Box:
     """A box of random area and aspect; after 10 misses the largest central square."""
     log_aspect = math.log(augment.crop_aspect_max)
     for _ in range(CROP_TRIES):
@@ -65,7 +65,7 @@ def random_crop(width: int, height: int, augment: Augment, rng: random.Random) -
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.randint(0, width - w), rng.randint(0, height - h)
             return left, top, left + w, top + h
-    return central_crop(width, height, side=1, pad=0)
+    return central_crop(width, height, side, augment.eval_crop_pad)
 
 
 def central_crop(width: int, height: int, side: int, pad: int) -> Box:

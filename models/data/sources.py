@@ -99,12 +99,14 @@ def _folder(data: schema.Data) -> Source:
     if not root.is_dir():
         raise ConfigError(f"data.path {root} is not a folder")
     parts = [root / "train", root / "val"] if (root / "train").is_dir() and (root / "val").is_dir() else [root]
-    classes = tuple(sorted({d.name for part in parts for d in part.iterdir() if d.is_dir()}))
+    classes = tuple(
+        sorted({d.name for part in parts for d in part.iterdir() if d.is_dir() and not d.name.startswith(".")})
+    )
     rank = {name: label for label, name in enumerate(classes)}
     files: list[Path] = []
     is_val: list[bool] = []
     for part in parts:
-        found = sorted(p for p in part.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(p for p in part.glob("[!.]*/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
         files += found
         is_val += [part.name == "val" and len(parts) == 2] * len(found)
     if not files:

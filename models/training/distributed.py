@@ -12,6 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)  # a rank that is gone must not hang the others for longer
 
@@ -40,8 +41,25 @@ def join() -> Ranks:
         torch.cuda.set_device(device)
     if world_size > 1:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+        dist.init_process_group(
+            backend, store=_rendezvous(world_size), rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+        )
     return Ranks(rank, world_size, device)
+
+
+def _rendezvous(world_size: int) -> Store:
+    """The agent's store, under a prefix of this attempt.
+
+    The store outlives a restart of the ranks; without the prefix the new ranks read the dead ones' addresses.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    agent = TCPStore(address, port, world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
+    return PrefixStore(f"attempt_{restart_count()}", agent)
+
+
+def restart_count() -> int:
+    """How often torchrun has restarted the ranks of this job."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def leave() -> None:

@@ -57,6 +57,8 @@ def fit(run: Run, state: TrainState) -> None:
         if last or (epoch + 1) % run.job.recipe.eval_every_epochs == 0:
             _evaluate(run, state, epoch + 1)
             _save(run, state)
+        elif run.job.recipe.checkpoint_every_steps:
+            _save(run, state)
 
 
 def _stepper(run: Run, state: TrainState) -> Callable[[Tensor, Tensor], Tensor]:
@@ -75,7 +77,7 @@ def _stepper(run: Run, state: TrainState) -> Callable[[Tensor, Tensor], Tensor]:
     def step_once(images: Tensor, labels: Tensor) -> Tensor:
         step = state.position.step
         # Dropout and stochastic depth draw from here: a function of (seed, step, rank), so a resume is exact.
-        torch.manual_seed((recipe.seed * 1_000_003 + step) * 65_536 + ranks.rank)
+        torch.manual_seed(((recipe.seed * 1_000_003 + step) * 65_536 + ranks.rank) % 2**63)
         for group in state.optimizer.param_groups:
             group["lr"] = rate_at(recipe, step, run.steps_per_epoch)
         model.train()
@@ -95,7 +97,7 @@ def _epoch(
     run: Run, state: TrainState, step_once: Callable[[Tensor, Tensor], Tensor], epoch: int, start_step: int
 ) -> None:
     recipe, ranks = run.job.recipe, run.ranks
-    began = reported = time.monotonic()
+    began = reported = timed = time.monotonic()
     steps_then = state.position.step
     batches = run.train.train_batches(recipe.seed, epoch, start_step, recipe.global_batch, ranks.rank, ranks.world_size)
     loss = torch.tensor(0.0)
@@ -106,10 +108,11 @@ def _epoch(
             reported = now
         every = recipe.checkpoint_every_steps
         if every and state.position.step % every == 0 and state.position.step % run.steps_per_epoch:
+            state.position.train_seconds += time.monotonic() - timed
             _save(run, state)
-    steps_per_s = (state.position.step - steps_then) / max(time.monotonic() - began, 1e-9)
-    state.position.train_seconds += time.monotonic() - began
-    _report(run, state, loss, epoch, steps_per_s)
+            timed = time.monotonic()
+    state.position.train_seconds += time.monotonic() - timed
+    _report(run, state, loss, epoch, (state.position.step - steps_then) / max(time.monotonic() - began, 1e-9))
 
 
 def _report(run: Run, state: TrainState, loss: Tensor, epoch: int, steps_per_s: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infra import store
-from infra.errors import TransientError
+from infra.errors import EffnetError
 
 log = logging.getLogger("effnet")
 PERIOD_S = 1.0
@@ -50,7 +50,7 @@ class Progress:
             self._dirty.clear()
             try:
                 store.write_json(store.join(self.job_uri, "status.json"), self._status)
-            except TransientError as error:  # the next status tells all that this one would have told
+            except EffnetError as error:  # the next status tells all that this one would have told
                 log.warning("status not written: %s", error)
             self._closed.wait(PERIOD_S)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def job(storage: str) -> schema.Job:
 def start(job: schema.Job, storage: str, name: str, **launch: Any) -> tuple[local.LocalJob, str]:
     job_uri = f"{storage}/jobs/{name}"
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(job).encode())
-    asked = schema.Launch(nproc_per_node=2, threads_per_proc=1, max_restarts=0, **launch)
+    asked = schema.Launch(nproc_per_node=2, threads_per_proc=1, **{"max_restarts": 0, **launch})
     root = Path(storage.removeprefix("file://"))
     env = job_environment(asked, os.cpu_count() or 1, str(root / "cache"))
     module = f"models.{job.kind}"
@@ -132,3 +133,38 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_trained(job: sc
     assert status(job_uri)["exit_code"] == 2
     assert "larger than the 252 training samples" in status(job_uri)["error"]
     assert "Traceback" not in local.logs(running)
+
+
+def test_a_killed_rank_is_started_again_by_torchrun_and_the_weights_are_the_same(
+    undisturbed: str, job: schema.Job, storage: str
+) -> None:
+    running, job_uri = start(job, storage, "rank-killed", max_restarts=1)
+    while not any(u.endswith(".json") for u in store.list_uris(f"{job_uri}/checkpoints")):
+        assert local.poll(running) is None, local.logs(running)
+        time.sleep(0.01)
+    os.kill(rank_of(job_uri, 1), signal.SIGKILL)
+    assert finish(running) == 0, local.logs(running)
+    assert status(job_uri)["restarts"] == 1
+    ours, theirs = (store.read_json(f"{uri}/result.json") for uri in (job_uri, undisturbed))
+    assert ours["weights_sha256"] == theirs["weights_sha256"]
+
+
+def rank_of(job_uri: str, rank: int) -> int:
+    """Process id of a rank of the job."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            environment = (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if job_uri.encode() in words and f"RANK={rank}".encode() in environment:
+            return int(path.name)
+    raise AssertionError(f"no rank {rank} of {job_uri}")
+
+
+def test_the_last_lines_of_a_failed_job_are_the_worker_s_own(job: schema.Job, storage: str) -> None:
+    strange = dataclasses.replace(job, kind="nothing")  # torchrun is asked for a module that is not there
+    running, _ = start(strange, storage, "strange")
+    assert finish(running) != 0
+    assert "No module named models.nothing" in local.logs(running).splitlines()[-1]
+    assert "torch/distributed/elastic" not in local.logs(running)

@@ -1,5 +1,6 @@
 """Checkpoints in a folder store: what comes back, and what damage does."""
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -196,17 +197,17 @@ def same_tensors(first: nn.Module, second: nn.Module, prefix: str = "") -> bool:
 def test_weights_fill_a_network_of_the_same_classes_whole(weights: tuple[str, Net]) -> None:
     uri, trained = weights
     network = Net(classes=3)
-    checkpoint.load_weights(network, uri, same_classes=True)
+    checkpoint.load_weights(network, uri, None)
     assert same_tensors(network, trained)
 
 
-def test_another_number_of_classes_keeps_the_fresh_classifier(weights: tuple[str, Net]) -> None:
+def test_features_leave_the_fresh_classifier_even_where_it_would_fit(weights: tuple[str, Net]) -> None:
     uri, trained = weights
     torch.manual_seed(9)
-    network = Net(classes=7)
+    network = Net(classes=3)
     torch.manual_seed(9)
-    untouched = Net(classes=7)
-    checkpoint.load_weights(network, uri)
+    untouched = Net(classes=3)
+    checkpoint.load_features(network, uri, None)
     assert same_tensors(network, untouched, "classifier")
     assert same_tensors(network, trained, "conv")
     assert same_tensors(network, trained, "norm")
@@ -217,22 +218,33 @@ def test_another_number_of_classes_is_refused_where_the_classifier_must_fit(weig
     network, untouched = Net(classes=7), Net(classes=7)
     untouched.load_state_dict(network.state_dict())
     with pytest.raises(ArtifactError, match=r"classifier\.weight, classifier\.bias"):
-        checkpoint.load_weights(network, uri, same_classes=True)
+        checkpoint.load_weights(network, uri, None)
     assert same_tensors(network, untouched)
 
 
 def test_weights_of_another_width_are_refused(weights: tuple[str, Net]) -> None:
     with pytest.raises(ArtifactError, match=r"do not fit the network: conv\.weight"):
-        checkpoint.load_weights(Net(width=8), weights[0])
+        checkpoint.load_features(Net(width=8), weights[0], None)
 
 
 def test_damaged_weights_are_refused(weights: tuple[str, Net]) -> None:
     uri, _ = weights
     store.write(uri, store.read(uri)[:-100])
     with pytest.raises(ArtifactError, match="are damaged"):
-        checkpoint.load_weights(Net(), uri)
+        checkpoint.load_weights(Net(), uri, None)
+
+
+def test_weights_that_are_not_those_asked_for_are_refused(weights: tuple[str, Net]) -> None:
+    uri, trained = weights
+    digest = hashlib.sha256(store.read(uri)).hexdigest()
+    checkpoint.load_weights(Net(), uri, digest)
+    with torch.no_grad():
+        trained.conv.weight += 1
+    store.write(uri, safetensors.torch.save(trained.state_dict()))
+    with pytest.raises(ArtifactError, match="sha256"):
+        checkpoint.load_weights(Net(), uri, digest)
 
 
 def test_missing_weights_are_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        checkpoint.load_weights(Net(), f"file://{tmp_path}/none.safetensors")
+        checkpoint.load_weights(Net(), f"file://{tmp_path}/none.safetensors", None)

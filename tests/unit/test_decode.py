@@ -34,7 +34,7 @@ PNG = encoded(PICTURE)
 def test_random_crops_keep_area_and_aspect_within_bounds(width: int, height: int) -> None:
     areas, aspects = [], []
     for seed in range(2000):
-        left, top, right, bottom = random_crop(width, height, Augment(), random.Random(seed))
+        left, top, right, bottom = random_crop(width, height, 224, Augment(), random.Random(seed))
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
         areas.append((right - left) * (bottom - top) / (width * height))
@@ -64,20 +64,20 @@ class Scripted(random.Random):
 
 def test_a_crop_has_the_drawn_area_and_aspect() -> None:
     # a quarter of 100 x 64 is 1,600 pixels; aspect 1: 40 x 40, here as far right and down as it goes
-    assert random_crop(100, 64, Augment(), Scripted([0.25, 0.0])) == (60, 24, 100, 64)
+    assert random_crop(100, 64, 224, Augment(), Scripted([0.25, 0.0])) == (60, 24, 100, 64)
     # aspect 4/3 = width / height: 46.2 x 34.6
-    assert random_crop(100, 64, Augment(), Scripted([0.25, math.log(4 / 3)])) == (54, 29, 100, 64)
+    assert random_crop(100, 64, 224, Augment(), Scripted([0.25, math.log(4 / 3)])) == (54, 29, 100, 64)
 
 
 def test_a_crop_that_does_not_fit_is_drawn_again() -> None:
     rng = Scripted([1.0, 0.0, 1.0, 0.0, 0.25, 0.0])  # the whole area as a square: 80 x 80 is too high, twice
-    assert random_crop(100, 64, Augment(), rng) == (60, 24, 100, 64)
+    assert random_crop(100, 64, 224, Augment(), rng) == (60, 24, 100, 64)
     assert rng.asked == 2 * 3
 
 
-def test_after_ten_misses_the_crop_is_the_central_square() -> None:
+def test_after_ten_misses_the_crop_is_the_one_of_evaluation() -> None:
     rng = Scripted([1.0, 0.0] * 20)
-    assert random_crop(100, 64, Augment(), rng) == (18, 0, 82, 64)
+    assert random_crop(100, 64, 224, Augment(), rng) == (22, 4, 78, 60)
     assert rng.asked == 2 * CROP_TRIES == 20
 
 
@@ -110,7 +110,7 @@ def test_the_training_image_is_the_drawn_crop_resized_and_mirrored_when_drawn() 
     for seed in range(12):
         found = train_image(PNG, 24, Augment(), random.Random(seed))
         rng = random.Random(seed)
-        box = random_crop(100, 60, Augment(), rng)
+        box = random_crop(100, 60, 224, Augment(), rng)
         plain = np.asarray(PICTURE.resize((24, 24), Image.Resampling.BICUBIC, box=box))
         flip = rng.random() < 0.5
         mirrored.add(flip)

@@ -1,6 +1,7 @@
 """What the supervisor says of a running job, and how it judges the end of one."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ def run_in(folder: Path) -> JobRun:
 
 
 def job_in(folder: Path, log: str = "") -> LocalJob:
-    job = LocalJob(JobSpec("train-b0-x-12ab", [], {}, folder))
+    job = LocalJob(JobSpec("train-b0-x-12ab", [], {}, folder), subprocess.Popen(["true"]))
+    assert job.process is not None
+    job.process.wait()
     job.spec.log_path.write_text(log)
     return job
 
@@ -59,6 +62,12 @@ def test_the_trainer_s_own_error_comes_up_as_what_it_was(kind: type[errors.Effne
     with pytest.raises(kind) as caught:
         _judge(run_in(tmp_path), {}, failure, 1, job_in(tmp_path))  # torchrun flattens every code to 1
     assert str(caught.value) == "train b0: loss is nan at step 7"
+
+
+def test_an_adopted_job_that_its_owner_ended_may_be_tried_again(tmp_path: Path) -> None:
+    adopted = LocalJob(job_in(tmp_path).spec)
+    with pytest.raises(errors.TransientError, match="ended it"):
+        _judge(run_in(tmp_path), {"state": "running"}, {}, 0, adopted)
 
 
 LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
@@ -112,7 +121,7 @@ def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         store.write_json(watch.status_uri, {**STATUS, "resumed_at": 110, "step": step})
         watch.look()
     assert [m for m in messages if "resumed" in m] == ["train b0: resumed at step 110, no sample lost"]
-    assert sum("images/s" in m for m in messages) == 2
+    assert sum("images/s" in m for m in messages) == 1  # one line an epoch; the bars get the rest
 
 
 def test_a_finished_job_is_found_by_its_result(tmp_path: Path) -> None:
