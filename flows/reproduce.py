@@ -7,7 +7,7 @@ others with it. Each runs to its own end; what failed is missing in the report a
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from functools import partial
 
 from prefect import flow
 
@@ -18,7 +18,7 @@ from flows.shard import shard
 from flows.train import train
 from flows.transfer import transfer
 from models.results import Summary
-from tasks.dispatch import dispatch
+from tasks.dispatch import dispatch, fan_out
 from tasks.register import register
 from tasks.report import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
@@ -40,10 +40,10 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
         dispatch(shard, config, overrides, title=f"shard {config.transfer.data.name}", part="transfer"),
     )
     searched = await dispatch(search, config, overrides, title="search", parent_run=started.mlflow_run)
-    outcomes: list[Any] = await asyncio.gather(
-        *(one_variant(config, overrides, name, started.mlflow_run, data.manifest_uri) for name in config.variants),
-        return_exceptions=True,
+    family = (
+        partial(one_variant, config, overrides, name, started.mlflow_run, data.manifest_uri) for name in config.variants
     )
+    outcomes = await fan_out(config, family)
     summary, failures = await finish_reproduction(config, started, [data, transfer_data], searched, outcomes)
     await publish(config, summary, started.mlflow_run)
     for failure in failures:

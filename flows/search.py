@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from prefect import flow
 
+from conf import schema
 from conf.compose import compose
 from flows.train import train
-from tasks.dispatch import dispatch
+from models.results import TrainResult
+from models.scaling import Coefficients
+from tasks.dispatch import dispatch, fan_out
 from tasks.search import record_search, start_search, trial_overrides
 
 
@@ -22,19 +25,14 @@ async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
     """
     config = compose(overrides)
     points, run = await start_search(config, parent_run)
-    results = await asyncio.gather(
-        *(
-            dispatch(
-                train,
-                config,
-                [*overrides, *trial_overrides(config, point)],
-                title=f"trial {point.alpha} {point.beta} {point.gamma}",
-                parent_run=run,
-                role="trial",
-                label=f"trial {point.alpha} {point.beta} {point.gamma}",
-            )
-            for point in points
-        ),
-        return_exceptions=True,  # a trial that diverges does not end the search
-    )
+    # A trial that diverges does not end the search: its error comes back in its place.
+    results = await fan_out(config, (partial(trial, config, overrides, point, run) for point in points))
     return await record_search(config, run, points, results)
+
+
+async def trial(config: schema.Config, overrides: list[str], point: Coefficients, run: str) -> TrainResult:
+    """One point of the grid, as a child of the search's MLflow run."""
+    name = f"trial {point.alpha} {point.beta} {point.gamma}"
+    asked = [*overrides, *trial_overrides(config, point)]
+    result: TrainResult = await dispatch(train, config, asked, title=name, parent_run=run, role="trial", label=name)
+    return result

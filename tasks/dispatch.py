@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from prefect import Flow, runtime
@@ -39,6 +40,22 @@ async def dispatch(
         await _on_work_pool(flow.name, {"overrides": [*overrides, "dispatch=here"], **parameters}, title)
     child: Callable[..., Awaitable[Any]] = flow.with_options(flow_run_name=title)
     return await child(overrides=overrides, **parameters)
+
+
+async def fan_out(config: schema.Config, calls: Iterable[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """Makes all calls and returns their results in order; an error stands in the place of its result.
+
+    In this process at most one more than there are job slots is under way, in order: more would only wait, and
+    bursts of flow runs make Prefect on SQLite answer 503 and its client sleep. A work pool gets all at once.
+    """
+    asked = list(calls)
+    slots = asyncio.Semaphore(len(asked) if config.dispatch == "workpool" else config.launch.jobs_at_once + 1)
+
+    async def one(call: Callable[[], Awaitable[Any]]) -> Any:
+        async with slots:
+            return await call()
+
+    return await asyncio.gather(*(one(call) for call in asked), return_exceptions=True)
 
 
 async def _on_work_pool(name: str, parameters: dict[str, Any], title: str) -> None:
