@@ -267,16 +267,16 @@ def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
 
 
 def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
-    register("efficientnet-b0", tmp_path, aliases=["champion"])
-    with pytest.raises(ConfigError, match="no registered model 'eficientnet-b0'; nearest: efficientnet-b0"):
-        registry.resolve("eficientnet-b0@champion")
-    with pytest.raises(ConfigError, match=r"efficientnet-b0 has no alias 'champ'; aliases: champion = 1"):
-        registry.resolve("efficientnet-b0@champ")
-    with pytest.raises(ConfigError, match="efficientnet-b0 has no version 7"):
-        registry.resolve("efficientnet-b0/7")
-    with pytest.raises(ConfigError, match="efficientnet-b0 has no version 7"):
-        registry.promote("efficientnet-b0", 7, "champion")
+    register("misspelt-b0", tmp_path, aliases=["champion"])
+    with pytest.raises(ConfigError, match="no registered model 'mispelt-b0'; nearest: misspelt-b0"):
+        registry.resolve("mispelt-b0@champion")
+    with pytest.raises(ConfigError, match=r"misspelt-b0 has no alias 'champ'; aliases: champion = 1"):
+        registry.resolve("misspelt-b0@champ")
+    with pytest.raises(ConfigError, match="misspelt-b0 has no version 7"):
+        registry.resolve("misspelt-b0/7")
+    with pytest.raises(ConfigError, match="misspelt-b0 has no version 7"):
+        registry.promote("misspelt-b0", 7, "champion")
     with pytest.raises(ConfigError, match="NAME@ALIAS or NAME/VERSION"):
-        registry.resolve("efficientnet-b0")
-    assert registry.champion("eficientnet-b0") is None
-    assert registry.model_url("efficientnet-b0", 1) == f"{mlflow_uri}/#/models/efficientnet-b0/versions/1"
+        registry.resolve("misspelt-b0")
+    assert registry.champion("mispelt-b0") is None
+    assert registry.model_url("misspelt-b0", 1) == f"{mlflow_uri}/#/models/misspelt-b0/versions/1"
