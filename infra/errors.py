@@ -65,3 +65,9 @@ class TransientError(EffnetError):
     """The outside did not answer or was busy. The same call may work later."""
 
     exit_code = 75
+
+
+def kind_of(exit_code: int) -> type[EffnetError]:
+    """The error that a process ended with, by its exit code; ``JobError`` for any code that names none."""
+    kinds = (ConfigError, DataError, DivergedError, ArtifactError, TransientError)
+    return next((kind for kind in kinds if kind.exit_code == exit_code), JobError)

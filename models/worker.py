@@ -17,7 +17,7 @@ from typing import Any
 from conf import compose
 from conf.schema import Job
 from infra import store
-from infra.errors import ArtifactError, ConfigError, DataError, DivergedError, EffnetError
+from infra.errors import ConfigError, EffnetError, JobError, TransientError, kind_of
 from models.training import distributed
 from models.training.distributed import Ranks
 from models.training.progress import Progress
@@ -67,10 +67,9 @@ def _refuse_after_permanent_failure(job_uri: str) -> None:
     uri = store.join(job_uri, "failure.json")
     if distributed.restart_count() and store.exists(uri):
         failure = store.read_json(uri)
-        kinds = (ConfigError, DataError, DivergedError, ArtifactError)
-        for kind in kinds:
-            if failure["exit_code"] == kind.exit_code:
-                raise kind(failure["error"])
+        kind = kind_of(failure["exit_code"])
+        if kind not in (JobError, TransientError):
+            raise kind(failure["error"])
 
 
 def _failed(job_uri: str, progress: Progress | None, error: str, exit_code: int) -> None:

@@ -6,15 +6,13 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect import Flow, runtime
 from prefect.deployments import run_deployment
 
 from conf import schema
 from infra.errors import JobError
-
-T = TypeVar("T")
 
 
 async def dispatch(

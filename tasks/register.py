@@ -18,7 +18,7 @@ from tasks import policy
 if TYPE_CHECKING:
     from infra.registry import Version
 
-CANDIDATE, CHAMPION = "candidate", "champion"
+CANDIDATE = "candidate"
 
 
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)
@@ -66,7 +66,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             aliases=[CANDIDATE],
         )
     if _is_better(version, registry.champion(name)):
-        registry.promote(name, version.version, CHAMPION)
+        registry.promote(name, version.version, registry.CHAMPION)
     found = registry.resolve(f"{name}/{version.version}")
     return Registered(name, version.version, found.aliases, version.reused)
 

@@ -168,18 +168,6 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
         tracking.log_epochs(mlflow_run, [json.loads(line) for line in store.read(uri).splitlines()])
 
 
-KINDS = {
-    kind.exit_code: kind
-    for kind in (
-        errors.ConfigError,
-        errors.DataError,
-        errors.DivergedError,
-        errors.ArtifactError,
-        errors.TransientError,
-    )
-}
-
-
 def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
     """Believes the job's own objects first, then the exit code, which torchrun flattens to 1.
 
@@ -189,8 +177,8 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
         return
     if job.process is None and not failure:
         raise errors.TransientError(f"{run.label}: the supervisor that had started this job ended it")
-    kind = KINDS.get(failure.get("exit_code", 1))
-    if kind is not None:
+    kind = errors.kind_of(failure.get("exit_code", 1))
+    if kind is not errors.JobError:
         raise kind(f"{run.label}: {failure['error']}")
     lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
     raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")
