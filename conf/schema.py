@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MISSING: Any = "???"  # Hydra's word for "must be given"
+POLICIES = ("none", "v0", "imagenet", "randaugment")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -45,8 +46,21 @@ class Augment:
     crop_aspect_max: float = 4 / 3  # widest crop; the narrowest is its inverse
     flip_prob: float = 0.5
     eval_crop_pad: int = 32  # evaluation cuts the central size/(size+pad) of the short side; 0 = no cut
+    policy: str = "none"  # none | v0 (the official code's AutoAugment) | imagenet (the published one) | randaugment
+    randaugment_layers: int = 2  # N: operations on each image
+    randaugment_magnitude: float = 9.0  # M of 10
+    erase_prob: float = 0.0  # random erasing, on the device
+    mixup_alpha: float = 0.0  # 0 = off; on the device
+    cutmix_alpha: float = 0.0  # 0 = off; with both, each batch gets one of them
 
     def __post_init__(self) -> None:
+        _require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
+        _require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
+        _require(0 <= self.randaugment_magnitude <= 10,
+                 f"augment.randaugment_magnitude must be in [0, 10], is {self.randaugment_magnitude}")  # fmt: skip
+        _require(0 <= self.erase_prob <= 1, f"augment.erase_prob must be in [0, 1], is {self.erase_prob}")
+        for key in ("mixup_alpha", "cutmix_alpha"):
+            _require(getattr(self, key) >= 0, f"augment.{key} must be >= 0, is {getattr(self, key)}")
         _require(0 < self.crop_area_min <= 1, f"crop_area_min must be in (0, 1], is {self.crop_area_min}")
         _require(self.crop_aspect_max >= 1, f"crop_aspect_max must be >= 1, is {self.crop_aspect_max}")
         _require(0 <= self.flip_prob <= 1, f"flip_prob must be in [0, 1], is {self.flip_prob}")
@@ -57,8 +71,10 @@ class Data:
     """A data set and how it is cut into shards."""
 
     name: str = MISSING  # also the name of its prefix in the object store
-    source: str = MISSING  # mnist5k | digits | folder
-    path: str | None = None  # for source=folder: a tree CLASS/IMAGE, or train/CLASS/IMAGE and val/CLASS/IMAGE
+    source: str = MISSING  # a name of models/data/sources.py: mnist5k, folder, imagenet, cifar10, ...
+    path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
+    allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
+    verify_images: bool = True  # decode every image once; what does not decode is left out and listed
     limit: int | None = None  # use only this many samples (of the shuffled whole)
     val_share: float = 0.2  # only where the source has no val split of its own
     minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
@@ -81,6 +97,7 @@ class Recipe:
 
     epochs: int = 350
     global_batch: int = 4096
+    logical_shards: int = 64  # fixed parts of the global batch; order and randomness hang on them, not on the ranks
     lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
     warmup_epochs: float = 5.0
     lr_decay: float = 0.97
@@ -102,6 +119,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
         _require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
+        _require(self.logical_shards > 0, f"recipe.logical_shards must be > 0, is {self.logical_shards}")
         _require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0, is {self.lr_per_256}")
         _require(self.warmup_epochs >= 0, f"recipe.warmup_epochs must be >= 0, is {self.warmup_epochs}")
         _require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
@@ -155,6 +173,7 @@ class Launch:
     nproc_per_node: int = 1
     threads_per_proc: int | None = None  # null = cores / processes
     loader_threads: int = 2
+    cache_gb: float = 200.0  # most that shards take on this machine's disk, over all ranks
     jobs_at_once: int = 1  # also the limit of the Prefect concurrency slot "accelerator"
     max_restarts: int = 1  # torchrun's own, for a process that dies
     start_timeout_s: float = 300.0  # submit -> first status of the trainer
@@ -164,6 +183,7 @@ class Launch:
         _require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
         _require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
         _require(self.loader_threads > 0, "launch.loader_threads must be > 0")
+        _require(self.cache_gb > 0, f"launch.cache_gb must be > 0, is {self.cache_gb}")
         _require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
 
 
@@ -234,3 +254,4 @@ class Job:
     init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
     init_weights_sha256: str | None = None  # what they must be; part of the job's key
     loader_threads: int = 2
+    cache_gb: float = 200.0

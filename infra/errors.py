@@ -11,6 +11,7 @@
     │   ├── ArtifactError   5   a checkpoint or a model that is damaged or does not fit
     │   └── JobError        1   a worker failed; its last lines are in the message
     └── TransientError      75  the outside did not answer; the same call may work later
+        └── ExpiredError    75  the store says that the credentials have expired; new ones may lie there soon
 
 The doors (``flows/__main__.py``, ``models/train.py``) print the message as one line and exit with
 ``exit_code``; every other place lets the error pass. ``tasks/policy.py`` retries ``TransientError`` only.
@@ -65,6 +66,10 @@ class TransientError(EffnetError):
     """The outside did not answer or was busy. The same call may work later."""
 
     exit_code = 75
+
+
+class ExpiredError(TransientError):
+    """The credentials were good and have expired. Whoever rotates them may be about to."""
 
 
 def kind_of(exit_code: int) -> type[EffnetError]:

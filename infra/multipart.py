@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_PARTS_IN_FLIGHT = 3
+PARTS_IN_FLIGHT = 3
 
 
 class MultipartStream(io.RawIOBase):
@@ -55,11 +55,11 @@ class MultipartStream(io.RawIOBase):
 
     def _send(self) -> None:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(_PARTS_IN_FLIGHT, thread_name_prefix="part")
+            self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="part")
             created = self._client.create_multipart_upload(**self._place)
             self._upload = {**self._place, "UploadId": created["UploadId"]}
         body, self._hand = self._hand, bytearray()
-        if len(self._on_the_way) >= _PARTS_IN_FLIGHT:
+        if len(self._on_the_way) >= PARTS_IN_FLIGHT:
             self._collect(FIRST_COMPLETED)
         self._etags.append("")
         self._on_the_way.add(self._pool.submit(self._put, len(self._etags), body))

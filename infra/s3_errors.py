@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from infra.errors import ConfigError, DataError, EffnetError, NotFoundError, TransientError
+from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError, TransientError
 from infra.uris import bucket_and_key
 
 MISSING = {"NoSuchKey", "NoSuchBucket", "404", "NotFound"}  # the answer to HEAD has no body, so only a number
 PRECONDITION_FAILED = {"PreconditionFailed", "412"}
 _REFUSED = {
     *("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
-    *("ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"),
+    *("InvalidToken", "RequestTimeTooSkewed"),
 }
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _BUSY = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "429"}
 _NO_CREDENTIALS = {
     "NoCredentialsError",
@@ -32,13 +33,22 @@ def endpoint() -> str | None:
 
 def code(error: Any) -> str:
     """The S3 error code of a ``ClientError``, such as ``NoSuchKey``; empty for all others."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    answer = getattr(error, "response", None) or {}  # botocore's connection errors carry a None
+    return str(answer.get("Error", {}).get("Code", ""))
 
 
-def explained(error: Any, uri: str) -> EffnetError:
-    """Our error for a ``ClientError`` or ``BotoCoreError`` that came while working on ``uri``."""
+def explained(error: Any, uri: str, provider: str = "boto3's chain") -> EffnetError:
+    """Our error for a ``ClientError`` or ``BotoCoreError`` that came while working on ``uri``.
+
+    Args:
+        error: from botocore.
+        uri: what was asked for.
+        provider: where the credentials come from; named when they have expired, their values never.
+    """
     where = endpoint() or "Amazon S3"
-    if hasattr(error, "response"):
+    if code(error) in _EXPIRED:
+        return ExpiredError(f"{uri}: {where} says that the credentials of {provider} have expired; renew them")
+    if getattr(error, "response", None) is not None:
         return _refusal(error, uri, where)
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & _NO_CREDENTIALS:

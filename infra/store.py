@@ -4,6 +4,7 @@ Plain functions on URIs. Endpoint and credentials come from boto3's own chain (`
 ``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
 
 - ``TransientError``: the store does not answer, or answers 5xx, after eight tries in some seconds;
+- ``ExpiredError``, one of them: the credentials have expired; the next call asks the chain again, once a second;
 - ``ConfigError``: unknown scheme, missing bucket, missing or refused credentials, full disk;
 - ``NotFoundError``: there is nothing at the URI (where a function reads).
 
@@ -17,57 +18,82 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from infra import files, s3_errors
-from infra.errors import ConfigError, DataError, EffnetError, NotFoundError, TransientError
+from infra.credentials import Turns
+from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError, TransientError
 from infra.multipart import MultipartStream
 from infra.uris import bucket_and_key, local_path
 from infra.uris import join as join  # callers say store.join
 
 PART_BYTES = 16 * 2**20
+STREAM_TIMEOUT_S = 10.0  # without a byte, in stream_range
 _CHUNK_BYTES = 2**20
 _SESSION_LOCK = threading.Lock()
+_TURNS = Turns()
 
 
-@lru_cache(maxsize=4)
-def _client_for(_environment: tuple[tuple[str, str], ...], _process: int) -> Any:
-    # Both are only the cache's key: boto3 reads the variables itself, and a fork may not share our sockets.
+@dataclass(frozen=True)
+class _Manners:
+    """How long a call waits for the next byte, and how often botocore tries again by itself."""
+
+    timeout_s: float
+    tries: int
+
+
+_PATIENT = _Manners(60, 8)  # 3 s of tries on average: a restart of the store
+
+
+@lru_cache(maxsize=8)
+def _client_for(
+    _environment: tuple[tuple[str, str], ...], _process: int, _generation: int, manners: _Manners
+) -> tuple[Any, str]:
+    # All but the last are only the cache's key: boto3 reads the variables itself, a fork may not share our sockets,
+    # and expired credentials are looked up anew. Returns the client and where its credentials come from.
     import boto3
     from botocore.config import Config
 
     config = Config(
         connect_timeout=5,
-        read_timeout=60,
+        read_timeout=manners.timeout_s,
         max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": 8},  # 3 s on average: a restart of the store
+        retries={"mode": "standard", "total_max_attempts": manners.tries},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if s3_errors.endpoint() else "auto"},
     )
     session = boto3.session.Session()
     try:
-        return session.client("s3", region_name=session.region_name or "us-east-1", config=config)
+        client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
     except ValueError as error:
         raise ConfigError(f"{s3_errors.endpoint()!r} is no address of an object store: {error}") from error
+    found = session.get_credentials()
+    return client, f"provider {found.method!r}, profile {session.profile_name!r}" if found else "nobody"
 
 
 @contextmanager
-def _s3(uri: str) -> Iterator[tuple[Any, dict[str, str]]]:
+def _s3(uri: str, manners: _Manners = _PATIENT) -> Iterator[tuple[Any, dict[str, str]]]:
     """A thread-safe client and the object's place; what botocore raises inside leaves as our error."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     known = tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith("AWS_")))
     bucket, key = bucket_and_key(uri)
+    generation, provider = _TURNS.take(), ""
     try:
         with _SESSION_LOCK:  # making a client is the one thing in boto3 that is not thread-safe
-            client = _client_for(known, os.getpid())
+            client, provider = _client_for(known, os.getpid(), generation, manners)
         yield client, {"Bucket": bucket, "Key": key}
+        _TURNS.accepted(generation)
     except (BotoCoreError, ClientError) as error:
-        raise s3_errors.explained(error, uri) from error
+        told = s3_errors.explained(error, uri, provider)
+        if isinstance(told, ExpiredError):
+            _TURNS.refused(generation)
+        raise told from error
 
 
 def read(uri: str) -> bytes:
@@ -90,6 +116,37 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     if len(data) != length:
         raise DataError(f"{uri}: {length} bytes from offset {start} asked, {len(data)} there")
     return data
+
+
+def stream_range(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
+    """``length`` (> 0) bytes from offset ``start``, piece by piece as they come.
+
+    Tries once: who reads knows how far it came, and asks again for the rest. Pieces may end early without an error.
+
+    Args:
+        uri: of the object.
+        start: first byte.
+        length: how many.
+        of: bytes that the whole object has.
+
+    Raises:
+        TransientError: no answer, or no byte for ten seconds.
+        DataError: the object has another size.
+    """
+    if path := local_path(uri):
+        found = files.size(path)
+        if found != of:
+            raise DataError(f"{uri} has {found} bytes, not {of}")
+        for at in range(start, start + length, _CHUNK_BYTES):
+            yield files.read_range(path, at, min(_CHUNK_BYTES, start + length - at))
+        return
+    with _s3(uri, _Manners(STREAM_TIMEOUT_S, 1)) as (client, place):
+        answer = client.get_object(**place, Range=f"bytes={start}-{start + length - 1}")
+        wanted = f"bytes {start}-{start + length - 1}/{of}"
+        if (got := answer.get("ContentRange")) != wanted:
+            raise DataError(f"{uri}: asked for {wanted!r}, the store sends {got!r}")
+        with closing(answer["Body"]) as body:
+            yield from body.iter_chunks(_CHUNK_BYTES)
 
 
 def size(uri: str) -> int:

@@ -35,7 +35,8 @@ def evaluate_job(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Pr
         raise ConfigError(f"{job_uri}: an evaluation needs init_weights_uri")
     checkpoint.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
     network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = Loader(manifest, job.manifest_uri, "val", network.resolution, job.augment, cache, job.loader_threads)
+    side, cap = network.resolution, int(job.cache_gb * 1e9)
+    loader = Loader(manifest, job.manifest_uri, "val", side, job.augment, cache, job.loader_threads, cap)
     accuracy = evaluate(network, loader, ranks)
     loader.close()
     return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n}

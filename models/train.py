@@ -40,14 +40,17 @@ def train(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress 
     if progress is not None:
         progress.report(state="starting", restarts=restart_count())
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
-    check_batch(job.recipe.global_batch, ranks.world_size, manifest.samples("train"))
+    recipe = job.recipe
+    check_batch(recipe.global_batch, recipe.logical_shards, ranks.world_size, manifest.samples("train"))
     state, eval_network = _fresh_state(job, len(manifest.classes), ranks)
     if checkpoint.resume(state, job_uri) and progress is not None:
         progress.report(resumed_at=state.position.step)
 
     def loader(split: str) -> Loader:
         side = int(state.network.resolution)  # type: ignore[arg-type]
-        return Loader(manifest, job.manifest_uri, split, side, job.augment, cache, job.loader_threads)
+        return Loader(
+            manifest, job.manifest_uri, split, side, job.augment, cache, job.loader_threads, int(job.cache_gb * 1e9)
+        )
 
     train_loader, minival, val = loader("train"), loader("minival"), loader("val")
     steps = steps_per_epoch(train_loader.samples, job.recipe.global_batch)

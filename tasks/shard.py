@@ -60,7 +60,7 @@ def _manifest(data: schema.Data, storage: str) -> ShardResult:
     from models.data import shards
 
     layout = shards.plan(data, storage)
-    sha256, manifest = shards.write_manifest(layout, data.name)
+    sha256, manifest = shards.write_manifest(layout, data)
     return _result(layout.manifest_uri, sha256, manifest, reused=False)
 
 

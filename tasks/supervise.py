@@ -156,8 +156,9 @@ def progress_line(label: str, status: dict[str, Any]) -> str:
     minutes, seconds = divmod(round(status["eta_s"]), 60)
     hours, minutes = divmod(minutes, 60)
     eta = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
+    wait = f" (waits {100 * status['data_wait']:.0f} % for data)" if "data_wait" in status else ""
     return (f"{label}: epoch {status['epoch']}/{status['epochs']}, step {status['step']}/{status['steps']}, "
-            f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s, {eta} left")  # fmt: skip
+            f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s{wait}, {eta} left")  # fmt: skip
 
 
 def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:

@@ -20,7 +20,7 @@ from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
 
-RECIPE_VERSION = 2  # raise it when the same configuration must train to other weights
+RECIPE_VERSION = 3  # raise it when the same configuration must train to other weights
 SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
 
 
@@ -39,7 +39,8 @@ def train_job(
     label: str = "",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
-    check_batch(recipe.global_batch, config.launch.nproc_per_node, shards.train)  # the trainer's own check costs 10 s
+    # Here too, because the trainer's own check costs the ten seconds of its start.
+    check_batch(recipe.global_batch, recipe.logical_shards, config.launch.nproc_per_node, shards.train)
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -51,6 +52,7 @@ def train_job(
         init_weights_uri=init_weights[0] if init_weights else None,
         init_weights_sha256=init_weights[1] if init_weights else None,
         loader_threads=config.launch.loader_threads,
+        cache_gb=config.launch.cache_gb,
     )
     verb = "finetune" if init_weights else "train"
     return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}", label)
@@ -70,13 +72,14 @@ def evaluate_job(
         init_weights_uri=weights[0],
         init_weights_sha256=weights[1],
         loader_threads=config.launch.loader_threads,
+        cache_gb=config.launch.cache_gb,
     )
     return named(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
 
 
 def named(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Gives a job its key and its run folder."""
-    asked = compose.to_yaml(replace(job, loader_threads=1))  # threads change the speed, not the result
+    asked = compose.to_yaml(replace(job, loader_threads=1, cache_gb=1.0))  # they change the speed, not the result
     digest = hashlib.sha256(f"{RECIPE_VERSION} {config.launch.nproc_per_node}\n{asked}".encode()).hexdigest()[:10]
     key = f"{name}-{digest}"
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))

@@ -1,80 +1,232 @@
-"""Shards on local disk: fetched once a machine, verified before the first sample is used."""
+"""Shards on local disk: fetched once a machine, verified before the first sample is used, never more than a cap.
+
+The object store is the truth and the folder is a cache that several ranks share::
+
+    SHA256.tar    complete and verified: it gets this name last, after it reached the disk
+    SHA256.tmp    being fetched by whoever holds the lock on it; without a holder it is rubbish
+    cache.lock    held while room is made
+
+The kernel drops the locks of a process that dies, however it dies, so nothing stays locked and what it left half
+done is recognised. A shard that is evicted while a rank reads it stays readable through the rank's open file.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import logging
 import os
 import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
-from infra import store
-from infra.errors import DataError
+from infra import files, store
+from infra.errors import TransientError
+from models.data.fetch import Fetcher, StoppedError
 from models.data.manifest import Shard
 
-FETCH_TRIES = 3
+log = logging.getLogger("effnet")
+MAX_OPEN = 64  # files a rank holds; evicted ones among them take their space until they are closed
+_POLL_S = 0.02  # while another process fetches the shard that we need
+_TOUCH_S = 30.0  # how exactly the time of the last use is kept
+_READ_TRIES = 4  # the last one after fetching again
+
+
+class _File:
+    """An open shard; closed when the last reader lets go of it, so no reader finds its number reused."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 class ShardCache:
-    """Reads samples out of shards kept under ``folder/SHA256.tar``, shared by all ranks of the machine.
+    """Reads samples out of shards; safe to use from many threads.
 
-    A name that exists is complete and verified: a shard is fetched to a temporary name, checked against the
-    manifest's size and sha256, then renamed. A file lock lets one process fetch while the others wait.
+    Args:
+        root_uri: folder of the shards in the store.
+        folder: on local disk; made when it is missing.
+        cap_bytes: most that the folder may hold. A cap smaller than what is read at once works, and fetches the
+            same shards again and again.
+
+    Attributes:
+        hits: shards that ``ensure`` found on the disk.
+        misses: shards that had to be fetched.
     """
 
-    def __init__(self, root_uri: str, folder: Path) -> None:
+    def __init__(self, root_uri: str, folder: Path, cap_bytes: int) -> None:
         self.root_uri = root_uri
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._files: dict[str, int] = {}
+        self.cap_bytes = cap_bytes
+        self.hits = self.misses = 0
+        self.fetcher = Fetcher()
+        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._coming: dict[str, Future[_File]] = {}
         self._lock = threading.Lock()
+        with files.errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for temporary in folder.glob("*.tmp"):
+            if (descriptor := _claim(temporary)) is not None:  # its process died
+                temporary.unlink(missing_ok=True)
+                os.close(descriptor)
 
     def read(self, shard: Shard, offset: int, size: int) -> bytes:
-        """The bytes ``[offset, offset + size)`` of a shard.
+        """The bytes ``[offset, offset + size)`` of a shard, fetched if need be.
 
         Raises:
             DataError: the store's object does not match the manifest after three fetches.
+            TransientError: the store was gone for five minutes, or the disk of the cache does not read.
         """
-        descriptor = self._files.get(shard.sha256)
-        if descriptor is None:
-            with self._lock:  # threads of this process fetch one after the other
-                descriptor = self._files.get(shard.sha256)
-                if descriptor is None:
-                    descriptor = os.open(self._fetched(shard), os.O_RDONLY)
-                    self._files[shard.sha256] = descriptor
-        return os.pread(descriptor, size, offset)
+        for failures in range(_READ_TRIES):
+            file = self._open(shard)
+            try:
+                data = os.pread(file.descriptor, size, offset)
+                if len(data) == size:
+                    return data
+                problem = f"{len(data)} of {size} bytes at {offset}"
+            except OSError as error:  # ESTALE of a network disk, EIO of a dying one
+                problem = str(error)
+            log.warning("%s in the shard cache: %s; opening it again", shard.name, problem)
+            self.forget(shard, delete=failures == _READ_TRIES - 2)
+        raise TransientError(f"{self.folder}: {shard.name} cannot be read: {problem}; is the disk in order?")
+
+    def ensure(self, shard: Shard) -> None:
+        """Makes sure that a shard is on the disk; raises as ``read`` does."""
+        if (self.folder / f"{shard.sha256}.tar").exists():
+            with self._lock:
+                self.hits += 1
+        else:
+            self._open(shard)
+
+    def forget(self, shard: Shard, *, delete: bool) -> None:
+        """Opens the shard anew for its next reader; with ``delete`` from the store."""
+        with self._lock:
+            self._files.pop(shard.sha256, None)
+        if delete:
+            with suppress(OSError):
+                self._path(shard).unlink()
 
     def close(self) -> None:
-        """Closes the open shards; the files stay."""
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files.clear()
+        """Ends fetches and closes the shards; the files stay."""
+        self.fetcher.close()
+        with self._lock:
+            self._files.clear()
 
-    def _fetched(self, shard: Shard) -> Path:
-        path = self.folder / f"{shard.sha256}.tar"
-        if path.exists():
-            return path
-        with (self.folder / f"{shard.sha256}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():  # else another rank fetched it while we waited
-                self._fetch(shard, path)
-        return path
+    def _path(self, shard: Shard) -> Path:
+        return self.folder / f"{shard.sha256}.tar"
 
-    def _fetch(self, shard: Shard, path: Path) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        uri = store.join(self.root_uri, shard.name)
+    def _open(self, shard: Shard) -> _File:
+        with self._lock:
+            if (file := self._files.get(shard.sha256)) is not None:
+                self._files.move_to_end(shard.sha256)
+                return file
+            coming = self._coming.get(shard.sha256)
+            if coming is None:
+                promise = self._coming[shard.sha256] = Future[_File]()
+        if coming is not None:
+            return coming.result()
         try:
-            for _ in range(FETCH_TRIES):
-                store.download(uri, temporary)
-                found = temporary.stat().st_size
-                with temporary.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if found == shard.bytes and digest == shard.sha256:
-                    temporary.rename(path)
-                    return
-        finally:
-            temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"{uri} does not match its manifest after {FETCH_TRIES} fetches: {found} of {shard.bytes} bytes, "
-            f"sha256 {digest[:12]}… instead of {shard.sha256[:12]}…; delete it and shard again"
-        )
+            file, is_new = self._bring(shard)
+        except BaseException as error:
+            with self._lock:
+                del self._coming[shard.sha256]
+            promise.set_exception(error)
+            raise
+        with self._lock:
+            del self._coming[shard.sha256]
+            self._files[shard.sha256] = file
+            if len(self._files) > MAX_OPEN:
+                self._files.popitem(last=False)
+        promise.set_result(file)
+        if is_new:  # readers need not wait until the bytes have reached the disk
+            self._settle(shard, file)
+        return file
+
+    def _bring(self, shard: Shard) -> tuple[_File, bool]:
+        """An open file from the disk, or from the store (then True); one process of the machine fetches."""
+        temporary = self._path(shard).with_suffix(".tmp")
+        while not self.fetcher.closed.is_set():
+            if (found := self._from_disk(shard)) is not None:
+                return found, False
+            with files.errors(temporary):
+                descriptor = _claim(temporary)
+            if descriptor is None:
+                self.fetcher.closed.wait(_POLL_S)
+                continue
+            file = _File(descriptor)
+            if self._path(shard).exists():  # another rank was done with it in between
+                temporary.unlink()
+                continue
+            try:
+                self._make_room(shard.bytes, descriptor)
+                self.fetcher.fetch(store.join(self.root_uri, shard.name), shard, descriptor)
+            except BaseException:
+                temporary.unlink()
+                raise
+            with self._lock:
+                self.misses += 1
+            return file, True
+        raise StoppedError
+
+    def _from_disk(self, shard: Shard) -> _File | None:
+        path = self._path(shard)
+        try:
+            file = _File(os.open(path, os.O_RDONLY))
+            found = os.fstat(file.descriptor)
+            if found.st_size == shard.bytes:
+                if time.time() - found.st_mtime > _TOUCH_S:
+                    os.utime(file.descriptor)
+                return file
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("%s in the shard cache: %s; fetching it again", shard.name, error)
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+    def _settle(self, shard: Shard, file: _File) -> None:
+        """Gives a fetched shard its name, when not even a power cut can take its bytes away any more."""
+        temporary = self._path(shard).with_suffix(".tmp")
+        try:
+            os.fdatasync(file.descriptor)
+            temporary.rename(self._path(shard))
+        except OSError as error:  # we can go on with our open file; the others fetch it themselves
+            log.warning("%s does not stay in the shard cache: %s", shard.name, error)
+            with suppress(OSError):
+                temporary.unlink()
+        fcntl.flock(file.descriptor, fcntl.LOCK_UN)
+
+    def _make_room(self, size: int, descriptor: int) -> None:
+        """Evicts the shards that were opened longest ago (a run is done with them first), and takes the room."""
+        with files.errors(self.folder), (self.folder / "cache.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = []
+            for path in self.folder.iterdir():
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    kept.append((path.suffix != ".tar", status.st_mtime, status.st_size, path))
+            taken = sum(each for _, _, each, _ in kept)
+            for is_temporary, _, each, path in sorted(kept):
+                if taken + size <= self.cap_bytes or is_temporary:
+                    break
+                path.unlink(missing_ok=True)
+                taken -= each
+            os.ftruncate(descriptor, size)
+
+
+def _claim(temporary: Path) -> int | None:
+    """Opens and locks a temporary; None while another process, or another thread of ours, holds it."""
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == temporary.stat().st_ino:  # else its holder has just finished with it
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None

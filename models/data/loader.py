@@ -1,8 +1,16 @@
-"""Batches of uint8 images for one rank: threads fetch, decode and augment straight into the batch."""
+"""Batches of uint8 images for one rank: read, decoded and augmented by threads, straight into the batch.
+
+What is drawn for a batch is a few array expressions; then chunks of images go to a pool of threads. Several chunks
+of one batch run at once, so a batch in flight keeps all threads busy, and their results do not hang on who ran first.
+
+The bytes of a sample are not checked once more: the shard was, as a whole, before it got its name in the cache.
+Their checksum is consulted when an image does not decode, to tell a damaged disk from a damaged image.
+"""
 
 from __future__ import annotations
 
-import random
+import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,12 +25,20 @@ from torch import Tensor
 from conf.schema import Augment
 from infra import store
 from infra.errors import DataError
-from models.data import decode
+from models.data import augment as augmentation
+from models.data import decode, geometry
+from models.data.ahead import AHEAD_BYTES, Ahead
+from models.data.augment import Ops
 from models.data.cache import ShardCache
-from models.data.manifest import Locator, Manifest
-from models.data.order import Ids, epoch_order, eval_ids, rank_batch, steps_per_epoch
+from models.data.loader_stats import LoaderStats, Meter
+from models.data.manifest import Manifest, Samples
+from models.data.order import Ids, epoch_order, eval_ids, first_uses, rank_ids, run_samples
+from models.data.randomness import uniforms
 
-PREFETCH_BATCHES = 4  # bounds memory, and is deep enough to ride over one slow shard fetch
+CHUNK_IMAGES = 8  # a task of the pool: long beside what Python adds, short beside a batch
+PREFETCH_BATCHES = 4  # at most, counting the one that is waited for ...
+PREFETCH_BYTES = 2**30  # ... and at least two, even when they are larger than this
+CACHE_BYTES = 200 * 10**9
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,20 @@ class Batch:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A batch in the making."""
+
+    batch: Batch
+    pixels: NDArray[np.uint8]  # the memory of batch.images
+    ids: Ids
+    rows: NDArray[np.void]
+    shards: list[int]  # index into the split's shards, of each image
+    boxes: geometry.Boxes
+    flips: NDArray[np.bool_]
+    ops: Ops | None
+
+
 class Loader:
     """Reads one split of a manifest.
 
@@ -41,9 +71,10 @@ class Loader:
         manifest_uri: its address; the shards lie beside it.
         split: train, minival or val.
         side: of the images in pixels.
-        augment: crop and flip settings.
-        cache: folder for shards on local disk.
-        threads: that decode; Pillow releases the GIL.
+        augment: crop and flip settings, and the policy.
+        cache: folder for shards on local disk, shared by the ranks of a machine.
+        threads: that decode; the decoder releases the GIL.
+        cache_bytes: most that the folder may hold.
     """
 
     def __init__(
@@ -55,64 +86,136 @@ class Loader:
         augment: Augment,
         cache: Path,
         threads: int,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.shards = manifest.split(split)
-        self.locator = Locator(self.shards)
-        self.samples = manifest.samples(split)
+        self.rows = Samples(manifest, [split])
+        self.samples = len(self.rows)
         self.side = side
         self.augment = augment
-        self.cache = ShardCache(store.join(manifest_uri.rpartition("/")[0]), cache)
+        self.cache = ShardCache(store.join(manifest_uri.rpartition("/")[0]), cache, cache_bytes)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix=f"load-{split}")
-        self.inflight = max(PREFETCH_BATCHES, threads)
+        self.meter = Meter()
+        self.pin = torch.cuda.is_available()  # memory that a GPU fetches by itself while the CPU goes on
 
     def train_batches(
-        self, seed: int, epoch: int, start_step: int, global_batch: int, rank: int, world_size: int
+        self,
+        seed: int,
+        epoch: int,
+        start_step: int,
+        global_batch: int,
+        logical_shards: int,
+        rank: int,
+        world_size: int,
     ) -> Iterator[Batch]:
-        """This rank's batches of one epoch from ``start_step`` on.
+        """This rank's batches of one epoch from ``start_step`` on: its logical shards' parts side by side.
 
-        A sample's crop and flip depend on (seed, epoch, sample id) alone, not on who reads it.
+        A sample's crop, flip and operations depend on (seed, epoch, sample id) alone, not on who reads it.
+
+        Raises:
+            DataError: a shard or an image is damaged; names it.
+            TransientError: the store was gone for five minutes.
         """
-        order = epoch_order([s.samples for s in self.shards], seed, epoch)
-        steps = range(start_step, steps_per_epoch(self.samples, global_batch))
-        slices = (rank_batch(order, step, global_batch, rank, world_size) for step in steps)
-        yield from self._prefetched(slices, (seed, epoch))
+        run = run_samples(self.samples, global_batch, logical_shards)
+        order = epoch_order([s.samples for s in self.rows.shards], seed, epoch, run_samples=run)
+        ids = rank_ids(order, global_batch, logical_shards, rank, world_size)[start_step:]
+        yield from self._batches(ids.reshape(-1), global_batch // world_size, (seed, epoch))
 
     def eval_batches(self, batch: int, rank: int, world_size: int) -> Iterator[Batch]:
-        """This rank's share of the split, unaugmented; the last batch may be smaller."""
-        ids = eval_ids(self.samples, rank, world_size)
-        yield from self._prefetched((ids[i : i + batch] for i in range(0, len(ids), batch)), None)
+        """This rank's share of the split, unaugmented; the last batch may be smaller. Raises as training does."""
+        yield from self._batches(eval_ids(self.samples, rank, world_size), batch, None)
+
+    def stats(self) -> LoaderStats:
+        """What was read and waited for since the loader was made."""
+        return self.meter.stats(self.cache)
 
     def close(self) -> None:
         """Ends the threads and closes the shards."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
         self.cache.close()
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def _prefetched(self, slices: Iterator[Ids], train_key: tuple[int, int] | None) -> Iterator[Batch]:
-        pending: deque[Future[Batch]] = deque()
+    def _batches(self, ids: Ids, batch: int, key: tuple[int, int] | None) -> Iterator[Batch]:
+        """Batches in order; a few are in the making while the consumer works on the last one."""
+        numbers = self.rows.shard_numbers(ids)
+        uses = [(step, self.rows.shards[number]) for step, number in first_uses(numbers, batch)]
+        ahead = Ahead(self.cache, uses, min(AHEAD_BYTES, self.cache.cap_bytes // 4))
+        at_once = max(2, min(PREFETCH_BATCHES, PREFETCH_BYTES // (batch * self.side**2 * 3)))
+        pending: deque[tuple[Batch, list[Future[None]]]] = deque()
         try:
-            for ids in slices:
-                pending.append(self.pool.submit(self._assemble, ids, train_key))
-                if len(pending) >= self.inflight:
-                    yield pending.popleft().result()
+            for step, start in enumerate(range(0, len(ids), batch)):
+                ahead.advance(step)
+                part = slice(start, start + batch)
+                pending.append(self._start(ids[part], numbers[part], key))
+                if len(pending) >= at_once:
+                    yield self._finished(*pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._finished(*pending.popleft())
         finally:
-            for future in pending:
-                future.cancel()
+            for _, chunks in pending:
+                for chunk in chunks:
+                    chunk.cancel()
+            ahead.close()
 
-    def _assemble(self, ids: Ids, train_key: tuple[int, int] | None) -> Batch:
-        images = np.empty((len(ids), self.side, self.side, 3), np.uint8)
-        for row, sample_id in enumerate(ids.tolist()):
-            shard = self.locator.shard_of(sample_id)
-            data = self.cache.read(shard, int(self.locator.offsets[sample_id]), int(self.locator.sizes[sample_id]))
+    def _finished(self, batch: Batch, chunks: list[Future[None]]) -> Batch:
+        began = time.monotonic()
+        for chunk in chunks:
+            chunk.result()
+        self.meter.waited(time.monotonic() - began)
+        return batch
+
+    def _start(
+        self, ids: Ids, numbers: NDArray[np.int64], key: tuple[int, int] | None
+    ) -> tuple[Batch, list[Future[None]]]:
+        work = self._draw(ids, numbers, key)
+        starts = range(0, len(ids), CHUNK_IMAGES)
+        chunks = [self.pool.submit(self._fill, work, slice(start, start + CHUNK_IMAGES)) for start in starts]
+        return work.batch, chunks
+
+    def _draw(self, ids: Ids, numbers: NDArray[np.int64], key: tuple[int, int] | None) -> _Work:
+        """Everything about a batch but its pixels; ``key`` is (seed, epoch), None for evaluation."""
+        rows = self.rows.rows[ids]
+        widths, heights = rows["width"].astype(np.int64), rows["height"].astype(np.int64)
+        ops: Ops | None = None
+        if key is None:
+            boxes = geometry.eval_boxes(widths, heights, self.side, self.augment.eval_crop_pad)
+            flips = np.zeros(len(ids), np.bool_)
+        else:
+            drawn = uniforms(*key, ids, geometry.DRAWS + augmentation.draws(self.augment))
+            crop, policy = drawn[:, : geometry.DRAWS], drawn[:, geometry.DRAWS :]
+            boxes, flips = geometry.train_boxes(widths, heights, crop, self.augment, self.side)
+            ops = augmentation.sample_ops(self.augment, policy, self.side)
+        images = torch.empty((len(ids), self.side, self.side, 3), dtype=torch.uint8, pin_memory=self.pin)
+        labels = torch.from_numpy(rows["label"].astype(np.int64))
+        batch = Batch(images, labels.pin_memory() if self.pin else labels)
+        return _Work(batch, images.numpy(), ids, rows, numbers.tolist(), boxes, flips, ops)
+
+    def _fill(self, work: _Work, part: slice) -> None:
+        """Reads and decodes one chunk, in a thread of the pool."""
+        began = time.thread_time()
+        blobs = self._read(work, part)
+        ops = None if work.ops is None else Ops(work.ops.codes[part], work.ops.args[part])
+        while True:
             try:
-                images[row] = self._pixels(data, sample_id, train_key)
-            except DataError as error:
-                raise DataError(f"shard {shard.name}, sample {sample_id}: {error}") from error
-        return Batch(torch.from_numpy(images), torch.from_numpy(self.locator.labels[ids]))
+                decode.fill(work.pixels[part], blobs, work.boxes[part], work.flips[part], ops)
+                break
+            except decode.DecodeError as error:
+                blobs = self._healed(work, part, blobs, error)
+        self.meter.decoded(len(blobs), time.thread_time() - began, sum(map(len, blobs)))
 
-    def _pixels(self, data: bytes, sample_id: int, train_key: tuple[int, int] | None) -> NDArray[np.uint8]:
-        if train_key is None:
-            return decode.eval_image(data, self.side, self.augment)
-        rng = random.Random(f"{train_key[0]}/{train_key[1]}/{sample_id}")
-        return decode.train_image(data, self.side, self.augment, rng)
+    def _read(self, work: _Work, part: slice) -> list[bytes]:
+        rows, shards = work.rows[part], self.rows.shards
+        places = zip(work.shards[part], rows["offset"].tolist(), rows["size"].tolist(), strict=True)
+        return [self.cache.read(shards[number], offset, size) for number, offset, size in places]
+
+    def _healed(self, work: _Work, part: slice, blobs: list[bytes], error: decode.DecodeError) -> list[bytes]:
+        """The chunk's bytes anew from the store when it was the local disk that had changed them.
+
+        Raises:
+            DataError: the bytes are what they were when the data set was written, so the image itself is bad.
+        """
+        shard, expected = self.rows.shards[work.shards[part][error.index]], int(work.rows[part]["crc32"][error.index])
+        if zlib.crc32(blobs[error.index]) != expected:
+            self.cache.forget(shard, delete=True)
+            blobs = self._read(work, part)
+            if zlib.crc32(blobs[error.index]) == expected:
+                return blobs
+        raise DataError(f"shard {shard.name}, sample {work.ids[part][error.index]}: {error.reason}") from error

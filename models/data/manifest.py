@@ -1,15 +1,19 @@
 """The manifest: the only truth about a data set in the object store, written last.
 
-One JSON object: data set, classes, splits, and per shard its name, bytes, sha256 and, as columns, each
-sample's offset, size and label. Whoever holds the manifest can read any sample with one range request and
-check any shard before using it.
+``manifest.json`` names the data set, its classes, its shards with size and sha256, and what was left out of it.
+``samples.npy`` beside it holds one row a sample: where it lies in its shard, its label, its size in pixels. A
+binary table, because ImageNet's as JSON would take seconds to open. Whoever holds both can read any sample with
+one range request and check any shard before using it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,113 +21,177 @@ from numpy.typing import NDArray
 from infra import store
 from infra.errors import DataError
 
-FORMAT = "effnet-manifest/1"
+FORMAT = "effnet-manifest/2"
 SPLITS = ("train", "minival", "val")
+TABLE = np.dtype(
+    [("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("width", "<u2"), ("height", "<u2"), ("crc32", "<u4")]
+)
+_SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: ``offsets[i]`` and ``sizes[i]`` bound the encoded image of sample i inside it."""
+    """One tar."""
 
     name: str
     split: str
+    samples: int
     bytes: int
     sha256: str
-    offsets: list[int]
-    sizes: list[int]
-    labels: list[int]
 
-    @property
-    def samples(self) -> int:
-        """Number of samples in the shard."""
-        return len(self.labels)
+
+@dataclass(frozen=True)
+class Remark:
+    """An image that was left out (``what``: why), or that is in and no plain RGB JPEG (``what``: what it is)."""
+
+    name: str
+    split: str
+    what: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set: classes by label, and its shards in writing order."""
+    """A data set.
+
+    Attributes:
+        name: of the data set.
+        classes: names by label.
+        source_digest: sha256 of what identifies the source.
+        encoding: ``original``, or ``max_side=N`` where images were encoded again.
+        shards: in writing order.
+        table: ``[samples]`` of ``TABLE``; rows run over the shards in order.
+        quarantine: images of the source that do not decode and are not in the shards.
+        unusual: images in the shards that take the slow decoder: CMYK, PNG, ...
+        missing: one line for each official count that the source does not reach.
+    """
 
     name: str
-    classes: list[str]
+    classes: tuple[str, ...]
     source_digest: str
-    shards: list[Shard]
-
-    def split(self, split: str) -> list[Shard]:
-        """The shards of one split, in order."""
-        return [shard for shard in self.shards if shard.split == split]
+    encoding: str
+    shards: tuple[Shard, ...]
+    table: NDArray[np.void] = field(compare=False)
+    quarantine: tuple[Remark, ...] = ()
+    unusual: tuple[Remark, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
         """Number of samples of one split."""
-        return sum(shard.samples for shard in self.split(split))
+        return sum(shard.samples for shard in self.shards if shard.split == split)
 
 
-class Locator:
-    """Sample id within a split -> (shard, offset, size, label), by arrays; ids run over the shards in order."""
+class Samples:
+    """The samples of some splits by id: ids run over their shards in manifest order, from 0.
 
-    def __init__(self, shards: list[Shard]) -> None:
-        self.shards = shards
-        counts = [shard.samples for shard in shards]
-        self.first_id = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.offsets = _concat([s.offsets for s in shards])
-        self.sizes = _concat([s.sizes for s in shards])
-        self.labels = _concat([s.labels for s in shards])
-
-    def shard_of(self, sample_id: int) -> Shard:
-        """The shard that holds a sample."""
-        return self.shards[int(np.searchsorted(self.first_id, sample_id, side="right")) - 1]
-
-
-def _concat(columns: list[list[int]]) -> NDArray[np.int64]:
-    return np.concatenate([np.asarray(c, np.int64) for c in columns]) if columns else np.zeros(0, np.int64)
-
-
-def to_bytes(manifest: Manifest) -> bytes:
-    """Canonical JSON: the same manifest gives the same bytes, so its sha256 names the data."""
-    body = {"format": FORMAT, **asdict(manifest)}
-    for shard in body["shards"]:
-        shard["samples"] = len(shard["labels"])
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-
-
-def from_bytes(data: bytes, where: str) -> Manifest:
-    """Parses a manifest.
-
-    Raises:
-        DataError: not a manifest of this format, or its columns disagree.
+    Attributes:
+        shards: of the splits, in order.
+        first_id: ``[shards + 1]``; shard i holds the ids from ``first_id[i]`` up to ``first_id[i + 1]``.
+        rows: ``[samples]`` of ``TABLE``.
     """
-    try:
-        body = json.loads(data)
-        if body["format"] != FORMAT:
-            raise DataError(f"{where}: format is {body['format']!r}, this version reads {FORMAT!r}")
-        shards = []
-        for raw in body["shards"]:
-            samples = raw.pop("samples")
-            shard = Shard(**raw)
-            if not len(shard.offsets) == len(shard.sizes) == len(shard.labels) == samples:
-                raise DataError(f"{where}: shard {shard.name} has columns of different lengths")
-            shards.append(shard)
-        return Manifest(body["name"], body["classes"], body["source_digest"], shards)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{where} is not a manifest: {error}") from error
+
+    def __init__(self, manifest: Manifest, splits: Sequence[str]) -> None:
+        bounds = np.concatenate([[0], np.cumsum([s.samples for s in manifest.shards])]).astype(np.int64)
+        taken = [i for i, shard in enumerate(manifest.shards) if shard.split in splits]
+        self.shards = [manifest.shards[i] for i in taken]
+        self.first_id = np.concatenate([[0], np.cumsum([s.samples for s in self.shards])]).astype(np.int64)
+        parts = [manifest.table[bounds[i] : bounds[i + 1]] for i in taken]
+        self.rows: NDArray[np.void] = np.concatenate(parts) if parts else np.zeros(0, TABLE)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def shard_numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each id the index into ``shards``."""
+        return np.searchsorted(self.first_id, ids, side="right").astype(np.int64) - 1
+
+
+def save(manifest: Manifest, root_uri: str) -> str:
+    """Writes the table, then the manifest; from then on the data set exists.
+
+    Returns:
+        The sha256 of manifest.json, which holds that of the table: it names the data.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, manifest.table, allow_pickle=False)
+    store.write(store.join(root_uri, "samples.npy"), buffer.getvalue())
+    body = {"format": FORMAT, **asdict(manifest), "table": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    store.write(store.join(root_uri, "manifest.json"), text)
+    return hashlib.sha256(text).hexdigest()
 
 
 def load(uri: str) -> tuple[str, Manifest]:
-    """Reads a manifest from the store; returns its sha256 and itself.
+    """Reads a manifest and its table from the store; returns its sha256 and itself.
 
     Raises:
-        DataError: the object is damaged.
+        DataError: an object is damaged, or they do not fit each other.
     """
-    data = store.read(uri)
-    return hashlib.sha256(data).hexdigest(), from_bytes(data, uri)
+    text = store.read(uri)
+    body = _body(text, uri)
+    table_uri = store.join(uri.rpartition("/")[0], "samples.npy")
+    data = store.read(table_uri)
+    if (found := hashlib.sha256(data).hexdigest()) != (wanted := str(body["table"])):
+        raise DataError(f"{table_uri} has sha256 {found[:12]}…, its manifest says {wanted[:12]}…; shard again")
+    return hashlib.sha256(text).hexdigest(), _manifest(body, data, uri)
 
 
 def load_verified(uri: str, sha256: str) -> Manifest:
     """Reads a manifest and checks it against the digest that a job was given.
 
     Raises:
-        DataError: the object is damaged or another one than was asked for.
+        DataError: an object is damaged or another one than was asked for.
     """
     found, manifest = load(uri)
     if found != sha256:
         raise DataError(f"{uri} has sha256 {found[:12]}…, the job was made for {sha256[:12]}…; shard again")
     return manifest
+
+
+def _body(text: bytes, where: str) -> dict[str, object]:
+    try:
+        body = json.loads(text)
+        if body["format"] != FORMAT:
+            raise DataError(f"{where}: format is {body['format']!r}, this version reads {FORMAT!r}; shard again")
+        if not _SHA256.fullmatch(body["table"]):
+            raise DataError(f"{where}: the table's sha256 is {body['table']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{where} is not a manifest: {error}") from error
+    found: dict[str, object] = body
+    return found
+
+
+def _manifest(body: dict[str, object], table: bytes, where: str) -> Manifest:
+    try:
+        fields = {key: value for key, value in body.items() if key not in ("format", "table")}
+        for key, kind in (("shards", Shard), ("quarantine", Remark), ("unusual", Remark)):
+            fields[key] = tuple(kind(**each) for each in fields[key])  # type: ignore[attr-defined]
+        fields["classes"] = tuple(fields["classes"])  # type: ignore[arg-type]
+        fields["missing"] = tuple(fields["missing"])  # type: ignore[arg-type]
+        rows = np.load(io.BytesIO(table), allow_pickle=False)
+        manifest = Manifest(**fields, table=rows)  # type: ignore[arg-type]
+        _check(manifest, where)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{where} is not a manifest: {error}") from error
+    return manifest
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    """Refuses what could lead a reader out of its shards: names, sizes and rows from outside are not trusted."""
+    rows = manifest.table
+    if rows.dtype != TABLE or rows.ndim != 1:
+        raise DataError(f"{where}: its table is {rows.dtype}, {rows.ndim} dimensions; expected rows of {TABLE}")
+    first = 0
+    for shard in manifest.shards:
+        if not _SHARD_NAME.fullmatch(shard.name) or shard.split not in SPLITS or not _SHA256.fullmatch(shard.sha256):
+            raise DataError(f"{where}: no shard can be called {shard.name!r} of {shard.split!r}")
+        own = rows[first : first + shard.samples]
+        if len(own) != shard.samples:
+            raise DataError(f"{where}: shard {shard.name} says {shard.samples} samples, its table holds {len(own)}")
+        if np.any(own["offset"] < 0) or np.any(own["size"] < 0) or np.any(own["offset"] + own["size"] > shard.bytes):
+            raise DataError(f"{where}: a sample of {shard.name} lies outside its {shard.bytes} bytes")
+        if np.any(own["label"] < 0) or np.any(own["label"] >= len(manifest.classes)):
+            raise DataError(f"{where}: a label of {shard.name} is outside the {len(manifest.classes)} classes")
+        first += shard.samples
+    if first != len(rows):
+        raise DataError(f"{where}: {first} samples in its shards, {len(rows)} in its table")

@@ -7,10 +7,8 @@ on every machine.
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conf import schema
-from infra.errors import ConfigError
+from infra.errors import ConfigError, DataError
+from models.data.listing import MINIVAL as MINIVAL
+from models.data.listing import TRAIN as TRAIN
+from models.data.listing import VAL as VAL
+from models.data.listing import Source as Source
+from models.data.listing import digest_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-
-
-@dataclass(frozen=True)
-class Source:
-    """An indexed set of labelled, encoded images.
-
-    Attributes:
-        classes: names by label.
-        labels: ``[N]`` int32.
-        is_val: ``[N]`` bool where the source has a validation split of its own, else None.
-        read: index -> (encoded bytes, file suffix without dot: ``jpg`` or ``png``).
-        digest: sha256 of what identifies the content; part of the key of the shards.
-    """
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.int32]
-    is_val: NDArray[np.bool_] | None
-    read: Callable[[int], tuple[bytes, str]]
-    digest: str
 
 
 def open_source(data: schema.Data) -> Source:
@@ -80,15 +64,19 @@ def _digits() -> Source:
 def _from_arrays(images: NDArray[np.uint8], labels: NDArray[Any]) -> Source:
     """Grey images ``[N, H, W]`` in memory, read as JPEG of quality 95."""
 
-    def read(index: int) -> tuple[bytes, str]:
+    def read(index: int) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(images[index]).save(buffer, "JPEG", quality=95)
-        return buffer.getvalue(), "jpg"
+        return buffer.getvalue()
 
+    count = len(images)
     labels = labels.astype(np.int32)
     classes = tuple(str(label) for label in range(int(labels.max()) + 1))
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    return Source(classes, labels, None, read, digest)
+    split = np.full(count, TRAIN, np.int8)
+    names = np.array([f"{index:05d}.jpg" for index in range(count)], np.bytes_)
+    sizes = np.zeros(count, np.int64)
+    digest = digest_of(classes, labels, split, names, sizes, images.tobytes())
+    return Source(classes, labels, split, False, names, sizes, read, digest)
 
 
 def _folder(data: schema.Data) -> Source:
@@ -104,19 +92,23 @@ def _folder(data: schema.Data) -> Source:
     )
     rank = {name: label for label, name in enumerate(classes)}
     files: list[Path] = []
-    is_val: list[bool] = []
+    split: list[int] = []
     for part in parts:
         found = sorted(p for p in part.glob("[!.]*/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
         files += found
-        is_val += [part.name == "val" and len(parts) == 2] * len(found)
+        split += [VAL if part.name == "val" and len(parts) == 2 else TRAIN] * len(found)
     if not files:
         raise ConfigError(f"no JPEG or PNG images in {root}/CLASS/ (found classes: {', '.join(classes) or 'none'})")
+
+    def read(index: int) -> bytes:
+        try:
+            return files[index].read_bytes()
+        except OSError as error:
+            raise DataError(f"{files[index]} cannot be read: {error.strerror or error}") from error
+
     labels = np.array([rank[p.parent.name] for p in files], np.int32)
-    listing = "\n".join(f"{p.relative_to(root)}\t{p.stat().st_size}" for p in files)
-    return Source(
-        classes,
-        labels,
-        np.array(is_val) if len(parts) == 2 else None,
-        lambda index: (files[index].read_bytes(), "png" if files[index].suffix.lower() == ".png" else "jpg"),
-        hashlib.sha256(listing.encode()).hexdigest(),
-    )
+    splits = np.array(split, np.int8)
+    names = np.array([str(p.relative_to(root)).encode() for p in files], np.bytes_)
+    sizes = np.array([p.stat().st_size for p in files], np.int64)
+    digest = digest_of(classes, labels, splits, names, sizes)
+    return Source(classes, labels, splits, len(parts) == 2, names, sizes, read, digest)

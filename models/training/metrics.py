@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.data.device import to_device
 from models.data.loader import Loader
 from models.training.distributed import Ranks, sum_over_ranks
 
@@ -56,8 +57,9 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks) -> Accuracy:
     network.eval()
     normalise = Normalise(ranks.device)
     counts = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # top1, top5, loss, n
-    for batch in loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size):
-        labels = batch.labels.to(ranks.device)
+    batches = to_device(loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size), ranks.device)
+    for batch in batches:
+        labels = batch.labels
         logits = network(normalise(batch.images))
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         counts[0] += ranked[:, 0].sum()

@@ -1,23 +1,23 @@
-"""Crops by hand, formats by name, and bytes that are no photograph."""
+"""Boxes against Pillow, formats by name, and bytes that are no photograph."""
 
 import io
-import math
 import random
 import struct
+import tarfile
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from conf.schema import Augment
 from infra.errors import DataError
-from models.data.decode import CROP_TRIES, central_crop, eval_image, open_image, random_crop, train_image
+from models.data.decode import DecodeError, backends, fill, open_image
 
 RNG = np.random.default_rng(0)
 PIXELS: NDArray[np.uint8] = RNG.integers(0, 256, (60, 100, 3), dtype=np.uint8)
-WHOLE = Augment(crop_area_min=1.0, crop_aspect_max=1.0, flip_prob=0.0)
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -28,103 +28,116 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 PICTURE = Image.fromarray(PIXELS)
 PNG = encoded(PICTURE)
+SMOOTH = Image.fromarray(RNG.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resize((200, 150), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (224, 224), (300, 400)])
-def test_random_crops_keep_area_and_aspect_within_bounds(width: int, height: int) -> None:
-    areas, aspects = [], []
-    for seed in range(2000):
-        left, top, right, bottom = random_crop(width, height, 224, Augment(), random.Random(seed))
-        assert 0 <= left < right <= width
-        assert 0 <= top < bottom <= height
-        areas.append((right - left) * (bottom - top) / (width * height))
-        aspects.append((right - left) / (bottom - top))
-    rounding = 0.01  # whole pixels
-    assert 0.08 - rounding < min(areas) < 0.1
-    assert 0.9 < max(areas) <= 1.0
-    assert 0.75 - rounding < min(aspects) < 0.8
-    assert 1.25 < max(aspects) < 4 / 3 + 2 * rounding
-    assert float(np.mean(np.log(aspects))) == pytest.approx(0.0, abs=0.05)  # as often wide as tall
+BOXES = [(0, 0, 100, 60), (35, 15, 65, 45), (1, 3, 98, 50), (60, 20, 61, 21), (50, 0, 100, 60)]
 
 
-class Scripted(random.Random):
-    """Gives the numbers of a list, in order, and counts."""
-
-    def __init__(self, numbers: list[float]) -> None:
-        super().__init__(0)
-        self.numbers, self.asked = numbers, 0
-
-    def uniform(self, a: float, b: float) -> float:
-        self.asked += 1
-        return self.numbers.pop(0)
-
-    def randint(self, a: int, b: int) -> int:
-        return b
+def filled(blob: bytes, box: tuple[int, ...], side: int, flip: bool = False, using: str | None = None) -> Any:
+    out = np.zeros((1, side, side, 3), np.uint8)
+    fill(out, [blob], np.array([box], np.int32), np.array([flip]), None, using)
+    return out[0]
 
 
-def test_a_crop_has_the_drawn_area_and_aspect() -> None:
-    # a quarter of 100 x 64 is 1,600 pixels; aspect 1: 40 x 40, here as far right and down as it goes
-    assert random_crop(100, 64, 224, Augment(), Scripted([0.25, 0.0])) == (60, 24, 100, 64)
-    # aspect 4/3 = width / height: 46.2 x 34.6
-    assert random_crop(100, 64, 224, Augment(), Scripted([0.25, math.log(4 / 3)])) == (54, 29, 100, 64)
+def by_pillow(image: Image.Image, box: tuple[int, ...], side: int) -> NDArray[np.uint8]:
+    return np.asarray(image.convert("RGB").crop(box).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def test_a_crop_that_does_not_fit_is_drawn_again() -> None:
-    rng = Scripted([1.0, 0.0, 1.0, 0.0, 0.25, 0.0])  # the whole area as a square: 80 x 80 is too high, twice
-    assert random_crop(100, 64, 224, Augment(), rng) == (60, 24, 100, 64)
-    assert rng.asked == 2 * 3
+def needs_native() -> None:
+    if backends()["native"] != "ok":
+        pytest.skip(f"native decoder: {backends()['native']}")
 
 
-def test_after_ten_misses_the_crop_is_the_one_of_evaluation() -> None:
-    rng = Scripted([1.0, 0.0] * 20)
-    assert random_crop(100, 64, 224, Augment(), rng) == (22, 4, 78, 60)
-    assert rng.asked == 2 * CROP_TRIES == 20
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("using", [None, "pillow"])
+def test_an_image_is_pillow_s_own_crop_and_resize(box: tuple[int, ...], using: str | None) -> None:
+    assert np.array_equal(filled(PNG, box, 32, using=using), by_pillow(PICTURE, box, 32))
 
 
-@pytest.mark.parametrize(("side", "share"), [
-    (224, 0.875), (240, 0.882), (260, 0.890), (300, 0.904), (380, 0.922), (456, 0.934), (528, 0.943),
-    (600, 0.949), (672, 0.954),
-])  # fmt: skip
-def test_the_central_crop_takes_the_official_share_of_the_short_side(side: int, share: float) -> None:
-    left, top, right, bottom = central_crop(1500, 1000, side, 32)
-    assert (right - left) / 1000 == pytest.approx(share, abs=6e-4)
-    assert bottom - top == pytest.approx(right - left)
-    assert (left + right, top + bottom) == pytest.approx((1500, 1000))
+@pytest.mark.parametrize("using", [None, "pillow"])
+def test_a_flip_mirrors_left_and_right(using: str | None) -> None:
+    jpeg = encoded(SMOOTH, "JPEG")
+    plain, mirrored = filled(jpeg, (3, 5, 90, 60), 40, False, using), filled(jpeg, (3, 5, 90, 60), 40, True, using)
+    assert np.array_equal(mirrored, plain[:, ::-1])
 
 
-def test_the_evaluation_image_is_pillow_s_own_crop_and_resize() -> None:
-    # 60 * 32 / (32 + 32) = 30 pixels in the middle of 100 x 60
-    by_hand = PICTURE.resize((32, 32), Image.Resampling.BICUBIC, box=(35, 15, 65, 45))
-    found = eval_image(PNG, 32, Augment(eval_crop_pad=32))
-    assert np.array_equal(found, np.asarray(by_hand))
-    assert (found.dtype, found.shape) == (np.uint8, (32, 32, 3))
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    squared = float(np.mean((a.astype(float) - b.astype(float)) ** 2))
+    return 10 * float(np.log10(255**2 / squared)) if squared else 99.0
 
 
-def test_without_padding_a_square_image_of_the_right_side_stays_as_it_is() -> None:
-    square = PIXELS[:, :60]
-    assert np.array_equal(eval_image(encoded(Image.fromarray(square)), 60, Augment(eval_crop_pad=0)), square)
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("side", [17, 64, 224])
+def test_the_native_decoder_gives_pillow_s_pixels_for_any_box(subsampling: int, progressive: bool, side: int) -> None:
+    needs_native()
+    buffer = io.BytesIO()
+    SMOOTH.save(buffer, "JPEG", quality=92, subsampling=subsampling, progressive=progressive)
+    decoded = Image.open(buffer).convert("RGB")
+    rng = random.Random(side)
+    for _ in range(20):
+        left, top = rng.randrange(0, 180), rng.randrange(0, 130)
+        box = (left, top, rng.randrange(left + 2, 201), rng.randrange(top + 2, 151))
+        found = filled(buffer.getvalue(), box, side, using="native")
+        assert psnr(found, by_pillow(decoded, box, side)) > 50
 
 
-def test_the_training_image_is_the_drawn_crop_resized_and_mirrored_when_drawn() -> None:
-    mirrored = set()
-    for seed in range(12):
-        found = train_image(PNG, 24, Augment(), random.Random(seed))
-        rng = random.Random(seed)
-        box = random_crop(100, 60, 224, Augment(), rng)
-        plain = np.asarray(PICTURE.resize((24, 24), Image.Resampling.BICUBIC, box=box))
-        flip = rng.random() < 0.5
-        mirrored.add(flip)
-        assert np.array_equal(found, plain[:, ::-1] if flip else plain)
-    assert mirrored == {True, False}
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet" / "ILSVRC2012_img_train.tar"
 
 
-@pytest.mark.parametrize(("flip_prob", "step"), [(0.0, 1), (1.0, -1)])
-def test_a_flip_mirrors_left_and_right(flip_prob: float, step: int) -> None:
-    square = PIXELS[:, :60]
-    augment = Augment(crop_area_min=1.0, crop_aspect_max=1.0, flip_prob=flip_prob)
-    for seed in range(5):
-        found = train_image(encoded(Image.fromarray(square)), 60, augment, random.Random(seed))
-        assert np.array_equal(found, square[:, ::step])
+@pytest.mark.skipif(not REAL.exists(), reason="no real images beside the checkout")
+def test_the_native_decoder_gives_pillow_s_pixels_on_real_images() -> None:
+    needs_native()
+    found = []
+    with tarfile.open(REAL) as outer:
+        for member in outer.getmembers()[:100]:
+            inner = outer.extractfile(member)
+            assert inner is not None
+            with tarfile.open(fileobj=inner) as classes:
+                file = classes.extractfile(classes.getmembers()[0])
+                assert file is not None
+                data = file.read()
+            image = open_image(data)
+            box = (image.width // 7, image.height // 9, image.width - 3, image.height - image.height // 5)
+            found.append(psnr(filled(data, box, 224, using="native"), by_pillow(image, box, 224)))
+    assert len(found) == 100
+    assert min(found) > 50
+
+
+@pytest.mark.parametrize("using", [None, "pillow"])
+@pytest.mark.parametrize("blob", [b"", b"text", encoded(PICTURE, "JPEG")[:-400], PNG[:90]])
+def test_the_image_of_a_chunk_that_does_not_decode_is_named(blob: bytes, using: str | None) -> None:
+    out = np.zeros((3, 8, 8, 3), np.uint8)
+    boxes = np.array([[0, 0, 100, 60]] * 3, np.int32)
+    with pytest.raises(DecodeError) as raised:
+        fill(out, [PNG, encoded(PICTURE, "JPEG"), blob], boxes, np.zeros(3, np.bool_), None, using)
+    assert raised.value.index == 2
+
+
+@pytest.mark.parametrize("using", [None, "pillow"])
+@pytest.mark.parametrize("blob", [PNG, encoded(PICTURE, "JPEG")])
+@pytest.mark.parametrize("box", [(0, 0, 101, 60), (-1, 0, 5, 5), (5, 5, 5, 9), (0, 0, 100, 61)])
+def test_a_box_outside_the_image_is_refused(box: tuple[int, ...], blob: bytes, using: str | None) -> None:
+    with pytest.raises(DecodeError, match="100 x 60"):
+        filled(blob, box, 16, using=using)
+
+
+def test_damaged_jpegs_never_break_the_native_decoder() -> None:
+    needs_native()
+    rng = random.Random(1)
+    original, outcomes = encoded(SMOOTH, "JPEG"), {"image": 0, "error": 0}
+    for _ in range(400):
+        data = bytearray(original)
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            end = len(data) if rng.random() < 0.5 else rng.randint(len(data) // 2, len(data))
+            filled(bytes(data[:end]), (10, 10, 180, 140), 48, using="native")
+            outcomes["image"] += 1
+        except DecodeError:
+            outcomes["error"] += 1
+    assert min(outcomes.values()) > 5
 
 
 GREY = PIXELS[:, :, 0]

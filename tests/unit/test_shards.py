@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from models.data import manifest as manifests
 from models.data import shards
+from models.data.listing import VAL
 from models.data.manifest import Manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader leaves it open
@@ -59,7 +61,7 @@ def write_all(data: Data, root: Path) -> tuple[str, Manifest]:
     layout = shards.plan(data, storage)
     for numbers in shards.groups(layout, data.shards_per_task):
         shards.write_group(data, storage, numbers)
-    sha256, manifest = shards.write_manifest(layout, data.name)
+    sha256, manifest = shards.write_manifest(layout, data)
     assert manifests.load_verified(layout.manifest_uri, sha256) == manifest
     return layout.root, manifest
 
@@ -72,7 +74,12 @@ def keys_by_split(root: str, manifest: Manifest) -> dict[str, list[int]]:
     """Source indices in each split, as webdataset finds them."""
     folder = Path(root.removeprefix("file://"))
     return {
-        split: [int(s["__key__"]) for shard in manifest.split(split) for s in read_by_webdataset(folder / shard.name)]
+        split: [
+            int(s["__key__"])
+            for shard in manifest.shards
+            if shard.split == split
+            for s in read_by_webdataset(folder / shard.name)
+        ]
         for split in manifests.SPLITS
     }
 
@@ -94,10 +101,13 @@ def test_plain_webdataset_reads_the_images_and_labels_that_went_in(images: Path,
 def test_offsets_and_sizes_cut_out_the_exact_image(images: Path, tmp_path: Path) -> None:
     root, manifest = write_all(folder_data(images), tmp_path)
     by_bytes = {p.read_bytes(): p.parent.name for p in images.glob("*/*")}
-    for shard in manifest.shards:
-        for offset, size, label in zip(shard.offsets, shard.sizes, shard.labels, strict=True):
-            image = store.read_range(f"{root}/{shard.name}", offset, size)
-            assert by_bytes[image] == manifest.classes[label]
+    samples = manifests.Samples(manifest, manifests.SPLITS)
+    for number, row in zip(samples.shard_numbers(np.arange(len(samples))), samples.rows, strict=True):
+        image = store.read_range(f"{root}/{samples.shards[number].name}", int(row["offset"]), int(row["size"]))
+        assert by_bytes[image] == manifest.classes[row["label"]]
+        assert zlib.crc32(image) == row["crc32"]
+        assert Image.open(io.BytesIO(image)).size == (row["width"], row["height"])
+    assert len(samples) == 24
 
 
 def test_bytes_and_digest_of_each_shard_are_those_in_the_store(images: Path, tmp_path: Path) -> None:
@@ -114,7 +124,7 @@ def test_writing_again_elsewhere_gives_equal_bytes(images: Path, tmp_path: Path)
 
     first, second = everything(tmp_path / "a"), everything(tmp_path / "b")
     assert first == second
-    assert len(first) == 2 * 7 + 1  # seven shards, each with its index, and the manifest
+    assert len(first) == 2 * 7 + 2  # seven shards, each with its index, the table and the manifest
 
 
 def test_a_plan_cuts_each_split_into_equal_pieces(images: Path) -> None:
@@ -138,11 +148,11 @@ def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Pat
     data = folder_data(tmp_path / "images")
     layout = shards.plan(data, f"file://{tmp_path}/store")
     source = shards.open_source(data)
-    assert source.is_val is not None
+    assert source.own_val
     members: dict[str, set[int]] = {split: set() for split in manifests.SPLITS}
     for split, indices in zip(layout.splits, layout.members, strict=True):
         members[split] |= set(indices.tolist())
-    own_val = set(np.flatnonzero(source.is_val).tolist())
+    own_val = set(np.flatnonzero(source.split == VAL).tolist())
     assert members["val"] == own_val
     assert len(own_val) == 10
     assert members["train"] | members["minival"] == set(range(34)) - own_val
@@ -178,7 +188,7 @@ def interrupted_after(reads: int) -> Callable[[Data], Any]:
     def opened(data: Data) -> Any:
         source = real(data)
 
-        def read(index: int) -> tuple[bytes, str]:
+        def read(index: int) -> bytes:
             if left[0] == 0:
                 raise KeyboardInterrupt
             left[0] -= 1
@@ -195,7 +205,7 @@ def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(
     data, storage = folder_data(images), f"file://{tmp_path}"
     group = shards.groups(shards.plan(data, storage), 100)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "open_source", interrupted_after(4 + 2))
+        patch.setattr(shards, "open_source", interrupted_after(4))
         with pytest.raises(KeyboardInterrupt):
             shards.write_group(data, storage, group)
     tars = list(tmp_path.rglob("*.tar"))
@@ -205,7 +215,7 @@ def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(
     assert shards.write_group(data, storage, group) == len(group) - 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert shards.write_group(data, storage, group) == 0
-    _, resumed = shards.write_manifest(shards.plan(data, storage), "pets")
+    _, resumed = shards.write_manifest(shards.plan(data, storage), data)
     assert resumed == write_all(data, tmp_path / "at-once")[1]
 
 
@@ -216,7 +226,7 @@ def test_a_shard_of_another_size_than_its_index_stops_the_manifest(images: Path,
     tar = Path(layout.root.removeprefix("file://")) / layout.names[3]
     tar.write_bytes(tar.read_bytes()[:-512])
     with pytest.raises(DataError, match=rf"{layout.names[3]} has \d+ bytes, its index says \d+"):
-        shards.write_manifest(layout, "pets")
+        shards.write_manifest(layout, data)
     assert not store.exists(layout.manifest_uri)
 
 
@@ -225,7 +235,7 @@ def test_a_manifest_without_all_its_shards_is_not_written(images: Path, tmp_path
     layout = shards.plan(data, storage)
     shards.write_group(data, storage, [0, 1])
     with pytest.raises(NotFoundError, match=layout.names[2]):
-        shards.write_manifest(layout, "pets")
+        shards.write_manifest(layout, data)
     assert not store.exists(layout.manifest_uri)
 
 
@@ -235,13 +245,43 @@ def test_the_digits_go_in_as_their_own_pixels(tmp_path: Path) -> None:
     data = Data(name="digits", source="digits", limit=40, minival_share=0.2, samples_per_shard=20)
     root, manifest = write_all(data, tmp_path)
     digits = load_digits()
-    assert manifest.classes == [str(d) for d in range(10)]
-    for shard in manifest.split("val"):
+    assert manifest.classes == tuple(str(d) for d in range(10))
+    for shard in manifests.Samples(manifest, ["val"]).shards:
         for sample in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name):
             index = int(sample["__key__"])
             assert int(sample["cls"]) == digits.target[index]
             pixels = np.asarray(Image.open(io.BytesIO(sample["jpg"])), float)
             assert np.abs(pixels - digits.images[index] * 255 / 16).mean() < 4  # JPEG of quality 95
+
+
+def test_images_that_do_not_decode_are_left_out_and_listed(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    whole = (tmp_path / "images/cat/00.jpg").read_bytes()
+    (tmp_path / "images/cat/00.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "images/dog/00.jpg").write_bytes(b"no image at all")
+    _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert {each.name for each in manifest.quarantine} == {"cat/00.jpg", "dog/00.jpg"}
+    assert len(manifest.table) + len(manifest.quarantine) == 24
+    assert all(each.what for each in manifest.quarantine)
+
+
+def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    for path in (tmp_path / "images").glob("*/*"):
+        path.write_bytes(b"no image at all")
+    with pytest.raises(DataError, match="no image of split 'train' can be used; the first: neither JPEG nor PNG"):
+        write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+
+
+def test_a_png_under_another_name_is_stored_as_png_and_remarked(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    (tmp_path / "images/cat/03.jpg").write_bytes(picture(9, "png"))
+    root, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert ("cat/03.jpg", "PNG (RGB) named otherwise") in {(each.name, each.what) for each in manifest.unusual}
+    stored = [
+        s for shard in manifest.shards for s in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name)
+    ]
+    assert picture(9, "png") in [sample.get("png") for sample in stored]
 
 
 def test_a_split_without_samples_is_refused(images: Path) -> None:

@@ -40,6 +40,10 @@ def test_after_an_evaluation_the_line_tells_its_accuracy() -> None:
     assert ", loss 1.235, minival 45.7 %, 100 images/s" in progress_line("b0", {**STATUS, "minival_top1": 45.68})
 
 
+def test_the_line_tells_what_share_of_the_time_is_spent_waiting_for_data() -> None:
+    assert ", 100 images/s (waits 7 % for data), 02:05 left" in progress_line("b0", {**STATUS, "data_wait": 0.068})
+
+
 @pytest.mark.parametrize(("eta_s", "text"), [
     (0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (3725, "1:02:05"), (200_000, "55:33:20"),
 ])  # fmt: skip

@@ -1,0 +1,88 @@
+"""Our side of ``benchmarks.loader`` and ``benchmarks.shard``, in a process of its own as each rival is.
+
+``python -m benchmarks.ours DOING ARGUMENT...``; the functions below are what it can do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from benchmarks import real_images
+from benchmarks.rivals import clock
+from conf.schema import Augment
+from infra import store
+from infra.multipart import PARTS_IN_FLIGHT
+from models.data import manifest, shards
+from models.data.loader import Loader
+from models.training.metrics import Normalise
+
+
+def train(manifest_uri: str, cache: str, policy: str, delivered: str) -> None:
+    """Training batches without end; ``delivered``: uint8 (NHWC, as the trainer gets them) or float (normalised)."""
+    clock.measure(_train_batches(manifest_uri, cache, policy, delivered))
+    clock.finish()
+
+
+def _train_batches(manifest_uri: str, cache: str, policy: str, delivered: str) -> Iterator[int]:
+    torch.set_num_threads(1)  # as in every rival
+    loader = _loader(manifest_uri, cache, Augment(policy=policy))
+    normalise = Normalise(torch.device("cpu"))
+    epoch = 0
+    while True:
+        for batch in loader.train_batches(0, epoch, 0, clock.BATCH, 1, 0, 1):
+            images = normalise(batch.images) if delivered == "float" else batch.images
+            assert len(images) == len(batch.labels)
+            yield len(images)
+        epoch += 1
+
+
+def epoch(manifest_uri: str, cache: str) -> None:
+    """One whole epoch from the first request on: images/s with whatever the cache holds at the start."""
+    torch.set_num_threads(1)
+    loader = _loader(manifest_uri, cache, Augment())
+    began, images = time.perf_counter(), 0
+    for batch in loader.train_batches(0, 0, 0, clock.BATCH, 1, 0, 1):
+        images += len(batch.labels)
+    print(json.dumps({"images_per_s": images / (time.perf_counter() - began)}), flush=True)
+    clock.finish()
+
+
+def shard(source: str, storage: str, samples_per_shard: str) -> None:
+    """Writes the whole set in ``source`` as one process does, with index and manifest."""
+    data = real_images.settings(Path(source), int(samples_per_shard))
+    store.ensure_root(storage)
+    cpu, began = time.process_time(), time.perf_counter()
+    layout = shards.plan(data, storage)
+    shards.write_group(data, storage, range(len(layout.names)))
+    _, written = shards.write_manifest(layout, data)
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    images, sent = len(written.table), sum(each.bytes for each in written.shards)
+    found = {"images_per_s": images / wall, "mib_per_s": sent / 2**20 / wall, "cpu_us": 1e6 * cpu / images}
+    print(json.dumps({**found, "manifest_uri": layout.manifest_uri}))
+
+
+def put(uri: str, objects: str, size: str) -> None:
+    """Raw PUTs of one buffer under many names, with as many in flight as our upload has parts."""
+    data = os.urandom(int(size))
+    began = time.perf_counter()
+    with ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
+        list(pool.map(lambda number: store.write(f"{uri}/{number}", data), range(int(objects))))
+    print(json.dumps({"mib_per_s": int(objects) * int(size) / 2**20 / (time.perf_counter() - began)}))
+
+
+def _loader(manifest_uri: str, cache: str, augment: Augment) -> Loader:
+    _, found = manifest.load(manifest_uri)
+    return Loader(found, manifest_uri, "train", clock.SIDE, augment, Path(cache), clock.WORKERS)
+
+
+if __name__ == "__main__":
+    doings: dict[str, Callable[..., None]] = {"train": train, "epoch": epoch, "shard": shard, "put": put}
+    doings[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,136 @@
+"""What happens to a whole batch on the device: parts erased, images mixed with each other, labels mixed alike.
+
+All choices (boxes, shares, partners) come from the caller's generator on the CPU, so they are the same on every kind
+of device. An image only meets images of the same call: call once for each logical shard, with a generator seeded by
+(seed, step, shard), and the result does not hang on the number of ranks.
+
+Soft targets are probabilities ``[B, classes]``; ``nn.CrossEntropyLoss`` takes them, and smooths them as it does labels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conf import schema
+
+Box = tuple[int, int, int, int]  # top, bottom, left, right
+
+ERASE_AREA = (0.02, 1 / 3)  # share of the image
+ERASE_ASPECT = (0.3, 1 / 0.3)  # height / width
+ERASE_TRIES = 10
+
+
+def mixed(
+    images: Tensor, targets: Tensor, classes: int, augment: schema.Augment, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Everything that ``augment`` asks for on the device; the arguments themselves when it asks for nothing.
+
+    Args:
+        images: ``[B, C, H, W]``, normalised float; not changed.
+        targets: ``[B]`` class indices.
+        classes: how many there are.
+        augment: ``erase_prob``, ``mixup_alpha``, ``cutmix_alpha``; with both alphas each batch gets one, at even odds.
+        generator: on the CPU.
+
+    Returns:
+        images and targets: ``[B]`` indices where nothing was mixed, else probabilities ``[B, classes]`` float32.
+    """
+    if augment.erase_prob > 0:
+        images = random_erasing(images, augment.erase_prob, generator)
+    if augment.mixup_alpha == 0 and augment.cutmix_alpha == 0:
+        return images, targets
+    soft = nn.functional.one_hot(targets, classes).float()
+    both = augment.mixup_alpha > 0 and augment.cutmix_alpha > 0
+    cut = torch.rand((), generator=generator).item() < 0.5 if both else augment.cutmix_alpha > 0
+    if cut:
+        return cutmix(images, soft, augment.cutmix_alpha, generator)
+    return mixup(images, soft, augment.mixup_alpha, generator)
+
+
+def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Each image and another one of the batch, added with weights share and 1 - share; one share ~ Beta(alpha, alpha).
+
+    Args:
+        images: ``[B, C, H, W]`` float.
+        targets: ``[B, classes]`` probabilities.
+        alpha: of the Beta distribution, > 0.
+        generator: on the CPU.
+
+    Source: Zhang et al. 2018 (arXiv:1710.09412), section 2 and its code, which draws one share for a batch.
+    """
+    rng = _numpy_generator(generator)
+    share = float(rng.beta(alpha, alpha))
+    partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
+
+
+def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One box, the same for the whole batch, is taken from another image; labels are mixed by its true area.
+
+    Args and shapes as ``mixup``.
+
+    Source: Yun et al. 2019 (arXiv:1905.04899), section 3.1 and appendix A; clovaai/CutMix-PyTorch, train.py:
+        the share is put right after the box is clipped at the border.
+    """
+    rng = _numpy_generator(generator)
+    height, width = images.shape[-2:]
+    top, bottom, left, right = _mix_box(height, width, float(rng.beta(alpha, alpha)), rng)
+    share = 1 - (bottom - top) * (right - left) / (height * width)
+    partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    result = images.clone()
+    result[..., top:bottom, left:right] = images[partner, ..., top:bottom, left:right]
+    return result, torch.lerp(targets[partner], targets, share)
+
+
+def random_erasing(images: Tensor, prob: float, generator: torch.Generator) -> Tensor:
+    """A box in each image, with probability ``prob``, becomes normal noise, one number for each pixel and channel.
+
+    Args:
+        images: ``[B, C, H, W]`` normalised float, so that N(0, 1) has their mean and spread; not changed.
+        prob: in [0, 1].
+        generator: on the CPU. The noise itself is drawn on the device, seeded from it.
+
+    Source: Zhong et al. 2017 (arXiv:1708.04896), algorithm 1; area, aspect drawn in its logarithm, ten tries and noise
+        for each pixel: huggingface/pytorch-image-models, timm/data/random_erasing.py, mode "pixel".
+    """
+    rng = _numpy_generator(generator)
+    noise = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
+    result = images.clone()
+    for index in np.flatnonzero(rng.random(len(images)) < prob):
+        box = _erase_box(images.shape[-2], images.shape[-1], rng)
+        if box is None:
+            continue
+        top, bottom, left, right = box
+        shape = (images.shape[1], bottom - top, right - left)
+        result[index, :, top:bottom, left:right] = torch.randn(
+            shape, generator=noise, device=images.device, dtype=images.dtype
+        )
+    return result
+
+
+def _numpy_generator(generator: torch.Generator) -> np.random.Generator:
+    """One number of the caller's generator seeds the rest: torch draws no Beta from a generator of its own."""
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator).item()))
+
+
+def _mix_box(height: int, width: int, share: float, rng: np.random.Generator) -> Box:
+    """A box of the image's aspect and of area 1 - share, its centre anywhere, cut at the border."""
+    half_h, half_w = (int(side * math.sqrt(1 - share)) // 2 for side in (height, width))
+    y, x = int(rng.integers(height)), int(rng.integers(width))
+    return max(0, y - half_h), min(height, y + half_h), max(0, x - half_w), min(width, x + half_w)
+
+
+def _erase_box(height: int, width: int, rng: np.random.Generator) -> Box | None:
+    """A box inside the image; None when ten tries gave none."""
+    for _ in range(ERASE_TRIES):
+        area = rng.uniform(*ERASE_AREA) * height * width
+        aspect = math.exp(rng.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return top, top + h, left, left + w
+    return None
