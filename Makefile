@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test check bench up down clean
+.PHONY: help setup reproduce test check bench rivals up down clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -32,8 +32,11 @@ check: setup ## format, lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+rivals: ## install what the benchmarks compare with into .venv-rivals
+	@bash benchmarks/rivals/install.sh
+
 bench: setup ## all benchmarks, each with its rival in the same run
-	@for each in overhead; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+	@for each in overhead order shard loader; do $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 up: setup ## start the embedded services
 	@$(BIN)/effnet up

@@ -42,8 +42,9 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
     run_dir = Path(config.run_dir).resolve()
     if verb == "doctor":
         from infra import doctor
+        from models.data import decode
 
-        return doctor.main(config)
+        return doctor.main(config, decode.backends())
     if verb == "up":
         local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=print)
         print(outcome.services(local.prepare(run_dir, config.services)))

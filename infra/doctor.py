@@ -24,11 +24,14 @@ PATIENCE_S = 8.0
 Check = Callable[[], list[Finding]]
 
 
-def main(config: Config) -> int:
-    """Prints all findings; 0 when all is well, 1 with warnings only, 2 with a failure."""
+def main(config: Config, decoders: dict[str, str]) -> int:
+    """Prints all findings; 0 when all is well, 1 with warnings only, 2 with a failure.
+
+    ``decoders``: each way to decode images, best first, with ``ok`` or why it does not work here; they live above us.
+    """
     run_dir = Path(config.run_dir).resolve()
     os.environ.update(_s3_environment(config, run_dir))  # before the threads: boto3 reads it there
-    found = _side_by_side(_checks(config, run_dir))
+    found = _side_by_side(_checks(config, run_dir, decoders))
     for finding in found:
         print(f"{finding.mark:5} {finding.topic:9} {finding.text}")
     marks = [finding.mark for finding in found]
@@ -36,7 +39,7 @@ def main(config: Config) -> int:
     return 2 if FAIL in marks else 1 if WARN in marks else 0
 
 
-def _checks(config: Config, run_dir: Path) -> dict[str, Check]:
+def _checks(config: Config, run_dir: Path, decoders: dict[str, str]) -> dict[str, Check]:
     """What there is to check with this configuration, by topic, in the order of the output."""
     services_dir = run_dir / "services"
     checks: dict[str, Check] = {
@@ -44,6 +47,7 @@ def _checks(config: Config, run_dir: Path) -> dict[str, Check]:
         "packages": host.packages,
         "machine": partial(host.capacity, config.launch.nproc_per_node),
         "disk": partial(host.disk, run_dir),
+        "decoder": partial(host.decoder, decoders),
         "data": partial(host.data, {"data": config.data, "transfer.data": config.transfer.data}),
         "services": partial(remote.status, run_dir, config.services),
         "prefect": partial(remote.health, "prefect", config.services.prefect),

@@ -88,6 +88,15 @@ def disk(run_dir: Path) -> list[Finding]:
     return [Finding(OK, "disk", text)]
 
 
+def decoder(states: dict[str, str]) -> list[Finding]:
+    """The best way to decode images works. ``states``: each way, best first, with ``ok`` or why it does not."""
+    best = next(iter(states))
+    used = next(name for name, state in states.items() if state == "ok")
+    if used == best:
+        return [Finding(OK, "decoder", f"{used}, the fastest")]
+    return [Finding(WARN, "decoder", f"{used}, slower than {best} ({states[best]})")]
+
+
 def secrets(services_dir: Path) -> list[Finding]:
     """Nobody else can read the keys of the embedded object store."""
     found = [path for name in ("credentials.json", "grpc.key") if (path := services_dir / name).exists()]

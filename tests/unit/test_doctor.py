@@ -228,7 +228,7 @@ def test_a_clock_that_is_off_is_told(skew_s: float, mark: str, server: FakeServe
 
 
 def doctor_says(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
-    code = doctor.main(compose.compose(["launch.nproc_per_node=1", *overrides]))
+    code = doctor.main(compose.compose(["launch.nproc_per_node=1", *overrides]), {"native": "ok"})
     return code, capsys.readouterr().out
 
 
@@ -279,3 +279,12 @@ def test_an_error_of_ours_within_a_check_is_its_finding(
     code, said = doctor_says(capsys, f"run_dir={tmp_path}")
     assert code == 2
     assert "FAIL  secrets   credentials.json is damaged; delete it" in said
+
+
+def test_a_slower_decoder_is_a_warning_that_says_why() -> None:
+    (found,) = host.decoder({"native": "not built: no C compiler at install", "pillow": "ok"})
+    assert found.mark == "warn"
+    assert "pillow" in found.text
+    assert "no C compiler" in found.text
+    (found,) = host.decoder({"native": "ok", "pillow": "ok"})
+    assert found.mark == "ok"
