@@ -18,6 +18,7 @@ import pytest
 from infra import store
 from infra.local import Addresses
 from infra.mlflow_client import library
+from models.data import manifest as manifests
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
@@ -69,17 +70,17 @@ def test_the_shards_in_the_store_are_plain_webdataset_and_match_the_manifest(
 ) -> None:
     facts = {d["name"]: d for d in summary["data"]}["mnist5k"]
     assert facts["train"] + facts["minival"] + facts["val"] == 600
-    manifest = store.read_json(facts["manifest_uri"])
+    _, manifest = manifests.load(facts["manifest_uri"])
     labels = []
-    for shard in manifest["shards"]:
-        store.download(store.join(facts["manifest_uri"].rpartition("/")[0], shard["name"]), tmp_path / shard["name"])
+    for shard in manifest.shards:
+        store.download(store.join(facts["manifest_uri"].rpartition("/")[0], shard.name), tmp_path / shard.name)
         code = (
             "import sys, webdataset as wds; samples = wds.WebDataset(sys.argv[1], shardshuffle=False).decode('pil');"
             "print(*[label for image, label in samples.to_tuple('jpg', 'cls') if image.size == (28, 28)])"
         )
-        argv = [sys.executable, "-c", code, str(tmp_path / shard["name"])]
+        argv = [sys.executable, "-c", code, str(tmp_path / shard.name)]
         labels += [int(word) for word in subprocess.check_output(argv, text=True).split()]
-    assert labels == [label for shard in manifest["shards"] for label in shard["labels"]]
+    assert labels == manifest.table["label"].tolist()
 
 
 def test_every_job_has_its_checkpoint_weights_and_result_in_the_store(summary: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-SLOW_BYTES_PER_S = 100_000
+SLOW_BYTES_PER_S = 20_000
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>made up</Message></Error>"
 
 

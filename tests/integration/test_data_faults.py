@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fault_proxy
-import numpy as np
 import pytest
 import torch
 from fault_proxy import FaultProxy
@@ -248,6 +247,7 @@ def rotating(proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setattr(fetch, "RANGES_AT_ONCE", 3)
     return path
 
 
@@ -279,13 +279,14 @@ def test_credentials_that_stay_expired_end_the_job_and_are_named_without_their_v
     def expire() -> None:
         proxy.expired_key = "OLD"
 
+    began = time.monotonic()
     with pytest.raises(TransientError, match="credentials of provider 'shared-credentials-file', profile 'default'"
                        " have expired") as caught:  # fmt: skip
         epoch(made, tmp_path / "cache", expire)
     assert caught.value.exit_code == 75
-    assert proxy.refused <= fetch.RANGES_AT_ONCE + 6
+    assert proxy.refused <= fetch.RANGES_AT_ONCE + time.monotonic() - began + 1
     for text in (str(caught.value), caplog.text):
         assert "secret-of" not in text
         assert "OLD" not in text
     proxy.expired_key = ""
-    assert np.all([store.exists(made.uri)])  # and the process may go on with good ones
+    assert store.read(made.uri)  # and the process may go on with good ones
