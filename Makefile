@@ -12,7 +12,7 @@ help: ## say what there is
 setup: $(VENV)/.done ## make .venv and install, nothing else
 
 # torch comes first: a package that asked for another torch would pull gigabytes of CUDA.
-$(VENV)/.done: pyproject.toml constraints.txt
+$(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/data/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@echo "installing into $(VENV) (about two minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
@@ -36,7 +36,7 @@ rivals: ## install what the benchmarks compare with into .venv-rivals
 	@bash benchmarks/rivals/install.sh
 
 bench: setup ## all benchmarks, each with its rival in the same run
-	@for each in overhead order shard loader; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+	@for each in overhead decode order shard loader; do $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 up: setup ## start the embedded services
 	@$(BIN)/effnet up
@@ -46,4 +46,4 @@ down: setup ## stop the embedded services
 
 clean: ## stop the services, then delete .venv and everything under runs/
 	@if [ -x $(BIN)/effnet ]; then $(BIN)/effnet down; fi
-	@rm -rf $(VENV) runs *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) runs build models/data/native/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -5,19 +5,14 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from benchmarks import real_images
@@ -25,12 +20,9 @@ from benchmarks.rivals import clock
 from conf.schema import Augment
 from infra import store
 from infra.multipart import PARTS_IN_FLIGHT
-from models.data import manifest, native, shards
-from models.data.loader import CHUNK_IMAGES, Loader
+from models.data import manifest, shards
+from models.data.loader import Loader
 from models.training.metrics import Normalise
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 
 def train(manifest_uri: str, cache: str, policy: str, delivered: str) -> None:
@@ -52,32 +44,6 @@ def _train_batches(manifest_uri: str, cache: str, policy: str, delivered: str) -
         epoch += 1
 
 
-def entropy(manifest_uri: str) -> None:
-    """Only the Huffman decode of the training images, out of memory, in two threads; no loader can be faster."""
-    _, found = manifest.load(manifest_uri)
-    samples = manifest.Samples(found, ["train"])
-    tars = [store.read(store.join(manifest_uri.rpartition("/")[0], each.name)) for each in samples.shards]
-    where = zip(samples.shard_numbers(np.arange(len(samples))), samples.rows, strict=True)
-    blobs = [tars[number][row["offset"] : row["offset"] + row["size"]] for number, row in where]
-    clock.measure(_entropy_batches(blobs))
-    clock.finish()
-
-
-def _entropy_batches(blobs: list[bytes]) -> Iterator[int]:
-    library = native.load()
-    chunks = itertools.cycle([blobs[start : start + CHUNK_IMAGES] for start in range(0, len(blobs), CHUNK_IMAGES)])
-    with ThreadPoolExecutor(clock.WORKERS) as pool:
-        coming = deque(pool.submit(_entropy_chunk, library, next(chunks)) for _ in range(4 * clock.WORKERS))
-        while True:
-            yield coming.popleft().result()
-            coming.append(pool.submit(_entropy_chunk, library, next(chunks)))
-
-
-def _entropy_chunk(library: native.Native, blobs: list[bytes]) -> int:
-    assert all([library.entropy_decode(blob) for blob in blobs])
-    return len(blobs)
-
-
 def epoch(manifest_uri: str, cache: str) -> None:
     """One whole epoch from the first request on: images/s with whatever the cache holds at the start."""
     torch.set_num_threads(1)
@@ -90,38 +56,24 @@ def epoch(manifest_uri: str, cache: str) -> None:
 
 
 def shard(source: str, storage: str, samples_per_shard: str) -> None:
-    """Writes the whole set in ``source`` as one process does, with index and manifest; storage - means nowhere."""
+    """Writes the whole set in ``source`` as one process does, with index and manifest."""
     data = real_images.settings(Path(source), int(samples_per_shard))
-    if storage != "-":
-        store.ensure_root(storage)
+    store.ensure_root(storage)
     cpu, began = time.process_time(), time.perf_counter()
-    layout = shards.plan(data, "file:///nowhere" if storage == "-" else storage)
-    numbers = range(len(layout.names))
-    if storage == "-":  # all that is done for a shard but sending it
-        written = [shards.write_shard(layout, number, Nowhere())["shard"] for number in numbers]
-        images, sent = sum(each["samples"] for each in written), sum(each["bytes"] for each in written)
-    else:
-        shards.write_group(layout, numbers)
-        _, manifest_ = shards.write_manifest(layout)
-        images, sent = len(manifest_.table), sum(each.bytes for each in manifest_.shards)
+    layout = shards.plan(data, storage)
+    shards.write_group(data, storage, range(len(layout.names)))
+    _, written = shards.write_manifest(layout, data)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    images, sent = len(written.table), sum(each.bytes for each in written.shards)
     found = {"images_per_s": images / wall, "mib_per_s": sent / 2**20 / wall, "cpu_us": 1e6 * cpu / images}
     print(json.dumps({**found, "manifest_uri": layout.manifest_uri}))
-
-
-class Nowhere(io.RawIOBase):
-    """Takes bytes and forgets them."""
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        """Says that all were written."""
-        return memoryview(data).nbytes
 
 
 def put(uri: str, objects: str, size: str) -> None:
     """Raw PUTs of one buffer under many names, with as many in flight as our upload has parts."""
     data = os.urandom(int(size))
     began = time.perf_counter()
-    with ThreadPoolExecutor(shards.SHARDS_AT_ONCE * PARTS_IN_FLIGHT) as pool:
+    with ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
         list(pool.map(lambda number: store.write(f"{uri}/{number}", data), range(int(objects))))
     print(json.dumps({"mib_per_s": int(objects) * int(size) / 2**20 / (time.perf_counter() - began)}))
 
@@ -132,5 +84,5 @@ def _loader(manifest_uri: str, cache: str, augment: Augment) -> Loader:
 
 
 if __name__ == "__main__":
-    doings: dict[str, Callable[..., None]] = {"train": train, "epoch": epoch, "entropy": entropy, "shard": shard, "put": put}
+    doings: dict[str, Callable[..., None]] = {"train": train, "epoch": epoch, "shard": shard, "put": put}
     doings[sys.argv[1]](*sys.argv[2:])

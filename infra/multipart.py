@@ -13,7 +13,7 @@ PARTS_IN_FLIGHT = 3
 
 
 class MultipartStream(io.RawIOBase):
-    """Holds at most one part in hand and three on the way; their buffers are used again, not made anew.
+    """Holds at most ``part_bytes`` in hand and three parts on the way.
 
     The object appears at ``finish`` and not before; ``close`` neither finishes nor aborts, because tar and
     zip writers close what they are given even while an exception passes.
@@ -23,9 +23,7 @@ class MultipartStream(io.RawIOBase):
         self._client = client
         self._place = place
         self._part_bytes = part_bytes
-        self._hand = bytearray()  # grows to a part; a small object never takes more than itself
-        self._filled = 0
-        self._free: list[bytearray] = []
+        self._hand = bytearray()
         self._position = 0
         self._pool: ThreadPoolExecutor | None = None
         self._upload: dict[str, str] = {}
@@ -43,23 +41,24 @@ class MultipartStream(io.RawIOBase):
     def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``; waits while three parts are on the way. Raises what an earlier part met."""
         view = memoryview(data).cast("B")
-        taken = 0
-        while taken < len(view):
-            piece = view[taken : taken + self._part_bytes - self._filled]
-            self._hand[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
-            taken += len(piece)
-            if self._filled == self._part_bytes:
-                self._send(self._hand)
-                self._hand, self._filled = self._free.pop() if self._free else bytearray(), 0
+        for start in range(0, len(view), self._part_bytes):
+            self._take(view[start : start + self._part_bytes])
         self._position += len(view)
         return len(view)
 
-    def _send(self, body: bytearray) -> None:
+    def _take(self, piece: memoryview) -> None:
+        room = self._part_bytes - len(self._hand)
+        self._hand += piece[:room]
+        if len(self._hand) == self._part_bytes:
+            self._send()
+            self._hand += piece[room:]
+
+    def _send(self) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="part")
             created = self._client.create_multipart_upload(**self._place)
             self._upload = {**self._place, "UploadId": created["UploadId"]}
+        body, self._hand = self._hand, bytearray()
         if len(self._on_the_way) >= PARTS_IN_FLIGHT:
             self._collect(FIRST_COMPLETED)
         self._etags.append("")
@@ -68,7 +67,6 @@ class MultipartStream(io.RawIOBase):
     def _put(self, number: int, body: bytearray) -> None:
         answer = self._client.upload_part(**self._upload, PartNumber=number, Body=body)
         self._etags[number - 1] = answer["ETag"]
-        self._free.append(body)
 
     def _collect(self, until: str) -> None:
         done, self._on_the_way = wait(self._on_the_way, return_when=until)
@@ -78,18 +76,14 @@ class MultipartStream(io.RawIOBase):
     def finish(self) -> None:
         """Makes the object appear: one PUT when it is smaller than a part."""
         if self._pool is None:
-            self._client.put_object(**self._place, Body=self._rest())
+            self._client.put_object(**self._place, Body=bytes(self._hand))
             return
-        if self._filled:
-            self._send(self._rest())
+        if self._hand:
+            self._send()
         self._collect(ALL_COMPLETED)
         self._pool.shutdown()
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
         self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": parts})
-
-    def _rest(self) -> bytearray:
-        del self._hand[self._filled :]  # what a part before left in the buffer
-        return self._hand
 
     def abort(self) -> None:
         """Takes back every part; nothing was visible yet. May raise: the store can be gone by now."""

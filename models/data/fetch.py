@@ -19,7 +19,7 @@ from infra import store
 from infra.errors import ConfigError, DataError, ExpiredError, TransientError
 from models.data.manifest import Shard
 
-RANGE_BYTES = 16 * 2**20
+RANGE_BYTES = 8 * 2**20
 RANGES_AT_ONCE = 8
 FETCH_TRIES = 3  # of a whole shard that came but is not what the manifest says
 OUTAGE_S = 300.0  # without a single byte, until we give up

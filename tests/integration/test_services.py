@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -83,7 +84,8 @@ def test_services_of_others_are_taken_as_they_are(tmp_path: Path) -> None:
     theirs = Services(s3="http://s3.example:9000", prefect="http://p.example/api", mlflow="http://m.example")
     wanted = local.Addresses("http://s3.example:9000", "http://p.example/api", "http://m.example")
     assert local.prepare(tmp_path, theirs) == wanted
-    assert local.up(tmp_path, theirs, jobs_at_once=1, say=silent, only=()).names == ()
+    with mock.patch.dict(os.environ):  # it leads this process there, and the tests after this one want ours
+        assert local.up(tmp_path, theirs, jobs_at_once=1, say=silent, only=()).names == ()
     env = local.environment(tmp_path, theirs)
     assert env["AWS_ENDPOINT_URL_S3"] == "http://s3.example:9000"
     assert {"AWS_ACCESS_KEY_ID", "PREFECT_HOME", "NO_PROXY"}.isdisjoint(env)
