@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ def evaluate_job(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Pr
     checkpoint.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
     network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     side, cap = network.resolution, int(job.cache_gb * 1e9)
-    loader = Loader(manifest, job.manifest_uri, "val", side, job.augment, cache, job.loader_threads, cap)
-    accuracy = evaluate(network, loader, ranks)
-    loader.close()
+    with closing(
+        Loader(manifest, job.manifest_uri, "val", side, job.augment, cache, job.loader_threads, cap)
+    ) as loader:
+        accuracy = evaluate(network, loader, ranks)
     return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,12 @@ def train(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress 
             manifest, job.manifest_uri, split, side, job.augment, cache, job.loader_threads, int(job.cache_gb * 1e9)
         )
 
-    train_loader, minival, val = loader("train"), loader("minival"), loader("val")
-    steps = steps_per_epoch(train_loader.samples, job.recipe.global_batch)
-    run = Run(job, job_uri, ranks, train_loader, minival, eval_network, steps, progress)
-    fit(run, state)
-
-    eval_network.load_state_dict(state.best, strict=False)  # strict: BN's integer counters are not averaged
-    accuracy = evaluate(eval_network, val, ranks)
-    for each in (train_loader, minival, val):
-        each.close()
+    # Closed also when training fails: threads that wait for a store that is gone would keep the process alive.
+    with closing(loader("train")) as train_loader, closing(loader("minival")) as minival, closing(loader("val")) as val:
+        steps = steps_per_epoch(train_loader.samples, job.recipe.global_batch)
+        fit(Run(job, job_uri, ranks, train_loader, minival, eval_network, steps, progress), state)
+        eval_network.load_state_dict(state.best, strict=False)  # strict: BN's integer counters are not averaged
+        accuracy = evaluate(eval_network, val, ranks)
     return _result(job, job_uri, state, eval_network, accuracy, minival.samples) if ranks.is_first else {}
 
 

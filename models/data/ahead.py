@@ -48,11 +48,18 @@ class Ahead:
                 self._needed += 1
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Takes up nothing more, and returns when what is under way is done."""
+    def stop(self) -> None:
+        """Takes up nothing more; returns at once, because what is under way may be waiting for a store that is gone."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def is_alive(self) -> bool:
+        """Whether anything may still be under way."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self) -> None:
+        """Returns when what was under way is done; closing the cache cuts it short."""
         for thread in self._threads:
             thread.join()
 

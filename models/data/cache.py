@@ -2,7 +2,7 @@
 
 The object store is the truth and the folder is a cache that several ranks share::
 
-    SHA256.tar    complete and verified: it gets this name last, after it reached the disk
+    SHA256.tar    complete and verified: it gets this name last
     SHA256.tmp    being fetched by whoever holds the lock on it; without a holder it is rubbish
     cache.lock    held while room is made
 
@@ -130,7 +130,7 @@ class ShardCache:
         if coming is not None:
             return coming.result()
         try:
-            file, is_new = self._bring(shard)
+            file = self._bring(shard)
         except BaseException as error:
             with self._lock:
                 del self._coming[shard.sha256]
@@ -142,16 +142,14 @@ class ShardCache:
             if len(self._files) > MAX_OPEN:
                 self._files.popitem(last=False)
         promise.set_result(file)
-        if is_new:  # readers need not wait until the bytes have reached the disk
-            self._settle(shard, file)
         return file
 
-    def _bring(self, shard: Shard) -> tuple[_File, bool]:
-        """An open file from the disk, or from the store (then True); one process of the machine fetches."""
+    def _bring(self, shard: Shard) -> _File:
+        """An open file from the disk, or from the store; one process of the machine fetches."""
         temporary = self._path(shard).with_suffix(".tmp")
         while not self.fetcher.closed.is_set():
             if (found := self._from_disk(shard)) is not None:
-                return found, False
+                return found
             with files.errors(temporary):
                 descriptor = _claim(temporary)
             if descriptor is None:
@@ -164,12 +162,16 @@ class ShardCache:
             try:
                 self._make_room(shard.bytes, descriptor)
                 self.fetcher.fetch(store.join(self.root_uri, shard.name), shard, descriptor)
+                # Not synced to the disk: whoever reads a sample compares its checksum, also after a power cut.
+                with files.errors(temporary):
+                    temporary.rename(self._path(shard))
             except BaseException:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
                 raise
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             with self._lock:
                 self.misses += 1
-            return file, True
+            return file
         raise StoppedError
 
     def _from_disk(self, shard: Shard) -> _File | None:
@@ -188,18 +190,6 @@ class ShardCache:
         with suppress(OSError):
             path.unlink()
         return None
-
-    def _settle(self, shard: Shard, file: _File) -> None:
-        """Gives a fetched shard its name, when not even a power cut can take its bytes away any more."""
-        temporary = self._path(shard).with_suffix(".tmp")
-        try:
-            os.fdatasync(file.descriptor)
-            temporary.rename(self._path(shard))
-        except OSError as error:  # we can go on with our open file; the others fetch it themselves
-            log.warning("%s does not stay in the shard cache: %s", shard.name, error)
-            with suppress(OSError):
-                temporary.unlink()
-        fcntl.flock(file.descriptor, fcntl.LOCK_UN)
 
     def _make_room(self, size: int, descriptor: int) -> None:
         """Evicts the shards that were opened longest ago (a run is done with them first), and takes the room."""

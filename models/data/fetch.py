@@ -13,13 +13,14 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from infra import store
 from infra.errors import ConfigError, DataError, ExpiredError, TransientError
 from models.data.manifest import Shard
 
-RANGE_BYTES = 8 * 2**20
+RANGE_BYTES = 16 * 2**20
 RANGES_AT_ONCE = 8
 FETCH_TRIES = 3  # of a whole shard that came but is not what the manifest says
 OUTAGE_S = 300.0  # without a single byte, until we give up
@@ -88,24 +89,27 @@ class Fetcher:
         halt = threading.Event()
         with self._lock:
             self._halts.add(halt)
-        starts = range(0, size, RANGE_BYTES)
         ranges: list[Future[None]] = []
         try:
-            if self.closed.is_set():
-                raise StoppedError
-            ranges = [
-                self._pool.submit(self._fetch_range, uri, start, min(start + RANGE_BYTES, size), size, descriptor, halt)
-                for start in starts
-            ]
+            for start in range(0, size, RANGE_BYTES):
+                end = min(start + RANGE_BYTES, size)
+                ranges.append(self._submit(uri, start, end, size, descriptor, halt))
             for each in ranges:
                 each.result()
+        except CancelledError as error:  # by close
+            raise StoppedError from error
         finally:  # when one failed, the others need not go on
             halt.set()
-            for each in ranges:
-                each.cancel()
-            wait(ranges)
+            # Only for those that run: a pool that shuts down forgets the cancelled ones, and waiting would never end.
+            wait([each for each in ranges if not each.cancel()])
             with self._lock:
                 self._halts.discard(halt)
+
+    def _submit(self, *what: Any) -> Future[None]:
+        try:
+            return self._pool.submit(self._fetch_range, *what)
+        except RuntimeError as error:  # the pool takes nothing more
+            raise StoppedError from error
 
     def _fetch_range(self, uri: str, start: int, end: int, of: int, descriptor: int, halt: threading.Event) -> None:
         at, failures, last_byte = start, 0, time.monotonic()
