@@ -18,9 +18,12 @@ FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "night
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``; 130 after Ctrl-C)."""
     arguments = _parser().parse_args(argv)
+    overrides = arguments.overrides
+    if arguments.verb == "download":  # the one verb with an object: `effnet download cifar10 data.path=FOLDER`
+        overrides = [word if "=" in word else f"data={word}" for word in overrides]
     try:
-        config = compose.compose(arguments.overrides)
-        return _run(arguments.verb, config, arguments.overrides)
+        config = compose.compose(overrides)
+        return _run(arguments.verb, config, overrides)
     except compose.OverrideError as error:
         return _fail(str(error), 2)
     except EffnetError as error:
@@ -40,6 +43,11 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
     from infra import local
 
     run_dir = Path(config.run_dir).resolve()
+    if verb == "download":
+        from models.data import download
+
+        download.download(config.data, print)
+        return 0
     if verb == "doctor":
         from infra import doctor
         from models.data import decode

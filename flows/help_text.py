@@ -39,6 +39,11 @@ VERBS: dict[str, tuple[str, str]] = {
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b0,efficientnet_b1]   only these\n\n"
         "leaves RUN_DIR/latest/summary.json and RUN_DIR/latest/report.html",
     ),
+    "download": (
+        "fetch a data set from its public address, or say where it is",
+        f"  effnet download DATASET data.path=FOLDER   DATASET: {_choices('data')}\n\n"
+        "goes on where it stopped; a file is kept only when its published md5 agrees",
+    ),
     "shard": (
         "write a data set as WebDataset shards into the object store",
         f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.samples_per_shard=N data.limit=N",

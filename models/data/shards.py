@@ -177,7 +177,9 @@ def _write_shard(layout: Plan, source: Source, number: int, *, decode: bool) -> 
                 writer.write({"__key__": f"{index:08d}", "cls": str(label).encode(), found.suffix: image})
                 # Members go in alphabetic order, cls before jpg and png: the image is what was written last.
                 offset = int(writer.tarstream.offset) - -(-len(image) // 512) * 512
-                rows.append((offset, len(image), label, found.width, found.height, zlib.crc32(image)))
+                rows.append(
+                    (offset, len(image), label, found.width, found.height - source.crop_bottom, zlib.crc32(image))
+                )
     shard = Shard(name, split, len(rows), hashing.size, hashing.sha256.hexdigest())
     return {"shard": asdict(shard), "rows": rows, "quarantine": quarantine, "unusual": unusual}
 

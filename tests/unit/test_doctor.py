@@ -160,7 +160,7 @@ def test_folders_of_data_must_be_there(tmp_path: Path) -> None:
     found = host.data(sources)
     assert [finding.mark for finding in found] == [OK, FAIL, OK, FAIL]
     assert found[1].text == "b: no path is given; give b.path=PATH"
-    assert found[3].text == f"d: {tmp_path}/gone is not a folder; give d.path=PATH"
+    assert found[3].text == f"d: {tmp_path}/gone is not there; give d.path=PATH"
 
 
 def test_a_missing_weed_is_told_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,94 @@
+"""Reading one image of a source: a range of an archive, or a file of its own. May be called by many threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra import store
+from infra.errors import DataError
+from models.data import inflate
+from models.data.container import Container, joined
+
+OWN_FILE = -1  # in Reader.container
+
+
+def opened(root: str, name: str) -> Container:
+    """The archive ``root/name`` as bytes that can be read by position; a compressed one is inflated first."""
+    container = Container(joined(root, name))
+    if inflate.is_compressed(container.location):
+        return Container(str(inflate.plain(container)))
+    return container
+
+
+class Reader:
+    """Index -> bytes.
+
+    Args:
+        root: folder or archive, a local path or an ``s3://`` uri.
+        containers: archives, relative to ``root``.
+        container: ``[N]`` index into ``containers``, or ``OWN_FILE``.
+        offsets: ``[N]`` first byte in the container or file.
+        sizes: ``[N]`` bytes.
+        paths: ``[N]`` file below ``root`` where ``container`` is ``OWN_FILE``; may be empty where it never is.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        containers: tuple[str, ...],
+        container: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        paths: NDArray[np.bytes_],
+    ) -> None:
+        self.root = root
+        self.containers = containers
+        self.container = container
+        self.offsets = offsets
+        self.sizes = sizes
+        self.paths = paths
+        self._opened: dict[int, Container] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, index: int) -> bytes:
+        """The bytes of file ``index``.
+
+        Raises:
+            DataError: they are not there any more, all of them, or cannot be read.
+            TransientError: the object store does not answer.
+        """
+        number, offset, size = int(self.container[index]), int(self.offsets[index]), int(self.sizes[index])
+        if number == OWN_FILE:
+            where = joined(self.root, os.fsdecode(bytes(self.paths[index])))
+            data = _own_file(where, offset, size)
+        else:
+            container = self._container(number)
+            where, data = container.location, container.read(offset, size)
+        if len(data) != size:
+            raise DataError(f"{where}: {size} bytes from byte {offset} expected, {len(data)} there; did it change?")
+        return data
+
+    def _container(self, number: int) -> Container:
+        container = self._opened.get(number)
+        if container is None:
+            with self._lock:
+                container = self._opened.get(number)
+                if container is None:
+                    container = self._opened[number] = opened(self.root, self.containers[number])
+        return container
+
+
+def _own_file(where: str, offset: int, size: int) -> bytes:
+    if where.startswith("s3://"):
+        return store.read_range(where, offset, size) if size else b""
+    try:
+        with Path(where).open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            return stream.read(size)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror or error}") from error
