@@ -8,14 +8,17 @@ has a format of its own. Rivals come with ``make rivals``; one that is not there
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import harness, real_images
+from benchmarks.rivals import clock
 from conf.schema import Services
 from infra import local, store
 
@@ -24,6 +27,7 @@ THEIRS = str(ROOT / ".venv-rivals" / "bin" / "python")
 COPIES = 8  # of each image: 4,000 make an epoch that takes seconds
 SAMPLES_PER_SHARD = 100  # small tars, so that an epoch streams through many, as a large set does
 SIDE_TIMEOUT_S = 300
+CALM, TRIES = 0.08, 3  # share of the machine that other work may take in a window that counts
 Found = dict[str, dict[str, list[float]]]  # side -> measure -> values
 
 
@@ -48,11 +52,11 @@ class AbsentError(Exception):
 def main() -> None:
     """Runs the benchmark."""
     options = harness.arguments(__doc__ or "", n=5)
-    real_images.archive()
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
-        source = Path(folder) / "source"
-        images = real_images.official_folder(source, COPIES)
-        manifest_uri = _shards(source, f"file://{folder}/local")
+        archive, tree = Path(folder) / "archive.tar", Path(folder) / "tree"
+        images = real_images.multiply(real_images.archive(), archive, COPIES)
+        real_images.extracted(archive, tree)
+        manifest_uri = _shards(tree, f"file://{folder}/local")
         report = harness.Report(options.n)
         report.notes.append(f"{images} images: {images // COPIES} real ones of about 110 kB, {COPIES} times each")
         _compare_loaders(report, Path(folder), manifest_uri)
@@ -87,6 +91,9 @@ def _compare_loaders(report: harness.Report, folder: Path, manifest_uri: str) ->
         speed[side.name] = report.add(side.name, found[side.name]["images_per_s"], "images/s")
         report.add("    its CPU", found[side.name]["cpu_ms"], "ms an image")
         report.add("    its memory, all processes", found[side.name]["rss_mb"], "MB resident")
+        report.add(
+            "    other work meanwhile", [100 * share for share in found[side.name]["others"]], "% of the machine"
+        )
         report.notes.append(f"{side.name}: {side.delivers}")
     _ratios(report, speed)
 
@@ -157,15 +164,28 @@ def _run(argv: list[str]) -> str:
 
 
 def _measure(side: Side, found: dict[str, list[float]]) -> None:
-    """Runs one side once. What of ours fails is our fault, and ends the benchmark."""
-    try:
-        lines = _run(list(side.argv)).strip().splitlines()
-    except AbsentError as error:
-        if not side.is_rival:
-            raise SystemExit(f"{side.name}: {error}") from error
-        raise
-    for measure, value in json.loads(lines[-1]).items():
+    """Runs one side until other work left it the machine, at most three times. What fails of ours is our fault."""
+    tries: list[dict[str, float]] = []
+    while len(tries) < TRIES and (not tries or tries[-1].get("others", 0) > CALM):
+        _wait_for_calm()
+        try:
+            tries.append(json.loads(_run(list(side.argv)).strip().splitlines()[-1]))
+        except AbsentError as error:
+            if not side.is_rival:
+                raise SystemExit(f"{side.name}: {error}") from error
+            raise
+    for measure, value in min(tries, key=lambda each: each.get("others", 0)).items():
         found[measure].append(value)
+
+
+def _wait_for_calm() -> None:
+    """Until other work takes less than ``CALM`` of the machine, or for half a minute."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        busy = clock.busy_s()
+        time.sleep(0.5)
+        if clock.busy_s() - busy < 0.5 * CALM * (os.cpu_count() or 1):
+            return
 
 
 def _compare_places(report: harness.Report, folder: Path, manifest_uri: str) -> None:

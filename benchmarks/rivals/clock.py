@@ -26,18 +26,19 @@ def measure(batches: Iterator[int]) -> None:
     """Times ``batches`` (images in each, endless) and prints the finding as the last line, JSON.
 
     Keys: ``images_per_s`` by the wall clock, ``cpu_ms`` an image over the process tree, ``rss_mb`` at the end
-    (sum over the tree, shared pages counted in each).
+    (sum over the tree, shared pages counted in each), ``others``: share of the machine that other work took.
     """
     warm_until = time.perf_counter() + WARM_UP_S
     next(batches)  # workers start here; the warm-up below is counted from the first batch at the earliest
     warm_until = max(warm_until, time.perf_counter() + WARM_UP_S / 2)
     while time.perf_counter() < warm_until:
         next(batches)
-    cpu, began, images = _cpu_s(), time.perf_counter(), 0
+    cpu, busy, began, images = _cpu_s(), busy_s(), time.perf_counter(), 0
     while time.perf_counter() < began + WINDOW_S:
         images += next(batches)
-    wall, cpu = time.perf_counter() - began, _cpu_s() - cpu
-    found = {"images_per_s": images / wall, "cpu_ms": 1000 * cpu / images, "rss_mb": rss_mb()}
+    wall, cpu, busy = time.perf_counter() - began, _cpu_s() - cpu, busy_s() - busy
+    others = (busy - cpu) / wall / (os.cpu_count() or 1)
+    found = {"images_per_s": images / wall, "cpu_ms": 1000 * cpu / images, "rss_mb": rss_mb(), "others": others}
     print(json.dumps(found), flush=True)
 
 
@@ -64,6 +65,13 @@ def _cpu_s() -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += sum(int(each) for each in fields[11:15])  # utime, stime, cutime, cstime (man 5 proc)
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def busy_s() -> float:
+    """Seconds that all cores of the machine together have worked since it started."""
+    fields = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    idle = fields[3] + fields[4]  # idle and iowait (man 5 proc)
+    return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_mb() -> float:
