@@ -90,8 +90,8 @@ def shard(source: str, storage: str, samples_per_shard: str) -> None:
     store.ensure_root(storage)
     cpu, began = time.process_time(), time.perf_counter()
     layout = shards.plan(data, storage)
-    shards.write_group(data, storage, range(len(layout.names)))
-    _, written = shards.write_manifest(layout, data)
+    shards.write_group(layout, range(len(layout.names)))
+    _, written = shards.write_manifest(layout)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     images, sent = len(written.table), sum(each.bytes for each in written.shards)
     found = {"images_per_s": images / wall, "mib_per_s": sent / 2**20 / wall, "cpu_us": 1e6 * cpu / images}
@@ -102,7 +102,7 @@ def put(uri: str, objects: str, size: str) -> None:
     """Raw PUTs of one buffer under many names, with as many in flight as our upload has parts."""
     data = os.urandom(int(size))
     began = time.perf_counter()
-    with ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
+    with ThreadPoolExecutor(shards.SHARDS_AT_ONCE * PARTS_IN_FLIGHT) as pool:
         list(pool.map(lambda number: store.write(f"{uri}/{number}", data), range(int(objects))))
     print(json.dumps({"mib_per_s": int(objects) * int(size) / 2**20 / (time.perf_counter() - began)}))
 

@@ -75,6 +75,7 @@ class Data:
     path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
     allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
     verify_images: bool = True  # decode every image once; what does not decode is left out and listed
+    max_side: int | None = None  # encode larger images again, at most this many pixels a side; null = original bytes
     limit: int | None = None  # use only this many samples (of the shuffled whole)
     val_share: float = 0.2  # only where the source has no val split of its own
     minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
@@ -89,6 +90,7 @@ class Data:
         _require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
         _require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
         _require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
+        _require(self.max_side is None or self.max_side >= 32, f"data.max_side must be >= 32, is {self.max_side}")
 
 
 @dataclass

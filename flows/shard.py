@@ -30,5 +30,5 @@ async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
     plan = await plan_shards(data, storage)
     if plan.done is not None:
         return plan.done
-    await asyncio.gather(*(write_group(data, storage, numbers) for numbers in plan.groups))
-    return await write_manifest(data, storage)
+    await asyncio.gather(*(write_group(data, plan.root, numbers) for numbers in plan.groups))
+    return await write_manifest(data, plan.root)

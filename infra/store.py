@@ -40,13 +40,19 @@ _TURNS = Turns()
 
 @dataclass(frozen=True)
 class _Manners:
-    """How long a call waits for the next byte, and how often botocore tries again by itself."""
+    """How long a call waits for the next byte, how often botocore tries again, and whether it signs bodies."""
 
     timeout_s: float
     tries: int
+    sign_body: bool | None = None  # None: botocore's choice, which is to sign what goes over plain http
 
 
 _PATIENT = _Manners(60, 8)  # 3 s of tries on average: a restart of the store
+# Signing means a sha256 of all bytes over plain http, most of the client's work; https never does it. What is
+# streamed is checked end to end: its size and sha256 stand in a manifest, and no reader takes anything else. The
+# request itself is signed as ever, so nobody else can write; who can change bytes on a plain http wire can do as
+# much to those that are read.
+_STREAMING = _Manners(60, 8, sign_body=False)
 
 
 @lru_cache(maxsize=8)
@@ -65,7 +71,10 @@ def _client_for(
         retries={"mode": "standard", "total_max_attempts": manners.tries},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if s3_errors.endpoint() else "auto"},
+        s3={
+            "addressing_style": "path" if s3_errors.endpoint() else "auto",
+            **({} if manners.sign_body is None else {"payload_signing_enabled": manners.sign_body}),
+        },
     )
     session = boto3.session.Session()
     try:
@@ -269,7 +278,7 @@ def open_write(uri: str, part_bytes: int = PART_BYTES) -> Iterator[BinaryIO]:
         with files.open_atomic(path) as stream:
             yield stream
         return
-    with _s3(uri) as (client, place):
+    with _s3(uri, _STREAMING) as (client, place):
         parts = MultipartStream(client, place, part_bytes)
         try:
             yield cast(BinaryIO, parts)

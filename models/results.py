@@ -19,6 +19,8 @@ class ShardResult:
     val: int
     shards: int
     reused: bool
+    quarantined: int = 0  # images of the source that do not decode; the manifest names them with the reason
+    missing: tuple[str, ...] = ()  # one line for each official count that the source does not reach
 
 
 @dataclass(frozen=True)

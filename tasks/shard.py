@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
 
 from conf import schema
-from infra import store
+from infra import files, store
 from models.results import ShardResult
 from tasks import policy
 
@@ -19,15 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Groups of shard numbers to write, or the result where the manifest is there already."""
+    """Where the shards go, and in what groups they are written; or the result where the manifest is there already."""
 
+    root: str
     groups: list[list[int]]
     done: ShardResult | None
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
 async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
-    """Opens the source and lays out its shards; writes nothing."""
+    """Opens the source and lays out its shards; what they are written from is left in the store."""
     return await asyncio.to_thread(_plan, data, storage)
 
 
@@ -35,33 +39,48 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     from models.data import manifest, shards
 
     store.ensure_root(storage)
-    layout = shards.plan(data, storage)
+    with _source_errors(data):
+        layout = shards.plan(data, storage)
     if store.exists(layout.manifest_uri):
         sha256, found = manifest.load(layout.manifest_uri)
-        return ShardPlan([], _result(layout.manifest_uri, sha256, found, reused=True))
-    return ShardPlan(shards.groups(layout, data.shards_per_task), None)
+        return ShardPlan(layout.root, [], _result(layout.manifest_uri, sha256, found, reused=True))
+    shards.PLANS.share(layout)
+    return ShardPlan(layout.root, shards.groups(layout, data.shards_per_task), None)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)
-async def write_group(data: schema.Data, storage: str, numbers: list[int]) -> int:
+async def write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
     """Writes one group of shards; those that a run before this one finished are left as they are."""
+    return await asyncio.to_thread(_write_group, data, root, numbers)
+
+
+def _write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
     from models.data import shards
 
-    return await asyncio.to_thread(shards.write_group, data, storage, numbers)
+    with _source_errors(data):
+        return shards.write_group(shards.PLANS.get(data, root), numbers)
 
 
 @task(task_run_name="manifest of {data.name}", **policy.STORE_WORK)
-async def write_manifest(data: schema.Data, storage: str) -> ShardResult:
+async def write_manifest(data: schema.Data, root: str) -> ShardResult:
     """Writes the manifest; from then on the data set exists."""
-    return await asyncio.to_thread(_manifest, data, storage)
+    return await asyncio.to_thread(_manifest, data, root)
 
 
-def _manifest(data: schema.Data, storage: str) -> ShardResult:
+def _manifest(data: schema.Data, root: str) -> ShardResult:
     from models.data import shards
 
-    layout = shards.plan(data, storage)
-    sha256, manifest = shards.write_manifest(layout, data)
+    with _source_errors(data):
+        layout = shards.PLANS.get(data, root)
+    sha256, manifest = shards.write_manifest(layout)
     return _result(layout.manifest_uri, sha256, manifest, reused=False)
+
+
+@contextmanager
+def _source_errors(data: schema.Data) -> Iterator[None]:
+    """What the system says while a source is read, as one of our errors: a lost disk is worth another try."""
+    with files.errors(Path(data.path or data.source)):
+        yield
 
 
 def _result(uri: str, sha256: str, manifest: Manifest, *, reused: bool) -> ShardResult:
@@ -74,4 +93,6 @@ def _result(uri: str, sha256: str, manifest: Manifest, *, reused: bool) -> Shard
         **counts,
         shards=len(manifest.shards),
         reused=reused,
+        quarantined=len(manifest.quarantine),
+        missing=manifest.missing,
     )

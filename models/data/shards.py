@@ -1,219 +1,207 @@
-"""Writing a source as WebDataset tars into the object store; resumable, byte-equal, manifest last."""
+"""Writing a source as WebDataset tars into the object store; resumable, byte-equal, manifest last.
+
+Images are read and looked at in threads, in order and a bounded number at a time; each shard streams to the store
+in parts. Nothing touches the local disk.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
+import os
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
-import webdataset
 from numpy.typing import NDArray
 
-from conf import schema
 from infra import store
 from infra.errors import DataError
 from models.data import manifest as manifests
-from models.data.listing import MINIVAL, TRAIN, VAL, Source
+from models.data.layout import PLANS as PLANS
+from models.data.layout import Plan as Plan
+from models.data.layout import groups as groups
+from models.data.layout import plan as plan
 from models.data.manifest import SPLITS, TABLE, Manifest, Remark, Shard
-from models.data.sources import open_source
-from models.data.verify import Verdict, verdict
+from models.data.tar_writer import TarWriter
+from models.data.verify import Verdict, printable, shrunk, verdict
 
-LAYOUT_VERSION = 2  # raise it when the same source must give other shards
-VERIFY_THREADS = 2
-AT_ONCE = 64  # images in memory while they are verified
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which samples go into which shard; a pure function of the source and the settings.
-
-    ``members[i]`` are source indices of shard i, already shuffled.
-    """
-
-    root: str  # uri of the folder in the store; its last part is the digest of what was asked
-    classes: tuple[str, ...]
-    source_digest: str
-    names: list[str]
-    splits: list[str]
-    members: list[NDArray[np.int64]]
-
-    @property
-    def manifest_uri(self) -> str:
-        """Where the manifest will be."""
-        return store.join(self.root, "manifest.json")
+SHARDS_AT_ONCE = 2  # of a process, whatever the number of its tasks: one reads while the other waits for the store
+CHUNK_IMAGES, CHUNK_BYTES = 16, 8 * 2**20  # one piece of work for a reading thread
+_INDICES_AT_ONCE = 16
+_UNKNOWN_SIZE = 2**17  # of an image that is made on the fly
 
 
-def plan(data: schema.Data, storage: str) -> Plan:
-    """Opens the source and lays out its shards: seeded split, seeded global shuffle, equal pieces.
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One image of the source: its bytes and what they are, or why it is left out."""
 
-    Args:
-        data: source, split shares, shard size, seed.
-        storage: root uri; the shards go to ``storage/data/NAME/DIGEST/``.
-
-    Raises:
-        ConfigError: the source is not there.
-        DataError: a split would be empty.
-    """
-    source = open_source(data)
-    settings = (LAYOUT_VERSION, source.digest, data.limit, data.val_share, data.minival_share,
-                data.samples_per_shard, data.seed, data.verify_images)  # fmt: skip
-    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    names, splits, members = [], [], []
-    for split, indices in split_indices(source, data).items():
-        if len(indices) == 0:
-            raise DataError(f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all")
-        pieces = -(-len(indices) // data.samples_per_shard)
-        for number, piece in enumerate(np.array_split(indices, pieces)):
-            names.append(f"{split}-{number:05d}-of-{pieces:05d}.tar")
-            splits.append(split)
-            members.append(piece)
-    root = store.join(storage, "data", data.name, digest)
-    return Plan(root, source.classes, source.digest, names, splits, members)
+    index: int
+    data: bytes
+    found: Verdict | str
+    crc32: int
 
 
-def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int64]]:
-    """Shuffled source indices of train, minival and val.
-
-    Where the source has official parts they stay as they are. Else minival is a seeded part of train, as in the
-    paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` takes the first of the shuffled whole.
-    """
-    rng = np.random.default_rng(data.seed)
-    order = rng.permutation(len(source.labels))[: data.limit]
-    if source.own_val:
-        val, rest = order[source.split[order] == VAL], order[source.split[order] != VAL]
-    else:
-        n_val = round(len(order) * data.val_share)
-        val, rest = order[:n_val], order[n_val:]
-    if np.any(source.split == MINIVAL):
-        minival, train = rest[source.split[rest] == MINIVAL], rest[source.split[rest] == TRAIN]
-    else:
-        n_minival = round(len(rest) * data.minival_share)
-        minival, train = rest[:n_minival], rest[n_minival:]
-    return dict(zip(SPLITS, (train, minival, val), strict=True))
-
-
-def groups(plan: Plan, shards_per_task: int) -> list[list[int]]:
-    """Shard numbers in groups, one group a task."""
-    numbers = list(range(len(plan.names)))
-    return [numbers[i : i + shards_per_task] for i in range(0, len(numbers), shards_per_task)]
-
-
-def write_group(data: schema.Data, storage: str, numbers: Sequence[int]) -> int:
+def write_group(layout: Plan, numbers: Sequence[int]) -> int:
     """Writes the shards of one group that are not finished yet; returns how many it wrote.
 
     A shard is finished when its index object is there; the index is written after the shard.
     """
-    layout = plan(data, storage)
-    source = open_source(data)
-    written = 0
-    for number in numbers:
-        if not store.exists(_index_uri(layout, number)):
-            store.write_json(
-                _index_uri(layout, number), _write_shard(layout, source, number, decode=data.verify_images)
-            )
-            written += 1
-    return written
+    writers, _ = _pools(os.getpid())
+    running = [writers.submit(_write_missing, layout, number) for number in numbers]
+    try:
+        return sum(each.result() for each in running)
+    finally:  # who tries again must not meet a shard that is still being written
+        wait([each for each in running if not each.cancel()])
 
 
-def write_manifest(layout: Plan, data: schema.Data) -> tuple[str, Manifest]:
+def write_manifest(layout: Plan) -> tuple[str, Manifest]:
     """Gathers the indices of all shards into the manifest; returns its sha256 and itself.
 
     Raises:
+        NotFoundError: a shard is not finished.
         DataError: a shard in the store has another size than its index says, or a split has lost all its images.
     """
-    source = open_source(data)
-    indices = [store.read_json(_index_uri(layout, number)) for number in range(len(layout.names))]
-    shards = tuple(Shard(**index["shard"]) for index in indices)
-    for shard in shards:
-        found = store.size(store.join(layout.root, shard.name))
-        if found != shard.bytes:
-            raise DataError(f"{layout.root}/{shard.name} has {found} bytes, its index says {shard.bytes}")
-    quarantine = tuple(Remark(**each) for index in indices for each in index["quarantine"])
-    for split in SPLITS:
-        if not any(shard.samples for shard in shards if shard.split == split):
-            reason = next((each.what for each in quarantine if each.split == split), "no samples")
-            raise DataError(f"{data.name}: no image of split {split!r} can be used; the first: {reason}")
+    with ThreadPoolExecutor(_INDICES_AT_ONCE) as pool:
+        parts = list(pool.map(lambda number: _index(layout, number), range(len(layout.names))))
+    shards, tables, quarantine, unusual = zip(*parts, strict=True)
     manifest = Manifest(
-        name=data.name,
-        classes=layout.classes,
-        source_digest=layout.source_digest,
-        encoding="original",
+        name=layout.data.name,
+        classes=layout.source.classes,
+        source_digest=layout.source.digest,
+        encoding=layout.encoding,
         shards=shards,
-        table=np.array([tuple(row) for index in indices for row in index["rows"]], TABLE),
-        quarantine=quarantine,
-        unusual=tuple(Remark(**each) for index in indices for each in index["unusual"]),
-        missing=source.missing,
+        table=np.concatenate(tables),
+        quarantine=sum(quarantine, ()),
+        unusual=sum(unusual, ()),
+        missing=layout.source.missing,
     )
+    for split in SPLITS:
+        if manifest.samples(split) == 0:
+            first = next(each for each in manifest.quarantine if each.split == split)
+            raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
     return manifests.save(manifest, layout.root), manifest
 
 
-def _index_uri(layout: Plan, number: int) -> str:
-    return store.join(layout.root, "index", f"{layout.names[number]}.json")
+def write_shard(layout: Plan, number: int, sink: IO[bytes]) -> dict[str, Any]:
+    """Streams one tar into ``sink`` and returns its index; image bytes are copied as they are.
 
-
-def _write_shard(layout: Plan, source: Source, number: int, *, decode: bool) -> dict[str, Any]:
-    """Streams one tar to the store and returns its index; image bytes are copied as they are."""
-    name, split = layout.names[number], layout.splits[number]
+    The index is ``shard``, a list for each column of ``TABLE``, ``quarantine`` and ``unusual``.
+    """
+    name, split, source = layout.names[number], layout.splits[number], layout.source
+    tar = TarWriter(sink)
     rows: list[tuple[int, ...]] = []
-    quarantine: list[dict[str, str]] = []
-    unusual: list[dict[str, str]] = []
-    with store.open_write(store.join(layout.root, name)) as stream:
-        hashing = _HashingStream(stream)
-        # mtime and owner are fixed, so that the same input gives the same bytes.
-        with webdataset.TarWriter(hashing, mtime=0, user="effnet", group="effnet", encoder=False) as writer:
-            for index, image, found in _looked_at(source, layout.members[number], decode=decode):
-                image_name = source.names[index].decode(errors="backslashreplace")
-                if isinstance(found, str):
-                    quarantine.append(asdict(Remark(image_name, split, found)))
-                    continue
-                if found.unusual:
-                    unusual.append(asdict(Remark(image_name, split, found.unusual)))
-                label = int(source.labels[index])
-                writer.write({"__key__": f"{index:08d}", "cls": str(label).encode(), found.suffix: image})
-                # Members go in alphabetic order, cls before jpg and png: the image is what was written last.
-                offset = int(writer.tarstream.offset) - -(-len(image) // 512) * 512
-                rows.append(
-                    (offset, len(image), label, found.width, found.height - source.crop_bottom, zlib.crc32(image))
-                )
-    shard = Shard(name, split, len(rows), hashing.size, hashing.sha256.hexdigest())
-    return {"shard": asdict(shard), "rows": rows, "quarantine": quarantine, "unusual": unusual}
+    remarks: dict[str, list[dict[str, str]]] = {"quarantine": [], "unusual": []}
+    for each in _looked_at(layout, layout.members[number]):
+        index, image, found = each.index, each.data, each.found
+        what = found if isinstance(found, str) else found.unusual
+        if what:
+            remark = Remark(printable(source.names[index]), split, what)
+            remarks["quarantine" if isinstance(found, str) else "unusual"].append(asdict(remark))
+        if isinstance(found, str):
+            continue
+        label = int(source.labels[index])
+        tar.add(f"{index:08d}.cls", b"%d" % label)
+        offset = tar.add(f"{index:08d}.{found.suffix}", image)
+        rows.append((offset, len(image), label, found.width, found.height, each.crc32))
+    tar.finish()
+    shard = Shard(name, split, len(rows), tar.size, tar.sha256.hexdigest())
+    columns = zip(*rows, strict=True) if rows else [()] * len(TABLE.names or ())
+    return {"shard": asdict(shard), **remarks, **dict(zip(TABLE.names or (), columns, strict=True))}
 
 
-def _looked_at(
-    source: Source, members: NDArray[np.int64], *, decode: bool
-) -> Iterator[tuple[int, bytes, Verdict | str]]:
-    """Index, bytes, and what they are or why they are left out; in order, a bounded number at a time."""
-
-    def look(index: int) -> tuple[int, bytes, Verdict | str]:
-        image = source.read(index)
-        try:
-            return index, image, verdict(image, source.names[index].decode(errors="replace"), decode=decode)
-        except DataError as error:
-            return index, b"", str(error)
-
-    with ThreadPoolExecutor(VERIFY_THREADS, thread_name_prefix="verify") as pool:
-        for start in range(0, len(members), AT_ONCE):
-            yield from pool.map(look, members[start : start + AT_ONCE].tolist())
+def _write_missing(layout: Plan, number: int) -> int:
+    if store.exists(layout.index_uri(number)):
+        return 0
+    with store.open_write(store.join(layout.root, layout.names[number])) as stream:
+        index = write_shard(layout, number, stream)
+    text = json.dumps(index, sort_keys=True, separators=(",", ":"))
+    store.write(layout.index_uri(number), text.encode())
+    return 1
 
 
-class _HashingStream:
-    """Counts and hashes what passes on its way to the store."""
+def _index(layout: Plan, number: int) -> tuple[Shard, NDArray[np.void], tuple[Remark, ...], tuple[Remark, ...]]:
+    """What the index of one shard says, checked against the shard's size in the store."""
+    uri = layout.index_uri(number)
+    index = store.read_json(uri)
+    try:
+        shard = Shard(**index["shard"])
+        table = np.zeros(shard.samples, TABLE)
+        for column in TABLE.names or ():
+            table[column] = np.array(index[column], np.int64).reshape(shard.samples)
+        quarantine, unusual = (tuple(Remark(**each) for each in index[key]) for key in ("quarantine", "unusual"))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{uri} is no index of a shard: {error}; delete it and run again") from error
+    found = store.size(store.join(layout.root, layout.names[number]))
+    if (shard.name, shard.bytes) != (layout.names[number], found):
+        raise DataError(
+            f"{layout.root}/{layout.names[number]} has {found} bytes, its index says {shard.bytes} of {shard.name}; "
+            "delete both and run again"
+        )
+    return shard, table, quarantine, unusual
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
-        self.size = 0
-        self.sha256 = hashlib.sha256()
 
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        self.size += len(data)
-        self.stream.write(data)
-        return len(data)
+def _looked_at(layout: Plan, members: NDArray[np.int64]) -> Iterator[Looked]:
+    """The images of a shard in order; reading threads are a bounded number of chunks ahead."""
+    _, readers = _pools(os.getpid())
+    coming: deque[Future[list[Looked]]] = deque()
+    try:
+        for chunk in _chunks(layout, members):
+            coming.append(readers.submit(_look_at_all, layout, chunk))
+            if len(coming) > _reading_threads():
+                yield from coming.popleft().result()
+        while coming:
+            yield from coming.popleft().result()
+    finally:
+        for each in coming:
+            each.cancel()
 
-    def flush(self) -> None:
-        """Nothing to do: the store sends parts when they are full."""
+
+def _chunks(layout: Plan, members: NDArray[np.int64]) -> Iterator[list[int]]:
+    sizes = layout.source.sizes[members]
+    chunk: list[int] = []
+    taken = 0
+    for index, size in zip(members.tolist(), np.where(sizes > 0, sizes, _UNKNOWN_SIZE).tolist(), strict=True):
+        if chunk and (len(chunk) == CHUNK_IMAGES or taken + size > CHUNK_BYTES):
+            yield chunk
+            chunk, taken = [], 0
+        chunk.append(index)
+        taken += size
+    if chunk:
+        yield chunk
+
+
+def _look_at_all(layout: Plan, chunk: list[int]) -> list[Looked]:
+    return [_look(layout, index) for index in chunk]
+
+
+def _look(layout: Plan, index: int) -> Looked:
+    source, data = layout.source, layout.data
+    image = source.read(index)  # bytes that are not there are no damaged image: that error passes
+    try:
+        found = whole = verdict(image, printable(source.names[index]), decode=data.verify_images)
+        if data.max_side is not None:
+            image, found = shrunk(image, whole, data.max_side)
+    except DataError as error:
+        return Looked(index, b"", str(error), 0)
+    # The height that boxes are drawn for; a banner at the lower edge shrinks with its image.
+    height = found.height - math.ceil(source.crop_bottom * found.height / whole.height)
+    return Looked(index, image, found._replace(height=height), zlib.crc32(image))
+
+
+def _reading_threads() -> int:
+    return min(32, (os.cpu_count() or 1) + 6)  # a source may lie in an object store: most of them wait
+
+
+@lru_cache(maxsize=1)
+def _pools(_process: int) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+    """Threads that write shards and threads that read images; of the whole process, so that memory is bounded.
+
+    A fork does not take threads with it, hence the process's number.
+    """
+    return ThreadPoolExecutor(SHARDS_AT_ONCE, "shard"), ThreadPoolExecutor(_reading_threads(), "image")

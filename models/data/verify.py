@@ -1,25 +1,34 @@
 """Every image is looked at once, when it is sharded: what it measures, what is unusual, or why it is left out.
 
-What enters a shard has been decoded here, so nothing fails to decode in the middle of a training.
+What enters a shard has been decoded here, by the decoder that all others leave the hard cases to, so nothing fails
+to decode in the middle of a training.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from PIL import Image
 
 from infra.errors import DataError
+from models.data import header
 from models.data.decode import MAX_PIXELS, open_image
+from models.data.listing import MAX_IMAGE_BYTES
 
-MAX_BYTES = 50 * 2**20  # no photograph of these sets comes near
 MAX_SIDE = 65_535  # what the manifest's table can hold
+JPEG_QUALITY = 90  # of what is encoded again; as FFCV's ImageNet
+_LARGE_PIXELS = 8 * 2**20  # beyond, one at a time: 64 megapixels take 500 MB in Pillow
+_LARGE = threading.Lock()
+_ADDRESS = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """``suffix``: jpg or png by content, not by name. ``unusual``: empty for a plain grey or RGB JPEG."""
+class Verdict(NamedTuple):
+    """``suffix``: jpg or png by content, not by name. ``unusual``: empty for a plain grey or RGB image."""
 
     suffix: str
     width: int
@@ -38,25 +47,59 @@ def verdict(data: bytes, name: str, *, decode: bool) -> Verdict:
     Raises:
         DataError: why it cannot be used.
     """
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{len(data)} bytes, more than {MAX_BYTES}")
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            kind, mode, (width, height) = str(image.format), image.mode, image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"neither JPEG nor PNG: {_one_line(error)}") from error
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise DataError(f"its header claims {width} x {height} pixels")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise DataError(f"{len(data)} bytes, more than {MAX_IMAGE_BYTES}")
+    found = header.parse(data)
+    if found.width * found.height > MAX_PIXELS or not 0 < min(found[1:3]) <= max(found[1:3]) <= MAX_SIDE:
+        raise DataError(f"its header claims {found.width} x {found.height} pixels")
     if decode:
-        open_image(data)
-    return Verdict("png" if kind == "PNG" else "jpg", width, height, _unusual(kind, mode, name))
+        with _decoding(found.width * found.height):
+            width, height = open_image(data).size
+        if (width, height) != found[1:3]:
+            raise DataError(f"{width} x {height} pixels, its header claims {found.width} x {found.height}")
+    remarks = list(found.remarks)
+    if found.suffix == "png" and not name.lower().endswith(".png"):
+        remarks.insert(0, f"PNG named {_suffix_of(name)}")
+    return Verdict(found.suffix, found.width, found.height, ", ".join(remarks))
 
 
-def _unusual(kind: str, mode: str, name: str) -> str:
-    if kind == "PNG":
-        return f"PNG ({mode})" + ("" if name.lower().endswith(".png") else " named otherwise")
-    return "" if mode in ("RGB", "L") else f"JPEG ({mode})"
+def shrunk(data: bytes, found: Verdict, max_side: int) -> tuple[bytes, Verdict]:
+    """The image as JPEG of at most ``max_side`` pixels a side, resized as the loader does; small ones as they are.
+
+    Equal bytes need an equal Pillow: another version of libjpeg may round otherwise.
+
+    Raises:
+        DataError: it does not decode.
+    """
+    longest = max(found.width, found.height)
+    if longest <= max_side:
+        return data, found
+    size = tuple(max(1, round(side * max_side / longest)) for side in (found.width, found.height))
+    buffer = io.BytesIO()
+    with _decoding(found.width * found.height):
+        open_image(data).resize((size[0], size[1]), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue(), Verdict("jpg", size[0], size[1], "")
 
 
-def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def printable(name: bytes) -> str:
+    """An image's name for messages and lists: what a terminal would obey is escaped."""
+    text = name.decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def _decoding(pixels: int) -> Iterator[None]:
+    """Bounds memory, and turns whatever damage does to Pillow into one line that is equal in every run."""
+    try:
+        if pixels > _LARGE_PIXELS:
+            with _LARGE:
+                yield
+        else:
+            yield
+    except DataError as error:
+        raise DataError(_ADDRESS.sub("", str(error).splitlines()[0])) from error
+
+
+def _suffix_of(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return f"{dot}{suffix}" if stem else "otherwise"

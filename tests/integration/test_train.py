@@ -38,8 +38,8 @@ def job(storage: str) -> schema.Job:
     config = compose.compose(TINY)
     layout = shards.plan(config.data, storage)
     for numbers in shards.groups(layout, config.data.shards_per_task):
-        shards.write_group(config.data, storage, numbers)
-    sha256, _ = shards.write_manifest(layout, config.data)
+        shards.write_group(layout, numbers)
+    sha256, _ = shards.write_manifest(layout)
     return schema.Job(
         kind="train",
         model=config.model,

@@ -17,8 +17,10 @@ from PIL import Image
 from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
+from models.data import layout as layouts
 from models.data import manifest as manifests
 from models.data import shards
+from models.data.layout import Plan, Plans
 from models.data.listing import VAL
 from models.data.manifest import Manifest
 
@@ -60,8 +62,8 @@ def write_all(data: Data, root: Path) -> tuple[str, Manifest]:
     storage = f"file://{root}"
     layout = shards.plan(data, storage)
     for numbers in shards.groups(layout, data.shards_per_task):
-        shards.write_group(data, storage, numbers)
-    sha256, manifest = shards.write_manifest(layout, data)
+        shards.write_group(layout, numbers)
+    sha256, manifest = shards.write_manifest(layout)
     assert manifests.load_verified(layout.manifest_uri, sha256) == manifest
     return layout.root, manifest
 
@@ -147,7 +149,7 @@ def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Pat
     fill(tmp_path / "images" / "val", 500, each=5)
     data = folder_data(tmp_path / "images")
     layout = shards.plan(data, f"file://{tmp_path}/store")
-    source = shards.open_source(data)
+    source = layout.source
     assert source.own_val
     members: dict[str, set[int]] = {split: set() for split in manifests.SPLITS}
     for split, indices in zip(layout.splits, layout.members, strict=True):
@@ -164,7 +166,7 @@ def test_limit_takes_that_many_of_the_shuffled_whole(images: Path) -> None:
     layout = shards.plan(folder_data(images, limit=10), "file:///nowhere")
     chosen = np.concatenate(layout.members)
     assert len(set(chosen.tolist())) == 10
-    labels = shards.open_source(folder_data(images)).labels[chosen]
+    labels = layout.source.labels[chosen]
     assert set(labels.tolist()) == {0, 1}  # not the first ten files, which are all cats
 
 
@@ -181,61 +183,101 @@ def test_a_folder_with_other_files_gets_another_address(tmp_path: Path) -> None:
     assert shards.plan(folder_data(tmp_path), "file:///nowhere").root != before
 
 
-def interrupted_after(reads: int) -> Callable[[Data], Any]:
-    """``open_source`` whose reader dies, as a killed task does."""
-    real, left = shards.open_source, [reads]
+def dying_at(layout: Plan, number: int) -> Plan:
+    """The plan with a source that dies in the middle of a shard, as a killed task does."""
+    last = int(layout.members[number][-1])
 
-    def opened(data: Data) -> Any:
-        source = real(data)
+    def read(index: int) -> bytes:
+        if index == last:
+            raise KeyboardInterrupt
+        return layout.source.read(index)
 
-        def read(index: int) -> bytes:
-            if left[0] == 0:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            return source.read(index)
-
-        return dataclasses.replace(source, read=read)
-
-    return opened
+    return dataclasses.replace(layout, source=dataclasses.replace(layout.source, read=read))
 
 
-def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(
+def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(images: Path, tmp_path: Path) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    layout = shards.plan(data, storage)
+    group = shards.groups(layout, 100)[0]
+    with pytest.raises(KeyboardInterrupt):
+        shards.write_group(dying_at(layout, 2), group)
+    tars = {tar.name for tar in tmp_path.rglob("*.tar")}
+    assert layout.names[0] in tars
+    assert layout.names[2] not in tars  # the half-written third is nowhere
+    assert {path.name.removesuffix(".json") for path in tmp_path.rglob("index/*.json")} == tars
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert shards.write_group(layout, group) == len(group) - len(tars)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert shards.write_group(layout, group) == 0
+    _, resumed = shards.write_manifest(shards.plan(data, storage))
+    assert resumed == write_all(data, tmp_path / "at-once")[1]
+
+
+def test_another_process_writes_from_the_saved_index_without_opening_the_source_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, storage = folder_data(images), f"file://{tmp_path}"
-    group = shards.groups(shards.plan(data, storage), 100)[0]
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "open_source", interrupted_after(4))
-        with pytest.raises(KeyboardInterrupt):
-            shards.write_group(data, storage, group)
-    tars = list(tmp_path.rglob("*.tar"))
-    assert [tar.name for tar in tars] == ["train-00000-of-00004.tar"]  # the half-written second is nowhere
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    planned = shards.plan(data, storage)
+    Plans().share(planned)
+    monkeypatch.setattr(layouts.sources, "open_source", lambda _: pytest.fail("opened again"))
+    elsewhere = Plans()
+    found = elsewhere.get(data, planned.root)
+    assert (found.root, found.names) == (planned.root, planned.names)
+    assert elsewhere.get(data, planned.root) is found
+    assert shards.write_group(found, [0]) == 1
+    monkeypatch.undo()
+    assert shards.write_group(planned, [0]) == 0
+    assert shards.write_group(planned, range(7)) == 6
+    assert shards.write_manifest(planned)[1] == write_all(data, tmp_path / "at-once")[1]
 
-    assert shards.write_group(data, storage, group) == len(group) - 1
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert shards.write_group(data, storage, group) == 0
-    _, resumed = shards.write_manifest(shards.plan(data, storage), data)
-    assert resumed == write_all(data, tmp_path / "at-once")[1]
+
+def test_a_plan_that_was_never_shared_or_of_other_settings_is_refused(images: Path, tmp_path: Path) -> None:
+    data = folder_data(images)
+    planned = shards.plan(data, f"file://{tmp_path}")
+    with pytest.raises(NotFoundError):
+        Plans().get(data, planned.root)
+    Plans().share(planned)
+    with pytest.raises(DataError, match="start anew"):
+        Plans().get(folder_data(images, seed=5), planned.root)
+
+
+def test_larger_images_are_encoded_again_when_a_side_is_given_and_the_manifest_says_so(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    large = Image.linear_gradient("L").convert("RGB").resize((200, 100))
+    large.save(tmp_path / "images" / "cat" / "large.png")
+    root, manifest = write_all(folder_data(tmp_path / "images", max_side=64), tmp_path / "store")
+    assert manifest.encoding == "max_side=64"
+    assert (64, 32) in set(zip(manifest.table["width"].tolist(), manifest.table["height"].tolist(), strict=True))
+    assert max(manifest.table["width"].max(), manifest.table["height"].max()) == 64
+    plain, _ = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert plain != root
+
+
+def test_a_banner_is_left_out_of_the_height_that_boxes_are_drawn_for(images: Path, tmp_path: Path) -> None:
+    layout = shards.plan(folder_data(images), f"file://{tmp_path}")
+    with_banner = dataclasses.replace(layout, source=dataclasses.replace(layout.source, crop_bottom=2))
+    heights = [shards.write_shard(each, 0, io.BytesIO())["height"] for each in (layout, with_banner)]
+    assert [height - 2 for height in heights[0]] == list(heights[1])
 
 
 def test_a_shard_of_another_size_than_its_index_stops_the_manifest(images: Path, tmp_path: Path) -> None:
     data, storage = folder_data(images), f"file://{tmp_path}"
     layout = shards.plan(data, storage)
-    shards.write_group(data, storage, range(len(layout.names)))
+    shards.write_group(layout, range(len(layout.names)))
     tar = Path(layout.root.removeprefix("file://")) / layout.names[3]
     tar.write_bytes(tar.read_bytes()[:-512])
     with pytest.raises(DataError, match=rf"{layout.names[3]} has \d+ bytes, its index says \d+"):
-        shards.write_manifest(layout, data)
+        shards.write_manifest(layout)
     assert not store.exists(layout.manifest_uri)
 
 
 def test_a_manifest_without_all_its_shards_is_not_written(images: Path, tmp_path: Path) -> None:
     data, storage = folder_data(images), f"file://{tmp_path}"
     layout = shards.plan(data, storage)
-    shards.write_group(data, storage, [0, 1])
+    shards.write_group(layout, [0, 1])
     with pytest.raises(NotFoundError, match=layout.names[2]):
-        shards.write_manifest(layout, data)
+        shards.write_manifest(layout)
     assert not store.exists(layout.manifest_uri)
 
 
@@ -269,7 +311,7 @@ def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> 
     fill(tmp_path / "images", 0)
     for path in (tmp_path / "images").glob("*/*"):
         path.write_bytes(b"no image at all")
-    with pytest.raises(DataError, match="no image of split 'train' can be used; the first: neither JPEG nor PNG"):
+    with pytest.raises(DataError, match=r"no image of split 'train' can be used; \w+/\d+.\w+: neither JPEG nor PNG"):
         write_all(folder_data(tmp_path / "images"), tmp_path / "store")
 
 
@@ -277,7 +319,7 @@ def test_a_png_under_another_name_is_stored_as_png_and_remarked(tmp_path: Path) 
     fill(tmp_path / "images", 0)
     (tmp_path / "images/cat/03.jpg").write_bytes(picture(9, "png"))
     root, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
-    assert ("cat/03.jpg", "PNG (RGB) named otherwise") in {(each.name, each.what) for each in manifest.unusual}
+    assert ("cat/03.jpg", "PNG named .jpg") in {(each.name, each.what) for each in manifest.unusual}
     stored = [
         s for shard in manifest.shards for s in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name)
     ]

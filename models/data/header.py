@@ -1,0 +1,102 @@
+"""What the first bytes of a JPEG or PNG say, read in a few microseconds and without decoding.
+
+Source: ITU-T T.81 annex B (markers and frame header), ISO/IEC 15948 section 11.2.2 (IHDR), Exif 2.3 tag 0x0112.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from infra.errors import DataError
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; not lossless, hierarchical, arithmetic
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+_SCAN, _END = 0xDA, 0xD9
+_MAX_MARKERS = 10_000  # 10 MB of EXIF are 160
+_ORIENTATION = 0x0112
+_PNG_COLOURS = {0: "", 2: "", 3: "palette", 4: "alpha", 6: "alpha"}
+
+
+class Header(NamedTuple):
+    """``suffix`` is jpg or png by content; ``remarks``: what makes it other than a plain 8-bit grey or RGB image."""
+
+    suffix: str
+    width: int
+    height: int
+    remarks: tuple[str, ...]
+
+
+def parse(data: bytes) -> Header:
+    """Reads kind and size in pixels.
+
+    Raises:
+        DataError: neither JPEG nor PNG, of a kind that no decoder here takes, or broken before it says its size.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _jpeg(data)
+    if data[:8] == _PNG:
+        return _png(data)
+    raise DataError("neither JPEG nor PNG" if data else "empty")
+
+
+def _jpeg(data: bytes) -> Header:
+    at, remarks = 2, list[str]()
+    for _ in range(_MAX_MARKERS):
+        if at + 4 > len(data) or (marker := data[at + 1]) in (_SCAN, _END):
+            break
+        if data[at] != 0xFF or marker == 0:  # no marker: libjpeg, too, looks for the next one
+            at = data.find(b"\xff", at + 1)
+            if at < 0:
+                break
+        elif marker == 0xFF:  # markers may be padded
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        elif marker in _FRAMES:
+            return _frame(data, at, remarks)
+        else:
+            length = data[at + 2] << 8 | data[at + 3]
+            if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0" and not remarks:
+                orientation = _orientation(data[at + 10 : at + 2 + length])
+                remarks = [f"EXIF orientation {orientation}, ignored"] if orientation > 1 else []
+            at += 2 + max(length, 2)
+    raise DataError("a JPEG without a frame header")
+
+
+def _frame(data: bytes, at: int, remarks: list[str]) -> Header:
+    marker, frame = data[at + 1], data[at + 4 : at + 10]
+    if len(frame) < 6:
+        raise DataError("a JPEG that ends in its frame header")
+    bits, height, width, components = frame[0], frame[1] << 8 | frame[2], frame[3] << 8 | frame[4], frame[5]
+    if marker not in _HUFFMAN_FRAMES or bits != 8 or components not in (1, 3, 4):
+        raise DataError(f"a JPEG of kind {marker:#x} with {components} components of {bits} bits")
+    return Header("jpg", width, height, (*(["CMYK JPEG"] if components == 4 else []), *remarks))
+
+
+def _orientation(tiff: bytes) -> int:
+    """The EXIF orientation, 1 (upright) where there is none that can be read."""
+    if tiff[:2] not in (b"II", b"MM"):
+        return 1
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(tiff[at : at + size], "little" if tiff[:1] == b"I" else "big")  # beyond the end: 0
+
+    first = number(4, 4)
+    for entry in range(first + 2, first + 2 + 12 * min(number(first, 2), 200), 12):
+        if number(entry, 2) == _ORIENTATION:
+            value = number(entry + 8, 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _png(data: bytes) -> Header:
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise DataError("a PNG without a header")
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    bits, colour = data[24], data[25]
+    if colour not in _PNG_COLOURS:
+        raise DataError(f"a PNG of unknown colour type {colour}")
+    remarks = (_PNG_COLOURS[colour], "16 bits" if bits == 16 else "")
+    return Header("png", width, height, tuple(f"PNG with {each}" for each in remarks if each))
