@@ -53,10 +53,9 @@ def main() -> None:
     """Runs the benchmark."""
     options = harness.arguments(__doc__ or "", n=5)
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
-        archive, tree = Path(folder) / "archive.tar", Path(folder) / "tree"
-        images = real_images.multiply(real_images.archive(), archive, COPIES)
-        real_images.extracted(archive, tree)
-        manifest_uri = _shards(tree, f"file://{folder}/local")
+        source = Path(folder) / "source"
+        images = real_images.official_folder(source, COPIES)
+        manifest_uri = _shards(source, f"file://{folder}/local")
         report = harness.Report(options.n)
         report.notes.append(f"{images} images: {images // COPIES} real ones of about 110 kB, {COPIES} times each")
         _compare_loaders(report, Path(folder), manifest_uri)

@@ -49,22 +49,23 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-def extracted(archive_path: Path, folder: Path) -> None:
-    """Unpacks a tar of tars into ``folder/CLASS/IMAGE``."""
-    with tarfile.open(archive_path) as outer:
-        for member in outer:
-            with tarfile.open(fileobj=outer.extractfile(member)) as class_tar:
-                class_tar.extractall(folder / Path(member.name).stem, filter="data")
+def official_folder(folder: Path, copies: int) -> int:
+    """Makes ``folder`` look like ImageNet's: the multiplied training archive beside validation and devkit."""
+    folder.mkdir()
+    for other in ARCHIVE.parent.glob("ILSVRC2012_*"):
+        if other != ARCHIVE:
+            (folder / other.name).symlink_to(other)
+    return multiply(archive(), folder / ARCHIVE.name, copies)
 
 
-def settings(tree: Path, samples_per_shard: int) -> schema.Data:
-    """The data set of an extracted tree; nothing is decoded to verify it, which would be most of the time."""
+def settings(folder: Path, samples_per_shard: int) -> schema.Data:
+    """The data set in ``folder``; nothing is decoded to verify it, which would be most of the time."""
     return schema.Data(
         name="imagenet",
-        source="folder",
-        path=str(tree),
+        source="imagenet",
+        path=str(folder),
+        allow_partial=True,
         verify_images=False,
-        val_share=0.001,
         minival_share=0.001,
         samples_per_shard=samples_per_shard,
     )

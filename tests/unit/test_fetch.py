@@ -117,6 +117,21 @@ def test_a_full_disk_is_told_as_that_and_leaves_nothing(
     assert left(tmp_path / "cache") == []
 
 
+def reading(cache: ShardCache) -> tuple[threading.Thread, list[fetch.StoppedError]]:
+    """A thread that reads, and what it met when it was stopped."""
+    raised: list[fetch.StoppedError] = []
+
+    def read() -> None:
+        try:
+            cache.read(shard_of(CONTENT), 0, 1)
+        except fetch.StoppedError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread, raised
+
+
 def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
     open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,16 +144,8 @@ def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
 
     monkeypatch.setattr(store, "stream_range", gone)
     monkeypatch.setattr(fetch, "BACKOFF_S", (60.0, 60.0))
-    cache, raised = open_cache(), []
-
-    def read() -> None:
-        try:
-            cache.read(shard_of(CONTENT), 0, 1)
-        except fetch.StoppedError as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
+    cache = open_cache()
+    thread, raised = reading(cache)
     assert asked.wait(5)
     began = time.monotonic()
     cache.close()
@@ -160,16 +167,8 @@ def test_closing_ends_a_fetch_of_many_ranges_of_which_most_have_not_begun(
 
     monkeypatch.setattr(store, "stream_range", endless)
     monkeypatch.setattr(fetch, "RANGE_BYTES", 100)
-    cache, raised = open_cache(), []
-
-    def read() -> None:
-        try:
-            cache.read(shard_of(CONTENT), 0, 1)
-        except fetch.StoppedError as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
+    cache = open_cache()
+    thread, raised = reading(cache)
     assert asked.wait(5)
     cache.close()
     thread.join(5)
