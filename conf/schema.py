@@ -11,6 +11,8 @@ from typing import Any
 
 MISSING: Any = "???"  # Hydra's word for "must be given"
 POLICIES = ("none", "v0", "imagenet", "randaugment")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+BN_GROUPS = ("shard", "rank", "sync")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -100,7 +102,9 @@ class Recipe:
     epochs: int = 350
     global_batch: int = 4096
     logical_shards: int = 64  # fixed parts of the global batch; order and randomness hang on them, not on the ranks
+    optimizer: str = "rmsprop"  # rmsprop (TensorFlow's form, as the paper) | adamw
     lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
+    schedule: str = "staircase"  # staircase (the paper's) | cosine (to 0 over the epochs)
     warmup_epochs: float = 5.0
     lr_decay: float = 0.97
     lr_decay_epochs: float = 2.4
@@ -111,8 +115,11 @@ class Recipe:
     rmsprop_epsilon: float = 1e-3
     ema_decay: float = 0.9999
     bn_momentum: float = 0.01  # PyTorch's sense (TF's 0.99); jobs of few steps need more
+    bn_groups: str = "shard"  # statistics over a logical shard | what a rank computes at once | sync over all ranks
+    shards_per_pass: int | None = None  # rank, sync: logical shards computed at once; null = all that a rank has
     dropout: float | None = None  # null = the variant's own (0.2 for B0 to 0.5 for B7)
-    precision: str = "auto"  # fp32 | bf16 | auto (bf16 on a GPU that has it, else fp32)
+    precision: str = "auto"  # fp32 | tf32 | bf16 | auto (bf16 on a GPU that has it, else fp32)
+    recompute: bool = False  # B6, B7: compute activations again in the backward pass instead of keeping them
     seed: int = 0
     eval_every_epochs: int = 1
     checkpoint_every_steps: int | None = None  # null = at every evaluation
@@ -127,8 +134,15 @@ class Recipe:
         _require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
         _require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")
         _require(self.dropout is None or 0 <= self.dropout < 1, f"recipe.dropout must be in [0, 1), is {self.dropout}")
-        _require(self.precision in ("auto", "fp32", "bf16"),
-                 f"recipe.precision must be auto, fp32 or bf16, is {self.precision!r}")  # fmt: skip
+        for key, choices in (("optimizer", ("rmsprop", "adamw")), ("schedule", ("staircase", "cosine")),
+                             ("precision", PRECISIONS), ("bn_groups", BN_GROUPS)):  # fmt: skip
+            value = getattr(self, key)
+            _require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
+        at_once = self.shards_per_pass
+        _require(at_once is None or at_once > 0, f"recipe.shards_per_pass must be > 0, is {at_once}")
+        _require(at_once in (None, 1) or self.bn_groups != "shard",
+                 f"recipe.shards_per_pass={at_once} needs recipe.bn_groups=rank or sync: with shard each logical "
+                 "shard is computed alone")  # fmt: skip
         _require(
             0 <= self.label_smoothing < 1,
             f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}",
@@ -168,25 +182,50 @@ class Transfer:
 
 
 @dataclass
+class Runtime:
+    """How a job runs: changes its speed and its safety, never its result (beyond rounding, where compiled)."""
+
+    loader_threads: int = 2
+    cache_gb: float = 200.0  # most that shards take on this machine's disk, over all ranks
+    compile: str = "auto"  # torch.compile: auto (a GPU job long enough to win back the compile time) | on | off
+    ledger: bool = False  # write ledger.jsonl: which samples each step was made of
+    accept_changes: bool = False  # resume although configuration, data or code changed since the checkpoint
+    first_step_timeout_s: float = 900.0  # process start -> first step; compiling counts
+    step_timeout_s: float = 300.0  # between two steps
+    eval_timeout_s: float = 300.0  # between two batches of an evaluation
+    checkpoint_timeout_s: float = 900.0  # writing or reading one checkpoint
+
+    def __post_init__(self) -> None:
+        _require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")
+        _require(self.cache_gb > 0, f"runtime.cache_gb must be > 0, is {self.cache_gb}")
+        _require(self.compile in ("auto", "on", "off"), f"runtime.compile must be auto, on or off, is {self.compile!r}")
+        for key in ("first_step_timeout_s", "step_timeout_s", "eval_timeout_s", "checkpoint_timeout_s"):
+            _require(getattr(self, key) > 0, f"runtime.{key} must be > 0, is {getattr(self, key)}")
+
+
+@dataclass
 class Launch:
     """Where and how wide a training job runs."""
 
     backend: str = "local"
+    nnodes: int = 1  # machines; fixed: a lost one ends the job, and the same command goes on with those at hand
+    rendezvous: str | None = None  # nnodes > 1: HOST:PORT of the first machine, the same on all
     nproc_per_node: int = 1
     threads_per_proc: int | None = None  # null = cores / processes
-    loader_threads: int = 2
-    cache_gb: float = 200.0  # most that shards take on this machine's disk, over all ranks
     jobs_at_once: int = 1  # also the limit of the Prefect concurrency slot "accelerator"
     max_restarts: int = 1  # torchrun's own, for a process that dies
+    relaunches: int = 3  # of torchrun, when it was lost without a step of progress; a preemption never counts
     start_timeout_s: float = 300.0  # submit -> first status of the trainer
     stall_timeout_s: float = 1800.0  # between two signs of life
 
     def __post_init__(self) -> None:
         _require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
+        _require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
+        _require(self.nnodes == 1 or ":" in (self.rendezvous or ""),
+                 f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine")  # fmt: skip
         _require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
-        _require(self.loader_threads > 0, "launch.loader_threads must be > 0")
-        _require(self.cache_gb > 0, f"launch.cache_gb must be > 0, is {self.cache_gb}")
         _require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
+        _require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
 
 
 @dataclass
@@ -233,6 +272,7 @@ class Config:
     transfer: Transfer = field(default_factory=Transfer)
     nightly: Nightly = field(default_factory=Nightly)
     launch: Launch = field(default_factory=Launch)
+    runtime: Runtime = field(default_factory=Runtime)
     services: Services = field(default_factory=Services)
 
     def __post_init__(self) -> None:
@@ -255,5 +295,4 @@ class Job:
     recipe: Recipe = field(default_factory=Recipe)
     init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
     init_weights_sha256: str | None = None  # what they must be; part of the job's key
-    loader_threads: int = 2
-    cache_gb: float = 200.0
+    runtime: Runtime = field(default_factory=Runtime)  # no part of the job's key

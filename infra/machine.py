@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,6 +30,12 @@ def facts() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def peak_memory_gb() -> float:
+    """The most memory that this process has ever held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def commit() -> str:

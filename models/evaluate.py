@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,33 +14,37 @@ from models import worker
 from models.build import build_scaled
 from models.data import manifest as manifests
 from models.data.loader import Loader
-from models.training import checkpoint
-from models.training.distributed import Ranks
+from models.training import weights
 from models.training.metrics import evaluate
-from models.training.progress import Progress
+from models.worker import Worker
 
 
-def evaluate_job(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress | None) -> dict[str, Any]:
+def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
     """Counts every sample of val once with the job's weights; returns what becomes ``result.json``.
 
     Raises:
         ConfigError: the job names no weights.
+        PreemptedError: asked to end.
         ArtifactError: the weights do not fit the network or the number of classes.
     """
-    if progress is not None:
-        progress.report(state="starting")
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
     network = build_scaled(job.model, len(manifest.classes))
     if job.init_weights_uri is None:
-        raise ConfigError(f"{job_uri}: an evaluation needs init_weights_uri")
-    checkpoint.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
-    network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    side, cap = network.resolution, int(job.cache_gb * 1e9)
+        raise ConfigError(f"{worker.job_uri}: an evaluation needs init_weights_uri")
+    weights.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
+    network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    side, cap = network.resolution, int(job.runtime.cache_gb * 1e9)
     with closing(
-        Loader(manifest, job.manifest_uri, "val", side, job.augment, cache, job.loader_threads, cap)
+        Loader(manifest, job.manifest_uri, "val", side, job.augment, worker.cache, job.runtime.loader_threads, cap)
     ) as loader:
-        accuracy = evaluate(network, loader, ranks)
+        worker.watchdog.enter("eval")
+        accuracy = evaluate(network, loader, worker.ranks, lambda: _interrupted(worker))
     return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n}
+
+
+def _interrupted(worker: Worker) -> bool:
+    worker.watchdog.beat()
+    return worker.preemption.requested
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -14,82 +13,127 @@ from torch import nn
 
 from conf.schema import Job
 from infra import store
+from infra.errors import ConfigError
 from models import worker
 from models.build import build_scaled, counted
 from models.data import manifest as manifests
 from models.data.loader import Loader
 from models.data.order import check_batch, steps_per_epoch
-from models.training import checkpoint
-from models.training.average import WeightAverage
-from models.training.checkpoint import Position, TrainState
-from models.training.distributed import Ranks, restart_count
+from models.training import compiling, flat, ledger, lineage, weights
+from models.training import state as states
+from models.training.ledger import Ledger
 from models.training.loop import Run, fit
 from models.training.metrics import Accuracy, evaluate
-from models.training.optim import build_optimizer
-from models.training.progress import Progress
+from models.training.persistence import Persistence
+from models.training.saver import Saver
+from models.training.state import TrainState
+from models.training.step import Stepper
+from models.worker import Worker
 
 
-def train(job: Job, job_uri: str, ranks: Ranks, cache: Path, progress: Progress | None) -> dict[str, Any]:
+def train(job: Job, worker: Worker) -> dict[str, Any]:
     """Runs or resumes one training job and returns what becomes ``result.json``.
 
     Raises:
         ConfigError: the global batch does not fit the ranks or the data.
         DataError: manifest, shard or image is damaged.
-        DivergedError: the loss is not finite.
-        ArtifactError: checkpoints or initial weights are damaged or do not fit.
+        DivergedError: the loss exploded or is not finite, and going back did not help.
+        ArtifactError: initial weights or a checkpoint do not fit the network.
+        ResumeError, ChangedError: the checkpoints do not verify, or are of another job.
+        PreemptedError: asked to end; saved.
+        CapacityError: out of memory.
     """
-    if progress is not None:
-        progress.report(state="starting", restarts=restart_count())
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
-    recipe = job.recipe
+    recipe, ranks, runtime = job.recipe, worker.ranks, job.runtime
     check_batch(recipe.global_batch, recipe.logical_shards, ranks.world_size, manifest.samples("train"))
-    state, eval_network = _fresh_state(job, len(manifest.classes), ranks)
-    if checkpoint.resume(state, job_uri) and progress is not None:
-        progress.report(resumed_at=state.position.step)
+    network = _network(job, len(manifest.classes), worker)
+    state = states.fresh(network, recipe)
+    persistence = _persistence(job, worker)
+    if persistence.resume(state) and worker.progress is not None:
+        worker.progress.report(resumed_at=state.position.step)
 
     def loader(split: str) -> Loader:
-        side = int(state.network.resolution)  # type: ignore[arg-type]
-        return Loader(
-            manifest, job.manifest_uri, split, side, job.augment, cache, job.loader_threads, int(job.cache_gb * 1e9)
-        )
+        cap, side = int(runtime.cache_gb * 1e9), int(network.resolution)  # type: ignore[arg-type]
+        return Loader(manifest, job.manifest_uri, split, side, job.augment, worker.cache, runtime.loader_threads, cap)
 
     # Closed also when training fails: threads that wait for a store that is gone would keep the process alive.
-    with closing(loader("train")) as train_loader, closing(loader("minival")) as minival, closing(loader("val")) as val:
-        steps = steps_per_epoch(train_loader.samples, job.recipe.global_batch)
-        fit(Run(job, job_uri, ranks, train_loader, minival, eval_network, steps, progress), state)
-        eval_network.load_state_dict(state.best, strict=False)  # strict: BN's integer counters are not averaged
-        accuracy = evaluate(eval_network, val, ranks)
-    return _result(job, job_uri, state, eval_network, accuracy, minival.samples) if ranks.is_first else {}
+    with closing(loader("train")) as training, closing(loader("minival")) as minival, closing(loader("val")) as val:
+        steps = steps_per_epoch(training.samples, recipe.global_batch)
+        compiled = compiling.compile_if_worth(network, job, ranks, recipe.epochs * steps - state.position.step)
+        eval_network = _network(job, len(manifest.classes), worker)
+        flat.bind(eval_network, state.layout, state.average)
+        stepper = Stepper(job, ranks, state, steps, worker.watchdog, worker.faults)
+        worker.faults.at("start", 0)
+        run = Run(
+            job, worker.job_uri, ranks, training, minival, eval_network, steps, worker.progress, persistence, stepper,
+            persistence.ledger, worker.watchdog, worker.preemption, worker.faults,
+        )  # fmt: skip
+        fit(run, state)
+        accuracy = _last_evaluation(run, state, val)
+    persistence.wait()
+    sha256 = states.sha256(state)
+    rest = persistence.ledger.part() if persistence.ledger is not None else None
+    if not ranks.is_first:
+        return {}
+    if rest is not None:
+        ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
+    result = _result(job, worker.job_uri, state, eval_network, accuracy, minival.samples)
+    how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": sha256}
+    return {**result, **how, "accepted_changes": state.position.accepted}
 
 
-def _fresh_state(job: Job, classes: int, ranks: Ranks) -> tuple[TrainState, nn.Module]:
-    """Network, optimizer and average before step 0, and a second network for evaluation."""
-    torch.manual_seed(job.recipe.seed)  # the same start on every rank
-
-    def build() -> nn.Module:
-        network = build_scaled(job.model, classes, dropout=job.recipe.dropout)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = job.recipe.bn_momentum
-        # On CPU a training step takes about half the time that the contiguous layout needs (depthwise kernels).
-        return network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    network = build()
+def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
+    """The network before step 0, the same on every rank."""
+    torch.manual_seed(job.recipe.seed)
+    network = build_scaled(job.model, classes, dropout=job.recipe.dropout)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = job.recipe.bn_momentum
+    network.recompute = job.recipe.recompute  # type: ignore[assignment]
     if job.init_weights_uri is not None:
-        checkpoint.load_features(network, job.init_weights_uri, job.init_weights_sha256)
-    average = WeightAverage(network, job.recipe.ema_decay)
-    best = {name: tensor.clone() for name, tensor in average.tensors.items()}
-    state = TrainState(network, build_optimizer(network, job.recipe), average, best, Position())
-    return state, build()
+        weights.load_features(network, job.init_weights_uri, job.init_weights_sha256)
+    if job.recipe.bn_groups == "sync" and worker.ranks.world_size > 1:
+        if worker.ranks.device.type != "cuda":
+            raise ConfigError("recipe.bn_groups=sync needs GPUs (torch has it for CUDA only); take shard or rank")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    # On CPU a training step takes about half the time that the contiguous layout needs (depthwise kernels).
+    return network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _persistence(job: Job, worker: Worker) -> Persistence:
+    identity = lineage.identity(job)
+    saver = None
+    if worker.ranks.is_first:
+        saver = Saver(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
+    own_shards = job.recipe.logical_shards // worker.ranks.world_size
+    book = Ledger(own_shards) if job.runtime.ledger else None
+    return Persistence(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, saver, book)
+
+
+def _last_evaluation(run: Run, state: TrainState, val: Loader) -> Accuracy:
+    """The chosen weights on val; afterwards they are in ``run.eval_network``."""
+    flat.bind(run.eval_network, state.layout, state.best)
+    run.watchdog.enter("eval")
+
+    def interrupted() -> bool:
+        run.watchdog.beat()
+        return run.preemption.requested
+
+    accuracy = evaluate(run.eval_network, val, run.ranks, interrupted)
+    run.watchdog.enter("checkpoint")
+    return accuracy
 
 
 def _result(
     job: Job, job_uri: str, state: TrainState, network: nn.Module, accuracy: Accuracy, n_minival: int
 ) -> dict[str, Any]:
     """Writes the chosen weights and sums the job up; the keys are those of models.results.TrainResult."""
-    weights = safetensors.torch.save({k: v.contiguous() for k, v in network.state_dict().items()})
+    # Cloned: views of one flat tensor share their memory, which safetensors refuses.
+    chosen = safetensors.torch.save(
+        {k: v.clone(memory_format=torch.contiguous_format) for k, v in network.state_dict().items()}
+    )
     weights_uri = store.join(job_uri, "weights.safetensors")
-    store.write(weights_uri, weights)
+    store.write(weights_uri, chosen)
     position = state.position
     classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
     params, multiply_adds, resolution = counted(job.model, classes)
@@ -108,7 +152,7 @@ def _result(
         "n_minival": n_minival,
         "images_per_s": position.step * job.recipe.global_batch / position.train_seconds,
         "weights_uri": weights_uri,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": hashlib.sha256(chosen).hexdigest(),
     }
 
 

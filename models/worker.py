@@ -11,18 +11,36 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conf import compose
 from conf.schema import Job
 from infra import store
-from infra.errors import ConfigError, EffnetError, JobError, TransientError, kind_of
+from infra.errors import ConfigError, EffnetError, JobError, PreemptedError, TransientError, kind_of
 from models.training import distributed
 from models.training.distributed import Ranks
+from models.training.faults import Faults
+from models.training.preemption import Preemption
 from models.training.progress import Progress
+from models.training.watchdog import Watchdog
 
-JobMain = Callable[[Job, str, Ranks, Path, Progress | None], dict[str, Any]]
+
+@dataclass(frozen=True)
+class Worker:
+    """What a job's main function gets besides the job."""
+
+    job_uri: str
+    ranks: Ranks
+    cache: Path
+    progress: Progress | None  # rank 0 only
+    preemption: Preemption
+    watchdog: Watchdog
+    faults: Faults
+
+
+JobMain = Callable[[Job, Worker], dict[str, Any]]
 
 
 def run(main: JobMain) -> int:
@@ -35,25 +53,51 @@ def run(main: JobMain) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     warnings.filterwarnings("ignore", message=".*barrier.*device_id.*")  # torch's own, on gloo
     job_uri, progress, rank = sys.argv[1], None, os.environ.get("RANK", "0")
+    preemption = Preemption()
     _raise_file_limit()
     try:
-        _refuse_after_permanent_failure(job_uri)
+        _refuse_what_has_ended(job_uri)
         ranks = distributed.join()
         progress = Progress(job_uri) if ranks.is_first else None
-        result = main(_job(job_uri), job_uri, ranks, Path(os.environ.get("EFFNET_CACHE", "runs/cache")), progress)
+        if progress is not None:
+            progress.report(state="starting", restarts=distributed.restart_count())
+        worker = _worker(_job(job_uri), job_uri, ranks, progress, preemption)
+        result = main(_job(job_uri), worker)
         if progress is not None:
             store.write_json(store.join(job_uri, "result.json"), result)
             progress.finish(state="done", exit_code=0)
+        worker.watchdog.close()
         distributed.leave()
         return 0
+    except PreemptedError as error:
+        if progress is not None:
+            progress.finish(state="preempted", error=str(error), exit_code=error.exit_code)
+        sys.stderr.write(f"rank {rank}: {error}\n")
+        return _gone(error.exit_code)
     except EffnetError as error:
         _failed(job_uri, progress, str(error), error.exit_code)
         sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
-        return error.exit_code
+        return _gone(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
         _failed(job_uri, progress, f"{type(error).__name__}: {error}", 1)
         traceback.print_exc()
-        return 1
+        return _gone(1)
+
+
+def _worker(job: Job, job_uri: str, ranks: Ranks, progress: Progress | None, preemption: Preemption) -> Worker:
+    def hung(error: EffnetError) -> None:
+        _failed(job_uri, progress, str(error), error.exit_code)
+
+    watchdog = Watchdog(job_uri, ranks, job.runtime, preemption, hung)
+    cache = Path(os.environ.get("EFFNET_CACHE", "runs/cache"))
+    return Worker(job_uri, ranks, cache, progress, preemption, watchdog, Faults(job_uri, ranks.rank))
+
+
+def _gone(exit_code: int) -> int:
+    """Ends without the interpreter's own clean-up, which may wait for peers that wait for us."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _raise_file_limit() -> None:
@@ -62,14 +106,17 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _refuse_after_permanent_failure(job_uri: str) -> None:
-    """After every failure torchrun restarts; what is permanent fails again at once and under its own name."""
-    uri = store.join(job_uri, "failure.json")
-    if distributed.restart_count() and store.exists(uri):
-        failure = store.read_json(uri)
-        kind = kind_of(failure["exit_code"])
-        if kind not in (JobError, TransientError):
-            raise kind(failure["error"])
+def _refuse_what_has_ended(job_uri: str) -> None:
+    """After every failure torchrun restarts; what is permanent, and what was asked to end, ends again at once."""
+    if not distributed.restart_count():
+        return
+    for name in ("failure.json", "status.json"):
+        uri = store.join(job_uri, name)
+        if store.exists(uri):
+            told = store.read_json(uri)
+            kind = kind_of(told.get("exit_code", 1))
+            if kind is PreemptedError or not issubclass(kind, JobError | TransientError):
+                raise kind(told["error"])
 
 
 def _failed(job_uri: str, progress: Progress | None, error: str, exit_code: int) -> None:

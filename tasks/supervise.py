@@ -27,6 +27,7 @@ every_second = logging.getLogger("effnet-progress")  # only for bars in a termin
 POLL_S = 0.2  # of the process
 LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
 SAY_S = 30.0  # a line at least so often in a long epoch
+SIGNALLED = 128  # the guard adds the signal's number to it
 FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
 
 
@@ -52,7 +53,7 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         began = time.monotonic()
         asked = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), asked)
-        await _supervise(run, _spec(run, config), config.launch, mlflow_run)
+        await _until_done(run, _spec(run, config), config.launch, mlflow_run)
         uri = store.join(run.job_uri, "result.json")
         found = await asyncio.to_thread(store.read_json, uri)
         done = {**found, "minutes": (time.monotonic() - began) / 60}
@@ -77,6 +78,32 @@ def _spec(run: JobRun, config: schema.Config) -> local.JobSpec:
     environment = job_environment(config.launch, os.cpu_count() or 1, str(run_dir / "cache"))
     argv = torchrun_argv(config.launch, module, run.job_uri, sys.executable)
     return local.JobSpec(run.key, argv, environment, run_dir / "jobs" / run.key)
+
+
+async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
+    """Starts the job again as long as that helps: after a preemption always, after a loss if it moves on.
+
+    Neither is the task's failure, so neither uses up one of its retries.
+    """
+    idle, reached = 0, -1
+    while True:
+        try:
+            return await _supervise(run, spec, launch, mlflow_run)
+        except errors.PreemptedError as error:
+            log.info("%s; starting it again", error)
+        except (errors.LostError, errors.HungError) as error:
+            step = await asyncio.to_thread(_saved_step, run.job_uri)
+            idle = idle + 1 if step <= reached else 1
+            reached = max(step, reached)
+            if idle > launch.relaunches:
+                raise
+            log.warning("%s; starting it again from step %d", error, max(step, 0))
+
+
+def _saved_step(job_uri: str) -> int:
+    """Of the newest checkpoint, -1 without one."""
+    names = [uri.rpartition("/")[2] for uri in store.list_uris(store.join(job_uri, "checkpoints/"))]
+    return max((int(n.split("-")[1]) for n in names if n.startswith("step-") and n.endswith(".json")), default=-1)
 
 
 async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
@@ -176,10 +203,14 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
     """
     if status.get("state") == "done":
         return
+    if status.get("state") == "preempted":
+        raise errors.PreemptedError(f"{run.label}: {status['error']}")
     if job.process is None and not failure:
         raise errors.TransientError(f"{run.label}: the supervisor that had started this job ended it")
     kind = errors.kind_of(failure.get("exit_code", 1))
     if kind is not errors.JobError:
         raise kind(f"{run.label}: {failure['error']}")
+    if not failure and code > SIGNALLED:
+        raise errors.LostError(f"{run.label}: torchrun was killed by signal {code - SIGNALLED}")
     lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
     raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")

@@ -20,7 +20,7 @@ from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
 
-RECIPE_VERSION = 3  # raise it when the same configuration must train to other weights
+RECIPE_VERSION = 4  # raise it when the same configuration must train to other weights
 SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
 
 
@@ -40,7 +40,9 @@ def train_job(
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
     # Here too, because the trainer's own check costs the ten seconds of its start.
-    check_batch(recipe.global_batch, recipe.logical_shards, config.launch.nproc_per_node, shards.train)
+    check_batch(
+        recipe.global_batch, recipe.logical_shards, config.launch.nnodes * config.launch.nproc_per_node, shards.train
+    )
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -51,8 +53,7 @@ def train_job(
         recipe=recipe,
         init_weights_uri=init_weights[0] if init_weights else None,
         init_weights_sha256=init_weights[1] if init_weights else None,
-        loader_threads=config.launch.loader_threads,
-        cache_gb=config.launch.cache_gb,
+        runtime=config.runtime,
     )
     verb = "finetune" if init_weights else "train"
     return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}", label)
@@ -71,16 +72,17 @@ def evaluate_job(
         augment=config.data.augment,
         init_weights_uri=weights[0],
         init_weights_sha256=weights[1],
-        loader_threads=config.launch.loader_threads,
-        cache_gb=config.launch.cache_gb,
+        runtime=config.runtime,
     )
     return named(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
 
 
 def named(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Gives a job its key and its run folder."""
-    asked = compose.to_yaml(replace(job, loader_threads=1, cache_gb=1.0))  # they change the speed, not the result
-    digest = hashlib.sha256(f"{RECIPE_VERSION} {config.launch.nproc_per_node}\n{asked}".encode()).hexdigest()[:10]
+    asked = compose.to_yaml(replace(job, runtime=schema.Runtime()))
+    # With statistics by logical shard the number of processes changes nothing either.
+    world = "" if job.recipe.bn_groups == "shard" else f" {config.launch.nnodes}x{config.launch.nproc_per_node}"
+    digest = hashlib.sha256(f"{RECIPE_VERSION}{world}\n{asked}".encode()).hexdigest()[:10]
     key = f"{name}-{digest}"
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from infra.launch import guard
 
-GRACE_S = 5.0  # between asking a job to end and killing it
+GRACE_S = 30.0  # between asking a job to end and killing it: it saves its state first, in 20 s at most
 LOG_TAIL_LINES = 25
 _TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 

@@ -41,7 +41,8 @@ class _Copy:
 
 def _sent(batch: Batch, device: torch.device, copies: torch.cuda.Stream) -> _Copy:
     with torch.cuda.stream(copies):
-        there = Batch(batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
+        images, labels = (t.to(device, non_blocking=True) for t in (batch.images, batch.labels))
+        there = Batch(images, labels, batch.ids)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(copies)
     return _Copy(batch, there, done)

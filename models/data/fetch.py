@@ -70,7 +70,7 @@ class Fetcher:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise ConfigError(
                         f"disk full: {shard.name} needs {shard.bytes} bytes in the shard cache; free some space or "
-                        f"lower launch.cache_gb"
+                        f"lower runtime.cache_gb"
                     ) from error
                 reason = f"the cache's disk says {error.strerror}"
         raise DataError(

@@ -46,10 +46,11 @@ CACHE_BYTES = 200 * 10**9
 
 @dataclass(frozen=True)
 class Batch:
-    """``images [B, R, R, 3]`` uint8, ``labels [B]`` int64."""
+    """``images [B, R, R, 3]`` uint8, ``labels [B]`` int64, ``ids [B]``: which samples of the split, on the host."""
 
     images: Tensor
     labels: Tensor
+    ids: Ids
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class Loader:
             ops = augmentation.sample_ops(self.augment, policy, self.side)
         images = torch.empty((len(ids), self.side, self.side, 3), dtype=torch.uint8, pin_memory=self.pin)
         labels = torch.from_numpy(rows["label"].astype(np.int64))
-        batch = Batch(images, labels.pin_memory() if self.pin else labels)
+        batch = Batch(images, labels.pin_memory() if self.pin else labels, ids)
         return _Work(batch, images.numpy(), ids, rows, numbers.tolist(), boxes, flips, ops)
 
     def _fill(self, work: _Work, part: slice) -> None:

@@ -1,4 +1,4 @@
-"""The process group of one job: who am I, and the few collectives beyond DDP's own."""
+"""The process group of one job: who am I, and the few messages between ranks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)  # a rank that is gone must not hang the others for longer
+# Only the last resort: the limits of models/training/watchdog.py are shorter and say what hangs.
+COLLECTIVE_TIMEOUT = timedelta(minutes=60)
+STORE_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,22 @@ def join() -> Ranks:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if world_size > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        # gloo beside NCCL: small host messages (positions, ledgers) need no GPU.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
-            backend, store=_rendezvous(world_size), rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+            backend, store=job_store("group"), rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
         )
     return Ranks(rank, world_size, device)
 
 
-def _rendezvous(world_size: int) -> Store:
-    """The agent's store, under a prefix of this attempt.
+def job_store(name: str) -> Store:
+    """A connection of its own to the agent's key-value store, under a prefix of this name and attempt.
 
     The store outlives a restart of the ranks; without the prefix the new ranks read the dead ones' addresses.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    agent = TCPStore(address, port, world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
-    return PrefixStore(f"attempt_{restart_count()}", agent)
+    agent = TCPStore(address, port, None, is_master=False, timeout=STORE_TIMEOUT)
+    return PrefixStore(f"{name}/attempt_{restart_count()}", agent)
 
 
 def restart_count() -> int:
@@ -75,21 +79,44 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def average_over_ranks(tensors: list[Tensor]) -> None:
-    """Averages tensors over all ranks, in place, in one message."""
-    if not dist.is_initialized() or not tensors:
-        return
-    flat = torch.cat([t.flatten() for t in tensors])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    parts = torch.split(flat, [t.numel() for t in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view_as(tensor))
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank; the same answer on all."""
+    return bool(sum_over_ranks(torch.tensor(int(flag))).item())
 
 
-def running_statistics(network: nn.Module) -> list[str]:
-    """Names of the BN means and variances in the network's state."""
-    return [name for name, b in network.named_buffers() if b.is_floating_point()]
+def broadcast(tensors: list[Tensor]) -> None:
+    """Gives every rank rank 0's values, in place."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def told_by_first(value: Any) -> Any:
+    """Rank 0's value (plain data), on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all ranks, in order, on rank 0; nothing elsewhere."""
+    if not dist.is_initialized():
+        return [value]
+    first = dist.get_rank() == 0
+    box: list[Any] | None = [None] * dist.get_world_size() if first else None
+    dist.gather_object(value, box)
+    return box or []
+
+
+def all_equal(digest: int) -> bool:
+    """Whether a number of 63 bits is the same on every rank; the same answer on all."""
+    if not dist.is_initialized():
+        return True
+    extremes = torch.tensor([digest, -digest])
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    return int(extremes[0]) == -int(extremes[1])
 
 
 def _die_with_parent() -> None:
@@ -100,3 +127,5 @@ def _die_with_parent() -> None:
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() == 1:  # it went before we could ask
+            os.kill(os.getpid(), signal.SIGKILL)

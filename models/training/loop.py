@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from conf.schema import Job
-from infra.errors import DivergedError
+from infra.errors import DivergedError, JobError, PreemptedError
 from models.data.device import to_device
 from models.data.loader import Loader
-from models.data.mixing import mixed
-from models.training import checkpoint
-from models.training.checkpoint import TrainState
-from models.training.distributed import Ranks, average_over_ranks, running_statistics
-from models.training.metrics import Accuracy, Normalise, evaluate
+from models.training import distributed
+from models.training.distributed import Ranks
+from models.training.faults import Faults
+from models.training.ledger import Ledger
+from models.training.metrics import evaluate
 from models.training.optim import rate_at
+from models.training.persistence import Persistence
+from models.training.preemption import Preemption
 from models.training.progress import Progress, write_rows
+from models.training.state import TrainState
+from models.training.step import Outcome, Stepper
+from models.training.watchdog import Watchdog
 
+log = logging.getLogger("effnet")
 REPORT_PERIOD_S = 1.0
+MAX_CORRUPTED = 3
+_ADVICE = "lower recipe.lr_per_256 or lengthen recipe.warmup_epochs"
 
 
 @dataclass
@@ -35,9 +41,18 @@ class Run:
     ranks: Ranks
     train: Loader
     minival: Loader
-    eval_network: nn.Module  # a second copy that holds the average while it is evaluated
+    eval_network: nn.Module  # its tensors are views of state.average
     steps_per_epoch: int
     progress: Progress | None  # rank 0 only
+    persistence: Persistence
+    stepper: Stepper
+    ledger: Ledger | None
+    watchdog: Watchdog
+    preemption: Preemption
+    faults: Faults
+    last_loss: float = field(default=math.nan, init=False)
+    loading: dict[str, float] = field(default_factory=dict, init=False)  # how this rank's loading goes
+    corrupted: int = field(default=0, init=False)
 
     @property
     def total_steps(self) -> int:
@@ -45,137 +60,113 @@ class Run:
         return self.steps_per_epoch * self.job.recipe.epochs
 
 
+class _GoBackError(Exception):
+    """Training must go back to the last good checkpoint; raised on all ranks in the same step."""
+
+
+class _CorruptedError(_GoBackError):
+    """The ranks' states differ, which only faulty hardware explains."""
+
+
 def fit(run: Run, state: TrainState) -> None:
     """Trains from ``state.position.step`` to the end. ``state.best`` then holds the chosen weights.
 
     Raises:
-        DivergedError: the loss is not finite.
+        DivergedError: the loss exploded or is not finite, and going back did not help.
+        PreemptedError: some rank was asked to end; the state is saved.
+        CapacityError: out of memory.
     """
-    step_once = _stepper(run, state)
-    while state.position.step < run.total_steps:
+    if distributed.any_rank(run.preemption.requested):
+        _preempted(run, state)
+    while state.position.step < run.total_steps or not _epoch_ended(run, state):
         epoch, start_step = divmod(state.position.step, run.steps_per_epoch)
-        loading = _epoch(run, state, step_once, epoch, start_step)
-        last = state.position.step == run.total_steps
-        if last or (epoch + 1) % run.job.recipe.eval_every_epochs == 0:
-            _evaluate(run, state, epoch + 1, loading)
-            _save(run, state)
-        elif run.job.recipe.checkpoint_every_steps:
-            _save(run, state)
+        try:
+            if _epoch_ended(run, state):
+                _epoch(run, state, epoch, start_step)
+            else:
+                _end_epoch(run, state, epoch)
+        except _GoBackError as reason:
+            _go_back(run, state, reason)
+        except PreemptedError:
+            _preempted(run, state)
 
 
-def _stepper(run: Run, state: TrainState) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns the step function: uint8 images and labels in, detached loss (on the device) out."""
+def _epoch_ended(run: Run, state: TrainState) -> bool:
+    """Whether there is no end of an epoch to deal with; a resume may land before its evaluation."""
+    position = state.position
+    return position.step % run.steps_per_epoch > 0 or position.epoch_ended == position.step
+
+
+def _end_epoch(run: Run, state: TrainState, epoch: int) -> None:
+    """Evaluates and saves where due."""
+    recipe = run.job.recipe
+    evaluates = state.position.step == run.total_steps or epoch % recipe.eval_every_epochs == 0
+    if evaluates:
+        _evaluate(run, state, epoch)
+    state.position.epoch_ended = state.position.step
+    if evaluates or recipe.checkpoint_every_steps:
+        _checkpoint(run, state)
+
+
+def _epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> None:
+    """Trains to the end of an epoch."""
     recipe, ranks = run.job.recipe, run.ranks
-    # Buffers stay each rank's own between evaluations (BN per rank, as in the official code without sync).
-    model: nn.Module = state.network
-    if ranks.world_size > 1:
-        model = DistributedDataParallel(state.network, forward_sync_buffers=False, gradient_as_bucket_view=True)
-    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    normalise = Normalise(ranks.device)
-    classes = int(state.network.classifier.out_features)  # type: ignore[union-attr, arg-type]
-    bf16 = recipe.precision == "bf16" or (
-        recipe.precision == "auto" and ranks.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
-
-    def step_once(images: Tensor, labels: Tensor) -> Tensor:
-        step = state.position.step
-        # Dropout and stochastic depth draw from here: a function of (seed, step, rank), so a resume is exact.
-        torch.manual_seed(((recipe.seed * 1_000_003 + step) * 65_536 + ranks.rank) % 2**63)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate_at(recipe, step, run.steps_per_epoch)
-        model.train()
-        inputs, targets = _mixed(run, step, normalise(images), labels, classes)
-        with torch.autocast(ranks.device.type, torch.bfloat16, enabled=bf16):
-            loss: Tensor = criterion(model(inputs), targets)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        state.position.step = step + 1
-        state.average.update(step + 1)
-        return loss.detach()
-
-    return step_once
-
-
-def _mixed(run: Run, step: int, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Erases and mixes within each logical shard of this rank, if the data set asks for it.
-
-    The random numbers are a function of (seed, step, logical shard), whoever has the shard.
-    """
-    augment, recipe, ranks = run.job.augment, run.job.recipe, run.ranks
-    if not (augment.erase_prob or augment.mixup_alpha or augment.cutmix_alpha):
-        return images, labels
-    own = recipe.logical_shards // ranks.world_size
-    parts = []
-    for number, (part, targets) in enumerate(zip(images.chunk(own), labels.chunk(own), strict=True), ranks.rank * own):
-        # The upper half of the numbers of a step; the lower half belongs to dropout, by rank.
-        seed = ((recipe.seed * 1_000_003 + step) * 65_536 + 32_768 + number) % 2**63
-        parts.append(mixed(part, targets, classes, augment, torch.Generator().manual_seed(seed)))
-    return torch.cat([part for part, _ in parts]), torch.cat([targets for _, targets in parts])
-
-
-def _epoch(
-    run: Run, state: TrainState, step_once: Callable[[Tensor, Tensor], Tensor], epoch: int, start_step: int
-) -> dict[str, float]:
-    """Trains to the end of an epoch; returns how this rank's loading went."""
-    recipe, ranks = run.job.recipe, run.ranks
-    began = reported = timed = time.monotonic()
-    steps_then, stats_then = state.position.step, run.train.stats()
+    began = reported = time.monotonic()
+    steps_then, stats_then, seconds_then = state.position.step, run.train.stats(), state.position.train_seconds
     batches = run.train.train_batches(
         recipe.seed, epoch, start_step, recipe.global_batch, recipe.logical_shards, ranks.rank, ranks.world_size
     )
-    loss = torch.tensor(0.0)
+
+    def report() -> None:
+        now = time.monotonic()
+        run.loading = (run.train.stats() - stats_then).metrics(now - began)
+        steps_per_s = (state.position.step - steps_then) / max(now - began, 1e-9)
+        _report(run, state, epoch, steps_per_s)
+
     for batch in to_device(batches, ranks.device):
-        loss = step_once(batch.images, batch.labels)
-        if (now := time.monotonic()) - reported >= REPORT_PERIOD_S:
-            loading = (run.train.stats() - stats_then).metrics(now - began)
-            _report(run, state, loss, epoch, (state.position.step - steps_then) / (now - began), loading)
-            reported = now
+        run.stepper.step(batch, run.preemption.requested)
+        step = state.position.step
+        run.watchdog.enter("step")
+        state.position.train_seconds = seconds_then + time.monotonic() - began
+        if run.ledger is not None:
+            run.ledger.note(step, batch)
+        for outcome in run.stepper.outcomes():
+            _look(run, state, outcome)
         every = recipe.checkpoint_every_steps
-        if every and state.position.step % every == 0 and state.position.step % run.steps_per_epoch:
-            state.position.train_seconds += time.monotonic() - timed
-            _save(run, state)
-            timed = time.monotonic()
-    now = time.monotonic()
-    state.position.train_seconds += now - timed
-    loading = (run.train.stats() - stats_then).metrics(now - began)
-    _report(run, state, loss, epoch, (state.position.step - steps_then) / max(now - began, 1e-9), loading)
-    return loading
+        if every and step % every == 0 and step % run.steps_per_epoch:
+            _checkpoint(run, state)
+        if time.monotonic() - reported >= REPORT_PERIOD_S:
+            report()
+            reported = time.monotonic()
+    for outcome in run.stepper.outcomes(all_of_them=True):
+        _look(run, state, outcome)
+    report()
 
 
-def _report(
-    run: Run, state: TrainState, loss: Tensor, epoch: int, steps_per_s: float, loading: dict[str, float]
-) -> None:
-    """Reads the loss back (the only host synchronisation), checks it, tells the supervisor."""
-    value = float(loss)
-    if not math.isfinite(value):
-        raise DivergedError(
-            f"loss is {value} at step {state.position.step}; lower recipe.lr_per_256 or lengthen recipe.warmup_epochs"
-        )
-    if run.progress is not None:
-        run.progress.report(
-            state="running",
-            epoch=epoch + 1,
-            epochs=run.job.recipe.epochs,
-            step=state.position.step,
-            steps=run.total_steps,
-            loss=value,
-            images_per_s=steps_per_s * run.job.recipe.global_batch,
-            eta_s=(run.total_steps - state.position.step) / max(steps_per_s, 1e-9),
-            **loading,
-        )
+def _look(run: Run, state: TrainState, outcome: Outcome) -> None:
+    """Decides what follows from a step; every rank has the same numbers and so decides the same."""
+    run.last_loss = outcome.loss
+    if not outcome.finite:
+        log.warning("step %d changed nothing: loss %g, gradient norm %g", outcome.step, outcome.loss,
+                    outcome.gradient_norm)  # fmt: skip
+    trouble = state.position.health.observe(outcome.loss, outcome.finite)
+    if trouble is not None:
+        raise _GoBackError(f"step {outcome.step}: {trouble}")
+    if outcome.stop:
+        raise PreemptedError("asked to end")
 
 
-def _evaluate(run: Run, state: TrainState, epoch: int, loading: dict[str, float]) -> None:
+def _evaluate(run: Run, state: TrainState, epoch: int) -> None:
     """Evaluates the average on minival, keeps it if it is the best yet, and writes the epoch's row."""
-    _synchronise_statistics(state)
-    state.average.copy_to(run.eval_network)
-    accuracy: Accuracy = evaluate(run.eval_network, run.minival, run.ranks)
+    run.watchdog.enter("eval")
+    accuracy = evaluate(run.eval_network, run.minival, run.ranks, lambda: _interrupted(run, state))
+    run.watchdog.enter("step")
+    if not math.isfinite(accuracy.loss):
+        raise DivergedError(f"the averaged weights' loss on minival is {accuracy.loss} after epoch {epoch}; {_ADVICE}")
     position = state.position
     if accuracy.top1 > position.best_minival_top1:
-        position.best_minival_top1 = accuracy.top1
-        for name, tensor in state.average.tensors.items():
-            state.best[name].copy_(tensor)
+        position.best_minival_top1, position.best_step = accuracy.top1, position.step
+        state.best.copy_(state.average)
     row = {
         "step": position.step,
         "epoch": epoch,
@@ -183,9 +174,9 @@ def _evaluate(run: Run, state: TrainState, epoch: int, loading: dict[str, float]
         "minival_top1": accuracy.top1,
         "minival_top5": accuracy.top5,
         "minival_loss": accuracy.loss,
-        "learning_rate": rate_at(run.job.recipe, position.step - 1, run.steps_per_epoch),
+        "learning_rate": rate_at(run.job.recipe, position.step - 1, run.steps_per_epoch) * position.health.rate_scale,
         "images_per_s": position.step * run.job.recipe.global_batch / max(position.train_seconds, 1e-9),
-        **loading,
+        **run.loading,
     }
     position.rows.append(row)
     if run.progress is not None:
@@ -193,14 +184,69 @@ def _evaluate(run: Run, state: TrainState, epoch: int, loading: dict[str, float]
         run.progress.report(minival_top1=accuracy.top1, best_minival_top1=position.best_minival_top1)
 
 
-def _synchronise_statistics(state: TrainState) -> None:
-    """Averages BN statistics over the ranks, so that rank 0's checkpoint is every rank's checkpoint."""
-    names = running_statistics(state.network)
-    buffers = dict(state.network.named_buffers())
-    average_over_ranks([buffers[n] for n in names] + [state.average.tensors[n] for n in names])
+def _interrupted(run: Run, state: TrainState) -> bool:
+    """Between two batches of an evaluation: a sign of life, and whether to end."""
+    run.watchdog.beat()
+    run.faults.at("eval", state.position.step)
+    return run.preemption.requested
 
 
-def _save(run: Run, state: TrainState) -> None:
-    _synchronise_statistics(state)
-    if run.ranks.is_first:
-        checkpoint.save(state, run.job_uri, run.job.recipe.keep_checkpoints)
+def _preempted(run: Run, state: TrainState) -> None:
+    run.watchdog.enter("checkpoint")
+    run.persistence.save_and_wait(state)
+    raise PreemptedError(f"asked to end; saved after step {state.position.step}, the same command goes on from there")
+
+
+def _checkpoint(run: Run, state: TrainState) -> None:
+    """Saves, unless a step has just failed or the last write is still under way; finds ranks that differ."""
+    if state.position.health.bad_in_row:
+        return
+    run.watchdog.enter("checkpoint")
+    if not run.persistence.ranks_agree(state):
+        raise _CorruptedError(f"step {state.position.step}: the ranks' weights differ, so one of them computed wrong")
+    run.persistence.save(state)
+    run.watchdog.enter("step")
+
+
+def _go_back(run: Run, state: TrainState, reason: _GoBackError) -> None:
+    """To the last checkpoint before the trouble, with half the learning rate where the loss was the trouble.
+
+    Raises:
+        DivergedError: it has been tried, or there is no checkpoint.
+        JobError: ranks differed time and again.
+    """
+    position = state.position
+    health = position.health
+    if isinstance(reason, _CorruptedError):
+        run.corrupted += 1
+        if run.corrupted > MAX_CORRUPTED:
+            raise JobError(f"{reason}, for the {run.corrupted}th time: suspect the hardware")
+    elif not health.may_rewind:
+        raise DivergedError(f"{reason}; it went back {health.rewinds} times before; {_ADVICE}")
+    else:
+        health = health.rewound()
+    before = position.step - position.health.bad_in_row
+    run.watchdog.enter("checkpoint")
+    if run.ledger is not None:
+        run.ledger.forget()
+    run.stepper.forget()
+    if not run.persistence.go_back(state, before):
+        raise DivergedError(f"{reason}, and there is no checkpoint before it; {_ADVICE}")
+    state.position.health = health
+    run.watchdog.enter("step")
+    log.warning("%s; gone back to step %d, learning rate x %g", reason, state.position.step, health.rate_scale)
+
+
+def _report(run: Run, state: TrainState, epoch: int, steps_per_s: float) -> None:
+    if run.progress is not None:
+        run.progress.report(
+            state="running",
+            epoch=epoch + 1,
+            epochs=run.job.recipe.epochs,
+            step=state.position.step,
+            steps=run.total_steps,
+            loss=run.last_loss,
+            images_per_s=steps_per_s * run.job.recipe.global_batch,
+            eta_s=(run.total_steps - state.position.step) / max(steps_per_s, 1e-9),
+            **run.loading,
+        )

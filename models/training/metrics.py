@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from infra.errors import PreemptedError
 from models.data.device import to_device
 from models.data.loader import Loader
 from models.training.distributed import Ranks, sum_over_ranks
@@ -46,17 +48,21 @@ class Normalise(nn.Module):
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, loader: Loader, ranks: Ranks) -> Accuracy:
+def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Callable[[], bool]) -> Accuracy:
     """Evaluates in fp32 on every sample of the loader's split; the same result on every rank.
 
     Args:
         network: logits ``[N, classes]`` from ``[N, 3, R, R]``; put into evaluation mode.
         loader: of the split.
         ranks: ranks read disjoint parts of it, so there is no padding to subtract.
+        interrupted: called after each batch; True ends the evaluation on this rank.
+
+    Raises:
+        PreemptedError: some rank was interrupted, on all of them.
     """
     network.eval()
     normalise = Normalise(ranks.device)
-    counts = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # top1, top5, loss, n
+    counts = torch.zeros(5, dtype=torch.float64, device=ranks.device)  # top1, top5, loss, n, interrupted
     batches = to_device(loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size), ranks.device)
     for batch in batches:
         labels = batch.labels
@@ -66,5 +72,10 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks) -> Accuracy:
         counts[1] += ranked.any(1).sum()
         counts[2] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         counts[3] += len(labels)
-    top1, top5, loss, n = sum_over_ranks(counts).tolist()
+        if interrupted():
+            counts[4] += 1
+            break
+    top1, top5, loss, n, stopped = sum_over_ranks(counts).tolist()
+    if stopped:
+        raise PreemptedError("asked to end during an evaluation")
     return Accuracy(100 * top1 / n, 100 * top5 / n, loss / n, int(n))

@@ -1,4 +1,4 @@
-"""RMSProp as TensorFlow defines it, the weight-decay groups and the learning-rate schedule of the paper.
+"""RMSProp as TensorFlow defines it, AdamW beside it, and the learning-rate schedules.
 
 Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimizer``,
 ``build_learning_rate``) and main.py (the L2 term).
@@ -6,14 +6,16 @@ Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from conf.schema import Recipe
+from models.training.flat import Layout
 
 
 class TFRMSProp(Optimizer):
@@ -26,6 +28,12 @@ class TFRMSProp(Optimizer):
         ms  = decay * ms + (1 - decay) * g^2          ms_0 = 1
         mom = momentum * mom + lr * g / sqrt(ms + eps)
         w   = w - mom
+
+    Made for few large parameters (``models/training/flat.py``): each is updated by itself.
+
+    Attributes:
+        found_inf: None, or a scalar tensor that is 1 where the step must change nothing, else 0; the gradients
+            must be finite then too. torch's own fused optimizers have the same. The host does not wait for it.
     """
 
     def __init__(
@@ -39,56 +47,78 @@ class TFRMSProp(Optimizer):
         super().__init__(
             params, {"lr": lr, "decay": decay, "momentum": momentum, "epsilon": epsilon, "weight_decay": 0.0}
         )
+        self.found_inf: Tensor | None = None
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p] = {"mean_square": torch.ones_like(p), "momentum": torch.zeros_like(p)}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; multi-tensor, so few kernels."""
+        """One update of every parameter that has a gradient."""
         if closure is not None:
             raise ValueError("TFRMSProp takes no closure")
+        go = 1.0 if self.found_inf is None else 1.0 - self.found_inf
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                grads: Any = [p.grad for p in params]
-                if group["weight_decay"]:
-                    grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
-                self._update(params, grads, group)
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad, group, go)
 
-    def _update(self, params: list[Tensor], grads: Any, group: dict[str, Any]) -> None:
-        mean_square = [self.state[p]["mean_square"] for p in params]
-        momentum = [self.state[p]["momentum"] for p in params]
-        torch._foreach_mul_(mean_square, group["decay"])
-        torch._foreach_addcmul_(mean_square, grads, grads, value=1 - group["decay"])
-        root = torch._foreach_add(mean_square, group["epsilon"])
-        torch._foreach_sqrt_(root)
-        torch._foreach_mul_(momentum, group["momentum"])
-        torch._foreach_addcdiv_(momentum, grads, root, value=group["lr"])
-        torch._foreach_sub_(params, momentum)
+    def _update(self, weight: Tensor, grad: Tensor, group: dict[str, Any], go: Any) -> None:
+        """``go`` is 1, or 0 for no change at all: every factor then is exactly 1 and every summand exactly 0."""
+        mean_square, momentum = self.state[weight]["mean_square"], self.state[weight]["momentum"]
+        if group["weight_decay"]:
+            grad = grad.add(weight, alpha=group["weight_decay"])
+        mean_square.lerp_(grad.square(), (1 - group["decay"]) * go)
+        moved = grad.div(mean_square.add(group["epsilon"]).sqrt_()).mul_(group["lr"] * go)
+        momentum.mul_(1 - (1 - group["momentum"]) * go).add_(moved)
+        weight.sub_(torch.mul(momentum, go, out=moved))
 
 
-def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Splits the parameters into decayed and not: all but batch norm's gamma and beta are decayed.
+def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over the flat parameters; the rate is set at each step.
 
-    Biases of squeeze-and-excitation and of the classifier ARE decayed. Source: official main.py, L2 over
-    every variable whose name lacks ``batch_normalization``.
+    Args:
+        values: ``[size]``, of which the parameters are updated in place.
+        gradients: ``[parameters]``, where it finds them.
+        layout: what of them is decayed.
+        recipe: optimizer, its numbers, weight decay.
     """
-    norm = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-    decayed = [p for p in network.parameters() if id(p) not in norm]
-    free = [p for p in network.parameters() if id(p) in norm]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
-def build_optimizer(network: nn.Module, recipe: Recipe) -> TFRMSProp:
-    """The recipe's optimizer over all parameters of ``network``; the rate is set at each step."""
+    groups: list[dict[str, Any]] = []
+    for start, end, decay in ((0, layout.decayed, recipe.weight_decay), (layout.decayed, layout.parameters, 0.0)):
+        parameter = nn.Parameter(values[start:end])
+        parameter.grad = gradients[start:end]
+        groups.append({"params": [parameter], "weight_decay": decay})
+    if recipe.optimizer == "adamw":
+        return _adamw(groups, peak_rate(recipe))
     return TFRMSProp(
-        decay_groups(network, recipe.weight_decay),
+        groups,
         lr=peak_rate(recipe),
         decay=recipe.rmsprop_decay,
         momentum=recipe.momentum,
         epsilon=recipe.rmsprop_epsilon,
     )
+
+
+def _adamw(groups: list[dict[str, Any]], rate: float) -> AdamW:
+    """Fused, with its state made at once and not at the first step, so that a checkpoint always has all of it."""
+    optimizer = AdamW(groups, lr=rate, fused=True)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p] = {
+                "step": torch.zeros((), device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
+    return optimizer
+
+
+def slots(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's own tensors, live: ``decayed.momentum``, ``free.momentum``, ..."""
+    named: dict[str, Tensor] = {}
+    for group, label in zip(optimizer.param_groups, ("decayed", "free"), strict=True):
+        for p in group["params"]:
+            named |= {f"{label}.{slot}": value for slot, value in optimizer.state[p].items()}
+    return named
 
 
 def peak_rate(recipe: Recipe) -> float:
@@ -97,14 +127,18 @@ def peak_rate(recipe: Recipe) -> float:
 
 
 def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of the given global step (counted from 0).
+    """Learning rate of the given global step (counted from 0): linear warmup from 0, then the schedule.
 
-    Linear warmup from 0, then a staircase of ``lr_decay`` every ``lr_decay_epochs``. The staircase counts
-    from step 0, not from the end of the warmup, so the first full rate is peak * 0.97^2 = 0.9409 * peak.
+    ``staircase`` falls by ``lr_decay`` every ``lr_decay_epochs``. It counts from step 0, not from the end of the
+    warmup, so the first full rate is peak * 0.97^2 = 0.9409 * peak. ``cosine`` falls from the peak at the end of
+    the warmup to 0 at the end of the last epoch.
     """
     peak = peak_rate(recipe)
     warmup_steps = int(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
         return peak * step / warmup_steps
+    if recipe.schedule == "cosine":
+        done = (step - warmup_steps) / max(1, recipe.epochs * steps_per_epoch - warmup_steps)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     decay_steps = recipe.lr_decay_epochs * steps_per_epoch
     return peak * recipe.lr_decay ** int(step / decay_steps)

@@ -1,0 +1,39 @@
+"""Whether torch.compile is worth its time: short jobs must not pay for it."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from conf.schema import Job
+from models.build import counted
+from models.training.distributed import Ranks
+
+log = logging.getLogger("effnet")
+# Compiling costs about a minute of the time of one GPU, and saves a share of every step after it. Below this much
+# left to compute on a rank (training images x multiply-adds of one) it does not pay. Measured:
+# benchmarks/README.md, step.
+BREAK_EVEN_MULTIPLY_ADDS = 3e14
+
+
+def compile_if_worth(network: nn.Module, job: Job, ranks: Ranks, steps_left: int) -> bool:
+    """Compiles the network in place where asked for, or where it will win back what it costs.
+
+    Args:
+        network: keeps its names and its tensors.
+        job: ``runtime.compile``; ``auto`` compiles on a GPU beyond the break-even.
+        ranks: this process.
+        steps_left: of the job.
+    """
+    if job.runtime.compile == "auto":
+        classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
+        _, multiply_adds, _ = counted(job.model, classes)
+        left = steps_left * job.recipe.global_batch / ranks.world_size * multiply_adds
+        worth = ranks.device.type == "cuda" and left > BREAK_EVEN_MULTIPLY_ADDS
+    else:
+        worth = job.runtime.compile == "on"
+    if worth:
+        log.info("compiling the network; the first step takes about a minute longer")
+        network.compile()
+    return worth
