@@ -25,6 +25,7 @@ from infra import store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
+from tasks.supervise import JobRun
 
 STEPS, EPOCH, SAMPLES = 96, 32, 2048
 
@@ -69,12 +70,16 @@ class Rig:
     storage: str
     folder: Path
 
-    def spec(self, name: str, fault: str = "", ranks: int = 2, **launch: Any) -> tuple[local.JobSpec, str]:
-        """A job's command, and its run folder."""
+    def spec(
+        self, name: str, fault: str = "", ranks: int = 2, folder: str = "", **launch: Any
+    ) -> tuple[local.JobSpec, str]:
+        """A job's command, and its run folder; ``folder`` is another one on this machine, for a second node."""
         job_uri = f"{self.storage}/jobs/{name}"
         asked = schema.Launch(nproc_per_node=ranks, threads_per_proc=1, **{"max_restarts": 1, **launch})
         env = job_environment(asked, os.cpu_count() or 1, str(self.folder / "cache")) | {"FAULT": fault}
-        return local.JobSpec(name, torchrun_argv(asked, "models.train", job_uri), env, self.folder / name), job_uri
+        return local.JobSpec(
+            name, torchrun_argv(asked, "models.train", job_uri), env, self.folder / (folder or name)
+        ), job_uri
 
     def start(self, name: str, job: schema.Job | None = None, **how: Any) -> tuple[local.LocalJob, str]:
         """Starts a job, or starts it again."""
@@ -89,6 +94,18 @@ class Rig:
         began = time.monotonic()
         running, job_uri = self.start(name, job, **how)
         return finish(running, job_uri, began, within_s)
+
+    def supervised(self, name: str, **launch: Any) -> tuple[JobRun, schema.Config]:
+        """The job for ``tasks.supervise.run_job``, without restarts of torchrun's own."""
+        run = JobRun(self.job, name, f"{self.storage}/jobs/{name}", name)
+        config = compose.compose(["profile=laptop", f"run_dir={self.folder}/supervised", "launch.max_restarts=0"])
+        config.launch = dataclasses.replace(config.launch, **launch)
+        return run, config
+
+    def with_other_data(self) -> schema.Job:
+        """The job on a data set with other images."""
+        made = write_set(f"{self.storage}/other", {"train": [SAMPLES // 16 + 1] * 16, "minival": [64], "val": [70]})
+        return dataclasses.replace(self.job, manifest_uri=made.uri, manifest_sha256=sha256_of(made.uri))
 
 
 def finish(running: local.LocalJob, job_uri: str, began: float, within_s: float = 90) -> End:

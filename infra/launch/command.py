@@ -8,19 +8,28 @@ from conf.schema import Launch
 
 
 def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.executable) -> list[str]:
-    """The torchrun command of a job on one node.
+    """The torchrun command of a job; on several nodes the same command on each.
 
-    ``--standalone`` lets torchrun choose a free port on this machine, so jobs never collide.
+    On one node ``--standalone`` lets torchrun choose a free port, so jobs never collide. On several, their number is
+    fixed: torchrun's elastic range loses the survivors when its store's host goes. A lost node ends the job, and the
+    same run folder goes on with the nodes at hand, to the same bits (``models/training/step.py``).
 
     Args:
-        launch: processes and restarts.
+        launch: nodes, processes, restarts, rendezvous.
         module: one of our doors, ``models.train`` or ``models.evaluate``.
         job_uri: the run folder; the door's only argument.
         python: interpreter of the workers.
     """
+    one = ["--standalone"]
+    several = [
+        f"--nnodes={launch.nnodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={launch.rendezvous}",
+        f"--rdzv-id={job_uri.rpartition('/')[2]}",
+    ]
     return [
         python, "-m", "torch.distributed.run",
-        "--standalone",
+        *(one if launch.nnodes == 1 else several),
         f"--nproc-per-node={launch.nproc_per_node}",
         f"--max-restarts={launch.max_restarts}",
         "-m", module,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from training_rig import STEPS, End, Rig, assert_exactly_once, finish, make_rig,
 
 from infra import store
 from infra.launch import local
+from tasks import supervise
 
 pytestmark = [pytest.mark.torchrun, pytest.mark.services, pytest.mark.fault]
 
@@ -41,3 +44,203 @@ def test_the_undisturbed_run_reads_every_sample_once_an_epoch(reference: End) ->
 
 def test_one_rank_trains_to_the_same_bits_as_two(rig: Rig, reference: End) -> None:
     assert_same(rig.run("one-rank", ranks=1), reference)
+
+
+@pytest.mark.parametrize(("rank", "step"), [(0, 3), (1, 10), (0, 47), (1, 95)])
+def test_a_killed_rank_costs_nothing_but_time(rank: int, step: int, rig: Rig, reference: End) -> None:
+    killed_in_save = rank == 0 and step % 10 == 0
+    site = "save-state-half" if killed_in_save else "step"
+    end = rig.run(f"killed-{rank}-{step}", fault=f"{site}@{rank}:{step}=kill")
+    assert_same(end, reference)
+    assert end.object("status.json")["restarts"] == 1
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("rank", "step"), [(1, 3), (0, 10), (1, 47), (0, 95)])
+def test_a_killed_rank_costs_nothing_but_time_the_other_half(rank: int, step: int, rig: Rig, reference: End) -> None:
+    test_a_killed_rank_costs_nothing_but_time(rank, step, rig, reference)
+
+
+def test_ranks_die_with_a_killed_agent_and_the_supervisor_starts_them_again(rig: Rig, reference: End) -> None:
+    run, config = rig.supervised("agent-killed")
+    spec_env = {"FAULT": "step@0:30=agent"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAULT", spec_env["FAULT"])
+        result = asyncio.run(supervise.run_job(run, config, ""))
+    assert result["state_sha256"] == reference.sha256
+    assert processes_of(run.job_uri) == []
+    assert (rig.folder / "supervised/jobs" / run.key / "log.1.txt").exists()  # one start before this one
+    assert not (rig.folder / "supervised/jobs" / run.key / "log.2.txt").exists()
+
+
+def test_no_rank_outlives_its_agent(rig: Rig) -> None:
+    running, job_uri = rig.start("orphans", fault="step@0:30=agent;step@1:31=sleep", max_restarts=0)
+    began = time.monotonic()
+    while local.poll(running) is None:
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+    assert processes_of(job_uri) == []
+
+
+def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig: Rig, reference: End) -> None:
+    job = with_runtime(rig.job, step_timeout_s=6.0)
+    end = rig.run("stopped", job, fault="step@1:20=stop")
+    assert_same(end, reference)
+    failure = end.object("failure.json")
+    assert failure["exit_code"] == 9
+    assert "no progress in phase step for 6 s (runtime.step_timeout_s); stopped: rank 1" in failure["error"]
+    for rank in (0, 1):
+        assert b"step.py" in store.read(f"{end.job_uri}/stacks/rank-{rank}.txt")
+
+
+def test_a_rank_that_is_stuck_elsewhere_is_named(rig: Rig, reference: End) -> None:
+    job = with_runtime(rig.job, step_timeout_s=6.0)
+    end = rig.run("stuck", job, fault="step@1:20=sleep")
+    assert_same(end, reference)
+    assert b"faults.py" in store.read(f"{end.job_uri}/stacks/rank-1.txt")
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_training_goes_on(rig: Rig, reference: End, tmp_path: Path) -> None:
+    local_rig = make_rig(f"file://{tmp_path}/store", tmp_path / "local")
+    end = local_rig.run("full", fault="save@0:30=full")
+    assert end.code == 0, end.log
+    assert end.sha256 == reference.sha256
+    assert end.ledger == reference.ledger
+    assert "checkpoint of step 30 NOT written" in end.log
+    assert not list(Path(tmp_path).rglob("*.partial"))
+
+
+def test_three_failed_checkpoints_in_a_row_end_the_job(tmp_path: Path) -> None:
+    local_rig = make_rig(f"file://{tmp_path}/store", tmp_path / "local")
+    end = local_rig.run("full", fault="save@0:20=full!")
+    assert end.code != 0
+    assert end.object("failure.json")["exit_code"] == 2
+    assert end.steps_saved() == [10]
+
+
+def test_a_step_with_nan_in_one_rank_changes_nothing(rig: Rig) -> None:
+    end = rig.run("nan", fault="batch@1:20=nan")
+    assert end.code == 0, end.log
+    assert "step 20 changed nothing: loss nan" in end.log
+    assert_exactly_once(end.ledger)
+
+
+def test_nan_for_ever_ends_as_diverged_within_ten_steps_and_keeps_the_good_checkpoint(rig: Rig) -> None:
+    end = rig.run("diverged", fault="batch@1:23=nan!")
+    assert end.code != 0
+    assert end.object("failure.json")["exit_code"] == 4
+    assert "steps in a row whose loss or gradients are not finite" in end.object("failure.json")["error"]
+    assert end.steps_saved() == [10, 20]
+    assert end.log.count("changed nothing") <= 2 * 10  # each of two ranks says so
+    assert not end.object("result.json")
+
+
+def test_out_of_memory_recomputes_activations_and_comes_to_the_same_bits(rig: Rig, reference: End) -> None:
+    end = rig.run("oom", fault="batch@1:7=oom!")
+    assert_same(end, reference)
+    assert "out of memory in step 7: from now on activations are computed again" in end.log
+
+
+def test_a_flipped_bit_in_one_rank_is_found_at_the_next_checkpoint(rig: Rig, reference: End) -> None:
+    end = rig.run("flipped", fault="state@1:25=flip")
+    assert_same(end, reference)
+    assert "step 30: the ranks' weights differ" in end.log
+    assert "gone back to step 20" in end.log
+
+
+CHANGES = {
+    "recipe.lr_per_256": lambda job: with_recipe(job, lr_per_256=0.03),
+    "recipe.seed": lambda job: with_recipe(job, seed=5),
+    "manifest_sha256": None,
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: Rig) -> None:
+    changed = CHANGES[key](rig.job) if CHANGES[key] else rig.with_other_data()
+    name = f"changed-{key}"
+    assert rig.run(name, fault="step@0:12=term").object("status.json")["state"] == "preempted"
+    refused = rig.run(name, changed)
+    assert refused.code != 0
+    failure = refused.object("failure.json")
+    assert failure["exit_code"] == 7
+    assert f"{key}: " in failure["error"]
+    assert refused.log.count("ChangedError") >= 1
+    assert "Traceback" not in refused.log
+    if key == "recipe.seed":
+        accepted = rig.run(name, with_runtime(changed, accept_changes=True))
+        assert accepted.object("result.json")["accepted_changes"] == [{"step": 12, "changes": ["recipe.seed: 0 -> 5"]}]
+
+
+PHASES = {
+    "startup": "start@{rank}:0=term",
+    "step": "step@{rank}:47=term",
+    "eval": "eval@{rank}:64=term",
+    "save": "save-state-open@0:30=term",
+}
+
+
+@pytest.mark.parametrize(("whom", "phase"), [
+    ("1", "startup"), ("*", "startup"), ("0", "step"), ("1", "step"), ("*", "step"), ("1", "eval"), ("*", "eval"),
+    ("0", "save"),
+])  # fmt: skip
+def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(
+    whom: str, phase: str, rig: Rig, reference: End
+) -> None:
+    name = f"preempted-{phase}-{whom.replace('*', 'all')}"
+    end = rig.run(name, fault=PHASES[phase].format(rank=whom), max_restarts=0)
+    status = end.object("status.json")
+    assert (status["state"], status["exit_code"]) == ("preempted", 8), end.log
+    assert not end.object("failure.json")
+    saved = end.steps_saved()[-1]
+    assert f"saved after step {saved}" in status["error"]
+    if phase != "save":  # there the signal meets some later step
+        assert saved == {"startup": 0, "step": 47, "eval": 64}[phase]
+    assert_same(rig.run(name), reference)
+
+
+def test_the_agent_may_be_asked_to_end_and_all_is_saved_within_twenty_seconds(rig: Rig, reference: End) -> None:
+    running, job_uri = rig.start("agent-asked")
+    while "step" not in (store.read_json(u) if store.exists(u := f"{job_uri}/status.json") else {}):
+        time.sleep(0.02)
+    began = time.monotonic()
+    local.cancel(running)
+    assert time.monotonic() - began < 20
+    end = finish(running, job_uri, began)
+    assert end.object("status.json")["state"] == "preempted"
+    assert_same(rig.run("agent-asked"), reference)
+
+
+def test_a_preemption_uses_up_no_retry(rig: Rig, reference: End) -> None:
+    run, config = rig.supervised("asked-often", relaunches=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAULT", "step@1:5=term;step@0:50=term")
+        result = asyncio.run(supervise.run_job(run, config, ""))
+    assert result["state_sha256"] == reference.sha256
+
+
+def test_two_nodes_then_one_then_two_come_to_the_same_bits(rig: Rig, reference: End) -> None:
+    """Two agents over the loopback interface; one is killed in step 32, and the other one is asked to end."""
+    nodes = start_nodes(rig, "nodes", fault="step@1:32=agent")
+    began = time.monotonic()
+    while all(local.poll(node) is None for node, _ in nodes):
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+    for node, _ in nodes:
+        local.cancel(node)
+    alone = rig.run("nodes", fault="step@0:64=term", ranks=1)
+    assert alone.object("status.json")["state"] == "preempted"
+    assert alone.steps_saved()[-1] == 64
+    assert 20 <= alone.object("status.json")["resumed_at"] <= 31
+    nodes = start_nodes(rig, "nodes")
+    ends = [finish(node, job_uri, time.monotonic()) for node, job_uri in reversed(nodes)]
+    assert ends[-1].object("status.json")["resumed_at"] == 64
+    assert_same(ends[-1], reference)
+
+
+def start_nodes(rig: Rig, name: str, fault: str = "") -> list[tuple[local.LocalJob, str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    launch = {"ranks": 1, "nnodes": 2, "rendezvous": address, "max_restarts": 0}
+    return [rig.start(name, folder=f"{name}-{node}", fault=fault, **launch) for node in range(2)]

@@ -1,21 +1,31 @@
 """Checkpoints in a folder store: what comes back, and what damage does."""
 
-import hashlib
+from __future__ import annotations
+
+import os
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
-from conf.schema import Recipe
+from conf.schema import Job, Recipe, Runtime
 from infra import store
-from infra.errors import ArtifactError, NotFoundError
-from models.training import checkpoint
-from models.training.average import WeightAverage
-from models.training.checkpoint import Position, TrainState
-from models.training.optim import build_optimizer
+from infra.errors import ArtifactError, ChangedError, ResumeError
+from models.training import checkpoint, lineage
+from models.training import state as states
+from models.training.distributed import Ranks
+from models.training.faults import Faults
+from models.training.persistence import Persistence
+from models.training.preemption import Preemption
+from models.training.saver import Saver
+from models.training.state import TrainState
+from models.training.watchdog import Watchdog
+
+RANKS = Ranks(0, 1, torch.device("cpu"))
 
 
 class Net(nn.Module):
@@ -32,31 +42,26 @@ class Net(nn.Module):
 
 def fresh(seed: int = 0, width: int = 4) -> TrainState:
     torch.manual_seed(seed)
-    network = Net(width=width)
-    average = WeightAverage(network, 0.9)
-    best = {name: tensor.clone() for name, tensor in average.tensors.items()}
-    return TrainState(network, build_optimizer(network, Recipe(global_batch=64)), average, best, Position())
+    return states.fresh(Net(width=width), Recipe(global_batch=64))
 
 
 def train(state: TrainState, steps: int) -> None:
-    """Steps that touch weights, BN statistics, both optimizer slots, average, best and position."""
+    """Changes every tensor and every number of the state, as a function of the step."""
     for _ in range(steps):
         torch.manual_seed(state.position.step)
-        loss = nn.functional.cross_entropy(state.network(torch.randn(6, 3, 2, 2)), torch.tensor([0, 1, 2, 0, 1, 2]))
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimizer.step()
-        state.position.step += 1
-        state.average.update(state.position.step)
-        for name, tensor in state.average.tensors.items():
-            state.best[name].copy_(tensor)
-        state.position.best_minival_top1 = 12.5 + state.position.step / 3
-        state.position.train_seconds += 0.1
-        state.position.rows.append({"step": state.position.step, "minival_top1": 1 / 3})
+        for tensor in (*state.tensors().values(), state.best):
+            tensor.detach().add_(torch.randn_like(tensor))
+        position = state.position
+        position.step += 1
+        position.best_step = position.step
+        position.best_minival_top1 = 12.5 + position.step / 3
+        position.train_seconds += 0.1
+        position.health.observe(1 / position.step, True)
+        position.rows.append({"step": position.step, "minival_top1": 1 / 3})
 
 
 def equal(first: TrainState, second: TrainState) -> bool:
-    a, b = first.tensors(), second.tensors()
+    a, b = ({**each.tensors(), "best": each.best} for each in (first, second))
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and first.position == second.position
 
 
@@ -65,18 +70,46 @@ def job(tmp_path: Path) -> str:
     return f"file://{tmp_path}/job"
 
 
+@pytest.fixture
+def watchdog(job: str) -> Iterator[Watchdog]:
+    before = signal.getsignal(signal.SIGTERM)
+    dog = Watchdog(job, RANKS, Runtime(), Preemption(), print)
+    yield dog
+    dog.close()
+    signal.signal(signal.SIGTERM, before)
+
+
+IDENTITY = {"recipe.seed": 0, "manifest_sha256": "ab", "code": "cd"}
+
+
+def persistence(job: str, watchdog: Watchdog, keep: int = 2, accept: bool = False, **identity: object) -> Persistence:
+    known = {**IDENTITY, **identity}
+    return Persistence(job, RANKS, known, accept, Saver(job, known, keep, Faults(job, 0), watchdog), None)
+
+
 def files(job: str) -> list[str]:
     return [uri.rpartition("/")[2] for uri in store.list_uris(f"{job}/checkpoints/")]
 
 
-def saved_twice(job: str) -> TrainState:
+def of(job: str, step: int, kind: str) -> str:
+    """The one object of a step: ``state``, ``best`` or ``manifest``."""
+    start, end = {
+        "state": ("step-", ".safetensors"),
+        "best": ("best-", ".safetensors"),
+        "manifest": ("step-", ".json"),
+    }[kind]
+    (name,) = (n for n in files(job) if n.startswith(f"{start}{step:08d}") and n.endswith(end))
+    return f"{job}/checkpoints/{name}"
+
+
+def saved_twice(job: str, watchdog: Watchdog) -> TrainState:
     """Checkpoints after 2 and 5 steps; a copy of the state after 2."""
-    state, older = fresh(), fresh()
+    state, older, keeper = fresh(), fresh(), persistence(job, watchdog)
     train(older, 2)
     train(state, 2)
-    checkpoint.save(state, job, keep=2)
+    keeper.save_and_wait(state)
     train(state, 3)
-    checkpoint.save(state, job, keep=2)
+    keeper.save_and_wait(state)
     return older
 
 
@@ -86,165 +119,193 @@ def flip(uri: str, at: int, bit: int = 0) -> None:
     store.write(uri, bytes(data))
 
 
-def test_a_resumed_state_is_the_saved_one_to_the_last_bit(job: str) -> None:
+def test_a_resumed_state_is_the_saved_one_to_the_last_bit(job: str, watchdog: Watchdog) -> None:
     state, other = fresh(0), fresh(1)
     train(state, 3)
-    checkpoint.save(state, job, keep=2)
+    persistence(job, watchdog).save_and_wait(state)
     assert not equal(state, other)
-    assert checkpoint.resume(other, job)
+    assert persistence(job, watchdog).resume(other)
     assert equal(state, other)
+    assert states.sha256(state) == states.sha256(other)
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(job: str) -> None:
-    whole, part, resumed = fresh(), fresh(), fresh(1)
-    train(whole, 6)
-    train(part, 4)
-    checkpoint.save(part, job, keep=2)
-    checkpoint.resume(resumed, job)
-    train(resumed, 2)
-    assert equal(whole, resumed)
+def test_the_network_itself_is_what_was_resumed(job: str, watchdog: Watchdog) -> None:
+    state, other = fresh(0), fresh(1)
+    train(state, 3)
+    persistence(job, watchdog).save_and_wait(state)
+    persistence(job, watchdog).resume(other)
+    theirs = other.network.state_dict()
+    assert all(torch.equal(t, theirs[name]) for name, t in state.network.state_dict().items())
 
 
-def test_without_checkpoints_there_is_nothing_to_resume(job: str) -> None:
+def test_without_checkpoints_there_is_nothing_to_resume(job: str, watchdog: Watchdog) -> None:
     state = fresh()
-    assert not checkpoint.resume(state, job)
+    assert not persistence(job, watchdog).resume(state)
     assert equal(state, fresh())
 
 
-def test_the_newest_checkpoint_is_taken(job: str) -> None:
-    saved_twice(job)
-    state = fresh(1)
-    checkpoint.resume(state, job)
-    assert state.position.step == 5
+def test_what_is_saved_is_the_state_when_saving_began(job: str, watchdog: Watchdog) -> None:
+    state, then, other, keeper = fresh(), fresh(), fresh(1), persistence(job, watchdog)
+    train(state, 2)
+    train(then, 2)
+    keeper.save(state)
+    train(state, 1)  # while it may still be written
+    keeper.wait()
+    persistence(job, watchdog).resume(other)
+    assert equal(other, then)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "json"])
-def test_a_flipped_bit_anywhere_in_the_newest_makes_the_older_one_be_used(kind: str, job: str) -> None:
-    older = saved_twice(job)
-    newest = f"{job}/checkpoints/step-00000005.{kind}"
+@pytest.mark.parametrize("kind", ["state", "best", "manifest"])
+def test_a_flipped_bit_anywhere_in_the_newest_makes_the_older_one_be_used(
+    kind: str, job: str, watchdog: Watchdog
+) -> None:
+    older = saved_twice(job, watchdog)
+    newest = of(job, 5, kind)
     sound, rng = store.read(newest), random.Random(0)
     for _ in range(15):
         store.write(newest, sound)
         flip(newest, rng.randrange(len(sound)), rng.randrange(8))
         state = fresh(1)
-        assert checkpoint.resume(state, job)
+        assert persistence(job, watchdog).resume(state)
         assert equal(state, older)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "json"])
-@pytest.mark.parametrize("keep_share", [0.0, 0.5, 0.99])
-def test_a_truncated_newest_makes_the_older_one_be_used(kind: str, keep_share: float, job: str) -> None:
-    older = saved_twice(job)
-    newest = f"{job}/checkpoints/step-00000005.{kind}"
+@pytest.mark.parametrize("kind", ["state", "best", "manifest"])
+@pytest.mark.parametrize("keep_share", [0.0, 0.5, 0.99, None], ids=["empty", "half", "cut", "gone"])
+def test_a_damaged_newest_makes_the_older_one_be_used(
+    kind: str, keep_share: float | None, job: str, watchdog: Watchdog
+) -> None:
+    older = saved_twice(job, watchdog)
+    newest = of(job, 5, kind)
     data = store.read(newest)
-    store.write(newest, data[: int(len(data) * keep_share)])
+    if keep_share is None:
+        store.delete(newest)
+    else:
+        store.write(newest, data[: int(len(data) * keep_share)])
     state = fresh(1)
-    assert checkpoint.resume(state, job)
+    assert persistence(job, watchdog).resume(state)
     assert equal(state, older)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "json"])
-def test_a_half_written_newest_makes_the_older_one_be_used(kind: str, job: str) -> None:
-    older = saved_twice(job)
-    store.delete(f"{job}/checkpoints/step-00000005.{kind}")
-    state = fresh(1)
-    assert checkpoint.resume(state, job)
-    assert equal(state, older)
+def test_a_damaged_checkpoint_is_written_anew_when_training_comes_by_again(job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    flip(of(job, 5, "manifest"), 100)
+    flip(of(job, 5, "state"), 1000)
+    state, again, keeper = fresh(1), fresh(1), persistence(job, watchdog)
+    keeper.resume(state)
+    train(state, 3)
+    keeper.save_and_wait(state)
+    persistence(job, watchdog).resume(again)
+    assert equal(state, again)
 
 
-def test_when_none_verifies_training_does_not_start_over_in_silence(job: str) -> None:
-    saved_twice(job)
-    for name in files(job):
-        if name.endswith(".safetensors"):
-            flip(f"{job}/checkpoints/{name}", 1000)
+@pytest.mark.parametrize("how", ["flipped", "manifests gone"])
+def test_when_none_verifies_training_does_not_start_over_in_silence(how: str, job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    for step in (2, 5):
+        if how == "flipped":
+            flip(of(job, step, "state"), 1000)
+        else:
+            store.delete(of(job, step, "manifest"))
     state = fresh(1)
-    with pytest.raises(ArtifactError, match=r"none of the 2 checkpoints .* verifies; delete that folder"):
-        checkpoint.resume(state, job)
+    with pytest.raises(ResumeError, match=r"none of the \d checkpoints .* verifies; delete that folder"):
+        persistence(job, watchdog).resume(state)
     assert equal(state, fresh(1))
 
 
-def test_a_checkpoint_of_another_network_is_refused(job: str) -> None:
-    saved_twice(job)
-    with pytest.raises(ArtifactError, match="belongs to another network"):
-        checkpoint.resume(fresh(width=8), job)
+def test_a_checkpoint_of_another_network_is_refused(job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    with pytest.raises(ArtifactError, match=r"belongs to another network: \['conv.weight', \[4, 3, 1, 1\]\] where"):
+        persistence(job, watchdog).resume(fresh(width=8))
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_only_the_newest_are_kept(keep: int, job: str) -> None:
-    state = fresh()
+def test_only_the_newest_are_kept(keep: int, job: str, watchdog: Watchdog) -> None:
+    state, keeper = fresh(), persistence(job, watchdog, keep)
     for _ in range(4):
         train(state, 1)
-        checkpoint.save(state, job, keep)
+        keeper.save_and_wait(state)
+    kept = sorted(n.split("-")[0] + n.split("-")[1] + n[n.index(".") :] for n in files(job) if "-" in n)
     steps = range(5 - keep, 5)
-    assert files(job) == [f"step-{step:08d}.{kind}" for step in steps for kind in ("json", "safetensors")]
+    assert kept == sorted(f"{a}{s:08d}{b}" for s in steps for a, b in (
+        ("step", ".json"), ("step", ".safetensors"), ("best", ".safetensors"),
+    ))  # fmt: skip
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> tuple[str, Net]:
-    torch.manual_seed(5)
-    trained = Net(classes=3)
-    trained.train()(torch.randn(8, 3, 2, 2))
-    uri = f"file://{tmp_path}/weights.safetensors"
-    store.write(uri, safetensors.torch.save(trained.state_dict()))
-    return uri, trained
+def test_the_best_weights_are_written_once_and_stay_while_a_checkpoint_names_them(job: str, watchdog: Watchdog) -> None:
+    state, keeper, other = fresh(), persistence(job, watchdog, keep=1), fresh(1)
+    train(state, 1)
+    for _ in range(3):
+        keeper.save_and_wait(state)
+        written = store.read(of(job, 1, "best"))
+        state.values.add_(1)
+        state.position.step += 1
+    assert [n for n in files(job) if n.startswith("best")] == [of(job, 1, "best").rpartition("/")[2]]
+    assert persistence(job, watchdog).resume(other)
+    assert torch.equal(other.best, state.best)
+    assert len(written) > other.best.numel() * 4
 
 
-def same_tensors(first: nn.Module, second: nn.Module, prefix: str = "") -> bool:
-    other = second.state_dict()
-    return all(torch.equal(t, other[name]) for name, t in first.state_dict().items() if name.startswith(prefix))
+POINTS = [
+    "save", "save-state-open", "save-state-half", "save-state-done", "save-best-open", "save-best-half",
+    "save-best-done", "save-manifest", "save-written", "save-prune", "save-prune-object", "save-end",
+]  # fmt: skip
+BEFORE_THE_MANIFEST = POINTS[:8]
 
 
-def test_weights_fill_a_network_of_the_same_classes_whole(weights: tuple[str, Net]) -> None:
-    uri, trained = weights
-    network = Net(classes=3)
-    checkpoint.load_weights(network, uri, None)
-    assert same_tensors(network, trained)
+@pytest.mark.fault
+@pytest.mark.parametrize("point", POINTS)
+def test_a_process_killed_anywhere_in_a_save_leaves_the_last_whole_checkpoint(
+    point: str, job: str, watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = fresh()
+    train(state, 2)
+    persistence(job, watchdog, keep=1).save_and_wait(state)
+    monkeypatch.setenv("FAULT", f"{point}@0:5=kill")
+    train(state, 3)
+    if (child := os.fork()) == 0:
+        persistence(job, watchdog, keep=1).save_and_wait(state)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    resumed = fresh(1)
+    assert persistence(job, watchdog).resume(resumed)
+    assert resumed.position.step == (2 if point in BEFORE_THE_MANIFEST else 5)
+    train(resumed, 5 - resumed.position.step)
+    assert equal(resumed, state)
+    keeper = persistence(job, watchdog, keep=1)
+    keeper.save_and_wait(resumed)
+    assert len(files(job)) == 4  # one checkpoint of three objects, and the mark that there has been one
 
 
-def test_features_leave_the_fresh_classifier_even_where_it_would_fit(weights: tuple[str, Net]) -> None:
-    uri, trained = weights
-    torch.manual_seed(9)
-    network = Net(classes=3)
-    torch.manual_seed(9)
-    untouched = Net(classes=3)
-    checkpoint.load_features(network, uri, None)
-    assert same_tensors(network, untouched, "classifier")
-    assert same_tensors(network, trained, "conv")
-    assert same_tensors(network, trained, "norm")
+def test_a_job_with_another_identity_is_refused_with_the_difference(job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    other = {"recipe.seed": 1, "code": "ef"}
+    with pytest.raises(ChangedError, match=r"\(code: cd -> ef; recipe\.seed: 0 -> 1\).*--accept-changes"):
+        persistence(job, watchdog, **other).resume(fresh())
 
 
-def test_another_number_of_classes_is_refused_where_the_classifier_must_fit(weights: tuple[str, Net]) -> None:
-    uri, _ = weights
-    network, untouched = Net(classes=7), Net(classes=7)
-    untouched.load_state_dict(network.state_dict())
-    with pytest.raises(ArtifactError, match=r"classifier\.weight, classifier\.bias"):
-        checkpoint.load_weights(network, uri, None)
-    assert same_tensors(network, untouched)
+def test_accepted_changes_stand_in_the_lineage(job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    state = fresh(1)
+    assert persistence(job, watchdog, accept=True, **{"recipe.seed": 1}).resume(state)
+    assert state.position.accepted == [{"step": 5, "changes": ["recipe.seed: 0 -> 1"]}]
 
 
-def test_weights_of_another_width_are_refused(weights: tuple[str, Net]) -> None:
-    with pytest.raises(ArtifactError, match=r"do not fit the network: conv\.weight"):
-        checkpoint.load_features(Net(width=8), weights[0], None)
+def test_the_identity_is_what_decides_the_result_and_not_how_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(kind="train", manifest_sha256="ab")
+    known = lineage.identity(job)
+    assert known["manifest_sha256"] == "ab"
+    assert known["recipe.lr_per_256"] == 0.016
+    job.runtime = Runtime(loader_threads=7)
+    assert lineage.check(known, lineage.identity(job), accept=False, uri="") == []
+    monkeypatch.setattr(lineage, "code_digest", lambda: "other")
+    with pytest.raises(ChangedError, match="code: "):
+        lineage.check(known, lineage.identity(job), accept=False, uri="")
 
 
-def test_damaged_weights_are_refused(weights: tuple[str, Net]) -> None:
-    uri, _ = weights
-    store.write(uri, store.read(uri)[:-100])
-    with pytest.raises(ArtifactError, match="are damaged"):
-        checkpoint.load_weights(Net(), uri, None)
-
-
-def test_weights_that_are_not_those_asked_for_are_refused(weights: tuple[str, Net]) -> None:
-    uri, trained = weights
-    digest = hashlib.sha256(store.read(uri)).hexdigest()
-    checkpoint.load_weights(Net(), uri, digest)
-    with torch.no_grad():
-        trained.conv.weight += 1
-    store.write(uri, safetensors.torch.save(trained.state_dict()))
-    with pytest.raises(ArtifactError, match="sha256"):
-        checkpoint.load_weights(Net(), uri, digest)
-
-
-def test_missing_weights_are_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError):
-        checkpoint.load_weights(Net(), f"file://{tmp_path}/none.safetensors", None)
+def test_a_checkpoint_is_a_file_that_safetensors_itself_reads(job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    saved = checkpoint.newest(job)
+    assert saved is not None
+    assert set(saved.tensors) == set(fresh().tensors())
+    assert saved.manifest["layout"][0] == ["conv.weight", [4, 3, 1, 1]]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema import Recipe
-from models.build import build_network
-from models.training.optim import TFRMSProp, build_optimizer, decay_groups, peak_rate, rate_at
+from models.training import flat
+from models.training.optim import TFRMSProp, build_optimizer, peak_rate, rate_at, slots
 
 IMAGENET_STEPS = 1_281_167 // 4096  # global steps of an epoch at the paper's batch
 
@@ -108,27 +108,62 @@ def test_two_runs_are_equal_to_the_last_bit() -> None:
     assert torch.equal(run(), run())
 
 
-def test_all_of_b0_is_decayed_but_batch_norm() -> None:
-    network = build_network("efficientnet_b0", device="meta")
-    decayed, free = decay_groups(network, 1e-5)
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    assert (decayed["weight_decay"], free["weight_decay"]) == (1e-5, 0.0)
-    assert sum(p.numel() for p in decayed["params"]) == 5_246_532
-    assert sum(p.numel() for p in free["params"]) == 42_016
-    decayed_names = {names[id(p)] for p in decayed["params"]}
-    assert {"classifier.bias", "blocks.3.se.reduce.bias", "blocks.3.se.expand.bias"} <= decayed_names
-    assert len(free["params"]) == 2 * 49
-
-
 def test_the_recipe_s_numbers_reach_the_optimizer() -> None:
     recipe = Recipe(rmsprop_decay=0.8, momentum=0.7, rmsprop_epsilon=0.01, weight_decay=0.002, global_batch=512)
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    optimizer = build_optimizer(network, recipe)
+    optimizer, _ = flat_optimizer(recipe)
     keys = ("lr", "decay", "momentum", "epsilon", "weight_decay")
     assert [[g[key] for key in keys] for g in optimizer.param_groups] == [
         [0.032, 0.8, 0.7, 0.01, 0.002],
         [0.032, 0.8, 0.7, 0.01, 0.0],
     ]
+
+
+def flat_optimizer(recipe: Recipe) -> tuple[torch.optim.Optimizer, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    layout = flat.layout_of(network)
+    values = flat.flatten(network, layout)
+    gradients = torch.randn(layout.size)
+    return build_optimizer(values, gradients, layout, recipe), (values, gradients)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adamw"])
+def test_a_step_with_an_infinite_gradient_found_changes_no_bit(name: str) -> None:
+    optimizer, (values, gradients) = flat_optimizer(Recipe(optimizer=name, weight_decay=0.1))
+    optimizer.step()
+    before = [values.clone(), *(slot.clone() for slot in slots(optimizer).values())]
+    gradients.zero_()
+    optimizer.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    after = [values, *slots(optimizer).values()]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    gradients.normal_()
+    optimizer.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    assert not torch.equal(values, before[0])
+
+
+def test_a_masked_step_that_goes_ahead_is_the_plain_one_to_the_bit() -> None:
+    plain, (expected, _) = flat_optimizer(Recipe(weight_decay=0.1))
+    masked, (values, _) = flat_optimizer(Recipe(weight_decay=0.1))
+    masked.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+    for _ in range(3):
+        plain.step()
+        masked.step()
+    assert torch.equal(values, expected)
+
+
+def test_adamw_is_torch_s_own_with_decay_on_the_decayed_part_alone() -> None:
+    recipe = Recipe(optimizer="adamw", weight_decay=0.05, global_batch=256, lr_per_256=0.001)
+    ours, (values, gradients) = flat_optimizer(recipe)
+    theirs = nn.Parameter(values[:16].clone())
+    theirs.grad = gradients[:16].clone()
+    reference = torch.optim.AdamW([theirs], lr=0.001, weight_decay=0.05)
+    for _ in range(3):
+        ours.step()
+        reference.step()
+    torch.testing.assert_close(values[:16], theirs.detach())
+    assert ours.param_groups[1]["weight_decay"] == 0.0
 
 
 @pytest.mark.parametrize(("batch", "peak"), [(4096, 0.256), (2048, 0.128), (256, 0.016), (64, 0.004)])
@@ -159,3 +194,10 @@ def test_the_rate_falls_in_stairs_of_two_point_four_epochs() -> None:
 
 def test_without_warmup_the_first_step_has_the_peak_rate() -> None:
     assert rate_at(Recipe(warmup_epochs=0.0), 0, 10) == 0.256
+
+
+def test_the_cosine_falls_from_the_peak_to_zero_over_the_epochs_after_the_warmup() -> None:
+    recipe = Recipe(schedule="cosine", epochs=10, warmup_epochs=2.0)
+    rates = [rate_at(recipe, step, 100) for step in (100, 200, 600, 999)]
+    assert rates[:3] == pytest.approx([0.128, 0.256, 0.128])
+    assert 0 < rates[3] < 0.256 * 1e-4
