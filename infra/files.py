@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from infra.errors import ConfigError, EffnetError, NotFoundError, TransientError
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _PARTIAL = ".partial"
 

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 from conf import compose
 from conf.schema import Job
 from infra import store
-from infra.errors import ConfigError, EffnetError, JobError, PreemptedError, TransientError, kind_of
+from infra.errors import ConfigError, EffnetError, JobError, LostError, PreemptedError, TransientError, kind_of
 from models.training import distributed
 from models.training.distributed import Ranks
 from models.training.faults import Faults
@@ -40,6 +41,7 @@ class Worker:
     faults: Faults
 
 
+CAUSE_S = 2.0  # a rank that only lost its peers leaves it to them to name the cause first
 JobMain = Callable[[Job, Worker], dict[str, Any]]
 
 
@@ -79,6 +81,11 @@ def run(main: JobMain) -> int:
         sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
         return _gone(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
+        if isinstance(error, RuntimeError) and distributed.peers_are_gone(error):
+            time.sleep(CAUSE_S)
+            _failed(job_uri, progress, f"another rank is gone: {error}", LostError.exit_code)
+            sys.stderr.write(f"rank {rank}: another rank is gone\n")
+            return _gone(LostError.exit_code)
         _failed(job_uri, progress, f"{type(error).__name__}: {error}", 1)
         traceback.print_exc()
         return _gone(1)

@@ -38,6 +38,7 @@ class End:
     job_uri: str
     seconds: float
     log: str
+    tail: str  # what a person is shown of it
 
     def object(self, name: str) -> dict[str, Any]:
         """A JSON object of the run folder; empty where there is none."""
@@ -116,7 +117,7 @@ def finish(running: local.LocalJob, job_uri: str, began: float, within_s: float 
     seconds = time.monotonic() - began
     local.cancel(running)
     assert processes_of(job_uri) == []
-    return End(code, job_uri, seconds, running.spec.log_path.read_text(errors="replace"))
+    return End(code, job_uri, seconds, running.spec.log_path.read_text(errors="replace"), local.logs(running))
 
 
 def processes_of(job_uri: str) -> list[int]:

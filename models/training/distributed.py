@@ -110,6 +110,12 @@ def gathered(value: Any) -> list[Any]:
     return box or []
 
 
+def peers_are_gone(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank has ended, which is that rank's story to tell."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or "gloo/transport" in text or "Connection closed by peer" in text
+
+
 def all_equal(digest: int) -> bool:
     """Whether a number of 63 bits is the same on every rank; the same answer on all."""
     if not dist.is_initialized():

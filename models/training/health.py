@@ -27,6 +27,7 @@ class Health:
     bad_in_row: int = 0
     rewinds: int = 0
     rate_scale: float = 1.0
+    turned_at: int = -1  # the step before the trouble that the last way back was about
 
     def observe(self, loss: float, finite: bool) -> str | None:
         """Takes one finished step; returns what is wrong when training must go back, else None.
@@ -48,11 +49,14 @@ class Health:
         self.good_steps += 1
         return None
 
-    @property
-    def may_rewind(self) -> bool:
-        """Whether going back may help: not where it has just been tried, nor a third time."""
-        return self.rewinds < MAX_REWINDS and (self.rewinds == 0 or self.good_steps > 0)
+    def may_rewind(self, before: int) -> bool:
+        """Whether going back may help: not where it did not get any further, nor a third time.
 
-    def rewound(self) -> Health:
-        """The health after going back."""
-        return Health(self.loss_average, 0, 0, self.rewinds + 1, self.rate_scale * REWIND_RATE)
+        Args:
+            before: the last step before the trouble.
+        """
+        return self.rewinds < MAX_REWINDS and before > self.turned_at
+
+    def rewound(self, before: int) -> Health:
+        """The health after going back because of trouble after step ``before``."""
+        return Health(self.loss_average, 0, 0, self.rewinds + 1, self.rate_scale * REWIND_RATE, before)

@@ -217,15 +217,15 @@ def _go_back(run: Run, state: TrainState, reason: _GoBackError) -> None:
     """
     position = state.position
     health = position.health
+    before = position.step - health.bad_in_row
     if isinstance(reason, _CorruptedError):
         run.corrupted += 1
         if run.corrupted > MAX_CORRUPTED:
             raise JobError(f"{reason}, for the {run.corrupted}th time: suspect the hardware")
-    elif not health.may_rewind:
+    elif not health.may_rewind(before):
         raise DivergedError(f"{reason}; it went back {health.rewinds} times before; {_ADVICE}")
     else:
-        health = health.rewound()
-    before = position.step - position.health.bad_in_row
+        health = health.rewound(before)
     run.watchdog.enter("checkpoint")
     if run.ledger is not None:
         run.ledger.forget()

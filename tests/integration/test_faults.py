@@ -165,8 +165,8 @@ def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: R
     failure = refused.object("failure.json")
     assert failure["exit_code"] == 7
     assert f"{key}: " in failure["error"]
-    assert refused.log.count("ChangedError") >= 1
-    assert "Traceback" not in refused.log
+    assert "ChangedError: checkpoint" in refused.tail
+    assert "Traceback" not in refused.tail
     if key == "recipe.seed":
         accepted = rig.run(name, with_runtime(changed, accept_changes=True))
         assert accepted.object("result.json")["accepted_changes"] == [{"step": 12, "changes": ["recipe.seed: 0 -> 5"]}]
@@ -194,8 +194,9 @@ def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(
     assert not end.object("failure.json")
     saved = end.steps_saved()[-1]
     assert f"saved after step {saved}" in status["error"]
-    if phase != "save":  # there the signal meets some later step
-        assert saved == {"startup": 0, "step": 47, "eval": 64}[phase]
+    # A signal that comes while a step is computed is passed on with the next one.
+    expected = {"startup": {0}, "step": {47, 48}, "eval": {64}, "save": set(range(30, 33))}
+    assert saved in expected[phase]
     assert_same(rig.run(name), reference)
 
 

@@ -17,7 +17,7 @@ def after(*losses: float) -> Health:
 def test_four_bad_steps_in_a_row_are_borne_and_the_fifth_is_not() -> None:
     health = after(1.0, *[math.nan] * 4)
     assert health.observe(math.nan, False) == "5 steps in a row whose loss or gradients are not finite"
-    assert health.may_rewind
+    assert health.may_rewind(0)
 
 
 def test_a_good_step_ends_the_row() -> None:
@@ -41,11 +41,13 @@ def test_a_young_average_accuses_nobody_and_ten_times_is_allowed(losses: list[fl
 
 
 def test_each_way_back_halves_the_rate_and_there_are_two() -> None:
-    health = after(1.0).rewound()
+    health = after(1.0).rewound(20)
     assert (health.rewinds, health.rate_scale) == (1, 0.5)
-    assert not health.may_rewind  # no good step since: the same trouble again
-    health.observe(1.0, True)
-    assert health.may_rewind
-    health = health.rewound()
-    health.observe(1.0, True)
-    assert (health.rate_scale, health.may_rewind) == (0.25, False)
+    assert health.may_rewind(21)
+    health = health.rewound(21)
+    assert (health.rate_scale, health.may_rewind(30)) == (0.25, False)
+
+
+def test_where_going_back_brought_training_no_further_it_is_not_tried_again() -> None:
+    health = after(1.0).rewound(20)
+    assert not health.may_rewind(20)
