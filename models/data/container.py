@@ -70,6 +70,15 @@ class Container:
         with files.errors(Path(self.location)):
             return os.pread(self._descriptor, length, position)
 
+    def read_into(self, position: int, target: memoryview) -> int:
+        """Fills ``target`` from ``position``; how many bytes that were: fewer only at the end."""
+        if self.remote:
+            data = self.read(position, len(target))
+            target[: len(data)] = data
+            return len(data)
+        with files.errors(Path(self.location)):
+            return os.preadv(self._descriptor, [target], position)
+
     def scanner(self, block_bytes: int = SCAN_BYTES) -> ReadAt:
         """``read`` for one thread that goes forwards in small steps: few requests to an object store."""
         if not self.remote:

@@ -8,13 +8,14 @@ nothing else.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import threading
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Any
+
+from blake3 import blake3
 
 from infra import store
 from infra.errors import ConfigError, DataError, ExpiredError, TransientError
@@ -60,10 +61,10 @@ class Fetcher:
             try:
                 os.ftruncate(descriptor, shard.bytes)
                 self._fetch_ranges(uri, shard.bytes, descriptor)
-                found = _sha256(descriptor, shard.bytes)
-                if found == shard.sha256:
+                found = _blake3(descriptor, shard.bytes)
+                if found == shard.blake3:
                     return
-                reason = f"sha256 {found[:12]}… instead of {shard.sha256[:12]}…"
+                reason = f"BLAKE3 {found[:12]}… instead of {shard.blake3[:12]}…"
             except DataError as error:  # another size
                 reason = str(error)
             except OSError as error:
@@ -147,9 +148,9 @@ def _write(descriptor: int, data: bytes, at: int) -> None:
         view, at = view[written:], at + written
 
 
-def _sha256(descriptor: int, size: int) -> str:
+def _blake3(descriptor: int, size: int) -> str:
     """Read back from the file (from memory, in fact), because the ranges came in any order."""
-    digest, buffer = hashlib.sha256(), bytearray(_HASH_BYTES)
+    digest, buffer = blake3(), bytearray(_HASH_BYTES)
     for at in range(0, size, _HASH_BYTES):
         view = memoryview(buffer)[: min(_HASH_BYTES, size - at)]
         os.preadv(descriptor, [view], at)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -212,15 +212,15 @@ class Loader:
         rows = work.rows[part]
         places = zip(work.shards[part], rows["offset"].tolist(), rows["size"].tolist(), strict=True)
         blobs = [self.cache.read(self.rows.shards[number], offset, size) for number, offset, size in places]
-        for i, crc32 in enumerate(rows["crc32"].tolist()):
-            if zlib.crc32(blobs[i]) != crc32:
+        for i, checksum in enumerate(rows["xxh3"].tolist()):
+            if xxhash.xxh3_64_intdigest(blobs[i]) != checksum:
                 shard, place = self.rows.shards[work.shards[part][i]], rows[i]
                 log.warning(
                     "%s in the shard cache: sample %d has changed; fetching anew", shard.name, work.ids[part][i]
                 )
                 self.cache.forget(shard, delete=True)
                 blobs[i] = self.cache.read(shard, int(place["offset"]), int(place["size"]))
-                if zlib.crc32(blobs[i]) != crc32:
+                if xxhash.xxh3_64_intdigest(blobs[i]) != checksum:
                     raise DataError(
                         f"shard {shard.name}, sample {work.ids[part][i]}: its checksum is not the manifest's"
                     )
