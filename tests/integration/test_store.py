@@ -169,6 +169,20 @@ class _SlowStore:
         self.done = MultipartUpload["Parts"]
 
 
+def test_a_stream_takes_pieces_of_any_size_and_their_buffers_may_be_used_again() -> None:
+    client, data = _SlowStore(), os.urandom(50_000)
+    stream, buffer, taken = MultipartStream(client, {}, part_bytes=4096), bytearray(9000), 0
+    for size in (9000, 1, 4096, 8999, 0, 5000, 22_904):
+        for start in range(0, size, 9000):
+            part = data[taken : taken + min(9000, size - start)]
+            buffer[: len(part)] = part
+            stream.write(memoryview(buffer)[: len(part)])
+            taken += len(part)
+    stream.finish()
+    assert taken == stream.tell() == len(data)
+    assert b"".join(client.parts[number] for number in sorted(client.parts)) == data
+
+
 def test_a_stream_keeps_at_most_three_parts_on_the_way_and_their_order() -> None:
     client, data = _SlowStore(), os.urandom(10_007)
     stream = MultipartStream(client, {}, part_bytes=1000)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from models.data import layout as layouts
 from models.data import manifest as manifests
-from models.data import shards
+from models.data import pieces, shards
 from models.data.layout import Plan, Plans
 from models.data.listing import VAL
 from models.data.manifest import Manifest
+from models.data.verify import Verdict, verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader leaves it open
 
@@ -307,12 +309,38 @@ def test_images_that_do_not_decode_are_left_out_and_listed(tmp_path: Path) -> No
     assert all(each.what for each in manifest.quarantine)
 
 
+def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "MAX_IMAGE_BYTES", 10_000)
+    fill(tmp_path / "images", 0)
+    (tmp_path / "images/cat/03.jpg").write_bytes(bytes(20_000))
+    monkeypatch.setattr(pieces, "verdict", partial(_unread, verdict, 20_000))
+    _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert [(each.name, each.what) for each in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
+    assert len(manifest.table) == 23
+
+
+def _unread(judge: Callable[..., Verdict], size: int, data: bytes, name: str, *, decode: bool) -> Verdict:
+    assert len(data) != size
+    return judge(data, name, decode=decode)
+
+
 def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> None:
     fill(tmp_path / "images", 0)
     for path in (tmp_path / "images").glob("*/*"):
         path.write_bytes(b"no image at all")
     with pytest.raises(DataError, match=r"no image of split 'train' can be used; \w+/\d+.\w+: neither JPEG nor PNG"):
         write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+
+
+def test_images_larger_than_a_piece_and_pieces_that_shrink_go_in_unharmed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write_all(folder_data(images), tmp_path / "plain")[1]
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 700)
+    monkeypatch.setattr(shards, "PIECE_BYTES", 700)
+    assert write_all(folder_data(images), tmp_path / "small")[1] == plain
 
 
 def test_a_png_under_another_name_is_stored_as_png_and_remarked(tmp_path: Path) -> None:
