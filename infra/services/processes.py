@@ -111,7 +111,7 @@ def stop(folder: Path, names: Collection[str]) -> list[str]:
             time.sleep(0.05)
     for name in names:
         _note(folder, name).unlink(missing_ok=True)
-        # It was last asked before it was last seen: one that died in between would stay unreaped.
+        # One whose threads end one by one looks dead before it can be reaped.
         if (pid := groups[name]) is not None and (child := _CHILDREN.pop(pid, None)):
             with suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
