@@ -272,6 +272,21 @@ def test_a_local_disk_that_changed_an_image_is_healed_from_the_store(tmp_path: P
     assert fetched == 1
 
 
+def test_a_cache_smaller_than_an_epoch_is_told_once_with_both_numbers_and_the_key_to_raise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = write_set(f"file://{tmp_path}/store", {"train": [4, 4]}, padding=250_000)
+    for cap, lines in ((3 * 10**6, 0), (2 * 10**6 - 1, 1)):
+        reader = Loader(made.manifest, made.uri, "train", SIDE, Augment(), tmp_path / str(cap), 2, cap)
+        for epoch in range(2):
+            list(reader.train_batches(0, epoch, 0, 4, 1, 0, 1))
+        reader.close()
+        told = [record.getMessage() for record in caplog.records if "launch.cache_gb" in record.getMessage()]
+        assert len(told) == lines
+    needed = sum(shard.bytes for shard in made.manifest.shards)
+    assert f"an epoch reads {needed / 1e9:.3g} GB of shards and the cache holds 0.002 GB" in told[0]
+
+
 def test_images_of_other_sizes_and_kinds_make_one_batch(tmp_path: Path) -> None:
     made = write_set(f"file://{tmp_path}/store", {"train": [4], "val": [5]})
     buffer = io.BytesIO()
