@@ -12,6 +12,29 @@ if TYPE_CHECKING:
 PARTS_IN_FLIGHT = 3
 
 
+class _Body:
+    """A part as botocore reads it, without the copy that it makes of bytes: slices of the buffer go to the socket."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._view = memoryview(data)
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def read(self, size: int = -1) -> memoryview:
+        start = self._at
+        self._at = len(self._view) if size < 0 else min(len(self._view), start + size)
+        return self._view[start : self._at]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
 class MultipartStream(io.RawIOBase):
     """Holds at most ``part_bytes`` in hand and three parts on the way.
 
@@ -67,7 +90,7 @@ class MultipartStream(io.RawIOBase):
         self._on_the_way.add(self._pool.submit(self._put, len(self._etags), body))
 
     def _put(self, number: int, body: bytearray) -> None:
-        answer = self._client.upload_part(**self._upload, PartNumber=number, Body=body)
+        answer = self._client.upload_part(**self._upload, PartNumber=number, Body=_Body(body))
         self._etags[number - 1] = answer["ETag"]
         self._free.append(body)
 

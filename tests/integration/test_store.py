@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import pytest
@@ -155,14 +155,14 @@ class _SlowStore:
     def create_multipart_upload(self, **_: Any) -> dict[str, str]:
         return {"UploadId": "u"}
 
-    def upload_part(self, *, PartNumber: int, Body: bytes, **_: Any) -> dict[str, str]:  # noqa: N803
+    def upload_part(self, *, PartNumber: int, Body: IO[bytes], **_: Any) -> dict[str, str]:  # noqa: N803
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
         time.sleep(0.01)
         with self._lock:
             self.now -= 1
-        self.parts[PartNumber] = bytes(Body)
+        self.parts[PartNumber] = bytes(Body.read())
         return {"ETag": str(PartNumber)}
 
     def complete_multipart_upload(self, *, MultipartUpload: Any, **_: Any) -> None:  # noqa: N803

@@ -22,7 +22,7 @@ from models.data import layout as layouts
 from models.data import manifest as manifests
 from models.data import pieces, shards
 from models.data.layout import Plan, Plans
-from models.data.listing import VAL
+from models.data.listing import MINIVAL, TRAIN, VAL
 from models.data.manifest import Manifest
 from models.data.verify import Verdict, verdict
 
@@ -162,6 +162,20 @@ def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Pat
     assert members["train"] | members["minival"] == set(range(34)) - own_val
     assert len(members["minival"]) == round(24 * 0.2)
     assert members["train"].isdisjoint(members["minival"])
+
+
+def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_cut(images: Path) -> None:
+    source = shards.plan(folder_data(images), "file:///nowhere").source
+    parts = np.array([TRAIN, MINIVAL, VAL] * 8, np.int8)
+    source = dataclasses.replace(source, split=parts, own_val=True)
+    official = layouts.split_indices(source, folder_data(images))
+    assert {split: set(parts[found]) for split, found in official.items()} == {
+        "train": {TRAIN}, "minival": {MINIVAL}, "val": {VAL}
+    }  # fmt: skip
+    cut = layouts.split_indices(source, folder_data(images, minival="cut"))
+    assert {split: len(found) for split, found in cut.items()} == {"train": 13, "minival": 3, "val": 8}
+    assert set(parts[cut["train"]]) == {TRAIN, MINIVAL}
+    assert sorted(np.concatenate(list(cut.values())).tolist()) == list(range(24))
 
 
 def test_limit_takes_that_many_of_the_shuffled_whole(images: Path) -> None:
