@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -197,6 +198,7 @@ def _compare_places(report: harness.Report, folder: Path, manifest_uri: str) -> 
             for name, uri, cache in (("disk", manifest_uri, "warm"), ("store", remote, f"cold-{turn}")):
                 argv = (sys.executable, "-m", "benchmarks.ours", "epoch", uri, str(folder / cache))
                 _measure(Side(name, argv, ""), found[name] if turn >= 0 else defaultdict(list))
+            shutil.rmtree(folder / f"cold-{turn}")  # or each turn would be given memory that was never used before
     finally:
         local.down(folder)
     disk = report.add("ours, one epoch from warm local disk", found["disk"]["images_per_s"], "images/s")

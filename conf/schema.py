@@ -81,6 +81,7 @@ class Data:
     limit: int | None = None  # use only this many samples (of the shuffled whole)
     val_share: float = 0.2  # only where the source has no val split of its own
     minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
+    minival: str = "official"  # a set's own validation part is minival; cut: it joins train, minival_share is cut off
     samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
     shards_per_task: int = 8  # one Prefect task writes this many
     seed: int = 0  # of the split and of the shuffle before sharding
@@ -89,6 +90,7 @@ class Data:
     def __post_init__(self) -> None:
         _require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         _require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
+        _require(self.minival in ("official", "cut"), f"data.minival must be official or cut, is {self.minival!r}")
         _require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
         _require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
         _require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")

@@ -12,6 +12,29 @@ if TYPE_CHECKING:
 PARTS_IN_FLIGHT = 3
 
 
+class _Body:
+    """A part as botocore reads it, without the copy that it makes of bytes: slices of the buffer go to the socket."""
+
+    def __init__(self, data: bytearray) -> None:
+        self._view = memoryview(data)
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def read(self, size: int = -1) -> memoryview:
+        start = self._at
+        self._at = len(self._view) if size < 0 else min(len(self._view), start + size)
+        return self._view[start : self._at]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._view)}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
 class MultipartStream(io.RawIOBase):
     """Holds at most ``part_bytes`` in hand and three parts on the way.
 
@@ -23,7 +46,9 @@ class MultipartStream(io.RawIOBase):
         self._client = client
         self._place = place
         self._part_bytes = part_bytes
-        self._hand = bytearray()
+        self._hand = bytearray(part_bytes)
+        self._filled = 0  # of it
+        self._free: list[bytearray] = []  # parts that arrived; a fresh buffer costs as much as filling it
         self._position = 0
         self._pool: ThreadPoolExecutor | None = None
         self._upload: dict[str, str] = {}
@@ -41,32 +66,33 @@ class MultipartStream(io.RawIOBase):
     def write(self, data: ReadableBuffer, /) -> int:
         """Takes all of ``data``; waits while three parts are on the way. Raises what an earlier part met."""
         view = memoryview(data).cast("B")
-        for start in range(0, len(view), self._part_bytes):
-            self._take(view[start : start + self._part_bytes])
-        self._position += len(view)
-        return len(view)
+        taken = 0
+        while taken < len(view):
+            piece = view[taken : taken + self._part_bytes - self._filled]
+            self._hand[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            taken += len(piece)
+            if self._filled == self._part_bytes:
+                self._send(self._hand)
+                self._hand = self._free.pop() if self._free else bytearray(self._part_bytes)
+                self._filled = 0
+        self._position += taken
+        return taken
 
-    def _take(self, piece: memoryview) -> None:
-        room = self._part_bytes - len(self._hand)
-        self._hand += piece[:room]
-        if len(self._hand) == self._part_bytes:
-            self._send()
-            self._hand += piece[room:]
-
-    def _send(self) -> None:
+    def _send(self, body: bytearray) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="part")
             created = self._client.create_multipart_upload(**self._place)
             self._upload = {**self._place, "UploadId": created["UploadId"]}
-        body, self._hand = self._hand, bytearray()
         if len(self._on_the_way) >= PARTS_IN_FLIGHT:
             self._collect(FIRST_COMPLETED)
         self._etags.append("")
         self._on_the_way.add(self._pool.submit(self._put, len(self._etags), body))
 
     def _put(self, number: int, body: bytearray) -> None:
-        answer = self._client.upload_part(**self._upload, PartNumber=number, Body=body)
+        answer = self._client.upload_part(**self._upload, PartNumber=number, Body=_Body(body))
         self._etags[number - 1] = answer["ETag"]
+        self._free.append(body)
 
     def _collect(self, until: str) -> None:
         done, self._on_the_way = wait(self._on_the_way, return_when=until)
@@ -76,10 +102,10 @@ class MultipartStream(io.RawIOBase):
     def finish(self) -> None:
         """Makes the object appear: one PUT when it is smaller than a part."""
         if self._pool is None:
-            self._client.put_object(**self._place, Body=bytes(self._hand))
+            self._client.put_object(**self._place, Body=bytes(self._hand[: self._filled]))
             return
-        if self._hand:
-            self._send()
+        if self._filled:
+            self._send(self._hand[: self._filled])
         self._collect(ALL_COMPLETED)
         self._pool.shutdown()
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]

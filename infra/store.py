@@ -31,7 +31,7 @@ from infra.multipart import MultipartStream
 from infra.uris import bucket_and_key, local_path
 from infra.uris import join as join  # callers say store.join
 
-PART_BYTES = 16 * 2**20
+PART_BYTES = 8 * 2**20  # two shards at a time, with three parts each on the way: 64 MiB
 STREAM_TIMEOUT_S = 10.0  # without a byte, in stream_range
 _CHUNK_BYTES = 2**20
 _SESSION_LOCK = threading.Lock()
@@ -55,13 +55,20 @@ _PATIENT = _Manners(60, 8)  # 3 s of tries on average: a restart of the store
 _STREAMING = _Manners(60, 8, sign_body=False)
 
 
+@lru_cache(maxsize=2)
+def _session_for(_environment: tuple[tuple[str, str], ...], _process: int, _generation: int) -> Any:
+    # One for all clients of the same credentials: each would read the description of S3 anew, for 0.1 s.
+    import boto3
+
+    return boto3.session.Session()
+
+
 @lru_cache(maxsize=8)
 def _client_for(
-    _environment: tuple[tuple[str, str], ...], _process: int, _generation: int, manners: _Manners
+    environment: tuple[tuple[str, str], ...], process: int, generation: int, manners: _Manners
 ) -> tuple[Any, str]:
-    # All but the last are only the cache's key: boto3 reads the variables itself, a fork may not share our sockets,
+    # All but the last are only the caches' key: boto3 reads the variables itself, a fork may not share our sockets,
     # and expired credentials are looked up anew. Returns the client and where its credentials come from.
-    import boto3
     from botocore.config import Config
 
     config = Config(
@@ -76,7 +83,7 @@ def _client_for(
             **({} if manners.sign_body is None else {"payload_signing_enabled": manners.sign_body}),
         },
     )
-    session = boto3.session.Session()
+    session = _session_for(environment, process, generation)
     try:
         client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
     except ValueError as error:

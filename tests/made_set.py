@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
+from blake3 import blake3
 from PIL import Image
 
 from infra import store
@@ -65,11 +65,11 @@ def write_set(root_uri: str, shards: dict[str, Sequence[int]], padding: int = 0)
             tar, offsets = tar_of(own, padding)
             name = f"{split}-{number:05d}-of-{len(sizes):05d}.tar"
             store.write(store.join(root_uri, name), tar)
-            entries.append(Shard(name, split, samples, len(tar), hashlib.sha256(tar).hexdigest()))
+            entries.append(Shard(name, split, samples, len(tar), blake3(tar).hexdigest()))
             part = np.zeros(samples, TABLE)
             part["offset"], part["size"] = offsets, [len(data) for data in own]
             part["label"] = [(len(images) + i) % 10 for i in range(samples)]
-            part["crc32"] = [zlib.crc32(data) for data in own]
+            part["xxh3"] = [xxhash.xxh3_64_intdigest(data) for data in own]
             part["width"] = [24 + (len(images) + i) % 7 for i in range(samples)]
             part["height"] = [24 + (len(images) + i) % 5 for i in range(samples)]
             images += own

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 BATCH = 50
@@ -54,7 +55,8 @@ def _tree() -> list[int]:
     found = [os.getpid()]
     for pid in found:  # grows while it is walked
         for task in Path(f"/proc/{pid}/task").glob("*"):
-            found += [int(child) for child in (task / "children").read_text().split()]
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+                found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 

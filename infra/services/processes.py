@@ -111,6 +111,10 @@ def stop(folder: Path, names: Collection[str]) -> list[str]:
             time.sleep(0.05)
     for name in names:
         _note(folder, name).unlink(missing_ok=True)
+        # One whose threads end one by one looks dead before it can be reaped.
+        if child := _CHILDREN.pop(groups[name] or 0, None):
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1.0)
     return ran
 
 

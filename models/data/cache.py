@@ -2,8 +2,8 @@
 
 The object store is the truth and the folder is a cache that several ranks share::
 
-    SHA256.tar    complete and verified: it gets this name last
-    SHA256.tmp    being fetched by whoever holds the lock on it; without a holder it is rubbish
+    BLAKE3.tar    complete and verified: it gets this name last
+    BLAKE3.tmp    being fetched by whoever holds the lock on it; without a holder it is rubbish
     cache.lock    held while room is made
 
 The kernel drops the locks of a process that dies, however it dies, so nothing stays locked and what it left half
@@ -96,7 +96,7 @@ class ShardCache:
 
     def ensure(self, shard: Shard) -> None:
         """Makes sure that a shard is on the disk; raises as ``read`` does."""
-        if (self.folder / f"{shard.sha256}.tar").exists():
+        if (self.folder / f"{shard.blake3}.tar").exists():
             with self._lock:
                 self.hits += 1
         else:
@@ -105,7 +105,7 @@ class ShardCache:
     def forget(self, shard: Shard, *, delete: bool) -> None:
         """Opens the shard anew for its next reader; with ``delete`` from the store."""
         with self._lock:
-            self._files.pop(shard.sha256, None)
+            self._files.pop(shard.blake3, None)
         if delete:
             with suppress(OSError):
                 self._path(shard).unlink()
@@ -117,28 +117,28 @@ class ShardCache:
             self._files.clear()
 
     def _path(self, shard: Shard) -> Path:
-        return self.folder / f"{shard.sha256}.tar"
+        return self.folder / f"{shard.blake3}.tar"
 
     def _open(self, shard: Shard) -> _File:
         with self._lock:
-            if (file := self._files.get(shard.sha256)) is not None:
-                self._files.move_to_end(shard.sha256)
+            if (file := self._files.get(shard.blake3)) is not None:
+                self._files.move_to_end(shard.blake3)
                 return file
-            coming = self._coming.get(shard.sha256)
+            coming = self._coming.get(shard.blake3)
             if coming is None:
-                promise = self._coming[shard.sha256] = Future[_File]()
+                promise = self._coming[shard.blake3] = Future[_File]()
         if coming is not None:
             return coming.result()
         try:
             file = self._bring(shard)
         except BaseException as error:
             with self._lock:
-                del self._coming[shard.sha256]
+                del self._coming[shard.blake3]
             promise.set_exception(error)
             raise
         with self._lock:
-            del self._coming[shard.sha256]
-            self._files[shard.sha256] = file
+            del self._coming[shard.blake3]
+            self._files[shard.blake3] = file
             if len(self._files) > MAX_OPEN:
                 self._files.popitem(last=False)
         promise.set_result(file)

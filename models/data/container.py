@@ -52,11 +52,11 @@ class Container:
         if self.remote:
             self.size, self.stamp = store.size(location), location
             return
-        path = Path(location)
-        self.size = files.size(path)
-        with files.errors(path):
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.stamp = f"{path.resolve()}\n{os.fstat(self._descriptor).st_mtime_ns}"
+        self._path = Path(location)  # once: making one takes longer than reading a header
+        self.size = files.size(self._path)
+        with files.errors(self._path):
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self.stamp = f"{self._path.resolve()}\n{os.fstat(self._descriptor).st_mtime_ns}"
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
@@ -67,8 +67,17 @@ class Container:
         if self.remote:
             length = min(length, self.size - position)
             return store.read_range(self.location, position, length) if length > 0 else b""
-        with files.errors(Path(self.location)):
+        with files.errors(self._path):
             return os.pread(self._descriptor, length, position)
+
+    def read_into(self, position: int, target: memoryview) -> int:
+        """Fills ``target`` from ``position``; how many bytes that were: fewer only at the end."""
+        if self.remote:
+            data = self.read(position, len(target))
+            target[: len(data)] = data
+            return len(data)
+        with files.errors(self._path):
+            return os.preadv(self._descriptor, [target], position)
 
     def scanner(self, block_bytes: int = SCAN_BYTES) -> ReadAt:
         """``read`` for one thread that goes forwards in small steps: few requests to an object store."""

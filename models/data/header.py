@@ -15,6 +15,7 @@ _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; not los
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SCAN, _END = 0xDA, 0xD9
 _MAX_MARKERS = 10_000  # 10 MB of EXIF are 160
+_WINDOW = 4096
 _ORIENTATION = 0x0112
 _PNG_COLOURS = {0: "", 2: "", 3: "palette", 4: "alpha", 6: "alpha"}
 
@@ -28,7 +29,7 @@ class Header(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def parse(data: bytes) -> Header:
+def parse(data: bytes | memoryview) -> Header:
     """Reads kind and size in pixels.
 
     Raises:
@@ -41,15 +42,13 @@ def parse(data: bytes) -> Header:
     raise DataError("neither JPEG nor PNG" if data else "empty")
 
 
-def _jpeg(data: bytes) -> Header:
+def _jpeg(data: bytes | memoryview) -> Header:
     at, remarks = 2, list[str]()
     for _ in range(_MAX_MARKERS):
         if at + 4 > len(data) or (marker := data[at + 1]) in (_SCAN, _END):
             break
         if data[at] != 0xFF or marker == 0:  # no marker: libjpeg, too, looks for the next one
-            at = data.find(b"\xff", at + 1)
-            if at < 0:
-                break
+            at = _next_marker(data, at + 1)
         elif marker == 0xFF:  # markers may be padded
             at += 1
         elif marker in _ALONE:
@@ -65,7 +64,16 @@ def _jpeg(data: bytes) -> Header:
     raise DataError("a JPEG without a frame header")
 
 
-def _frame(data: bytes, at: int, remarks: list[str]) -> Header:
+def _next_marker(data: bytes | memoryview, at: int) -> int:
+    """Where the next 0xFF is; the end where there is none."""
+    for start in range(at, len(data), _WINDOW):
+        found = bytes(data[start : start + _WINDOW]).find(b"\xff")
+        if found >= 0:
+            return start + found
+    return len(data)
+
+
+def _frame(data: bytes | memoryview, at: int, remarks: list[str]) -> Header:
     marker, frame = data[at + 1], data[at + 4 : at + 10]
     if len(frame) < 6:
         raise DataError("a JPEG that ends in its frame header")
@@ -75,7 +83,7 @@ def _frame(data: bytes, at: int, remarks: list[str]) -> Header:
     return Header("jpg", width, height, (*(["CMYK JPEG"] if components == 4 else []), *remarks))
 
 
-def _orientation(tiff: bytes) -> int:
+def _orientation(tiff: bytes | memoryview) -> int:
     """The EXIF orientation, 1 (upright) where there is none that can be read."""
     if tiff[:2] not in (b"II", b"MM"):
         return 1
@@ -91,7 +99,7 @@ def _orientation(tiff: bytes) -> int:
     return 1
 
 
-def _png(data: bytes) -> Header:
+def _png(data: bytes | memoryview) -> Header:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise DataError("a PNG without a header")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")

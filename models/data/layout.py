@@ -18,7 +18,7 @@ from models.data import sources
 from models.data.listing import MINIVAL, TRAIN, VAL, Source
 from models.data.manifest import SPLITS
 
-LAYOUT_VERSION = 3  # raise it when the same source must give other shards
+LAYOUT_VERSION = 4  # raise it when the same source must give other shards
 _KEPT = 2  # plans in memory: every group of a set needs the same one
 
 
@@ -80,8 +80,10 @@ def groups(layout: Plan, shards_per_task: int) -> list[list[int]]:
 def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int64]]:
     """Shuffled source indices of train, minival and val.
 
-    Where the source has official parts they stay as they are. Else minival is a seeded part of train, as in the
-    paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` takes the first of the shuffled whole.
+    Where the source has official parts they stay as they are; but with ``data.minival=cut`` an official validation
+    part joins train, as where Flowers-102 or Aircraft is trained on both for its final score. Else minival is a
+    seeded part of train, as in the paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` takes the
+    first of the shuffled whole.
     """
     rng = np.random.default_rng(data.seed)
     order = rng.permutation(len(source.labels))[: data.limit]
@@ -90,7 +92,7 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     else:
         n_val = round(len(order) * data.val_share)
         val, rest = order[:n_val], order[n_val:]
-    if np.any(source.split == MINIVAL):
+    if data.minival == "official" and np.any(source.split == MINIVAL):
         minival, train = rest[source.split[rest] == MINIVAL], rest[source.split[rest] == TRAIN]
     else:
         n_minival = round(len(rest) * data.minival_share)
@@ -100,7 +102,7 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
 
 def _laid_out(data: schema.Data, source: Source, folder: str) -> Plan:
     # Everything that the bytes of the shards hang on, and nothing else: not who writes them, nor in what groups.
-    settings = (LAYOUT_VERSION, source.digest, data.limit, data.val_share, data.minival_share,
+    settings = (LAYOUT_VERSION, source.digest, data.limit, data.val_share, data.minival, data.minival_share,
                 data.samples_per_shard, data.seed, data.verify_images, data.max_side)  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     names, splits, members = [], [], []

@@ -1,9 +1,15 @@
 """The manifest: the only truth about a data set in the object store, written last.
 
-``manifest.json`` names the data set, its classes, its shards with size and sha256, and what was left out of it.
+``manifest.json`` names the data set, its classes, its shards with size and BLAKE3, and what was left out of it.
 ``samples.npy`` beside it holds one row a sample: where it lies in its shard, its label, its size in pixels. A
 binary table, because ImageNet's as JSON would take seconds to open. Whoever holds both can read any sample with
 one range request and check any shard before using it.
+
+Three checksums, each where it belongs. The manifest's own sha256 names the data: every job is made for it, and it
+holds the sha256 of the table. A shard's BLAKE3 is as good against whoever can write into the store, or sits on a
+plain http wire, as sha256 is, and takes a quarter of the time (16 us of 110 kB against 65, Intel Xeon with SHA
+instructions). A sample's xxh3 protects against damage only, not against an adversary: it is for the disk of the
+cache, below a shard that was verified when it came.
 """
 
 from __future__ import annotations
@@ -21,13 +27,13 @@ from numpy.typing import NDArray
 from infra import store
 from infra.errors import DataError
 
-FORMAT = "effnet-manifest/2"
+FORMAT = "effnet-manifest/3"
 SPLITS = ("train", "minival", "val")
 TABLE = np.dtype(
-    [("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("width", "<u2"), ("height", "<u2"), ("crc32", "<u4")]
+    [("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("width", "<u2"), ("height", "<u2"), ("xxh3", "<u8")]
 )
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Shard:
     split: str
     samples: int
     bytes: int
-    sha256: str
+    blake3: str
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ def _body(text: bytes, where: str) -> dict[str, object]:
         body = json.loads(text)
         if body["format"] != FORMAT:
             raise DataError(f"{where}: format is {body['format']!r}, this version reads {FORMAT!r}; shard again")
-        if not _SHA256.fullmatch(body["table"]):
+        if not _DIGEST.fullmatch(body["table"]):
             raise DataError(f"{where}: the table's sha256 is {body['table']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where} is not a manifest: {error}") from error
@@ -183,7 +189,7 @@ def _check(manifest: Manifest, where: str) -> None:
         raise DataError(f"{where}: its table is {rows.dtype}, {rows.ndim} dimensions; expected rows of {TABLE}")
     first = 0
     for shard in manifest.shards:
-        if not _SHARD_NAME.fullmatch(shard.name) or shard.split not in SPLITS or not _SHA256.fullmatch(shard.sha256):
+        if not _SHARD_NAME.fullmatch(shard.name) or shard.split not in SPLITS or not _DIGEST.fullmatch(shard.blake3):
             raise DataError(f"{where}: no shard can be called {shard.name!r} of {shard.split!r}")
         own = rows[first : first + shard.samples]
         if len(own) != shard.samples:

@@ -62,16 +62,22 @@ class Reader:
             DataError: they are not there any more, all of them, or cannot be read.
             TransientError: the object store does not answer.
         """
-        number, offset, size = int(self.container[index]), int(self.offsets[index]), int(self.sizes[index])
+        data = bytearray(int(self.sizes[index]))
+        with memoryview(data) as target:
+            self.into(index, target)
+        return bytes(data)
+
+    def into(self, index: int, target: memoryview) -> None:
+        """Fills ``target``, which has the size of file ``index``; raises as a call does."""
+        number, offset = int(self.container[index]), int(self.offsets[index])
         if number == OWN_FILE:
             where = joined(self.root, os.fsdecode(bytes(self.paths[index])))
-            data = _own_file(where, offset, size)
+            got = _own_file(where, offset, target)
         else:
             container = self._container(number)
-            where, data = container.location, container.read(offset, size)
-        if len(data) != size:
-            raise DataError(f"{where}: {size} bytes from byte {offset} expected, {len(data)} there; did it change?")
-        return data
+            where, got = container.location, container.read_into(offset, target)
+        if got != len(target):
+            raise DataError(f"{where}: {len(target)} bytes from byte {offset} expected, {got} there; did it change?")
 
     def _container(self, number: int) -> Container:
         container = self._opened.get(number)
@@ -83,12 +89,14 @@ class Reader:
         return container
 
 
-def _own_file(where: str, offset: int, size: int) -> bytes:
+def _own_file(where: str, offset: int, target: memoryview) -> int:
+    """Fills ``target``; how many bytes there were."""
     if where.startswith("s3://"):
-        return store.read_range(where, offset, size) if size else b""
+        target[:] = store.read_range(where, offset, len(target)) if target else b""
+        return len(target)
     try:
         with Path(where).open("rb", buffering=0) as stream:
             stream.seek(offset)
-            return stream.read(size)
+            return stream.readinto(target)
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror or error}") from error

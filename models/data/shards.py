@@ -7,17 +7,16 @@ in parts. Nothing touches the local disk.
 from __future__ import annotations
 
 import json
-import math
 import os
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from infra import store
@@ -28,23 +27,11 @@ from models.data.layout import Plan as Plan
 from models.data.layout import groups as groups
 from models.data.layout import plan as plan
 from models.data.manifest import SPLITS, TABLE, Manifest, Remark, Shard
-from models.data.tar_writer import TarWriter
-from models.data.verify import Verdict, printable, shrunk, verdict
+from models.data.pieces import PIECE_BYTES, Piece, cut, cuts
+from models.data.tar_header import END
 
 SHARDS_AT_ONCE = 2  # of a process, whatever the number of its tasks: one reads while the other waits for the store
-CHUNK_IMAGES, CHUNK_BYTES = 16, 8 * 2**20  # one piece of work for a reading thread
 _INDICES_AT_ONCE = 16
-_UNKNOWN_SIZE = 2**17  # of an image that is made on the fly
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """One image of the source: its bytes and what they are, or why it is left out."""
-
-    index: int
-    data: bytes
-    found: Verdict | str
-    crc32: int
 
 
 def write_group(layout: Plan, numbers: Sequence[int]) -> int:
@@ -93,24 +80,25 @@ def write_shard(layout: Plan, number: int, sink: IO[bytes]) -> dict[str, Any]:
 
     The index is ``shard``, a list for each column of ``TABLE``, ``quarantine`` and ``unusual``.
     """
-    name, split, source = layout.names[number], layout.splits[number], layout.source
-    tar = TarWriter(sink)
+    name, split = layout.names[number], layout.splits[number]
     rows: list[tuple[int, ...]] = []
     remarks: dict[str, list[dict[str, str]]] = {"quarantine": [], "unusual": []}
-    for each in _looked_at(layout, layout.members[number]):
-        index, image, found = each.index, each.data, each.found
-        what = found if isinstance(found, str) else found.unusual
-        if what:
-            remark = Remark(printable(source.names[index]), split, what)
-            remarks["quarantine" if isinstance(found, str) else "unusual"].append(asdict(remark))
-        if isinstance(found, str):
-            continue
-        label = int(source.labels[index])
-        tar.add(f"{index:08d}.cls", b"%d" % label)
-        offset = tar.add(f"{index:08d}.{found.suffix}", image)
-        rows.append((offset, len(image), label, found.width, found.height, each.crc32))
-    tar.finish()
-    shard = Shard(name, split, len(rows), tar.size, tar.sha256.hexdigest())
+    digest, size = blake3(), 0
+
+    def put(data: bytes | memoryview) -> None:
+        nonlocal size
+        digest.update(data)
+        sink.write(data)
+        size += len(data)
+
+    for piece in _pieces(layout, number):
+        rows += ((row[0] + size, *row[1:]) for row in piece.rows)
+        remarks["quarantine"] += map(asdict, piece.quarantine)
+        remarks["unusual"] += map(asdict, piece.unusual)
+        with memoryview(piece.room)[: piece.size] as data:
+            put(data)
+    put(END)
+    shard = Shard(name, split, len(rows), size, digest.hexdigest())
     columns = zip(*rows, strict=True) if rows else [()] * len(TABLE.names or ())
     return {"shard": asdict(shard), **remarks, **dict(zip(TABLE.names or (), columns, strict=True))}
 
@@ -133,7 +121,7 @@ def _index(layout: Plan, number: int) -> tuple[Shard, NDArray[np.void], tuple[Re
         shard = Shard(**index["shard"])
         table = np.zeros(shard.samples, TABLE)
         for column in TABLE.names or ():
-            table[column] = np.array(index[column], np.int64).reshape(shard.samples)
+            table[column] = np.array(index[column], TABLE[column]).reshape(shard.samples)
         quarantine, unusual = (tuple(Remark(**each) for each in index[key]) for key in ("quarantine", "unusual"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{uri} is no index of a shard: {error}; delete it and run again") from error
@@ -146,52 +134,29 @@ def _index(layout: Plan, number: int) -> tuple[Shard, NDArray[np.void], tuple[Re
     return shard, table, quarantine, unusual
 
 
-def _looked_at(layout: Plan, members: NDArray[np.int64]) -> Iterator[Looked]:
-    """The images of a shard in order; reading threads are a bounded number of chunks ahead."""
+def _pieces(layout: Plan, number: int) -> Iterator[Piece]:
+    """The pieces of a shard in order; reading threads are a bounded number of them ahead.
+
+    A piece is done with when the next one is asked for: its buffer is filled again.
+    """
     _, readers = _pools(os.getpid())
-    coming: deque[Future[list[Looked]]] = deque()
+    coming: deque[Future[Piece]] = deque()
+    free: list[bytearray] = []
     try:
-        for chunk in _chunks(layout, members):
-            coming.append(readers.submit(_look_at_all, layout, chunk))
+        for indices, size in cuts(layout.source, layout.members[number]):
+            room = free.pop() if free else bytearray(PIECE_BYTES)
+            if len(room) < size:  # one large image
+                room = bytearray(size)
+            coming.append(readers.submit(cut, layout, layout.splits[number], indices, room))
             if len(coming) > _reading_threads():
-                yield from coming.popleft().result()
+                yield (piece := coming.popleft().result())
+                if len(piece.room) <= 2 * PIECE_BYTES:
+                    free.append(piece.room)
         while coming:
-            yield from coming.popleft().result()
+            yield coming.popleft().result()
     finally:
         for each in coming:
             each.cancel()
-
-
-def _chunks(layout: Plan, members: NDArray[np.int64]) -> Iterator[list[int]]:
-    sizes = layout.source.sizes[members]
-    chunk: list[int] = []
-    taken = 0
-    for index, size in zip(members.tolist(), np.where(sizes > 0, sizes, _UNKNOWN_SIZE).tolist(), strict=True):
-        if chunk and (len(chunk) == CHUNK_IMAGES or taken + size > CHUNK_BYTES):
-            yield chunk
-            chunk, taken = [], 0
-        chunk.append(index)
-        taken += size
-    if chunk:
-        yield chunk
-
-
-def _look_at_all(layout: Plan, chunk: list[int]) -> list[Looked]:
-    return [_look(layout, index) for index in chunk]
-
-
-def _look(layout: Plan, index: int) -> Looked:
-    source, data = layout.source, layout.data
-    image = source.read(index)  # bytes that are not there are no damaged image: that error passes
-    try:
-        found = whole = verdict(image, printable(source.names[index]), decode=data.verify_images)
-        if data.max_side is not None:
-            image, found = shrunk(image, whole, data.max_side)
-    except DataError as error:
-        return Looked(index, b"", str(error), 0)
-    # The height that boxes are drawn for; a banner at the lower edge shrinks with its image.
-    height = found.height - math.ceil(source.crop_bottom * found.height / whole.height)
-    return Looked(index, image, found._replace(height=height), zlib.crc32(image))
 
 
 def _reading_threads() -> int:

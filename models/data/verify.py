@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
     unusual: str
 
 
-def verdict(data: bytes, name: str, *, decode: bool) -> Verdict:
+def verdict(data: bytes | memoryview, name: str, *, decode: bool) -> Verdict:
     """Looks at one encoded image.
 
     Args:
@@ -54,7 +54,7 @@ def verdict(data: bytes, name: str, *, decode: bool) -> Verdict:
         raise DataError(f"its header claims {found.width} x {found.height} pixels")
     if decode:
         with _decoding(found.width * found.height):
-            width, height = open_image(data).size
+            width, height = open_image(bytes(data)).size
         if (width, height) != found[1:3]:
             raise DataError(f"{width} x {height} pixels, its header claims {found.width} x {found.height}")
     remarks = list(found.remarks)
@@ -84,6 +84,8 @@ def shrunk(data: bytes, found: Verdict, max_side: int) -> tuple[bytes, Verdict]:
 def printable(name: bytes) -> str:
     """An image's name for messages and lists: what a terminal would obey is escaped."""
     text = name.decode(errors="backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

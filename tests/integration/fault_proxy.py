@@ -22,7 +22,7 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>made up</Message><
 
 
 class FaultProxy:
-    """Listens on 127.0.0.1 and passes GETs on to the store, signed anew with the store's own keys.
+    """Listens on 127.0.0.1 and passes requests on to the store, signed anew with the store's own keys.
 
     So the clients' keys may be anything, and only ``expired_key`` decides whether they are taken.
 
@@ -30,6 +30,7 @@ class FaultProxy:
         mode: what happens to an answer: none, refuse, reset, 500, 503, slow, stall, cut, short, flip.
         times: after so many faults the mode is none again.
         expired_key: requests of this access key are answered 403 ExpiredToken.
+        written: method and path of each request that was no GET, in order; faults are for GETs.
         requests: how many came; ``faults``: how many were spoilt; ``refused``: how many were expired.
     """
 
@@ -37,6 +38,7 @@ class FaultProxy:
         self.upstream = urlsplit(upstream)
         self.signer = S3SigV4Auth(Credentials(access_key, secret_key), "s3", "us-east-1")
         self.mode, self.times, self.expired_key = "none", 10**9, ""
+        self.written: list[tuple[str, str]] = []
         self.requests = self.faults = self.refused = 0
         self.lock = threading.Lock()
         self.server = _listen(self, 0)
@@ -83,15 +85,17 @@ class FaultProxy:
                     self.mode = "none"
             return mode
 
-    def ask(self, path: str, headers: dict[str, str]) -> tuple[int, list[tuple[str, str]], bytes]:
+    def ask(
+        self, method: str, path: str, headers: dict[str, str], body: bytes = b""
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
         """The store's own answer."""
         url = f"http://{self.upstream.netloc}{path}"
-        kept = {key: value for key, value in headers.items() if key.lower() == "range"}
-        request = AWSRequest("GET", url, headers=kept)
+        kept = {key: value for key, value in headers.items() if key.lower() in ("range", "if-none-match")}
+        request = AWSRequest(method, url, headers=kept, data=body)
         self.signer.add_auth(request)
         upstream = http.client.HTTPConnection(self.upstream.netloc, timeout=30)
         try:
-            upstream.request("GET", path, headers=dict(request.headers))
+            upstream.request(method, path, body, headers=dict(request.headers))
             answer = upstream.getresponse()
             return answer.status, answer.getheaders(), answer.read()
         finally:
@@ -142,9 +146,23 @@ class _Handler(BaseHTTPRequestHandler):
             elif mode in ("reset", "refuse"):  # refuse: a connection that was open before
                 self._reset()
             else:
-                self._spoil(mode, *proxy.ask(self.path, dict(self.headers)))
+                self._spoil(mode, *proxy.ask("GET", self.path, dict(self.headers)))
         except OSError:  # the client went away, or the store is gone
             self.close_connection = True
+
+    def _pass_on(self) -> None:
+        """One request that is no GET."""
+        with self.owner.lock:
+            self.owner.written.append((self.command, self.path))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        status, headers, answer = self.owner.ask(self.command, self.path, dict(self.headers), body)
+        if self.command == "HEAD":
+            length = next((int(value) for key, value in headers if key.lower() == "content-length"), 0)
+            self._head(status, headers, length)
+        else:
+            self._answer(status, headers, answer)
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815
 
     def _spoil(self, mode: str, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         half = len(body) // 2

@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import pytest
@@ -155,18 +155,32 @@ class _SlowStore:
     def create_multipart_upload(self, **_: Any) -> dict[str, str]:
         return {"UploadId": "u"}
 
-    def upload_part(self, *, PartNumber: int, Body: bytes, **_: Any) -> dict[str, str]:  # noqa: N803
+    def upload_part(self, *, PartNumber: int, Body: IO[bytes], **_: Any) -> dict[str, str]:  # noqa: N803
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
         time.sleep(0.01)
         with self._lock:
             self.now -= 1
-        self.parts[PartNumber] = bytes(Body)
+        self.parts[PartNumber] = bytes(Body.read())
         return {"ETag": str(PartNumber)}
 
     def complete_multipart_upload(self, *, MultipartUpload: Any, **_: Any) -> None:  # noqa: N803
         self.done = MultipartUpload["Parts"]
+
+
+def test_a_stream_takes_pieces_of_any_size_and_their_buffers_may_be_used_again() -> None:
+    client, data = _SlowStore(), os.urandom(50_000)
+    stream, buffer, taken = MultipartStream(client, {}, part_bytes=4096), bytearray(9000), 0
+    for size in (9000, 1, 4096, 8999, 0, 5000, 22_904):
+        for start in range(0, size, 9000):
+            part = data[taken : taken + min(9000, size - start)]
+            buffer[: len(part)] = part
+            stream.write(memoryview(buffer)[: len(part)])
+            taken += len(part)
+    stream.finish()
+    assert taken == stream.tell() == len(data)
+    assert b"".join(client.parts[number] for number in sorted(client.parts)) == data
 
 
 def test_a_stream_keeps_at_most_three_parts_on_the_way_and_their_order() -> None:

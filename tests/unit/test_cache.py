@@ -31,7 +31,7 @@ def test_a_reader_gets_the_bytes_of_the_shard_and_later_ones_need_no_store(
     (root / "train-0.tar").unlink()
     assert open_cache().read(shard, 1000, 24) == CONTENT[1000:1024]
     assert len(requests) == 1
-    assert left(tmp_path / "cache") == [f"{shard.sha256}.tar"]
+    assert left(tmp_path / "cache") == [f"{shard.blake3}.tar"]
 
 
 def test_many_threads_fetch_once(open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]) -> None:
@@ -73,7 +73,7 @@ cache.close()
 
 def process(root: Path, folder: Path, pause_s: float) -> subprocess.Popen[str]:
     shard = shard_of(CONTENT)
-    argv = [sys.executable, "-c", PROCESS, str(root), str(folder), shard.sha256, str(shard.bytes), str(pause_s)]
+    argv = [sys.executable, "-c", PROCESS, str(root), str(folder), shard.blake3, str(shard.bytes), str(pause_s)]
     started = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"
@@ -104,13 +104,13 @@ def test_what_a_killed_process_left_half_done_is_cleared_away_and_fetched_anew(
     assert killed.stdout.readline() == "fetching\n"
     shard = shard_of(CONTENT)
     running = open_cache()
-    assert left(tmp_path / "cache") == [f"{shard.sha256}.tmp"]  # it is somebody's, so it stays
+    assert left(tmp_path / "cache") == [f"{shard.blake3}.tmp"]  # it is somebody's, so it stays
     killed.kill()
     killed.communicate(timeout=10)
     assert running.read(shard, 0, len(CONTENT)) == CONTENT  # a cache that was open all the time
     (tmp_path / "cache" / f"{'0' * 64}.tmp").write_bytes(b"rubbish")
     open_cache()
-    assert left(tmp_path / "cache") == [f"{shard.sha256}.tar"]
+    assert left(tmp_path / "cache") == [f"{shard.blake3}.tar"]
 
 
 def test_a_file_of_the_wrong_size_is_fetched_again(
@@ -118,7 +118,7 @@ def test_a_file_of_the_wrong_size_is_fetched_again(
 ) -> None:
     shard = shard_of(CONTENT)
     cache = open_cache()
-    (tmp_path / "cache" / f"{shard.sha256}.tar").write_bytes(CONTENT[:-1])
+    (tmp_path / "cache" / f"{shard.blake3}.tar").write_bytes(CONTENT[:-1])
     assert cache.read(shard, 0, len(CONTENT)) == CONTENT
     assert len(requests) == 1
 
@@ -130,12 +130,12 @@ def test_the_cap_holds_and_the_shard_that_was_opened_longest_ago_goes_first(
     for number, shard in enumerate(shards[:3]):
         cache.read(shard, 0, 1)
         used_at = time.time() - 1000 + number
-        os.utime(tmp_path / "cache" / f"{shard.sha256}.tar", (used_at, used_at))
+        os.utime(tmp_path / "cache" / f"{shard.blake3}.tar", (used_at, used_at))
     open_cache(cap_bytes=30_000).read(shards[0], 0, 1)  # another rank uses the oldest
     cache.read(shards[3], 0, 1)
-    assert left(tmp_path / "cache") == sorted(f"{shards[i].sha256}.tar" for i in (0, 2, 3))
+    assert left(tmp_path / "cache") == sorted(f"{shards[i].blake3}.tar" for i in (0, 2, 3))
     cache.read(shards[4], 0, 1)
-    assert left(tmp_path / "cache") == sorted(f"{shards[i].sha256}.tar" for i in (0, 3, 4))
+    assert left(tmp_path / "cache") == sorted(f"{shards[i].blake3}.tar" for i in (0, 3, 4))
 
 
 def test_an_evicted_shard_stays_readable_for_who_has_it_open(
@@ -211,7 +211,7 @@ def test_a_shard_that_another_rank_is_fetching_is_waited_for(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]
 ) -> None:
     shard, cache = shard_of(CONTENT), open_cache()
-    temporary = tmp_path / "cache" / f"{shard.sha256}.tmp"
+    temporary = tmp_path / "cache" / f"{shard.blake3}.tmp"
     with temporary.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         thread = threading.Thread(target=cache.read, args=(shard, 0, 1))

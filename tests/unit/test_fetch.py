@@ -184,7 +184,7 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
 
     def fetched() -> set[int]:
         have = left(tmp_path / "cache")
-        return {number for number, shard in enumerate(shards) if f"{shard.sha256}.tar" in have}
+        return {number for number, shard in enumerate(shards) if f"{shard.blake3}.tar" in have}
 
     def soon(expected: set[int]) -> bool:
         deadline = time.monotonic() + 5

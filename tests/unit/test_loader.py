@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import threading
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xxhash
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_set import MadeSet, write_set
@@ -233,13 +233,13 @@ def damaged_set(folder: Path, bad: bytes) -> MadeSet:
     row = made.manifest.table[6]
     start, end = int(row["offset"]), int(row["offset"] + row["size"])
     tar[start:end] = bad.ljust(end - start, b"\0")
-    return rewritten(made, folder, bytes(tar), zlib.crc32(tar[start:end]))
+    return rewritten(made, folder, bytes(tar), xxhash.xxh3_64_intdigest(tar[start:end]))
 
 
-def rewritten(made: MadeSet, folder: Path, tar: bytes, crc32: int) -> MadeSet:
-    shard = replace(made.manifest.shards[1], sha256=hashlib.sha256(tar).hexdigest())
+def rewritten(made: MadeSet, folder: Path, tar: bytes, checksum: int) -> MadeSet:
+    shard = replace(made.manifest.shards[1], blake3=blake3(tar).hexdigest())
     store.write(f"file://{folder}/store/{shard.name}", tar)
-    made.manifest.table["crc32"][6] = crc32
+    made.manifest.table["xxh3"][6] = checksum
     return replace(made, manifest=replace(made.manifest, shards=(made.manifest.shards[0], shard)))
 
 
@@ -263,13 +263,28 @@ def test_a_local_disk_that_changed_an_image_is_healed_from_the_store(tmp_path: P
         return found, fetched
 
     expected, _ = batches()
-    path = tmp_path / "cache" / f"{made.manifest.shards[1].sha256}.tar"
+    path = tmp_path / "cache" / f"{made.manifest.shards[1].blake3}.tar"
     tar, row = bytearray(path.read_bytes()), made.manifest.table[6]
     tar[int(row["offset"]) : int(row["offset"] + row["size"])] = bytes(int(row["size"]))
     path.write_bytes(tar)
     found, fetched = batches()
     assert same(found, expected)
     assert fetched == 1
+
+
+def test_a_cache_smaller_than_an_epoch_is_told_once_with_both_numbers_and_the_key_to_raise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = write_set(f"file://{tmp_path}/store", {"train": [4, 4]}, padding=250_000)
+    for cap, lines in ((3 * 10**6, 0), (2 * 10**6 - 1, 1)):
+        reader = Loader(made.manifest, made.uri, "train", SIDE, Augment(), tmp_path / str(cap), 2, cap)
+        for epoch in range(2):
+            list(reader.train_batches(0, epoch, 0, 4, 1, 0, 1))
+        reader.close()
+        told = [record.getMessage() for record in caplog.records if "launch.cache_gb" in record.getMessage()]
+        assert len(told) == lines
+    needed = sum(shard.bytes for shard in made.manifest.shards)
+    assert f"an epoch reads {needed / 1e9:.3g} GB of shards and the cache holds 0.002 GB" in told[0]
 
 
 def test_images_of_other_sizes_and_kinds_make_one_batch(tmp_path: Path) -> None:

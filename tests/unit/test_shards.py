@@ -1,17 +1,18 @@
 """Shards in a folder store, read back by plain webdataset and by their offsets."""
 
 import dataclasses
-import hashlib
 import io
 import random
-import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import webdataset
+import xxhash
+from blake3 import blake3
 from PIL import Image
 
 from conf.schema import Data
@@ -19,10 +20,11 @@ from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from models.data import layout as layouts
 from models.data import manifest as manifests
-from models.data import shards
+from models.data import pieces, shards
 from models.data.layout import Plan, Plans
-from models.data.listing import VAL
+from models.data.listing import MINIVAL, TRAIN, VAL
 from models.data.manifest import Manifest
+from models.data.verify import Verdict, verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader leaves it open
 
@@ -107,7 +109,7 @@ def test_offsets_and_sizes_cut_out_the_exact_image(images: Path, tmp_path: Path)
     for number, row in zip(samples.shard_numbers(np.arange(len(samples))), samples.rows, strict=True):
         image = store.read_range(f"{root}/{samples.shards[number].name}", int(row["offset"]), int(row["size"]))
         assert by_bytes[image] == manifest.classes[row["label"]]
-        assert zlib.crc32(image) == row["crc32"]
+        assert xxhash.xxh3_64_intdigest(image) == row["xxh3"]
         assert Image.open(io.BytesIO(image)).size == (row["width"], row["height"])
     assert len(samples) == 24
 
@@ -116,7 +118,7 @@ def test_bytes_and_digest_of_each_shard_are_those_in_the_store(images: Path, tmp
     root, manifest = write_all(folder_data(images), tmp_path)
     for shard in manifest.shards:
         data = store.read(f"{root}/{shard.name}")
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+        assert (len(data), blake3(data).hexdigest()) == (shard.bytes, shard.blake3)
 
 
 def test_writing_again_elsewhere_gives_equal_bytes(images: Path, tmp_path: Path) -> None:
@@ -160,6 +162,20 @@ def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Pat
     assert members["train"] | members["minival"] == set(range(34)) - own_val
     assert len(members["minival"]) == round(24 * 0.2)
     assert members["train"].isdisjoint(members["minival"])
+
+
+def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_cut(images: Path) -> None:
+    source = shards.plan(folder_data(images), "file:///nowhere").source
+    parts = np.array([TRAIN, MINIVAL, VAL] * 8, np.int8)
+    source = dataclasses.replace(source, split=parts, own_val=True)
+    official = layouts.split_indices(source, folder_data(images))
+    assert {split: set(parts[found]) for split, found in official.items()} == {
+        "train": {TRAIN}, "minival": {MINIVAL}, "val": {VAL}
+    }  # fmt: skip
+    cut = layouts.split_indices(source, folder_data(images, minival="cut"))
+    assert {split: len(found) for split, found in cut.items()} == {"train": 13, "minival": 3, "val": 8}
+    assert set(parts[cut["train"]]) == {TRAIN, MINIVAL}
+    assert sorted(np.concatenate(list(cut.values())).tolist()) == list(range(24))
 
 
 def test_limit_takes_that_many_of_the_shuffled_whole(images: Path) -> None:
@@ -307,12 +323,38 @@ def test_images_that_do_not_decode_are_left_out_and_listed(tmp_path: Path) -> No
     assert all(each.what for each in manifest.quarantine)
 
 
+def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "MAX_IMAGE_BYTES", 10_000)
+    fill(tmp_path / "images", 0)
+    (tmp_path / "images/cat/03.jpg").write_bytes(bytes(20_000))
+    monkeypatch.setattr(pieces, "verdict", partial(_unread, verdict, 20_000))
+    _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert [(each.name, each.what) for each in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
+    assert len(manifest.table) == 23
+
+
+def _unread(judge: Callable[..., Verdict], size: int, data: bytes, name: str, *, decode: bool) -> Verdict:
+    assert len(data) != size
+    return judge(data, name, decode=decode)
+
+
 def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> None:
     fill(tmp_path / "images", 0)
     for path in (tmp_path / "images").glob("*/*"):
         path.write_bytes(b"no image at all")
     with pytest.raises(DataError, match=r"no image of split 'train' can be used; \w+/\d+.\w+: neither JPEG nor PNG"):
         write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+
+
+def test_images_larger_than_a_piece_and_pieces_that_shrink_go_in_unharmed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write_all(folder_data(images), tmp_path / "plain")[1]
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 700)
+    monkeypatch.setattr(shards, "PIECE_BYTES", 700)
+    assert write_all(folder_data(images), tmp_path / "small")[1] == plain
 
 
 def test_a_png_under_another_name_is_stored_as_png_and_remarked(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
-from models.data import listing, sources
+from models.data import sources
 from models.data.reader import Reader
 from models.data.sources import TRAIN, VAL, Source, load, open_source, save
 
@@ -92,12 +92,6 @@ def test_another_listing_has_another_digest(change: Callable[[Path], Any], tmp_p
     before = open_source(asked("folder", written(tmp_path, TREE))).digest
     change(tmp_path)
     assert open_source(asked("folder", tmp_path)).digest != before
-
-
-def test_an_image_beyond_reason_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "MAX_IMAGE_BYTES", 10_000)
-    with pytest.raises(DataError, match=r"a/1.jpg has 20000 bytes, no image has 10000"):
-        open_source(asked("folder", written(tmp_path, {"a/1.jpg": bytes(20_000)})))
 
 
 @pytest.mark.parametrize(("name", "count", "shape"), [("mnist5k", 5000, (28, 28)), ("digits", 1797, (8, 8))])
