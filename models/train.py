@@ -89,7 +89,7 @@ def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = job.recipe.bn_momentum
-    network.recompute = job.recipe.recompute  # type: ignore[assignment]
+    network.recompute = job.recipe.recompute
     if job.init_weights_uri is not None:
         weights.load_features(network, job.init_weights_uri, job.init_weights_sha256)
     if job.recipe.bn_groups == "sync" and worker.ranks.world_size > 1:

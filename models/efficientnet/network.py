@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.efficientnet.blocks import ConvNorm, MBConv
 from models.efficientnet.variants import SE_RATIO, Architecture
@@ -16,11 +19,14 @@ class EfficientNet(nn.Module):
     Attributes:
         resolution: side in pixels that this member of the family is trained and counted at; any side works.
         classifier: the last linear layer; fine-tuning replaces it.
+        recompute: in training, keep only the input of each block and compute the rest again in the backward pass:
+            far less memory, about a third more time, the same bits.
     """
 
     def __init__(self, arch: Architecture, num_classes: int, survival_prob: float = 0.8) -> None:
         super().__init__()
         self.resolution = arch.resolution
+        self.recompute = False
         self.stem = ConvNorm(3, arch.stem, 3, stride=2)
         self.blocks = _blocks(arch, survival_prob)
         self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1)
@@ -30,13 +36,47 @@ class EfficientNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, ceil(R / 32), ceil(R / 32)]``."""
-        out: Tensor = self.head(self.blocks(self.stem(x)))
+        x = self.stem(x)
+        if self.recompute and self.training:
+            for block in self.blocks:
+                x = recomputed(block, x)
+        else:
+            x = self.blocks(x)
+        out: Tensor = self.head(x)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
         logits: Tensor = self.classifier(self.dropout(self.features(x).mean((2, 3))))
         return logits
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, whose inner activations are computed again when its gradient is.
+
+    Batch norm would move its running statistics a second time then; with a momentum of 0 it does not. Random numbers
+    are those of the first time.
+    """
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _frozen(norms)
+
+    out: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    return out
+
+
+@contextmanager
+def _frozen(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
+    """Running statistics stay as they are inside the block."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:

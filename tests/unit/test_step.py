@@ -15,6 +15,7 @@ from conf import schema
 from infra.errors import CapacityError
 from models.build import build_scaled
 from models.data.loader import Batch
+from models.efficientnet.blocks import SqueezeExcite
 from models.training import state as states
 from models.training.distributed import Ranks
 from models.training.faults import Faults
@@ -154,6 +155,21 @@ def test_out_of_memory_is_tried_again_with_recomputation_and_gives_the_same_bits
     assert same(everything(state), everything(expected))
 
 
+def test_recomputed_activations_give_the_same_bits_and_are_really_computed_again() -> None:
+    plain, expected = made(job())
+    again, state = made(job(recompute=True))
+    calls = []
+    for module in state.network.modules():
+        if isinstance(module, SqueezeExcite):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    for seed in range(3):
+        for stepper in (plain, again):
+            stepper.step(batch(seed), False)
+    assert same(everything(state), everything(expected))
+    blocks = sum(isinstance(module, SqueezeExcite) for module in state.network.modules())
+    assert len(calls) == 3 * 2 * 2 * blocks  # steps, passes, forward and backward
+
+
 def test_out_of_memory_in_spite_of_recomputation_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, state = made(job(recompute=True))
 
@@ -175,8 +191,8 @@ def test_training_lowers_the_loss(optimizer: str) -> None:
 
 
 def test_bf16_trains_close_to_fp32() -> None:
-    exact, _ = made(job(dropout=0.0))
-    rough, _ = made(job(dropout=0.0, precision="bf16"))
+    exact, _ = made(job(dropout=0.0, lr_per_256=1e-4))
+    rough, _ = made(job(dropout=0.0, lr_per_256=1e-4, precision="bf16"))
     for stepper in (exact, rough):
         for seed in range(3):
             stepper.step(batch(seed), False)
