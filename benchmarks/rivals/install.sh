@@ -14,6 +14,9 @@ pip torch==2.13.0 || exit 1
 # torchvision is left out on purpose: it cannot be imported beside a CPU-only torch.
 pip webdataset==1.0.2 pillow==13.0.0 numpy==2.4.6 || exit 1
 
+# Only its files of networks are used; its list of requirements asks for more than they need.
+pip --no-deps pytorchcv==0.0.74 || echo "rivals: no pytorchcv (see above)" >&2
+
 # DALI: "nvidia-dali" on PyPI is an empty package; the real ones end in the CUDA version. It runs without a GPU,
 # but dies without a message at its first JPEG unless nvimgcodec came with all its codecs.
 pip nvidia-dali-cuda120==2.4.0 "nvidia-nvimgcodec-cu12[all]==0.9.0.20" || echo "rivals: no DALI (see above)" >&2

@@ -44,5 +44,9 @@ def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "EFFNET_CACHE": cache,
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # c10d warns about IPv6 on every start
+        # On a CPU a step frees and takes hundreds of megabytes; glibc would give them back to the system and have
+        # them zeroed page by page each time: 15 to 25 % of a step (benchmarks/README.md, step).
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
         "PYTHONUNBUFFERED": "1",  # the last lines must be in the log when a process is killed
     }

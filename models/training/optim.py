@@ -7,7 +7,7 @@ Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch.optim import AdamW, Optimizer
 
 from conf.schema import Recipe
 from models.training.flat import Layout
+
+_PIECE = 2**18  # floats: six of them are 6 MB
 
 
 class TFRMSProp(Optimizer):
@@ -29,11 +31,12 @@ class TFRMSProp(Optimizer):
         mom = momentum * mom + lr * g / sqrt(ms + eps)
         w   = w - mom
 
-    Made for few large parameters (``models/training/flat.py``): each is updated by itself.
+    Made for few large flat parameters (``models/training/flat.py``): each is updated by itself, on a CPU in pieces
+    that stay in its cache from one operation to the next.
 
     Attributes:
-        found_inf: None, or a scalar tensor that is 1 where the step must change nothing, else 0; the gradients
-            must be finite then too. torch's own fused optimizers have the same. The host does not wait for it.
+        found_inf: None, or a scalar tensor that is 1 where the step must change nothing, else 0. torch's own fused
+            optimizers have the same. The host does not wait for it.
     """
 
     def __init__(
@@ -61,17 +64,31 @@ class TFRMSProp(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, p.grad, group, go)
+                    tensors = (p, p.grad, self.state[p]["mean_square"], self.state[p]["momentum"])
+                    for part in zip(*pieces(tensors), strict=True):
+                        self._update(*part, group, go)
 
-    def _update(self, weight: Tensor, grad: Tensor, group: dict[str, Any], go: Any) -> None:
+    def _update(
+        self, weight: Tensor, grad: Tensor, mean_square: Tensor, momentum: Tensor, group: dict[str, Any], go: Any
+    ) -> None:
         """``go`` is 1, or 0 for no change at all: every factor then is exactly 1 and every summand exactly 0."""
-        mean_square, momentum = self.state[weight]["mean_square"], self.state[weight]["momentum"]
-        if group["weight_decay"]:
-            grad = grad.add(weight, alpha=group["weight_decay"])
+        grad = grad.add(weight, alpha=group["weight_decay"])
+        if self.found_inf is not None:
+            grad.masked_fill_(self.found_inf > 0, 0.0)
         mean_square.lerp_(grad.square(), (1 - group["decay"]) * go)
         moved = grad.div(mean_square.add(group["epsilon"]).sqrt_()).mul_(group["lr"] * go)
         momentum.mul_(1 - (1 - group["momentum"]) * go).add_(moved)
         weight.sub_(torch.mul(momentum, go, out=moved))
+
+
+def pieces(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """Equal tensors cut alike: on a CPU into pieces that fit its cache, elsewhere not at all.
+
+    What is done piece by piece then needs memory for one piece, where whole temporaries of a large network would each
+    be fetched from the system and zeroed page by page.
+    """
+    cut = all(t.device.type == "cpu" and t.dim() == 1 for t in tensors)
+    return [t.split(_PIECE) if cut else [t] for t in tensors]
 
 
 def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: Recipe) -> Optimizer:

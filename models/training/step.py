@@ -212,7 +212,6 @@ class Stepper:
         """Optimizer, BN statistics and average. Where a number is not finite, nothing changes; no one waits to know."""
         state, recipe = self.state, self.job.recipe
         bad = ~torch.isfinite(norm + self.numbers[_LOSS])
-        self.gradients.masked_fill_(bad, 0.0)
         self.statistics.copy_(torch.where(bad, self.statistics, self.new_statistics))
         state.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         rate = rate_at(recipe, step, self.steps_per_epoch) * state.position.health.rate_scale
