@@ -59,7 +59,7 @@ def main() -> None:
     options = harness.arguments(__doc__ or "", n=7)
     wanted = job_environment(schema.Launch(), os.cpu_count() or 1, "")
     if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # both sides run as our jobs do; malloc reads it once, at the start
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]], {**os.environ, **wanted})
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]], os.environ | wanted)  # noqa: S606
     report = harness.Report(options.n)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     report.notes.append(f"torch {torch.__version__}, {torch.get_num_threads()} threads, on "

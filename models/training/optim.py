@@ -88,7 +88,7 @@ def pieces(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
     be fetched from the system and zeroed page by page.
     """
     cut = all(t.device.type == "cpu" and t.dim() == 1 for t in tensors)
-    return [t.split(_PIECE) if cut else [t] for t in tensors]
+    return [torch.split(t, _PIECE) if cut else [t] for t in tensors]
 
 
 def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: Recipe) -> Optimizer:
