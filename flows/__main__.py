@@ -14,11 +14,16 @@ from infra.errors import EffnetError
 
 FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly", "report")
 
+TRAINS = ("reproduce", "search", "train", "transfer", "nightly")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``; 130 after Ctrl-C)."""
     arguments = _parser().parse_args(argv)
     overrides = arguments.overrides
+    for flag in help_text.FLAGS:
+        if getattr(arguments, flag.replace("-", "_"), False):
+            overrides = [*overrides, f"runtime.{flag.replace('-', '_')}=true"]
     if arguments.verb == "download":  # the one verb with an object: `effnet download cifar10 data.path=FOLDER`
         overrides = [word if "=" in word else f"data={word}" for word in overrides]
     try:
@@ -90,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
+        for flag, about in help_text.FLAGS.items() if verb in TRAINS else ():
+            sub.add_argument(f"--{flag}", action="store_true", help=about)
     return parser
 
 

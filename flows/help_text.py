@@ -72,3 +72,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("stop the embedded services", _COMMON),
     "doctor": ("check whether this machine and the services are fit", _COMMON),
 }
+
+FLAGS = {  # the same as runtime.KEY=true
+    "ledger": "write ledger.jsonl into the run folder: the samples of each step, and the sha256 of the final state",
+    "accept-changes": "resume although configuration, data or code changed since the checkpoint; recorded",
+}

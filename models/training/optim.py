@@ -66,7 +66,8 @@ class TFRMSProp(Optimizer):
                 if p.grad is not None:
                     tensors = (p, p.grad, self.state[p]["mean_square"], self.state[p]["momentum"])
                     for part in zip(*pieces(tensors), strict=True):
-                        self._update(*part, group, go)
+                        weight, grad, mean_square, momentum = part
+                        self._update(weight, grad, mean_square, momentum, group, go)
 
     def _update(
         self, weight: Tensor, grad: Tensor, mean_square: Tensor, momentum: Tensor, group: dict[str, Any], go: Any
