@@ -33,6 +33,16 @@ def test_the_torchrun_command_of_a_job() -> None:
     )
 
 
+def test_on_several_nodes_their_number_is_fixed_and_the_first_one_is_the_meeting_point() -> None:
+    argv = command.torchrun_argv(Launch(nnodes=2, rendezvous="n1:29500"), "models.train", "s3://b/jobs/x", "py")
+    assert " ".join(argv[3:7]) == "--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=n1:29500 --rdzv-id=x"
+
+
+def test_several_nodes_without_a_meeting_point_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"launch\.nnodes=2 needs launch\.rendezvous=HOST:PORT"):
+        Launch(nnodes=2)
+
+
 @pytest.mark.parametrize(("launch", "cores", "threads"), [
     (Launch(nproc_per_node=4), 16, "4"), (Launch(nproc_per_node=8), 2, "1"), (Launch(threads_per_proc=3), 16, "3"),
 ])  # fmt: skip

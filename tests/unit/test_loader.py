@@ -70,7 +70,11 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
 
 def side_by_side(parts: list[list[Batch]]) -> list[Batch]:
     return [
-        Batch(torch.cat([b.images for b in step]), torch.cat([b.labels for b in step]))
+        Batch(
+            torch.cat([b.images for b in step]),
+            torch.cat([b.labels for b in step]),
+            np.concatenate([b.ids for b in step]),
+        )
         for step in zip(*parts, strict=True)
     ]
 

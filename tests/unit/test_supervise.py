@@ -77,12 +77,23 @@ def test_an_adopted_job_that_its_owner_ended_may_be_tried_again(tmp_path: Path) 
 LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
 
 
-@pytest.mark.parametrize("failure", [{}, {"error": "ValueError: a bug", "exit_code": 1}], ids=["killed", "a bug"])
+def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
+    with pytest.raises(errors.LostError, match="torchrun was killed by signal 9"):
+        _judge(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
+
+
+def test_a_job_that_was_asked_to_end_is_no_failure(tmp_path: Path) -> None:
+    status = {"state": "preempted", "error": "asked to end; saved after step 7", "exit_code": 8}
+    with pytest.raises(errors.PreemptedError, match="saved after step 7"):
+        _judge(run_in(tmp_path), status, {}, 1, job_in(tmp_path))
+
+
+@pytest.mark.parametrize("failure", [{}, {"error": "ValueError: a bug", "exit_code": 1}], ids=["no word", "a bug"])
 def test_any_other_end_shows_the_last_lines_and_where_the_log_is(failure: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(errors.JobError) as caught:
-        _judge(run_in(tmp_path), {"state": "running"}, failure, 137, job_in(tmp_path, LOG))
+        _judge(run_in(tmp_path), {"state": "running"}, failure, 1, job_in(tmp_path, LOG))
     first, *rest = str(caught.value).splitlines()
-    assert first == f"train b0 failed (exit code 137, log in {tmp_path}/log.txt):"
+    assert first == f"train b0 failed (exit code 1, log in {tmp_path}/log.txt):"
     assert rest == [*(f"  | line {i}" for i in range(16, 40)), "  | ValueError: a bug"]
 
 
