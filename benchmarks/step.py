@@ -33,6 +33,7 @@ from models.training import state as states
 from models.training.distributed import Ranks
 from models.training.faults import Faults
 from models.training.metrics import Normalise
+from models.training.state import TrainState
 from models.training.step import Stepper
 from models.training.watchdog import Watchdog
 
@@ -103,7 +104,7 @@ def _compare(
     label = case.name + ("_compiled" if compiled else "")
     modes = (("", _ours, _theirs), ("_eval", _our_evaluation, _evaluation))
     for mode, ours, theirs in modes[:1] if compiled else modes:
-        batches = _batches(case, device)
+        batches = batch_of(case, device)
         sides: dict[str, Step] = {}
         torch.cuda.reset_peak_memory_stats() if device.type == "cuda" else None
         sides["ours"], network = ours(case, device, compiled, batches)
@@ -140,7 +141,8 @@ def _timed(step: Step, device: torch.device, repeat: int = 1) -> float:
     return (time.perf_counter() - began) / repeat
 
 
-def _batches(case: Case, device: torch.device) -> Batch:
+def batch_of(case: Case, device: torch.device) -> Batch:
+    """Random images in memory."""
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.side, case.side, 3)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
@@ -164,6 +166,12 @@ def _network(case: Case, device: torch.device) -> Any:
 
 
 def _ours(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tuple[Step, nn.Module]:
+    step, state = our_step(case, device, compiled, batch)
+    return step, state.network
+
+
+def our_step(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tuple[Step, TrainState]:
+    """The engine on one network: a function that makes a step, and what it changes."""
     recipe = schema.Recipe(global_batch=case.batch, logical_shards=1, warmup_epochs=0.0)
     job = schema.Job(kind="train", model=schema.Model(name=f"efficientnet_{case.name}"), recipe=recipe)
     network = _network(case, device)
@@ -177,7 +185,7 @@ def _ours(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tup
         stepper.step(batch, False)
         stepper.outcomes()
 
-    return step, network
+    return step, state
 
 
 def _theirs(model: nn.Module, device: torch.device, compiled: bool, batch: Batch) -> Step:

@@ -155,7 +155,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("key", CHANGES)
+@pytest.mark.parametrize("key", [  # what is compared with what: tests/unit/test_checkpoint.py
+    pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly), "recipe.seed",
+    pytest.param("manifest_sha256", marks=pytest.mark.nightly),
+])  # fmt: skip
 def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: Rig) -> None:
     changed = CHANGES[key](rig.job) if CHANGES[key] else rig.with_other_data()
     name = f"changed-{key}"
