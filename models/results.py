@@ -45,6 +45,10 @@ class TrainResult:
     images_per_s: float
     weights_uri: str
     weights_sha256: str
+    world_size: int = 1  # that the last attempt ran on
+    compiled: bool = False
+    state_sha256: str = ""  # of weights, average and optimizer at the end
+    accepted_changes: tuple[dict[str, Any], ...] = ()  # that resumes were told to go on under
     mlflow_run: str = ""
     reused: bool = False
 

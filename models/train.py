@@ -79,7 +79,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
     result = _result(job, worker.job_uri, state, eval_network, accuracy, minival.samples)
     how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": sha256}
-    return {**result, **how, "accepted_changes": state.position.accepted}
+    return {**result, **how, "accepted_changes": tuple(state.position.accepted)}
 
 
 def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
