@@ -97,26 +97,26 @@ def test_a_pass_over_two_shards_normalises_over_both() -> None:
     )
 
 
+def simplify(network: nn.Module) -> None:
+    """Batch norm as in evaluation, no stochastic depth."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign, misc, assignment]
+            module.training = False
+        if hasattr(module, "survival_prob"):
+            module.survival_prob = 1.0
+
+
 def test_accumulated_passes_come_to_the_gradient_of_the_whole_batch() -> None:
     """In a network without batch norm and randomness the parts must add up to the whole."""
     asked = job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0)
     stepper, state = made(asked)
-    for module in state.network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign, misc, assignment]
-            module.training = False
-        if hasattr(module, "survival_prob"):
-            module.survival_prob = 1.0
+    simplify(state.network)
     stepper.step(batch(1), False)
     parts = stepper.gradients.clone()
     assert (stepper.own, stepper.at_once) == (2, 1)
     whole, whole_state = made(job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0, bn_groups="rank"))
-    for module in whole_state.network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign, misc, assignment]
-            module.training = False
-        if hasattr(module, "survival_prob"):
-            module.survival_prob = 1.0
+    simplify(whole_state.network)
     whole.step(batch(1), False)
     torch.testing.assert_close(parts, whole.gradients, rtol=1e-3, atol=1e-5)
 
