@@ -90,7 +90,7 @@ class Rig:
         store.delete(f"{job_uri}/status.json")
         return local.submit(spec), job_uri
 
-    def run(self, name: str, job: schema.Job | None = None, within_s: float = 90, **how: Any) -> End:
+    def run(self, name: str, job: schema.Job | None = None, within_s: float = 150, **how: Any) -> End:
         """Runs a job to its end."""
         began = time.monotonic()
         running, job_uri = self.start(name, job, **how)
@@ -109,7 +109,7 @@ class Rig:
         return dataclasses.replace(self.job, manifest_uri=made.uri, manifest_sha256=sha256_of(made.uri))
 
 
-def finish(running: local.LocalJob, job_uri: str, began: float, within_s: float = 90) -> End:
+def finish(running: local.LocalJob, job_uri: str, began: float, within_s: float = 150) -> End:
     """Waits for a job; afterwards none of its processes may be left."""
     while (code := local.poll(running)) is None:
         assert time.monotonic() - began < within_s, local.logs(running)

@@ -83,18 +83,18 @@ def test_no_rank_outlives_its_agent(rig: Rig) -> None:
 
 
 def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig: Rig, reference: End) -> None:
-    job = with_runtime(rig.job, step_timeout_s=6.0)
+    job = with_runtime(rig.job, step_timeout_s=10.0)
     end = rig.run("stopped", job, fault="step@1:20=stop")
     assert_same(end, reference)
     failure = end.object("failure.json")
     assert failure["exit_code"] == 9
-    assert "no progress in phase step for 6 s (runtime.step_timeout_s); stopped: rank 1" in failure["error"]
+    assert "no progress in phase step for 10 s (runtime.step_timeout_s); stopped: rank 1" in failure["error"]
     for rank in (0, 1):
         assert b"step.py" in store.read(f"{end.job_uri}/stacks/rank-{rank}.txt")
 
 
 def test_a_rank_that_is_stuck_elsewhere_is_named(rig: Rig, reference: End) -> None:
-    job = with_runtime(rig.job, step_timeout_s=6.0)
+    job = with_runtime(rig.job, step_timeout_s=10.0)
     end = rig.run("stuck", job, fault="step@1:20=sleep")
     assert_same(end, reference)
     assert b"faults.py" in store.read(f"{end.job_uri}/stacks/rank-1.txt")
