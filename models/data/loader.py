@@ -171,7 +171,7 @@ class Loader:
         if needed > cap and not self._warned:
             self._warned = True
             log.warning("an epoch reads %.3g GB of shards and the cache holds %.3g GB: every epoch fetches them anew; "
-                        "raise launch.cache_gb where the disk has room", needed / 1e9, cap / 1e9)  # fmt: skip
+                        "raise runtime.cache_gb where the disk has room", needed / 1e9, cap / 1e9)  # fmt: skip
 
     def _finished(self, batch: Batch, chunks: list[Future[None]]) -> Batch:
         began = time.monotonic()

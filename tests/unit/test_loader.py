@@ -285,7 +285,7 @@ def test_a_cache_smaller_than_an_epoch_is_told_once_with_both_numbers_and_the_ke
         for epoch in range(2):
             list(reader.train_batches(0, epoch, 0, 4, 1, 0, 1))
         reader.close()
-        told = [record.getMessage() for record in caplog.records if "launch.cache_gb" in record.getMessage()]
+        told = [record.getMessage() for record in caplog.records if "runtime.cache_gb" in record.getMessage()]
         assert len(told) == lines
     needed = sum(shard.bytes for shard in made.manifest.shards)
     assert f"an epoch reads {needed / 1e9:.3g} GB of shards and the cache holds 0.002 GB" in told[0]
