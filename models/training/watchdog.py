@@ -151,14 +151,14 @@ class Watchdog:
         rank = self.ranks.rank
         faulthandler.dump_traceback(self._file, all_threads=True)
         self._save_stacks(rank, self._stacks)
-        silent, busy, pids = [], [], []
+        silent, busy = [], []
+        stopped: list[tuple[int, dict[str, Any]]] = []
         with contextlib.suppress(RuntimeError):
             for other, state in self._others():
                 if time.monotonic() - self._seen.get(other, (0, 0.0))[1] > SILENT_S:
                     silent.append(other)
                     if state["host"] == socket.gethostname():
-                        pids.append(state["pid"])
-                        self._stacks_of(other, state)
+                        stopped.append((other, state))
                 elif not state["waiting"]:
                     busy.append(other)
         whom = "".join(
@@ -167,10 +167,11 @@ class Watchdog:
         )  # fmt: skip
         error = HungError(f"rank {rank}: {late}{whom}; stacks in {store.join(self.job_uri, 'stacks')}")
         sys.stderr.write(f"{error}\n")
-        self.failed(error)
-        for pid in pids:
+        self.failed(error)  # before a stopped rank is woken for its stacks: it is late too, and knows no cause
+        for other, state in stopped:
+            self._stacks_of(other, state)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(state["pid"], signal.SIGKILL)
         os._exit(HungError.exit_code)
 
     def _stacks_of(self, rank: int, state: dict[str, Any]) -> None:
@@ -183,8 +184,7 @@ class Watchdog:
             while not path.stat().st_size and time.monotonic() < deadline:
                 time.sleep(0.05)
             time.sleep(0.2)  # for the rest of the file
-            os.kill(state["pid"], signal.SIGSTOP)
-            self._save_stacks(rank, str(path))
+        self._save_stacks(rank, str(path))  # also where it has ended meanwhile: its file stays
 
     def _save_stacks(self, rank: int, path: str) -> None:
         with contextlib.suppress(EffnetError, OSError):

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conf import compose
-from flows.help_text import VERBS
+from flows.help_text import FLAGS, VERBS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("conf", "flows", "infra", "models", "tasks")
@@ -112,7 +112,7 @@ def test_every_effnet_command_of_the_readme_exists_and_its_settings_compose() ->
     assert len(used) > 5
     for verb, *overrides in used:
         compose.compose([word for word in overrides if not word.startswith("--")])
-        assert all("=" in word or word == "--help" for word in overrides), verb
+        assert all("=" in word or word == "--help" or word.removeprefix("--") in FLAGS for word in overrides), verb
 
 
 def test_every_make_target_is_phony_and_helped() -> None:

@@ -82,7 +82,6 @@ def test_no_rank_outlives_its_agent(rig: Rig) -> None:
     assert processes_of(job_uri) == []
 
 
-@pytest.mark.nightly  # failed once of two on a loaded machine
 def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig: Rig, reference: End) -> None:
     job = with_runtime(rig.job, step_timeout_s=10.0)
     end = rig.run("stopped", job, fault="step@1:20=stop")
@@ -158,7 +157,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("key", [  # what is compared with what: tests/unit/test_checkpoint.py
     pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly),
-    pytest.param("recipe.seed", marks=pytest.mark.nightly),
+    "recipe.seed",
     pytest.param("manifest_sha256", marks=pytest.mark.nightly),
 ])  # fmt: skip
 def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: Rig) -> None:
@@ -174,7 +173,9 @@ def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: R
     assert "Traceback" not in refused.tail
     if key == "recipe.seed":
         accepted = rig.run(name, with_runtime(changed, accept_changes=True))
-        assert accepted.object("result.json")["accepted_changes"] == [{"step": 12, "changes": ["recipe.seed: 0 -> 5"]}]
+        (change,) = accepted.object("result.json")["accepted_changes"]
+        assert change["changes"] == ["recipe.seed: 0 -> 5"]
+        assert change["step"] in (12, 13)  # the signal is passed on with this step or the next
 
 
 PHASES = {
