@@ -89,8 +89,9 @@ def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig:
     failure = end.object("failure.json")
     assert failure["exit_code"] == 9
     assert "no progress in phase step for 10 s (runtime.step_timeout_s); stopped: rank 1" in failure["error"]
-    for rank in (0, 1):
-        assert b"step.py" in store.read(f"{end.job_uri}/stacks/rank-{rank}.txt")
+    assert b"step.py" in store.read(f"{end.job_uri}/stacks/rank-0.txt")
+    # It has to be woken to write its stacks, so its main thread may have moved on from where it was stopped.
+    assert b"most recent call first" in store.read(f"{end.job_uri}/stacks/rank-1.txt")
 
 
 def test_a_rank_that_is_stuck_elsewhere_is_named(rig: Rig, reference: End) -> None:
