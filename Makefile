@@ -18,6 +18,7 @@ $(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/data/na
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt pytorchcv
 	@touch $@
 
 reproduce: setup ## the whole pipeline at laptop size on embedded services
