@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import safetensors.torch
@@ -19,7 +20,7 @@ from models.build import build_scaled, counted
 from models.data import manifest as manifests
 from models.data.loader import Loader
 from models.data.order import check_batch, steps_per_epoch
-from models.training import compiling, flat, ledger, lineage, weights
+from models.training import compiling, distributed, flat, ledger, lineage, weights
 from models.training import state as states
 from models.training.ledger import Ledger
 from models.training.loop import Run, fit
@@ -44,8 +45,10 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         CapacityError: out of memory.
     """
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
-    recipe, ranks, runtime = job.recipe, worker.ranks, job.runtime
-    check_batch(recipe.global_batch, recipe.logical_shards, ranks.world_size, manifest.samples("train"))
+    recipe, runtime = job.recipe, job.runtime
+    ranks = distributed.in_stages(worker.ranks, runtime.pipeline_stages)
+    worker = replace(worker, ranks=ranks)
+    check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples("train"))
     network = _network(job, len(manifest.classes), worker)
     state = states.fresh(network, recipe)
     persistence = _persistence(job, worker)
@@ -105,8 +108,8 @@ def _persistence(job: Job, worker: Worker) -> Persistence:
     saver = None
     if worker.ranks.is_first:
         saver = Saver(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
-    own_shards = job.recipe.logical_shards // worker.ranks.world_size
-    book = Ledger(own_shards) if job.runtime.ledger else None
+    own_shards = job.recipe.logical_shards // worker.ranks.replicas
+    book = Ledger(own_shards, worker.ranks.stages) if job.runtime.ledger else None
     return Persistence(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, saver, book)
 
 

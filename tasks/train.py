@@ -40,9 +40,8 @@ def train_job(
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
     # Here too, because the trainer's own check costs the ten seconds of its start.
-    check_batch(
-        recipe.global_batch, recipe.logical_shards, config.launch.nnodes * config.launch.nproc_per_node, shards.train
-    )
+    replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
+    check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), shards.train)
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -81,7 +80,8 @@ def named(config: schema.Config, job: schema.Job, name: str, label: str = "") ->
     """Gives a job its key and its run folder."""
     asked = compose.to_yaml(replace(job, runtime=schema.Runtime()))
     # With statistics by logical shard the number of processes changes nothing either.
-    world = "" if job.recipe.bn_groups == "shard" else f" {config.launch.nnodes}x{config.launch.nproc_per_node}"
+    processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
+    world = "" if job.recipe.bn_groups == "shard" else processes.removesuffix("/1")
     digest = hashlib.sha256(f"{RECIPE_VERSION}{world}\n{asked}".encode()).hexdigest()[:10]
     key = f"{name}-{digest}"
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))

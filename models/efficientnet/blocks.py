@@ -69,10 +69,12 @@ class StochasticDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W] -> [N, C, H, W]``; the identity in evaluation."""
-        if not self.training or self.survival_prob == 1.0:
-            return x
+        return x * self.drawn(x) if self.training and self.survival_prob < 1 else x
+
+    def drawn(self, x: Tensor) -> Tensor:
+        """Factors ``[N, 1, 1, 1]`` for the samples of ``x``: 0, or one over the survival probability."""
         keep = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device)
-        return x * keep.bernoulli_(self.survival_prob).div_(self.survival_prob)
+        return keep.bernoulli_(self.survival_prob).div_(self.survival_prob)
 
 
 class MBConv(nn.Module):

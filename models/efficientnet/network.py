@@ -36,19 +36,24 @@ class EfficientNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, ceil(R / 32), ceil(R / 32)]``."""
-        x = self.stem(x)
-        if self.recompute and self.training:
-            for block in self.blocks:
-                x = recomputed(block, x)
-        else:
-            x = self.blocks(x)
-        out: Tensor = self.head(x)
+        out: Tensor = self.head(self.middle(self.stem(x), 0, len(self.blocks)))
         return out
+
+    def middle(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Blocks ``first`` to ``last`` (left out) on what comes before them."""
+        for index in range(first, last):
+            block = self.blocks[index]
+            x = recomputed(block, x) if self.recompute and self.training else block(x)
+        return x
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Last feature map ``[N, head, H, W]`` -> logits ``[N, num_classes]``."""
+        logits: Tensor = self.classifier(self.dropout(features.mean((2, 3))))
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
-        logits: Tensor = self.classifier(self.dropout(self.features(x).mean((2, 3))))
-        return logits
+        return self.classify(self.features(x))
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ def compile_if_worth(network: nn.Module, job: Job, ranks: Ranks, steps_left: int
         ranks: this process.
         steps_left: of the job.
     """
-    if job.runtime.compile == "auto":
+    if ranks.stages > 1:
+        worth = False  # a stage runs parts of the network, which is compiled as a whole
+    elif job.runtime.compile == "auto":
         classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
         _, multiply_adds, _ = counted(job.model, classes)
         left = steps_left * job.recipe.global_batch / ranks.world_size * multiply_adds

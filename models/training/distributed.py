@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+
+from infra.errors import ConfigError
 
 # Only the last resort: the limits of models/training/watchdog.py are shorter and say what hangs.
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
@@ -27,6 +29,22 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    stages: int = 1  # ranks in a row that share one network's work, see pipeline.py
+
+    @property
+    def replica(self) -> int:
+        """Which copy of the network this rank computes on, or on a part of: says what it reads of a batch."""
+        return self.rank // self.stages
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the network at work."""
+        return self.world_size // self.stages
+
+    @property
+    def stage(self) -> int:
+        """Which part of the network this rank computes."""
+        return self.rank % self.stages
 
     @property
     def is_first(self) -> bool:
@@ -49,6 +67,20 @@ def join() -> Ranks:
             backend, store=job_store("group"), rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
         )
     return Ranks(rank, world_size, device)
+
+
+def in_stages(ranks: Ranks, stages: int) -> Ranks:
+    """These ranks, ``stages`` of them in a row to one network.
+
+    Raises:
+        ConfigError: they cannot be shared out evenly.
+    """
+    if ranks.world_size % stages:
+        raise ConfigError(
+            f"runtime.pipeline_stages={stages} does not divide the {ranks.world_size} processes "
+            "(launch.nproc_per_node, on all nodes)"
+        )
+    return replace(ranks, stages=stages)
 
 
 def job_store(name: str) -> Store:

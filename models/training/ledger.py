@@ -18,8 +18,8 @@ from models.training.distributed import gathered
 class Ledger:
     """What this rank has read since the last part."""
 
-    def __init__(self, shards: int) -> None:
-        self.shards = shards  # logical shards of this rank
+    def __init__(self, shards: int, stages: int = 1) -> None:
+        self.shards, self.stages = shards, stages  # logical shards of this rank; ranks that read the same ones
         self._steps: list[tuple[int, list[list[int]]]] = []
 
     def note(self, step: int, batch: Batch) -> None:
@@ -33,7 +33,7 @@ class Ledger:
     def part(self) -> str:
         """Lines of all ranks since the last part, on rank 0."""
         lines = []
-        for ranks in zip(*gathered(self._steps), strict=True):
+        for ranks in zip(*gathered(self._steps)[:: self.stages], strict=True):
             steps, ids = zip(*ranks, strict=True)
             assert len(set(steps)) == 1  # noqa: S101 - our own invariant: ranks step together
             lines.append(json.dumps({"step": steps[0], "ids": [shard for rank in ids for shard in rank]}) + "\n")

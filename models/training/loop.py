@@ -114,7 +114,7 @@ def _epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> None:
     began = reported = time.monotonic()
     steps_then, stats_then, seconds_then = state.position.step, run.train.stats(), state.position.train_seconds
     batches = run.train.train_batches(
-        recipe.seed, epoch, start_step, recipe.global_batch, recipe.logical_shards, ranks.rank, ranks.world_size
+        recipe.seed, epoch, start_step, recipe.global_batch, recipe.logical_shards, ranks.replica, ranks.replicas
     )
 
     def report() -> None:

@@ -22,8 +22,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +41,7 @@ from models.training.distributed import Ranks, sum_over_ranks
 from models.training.faults import Faults
 from models.training.metrics import Normalise
 from models.training.optim import rate_at
+from models.training.pipeline import Pipeline
 from models.training.state import TrainState
 from models.training.watchdog import Watchdog
 
@@ -78,12 +82,14 @@ class Stepper:
         self.job, self.ranks, self.state = job, ranks, state
         self.steps_per_epoch, self.watchdog, self.faults = steps_per_epoch, watchdog, faults
         recipe = job.recipe
-        self.own = recipe.logical_shards // ranks.world_size
+        self.own = recipe.logical_shards // ranks.replicas
         self.at_once = 1 if recipe.bn_groups == "shard" else min(self.own, recipe.shards_per_pass or self.own)
         if self.own % self.at_once:
             raise ConfigError(
                 f"recipe.shards_per_pass {self.at_once} does not divide the {self.own} logical shards of a rank"
             )
+        self.passes = self.own // self.at_once
+        self.share = self.at_once / recipe.logical_shards  # of a pass in the global batch
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self.normalise = Normalise(ranks.device)
         self.classes = int(state.network.classifier.out_features)  # type: ignore[union-attr, arg-type]
@@ -93,6 +99,14 @@ class Stepper:
         self.gradients = message[: layout.parameters]
         self.new_statistics = message[layout.parameters : layout.size]
         self.numbers = message[layout.size :]
+        self._forward: Callable[[int], AbstractContextManager[Any]] = nullcontext  # of the step under way
+        self.pipeline: Pipeline | None = None
+        if ranks.stages > 1:
+            if recipe.bn_groups == "sync":
+                raise ConfigError("recipe.bn_groups=sync cannot be had with runtime.pipeline_stages > 1")
+            self.pipeline = Pipeline(
+                state.network, layout, ranks, self.passes, self.bf16, lambda number: self._forward(number), self._loss
+            )
         self._outcomes: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def step(self, batch: Batch, stop: bool) -> None:
@@ -142,7 +156,7 @@ class Stepper:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if network.recompute:
+            if network.recompute or self.pipeline is not None:  # other stages would wait for this one's second try
                 raise CapacityError(self._too_large(batch)) from error
         log.warning("out of memory in step %d: from now on activations are computed again (recipe.recompute=true); "
                     "the result is the same, a step takes about a third longer", step + 1)  # fmt: skip
@@ -162,33 +176,51 @@ class Stepper:
 
     def _passes(self, batch: Batch, step: int, before: Tensor) -> None:
         """Gradients, new statistics and loss into the message; the statistics themselves stay ``before``."""
-        at_once = self.at_once
         self.state.network.train()
         self.state.message.zero_()
-        passes = self.own // at_once
-        share = at_once / self.job.recipe.logical_shards
-        parts = zip(batch.images.chunk(passes), batch.labels.chunk(passes), strict=True)
-        for number, (images, labels) in enumerate(parts):
-            shard = self.ranks.rank * self.own + number * at_once
-            loss = self._loss(images, labels, step, shard)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            self.numbers[_LOSS] += loss.detach() * share
-            self.new_statistics.add_(self.statistics, alpha=share)
-            self.statistics.copy_(before)
+        parts = zip(batch.images.chunk(self.passes), batch.labels.chunk(self.passes), strict=True)
+        inputs = (self._inputs(*part, step, number) for number, part in enumerate(parts))
+        self._forward = partial(self._one_pass, step, before)
+        if self.pipeline is not None:
+            parts_of_both = list(inputs)
+            self.pipeline.step(torch.cat([i for i, _ in parts_of_both]), torch.cat([t for _, t in parts_of_both]))
+            self.new_statistics.mul_(self.pipeline.own_statistics)
+            return
+        for number, (images, targets) in enumerate(inputs):
+            with self._forward(number):
+                logits = self.state.network(images)
+            self._loss(logits, targets).backward()  # type: ignore[no-untyped-call]
 
-    def _loss(self, images: Tensor, labels: Tensor, step: int, shard: int) -> Tensor:
-        """Mean loss of a pass that begins with logical shard ``shard``."""
-        seed = (self.job.recipe.seed * 1_000_003 + step) * 65_536 + shard
-        inputs, targets = self._mixed(self.normalise(images), labels, seed)
+    @contextmanager
+    def _one_pass(self, step: int, before: Tensor, number: int) -> Iterator[None]:
+        """Around the forward pass ``number`` of a step: its random numbers, its precision, its statistics."""
+        torch.manual_seed(self._seed(step, number) % 2**63)  # for dropout and stochastic depth
+        with self._autocast():
+            yield
+        self.new_statistics.add_(self.statistics, alpha=self.share)
+        self.statistics.copy_(before)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """A pass's part of the global batch's mean loss; noted in the message."""
+        with self._autocast():
+            loss: Tensor = self.criterion(logits, targets) * self.share
+        self.numbers[_LOSS] += loss.detach()
+        return loss
+
+    def _seed(self, step: int, number: int) -> int:
+        """Of pass ``number`` of a step: by the logical shard that it begins with."""
+        shard = self.ranks.replica * self.own + number * self.at_once
+        return (self.job.recipe.seed * 1_000_003 + step) * 65_536 + shard
+
+    def _inputs(self, images: Tensor, labels: Tensor, step: int, number: int) -> tuple[Tensor, Tensor]:
+        """Images and targets of pass ``number``."""
+        inputs, targets = self._mixed(self.normalise(images), labels, self._seed(step, number))
         fault = self.faults.at("batch", step + 1)
         if fault == "nan":
             inputs = inputs * float("nan")
         if fault == "oom" and not self.state.network.recompute:
             raise torch.OutOfMemoryError("as asked for by FAULT")
-        torch.manual_seed(seed % 2**63)  # for dropout and stochastic depth
-        with self._autocast():
-            loss: Tensor = self.criterion(self.state.network(inputs), targets)
-        return loss
+        return inputs, targets
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16)
