@@ -191,6 +191,7 @@ class Runtime:
     cache_gb: float = 200.0  # most that shards take on this machine's disk, over all ranks
     compile: str = "auto"  # torch.compile: auto (a GPU job long enough to win back the compile time) | on | off
     pipeline_stages: int = 1  # ranks that share one network's activations (GPipe), for networks that do not fit
+    micro_batches: int | None = None  # at once in the pipeline: fewer need less memory, more idle less; null = stages
     ledger: bool = False  # write ledger.jsonl: which samples each step was made of
     accept_changes: bool = False  # resume although configuration, data or code changed since the checkpoint
     first_step_timeout_s: float = 900.0  # process start -> first step; compiling counts
@@ -202,6 +203,8 @@ class Runtime:
         _require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")
         _require(self.cache_gb > 0, f"runtime.cache_gb must be > 0, is {self.cache_gb}")
         _require(self.pipeline_stages > 0, f"runtime.pipeline_stages must be > 0, is {self.pipeline_stages}")
+        _require(self.micro_batches is None or self.micro_batches > 0,
+                 f"runtime.micro_batches must be > 0, is {self.micro_batches}")  # fmt: skip
         _require(self.pipeline_stages == 1 or self.compile != "on",
                  "runtime.compile=on cannot be had with runtime.pipeline_stages > 1: a stage is a part")  # fmt: skip
         _require(self.compile in ("auto", "on", "off"), f"runtime.compile must be auto, on or off, is {self.compile!r}")

@@ -48,6 +48,12 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
     from infra import local
 
     run_dir = Path(config.run_dir).resolve()
+    if verb == "plan":
+        from tasks import plan
+
+        for line in plan.lines(config):
+            print(line, flush=True)
+        return 0
     if verb == "download":
         from models.data import download
 

@@ -13,7 +13,8 @@ Settings are key=value words after the verb, e.g.  effnet train model=b3 recipe.
 The same command again finds what is done and continues what is not.
 
 exit codes: 0 done | 1 a job failed | 2 a mistake in what was asked | 3 data | 4 diverged
-            5 damaged checkpoint or model | 75 a service did not answer | 130 interrupted"""
+            5 damaged checkpoint or model | 6 nothing valid to resume | 7 made by another job
+            8 preempted, saved | 9 hung | 10 out of memory | 75 a service did not answer | 130 interrupted"""
 
 
 def _choices(group: str) -> str:
@@ -68,6 +69,11 @@ VERBS: dict[str, tuple[str, str]] = {
         f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
     ),
     "report": ("render the report of the last reproduction again", _COMMON),
+    "plan": (
+        "count what a training needs: parameters, multiply-adds, memory of a process",
+        f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"
+        "  runtime.pipeline_stages=N\n\nnothing is started; 1,000 classes are assumed",
+    ),
     "up": ("start the embedded services, or find them", _COMMON),
     "down": ("stop the embedded services", _COMMON),
     "doctor": ("check whether this machine and the services are fit", _COMMON),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 
 import torch
 from torch import nn
@@ -24,12 +25,21 @@ def resolve(model: schema.Model) -> Architecture:
     """Looks the variant up and scales it.
 
     Raises:
-        ConfigError: no such network; the message names the nearest.
+        ConfigError: no such network (the message names the nearest), or an image too small for it.
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, VARIANTS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(VARIANTS)})")
-    return architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
+    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
+    strides = 2 * math.prod(stage.stride for stage in arch.stages)
+    smallest = strides // 2 + 1
+    if arch.resolution < smallest:  # the last layer with stride 2 would get a single pixel and have nothing to do
+        least = smallest / VARIANTS[model.name].resolution
+        raise ConfigError(
+            f"{arch.resolution} px are too few for {model.name}, which makes them {strides} times smaller; take "
+            f"{smallest} px at least: model.resolution >= {math.ceil(least * 1e4) / 1e4}"
+        )
+    return arch
 
 
 def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> nn.Module:

@@ -46,6 +46,7 @@ class Ahead:
                 if self._needed < self._next:
                     self._early_bytes -= self.uses[self._needed][1].bytes
                 self._needed += 1
+                self.cache.asked += 1
             self._changed.notify_all()
 
     def stop(self) -> None:

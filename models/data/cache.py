@@ -54,7 +54,7 @@ class ShardCache:
             same shards again and again.
 
     Attributes:
-        hits: shards that ``ensure`` found on the disk.
+        asked: shards that readers have come to; whoever calls ``read`` counts them.
         misses: shards that had to be fetched.
     """
 
@@ -62,7 +62,7 @@ class ShardCache:
         self.root_uri = root_uri
         self.folder = folder
         self.cap_bytes = cap_bytes
-        self.hits = self.misses = 0
+        self.asked = self.misses = 0
         self.fetcher = Fetcher()
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._coming: dict[str, Future[_File]] = {}
@@ -96,10 +96,7 @@ class ShardCache:
 
     def ensure(self, shard: Shard) -> None:
         """Makes sure that a shard is on the disk; raises as ``read`` does."""
-        if (self.folder / f"{shard.blake3}.tar").exists():
-            with self._lock:
-                self.hits += 1
-        else:
+        if not self._path(shard).exists():
             self._open(shard)
 
     def forget(self, shard: Shard, *, delete: bool) -> None:

@@ -71,4 +71,5 @@ class Meter:
         """The sums so far."""
         with self._lock:
             own = (self._wait_s, self._decode_s, self._images, self._bytes_read)
-        return LoaderStats(*own, cache.fetcher.bytes_received, cache.hits, cache.misses)
+        # A shard may be fetched long before its turn, which is then no hit.
+        return LoaderStats(*own, cache.fetcher.bytes_received, max(0, cache.asked - cache.misses), cache.misses)

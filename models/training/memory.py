@@ -53,7 +53,13 @@ class Plan:
 
 
 def plan(
-    model: schema.Model, recipe: schema.Recipe, classes: int, replicas: int, stages: int = 1, bf16: bool = False
+    model: schema.Model,
+    recipe: schema.Recipe,
+    classes: int,
+    replicas: int,
+    stages: int = 1,
+    micro_batches: int | None = None,
+    bf16: bool = False,
 ) -> Plan:
     """Counts what a step holds on the rank that holds most.
 
@@ -63,23 +69,34 @@ def plan(
         classes: width of the classifier.
         replicas: ranks, or groups of ``stages`` ranks.
         stages: parts that the network is cut into, see pipeline.py.
+        micro_batches: at once in the pipeline, as in ``runtime.micro_batches``.
         bf16: whether it runs under autocast.
     """
     network = build_scaled(model, classes, device="meta").train()
-    own = recipe.logical_shards // replicas
-    at_once = 1 if recipe.bn_groups == "shard" else min(own, recipe.shards_per_pass or own)
-    images = recipe.global_batch // recipe.logical_shards * at_once
-    passes = own // at_once
+    together = at_once(recipe, replicas)
+    images = recipe.global_batch // recipe.logical_shards * together
+    passes = recipe.logical_shards // replicas // together
     dtype = torch.bfloat16 if bf16 else torch.float32
     found = count_activations(network, images, dtype)
     cuts = [0, *cut_points(found, stages), len(found.kept)]
-    waiting = passes if stages > 1 else 1  # GPipe goes forward with all of its micro-batches before it goes back
+    waiting = in_pipeline(passes, micro_batches or stages) if stages > 1 else 1
     held = max(found.peak(a, b, recipe.recompute, waiting) for a, b in itertools.pairwise(cuts))
     floats = sum(t.numel() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point())
     casts = 2 * floats if bf16 else 0
     pixels = 3 * network.resolution**2
     batch = images * passes * pixels + images * waiting * pixels * 4
     return Plan(4 * _FLATS * floats + casts, held, batch)
+
+
+def at_once(recipe: schema.Recipe, replicas: int) -> int:
+    """Logical shards that a pass computes at once."""
+    own = recipe.logical_shards // replicas
+    return 1 if recipe.bn_groups == "shard" else min(own, recipe.shards_per_pass or own)
+
+
+def in_pipeline(passes: int, at_most: int) -> int:
+    """Micro-batches that go through the pipeline together: forward with all of them, then back."""
+    return next(count for count in range(min(passes, at_most), 0, -1) if passes % count == 0)
 
 
 def cut_points(found: Activations, stages: int) -> list[int]:

@@ -28,7 +28,7 @@ from models.efficientnet.blocks import MBConv
 from models.efficientnet.network import EfficientNet
 from models.training.distributed import Ranks
 from models.training.flat import Layout
-from models.training.memory import count_activations, cut_points
+from models.training.memory import count_activations, cut_points, in_pipeline
 
 
 class Stage(nn.Module):
@@ -87,6 +87,7 @@ class Pipeline:
         layout: of its flat state.
         ranks: ``ranks.stages`` of them in a row make one pipeline.
         passes: micro-batches of a step.
+        at_most: of them at once in the pipeline.
         bf16: whether stages compute, and so tell each other, bfloat16.
         begin: context of the forward pass of a micro-batch, by its number.
         loss: ``(logits, targets)`` of a micro-batch -> its part of the step's loss; called on the last stage.
@@ -101,13 +102,15 @@ class Pipeline:
         layout: Layout,
         ranks: Ranks,
         passes: int,
+        at_most: int,
         bf16: bool,
         begin: Callable[[int], AbstractContextManager[None]],
         loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         if not isinstance(network, EfficientNet):
             raise ConfigError("runtime.pipeline_stages > 1 needs an EfficientNet: no other network is cut")
-        self.network, self.ranks, self.passes, self.loss = network, ranks, passes, loss
+        self.network, self.ranks, self.loss = network, ranks, loss
+        self.passes, self.together = passes, in_pipeline(passes, at_most)
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.cuts = _cuts(network, ranks.stages)
         self.stage = Stage(network, self.cuts[ranks.stage], self.cuts[ranks.stage + 1], begin)
@@ -126,15 +129,17 @@ class Pipeline:
             self._schedule = self._scheduled(len(inputs) // self.passes)
         self.stage.number = 0
         last = self.ranks.stage == self.ranks.stages - 1
-        arguments = (inputs.contiguous(),) if self.ranks.stage == 0 else ()
-        self._schedule.step(*arguments, target=targets if last else None, return_outputs=False)
+        rounds = self.passes // self.together
+        for images, labels in zip(inputs.chunk(rounds), targets.chunk(rounds), strict=True):
+            arguments = (images.contiguous(),) if self.ranks.stage == 0 else ()
+            self._schedule.step(*arguments, target=labels if last else None, return_outputs=False)
 
     def _scheduled(self, images: int) -> ScheduleGPipe:
         """The schedule, which must know beforehand what the messages between stages look like."""
         ranks, stage = self.ranks, self.stage
         before, behind = self._message(stage.first, images), self._message(stage.last, images)
         cut = PipelineStage(stage, ranks.stage, ranks.stages, ranks.device, before, behind, group=self._group)
-        return ScheduleGPipe(cut, self.passes, loss_fn=self.loss, scale_grads=False)
+        return ScheduleGPipe(cut, self.together, loss_fn=self.loss, scale_grads=False)
 
     @torch.no_grad()
     def _message(self, part: int, images: int) -> Tensor:

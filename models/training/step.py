@@ -39,6 +39,7 @@ from models.data.mixing import mixed
 from models.training import average
 from models.training.distributed import Ranks, sum_over_ranks
 from models.training.faults import Faults
+from models.training.memory import at_once
 from models.training.metrics import Normalise
 from models.training.optim import rate_at
 from models.training.pipeline import Pipeline
@@ -83,7 +84,7 @@ class Stepper:
         self.steps_per_epoch, self.watchdog, self.faults = steps_per_epoch, watchdog, faults
         recipe = job.recipe
         self.own = recipe.logical_shards // ranks.replicas
-        self.at_once = 1 if recipe.bn_groups == "shard" else min(self.own, recipe.shards_per_pass or self.own)
+        self.at_once = at_once(recipe, ranks.replicas)
         if self.own % self.at_once:
             raise ConfigError(
                 f"recipe.shards_per_pass {self.at_once} does not divide the {self.own} logical shards of a rank"
@@ -105,7 +106,14 @@ class Stepper:
             if recipe.bn_groups == "sync":
                 raise ConfigError("recipe.bn_groups=sync cannot be had with runtime.pipeline_stages > 1")
             self.pipeline = Pipeline(
-                state.network, layout, ranks, self.passes, self.bf16, lambda number: self._forward(number), self._loss
+                state.network,
+                layout,
+                ranks,
+                self.passes,
+                job.runtime.micro_batches or ranks.stages,
+                self.bf16,
+                lambda number: self._forward(number),
+                self._loss,
             )
         self._outcomes: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 

@@ -1,0 +1,42 @@
+"""What a training would need, before anything is started: sizes, work, and memory of each process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from conf import schema
+
+_CLASSES = 1000  # the classifier is a small part of all this; its true width is known once the data are sharded
+
+
+def lines(config: schema.Config) -> Iterator[str]:
+    """A table of the configured variants, line by line, since counting a large one takes seconds.
+
+    Memory is that of a step in float32 and in bfloat16: as configured, with activations computed again, and with the
+    network on two processes that have one micro-batch between them.
+    """
+    yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
+    yield f"{'':<49} {'at once':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"
+    yield " " * 57 + "   " + "   ".join(["  fp32     bf16"] * 3)
+    for name in config.variants:
+        yield _line(config, dataclasses.replace(config.model, name=name))
+
+
+def _line(config: schema.Config, model: schema.Model) -> str:
+    from models.build import counted
+    from models.training.memory import at_once, plan
+
+    recipe, runtime = config.recipe, config.runtime
+    processes = config.launch.nnodes * config.launch.nproc_per_node
+    params, multiply_adds, resolution = counted(model, _CLASSES)
+    again = dataclasses.replace(recipe, recompute=True)
+    ways = ((recipe, runtime.pipeline_stages, runtime.micro_batches), (again, 1, None), (recipe, 2, 1))
+    memory = []
+    for asked, stages, micro_batches in ways:
+        replicas = max(1, processes // stages)
+        both = (plan(model, asked, _CLASSES, replicas, stages, micro_batches, bf16) for bf16 in (False, True))
+        memory.append(" ".join(f"{found.total / 1e9:8.2f}" for found in both))
+    images = at_once(recipe, max(1, processes // runtime.pipeline_stages))
+    images *= recipe.global_batch // recipe.logical_shards
+    return f"{model.name:<16} {resolution:>4} {params:>11,} {multiply_adds:>15,} {images:>7,}   {'   '.join(memory)}"
