@@ -51,9 +51,11 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples("train"))
     network = _network(job, len(manifest.classes), worker)
     state = states.fresh(network, recipe)
+    worker.startup.done("network")
     persistence = _persistence(job, worker)
     if persistence.resume(state) and worker.progress is not None:
         worker.progress.report(resumed_at=state.position.step)
+    worker.startup.done("checkpoint")
 
     def loader(split: str) -> Loader:
         cap, side = int(runtime.cache_gb * 1e9), int(network.resolution)  # type: ignore[arg-type]
@@ -69,7 +71,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         worker.faults.at("start", 0)
         run = Run(
             job, worker.job_uri, ranks, training, minival, eval_network, steps, worker.progress, persistence, stepper,
-            persistence.ledger, worker.watchdog, worker.preemption, worker.faults,
+            persistence.ledger, worker.watchdog, worker.preemption, worker.faults, worker.startup,
         )  # fmt: skip
         fit(run, state)
         accuracy = _last_evaluation(run, state, val)

@@ -25,6 +25,7 @@ from models.training.distributed import Ranks
 from models.training.faults import Faults
 from models.training.preemption import Preemption
 from models.training.progress import Progress
+from models.training.startup import Startup
 from models.training.watchdog import Watchdog
 
 
@@ -39,6 +40,7 @@ class Worker:
     preemption: Preemption
     watchdog: Watchdog
     faults: Faults
+    startup: Startup
 
 
 CAUSE_S = 2.0  # a rank that only lost its peers leaves it to them to name the cause first
@@ -55,7 +57,8 @@ def run(main: JobMain) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     warnings.filterwarnings("ignore", message=".*barrier.*device_id.*")  # torch's own, on gloo
     job_uri, progress, rank = sys.argv[1], None, os.environ.get("RANK", "0")
-    preemption = Preemption()
+    preemption, startup = Preemption(), Startup()
+    startup.done("imports")
     _raise_file_limit()
     try:
         _refuse_what_has_ended(job_uri)
@@ -63,7 +66,8 @@ def run(main: JobMain) -> int:
         progress = Progress(job_uri) if ranks.is_first else None
         if progress is not None:
             progress.report(state="starting", restarts=distributed.restart_count())
-        worker = _worker(_job(job_uri), job_uri, ranks, progress, preemption)
+        startup.done("joining")
+        worker = _worker(_job(job_uri), job_uri, ranks, progress, preemption, startup)
         result = main(_job(job_uri), worker)
         if progress is not None:
             store.write_json(store.join(job_uri, "result.json"), result)
@@ -91,13 +95,15 @@ def run(main: JobMain) -> int:
         return _gone(1)
 
 
-def _worker(job: Job, job_uri: str, ranks: Ranks, progress: Progress | None, preemption: Preemption) -> Worker:
+def _worker(
+    job: Job, job_uri: str, ranks: Ranks, progress: Progress | None, preemption: Preemption, startup: Startup
+) -> Worker:
     def hung(error: EffnetError) -> None:
         _failed(job_uri, progress, str(error), error.exit_code)
 
     watchdog = Watchdog(job_uri, ranks, job.runtime, preemption, hung)
     cache = Path(os.environ.get("EFFNET_CACHE", "runs/cache"))
-    return Worker(job_uri, ranks, cache, progress, preemption, watchdog, Faults(job_uri, ranks.rank))
+    return Worker(job_uri, ranks, cache, progress, preemption, watchdog, Faults(job_uri, ranks.rank), startup)
 
 
 def _gone(exit_code: int) -> int:

@@ -22,6 +22,7 @@ from models.training.optim import rate_at
 from models.training.persistence import Persistence
 from models.training.preemption import Preemption
 from models.training.progress import Progress, write_rows
+from models.training.startup import Startup
 from models.training.state import TrainState
 from models.training.step import Outcome, Stepper
 from models.training.watchdog import Watchdog
@@ -50,6 +51,7 @@ class Run:
     watchdog: Watchdog
     preemption: Preemption
     faults: Faults
+    startup: Startup
     last_loss: float = field(default=math.nan, init=False)
     loading: dict[str, float] = field(default_factory=dict, init=False)  # how this rank's loading goes
     corrupted: int = field(default=0, init=False)
@@ -124,9 +126,13 @@ def _epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> None:
         _report(run, state, epoch, steps_per_s)
 
     for batch in to_device(batches, ranks.device):
+        if not run.startup.over:
+            run.startup.done("first batch")
         run.stepper.step(batch, run.preemption.requested)
         step = state.position.step
         run.watchdog.enter("step")
+        if not run.startup.over:
+            _report_startup(run)
         state.position.train_seconds = seconds_then + time.monotonic() - began
         if run.ledger is not None:
             run.ledger.note(step, batch)
@@ -235,6 +241,12 @@ def _go_back(run: Run, state: TrainState, reason: _GoBackError) -> None:
     state.position.health = health
     run.watchdog.enter("step")
     log.warning("%s; gone back to step %d, learning rate x %g", reason, state.position.step, health.rate_scale)
+
+
+def _report_startup(run: Run) -> None:
+    parts = run.startup.finish()
+    if run.progress is not None:
+        run.progress.report(startup=parts, process_began=run.startup.began)
 
 
 def _report(run: Run, state: TrainState, epoch: int, steps_per_s: float) -> None:

@@ -16,12 +16,11 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
 from infra.errors import ConfigError
 from models.efficientnet.blocks import MBConv
@@ -29,6 +28,9 @@ from models.efficientnet.network import EfficientNet
 from models.training.distributed import Ranks
 from models.training.flat import Layout
 from models.training.memory import count_activations, cut_points, in_pipeline
+
+if TYPE_CHECKING:
+    from torch.distributed.pipelining import ScheduleGPipe
 
 
 class Stage(nn.Module):
@@ -136,6 +138,9 @@ class Pipeline:
 
     def _scheduled(self, images: int) -> ScheduleGPipe:
         """The schedule, which must know beforehand what the messages between stages look like."""
+        # Here, because it imports the compiler: a second that no other job need wait.
+        from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
         ranks, stage = self.ranks, self.stage
         before, behind = self._message(stage.first, images), self._message(stage.last, images)
         cut = PipelineStage(stage, ranks.stage, ranks.stages, ranks.device, before, behind, group=self._group)
