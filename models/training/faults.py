@@ -10,9 +10,9 @@ A fault happens once in the life of a run folder, however often the job is start
 of ``*`` means all. Steps are counted as they are finished: step 1 is the first.
 
 Sites: ``start``, ``batch``, ``step``, ``state`` (after the update), ``eval``, and those of ``checkpoint.py``.
-Actions of every site: ``kill``, ``stop`` (SIGSTOP), ``term`` (SIGTERM), ``agent`` (SIGKILL to torchrun), ``sleep``
-(for ever). Those of some sites: ``nan`` (batch), ``oom`` (batch: until activations are recomputed), ``flip`` (state:
-one bit of one weight), ``full`` (save: no room on the disk for this checkpoint).
+Actions of every site: ``kill``, ``stop`` (SIGSTOP), ``term`` (SIGTERM), ``ask`` (SIGTERM to torchrun), ``agent``
+(SIGKILL to torchrun), ``sleep`` (for ever). Those of some sites: ``nan`` (batch), ``oom`` (batch: until activations
+are recomputed), ``flip`` (state: one bit of one weight), ``full`` (save: no room on the disk for this checkpoint).
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ def _done(action: str) -> str | None:
     if action == "agent":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)  # the system ends us with it
+    if action == "ask":
+        os.kill(os.getppid(), signal.SIGTERM)
+        return None
     if action == "sleep":
         time.sleep(10**6)
     if action == "full":
