@@ -7,29 +7,32 @@ import difflib
 import math
 
 import torch
-from torch import nn
 
 from conf import schema
 from infra.errors import ConfigError
+from models import baselines
+from models.baselines import BASELINES, Baseline
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet
 from models.efficientnet.variants import VARIANTS, Architecture, architecture
 
+Network = EfficientNet | Baseline
+
 
 def network_names() -> tuple[str, ...]:
-    """All names that ``build_network`` takes."""
-    return tuple(VARIANTS)
+    """All names that ``build_network`` takes: the family's and the related work's."""
+    return (*VARIANTS, *BASELINES)
 
 
 def resolve(model: schema.Model) -> Architecture:
-    """Looks the variant up and scales it.
+    """Looks a variant of the family up and scales it.
 
     Raises:
         ConfigError: no such network (the message names the nearest), or an image too small for it.
     """
     if model.name not in VARIANTS:
-        near = difflib.get_close_matches(model.name, VARIANTS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(VARIANTS)})")
+        near = difflib.get_close_matches(model.name, network_names(), n=1, cutoff=0.0)[0]
+        raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(network_names())})")
     arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
     smallest = strides // 2 + 1
@@ -42,7 +45,7 @@ def resolve(model: schema.Model) -> Architecture:
     return arch
 
 
-def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> nn.Module:
+def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> Network:
     """Builds a network at the paper's size, freshly initialised from torch's global generator.
 
     Args:
@@ -55,15 +58,21 @@ def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") ->
 
 def build_scaled(
     model: schema.Model, num_classes: int, *, dropout: float | None = None, device: str = "cpu"
-) -> EfficientNet:
+) -> Network:
     """Builds a network with the configuration's multipliers of width, depth and resolution.
 
     Args:
-        model: which variant, and its multipliers.
+        model: which network, and its multipliers.
         num_classes: width of the classifier.
-        dropout: replaces the variant's own rate where given.
+        dropout: replaces the network's own rate where given.
         device: where the weights are made.
+
+    Raises:
+        ConfigError: no such network, or its library is not installed.
     """
+    if model.name in BASELINES:
+        with torch.device(device):
+            return baselines.build(model, num_classes, dropout)
     arch = resolve(model)
     if dropout is not None:
         arch = dataclasses.replace(arch, dropout=dropout)

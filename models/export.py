@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from conf import schema
 from infra.errors import ArtifactError, ConfigError
-from models.build import build_scaled
-from models.efficientnet.network import EfficientNet
+from models.build import Network, build_scaled
 
 FORMAT = 1  # of config.json; raised when a reader of today could not understand it
 
@@ -78,7 +77,7 @@ def config_json(
     return json.dumps(described, indent=1, ensure_ascii=False)
 
 
-def load_network(weights: Path, config: Mapping[str, Any]) -> EfficientNet:
+def load_network(weights: Path, config: Mapping[str, Any]) -> Network:
     """Rebuilds a registered network in evaluation mode, on the CPU.
 
     Args:
