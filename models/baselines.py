@@ -25,6 +25,7 @@ from models.efficientnet.network import initialise, recomputed
 from models.scaling import round_channels, round_repeats
 
 INSTALL = "pip install --no-deps pytorchcv==0.0.74"
+Stages = tuple[tuple[tuple[int, int], ...], ...]  # by stage the runs of (output channels, units)
 
 
 class GlobalMean(nn.Module):
@@ -101,24 +102,26 @@ class Rival:
     Attributes:
         units: builds all before the pooling.
         stem: channels of the first convolution.
-        stages: by stage the runs of ``(output channels, units)``.
+        stages: by stage the runs of equal units.
         head: channels of a last 1x1 convolution; 0 where there is none.
         divisor: channels are rounded to its multiples: what groups and bottlenecks need.
         width: the network's own multiplier of all channels.
         dropout: rate before the classifier.
         classifier: of the last feature map.
         resolution: side in pixels of the network's own size.
+        smallest: side that leaves a last feature map.
     """
 
     units: Callable[[Plan], nn.Sequential]
     stem: int
-    stages: tuple[tuple[tuple[int, int], ...], ...]
+    stages: Stages
     head: int = 0
     divisor: int = 8
     width: float = 1.0
     dropout: float = 0.0
     classifier: type[nn.Linear] | type[ConvClassifier] = nn.Linear
     resolution: int = 224
+    smallest: int = 3
 
 
 def build(model: schema.Model, num_classes: int, dropout: float | None = None) -> Baseline:
@@ -132,12 +135,15 @@ def build(model: schema.Model, num_classes: int, dropout: float | None = None) -
         dropout: replaces the network's own rate where given.
 
     Raises:
-        ConfigError: pytorchcv is not installed.
+        ConfigError: pytorchcv is not installed, or the resolution leaves no pixel of the last feature map.
     """
     rival = BASELINES[model.name]
+    resolution = round(rival.resolution * model.resolution)
+    if resolution < rival.smallest:
+        raise ConfigError(f"{model.name} needs images of {rival.smallest} px at least, model.resolution="
+                          f"{model.resolution:g} makes them {resolution}")  # fmt: skip
     plan = planned(rival, model.width, model.depth)
     classifier = rival.classifier(plan.head, num_classes)
-    resolution = max(1, round(rival.resolution * model.resolution))
     return Baseline(rival.units(plan), classifier, resolution, rival.dropout if dropout is None else dropout)
 
 
@@ -223,7 +229,7 @@ def _preact_resnet(plan: Plan) -> nn.Sequential:
     return _in_a_row(_pytorchcv("wrn_cifar").CIFARWRN(plan.stages, plan.stem))
 
 
-def _bottlenecks(*units: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+def _bottlenecks(*units: int) -> Stages:
     """Four stages of 256 to 2,048 channels. Source: arXiv 1512.03385, table 1."""
     return tuple(((channels, n),) for channels, n in zip((256, 512, 1024, 2048), units, strict=True))
 
@@ -271,8 +277,14 @@ def _shufflenet_v2_of(channels: tuple[int, int, int], head: int) -> Rival:
     return Rival(_shufflenet_v2, 24, stages, head, divisor=4)
 
 
+def _squeezenet_of(kernel: int, stem: int, stages: Stages, smallest: int) -> Rival:
+    """Source: arXiv 1602.07360, table 1; 1.1 from the authors' repository. Its stem does not pad."""
+    return Rival(
+        _squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, classifier=ConvClassifier, smallest=smallest
+    )
+
+
 _WRN28_10 = Rival(_preact_resnet, 16, (((160, 4),), ((320, 4),), ((640, 4),)), resolution=32)  # arXiv 1605.07146
-# SqueezeNet: arXiv 1602.07360, table 1; 1.1 from the authors' repository.
 _FIRE_1_0 = (((128, 2), (256, 1)), ((256, 1), (384, 2), (512, 1)), ((512, 1),))
 _FIRE_1_1 = (((128, 2),), ((256, 2),), ((384, 2), (512, 2)))
 
@@ -294,8 +306,8 @@ BASELINES = {
     "seresnet101": _se_resnet_of(3, 4, 23, 3),
     "legacy_seresnet152": _se_resnet_of(3, 8, 36, 3, conv1_stride=True),
     "legacy_senet154": Rival(_senet, 128, _bottlenecks(3, 8, 36, 3), divisor=128, dropout=0.2),
-    "squeezenet1_0": Rival(_squeezenet(7), 96, _FIRE_1_0, divisor=16, dropout=0.5, classifier=ConvClassifier),
-    "squeezenet1_1": Rival(_squeezenet(3), 64, _FIRE_1_1, divisor=16, dropout=0.5, classifier=ConvClassifier),
+    "squeezenet1_0": _squeezenet_of(7, 96, _FIRE_1_0, smallest=21),
+    "squeezenet1_1": _squeezenet_of(3, 64, _FIRE_1_1, smallest=17),
     "mobilenetv1_100": _mobilenet_v1_of(1.0),
     "mobilenet_w3d4": _mobilenet_v1_of(0.75),
     "mobilenet_wd2": _mobilenet_v1_of(0.5),
