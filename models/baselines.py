@@ -21,69 +21,49 @@ from torch import Tensor, nn
 
 from conf import schema
 from infra.errors import ConfigError
-from models.efficientnet.network import initialise, recomputed
+from models.efficientnet.network import Network, initialise
 from models.scaling import round_channels, round_repeats
 
 INSTALL = "pip install --no-deps pytorchcv==0.0.74"
+Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
 Stages = tuple[tuple[tuple[int, int], ...], ...]  # by stage the runs of (output channels, units)
 
 
-class GlobalMean(nn.Module):
-    """``[N, C, H, W] -> [N, C]``, for any H and W."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return x.mean((2, 3))
-
-
-class ConvClassifier(nn.Conv2d):
-    """``[N, C, H, W] -> [N, classes]``: scores at each position, ReLU, their mean. Source: SqueezeNet, section 4.2."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__(channels, num_classes, 1)
-        self.out_features = num_classes
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return super().forward(x).relu().mean((2, 3))
-
-
-class Baseline(nn.Module):
+class Baseline(Network):
     """A network of the related work for classification.
 
-    Attributes:
-        resolution: side in pixels that it is trained and counted at.
-        classifier: fine-tuning replaces it; ``out_features`` are the classes.
-        recompute: as in ``EfficientNet``.
+    Args:
+        parts: stem, blocks and head.
+        channels: of the last feature map.
+        num_classes: width of the classifier.
+        resolution: side in pixels.
+        dropout: rate before the classifier.
     """
 
-    def __init__(
-        self, blocks: nn.Sequential, classifier: nn.Linear | ConvClassifier, resolution: int, dropout: float
-    ) -> None:
+    def __init__(self, parts: Parts, channels: int, num_classes: int, resolution: int, dropout: float) -> None:
         super().__init__()
         self.resolution = resolution
         self.recompute = False
-        self.blocks = blocks
-        self.pool = GlobalMean() if isinstance(classifier, nn.Linear) else nn.Identity()
+        self.stem, self.blocks, self.head = parts
         self.dropout = nn.Dropout(dropout)
-        self.classifier = classifier
+        self.classifier = nn.Linear(channels, num_classes)
         initialise(self)
-        if isinstance(classifier, ConvClassifier):
-            nn.init.normal_(classifier.weight, 0.0, 0.01)  # a convolution's own start is too large for logits
 
-    def features(self, x: Tensor) -> Tensor:
-        """Images ``[N, 3, R, R]`` -> last feature map ``[N, C, H, W]``."""
-        if not (self.recompute and self.training):
-            out: Tensor = self.blocks(x)
-            return out
-        for block in self.blocks:
-            x = recomputed(block, x)
-        return x
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
-        logits: Tensor = self.classifier(self.dropout(self.pool(self.features(x))))
-        return logits
+class SqueezeNet(Baseline):
+    """Its classifier stands at each position of the last feature map, and the scores are averaged behind a ReLU.
+
+    Source: arXiv 1602.07360, section 4.2; its start from the authors' train_val.prototxt.
+    """
+
+    def __init__(self, parts: Parts, channels: int, num_classes: int, resolution: int, dropout: float) -> None:
+        super().__init__(parts, channels, num_classes, resolution, dropout)
+        nn.init.normal_(self.classifier.weight, 0.0, 0.01)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Last feature map ``[N, C, H, W]`` -> logits ``[N, num_classes]``, none below 0."""
+        scores: Tensor = self.classifier(self.dropout(features).permute(0, 2, 3, 1))
+        return scores.relu().mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -100,28 +80,28 @@ class Rival:
     """One network as a table.
 
     Attributes:
-        units: builds all before the pooling.
+        parts: builds all before the classifier.
         stem: channels of the first convolution.
         stages: by stage the runs of equal units.
         head: channels of a last 1x1 convolution; 0 where there is none.
         divisor: channels are rounded to its multiples: what groups and bottlenecks need.
         width: the network's own multiplier of all channels.
         dropout: rate before the classifier.
-        classifier: of the last feature map.
+        network: what the parts become.
         resolution: side in pixels of the network's own size.
-        smallest: side that leaves a last feature map.
+        smallest: side at which the last layer with stride 2 still has two pixels.
     """
 
-    units: Callable[[Plan], nn.Sequential]
+    parts: Callable[[Plan], Parts]
     stem: int
     stages: Stages
     head: int = 0
     divisor: int = 8
     width: float = 1.0
     dropout: float = 0.0
-    classifier: type[nn.Linear] | type[ConvClassifier] = nn.Linear
+    network: type[Baseline] = Baseline
     resolution: int = 224
-    smallest: int = 3
+    smallest: int = 17
 
 
 def build(model: schema.Model, num_classes: int, dropout: float | None = None) -> Baseline:
@@ -135,16 +115,12 @@ def build(model: schema.Model, num_classes: int, dropout: float | None = None) -
         dropout: replaces the network's own rate where given.
 
     Raises:
-        ConfigError: pytorchcv is not installed, or the resolution leaves no pixel of the last feature map.
+        ConfigError: pytorchcv is not installed.
     """
     rival = BASELINES[model.name]
-    resolution = round(rival.resolution * model.resolution)
-    if resolution < rival.smallest:
-        raise ConfigError(f"{model.name} needs images of {rival.smallest} px at least, model.resolution="
-                          f"{model.resolution:g} makes them {resolution}")  # fmt: skip
     plan = planned(rival, model.width, model.depth)
-    classifier = rival.classifier(plan.head, num_classes)
-    return Baseline(rival.units(plan), classifier, resolution, rival.dropout if dropout is None else dropout)
+    rate = rival.dropout if dropout is None else dropout
+    return rival.network(rival.parts(plan), plan.head, num_classes, round(rival.resolution * model.resolution), rate)
 
 
 def planned(rival: Rival, width: float = 1.0, depth: float = 1.0) -> Plan:
@@ -169,64 +145,63 @@ def _pytorchcv(file: str) -> Any:
         raise ConfigError(f"the related work's networks need pytorchcv, which is missing: {INSTALL}") from error
 
 
-def _in_a_row(network: nn.Module) -> nn.Sequential:
-    """Stem, units and head of a network of pytorchcv, without its pooling (of fixed size) and its classifier."""
-    blocks: list[nn.Module] = []
-    for name, child in network.features.named_children():  # type: ignore[union-attr]
-        if name not in ("final_pool", "dropout"):
-            blocks += child.children() if name.startswith("stage") else [child]
-    return nn.Sequential(*blocks)
+def _parts(network: nn.Module) -> Parts:
+    """Of a network of pytorchcv, without its pooling (of fixed size) and its classifier."""
+    stem, *units = network.features.named_children()  # type: ignore[union-attr]
+    blocks = [unit for name, stage in units if name.startswith("stage") for unit in stage.children()]
+    head = [module for name, module in units if name in ("final_block", "post_activ")]
+    return stem[1], nn.Sequential(*blocks), head[0] if head else nn.Identity()
 
 
-def _resnet(plan: Plan) -> nn.Sequential:
-    return _in_a_row(_pytorchcv("resnet").ResNet(plan.stages, plan.stem, bottleneck=True, conv1_stride=False))
+def _resnet(plan: Plan) -> Parts:
+    return _parts(_pytorchcv("resnet").ResNet(plan.stages, plan.stem, bottleneck=True, conv1_stride=False))
 
 
-def _basic_resnet(plan: Plan) -> nn.Sequential:
-    return _in_a_row(_pytorchcv("resnet").ResNet(plan.stages, plan.stem, bottleneck=False, conv1_stride=False))
+def _basic_resnet(plan: Plan) -> Parts:
+    return _parts(_pytorchcv("resnet").ResNet(plan.stages, plan.stem, bottleneck=False, conv1_stride=False))
 
 
-def _resnext(groups: int, width: int) -> Callable[[Plan], nn.Sequential]:
+def _resnext(groups: int, width: int) -> Callable[[Plan], Parts]:
     """``width`` channels a group in the first stage; one group of 128 is a wide ResNet."""
-    return lambda plan: _in_a_row(_pytorchcv("resnext").ResNeXt(plan.stages, plan.stem, groups, width))
+    return lambda plan: _parts(_pytorchcv("resnext").ResNeXt(plan.stages, plan.stem, groups, width))
 
 
-def _se_resnet(conv1_stride: bool) -> Callable[[Plan], nn.Sequential]:
+def _se_resnet(conv1_stride: bool) -> Callable[[Plan], Parts]:
     """``conv1_stride``: the stride is that of the first 1x1 convolution, as in the paper, not of the 3x3."""
-    return lambda plan: _in_a_row(_pytorchcv("seresnet").SEResNet(plan.stages, plan.stem, True, conv1_stride))
+    return lambda plan: _parts(_pytorchcv("seresnet").SEResNet(plan.stages, plan.stem, True, conv1_stride))
 
 
-def _senet(plan: Plan) -> nn.Sequential:
-    return _in_a_row(_pytorchcv("senet").SENet(plan.stages, plan.stem, cardinality=64, bottleneck_width=4))
+def _senet(plan: Plan) -> Parts:
+    return _parts(_pytorchcv("senet").SENet(plan.stages, plan.stem, cardinality=64, bottleneck_width=4))
 
 
-def _squeezenet(kernel: int) -> Callable[[Plan], nn.Sequential]:
-    return lambda plan: _in_a_row(_pytorchcv("squeezenet").SqueezeNet(plan.stages, None, kernel, plan.stem))
+def _squeezenet(kernel: int) -> Callable[[Plan], Parts]:
+    return lambda plan: _parts(_pytorchcv("squeezenet").SqueezeNet(plan.stages, None, kernel, plan.stem))
 
 
-def _mobilenet_v1(plan: Plan) -> nn.Sequential:
-    return _in_a_row(_pytorchcv("mobilenet").MobileNet([[plan.stem], *plan.stages], first_stage_stride=False))
+def _mobilenet_v1(plan: Plan) -> Parts:
+    return _parts(_pytorchcv("mobilenet").MobileNet([[plan.stem], *plan.stages], first_stage_stride=False))
 
 
-def _mobilenet_v2(plan: Plan) -> nn.Sequential:
+def _mobilenet_v2(plan: Plan) -> Parts:
     library = _pytorchcv("mobilenetv2")
     network = library.MobileNetV2(plan.stages, plan.stem, plan.head, remove_exp_conv=True)
     first = network.features.stage1
     for number, channels in enumerate(plan.stages[0][1:], 1):  # pytorchcv would expand all units but the very first
         first[number] = library.LinearBottleneck(channels, channels, 1, False, True, nn.ReLU6)
-    return _in_a_row(network)
+    return _parts(network)
 
 
-def _shufflenet_v1(groups: int) -> Callable[[Plan], nn.Sequential]:
-    return lambda plan: _in_a_row(_pytorchcv("shufflenet").ShuffleNet(plan.stages, plan.stem, groups))
+def _shufflenet_v1(groups: int) -> Callable[[Plan], Parts]:
+    return lambda plan: _parts(_pytorchcv("shufflenet").ShuffleNet(plan.stages, plan.stem, groups))
 
 
-def _shufflenet_v2(plan: Plan) -> nn.Sequential:
-    return _in_a_row(_pytorchcv("shufflenetv2").ShuffleNetV2(plan.stages, plan.stem, plan.head))
+def _shufflenet_v2(plan: Plan) -> Parts:
+    return _parts(_pytorchcv("shufflenetv2").ShuffleNetV2(plan.stages, plan.stem, plan.head))
 
 
-def _preact_resnet(plan: Plan) -> nn.Sequential:
-    return _in_a_row(_pytorchcv("wrn_cifar").CIFARWRN(plan.stages, plan.stem))
+def _preact_resnet(plan: Plan) -> Parts:
+    return _parts(_pytorchcv("wrn_cifar").CIFARWRN(plan.stages, plan.stem))
 
 
 def _bottlenecks(*units: int) -> Stages:
@@ -279,12 +254,12 @@ def _shufflenet_v2_of(channels: tuple[int, int, int], head: int) -> Rival:
 
 def _squeezenet_of(kernel: int, stem: int, stages: Stages, smallest: int) -> Rival:
     """Source: arXiv 1602.07360, table 1; 1.1 from the authors' repository. Its stem does not pad."""
-    return Rival(
-        _squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, classifier=ConvClassifier, smallest=smallest
-    )
+    return Rival(_squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, network=SqueezeNet, smallest=smallest)
 
 
-_WRN28_10 = Rival(_preact_resnet, 16, (((160, 4),), ((320, 4),), ((640, 4),)), resolution=32)  # arXiv 1605.07146
+_WRN28_10 = Rival(
+    _preact_resnet, 16, (((160, 4),), ((320, 4),), ((640, 4),)), resolution=32, smallest=3
+)  # arXiv 1605.07146
 _FIRE_1_0 = (((128, 2), (256, 1)), ((256, 1), (384, 2), (512, 1)), ((512, 1),))
 _FIRE_1_1 = (((128, 2),), ((256, 2),), ((384, 2), (512, 2)))
 

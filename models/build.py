@@ -11,12 +11,10 @@ import torch
 from conf import schema
 from infra.errors import ConfigError
 from models import baselines
-from models.baselines import BASELINES, Baseline
+from models.baselines import BASELINES
 from models.efficientnet.complexity import count
-from models.efficientnet.network import EfficientNet
+from models.efficientnet.network import EfficientNet, Network
 from models.efficientnet.variants import VARIANTS, Architecture, architecture
-
-Network = EfficientNet | Baseline
 
 
 def network_names() -> tuple[str, ...]:
@@ -35,14 +33,18 @@ def resolve(model: schema.Model) -> Architecture:
         raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(network_names())})")
     arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
-    smallest = strides // 2 + 1
-    if arch.resolution < smallest:  # the last layer with stride 2 would get a single pixel and have nothing to do
-        least = smallest / VARIANTS[model.name].resolution
-        raise ConfigError(
-            f"{arch.resolution} px are too few for {model.name}, which makes them {strides} times smaller; take "
-            f"{smallest} px at least: model.resolution >= {math.ceil(least * 1e4) / 1e4}"
-        )
+    _require_side(model, VARIANTS[model.name].resolution, strides // 2 + 1)
     return arch
+
+
+def _require_side(model: schema.Model, own: int, smallest: int) -> None:
+    """With fewer pixels the last layer with stride 2 would get a single one and have nothing to do."""
+    side = round(own * model.resolution)
+    if side < smallest:
+        raise ConfigError(
+            f"{side} px are too few for {model.name}; take {smallest} px at least: "
+            f"model.resolution >= {math.ceil(smallest / own * 1e4) / 1e4}"
+        )
 
 
 def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> Network:
@@ -68,9 +70,11 @@ def build_scaled(
         device: where the weights are made.
 
     Raises:
-        ConfigError: no such network, or its library is not installed.
+        ConfigError: no such network, its library is not installed, or an image too small for it.
     """
     if model.name in BASELINES:
+        rival = BASELINES[model.name]
+        _require_side(model, rival.resolution, rival.smallest)
         with torch.device(device):
             return baselines.build(model, num_classes, dropout)
     arch = resolve(model)

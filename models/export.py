@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from conf import schema
 from infra.errors import ArtifactError, ConfigError
-from models.build import Network, build_scaled
+from models.build import build_scaled
+from models.efficientnet.network import Network
 
 FORMAT = 1  # of config.json; raised when a reader of today could not understand it
 

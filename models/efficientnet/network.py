@@ -13,29 +13,29 @@ from models.efficientnet.blocks import ConvNorm, MBConv
 from models.efficientnet.variants import SE_RATIO, Architecture
 
 
-class EfficientNet(nn.Module):
-    """EfficientNet for classification.
+class Network(nn.Module):
+    """An image classifier in parts: what training, scaling and explaining ask of EfficientNet and of its rivals.
 
     Attributes:
-        resolution: side in pixels that this member of the family is trained and counted at; any side works.
+        resolution: side in pixels that it is trained and counted at; any side works.
+        stem: what comes before the blocks.
+        blocks: one after another.
+        head: makes the last feature map.
         classifier: the last linear layer; fine-tuning replaces it.
         recompute: in training, keep only the input of each block and compute the rest again in the backward pass:
             far less memory, about a third more time, the same bits.
     """
 
-    def __init__(self, arch: Architecture, num_classes: int, survival_prob: float = 0.8) -> None:
-        super().__init__()
-        self.resolution = arch.resolution
-        self.recompute = False
-        self.stem = ConvNorm(3, arch.stem, 3, stride=2)
-        self.blocks = _blocks(arch, survival_prob)
-        self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1)
-        self.dropout = nn.Dropout(arch.dropout)
-        self.classifier = nn.Linear(arch.head, num_classes)
-        initialise(self)
+    resolution: int
+    recompute: bool
+    stem: nn.Module
+    blocks: nn.Sequential
+    head: nn.Module
+    dropout: nn.Dropout
+    classifier: nn.Linear
 
     def features(self, x: Tensor) -> Tensor:
-        """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, ceil(R / 32), ceil(R / 32)]``."""
+        """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, H, W]``, of EfficientNet a 32nd of R."""
         out: Tensor = self.head(self.middle(self.stem(x), 0, len(self.blocks)))
         return out
 
@@ -54,6 +54,21 @@ class EfficientNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
         return self.classify(self.features(x))
+
+
+class EfficientNet(Network):
+    """EfficientNet for classification."""
+
+    def __init__(self, arch: Architecture, num_classes: int, survival_prob: float = 0.8) -> None:
+        super().__init__()
+        self.resolution = arch.resolution
+        self.recompute = False
+        self.stem = ConvNorm(3, arch.stem, 3, stride=2)
+        self.blocks = _blocks(arch, survival_prob)
+        self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1)
+        self.dropout = nn.Dropout(arch.dropout)
+        self.classifier = nn.Linear(arch.head, num_classes)
+        initialise(self)
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conf import schema
 from models.build import build_scaled
-from models.efficientnet.network import EfficientNet
+from models.efficientnet.network import Network
 
 _FLATS = 6  # float32: values, message, average, best, and two slots of the optimizer
 
@@ -110,7 +110,7 @@ def cut_points(found: Activations, stages: int) -> list[int]:
     return cuts
 
 
-def count_activations(network: EfficientNet, images: int, dtype: torch.dtype) -> Activations:
+def count_activations(network: Network, images: int, dtype: torch.dtype) -> Activations:
     """Runs the network once on the meta device, where nothing is computed.
 
     Args:

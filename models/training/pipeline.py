@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from infra.errors import ConfigError
 from models.efficientnet.blocks import MBConv
-from models.efficientnet.network import EfficientNet
+from models.efficientnet.network import Network
 from models.training.distributed import Ranks
 from models.training.flat import Layout
 from models.training.memory import count_activations, cut_points, in_pipeline
@@ -44,7 +44,7 @@ class Stage(nn.Module):
     """
 
     def __init__(
-        self, network: EfficientNet, first: int, last: int, begin: Callable[[int], AbstractContextManager[None]]
+        self, network: Network, first: int, last: int, begin: Callable[[int], AbstractContextManager[None]]
     ) -> None:
         super().__init__()
         self.network, self.begin, self.number = [network], begin, 0  # in a list: not a module of this one's
@@ -109,8 +109,8 @@ class Pipeline:
         begin: Callable[[int], AbstractContextManager[None]],
         loss: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        if not isinstance(network, EfficientNet):
-            raise ConfigError("runtime.pipeline_stages > 1 needs an EfficientNet: no other network is cut")
+        if not isinstance(network, Network):
+            raise ConfigError("runtime.pipeline_stages > 1 needs a network with stem, blocks and head")
         self.network, self.ranks, self.loss = network, ranks, loss
         self.passes, self.together = passes, in_pipeline(passes, at_most)
         self.dtype = torch.bfloat16 if bf16 else torch.float32
@@ -161,7 +161,7 @@ class Pipeline:
         return torch.empty((images, *x.shape[1:]), dtype=dtype, device=device, requires_grad=part > 0)
 
 
-def _cuts(network: EfficientNet, stages: int) -> list[int]:
+def _cuts(network: Network, stages: int) -> list[int]:
     """Parts that the stages begin with, and the end."""
     parts = len(network.blocks) + 2
     if stages >= parts:
