@@ -25,6 +25,7 @@ GROUPS = (
     "model",
     "data",
     "recipe",
+    "scaling",
     "data@transfer.data",
     "recipe@transfer.recipe",
     "recipe@search.recipe",

@@ -13,6 +13,7 @@ MISSING: Any = "???"  # Hydra's word for "must be given"
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
+DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -176,6 +177,37 @@ class Search:
 
 
 @dataclass
+class Point:
+    """One network of the scaling study; its multipliers come on top of those of ``model``."""
+
+    network: str = MISSING
+    dimension: str = "baseline"  # what the point stands for: baseline | width | depth | resolution | compound
+    width: float = 1.0
+    depth: float = 1.0
+    resolution: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.dimension in DIMENSIONS,
+                 f"scaling.points: dimension is one of {', '.join(DIMENSIONS)}, not {self.dimension!r}")  # fmt: skip
+        scales = (self.width, self.depth, self.resolution)
+        _require(min(scales) > 0, f"scaling.points: multipliers of {self.network} must be > 0, are {scales}")
+        _require(self.dimension != "baseline" or set(scales) == {1.0},
+                 f"scaling.points: the baseline of {self.network} has multipliers of 1, not {scales}")  # fmt: skip
+
+
+@dataclass
+class Scaling:
+    """Which networks the scaling study trains, all by ``recipe`` on ``data``; paper Table 3, Figures 3, 4 and 8."""
+
+    points: list[Point] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        asked = [(p.network, p.width, p.depth, p.resolution) for p in self.points]
+        twice = next((each for each in asked if asked.count(each) > 1), None)
+        _require(twice is None, f"scaling.points names {twice} twice")
+
+
+@dataclass
 class Transfer:
     """Fine-tuning of a trained network on another data set."""
 
@@ -278,6 +310,7 @@ class Config:
     data: Data = field(default_factory=Data)
     recipe: Recipe = field(default_factory=Recipe)
     search: Search = field(default_factory=Search)
+    scaling: Scaling = field(default_factory=Scaling)
     transfer: Transfer = field(default_factory=Transfer)
     nightly: Nightly = field(default_factory=Nightly)
     launch: Launch = field(default_factory=Launch)

@@ -54,6 +54,12 @@ VERBS: dict[str, tuple[str, str]] = {
         f"{_COMMON}\n{_TRAIN}\n  search.alpha=[1.0,1.2] search.beta=[1.0,1.1] search.gamma=[1.0,1.15]\n"
         "  search.tolerance=X search.recipe.epochs=N",
     ),
+    "scaling": (
+        "scale networks in width, depth or resolution alone, and in all three at once",
+        f"{_COMMON}\n{_TRAIN}\n  scaling={_choices('scaling')}   paper: Figures 3, 4 and 8 too\n"
+        "  scaling.points=[{network:resnet50},{network:resnet50,dimension:width,width:2.0}]   only these\n\n"
+        "multipliers of a point come on top of model.width, model.depth and model.resolution",
+    ),
     "train": ("train one network with torchrun, or continue it", f"{_COMMON}\n{_TRAIN}"),
     "evaluate": (
         "evaluate a registered model on the val split",

@@ -55,6 +55,8 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
         case Summary():
             return _family(result, config)
+        case {"points": points, "missing": missing}:
+            return _scaling(points, missing, result["found"])
         case {"best": best, "trials": trials}:
             return [_best(best, trials)]
         case _:
@@ -74,6 +76,20 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
     if summary.jobs_found:
         lines += [f"jobs       {summary.jobs_found} of {summary.jobs} found from earlier runs"]
     return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]
+
+
+def _scaling(points: list[dict[str, Any]], missing: list[str], found: int) -> list[str]:
+    titles = f"{'params':>12} {'multiply-adds':>14} {'px':>4} {'top-1':>7}"
+    lines = [
+        f"points     {len(points)}, {len(missing)} of them missing, {found} from earlier runs",
+        f"{'':40} {titles}",
+    ]
+    for point in points:
+        factors = "d {depth:g} w {width:g} r {resolution:.4g}".format(**point)
+        sizes = f"{point['params']:>12,} {point['multiply_adds']:>14,} {point['resolution_px']:>4}"
+        top1 = f"{'-':>7}" if point["top1"] is None else f"{point['top1']:>6.2f}%"
+        lines.append(f"{point['network']:15} {point['dimension']:10} {factors:13} {sizes} {top1}")
+    return lines + [f"missing    {line}" for line in missing]
 
 
 def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:

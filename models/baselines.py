@@ -186,9 +186,9 @@ def _mobilenet_v1(plan: Plan) -> Parts:
 def _mobilenet_v2(plan: Plan) -> Parts:
     library = _pytorchcv("mobilenetv2")
     network = library.MobileNetV2(plan.stages, plan.stem, plan.head, remove_exp_conv=True)
-    first = network.features.stage1
+    first, relu6 = network.features.stage1, _pytorchcv("common.activ").lambda_relu6()
     for number, channels in enumerate(plan.stages[0][1:], 1):  # pytorchcv would expand all units but the very first
-        first[number] = library.LinearBottleneck(channels, channels, 1, False, True, nn.ReLU6)
+        first[number] = library.LinearBottleneck(channels, channels, 1, False, True, relu6)
     return _parts(network)
 
 

@@ -1,0 +1,40 @@
+"""The scaling study: networks scaled in one dimension against all three at once, each point a training job."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from prefect import flow
+
+from conf import schema
+from conf.compose import compose
+from flows.shard import ensure_shards
+from flows.train import train
+from models.results import TrainResult
+from tasks.dispatch import dispatch, fan_out
+from tasks.scaling import point_overrides, record_scaling, start_scaling, title
+
+
+@flow(name="scaling")
+async def scaling(overrides: list[str]) -> dict[str, Any]:
+    """Trains every point of ``scaling.points`` by ``recipe`` on ``data``.
+
+    A point that fails does not end the study: it is listed as missing. The same command finds what is done.
+
+    Returns:
+        The part of the report, see ``tasks/scaling.py``.
+    """
+    config = compose(overrides)
+    run = await start_scaling(config)
+    shards = await ensure_shards(config.data, config.storage)
+    results = await fan_out(config, (partial(one_point, config, overrides, p, run) for p in config.scaling.points))
+    return await record_scaling(config, run, shards, results)
+
+
+async def one_point(config: schema.Config, overrides: list[str], point: schema.Point, run: str) -> TrainResult:
+    """One network of the study, as a child of its MLflow run."""
+    name = title(point)
+    asked = [*overrides, *point_overrides(config, point)]
+    result: TrainResult = await dispatch(train, config, asked, title=name, parent_run=run, role="scaling", label=name)
+    return result

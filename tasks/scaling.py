@@ -1,0 +1,193 @@
+"""The scaling study's bookkeeping: its points, counted and checked; its MLflow run; its part of the report."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+from prefect import task
+
+from conf import compose, schema
+from infra.errors import ConfigError, PermanentError
+from models import paper_scaling
+from models.paper_scaling import Scaled
+from models.results import ShardResult, TrainResult
+from tasks import parts, policy
+
+# The printed names of the networks that the paper scales.
+PRINTED = {
+    "mobilenetv1_100": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "resnet50": "ResNet-50",
+    "efficientnet_b0": "EfficientNet-B0",
+}
+IMAGENET_CLASSES = 1000
+
+
+@task(task_run_name="points", **policy.BOOKKEEPING)
+async def start_scaling(config: schema.Config) -> str:
+    """Builds every point once, without memory, and opens the MLflow run that they are shown under.
+
+    Raises:
+        ConfigError: no points, or one that cannot be built; nothing has been trained yet.
+    """
+    return await asyncio.to_thread(_start, config)
+
+
+def _start(config: schema.Config) -> str:
+    from infra import tracking
+    from models.build import build_scaled
+
+    points = config.scaling.points
+    if not points:
+        raise ConfigError("scaling.points names no network; take scaling=table3 or scaling=paper")
+    for point in points:
+        build_scaled(scaled(config.model, point), IMAGENET_CLASSES, device="meta")
+    asked = {"scaling": compose.to_dict(config.scaling), "model": compose.to_dict(config.model),
+             "data": compose.to_dict(config.data), "recipe": compose.to_dict(config.recipe)}  # fmt: skip
+    key = "scaling-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    # The points are 50 lines: too many for a parameter, so they are an artifact with the results.
+    return tracking.start_run(
+        config.experiment, "scaling study", key, params={k: asked[k] for k in ("model", "data", "recipe")},
+        tags={"role": "scaling"},
+    )  # fmt: skip
+
+
+def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
+    """The network that a point trains: its multipliers times those of the configuration."""
+    return replace(
+        model,
+        name=point.network,
+        width=model.width * point.width,
+        depth=model.depth * point.depth,
+        resolution=model.resolution * point.resolution,
+    )
+
+
+def point_overrides(config: schema.Config, point: schema.Point) -> list[str]:
+    """A point in the words of the command line."""
+    model = scaled(config.model, point)
+    words = [f"model.{key}={getattr(model, key)!r}" for key in ("width", "depth", "resolution")]
+    return [f"model.name={model.name}", *words]
+
+
+def title(point: schema.Point) -> str:
+    """``resnet50 baseline`` or ``resnet50 compound d1.4 w1.2 r1.3``."""
+    letters = (("d", point.depth), ("w", point.width), ("r", point.resolution))
+    factors = [f"{letter}{value:g}" for letter, value in letters if value != 1.0]
+    return " ".join([point.network, point.dimension, *factors])
+
+
+@task(task_run_name="record", **policy.BOOKKEEPING)
+async def record_scaling(
+    config: schema.Config, run: str, shards: ShardResult, results: list[TrainResult | BaseException]
+) -> dict[str, Any]:
+    """Leaves the part ``scaling`` in the store and in the study's MLflow run.
+
+    Raises:
+        TransientError: something did not answer; the same command goes on.
+        EffnetError: no point finished; the first one's error.
+    """
+    return await asyncio.to_thread(_record, config, run, shards, results)
+
+
+def _record(
+    config: schema.Config, run: str, shards: ShardResult, results: list[TrainResult | BaseException]
+) -> dict[str, Any]:
+    from infra import tracking
+
+    # Not of one network: a store or a server that does not answer would be every point's reason.
+    gone = [r for r in results if isinstance(r, BaseException) and not isinstance(r, PermanentError)]
+    failed = [r for r in results if isinstance(r, BaseException)]
+    if gone or len(failed) == len(results):
+        tracking.finish_run(run, "FAILED", {})
+        raise (gone or failed)[0]
+    urls = [tracking.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
+    found = parts.leave(config, "scaling", facts(config, shards, results, urls))
+    tracking.log_text(run, json.dumps(found, indent=1), "scaling.json")
+    numbers = {f"{title(p)} top1".replace(" ", "_"): r.top1
+               for p, r in zip(config.scaling.points, results, strict=True) if isinstance(r, TrainResult)}  # fmt: skip
+    tracking.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
+    return found
+
+
+def facts(
+    config: schema.Config, shards: ShardResult, results: list[TrainResult | BaseException], urls: list[str | None]
+) -> dict[str, Any]:
+    """Every point with its size, its accuracy (null where it failed) and what the paper prints of it.
+
+    Args:
+        config: its points, and the multipliers that they come on top of.
+        shards: what was trained on.
+        results: in the order of the points.
+        urls: of the points' MLflow runs.
+    """
+    points, missing = [], []
+    for point, result, url in zip(config.scaling.points, results, urls, strict=True):
+        points.append(_fact(config.model, point, result, shards.classes) | {"mlflow_url": url})
+        if isinstance(result, BaseException):
+            missing.append(f"{title(point)}: {str(result).partition(chr(10))[0]}")
+    return {
+        "data": shards.name,
+        "points": points,
+        "found": sum(r.reused for r in results if isinstance(r, TrainResult)),
+        "missing": missing,
+        "command": f"effnet scaling profile={config.profile}",
+    }
+
+
+def _fact(
+    model: schema.Model, point: schema.Point, result: TrainResult | BaseException, classes: int
+) -> dict[str, Any]:
+    from models.build import counted
+
+    params, multiply_adds, resolution_px = counted(scaled(model, point), classes)
+    accuracy = {key: getattr(result, key, None) for key in ("top1", "top5", "n_val")}
+    own = {key: getattr(point, key) for key in ("network", "dimension", "width", "depth", "resolution")}
+    size = {"params": params, "multiply_adds": multiply_adds, "resolution_px": resolution_px}
+    return {**own, **size, **accuracy, "paper": _paper(point)}
+
+
+def _paper(point: schema.Point) -> dict[str, Any]:
+    """The same point at the paper's size: counted, and as printed."""
+    from models.build import counted
+
+    _, multiply_adds, _ = counted(scaled(schema.Model(), point), IMAGENET_CLASSES)
+    row = printed(point)
+    return {
+        "multiply_adds": multiply_adds,
+        "printed_flops": None if row is None else round(row.flops_b * 1e9),
+        "top1": None if row is None else row.top1,
+        "source": source(point),
+    }
+
+
+def printed(point: schema.Point) -> Scaled | None:
+    """The row of Table 3 or 7 that a point is. Multipliers that a row does not print fit any."""
+    return next((row for row in (*paper_scaling.TABLE3, *paper_scaling.TABLE7) if _is(row, point)), None)
+
+
+def _is(row: Scaled, point: schema.Point) -> bool:
+    pairs = ((row.depth, point.depth), (row.width, point.width), (row.resolution, point.resolution))
+    same = all(theirs in (None, ours) for theirs, ours in pairs)
+    return same and (row.base, row.method) == (PRINTED.get(point.network), point.dimension)
+
+
+def source(point: schema.Point) -> str | None:
+    """Where in the paper a point stands; None where it does not."""
+    if (row := printed(point)) is not None:
+        return "Table 3" if row in paper_scaling.TABLE3 else "Table 7"
+    if PRINTED.get(point.network) != "EfficientNet-B0" or point.dimension == "baseline":
+        return None
+    if point.dimension == "compound":
+        return "Figure 8"
+    scales = {key: getattr(point, key) for key in ("width", "depth", "resolution")}
+    single = all(value == 1.0 for key, value in scales.items() if key != point.dimension)
+    if single and scales[point.dimension] in [label for label, _ in paper_scaling.FIGURE3[point.dimension]]:
+        return "Figure 3"
+    if point.dimension == "width" and (point.depth, point.resolution) in paper_scaling.FIGURE4:
+        return "Figure 4"
+    return None
