@@ -188,6 +188,6 @@ def source(point: schema.Point) -> str | None:
     single = all(value == 1.0 for key, value in scales.items() if key != point.dimension)
     if single and scales[point.dimension] in [label for label, _ in paper_scaling.FIGURE3[point.dimension]]:
         return "Figure 3"
-    if point.dimension == "width" and (point.depth, point.resolution) in paper_scaling.FIGURE4:
+    if point.dimension == "width" and (point.depth, point.resolution) in paper_scaling.FIGURE4[1:]:
         return "Figure 4"
     return None
