@@ -30,7 +30,8 @@ def resolve(model: schema.Model) -> Architecture:
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, network_names(), n=1, cutoff=0.0)[0]
-        raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(network_names())})")
+        raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? "
+                          f"({', '.join(VARIANTS)}, and those of models/baselines.py)")  # fmt: skip
     arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
     _require_side(model, VARIANTS[model.name].resolution, strides // 2 + 1)
