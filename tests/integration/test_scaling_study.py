@@ -25,7 +25,7 @@ NAN = "batch@*:1=nan!"  # every image from the first step on: the job ends with 
 
 
 def study(run_dir: Path, *points: str, fault: str = "") -> subprocess.CompletedProcess[str]:
-    words = ["data=digits", "data.limit=400", "recipe.epochs=1", f"storage={STORAGE}", "experiment=scaling-study"]
+    words = ["data=digits", "data.limit=400", "recipe.epochs=3", f"storage={STORAGE}", "experiment=scaling-study"]
     argv = [
         sys.executable,
         "-m",
