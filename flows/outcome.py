@@ -57,6 +57,8 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return _family(result, config)
         case {"best": best, "trials": trials}:
             return [_best(best, trials)]
+        case {"maps": maps, "models": models, "images": images}:
+            return _gallery(result, maps, models, images)
         case _:
             return [f"report     {result}"]
 
@@ -74,6 +76,20 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
     if summary.jobs_found:
         lines += [f"jobs       {summary.jobs_found} of {summary.jobs} found from earlier runs"]
     return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]
+
+
+def _gallery(
+    found: dict[str, Any], maps: list[dict[str, Any]], models: list[dict[str, Any]], images: list[dict[str, Any]]
+) -> list[str]:
+    labels = {each["id"]: each["label"] for each in images}
+    lines = []
+    for model in models:
+        own = [each for each in maps if each["model"] == model["name"]]
+        right = sum(each["prediction"] == labels[each["image"]] for each in own)
+        sizes = f"{model['multiply_adds']:>14,} multiply-adds, top-1 {model['top1']:.2f} %"
+        lines.append(f"{model['name']:24} {model['method']:8} {sizes}, {right} of {len(own)} images right")
+    lines += [f"missing    {line}" for line in found["missing"]]
+    return [*lines, f"maps       {found['mlflow_url']}"]
 
 
 def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:
