@@ -198,7 +198,7 @@ class Explained:
         for key, value in scales.items():
             _require(value > 0, f"explain.models: {key} must be > 0, is {value}")
         _require(self.registered is None or (self.network is None and set(scales.values()) == {1.0}),
-                 f"explain.models: {self.registered} is taken as registered, without network or multipliers")  # fmt: skip
+                 f"explain.models: {self.registered} is taken as it is, without network or multipliers")  # fmt: skip
 
 
 def _table7() -> list[Explained]:

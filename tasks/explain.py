@@ -61,7 +61,7 @@ async def candidates(config: schema.Config) -> list[Candidate]:
 
 def listed(wanted: schema.Explain) -> list[Candidate]:
     """See ``candidates``."""
-    from models.build import counted
+    from models.build import build_scaled
 
     found: dict[str, Candidate] = {}
     for each in wanted.models:
@@ -69,7 +69,7 @@ def listed(wanted: schema.Explain) -> list[Candidate]:
         if one.name in found:
             raise ConfigError(f"explain.models names {one.name!r} twice")
         if one.registered is None:
-            counted(one.model, 1)  # refuses an unknown name
+            build_scaled(one.model, 1, device="meta")  # refuses an unknown name
         found[one.name] = one
     return list(found.values())
 
