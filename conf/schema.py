@@ -225,6 +225,35 @@ class Explain:
 
 
 @dataclass
+class Versus:
+    """Two networks at the paper's size whose latencies are compared."""
+
+    ours: str = MISSING
+    rival: str = MISSING
+    rival_px: int | None = None  # null = the rival's own side; SENet-154 has its accuracy of Table 2 at 320
+
+
+def _table4() -> list[Versus]:
+    # GPipe, which Table 4 sets beside B7, is in no library; SENet is what Table 2 sets beside B4 at 82.7 %.
+    return [Versus("efficientnet_b1", "resnet152"), Versus("efficientnet_b4", "legacy_senet154", 320)]
+
+
+@dataclass
+class Latency:
+    """Inference on this machine's CPU; paper Table 4."""
+
+    pairs: list[Versus] = field(default_factory=_table4)
+    n: int = 20  # counted runs of one image, as many as the paper's
+    throughput_n: int = 3  # counted runs of a batch
+    throughput_batch: int = 8
+
+    def __post_init__(self) -> None:
+        _require(len(self.pairs) > 0, "latency.pairs must name at least one pair")
+        for key in ("n", "throughput_n", "throughput_batch"):
+            _require(getattr(self, key) > 0, f"latency.{key} must be > 0, is {getattr(self, key)}")
+
+
+@dataclass
 class Runtime:
     """How a job runs: changes its speed and its safety, never its result (beyond rounding, where compiled)."""
 
@@ -321,6 +350,7 @@ class Config:
     search: Search = field(default_factory=Search)
     transfer: Transfer = field(default_factory=Transfer)
     explain: Explain = field(default_factory=Explain)
+    latency: Latency = field(default_factory=Latency)
     nightly: Nightly = field(default_factory=Nightly)
     launch: Launch = field(default_factory=Launch)
     runtime: Runtime = field(default_factory=Runtime)

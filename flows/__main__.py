@@ -12,7 +12,7 @@ from conf import compose, schema
 from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
-FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "explain", "nightly", "report")
+FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "explain", "latency", "nightly", "report")
 
 TRAINS = ("reproduce", "search", "train", "transfer", "explain", "nightly")
 

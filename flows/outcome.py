@@ -59,6 +59,8 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [_best(best, trials)]
         case {"maps": maps, "models": models, "images": images}:
             return _gallery(result, maps, models, images)
+        case {"rows": rows, "speedups": speedups}:
+            return _latency(rows, speedups)
         case _:
             return [f"report     {result}"]
 
@@ -90,6 +92,18 @@ def _gallery(
         lines.append(f"{model['name']:24} {model['method']:8} {sizes}, {right} of {len(own)} images right")
     lines += [f"missing    {line}" for line in found["missing"]]
     return [*lines, f"maps       {found['mlflow_url']}"]
+
+
+def _latency(rows: list[dict[str, Any]], speedups: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"{row['network']:20} {row['resolution']:>4} px  {row['batch1_ms']:>8.1f} ms (10 to 90 %: "
+        f"{row['batch1_ms_low']:.1f} to {row['batch1_ms_high']:.1f}), {row['images_per_s']:.1f} images/s"
+        for row in rows
+    ]
+    for each in speedups:
+        printed = f" (paper: {each['paper']})" if each["paper"] else ""
+        lines.append(f"{each['ours']} is {each['measured']:.2f} times as fast as {each['rival']}{printed}")
+    return lines
 
 
 def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:
