@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
+from conf.compose import compose, from_yaml
+from conf.schema import Job
 from infra import store
 from infra.local import Addresses
 from infra.mlflow_client import library
+from models.results import TrainResult
+from tasks.register import _register
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
@@ -67,6 +71,24 @@ def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], se
     assert set(store.list_uris("s3://effnet/explain/jobs")) == before
     found = store.read_json("s3://effnet/explain/reports/laptop/maps.json")
     assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"]]
+
+
+def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], services_dir: Path) -> None:
+    config = compose(["profile=laptop", *SMALL])
+    (uri,) = (u for u in store.list_uris("s3://effnet/explain/jobs") if "/train-b0-" in u and u.endswith("result.json"))
+    job_uri = uri.removesuffix("/result.json")
+    run = part["models"][0]["mlflow_url"].rpartition("/")[2]
+    result = TrainResult(job=job_uri.rpartition("/")[2], job_uri=job_uri, mlflow_run=run, **store.read_json(uri))
+    job = from_yaml(Job, store.read(f"{job_uri}/config.yaml").decode())
+    registered = _register("explained", result, job.model, config.data, job.manifest_uri)
+    ref = f"explained/{registered.version}"
+    done = effnet(services_dir, "explain", *SMALL, f"explain.models=[{{registered:{ref}}}]", "profile=imagenette",
+                  "launch.nproc_per_node=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = store.read_json("s3://effnet/explain/reports/imagenette/maps.json")
+    assert [(each["name"], each["method"]) for each in found["models"]] == [(ref, "cam")]
+    assert found["models"][0]["top1"] == part["models"][0]["top1"]
+    assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"][:3]]
 
 
 @pytest.mark.parametrize(
