@@ -29,6 +29,7 @@ GROUPS = (
     "data@transfer.data",
     "recipe@transfer.recipe",
     "recipe@search.recipe",
+    "recipe@explain.recipe",
 )
 T = TypeVar("T")
 

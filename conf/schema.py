@@ -216,6 +216,76 @@ class Transfer:
 
 
 @dataclass
+class Explained:
+    """One network of the gallery: ``explain.model`` scaled further, another network, or a registered one."""
+
+    network: str | None = None  # null = explain.model.name
+    width: float = 1.0  # this and the next two multiply those of explain.model
+    depth: float = 1.0
+    resolution: float = 1.0
+    registered: str | None = None  # NAME@ALIAS or NAME/VERSION, taken as it is; nothing is trained
+
+    def __post_init__(self) -> None:
+        scales = {key: getattr(self, key) for key in ("width", "depth", "resolution")}
+        for key, value in scales.items():
+            _require(value > 0, f"explain.models: {key} must be > 0, is {value}")
+        _require(self.registered is None or (self.network is None and set(scales.values()) == {1.0}),
+                 f"explain.models: {self.registered} is taken as it is, without network or multipliers")  # fmt: skip
+
+
+def _table7() -> list[Explained]:
+    return [
+        Explained(), Explained(depth=4.0), Explained(width=2.0), Explained(resolution=2.0),
+        Explained(depth=1.4, width=1.2, resolution=1.3),
+    ]  # fmt: skip
+
+
+@dataclass
+class Explain:
+    """Class activation maps of several networks on the same images; paper Fig. 7, the networks are Table 7's."""
+
+    model: Model = field(default_factory=Model)
+    models: list[Explained] = field(default_factory=_table7)
+    count: int = 4  # images of val, each of another class
+    images: list[int] = field(default_factory=list)  # ids in val instead, in the order of its shards from 0
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        _require(len(self.models) > 0, "explain.models must name at least one network")
+        _require(self.count > 0, f"explain.count must be > 0, is {self.count}")
+        _require(len(set(self.images)) == len(self.images), f"explain.images names an image twice: {self.images}")
+
+
+@dataclass
+class Versus:
+    """Two networks at the paper's size whose latencies are compared."""
+
+    ours: str = MISSING
+    rival: str = MISSING
+    rival_px: int | None = None  # null = the rival's own side; SENet-154 has its accuracy of Table 2 at 320
+
+
+def _table4() -> list[Versus]:
+    # GPipe, which Table 4 sets beside B7, is in no library; SENet is what Table 2 sets beside B4 at 82.7 %.
+    return [Versus("efficientnet_b1", "resnet152"), Versus("efficientnet_b4", "legacy_senet154", 320)]
+
+
+@dataclass
+class Latency:
+    """Inference on this machine's CPU; paper Table 4."""
+
+    pairs: list[Versus] = field(default_factory=_table4)
+    n: int = 20  # counted runs of one image, as many as the paper's
+    throughput_n: int = 3  # counted runs of a batch
+    throughput_batch: int = 8
+
+    def __post_init__(self) -> None:
+        _require(len(self.pairs) > 0, "latency.pairs must name at least one pair")
+        for key in ("n", "throughput_n", "throughput_batch"):
+            _require(getattr(self, key) > 0, f"latency.{key} must be > 0, is {getattr(self, key)}")
+
+
+@dataclass
 class Runtime:
     """How a job runs: changes its speed and its safety, never its result (beyond rounding, where compiled)."""
 
@@ -312,6 +382,8 @@ class Config:
     search: Search = field(default_factory=Search)
     scaling: Scaling = field(default_factory=Scaling)
     transfer: Transfer = field(default_factory=Transfer)
+    explain: Explain = field(default_factory=Explain)
+    latency: Latency = field(default_factory=Latency)
     nightly: Nightly = field(default_factory=Nightly)
     launch: Launch = field(default_factory=Launch)
     runtime: Runtime = field(default_factory=Runtime)

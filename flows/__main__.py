@@ -12,9 +12,10 @@ from conf import compose, schema
 from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
-FLOWS = ("reproduce", "shard", "search", "scaling", "train", "evaluate", "transfer", "nightly", "report")
+FLOWS = ("reproduce", "shard", "search", "scaling", "train", "evaluate", "transfer", "explain", "latency",
+         "nightly", "report")  # fmt: skip
 
-TRAINS = ("reproduce", "search", "scaling", "train", "transfer", "nightly")
+TRAINS = ("reproduce", "search", "scaling", "train", "transfer", "explain", "nightly")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,6 +69,18 @@ VERBS: dict[str, tuple[str, str]] = {
         "fine-tune a trained network on the transfer set",
         f"{_COMMON}\n{_TRAIN}\n  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
     ),
+    "explain": (
+        "class activation maps of the baseline and its scaled versions, on the same images",
+        f"{_COMMON}\n  data={_choices('data')}   explain.recipe.epochs=N\n"
+        "  explain.count=N or explain.images=[0,7]   images of val: N of different classes, or these\n"
+        "  explain.models=[{},{depth:4.0},{network:resnet50},{registered:efficientnet-b0@champion}]\n\n"
+        "networks are trained unless they were; the maps go into the report and into MLflow",
+    ),
+    "latency": (
+        "CPU latency and throughput of B1 and B4 beside their rivals, in turns",
+        f"{_COMMON}\n  latency.n=N latency.throughput_batch=N latency.throughput_n=N\n"
+        "  latency.pairs=[{ours:efficientnet_b1,rival:resnet152}]",
+    ),
     "nightly": (
         "fine-tune the registered champion, evaluate, register, promote if better",
         f"{_COMMON}\n  nightly.model=NAME   registered model whose champion is the start\n"

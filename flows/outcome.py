@@ -59,6 +59,10 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return _scaling(points, missing, result["found"])
         case {"best": best, "trials": trials}:
             return [_best(best, trials)]
+        case {"maps": maps, "models": models, "images": images}:
+            return _gallery(result, maps, models, images)
+        case {"rows": rows, "speedups": speedups}:
+            return _latency(rows, speedups)
         case _:
             return [f"report     {result}"]
 
@@ -90,6 +94,32 @@ def _scaling(points: list[dict[str, Any]], missing: list[str], found: int) -> li
         top1 = f"{'-':>7}" if point["top1"] is None else f"{point['top1']:>6.2f}%"
         lines.append(f"{point['network']:15} {point['dimension']:10} {factors:13} {sizes} {top1}")
     return lines + [f"missing    {line}" for line in missing]
+
+
+def _gallery(
+    found: dict[str, Any], maps: list[dict[str, Any]], models: list[dict[str, Any]], images: list[dict[str, Any]]
+) -> list[str]:
+    labels = {each["id"]: each["label"] for each in images}
+    lines = []
+    for model in models:
+        own = [each for each in maps if each["model"] == model["name"]]
+        right = sum(each["prediction"] == labels[each["image"]] for each in own)
+        sizes = f"{model['multiply_adds']:>14,} multiply-adds, top-1 {model['top1']:.2f} %"
+        lines.append(f"{model['name']:24} {model['method']:8} {sizes}, {right} of {len(own)} images right")
+    lines += [f"missing    {line}" for line in found["missing"]]
+    return [*lines, f"maps       {found['mlflow_url']}"]
+
+
+def _latency(rows: list[dict[str, Any]], speedups: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"{row['network']:20} {row['resolution']:>4} px  {row['batch1_ms']:>8.1f} ms (10 to 90 %: "
+        f"{row['batch1_ms_low']:.1f} to {row['batch1_ms_high']:.1f}), {row['images_per_s']:.1f} images/s"
+        for row in rows
+    ]
+    for each in speedups:
+        printed = f" (paper: {each['paper']})" if each["paper"] else ""
+        lines.append(f"{each['ours']} is {each['measured']:.2f} times as fast as {each['rival']}{printed}")
+    return lines
 
 
 def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:

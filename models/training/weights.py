@@ -45,6 +45,10 @@ def _load(network: nn.Module, uri: str, sha256: str | None, fresh: tuple[str, ..
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"weights {uri} are damaged: {error}") from error
     own = network.state_dict()
+    head = CLASSIFIER[0]
+    if head not in fresh and head in own and head in weights and len(own[head]) != len(weights[head]):
+        asked = f"{len(own[head])} were asked for"
+        raise ArtifactError(f"weights {uri} are for {len(weights[head])} classes, {asked}")
     fitting = {k: v for k, v in weights.items() if k in own and k not in fresh and own[k].shape == v.shape}
     wrong = [k for k, v in own.items() if k not in fitting and k not in fresh and v.is_floating_point()]
     if wrong:

@@ -1,3 +1,4 @@
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -40,6 +41,13 @@ def test_serving_leaves_the_training_network_as_it_was(network):
     assert not any(p.requires_grad for p in served.parameters())
 
 
+def test_what_is_served_has_no_batch_norm_and_the_networks_logits_up_to_rounding(network):
+    served, images = export.serving_module(network), export.example(34)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in served.modules())
+    plain = export.logits(copy.deepcopy(network).eval(), images)
+    np.testing.assert_allclose(export.logits(served, images), plain, rtol=1e-5, atol=1e-5 * np.abs(plain).max())
+
+
 def test_a_served_image_gets_the_same_logits_whoever_stands_beside_it(network):
     served, images = export.serving_module(network), export.example(34)
     both = export.logits(served, images)
@@ -63,7 +71,7 @@ def test_weights_and_description_rebuild_the_same_network(network, config, tmp_p
     again = export.load_network(tmp_path / "w.safetensors", config)
     assert not again.training
     images = export.example(34)
-    assert np.array_equal(export.logits(again, images), export.logits(export.serving_module(network), images))
+    assert np.array_equal(export.logits(again, images), export.logits(copy.deepcopy(network).eval(), images))
 
 
 def test_equal_weights_give_equal_bytes(network):

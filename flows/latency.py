@@ -1,0 +1,20 @@
+"""Inference latency of B1 and B4 beside their rivals on this machine's CPU; paper Table 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from conf.compose import compose
+from tasks.latency import measure_latency
+
+
+@flow(name="latency")
+async def latency(overrides: list[str]) -> dict[str, Any]:
+    """Measures all networks of ``latency.pairs`` in one run.
+
+    Returns:
+        The report's part ``latency``.
+    """
+    return await measure_latency(compose(overrides))

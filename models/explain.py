@@ -1,0 +1,148 @@
+"""Class activation maps: which part of an image speaks for a class.
+
+CAM where the head is global mean + linear (EfficientNet, ResNet ...): the classifier's weights times the last feature
+map, exact, so that its spatial mean plus the bias is the class's logit. Grad-CAM, by captum, for any other head.
+
+Source: Zhou et al., arXiv 1512.04150, section 2; Selvaraju et al., arXiv 1610.02391, section 3; Fig. 7 of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from infra.errors import ConfigError
+
+Pixels = NDArray[np.uint8]
+OPACITY = 0.5  # of the colours over the grey image
+
+# Black over violet and orange to pale yellow, lightness rising evenly: matplotlib's "inferno" at 0, 1/10, ... 1.
+# Source: Smith and van der Walt, matplotlib 3.x, _cm_listed.py; CC0.
+INFERNO = np.array(
+    [(0, 0, 4), (22, 11, 57), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84), (221, 81, 58),
+     (243, 120, 25), (252, 165, 10), (246, 215, 70), (252, 255, 164)],
+    np.float64,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a network saw in some images.
+
+    Attributes:
+        method: ``cam`` or ``grad-cam``.
+        maps: ``[N, H, W]`` float32 at the size of the last feature map; a CAM may be negative.
+        predictions: ``[N]`` classes.
+        probabilities: ``[N]`` of the predicted classes, softmax.
+    """
+
+    method: str
+    maps: Tensor
+    predictions: list[int]
+    probabilities: list[float]
+
+
+def explain(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Explanation:
+    """Maps one class of each image, by the method that the network's head allows.
+
+    Args:
+        network: with ``features(x)`` and ``classifier``; put into evaluation mode.
+        images: normalised, ``[N, 3, R, R]``.
+        classes: ``[N]`` whose evidence is mapped.
+    """
+    network.eval()
+    with torch.no_grad():
+        features = network.features(images)  # type: ignore[operator]
+        logits = network(images)
+    chosen = logits.softmax(1).max(1)
+    predicted = chosen.indices.tolist(), chosen.values.tolist()
+    if has_mean_linear_head(network, features, logits):
+        return Explanation("cam", cam(features, network.classifier, classes), *predicted)  # type: ignore[arg-type]
+    return Explanation("grad-cam", grad_cam(network, images, classes), *predicted)
+
+
+def has_mean_linear_head(network: nn.Module, features: Tensor, logits: Tensor) -> bool:
+    """Whether ``logits`` are a linear layer on the spatial mean of ``features``: asked of the numbers, not of names."""
+    head = network.classifier
+    if not isinstance(head, nn.Linear) or head.in_features != features.shape[1]:
+        return False
+    with torch.no_grad():
+        return torch.allclose(head(features.mean((2, 3))), logits, rtol=1e-4, atol=1e-4)
+
+
+def cam(features: Tensor, classifier: nn.Linear, classes: Sequence[int]) -> Tensor:
+    """``sum_k w[c, k] * features[:, k]`` without the bias: ``[N, K, H, W] -> [N, H, W]``."""
+    weights = classifier.weight.detach()[list(classes)]
+    return torch.einsum("nk,nkhw->nhw", weights, features.detach())
+
+
+def grad_cam(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
+    """ReLU of the last feature map weighted by the mean gradient of the class's logit: ``[N, H, W]``, >= 0."""
+    from captum.attr import LayerGradCam  # here: it takes a third of a second, and most networks need none of it
+
+    attributed = LayerGradCam(network, feature_layer(network, images)).attribute(
+        images, target=torch.tensor(list(classes)), relu_attributions=True
+    )
+    maps: Tensor = attributed.detach()[:, 0]
+    return maps
+
+
+def feature_layer(network: nn.Module, images: Tensor) -> nn.Module:
+    """The outermost module whose output is the last feature map; captum attributes to modules, not to tensors.
+
+    Raises:
+        ConfigError: ``features`` ends in a computation of its own.
+    """
+    outputs: list[tuple[nn.Module, object]] = []
+
+    def note(module: nn.Module, _inputs: object, output: object) -> None:
+        outputs.append((module, output))
+
+    handles = [module.register_forward_hook(note) for module in network.modules() if module is not network]
+    try:
+        with torch.no_grad():
+            features = network.features(images)  # type: ignore[operator]
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = [module for module, output in outputs if output is features]
+    if not found:
+        raise ConfigError(f"{type(network).__name__} has no layer that puts out its last feature map: no Grad-CAM")
+    return found[-1]  # an outer module ends after its inner ones
+
+
+def upsampled(maps: Tensor, side: int) -> NDArray[np.float32]:
+    """Bilinear to the size of the images, then each map to 0..1: ``[N, H, W] -> [N, side, side]``.
+
+    A map that is the same everywhere says nothing and becomes 0.
+    """
+    large = nn.functional.interpolate(maps[:, None].float(), (side, side), mode="bilinear", align_corners=False)[:, 0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    span = high - low
+    flat = span <= 1e-6 * high.abs().clamp(min=1e-6)
+    scaled: NDArray[np.float32] = torch.where(flat, 0.0, (large - low) / span.masked_fill(flat, 1.0)).numpy()
+    return scaled
+
+
+def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """A map in colours over the image in grey.
+
+    Args:
+        image: ``[R, R, 3]``.
+        heat: ``[R, R]`` in 0..1.
+    """
+    # Source of the weights: ITU-R BT.601, luma.
+    grey = (image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))[..., None]
+    mixed: Pixels = ((1 - OPACITY) * grey + OPACITY * colours(heat)).round().astype(np.uint8)
+    return mixed
+
+
+def colours(heat: NDArray[np.float32]) -> NDArray[np.float64]:
+    """0..1 of any shape -> RGB 0..255 in one more dimension; lighter is more."""
+    places = np.linspace(0, 1, len(INFERNO))
+    return np.stack([np.interp(heat, places, INFERNO[:, channel]) for channel in range(3)], axis=-1)

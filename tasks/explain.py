@@ -1,0 +1,178 @@
+"""Class activation maps as tasks: which networks, which images, the maps, and where they go."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+
+from conf import compose, schema
+from infra.errors import ConfigError
+from models.results import EvalResult, ShardResult, TrainResult
+from tasks import parts, policy
+from tasks.explain_gallery import Trained, facts, save
+from tasks.train import short
+
+if TYPE_CHECKING:
+    from models.data.chosen import Chosen
+    from models.data.manifest import Manifest
+
+SPLIT = "val"
+MULTIPLIERS = {"depth": "d", "width": "w", "resolution": "r"}  # in the paper's letters
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network whose maps are wanted."""
+
+    name: str  # as people see it; no two are alike
+    dimension: str  # baseline | depth | width | resolution | compound
+    model: schema.Model
+    registered: str | None  # the reference to take it from, instead of training it
+
+    def trained(self, result: TrainResult) -> Trained:
+        """The candidate as its job left it."""
+        from infra import tracking
+
+        return Trained(self.name, self.dimension, self.model, result.weights_uri, result.weights_sha256, result.top1,
+                       result.n_val, tracking.run_url(result.mlflow_run))  # fmt: skip
+
+    def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> Trained:
+        """The candidate as the registry has it, evaluated on our data."""
+        return Trained(self.name, self.dimension, model, *weights, result.top1, result.n, "")
+
+
+@task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
+async def candidates(config: schema.Config) -> list[Candidate]:
+    """Lists the networks, before anything costs time.
+
+    Raises:
+        ConfigError: a network that does not exist, or one that is named twice.
+    """
+    return await asyncio.to_thread(listed, config.explain)
+
+
+def listed(wanted: schema.Explain) -> list[Candidate]:
+    """See ``candidates``."""
+    from models.build import build_scaled
+
+    found: dict[str, Candidate] = {}
+    for each in wanted.models:
+        one = _candidate(wanted.model, each)
+        if one.name in found:
+            raise ConfigError(f"explain.models names {one.name!r} twice")
+        if one.registered is None:
+            build_scaled(one.model, 1, device="meta")  # refuses an unknown name
+        found[one.name] = one
+    return list(found.values())
+
+
+def _candidate(base: schema.Model, each: schema.Explained) -> Candidate:
+    if each.registered is not None:
+        return Candidate(each.registered, "baseline", base, each.registered)
+    multiplied = {key: getattr(base, key) * getattr(each, key) for key in MULTIPLIERS}
+    model = dataclasses.replace(base, name=each.network or base.name, **multiplied)
+    scaled = [key for key in MULTIPLIERS if getattr(each, key) != 1.0]
+    dimension = "baseline" if not scaled else scaled[0] if len(scaled) == 1 else "compound"
+    words = [short(model.name), *(f"{MULTIPLIERS[key]}={getattr(each, key):g}" for key in scaled)]
+    return Candidate(" ".join(words), dimension, model, None)
+
+
+def train_overrides(config: schema.Config, model: schema.Model) -> list[str]:
+    """A candidate's training in the words of the command line: whatever flow asks the same finds the same job."""
+    asked = {"model": compose.to_dict(model), "recipe": compose.to_dict(config.explain.recipe)}
+    return [f"{group}.{key}={_word(value)}" for group, values in asked.items() for key, value in values.items()]
+
+
+def _word(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+@task(task_run_name="images of the maps", **policy.BOOKKEEPING)
+async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
+    """Reads the images once, so that a wrong id costs no training, and opens the MLflow run of all the trainings.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        ConfigError: val has not so many classes, or not such an image.
+    """
+    return await asyncio.to_thread(_start, config, shards, parent_run)
+
+
+def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
+    from infra import tracking
+
+    _, images = chosen_images(config.explain, shards)
+    asked = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
+    key = "explain-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    return tracking.start_run(
+        config.experiment, "class activation maps", key, parent=parent_run or None,
+        params={**asked, "image_ids": images.ids}, tags={"role": "explain", "profile": config.profile},
+    )  # fmt: skip
+
+
+def chosen_images(wanted: schema.Explain, shards: ShardResult) -> tuple[Manifest, Chosen]:
+    """The images of val that all networks are asked about; the same for the same shards."""
+    from models.data import chosen
+    from models.data import manifest as manifests
+
+    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
+    ids = wanted.images or chosen.distinct_classes(manifest, SPLIT, wanted.count)
+    return manifest, chosen.read(manifest, shards.manifest_uri, SPLIT, ids)
+
+
+@task(task_run_name="draw maps", **policy.BOOKKEEPING)
+async def record_gallery(
+    config: schema.Config,
+    shards: ShardResult,
+    mlflow_run: str,
+    wanted: list[Candidate],
+    trained: list[Trained | BaseException],
+) -> dict[str, Any]:
+    """Draws every network's map of the true class of every image, for the report and for MLflow.
+
+    Returns:
+        The report's part; a network that failed is named in its ``missing``.
+
+    Raises:
+        EffnetError: all failed; the first one's error.
+    """
+    done = [each for each in trained if isinstance(each, Trained)]
+    failed = [(c.name, e) for c, e in zip(wanted, trained, strict=True) if isinstance(e, BaseException)]
+    if not done:
+        raise failed[0][1]
+    missing = [f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed]
+    return await asyncio.to_thread(_record, config, shards, mlflow_run, done, missing)
+
+
+def _record(
+    config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[Trained], missing: list[str]
+) -> dict[str, Any]:
+    from infra import tracking
+    from models.explain_gallery import draw
+
+    manifest, images = chosen_images(config.explain, shards)
+    pad, classes = config.data.augment.eval_crop_pad, manifest.classes
+    drawn = [draw(t.model, t.weights_uri, t.weights_sha256, images, len(classes), pad) for t in done]
+    labels = [classes[label] for label in images.labels]
+    part = {
+        "data": shards.name,
+        **facts(images.ids, labels, done, drawn, classes),
+        "missing": missing,
+        "command": f"effnet explain profile={config.profile}",
+        "mlflow_url": tracking.run_url(mlflow_run),
+    }
+    with tempfile.TemporaryDirectory(prefix="effnet-maps-") as scratch:
+        for path in save(Path(scratch), images.ids, done, drawn):
+            tracking.log_file(mlflow_run, path, "maps")
+    tracking.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
+    return parts.leave(config, "maps", part)

@@ -1,0 +1,107 @@
+"""The latency table as a task: one process that measures while none of our trainings runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.concurrency.asyncio import concurrency
+
+from conf import compose, schema
+from infra.errors import ConfigError, JobError
+from infra.launch.command import job_environment
+from tasks import parts, policy
+from tasks.train import SLOT
+
+ROOT = Path(__file__).parents[1]
+# Table 4: seconds of one image on one core of a Xeon E5-2690, mean of 20 runs. It sets GPipe (19.0) beside B7 (3.1).
+PAPER_S = {"efficientnet_b1": 0.098, "resnet152": 0.554, "efficientnet_b7": 3.1}
+PAPER_SPEEDUPS = {("efficientnet_b1", "resnet152"): 5.7}
+# Table 2, percent.
+PAPER_TOP1 = {"efficientnet_b1": 79.1, "resnet152": 77.8, "efficientnet_b4": 82.9, "legacy_senet154": 82.7,
+              "efficientnet_b7": 84.3}  # fmt: skip
+
+
+@task(task_run_name="latency", **policy.BOOKKEEPING)
+async def measure_latency(config: schema.Config) -> dict[str, Any]:
+    """Measures in a process of its own and leaves the report's part; never reuses another machine's or day's numbers.
+
+    Raises:
+        ConfigError: a network that does not exist.
+        JobError: the process died; the message ends with its last line.
+    """
+    models = await asyncio.to_thread(networks, config.latency)
+    asked = {key: getattr(config.latency, key) for key in ("n", "throughput_n", "throughput_batch")}
+    request = {"models": {name: compose.to_dict(model) for name, model in models.items()}, **asked}
+    async with concurrency(SLOT, occupy=1):  # a training beside it would be measured too
+        times = await _measured(request)
+    part = {
+        **table(config.latency, times),
+        "missing": ["GPipe, the paper's rival of B7: its network was never published; SENet-154 stands beside B4"],
+        "command": f"effnet latency profile={config.profile}",
+    }
+    return await asyncio.to_thread(parts.leave, config, "latency", part)
+
+
+def networks(wanted: schema.Latency) -> dict[str, schema.Model]:
+    """Every network of the pairs once, at the paper's size.
+
+    Raises:
+        ConfigError: one that does not exist, or is asked for at two resolutions.
+    """
+    from models.build import build_scaled
+
+    found: dict[str, schema.Model] = {}
+    for pair in wanted.pairs:
+        for name, side in ((pair.ours, None), (pair.rival, pair.rival_px)):
+            own = build_scaled(schema.Model(name), 1, device="meta").resolution
+            model = schema.Model(name, resolution=(side or own) / own)
+            if found.setdefault(name, model) != model:
+                raise ConfigError(f"latency.pairs: {name} at two resolutions; give it one")
+    return found
+
+
+async def _measured(request: dict[str, Any]) -> dict[str, Any]:
+    # The variables of a job: malloc keeps its memory, as where a network serves for long.
+    environment = job_environment(schema.Launch(), os.cpu_count() or 1, "")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "models.latency", json.dumps(request), cwd=ROOT, env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode != 0:
+        last = (err.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
+        raise JobError(f"the latency process ended with code {process.returncode}: {last}")
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def table(wanted: schema.Latency, times: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The part's numbers: one core, as the paper's, and ``all_cores`` where the machine has more.
+
+    Args:
+        wanted: with the pairs.
+        times: of ``models.latency.main``, by number of threads.
+    """
+    one, *more = [
+        {"threads": int(threads), "n": wanted.n, **_rows(wanted, times[threads])} for threads in sorted(times, key=int)
+    ]
+    return {**one, "all_cores": more[0] if more else None, "batch_norm": "folded", "layout": "channels_last"}
+
+
+def _rows(wanted: schema.Latency, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    ms = {row["network"]: row["batch1_ms"] for row in rows}
+    printed = [{**row, "paper_top1": PAPER_TOP1.get(row["network"]), "paper_latency_s": PAPER_S.get(row["network"])}
+               for row in rows]  # fmt: skip
+    speedups = [{"ours": p.ours, "rival": p.rival, "measured": ms[p.rival] / ms[p.ours],
+                 "paper": PAPER_SPEEDUPS.get((p.ours, p.rival))} for p in wanted.pairs]  # fmt: skip
+    return {"rows": printed, "speedups": speedups}

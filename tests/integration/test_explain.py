@@ -1,0 +1,121 @@
+"""`effnet explain` and `effnet latency` as a person starts them; then what lies in the store and in MLflow."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.compose import compose, from_yaml
+from conf.schema import Job
+from infra import store
+from infra.local import Addresses
+from infra.mlflow_client import library
+from models.results import TrainResult
+from tasks.register import _register
+
+pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+
+SMALL = [
+    "data=digits", "data.limit=300", "data.augment.eval_crop_pad=0", "explain.recipe.epochs=1", "explain.count=3",
+    "explain.models=[{},{network:squeezenet1_1}]", "storage=s3://effnet/explain", "experiment=explain",
+]  # fmt: skip
+
+
+def effnet(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows", *words, f"run_dir={run_dir}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def part(services: Addresses, services_dir: Path) -> dict[str, Any]:
+    done = effnet(services_dir, "explain", *SMALL)
+    assert done.returncode == 0, done.stderr
+    for word in ("b0", "squeezenet1_1", "cam", "grad-cam", "images right"):
+        assert word in done.stdout
+    found: dict[str, Any] = store.read_json("s3://effnet/explain/reports/laptop/maps.json")
+    return found
+
+
+def test_the_gallery_has_every_network_on_the_same_images(part: dict[str, Any]) -> None:
+    assert [(each["name"], each["method"]) for each in part["models"]] == [("b0", "cam"), ("squeezenet1_1", "grad-cam")]
+    ids = [each["id"] for each in part["images"]]
+    assert len({each["label"] for each in part["images"]}) == 3
+    assert [each["image"] for each in part["maps"]] == ids * 2
+    assert all(base64.b64decode(each["png"]).startswith(b"\x89PNG") for each in part["maps"])
+    assert part["missing"] == []
+    assert part["command"] == "effnet explain profile=laptop"
+
+
+def test_the_pictures_lie_in_mlflow_and_the_trainings_under_their_run(part: dict[str, Any]) -> None:
+    client = library().MlflowClient()
+    run_id = part["mlflow_url"].rpartition("/")[2]
+    names = [each.path for each in client.list_artifacts(run_id, "maps")]
+    assert len(names) == 1 + 2 * 3
+    assert "maps/gallery.png" in names
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert {child.data.tags["role"] for child in children} == {"explain"}
+    assert len(children) == 2
+
+
+def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], services_dir: Path) -> None:
+    before = set(store.list_uris("s3://effnet/explain/jobs"))
+    again = effnet(services_dir, "explain", *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert set(store.list_uris("s3://effnet/explain/jobs")) == before
+    found = store.read_json("s3://effnet/explain/reports/laptop/maps.json")
+    assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"]]
+
+
+def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], services_dir: Path) -> None:
+    config = compose(["profile=laptop", *SMALL])
+    (uri,) = (u for u in store.list_uris("s3://effnet/explain/jobs") if "/train-b0-" in u and u.endswith("result.json"))
+    job_uri = uri.removesuffix("/result.json")
+    run = part["models"][0]["mlflow_url"].rpartition("/")[2]
+    result = TrainResult(job=job_uri.rpartition("/")[2], job_uri=job_uri, mlflow_run=run, **store.read_json(uri))
+    job = from_yaml(Job, store.read(f"{job_uri}/config.yaml").decode())
+    registered = _register("explained", result, job.model, config.data, job.manifest_uri)
+    ref = f"explained/{registered.version}"
+    done = effnet(services_dir, "explain", *SMALL, f"explain.models=[{{registered:{ref}}}]", "profile=imagenette",
+                  "launch.nproc_per_node=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = store.read_json("s3://effnet/explain/reports/imagenette/maps.json")
+    assert [(each["name"], each["method"]) for each in found["models"]] == [(ref, "cam")]
+    assert found["models"][0]["top1"] == part["models"][0]["top1"]
+    assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"][:3]]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("explain.images=[7,9999]", "digits: val has no image 9999; ids are 0 to"),
+        ("explain.models=[{network:efficientnet_b9}]", "no network named 'efficientnet_b9'; did you mean"),
+        ("explain.count=11", "images of 10 classes, 11 different ones were asked for"),
+    ],
+)
+def test_a_mistake_is_one_line_and_trains_nothing(
+    part: dict[str, Any], services_dir: Path, word: str, message: str
+) -> None:
+    before = store.list_uris("s3://effnet/explain/jobs")
+    done = effnet(services_dir, "explain", *SMALL, word)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert store.list_uris("s3://effnet/explain/jobs") == before
+
+
+def test_latency_is_measured_and_left_for_the_report(services: Addresses, services_dir: Path) -> None:
+    words = ["latency.n=2", "latency.throughput_n=1", "latency.throughput_batch=1", "storage=s3://effnet/explain"]
+    done = effnet(services_dir, "latency", *words, "latency.pairs=[{ours:efficientnet_b0,rival:mobilenet_v2}]")
+    assert done.returncode == 0, done.stderr
+    found = store.read_json("s3://effnet/explain/reports/laptop/latency.json")
+    assert [row["network"] for row in found["rows"]] == ["efficientnet_b0", "mobilenet_v2"]
+    assert (found["threads"], found["n"]) == (1, 2)
+    first, second = (row["batch1_ms"] for row in found["rows"])
+    assert found["speedups"][0]["measured"] == pytest.approx(second / first)
