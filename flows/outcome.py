@@ -55,8 +55,8 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
         case Summary():
             return _family(result, config)
-        case {"best": best, "trials": trials}:
-            return [_best(best, trials)]
+        case {"best": _, "verdict": _}:
+            return [*_searched(result), *(f"failed     {line}" for line in result["failed"])]
         case _:
             return [f"report     {result}"]
 
@@ -69,13 +69,17 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
         sizes = f"{row['params']:>12,} {row['multiply_adds']:>14,} {row['resolution']:>4}"
         accuracies = f"{row['top1']:>6.2f}% {row['top5']:>6.2f}% {moved[row['name']]:>8.2f}%"
         lines.append(f"{row['name']:16} {sizes} {accuracies}  {row['registered_name']}/{row['registered_version']}")
-    lines += ["", _best(summary.search["best"], summary.search["trials"])]
+    lines += ["", *_searched(summary.search)]
     lines += [f"missing    {line}" for line in summary.missing]
     if summary.jobs_found:
         lines += [f"jobs       {summary.jobs_found} of {summary.jobs} found from earlier runs"]
     return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]
 
 
-def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+def _searched(found: dict[str, Any]) -> list[str]:
+    best, trials = found["best"], found["trials"]
     point = f"alpha {best['alpha']}, beta {best['beta']}, gamma {best['gamma']}"
-    return f"search     {point}: best of {len(trials)} trials (paper: 1.2, 1.1, 1.15)"
+    lines = [f"search     {point}: best of {len(trials)} trials (paper: 1.2, 1.1, 1.15)"]
+    if found["tied"]:
+        lines.append(f"tie        {found['verdict']}")
+    return lines + [f"refused    {r['alpha']} {r['beta']} {r['gamma']}: {r['reason']}" for r in found["refused"]]
