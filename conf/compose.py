@@ -28,6 +28,7 @@ GROUPS = (
     "data@transfer.data",
     "recipe@transfer.recipe",
     "recipe@search.recipe",
+    "recipe@architecture.recipe",
 )
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ MISSING: Any = "???"  # Hydra's word for "must be given"
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
+SAMPLERS = ("nsga2", "tpe")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -181,6 +182,34 @@ class Search:
 
 
 @dataclass
+class Architecture:
+    """The search of the baseline: accuracy * (multiply_adds / target)^exponent over MnasNet's space of blocks."""
+
+    trials: int = 1000  # trained ones; a refused proposal costs nothing and does not count
+    model: Model = field(default_factory=Model)  # what the proposed blocks are scaled by while they are searched
+    recipe: Recipe = field(default_factory=Recipe)
+    target_multiply_adds: float = 400e6  # the paper's T, at the size of ``model``
+    exponent: float = -0.07
+    max_cost: float = 1.25  # multiply-adds over the target; a proposal that counts more is refused
+    max_params: int | None = None  # a proposal that has more is refused; null = any number
+    sampler: str = "nsga2"  # nsga2 (evolution) | tpe (better below about a thousand trials)
+    population: int = 50  # nsga2: size of a generation; tpe: trials at random before it learns
+    seed: int = 0  # of the proposals
+    storage: str | None = None  # database of the trials, e.g. postgresql+psycopg://host/name; null = SQLite in run_dir
+
+    def __post_init__(self) -> None:
+        _require(self.trials > 0, f"architecture.trials must be > 0, is {self.trials}")
+        _require(self.model.blocks == [], "architecture.model.blocks must be empty: they are what is searched")
+        for key in ("target_multiply_adds", "max_cost"):
+            _require(getattr(self, key) > 0, f"architecture.{key} must be > 0, is {getattr(self, key)}")
+        _require(self.max_params is None or self.max_params > 0, "architecture.max_params must be > 0")
+        _require(self.sampler in SAMPLERS,
+                 f"architecture.sampler must be one of {', '.join(SAMPLERS)}, is {self.sampler!r}")  # fmt: skip
+        _require(self.population >= 2, f"architecture.population must be >= 2, is {self.population}")
+        _require(self.seed >= 0, f"architecture.seed must be >= 0, is {self.seed}")
+
+
+@dataclass
 class Transfer:
     """Fine-tuning of a trained network on another data set."""
 
@@ -283,6 +312,7 @@ class Config:
     data: Data = field(default_factory=Data)
     recipe: Recipe = field(default_factory=Recipe)
     search: Search = field(default_factory=Search)
+    architecture: Architecture = field(default_factory=Architecture)
     transfer: Transfer = field(default_factory=Transfer)
     nightly: Nightly = field(default_factory=Nightly)
     launch: Launch = field(default_factory=Launch)

@@ -55,6 +55,8 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
         case Summary():
             return _family(result, config)
+        case {"objective": _, "baseline": _}:
+            return _architectures(result)
         case {"best": _, "verdict": _}:
             return [*_searched(result), *(f"failed     {line}" for line in result["failed"])]
         case _:
@@ -83,3 +85,19 @@ def _searched(found: dict[str, Any]) -> list[str]:
     if found["tied"]:
         lines.append(f"tie        {found['verdict']}")
     return lines + [f"refused    {r['alpha']} {r['beta']} {r['gamma']}: {r['reason']}" for r in found["refused"]]
+
+
+def _architectures(found: dict[str, Any]) -> list[str]:
+    states = [trial["state"] for trial in found["trials"]]
+    counts = f"{states.count('complete')} trained, {states.count('refused')} refused, {states.count('failed')} failed"
+    lines = [f"trials     {counts}; {found['found']} from earlier runs"]
+    titles = f"{'params':>12} {'multiply-adds':>14} {'minival':>8} {'reward':>7}"
+    lines += [f"front      {titles}"]
+    front = sorted((t for t in found["trials"] if t["pareto"]), key=lambda t: -float(t["multiply_adds"]))
+    for trial in front + [b for b in [found["baseline"]] if b and not b["pareto"]]:
+        own = "  B0's own" if found["baseline"] and trial["number"] == found["baseline"]["number"] else ""
+        sizes = f"{trial['params']:>12,} {trial['multiply_adds']:>14,}"
+        lines.append(f"{trial['number']:>10} {sizes} {trial['accuracy']:>7.2f}% {trial['reward']:>7.2f}{own}")
+    lines += [f"missing    {line}" for line in found["missing"]]
+    lines.append(f"search     {found['verdict']}")
+    return [*lines, f"blocks     model.blocks=[{','.join(found['best']['blocks'])}]"]
