@@ -58,7 +58,9 @@ def described(result: Any, config: schema.Config) -> list[str]:
         case {"objective": _, "baseline": _}:
             return _architectures(result)
         case {"best": _, "verdict": _}:
-            return [*_searched(result), *(f"failed     {line}" for line in result["failed"])]
+            counts = f"{len(result['refused'])} refused, {len(result['failed'])} failed"
+            trained = f"trials     {len(result['trials'])} trained, {counts}; {result['found']} from earlier runs"
+            return [trained, *_searched(result), *(f"failed     {line}" for line in result["failed"])]
         case _:
             return [f"report     {result}"]
 

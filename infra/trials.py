@@ -1,12 +1,15 @@
 """A search's proposals and what came of them, in a database that several machines may share. Only this imports Optuna.
 
 The same database, name and seed propose the same trials: a proposal is drawn from the seed and its own number, never
-from how often the search was started. A trial whose process died is given out again after ``GRACE_S``; beats are unix
-seconds, so clocks of machines that share a database may differ by less than that.
+from how often the search was started. A trial whose process died is given out again: at once by its own machine, by
+others after ``GRACE_S`` without a sign of life (unix seconds, so their clocks may differ by less than that).
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra.errors import ConfigError, TransientError
+from infra.services import proctable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -38,6 +42,7 @@ class Known:
     state: str  # complete | refused | failed | running | waiting | abandoned (its process died; given out again)
     facts: dict[str, Any]
     beat: float  # unix seconds of its last sign of life
+    owner: tuple[str, int, str] = ("", 0, "")  # machine, process number, when that process was born
 
 
 @dataclass
@@ -73,16 +78,33 @@ def open_trials(url: str, name: str, *, directions: Sequence[str], sampler: str,
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if url.startswith("sqlite") else {}
-    by_number = _by_number(lambda number: _sampler(sampler, startup, seed + number))
+    by_number = _by_number(lambda number: _sampler(sampler, startup, _seed(seed, number)))
     with _translated(url):
         try:
             storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
         except (ArgumentError, ImportError) as error:
             raise ConfigError(f"architecture.storage={url}: {str(error).splitlines()[0]}") from error
+        if url.startswith("sqlite"):
+            _without_syncs(storage.engine)
         study = optuna.create_study(
             storage=storage, study_name=name, directions=list(directions), sampler=by_number, load_if_exists=True
         )
     return Trials(study, url)
+
+
+def _without_syncs(engine: Any) -> None:
+    """SQLite in WAL mode: a proposal is some fifty commits, and a disk's sync after each would cost a second of them.
+
+    A killed process loses nothing; a machine that loses its power may lose the last commits, never the file.
+    """
+    from sqlalchemy import event
+
+    def prepare(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(engine, "connect", prepare)
+    engine.dispose()  # connections made before take it up too
 
 
 def enqueue(trials: Trials, point: Mapping[str, Any]) -> None:
@@ -98,6 +120,7 @@ def ask(trials: Trials, choices: Mapping[str, Sequence[Any]]) -> Trial:
     space: dict[str, Any] = {name: CategoricalDistribution(tuple(options)) for name, options in choices.items()}
     with _translated(trials.address):
         trial = trials.study.ask(space)
+        trial.set_user_attr("owner", [platform.node(), os.getpid(), proctable.born(os.getpid())])
         trial.set_user_attr("beat", time.time())
     return trial
 
@@ -145,17 +168,25 @@ def known(trials: Trials) -> list[Known]:
 
 
 def _known(trial: Any) -> Known:
-    facts = {key: value for key, value in trial.user_attrs.items() if key != "beat"}
+    facts = {key: value for key, value in trial.user_attrs.items() if key not in ("beat", "owner")}
     state = STATES[trial.state.name]
     if state == "failed" and "reason" not in facts:
         state = "abandoned"
     started = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
-    return Known(trial.number, dict(trial.params), state, facts, float(trial.user_attrs.get("beat", started)))
+    host, pid, born = trial.user_attrs.get("owner", ("", 0, ""))
+    beat = float(trial.user_attrs.get("beat", started))
+    return Known(trial.number, dict(trial.params), state, facts, beat, (host, pid, born))
 
 
 def lost(found: Sequence[Known], now: float) -> list[int]:
     """Numbers of the trials that run without a sign of life."""
-    return [trial.number for trial in found if trial.state == "running" and now - trial.beat > GRACE_S]
+    return [t.number for t in found if t.state == "running" and (now - t.beat > GRACE_S or _is_dead(t.owner))]
+
+
+def _is_dead(owner: tuple[str, int, str]) -> bool:
+    """Whether it was a process of this machine that is gone."""
+    host, pid, born = owner
+    return host == platform.node() and proctable.born(pid) != born
 
 
 def _end(
@@ -187,6 +218,11 @@ def _sampler(kind: str, startup: int, seed: int) -> BaseSampler:
         else samplers.TPESampler(n_startup_trials=startup, seed=seed)
     )
     return made
+
+
+def _seed(seed: int, number: int) -> int:
+    """32 bits for one trial; not a sum, or the trials of seed 1 would be those of seed 0 one later."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
 
 
 def _by_number(make: Callable[[int], BaseSampler]) -> BaseSampler:
