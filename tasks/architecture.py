@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 
@@ -29,9 +29,6 @@ from models.results import ShardResult, TrainResult
 from tasks import parts, policy
 from tasks.report_numbers import standard_error
 from tasks.search import recipe_overrides
-
-if TYPE_CHECKING:
-    from optuna.trial import Trial
 
 log = logging.getLogger("effnet")
 B0_BLOCKS = block_strings.encode(B0_STAGES)
@@ -54,7 +51,7 @@ class Started:
 class Asked:
     """One proposal that meets the constraints."""
 
-    trial: Trial
+    trial: database.Trial
     number: int
     blocks: list[str]
     params: int

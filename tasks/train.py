@@ -23,6 +23,7 @@ from tasks.supervise import JobRun, finished, run_job
 
 RECIPE_VERSION = 4  # raise it when the same configuration must train to other weights
 SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
+SLOT_LEASE_S = 60  # a killed process's slot is free again after so long; Prefect's own 300 made the next command wait
 
 
 @cache
@@ -130,7 +131,7 @@ async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> d
         return await run_job(run, config, mlflow_run)
     async with (
         _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once),
-        concurrency(SLOT, occupy=1),
+        concurrency(SLOT, occupy=1, lease_duration=SLOT_LEASE_S),
     ):
         return await run_job(run, config, mlflow_run)
 
