@@ -51,7 +51,7 @@ class Started:
 class Asked:
     """One proposal that meets the constraints."""
 
-    trial: database.Trial
+    trial: Any  # Optuna's handle, for infra.trials alone
     number: int
     blocks: list[str]
     params: int

@@ -161,7 +161,7 @@ def test_a_search_without_one_good_trial_ends_with_the_first_reason(tmp_path: Pa
 @pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
 def test_a_proposal_s_overrides_compose_to_its_network_and_the_search_s_recipe(profile: str) -> None:
     config = compose([f"profile={profile}"])
-    asked = Asked(None, 0, B0_BLOCKS, 1, 2)  # type: ignore[arg-type]
+    asked = Asked(None, 0, B0_BLOCKS, 1, 2)
     trial = compose([f"profile={profile}", *proposal_overrides(config, asked)])
     assert trial.recipe == config.architecture.recipe
     assert trial.model == dataclasses.replace(config.architecture.model, blocks=B0_BLOCKS)
