@@ -30,6 +30,7 @@ GROUPS = (
     "recipe@transfer.recipe",
     "recipe@search.recipe",
     "recipe@explain.recipe",
+    "recipe@architecture.recipe",
 )
 T = TypeVar("T")
 

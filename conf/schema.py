@@ -14,6 +14,7 @@ POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
+SAMPLERS = ("nsga2", "tpe")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -34,6 +35,7 @@ class Model:
     depth: float = 1.0
     resolution: float = 1.0
     survival_prob: float = 0.8  # of the last block; the first keeps 1.0
+    blocks: list[str] = field(default_factory=list)  # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
 
     def __post_init__(self) -> None:
         for key in ("width", "depth", "resolution"):
@@ -167,13 +169,45 @@ class Search:
     gamma: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.15, 1.2, 1.3])
     budget: float = 2.0  # alpha * beta^2 * gamma^2 must be this, up to ...
     tolerance: float = 0.1
+    # The multiply-adds that a point's network counts, over the baseline's, must be the budget up to this. Rounding
+    # moves them: at the paper's size the paper's own point counts 2.58, since every repeat is rounded up.
+    counted_tolerance: float = 0.6
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         for key in ("alpha", "beta", "gamma"):
             values = getattr(self, key)
             _require(len(values) > 0 and min(values) >= 1, f"search.{key} needs values >= 1, is {values}")
-        _require(self.tolerance >= 0, f"search.tolerance must be >= 0, is {self.tolerance}")
+        for key in ("tolerance", "counted_tolerance"):
+            _require(getattr(self, key) >= 0, f"search.{key} must be >= 0, is {getattr(self, key)}")
+
+
+@dataclass
+class Architecture:
+    """The search of the baseline: accuracy * (multiply_adds / target)^exponent over MnasNet's space of blocks."""
+
+    trials: int = 1000  # trained ones; a refused proposal costs nothing and does not count
+    model: Model = field(default_factory=Model)  # what the proposed blocks are scaled by while they are searched
+    recipe: Recipe = field(default_factory=Recipe)
+    target_multiply_adds: float = 400e6  # the paper's T, at the size of ``model``
+    exponent: float = -0.07
+    max_cost: float = 1.25  # multiply-adds over the target; a proposal that counts more is refused
+    max_params: int | None = None  # a proposal that has more is refused; null = any number
+    sampler: str = "nsga2"  # nsga2 (evolution) | tpe (better below about a thousand trials)
+    population: int = 50  # nsga2: size of a generation; tpe: trials at random before it learns
+    seed: int = 0  # of the proposals
+    storage: str | None = None  # database of the trials, e.g. postgresql+psycopg://host/name; null = SQLite in run_dir
+
+    def __post_init__(self) -> None:
+        _require(self.trials > 0, f"architecture.trials must be > 0, is {self.trials}")
+        _require(self.model.blocks == [], "architecture.model.blocks must be empty: they are what is searched")
+        for key in ("target_multiply_adds", "max_cost"):
+            _require(getattr(self, key) > 0, f"architecture.{key} must be > 0, is {getattr(self, key)}")
+        _require(self.max_params is None or self.max_params > 0, "architecture.max_params must be > 0")
+        _require(self.sampler in SAMPLERS,
+                 f"architecture.sampler must be one of {', '.join(SAMPLERS)}, is {self.sampler!r}")  # fmt: skip
+        _require(self.population >= 2, f"architecture.population must be >= 2, is {self.population}")
+        _require(self.seed >= 0, f"architecture.seed must be >= 0, is {self.seed}")
 
 
 @dataclass
@@ -381,6 +415,7 @@ class Config:
     recipe: Recipe = field(default_factory=Recipe)
     search: Search = field(default_factory=Search)
     scaling: Scaling = field(default_factory=Scaling)
+    architecture: Architecture = field(default_factory=Architecture)
     transfer: Transfer = field(default_factory=Transfer)
     explain: Explain = field(default_factory=Explain)
     latency: Latency = field(default_factory=Latency)

@@ -52,7 +52,16 @@ VERBS: dict[str, tuple[str, str]] = {
     "search": (
         "grid search of alpha, beta, gamma under alpha*beta^2*gamma^2 = 2",
         f"{_COMMON}\n{_TRAIN}\n  search.alpha=[1.0,1.2] search.beta=[1.0,1.1] search.gamma=[1.0,1.15]\n"
-        "  search.tolerance=X search.recipe.epochs=N",
+        "  search.tolerance=X search.counted_tolerance=X search.recipe.epochs=N",
+    ),
+    "architecture": (
+        "search the baseline's blocks by accuracy and multiply-adds, B0's own among them",
+        f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.limit=N\n"
+        "  architecture.trials=N architecture.sampler=nsga2|tpe architecture.seed=N architecture.recipe.epochs=N\n"
+        "  architecture.target_multiply_adds=X architecture.max_cost=X\n"
+        "  architecture.storage=URL         one search on several machines, e.g. postgresql+psycopg://host/name\n"
+        "  launch.jobs_at_once=N\n\n"
+        "train what it found:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
     ),
     "scaling": (
         "scale networks in width, depth or resolution alone, and in all three at once",

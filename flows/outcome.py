@@ -57,12 +57,16 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return _family(result, config)
         case {"points": points, "missing": missing}:
             return _scaling(points, missing, result["found"])
-        case {"best": best, "trials": trials}:
-            return [_best(best, trials)]
         case {"maps": maps, "models": models, "images": images}:
             return _gallery(result, maps, models, images)
         case {"rows": rows, "speedups": speedups}:
             return _latency(rows, speedups)
+        case {"objective": _, "baseline": _}:
+            return _architectures(result)
+        case {"best": _, "verdict": _}:
+            counts = f"{len(result['refused'])} refused, {len(result['failed'])} failed"
+            trained = f"trials     {len(result['trials'])} trained, {counts}; {result['found']} from earlier runs"
+            return [trained, *_searched(result), *(f"failed     {line}" for line in result["failed"])]
         case _:
             return [f"report     {result}"]
 
@@ -75,7 +79,7 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
         sizes = f"{row['params']:>12,} {row['multiply_adds']:>14,} {row['resolution']:>4}"
         accuracies = f"{row['top1']:>6.2f}% {row['top5']:>6.2f}% {moved[row['name']]:>8.2f}%"
         lines.append(f"{row['name']:16} {sizes} {accuracies}  {row['registered_name']}/{row['registered_version']}")
-    lines += ["", _best(summary.search["best"], summary.search["trials"])]
+    lines += ["", *_searched(summary.search)]
     lines += [f"missing    {line}" for line in summary.missing]
     if summary.jobs_found:
         lines += [f"jobs       {summary.jobs_found} of {summary.jobs} found from earlier runs"]
@@ -122,6 +126,26 @@ def _latency(rows: list[dict[str, Any]], speedups: list[dict[str, Any]]) -> list
     return lines
 
 
-def _best(best: dict[str, Any], trials: list[dict[str, Any]]) -> str:
+def _searched(found: dict[str, Any]) -> list[str]:
+    best, trials = found["best"], found["trials"]
     point = f"alpha {best['alpha']}, beta {best['beta']}, gamma {best['gamma']}"
-    return f"search     {point}: best of {len(trials)} trials (paper: 1.2, 1.1, 1.15)"
+    lines = [f"search     {point}: best of {len(trials)} trials (paper: 1.2, 1.1, 1.15)"]
+    if found["tied"]:
+        lines.append(f"tie        {found['verdict']}")
+    return lines + [f"refused    {r['alpha']} {r['beta']} {r['gamma']}: {r['reason']}" for r in found["refused"]]
+
+
+def _architectures(found: dict[str, Any]) -> list[str]:
+    states = [trial["state"] for trial in found["trials"]]
+    counts = f"{states.count('complete')} trained, {states.count('refused')} refused, {states.count('failed')} failed"
+    lines = [f"trials     {counts}; {found['found']} from earlier runs"]
+    titles = f"{'params':>12} {'multiply-adds':>14} {'minival':>8} {'reward':>7}"
+    lines += [f"front      {titles}"]
+    front = sorted((t for t in found["trials"] if t["pareto"]), key=lambda t: -float(t["multiply_adds"]))
+    for trial in front + [b for b in [found["baseline"]] if b and not b["pareto"]]:
+        own = "  B0's own" if found["baseline"] and trial["number"] == found["baseline"]["number"] else ""
+        sizes = f"{trial['params']:>12,} {trial['multiply_adds']:>14,}"
+        lines.append(f"{trial['number']:>10} {sizes} {trial['accuracy']:>7.2f}% {trial['reward']:>7.2f}{own}")
+    lines += [f"missing    {line}" for line in found["missing"]]
+    lines.append(f"search     {found['verdict']}")
+    return [*lines, f"blocks     model.blocks=[{','.join(found['best']['blocks'])}]"]

@@ -9,25 +9,30 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import compose
+from flows.shard import ensure_shards
 from flows.train import train
 from models.results import TrainResult
 from models.scaling import Coefficients
 from tasks.dispatch import dispatch, fan_out
-from tasks.search import record_search, start_search, trial_overrides
+from tasks.search import grid_points, record_search, start_search, trial_overrides
 
 
 @flow(name="search")
 async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
-    """Trains every point of the grid and chooses the best on minival.
+    """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival.
 
     Returns:
-        ``trials``, ``best``, ``tied`` (within one standard error of the best), ``budget``, ``tolerance``.
+        ``trials``, ``best``, ``tied`` (within one standard error of the best) and ``verdict``, which says so in words;
+        ``refused`` and ``failed`` with their reasons; ``family``; ``budget`` and its tolerances.
     """
     config = compose(overrides)
-    points, run = await start_search(config, parent_run)
+    points = grid_points(config.search)
+    shards = await ensure_shards(config.data, config.storage)  # the class count belongs to the cost
+    screened = await start_search(config, points, shards.classes, parent_run)
     # A trial that diverges does not end the search: its error comes back in its place.
-    results = await fan_out(config, (partial(trial, config, overrides, point, run) for point in points))
-    return await record_search(config, run, points, results)
+    run = screened.mlflow_run
+    results = await fan_out(config, (partial(trial, config, overrides, point, run) for point in screened.points))
+    return await record_search(config, screened, results)
 
 
 async def trial(config: schema.Config, overrides: list[str], point: Coefficients, run: str) -> TrainResult:

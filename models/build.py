@@ -12,9 +12,10 @@ from conf import schema
 from infra.errors import ConfigError
 from models import baselines
 from models.baselines import BASELINES
+from models.efficientnet import block_strings
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet, Network
-from models.efficientnet.variants import VARIANTS, Architecture, architecture
+from models.efficientnet.variants import B0_STAGES, VARIANTS, Architecture, architecture
 
 
 def network_names() -> tuple[str, ...]:
@@ -26,13 +27,14 @@ def resolve(model: schema.Model) -> Architecture:
     """Looks a variant of the family up and scales it.
 
     Raises:
-        ConfigError: no such network (the message names the nearest), or an image too small for it.
+        ConfigError: no such network (the message names the nearest), blocks that are none, or an image too small.
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, network_names(), n=1, cutoff=0.0)[0]
         raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? "
                           f"({', '.join(VARIANTS)}, and those of models/baselines.py)")  # fmt: skip
-    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
+    table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
+    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
     _require_side(model, VARIANTS[model.name].resolution, strides // 2 + 1)
     return arch
@@ -71,9 +73,11 @@ def build_scaled(
         device: where the weights are made.
 
     Raises:
-        ConfigError: no such network, its library is not installed, or an image too small for it.
+        ConfigError: no such network, its library is not installed, blocks that it has none of, or too small an image.
     """
     if model.name in BASELINES:
+        if model.blocks:
+            raise ConfigError(f"model.blocks are EfficientNet's; {model.name} has its own")
         rival = BASELINES[model.name]
         _require_side(model, rival.resolution, rival.smallest)
         with torch.device(device):

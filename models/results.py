@@ -88,6 +88,8 @@ class Trial:
     resolution: int
     minival_top1: float
     n_minival: int
+    standard_error: float  # of minival_top1, in points
+    counted_cost: float  # multiply-adds over the baseline's, after rounding; ``product`` is the wish
     mlflow_run: str = ""
 
 

@@ -1,4 +1,4 @@
-"""The grid search's bookkeeping: its points, its MLflow run, its choice."""
+"""The grid search's bookkeeping: its points, its MLflow run, its choice, and the family that follows from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import task
@@ -16,99 +16,237 @@ from infra.errors import ConfigError
 from models.results import TrainResult, Trial
 from models.scaling import Coefficients, grid
 from tasks import policy
+from tasks.report_numbers import standard_error
+
+PHIS = range(1, 8)  # B1..B7
 
 
-@task(task_run_name="grid", **policy.BOOKKEEPING)
-async def start_search(config: schema.Config, parent_run: str) -> tuple[list[Coefficients], str]:
-    """Lists the grid's feasible points and opens the MLflow run that the trials are shown under.
+@dataclass(frozen=True)
+class Screened:
+    """The grid after counting: what is trained, and what is refused before it costs anything."""
+
+    points: list[Coefficients]
+    refused: list[dict[str, Any]]  # alpha, beta, gamma, multiply_adds, reason
+    multiply_adds: int  # of the baseline, all multipliers 1
+    classes: int
+    mlflow_run: str = ""
+
+
+def grid_points(wanted: schema.Search) -> list[Coefficients]:
+    """The points with alpha * beta^2 * gamma^2 within the tolerance; pure arithmetic.
 
     Raises:
-        ConfigError: no point meets the budget.
+        ConfigError: there is none.
     """
-    wanted = config.search
     points = grid(wanted.alpha, wanted.beta, wanted.gamma, wanted.budget, wanted.tolerance)
     if not points:
         raise ConfigError(
             f"no point of the grid has alpha*beta^2*gamma^2 within {wanted.tolerance} of {wanted.budget}; "
             "widen search.tolerance or the lists search.alpha, search.beta, search.gamma"
         )
-    return points, await asyncio.to_thread(_start_run, config, parent_run)
+    return points
 
 
-def _start_run(config: schema.Config, parent_run: str) -> str:
+@task(task_run_name="grid", **policy.BOOKKEEPING)
+async def start_search(
+    config: schema.Config, points: list[Coefficients], classes: int, parent_run: str = ""
+) -> Screened:
+    """Counts every point's network and opens the MLflow run that the trials are shown under.
+
+    Raises:
+        ConfigError: no point's network costs what the budget says.
+    """
+    return await asyncio.to_thread(_start, config, points, classes, parent_run)
+
+
+def _start(config: schema.Config, points: list[Coefficients], classes: int, parent_run: str) -> Screened:
     from infra import tracking
 
+    screened = screen(config.search, config.model, points, classes)
     asked = {"search": compose.to_dict(config.search), "model": compose.to_dict(config.model),
              "data": compose.to_dict(config.data)}  # fmt: skip
     key = "search-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
-    return tracking.start_run(
+    run = tracking.start_run(
         config.experiment,
         "grid search",
         key,
         parent=parent_run or None,
         params=asked,
-        tags={"role": "search"},
+        tags={"role": "search", "refused": str(len(screened.refused))},
     )
+    tracking.log_text(run, json.dumps(screened.refused, indent=1), "refused.json")
+    return replace(screened, mlflow_run=run)
+
+
+def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients], classes: int) -> Screened:
+    """Refuses what rounding has moved out of the budget, and what it has made equal to another point.
+
+    Raises:
+        ConfigError: nothing is left; the message names the tolerance that would leave something.
+    """
+    from models.build import counted, resolve
+
+    _, baseline, _ = counted(model, classes)
+    kept: dict[Any, Coefficients] = {}
+    refused: list[dict[str, Any]] = []
+    misses: list[float] = []
+    for point in points:
+        network = scaled(model, point.alpha, point.beta, point.gamma)
+        _, multiply_adds, _ = counted(network, classes)
+        cost = multiply_adds / baseline
+        twin = kept.get(resolve(network))
+        misses.append(abs(cost - wanted.budget))
+        if misses[-1] > wanted.counted_tolerance:
+            reason = (f"counts {cost:.2f} times the baseline's multiply-adds after rounding, "
+                      f"not {wanted.budget:g} ± {wanted.counted_tolerance:g}")  # fmt: skip
+        elif twin is not None:
+            reason = f"rounds to the same network as {named(twin)}"
+        else:
+            kept[resolve(network)] = point
+            continue
+        refused.append({**dataclasses.asdict(point), "multiply_adds": multiply_adds, "reason": reason})
+    if not kept:
+        raise ConfigError(
+            f"all {len(points)} points of the grid near the budget {wanted.budget:g} count too far from it after "
+            f"rounding, the nearest by {min(misses):.3f}; raise search.counted_tolerance, which is "
+            f"{wanted.counted_tolerance:g}, or widen the lists"
+        )
+    return Screened(list(kept.values()), refused, baseline, classes)
+
+
+def scaled(model: schema.Model, depth: float, width: float, resolution: float) -> schema.Model:
+    """The configured network with its multipliers multiplied."""
+    return replace(
+        model, depth=model.depth * depth, width=model.width * width, resolution=model.resolution * resolution
+    )
+
+
+def named(point: Coefficients | Trial) -> str:
+    """``alpha 1.2, beta 1.1, gamma 1.15``."""
+    return f"alpha {point.alpha:g}, beta {point.beta:g}, gamma {point.gamma:g}"
 
 
 def trial_overrides(config: schema.Config, point: Coefficients) -> list[str]:
     """One trial in the words of the command line: B0 scaled by the point, trained by the search's recipe."""
-    model = config.model
-    recipe = [f"recipe.{key}={_word(value)}" for key, value in compose.to_dict(config.search.recipe).items()]
+    model = scaled(config.model, point.alpha, point.beta, point.gamma)
     return [
         f"model.name={model.name}",
-        f"model.depth={model.depth * point.alpha!r}",
-        f"model.width={model.width * point.beta!r}",
-        f"model.resolution={model.resolution * point.gamma!r}",
-        *recipe,
+        f"model.depth={model.depth!r}",
+        f"model.width={model.width!r}",
+        f"model.resolution={model.resolution!r}",
+        *recipe_overrides(config.search.recipe),
     ]
 
 
-def _word(value: object) -> str:
-    return "null" if value is None else str(value)
+def recipe_overrides(recipe: schema.Recipe) -> list[str]:
+    """A whole recipe in the words of the command line."""
+    facts = compose.to_dict(recipe)
+    return [f"recipe.{key}={'null' if value is None else value}" for key, value in facts.items()]
 
 
 @task(task_run_name="choose", **policy.BOOKKEEPING)
 async def record_search(
-    config: schema.Config, run: str, points: list[Coefficients], results: list[TrainResult | BaseException]
+    config: schema.Config, screened: Screened, results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
-    """Chooses by minival accuracy, names the ties, and writes it all to the search's MLflow run.
+    """Chooses by minival accuracy, names the ties, derives the family, and writes it all to the search's MLflow run.
 
     Raises:
         EffnetError: no trial finished; the first one's error.
     """
-    done = [(p, r) for p, r in zip(points, results, strict=True) if isinstance(r, TrainResult)]
-    failed = [(p, r) for p, r in zip(points, results, strict=True) if isinstance(r, BaseException)]
-    if not done:
-        raise failed[0][1]
-    found = summary(config.search, [p for p, _ in done], [r for _, r in done])
-    found["failed"] = [f"trial {p.alpha} {p.beta} {p.gamma}: {str(error).splitlines()[0]}" for p, error in failed]
-    await asyncio.to_thread(_record, run, found)
+    found = judged(config.search, screened, results)
+    best = found["best"]
+    winner = Coefficients(best["alpha"], best["beta"], best["gamma"])
+    found["family"] = await asyncio.to_thread(family, config.model, winner, screened.classes)
+    await asyncio.to_thread(_record, screened.mlflow_run, found)
     return found
 
 
-def summary(wanted: schema.Search, points: list[Coefficients], results: list[TrainResult]) -> dict[str, Any]:
+def judged(wanted: schema.Search, screened: Screened, results: list[TrainResult | BaseException]) -> dict[str, Any]:
+    """The choice among the trials that finished; those that did not are named under ``failed`` with their reason.
+
+    Raises:
+        EffnetError: no trial finished; the first one's error.
+    """
+    pairs = list(zip(screened.points, results, strict=True))
+    done = [(p, r) for p, r in pairs if isinstance(r, TrainResult)]
+    failed = [(p, r) for p, r in pairs if isinstance(r, BaseException)]
+    if not done:
+        raise failed[0][1]
+    kept = replace(screened, points=[p for p, _ in done])
+    return {
+        **summary(wanted, kept, [r for _, r in done]),
+        "failed": [f"trial {p.alpha} {p.beta} {p.gamma}: {str(error).splitlines()[0]}" for p, error in failed],
+    }
+
+
+def summary(wanted: schema.Search, screened: Screened, results: list[TrainResult]) -> dict[str, Any]:
     """Trials in grid order, the best, and those within one standard error of it.
 
     The standard error is that of a binomial share: sqrt(p (1 - p) / n). Of equals the cheapest is the best.
     """
     trials = [
         Trial(p.alpha, p.beta, p.gamma, p.cost, r.params, r.multiply_adds, r.resolution, r.minival_top1,
-              r.n_minival, r.mlflow_run)
-        for p, r in zip(points, results, strict=True)
+              r.n_minival, standard_error(r.minival_top1, r.n_minival) or 0.0,
+              r.multiply_adds / screened.multiply_adds, r.mlflow_run)
+        for p, r in zip(screened.points, results, strict=True)
     ]  # fmt: skip
     best = max(trials, key=lambda t: (t.minival_top1, -t.multiply_adds))
-    share = best.minival_top1 / 100
-    standard_error = 100 * math.sqrt(share * (1 - share) / best.n_minival)
-    tied = [t for t in trials if t is not best and t.minival_top1 >= best.minival_top1 - standard_error]
+    tied = [t for t in trials if t is not best and t.minival_top1 >= best.minival_top1 - best.standard_error]
     return {
         "trials": [dataclasses.asdict(t) for t in trials],
         "best": dataclasses.asdict(best),
         "tied": [dataclasses.asdict(t) for t in tied],
+        "verdict": verdict(best, tied, len(trials)),
+        "refused": screened.refused,
         "budget": wanted.budget,
         "tolerance": wanted.tolerance,
+        "counted_tolerance": wanted.counted_tolerance,
         "found": sum(r.reused for r in results),  # trials of earlier runs
     }
+
+
+def verdict(best: Trial, tied: list[Trial], trials: int) -> str:
+    """How sure the choice is, in words."""
+    scored = f"{best.minival_top1:.2f} ± {best.standard_error:.2f} % of {best.n_minival} minival images"
+    if trials == 1:
+        return f"{named(best)} is the only trial ({scored})"
+    if not tied:
+        return f"{named(best)} is best ({scored}); no other trial lies within one standard error"
+    others = f"{len(tied)} of the other {trials - 1} trial{'s' if trials > 2 else ''}"
+    return (f"{named(best)} leads ({scored}) but is not told apart from {others}, within one standard error: "
+            f"{'; '.join(named(t) for t in tied)}")  # fmt: skip
+
+
+def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict[str, Any]]:
+    """B1..B7 as the winner's powers give them, beside those that the paper set by hand; both counted.
+
+    Width, depth and resolution are relative to B0; ``resolution_px`` is the side of the images. No integer phi of the
+    paper's own coefficients gives the hand-set family. Source: paper section 3.3; official ``efficientnet_params``.
+    """
+    from models.efficientnet.variants import VARIANTS
+
+    b0 = VARIANTS["efficientnet_b0"]
+    rows = []
+    for phi in PHIS:
+        name = f"efficientnet_b{phi}"
+        hand = VARIANTS[name]
+        derived = (winner.beta**phi, winner.alpha**phi, winner.gamma**phi)
+        given = (hand.width, hand.depth, hand.resolution / b0.resolution)
+        rows.append({
+            "phi": phi,
+            "derived": _member(derived, scaled(model, derived[1], derived[0], derived[2]), classes),
+            "hand_set": {"name": name, **_member(given, replace(model, name=name), classes)},
+        })  # fmt: skip
+    return rows
+
+
+def _member(relative: tuple[float, float, float], network: schema.Model, classes: int) -> dict[str, Any]:
+    from models.build import counted
+
+    params, multiply_adds, side = counted(network, classes)
+    width, depth, resolution = relative
+    return {"width": width, "depth": depth, "resolution": resolution, "params": params,
+            "multiply_adds": multiply_adds, "resolution_px": side}  # fmt: skip
 
 
 def _record(run: str, found: dict[str, Any]) -> None:
@@ -116,5 +254,5 @@ def _record(run: str, found: dict[str, Any]) -> None:
 
     tracking.log_text(run, json.dumps(found, indent=1), "search.json")
     best = found["best"]
-    numbers = {key: float(best[key]) for key in ("alpha", "beta", "gamma", "minival_top1")}
+    numbers = {key: float(best[key]) for key in ("alpha", "beta", "gamma", "minival_top1", "standard_error")}
     tracking.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})

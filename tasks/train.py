@@ -16,12 +16,14 @@ from conf import compose, schema
 from infra import machine, store
 from infra.errors import TransientError
 from models.data.order import check_batch
+from models.efficientnet import block_strings
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
 
 RECIPE_VERSION = 4  # raise it when the same configuration must train to other weights
 SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
+SLOT_LEASE_S = 60  # a killed process's slot is free again after so long; Prefect's own 300 made the next command wait
 
 
 @cache
@@ -39,7 +41,8 @@ def train_job(
     label: str = "",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
-    # Here too, because the trainer's own check costs the ten seconds of its start.
+    # Here too, because the trainer's own checks cost the ten seconds of its start.
+    block_strings.decode(config.model.blocks)
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
     check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), shards.train)
     job = schema.Job(
@@ -128,7 +131,7 @@ async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> d
         return await run_job(run, config, mlflow_run)
     async with (
         _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once),
-        concurrency(SLOT, occupy=1),
+        concurrency(SLOT, occupy=1, lease_duration=SLOT_LEASE_S),
     ):
         return await run_job(run, config, mlflow_run)
 

@@ -1,0 +1,58 @@
+"""The search of the baseline: blocks from MnasNet's space, accuracy against multiply-adds, B0's own among them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from prefect import flow
+
+from conf import schema
+from conf.compose import compose
+from flows.shard import ensure_shards
+from flows.train import train
+from infra.errors import CapacityError, DivergedError, JobError, ResumeError
+from tasks import architecture as search
+from tasks.dispatch import dispatch, fan_out
+
+# Of one network. Any other error would be every trial's: it ends the search, and the same command goes on.
+TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
+
+
+@flow(name="architecture")
+async def architecture(overrides: list[str]) -> dict[str, Any]:
+    """Trains proposals until ``architecture.trials`` have ended, ``launch.jobs_at_once`` at a time.
+
+    The same command again goes on where it stopped; on another machine with the same ``architecture.storage`` it works
+    on the same search.
+
+    Returns:
+        Every trial with its state, reward and whether it is on the Pareto front; the best, and B0's own.
+    """
+    config = compose(overrides)
+    shards = await ensure_shards(config.data, config.storage)
+    started = await search.start_architecture(config, shards)
+    workers = [partial(worker, config, overrides, started)] * config.launch.jobs_at_once
+    for ended in await fan_out(config, workers):
+        if isinstance(ended, BaseException):
+            raise ended
+    return await search.record_architecture(config, started)
+
+
+async def worker(config: schema.Config, overrides: list[str], started: search.Started) -> None:
+    """Trains one proposal after another; one that diverges does not end the search."""
+    while (asked := await search.propose(config, started)) is not None:
+        name = f"architecture {asked.number}"
+        words = [*overrides, *search.proposal_overrides(config, asked)]
+        try:
+            async with search.attended(started, asked):
+                result = await dispatch(
+                    train, config, words, title=name, parent_run=started.mlflow_run, role="trial", label=name
+                )
+        except TRIAL_FAILED as error:
+            await search.failed(started, asked, error)
+        except BaseException:
+            search.released(started, asked)
+            raise
+        else:
+            await search.told(started, asked, result)
