@@ -25,6 +25,7 @@ GROUPS = (
     "model",
     "data",
     "recipe",
+    "transfer",
     "data@transfer.data",
     "recipe@transfer.recipe",
     "recipe@search.recipe",

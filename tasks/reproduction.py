@@ -16,7 +16,7 @@ from prefect import task
 from conf import compose, schema
 from infra import machine
 from infra.errors import ConfigError
-from models.results import Registered, ShardResult, Summary, TrainResult
+from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
 from tasks import policy
 
 
@@ -34,7 +34,7 @@ class VariantOutcome:
 
     trained: TrainResult
     registered: Registered
-    transferred: TrainResult
+    transferred: list[TransferResult]  # one a set
 
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
@@ -84,18 +84,19 @@ def _finish(
     from infra import tracking
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
+    transferred = [moved for o in done for moved in o.transferred]
     failed = {n: o for n, o in zip(config.variants, outcomes, strict=True) if isinstance(o, BaseException)}
     for trial in (*searched["trials"], searched["best"], *searched["tied"]):
         trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
-        jobs=len(searched["trials"]) + 2 * len(done),
-        jobs_found=searched["found"] + sum(o.trained.reused + o.transferred.reused for o in done),
+        jobs=len(searched["trials"]) + len(done) + sum(moved.cost["jobs"] for moved in transferred),
+        jobs_found=searched["found"] + sum(o.trained.reused for o in done) + sum(m.jobs_found for m in transferred),
         profile=config.profile,
         commit=machine.commit(),
         variants=[_variant_row(o) for o in done],
         search=searched,
-        transfer=[_transfer_row(o, config.transfer.data.name) for o in done],
+        transfer=[_transfer_row(moved) for moved in transferred],
         data=[dataclasses.asdict(d) for d in data],
         machine=machine.facts(),
         services={name: os.environ.get(key, "") for name, key in (
@@ -133,14 +134,14 @@ def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
     }
 
 
-def _transfer_row(outcome: VariantOutcome, data: str) -> dict[str, Any]:
+def _transfer_row(result: TransferResult) -> dict[str, Any]:
     from infra import tracking
 
-    result = outcome.transferred
-    keys = ("top1", "top5", "n_val", "minutes", "params", "multiply_adds", "mlflow_run")
+    keys = ("data", "protocol", "metric", "value", "standard_error", "n", "top1", "top5", "minutes", "params",
+            "multiply_adds", "chosen", "mlflow_run")  # fmt: skip
     return {
-        "name": result.model,
-        "data": data,
+        "name": result.network,
+        "n_val": result.n,
         **{key: getattr(result, key) for key in keys},
         "mlflow_url": tracking.run_url(result.mlflow_run),
     }
