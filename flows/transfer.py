@@ -14,13 +14,14 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import compose, from_yaml, to_yaml
-from flows.shard import ensure_shards
+from flows.shard import written
 from flows.train import trained
 from infra.errors import ConfigError
 from models.results import Standing, TransferResult
 from models.transfer import Point
 from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
+from tasks.shard import plan_shards
 from tasks.supervise import JobRun
 from tasks.train import train as train_task
 from tasks.train import train_to_rung
@@ -53,7 +54,10 @@ async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferR
     config = compose(overrides)
     model, weights = await registered(config)
     sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
-    shards = await asyncio.gather(*(ensure_shards(one.transfer.data, config.storage) for _, one in sets))
+    layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]  # each is there, before any
+    shards = await asyncio.gather(
+        *(written(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
+    )
     plans = [await plan_transfer(one, found) for (_, one), found in zip(sets, shards, strict=True)]
     announce(plans)
     source_run = ""
@@ -65,7 +69,7 @@ async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferR
         partial(one_set, plan, words, weights, parent_run, source_run)
         for plan, (words, _) in zip(plans, sets, strict=True)
     )
-    return await record_transfer(config, plans, await fan_out(config, calls))
+    return await record_transfer(config, overrides, plans, await fan_out(config, calls))
 
 
 async def registered(config: schema.Config) -> tuple[schema.Model, Weights | None]:

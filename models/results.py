@@ -92,6 +92,7 @@ class TransferResult:
     top1: float
     top5: float
     params: int
+    feature_params: int  # without the classifier, as Table 5 counts
     multiply_adds: int
     resolution: int
     chosen: dict[str, float]

@@ -18,6 +18,7 @@ from infra import machine
 from infra.errors import ConfigError
 from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
 from tasks import policy
+from tasks.transfer_part import leave_part
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def _finish(
             *(f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()),
         ],
     )  # fmt: skip
+    leave_part(config, [line for line in summary.missing if line not in searched["failed"]])
     numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
     tracking.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from prefect import task
 
 from conf import compose, schema
-from infra import store
 from infra.errors import ConfigError, DataError, DivergedError, JobError
 from models import transfer as protocol
+from models.paper import TABLE5_BY_SOURCE
 from models.results import ShardResult, Standing
 from models.transfer import Cost, Point
 from tasks import policy
@@ -35,6 +35,7 @@ class Plan:
     points: list[Point]
     rungs: list[int]
     cost: Cost
+    feature_params: int
 
     @property
     def title(self) -> str:
@@ -46,19 +47,22 @@ def set_overrides(config: schema.Config, overrides: list[str]) -> list[list[str]
     """Each of ``transfer.sets`` in the words of the command line; without any, ``transfer.data``.
 
     Raises:
-        ConfigError: no such set, or one twice.
+        ConfigError: no such set, one twice, or no folder to find it in.
     """
-    wanted = config.transfer
-    unknown = [name for name in wanted.sets if name not in compose.options("data")]
-    if unknown or len(set(wanted.sets)) < len(wanted.sets):
-        known = ", ".join(compose.options("data"))
-        wrong = f"no set named {unknown[0]!r}" if unknown else "a set twice"
-        raise ConfigError(f"transfer.sets: {wrong} in [{', '.join(wanted.sets)}]; choices: {known}")
+    wanted, known = config.transfer, compose.options("data")
+    for name in wanted.sets:
+        if name not in known or wanted.sets.count(name) > 1:
+            wrong = "twice" if name in known else "which is none"
+            raise ConfigError(f"transfer.sets names {name!r} {wrong}; choices: {', '.join(known)}")
+        if name in TABLE5_BY_SOURCE and wanted.path is None:
+            raise ConfigError(f"transfer.sets needs transfer.path=FOLDER, which holds a folder for each: {name}/, ...")
+    if not wanted.sets:
+        return [overrides]
+    paths = [[f"transfer.data.path={wanted.path.rstrip('/')}/{name}"] if wanted.path else [] for name in wanted.sets]
     return [
-        [*overrides, "transfer.sets=[]", f"data@transfer.data={name}",
-         *([f"transfer.data.path={store.join(wanted.path, name)}"] if wanted.path else [])]
-        for name in wanted.sets
-    ] or [overrides]  # fmt: skip
+        [*overrides, "transfer.sets=[]", f"data@transfer.data={name}", *path]
+        for name, path in zip(wanted.sets, paths, strict=True)
+    ]
 
 
 @task(task_run_name="plan transfer to {shards.name}", **policy.BOOKKEEPING)
@@ -87,10 +91,11 @@ def _plan(config: schema.Config, shards: ShardResult) -> Plan:
             )
     points = protocol.grid(wanted)
     recipe = protocol.recipe_for(wanted, points[0], shards.train)
-    _, multiply_adds, _ = counted(config.model, shards.classes)
+    params, multiply_adds, _ = counted(config.model, shards.classes)
+    a_class = counted(config.model, 2)[0] - counted(config.model, 1)[0]
     cost = protocol.cost(wanted, shards.train, shards.minival, shards.val, multiply_adds)
     rungs = protocol.rung_epochs(wanted.rungs, recipe) if len(points) > 1 else []
-    plan = Plan(config, shards, points, rungs, cost)
+    plan = Plan(config, shards, points, rungs, cost, params - a_class * shards.classes)
     final_job(plan, points[0], ("", ""))  # refuses a batch that does not fit
     return plan
 

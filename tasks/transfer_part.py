@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainRes
     return TransferResult(
         data=data.name, source=data.source, network=final.model, protocol=plan.config.transfer.protocol,
         metric=data.metric, value=scored.value, standard_error=scored.standard_error, n=scored.n, top1=final.top1,
-        top5=final.top5, params=final.params, multiply_adds=final.multiply_adds, resolution=final.resolution,
+        top5=final.top5, params=final.params,
+        feature_params=plan.feature_params, multiply_adds=final.multiply_adds, resolution=final.resolution,
         chosen=dataclasses.asdict(chosen), grid=grid, cost=dataclasses.asdict(plan.cost),
         jobs_found=sum(each.found for each in tried) + (final.reused and not is_point), minutes=final.minutes,
         job=final.job, mlflow_run=final.mlflow_run,
@@ -44,53 +46,62 @@ def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainRes
 
 @task(task_run_name="record transfer", **policy.BOOKKEEPING)
 async def record_transfer(
-    config: schema.Config, plans: list[Plan], results: list[TransferResult | BaseException]
+    config: schema.Config, overrides: list[str], plans: list[Plan], results: list[TransferResult | BaseException]
 ) -> list[TransferResult]:
     """Leaves the part of the report. What failed is named in it.
+
+    Args:
+        config: of the command.
+        overrides: that it was given.
+        plans: one a set.
+        results: of the plans; an error in the place of one that failed.
 
     Raises:
         EffnetError: the first set's that failed, when all others are recorded.
     """
-    await asyncio.to_thread(_record, config, plans, results)
+    await asyncio.to_thread(_record, config, " ".join(["effnet transfer", *overrides]), plans, results)
     for result in results:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if isinstance(result, TransferResult)]
 
 
-def _record(config: schema.Config, plans: Sequence[Plan], results: Sequence[TransferResult | BaseException]) -> None:
+def _record(
+    config: schema.Config, command: str, plans: Sequence[Plan], results: Sequence[TransferResult | BaseException]
+) -> None:
     folder = store.join(config.storage, "reports", config.profile, PART)
     failed = []
     for plan, result in zip(plans, results, strict=True):
         if isinstance(result, TransferResult):
             name = f"{result.data}-{result.network}-{result.protocol}.json"
-            store.write_json(store.join(folder, name), row_of(result))
+            store.write_json(store.join(folder, name), row_of(result, command))
         else:
             failed.append(f"{plan.title}: {str(result).splitlines()[0]}")
     leave_part(config, failed)
 
 
 def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
-    """Writes the part out of all rows of this profile, whichever command they come from."""
+    """Writes the part out of all rows of this profile, whichever commands they come from."""
     folder = store.join(config.storage, "reports", config.profile, PART)
     rows = [store.read_json(uri) for uri in store.list_uris(folder + "/")]
     there = {(row["source"], row["network"]) for row in rows}
-    lacking = [
-        f"{row.data}: {ours.name} was not fine-tuned on it"
-        for source, row in TABLE5_BY_SOURCE.items()
-        for ours in (row.ours_public, row.ours_best)
-        if (source, ours.name) not in there
-    ]
-    command = f"effnet transfer profile={config.profile}"
-    parts.leave(config, PART, {"rows": rows, "missing": [*failed, *lacking], "command": command})
+    missing = list(failed)
+    for source, row in TABLE5_BY_SOURCE.items():
+        lacking = [ours.name for ours in (row.ours_public, row.ours_best) if (source, ours.name) not in there]
+        if lacking:
+            missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(lacking)}")
+    commands = list(dict.fromkeys(row["command"] for row in rows))
+    parts.leave(config, PART, {"rows": rows, "missing": missing, "command": "; ".join(commands)})
 
 
-def row_of(result: TransferResult) -> dict[str, Any]:
-    """A result as a row of the part, beside the paper's."""
-    from infra import tracking
+def row_of(result: TransferResult, command: str) -> dict[str, Any]:
+    """A result as a row of the part, with where it comes from, beside the paper's."""
+    from infra import machine, tracking
 
-    address = tracking.run_url(result.mlflow_run)
-    return {**dataclasses.asdict(result), "mlflow_url": address, "paper": _paper(result.source, result.network)}
+    finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    here = {"mlflow_url": tracking.run_url(result.mlflow_run), "command": command, "commit": machine.commit(),
+            "finished": finished}  # fmt: skip
+    return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
 
 
 def _paper(source: str, network: str) -> dict[str, Any] | None:
