@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,10 +41,8 @@ def main(config: Config, decoders: dict[str, str]) -> int:
 
 
 def _transfer_data(config: Config) -> dict[str, Data]:
-    transfer = config.transfer
-    return (
-        {"transfer": replace(transfer.data, path=transfer.path)} if transfer.sets else {"transfer.data": transfer.data}
-    )
+    wanted = config.transfer
+    return {"transfer": replace(wanted.data, path=wanted.path)} if wanted.sets else {"transfer.data": wanted.data}
 
 
 def _checks(config: Config, run_dir: Path, decoders: dict[str, str]) -> dict[str, Check]:
