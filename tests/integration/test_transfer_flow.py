@@ -91,7 +91,7 @@ def test_a_row_of_the_part_is_the_mean_per_class_of_the_job_s_own_counts_beside_
     assert (
         "Oxford-IIIT Pets: not fine-tuned here with Table 5's efficientnet_b4 and efficientnet_b6" in part()["missing"]
     )
-    assert row["params"] - row["feature_params"] == 37 * (row["params"] - row["feature_params"]) // 37 > 0
+    assert (row["params"] - row["feature_params"]) % 37 == 0
 
 
 def test_a_point_that_diverges_ends_alone_and_is_named(tuned: subprocess.CompletedProcess[str]) -> None:
@@ -121,16 +121,11 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (["transfer.sets=[pets]"], 2, "transfer.sets needs transfer.path=FOLDER"),
-    (["transfer.sets=[digits,petz]"], 2, "transfer.sets names 'petz' which is none; choices:"),
-    (["transfer.sets=[digits,digits]"], 2, "transfer.sets names 'digits' twice"),
     (["transfer.sets=[digits,pets]", "transfer.path={sets}"], 3,
      "pets at {sets}/pets is not whole: train: 370 of 3,680 images"),
     (["transfer.sets=[digits,food101]", "transfer.path={sets}"], 2, "{sets}/food101"),
     (["transfer.data.limit=12"], 3, "of 10 classes have no image in"),
     (["transfer=kornblith", "transfer.data.limit=200"], 2, "global_batch 256 is larger than the"),
-    (["transfer.rungs=[0.5,0.2]"], 2, "transfer.rungs must rise between 0 and 1"),
-    (["transfer.lr_per_256=[0.1]"], 2, "make a grid: give both or none"),
 ])  # fmt: skip
 def test_a_mistake_is_one_clear_line_and_nothing_is_trained(
     words: list[str], code: int, said: str, services: Addresses, services_dir: Path, sets: Path
