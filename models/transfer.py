@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 from conf import schema
 from models.data.order import steps_per_epoch
@@ -125,6 +125,11 @@ def cost(asked: schema.Transfer, train: int, minival: int, val: int, multiply_ad
         trained += recipe.epochs * steps_per_epoch(final_images, recipe.global_batch) * recipe.global_batch
         evaluated += val + (final_images == train) * _evaluations(recipe, 0, recipe.epochs) * minival
     return Cost(jobs, trained, evaluated, multiply_adds * ((1 + BACKWARD) * trained + evaluated))
+
+
+def summed(costs: Sequence[Cost]) -> Cost:
+    """The cost of all of them."""
+    return Cost(*(sum(column) for column in zip(*map(astuple, costs), strict=True)))
 
 
 def _evaluations(recipe: schema.Recipe, begun: int, epoch: int) -> int:

@@ -105,12 +105,12 @@ def announce(plans: Sequence[Plan]) -> None:
     for plan in plans:
         log.info("%s (%s): %s", plan.title, plan.config.transfer.protocol, _said(plan.cost))
     if len(plans) > 1:
-        log.info("transfer to %d sets: %s", len(plans), _said(_whole(plans)))
+        log.info("transfer to %d sets: %s", len(plans), _said(protocol.summed([plan.cost for plan in plans])))
 
 
 def announce_time(plans: Sequence[Plan], images_per_s: float) -> None:
     """Says how long it may take, at the speed that the same network was trained with before."""
-    minutes = _whole(plans).train_images / images_per_s / 60
+    minutes = sum(plan.cost.train_images for plan in plans) / images_per_s / 60
     log.info("transfer: about %.3g min one job after another, at the %.0f images/s of the training", minutes,
              images_per_s)  # fmt: skip
 
@@ -118,10 +118,6 @@ def announce_time(plans: Sequence[Plan], images_per_s: float) -> None:
 def _said(cost: Cost) -> str:
     return (f"{cost.jobs} job{'s' * (cost.jobs > 1)}, {cost.train_images:,} training and {cost.eval_images:,} "
             f"evaluation images, {cost.multiply_adds:.3g} multiply-adds")  # fmt: skip
-
-
-def _whole(plans: Sequence[Plan]) -> Cost:
-    return Cost(*(sum(column) for column in zip(*(dataclasses.astuple(plan.cost) for plan in plans), strict=True)))
 
 
 def point_job(plan: Plan, point: Point, weights: Weights, until_epoch: int | None) -> JobRun:
