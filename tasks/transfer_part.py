@@ -20,6 +20,7 @@ from tasks import parts, policy
 from tasks.transfer import Plan, Tried
 
 PART = "transfer"
+FORMAT = 1  # of a row; those that another version left are left alone
 
 
 def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainResult) -> TransferResult:
@@ -83,7 +84,8 @@ def _record(
 def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
     """Writes the part out of all rows of this profile, whichever commands they come from."""
     folder = store.join(config.storage, "reports", config.profile, PART)
-    rows = [store.read_json(uri) for uri in store.list_uris(folder + "/")]
+    found = (store.read_json(uri) for uri in store.list_uris(folder))
+    rows = [row for row in found if row.get("format") == FORMAT]
     there = {(row["source"], row["network"]) for row in rows}
     missing = list(failed)
     for source, row in TABLE5_BY_SOURCE.items():
@@ -99,7 +101,7 @@ def row_of(result: TransferResult, command: str) -> dict[str, Any]:
     from infra import machine, tracking
 
     finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    here = {"mlflow_url": tracking.run_url(result.mlflow_run), "command": command, "commit": machine.commit(),
+    here = {"format": FORMAT, "mlflow_url": tracking.run_url(result.mlflow_run), "command": command, "commit": machine.commit(),
             "finished": finished}  # fmt: skip
     return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
 

@@ -158,6 +158,7 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     monkeypatch.setattr("infra.tracking.run_url", lambda run: f"http://mlflow/{run}")
     config = dataclasses.replace(plan.config, storage=f"file://{tmp_path}")
     first, second = results(plan)
+    store.write_json(f"file://{tmp_path}/reports/laptop/transfer/of-another-version.json", {"network": "b0"})
     for command, result in (("effnet transfer a", first), ("effnet transfer b", second), ("effnet transfer c", second)):
         transfer_part._record(config, command, [plan], [result])
     transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker\nfailed")])
