@@ -111,8 +111,8 @@ def announce(plans: Sequence[Plan]) -> None:
 def announce_time(plans: Sequence[Plan], images_per_s: float) -> None:
     """Says how long it may take, at the speed that the same network was trained with before."""
     minutes = sum(plan.cost.train_images for plan in plans) / images_per_s / 60
-    log.info("transfer: about %.3g min one job after another, at the %.0f images/s of the training", minutes,
-             images_per_s)  # fmt: skip
+    log.info("transfer: about %.3g min one job after another, at the %.0f images/s of the training; without the start "
+             "of each job", minutes, images_per_s)  # fmt: skip
 
 
 def _said(cost: Cost) -> str:

@@ -101,8 +101,8 @@ def row_of(result: TransferResult, command: str) -> dict[str, Any]:
     from infra import machine, tracking
 
     finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    here = {"format": FORMAT, "mlflow_url": tracking.run_url(result.mlflow_run), "command": command, "commit": machine.commit(),
-            "finished": finished}  # fmt: skip
+    here = {"format": FORMAT, "mlflow_url": tracking.run_url(result.mlflow_run), "command": command,
+            "commit": machine.commit(), "finished": finished}  # fmt: skip
     return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
 
 
