@@ -8,6 +8,7 @@ from typing import Any
 from conf import schema
 from infra.local import Addresses
 from models.results import EvalResult, Registered, ShardResult, Summary, TrainResult, TransferResult
+from models.statistics import estimate
 
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
@@ -46,7 +47,9 @@ def described(result: Any, config: schema.Config) -> list[str]:
             ]
         case EvalResult():
             top = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n} images"
-            return [f"{result.model_ref} on {result.data}: {top}"]
+            scored = estimate(config.data.metric, result.class_correct, result.class_total)
+            own = f"; {config.data.metric} {scored.value:.2f} ± {scored.standard_error:.2f} %"
+            return [f"{result.model_ref} on {result.data}: {top}{own}"]
         case ShardResult():
             counts = f"{result.train} train, {result.minival} minival, {result.val} val"
             return [f"{result.name}: {counts} in {result.shards} shards{found}", f"manifest   {result.manifest_uri}"]

@@ -11,11 +11,12 @@ import pytest
 from made_set import MadeSet, write_set
 
 from conf import compose, schema
+from flows import outcome
 from infra import store
 from infra.errors import ConfigError, DataError, DivergedError, JobError, TransientError
 from models.data import manifest as manifests
 from models.efficientnet.variants import VARIANTS
-from models.results import ShardResult, Standing, TrainResult, TransferResult
+from models.results import EvalResult, ShardResult, Standing, TrainResult, TransferResult
 from models.transfer import Point
 from tasks import transfer, transfer_part
 from tasks.transfer import Plan, Tried, choose, cut, final_job, note, point_job, set_overrides
@@ -175,6 +176,21 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     assert part["missing"][0] == "transfer b0 to made: a worker"
     assert "Oxford-IIIT Pets: not fine-tuned here with Table 5's efficientnet_b6" in part["missing"]
     assert len(part["missing"]) == 1 + 8
+
+
+def test_the_last_lines_of_a_command_tell_the_metric_with_its_error_and_how_it_was_chosen(plan: Plan) -> None:
+    lines = outcome.described(results(plan), plan.config)
+    assert lines[0] == (
+        "efficientnet_b4 on pets: 75.00 ± 13.82 % mean per class of 14 test images "
+        "(kornblith: rate 0.1 per 256, decay 0, best of 4 points)"
+    )
+    assert len(lines) == 2
+
+
+def test_an_evaluation_is_told_in_the_set_s_metric_too() -> None:
+    found = EvalResult("job", "b0/1", "pets", 85.71, 90.0, 14, (1, 3, 8), (2, 4, 8))
+    [line] = outcome.described(found, compose.compose(["data=pets"]))
+    assert line == "b0/1 on pets: top-1 85.71 %, top-5 90.00 % of 14 images; mean per class 75.00 ± 13.82 %"
 
 
 def test_a_point_s_job_may_not_lose_the_recipe_of_the_protocol(plan: Plan) -> None:
