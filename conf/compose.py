@@ -26,6 +26,7 @@ GROUPS = (
     "data",
     "recipe",
     "scaling",
+    "transfer",
     "data@transfer.data",
     "recipe@transfer.recipe",
     "recipe@search.recipe",

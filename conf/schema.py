@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MISSING: Any = "???"  # Hydra's word for "must be given"
+METRICS = ("top-1", "mean per class")
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
@@ -88,11 +89,13 @@ class Data:
     samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
     shards_per_task: int = 8  # one Prefect task writes this many
     seed: int = 0  # of the split and of the shuffle before sharding
+    metric: str = "top-1"  # that results on it are told in: top-1 | mean per class (each class weighs the same)
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
         _require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         _require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
+        _require(self.metric in METRICS, f"data.metric must be one of {', '.join(METRICS)}, is {self.metric!r}")
         _require(self.minival in ("official", "cut"), f"data.minival must be official or cut, is {self.minival!r}")
         _require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
         _require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
@@ -107,7 +110,7 @@ class Recipe:
     epochs: int = 350
     global_batch: int = 4096
     logical_shards: int = 64  # fixed parts of the global batch; order and randomness hang on them, not on the ranks
-    optimizer: str = "rmsprop"  # rmsprop (TensorFlow's form, as the paper) | adamw
+    optimizer: str = "rmsprop"  # rmsprop (TensorFlow's form, as the paper) | adamw | sgd (Nesterov)
     lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
     schedule: str = "staircase"  # staircase (the paper's) | cosine (to 0 over the epochs)
     warmup_epochs: float = 5.0
@@ -139,7 +142,7 @@ class Recipe:
         _require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
         _require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")
         _require(self.dropout is None or 0 <= self.dropout < 1, f"recipe.dropout must be in [0, 1), is {self.dropout}")
-        for key, choices in (("optimizer", ("rmsprop", "adamw")), ("schedule", ("staircase", "cosine")),
+        for key, choices in (("optimizer", ("rmsprop", "adamw", "sgd")), ("schedule", ("staircase", "cosine")),
                              ("precision", PRECISIONS), ("bn_groups", BN_GROUPS)):  # fmt: skip
             value = getattr(self, key)
             _require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
@@ -243,10 +246,33 @@ class Scaling:
 
 @dataclass
 class Transfer:
-    """Fine-tuning of a trained network on another data set."""
+    """Fine-tuning of a trained network on other data sets, under a protocol (conf/transfer)."""
 
+    protocol: str = "single"  # what the report calls it
     data: Data = field(default_factory=Data)
+    sets: list[str] = field(default_factory=list)  # names of conf/data, one after the other; empty = data alone
+    path: str | None = None  # folder that holds a folder for each of the sets, called as the set
     recipe: Recipe = field(default_factory=Recipe)
+    steps: int | None = None  # at least so many; epochs and BN momentum follow from the set's size; null = the recipe's
+    lr_per_256: list[float] = field(default_factory=list)  # the grid; empty = the recipe's rate and decay
+    weight_decay: list[float] = field(default_factory=list)  # each is divided by the peak rate, as Kornblith et al. do
+    rungs: list[float] = field(default_factory=list)  # shares of the epochs at which hopeless points of the grid end
+    keep: float = 1 / 3  # share of the points that goes on from a rung, rounded up
+    final_split: str = "train"  # that the chosen point trains on at last; train+minival as Kornblith et al.
+
+    def __post_init__(self) -> None:
+        _require(self.steps is None or self.steps > 0, f"transfer.steps must be > 0, is {self.steps}")
+        _require(bool(self.lr_per_256) == bool(self.weight_decay),
+                 "transfer.lr_per_256 and transfer.weight_decay make a grid: give both or none")  # fmt: skip
+        _require(all(0 < rate < float("inf") for rate in self.lr_per_256),
+                 f"transfer.lr_per_256 needs values > 0, is {self.lr_per_256}")  # fmt: skip
+        _require(all(0 <= decay < float("inf") for decay in self.weight_decay),
+                 f"transfer.weight_decay needs values >= 0, is {self.weight_decay}")  # fmt: skip
+        _require(all(0 < rung < 1 for rung in self.rungs) and self.rungs == sorted(set(self.rungs)),
+                 f"transfer.rungs must rise between 0 and 1, is {self.rungs}")  # fmt: skip
+        _require(0 < self.keep <= 1, f"transfer.keep must be in (0, 1], is {self.keep}")
+        _require(self.final_split in ("train", "train+minival"),
+                 f"transfer.final_split must be train or train+minival, is {self.final_split!r}")  # fmt: skip
 
 
 @dataclass
@@ -409,7 +435,7 @@ class Config:
     experiment: str = "effnet"  # MLflow experiment
     dispatch: str = "here"  # here | workpool: run a flow in this process, or as its deployment
     variants: list[str] = field(default_factory=lambda: list(FAMILY))  # what reproduce trains
-    model_ref: str | None = None  # evaluate: NAME@ALIAS or NAME/VERSION in the registry
+    model_ref: str | None = None  # evaluate, transfer: NAME@ALIAS or NAME/VERSION in the registry
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     recipe: Recipe = field(default_factory=Recipe)
@@ -442,6 +468,8 @@ class Job:
     manifest_sha256: str = MISSING
     augment: Augment = field(default_factory=Augment)
     recipe: Recipe = field(default_factory=Recipe)
+    split: str = "train"  # trained on; train+minival: nothing is chosen on minival, the last weights count
     init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
     init_weights_sha256: str | None = None  # what they must be; part of the job's key
     runtime: Runtime = field(default_factory=Runtime)  # no part of the job's key
+    until_epoch: int | None = None  # save and end there; the same job without it goes on. No part of its key either

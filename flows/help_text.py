@@ -75,8 +75,12 @@ VERBS: dict[str, tuple[str, str]] = {
         f"{_COMMON}\n  model_ref=NAME@ALIAS or NAME/VERSION   e.g. efficientnet-b0@champion\n  data={_choices('data')}",
     ),
     "transfer": (
-        "fine-tune a trained network on the transfer set",
-        f"{_COMMON}\n{_TRAIN}\n  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
+        "fine-tune a trained network on the transfer sets",
+        f"{_COMMON}\n{_TRAIN}\n  transfer={_choices('transfer')}   the protocol\n"
+        f"  data@transfer.data={_choices('data')}\n"
+        "  transfer.sets=[cifar10,pets] transfer.path=FOLDER   several, each in the folder of its name\n"
+        "  transfer.recipe.epochs=N   model_ref=NAME@ALIAS: start from a registered network\n\n"
+        "says what it will cost before anything is trained",
     ),
     "explain": (
         "class activation maps of the baseline and its scaled versions, on the same images",

@@ -7,7 +7,8 @@ from typing import Any
 
 from conf import schema
 from infra.local import Addresses
-from models.results import EvalResult, Registered, ShardResult, Summary, TrainResult
+from models.results import EvalResult, Registered, ShardResult, Summary, TrainResult, TransferResult
+from models.statistics import estimate
 
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
@@ -46,13 +47,17 @@ def described(result: Any, config: schema.Config) -> list[str]:
             ]
         case EvalResult():
             top = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n} images"
-            return [f"{result.model_ref} on {result.data}: {top}"]
+            scored = estimate(config.data.metric, result.class_correct, result.class_total)
+            own = f"; {config.data.metric} {scored.value:.2f} ± {scored.standard_error:.2f} %"
+            return [f"{result.model_ref} on {result.data}: {top}{own}"]
         case ShardResult():
             counts = f"{result.train} train, {result.minival} minival, {result.val} val"
             return [f"{result.name}: {counts} in {result.shards} shards{found}", f"manifest   {result.manifest_uri}"]
         case Registered():
             aliases = ", ".join(result.aliases) or "none"
             return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
+        case [TransferResult(), *_]:
+            return [_moved(each) for each in result]
         case Summary():
             return _family(result, config)
         case {"points": points, "missing": missing}:
@@ -71,10 +76,17 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [f"report     {result}"]
 
 
+def _moved(result: TransferResult) -> str:
+    chosen = f"rate {result.chosen['lr_per_256']:g} per 256, decay {result.chosen['weight_decay']:g}"
+    tried = f", best of {len(result.grid)} points" if result.grid else ""
+    accuracy = f"{result.value:.2f} ± {result.standard_error:.2f} % {result.metric} of {result.n} test images"
+    return f"{result.network} on {result.data}: {accuracy} ({result.protocol}: {chosen}{tried})"
+
+
 def _family(summary: Summary, config: schema.Config) -> list[str]:
     titles = f"{'params':>12} {'multiply-adds':>14} {'px':>4} {'top-1':>7} {'top-5':>7} {'transfer':>9}"
     lines = [f"{'':16} {titles}  registered"]
-    moved = {row["name"]: row["top1"] for row in summary.transfer}
+    moved = {row["name"]: row["value"] for row in reversed(summary.transfer)}  # on the first set
     for row in summary.variants:
         sizes = f"{row['params']:>12,} {row['multiply_adds']:>14,} {row['resolution']:>4}"
         accuracies = f"{row['top1']:>6.2f}% {row['top5']:>6.2f}% {moved[row['name']]:>8.2f}%"

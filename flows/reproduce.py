@@ -23,6 +23,7 @@ from tasks.register import register
 from tasks.report import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
 from tasks.train import short
+from tasks.transfer import set_overrides
 
 
 @flow(name="reproduce")
@@ -35,16 +36,19 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
     """
     config = compose(overrides)
     started = await start_reproduction(config, began)
-    data, transfer_data = await asyncio.gather(
+    data, *transfer_data = await asyncio.gather(
         dispatch(shard, config, overrides, title=f"shard {config.data.name}"),
-        dispatch(shard, config, overrides, title=f"shard {config.transfer.data.name}", part="transfer"),
+        *(
+            dispatch(shard, config, words, title=f"shard {compose(words).transfer.data.name}", part="transfer")
+            for words in set_overrides(config, overrides)
+        ),
     )
     searched = await dispatch(search, config, overrides, title="search", parent_run=started.mlflow_run)
     family = (
         partial(one_variant, config, overrides, name, started.mlflow_run, data.manifest_uri) for name in config.variants
     )
     outcomes = await fan_out(config, family)
-    summary, failures = await finish_reproduction(config, started, [data, transfer_data], searched, outcomes)
+    summary, failures = await finish_reproduction(config, started, [data, *transfer_data], searched, outcomes)
     await publish(config, summary, started.mlflow_run)
     for failure in failures:
         raise failure

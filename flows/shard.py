@@ -10,7 +10,7 @@ from prefect import flow
 from conf import schema
 from conf.compose import compose
 from models.results import ShardResult
-from tasks.shard import plan_shards, write_group, write_manifest
+from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
 @flow(name="shard")
@@ -27,7 +27,11 @@ async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data"
 
 async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
     """One mapped task per group of shards, the manifest last; one look-up where all is there."""
-    plan = await plan_shards(data, storage)
+    return await written(data, await plan_shards(data, storage))
+
+
+async def written(data: schema.Data, plan: ShardPlan) -> ShardResult:
+    """The shards of a plan: all groups in parallel, the manifest last."""
     if plan.done is not None:
         return plan.done
     await asyncio.gather(*(write_group(data, plan.root, numbers) for numbers in plan.groups))

@@ -1,24 +1,138 @@
-"""Transfer learning: a trained network, fine-tuned and evaluated on another data set."""
+"""Transfer learning: a trained network, fine-tuned and evaluated on other data sets under a protocol.
+
+What failure must never look like: a network trained for days before a set turns out to lack a class. So all sets are
+sharded, checked and counted first. One set that fails leaves the others alone and is named in the report's part.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from functools import partial
+
 from prefect import flow
 
-from conf.compose import compose
-from flows.shard import ensure_shards
+from conf import schema
+from conf.compose import compose, from_yaml, to_yaml
+from flows.shard import written
 from flows.train import trained
-from models.results import TrainResult
+from infra.errors import ConfigError
+from models.results import Standing, TransferResult
+from models.transfer import Point
+from tasks.dispatch import dispatch, fan_out
+from tasks.register import fetch_registered
+from tasks.shard import plan_shards
+from tasks.supervise import JobRun
 from tasks.train import train as train_task
-from tasks.train import train_job
+from tasks.train import train_to_rung
+from tasks.transfer import (
+    Plan,
+    Tried,
+    Weights,
+    announce,
+    announce_time,
+    choose,
+    cut,
+    final_job,
+    note,
+    plan_transfer,
+    point_job,
+    set_overrides,
+    start_grid,
+)
+from tasks.transfer_part import record_transfer, result_of
 
 
 @flow(name="transfer")
-async def transfer(overrides: list[str], parent_run: str = "") -> TrainResult:
-    """Fine-tunes the configured network on ``transfer.data``; trains it first where that is not done yet."""
+async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferResult]:
+    """Fine-tunes the network on each set; trains it first where that is not done yet.
+
+    Args:
+        overrides: as on the command line, e.g. ``["transfer=kornblith", "data@transfer.data=pets"]``.
+        parent_run: MLflow run that this one is shown under.
+    """
     config = compose(overrides)
-    source, _ = await trained(config, parent_run)
-    shards = await ensure_shards(config.transfer.data, config.storage)
-    job = train_job(
-        config, config.transfer.data, config.transfer.recipe, shards, (source.weights_uri, source.weights_sha256)
+    model, weights = await registered(config)
+    sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
+    layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]  # each is there, before any
+    shards = await asyncio.gather(
+        *(written(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
     )
-    return await train_task(job, config, parent_run, {"role": "transfer", "source_run": source.mlflow_run})
+    plans = [await plan_transfer(one, found) for (_, one), found in zip(sets, shards, strict=True)]
+    announce(plans)
+    source_run = ""
+    if weights is None:
+        source, _ = await trained(config, parent_run)
+        weights, source_run = (source.weights_uri, source.weights_sha256), source.mlflow_run
+        announce_time(plans, source.images_per_s)
+    calls = (
+        partial(one_set, plan, words, weights, parent_run, source_run)
+        for plan, (words, _) in zip(plans, sets, strict=True)
+    )
+    return await record_transfer(config, overrides, plans, await fan_out(config, calls))
+
+
+async def registered(config: schema.Config) -> tuple[schema.Model, Weights | None]:
+    """The network that is fine-tuned; with its weights where the registry has them (``model_ref``).
+
+    Raises:
+        ConfigError: the registered network is another one than ``model``.
+    """
+    if config.model_ref is None:
+        return config.model, None
+    model, weights, exact = await fetch_registered(config.model_ref, config.storage)
+    if model.name != config.model.name:
+        raise ConfigError(f"model_ref {exact} is a {model.name}, model.name asks for {config.model.name}; give one")
+    return model, weights
+
+
+async def one_set(
+    plan: Plan, overrides: list[str], weights: Weights, parent_run: str, source_run: str
+) -> TransferResult:
+    """One network on one set: the grid, where there is one, then the chosen point."""
+    config, tags = plan.config, {"role": "transfer", "source_run": source_run}
+    chosen, run = plan.points[0], parent_run
+    tried: list[Tried] = []
+    if len(plan.points) > 1:
+        run = await start_grid(plan, weights, parent_run)
+        chosen, tried = await try_grid(plan, overrides, weights, run)
+    final = await train_task(final_job(plan, chosen, weights), config, run, tags)
+    return result_of(plan, tried, chosen, final)
+
+
+async def try_grid(plan: Plan, overrides: list[str], weights: Weights, run: str) -> tuple[Point, list[Tried]]:
+    """All points to the first rung, the better ones to the next, the best of those that came to the end."""
+    tried = alive = [Tried(point) for point in plan.points]
+    for epoch in (*plan.rungs, None):
+        jobs = [point_job(plan, each.point, weights, epoch) for each in alive]
+        calls = (partial(one_point, plan.config, overrides, job, run) for job in jobs)
+        note(alive, await fan_out(plan.config, calls))
+        if epoch is not None:
+            alive = cut(plan, alive, epoch)
+    return choose(plan, alive), tried
+
+
+async def one_point(config: schema.Config, overrides: list[str], job: JobRun, run: str) -> Standing:
+    """One point of the grid to its rung, wherever jobs run."""
+    asked = {"job": to_yaml(job.job), "key": job.key, "job_uri": job.job_uri, "label": job.label}
+    title = f"{job.label} to epoch {job.job.until_epoch or job.job.recipe.epochs}"
+    standing: Standing = await dispatch(finetune, config, overrides, title=title, parent_run=run, **asked)
+    return standing
+
+
+@flow(name="finetune")
+async def finetune(
+    overrides: list[str], job: str, key: str, job_uri: str, label: str, parent_run: str = ""
+) -> Standing:
+    """A job that is described already: one point of a grid, to a rung or to its end.
+
+    Args:
+        overrides: as on the command line; they say where the job runs.
+        job: the job as YAML.
+        key: its name and digest.
+        job_uri: its run folder.
+        label: what people see.
+        parent_run: MLflow run that it is shown under.
+    """
+    run = JobRun(from_yaml(schema.Job, job), key, job_uri, label)
+    return await train_to_rung(run, compose(overrides), parent_run, {"role": "grid"})

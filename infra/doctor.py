@@ -10,10 +10,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from conf.schema import Config
+from conf.schema import Config, Data
 from infra import local
 from infra.checks import host, remote
 from infra.checks.finding import FAIL, WARN, Finding
@@ -39,6 +40,11 @@ def main(config: Config, decoders: dict[str, str]) -> int:
     return 2 if FAIL in marks else 1 if WARN in marks else 0
 
 
+def _transfer_data(config: Config) -> dict[str, Data]:
+    wanted = config.transfer
+    return {"transfer": replace(wanted.data, path=wanted.path)} if wanted.sets else {"transfer.data": wanted.data}
+
+
 def _checks(config: Config, run_dir: Path, decoders: dict[str, str]) -> dict[str, Check]:
     """What there is to check with this configuration, by topic, in the order of the output."""
     services_dir = run_dir / "services"
@@ -48,7 +54,7 @@ def _checks(config: Config, run_dir: Path, decoders: dict[str, str]) -> dict[str
         "machine": partial(host.capacity, config.launch.nproc_per_node),
         "disk": partial(host.disk, run_dir),
         "decoder": partial(host.decoder, decoders),
-        "data": partial(host.data, {"data": config.data, "transfer.data": config.transfer.data}),
+        "data": partial(host.data, {"data": config.data, **_transfer_data(config)}),
         "services": partial(remote.status, run_dir, config.services),
         "prefect": partial(remote.health, "prefect", config.services.prefect),
         "mlflow": partial(remote.health, "mlflow", config.services.mlflow),

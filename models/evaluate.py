@@ -39,7 +39,8 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
     ) as loader:
         worker.watchdog.enter("eval")
         accuracy = evaluate(network, loader, worker.ranks, lambda: _interrupted(worker))
-    return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n}
+    counts = {"class_correct": accuracy.class_correct, "class_total": accuracy.class_total}
+    return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n, **counts}
 
 
 def _interrupted(worker: Worker) -> bool:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from conf import schema
+
+
+def result_name(job: schema.Job) -> str:
+    """The object in the run folder that a job leaves: one for each early end, and one for the whole."""
+    until = job.until_epoch
+    return "result.json" if until is None or until >= job.recipe.epochs else f"until-{until:05d}.json"
+
 
 @dataclass(frozen=True)
 class ShardResult:
@@ -25,7 +33,10 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training job. Accuracies are percent, of the EMA weights chosen on minival."""
+    """A finished training job. Accuracies are percent, of the EMA weights chosen on minival.
+
+    A job that trained on minival too chose nothing: it has the last EMA weights, and ``n_minival`` is 0.
+    """
 
     job: str
     job_uri: str
@@ -45,12 +56,52 @@ class TrainResult:
     images_per_s: float
     weights_uri: str
     weights_sha256: str
+    class_correct: tuple[int, ...] = ()  # of the val images of each class: right at top-1, and all
+    class_total: tuple[int, ...] = ()
     world_size: int = 1  # that the last attempt ran on
     compiled: bool = False
     state_sha256: str = ""  # of weights, average and optimizer at the end
     accepted_changes: tuple[dict[str, Any], ...] = ()  # that resumes were told to go on under
     mlflow_run: str = ""
     reused: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a job stands on minival after an epoch, in percent: with the EMA weights of that epoch."""
+
+    epoch: int
+    top1: float
+    mean_per_class: float
+    mlflow_run: str
+    reused: bool
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """One network on one transfer set, as the set's own metric tells it; accuracies are percent of the test images."""
+
+    data: str
+    source: str  # what models/data/sources.py calls the set
+    network: str
+    protocol: str
+    metric: str
+    value: float
+    standard_error: float
+    n: int
+    top1: float
+    top5: float
+    params: int
+    feature_params: int  # without the classifier, as Table 5 counts
+    multiply_adds: int
+    resolution: int
+    chosen: dict[str, float]
+    grid: list[dict[str, Any]]  # of each point: rate, decay, accuracy on minival, its n, where it was stopped
+    cost: dict[str, int]
+    jobs_found: int  # of cost["jobs"], done by earlier runs
+    minutes: float
+    job: str
+    mlflow_run: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +114,8 @@ class EvalResult:
     top1: float
     top5: float
     n: int
+    class_correct: tuple[int, ...] = ()
+    class_total: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from models.data.order import check_batch, steps_per_epoch
 from models.training import compiling, distributed, flat, ledger, lineage, weights
 from models.training import state as states
 from models.training.ledger import Ledger
-from models.training.loop import Run, fit
+from models.training.loop import Run, check_finite, fit
 from models.training.metrics import Accuracy, evaluate
 from models.training.persistence import Persistence
 from models.training.saver import Saver
@@ -34,6 +34,8 @@ from models.worker import Worker
 
 def train(job: Job, worker: Worker) -> dict[str, Any]:
     """Runs or resumes one training job and returns what becomes ``result.json``.
+
+    A run that ends at ``job.until_epoch`` says only where it stands; the job goes on from its checkpoint.
 
     Raises:
         ConfigError: the global batch does not fit the ranks or the data.
@@ -48,7 +50,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     recipe, runtime = job.recipe, job.runtime
     ranks = distributed.in_stages(worker.ranks, runtime.pipeline_stages)
     worker = replace(worker, ranks=ranks)
-    check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples("train"))
+    check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples(job.split))
     network = _network(job, len(manifest.classes), worker)
     state = states.fresh(network, recipe)
     worker.startup.done("network")
@@ -62,18 +64,21 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         return Loader(manifest, job.manifest_uri, split, side, job.augment, worker.cache, runtime.loader_threads, cap)
 
     # Closed also when training fails: threads that wait for a store that is gone would keep the process alive.
-    with closing(loader("train")) as training, closing(loader("minival")) as minival, closing(loader("val")) as val:
+    with closing(loader(job.split)) as training, closing(loader("minival")) as minival, closing(loader("val")) as val:
         steps = steps_per_epoch(training.samples, recipe.global_batch)
         compiled = compiling.compile_if_worth(network, job, ranks, recipe.epochs * steps - state.position.step)
         eval_network = _network(job, len(manifest.classes), worker)
         flat.bind(eval_network, state.layout, state.average)
         stepper = Stepper(job, ranks, state, steps, worker.watchdog, worker.faults)
         worker.faults.at("start", 0)
+        chosen_on = None if "minival" in job.split else minival
         run = Run(
-            job, worker.job_uri, ranks, training, minival, eval_network, steps, worker.progress, persistence, stepper,
+            job, worker.job_uri, ranks, training, chosen_on, eval_network, steps, worker.progress, persistence, stepper,
             persistence.ledger, worker.watchdog, worker.preemption, worker.faults, worker.startup,
         )  # fmt: skip
         fit(run, state)
+        if run.last_step < run.total_steps:
+            return {"epochs": job.until_epoch, "steps": state.position.step}
         accuracy = _last_evaluation(run, state, val)
     persistence.wait()
     sha256 = states.sha256(state)
@@ -82,7 +87,8 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         return {}
     if rest is not None:
         ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
-    result = _result(job, worker.job_uri, state, eval_network, accuracy, minival.samples)
+    n_minival = 0 if chosen_on is None else minival.samples
+    result = _result(job, worker.job_uri, state, eval_network, accuracy, n_minival)
     how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": sha256}
     return {**result, **how, "accepted_changes": tuple(state.position.accepted)}
 
@@ -125,6 +131,7 @@ def _last_evaluation(run: Run, state: TrainState, val: Loader) -> Accuracy:
         return run.preemption.requested
 
     accuracy = evaluate(run.eval_network, val, run.ranks, interrupted)
+    check_finite(accuracy, "val")
     run.watchdog.enter("checkpoint")
     return accuracy
 
@@ -153,7 +160,9 @@ def _result(
         "top1": accuracy.top1,
         "top5": accuracy.top5,
         "n_val": accuracy.n,
-        "minival_top1": position.best_minival_top1,
+        "class_correct": accuracy.class_correct,
+        "class_total": accuracy.class_total,
+        "minival_top1": position.best_minival_top1 if n_minival else 0.0,
         "n_minival": n_minival,
         "images_per_s": position.step * job.recipe.global_batch / position.train_seconds,
         "weights_uri": weights_uri,

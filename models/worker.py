@@ -20,6 +20,7 @@ from conf import compose
 from conf.schema import Job
 from infra import store
 from infra.errors import ConfigError, EffnetError, JobError, LostError, PreemptedError, TransientError, kind_of
+from models.results import result_name
 from models.training import distributed
 from models.training.distributed import Ranks
 from models.training.faults import Faults
@@ -51,7 +52,7 @@ def run(main: JobMain) -> int:
     """Runs a job's main function on this rank; the exit code is in ``infra/errors.py``.
 
     The one argument is the uri of the run folder, which holds ``config.yaml``; EFFNET_CACHE names the local
-    folder for shards. Rank 0 writes ``result.json`` and the last ``status.json``. An unexpected error keeps
+    folder for shards. Rank 0 writes the result and the last ``status.json``. An unexpected error keeps
     its traceback: it is a bug, and goes into the job's log.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -67,10 +68,11 @@ def run(main: JobMain) -> int:
         if progress is not None:
             progress.report(state="starting", restarts=distributed.restart_count())
         startup.done("joining")
-        worker = _worker(_job(job_uri), job_uri, ranks, progress, preemption, startup)
-        result = main(_job(job_uri), worker)
+        job = _job(job_uri)
+        worker = _worker(job, job_uri, ranks, progress, preemption, startup)
+        result = main(job, worker)
         if progress is not None:
-            store.write_json(store.join(job_uri, "result.json"), result)
+            store.write_json(store.join(job_uri, result_name(job)), result)
             progress.finish(state="done", exit_code=0)
         worker.watchdog.close()
         distributed.leave()

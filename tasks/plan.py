@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from conf import schema
+from conf import compose, schema
+from models import transfer
+from models.paper import TABLE6_BY_SOURCE
+from models.transfer import Cost
 
 _CLASSES = 1000  # the classifier is a small part of all this; its true width is known once the data are sharded
 
@@ -21,6 +24,25 @@ def lines(config: schema.Config) -> Iterator[str]:
     yield " " * 57 + "   " + "   ".join(["  fp32     bf16"] * 3)
     for name in config.variants:
         yield _line(config, dataclasses.replace(config.model, name=name))
+    official = [name for name in config.transfer.sets or [config.transfer.data.source] if name in TABLE6_BY_SOURCE]
+    if official:
+        yield f"\ntransfer to {', '.join(official)} ({config.transfer.protocol})"
+        yield f"{'network':<16} {'jobs':>6} {'training images':>16} {'evaluated':>13} {'multiply-adds':>14}"
+    for name in config.variants if official else ():
+        model = dataclasses.replace(config.model, name=name)
+        found = transfer.summed([_transfer_cost(config.transfer, model, each) for each in official])
+        images = f"{found.train_images:>16,} {found.eval_images:>13,}"
+        yield f"{name:<16} {found.jobs:>6,} {images} {found.multiply_adds:>14.4g}"
+
+
+def _transfer_cost(wanted: schema.Transfer, model: schema.Model, name: str) -> Cost:
+    """Of a whole official set, by Table 6."""
+    from models.build import counted
+
+    data, whole = compose.compose([f"data={name}"]).data, TABLE6_BY_SOURCE[name]
+    minival = whole.validation or round(whole.train * data.minival_share)
+    _, multiply_adds, _ = counted(model, whole.classes)
+    return transfer.cost(wanted, whole.train - minival, minival, whole.true_test, multiply_adds)
 
 
 def _line(config: schema.Config, model: schema.Model) -> str:

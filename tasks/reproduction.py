@@ -16,8 +16,9 @@ from prefect import task
 from conf import compose, schema
 from infra import machine
 from infra.errors import ConfigError
-from models.results import Registered, ShardResult, Summary, TrainResult
+from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
 from tasks import policy
+from tasks.transfer_part import leave_part
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class VariantOutcome:
 
     trained: TrainResult
     registered: Registered
-    transferred: TrainResult
+    transferred: list[TransferResult]  # one a set
 
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
@@ -84,18 +85,19 @@ def _finish(
     from infra import tracking
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
+    transferred = [moved for o in done for moved in o.transferred]
     failed = {n: o for n, o in zip(config.variants, outcomes, strict=True) if isinstance(o, BaseException)}
     for trial in (*searched["trials"], searched["best"], *searched["tied"]):
         trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
-        jobs=len(searched["trials"]) + 2 * len(done),
-        jobs_found=searched["found"] + sum(o.trained.reused + o.transferred.reused for o in done),
+        jobs=len(searched["trials"]) + len(done) + sum(moved.cost["jobs"] for moved in transferred),
+        jobs_found=searched["found"] + sum(o.trained.reused for o in done) + sum(m.jobs_found for m in transferred),
         profile=config.profile,
         commit=machine.commit(),
         variants=[_variant_row(o) for o in done],
         search=searched,
-        transfer=[_transfer_row(o, config.transfer.data.name) for o in done],
+        transfer=[_transfer_row(moved) for moved in transferred],
         data=[dataclasses.asdict(d) for d in data],
         machine=machine.facts(),
         services={name: os.environ.get(key, "") for name, key in (
@@ -108,6 +110,7 @@ def _finish(
             *(f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()),
         ],
     )  # fmt: skip
+    leave_part(config, [line for line in summary.missing if line not in searched["failed"]])
     numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
     tracking.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
@@ -133,14 +136,14 @@ def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
     }
 
 
-def _transfer_row(outcome: VariantOutcome, data: str) -> dict[str, Any]:
+def _transfer_row(result: TransferResult) -> dict[str, Any]:
     from infra import tracking
 
-    result = outcome.transferred
-    keys = ("top1", "top5", "n_val", "minutes", "params", "multiply_adds", "mlflow_run")
+    keys = ("data", "protocol", "metric", "value", "standard_error", "n", "top1", "top5", "minutes", "params",
+            "multiply_adds", "chosen", "mlflow_run")  # fmt: skip
     return {
-        "name": result.model,
-        "data": data,
+        "name": result.network,
+        "n_val": result.n,
         **{key: getattr(result, key) for key in keys},
         "mlflow_url": tracking.run_url(result.mlflow_run),
     }

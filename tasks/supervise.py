@@ -21,6 +21,7 @@ from infra import errors, store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
+from models.results import result_name
 
 log = logging.getLogger("effnet")  # goes to Prefect's database too: a line an epoch
 every_second = logging.getLogger("effnet-progress")  # only for bars in a terminal
@@ -42,19 +43,19 @@ class JobRun:
 
 
 async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
-    """Runs a job unless its result is there already; returns ``result.json`` with the job's minutes.
+    """Runs a job unless its result is there already; returns it with the job's minutes.
 
     Raises:
         TransientError, DataError, DivergedError, ArtifactError, ConfigError: as the trainer ended.
         JobError: the job died in another way; the message ends with the worker's last lines.
     """
-    done = await asyncio.to_thread(finished, run.job_uri)
+    done = await asyncio.to_thread(finished, run)
     if done is None:
         began = time.monotonic()
         asked = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), asked)
         await _until_done(run, _spec(run, config), config.launch, mlflow_run)
-        uri = store.join(run.job_uri, "result.json")
+        uri = _result_uri(run)
         found = await asyncio.to_thread(store.read_json, uri)
         done = {**found, "minutes": (time.monotonic() - began) / 60}
         await asyncio.to_thread(store.write_json, uri, done)
@@ -63,13 +64,17 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     return done
 
 
-def finished(job_uri: str) -> dict[str, Any] | None:
-    """The result of a job that was done before, else None."""
-    uri = store.join(job_uri, "result.json")
+def finished(run: JobRun) -> dict[str, Any] | None:
+    """The result of a job that was done before, as far as it is asked to go, else None."""
+    uri = _result_uri(run)
     if not store.exists(uri):
         return None
     result: dict[str, Any] = store.read_json(uri)
     return {"minutes": 0.0, **result}
+
+
+def _result_uri(run: JobRun) -> str:
+    return store.join(run.job_uri, result_name(run.job))
 
 
 def _spec(run: JobRun, config: schema.Config) -> local.JobSpec:
@@ -124,7 +129,7 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
             raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
         objects = (watch.status_uri, store.join(run.job_uri, "failure.json"))
         status, failure = [await asyncio.to_thread(_object, uri) for uri in objects]
-        if await asyncio.to_thread(finished, run.job_uri) is None:
+        if await asyncio.to_thread(finished, run) is None:
             _judge(run, status, failure, code, job)
     finally:
         await asyncio.to_thread(local.cancel, job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -17,7 +18,7 @@ from infra import machine, store
 from infra.errors import TransientError
 from models.data.order import check_batch
 from models.efficientnet import block_strings
-from models.results import EvalResult, ShardResult, TrainResult
+from models.results import EvalResult, ShardResult, Standing, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
 
@@ -39,12 +40,14 @@ def train_job(
     shards: ShardResult,
     init_weights: tuple[str, str] | None,
     label: str = "",
+    split: str = "train",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
     # Here too, because the trainer's own checks cost the ten seconds of its start.
     block_strings.decode(config.model.blocks)
+    images = shards.train if split == "train" else shards.train + shards.minival
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
-    check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), shards.train)
+    check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), images)
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -53,6 +56,7 @@ def train_job(
         manifest_sha256=shards.manifest_sha256,
         augment=data.augment,
         recipe=recipe,
+        split=split,
         init_weights_uri=init_weights[0] if init_weights else None,
         init_weights_sha256=init_weights[1] if init_weights else None,
         runtime=config.runtime,
@@ -81,7 +85,7 @@ def evaluate_job(
 
 def named(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Gives a job its key and its run folder."""
-    asked = compose.to_yaml(replace(job, runtime=schema.Runtime()))
+    asked = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
     # With statistics by logical shard the number of processes changes nothing either.
     processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
     world = "" if job.recipe.bn_groups == "shard" else processes.removesuffix("/1")
@@ -103,9 +107,33 @@ async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[
         JobError: the job failed; the message holds the worker's last lines.
         EffnetError: as the trainer said.
     """
+    result, mlflow_run, reused = await _tracked(run, config, parent_run, tags)
+    return TrainResult(job=run.key, job_uri=run.job_uri, mlflow_run=mlflow_run, reused=reused, **result)
+
+
+@task(task_run_name="train {run.key} to its rung", **policy.TRAINING)
+async def train_to_rung(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> Standing:
+    """As ``train``, as far as ``job.until_epoch`` asks; says where the job then stands. Raises as ``train``."""
+    _, mlflow_run, reused = await _tracked(run, config, parent_run, tags)
+    row = await asyncio.to_thread(_last_row, run)
+    return Standing(row["epoch"], row["minival_top1"], row["minival_mean_per_class"], mlflow_run, reused)
+
+
+def _last_row(run: JobRun) -> dict[str, Any]:
+    """Of the trainer's log, up to the epoch that the job is asked for: it may have gone further before."""
+    until = run.job.until_epoch or run.job.recipe.epochs
+    lines = store.read(store.join(run.job_uri, "metrics.jsonl")).splitlines()
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    return [row for row in rows if row["epoch"] <= until][-1]
+
+
+async def _tracked(
+    run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]
+) -> tuple[dict[str, Any], str, bool]:
+    """The job's result, its MLflow run, and whether it was there before."""
     from infra import tracking
 
-    reused = await asyncio.to_thread(finished, run.job_uri) is not None
+    reused = await asyncio.to_thread(finished, run) is not None
     mlflow_run = await asyncio.to_thread(_start_run, run, config, parent_run, tags)
     try:
         result = await _under_limit(run, config, mlflow_run)
@@ -115,18 +143,18 @@ async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[
         raise
     numbers = {k: float(v) for k, v in result.items() if isinstance(v, int | float)}
     await asyncio.to_thread(tracking.finish_run, mlflow_run, "FINISHED", {f"final_{k}": v for k, v in numbers.items()})
-    return TrainResult(job=run.key, job_uri=run.job_uri, mlflow_run=mlflow_run, reused=reused, **result)
+    return result, mlflow_run, reused
 
 
 @task(task_run_name="evaluate {run.key}", **policy.TRAINING)
 async def evaluate(run: JobRun, config: schema.Config, model_ref: str) -> EvalResult:
     """Evaluates or finds one evaluation."""
     result = await _under_limit(run, config, "")
-    return EvalResult(run.key, model_ref, run.job.data_name, result["top1"], result["top5"], result["n"])
+    return EvalResult(run.key, model_ref, run.job.data_name, **{k: v for k, v in result.items() if k != "minutes"})
 
 
 async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
-    done = await asyncio.to_thread(finished, run.job_uri)
+    done = await asyncio.to_thread(finished, run)
     if done is not None:  # needs no slot; only what MLflow lacks is fed
         return await run_job(run, config, mlflow_run)
     async with (

@@ -68,12 +68,12 @@ class _Work:
 
 
 class Loader:
-    """Reads one split of a manifest.
+    """Reads a split of a manifest.
 
     Args:
         manifest: of the data set.
         manifest_uri: its address; the shards lie beside it.
-        split: train, minival or val.
+        split: train, minival or val; several are joined by ``+``.
         side: of the images in pixels.
         augment: crop and flip settings, and the policy.
         cache: folder for shards on local disk, shared by the ranks of a machine.
@@ -92,8 +92,9 @@ class Loader:
         threads: int,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.rows = Samples(manifest, [split])
+        self.rows = Samples(manifest, split.split("+"))
         self.samples = len(self.rows)
+        self.classes = len(manifest.classes)
         self.side = side
         self.augment = augment
         self.cache = ShardCache(store.join(manifest_uri.rpartition("/")[0]), cache, cache_bytes)

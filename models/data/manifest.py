@@ -83,8 +83,14 @@ class Manifest:
     missing: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
-        """Number of samples of one split."""
-        return sum(shard.samples for shard in self.shards if shard.split == split)
+        """Number of samples of a split; of several that are joined by ``+``."""
+        return sum(shard.samples for shard in self.shards if shard.split in split.split("+"))
+
+
+def class_counts(manifest: Manifest, split: str) -> NDArray[np.int64]:
+    """``[classes]``: images of each class in a split; in several that are joined by ``+``."""
+    rows = Samples(manifest, split.split("+")).rows
+    return np.bincount(rows["label"], minlength=len(manifest.classes)).astype(np.int64)
 
 
 class Samples:

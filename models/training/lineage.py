@@ -21,7 +21,7 @@ _SHOWN = 5
 
 def identity(job: Job) -> dict[str, Any]:
     """Configuration by dotted key, the data's digest among it, and the digest of the code that trains."""
-    asked = compose.to_dict(replace(job, runtime=Runtime()))
+    asked = compose.to_dict(replace(job, runtime=Runtime(), until_epoch=None))
     return {**_flat(asked), "code": code_digest(), "torch": torch.__version__.split("+")[0]}
 
 

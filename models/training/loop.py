@@ -13,11 +13,12 @@ from conf.schema import Job
 from infra.errors import DivergedError, JobError, PreemptedError
 from models.data.device import to_device
 from models.data.loader import Loader
+from models.statistics import mean_per_class
 from models.training import distributed
 from models.training.distributed import Ranks
 from models.training.faults import Faults
 from models.training.ledger import Ledger
-from models.training.metrics import evaluate
+from models.training.metrics import Accuracy, evaluate
 from models.training.optim import rate_at
 from models.training.persistence import Persistence
 from models.training.preemption import Preemption
@@ -41,7 +42,7 @@ class Run:
     job_uri: str
     ranks: Ranks
     train: Loader
-    minival: Loader
+    minival: Loader | None  # None: the job trains on it, so nothing can be chosen on it
     eval_network: nn.Module  # its tensors are views of state.average
     steps_per_epoch: int
     progress: Progress | None  # rank 0 only
@@ -61,6 +62,11 @@ class Run:
         """Global steps of the whole job."""
         return self.steps_per_epoch * self.job.recipe.epochs
 
+    @property
+    def last_step(self) -> int:
+        """Where this run of the job ends; the schedule does not know of it."""
+        return min(self.total_steps, self.steps_per_epoch * (self.job.until_epoch or self.job.recipe.epochs))
+
 
 class _GoBackError(Exception):
     """Training must go back to the last good checkpoint; raised on all ranks in the same step."""
@@ -73,6 +79,8 @@ class _CorruptedError(_GoBackError):
 def fit(run: Run, state: TrainState) -> None:
     """Trains from ``state.position.step`` to the end. ``state.best`` then holds the chosen weights.
 
+    Where ``job.until_epoch`` ends it before, the state is saved and the same job goes on from there.
+
     Raises:
         DivergedError: the loss exploded or is not finite, and going back did not help.
         PreemptedError: some rank was asked to end; the state is saved.
@@ -80,7 +88,7 @@ def fit(run: Run, state: TrainState) -> None:
     """
     if distributed.any_rank(run.preemption.requested):
         _preempted(run, state)
-    while state.position.step < run.total_steps or not _epoch_ended(run, state):
+    while state.position.step < run.last_step or not _epoch_ended(run, state):
         epoch, start_step = divmod(state.position.step, run.steps_per_epoch)
         try:
             if _epoch_ended(run, state):
@@ -91,6 +99,12 @@ def fit(run: Run, state: TrainState) -> None:
             _go_back(run, state, reason)
         except PreemptedError:
             _preempted(run, state)
+    if run.last_step < run.total_steps:
+        run.watchdog.enter("checkpoint")
+        run.persistence.save_and_wait(state)
+    elif run.minival is None:
+        state.best.copy_(state.average)
+        state.position.best_step = state.position.step
 
 
 def _epoch_ended(run: Run, state: TrainState) -> bool:
@@ -163,23 +177,14 @@ def _look(run: Run, state: TrainState, outcome: Outcome) -> None:
 
 
 def _evaluate(run: Run, state: TrainState, epoch: int) -> None:
-    """Evaluates the average on minival, keeps it if it is the best yet, and writes the epoch's row."""
-    run.watchdog.enter("eval")
-    accuracy = evaluate(run.eval_network, run.minival, run.ranks, lambda: _interrupted(run, state))
-    run.watchdog.enter("step")
-    if not math.isfinite(accuracy.loss):
-        raise DivergedError(f"the averaged weights' loss on minival is {accuracy.loss} after epoch {epoch}; {_ADVICE}")
+    """Writes the epoch's row, with what the average scores on minival where there is one to choose on."""
     position = state.position
-    if accuracy.top1 > position.best_minival_top1:
-        position.best_minival_top1, position.best_step = accuracy.top1, position.step
-        state.best.copy_(state.average)
+    scores = _scores(run, state, run.minival, epoch) if run.minival is not None else {}
     row = {
         "step": position.step,
         "epoch": epoch,
         "time": time.time(),
-        "minival_top1": accuracy.top1,
-        "minival_top5": accuracy.top5,
-        "minival_loss": accuracy.loss,
+        **scores,
         "learning_rate": rate_at(run.job.recipe, position.step - 1, run.steps_per_epoch) * position.health.rate_scale,
         "images_per_s": position.step * run.job.recipe.global_batch / max(position.train_seconds, 1e-9),
         **run.loading,
@@ -187,7 +192,36 @@ def _evaluate(run: Run, state: TrainState, epoch: int) -> None:
     position.rows.append(row)
     if run.progress is not None:
         write_rows(run.job_uri, position.rows)
-        run.progress.report(minival_top1=accuracy.top1, best_minival_top1=position.best_minival_top1)
+        if scores:
+            run.progress.report(minival_top1=scores["minival_top1"], best_minival_top1=position.best_minival_top1)
+
+
+def _scores(run: Run, state: TrainState, minival: Loader, epoch: int) -> dict[str, float]:
+    """Evaluates the average on minival and keeps it if it is the best yet."""
+    run.watchdog.enter("eval")
+    accuracy = evaluate(run.eval_network, minival, run.ranks, lambda: _interrupted(run, state))
+    run.watchdog.enter("step")
+    check_finite(accuracy, f"minival after epoch {epoch}")
+    position = state.position
+    if accuracy.top1 > position.best_minival_top1:
+        position.best_minival_top1, position.best_step = accuracy.top1, position.step
+        state.best.copy_(state.average)
+    return {
+        "minival_top1": accuracy.top1,
+        "minival_top5": accuracy.top5,
+        "minival_loss": accuracy.loss,
+        "minival_mean_per_class": mean_per_class(accuracy.class_correct, accuracy.class_total).value,
+    }
+
+
+def check_finite(accuracy: Accuracy, where: str) -> None:
+    """Refuses averaged weights that predict nothing.
+
+    Raises:
+        DivergedError: their loss is not finite.
+    """
+    if not math.isfinite(accuracy.loss):
+        raise DivergedError(f"the averaged weights' loss on {where} is {accuracy.loss}; {_ADVICE}")
 
 
 def _interrupted(run: Run, state: TrainState) -> bool:

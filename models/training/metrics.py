@@ -1,4 +1,4 @@
-"""Top-1 and top-5 over a whole split, each sample counted exactly once at any number of ranks."""
+"""Top-1, top-5 and counts by class over a whole split, each sample counted exactly once at any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ EVAL_BATCH = 64  # a rank
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Percent correct of ``n`` samples, and their mean cross-entropy."""
+    """Percent correct of ``n`` samples, their mean cross-entropy, and counts of each class."""
 
     top1: float
     top5: float
     loss: float
     n: int
+    class_correct: tuple[int, ...]  # right at top-1
+    class_total: tuple[int, ...]  # all
 
 
 class Normalise(nn.Module):
@@ -62,20 +64,25 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
     """
     network.eval()
     normalise = Normalise(ranks.device)
-    counts = torch.zeros(5, dtype=torch.float64, device=ranks.device)  # top1, top5, loss, n, interrupted
+    counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # top5, loss, interrupted
+    # [correct, total] by class. Not bincount, for which the host would wait on a GPU to learn the largest label.
+    classes = torch.zeros((2, loader.classes), dtype=torch.float64, device=ranks.device)
     batches = to_device(loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size), ranks.device)
     for batch in batches:
         labels = batch.labels
         logits = network(normalise(batch.images))
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        counts[0] += ranked[:, 0].sum()
-        counts[1] += ranked.any(1).sum()
-        counts[2] += nn.functional.cross_entropy(logits, labels, reduction="sum")
-        counts[3] += len(labels)
+        right = ranked[:, 0].double()
+        classes.index_add_(1, labels, torch.stack([right, torch.ones_like(right)]))
+        counts[0] += ranked.any(1).sum()
+        counts[1] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         if interrupted():
-            counts[4] += 1
+            counts[2] += 1
             break
-    top1, top5, loss, n, stopped = sum_over_ranks(counts).tolist()
+    summed = sum_over_ranks(torch.cat([counts, classes.flatten()])).tolist()
+    top5, loss, stopped = summed[:3]
+    correct, total = (tuple(map(int, each)) for each in (summed[3 : 3 + loader.classes], summed[3 + loader.classes :]))
     if stopped:
         raise PreemptedError("asked to end during an evaluation")
-    return Accuracy(100 * top1 / n, 100 * top5 / n, loss / n, int(n))
+    n = sum(total)
+    return Accuracy(100 * sum(correct) / n, 100 * top5 / n, loss / n, n, correct, total)

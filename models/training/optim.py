@@ -1,4 +1,4 @@
-"""RMSProp as TensorFlow defines it, AdamW beside it, and the learning-rate schedules.
+"""RMSProp as TensorFlow defines it, AdamW and SGD beside it, and the learning-rate schedules.
 
 Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimizer``,
 ``build_learning_rate``) and main.py (the L2 term).
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from conf.schema import Recipe
 from models.training.flat import Layout
@@ -108,6 +108,8 @@ def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: R
         groups.append({"params": [parameter], "weight_decay": decay})
     if recipe.optimizer == "adamw":
         return _adamw(groups, peak_rate(recipe))
+    if recipe.optimizer == "sgd":
+        return _sgd(groups, peak_rate(recipe), recipe.momentum)
     return TFRMSProp(
         groups,
         lr=peak_rate(recipe),
@@ -127,6 +129,15 @@ def _adamw(groups: list[dict[str, Any]], rate: float) -> AdamW:
                 "exp_avg": torch.zeros_like(p),
                 "exp_avg_sq": torch.zeros_like(p),
             }
+    return optimizer
+
+
+def _sgd(groups: list[dict[str, Any]], rate: float, momentum: float) -> SGD:
+    """With Nesterov's momentum and coupled L2; fused, with its state made at once, as ``_adamw``."""
+    optimizer = SGD(groups, lr=rate, momentum=momentum, nesterov=True, fused=True)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)}
     return optimizer
 
 

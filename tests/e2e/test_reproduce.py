@@ -210,6 +210,7 @@ def test_a_search_fanned_out_over_the_work_pool_finds_the_same_trials(
         (["train", "model=b9"], "b8"),
         (["train", "data=folder"], "data.path"),
         (["evaluate", "model_ref=efficientnet-b00@champion"], "efficientnet-b0"),
+        (["transfer", "model_ref=efficientnet-b0@champion", "model=b3"], "is a efficientnet_b0, model.name asks for"),
         (["search", "search.tolerance=0", "search.alpha=[1.0]"], "search.tolerance"),
         (["train", "services.s3=http://127.0.0.1:9"], "does not answer"),
         (["train", "services.mlflow=http://127.0.0.1:9"], "does not answer"),

@@ -88,6 +88,27 @@ def test_the_transfer_s_settings_are_its_own() -> None:
     assert config.recipe.epochs == compose.compose().recipe.epochs
 
 
+@pytest.mark.parametrize("words", [["profile=laptop"], ["profile=paper"], ["transfer=single"]])
+def test_a_protocol_given_on_the_command_line_brings_its_recipe_whatever_the_profile(words: list[str]) -> None:
+    found = compose.compose([*words, "transfer=kornblith"]).transfer
+    assert (found.protocol, found.recipe.optimizer, found.recipe.global_batch, found.steps) == (
+        "kornblith", "sgd", 256, 20_000,
+    )  # fmt: skip
+    assert compose.compose([*words, "transfer=author"]).transfer.recipe.lr_per_256 == schema.Recipe().lr_per_256 / 4
+
+
+def test_the_paper_s_profile_transfers_to_the_eight_sets_of_table_5_each_with_its_metric() -> None:
+    asked = compose.compose(["profile=paper"]).transfer
+    found = {name: compose.compose([f"data@transfer.data={name}"]).transfer.data for name in asked.sets}
+    assert len(found) == 8
+    assert [name for name, data in found.items() if data.metric == "mean per class"] == [
+        "flowers102",
+        "aircraft",
+        "pets",
+    ]
+    assert all(data.minival_share >= 0.05 for name, data in found.items() if name not in ("flowers102", "aircraft"))
+
+
 @pytest.mark.parametrize(("override", "nearest"), [
     ("recipe.epoch=3", "recipe.epochs"), ("modle=b3", "model"), ("launch.nproc_per_nodes=2", "launch.nproc_per_node"),
     ("search.alhpa=[1.0]", "search.alpha"), ("transfer.recipe.epocs=1", "transfer.recipe.epochs"),
@@ -117,6 +138,10 @@ def test_an_unknown_option_is_refused_with_the_choices(override: str, message: s
     (schema.Config, {"storage": "runs"}), (schema.Config, {"variants": []}), (schema.Config, {"dispatch": "there"}),
     (schema.Data, {"val_share": 1.0}), (schema.Data, {"limit": 0}), (schema.Launch, {"nproc_per_node": 0}),
     (schema.Augment, {"crop_area_min": 0.0}), (schema.Augment, {"crop_aspect_max": 0.9}),
+    (schema.Data, {"metric": "accuracy"}), (schema.Recipe, {"optimizer": "lamb"}), (schema.Transfer, {"steps": 0}),
+    (schema.Transfer, {"lr_per_256": [0.1]}), (schema.Transfer, {"lr_per_256": [0.0], "weight_decay": [0.0]}),
+    (schema.Transfer, {"weight_decay": [-1.0], "lr_per_256": [0.1]}), (schema.Transfer, {"rungs": [0.5, 0.2]}),
+    (schema.Transfer, {"rungs": [1.0]}), (schema.Transfer, {"keep": 0.0}), (schema.Transfer, {"final_split": "val"}),
 ])  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):

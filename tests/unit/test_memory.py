@@ -96,6 +96,17 @@ def test_the_table_has_a_line_for_each_variant() -> None:
     assert all(float(number) > 0 for number in b0.split()[5:])
 
 
+def test_a_plan_counts_what_transfer_to_the_official_sets_costs() -> None:
+    words = ["profile=paper", "variants=[efficientnet_b0]", "transfer.sets=[cifar10,aircraft]"]
+    title, _, b0 = list(lines(compose.compose(words)))[-3:]
+    assert title == "\ntransfer to cifar10, aircraft (kornblith)"
+    jobs, images, evaluated, multiply_adds = (float(word.replace(",", "")) for word in b0.split()[1:])
+    assert jobs == 2 * 57
+    assert images == pytest.approx(2 * (17.35 + 1) * 20_000 * 256, rel=0.06)  # whole epochs, rungs on evaluations
+    of_one = 385_814_752 - 1_281_000 + 1_280_000 * 0.05  # B0 without a thousand classes, with 10 and 100
+    assert multiply_adds == pytest.approx(of_one * (3 * images + evaluated), rel=1e-3)
+
+
 @pytest.mark.parametrize(("side", "fits"), [(17, True), (16, False), (1, False)])
 def test_an_image_too_small_for_the_network_is_refused(side: int, fits: bool) -> None:
     """The input of the last layer with stride 2 must have two pixels: 17, 9, 5, 3, 2."""

@@ -127,7 +127,7 @@ def flat_optimizer(recipe: Recipe) -> tuple[torch.optim.Optimizer, tuple[Tensor,
     return build_optimizer(values, gradients, layout, recipe), (values, gradients)
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "adamw"])
+@pytest.mark.parametrize("name", ["rmsprop", "adamw", "sgd"])
 def test_a_step_with_an_infinite_gradient_found_changes_no_bit(name: str) -> None:
     optimizer, (values, gradients) = flat_optimizer(Recipe(optimizer=name, weight_decay=0.1))
     optimizer.step()
@@ -164,6 +164,22 @@ def test_adamw_is_torch_s_own_with_decay_on_the_decayed_part_alone() -> None:
         reference.step()
     torch.testing.assert_close(values[:16], theirs.detach())
     assert ours.param_groups[1]["weight_decay"] == 0.0
+
+
+def test_sgd_is_torch_s_own_plain_loop_with_nesterov_s_momentum_and_decay_on_the_decayed_part_alone() -> None:
+    recipe = Recipe(optimizer="sgd", weight_decay=0.05, momentum=0.8, global_batch=256, lr_per_256=0.01)
+    ours, (values, gradients) = flat_optimizer(recipe)
+    theirs = [nn.Parameter(part.clone()) for part in (values[:16], values[32:36])]
+    groups = [{"params": [theirs[0]], "weight_decay": 0.05}, {"params": [theirs[1]]}]
+    reference = torch.optim.SGD(groups, lr=0.01, momentum=0.8, nesterov=True, fused=False, foreach=False)
+    for step in range(4):
+        gradients.normal_(generator=torch.Generator().manual_seed(step))
+        theirs[0].grad, theirs[1].grad = gradients[:16].clone(), gradients[32:36].clone()
+        ours.step()
+        reference.step()
+    torch.testing.assert_close(values[:16], theirs[0].detach())
+    torch.testing.assert_close(values[32:36], theirs[1].detach())
+    assert slots(ours).keys() == {"decayed.momentum_buffer", "free.momentum_buffer"}
 
 
 @pytest.mark.parametrize(("batch", "peak"), [(4096, 0.256), (2048, 0.128), (256, 0.016), (64, 0.004)])

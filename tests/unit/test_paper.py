@@ -58,6 +58,20 @@ def test_every_number_of_table_5_is_the_sheet_s(sheet: dict[str, Any]) -> None:
     assert (means["vs_public"], means["vs_reported"]) == paper.TABLE5_GEO_MEAN_RATIOS
 
 
+def test_every_number_of_table_6_is_the_sheet_s_and_the_sets_are_configured_by_it(sheet: dict[str, Any]) -> None:
+    rows = sheet["table6_transfer_datasets"]["rows"]
+    metrics = {"top1": "top-1", "mean_per_class": "mean per class"}
+    expected = {
+        row["dataset"]: (row["train"], row.get("true_test_size", row["test"]), row["classes"], metrics[row["metric"]])
+        for row in rows
+    }
+    table = paper.TABLE6_BY_SOURCE
+    assert {row.data: (row.train, row.true_test, row.classes, row.metric) for row in table.values()} == expected
+    assert {name: row.data for name, row in table.items()} == {n: r.data for n, r in paper.TABLE5_BY_SOURCE.items()}
+    for name, row in table.items():
+        assert compose.compose([f"data={name}"]).data.metric == row.metric
+
+
 def test_the_compound_coefficients_are_the_sheet_s(sheet: dict[str, Any]) -> None:
     scaling = sheet["compound_scaling"]
     assert (scaling["alpha"], scaling["beta"], scaling["gamma"]) == (paper.ALPHA, paper.BETA, paper.GAMMA)

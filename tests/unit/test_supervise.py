@@ -141,6 +141,6 @@ def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_finished_job_is_found_by_its_result(tmp_path: Path) -> None:
     run = run_in(tmp_path)
-    assert finished(run.job_uri) is None
+    assert finished(run) is None
     store.write(f"{run.job_uri}/result.json", json.dumps({"top1": 77.1}).encode())
-    assert finished(run.job_uri) == {"top1": 77.1, "minutes": 0.0}
+    assert finished(run) == {"top1": 77.1, "minutes": 0.0}

@@ -1,0 +1,122 @@
+"""What transfer learning came to: each result by its set's metric, and the part of the report beside Table 5."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+
+from conf import schema
+from infra import store
+from models import statistics
+from models.paper import TABLE5_BY_SOURCE
+from models.results import TrainResult, TransferResult
+from models.transfer import Point
+from tasks import parts, policy
+from tasks.transfer import Plan, Tried
+
+PART = "transfer"
+FORMAT = 1  # of a row; those that another version left are left alone
+
+
+def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainResult) -> TransferResult:
+    """All of it, as the set's metric tells it."""
+    data, minival = plan.config.transfer.data, plan.shards.minival
+    scored = statistics.estimate(data.metric, final.class_correct, final.class_total)
+    grid = [
+        {**dataclasses.asdict(each.point), "value": each.value(data.metric), "n": minival,
+         "stopped_at_epoch": each.stopped_at_epoch, "reason": each.reason,
+         "mlflow_run": each.standing.mlflow_run if each.standing else ""}
+        for each in tried
+    ]  # fmt: skip
+    is_point = bool(tried) and plan.config.transfer.final_split == "train"  # found is then no job of its own
+    return TransferResult(
+        data=data.name, source=data.source, network=final.model, protocol=plan.config.transfer.protocol,
+        metric=data.metric, value=scored.value, standard_error=scored.standard_error, n=scored.n, top1=final.top1,
+        top5=final.top5, params=final.params,
+        feature_params=plan.feature_params, multiply_adds=final.multiply_adds, resolution=final.resolution,
+        chosen=dataclasses.asdict(chosen), grid=grid, cost=dataclasses.asdict(plan.cost),
+        jobs_found=sum(each.found for each in tried) + (final.reused and not is_point), minutes=final.minutes,
+        job=final.job, mlflow_run=final.mlflow_run,
+    )  # fmt: skip
+
+
+@task(task_run_name="record transfer", **policy.BOOKKEEPING)
+async def record_transfer(
+    config: schema.Config, overrides: list[str], plans: list[Plan], results: list[TransferResult | BaseException]
+) -> list[TransferResult]:
+    """Leaves the part of the report. What failed is named in it.
+
+    Args:
+        config: of the command.
+        overrides: that it was given.
+        plans: one a set.
+        results: of the plans; an error in the place of one that failed.
+
+    Raises:
+        EffnetError: the first set's that failed, when all others are recorded.
+    """
+    await asyncio.to_thread(_record, config, " ".join(["effnet transfer", *overrides]), plans, results)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if isinstance(result, TransferResult)]
+
+
+def _record(
+    config: schema.Config, command: str, plans: Sequence[Plan], results: Sequence[TransferResult | BaseException]
+) -> None:
+    folder = store.join(config.storage, "reports", config.profile, PART)
+    failed = []
+    for plan, result in zip(plans, results, strict=True):
+        if isinstance(result, TransferResult):
+            name = f"{result.data}-{result.network}-{result.protocol}.json"
+            store.write_json(store.join(folder, name), row_of(result, command))
+        else:
+            failed.append(f"{plan.title}: {str(result).splitlines()[0]}")
+    leave_part(config, failed)
+
+
+def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
+    """Writes the part out of all rows of this profile, whichever commands they come from."""
+    folder = store.join(config.storage, "reports", config.profile, PART)
+    found = (store.read_json(uri) for uri in store.list_uris(folder))
+    rows = [row for row in found if row.get("format") == FORMAT]
+    there = {(row["source"], row["network"]) for row in rows}
+    missing = list(failed)
+    for source, row in TABLE5_BY_SOURCE.items():
+        lacking = [ours.name for ours in (row.ours_public, row.ours_best) if (source, ours.name) not in there]
+        if lacking:
+            missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(lacking)}")
+    commands = list(dict.fromkeys(row["command"] for row in rows))
+    parts.leave(config, PART, {"rows": rows, "missing": missing, "command": "; ".join(commands)})
+
+
+def row_of(result: TransferResult, command: str) -> dict[str, Any]:
+    """A result as a row of the part, with where it comes from, beside the paper's."""
+    from infra import machine, tracking
+
+    finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    here = {"format": FORMAT, "mlflow_url": tracking.run_url(result.mlflow_run), "command": command,
+            "commit": machine.commit(), "finished": finished}  # fmt: skip
+    return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
+
+
+def _paper(source: str, network: str) -> dict[str, Any] | None:
+    """What Table 5 has of a network on a set; it prints no multiply-adds."""
+    row = TABLE5_BY_SOURCE.get(source)
+    pairs = ((row.ours_public, row.public), (row.ours_best, row.best)) if row else ()
+    for ours, rival in pairs:
+        if ours.name == network:
+            beside = {"name": rival.name, "value": rival.accuracy, "params": _whole(rival.params_m)}
+            return {"value": ours.accuracy, "params": _whole(ours.params_m), "multiply_adds": None, "rival": beside,
+                    "source": "Table 5"}  # fmt: skip
+    return None
+
+
+def _whole(millions: float | None) -> int | None:
+    return None if millions is None else round(millions * 1e6)

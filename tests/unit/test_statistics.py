@@ -1,0 +1,57 @@
+"""Accuracies and their standard errors against cases worked by hand, and against simulation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from models.statistics import Estimate, estimate, mean_per_class, share
+
+
+def test_a_share_has_the_standard_error_of_a_binomial() -> None:
+    assert share(80, 100) == Estimate(80.0, pytest.approx(4.0), 100)  # sqrt(.8 * .2 / 100) = .04
+    assert share(9, 10).standard_error == pytest.approx(100 * math.sqrt(0.09 / 10))
+
+
+def test_every_class_weighs_the_same_however_many_images_it_has() -> None:
+    # 1/2, 3/4 and 8/8: the mean is 3/4, where the share of all images is 12/14.
+    found = mean_per_class([1, 3, 8], [2, 4, 8])
+    assert (found.value, found.n) == (pytest.approx(75.0), 14)
+    # Variances 1/4 / 2 = 1/8, 3/16 / 4 = 3/64, 0: their sum is 11/64, its root by three classes is the error.
+    assert found.standard_error == pytest.approx(100 * math.sqrt(11 / 64) / 3)
+
+
+def test_with_as_many_images_in_each_class_the_mean_is_the_share_and_its_error_is_not_larger() -> None:
+    correct, total = [3, 9, 6], [10, 10, 10]
+    mean, whole = mean_per_class(correct, total), share(18, 30)
+    assert mean.value == pytest.approx(whole.value)
+    assert mean.standard_error < whole.standard_error  # classes are strata: what differs between them is no noise
+
+
+def test_a_class_without_images_does_not_count() -> None:
+    assert mean_per_class([1, 0, 2], [2, 0, 2]) == mean_per_class([1, 2], [2, 2])
+
+
+@pytest.mark.parametrize("call", [
+    lambda: share(0, 0), lambda: share(3, 2), lambda: mean_per_class([], []), lambda: mean_per_class([0], [0]),
+    lambda: mean_per_class([1], [0]), lambda: mean_per_class([1, 2], [3]),
+])  # fmt: skip
+def test_counts_that_make_no_sense_are_refused(call) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError):  # noqa: PT011 - each in its own words
+        call()
+
+
+def test_the_metric_s_name_chooses_the_estimate() -> None:
+    counts = ([1, 3, 8], [2, 4, 8])
+    assert estimate("mean per class", *counts) == mean_per_class(*counts)
+    assert estimate("top-1", *counts) == share(12, 14)
+
+
+def test_the_error_of_the_mean_is_the_spread_that_a_simulation_shows() -> None:
+    rng = np.random.default_rng(0)
+    p, total = np.array([0.9, 0.5, 0.7, 0.99]), np.array([5, 40, 12, 100])
+    means = (rng.binomial(total, p, (200_000, 4)) / total).mean(axis=1)
+    expected = mean_per_class([round(x * 1000) for x in p], [1000] * 4)  # the shares, at another size
+    assert means.mean() * 100 == pytest.approx(expected.value, abs=0.05)
+    stated = 100 * math.sqrt(sum(x * (1 - x) / n for x, n in zip(p, total, strict=True))) / 4
+    assert means.std() * 100 == pytest.approx(stated, rel=0.01)
