@@ -1,348 +1,21 @@
 """Every choice a person can make, as typed dataclasses. One field, one meaning, its unit in the name.
 
-Facts of the paper (block table, BN momentum, normalisation) are not choices: they stand in ``models/``.
 Each class refuses nonsense itself, so a wrong value never reaches a flow.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-MISSING: Any = "???"  # Hydra's word for "must be given"
-METRICS = ("top-1", "mean per class")
-POLICIES = ("none", "v0", "imagenet", "randaugment")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16")
-BN_GROUPS = ("shard", "rank", "sync")
-DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
-SAMPLERS = ("nsga2", "tpe")
+from conf.experiments import Architecture, Explain, Explained, Latency, Point, Scaling, Search, Transfer, Versus
+from conf.training import MISSING, Augment, Data, Model, Recipe, require
+
+__all__ = [
+    "Architecture", "Augment", "Config", "Data", "Explain", "Explained", "Job", "Latency", "Launch", "Model", "Nightly",
+    "Point", "Recipe", "Runtime", "Scaling", "Search", "Services", "Transfer", "Versus",
+]  # fmt: skip
+
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-@dataclass
-class Model:
-    """Which network, and how much the whole family is shrunk or grown.
-
-    ``width``, ``depth`` and ``resolution`` multiply the variant's own coefficients; 1.0 is the paper's size.
-    """
-
-    name: str = "efficientnet_b0"
-    width: float = 1.0
-    depth: float = 1.0
-    resolution: float = 1.0
-    survival_prob: float = 0.8  # of the last block; the first keeps 1.0
-    blocks: list[str] = field(default_factory=list)  # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
-
-    def __post_init__(self) -> None:
-        for key in ("width", "depth", "resolution"):
-            _require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
-        _require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
-
-
-@dataclass
-class Augment:
-    """What may happen to a training image without changing its label; so it belongs to the data set."""
-
-    crop_area_min: float = 0.08  # share of the image that a random crop keeps at least
-    crop_aspect_max: float = 4 / 3  # widest crop; the narrowest is its inverse
-    flip_prob: float = 0.5
-    eval_crop_pad: int = 32  # evaluation cuts the central size/(size+pad) of the short side; 0 = no cut
-    policy: str = "none"  # none | v0 (the official code's AutoAugment) | imagenet (the published one) | randaugment
-    randaugment_layers: int = 2  # N: operations on each image
-    randaugment_magnitude: float = 9.0  # M of 10
-    erase_prob: float = 0.0  # random erasing, on the device
-    mixup_alpha: float = 0.0  # 0 = off; on the device
-    cutmix_alpha: float = 0.0  # 0 = off; with both, each batch gets one of them
-
-    def __post_init__(self) -> None:
-        _require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
-        _require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
-        _require(0 <= self.randaugment_magnitude <= 10,
-                 f"augment.randaugment_magnitude must be in [0, 10], is {self.randaugment_magnitude}")  # fmt: skip
-        _require(0 <= self.erase_prob <= 1, f"augment.erase_prob must be in [0, 1], is {self.erase_prob}")
-        for key in ("mixup_alpha", "cutmix_alpha"):
-            _require(getattr(self, key) >= 0, f"augment.{key} must be >= 0, is {getattr(self, key)}")
-        _require(0 < self.crop_area_min <= 1, f"crop_area_min must be in (0, 1], is {self.crop_area_min}")
-        _require(self.crop_aspect_max >= 1, f"crop_aspect_max must be >= 1, is {self.crop_aspect_max}")
-        _require(0 <= self.flip_prob <= 1, f"flip_prob must be in [0, 1], is {self.flip_prob}")
-
-
-@dataclass
-class Data:
-    """A data set and how it is cut into shards."""
-
-    name: str = MISSING  # also the name of its prefix in the object store
-    source: str = MISSING  # a name of models/data/sources.py: mnist5k, folder, imagenet, cifar10, ...
-    path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
-    allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
-    verify_images: bool = True  # decode every image once; what does not decode is left out and listed
-    max_side: int | None = None  # encode larger images again, at most this many pixels a side; null = original bytes
-    limit: int | None = None  # use only this many samples (of the shuffled whole)
-    val_share: float = 0.2  # only where the source has no val split of its own
-    minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
-    minival: str = "official"  # a set's own validation part is minival; cut: it joins train, minival_share is cut off
-    samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
-    shards_per_task: int = 8  # one Prefect task writes this many
-    seed: int = 0  # of the split and of the shuffle before sharding
-    metric: str = "top-1"  # that results on it are told in: top-1 | mean per class (each class weighs the same)
-    augment: Augment = field(default_factory=Augment)
-
-    def __post_init__(self) -> None:
-        _require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
-        _require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
-        _require(self.metric in METRICS, f"data.metric must be one of {', '.join(METRICS)}, is {self.metric!r}")
-        _require(self.minival in ("official", "cut"), f"data.minival must be official or cut, is {self.minival!r}")
-        _require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
-        _require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
-        _require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
-        _require(self.max_side is None or self.max_side >= 32, f"data.max_side must be >= 32, is {self.max_side}")
-
-
-@dataclass
-class Recipe:
-    """How a network is trained. Defaults are the official code's (facts with sources: models/training)."""
-
-    epochs: int = 350
-    global_batch: int = 4096
-    logical_shards: int = 64  # fixed parts of the global batch; order and randomness hang on them, not on the ranks
-    optimizer: str = "rmsprop"  # rmsprop (TensorFlow's form, as the paper) | adamw | sgd (Nesterov)
-    lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
-    schedule: str = "staircase"  # staircase (the paper's) | cosine (to 0 over the epochs)
-    warmup_epochs: float = 5.0
-    lr_decay: float = 0.97
-    lr_decay_epochs: float = 2.4
-    weight_decay: float = 1e-5
-    label_smoothing: float = 0.1
-    rmsprop_decay: float = 0.9
-    momentum: float = 0.9
-    rmsprop_epsilon: float = 1e-3
-    ema_decay: float = 0.9999
-    bn_momentum: float = 0.01  # PyTorch's sense (TF's 0.99); jobs of few steps need more
-    bn_groups: str = "shard"  # statistics over a logical shard | what a rank computes at once | sync over all ranks
-    shards_per_pass: int | None = None  # rank, sync: logical shards computed at once; null = all that a rank has
-    dropout: float | None = None  # null = the variant's own (0.2 for B0 to 0.5 for B7)
-    precision: str = "auto"  # fp32 | tf32 | bf16 | auto (bf16 on a GPU that has it, else fp32)
-    recompute: bool = False  # B6, B7: compute activations again in the backward pass instead of keeping them
-    seed: int = 0
-    eval_every_epochs: int = 1
-    checkpoint_every_steps: int | None = None  # null = at every evaluation
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        _require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
-        _require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
-        _require(self.logical_shards > 0, f"recipe.logical_shards must be > 0, is {self.logical_shards}")
-        _require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0, is {self.lr_per_256}")
-        _require(self.warmup_epochs >= 0, f"recipe.warmup_epochs must be >= 0, is {self.warmup_epochs}")
-        _require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
-        _require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")
-        _require(self.dropout is None or 0 <= self.dropout < 1, f"recipe.dropout must be in [0, 1), is {self.dropout}")
-        for key, choices in (("optimizer", ("rmsprop", "adamw", "sgd")), ("schedule", ("staircase", "cosine")),
-                             ("precision", PRECISIONS), ("bn_groups", BN_GROUPS)):  # fmt: skip
-            value = getattr(self, key)
-            _require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
-        at_once = self.shards_per_pass
-        _require(at_once is None or at_once > 0, f"recipe.shards_per_pass must be > 0, is {at_once}")
-        _require(at_once in (None, 1) or self.bn_groups != "shard",
-                 f"recipe.shards_per_pass={at_once} needs recipe.bn_groups=rank or sync: with shard each logical "
-                 "shard is computed alone")  # fmt: skip
-        _require(
-            0 <= self.label_smoothing < 1,
-            f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}",
-        )
-        _require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")
-        _require(self.keep_checkpoints > 0, "recipe.keep_checkpoints must be > 0")
-        _require(self.eval_every_epochs > 0, "recipe.eval_every_epochs must be > 0")
-        steps = self.checkpoint_every_steps
-        _require(steps is None or steps > 0, f"recipe.checkpoint_every_steps must be > 0, is {steps}")
-        _require(0 <= self.seed < 2**31, f"recipe.seed must be in [0, 2^31), is {self.seed}")
-
-
-@dataclass
-class Search:
-    """The grid of (alpha, beta, gamma) at phi = 1; paper section 3.3."""
-
-    alpha: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2, 1.3, 1.4])
-    beta: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2])
-    gamma: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.15, 1.2, 1.3])
-    budget: float = 2.0  # alpha * beta^2 * gamma^2 must be this, up to ...
-    tolerance: float = 0.1
-    # The multiply-adds that a point's network counts, over the baseline's, must be the budget up to this. Rounding
-    # moves them: at the paper's size the paper's own point counts 2.58, since every repeat is rounded up.
-    counted_tolerance: float = 0.6
-    recipe: Recipe = field(default_factory=Recipe)
-
-    def __post_init__(self) -> None:
-        for key in ("alpha", "beta", "gamma"):
-            values = getattr(self, key)
-            _require(len(values) > 0 and min(values) >= 1, f"search.{key} needs values >= 1, is {values}")
-        for key in ("tolerance", "counted_tolerance"):
-            _require(getattr(self, key) >= 0, f"search.{key} must be >= 0, is {getattr(self, key)}")
-
-
-@dataclass
-class Architecture:
-    """The search of the baseline: accuracy * (multiply_adds / target)^exponent over MnasNet's space of blocks."""
-
-    trials: int = 1000  # trained ones; a refused proposal costs nothing and does not count
-    model: Model = field(default_factory=Model)  # what the proposed blocks are scaled by while they are searched
-    recipe: Recipe = field(default_factory=Recipe)
-    target_multiply_adds: float = 400e6  # the paper's T, at the size of ``model``
-    exponent: float = -0.07
-    max_cost: float = 1.25  # multiply-adds over the target; a proposal that counts more is refused
-    max_params: int | None = None  # a proposal that has more is refused; null = any number
-    sampler: str = "nsga2"  # nsga2 (evolution) | tpe (better below about a thousand trials)
-    population: int = 50  # nsga2: size of a generation; tpe: trials at random before it learns
-    seed: int = 0  # of the proposals
-    storage: str | None = None  # database of the trials, e.g. postgresql+psycopg://host/name; null = SQLite in run_dir
-
-    def __post_init__(self) -> None:
-        _require(self.trials > 0, f"architecture.trials must be > 0, is {self.trials}")
-        _require(self.model.blocks == [], "architecture.model.blocks must be empty: they are what is searched")
-        for key in ("target_multiply_adds", "max_cost"):
-            _require(getattr(self, key) > 0, f"architecture.{key} must be > 0, is {getattr(self, key)}")
-        _require(self.max_params is None or self.max_params > 0, "architecture.max_params must be > 0")
-        _require(self.sampler in SAMPLERS,
-                 f"architecture.sampler must be one of {', '.join(SAMPLERS)}, is {self.sampler!r}")  # fmt: skip
-        _require(self.population >= 2, f"architecture.population must be >= 2, is {self.population}")
-        _require(self.seed >= 0, f"architecture.seed must be >= 0, is {self.seed}")
-
-
-@dataclass
-class Point:
-    """One network of the scaling study; its multipliers come on top of those of ``model``."""
-
-    network: str = MISSING
-    dimension: str = "baseline"  # what the point stands for: baseline | width | depth | resolution | compound
-    width: float = 1.0
-    depth: float = 1.0
-    resolution: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require(self.dimension in DIMENSIONS,
-                 f"scaling.points: dimension is one of {', '.join(DIMENSIONS)}, not {self.dimension!r}")  # fmt: skip
-        scales = (self.width, self.depth, self.resolution)
-        _require(min(scales) > 0, f"scaling.points: multipliers of {self.network} must be > 0, are {scales}")
-        _require(self.dimension != "baseline" or set(scales) == {1.0},
-                 f"scaling.points: the baseline of {self.network} has multipliers of 1, not {scales}")  # fmt: skip
-
-
-@dataclass
-class Scaling:
-    """Which networks the scaling study trains, all by ``recipe`` on ``data``; paper Table 3, Figures 3, 4 and 8."""
-
-    points: list[Point] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        asked = [(p.network, p.width, p.depth, p.resolution) for p in self.points]
-        twice = next((each for each in asked if asked.count(each) > 1), None)
-        _require(twice is None, f"scaling.points names {twice} twice")
-
-
-@dataclass
-class Transfer:
-    """Fine-tuning of a trained network on other data sets, under a protocol (conf/transfer)."""
-
-    protocol: str = "single"  # what the report calls it
-    data: Data = field(default_factory=Data)
-    sets: list[str] = field(default_factory=list)  # names of conf/data, one after the other; empty = data alone
-    path: str | None = None  # folder that holds a folder for each of the sets, called as the set
-    recipe: Recipe = field(default_factory=Recipe)
-    steps: int | None = None  # at least so many; epochs and BN momentum follow from the set's size; null = the recipe's
-    lr_per_256: list[float] = field(default_factory=list)  # the grid; empty = the recipe's rate and decay
-    weight_decay: list[float] = field(default_factory=list)  # each is divided by the peak rate, as Kornblith et al. do
-    rungs: list[float] = field(default_factory=list)  # shares of the epochs at which hopeless points of the grid end
-    keep: float = 1 / 3  # share of the points that goes on from a rung, rounded up
-    final_split: str = "train"  # that the chosen point trains on at last; train+minival as Kornblith et al.
-
-    def __post_init__(self) -> None:
-        _require(self.steps is None or self.steps > 0, f"transfer.steps must be > 0, is {self.steps}")
-        _require(bool(self.lr_per_256) == bool(self.weight_decay),
-                 "transfer.lr_per_256 and transfer.weight_decay make a grid: give both or none")  # fmt: skip
-        _require(all(0 < rate < float("inf") for rate in self.lr_per_256),
-                 f"transfer.lr_per_256 needs values > 0, is {self.lr_per_256}")  # fmt: skip
-        _require(all(0 <= decay < float("inf") for decay in self.weight_decay),
-                 f"transfer.weight_decay needs values >= 0, is {self.weight_decay}")  # fmt: skip
-        _require(all(0 < rung < 1 for rung in self.rungs) and self.rungs == sorted(set(self.rungs)),
-                 f"transfer.rungs must rise between 0 and 1, is {self.rungs}")  # fmt: skip
-        _require(0 < self.keep <= 1, f"transfer.keep must be in (0, 1], is {self.keep}")
-        _require(self.final_split in ("train", "train+minival"),
-                 f"transfer.final_split must be train or train+minival, is {self.final_split!r}")  # fmt: skip
-
-
-@dataclass
-class Explained:
-    """One network of the gallery: ``explain.model`` scaled further, another network, or a registered one."""
-
-    network: str | None = None  # null = explain.model.name
-    width: float = 1.0  # this and the next two multiply those of explain.model
-    depth: float = 1.0
-    resolution: float = 1.0
-    registered: str | None = None  # NAME@ALIAS or NAME/VERSION, taken as it is; nothing is trained
-
-    def __post_init__(self) -> None:
-        scales = {key: getattr(self, key) for key in ("width", "depth", "resolution")}
-        for key, value in scales.items():
-            _require(value > 0, f"explain.models: {key} must be > 0, is {value}")
-        _require(self.registered is None or (self.network is None and set(scales.values()) == {1.0}),
-                 f"explain.models: {self.registered} is taken as it is, without network or multipliers")  # fmt: skip
-
-
-def _table7() -> list[Explained]:
-    return [
-        Explained(), Explained(depth=4.0), Explained(width=2.0), Explained(resolution=2.0),
-        Explained(depth=1.4, width=1.2, resolution=1.3),
-    ]  # fmt: skip
-
-
-@dataclass
-class Explain:
-    """Class activation maps of several networks on the same images; paper Fig. 7, the networks are Table 7's."""
-
-    model: Model = field(default_factory=Model)
-    models: list[Explained] = field(default_factory=_table7)
-    count: int = 4  # images of val, each of another class
-    images: list[int] = field(default_factory=list)  # ids in val instead, in the order of its shards from 0
-    recipe: Recipe = field(default_factory=Recipe)
-
-    def __post_init__(self) -> None:
-        _require(len(self.models) > 0, "explain.models must name at least one network")
-        _require(self.count > 0, f"explain.count must be > 0, is {self.count}")
-        _require(len(set(self.images)) == len(self.images), f"explain.images names an image twice: {self.images}")
-
-
-@dataclass
-class Versus:
-    """Two networks at the paper's size whose latencies are compared."""
-
-    ours: str = MISSING
-    rival: str = MISSING
-    rival_px: int | None = None  # null = the rival's own side; SENet-154 has its accuracy of Table 2 at 320
-
-
-def _table4() -> list[Versus]:
-    # GPipe, which Table 4 sets beside B7, is in no library; SENet is what Table 2 sets beside B4 at 82.7 %.
-    return [Versus("efficientnet_b1", "resnet152"), Versus("efficientnet_b4", "legacy_senet154", 320)]
-
-
-@dataclass
-class Latency:
-    """Inference on this machine's CPU; paper Table 4."""
-
-    pairs: list[Versus] = field(default_factory=_table4)
-    n: int = 20  # counted runs of one image, as many as the paper's
-    throughput_n: int = 3  # counted runs of a batch
-    throughput_batch: int = 8
-
-    def __post_init__(self) -> None:
-        _require(len(self.pairs) > 0, "latency.pairs must name at least one pair")
-        for key in ("n", "throughput_n", "throughput_batch"):
-            _require(getattr(self, key) > 0, f"latency.{key} must be > 0, is {getattr(self, key)}")
 
 
 @dataclass
@@ -362,16 +35,16 @@ class Runtime:
     checkpoint_timeout_s: float = 900.0  # writing or reading one checkpoint
 
     def __post_init__(self) -> None:
-        _require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")
-        _require(self.cache_gb > 0, f"runtime.cache_gb must be > 0, is {self.cache_gb}")
-        _require(self.pipeline_stages > 0, f"runtime.pipeline_stages must be > 0, is {self.pipeline_stages}")
-        _require(self.micro_batches is None or self.micro_batches > 0,
+        require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")
+        require(self.cache_gb > 0, f"runtime.cache_gb must be > 0, is {self.cache_gb}")
+        require(self.pipeline_stages > 0, f"runtime.pipeline_stages must be > 0, is {self.pipeline_stages}")
+        require(self.micro_batches is None or self.micro_batches > 0,
                  f"runtime.micro_batches must be > 0, is {self.micro_batches}")  # fmt: skip
-        _require(self.pipeline_stages == 1 or self.compile != "on",
+        require(self.pipeline_stages == 1 or self.compile != "on",
                  "runtime.compile=on cannot be had with runtime.pipeline_stages > 1: a stage is a part")  # fmt: skip
-        _require(self.compile in ("auto", "on", "off"), f"runtime.compile must be auto, on or off, is {self.compile!r}")
+        require(self.compile in ("auto", "on", "off"), f"runtime.compile must be auto, on or off, is {self.compile!r}")
         for key in ("first_step_timeout_s", "step_timeout_s", "eval_timeout_s", "checkpoint_timeout_s"):
-            _require(getattr(self, key) > 0, f"runtime.{key} must be > 0, is {getattr(self, key)}")
+            require(getattr(self, key) > 0, f"runtime.{key} must be > 0, is {getattr(self, key)}")
 
 
 @dataclass
@@ -390,13 +63,13 @@ class Launch:
     stall_timeout_s: float = 1800.0  # between two signs of life
 
     def __post_init__(self) -> None:
-        _require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
-        _require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
-        _require(self.nnodes == 1 or ":" in (self.rendezvous or ""),
+        require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
+        require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
+        require(self.nnodes == 1 or ":" in (self.rendezvous or ""),
                  f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine")  # fmt: skip
-        _require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
-        _require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
-        _require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
+        require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
+        require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
+        require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
 
 
 @dataclass
@@ -415,7 +88,7 @@ class Services:
         for key in ("s3", "prefect", "mlflow"):
             value = getattr(self, key)
             known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")
-            _require(known, f"services.{key} must be embedded or a URL, is {value!r}")
+            require(known, f"services.{key} must be embedded or a URL, is {value!r}")
 
 
 @dataclass
@@ -451,10 +124,10 @@ class Config:
     services: Services = field(default_factory=Services)
 
     def __post_init__(self) -> None:
-        _require(self.dispatch in ("here", "workpool"), f"dispatch must be here or workpool, is {self.dispatch!r}")
-        _require(self.storage.startswith(("s3://", "file://")),
+        require(self.dispatch in ("here", "workpool"), f"dispatch must be here or workpool, is {self.dispatch!r}")
+        require(self.storage.startswith(("s3://", "file://")),
                  f"storage must start with s3:// or file://, is {self.storage!r}")  # fmt: skip
-        _require(len(self.variants) > 0, "variants must name at least one network")
+        require(len(self.variants) > 0, "variants must name at least one network")
 
 
 @dataclass

@@ -1,0 +1,160 @@
+"""What a training job is asked for: the network, the images and the recipe.
+
+Facts of the paper (block table, BN momentum, normalisation) are not choices: they stand in ``models/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"  # Hydra's word for "must be given"
+METRICS = ("top-1", "mean per class")
+POLICIES = ("none", "v0", "imagenet", "randaugment")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+BN_GROUPS = ("shard", "rank", "sync")
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuses a choice with a message that names the key, the bound and the value."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass
+class Model:
+    """Which network, and how much the whole family is shrunk or grown.
+
+    ``width``, ``depth`` and ``resolution`` multiply the variant's own coefficients; 1.0 is the paper's size.
+    """
+
+    name: str = "efficientnet_b0"
+    width: float = 1.0
+    depth: float = 1.0
+    resolution: float = 1.0
+    survival_prob: float = 0.8  # of the last block; the first keeps 1.0
+    blocks: list[str] = field(default_factory=list)  # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
+
+    def __post_init__(self) -> None:
+        for key in ("width", "depth", "resolution"):
+            require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
+        require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
+
+
+@dataclass
+class Augment:
+    """What may happen to a training image without changing its label; so it belongs to the data set."""
+
+    crop_area_min: float = 0.08  # share of the image that a random crop keeps at least
+    crop_aspect_max: float = 4 / 3  # widest crop; the narrowest is its inverse
+    flip_prob: float = 0.5
+    eval_crop_pad: int = 32  # evaluation cuts the central size/(size+pad) of the short side; 0 = no cut
+    policy: str = "none"  # none | v0 (the official code's AutoAugment) | imagenet (the published one) | randaugment
+    randaugment_layers: int = 2  # N: operations on each image
+    randaugment_magnitude: float = 9.0  # M of 10
+    erase_prob: float = 0.0  # random erasing, on the device
+    mixup_alpha: float = 0.0  # 0 = off; on the device
+    cutmix_alpha: float = 0.0  # 0 = off; with both, each batch gets one of them
+
+    def __post_init__(self) -> None:
+        require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
+        require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
+        require(0 <= self.randaugment_magnitude <= 10,
+                 f"augment.randaugment_magnitude must be in [0, 10], is {self.randaugment_magnitude}")  # fmt: skip
+        require(0 <= self.erase_prob <= 1, f"augment.erase_prob must be in [0, 1], is {self.erase_prob}")
+        for key in ("mixup_alpha", "cutmix_alpha"):
+            require(getattr(self, key) >= 0, f"augment.{key} must be >= 0, is {getattr(self, key)}")
+        require(0 < self.crop_area_min <= 1, f"crop_area_min must be in (0, 1], is {self.crop_area_min}")
+        require(self.crop_aspect_max >= 1, f"crop_aspect_max must be >= 1, is {self.crop_aspect_max}")
+        require(0 <= self.flip_prob <= 1, f"flip_prob must be in [0, 1], is {self.flip_prob}")
+
+
+@dataclass
+class Data:
+    """A data set and how it is cut into shards."""
+
+    name: str = MISSING  # also the name of its prefix in the object store
+    source: str = MISSING  # a name of models/data/sources.py: mnist5k, folder, imagenet, cifar10, ...
+    path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
+    allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
+    verify_images: bool = True  # decode every image once; what does not decode is left out and listed
+    max_side: int | None = None  # encode larger images again, at most this many pixels a side; null = original bytes
+    limit: int | None = None  # use only this many samples (of the shuffled whole)
+    val_share: float = 0.2  # only where the source has no val split of its own
+    minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
+    minival: str = "official"  # a set's own validation part is minival; cut: it joins train, minival_share is cut off
+    samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
+    shards_per_task: int = 8  # one Prefect task writes this many
+    seed: int = 0  # of the split and of the shuffle before sharding
+    metric: str = "top-1"  # that results on it are told in: top-1 | mean per class (each class weighs the same)
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
+        require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
+        require(self.metric in METRICS, f"data.metric must be one of {', '.join(METRICS)}, is {self.metric!r}")
+        require(self.minival in ("official", "cut"), f"data.minival must be official or cut, is {self.minival!r}")
+        require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
+        require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
+        require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
+        require(self.max_side is None or self.max_side >= 32, f"data.max_side must be >= 32, is {self.max_side}")
+
+
+@dataclass
+class Recipe:
+    """How a network is trained. Defaults are the official code's (facts with sources: models/training)."""
+
+    epochs: int = 350
+    global_batch: int = 4096
+    logical_shards: int = 64  # fixed parts of the global batch; order and randomness hang on them, not on the ranks
+    optimizer: str = "rmsprop"  # rmsprop (TensorFlow's form, as the paper) | adamw | sgd (Nesterov)
+    lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
+    schedule: str = "staircase"  # staircase (the paper's) | cosine (to 0 over the epochs)
+    warmup_epochs: float = 5.0
+    lr_decay: float = 0.97
+    lr_decay_epochs: float = 2.4
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    rmsprop_decay: float = 0.9
+    momentum: float = 0.9
+    rmsprop_epsilon: float = 1e-3
+    ema_decay: float = 0.9999
+    bn_momentum: float = 0.01  # PyTorch's sense (TF's 0.99); jobs of few steps need more
+    bn_groups: str = "shard"  # statistics over a logical shard | what a rank computes at once | sync over all ranks
+    shards_per_pass: int | None = None  # rank, sync: logical shards computed at once; null = all that a rank has
+    dropout: float | None = None  # null = the variant's own (0.2 for B0 to 0.5 for B7)
+    precision: str = "auto"  # fp32 | tf32 | bf16 | auto (bf16 on a GPU that has it, else fp32)
+    recompute: bool = False  # B6, B7: compute activations again in the backward pass instead of keeping them
+    seed: int = 0
+    eval_every_epochs: int = 1
+    checkpoint_every_steps: int | None = None  # null = at every evaluation
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
+        require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
+        require(self.logical_shards > 0, f"recipe.logical_shards must be > 0, is {self.logical_shards}")
+        require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0, is {self.lr_per_256}")
+        require(self.warmup_epochs >= 0, f"recipe.warmup_epochs must be >= 0, is {self.warmup_epochs}")
+        require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
+        require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")
+        require(self.dropout is None or 0 <= self.dropout < 1, f"recipe.dropout must be in [0, 1), is {self.dropout}")
+        for key, choices in (("optimizer", ("rmsprop", "adamw", "sgd")), ("schedule", ("staircase", "cosine")),
+                             ("precision", PRECISIONS), ("bn_groups", BN_GROUPS)):  # fmt: skip
+            value = getattr(self, key)
+            require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
+        at_once = self.shards_per_pass
+        require(at_once is None or at_once > 0, f"recipe.shards_per_pass must be > 0, is {at_once}")
+        require(at_once in (None, 1) or self.bn_groups != "shard",
+                 f"recipe.shards_per_pass={at_once} needs recipe.bn_groups=rank or sync: with shard each logical "
+                 "shard is computed alone")  # fmt: skip
+        require(
+            0 <= self.label_smoothing < 1,
+            f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}",
+        )
+        require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")
+        require(self.keep_checkpoints > 0, "recipe.keep_checkpoints must be > 0")
+        require(self.eval_every_epochs > 0, "recipe.eval_every_epochs must be > 0")
+        steps = self.checkpoint_every_steps
+        require(steps is None or steps > 0, f"recipe.checkpoint_every_steps must be > 0, is {steps}")
+        require(0 <= self.seed < 2**31, f"recipe.seed must be in [0, 2^31), is {self.seed}")
