@@ -37,7 +37,7 @@ rivals: ## install what the benchmarks compare with into .venv-rivals
 	@bash benchmarks/rivals/install.sh
 
 bench: setup ## all benchmarks, each with its rival in the same run
-	@for each in overhead decode order shard loader step latency checkpoint; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+	@for each in startup overhead decode order shard loader step memory latency checkpoint; do $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 up: setup ## start the embedded services
 	@$(BIN)/effnet up

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 
 from infra import store
 from infra.local import Addresses
@@ -251,12 +251,10 @@ def test_ctrl_c_ends_the_training_processes_and_the_same_command_resumes(
     assert "resumed at step" in again.stderr
 
 
-def _post(services: Addresses, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{services.prefect}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+def _post(services: Addresses, path: Any, body: dict[str, Any]) -> Any:
+    """Asked by Prefect's own client, which asks again when the server says 503."""
+    with SyncPrefectClient(services.prefect) as prefect:
+        return prefect.request("POST", path, json=body).json()
 
 
 def _processes_with(word: str) -> list[str]:
