@@ -10,9 +10,10 @@ from torch import nn
 
 from conf import schema
 from infra.errors import ConfigError
+from models.efficientnet import block_strings
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet
-from models.efficientnet.variants import VARIANTS, Architecture, architecture
+from models.efficientnet.variants import B0_STAGES, VARIANTS, Architecture, architecture
 
 
 def network_names() -> tuple[str, ...]:
@@ -24,12 +25,13 @@ def resolve(model: schema.Model) -> Architecture:
     """Looks the variant up and scales it.
 
     Raises:
-        ConfigError: no such network; the message names the nearest.
+        ConfigError: no such network; the message names the nearest. Or blocks that are no table of ours.
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, VARIANTS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(VARIANTS)})")
-    return architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
+    table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
+    return architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
 
 
 def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> nn.Module:
