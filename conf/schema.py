@@ -33,6 +33,7 @@ class Model:
     depth: float = 1.0
     resolution: float = 1.0
     survival_prob: float = 0.8  # of the last block; the first keeps 1.0
+    blocks: list[str] = field(default_factory=list)  # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
 
     def __post_init__(self) -> None:
         for key in ("width", "depth", "resolution"):

@@ -11,9 +11,10 @@ from torch import nn
 
 from conf import schema
 from infra.errors import ConfigError
+from models.efficientnet import block_strings
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet
-from models.efficientnet.variants import VARIANTS, Architecture, architecture
+from models.efficientnet.variants import B0_STAGES, VARIANTS, Architecture, architecture
 
 
 def network_names() -> tuple[str, ...]:
@@ -25,12 +26,14 @@ def resolve(model: schema.Model) -> Architecture:
     """Looks the variant up and scales it.
 
     Raises:
-        ConfigError: no such network (the message names the nearest), or an image too small for it.
+        ConfigError: no such network (the message names the nearest), an image too small for it, or blocks that are no
+            table of ours.
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, VARIANTS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(VARIANTS)})")
-    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution)
+    table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
+    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
     smallest = strides // 2 + 1
     if arch.resolution < smallest:  # the last layer with stride 2 would get a single pixel and have nothing to do

@@ -16,6 +16,7 @@ from conf import compose, schema
 from infra import machine, store
 from infra.errors import TransientError
 from models.data.order import check_batch
+from models.efficientnet import block_strings
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
@@ -39,7 +40,8 @@ def train_job(
     label: str = "",
 ) -> JobRun:
     """Describes one training job; what is asked gives its key, so asking twice is asking once."""
-    # Here too, because the trainer's own check costs the ten seconds of its start.
+    # Here too, because the trainer's own checks cost the ten seconds of its start.
+    block_strings.decode(config.model.blocks)
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
     check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), shards.train)
     job = schema.Job(

@@ -81,7 +81,7 @@ class MBConv(nn.Module):
     """Mobile inverted bottleneck with squeeze-and-excitation.
 
     Order: expand-BN-SiLU (left out at ratio 1), depthwise-BN-SiLU, SE, project-BN, stochastic depth, add.
-    The residual exists only where stride is 1 and the channels agree.
+    The residual exists only where stride is 1 and the channels agree; SE only where its ratio is not 0.
     """
 
     def __init__(
@@ -93,17 +93,53 @@ class MBConv(nn.Module):
         expand_ratio: int,
         se_ratio: float,
         survival_prob: float,
+        skip: bool = True,
     ) -> None:
         super().__init__()
         inner = channels_in * expand_ratio
         self.expand = ConvNorm(channels_in, inner, 1) if expand_ratio != 1 else nn.Identity()
         self.depthwise = ConvNorm(inner, inner, kernel, stride, groups=inner)
-        self.se = SqueezeExcite(inner, max(1, int(channels_in * se_ratio)))
+        self.se = _gate(channels_in, inner, se_ratio)
         self.project = ConvNorm(inner, channels_out, 1, activation=None)
-        self.has_skip = stride == 1 and channels_in == channels_out
+        self.has_skip = skip and stride == 1 and channels_in == channels_out
         self.drop = StochasticDepth(survival_prob)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
         out: Tensor = self.project(self.se(self.depthwise(self.expand(x))))
         return x + self.drop(out) if self.has_skip else out
+
+
+class FusedMBConv(nn.Module):
+    """MBConv whose expansion and depthwise convolution are one k x k convolution; at ratio 1 a plain one.
+
+    Source: official efficientnet_model.py, ``fused_conv``: conv-BN-SiLU, SE, project-BN, stochastic depth, add.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: int,
+        expand_ratio: int,
+        se_ratio: float,
+        survival_prob: float,
+        skip: bool = True,
+    ) -> None:
+        super().__init__()
+        inner = channels_in * expand_ratio
+        self.conv = ConvNorm(channels_in, inner, kernel, stride)
+        self.se = _gate(channels_in, inner, se_ratio)
+        self.project = ConvNorm(inner, channels_out, 1, activation=None)
+        self.has_skip = skip and stride == 1 and channels_in == channels_out
+        self.drop = StochasticDepth(survival_prob)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
+        out: Tensor = self.project(self.se(self.conv(x)))
+        return x + self.drop(out) if self.has_skip else out
+
+
+def _gate(channels_in: int, inner: int, se_ratio: float) -> nn.Module:
+    return SqueezeExcite(inner, max(1, int(channels_in * se_ratio))) if se_ratio else nn.Identity()

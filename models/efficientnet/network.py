@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.efficientnet.blocks import ConvNorm, MBConv
-from models.efficientnet.variants import SE_RATIO, Architecture
+from models.efficientnet.blocks import ConvNorm, FusedMBConv, MBConv
+from models.efficientnet.variants import Architecture
 
 
 class EfficientNet(nn.Module):
@@ -93,16 +93,18 @@ def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
     blocks: list[nn.Module] = []
     channels = arch.stem
     for stage in arch.stages:
+        kind = FusedMBConv if stage.fused else MBConv
         for repeat in range(stage.repeats):
             blocks.append(
-                MBConv(
+                kind(
                     channels,
                     stage.channels,
                     stage.kernel,
                     stage.stride if repeat == 0 else 1,
                     stage.expand_ratio,
-                    SE_RATIO,
+                    stage.se_ratio,
                     1 - (1 - survival_prob) * len(blocks) / total,
+                    stage.skip,
                 )
             )
             channels = stage.channels

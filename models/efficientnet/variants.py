@@ -6,7 +6,8 @@ efficientnet_builder.py (``_DEFAULT_BLOCKS_ARGS``, ``efficientnet_params``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from models.scaling import round_channels, round_repeats
 
@@ -20,6 +21,9 @@ class Stage:
     stride: int
     channels: int
     repeats: int
+    se_ratio: float = 0.25  # inner width of squeeze-and-excitation over the block's input channels; 0 = none
+    skip: bool = True  # the residual, where stride and channels allow it
+    fused: bool = False  # one k x k convolution in place of the expansion and the depthwise one
 
 
 # fmt: off
@@ -36,7 +40,6 @@ B0_STAGES = (
 # fmt: on
 B0_STEM = 32  # stage 1: Conv3x3, stride 2
 B0_HEAD = 1280  # stage 9: Conv1x1, pooling, classifier
-SE_RATIO = 0.25  # of the block's input channels
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,26 @@ class Architecture:
     dropout: float
 
 
-def architecture(variant: Variant, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0) -> Architecture:
-    """Scales Table 1 by a variant's coefficients times the given multipliers.
+def architecture(
+    variant: Variant,
+    width: float = 1.0,
+    depth: float = 1.0,
+    resolution: float = 1.0,
+    table: Sequence[Stage] = B0_STAGES,
+) -> Architecture:
+    """Scales Table 1, or another table of blocks, by a variant's coefficients times the given multipliers.
 
     Args:
         variant: a row of ``VARIANTS``.
         width: further multiplier of all channel counts; shrinks or grows the whole family.
         depth: further multiplier of all repeats.
         resolution: further multiplier of the input side; the result is rounded to a whole pixel.
+        table: stages 2 to 8; a searched network has its own.
     """
     w, d = variant.width * width, variant.depth * depth
     stages = tuple(
-        Stage(s.expand_ratio, s.kernel, s.stride, round_channels(s.channels, w), round_repeats(s.repeats, d))
-        for s in B0_STAGES
+        replace(stage, channels=round_channels(stage.channels, w), repeats=round_repeats(stage.repeats, d))
+        for stage in table
     )
     return Architecture(
         stem=round_channels(B0_STEM, w),
