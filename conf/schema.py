@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MISSING: Any = "???"  # Hydra's word for "must be given"
+# Of a setting that is younger than jobs and models that are kept: at its default it is not written down (compose.py).
+LATER = {"later": True}
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
+PADDINGS = ("symmetric", "same")
+PREPROCESSINGS = ("imagenet", "advprop", "lite")
+ORIGINS = ("timm", "timm_tf", "torchvision", "lukemelas")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -33,12 +38,21 @@ class Model:
     depth: float = 1.0
     resolution: float = 1.0
     survival_prob: float = 0.8  # of the last block; the first keeps 1.0
-    blocks: list[str] = field(default_factory=list)  # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
+    # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
+    blocks: list[str] = field(default_factory=list, metadata=LATER)
+    # What ported weights need, and `effnet import` sets:
+    padding: str = field(default="symmetric", metadata=LATER)  # symmetric (kernel // 2) | same (TensorFlow's)
+    bn_epsilon: float = field(default=1e-3, metadata=LATER)  # TensorFlow's; PyTorch's own is 1e-5
+    preprocessing: str = field(default="imagenet", metadata=LATER)  # imagenet (mean, deviation) | advprop | lite
 
     def __post_init__(self) -> None:
         for key in ("width", "depth", "resolution"):
             _require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
         _require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
+        _require(0 < self.bn_epsilon < 1, f"model.bn_epsilon must be in (0, 1), is {self.bn_epsilon}")
+        for key, choices in (("padding", PADDINGS), ("preprocessing", PREPROCESSINGS)):
+            value = getattr(self, key)
+            _require(value in choices, f"model.{key} must be one of {', '.join(choices)}, is {value!r}")
 
 
 @dataclass
@@ -185,6 +199,29 @@ class Transfer:
 
 
 @dataclass
+class Published:
+    """A public checkpoint that becomes a registered model. What is left null is read from the file and its name."""
+
+    path: str | None = None  # .safetensors or .pth: a local path or s3://
+    sha256: str | None = None  # of the file, or how it begins; null believes it
+    network: str | None = None  # e.g. efficientnet_b3
+    origin: str | None = None  # timm | timm_tf (Google's weights in timm) | torchvision | lukemelas
+    preprocessing: str | None = None  # as model.preprocessing
+    resolution: int | None = None  # px; null = the variant's own
+    classes: int = 1000
+    name: str | None = None  # in the registry; null = network and origin
+
+    def __post_init__(self) -> None:
+        for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS)):
+            value = getattr(self, key)
+            _require(value is None or value in choices,
+                     f"published.{key} must be one of {', '.join(choices)}, is {value!r}")  # fmt: skip
+        _require(self.resolution is None or self.resolution > 0,
+                 f"published.resolution must be > 0, is {self.resolution}")  # fmt: skip
+        _require(self.classes > 0, f"published.classes must be > 0, is {self.classes}")
+
+
+@dataclass
 class Runtime:
     """How a job runs: changes its speed and its safety, never its result (beyond rounding, where compiled)."""
 
@@ -281,6 +318,7 @@ class Config:
     search: Search = field(default_factory=Search)
     transfer: Transfer = field(default_factory=Transfer)
     nightly: Nightly = field(default_factory=Nightly)
+    published: Published = field(default_factory=Published)
     launch: Launch = field(default_factory=Launch)
     runtime: Runtime = field(default_factory=Runtime)
     services: Services = field(default_factory=Services)

@@ -14,7 +14,7 @@ from infra.errors import ConfigError
 from models.efficientnet import block_strings
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet
-from models.efficientnet.variants import B0_STAGES, VARIANTS, Architecture, architecture
+from models.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
 
 
 def network_names() -> tuple[str, ...]:
@@ -34,6 +34,8 @@ def resolve(model: schema.Model) -> Architecture:
         raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? ({', '.join(VARIANTS)})")
     table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
     arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
+    if model.name in LITE:
+        arch = lite(arch, table)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
     smallest = strides // 2 + 1
     if arch.resolution < smallest:  # the last layer with stride 2 would get a single pixel and have nothing to do
@@ -42,7 +44,9 @@ def resolve(model: schema.Model) -> Architecture:
             f"{arch.resolution} px are too few for {model.name}, which makes them {strides} times smaller; take "
             f"{smallest} px at least: model.resolution >= {math.ceil(least * 1e4) / 1e4}"
         )
-    return arch
+    return dataclasses.replace(
+        arch, padding=model.padding, bn_epsilon=model.bn_epsilon, preprocessing=model.preprocessing
+    )
 
 
 def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> nn.Module:

@@ -38,7 +38,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
     from infra import registration, registry
     from models import export
     from models.data import manifest as manifests
-    from models.training.metrics import MEAN_RGB, STDDEV_RGB
+    from models.efficientnet.pixels import MEAN_RGB, STDDEV_RGB
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
