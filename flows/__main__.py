@@ -12,7 +12,7 @@ from conf import compose, schema
 from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
-FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly", "report")
+FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly", "import", "report")
 
 TRAINS = ("reproduce", "search", "train", "transfer", "nightly")
 
@@ -77,6 +77,10 @@ def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
     from flows import session
     from infra import local
 
+    if verb == "import" and config.published.path is None:
+        raise compose.OverrideError(
+            "import needs published.path=FILE, e.g. published.path=efficientnet-b0-355c32eb.pth"
+        )
     if verb == "evaluate" and config.model_ref is None:
         raise compose.OverrideError("evaluate needs model_ref=NAME@ALIAS, e.g. model_ref=efficientnet-b0@champion")
     began = time.time()

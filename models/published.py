@@ -24,6 +24,7 @@ from models.dialects import DIALECTS, TIMM, Dialect
 from models.efficientnet.variants import LITE, VARIANTS
 
 PICKLES = (".pth", ".pt", ".bin")
+COUNTER = "num_batches_tracked"  # of a norm: some files lack it, and with a fixed momentum nothing reads it
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
 # Names of weights that are told pixels from -1 to 1: AdvProp's, and timm's own of 3,600 epochs. Source: timm's
 # efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
@@ -103,10 +104,12 @@ def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -
     if classes != asked.classes:
         raise ConfigError(f"{file} tells {classes} classes apart, not {asked.classes}: set published.classes={classes}"
                           " if that is meant")  # fmt: skip
-    keys = {own: key for own, (key, _) in _expected(dialect, model, classes).items() if key in tensors}
-    state = {own: tensors[key].float() if tensors[key].is_floating_point() else tensors[key]
-             for own, key in keys.items()}  # fmt: skip
-    broken = [key for own, key in keys.items() if not state[own].isfinite().all()]
+    state, broken = {}, []
+    for own, (key, shape) in _expected(dialect, model, classes).items():
+        tensor = tensors.get(key, torch.zeros(shape, dtype=torch.int64))  # only a counter may be missing
+        state[own] = tensor if own.endswith(COUNTER) else tensor.float()
+        if not state[own].isfinite().all():
+            broken.append(key)
     if broken:
         raise ArtifactError(f"{file}: {broken[0]} holds numbers that are not finite ({len(broken)} tensors do)")
     return Published(model, state, classes, origin)
@@ -161,7 +164,7 @@ def _candidates(tensors: Mapping[str, Tensor], dialect: Dialect, asked: str | No
 def _misfit(tensors: Mapping[str, Tensor], dialect: Dialect, name: str) -> str | None:
     """The first tensor that keeps the file from being the variant, in words; None where all fit."""
     expected = dict(_expected(dialect, schema.Model(name=name), _classes(tensors, dialect)).values())
-    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    missing = [key for key in expected if key not in tensors and not key.endswith(COUNTER)]
     left = [key for key in tensors if key not in expected]
     wrong = [key for key, shape in expected.items() if key in tensors and tensors[key].shape != shape]
     for keys, says in (
