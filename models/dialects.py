@@ -1,6 +1,6 @@
 """What timm, torchvision and lukemelas' efficientnet-pytorch call the tensors of an EfficientNet.
 
-Sources: the state dicts of timm 1.0.31, torchvision 0.29.1 and efficientnet_pytorch 0.7.1.
+Sources: the state dicts of timm 1.0.20, torchvision 0.29.1 and efficientnet_pytorch 0.7.1.
 """
 
 from __future__ import annotations

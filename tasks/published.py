@@ -44,12 +44,14 @@ def _import(config: schema.Config) -> Registered:
     from models import published
 
     asked = config.published
-    uri = _uri(asked.path)
+    if asked.path is None:
+        raise ConfigError("which file? e.g. published.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
+    uri = asked.path if "://" in asked.path else f"file://{Path(asked.path).resolve()}"
     data = store.read(uri)
     sha256 = hashlib.sha256(data).hexdigest()
     if asked.sha256 is not None and not sha256.startswith(asked.sha256.lower()):
-        raise ArtifactError(f"{uri} has sha256 {sha256}, published.sha256 says {asked.sha256}")
-    found = published.convert(published.read(data, uri), asked, uri)
+        raise ArtifactError(f"{asked.path} has sha256 {sha256}, published.sha256 says {asked.sha256}")
+    found = published.convert(published.read(data, asked.path), asked, asked.path)
     name = asked.name or f"{found.model.name}-{found.origin}".replace("_", "-")
     facts = _facts(found, uri, sha256)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in facts.items()))
@@ -79,12 +81,6 @@ def _registered(found: Published, run: str, name: str, facts: dict[str, str]) ->
         crop_pad = schema.Augment().eval_crop_pad
         side = resolve(found.model).resolution
         return new_version(run, name, Path(scratch), found.model, side, classes, crop_pad, facts)
-
-
-def _uri(path: str | None) -> str:
-    if path is None:
-        raise ConfigError("which file? e.g. published.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
-    return path if "://" in path else f"file://{Path(path).resolve()}"
 
 
 def _facts(found: Published, uri: str, sha256: str) -> dict[str, str]:
