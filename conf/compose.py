@@ -62,8 +62,28 @@ def compose(overrides: Sequence[str] = ()) -> schema.Config:
 
 
 def to_yaml(value: Any) -> str:
-    """A schema dataclass as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(value))
+    """A schema dataclass as YAML, from which ``from_yaml`` makes it again."""
+    return OmegaConf.to_yaml(OmegaConf.create(asked(value)))
+
+
+def asked(value: Any) -> dict[str, Any]:
+    """A schema dataclass as plain nested dicts, without the later settings that are at their default.
+
+    So a job keeps its key, and a registered model its description, when a setting is added to the schema.
+    """
+    whole = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(value)))
+    return _without_later(whole, value)
+
+
+def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
+    kept = {}
+    for each in dataclasses.fields(value):
+        held = getattr(value, each.name)
+        default = each.default_factory() if callable(each.default_factory) else each.default
+        if not (each.metadata.get("later") and held == default):
+            inside = dataclasses.is_dataclass(held)
+            kept[each.name] = _without_later(plain[each.name], held) if inside else plain[each.name]
+    return kept
 
 
 def from_yaml(kind: type[T], text: str) -> T:

@@ -1,13 +1,14 @@
-"""What each experiment of the paper is asked for: searches, scaling study, transfer, activation maps, latency."""
+"""What each experiment of the paper is asked for: searches, scaling study, transfer, maps, latency, import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.training import MISSING, Data, Model, Recipe, require
+from conf.training import MISSING, PREPROCESSINGS, Data, Model, Recipe, require
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
+ORIGINS = ("timm", "timm_tf", "torchvision", "lukemelas")
 
 
 @dataclass
@@ -190,3 +191,26 @@ class Latency:
         require(len(self.pairs) > 0, "latency.pairs must name at least one pair")
         for key in ("n", "throughput_n", "throughput_batch"):
             require(getattr(self, key) > 0, f"latency.{key} must be > 0, is {getattr(self, key)}")
+
+
+@dataclass
+class Published:
+    """A public checkpoint that becomes a registered model. What is left null is read from the file and its name."""
+
+    path: str | None = None  # .safetensors or .pth: a local path or s3://
+    sha256: str | None = None  # of the file, or how it begins; null believes it
+    network: str | None = None  # e.g. efficientnet_b3
+    origin: str | None = None  # timm | timm_tf (Google's weights in timm) | torchvision | lukemelas
+    preprocessing: str | None = None  # as model.preprocessing
+    resolution: int | None = None  # px; null = the variant's own
+    classes: int = 1000
+    name: str | None = None  # in the registry; null = network and origin
+
+    def __post_init__(self) -> None:
+        for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS)):
+            value = getattr(self, key)
+            require(value is None or value in choices,
+                     f"published.{key} must be one of {', '.join(choices)}, is {value!r}")  # fmt: skip
+        require(self.resolution is None or self.resolution > 0,
+                 f"published.resolution must be > 0, is {self.resolution}")  # fmt: skip
+        require(self.classes > 0, f"published.classes must be > 0, is {self.classes}")

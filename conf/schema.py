@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.experiments import Architecture, Explain, Explained, Latency, Point, Scaling, Search, Transfer, Versus
-from conf.training import MISSING, Augment, Data, Model, Recipe, require
+from conf.experiments import (
+    Architecture,
+    Explain,
+    Explained,
+    Latency,
+    Point,
+    Published,
+    Scaling,
+    Search,
+    Transfer,
+    Versus,
+)
+from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require
 
 __all__ = [
     "Architecture", "Augment", "Config", "Data", "Explain", "Explained", "Job", "Latency", "Launch", "Model", "Nightly",
-    "Point", "Recipe", "Runtime", "Scaling", "Search", "Services", "Transfer", "Versus",
+    "Point", "Published", "Recipe", "Runtime", "Scaling", "Search", "Services", "Transfer", "Versus",
 ]  # fmt: skip
 
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
@@ -119,6 +130,7 @@ class Config:
     explain: Explain = field(default_factory=Explain)
     latency: Latency = field(default_factory=Latency)
     nightly: Nightly = field(default_factory=Nightly)
+    published: Published = field(default_factory=Published)
     launch: Launch = field(default_factory=Launch)
     runtime: Runtime = field(default_factory=Runtime)
     services: Services = field(default_factory=Services)
@@ -141,8 +153,10 @@ class Job:
     manifest_sha256: str = MISSING
     augment: Augment = field(default_factory=Augment)
     recipe: Recipe = field(default_factory=Recipe)
-    split: str = "train"  # trained on; train+minival: nothing is chosen on minival, the last weights count
+    # trained on; train+minival: nothing is chosen on minival, the last weights count
+    split: str = field(default="train", metadata=LATER)
     init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
     init_weights_sha256: str | None = None  # what they must be; part of the job's key
     runtime: Runtime = field(default_factory=Runtime)  # no part of the job's key
-    until_epoch: int | None = None  # save and end there; the same job without it goes on. No part of its key either
+    # Save and end there; the same job without it goes on. No part of its key either.
+    until_epoch: int | None = field(default=None, metadata=LATER)

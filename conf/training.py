@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MISSING: Any = "???"  # Hydra's word for "must be given"
+# Of a setting that is younger than jobs and models that are kept: at its default it is not written down (compose.py).
+LATER = {"later": True}
 METRICS = ("top-1", "mean per class")
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
+PADDINGS = ("symmetric", "same")
+PREPROCESSINGS = ("imagenet", "advprop", "lite")
 
 
 def require(condition: bool, message: str) -> None:
@@ -33,12 +37,21 @@ class Model:
     depth: float = 1.0
     resolution: float = 1.0
     survival_prob: float = 0.8  # of the last block; the first keeps 1.0
-    blocks: list[str] = field(default_factory=list)  # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
+    # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
+    blocks: list[str] = field(default_factory=list, metadata=LATER)
+    # What ported weights need, and `effnet import` sets:
+    padding: str = field(default="symmetric", metadata=LATER)  # symmetric (kernel // 2) | same (TensorFlow's)
+    bn_epsilon: float = field(default=1e-3, metadata=LATER)  # TensorFlow's; PyTorch's own is 1e-5
+    preprocessing: str = field(default="imagenet", metadata=LATER)  # imagenet (mean, deviation) | advprop | lite
 
     def __post_init__(self) -> None:
         for key in ("width", "depth", "resolution"):
             require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
         require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
+        require(0 < self.bn_epsilon < 1, f"model.bn_epsilon must be in (0, 1), is {self.bn_epsilon}")
+        for key, choices in (("padding", PADDINGS), ("preprocessing", PREPROCESSINGS)):
+            value = getattr(self, key)
+            require(value in choices, f"model.{key} must be one of {', '.join(choices)}, is {value!r}")
 
 
 @dataclass

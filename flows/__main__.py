@@ -13,7 +13,7 @@ from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
 FLOWS = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer", "explain",
-         "latency", "nightly", "report")  # fmt: skip
+         "latency", "nightly", "import", "report")  # fmt: skip
 
 TRAINS = ("reproduce", "search", "architecture", "scaling", "train", "transfer", "explain", "nightly")
 
@@ -78,6 +78,10 @@ def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
     from flows import session
     from infra import local
 
+    if verb == "import" and config.published.path is None:
+        raise compose.OverrideError(
+            "import needs published.path=FILE, e.g. published.path=efficientnet-b0-355c32eb.pth"
+        )
     if verb == "evaluate" and config.model_ref is None:
         raise compose.OverrideError("evaluate needs model_ref=NAME@ALIAS, e.g. model_ref=efficientnet-b0@champion")
     began = time.time()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from conf.compose import options
+from conf.experiments import ORIGINS
+from conf.training import PREPROCESSINGS
 
 ABOUT = """\
 EfficientNet (Tan & Le, 2019) as a pipeline: shard, search, train B0..B7, transfer, register, report.
@@ -98,6 +100,15 @@ VERBS: dict[str, tuple[str, str]] = {
         "fine-tune the registered champion, evaluate, register, promote if better",
         f"{_COMMON}\n  nightly.model=NAME   registered model whose champion is the start\n"
         f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
+    ),
+    "import": (
+        "register public weights: a state dict of timm, torchvision or lukemelas' efficientnet-pytorch",
+        f"{_COMMON}\n  published.path=FILE   .safetensors or .pth, local or s3://; each tensor must fit\n"
+        f"  published.origin={'|'.join(ORIGINS)}   read from the file and its name where it is not given\n"
+        "  published.network=efficientnet_b0 published.classes=1000 published.resolution=PX published.sha256=HEX\n"
+        f"  published.preprocessing={'|'.join(PREPROCESSINGS)}   pixels that the weights expect\n"
+        "  published.name=NAME   in the registry\n\n"
+        "then: effnet evaluate model_ref=efficientnet-b0-timm@champion data=imagenet data.path=FOLDER",
     ),
     "report": ("render the report of the last reproduction again", _COMMON),
     "plan": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import keyword
 import logging
 import os
 import signal
@@ -45,13 +46,14 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     started: Collection[str] = ()
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
     # only one that Ctrl-C reaches: `up` then stops again what it has started.
-    imported = ThreadPoolExecutor(1).submit(importlib.import_module, f"flows.{verb}")
+    name = f"{verb}_" if keyword.iskeyword(verb) else verb  # import_.py
+    imported = ThreadPoolExecutor(1).submit(importlib.import_module, f"flows.{name}")
     try:
         started = local.up(
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
         ).names
         local.check(config.services, config.storage)
-        flow = getattr(imported.result(), verb)
+        flow = getattr(imported.result(), name)
         return asyncio.run(flow(overrides=overrides, **parameters))
     except (KeyboardInterrupt, asyncio.CancelledError):
         log.info("interrupted: stopping what this command started")

@@ -15,7 +15,7 @@ from models.baselines import BASELINES
 from models.efficientnet import block_strings
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet, Network
-from models.efficientnet.variants import B0_STAGES, VARIANTS, Architecture, architecture
+from models.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
 
 
 def network_names() -> tuple[str, ...]:
@@ -35,9 +35,13 @@ def resolve(model: schema.Model) -> Architecture:
                           f"({', '.join(VARIANTS)}, and those of models/baselines.py)")  # fmt: skip
     table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
     arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
+    if model.name in LITE:
+        arch = lite(arch, table)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
     _require_side(model, VARIANTS[model.name].resolution, strides // 2 + 1)
-    return arch
+    return dataclasses.replace(
+        arch, padding=model.padding, bn_epsilon=model.bn_epsilon, preprocessing=model.preprocessing
+    )
 
 
 def _require_side(model: schema.Model, own: int, smallest: int) -> None:
@@ -76,8 +80,9 @@ def build_scaled(
         ConfigError: no such network, its library is not installed, blocks that it has none of, or too small an image.
     """
     if model.name in BASELINES:
-        if model.blocks:
-            raise ConfigError(f"model.blocks are EfficientNet's; {model.name} has its own")
+        for key in ("blocks", "padding", "bn_epsilon", "preprocessing"):
+            if getattr(model, key) != getattr(schema.Model(), key):
+                raise ConfigError(f"model.{key} is EfficientNet's; {model.name} has its own")
         rival = BASELINES[model.name]
         _require_side(model, rival.resolution, rival.smallest)
         with torch.device(device):

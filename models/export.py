@@ -7,7 +7,6 @@ through the same checked schema as a person's configuration.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from conf import schema
+from conf import compose, schema
 from infra.errors import ArtifactError, ConfigError
 from models.build import build_scaled
 from models.efficientnet.network import Network
@@ -67,7 +66,7 @@ def config_json(
     """
     described = {
         "format": FORMAT,
-        "model": dataclasses.asdict(model),
+        "model": compose.asked(model),
         "classes": len(class_names),
         "class_names": list(class_names),
         "input": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from infra.registry import Version
 
 CANDIDATE = "candidate"
+WEIGHTS = "weights.safetensors"
 
 
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)
@@ -35,40 +37,79 @@ async def register(
 
 
 def _register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
-    from infra import registration, registry
-    from models import export
+    from infra import registry
     from models.data import manifest as manifests
-    from models.training.metrics import MEAN_RGB, STDDEV_RGB
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
-        files = Path(scratch)
-        described = export.config_json(
-            model,
-            resolution=result.resolution,
-            class_names=manifest.classes,
-            mean=[value / 255 for value in MEAN_RGB],
-            std=[value / 255 for value in STDDEV_RGB],
-            crop_pad=data.augment.eval_crop_pad,
-        )
-        (files / "config.json").write_text(described)
-        store.download(result.weights_uri, files / "weights.safetensors")
-        network = export.load_network(files / "weights.safetensors", json.loads(described))
-        module, images = export.serving_module(network), export.example(result.resolution)
-        version = registration.register(
+        store.download(result.weights_uri, Path(scratch) / WEIGHTS)
+        version = new_version(
             result.mlflow_run,
             name,
-            module=module,
-            example=images,
-            logits=export.logits(module, images),
-            files=files,
-            tags=_tags(result, manifest.name, manifest_sha256),
-            aliases=[CANDIDATE],
+            Path(scratch),
+            model,
+            result.resolution,
+            manifest.classes,
+            data.augment.eval_crop_pad,
+            _tags(result, manifest.name, manifest_sha256),
         )
     if _is_better(version, registry.champion(name)):
         registry.promote(name, version.version, registry.CHAMPION)
     found = registry.resolve(f"{name}/{version.version}")
     return Registered(name, version.version, found.aliases, version.reused)
+
+
+def new_version(
+    run_id: str,
+    name: str,
+    files: Path,
+    model: schema.Model,
+    resolution: int,
+    class_names: Sequence[str],
+    crop_pad: int,
+    tags: Mapping[str, str],
+) -> Version:
+    """The weights in ``files`` as a version of ``name``, candidate at once; nothing is registered if they do not fit.
+
+    Args:
+        run_id: MLflow run that they come from.
+        name: in the registry.
+        files: folder with ``weights.safetensors``; ``config.json`` is written beside it.
+        model: the network that they are of.
+        resolution: side of its images in pixels.
+        class_names: in the order of the logits.
+        crop_pad: see ``models.export.config_json``.
+        tags: of the version.
+
+    Raises:
+        ArtifactError: the weights are damaged or do not fit.
+        TransientError: MLflow does not answer; the same call goes on later.
+    """
+    from infra import registration
+    from models import export
+    from models.efficientnet.pixels import MEAN_RGB, STDDEV_RGB
+
+    described = export.config_json(
+        model,
+        resolution=resolution,
+        class_names=class_names,
+        mean=[value / 255 for value in MEAN_RGB],
+        std=[value / 255 for value in STDDEV_RGB],
+        crop_pad=crop_pad,
+    )
+    (files / "config.json").write_text(described)
+    network = export.load_network(files / WEIGHTS, json.loads(described))
+    module, images = export.serving_module(network), export.example(resolution)
+    return registration.register(
+        run_id,
+        name,
+        module=module,
+        example=images,
+        logits=export.logits(module, images),
+        files=files,
+        tags=tags,
+        aliases=[CANDIDATE],
+    )
 
 
 def _tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str, str]:

@@ -5,7 +5,10 @@ Source: official efficientnet_model.py (``MBConvBlock``), paper Table 1 and sect
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 # TF's BN momentum 0.99 is PyTorch's 0.01; neither is PyTorch's default (0.1, 1e-5).
@@ -13,10 +16,35 @@ BN_MOMENTUM = 0.01
 BN_EPSILON = 1e-3
 
 
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding: as little as gives ``ceil(side / stride)`` pixels.
+
+    Where that is an odd number, the pixel more is at the bottom and at the right, so that a 3x3 convolution of stride 2
+    on an even side pads (0, 1) and not (1, 1). Source: TensorFlow's documentation of ``tf.nn``, "padding".
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
+        if self.stride == (1, 1):  # kernel // 2 on every side: the convolution's own padding
+            return super().forward(x)
+        (top, bottom), (left, right) = (
+            _same(side, kernel, stride)
+            for side, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
+        )
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def _same(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Pixels before and behind ``side``."""
+    pixels = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
+    return pixels // 2, pixels - pixels // 2
+
+
 class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm and, unless ``activation`` is None, an activation.
 
-    Padding is symmetric (kernel // 2): same sizes and counts as TF's SAME, other numerics at stride 2.
+    Symmetric padding (kernel // 2) gives the sizes and counts of ``SameConv2d`` and, at stride 2, other numerics.
     """
 
     def __init__(
@@ -27,9 +55,10 @@ class ConvNorm(nn.Sequential):
         stride: int = 1,
         groups: int = 1,
         activation: type[nn.Module] | None = nn.SiLU,
+        convolution: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         layers: list[nn.Module] = [
-            nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+            convolution(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False),
             nn.BatchNorm2d(channels_out, eps=BN_EPSILON, momentum=BN_MOMENTUM),
         ]
         if activation is not None:
@@ -94,11 +123,13 @@ class MBConv(nn.Module):
         se_ratio: float,
         survival_prob: float,
         skip: bool = True,
+        activation: type[nn.Module] = nn.SiLU,
+        convolution: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()
         inner = channels_in * expand_ratio
-        self.expand = ConvNorm(channels_in, inner, 1) if expand_ratio != 1 else nn.Identity()
-        self.depthwise = ConvNorm(inner, inner, kernel, stride, groups=inner)
+        self.expand = ConvNorm(channels_in, inner, 1, activation=activation) if expand_ratio != 1 else nn.Identity()
+        self.depthwise = ConvNorm(inner, inner, kernel, stride, inner, activation, convolution)
         self.se = _gate(channels_in, inner, se_ratio)
         self.project = ConvNorm(inner, channels_out, 1, activation=None)
         self.has_skip = skip and stride == 1 and channels_in == channels_out
@@ -126,10 +157,12 @@ class FusedMBConv(nn.Module):
         se_ratio: float,
         survival_prob: float,
         skip: bool = True,
+        activation: type[nn.Module] = nn.SiLU,
+        convolution: type[nn.Conv2d] = nn.Conv2d,
     ) -> None:
         super().__init__()
         inner = channels_in * expand_ratio
-        self.conv = ConvNorm(channels_in, inner, kernel, stride)
+        self.conv = ConvNorm(channels_in, inner, kernel, stride, 1, activation, convolution)
         self.se = _gate(channels_in, inner, se_ratio)
         self.project = ConvNorm(inner, channels_out, 1, activation=None)
         self.has_skip = skip and stride == 1 and channels_in == channels_out

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.efficientnet.blocks import ConvNorm, FusedMBConv, MBConv
+from models.efficientnet.blocks import ConvNorm, FusedMBConv, MBConv, SameConv2d
+from models.efficientnet.pixels import OtherStem
 from models.efficientnet.variants import Architecture
 
 
@@ -63,12 +64,15 @@ class EfficientNet(Network):
         super().__init__()
         self.resolution = arch.resolution
         self.recompute = False
-        self.stem = ConvNorm(3, arch.stem, 3, stride=2)
+        self.stem = _stem(arch)
         self.blocks = _blocks(arch, survival_prob)
-        self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1)
+        self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1, activation=_activation(arch))
         self.dropout = nn.Dropout(arch.dropout)
         self.classifier = nn.Linear(arch.head, num_classes)
         initialise(self)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = arch.bn_epsilon
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
@@ -99,6 +103,20 @@ def _frozen(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
             norm.momentum = momentum
 
 
+def _activation(arch: Architecture) -> type[nn.Module]:
+    return {"silu": nn.SiLU, "relu6": nn.ReLU6}[arch.activation]
+
+
+def _convolution(arch: Architecture) -> type[nn.Conv2d]:
+    return {"symmetric": nn.Conv2d, "same": SameConv2d}[arch.padding]
+
+
+def _stem(arch: Architecture) -> ConvNorm:
+    if arch.preprocessing == "imagenet":
+        return ConvNorm(3, arch.stem, 3, 2, activation=_activation(arch), convolution=_convolution(arch))
+    return OtherStem(arch.stem, _activation(arch), _convolution(arch), arch.preprocessing)
+
+
 def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
     """All MBConv blocks in a row; survival falls linearly: 1 - (1 - survival_prob) * i / N, i from 0.
 
@@ -120,6 +138,8 @@ def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
                     stage.se_ratio,
                     1 - (1 - survival_prob) * len(blocks) / total,
                     stage.skip,
+                    _activation(arch),
+                    _convolution(arch),
                 )
             )
             channels = stage.channels

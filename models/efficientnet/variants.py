@@ -1,7 +1,7 @@
-"""Table 1 of the paper as a table, and the family B0..B8, L2 as coefficients on it.
+"""Table 1 of the paper as a table, and the family B0..B8, L2 and Lite0..Lite4 as coefficients on it.
 
 Source: paper Table 1; strides, expansion, SE and coefficients from the official
-efficientnet_builder.py (``_DEFAULT_BLOCKS_ARGS``, ``efficientnet_params``).
+efficientnet_builder.py (``_DEFAULT_BLOCKS_ARGS``, ``efficientnet_params``) and lite/efficientnet_lite_builder.py.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Variant:
     dropout: float
 
 
-VARIANTS = {
+FAMILY = {
     "efficientnet_b0": Variant(1.0, 1.0, 224, 0.2),
     "efficientnet_b1": Variant(1.0, 1.1, 240, 0.2),
     "efficientnet_b2": Variant(1.1, 1.2, 260, 0.3),
@@ -64,6 +64,14 @@ VARIANTS = {
     "efficientnet_b8": Variant(2.2, 3.6, 672, 0.5),
     "efficientnet_l2": Variant(4.3, 5.3, 800, 0.5),
 }
+LITE = {
+    "efficientnet_lite0": Variant(1.0, 1.0, 224, 0.2),
+    "efficientnet_lite1": Variant(1.0, 1.1, 240, 0.2),
+    "efficientnet_lite2": Variant(1.1, 1.2, 260, 0.3),
+    "efficientnet_lite3": Variant(1.2, 1.4, 280, 0.3),
+    "efficientnet_lite4": Variant(1.4, 1.8, 300, 0.3),
+}
+VARIANTS = FAMILY | LITE
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,10 @@ class Architecture:
     head: int
     resolution: int
     dropout: float
+    activation: str = "silu"  # silu | relu6
+    padding: str = "symmetric"  # this and the next two: see schema.Model
+    bn_epsilon: float = 1e-3
+    preprocessing: str = "imagenet"
 
 
 def architecture(
@@ -105,3 +117,15 @@ def architecture(
         resolution=max(1, round(variant.resolution * resolution)),
         dropout=variant.dropout,
     )
+
+
+def lite(scaled: Architecture, table: Sequence[Stage] = B0_STAGES) -> Architecture:
+    """EfficientNet-Lite: no squeeze-and-excitation, ReLU6; stem, head, first and last repeats as they are unscaled.
+
+    Args:
+        scaled: of a ``LITE`` variant.
+        table: that it was scaled from.
+    """
+    first, *middle, last = (replace(stage, se_ratio=0.0) for stage in scaled.stages)
+    first, last = replace(first, repeats=table[0].repeats), replace(last, repeats=table[-1].repeats)
+    return replace(scaled, stem=B0_STEM, stages=(first, *middle, last), head=B0_HEAD, activation="relu6")

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from infra.errors import PreemptedError
 from models.data.device import to_device
 from models.data.loader import Loader
+from models.efficientnet.pixels import MEAN_RGB, STDDEV_RGB
 from models.training.distributed import Ranks, sum_over_ranks
 
-# Per channel, of pixels 0..255. Source: official preprocessing.py, MEAN_RGB and STDDEV_RGB.
-MEAN_RGB = (123.675, 116.28, 103.53)
-STDDEV_RGB = (58.395, 57.12, 57.375)
 EVAL_BATCH = 64  # a rank
 
 

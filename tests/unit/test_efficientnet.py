@@ -4,6 +4,7 @@ Counts: facts, section 1.3 (timm, torchvision and an own derivation agree to the
 """
 
 import functools
+import hashlib
 import math
 
 import pytest
@@ -61,8 +62,10 @@ def norms_of(network: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def test_the_family_is_b0_to_b8_and_l2() -> None:
-    assert network_names()[: len(MEMBERS)] == tuple(f"efficientnet_{member}" for member in MEMBERS)
+def test_the_family_is_b0_to_b8_l2_and_lite() -> None:
+    lite = [f"efficientnet_lite{size}" for size in range(5)]
+    family = [f"efficientnet_{member}" for member in MEMBERS] + lite
+    assert list(network_names()[: len(family)]) == family
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -269,6 +272,20 @@ def test_biases_start_at_zero_and_batch_norm_at_the_identity() -> None:
 def test_the_same_seed_gives_the_same_network() -> None:
     first, second = small().state_dict(), small().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("model", "sha256"), [
+    (schema.Model(), "3f0803a830e334c86e71dd4872763f8f05f74e3854f8107bc8c854c14febbc81"),
+    (schema.Model(name="efficientnet_b3", width=0.25, depth=0.5),
+     "338fcc56d3dce613aaf049965f8f34ac01aabb2be6e23224d80740c2ee3bd8c8"),
+])  # fmt: skip
+def test_names_and_first_weights_are_those_of_networks_trained_before(model: schema.Model, sha256: str) -> None:
+    """Of commit c6376bc: jobs and registered models of that time are found by them."""
+    torch.manual_seed(0)
+    digest = hashlib.sha256()
+    for name, tensor in build_scaled(model, 1000).state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    assert digest.hexdigest() == sha256
 
 
 @pytest.mark.parametrize(("side", "last"), [(32, 1), (64, 2), (33, 2), (72, 3)])

@@ -1,0 +1,106 @@
+"""A public checkpoint through the registry: what is registered, found again, fetched, and refused without a trace."""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite_pytorch import EfficientNet as Lukemelas
+from torch import nn
+
+from conf import schema
+from infra import mlflow_client, registry, store
+from infra.errors import ArtifactError, ConfigError, NotFoundError
+from models import export
+from tasks import published
+from tasks.register import _fetch
+
+pytestmark = pytest.mark.services
+SIDE = 64
+
+
+def config(path: str, **asked: Any) -> schema.Config:
+    fields = {"path": path, "resolution": SIDE, "classes": 10, **asked}
+    return schema.Config(profile="tests", experiment="imports", published=schema.Published(**fields))
+
+
+def registered(name: str) -> list[Any]:
+    client = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    found: list[Any] = client.search_model_versions(f"name = '{name}'")
+    return found
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    torch.manual_seed(0)
+    network = Lukemelas.from_name("efficientnet-b0", num_classes=10, image_size=SIDE)
+    with torch.no_grad():
+        network._fc.weight.mul_(100)  # logits of size 1
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(theirs: nn.Module, object_store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("public") / "efficientnet-b0-12345678.pth"
+    torch.save(theirs.state_dict(), path)
+    uri = f"{object_store}/public/{path.name}"
+    store.ensure_root(object_store)
+    store.upload(path, uri)
+    return uri
+
+
+def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_original(
+    mlflow_uri: str, checkpoint: str, theirs: nn.Module, object_store: str, tmp_path: Path
+) -> None:
+    first = published._import(config(checkpoint))
+    assert (first.name, first.version, first.reused) == ("efficientnet-b0-lukemelas", 1, False)
+    assert first.aliases == ("candidate", "champion")
+    tags = registry.resolve("efficientnet-b0-lukemelas@champion").tags
+    source = hashlib.sha256(store.read(checkpoint)).hexdigest()
+    assert (tags["source"], tags["source_sha256"], tags["origin"]) == (checkpoint, source, "lukemelas")
+    assert (tags["padding"], tags["bn_epsilon"], tags["preprocessing"]) == ("same", "0.001", "imagenet")
+
+    weights, described = registry.fetch_weights("efficientnet-b0-lukemelas@champion", tmp_path)
+    assert described["classes"] == 10
+    assert described["input"]["resolution"] == SIDE
+    images = export.example(SIDE)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(export.logits(export.load_network(weights, described), images), expected, atol=1e-4)
+
+    # What evaluation, transfer and the nightly job begin with.
+    model, (uri, sha256), exact = _fetch("efficientnet-b0-lukemelas@champion", object_store)
+    assert (model.padding, model.bn_epsilon, exact) == ("same", 1e-3, "efficientnet-b0-lukemelas/1")
+    assert hashlib.sha256(store.read(uri)).hexdigest() == sha256
+
+    assert replace(published._import(config(checkpoint)), reused=False) == first
+    assert published._import(config(checkpoint)).reused
+    assert len(registered(first.name)) == 1
+
+
+@pytest.mark.parametrize(("asked", "error", "message"), [
+    ({"classes": 1000}, ConfigError, "tells 10 classes apart, not 1000"),
+    ({"network": "efficientnet_b1"}, ConfigError, "holds efficientnet_b0, not efficientnet_b1"),
+    ({"sha256": "12345678"}, ArtifactError, "published.sha256 says 12345678"),
+])  # fmt: skip
+def test_what_is_refused_leaves_nothing_in_the_registry(
+    mlflow_uri: str, checkpoint: str, asked: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        published._import(config(checkpoint, name="refused", **asked))
+    client = mlflow_client.library().MlflowClient(tracking_uri=mlflow_uri)
+    experiment = client.get_experiment_by_name("imports")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    assert [run for run in runs if "refused" in run.info.run_name] == []
+    assert registered("refused") == []
+
+
+def test_a_file_that_is_not_there_and_none_at_all(mlflow_uri: str, checkpoint: str) -> None:
+    with pytest.raises(NotFoundError):
+        published._import(config(checkpoint + ".pth"))
+    with pytest.raises(ConfigError, match=r"which file\? e\.g\. published\.path="):
+        published._import(replace(config(checkpoint), published=schema.Published()))
