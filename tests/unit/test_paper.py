@@ -1,11 +1,13 @@
 """The published numbers against the reference sheet of the project, where that sheet is at hand."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from models import paper
+from conf import compose
+from models import paper, paper_scaling
 
 SHEET = Path(__file__).parents[3] / "shared" / "reference" / "paper.yaml"
 
@@ -84,3 +86,57 @@ def test_table2_finds_a_row_by_name_and_says_what_it_has_otherwise() -> None:
     assert paper.table2("ResNet-50").params_m == 26
     with pytest.raises(KeyError, match=r"no network 'efficientnet_b9'; it has efficientnet_b0, ResNet-50"):
         paper.table2("efficientnet_b9")
+
+
+def test_every_number_of_table_3_and_table_7_is_the_sheet_s(sheet: dict[str, Any]) -> None:
+    for actual, key, base in ((paper_scaling.TABLE3, "table3_scaling_existing", "base"),
+                              (paper_scaling.TABLE7, "table7_cam_models", "model")):  # fmt: skip
+        rows = sheet[key]["rows"]
+        assert len(actual) == len(rows)
+        for ours, row in zip(actual, rows, strict=True):
+            name = (ours.base, ours.method) if base == "base" else (ours.method,)
+            expected = (row["base"], row["method"]) if base == "base" else (row["model"],)
+            assert name == expected
+            assert (ours.depth, ours.width, ours.resolution) == (row["d"], row["w"], row["r"])
+            assert (ours.flops_b, ours.top1) == (row["flops_b"], row["top1"])
+
+
+def test_what_the_scaled_networks_count_is_the_sheet_s(sheet: dict[str, Any]) -> None:
+    counts = sheet["table3_scaling_existing"]["computed_check"]
+    keys = {"baseline": "baseline", "depth": "depth4", "width": "width2", "resolution": "res448",
+            "compound": "compound_stagewise_288"}  # fmt: skip
+    for row in paper_scaling.TABLE3:
+        known = counts["ResNet-50_v1.5" if row.base == "ResNet-50" else row.base]
+        expected = known[keys[row.method]]["macs_b"] if row.depth else None
+        assert row.counted_b == expected, row
+    counts = sheet["table7_cam_models"]["computed_check"]
+    assert [row.counted_b for row in paper_scaling.TABLE7] == [counts[row.method]["macs_b"] for row in
+                                                               paper_scaling.TABLE7]  # fmt: skip
+
+
+def test_the_settings_of_figures_3_and_4_are_the_sheet_s(sheet: dict[str, Any]) -> None:
+    for dimension, points in paper_scaling.FIGURE3.items():
+        drawn = sheet["fig3_single_dimension"][dimension]
+        assert points == tuple(zip(drawn["labels"], drawn["computed_macs_b"], strict=True))
+    lines = sheet["fig4_width_under_settings"]["lines"]
+    assert paper_scaling.FIGURE4 == tuple((line["d"], line["r"]) for line in lines)
+
+
+def test_every_number_of_tables_4_and_6_is_the_sheet_s(sheet: dict[str, Any]) -> None:
+    expected = [
+        (row["baseline"], row["baseline_top1"], row["baseline_s"], _sheet_name(row["ours"]), row["ours_top1_printed"],
+         row["ours_s"], row["speedup"])
+        for row in sheet["table4_latency"]["pairs"]
+    ]  # fmt: skip
+    assert [astuple(row) for row in paper.TABLE4] == expected
+    for row in paper.TABLE4:
+        assert row.rival_s / row.ours_s == pytest.approx(row.speedup, rel=0.02)
+    sets = [(row["dataset"], row["train"], row["test"], row["classes"], row["metric"].replace("top1", "top-1"))
+            for row in sheet["table6_transfer_datasets"]["rows"]]  # fmt: skip
+    ours = [(row.data, row.train, row.test, row.classes, row.metric.replace(" ", "_")) for row in paper.TABLE6]
+    assert ours == sets
+    assert [row.data for row in paper.TABLE6] == [row.data for row in paper.TABLE5]
+
+
+def test_every_data_set_of_table_6_has_a_configuration() -> None:
+    assert {row.key for row in paper.TABLE6} <= set(compose.options("data"))
