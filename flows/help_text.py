@@ -68,7 +68,7 @@ VERBS: dict[str, tuple[str, str]] = {
         f"{_COMMON}\n  nightly.model=NAME   registered model whose champion is the start\n"
         f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
     ),
-    "report": ("render the report of the last reproduction again", _COMMON),
+    "report": ("render the report again, of whatever has been run so far", _COMMON),
     "plan": (
         "count what a training needs: parameters, multiply-adds, memory of a process",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"

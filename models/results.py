@@ -110,3 +110,5 @@ class Summary:
     finished: str
     command: str
     missing: list[str] = field(default_factory=list)  # what failed, with its one-line reason
+    config: dict[str, Any] = field(default_factory=dict)  # what was asked for
+    config_sha256: str = ""  # of that as JSON with sorted keys

@@ -119,7 +119,7 @@ def test_the_settings_of_figures_3_and_4_are_the_sheet_s(sheet: dict[str, Any]) 
         drawn = sheet["fig3_single_dimension"][dimension]
         assert points == tuple(zip(drawn["labels"], drawn["computed_macs_b"], strict=True))
     lines = sheet["fig4_width_under_settings"]["lines"]
-    assert paper_scaling.FIGURE4 == tuple((line["d"], line["r"]) for line in lines)
+    assert tuple((line["d"], line["r"]) for line in lines) == paper_scaling.FIGURE4
 
 
 def test_every_number_of_tables_4_and_6_is_the_sheet_s(sheet: dict[str, Any]) -> None:
