@@ -169,12 +169,12 @@ def _dot(dot: Dot, place: Place, name: Name | None, scale: Scale) -> Markup:
 def _mark(mark: Mark, scale: Scale) -> Markup:
     x = _at(scale, mark.x, scale[1][0])[0]
     if not mark.label:
-        stroke = Markup('<path class="stroke" d="M{:.1f} {:.1f}v-9"><title>{}</title></path>')
-        return stroke.format(x, BOTTOM, mark.hover)
+        stroke = Markup('<g class="stroke"><title>{}</title><path d="M{:.1f} {:.1f}v-9"/></g>')
+        return stroke.format(mark.hover, x, BOTTOM)
     return Markup(
-        '<path class="limit" d="M{x:.1f} {:.1f}V{:.1f}"><title>{}</title></path>'
-        '<text class="tick" text-anchor="middle" x="{x:.1f}" y="{:.1f}">{}</text>'
-    ).format(TOP, BOTTOM, mark.hover, TOP - 5, mark.label, x=x)
+        '<g class="limit"><title>{}</title><path d="M{x:.1f} {:.1f}V{:.1f}"/>'
+        '<text class="tick" text-anchor="middle" x="{x:.1f}" y="{:.1f}">{}</text></g>'
+    ).format(mark.hover, TOP, BOTTOM, TOP - 5, mark.label, x=x)
 
 
 def _scale(dots: Sequence[Dot], marks: Sequence[Mark]) -> Scale:

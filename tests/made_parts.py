@@ -75,7 +75,7 @@ def architecture() -> Json:
             "number": number,
             "blocks": [f"mb_k{3 + 2 * (number % 2)}_e6_s2_c{8 + 8 * i}_n{1 + i % 3}" for i in range(5)],
             "params": 90_000 + 900 * number, "multiply_adds": cost, "accuracy": accuracy, "n": 500,
-            "reward": round(accuracy / 100 * (cost / 400_000) ** -0.07, 4), "state": "complete", "reason": None,
+            "reward": round(accuracy * (cost / 400_000) ** -0.07, 4), "state": "complete", "reason": None,
             "mlflow_url": URL, "pareto": False,
         })  # fmt: skip
     for trial in trials:
@@ -88,7 +88,7 @@ def architecture() -> Json:
         trials.append(trials[number - 30] | nothing | refused)
     trials.append(trials[3] | nothing | {"number": 33, "state": "failed", "reason": "the loss was not finite"})
     baseline = trials[0] | {"number": None, "multiply_adds": 359_792, "params": 126_822, "accuracy": 89.6,
-                            "reward": 0.9027, "pareto": False}  # fmt: skip
+                            "reward": 90.27, "pareto": False}  # fmt: skip
     return ORIGIN | {"objective": {"exponent": -0.07, "target_multiply_adds": 400_000}, "trials": trials,
                      "baseline": baseline, "command": "effnet architecture profile=laptop"}  # fmt: skip
 
@@ -116,7 +116,8 @@ def maps() -> Json:
     methods = ("baseline", "depth", "width", "resolution", "compound")
     models = [
         {"name": f"efficientnet_b0 {method}", "dimension": method, "method": "cam", "params": 126_822 + 1000 * i,
-         "multiply_adds": 359_792 + 90_000 * i, "top1": 90.0 + i}
+         "multiply_adds": 359_792 + 90_000 * i, "resolution": 24 + i, "top1": 90.0 + i, "n_val": 1000,
+         "mlflow_url": URL}
         for i, method in enumerate(methods)
     ]  # fmt: skip
     images = [
@@ -160,10 +161,12 @@ def grown_search(search: Json) -> Json:
                if abs(a * b * b * g * g - 2) > 0.1]  # fmt: skip
     family = []
     for phi in range(1, 8):
-        derived = {"width": 1.1**phi, "depth": 1.2**phi, "resolution": round(24 * 1.15**phi),
-                   "params": round(126_822 * 1.45**phi), "multiply_adds": round(359_792 * 1.92**phi)}  # fmt: skip
+        derived = {"width": 1.1**phi, "depth": 1.2**phi, "resolution": 1.15**phi,
+                   "resolution_px": round(24 * 1.15**phi), "params": round(126_822 * 1.45**phi),
+                   "multiply_adds": round(359_792 * 1.92**phi)}  # fmt: skip
         hand = {"name": f"efficientnet_b{phi}", "width": 1 + 0.14 * phi, "depth": 1 + 0.3 * phi,
-                "resolution": 24 + 6 * phi, "params": round(126_822 * 1.4**phi),
+                "resolution": 1 + 0.25 * phi, "resolution_px": 24 + 6 * phi, "params": round(126_822 * 1.4**phi),
                 "multiply_adds": round(359_792 * 1.7**phi)}  # fmt: skip
         family.append({"phi": phi, "derived": derived, "hand_set": hand})
-    return search | {"refused": refused, "family": family}
+    trials = [trial | {"counted_cost": 1.01 * trial["product"]} for trial in search["trials"]]
+    return search | {"trials": trials, "counted_tolerance": 0.3, "refused": refused, "family": family}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 from models import paper_scaling
-from tasks.sections.values import Json, entries, typed
+from tasks.sections.values import Json, entries, scored, typed
 
 PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")  # base64 of a PNG's first bytes, then base64 only
-MODEL = ("params", "multiply_adds", "top1")
+MODEL = ("params", "multiply_adds", "resolution")
 
 
 def facts(part: Json) -> Json:
     """Table 7 with ours in it, and the gallery: a row for each image, a cell for each network."""
-    models = [typed(entry, MODEL, ("name", "dimension", "method")) for entry in entries(part, "models")]
+    models = [scored(entry, MODEL, ("name", "dimension", "method", "mlflow_url")) for entry in entries(part, "models")]
     images = [typed(entry, (), ("id", "label")) | {"png": png(entry)} for entry in entries(part, "images")]
     cells = {
         (str(entry.get("image")), str(entry.get("model"))): typed(entry, ("probability",), ("prediction",))

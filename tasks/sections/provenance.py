@@ -46,6 +46,8 @@ def status(part: Json, verb: str, profile: str | None) -> Json:
 def _origin(part: Json, title: str, command: str) -> Json:
     machine = mapping(part, "machine")
     digests = mapping(part, "data_sha256")
+    if isinstance(part.get("data"), str):
+        digests = {str(part["data"]): "digest not recorded", **digests}
     digests = {**digests, **{str(e.get("name")): e.get("manifest_sha256") for e in entries(part, "data")}}
     return typed(part, ("wall_s",), (*TEXTS, "started")) | {
         "title": title,

@@ -69,7 +69,7 @@ def _factors(point: Json, points: Points) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for key in DIMENSIONS:
         start = whole[key] if whole and whole[key] else 1.0
-        found[key] = None if point[key] is None else round(point[key] / start, 4)
+        found[key] = None if point[key] is None else round(point[key] / start, 9)
     return found
 
 

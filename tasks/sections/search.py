@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from markupsafe import Markup
@@ -13,8 +14,8 @@ from tasks.report_numbers import NIL, plus_minus, standard_error
 from tasks.sections.values import RUN, Json, best_first, entries, is_percent, items, lines, mapping, typed
 
 COEFFICIENTS = ("alpha", "beta", "gamma")
-TRIAL = (*COEFFICIENTS, "product", "params", "multiply_adds", "resolution", "minival_top1", "n_minival")
-SIZED = ("width", "depth", "resolution", "params", "multiply_adds")
+TRIAL = (*COEFFICIENTS, "product", "params", "multiply_adds", "resolution", "minival_top1", "n_minival", "counted_cost")
+SIZED = ("width", "depth", "resolution", "params", "multiply_adds", "resolution_px")
 
 
 def facts(summary: Json) -> Json:
@@ -29,7 +30,7 @@ def facts(summary: Json) -> Json:
         trial["tied"] = trial["point"] in tied and trial["point"] is not None and not trial["best"]
         trial["paper"] = trial["point"] == (paper.ALPHA, paper.BETA, paper.GAMMA)
     refused = [_refused(entry) for entry in entries(search, "refused")]
-    numbers = typed(search, ("budget", "tolerance"), ())
+    numbers = typed(search, ("budget", "tolerance", "counted_tolerance"), ())
     return numbers | {
         "trials": trials,
         "best": best,
@@ -65,8 +66,9 @@ def _trial(entry: Json) -> Json:
 
 def _refused(entry: Json) -> Json:
     point = typed(entry, (*COEFFICIENTS, "multiply_adds"), ("reason",))
-    alpha, beta, gamma = (point[key] for key in COEFFICIENTS)
-    return point | {"product": None if None in (alpha, beta, gamma) else alpha * beta**2 * gamma**2}
+    alpha, beta, gamma = (math.nan if point[key] is None else float(point[key]) for key in COEFFICIENTS)
+    product = alpha * beta * beta * gamma * gamma
+    return point | {"product": product if math.isfinite(product) else None}
 
 
 def _point(item: Any) -> tuple[float, ...] | None:
@@ -80,7 +82,7 @@ def _point(item: Any) -> tuple[float, ...] | None:
 def _family_row(entry: Json) -> Json:
     derived = typed(mapping(entry, "derived"), SIZED, ())
     hand_set = typed(mapping(entry, "hand_set"), SIZED, ("name",))
-    ratios = {key: derived[key] / hand_set[key] if derived[key] and hand_set[key] else None for key in SIZED[3:]}
+    ratios = {key: derived[key] / hand_set[key] if derived[key] and hand_set[key] else None for key in SIZED[3:5]}
     return typed(entry, ("phi",), ()) | {"derived": derived, "hand_set": hand_set, "ratios": ratios}
 
 

@@ -8,7 +8,7 @@ from tasks.sections.family import short_name
 from tasks.sections.values import RUN, Json, entries, mapping, scored, typed
 
 NUMBERS = ("value", "standard_error", "n", "top1", "params", "multiply_adds", "train", "classes")
-TEXTS = ("data", "network", "metric", "protocol", "mlflow_url")
+TEXTS = ("data", "source", "network", "metric", "protocol", "mlflow_url")
 POINT = ("lr_per_256", "weight_decay", "value", "n", "stopped_at_epoch")
 
 
@@ -16,15 +16,17 @@ def facts(summary: Json, part: Json) -> Json:
     """Table 5 by data set, the grids behind it, Table 6, and what a reproduction fine-tuned."""
     rows = [_row(entry) for entry in entries(part, "rows")]
     names = {row.key: row for row in paper.TABLE6}
+    for row in rows:  # a set may go by another name; its format says which it is
+        row["key"] = row["source"] if row["source"] in names else row["data"] or "unnamed"
     quoted = {row.data: row for row in paper.TABLE5}
     table5, table6 = [], []
-    for key in dict.fromkeys([*names, *(row["data"] or "unnamed" for row in rows)]):
+    for key in dict.fromkeys([*names, *(row["key"] for row in rows)]):
         printed = names.get(key)
-        ours = [row for row in rows if (row["data"] or "unnamed") == key]
+        ours = [row for row in rows if row["key"] == key]
         title = printed.data if printed else key
         table5.append({"data": title, "ours": ours, "paper": quoted.get(title)})
         table6.append({"data": title, "ours": ours[0] if ours else None, "paper": printed})
-    moved = [scored(entry, ("minutes",), ("name", "data", *RUN)) for entry in entries(summary, "transfer")]
+    moved = [_moved(entry) for entry in entries(summary, "transfer")]
     return {
         "table5": table5,
         "table6": table6,
@@ -35,11 +37,19 @@ def facts(summary: Json, part: Json) -> Json:
     }
 
 
+def _moved(entry: Json) -> Json:
+    """What a reproduction fine-tuned, by its set's metric; by top-1 where it names none."""
+    row = scored(entry, ("minutes", "value", "standard_error"), ("name", "data", "metric", *RUN))
+    if row["value"] is None:
+        row |= {"value": row["top1"], "standard_error": row["se1"], "metric": "top-1"}
+    return row
+
+
 def _row(entry: Json) -> Json:
     row = typed(entry, NUMBERS, TEXTS)
     if row["standard_error"] is None and row["metric"] == "top-1":  # of a mean over classes it takes each class' n
         row["standard_error"] = standard_error(row["value"], row["n"])
-    grid = [typed(point, POINT, ()) for point in entries(entry, "grid")]
+    grid = [typed(point, POINT, ("reason",)) for point in entries(entry, "grid")]
     rates = sorted({point["lr_per_256"] for point in grid if point["lr_per_256"] is not None})
     decays = sorted({point["weight_decay"] for point in grid if point["weight_decay"] is not None})
     cells = {(point["weight_decay"], point["lr_per_256"]): point for point in grid}
