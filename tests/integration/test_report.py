@@ -1,0 +1,76 @@
+"""The report on real services: what the page says is what lies in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import made_parts
+import pytest
+from page_reader import Page
+
+from conf import compose, schema
+from infra import mlflow_client, store
+from infra.errors import ConfigError
+from infra.local import Addresses
+from models.results import Summary
+from tasks import parts
+from tasks.report import refresh
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def config(services: Addresses, services_dir: Path, request: pytest.FixtureRequest) -> schema.Config:
+    name = request.node.name.replace("_", "-")[:40].strip("-")
+    return compose.compose([f"run_dir={services_dir / name}", f"storage=s3://effnet/{name}", f"experiment={name}"])
+
+
+def _refreshed(config: schema.Config) -> Path:
+    return Path(asyncio.run(refresh.fn(config)))
+
+
+def test_without_anything_to_report_one_line_says_what_to_run(config: schema.Config) -> None:
+    with pytest.raises(
+        ConfigError, match=r"neither .*summary.json nor a part .* run `effnet reproduce profile=laptop`"
+    ):
+        _refreshed(config)
+    assert not Path(config.run_dir).exists(), "nothing half-written"
+
+
+def test_the_page_of_one_part_alone_holds_the_store_s_numbers_and_lies_everywhere(config: schema.Config) -> None:
+    made = made_parts.latency()
+    left = parts.leave(config, "latency", {key: made[key] for key in ("threads", "n", "rows", "speedups", "missing")})
+    path = _refreshed(config)
+    page = Page(path.read_text())
+    stored = store.read_json(parts.uri(config, "latency"))
+    for row, name in zip(stored["rows"], ("B1", "resnet152", "B4", "senet154"), strict=True):
+        assert page.row(name, "data-latency")[0][3] == row["batch1_ms"]
+    provenance = page.row("Latency", "data-part")[1]
+    assert left["config_sha256"] == parts.digest(parts.asked(config))
+    assert left["config_sha256"][:16] in provenance
+    assert not left["commit"] or left["commit"] in provenance
+
+    assert path.samefile(Path(config.run_dir) / "latest" / "report.html")
+    assert not (path.parent / "summary.json").exists()
+    assert store.read(store.join(config.storage, "reports", "laptop", "report.html")) == path.read_bytes()
+    client = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    [run] = client.search_runs([client.get_experiment_by_name(config.experiment).experiment_id])
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "report")] == ["report/report.html"]
+
+
+def test_a_second_part_joins_the_reproduction_and_the_first_part(config: schema.Config) -> None:
+    row = {"name": "efficientnet_b0", "top1": 96.0, "n_val": 1000, "params": 126_822, "multiply_adds": 359_792}
+    summary = Summary(1.0, 1, 0, "laptop", "c", [row], {}, [], [], {}, {}, "", "", "effnet reproduce")
+    address = store.join(config.storage, "reports", "laptop", "summary.json")
+    store.write(address, json.dumps(dataclasses.asdict(summary)).encode())
+    for name in ("latency", "transfer"):
+        parts.leave(config, name, getattr(made_parts, name)())
+        page = Page(_refreshed(config).read_text())
+        assert page.row("B0")[0][0] == 126_822
+        assert page.row("B1", "data-latency")[0][3] == 61.2
+    assert page.row("CIFAR-10", "data-transfer")[0][0] == 91.0
+    assert "effnet scaling profile=laptop makes it" in page.text()
