@@ -148,7 +148,7 @@ def test_a_mark_shows_its_exact_value_under_the_pointer_and_under_the_arrow_keys
     tip = page.locator(".tip")
     assert not tip.is_visible()
     first = page.locator("#figures svg.chart").nth(1)
-    first.locator(".dot .hit").nth(2).hover()
+    first.locator(".dot circle:not(.hit)").nth(2).hover()
     assert tip.inner_text() == "B2: top-1 80.1 %, 9.20\N{NO-BREAK SPACE}M parameters"
     page.mouse.move(2, 2)
     assert not tip.is_visible()
