@@ -6,6 +6,9 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import made_parts
@@ -74,3 +77,25 @@ def test_a_second_part_joins_the_reproduction_and_the_first_part(config: schema.
         assert page.row("B1", "data-latency")[0][3] == 61.2
     assert page.row("CIFAR-10", "data-transfer")[0][0] == 91.0
     assert "effnet scaling profile=laptop makes it" in page.text()
+
+
+def _effnet(services_dir: Path, config: schema.Config) -> subprocess.CompletedProcess[str]:
+    words = [f"run_dir={services_dir}", f"storage={config.storage}", f"experiment={config.experiment}"]
+    return subprocess.run(
+        [sys.executable, "-m", "flows", "report", *words], capture_output=True, text=True, timeout=200
+    )
+
+
+def test_the_command_makes_a_page_of_parts_alone_and_names_what_to_run_without_any(
+    config: schema.Config, services_dir: Path
+) -> None:
+    nothing = _effnet(services_dir, config)
+    assert nothing.returncode == 2
+    [error] = [line for line in nothing.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: nothing to report: neither s3://effnet/")
+    assert "Traceback" not in nothing.stderr
+    parts.leave(config, "architecture", made_parts.architecture())
+    done = _effnet(services_dir, config)
+    assert done.returncode == 0, done.stderr
+    [path] = re.findall(r"^report +(\S+)$", done.stdout, re.MULTILINE)
+    assert len(Page(Path(path).read_text()).found("data-trial")) == 35
