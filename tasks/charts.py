@@ -240,5 +240,5 @@ def interval_axis(span: Interval) -> Markup:
     """Draws the common axis of :func:`interval`, for the head of its column."""
     mark = Markup('<text class="tick" text-anchor="middle" x="{:.1f}" y="11">{:g}</text>')
     texts = Markup("").join(mark.format(_along(value, span), value) for value in ticks(*span, about=3))
-    head = Markup('<svg class="interval" viewBox="0 0 {:g} 14" aria-hidden="true">').format(INTERVAL_WIDTH)
+    head = Markup('<svg class="interval" viewBox="0 0 {:g} 14" role="img" aria-label="axis">').format(INTERVAL_WIDTH)
     return head + texts + Markup("</svg>")

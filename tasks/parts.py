@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from conf import compose, schema
 from infra import machine, store
+from models.results import ShardResult
 
 # Where and how something runs, not what is asked for.
 ELSEWHERE = ("run_dir", "services", "dispatch", "launch")
@@ -30,13 +32,14 @@ def digest(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def leave(config: schema.Config, part: str, facts: dict[str, Any]) -> dict[str, Any]:
+def leave(config: schema.Config, part: str, facts: dict[str, Any], data: Iterable[ShardResult] = ()) -> dict[str, Any]:
     """Writes a part, with where it comes from; it replaces the one before it.
 
     Args:
         config: of the flow that made it.
         part: one of :data:`PARTS`.
-        facts: JSON; ``data_sha256`` in it, a manifest's digest by the name of its data set, goes into the provenance.
+        facts: JSON.
+        data: the data sets that it was made of; their manifests' digests go into the provenance.
 
     Returns:
         The facts as they were written.
@@ -48,6 +51,7 @@ def leave(config: schema.Config, part: str, facts: dict[str, Any]) -> dict[str, 
         "profile": config.profile,
         "config": asked(config),
         "config_sha256": digest(asked(config)),
+        "data_sha256": {shards.name: shards.manifest_sha256 for shards in data},
         "commit": machine.commit(),
         "machine": machine.facts(),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),

@@ -19,7 +19,7 @@ from conf import compose, schema
 from infra import mlflow_client, store
 from infra.errors import ConfigError
 from infra.local import Addresses
-from models.results import Summary
+from models.results import ShardResult, Summary
 from tasks import parts
 from tasks.report import refresh
 
@@ -46,7 +46,9 @@ def test_without_anything_to_report_one_line_says_what_to_run(config: schema.Con
 
 def test_the_page_of_one_part_alone_holds_the_store_s_numbers_and_lies_everywhere(config: schema.Config) -> None:
     made = made_parts.latency()
-    left = parts.leave(config, "latency", {key: made[key] for key in ("threads", "n", "rows", "speedups", "missing")})
+    facts = {key: made[key] for key in ("threads", "n", "rows", "speedups", "missing")}
+    shards = ShardResult("mnist5k", "s3://x/manifest.json", "ab12" * 16, 10, 3500, 500, 1000, 10, reused=True)
+    left = parts.leave(config, "latency", facts, [shards])
     path = _refreshed(config)
     page = Page(path.read_text())
     stored = store.read_json(parts.uri(config, "latency"))
@@ -55,6 +57,7 @@ def test_the_page_of_one_part_alone_holds_the_store_s_numbers_and_lies_everywher
     provenance = page.row("Latency", "data-part")[1]
     assert left["config_sha256"] == parts.digest(parts.asked(config))
     assert left["config_sha256"][:16] in provenance
+    assert "mnist5k ab12ab12ab12ab12" in provenance
     assert not left["commit"] or left["commit"] in provenance
 
     assert path.samefile(Path(config.run_dir) / "latest" / "report.html")
