@@ -145,7 +145,9 @@ def latency() -> Json:
                      "throughput_batch": 16, "paper_top1": top1, "paper_latency_s": seconds})  # fmt: skip
     pairs = [{"ours": "efficientnet_b1", "rival": "resnet152", "measured": 6.577, "paper": 5.7},
              {"ours": "efficientnet_b4", "rival": "senet154", "measured": 3.163, "paper": None}]  # fmt: skip
-    return ORIGIN | {"threads": 1, "n": 20, "rows": rows, "speedups": pairs, "command": "effnet latency profile=laptop"}
+    faster = [row | {key: 0.6 * row[key] for key in ("batch1_ms", "batch1_ms_low", "batch1_ms_high")} for row in rows]
+    return ORIGIN | {"threads": 1, "n": 20, "rows": rows, "speedups": pairs, "command": "effnet latency profile=laptop",
+                     "all_cores": {"threads": 2, "n": 20, "rows": faster, "speedups": []}}  # fmt: skip
 
 
 def everything() -> Json:

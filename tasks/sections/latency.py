@@ -8,14 +8,22 @@ from models import paper
 from tasks import charts
 from tasks.report_numbers import NIL, plain
 from tasks.sections.family import short_name
-from tasks.sections.values import Json, entries, typed
+from tasks.sections.values import Json, entries, mapping, typed
 
 NUMBERS = ("resolution", "params", "multiply_adds", "batch1_ms", "batch1_ms_low", "batch1_ms_high", "images_per_s",
            "throughput_batch", "paper_top1", "paper_latency_s")  # fmt: skip
 
 
 def facts(part: Json) -> Json:
-    """The networks as measured, with their charts on one axis, and the speedups beside the printed ones."""
+    """On one thread, as the paper's, and on all cores where that was measured too; the pairs beside the printed."""
+    tables = [_table(part)]
+    if entries(mapping(part, "all_cores"), "rows"):
+        tables.append(_table(mapping(part, "all_cores")))
+    return {"tables": [table for table in tables if table["rows"]], "pairs": _pairs(part)}
+
+
+def _table(part: Json) -> Json:
+    """The networks as measured, with their charts on one axis."""
     rows = [typed(entry, NUMBERS, ("network",)) for entry in entries(part, "rows")]
     ends = [row[key] for row in rows for key in ("batch1_ms", "batch1_ms_high") if row[key] is not None]
     span = (0.0, max(ends)) if ends and max(ends) > 0 else None
@@ -28,7 +36,7 @@ def facts(part: Json) -> Json:
             row["chart"] = charts.interval(row["batch1_ms"], (low, high), span, None, hover)
     numbers = typed(part, ("threads", "n"), ())
     axis = charts.interval_axis(span) if span else ""
-    return numbers | {"rows": rows, "axis": axis, "pairs": _pairs(part)}
+    return numbers | {"rows": rows, "axis": axis}
 
 
 def _pairs(part: Json) -> list[Json]:
