@@ -110,7 +110,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "  published.name=NAME   in the registry\n\n"
         "then: effnet evaluate model_ref=efficientnet-b0-timm@champion data=imagenet data.path=FOLDER",
     ),
-    "report": ("render the report of the last reproduction again", _COMMON),
+    "report": ("render the report again, of whatever has been run so far", _COMMON),
     "plan": (
         "count what a training needs: parameters, multiply-adds, memory of a process",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"

@@ -82,6 +82,7 @@ class TransferResult:
     """One network on one transfer set, as the set's own metric tells it; accuracies are percent of the test images."""
 
     data: str
+    manifest_sha256: str
     source: str  # what models/data/sources.py calls the set
     network: str
     protocol: str
@@ -165,3 +166,5 @@ class Summary:
     finished: str
     command: str
     missing: list[str] = field(default_factory=list)  # what failed, with its one-line reason
+    config: dict[str, Any] = field(default_factory=dict)  # what was asked for
+    config_sha256: str = ""  # of that as JSON with sorted keys

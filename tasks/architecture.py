@@ -41,8 +41,7 @@ class Started:
     """An architecture search under way."""
 
     trials: database.Trials
-    classes: int
-    data: str
+    shards: ShardResult
     mlflow_run: str
     done_before: int
 
@@ -101,7 +100,7 @@ def _start(config: schema.Config, shards: ShardResult) -> Started:
         tags={"role": "architecture"},
     )
     done = sum(each.state == "complete" for each in database.known(opened))
-    return Started(opened, shards.classes, shards.name, run, done)
+    return Started(opened, shards, run, done)
 
 
 async def propose(config: schema.Config, started: Started) -> Asked | None:
@@ -139,7 +138,7 @@ def _within_constraints(wanted: schema.Architecture, started: Started) -> Asked:
     for _ in range(MAX_REFUSED):
         trial = database.ask(started.trials, space.choices())
         blocks = block_strings.encode(space.stages(trial.params))
-        params, multiply_adds, _ = counted(replace(wanted.model, blocks=blocks), started.classes)
+        params, multiply_adds, _ = counted(replace(wanted.model, blocks=blocks), started.shards.classes)
         excess = broken(wanted, params, multiply_adds)
         if not excess:
             return Asked(trial, trial.number, blocks, params, multiply_adds)
@@ -236,9 +235,9 @@ def _record(config: schema.Config, started: Started) -> dict[str, Any]:
 
     run = started.mlflow_run
     runs = tracking.run_url(run).removesuffix(run)  # every trial is of the same experiment
-    facts = {**summary(config.architecture, database.known(started.trials), runs), "data": started.data,
+    facts = {**summary(config.architecture, database.known(started.trials), runs), "data": started.shards.name,
              "found": started.done_before, "command": f"effnet architecture profile={config.profile}"}  # fmt: skip
-    whole = parts.leave(config, "architecture", facts)
+    whole = parts.leave(config, "architecture", facts, parts.digests([started.shards]))
     tracking.log_text(run, json.dumps(whole, indent=1), "architecture.json")
     best = facts["best"]
     numbers = {key: float(best[key]) for key in ("reward", "accuracy", "multiply_adds", "params")}

@@ -8,23 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 from markupsafe import Markup
 
+from tasks.chart_names import Box, Name, Place, around, place_names, samples
 from tasks.report_numbers import tick as tick_text
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in units of the view box
-Place = tuple[float, float]
 Interval = tuple[float, float]  # low, high
 Scale = tuple[Interval, Interval]  # the values at the edges of the plot, of x and of y
 
 WIDTH, HEIGHT = 460.0, 340.0
 LEFT, TOP, RIGHT, BOTTOM = 42.0, 30.0, 446.0, 296.0  # the plot inside it
-TURNS = (0, 8, 12, 4, 14, 2, 10, 6, 15, 1, 13, 3, 11, 5, 9, 7)  # sixteenths of a circle, the best first
-# The style sheet sets names at 10.5 units on a wide screen and 12.5 on a phone; room is kept for the larger.
-CHAR_WIDTH, LINE_HEIGHT = 7.0, 13.0
 INTERVAL_WIDTH, INTERVAL_PAD = 190.0, 8.0
+
+
+# The shape of a series' marks, so that colour is not all that tells them apart; a circle where none is named.
+SHAPES = {
+    "width": "M{:.1f} {:.1f}m-3.2-3.2h6.4v6.4h-6.4z",
+    "depth": "M{:.1f} {:.1f}m0-4.4l4.2 7.4h-8.4z",
+    "resolution": "M{:.1f} {:.1f}m0-4.6l4.6 4.6-4.6 4.6-4.6-4.6z",
+}
+SHAPES |= {"setting-2": SHAPES["width"], "setting-3": SHAPES["depth"], "setting-4": SHAPES["resolution"]}
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,11 @@ class Dot:
     """One network in a chart.
 
     Attributes:
-        label: Its short name, drawn beside the dot.
+        label: Its short name, drawn beside the dot; empty for a dot without one.
         x: Parameters or multiply-adds, > 0.
         y: Top-1 in percent.
         se: Standard error of ``y`` in points, drawn as a whisker; 0 draws none.
-        series: The style: ``run`` and ``paper`` are joined by a line in the given order, ``rival`` is not.
+        series: The style, as in the style sheet.
         hover: What the pointer shows.
     """
 
@@ -49,10 +54,25 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class _Name:
-    box: Box
-    line: Box | None  # from its dot, where it stands too far off to be read as its own
-    steps: list[Box]  # small boxes along that line
+class Line:
+    """A line through values, in the style of a series."""
+
+    series: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something with a size and no accuracy: a short stroke on the axis, or with a ``label`` one through the plot."""
+
+    x: float
+    hover: str
+    label: str = ""
+
+
+def joined(series: str, dots: Iterable[Dot]) -> Line:
+    """The line through dots in their order."""
+    return Line(series, [(dot.x, dot.y) for dot in dots])
 
 
 def _at(scale: Scale, x: float, y: float) -> Place:
@@ -83,62 +103,6 @@ def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     marks = [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
     return marks if len(marks) > 1 else [low * 1.05, high / 1.05]
-
-
-def _overlaps(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _around(x: float, y: float, radius: float) -> Box:
-    return x - radius, y - radius, x + radius, y + radius
-
-
-def _samples(start: Sequence[float], end: Sequence[float], radius: float) -> list[Box]:
-    """Small boxes along a line, so that names can keep clear of it."""
-    count = max(1, round(math.dist(start, end) / 5))
-    shares = [i / count for i in range(count + 1)]
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    return [_around(start[0] + share * dx, start[1] + share * dy, radius) for share in shares]
-
-
-def _candidates(x: float, y: float, label: str) -> list[_Name]:
-    """Places for a name, nearest first: 16 directions at growing distance; a far one gets a leader line."""
-    width = CHAR_WIDTH * len(label) + 2
-    inside: list[_Name] = []
-    outside: list[_Name] = []
-    for gap, turn in product((7.0, 11.0, 18.0, 27.0, 38.0, 52.0, 68.0, 86.0), TURNS):
-        dx, dy = math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)
-        left = x + gap * dx + (dx - 1) / 2 * width
-        top = y + gap * dy + (dy - 1) / 2 * LINE_HEIGHT
-        box = (left, top, left + width, top + LINE_HEIGHT)
-        fits = box[0] > LEFT and box[1] > TOP - 10 and box[2] < WIDTH and box[3] < BOTTOM
-        near = (min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3]))
-        line = (x + 4 * dx, y + 4 * dy, *near) if gap > 11 else None
-        steps = _samples(line[:2], line[2:], 0.5)[1:] if line else []
-        (inside if fits else outside).append(_Name(box, line, steps))
-    return inside or outside
-
-
-def _place(dots: Sequence[Dot], places: Sequence[Place], taken: list[Box], curve: list[Box]) -> list[_Name]:
-    """Finds a place for every name: fewest collisions, then the nearest; three passes, each mending the last.
-
-    A leader line may cross the ``curve``, but no name may; neither may cover what is ``taken``.
-    """
-    options = [_candidates(*place, dot.label) for dot, place in zip(dots, places, strict=True)]
-    chosen: dict[int, _Name] = {}
-    for _, index in product(range(3), range(len(dots))):
-        others = [name for other, name in chosen.items() if other != index]
-        for_lines = taken + [name.box for name in others]
-        for_names = for_lines + curve + [step for name in others for step in name.steps]
-        fewest = math.inf
-        for name in options[index]:
-            hits = sum(_overlaps(name.box, other) for other in for_names)
-            hits += sum(_overlaps(step, other) for step in name.steps for other in for_lines)
-            if hits < fewest:
-                fewest, chosen[index] = hits, name
-            if hits == 0:
-                break
-    return [chosen[index] for index in range(len(dots))]
 
 
 def _axes(scale: Scale, x_ticks: Iterable[float], y_ticks: Iterable[float], x_label: str) -> list[Markup]:
@@ -175,49 +139,81 @@ def _whisker(dot: Dot, scale: Scale) -> Box:
     return x - 2, top, x + 2, bottom
 
 
-def _dot(dot: Dot, place: tuple[float, float], name: _Name, scale: Scale) -> Markup:
+def _symbol(series: str, x: float, y: float) -> Markup:
+    if series in SHAPES:
+        return Markup('<path class="mark" d="{}"/>').format(SHAPES[series].format(x, y))
+    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(x, y)
+
+
+def _dot(dot: Dot, place: Place, name: Name | None, scale: Scale) -> Markup:
     x, y = place
     parts = [Markup('<g class="dot {}"><title>{}</title>').format(dot.series, dot.hover)]
     if dot.se > 0:
         _, top, _, bottom = _whisker(dot, scale)
         parts.append(Markup('<path d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, top, bottom))
-    if name.line:
+    if name and name.line:
         parts.append(Markup('<path class="leader" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(*name.line))
-    left, _, right, bottom = name.box
-    # The box is as wide as the name may get, so a shorter name keeps to the side of its dot.
-    anchor, edge = ("middle", (left + right) / 2)
-    if left >= x or right <= x:
-        anchor, edge = ("start", left) if left >= x else ("end", right)
-    parts.append(
-        Markup(
-            '<circle class="hit" cx="{x:.1f}" cy="{y:.1f}" r="11"/>'
-            '<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-            '<text text-anchor="{}" x="{:.1f}" y="{:.1f}">{}</text></g>'
-        ).format(anchor, edge, bottom - 3, dot.label, x=x, y=y)
-    )
-    return Markup("").join(parts)
+    parts.append(Markup('<circle class="hit" cx="{:.1f}" cy="{:.1f}" r="11"/>').format(x, y))
+    parts.append(_symbol(dot.series, x, y))
+    if name:
+        left, _, right, bottom = name.box
+        # The box is as wide as the name may get, so a shorter name keeps to the side of its dot.
+        anchor, edge = ("middle", (left + right) / 2)
+        if left >= x or right <= x:
+            anchor, edge = ("start", left) if left >= x else ("end", right)
+        text = Markup('<text text-anchor="{}" x="{:.1f}" y="{:.1f}">{}</text>')
+        parts.append(text.format(anchor, edge, bottom - 3, dot.label))
+    return Markup("").join(parts) + Markup("</g>")
 
 
-def scatter(dots: Sequence[Dot], x_label: str, description: str) -> Markup:
+def _mark(mark: Mark, scale: Scale) -> Markup:
+    x = _at(scale, mark.x, scale[1][0])[0]
+    if not mark.label:
+        stroke = Markup('<g class="stroke"><title>{}</title><path d="M{:.1f} {:.1f}v-9"/></g>')
+        return stroke.format(mark.hover, x, BOTTOM)
+    return Markup(
+        '<g class="limit"><title>{}</title><path d="M{x:.1f} {:.1f}V{:.1f}"/>'
+        '<text class="tick" text-anchor="middle" x="{x:.1f}" y="{:.1f}">{}</text></g>'
+    ).format(mark.hover, TOP, BOTTOM, TOP - 5, mark.label, x=x)
+
+
+def _scale(dots: Sequence[Dot], marks: Sequence[Mark]) -> Scale:
+    sizes = [dot.x for dot in dots] + [mark.x for mark in marks]
+    bottom, top = percent_range((dot.y, dot.se) for dot in dots)
+    air = 0.07 * (top - bottom)  # so that no dot sits on the axis
+    return (min(sizes) / 1.3, max(sizes) * 2), (bottom - air, top + air)
+
+
+def scatter(
+    dots: Sequence[Dot],
+    x_label: str,
+    description: str,
+    lines: Sequence[Line] = (),
+    marks: Sequence[Mark] = (),
+) -> Markup:
     """Draws accuracy over size: logarithmic x, linear y, every dot with its name; empty without a dot."""
     shown = [dot for dot in dots if dot.x > 0]
     if not shown:
         return Markup("")
-    low, high = min(dot.x for dot in shown) / 1.3, max(dot.x for dot in shown) * 2
-    bottom, top = percent_range((dot.y, dot.se) for dot in shown)
-    air = 0.07 * (top - bottom)  # so that no dot sits on the axis
-    scale = ((low, high), (bottom - air, top + air))
+    scale = _scale(shown, [mark for mark in marks if mark.x > 0])
+    (low, high), (bottom, top) = scale
     places = [_at(scale, dot.x, dot.y) for dot in shown]
-    line = [place for dot, place in zip(shown, places, strict=True) if dot.series != "rival"]
-    taken = [_around(*place, 5) for place in places]
-    curve = [box for start, end in pairwise(line) for box in _samples(start, end, 2)]
+    curves = [(line.series, [_at(scale, x, y) for x, y in line.points if x > 0]) for line in lines]
+    taken = [around(*place, 5) for place in places]
     taken.extend(_whisker(dot, scale) for dot in shown if dot.se > 0)
-    names = _place(shown, places, taken, curve)
+    ends = [pair for _, curve in curves for pair in pairwise(curve)]
+    named = [index for index, dot in enumerate(shown) if dot.label]
+    found = place_names(
+        [shown[index].label for index in named], [places[index] for index in named],
+        (LEFT, TOP - 10, WIDTH, BOTTOM), taken, [box for start, end in ends for box in samples(start, end, 2)],
+    )  # fmt: skip
+    names = dict(zip(named, found, strict=True))
     body = [*_axes(scale, _log_ticks(low, high), ticks(bottom, top), x_label)]
-    if len(line) > 1:
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
-        body.append(Markup('<polyline class="curve" points="{}"/>').format(points))
-    body.extend(_dot(*each, scale) for each in zip(shown, places, names, strict=True))
+    body.extend(_mark(mark, scale) for mark in marks if mark.x > 0)
+    for series, curve in curves:
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in curve)
+        body.append(Markup('<polyline class="curve {}" points="{}"/>').format(series, points))
+    body.extend(_dot(dot, places[index], names.get(index), scale) for index, dot in enumerate(shown))
     head = Markup('<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">')
     return head.format(WIDTH, HEIGHT, description) + Markup("").join(body) + Markup("</svg>")
 
@@ -227,8 +223,8 @@ def _along(value: float, span: Interval) -> float:
     return INTERVAL_PAD + share * (INTERVAL_WIDTH - 2 * INTERVAL_PAD)
 
 
-def interval(value: float, se: float, span: Interval, band: Interval | None, hover: str) -> Markup:
-    """Draws one estimate with its standard error as a table cell; ``band`` is shaded behind it."""
+def interval(value: float, ends: Interval, span: Interval, band: Interval | None, hover: str) -> Markup:
+    """Draws one estimate between its ``ends`` as a table cell; ``band`` is shaded behind it."""
     shade = Markup("")
     if band:
         left, right = _along(band[0], span), _along(band[1], span)
@@ -237,12 +233,12 @@ def interval(value: float, se: float, span: Interval, band: Interval | None, hov
     return Markup(
         '<svg class="interval" viewBox="0 0 {:g} 24" role="img" aria-label="{hover}"><title>{hover}</title>{}'
         '<path d="M{:.1f} 12H{:.1f}"/><circle cx="{:.1f}" cy="12" r="3.5"/></svg>'
-    ).format(INTERVAL_WIDTH, shade, *(_along(value + k * se, span) for k in (-1, 1, 0)), hover=hover)
+    ).format(INTERVAL_WIDTH, shade, *(_along(each, span) for each in (*ends, value)), hover=hover)
 
 
 def interval_axis(span: Interval) -> Markup:
     """Draws the common axis of :func:`interval`, for the head of its column."""
     mark = Markup('<text class="tick" text-anchor="middle" x="{:.1f}" y="11">{:g}</text>')
     texts = Markup("").join(mark.format(_along(value, span), value) for value in ticks(*span, about=3))
-    head = Markup('<svg class="interval" viewBox="0 0 {:g} 14" aria-hidden="true">').format(INTERVAL_WIDTH)
+    head = Markup('<svg class="interval" viewBox="0 0 {:g} 14" role="img" aria-label="axis">').format(INTERVAL_WIDTH)
     return head + texts + Markup("</svg>")

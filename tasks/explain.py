@@ -175,4 +175,4 @@ def _record(
         for path in save(Path(scratch), images.ids, done, drawn):
             tracking.log_file(mlflow_run, path, "maps")
     tracking.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
-    return parts.leave(config, "maps", part)
+    return parts.leave(config, "maps", part, parts.digests([shards]))

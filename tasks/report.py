@@ -1,4 +1,4 @@
-"""Publishing a summary: files on disk, a copy in the store and in MLflow, artifacts in Prefect."""
+"""Publishing the report: files on disk, copies in the store and in MLflow, artifacts in Prefect."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from conf import schema
 from infra import store
 from infra.errors import ConfigError
 from models.results import Summary
-from tasks import policy
+from tasks import parts, policy
 from tasks.report_page import markdown_table, render
 
-FILES = ("summary.json", "report.html")
+PAGE, SUMMARY = "report.html", "summary.json"
 LATEST = "latest"
 
 
@@ -27,38 +28,84 @@ LATEST = "latest"
 async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> str:
     """Writes ``summary.json`` and ``report.html`` everywhere a person may look for them.
 
+    The page holds the summary and all parts that other flows have left so far.
+
     Returns:
         The path of the page on this machine.
     """
     facts = dataclasses.asdict(summary)
-    folder = await asyncio.to_thread(_write, config, facts, mlflow_run)
+    page = await asyncio.to_thread(_publish, config, facts, mlflow_run)
     await acreate_markdown_artifact(markdown_table(facts), key="reproduction", description=f"profile {summary.profile}")
     await acreate_table_artifact(summary.search.get("trials", []), key="grid-search")
     await acreate_table_artifact(summary.transfer, key="transfer")
     await acreate_link_artifact(
         f"{summary.services['mlflow']}/#/models", key="model-registry", link_text="MLflow registry"
     )
-    return str(folder / "report.html")
+    return page
 
 
-def _write(config: schema.Config, facts: dict[str, Any], mlflow_run: str) -> Path:
+def _publish(config: schema.Config, summary: Mapping[str, Any], mlflow_run: str) -> str:
+    return _spread(config, _written(config, summary, parts.gather(config)), mlflow_run)
+
+
+@task(task_run_name="refresh the report", **policy.BOOKKEEPING)
+async def refresh(config: schema.Config) -> str:
+    """Renders the page anew from the last reproduction's summary and the parts in the store, whichever are there.
+
+    Returns:
+        The path of the page on this machine; copies lie in the store and in the profile's MLflow run "report".
+
+    Raises:
+        ConfigError: there is neither a reproduction nor a part of this profile yet.
+    """
+    return await asyncio.to_thread(_refresh, config)
+
+
+def _refresh(config: schema.Config) -> str:
     from infra import tracking
 
-    folder = _leave(config, facts)
-    for name in FILES:
-        store.upload(folder / name, store.join(config.storage, "reports", config.profile, name))
-        tracking.log_file(mlflow_run, folder / name, "report")
-    return folder
+    uri = store.join(config.storage, "reports", config.profile, SUMMARY)
+    summary = store.read_json(uri) if store.exists(uri) else {}
+    found = parts.gather(config)
+    if not summary and not found:
+        raise ConfigError(
+            f"nothing to report: neither {uri} nor a part of an experiment beside it is there; run "
+            f"`effnet reproduce profile={config.profile}` or an experiment, e.g. `effnet scaling "
+            f"profile={config.profile}`"
+        )
+    folder = _written(config, summary, found)
+    commits = {name: part.get("commit", "") for name, part in found.items()}
+    run = tracking.start_run(
+        config.experiment,
+        f"report ({config.profile})",
+        f"report-{config.profile}",
+        params={},
+        tags=commits | {"role": "report"},
+    )
+    page = _spread(config, folder, run)
+    tracking.finish_run(run, "FINISHED", {})
+    return page
 
 
-def _leave(config: schema.Config, facts: dict[str, Any]) -> Path:
-    """Writes both files into a folder of their own, then points ``runs/latest`` at it."""
+def _written(config: schema.Config, summary: Mapping[str, Any], found: Mapping[str, Any]) -> Path:
+    """Writes the page, and the summary if there is one, into a folder of their own; points ``runs/latest`` at it."""
     folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in zip(FILES, (json.dumps(facts, indent=1), render(facts)), strict=True):
-        (folder / name).write_text(text)
+    (folder / PAGE).write_text(render(summary, found), encoding="utf-8")
+    if summary:
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _point_latest(folder)
     return folder
+
+
+def _spread(config: schema.Config, folder: Path, mlflow_run: str) -> str:
+    """Copies the folder's files into the store and into an MLflow run; returns the page's path."""
+    from infra import tracking
+
+    for path in sorted(folder.iterdir()):
+        store.upload(path, store.join(config.storage, "reports", config.profile, path.name))
+        tracking.log_file(mlflow_run, path, "report")
+    return str(folder / PAGE)
 
 
 def _point_latest(folder: Path) -> None:
@@ -68,20 +115,3 @@ def _point_latest(folder: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
     fresh.replace(link)
-
-
-@task(task_run_name="render the report", **policy.BOOKKEEPING)
-async def rerender(config: schema.Config) -> str:
-    """Renders the last reproduction's page again, from its summary in the store.
-
-    Raises:
-        ConfigError: there is no reproduction of this profile yet.
-    """
-    return await asyncio.to_thread(_rerender, config)
-
-
-def _rerender(config: schema.Config) -> str:
-    uri = store.join(config.storage, "reports", config.profile, "summary.json")
-    if not store.exists(uri):
-        raise ConfigError(f"nothing to report: {uri} is not there; run `effnet reproduce profile={config.profile}`")
-    return str(_leave(config, store.read_json(uri)) / "report.html")

@@ -73,6 +73,16 @@ def decimal(value: float | None, places: int = 2) -> Markup:
     return _numeral(value, plain(value, f",.{places}f"))
 
 
+def general(value: float | None) -> Markup:
+    """``1.15``, ``2``, ``0.016``, ``1e-05``: four digits and no zeros behind them."""
+    return _numeral(value, re.sub("^-", "\N{MINUS SIGN}", f"{value or 0:.4g}"))
+
+
+def times(value: float | None) -> Markup:
+    """``×5.7``: a ratio with the digits that the paper prints."""
+    return _numeral(value, f"×{value or 0:.4g}")
+
+
 def ratio(value: float | None) -> Markup:
     """``×1.53``, three digits."""
     return _numeral(value, f"×{(value or 0):#.3g}".rstrip(".") if (value or 0) < 999.5 else f"×{value:,.0f}")
@@ -114,6 +124,6 @@ def duration(seconds: float | None) -> Markup:
 
 
 FILTERS = {
-    "count": count, "si": size, "printed": printed, "dec": decimal, "ratio": ratio, "duration": duration,
-    "text": text, "link": link, "commit": commit, "date": date,
+    "count": count, "si": size, "printed": printed, "dec": decimal, "general": general, "times": times, "ratio": ratio,
+    "duration": duration, "text": text, "link": link, "commit": commit, "date": date,
 }  # fmt: skip

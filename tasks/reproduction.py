@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -13,11 +11,11 @@ from typing import Any
 
 from prefect import task
 
-from conf import compose, schema
+from conf import schema
 from infra import machine
 from infra.errors import ConfigError
 from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
-from tasks import policy
+from tasks import parts, policy
 from tasks.transfer_part import leave_part
 
 
@@ -55,8 +53,8 @@ def _start(config: schema.Config, began: float | None) -> Started:
     unknown = [name for name in config.variants if name not in network_names()]
     if unknown:
         raise ConfigError(f"variants names {unknown[0]!r}; networks are {', '.join(network_names())}")
-    asked = {k: v for k, v in compose.to_dict(config).items() if k not in ("run_dir", "services", "dispatch", "launch")}
-    key = "reproduce-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    asked = parts.asked(config)
+    key = "reproduce-" + parts.digest(asked)[:10]
     run = tracking.start_run(
         config.experiment, f"B0..B7 ({config.profile})", key, params=asked, tags={"role": "reproduce"}
     )
@@ -105,6 +103,8 @@ def _finish(
         started=_clock(started.began),
         finished=_clock(time.time()),
         command=f"effnet reproduce profile={config.profile}",
+        config=parts.asked(config),
+        config_sha256=parts.digest(parts.asked(config)),
         missing=[
             *searched["failed"],
             *(f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()),

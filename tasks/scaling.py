@@ -106,7 +106,7 @@ def _record(
         tracking.finish_run(run, "FAILED", {})
         raise (gone or failed)[0]
     urls = [tracking.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
-    found = parts.leave(config, "scaling", facts(config, shards, results, urls))
+    found = parts.leave(config, "scaling", facts(config, shards, results, urls), parts.digests([shards]))
     tracking.log_text(run, json.dumps(found, indent=1), "scaling.json")
     numbers = {f"{title(p)} top1".replace(" ", "_"): r.top1
                for p, r in zip(config.scaling.points, results, strict=True) if isinstance(r, TrainResult)}  # fmt: skip

@@ -20,7 +20,7 @@ from tasks import parts, policy
 from tasks.transfer import Plan, Tried
 
 PART = "transfer"
-FORMAT = 1  # of a row; those that another version left are left alone
+FORMAT = 2  # of a row; those that another version left are left alone
 
 
 def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainResult) -> TransferResult:
@@ -35,7 +35,8 @@ def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainRes
     ]  # fmt: skip
     is_point = bool(tried) and plan.config.transfer.final_split == "train"  # found is then no job of its own
     return TransferResult(
-        data=data.name, source=data.source, network=final.model, protocol=plan.config.transfer.protocol,
+        data=data.name, manifest_sha256=plan.shards.manifest_sha256, source=data.source, network=final.model,
+        protocol=plan.config.transfer.protocol,
         metric=data.metric, value=scored.value, standard_error=scored.standard_error, n=scored.n, top1=final.top1,
         top5=final.top5, params=final.params,
         feature_params=plan.feature_params, multiply_adds=final.multiply_adds, resolution=final.resolution,
@@ -93,7 +94,8 @@ def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
         if lacking:
             missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(lacking)}")
     commands = list(dict.fromkeys(row["command"] for row in rows))
-    parts.leave(config, PART, {"rows": rows, "missing": missing, "command": "; ".join(commands)})
+    facts = {"rows": rows, "missing": missing, "command": "; ".join(commands)}
+    parts.leave(config, PART, facts, {row["data"]: row["manifest_sha256"] for row in rows})
 
 
 def row_of(result: TransferResult, command: str) -> dict[str, Any]:

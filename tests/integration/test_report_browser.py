@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import made_parts
 import pytest
 
 from models import paper
@@ -50,7 +51,8 @@ def _summary() -> dict[str, Any]:
         "command": "effnet reproduce " * 12,
         "variants": [{"name": n, **size, **score, **run, **registered, "paper_params": 5_288_548,
                       "paper_multiply_adds": 385_814_752} for n in names],
-        "search": {"trials": [trial | size | run] * 12, "best": trial, "tied": [], "budget": 2.0},
+        "search": made_parts.grown_search({"trials": [trial | size | run] * 12, "best": trial, "tied": [],
+                                           "budget": 2.0, "tolerance": 0.1}),
         "transfer": [{"name": n, "data": data["name"], **score, **run} for n in names],
         "data": [data], "machine": {"cpu": "x" * 90}, "services": {"s3": f"http://{'long.' * 30}example"},
         "missing": [f"efficientnet_b6: {'no_room_to_break_a_line_' * 10}"],
@@ -95,37 +97,41 @@ def _look(browser: Any, path: Path, width: int, scheme: str) -> _Seen:
     return seen
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+def _written(folder: Path) -> Path:
+    path = folder / "report.html"
+    path.write_text(render(_summary(), made_parts.everything()), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280])
 def test_the_page_is_quiet_alone_and_no_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"
-    for summary in (_summary(), {}):
-        path.write_text(render(summary), encoding="utf-8")
+    for summary, parts in ((_summary(), made_parts.everything()), ({}, {})):
+        path.write_text(render(summary, parts), encoding="utf-8")
         seen = _look(browser, path, width, "light")
         assert seen.messages == []
         assert [url for url in seen.requests if not url.startswith("data:")] == [path.as_uri()]
         assert seen.scroll_width <= width
-        if width == 390:
+        if width < 400:
             assert seen.boxes_that_scroll >= 1, "a wide table scrolls inside its own box"
 
 
 def test_the_page_follows_the_reader_s_colour_scheme(browser: Any, tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(render(_summary()), encoding="utf-8")
+    path = _written(tmp_path)
     light, dark = (_look(browser, path, 1280, scheme).background for scheme in ("light", "dark"))
     assert sum(map(int, light[4:-1].split(","))) > 600
     assert sum(map(int, dark[4:-1].split(","))) < 150
 
 
 def test_all_names_and_marks_of_a_chart_are_drawn_inside_it(browser: Any, tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(render(_summary()), encoding="utf-8")
-    for width in (390, 1280):
+    path = _written(tmp_path)
+    for width in (375, 1280):
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(path.as_uri())
         outside = page.evaluate(
-            """[...document.querySelectorAll('svg.chart')].flatMap(svg => {
+            """[...document.querySelectorAll('svg.chart, svg.parallel')].flatMap(svg => {
                 const room = svg.getBoundingClientRect();
-                return [...svg.querySelectorAll('text, circle')].filter(part => {
+                return [...svg.querySelectorAll('text, circle, .mark')].filter(part => {
                     const box = part.getBoundingClientRect();
                     return box.left < room.left - 1 || box.right > room.right + 1
                         || box.top < room.top - 1 || box.bottom > room.bottom + 1;
@@ -134,3 +140,73 @@ def test_all_names_and_marks_of_a_chart_are_drawn_inside_it(browser: Any, tmp_pa
         )
         assert outside == []
         page.close()
+
+
+def test_a_mark_shows_its_exact_value_under_the_pointer_and_under_the_arrow_keys(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(_written(tmp_path).as_uri())
+    tip = page.locator(".tip")
+    assert not tip.is_visible()
+    first = page.locator("#figures svg.chart").nth(1)
+    first.locator(".dot circle:not(.hit)").nth(2).hover()
+    assert tip.inner_text() == "B2: top-1 80.1 %, 9.20\N{NO-BREAK SPACE}M parameters"
+    page.mouse.move(2, 2)
+    assert not tip.is_visible()
+    first.focus()
+    seen = []
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+        seen.append(tip.inner_text().partition(":")[0])
+    assert seen == ["B0", "B1", "B2"]
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    page.close()
+
+
+def test_a_range_of_an_axis_keeps_the_trials_in_it_until_all_are_shown_again(browser: Any, tmp_path: Path) -> None:
+    summary = _summary()
+    for number, trial in enumerate(summary["search"]["trials"]):
+        trial["alpha"] = 1.0 + 0.1 * number
+    path = tmp_path / "report.html"
+    path.write_text(render(summary), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(path.as_uri())
+    faded = page.locator("tr.trial.out")
+    page.locator("svg.parallel").scroll_into_view_if_needed()
+    axis = page.locator(".brush").first.bounding_box()
+    across = axis["x"] + axis["width"] / 2
+    page.mouse.move(across, axis["y"] + 1)
+    page.mouse.down()
+    page.mouse.move(across, axis["y"] + axis["height"] / 2)
+    page.mouse.up()
+    kept = [float(row.locator("th").inner_text()) for row in page.locator("tr.trial:not(.out)").all()]
+    assert kept
+    assert min(kept) >= 1.5
+    assert faded.count() == 12 - len(kept)
+    page.get_by_role("button", name="Show all").click()
+    assert faded.count() == 0
+    page.close()
+
+
+def test_on_paper_everything_is_unfolded_and_nothing_is_cut_off(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(_written(tmp_path).as_uri())
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("[...document.querySelectorAll('details')].every(each => each.open)")
+    assert not page.locator("nav").is_visible()
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.tall')].filter(b => b.scrollHeight > b.clientHeight + 1).length"
+    )
+    assert cut == 0
+    page.close()
+
+
+def test_without_its_script_the_page_shows_the_same(browser: Any, tmp_path: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(_written(tmp_path).as_uri())
+    assert page.locator("svg .dot title").count() > 60, "the browser's own tooltips"
+    assert page.locator("svg.parallel .thread").count() > 20
+    assert not page.locator(".scripted").is_visible()
+    context.close()

@@ -13,7 +13,7 @@ from infra import trials as database
 from infra.errors import ConfigError, DivergedError, JobError
 from models import architecture_space as space
 from models.efficientnet.variants import B0_STAGES
-from models.results import TrainResult
+from models.results import ShardResult, TrainResult
 from tasks.architecture import (
     B0_BLOCKS,
     Asked,
@@ -29,6 +29,8 @@ from tasks.architecture import (
     why,
 )
 
+SHARDS = ShardResult("mnist5k", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True)
+
 SMALL = ["profile=laptop", "architecture.trials=4", "architecture.max_cost=0.97"]
 
 
@@ -39,7 +41,7 @@ def started(folder: Path, config: Config) -> Started:
         startup=wanted.population, seed=wanted.seed,
     )  # fmt: skip
     database.enqueue(trials, space.point(B0_STAGES))
-    return Started(trials, classes=10, data="mnist5k", mlflow_run="run", done_before=0)
+    return Started(trials, SHARDS, mlflow_run="run", done_before=0)
 
 
 def result(minival_top1: float, n: int = 400) -> TrainResult:

@@ -1,22 +1,23 @@
 """The report page: every number is read back out of the HTML and compared with what went in."""
 
+import base64
 import copy
+import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from page_reader import Page
 
 from models import paper
 from models.results import Summary
 from tasks.report_page import markdown_table, render
 
 Json = dict[str, Any]
-VOID = {"meta", "link", "br", "line", "circle", "rect", "path", "polyline"}
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&{{ 7*7 }}"
 
 
@@ -60,52 +61,9 @@ def _summary() -> Json:
     }  # fmt: skip
 
 
-class _Page(HTMLParser):
-    """Reads the page as a browser would: the tables' rows with the exact numbers in them, tags, text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[tuple[dict[str, str | None], list[float], list[str]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == [], f"tags left open: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "tr":
-            self.rows.append((dict(attrs), [], []))
-        if tag == "data" and "table" in self.open:
-            self.rows[-1][1].append(float(dict(attrs)["value"] or "nan"))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-            if "table" in self.open and self.rows:
-                self.rows[-1][2].append(data)
-
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def row(self, network: str) -> tuple[list[float], str]:
-        found = [row for row in self.rows if row[0].get("data-network") == network]
-        assert len(found) == 1, f"{network} has {len(found)} rows"
-        return found[0][1], " ".join(" ".join(found[0][2]).split())
-
-
 def test_every_number_of_a_network_stands_in_its_row_beside_the_paper_s() -> None:
     summary = _summary()
-    page, base = _Page(render(summary)), summary["variants"][0]
+    page, base = Page(render(summary)), summary["variants"][0]
     for phi, entry in enumerate(summary["variants"]):
         printed = paper.table2(entry["name"])
         share = entry["top1"] / 100
@@ -128,7 +86,7 @@ def test_every_number_of_a_network_stands_in_its_row_beside_the_paper_s() -> Non
 def test_every_trial_stands_in_the_ranking_with_its_verdict() -> None:
     summary = _summary()
     html = render(summary)
-    rows = [row for row in _Page(html).rows if row[0].get("class") == "trial"]
+    rows = [row for row in Page(html).rows if row[0].get("class") == "trial"]
     trials = sorted(summary["search"]["trials"], key=lambda trial: -trial["minival_top1"])
     for (_, numbers, _), trial in zip(rows, trials, strict=True):
         keys = ("alpha", "beta", "gamma", "product", "params", "multiply_adds", "resolution", "minival_top1")
@@ -137,13 +95,13 @@ def test_every_trial_stands_in_the_ranking_with_its_verdict() -> None:
     texts = [" ".join(" ".join(words).split()) for _, _, words in rows]
     verdicts = [re.sub(r".* 400 |ab12cd34", "", text).strip() for text in texts]
     assert verdicts == ["best", "within 1 s.e. the paper’s choice", ""]
-    assert "Within one standard error of it: 1 other point" in _Page(html).text()
+    assert "Within one standard error of it: 1 other point" in Page(html).text()
 
 
 def test_the_rest_of_the_summary_stands_on_the_page() -> None:
     summary = _summary()
     html = render(summary)
-    page = _Page(html)
+    page = Page(html)
     text = page.text()
     strings = [*summary["machine"].values(), *summary["services"].values(), summary["commit"]]
     strings += [summary["command"], summary["data"][0]["manifest_sha256"], summary["data"][0]["manifest_uri"]]
@@ -152,21 +110,21 @@ def test_the_rest_of_the_summary_stands_on_the_page() -> None:
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     urls = [entry["mlflow_url"] for key in ("variants", "transfer") for entry in summary[key]]
     assert set(urls) | set(summary["services"].values()) <= set(links)
-    [transfer] = [numbers for _, numbers, words in page.rows if "digits" in "".join(words)]
-    assert transfer == pytest.approx([97.22, math.sqrt(97.22 * 2.78 / 360), 99.72, 360, 0.6])
-    [data] = [numbers for _, numbers, words in page.rows if "mnist5k" in "".join(words)]
+    [(transfer, _)] = page.found("data-moved")
+    assert transfer == pytest.approx([97.22, math.sqrt(97.22 * 2.78 / 360), 97.22, 99.72, 360, 0.6])
+    data, _ = page.row("mnist5k", "data-set-of-run")
     assert data == [3600, 400, 1000, 10, 8]
 
 
 def test_a_small_run_says_that_it_is_not_comparable_and_the_paper_s_own_profile_does_not() -> None:
     summary = _summary()
-    small = _Page(render(summary)).text()
+    small = Page(render(summary)).text()
     assert "Not comparable with ImageNet. The networks are shrunken (B0 has 72,434 parameters" in small
     assert "data (mnist5k) is a stand-in" in small
     whole = _summary() | {"variants": [_variant(0) | {"params": 5_288_548}]}
-    assert "shrunken" not in _Page(render(whole)).text()
-    assert "is a stand-in" in _Page(render(whole)).text()
-    assert "Not comparable" not in _Page(render(summary | {"profile": "paper"})).text()
+    assert "shrunken" not in Page(render(whole)).text()
+    assert "is a stand-in" in Page(render(whole)).text()
+    assert "Not comparable" not in Page(render(summary | {"profile": "paper"})).text()
 
 
 def test_a_hostile_string_anywhere_comes_out_as_text() -> None:
@@ -179,8 +137,8 @@ def test_a_hostile_string_anywhere_comes_out_as_text() -> None:
         return HOSTILE if isinstance(value, str) else value
 
     html = render(poison(_summary()))
-    page, benign = _Page(html), _Page(render(_summary()))
-    assert "<script" not in html
+    page, benign = Page(html), Page(render(_summary()))
+    assert html.count("<script") == 1, "the page's own"
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in benign.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     assert page.text().count("<script>alert(1)</script>") > 20
@@ -192,14 +150,14 @@ def test_only_an_address_of_the_web_becomes_a_link(url: str) -> None:
     summary = _summary()
     summary["variants"][0]["mlflow_url"] = url
     summary["services"] = {"s3": url or None}
-    page = _Page(render(summary))
+    page = Page(render(summary))
     assert url not in [attrs.get("href") for tag, attrs in page.tags if tag == "a"]
     assert "0f2a91bc" in page.row("B0")[1]
 
 
 def test_the_page_loads_nothing_and_forbids_everything_else() -> None:
     html = render(_summary())
-    page = _Page(html)
+    page = Page(html)
     names = ("src", "srcset", "data", "action", "poster")
     loads = [(tag, name) for tag, attrs in page.tags for name in names if name in attrs]
     assert loads == []
@@ -207,14 +165,19 @@ def test_the_page_loads_nothing_and_forbids_everything_else() -> None:
     assert "@import" not in html
     assert "url(" not in html
     policies = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    [script] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policies == [
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
+    ], "only the page's own script may run"
 
 
 def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
-    text = _Page(render({})).text()
-    assert text.count("not run") == 8
-    sentences = ["Not run: no network has", "Not run: the summary holds no trial", "no fine-tuned network",
-                 "names no data", "an unrecorded profile", "The profile is not recorded", "0 of 8",
+    page = Page(render({}))
+    text = page.text()
+    assert ["not run" in words for _, words in page.found("data-network")] == [True] * 8
+    sentences = ["Not run: no network has", "the summary holds no trial", "no fine-tuned network",
+                 "names no data", "an unrecorded profile", "The profile is not recorded",
                  "84.3", "GPipe"]  # fmt: skip
     assert [sentence for sentence in sentences if sentence not in text] == []
 
@@ -222,7 +185,7 @@ def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
 def test_a_network_that_did_not_run_is_shown_as_such_and_the_others_as_they_are() -> None:
     summary = _summary()
     del summary["variants"][3], summary["variants"][0]
-    page = _Page(render(summary))
+    page = Page(render(summary))
     assert page.row("B3") == ([12, 1.8, 81.6, 95.7], "B3 not run 12 M 1.8 B 81.6 95.7")
     b4 = summary["variants"][2]
     assert page.row("B4")[0][:2] == [b4["params"], b4["multiply_adds"]]
@@ -230,9 +193,9 @@ def test_a_network_that_did_not_run_is_shown_as_such_and_the_others_as_they_are(
 
 
 def test_what_failed_is_named_with_its_reason() -> None:
-    text = _Page(render(_summary() | {"missing": ["efficientnet_b6: out of memory <at> step 3"]})).text()
+    text = Page(render(_summary() | {"missing": ["efficientnet_b6: out of memory <at> step 3"]})).text()
     assert "Incomplete. This failed and is missing below: efficientnet_b6: out of memory <at> step 3" in text
-    assert "Incomplete" not in _Page(render(_summary())).text()
+    assert "Incomplete" not in Page(render(_summary())).text()
 
 
 def _without_one_key(value: Any) -> Iterator[Any]:
@@ -254,7 +217,7 @@ def test_no_missing_key_breaks_the_page_or_the_table() -> None:
     summary["variants"] = summary["variants"][:1]
     summary["search"]["trials"] = summary["search"]["trials"][:2]
     for smaller in _without_one_key(summary):
-        _Page(render(smaller))
+        Page(render(smaller))
         assert markdown_table(smaller).count("\n") in (10, 11)  # one more where the network lost its name
 
 
@@ -272,8 +235,8 @@ _B0 = {"name": "efficientnet_b0", "params": 5, "multiply_adds": 1}
     {"search": {"trials": [{"minival_top1": 0.0, "n_minival": 5}], "tied": [[1, 2, 3], [1], "x", None]}},
 ])  # fmt: skip
 def test_odd_values_break_nothing(odd: Json) -> None:
-    _Page(render(odd))
-    assert not re.search(r"\b(nan|inf|none)\b", _Page(render(odd)).text(), re.IGNORECASE)
+    Page(render(odd))
+    assert not re.search(r"\b(nan|inf|none)\b", Page(render(odd)).text(), re.IGNORECASE)
     markdown_table(odd)
 
 
@@ -295,7 +258,7 @@ def test_rendering_is_repeatable_and_leaves_its_input_alone() -> None:
 
 def test_the_dataclass_of_a_run_renders_as_it_is() -> None:
     whole = _summary()
-    assert _Page(render(asdict(Summary(**whole)))).row("B7")[0][0] == whole["variants"][7]["params"]
+    assert Page(render(asdict(Summary(**whole)))).row("B7")[0][0] == whole["variants"][7]["params"]
 
 
 def test_the_markdown_table_has_ours_beside_the_paper_s() -> None:
