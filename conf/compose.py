@@ -86,6 +86,17 @@ def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     return kept
 
 
+def words(group: str, value: Any) -> list[str]:
+    """A schema dataclass in the words of the command line, ``words("recipe", recipe)``; ``compose`` reads them back."""
+    return [f"{group}.{key}={_word(each)}" for key, each in to_dict(value).items()]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    return "null" if value is None else str(value)
+
+
 def from_yaml(kind: type[T], text: str) -> T:
     """Reads YAML back into a schema dataclass; unknown keys and wrong types are refused.
 

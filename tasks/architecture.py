@@ -28,7 +28,6 @@ from models.efficientnet.variants import B0_STAGES
 from models.results import ShardResult, TrainResult
 from tasks import parts, policy
 from tasks.report_numbers import standard_error
-from tasks.search import recipe_overrides
 
 log = logging.getLogger("effnet")
 B0_BLOCKS = block_strings.encode(B0_STAGES)
@@ -172,10 +171,9 @@ def why(wanted: schema.Architecture, params: int, multiply_adds: int, excess: di
 
 def proposal_overrides(config: schema.Config, asked: Asked) -> list[str]:
     """One trial in the words of the command line."""
-    model = config.architecture.model
-    sizes = [f"model.{key}={getattr(model, key)!r}" for key in ("width", "depth", "resolution", "survival_prob")]
-    blocks = f"model.blocks=[{','.join(asked.blocks)}]"
-    return [f"model.name={model.name}", *sizes, blocks, *recipe_overrides(config.architecture.recipe)]
+    wanted = config.architecture
+    model = replace(wanted.model, blocks=asked.blocks)
+    return [*compose.words("model", model), *compose.words("recipe", wanted.recipe)]
 
 
 @asynccontextmanager

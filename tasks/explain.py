@@ -87,12 +87,7 @@ def _candidate(base: schema.Model, each: schema.Explained) -> Candidate:
 
 def train_overrides(config: schema.Config, model: schema.Model) -> list[str]:
     """A candidate's training in the words of the command line: whatever flow asks the same finds the same job."""
-    asked = {"model": compose.to_dict(model), "recipe": compose.to_dict(config.explain.recipe)}
-    return [f"{group}.{key}={_word(value)}" for group, values in asked.items() for key, value in values.items()]
-
-
-def _word(value: object) -> str:
-    return "null" if value is None else str(value)
+    return [*compose.words("model", model), *compose.words("recipe", config.explain.recipe)]
 
 
 @task(task_run_name="images of the maps", **policy.BOOKKEEPING)

@@ -69,9 +69,7 @@ def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
 
 def point_overrides(config: schema.Config, point: schema.Point) -> list[str]:
     """A point in the words of the command line."""
-    model = scaled(config.model, point)
-    words = [f"model.{key}={getattr(model, key)!r}" for key in ("width", "depth", "resolution")]
-    return [f"model.name={model.name}", *words]
+    return compose.words("model", scaled(config.model, point))
 
 
 def title(point: schema.Point) -> str:

@@ -129,19 +129,7 @@ def named(point: Coefficients | Trial) -> str:
 def trial_overrides(config: schema.Config, point: Coefficients) -> list[str]:
     """One trial in the words of the command line: B0 scaled by the point, trained by the search's recipe."""
     model = scaled(config.model, point.alpha, point.beta, point.gamma)
-    return [
-        f"model.name={model.name}",
-        f"model.depth={model.depth!r}",
-        f"model.width={model.width!r}",
-        f"model.resolution={model.resolution!r}",
-        *recipe_overrides(config.search.recipe),
-    ]
-
-
-def recipe_overrides(recipe: schema.Recipe) -> list[str]:
-    """A whole recipe in the words of the command line."""
-    facts = compose.to_dict(recipe)
-    return [f"recipe.{key}={'null' if value is None else value}" for key, value in facts.items()]
+    return [*compose.words("model", model), *compose.words("recipe", config.search.recipe)]
 
 
 @task(task_run_name="choose", **policy.BOOKKEEPING)
