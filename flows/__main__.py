@@ -12,9 +12,9 @@ from conf import compose, schema
 from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
-FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly", "report")
+FLOWS = ("reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly", "report", "study")
 
-TRAINS = ("reproduce", "search", "train", "transfer", "nightly")
+TRAINS = ("reproduce", "search", "train", "transfer", "nightly", "study")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
