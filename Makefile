@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test check bench rivals up down clean
+.PHONY: help setup reproduce study test check bench rivals up down clean
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ $(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/data/na
 
 reproduce: setup ## the whole pipeline at laptop size on embedded services
 	@$(BIN)/effnet reproduce profile=laptop
+
+study: setup ## scaling study, architecture search and latency at laptop size, then the report
+	@$(BIN)/effnet study profile=laptop
 
 test: setup ## all tests, on real services
 	@$(BIN)/pytest

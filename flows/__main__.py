@@ -12,10 +12,10 @@ from conf import compose, schema
 from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
-FLOWS = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer", "explain",
-         "latency", "nightly", "import", "report")  # fmt: skip
+FLOWS = ("reproduce", "study", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer",
+         "explain", "latency", "nightly", "import", "report")  # fmt: skip
 
-TRAINS = ("reproduce", "search", "architecture", "scaling", "train", "transfer", "explain", "nightly")
+TRAINS = ("reproduce", "study", "search", "architecture", "scaling", "train", "transfer", "explain", "nightly")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -111,6 +111,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "then: effnet evaluate model_ref=efficientnet-b0-timm@champion data=imagenet data.path=FOLDER",
     ),
     "report": ("render the report again, of whatever has been run so far", _COMMON),
+    "study": (
+        "scaling study, architecture search and latency, one after another, then the report",
+        f"{_COMMON}\n  settings of effnet scaling, effnet architecture and effnet latency\n\n"
+        "the same command goes on where it stopped; a part that fails stops no other",
+    ),
     "plan": (
         "count what a training needs: parameters, multiply-adds, memory of a process",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"

@@ -1,0 +1,62 @@
+"""The study's order and its failures, with small flows in the places of the long ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from page_reader import Page
+
+from flows import study
+from infra.local import Addresses
+
+pytestmark = pytest.mark.services
+
+# A process of its own: Prefect reads where its server is when it is imported.
+SMALL = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+import made_parts
+from prefect import flow
+from conf import compose
+from flows import study
+from flows.report import report
+from infra.errors import JobError
+from tasks import parts
+
+@flow(name="scaling")
+async def broken(overrides: list[str], parent_run: str = "") -> None:
+    raise JobError("resnet50: ended at step 3")
+
+@flow(name="architecture")
+async def good(overrides: list[str], parent_run: str = "") -> None:
+    parts.leave(compose.compose(overrides), "architecture", made_parts.architecture())
+
+@flow(name="latency")
+async def also_broken(overrides: list[str], parent_run: str = "") -> None:
+    raise JobError("no network could be timed")
+
+study.PARTS = (broken, good, also_broken, report)
+try:
+    asyncio.run(study.study(sys.argv[2:]))
+except JobError as error:
+    print("raised:", error)
+"""
+
+
+def test_a_part_that_fails_stops_no_other_and_fails_the_study_last(services: Addresses, services_dir: Path) -> None:
+    run_dir = services_dir / "study"
+    words = [f"run_dir={run_dir}", "storage=s3://effnet/study", "experiment=study"]
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", SMALL, tests, *words], capture_output=True, text=True, timeout=200)
+    assert "raised: resnet50: ended at step 3" in done.stdout, done.stderr
+    assert "latency failed: no network could be timed" in done.stderr, "it ran too"
+    page = Page((run_dir / "latest" / "report.html").read_text())
+    assert len(page.found("data-trial")) == 35
+    assert "effnet scaling profile=laptop makes it" in page.text()
+
+
+def test_nothing_may_run_beside_the_latency_s_clock_and_the_report_comes_last() -> None:
+    assert [part.name for part in study.PARTS] == ["scaling", "architecture", "latency", "report"]
