@@ -1,4 +1,4 @@
-"""The whole paper: shard, search, train B0..B7, register, transfer, report.
+"""The whole paper: shard, search, train B0..B7, register, transfer, map what networks see, report.
 
 What failure must never look like: a report that hides a missing variant, or one bad variant that takes the
 others with it. Each runs to its own end; what failed is missing in the report and fails the flow last.
@@ -13,6 +13,7 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import compose
+from flows.explain import explain
 from flows.search import search
 from flows.shard import shard
 from flows.train import train
@@ -48,7 +49,9 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
         partial(one_variant, config, overrides, name, started.mlflow_run, data.manifest_uri) for name in config.variants
     )
     outcomes = await fan_out(config, family)
-    summary, failures = await finish_reproduction(config, started, [data, *transfer_data], searched, outcomes)
+    maps = partial(dispatch, explain, config, overrides, title="explain", parent_run=started.mlflow_run)
+    [mapped] = await fan_out(config, [maps])
+    summary, failures = await finish_reproduction(config, started, [data, *transfer_data], searched, outcomes, mapped)
     await publish(config, summary, started.mlflow_run)
     for failure in failures:
         raise failure

@@ -42,11 +42,11 @@ class Candidate:
         from infra import tracking
 
         return Trained(self.name, self.dimension, self.model, result.weights_uri, result.weights_sha256, result.top1,
-                       result.n_val, tracking.run_url(result.mlflow_run))  # fmt: skip
+                       result.n_val, tracking.run_url(result.mlflow_run), result.reused)  # fmt: skip
 
     def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> Trained:
         """The candidate as the registry has it, evaluated on our data."""
-        return Trained(self.name, self.dimension, model, *weights, result.top1, result.n, "")
+        return Trained(self.name, self.dimension, model, *weights, result.top1, result.n, "", found=True)
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
@@ -163,6 +163,7 @@ def _record(
         "data": shards.name,
         **facts(images.ids, labels, done, drawn, classes),
         "missing": missing,
+        "found": sum(each.found for each in done),
         "command": f"effnet explain profile={config.profile}",
         "mlflow_url": tracking.run_url(mlflow_run),
     }

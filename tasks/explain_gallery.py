@@ -30,6 +30,7 @@ class Trained:
     top1: float
     n_val: int
     mlflow_url: str
+    found: bool  # it was trained, or evaluated, before
 
 
 def facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: list[Drawn], classes: Sequence[str],

@@ -18,6 +18,8 @@ from models.results import Registered, ShardResult, Summary, TrainResult, Transf
 from tasks import parts, policy
 from tasks.transfer_part import leave_part
 
+MAPS = "class activation maps"
+
 
 @dataclass(frozen=True)
 class Started:
@@ -68,9 +70,19 @@ async def finish_reproduction(
     data: list[ShardResult],
     searched: dict[str, Any],
     outcomes: list[VariantOutcome | BaseException],
+    mapped: dict[str, Any] | BaseException,
 ) -> tuple[Summary, list[BaseException]]:
-    """Gathers everything into the summary; what failed is named in it and handed back."""
-    return await asyncio.to_thread(_finish, config, started, data, searched, outcomes)
+    """Gathers everything into the summary; what failed is named in it and handed back.
+
+    Args:
+        config: of the command.
+        started: what ``start_reproduction`` returned.
+        data: all sets.
+        searched: what the grid search came to.
+        outcomes: one a variant.
+        mapped: the report's part of the class activation maps.
+    """
+    return await asyncio.to_thread(_finish, config, started, data, searched, outcomes, mapped)
 
 
 def _finish(
@@ -79,18 +91,23 @@ def _finish(
     data: list[ShardResult],
     searched: dict[str, Any],
     outcomes: list[VariantOutcome | BaseException],
+    mapped: dict[str, Any] | BaseException,
 ) -> tuple[Summary, list[BaseException]]:
     from infra import tracking
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
     transferred = [moved for o in done for moved in o.transferred]
-    failed = {n: o for n, o in zip(config.variants, outcomes, strict=True) if isinstance(o, BaseException)}
+    ended = zip((*config.variants, MAPS), (*outcomes, mapped), strict=True)
+    failed = {name: error for name, error in ended if isinstance(error, BaseException)}
+    lines = [f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()]
+    maps: dict[str, Any] = mapped if isinstance(mapped, dict) else {"models": [], "found": 0, "missing": []}
     for trial in (*searched["trials"], searched["best"], *searched["tied"]):
         trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
-        jobs=len(searched["trials"]) + len(done) + sum(moved.cost["jobs"] for moved in transferred),
-        jobs_found=searched["found"] + sum(o.trained.reused for o in done) + sum(m.jobs_found for m in transferred),
+        jobs=len(searched["trials"]) + len(done) + sum(m.cost["jobs"] for m in transferred) + len(maps["models"]),
+        jobs_found=searched["found"] + sum(o.trained.reused for o in done) + sum(m.jobs_found for m in transferred)
+        + maps["found"],
         profile=config.profile,
         commit=machine.commit(),
         variants=[_variant_row(o) for o in done],
@@ -107,10 +124,11 @@ def _finish(
         config_sha256=parts.digest(parts.asked(config)),
         missing=[
             *searched["failed"],
-            *(f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()),
+            *lines,
+            *(f"{MAPS}: {line}" for line in maps["missing"]),
         ],
     )  # fmt: skip
-    leave_part(config, [line for line in summary.missing if line not in searched["failed"]])
+    leave_part(config, [line for line in lines if not line.startswith(MAPS)])
     numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
     tracking.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())

@@ -28,6 +28,8 @@ SMALL = [
     "transfer.data.limit=300",
     "recipe.epochs=2",
     "search.recipe.epochs=1",
+    "explain.recipe.epochs=1",
+    "explain.models=[{},{width:2.0}]",
     "transfer.recipe.epochs=1",
     "search.alpha=[1.2,1.4]",
     "search.beta=[1.1,1.2]",
@@ -86,7 +88,7 @@ def test_the_shards_in_the_store_are_plain_webdataset_and_match_the_manifest(
 def test_every_job_has_its_checkpoint_weights_and_result_in_the_store(summary: dict[str, Any]) -> None:
     uris = store.list_uris("s3://effnet/e2e/jobs")
     jobs = {uri.split("/")[5] for uri in uris}
-    assert len(jobs) == 2 + 2 + 2  # trials, variants, transfers
+    assert len(jobs) == 2 + 2 + 2 + 2  # trials, variants, transfers, maps
     for job in jobs:
         names = {uri.partition(f"/{job}/")[2] for uri in uris if f"/{job}/" in uri}
         assert {"config.yaml", "status.json", "metrics.jsonl", "result.json", "weights.safetensors"} <= names
@@ -106,7 +108,7 @@ def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary
     assert parent.data.tags["role"] == "reproduce"
     experiment = client.get_experiment_by_name("e2e")
     assert experiment is not None
-    assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 6  # reproduction, search, jobs
+    assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 1 + 8  # reproduction, search, maps, jobs
 
 
 def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_process(
@@ -126,6 +128,19 @@ def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_proces
     assert done.stdout.strip() == "(3, 10)", done.stderr
 
 
+def test_the_report_holds_the_transfers_and_the_maps_of_the_same_run(
+    summary: dict[str, Any], services_dir: Path
+) -> None:
+    page = (services_dir / "latest" / "report.html").read_text()
+    for row in summary["transfer"]:
+        assert f"{row['value']:.2f}" in page
+    maps = store.read_json("s3://effnet/e2e/reports/laptop/maps.json")
+    assert [model["name"] for model in maps["models"]] == ["b0", "b0 w=2"]
+    assert len(maps["maps"]) == 2 * len(maps["images"]) > 0
+    assert all(each["png"] in page for each in maps["maps"])
+    assert summary["missing"] == []
+
+
 def test_prefect_shows_the_flow_its_children_and_its_artifacts(summary: dict[str, Any], services: Addresses) -> None:
     runs = _post(services, "/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
     names = {run["name"] for run in runs}
@@ -137,6 +152,8 @@ def test_prefect_shows_the_flow_its_children_and_its_artifacts(summary: dict[str
         "train b1",
         "transfer b0",
         "transfer b1",
+        "explain",
+        "explain b0 w=2",
     } <= names
     artifacts = {a["key"] for a in _post(services, "/artifacts/filter", {})}
     assert {"reproduction", "grid-search", "transfer", "model-registry"} <= artifacts
@@ -153,7 +170,7 @@ def test_a_second_run_finds_everything_and_registers_nothing_new(summary: dict[s
     for key in ("variants", "transfer"):
         assert repeated[key] == summary[key]
     assert repeated["search"]["trials"] == summary["search"]["trials"]
-    assert (summary["jobs_found"], repeated["jobs_found"], repeated["jobs"]) == (0, 6, 6)
+    assert (summary["jobs_found"], repeated["jobs_found"], repeated["jobs"]) == (0, 8, 8)
 
 
 def test_the_champion_is_evaluated_to_the_accuracy_it_was_registered_with(

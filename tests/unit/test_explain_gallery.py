@@ -48,7 +48,7 @@ def draw_both(made: MadeSet, folder: Path) -> tuple[list[Trained], list[Drawn]]:
     for name, dimension, model in (("b0", "baseline", TINY), ("squeeze net/1", "baseline",
                                    schema.Model("squeezenet1_1", width=0.25, resolution=0.5))):  # fmt: skip
         uri, sha256 = weights_of(model, 10, folder)
-        trained.append(Trained(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run"))
+        trained.append(Trained(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", found=False))
         drawn.append(draw(model, uri, sha256, images, 10, 0))
     return trained, drawn
 
