@@ -78,6 +78,7 @@ def run(main: JobMain) -> int:
         distributed.leave()
         return 0
     except PreemptedError as error:
+        preemption.saved()  # else torchrun's signal, when another rank ends first, may beat the status
         if progress is not None:
             progress.finish(state="preempted", error=str(error), exit_code=error.exit_code)
         sys.stderr.write(f"rank {rank}: {error}\n")

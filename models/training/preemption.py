@@ -26,6 +26,14 @@ class Preemption:
         if self.requested and now - self._first_at > _AGAIN_S:
             os._exit(PreemptedError.exit_code)
         if not self.requested:
-            self._first_at = now
-            self.requested = True
+            self.request()
             sys.stderr.write("SIGTERM: saving after this step; once more ends at once\n")
+
+    def request(self) -> None:
+        """Asks, as a first signal does: another rank got one."""
+        self._first_at = time.monotonic()
+        self.requested = True
+
+    def saved(self) -> None:
+        """All is saved: a signal from now on, as torchrun sends when another rank has ended, changes nothing."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

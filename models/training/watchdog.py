@@ -120,7 +120,7 @@ class Watchdog:
         if self.preemption.requested:
             self._store.set(_STOP_KEY, "1")
         elif self._store.check([_STOP_KEY]):
-            self.preemption.requested = True
+            self.preemption.request()
         state = {
             "count": count, "phase": self._phase, "waiting": self._waiting, "pid": os.getpid(),
             "host": socket.gethostname(), "stacks": self._stacks,
