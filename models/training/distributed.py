@@ -116,6 +116,11 @@ def any_rank(flag: bool) -> bool:
     return bool(sum_over_ranks(torch.tensor(int(flag))).item())
 
 
+def wait_for_all() -> None:
+    """Returns when every rank has come here; by way of the CPU, which keeps NCCL out of it."""
+    sum_over_ranks(torch.zeros(1))
+
+
 def broadcast(tensors: list[Tensor]) -> None:
     """Gives every rank rank 0's values, in place."""
     if dist.is_initialized():

@@ -7,12 +7,13 @@ The fault tests, and anybody who wants to repeat them on a cluster of their own,
     FAULT='save-state@0:30=kill'      rank 0 dies while it writes the checkpoint of step 30
 
 A fault happens once in the life of a run folder, however often the job is started again; with ``!`` each time. A rank
-of ``*`` means all. Steps are counted as they are finished: step 1 is the first.
+of ``*`` means all, each of them once. Steps are counted as they are finished: step 1 is the first.
 
 Sites: ``start``, ``batch``, ``step``, ``state`` (after the update), ``eval``, and those of ``checkpoint.py``.
 Actions of every site: ``kill``, ``stop`` (SIGSTOP), ``term`` (SIGTERM), ``ask`` (SIGTERM to torchrun), ``agent``
-(SIGKILL to torchrun), ``sleep`` (for ever). Those of some sites: ``nan`` (batch), ``oom`` (batch: until activations
-are recomputed), ``flip`` (state: one bit of one weight), ``full`` (save: no room on the disk for this checkpoint).
+(SIGKILL to torchrun), ``slow`` (5 s), ``sleep`` (for ever). Those of some sites: ``nan`` (batch), ``oom`` (batch: until
+activations are recomputed), ``flip`` (state: one bit of one weight), ``full`` (save: no room on the disk for this
+checkpoint).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from infra.errors import ConfigError
 
 _FORM = re.compile(r"([a-z-]+)@(\d+|\*):(\d+)=([a-z]+)(!?)")
 _FULL_BYTES = 4096
+_SLOW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Faults:
 
     def __init__(self, job_uri: str, rank: int) -> None:
         self.job_uri = job_uri
-        self.faults = [f for f in _parsed(os.environ.get("FAULT", "")) if f.rank in ("*", str(rank))]
+        self.faults = [f for f in _parsed(os.environ.get("FAULT", ""), rank) if f.rank in ("*", str(rank))]
 
     def at(self, site: str, step: int) -> str | None:
         """Does what is asked for here, or returns an action that the caller has to do itself."""
@@ -60,14 +62,14 @@ class Faults:
         return None
 
 
-def _parsed(text: str) -> list[_Fault]:
+def _parsed(text: str, own: int) -> list[_Fault]:
     found = []
     for each in filter(None, text.split(";")):
         match = _FORM.fullmatch(each)
         if match is None:
             raise ConfigError(f"FAULT: {each!r} is not site@rank:step=action")
         site, rank, step, action, always = match.groups()
-        found.append(_Fault(site, rank, int(step), action, bool(always), each.replace("*", "all")))
+        found.append(_Fault(site, rank, int(step), action, bool(always), each.replace("*", str(own))))
     return found
 
 
@@ -82,6 +84,8 @@ def _done(action: str) -> str | None:
     if action == "ask":
         os.kill(os.getppid(), signal.SIGTERM)
         return None
+    if action == "slow":
+        time.sleep(_SLOW_S)
     if action == "sleep":
         time.sleep(10**6)
     if action == "full":

@@ -234,6 +234,9 @@ def _interrupted(run: Run, state: TrainState) -> bool:
 def _preempted(run: Run, state: TrainState) -> None:
     run.watchdog.enter("checkpoint")
     run.persistence.save_and_wait(state)
+    # Nobody ends before rank 0 has written for all: with the first that is gone torchrun ends the others.
+    run.preemption.saved()
+    distributed.wait_for_all()
     raise PreemptedError(f"asked to end; saved after step {state.position.step}, the same command goes on from there")
 
 

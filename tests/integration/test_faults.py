@@ -217,6 +217,16 @@ def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(case: 
     assert_same(rig.run(name, job), reference)
 
 
+def test_a_rank_that_has_nothing_to_write_does_not_end_the_one_that_writes(rig: Rig, reference: End) -> None:
+    """Asked 5 s before the step ends, so that torchrun's signal would be the second; the write takes 5 s more."""
+    slow = "step@1:47=term;step@*:48=slow;save-state-open@0:46=slow!"
+    end = rig.run("slow-save", fault=slow, max_restarts=0)
+    status = end.object("status.json")
+    assert (status["state"], status["exit_code"]) == ("preempted", 8), end.log
+    assert 47 <= end.steps_saved()[-1] <= 49
+    assert_same(rig.run("slow-save"), reference)
+
+
 def test_the_agent_may_be_asked_to_end_and_all_is_saved_within_twenty_seconds(rig: Rig, reference: End) -> None:
     running, job_uri = rig.start("agent-asked")
     while "step" not in (store.read_json(u) if store.exists(u := f"{job_uri}/status.json") else {}):
