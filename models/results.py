@@ -84,6 +84,8 @@ class TransferResult:
     data: str
     manifest_sha256: str
     source: str  # what models/data/sources.py calls the set
+    train: int  # images of its training part
+    classes: int
     network: str
     protocol: str
     metric: str

@@ -35,8 +35,8 @@ def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainRes
     ]  # fmt: skip
     is_point = bool(tried) and plan.config.transfer.final_split == "train"  # found is then no job of its own
     return TransferResult(
-        data=data.name, manifest_sha256=plan.shards.manifest_sha256, source=data.source, network=final.model,
-        protocol=plan.config.transfer.protocol,
+        data=data.name, manifest_sha256=plan.shards.manifest_sha256, source=data.source, train=plan.shards.train,
+        classes=plan.shards.classes, network=final.model, protocol=plan.config.transfer.protocol,
         metric=data.metric, value=scored.value, standard_error=scored.standard_error, n=scored.n, top1=final.top1,
         top5=final.top5, params=final.params,
         feature_params=plan.feature_params, multiply_adds=final.multiply_adds, resolution=final.resolution,

@@ -13,7 +13,7 @@ POINT = ("lr_per_256", "weight_decay", "value", "n", "stopped_at_epoch")
 
 
 def facts(summary: Json, part: Json) -> Json:
-    """Table 5 by data set, the grids behind it, Table 6, and what a reproduction fine-tuned."""
+    """Table 5 by data set, the grids behind it, Table 6, and what a reproduction fine-tuned that is not among them."""
     rows = [_row(entry) for entry in entries(part, "rows")]
     names = {row.key: row for row in paper.TABLE6}
     for row in rows:  # a set may go by another name; its format says which it is
@@ -27,11 +27,13 @@ def facts(summary: Json, part: Json) -> Json:
         table5.append({"data": title, "ours": ours, "paper": quoted.get(title)})
         table6.append({"data": title, "ours": ours[0] if ours else None, "paper": printed})
     moved = [_moved(entry) for entry in entries(summary, "transfer")]
+    shown = {(row["data"], row["network"]) for row in rows}
     return {
         "table5": table5,
         "table6": table6,
         "grids": [row for row in rows if row["grid"]],
-        "family": moved,
+        "family": [row for row in moved if (row["data"], row["name"]) not in shown],
+        "moved": bool(moved),
         "ratios": paper.TABLE5_GEO_MEAN_RATIOS,
         "short": short_name,
     }

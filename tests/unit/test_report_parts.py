@@ -146,6 +146,16 @@ def test_every_latency_stands_beside_the_paper_s_and_a_pair_that_was_not_measure
     assert page.row("B4", "data-pair")[0] == [3.163]
 
 
+def test_what_a_reproduction_fine_tuned_stands_on_the_page_once() -> None:
+    """Its transfers leave rows of the part too; from a store that lost the part they stand alone."""
+    moved = {"name": "efficientnet_b0", "data": "digits", "top1": 95.18, "n_val": 539}
+    other = moved | {"data": "mnist5k"}
+    page = Page(render({"transfer": [moved, other]}, {"transfer": made_parts.transfer()}))
+    assert len(page.found("data-moved")) == 1
+    assert "mnist5k" in page.row("efficientnet_b0", "data-moved")[1]
+    assert len(Page(render({"transfer": [moved, other]}, {})).found("data-moved")) == 2
+
+
 def test_every_transfer_result_stands_in_its_row_of_table_5_and_table_6() -> None:
     part = made_parts.transfer()
     page = _page(transfer=part)

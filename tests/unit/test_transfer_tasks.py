@@ -147,6 +147,7 @@ def results(plan: Plan) -> list[TransferResult]:
 def test_a_result_is_told_in_the_set_s_metric_with_its_standard_error(plan: Plan) -> None:
     found = results(plan)[0]
     assert (found.metric, found.value, found.n, found.top1) == ("mean per class", pytest.approx(75.0), 14, 60.0)
+    assert (found.train, found.classes) == (plan.shards.train, plan.shards.classes)
     assert found.standard_error == pytest.approx(100 * (11 / 64) ** 0.5 / 3)
     assert found.chosen == {"lr_per_256": 0.1, "weight_decay": 0.0}
     assert [row["value"] for row in found.grid] == [40.0] * 4
