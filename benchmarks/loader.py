@@ -52,7 +52,7 @@ class AbsentError(Exception):
 
 def main() -> None:
     """Runs the benchmark."""
-    options = harness.arguments(__doc__ or "", n=5)
+    options = harness.arguments(__doc__ or "", n=3)
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
         source = Path(folder) / "source"
         images = real_images.official_folder(source, COPIES)

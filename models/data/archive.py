@@ -26,6 +26,7 @@ ARCHIVES = (".tar", *inflate.COMPRESSED)
 _SCAN_THREADS = 8  # a cold disk or an object store answers several faster than one after the other
 _OUTER_BYTES = 2**16  # between two headers of a tar of tars lie a hundred megabytes
 _MAX_DEPTH = 8
+_HIDDEN = (".", "__MACOSX")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) ->
     Args:
         path: ``data.path``.
         archives: official names of the set's archives; those that are there are opened.
-        loose: official names of files beside them; a local folder is searched anyway.
+        loose: official names of files beside them; a folder without archives, and a local one, is searched anyway.
 
     Raises:
         ConfigError: there is nothing of the set.
@@ -98,7 +99,10 @@ def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) ->
         return merged([archive(root, "")])
     if root.startswith("s3://"):
         parts = [archive(root, name) for name in archives if store.exists(joined(root, name))]
-        parts += [_loose(root, [(name, size)]) for name in loose if (size := _size(joined(root, name))) >= 0]
+        if parts:  # who keeps the archives there may keep much else
+            parts += [_loose(root, [(name, size)]) for name in loose if (size := _size(joined(root, name))) >= 0]
+        else:
+            parts = [walked(root)]
     else:
         with files.errors(Path(root)):
             if not Path(root).is_dir():
@@ -189,7 +193,7 @@ def _walked(root: Path, below: str = "", depth: int = 0) -> Iterator[tuple[str, 
     with files.errors(root / below):
         entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
     for entry in entries:
-        if entry.name.startswith((".", "__MACOSX")):
+        if entry.name.startswith(_HIDDEN):
             continue
         name = f"{below}{entry.name}"
         if entry.is_file():
@@ -198,6 +202,16 @@ def _walked(root: Path, below: str = "", depth: int = 0) -> Iterator[tuple[str, 
             yield from _walked(root, f"{name}/", depth + 1)
 
 
+def _listed(root: str) -> Iterator[tuple[str, int]]:
+    """Names and sizes of the objects below an ``s3://`` folder, as ``_walked`` would tell them of a local one."""
+    for uri, size in store.list_sizes(root):
+        name = uri.removeprefix(f"{root}/")
+        parts = name.split("/")
+        # A name that ends in a slash is how some tools show a folder.
+        if len(parts) <= _MAX_DEPTH + 1 and all(one and not one.startswith(_HIDDEN) for one in parts):
+            yield name, size
+
+
 def walked(root: str) -> Files:
-    """The files below a local folder."""
-    return _loose(root, list(_walked(Path(root))))
+    """The files below a folder, local or in an object store, without hidden ones."""
+    return _loose(root, list(_listed(root) if root.startswith("s3://") else _walked(Path(root))))

@@ -34,12 +34,13 @@ def open_folder(data: schema.Data) -> Source:
     if data.path is None:
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = located(data.path)
-    packed = root.lower().endswith(ARCHIVES) and not Path(root).is_dir()
-    if not packed and not Path(root).is_dir():
+    here = Path(root).is_dir()
+    packed = root.lower().endswith(ARCHIVES) and not here
+    if not (here or packed or root.startswith("s3://")):
         raise ConfigError(f"data.path {root} is not a folder")
     files = archive.open_files(root, ()) if packed else archive.walked(root)
     names = _without_top(files.names) if packed else files.names
-    folders = {name.rpartition("/")[0] for name in names} | (set() if packed else _folders(root))
+    folders = {name.rpartition("/")[0] for name in names} | (_folders(root) if here else set())
     parts = {"": TRAIN}
     for held_out in HELD_OUT:
         if all(any(f"{one}/".startswith(f"{half}/") for one in folders) for half in ("train", held_out)):

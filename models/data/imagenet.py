@@ -98,9 +98,7 @@ def open_imagenet(data: schema.Data) -> Source:
         if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - there:
             raise ConfigError(f"{root} holds {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
         parts = [archive.archive_of_archives(root, TRAIN_ARCHIVE, "train/"), archive.archive(root, VAL_ARCHIVE, "val/")]
-    elif root.startswith("s3://"):
-        raise ConfigError(f"{root} holds no {TRAIN_ARCHIVE}; extracted trees are read from local disk only")
-    elif Path(root).is_dir():
+    elif root.startswith("s3://") or Path(root).is_dir():
         parts = [archive.walked(root)]
     else:
         raise ConfigError(f"data.path {root} is not a folder")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra import store
-from infra.errors import DataError
+from infra.errors import DataError, NotFoundError
 from models.data import inflate
 from models.data.container import Container, joined
 
@@ -92,7 +92,10 @@ class Reader:
 def _own_file(where: str, offset: int, target: memoryview) -> int:
     """Fills ``target``; how many bytes there were."""
     if where.startswith("s3://"):
-        target[:] = store.read_range(where, offset, len(target)) if target else b""
+        try:
+            target[:] = store.read_range(where, offset, len(target)) if target else b""
+        except NotFoundError as error:
+            raise DataError(f"{where} cannot be read: there is no object any more") from error
         return len(target)
     try:
         with Path(where).open("rb", buffering=0) as stream:

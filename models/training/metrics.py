@@ -38,13 +38,24 @@ class Normalise(nn.Module):
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.device = device
-        self.mean = torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(STDDEV_RGB, device=device).view(1, 3, 1, 1)
+        self.mean = torch.tensor(MEAN_RGB, device=device)
+        self.std = torch.tensor(STDDEV_RGB, device=device)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
+        if self.device.type == "cpu":
+            return self._by_rows(images)
         x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        return x.sub_(self.mean).div_(self.std)
+        return x.sub_(self.mean.view(1, 3, 1, 1)).div_(self.std.view(1, 3, 1, 1))
+
+    def _by_rows(self, images: Tensor) -> Tensor:
+        """The same numbers on a CPU, where an inner loop over three channels is slow and one over a row is not."""
+        n, rows, columns, _ = images.shape
+        mean, std = self.mean.repeat(columns), self.std.repeat(columns)
+        pixels = torch.empty((n, rows, columns * 3))
+        for source, target in zip(images.flatten(2), pixels, strict=True):  # image by image: it stays in the cache
+            torch.sub(source, mean, out=target).div_(std)
+        return pixels.view(n, rows, columns, 3).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()

@@ -88,6 +88,35 @@ def test_an_interrupted_run_goes_on_and_no_finished_shard_is_sent_twice(
     assert len(written.table) == IMAGES
 
 
+def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    large = io.BytesIO()  # noise does not compress: four of them are more than two parts
+    noise_pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    Image.fromarray(noise_pixels).save(large, "JPEG", quality=95)
+    for number in range(IMAGES // 2):
+        path = tmp_path / f"class-{number % 2}" / f"{number:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(large.getvalue())
+    data = Data(name="parts", source="folder", path=str(tmp_path), val_share=0.25, minival_share=0.2,
+                samples_per_shard=4)  # fmt: skip
+    layout = shards.plan(data, f"{object_store}/parts")
+    everything = range(len(layout.names))
+    assert len(layout.members[0]) == 4
+    with pytest.raises(KeyboardInterrupt):
+        shards.write_group(dying_at(layout, 0), everything)
+    assert not store.exists(f"{layout.root}/{layout.names[0]}")
+    aborted = [path for method, path in proxy.written if method == "DELETE" and "uploadId" in path]
+    assert len(aborted) == 1  # what had arrived of the shard that died
+    proxy.written.clear()
+    shards.write_group(layout, everything)
+    sent = Counter(path for method, path in proxy.written if method == "PUT" and "partNumber" in path)
+    size = store.size(f"{layout.root}/{layout.names[0]}")
+    assert len([path for path in sent if layout.names[0] in path]) == -(-size // store.PART_BYTES) > 2
+    assert set(sent.values()) == {1}
+    proxy.written.clear()
+    assert shards.write_group(layout, everything) == 0
+    assert [method for method, _ in proxy.written if method != "HEAD"] == []
+
+
 def test_images_made_smaller_are_what_the_loader_reads_and_larger_ones_are_nowhere(
     object_store: str, tmp_path: Path
 ) -> None:

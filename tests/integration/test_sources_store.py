@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conf.schema import Data
 from infra import store
@@ -92,8 +93,46 @@ def test_an_archive_that_shrank_in_the_store_is_said(imagenet: str) -> None:
         store.write(f"{imagenet}/ILSVRC2012_img_val.tar", whole)
 
 
-def test_an_extracted_tree_in_the_store_is_refused_with_the_reason(object_store: str) -> None:
-    root = store.join(object_store, "official", "tree")
-    store.write(store.join(root, "train/n01440764/1.JPEG"), b"x")
-    with pytest.raises(ConfigError, match="extracted trees are read from local disk only"):
-        open_source(asked(root))
+def tree(root: Path, classes: tuple[str, ...], object_store: str) -> str:
+    """A small tree at ``root``, and the same in the store beside what a tree may also hold; where that is."""
+    for top in ("train", "val"):
+        for number in range(8):
+            name = f"{classes[number % len(classes)]}_{top}{number}.JPEG"
+            path = root / top / classes[number % len(classes)] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (30 * number, 0, 0)).save(path, "JPEG")
+    there = store.join(object_store, "trees", root.name)
+    store.ensure_root(there)
+    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+        store.upload(path, store.join(there, str(path.relative_to(root))))
+    bucket, _, prefix = there.removeprefix("s3://").partition("/")
+    with store._s3(there) as (client, _):  # what consoles and rsync leave behind
+        client.put_object(Bucket=bucket, Key=f"{prefix}/train/")
+        client.put_object(Bucket=bucket, Key=f"{prefix}/train/.hidden/x.jpg", Body=b"x")
+        client.put_object(Bucket=bucket, Key=f"{prefix}-beside/train/other/x.jpg", Body=b"x")
+    return there
+
+
+@pytest.mark.parametrize("source", ["folder", "imagenet", "imagenette"])
+def test_an_extracted_tree_in_the_store_is_the_tree_on_disk(source: str, object_store: str, tmp_path: Path) -> None:
+    root = tree(tmp_path / source, ("n01440764", "n01443537"), object_store)
+    there, here = open_source(asked(root, source)), open_source(asked(tmp_path / source, source))
+    assert there.digest == here.digest
+    assert len(there.names) == 16
+    assert [there.read(i) for i in range(16)] == [here.read(i) for i in range(16)]
+    save(there, uri := store.join(root, "index.npz"))
+    assert load(asked(tmp_path / source, source), uri).digest == there.digest
+
+
+def test_an_image_that_left_the_store_is_named(object_store: str, tmp_path: Path) -> None:
+    root = tree(tmp_path / "gone", ("a", "b"), object_store)
+    source = open_source(asked(root, "folder"))
+    store.delete(f"{root}/train/a/a_train0.JPEG")
+    with pytest.raises(DataError, match=r"a_train0\.JPEG"):
+        source.read(0)
+
+
+@pytest.mark.parametrize("source", ["folder", "imagenet", "food101"])
+def test_an_empty_place_in_the_store_is_said(source: str, object_store: str) -> None:
+    with pytest.raises(ConfigError, match=r"s3://.*/nothing/here"):
+        open_source(asked(store.join(object_store, "nothing/here"), source))

@@ -70,11 +70,15 @@ def test_a_profile_leaves_the_choice_of_the_network(profile: str) -> None:
     assert (config.profile, config.model.name) == (profile, "efficientnet_l2")
 
 
-def test_every_config_file_belongs_to_a_group_or_is_the_root() -> None:
+def test_every_config_file_is_the_root_or_of_a_group_or_named_by_a_file_beside_it() -> None:
     groups = {group.partition("@")[0] for group in compose.GROUPS}
     files = {path.relative_to(compose.ROOT) for path in compose.ROOT.rglob("*.yaml")}
-    assert {path.parent.name for path in files if path != Path("config.yaml")} == groups
-    assert len(files) == 1 + sum(len(compose.options(group)) for group in groups)
+    parts = {path for path in files if len(path.parts) == 3}
+    assert {path.parent.name for path in files - parts if path != Path("config.yaml")} == groups
+    assert len(files - parts) == 1 + sum(len(compose.options(group)) for group in groups)
+    for part in parts:
+        beside = [path.read_text() for path in (compose.ROOT / part.parts[0]).glob("*.yaml")]
+        assert any(f"- {part.parts[1]}@" in text and f": {part.stem}\n" in text for text in beside)
 
 
 def test_an_override_beats_the_profile_and_the_last_one_wins() -> None:
@@ -227,3 +231,11 @@ def test_a_config_as_a_dict_holds_plain_values_only() -> None:
 
 def test_keys_are_all_settings_down_to_the_leaves() -> None:
     assert {"recipe", "recipe.epochs", "transfer.data.augment.flip_prob", "search.recipe.seed"} <= set(compose.keys())
+
+
+def test_the_modern_recipe_brings_its_augmentation_and_the_command_line_still_wins() -> None:
+    for profile in ("laptop", "paper"):
+        augment = compose.compose([f"profile={profile}", "recipe=modern"]).data.augment
+        assert (augment.policy, augment.erase_prob) == ("randaugment", 0.2)
+    assert compose.compose(["recipe=modern", "data.augment.policy=v0"]).data.augment.policy == "v0"
+    assert compose.compose(["profile=paper"]).data.augment.policy == "v0"
