@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -49,6 +51,11 @@ def compose(overrides: Sequence[str] = ()) -> schema.Config:
     Raises:
         OverrideError: unknown key, option or value; nothing has happened yet.
     """
+    return copy.deepcopy(_composed(tuple(overrides)))
+
+
+@lru_cache(maxsize=64)  # Hydra takes a quarter of a second, and a flow asks for the same words at every turn
+def _composed(overrides: tuple[str, ...]) -> schema.Config:
     for override in overrides:
         _check(override)
     ConfigStore.instance().store(name="schema", node=schema.Config)

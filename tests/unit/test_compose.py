@@ -239,3 +239,11 @@ def test_the_modern_recipe_brings_its_augmentation_and_the_command_line_still_wi
         assert (augment.policy, augment.erase_prob) == ("randaugment", 0.2)
     assert compose.compose(["recipe=modern", "data.augment.policy=v0"]).data.augment.policy == "v0"
     assert compose.compose(["profile=paper"]).data.augment.policy == "v0"
+
+
+def test_who_changes_a_configuration_changes_nobody_else_s() -> None:
+    first = compose.compose(["model=b1"])
+    first.data.augment.policy, first.recipe.epochs = "v0", 99
+    first.variants.clear()
+    again = compose.compose(["model=b1"])
+    assert (again.data.augment.policy, again.recipe.epochs, len(again.variants)) == ("none", 8, 8)
