@@ -89,8 +89,8 @@ def test_an_interrupted_run_goes_on_and_no_finished_shard_is_sent_twice(
 
 
 def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy: FaultProxy, tmp_path: Path) -> None:
-    large = io.BytesIO()  # noise does not compress: four of them are more than two parts
-    noise_pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    large = io.BytesIO()  # noise does not compress: four of them are three parts, three are more than one
+    noise_pixels = np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), np.uint8)
     Image.fromarray(noise_pixels).save(large, "JPEG", quality=95)
     for number in range(IMAGES // 2):
         path = tmp_path / f"class-{number % 2}" / f"{number:02d}.jpg"
