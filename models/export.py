@@ -93,7 +93,8 @@ def load_network(weights: Path, config: Mapping[str, Any]) -> Network:
         if config["format"] != FORMAT:
             raise ArtifactError(f"config.json has format {config['format']}, this effnet reads {FORMAT}")
         network = build_scaled(schema.Model(**config["model"]), int(config["classes"]))
-        network.load_state_dict(load_file(weights), assign=True)
+        # Copies: in the file weights lie at any byte, and some CPUs' kernels then sum in another order.
+        network.load_state_dict({name: tensor.clone() for name, tensor in load_file(weights).items()}, assign=True)
     except SafetensorError as error:
         raise ArtifactError(f"{weights.name} is damaged: {error}") from error
     except (KeyError, TypeError, ValueError, ConfigError) as error:

@@ -191,13 +191,16 @@ def test_training_lowers_the_loss(optimizer: str) -> None:
 
 
 def test_bf16_trains_close_to_fp32() -> None:
-    exact, _ = made(job(dropout=0.0, lr_per_256=1e-4))
-    rough, _ = made(job(dropout=0.0, lr_per_256=1e-4, precision="bf16"))
+    # 32 images a logical shard: over 4, batch norm multiplies the rounding, by 6 % of the loss on one kind of CPU.
+    asked = {"dropout": 0.0, "global_batch": 64, "lr_per_256": 1e-4}
+    exact, _ = made(job(**asked))
+    rough, _ = made(job(**asked, precision="bf16"))
     for stepper in (exact, rough):
         for seed in range(3):
-            stepper.step(batch(seed), False)
-    for a, b in zip(exact.outcomes(), rough.outcomes(), strict=True):
-        assert a.loss == pytest.approx(b.loss, rel=0.05)
+            stepper.step(batch(seed, images=64), False)
+    losses = [[outcome.loss for outcome in stepper.outcomes()] for stepper in (exact, rough)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
 
 
 def test_a_request_to_stop_comes_out_with_the_step() -> None:
