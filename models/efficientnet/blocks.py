@@ -14,6 +14,7 @@ from torch import Tensor, nn
 # TF's BN momentum 0.99 is PyTorch's 0.01; neither is PyTorch's default (0.1, 1e-5).
 BN_MOMENTUM = 0.01
 BN_EPSILON = 1e-3
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # neither is a kind of the other
 
 
 class SameConv2d(nn.Conv2d):

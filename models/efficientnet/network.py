@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.efficientnet.blocks import ConvNorm, FusedMBConv, MBConv, SameConv2d
+from models.efficientnet.blocks import BATCH_NORMS, ConvNorm, FusedMBConv, MBConv, SameConv2d
 from models.efficientnet.pixels import OtherStem
 from models.efficientnet.variants import Architecture
 
@@ -81,7 +81,7 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     Batch norm would move its running statistics a second time then; with a momentum of 0 it does not. Random numbers
     are those of the first time.
     """
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in block.modules() if isinstance(module, BATCH_NORMS)]
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _frozen(norms)
@@ -91,7 +91,7 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _frozen(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
+def _frozen(norms: list[nn.BatchNorm2d | nn.SyncBatchNorm]) -> Iterator[None]:
     """Running statistics stay as they are inside the block."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.efficientnet.blocks import BATCH_NORMS
+
 _ALIGN = 16  # floats
 
 
@@ -64,7 +66,7 @@ def layout_of(network: nn.Module) -> Layout:
     Biases of squeeze-and-excitation and of the classifier ARE decayed. Source: official main.py, L2 over every
     variable whose name lacks ``batch_normalization``.
     """
-    norm = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    norm = {id(p) for m in network.modules() if isinstance(m, BATCH_NORMS) for p in m.parameters()}
     named = list(network.named_parameters())
     groups = (
         [(name, p) for name, p in named if id(p) not in norm],

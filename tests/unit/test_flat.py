@@ -62,6 +62,11 @@ def test_the_parts_lie_in_order_aligned_and_the_padding_stays_zero() -> None:
     assert all("running" in f.name for f in layout.fields if f.start >= layout.parameters)
 
 
+def test_batch_norm_that_is_synchronised_over_ranks_is_laid_out_as_any_other() -> None:
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    assert flat.layout_of(synced) == flat.layout_of(network())
+
+
 def test_all_of_b0_is_decayed_but_batch_norm() -> None:
     net = build_scaled(schema.Model(), 1000, device="meta")
     layout = flat.layout_of(net)
