@@ -131,7 +131,8 @@ def write_manifest(job_uri: str, manifest: dict[str, Any], faults: Faults) -> st
 
 def prune(job_uri: str, keep: int, step: int, faults: Faults) -> None:
     """Deletes all but the newest ``keep`` checkpoints, and objects up to ``step`` that none of those names."""
-    manifests = _newest_first(job_uri)
+    # Later ones are damaged, else training had gone on from them: they must not crowd out what was just written.
+    manifests = [uri for uri in _newest_first(job_uri) if _step_of(uri) <= step]
     for uri in manifests[keep:]:
         faults.at("save-prune", step)
         store.delete(uri)  # the manifest first: without it the objects are no checkpoint any more

@@ -219,6 +219,17 @@ def test_a_checkpoint_of_another_network_is_refused(job: str, watchdog: Watchdog
         persistence(job, watchdog).resume(fresh(width=8))
 
 
+def test_a_damaged_later_one_does_not_crowd_out_what_is_written_now(job: str, watchdog: Watchdog) -> None:
+    saved_twice(job, watchdog)
+    flip(of(job, 5, "state"), 1000)
+    state, again, keeper = fresh(1), fresh(1), persistence(job, watchdog, keep=1)
+    keeper.resume(state)
+    train(state, 1)
+    keeper.save_and_wait(state)
+    assert persistence(job, watchdog).resume(again)
+    assert equal(state, again)
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_only_the_newest_are_kept(keep: int, job: str, watchdog: Watchdog) -> None:
     state, keeper = fresh(), persistence(job, watchdog, keep)
