@@ -112,8 +112,14 @@ class ExpiredError(TransientError):
     """The credentials were good and have expired. Whoever rotates them may be about to."""
 
 
-def kind_of(exit_code: int) -> type[EffnetError]:
-    """The error that a process ended with, by its exit code; ``JobError`` for any code that names none."""
+def kind_of(exit_code: int, name: str = "") -> type[EffnetError]:
+    """The error that a process ended with, by its exit code; ``JobError`` for any code that names none.
+
+    Args:
+        exit_code: as in the tree above.
+        name: of the class, where it is known; it tells those of one code apart.
+    """
     kinds = (ConfigError, DataError, DivergedError, ArtifactError, ResumeError, ChangedError, CapacityError,
-             PreemptedError, HungError, TransientError)  # fmt: skip
-    return next((kind for kind in kinds if kind.exit_code == exit_code), JobError)
+             PreemptedError, HungError, LostError, TransientError)  # fmt: skip
+    alike = [kind for kind in kinds if kind.exit_code == exit_code]
+    return next((kind for kind in alike if kind.__name__ == name), alike[-1] if alike else JobError)

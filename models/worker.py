@@ -84,16 +84,16 @@ def run(main: JobMain) -> int:
         sys.stderr.write(f"rank {rank}: {error}\n")
         return _gone(error.exit_code)
     except EffnetError as error:
-        _failed(job_uri, progress, str(error), error.exit_code)
+        _failed(job_uri, progress, error)
         sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
         return _gone(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
         if isinstance(error, RuntimeError) and distributed.peers_are_gone(error):
             time.sleep(CAUSE_S)
-            _failed(job_uri, progress, f"another rank is gone: {error}", LostError.exit_code)
+            _failed(job_uri, progress, LostError(f"another rank is gone: {error}"))
             sys.stderr.write(f"rank {rank}: another rank is gone\n")
             return _gone(LostError.exit_code)
-        _failed(job_uri, progress, f"{type(error).__name__}: {error}", 1)
+        _failed(job_uri, progress, JobError(f"{type(error).__name__}: {error}"))
         traceback.print_exc()
         return _gone(1)
 
@@ -102,7 +102,7 @@ def _worker(
     job: Job, job_uri: str, ranks: Ranks, progress: Progress | None, preemption: Preemption, startup: Startup
 ) -> Worker:
     def hung(error: EffnetError) -> None:
-        _failed(job_uri, progress, str(error), error.exit_code)
+        _failed(job_uri, progress, error)
 
     watchdog = Watchdog(job_uri, ranks, job.runtime, preemption, hung)
     cache = Path(os.environ.get("EFFNET_CACHE", "runs/cache"))
@@ -135,13 +135,17 @@ def _refuse_what_has_ended(job_uri: str) -> None:
                 raise kind(told["error"])
 
 
-def _failed(job_uri: str, progress: Progress | None, error: str, exit_code: int) -> None:
-    """The first rank that fails names the cause; rank 0 also ends the status."""
+def _failed(job_uri: str, progress: Progress | None, error: EffnetError) -> None:
+    """The first rank that fails in torchrun's latest attempt names the cause; rank 0 also ends the status."""
+    told = {"error": str(error), "exit_code": error.exit_code}
+    attempt = distributed.restart_count()
+    failure = json.dumps({**told, "kind": type(error).__name__, "attempt": attempt}).encode()
+    uri = store.join(job_uri, "failure.json")
     with suppress(EffnetError):  # where the store is what failed, the exit code and the log have to do
-        failure = json.dumps({"error": error, "exit_code": exit_code}).encode()
-        store.write(store.join(job_uri, "failure.json"), failure, if_absent=True)
+        if not store.write(uri, failure, if_absent=True) and store.read_json(uri).get("attempt", 0) < attempt:
+            store.write(uri, failure)
         if progress is not None:
-            progress.finish(state="failed", error=error, exit_code=exit_code)
+            progress.finish(state="failed", **told)
 
 
 def _job(job_uri: str) -> Job:

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from conf import compose, schema
@@ -28,7 +29,7 @@ every_second = logging.getLogger("effnet-progress")  # only for bars in a termin
 POLL_S = 0.2  # of the process
 LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
 SAY_S = 30.0  # a line at least so often in a long epoch
-SIGNALLED = 128  # the guard adds the signal's number to it
+SIGNALLED = 128  # a signal's number is added to it
 FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
 
 
@@ -212,10 +213,12 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
         raise errors.PreemptedError(f"{run.label}: {status['error']}")
     if job.process is None and not failure:
         raise errors.TransientError(f"{run.label}: the supervisor that had started this job ended it")
-    kind = errors.kind_of(failure.get("exit_code", 1))
+    kind = errors.kind_of(failure.get("exit_code", 1), failure.get("kind", ""))
     if kind is not errors.JobError:
         raise kind(f"{run.label}: {failure['error']}")
     if not failure and code > SIGNALLED:
-        raise errors.LostError(f"{run.label}: torchrun was killed by signal {code - SIGNALLED}")
+        signal = code - SIGNALLED
+        hint = ": by a person, or by the system for want of memory" if signal == SIGKILL else ""
+        raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {signal}{hint}")
     lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
     raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")

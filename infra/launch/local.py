@@ -18,6 +18,7 @@ from infra.launch import guard
 
 GRACE_S = 30.0  # between asking a job to end and killing it: it saves its state first, in 20 s at most
 LOG_TAIL_LINES = 25
+_RANK_KILLED = re.compile(r"^  traceback : Signal (9) \(SIGKILL\) received by PID \d+$", re.MULTILINE)
 _TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 
 
@@ -78,20 +79,28 @@ def find(spec: JobSpec) -> LocalJob | None:
 
 
 def poll(job: LocalJob) -> int | None:
-    """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object."""
-    if job.process is not None:
-        return job.process.poll()
-    return None if _locked(job.spec.lock_path) else 0
+    """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object.
+
+    128 + N where a signal N ended torchrun, or ended the first rank that failed, which torchrun itself calls 1.
+    """
+    if job.process is None:
+        return None if _locked(job.spec.lock_path) else 0
+    code = job.process.poll()
+    killed = _RANK_KILLED.search(_log(job)) if code == 1 else None
+    return code if killed is None else 128 + int(killed[1])
 
 
 def logs(job: LocalJob) -> str:
     """The last lines that the workers printed; torchrun's own report of their end, longer still, is cut."""
-    try:
-        lines = job.spec.log_path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return ""
+    lines = _log(job).splitlines()
     report = next((i for i, line in enumerate(lines) if _TORCHRUN_REPORT.search(line)), len(lines))
     return "\n".join(lines[:report][-LOG_TAIL_LINES:])
+
+
+def _log(job: LocalJob) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return job.spec.log_path.read_text(errors="replace")
+    return ""
 
 
 def cancel(job: LocalJob) -> None:

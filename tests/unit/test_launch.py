@@ -83,8 +83,8 @@ def gone(pids: list[int]) -> bool:
     return until(lambda: not any(proctable.born(pid) for pid in pids))
 
 
-def wait(job: LocalJob) -> int:
-    assert until(lambda: local.poll(job) is not None)
+def wait(job: LocalJob, seconds: float = 15) -> int:
+    assert until(lambda: local.poll(job) is not None, seconds)
     code = local.poll(job)
     assert code is not None
     return code
@@ -166,6 +166,17 @@ def test_the_command_s_exit_code_comes_through(
 ) -> None:
     started.append(job := local.submit(python(tmp_path, code)))
     assert wait(job) == expected
+
+
+@pytest.mark.torchrun
+@pytest.mark.parametrize(("end", "expected"), [("os.kill(os.getpid(), 9)", 137), ("sys.exit(3)", 1)])
+def test_a_rank_killed_by_the_system_is_told_from_one_that_failed(
+    end: str, expected: int, tmp_path: Path, started: list[LocalJob]
+) -> None:
+    (script := tmp_path / "rank.py").write_text(f"import os, sys\n{end}\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", str(script)]
+    started.append(job := local.submit(JobSpec("killed", torchrun, {}, tmp_path / "job")))
+    assert wait(job, 60) == expected
 
 
 def test_a_second_guard_on_the_same_folder_gives_way(tmp_path: Path, started: list[LocalJob]) -> None:

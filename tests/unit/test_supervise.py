@@ -74,11 +74,19 @@ def test_an_adopted_job_that_its_owner_ended_may_be_tried_again(tmp_path: Path) 
         _judge(run_in(tmp_path), {"state": "running"}, {}, 0, adopted)
 
 
+def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tmp_path: Path) -> None:
+    failure = {"error": "another rank is gone", "exit_code": 75, "kind": "LostError"}
+    with pytest.raises(errors.LostError, match="another rank is gone"):  # started again without using up a retry
+        _judge(run_in(tmp_path), {"state": "failed"}, failure, 1, job_in(tmp_path))
+
+
 LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
 
 
 def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
-    with pytest.raises(errors.LostError, match="torchrun was killed by signal 9"):
+    with pytest.raises(
+        errors.LostError, match="was killed by signal 9: by a person, or by the system for want of memory"
+    ):
         _judge(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
 
 
