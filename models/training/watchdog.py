@@ -1,10 +1,11 @@
 """Notices a rank that makes no progress, saves everybody's stacks, and ends the job so that it can start again.
 
 A thread on every rank. The main thread says which phase it is in and beats at every step; each phase has its own
-limit. All ranks tell their state to each other through the agent's store about once a second. When a rank runs out
-of time it may only be waiting for another one: the stacks of those that neither wait nor answer show who holds up
-whom. A rank of the same machine that has stopped altogether (SIGSTOP, a deadlock below Python) is made to write its
-stacks by a signal, then killed, since torchrun would wait half a minute for it.
+limit. A second thread tells all ranks' states to each other through the agent's store, twice a second; it alone waits
+where that store's machine has stopped. When a rank runs out of time it may only be waiting for another one: the stacks
+of those that neither wait nor answer show who holds up whom. A rank of the same machine that has stopped altogether
+(SIGSTOP, a deadlock below Python) is made to write its stacks by a signal, then killed, since torchrun would wait half
+a minute for it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch._C._distributed_c10d import Store
+
 from conf.schema import Runtime
 from infra import store
 from infra.errors import EffnetError, HungError
@@ -34,6 +37,7 @@ from models.training.preemption import Preemption
 log = logging.getLogger("effnet")
 TICK_S = 0.5
 SILENT_S = 4.0  # without a word from its watchdog, a rank counts as stopped
+END_S = 30.0  # for stacks and cause to be saved, also where the object store does not answer
 _STACK_SIGNAL = signal.SIGUSR1
 _STOP_KEY = "stop"
 
@@ -68,12 +72,17 @@ class Watchdog:
         self._writing: tuple[int, float] | None = None
         self._closed = threading.Event()
         self._store = job_store("watchdog") if ranks.world_size > 1 else None
-        self._seen: dict[int, tuple[int, float]] = {}  # of each rank: its last count, and when it came
+        self._states: dict[int, dict[str, Any]] = {}  # of each other rank, as it last told it
+        self._seen: dict[int, tuple[int, float]] = {}  # of each: its last count, and when it came
+        self._heard_at = time.monotonic()  # from the agent's store
         descriptor, self._stacks = tempfile.mkstemp(prefix="effnet-stacks-", suffix=".txt")
         self._file = os.fdopen(descriptor, "w")
         faulthandler.register(_STACK_SIGNAL, file=self._file, all_threads=True)
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
+        if self._store is not None:
+            self._threads.append(threading.Thread(target=self._talk, name="watchdog-talk", daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def enter(self, phase: str) -> None:
         """The main thread begins a phase: start, step, eval or checkpoint."""
@@ -97,44 +106,44 @@ class Watchdog:
         self._writing = None if step is None else (step, time.monotonic())
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         self._closed.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(SILENT_S)
         faulthandler.unregister(_STACK_SIGNAL)
         self._file.close()
         Path(self._stacks).unlink(missing_ok=True)
 
-    def _run(self) -> None:
-        for count in range(sys.maxsize):
-            if self._closed.wait(TICK_S):
-                return
-            if self._store is not None:
-                with contextlib.suppress(RuntimeError):  # the store's host is gone; the agent ends us
-                    self._exchange(count)
+    def _watch(self) -> None:
+        while not self._closed.wait(TICK_S):
             late = self._late()
             if late is not None and not self._closed.is_set():
                 self._end(late)
 
-    def _exchange(self, count: int) -> None:
-        assert self._store is not None  # noqa: S101 - the caller looked
+    def _talk(self) -> None:
+        assert self._store is not None  # noqa: S101 - else there is no such thread
+        for count in range(sys.maxsize):
+            if self._closed.wait(TICK_S):
+                return
+            with contextlib.suppress(RuntimeError):  # the store's host is gone; the agent ends us
+                self._exchange(self._store, count)
+                self._heard_at = time.monotonic()
+
+    def _exchange(self, agent: Store, count: int) -> None:
         if self.preemption.requested:
-            self._store.set(_STOP_KEY, "1")
-        elif self._store.check([_STOP_KEY]):
+            agent.set(_STOP_KEY, "1")
+        elif agent.check([_STOP_KEY]):
             self.preemption.request()
         state = {
             "count": count, "phase": self._phase, "waiting": self._waiting, "pid": os.getpid(),
             "host": socket.gethostname(), "stacks": self._stacks,
         }  # fmt: skip
-        self._store.set(f"rank_{self.ranks.rank}", json.dumps(state))
-        for rank, other in self._others():
-            if self._seen.get(rank, (-1, 0.0))[0] != other["count"]:
-                self._seen[rank] = (other["count"], time.monotonic())
-
-    def _others(self) -> list[tuple[int, dict[str, Any]]]:
-        if self._store is None:
-            return []
-        ranks = [r for r in range(self.ranks.world_size) if r != self.ranks.rank and self._store.check([f"rank_{r}"])]
-        return [(rank, json.loads(self._store.get(f"rank_{rank}"))) for rank in ranks]
+        agent.set(f"rank_{self.ranks.rank}", json.dumps(state))
+        for rank in range(self.ranks.world_size):
+            if rank != self.ranks.rank and agent.check([f"rank_{rank}"]):
+                other = self._states[rank] = json.loads(agent.get(f"rank_{rank}"))
+                if self._seen.get(rank, (-1, 0.0))[0] != other["count"]:
+                    self._seen[rank] = (other["count"], time.monotonic())
 
     def _late(self) -> str | None:
         now = time.monotonic()
@@ -148,23 +157,27 @@ class Watchdog:
 
     def _end(self, late: str) -> None:
         """Saves the stacks, names who did not answer or did not wait, and leaves."""
+        last = threading.Timer(END_S, os._exit, (HungError.exit_code,))
+        last.daemon = True
+        last.start()
         rank = self.ranks.rank
         faulthandler.dump_traceback(self._file, all_threads=True)
         self._save_stacks(rank, self._stacks)
         silent, busy = [], []
         stopped: list[tuple[int, dict[str, Any]]] = []
-        with contextlib.suppress(RuntimeError):
-            for other, state in self._others():
-                if time.monotonic() - self._seen.get(other, (0, 0.0))[1] > SILENT_S:
-                    silent.append(other)
-                    if state["host"] == socket.gethostname():
-                        stopped.append((other, state))
-                elif not state["waiting"]:
-                    busy.append(other)
+        now = time.monotonic()
+        deaf = self._store is not None and now - self._heard_at > SILENT_S  # then nothing is known of anybody
+        for other, state in [] if deaf else list(self._states.items()):
+            if now - self._seen[other][1] > SILENT_S:
+                silent.append(other)
+                if state["host"] == socket.gethostname():
+                    stopped.append((other, state))
+            elif not state["waiting"]:
+                busy.append(other)
         whom = "".join(
             f"; {what} rank{'s' * (len(who) > 1)} {', '.join(map(str, who))}"
             for what, who in (("stopped:", silent), ("busy elsewhere:", busy)) if who
-        )  # fmt: skip
+        ) + "; torchrun's store does not answer" * deaf  # fmt: skip
         error = HungError(f"rank {rank}: {late}{whom}; stacks in {store.join(self.job_uri, 'stacks')}")
         sys.stderr.write(f"{error}\n")
         self.failed(error)  # before a stopped rank is woken for its stacks: it is late too, and knows no cause
