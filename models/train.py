@@ -23,9 +23,10 @@ from models.data.order import check_batch, steps_per_epoch
 from models.training import compiling, distributed, flat, ledger, lineage, weights
 from models.training import state as states
 from models.training.ledger import Ledger
-from models.training.loop import Run, check_finite, fit
-from models.training.metrics import Accuracy, evaluate
+from models.training.loop import Run, fit, last_evaluation
+from models.training.metrics import Accuracy
 from models.training.persistence import Persistence
+from models.training.progress import write_rows
 from models.training.saver import Saver
 from models.training.state import TrainState
 from models.training.step import Stepper
@@ -79,12 +80,13 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         fit(run, state)
         if run.last_step < run.total_steps:
             return {"epochs": job.until_epoch, "steps": state.position.step}
-        accuracy = _last_evaluation(run, state, val)
+        accuracy = last_evaluation(run, state, val)
     persistence.wait()
     sha256 = states.sha256(state)
     rest = persistence.ledger.part() if persistence.ledger is not None else None
     if not ranks.is_first:
         return {}
+    write_rows(worker.job_uri, state.position.rows)
     if rest is not None:
         ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
     n_minival = 0 if chosen_on is None else minival.samples
@@ -119,21 +121,6 @@ def _persistence(job: Job, worker: Worker) -> Persistence:
     own_shards = job.recipe.logical_shards // worker.ranks.replicas
     book = Ledger(own_shards, worker.ranks.stages) if job.runtime.ledger else None
     return Persistence(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, saver, book)
-
-
-def _last_evaluation(run: Run, state: TrainState, val: Loader) -> Accuracy:
-    """The chosen weights on val; afterwards they are in ``run.eval_network``."""
-    flat.bind(run.eval_network, state.layout, state.best)
-    run.watchdog.enter("eval")
-
-    def interrupted() -> bool:
-        run.watchdog.beat()
-        return run.preemption.requested
-
-    accuracy = evaluate(run.eval_network, val, run.ranks, interrupted)
-    check_finite(accuracy, "val")
-    run.watchdog.enter("checkpoint")
-    return accuracy
 
 
 def _result(

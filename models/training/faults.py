@@ -9,7 +9,8 @@ The fault tests, and anybody who wants to repeat them on a cluster of their own,
 A fault happens once in the life of a run folder, however often the job is started again; with ``!`` each time. A rank
 of ``*`` means all, each of them once. Steps are counted as they are finished: step 1 is the first.
 
-Sites: ``start``, ``batch``, ``step``, ``state`` (after the update), ``eval``, and those of ``checkpoint.py``.
+Sites: ``start``, ``batch``, ``step``, ``state`` (after the update), ``eval`` (on minival), ``last-eval`` (on val), and
+those of ``checkpoint.py``.
 Actions of every site: ``kill``, ``stop`` (SIGSTOP), ``term`` (SIGTERM), ``ask`` (SIGTERM to torchrun), ``agent``
 (SIGKILL to torchrun), ``slow`` (5 s), ``sleep`` (for ever). Those of some sites: ``nan`` (batch), ``oom`` (batch: until
 activations are recomputed), ``flip`` (state: one bit of one weight), ``full`` (save: no room on the disk for this

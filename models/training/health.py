@@ -23,7 +23,7 @@ class Health:
     """How training has been going; part of a checkpoint."""
 
     loss_average: float = 0.0
-    good_steps: int = 0  # since the start or the last rewind
+    good_steps: int = 0  # that the average is of
     bad_in_row: int = 0
     rewinds: int = 0
     rate_scale: float = 1.0
@@ -59,4 +59,4 @@ class Health:
 
     def rewound(self, before: int) -> Health:
         """The health after going back because of trouble after step ``before``."""
-        return Health(self.loss_average, 0, 0, self.rewinds + 1, self.rate_scale * REWIND_RATE, before)
+        return Health(self.loss_average, self.good_steps, 0, self.rewinds + 1, self.rate_scale * REWIND_RATE, before)

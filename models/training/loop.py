@@ -6,15 +6,16 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from torch import nn
 
 from conf.schema import Job
-from infra.errors import DivergedError, JobError, PreemptedError
+from infra.errors import DivergedError, JobError, PreemptedError, TransientError
 from models.data.device import to_device
 from models.data.loader import Loader
 from models.statistics import mean_per_class
-from models.training import distributed
+from models.training import distributed, flat
 from models.training.distributed import Ranks
 from models.training.faults import Faults
 from models.training.ledger import Ledger
@@ -69,7 +70,11 @@ class Run:
 
 
 class _GoBackError(Exception):
-    """Training must go back to the last good checkpoint; raised on all ranks in the same step."""
+    """Training must go back to a checkpoint of at most ``before`` steps; raised on all ranks in the same step."""
+
+    def __init__(self, message: str, before: int) -> None:
+        super().__init__(message)
+        self.before = before
 
 
 class _CorruptedError(_GoBackError):
@@ -171,7 +176,9 @@ def _look(run: Run, state: TrainState, outcome: Outcome) -> None:
                     outcome.gradient_norm)  # fmt: skip
     trouble = state.position.health.observe(outcome.loss, outcome.finite)
     if trouble is not None:
-        raise _GoBackError(f"step {outcome.step}: {trouble}")
+        # Not position.step, which on a GPU is one further; a loss that exploded was finite, and so changed weights.
+        before = outcome.step - max(1, state.position.health.bad_in_row)
+        raise _GoBackError(f"step {outcome.step}: {trouble}", before)
     if outcome.stop:
         raise PreemptedError("asked to end")
 
@@ -191,17 +198,25 @@ def _evaluate(run: Run, state: TrainState, epoch: int) -> None:
     }
     position.rows.append(row)
     if run.progress is not None:
-        write_rows(run.job_uri, position.rows)
+        _write_rows(run, position.rows)
         if scores:
             run.progress.report(minival_top1=scores["minival_top1"], best_minival_top1=position.best_minival_top1)
+
+
+def _write_rows(run: Run, rows: list[dict[str, float]]) -> None:
+    """A store that does not answer costs no epoch: each write replaces the one before, and the result waits for one."""
+    try:
+        write_rows(run.job_uri, rows)
+    except TransientError as error:
+        log.warning("metrics of step %d not written: %s; they follow with the next ones", rows[-1]["step"], error)
 
 
 def _scores(run: Run, state: TrainState, minival: Loader, epoch: int) -> dict[str, float]:
     """Evaluates the average on minival and keeps it if it is the best yet."""
     run.watchdog.enter("eval")
-    accuracy = evaluate(run.eval_network, minival, run.ranks, lambda: _interrupted(run, state))
+    accuracy = evaluate(run.eval_network, minival, run.ranks, lambda: _interrupted(run, state, "eval"))
     run.watchdog.enter("step")
-    check_finite(accuracy, f"minival after epoch {epoch}")
+    _check_finite(accuracy, f"minival after epoch {epoch}")
     position = state.position
     if accuracy.top1 > position.best_minival_top1:
         position.best_minival_top1, position.best_step = accuracy.top1, position.step
@@ -214,24 +229,40 @@ def _scores(run: Run, state: TrainState, minival: Loader, epoch: int) -> dict[st
     }
 
 
-def check_finite(accuracy: Accuracy, where: str) -> None:
-    """Refuses averaged weights that predict nothing.
+def last_evaluation(run: Run, state: TrainState, val: Loader) -> Accuracy:
+    """The chosen weights on val, after ``fit``; afterwards they are in ``run.eval_network``.
 
     Raises:
-        DivergedError: their loss is not finite.
+        DivergedError: they predict nothing.
+        PreemptedError: some rank was asked to end; the state is saved.
     """
+    flat.bind(run.eval_network, state.layout, state.best)
+    run.watchdog.enter("eval")
+    try:
+        accuracy = evaluate(run.eval_network, val, run.ranks, lambda: _interrupted(run, state, "last-eval"))
+    except PreemptedError:
+        _preempted(run, state)
+    _check_finite(accuracy, "val")
+    run.watchdog.enter("checkpoint")
+    return accuracy
+
+
+def _check_finite(accuracy: Accuracy, where: str) -> None:
+    """Refuses averaged weights that predict nothing."""
     if not math.isfinite(accuracy.loss):
         raise DivergedError(f"the averaged weights' loss on {where} is {accuracy.loss}; {_ADVICE}")
 
 
-def _interrupted(run: Run, state: TrainState) -> bool:
-    """Between two batches of an evaluation: a sign of life, and whether to end."""
+def _interrupted(run: Run, state: TrainState, site: str) -> bool:
+    """After each batch of an evaluation: signs of life, and whether to end."""
     run.watchdog.beat()
-    run.faults.at("eval", state.position.step)
+    if run.progress is not None:
+        run.progress.report()  # else an evaluation longer than launch.stall_timeout_s would look like a dead job
+    run.faults.at(site, state.position.step)
     return run.preemption.requested
 
 
-def _preempted(run: Run, state: TrainState) -> None:
+def _preempted(run: Run, state: TrainState) -> NoReturn:
     run.watchdog.enter("checkpoint")
     run.persistence.save_and_wait(state)
     # Nobody ends before rank 0 has written for all: with the first that is gone torchrun ends the others.
@@ -246,7 +277,8 @@ def _checkpoint(run: Run, state: TrainState) -> None:
         return
     run.watchdog.enter("checkpoint")
     if not run.persistence.ranks_agree(state):
-        raise _CorruptedError(f"step {state.position.step}: the ranks' weights differ, so one of them computed wrong")
+        step = state.position.step
+        raise _CorruptedError(f"step {step}: the ranks' weights differ, so one of them computed wrong", step)
     run.persistence.save(state)
     run.watchdog.enter("step")
 
@@ -258,9 +290,7 @@ def _go_back(run: Run, state: TrainState, reason: _GoBackError) -> None:
         DivergedError: it has been tried, or there is no checkpoint.
         JobError: ranks differed time and again.
     """
-    position = state.position
-    health = position.health
-    before = position.step - health.bad_in_row
+    health, before = state.position.health, reason.before
     if isinstance(reason, _CorruptedError):
         run.corrupted += 1
         if run.corrupted > MAX_CORRUPTED:

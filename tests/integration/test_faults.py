@@ -137,6 +137,13 @@ def test_nan_for_ever_ends_as_diverged_within_ten_steps_and_keeps_the_good_check
     assert not end.object("result.json")
 
 
+def test_five_bad_steps_in_a_row_go_back_once_and_training_recovers(rig: Rig) -> None:
+    end = rig.run("recovered", fault=";".join(f"batch@1:{step}=nan" for step in range(23, 28)))
+    assert end.code == 0, end.log
+    assert "step 27: 5 steps in a row whose loss or gradients are not finite; gone back to step 20" in end.log
+    assert_exactly_once(end.ledger)
+
+
 def test_out_of_memory_recomputes_activations_and_comes_to_the_same_bits(rig: Rig, reference: End) -> None:
     end = rig.run("oom", fault="batch@1:7=oom!")
     assert_same(end, reference)
@@ -184,12 +191,12 @@ ASKED = {  # who gets the SIGTERM
     "agent": {"startup": "start@0:0=ask", "step": "step@0:47=ask", "eval": "eval@0:64=ask",
               "save": "save-state-open@0:30=ask"},
     "rank": {"startup": "start@1:0=term", "step": "step@1:47=term", "eval": "eval@1:64=term",
-             "save": "save-state-open@0:30=term"},
+             "save": "save-state-open@0:30=term", "last": "save-state-open@0:96=slow;last-eval@1:96=term"},
     "group": {"startup": "start@*:0=term", "step": "step@*:47=term", "eval": "eval@*:64=term",
-              "save": "save-state-open@0:30=term;step@1:30=term"},
+              "save": "save-state-open@0:30=term;step@1:30=term", "last": "last-eval@*:96=term"},
 }  # fmt: skip
-ALWAYS = {"agent-step-1", "agent-save-2", "rank-startup-1", "rank-step-2", "rank-eval-1", "group-startup-2",
-          "group-eval-2", "group-save-1"}  # fmt: skip
+ALWAYS = {"agent-step-1", "agent-save-2", "rank-startup-1", "rank-step-2", "rank-eval-1", "rank-last-1",
+          "group-startup-2", "group-eval-2", "group-save-1"}  # fmt: skip
 PREEMPTIONS = [f"{whom}-{phase}-{threads}" for whom in ASKED for phase in ASKED[whom] for threads in (1, 2)]
 
 
@@ -212,7 +219,7 @@ def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(case: 
     # Torchrun passes on what it was asked a little later: it looks up ten times a second.
     late = 12 if whom == "agent" else 0
     expected = {"startup": range(1 + late), "step": range(47, 49 + late), "eval": range(64, 65 + late),
-                "save": range(30, 33 + late)}  # fmt: skip
+                "save": range(30, 33 + late), "last": [96]}  # fmt: skip
     assert saved in expected[phase]
     assert_same(rig.run(name, job), reference)
 

@@ -48,6 +48,12 @@ def test_each_way_back_halves_the_rate_and_there_are_two() -> None:
     assert (health.rate_scale, health.may_rewind(30)) == (0.25, False)
 
 
+def test_after_a_way_back_the_average_still_accuses() -> None:
+    health = after(*[2.0] * 25).rewound(20)
+    assert health.observe(2.5, True) is None
+    assert health.observe(21.0, True) is not None
+
+
 def test_where_going_back_brought_training_no_further_it_is_not_tried_again() -> None:
     health = after(1.0).rewound(20)
     assert not health.may_rewind(20)
