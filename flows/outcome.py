@@ -52,7 +52,12 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [f"{result.model_ref} on {result.data}: {top}{own}"]
         case ShardResult():
             counts = f"{result.train} train, {result.minival} minival, {result.val} val"
-            return [f"{result.name}: {counts} in {result.shards} shards{found}", f"manifest   {result.manifest_uri}"]
+            lost = f", {result.quarantined} unusable ones left out" if result.quarantined else ""
+            listed = " lists them" if lost else ""
+            return [
+                f"{result.name}: {counts} in {result.shards} shards{lost}{found}",
+                f"manifest   {result.manifest_uri}{listed}",
+            ]
         case Registered():
             aliases = ", ".join(result.aliases) or "none"
             return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]

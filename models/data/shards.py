@@ -19,6 +19,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from conf.schema import Data
 from infra import store
 from infra.errors import DataError
 from models.data import manifest as manifests
@@ -32,6 +33,7 @@ from models.data.tar_header import END
 
 SHARDS_AT_ONCE = 2  # of a process, whatever the number of its tasks: one reads while the other waits for the store
 _INDICES_AT_ONCE = 16
+LOST_SHARE, LOST_FEW = 0.01, 10  # images that may be left out without asking
 
 
 def write_group(layout: Plan, numbers: Sequence[int]) -> int:
@@ -52,7 +54,8 @@ def write_manifest(layout: Plan) -> tuple[str, Manifest]:
 
     Raises:
         NotFoundError: a shard is not finished.
-        DataError: a shard in the store has another size than its index says, or a split has lost all its images.
+        DataError: a shard in the store has another size than its index says; a split has lost all its images, or the
+            set more than a percent of them (and more than ten), unless ``data.allow_partial`` is given.
     """
     with ThreadPoolExecutor(_INDICES_AT_ONCE) as pool:
         parts = list(pool.map(lambda number: _index(layout, number), range(len(layout.names))))
@@ -72,7 +75,19 @@ def write_manifest(layout: Plan) -> tuple[str, Manifest]:
         if manifest.samples(split) == 0:
             first = next(each for each in manifest.quarantine if each.split == split)
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
+    _refuse_many_lost(layout.data, manifest)
     return manifests.save(manifest, layout.root), manifest
+
+
+def _refuse_many_lost(data: Data, manifest: Manifest) -> None:
+    """A few damaged images are left out and listed; many are a damaged disk or download."""
+    lost, total = len(manifest.quarantine), len(manifest.quarantine) + len(manifest.table)
+    if lost > max(LOST_FEW, LOST_SHARE * total) and not data.allow_partial:
+        first = manifest.quarantine[0]
+        raise DataError(
+            f"{data.name}: {lost} of {total} images cannot be used, the first is {first.name}: {first.what}; "
+            "fetch the set again, or give data.allow_partial=true"
+        )
 
 
 def write_shard(layout: Plan, number: int, sink: IO[bytes]) -> dict[str, Any]:
