@@ -79,7 +79,7 @@ class ShardCache:
 
         Raises:
             DataError: the store's object does not match the manifest after three fetches.
-            TransientError: the store was gone for five minutes, or the disk of the cache does not read.
+            TransientError, ConfigError: the store was gone for minutes, or the disk of the cache cannot be used.
         """
         for failures in range(_READ_TRIES):
             file = self._open(shard)
@@ -96,7 +96,9 @@ class ShardCache:
 
     def ensure(self, shard: Shard) -> None:
         """Makes sure that a shard is on the disk; raises as ``read`` does."""
-        if not self._path(shard).exists():
+        with files.errors(self._path(shard)):
+            there = self._path(shard).exists()
+        if not there:
             self._open(shard)
 
     def forget(self, shard: Shard, *, delete: bool) -> None:
@@ -149,13 +151,13 @@ class ShardCache:
                 return found
             with files.errors(temporary):
                 descriptor = _claim(temporary)
-            if descriptor is None:
-                self.fetcher.closed.wait(_POLL_S)
-                continue
-            file = _File(descriptor)
-            if self._path(shard).exists():  # another rank was done with it in between
-                temporary.unlink()
-                continue
+                if descriptor is None:
+                    self.fetcher.closed.wait(_POLL_S)
+                    continue
+                file = _File(descriptor)
+                if self._path(shard).exists():  # another rank was done with it in between
+                    temporary.unlink()
+                    continue
             try:
                 self._make_room(shard.bytes, descriptor)
                 self.fetcher.fetch(store.join(self.root_uri, shard.name), shard, descriptor)
@@ -163,7 +165,8 @@ class ShardCache:
                 with files.errors(temporary):
                     temporary.rename(self._path(shard))
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
                 raise
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             with self._lock:
@@ -184,8 +187,8 @@ class ShardCache:
             return None
         except OSError as error:
             log.warning("%s in the shard cache: %s; fetching it again", shard.name, error)
-        with suppress(OSError):
-            path.unlink()
+        with files.errors(path):  # what can neither be read nor deleted would be found here again and again
+            path.unlink(missing_ok=True)
         return None
 
     def _make_room(self, size: int, descriptor: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_shards import CONTENT, left, many, numbered, shard_of
 
-from infra.errors import TransientError
+from infra.errors import ConfigError, TransientError
 from models.data.cache import MAX_OPEN, ShardCache
 
 pytest_plugins = ("made_cache",)
@@ -194,6 +194,13 @@ def test_a_file_that_stays_unreadable_is_fetched_again(
     monkeypatch.setattr(os, "pread", pread)
     assert open_cache().read(shard_of(CONTENT), 10, 10) == CONTENT[10:20]
     assert len(requests) == 2
+
+
+def test_what_can_neither_be_read_nor_deleted_is_told(open_cache: Callable[..., ShardCache]) -> None:
+    shard, cache = shard_of(CONTENT), open_cache()
+    (cache.folder / f"{shard.blake3}.tar").mkdir()
+    with pytest.raises((TransientError, ConfigError), match=f"{shard.blake3}.tar"):
+        cache.read(shard, 0, 10)
 
 
 def test_a_disk_that_never_reads_is_told(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from made_shards import CONTENT, PLENTY, left, many, shard_of
 
+from conf.schema import Runtime
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from models.data import ahead, fetch
@@ -19,6 +20,12 @@ from models.data.cache import ShardCache
 from models.data.fetch import FETCH_TRIES
 
 pytest_plugins = ("made_cache",)
+
+
+def test_a_store_that_is_gone_is_named_before_the_watchdog_calls_the_wait_a_hang() -> None:
+    limits = Runtime()
+    longest = fetch.OUTAGE_S + fetch.BACKOFF_S[1] + 5 + store.STREAM_TIMEOUT_S  # and the last try's two time limits
+    assert longest + 60 < min(limits.step_timeout_s, limits.eval_timeout_s)
 
 
 def test_a_large_shard_comes_in_ranges_and_is_put_together_right(
