@@ -6,6 +6,8 @@ import io
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
+from infra import s3_errors
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -109,7 +111,17 @@ class MultipartStream(io.RawIOBase):
         self._collect(ALL_COMPLETED)
         self._pool.shutdown()
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
-        self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": parts})
+        try:
+            self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": parts})
+        except Exception as error:
+            if not self._completed_before(error):
+                raise
+
+    def _completed_before(self, error: Any) -> bool:
+        """Whether botocore's second try met the object that its first one made, of which only the answer was lost."""
+        if s3_errors.code(error) != "NoSuchUpload" or not error.response["ResponseMetadata"].get("RetryAttempts"):
+            return False
+        return bool(self._client.head_object(**self._place)["ContentLength"] == self._position)
 
     def abort(self) -> None:
         """Takes back every part; nothing was visible yet. May raise: the store can be gone by now."""

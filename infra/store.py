@@ -3,7 +3,7 @@
 Plain functions on URIs. Endpoint and credentials come from boto3's own chain (``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
 
-- ``TransientError``: the store does not answer, or answers 5xx, after eight tries in some seconds;
+- ``TransientError``: the store does not answer, or answers 5xx or half an object, after eight tries in some seconds;
 - ``ExpiredError``, one of them: the credentials have expired; the next call asks the chain again, once a second;
 - ``ConfigError``: unknown scheme, missing bucket, missing or refused credentials, full disk;
 - ``NotFoundError``: there is nothing at the URI (where a function reads).
@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from infra import files, s3_errors
 from infra.credentials import Turns
@@ -37,6 +39,7 @@ STREAM_TIMEOUT_S = 10.0  # without a byte, in stream_range
 _CHUNK_BYTES = 2**20
 _SESSION_LOCK = threading.Lock()
 _TURNS = Turns()
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,31 @@ def _s3(uri: str, manners: _Manners = _PATIENT) -> Iterator[tuple[Any, dict[str,
         raise told from error
 
 
+def _received(uri: str, receive: Callable[[Any], _T], **which: str) -> _T:
+    """What ``receive`` makes of an object's body; it is called again, with a new body, where one breaks off.
+
+    Botocore's own tries end with the first byte of an answer.
+    """
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    broken_off = 0
+    while True:
+        with _s3(uri) as (client, place), closing(client.get_object(**place, **which)["Body"]) as body:
+            try:
+                return receive(body)
+            except (HTTPClientError, IncompleteReadError):
+                broken_off += 1
+                if broken_off == _PATIENT.tries:
+                    raise
+        time.sleep(min(2.0, 0.05 * 2**broken_off) * random.uniform(0.5, 1.0))
+
+
 def read(uri: str) -> bytes:
     """All bytes at ``uri``."""
     if path := local_path(uri):
         with files.errors(path):
             return path.read_bytes()
-    with _s3(uri) as (client, place):
-        return cast(bytes, client.get_object(**place)["Body"].read())
+    return cast(bytes, _received(uri, lambda body: body.read()))
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
@@ -127,9 +148,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     if path := local_path(uri):
         data = files.read_range(path, start, length)
     else:
-        with _s3(uri) as (client, place):
-            answer = client.get_object(**place, Range=f"bytes={start}-{start + length - 1}")
-            data = answer["Body"].read()
+        data = _received(uri, lambda body: body.read(), Range=f"bytes={start}-{start + length - 1}")
     if len(data) != length:
         raise DataError(f"{uri}: {length} bytes from offset {start} asked, {len(data)} there")
     return data
@@ -279,9 +298,14 @@ def download(uri: str, path: Path) -> None:
             with files.errors(source), source.open("rb") as origin:
                 shutil.copyfileobj(origin, stream, _CHUNK_BYTES)
             return
-        with _s3(uri) as (client, place):
-            for chunk in client.get_object(**place)["Body"].iter_chunks(_CHUNK_BYTES):
+
+        def receive(body: Any) -> None:
+            stream.seek(0)
+            stream.truncate()
+            for chunk in body.iter_chunks(_CHUNK_BYTES):
                 stream.write(chunk)
+
+        _received(uri, receive)
 
 
 @contextmanager

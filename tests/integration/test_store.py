@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
 import boto3
+import fault_proxy
 import pytest
 from botocore.exceptions import ClientError
 
@@ -141,6 +144,41 @@ def test_a_stream_that_breaks_off_leaves_nothing(root: str, kind: str) -> None:
     else:
         client = boto3.client("s3")
         assert "Uploads" not in client.list_multipart_uploads(Bucket="effnet")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("mode", ["cut", "reset"])
+def test_a_body_that_breaks_off_is_asked_for_again(
+    mode: str, object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, data = store.join(object_store, tmp_path.name, "body"), os.urandom(3 * MIB)
+    store.write(uri, data)
+    with closing(fault_proxy.through(monkeypatch)) as proxy:
+        proxy.fail(mode, 2)
+        assert store.read(uri) == data
+        proxy.fail(mode, 2)
+        assert store.read_range(uri, MIB, MIB) == data[MIB : 2 * MIB]
+        proxy.fail(mode, 2)
+        store.download(uri, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == data
+        monkeypatch.setattr(store, "_PATIENT", dataclasses.replace(store._PATIENT, tries=2))
+        proxy.fail(mode)
+        with pytest.raises(TransientError, match="does not answer"):
+            store.read(uri)
+
+
+@pytest.mark.services
+def test_an_upload_whose_last_answer_is_lost_has_happened(
+    object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source := tmp_path / "large").write_bytes(os.urandom(11 * MIB))
+    uri = store.join(object_store, tmp_path.name, "completed")
+    with closing(fault_proxy.through(monkeypatch)) as proxy:
+        proxy.lose_completions = 1
+        store.upload(source, uri)
+        completions = [path for method, path in proxy.written if method == "POST" and "uploadId=" in path]
+        assert len(completions) == 2
+        assert store.read(uri) == source.read_bytes()
 
 
 class _SlowStore:
