@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -95,6 +97,19 @@ def build_scaled(
 
 
 def counted(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
-    """``(parameters, multiply_adds, resolution)`` of a configured network; about a second for B7."""
-    network = build_scaled(model, num_classes, device="meta")
+    """``(parameters, multiply_adds, resolution)`` of a configured network; about a second for B7, the first time."""
+    values = dataclasses.asdict(model)
+    return _counted(tuple({**values, "blocks": tuple(model.blocks)}.items()), num_classes)
+
+
+@lru_cache(maxsize=256)  # a report, its plan and its jobs ask for the same ones
+def _counted(model: tuple[tuple[str, Any], ...], num_classes: int) -> tuple[int, int, int]:
+    values = dict(model)
+    network = build_scaled(schema.Model(**{**values, "blocks": list(values["blocks"])}), num_classes, device="meta")
     return *count(network, network.resolution), network.resolution
+
+
+def feature_params(model: schema.Model, num_classes: int) -> int:
+    """Parameters of all but the classifier."""
+    classifier = build_scaled(model, 1, device="meta").classifier
+    return counted(model, num_classes)[0] - num_classes * sum(p.numel() for p in classifier.parameters())

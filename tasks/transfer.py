@@ -77,7 +77,7 @@ async def plan_transfer(config: schema.Config, shards: ShardResult) -> Plan:
 
 
 def _plan(config: schema.Config, shards: ShardResult) -> Plan:
-    from models.build import counted
+    from models.build import counted, feature_params
     from models.data import manifest as manifests
 
     wanted = config.transfer
@@ -91,11 +91,10 @@ def _plan(config: schema.Config, shards: ShardResult) -> Plan:
             )
     points = protocol.grid(wanted)
     recipe = protocol.recipe_for(wanted, points[0], shards.train)
-    params, multiply_adds, _ = counted(config.model, shards.classes)
-    a_class = counted(config.model, 2)[0] - counted(config.model, 1)[0]
+    _, multiply_adds, _ = counted(config.model, shards.classes)
     cost = protocol.cost(wanted, shards.train, shards.minival, shards.val, multiply_adds)
     rungs = protocol.rung_epochs(wanted.rungs, recipe) if len(points) > 1 else []
-    plan = Plan(config, shards, points, rungs, cost, params - a_class * shards.classes)
+    plan = Plan(config, shards, points, rungs, cost, feature_params(config.model, shards.classes))
     final_job(plan, points[0], ("", ""))  # refuses a batch that does not fit
     return plan
 

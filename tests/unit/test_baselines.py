@@ -18,7 +18,7 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError
 from models import export
 from models.baselines import BASELINES, Baseline
-from models.build import build_network, build_scaled, counted, network_names
+from models.build import build_network, build_scaled, counted, feature_params, network_names
 from models.training import weights
 
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
@@ -88,6 +88,14 @@ def test_parameters_and_multiply_adds_are_exactly_those_of_other_libraries(
 ) -> None:
     model = schema.Model(name=name, resolution=px / BASELINES[name].resolution)
     assert counted(model, CLASSES.get(name, 1000)) == (params, multiply_adds, px)
+
+
+@pytest.mark.parametrize(
+    "model", [SMALL["resnet50"], SMALL["squeezenet1_1"], schema.Model(blocks=["r1_k3_s22_e1_i32_o16_se0.25"])]
+)
+def test_what_is_no_classifier_is_the_same_for_any_number_of_classes(model: schema.Model) -> None:
+    one, two, seven = (counted(model, classes)[0] for classes in (1, 2, 7))
+    assert feature_params(model, 7) == feature_params(model, 1) == one - (two - one) == seven - 7 * (two - one)
 
 
 def test_every_network_is_counted_and_has_a_name_that_build_knows() -> None:
