@@ -107,7 +107,7 @@ def test_every_trial_of_the_architecture_search_stands_on_the_page_with_its_verd
         assert all(block in words for block in trial["blocks"])
     numbers, words = page.row("B0", "data-trial")
     assert numbers[:3] == [126_822, 359_792, 89.6]
-    assert "30 trials were trained, 3 were refused for their counted cost before any training, 1 failed" in page.text()
+    assert "Trials: 30 trained, 3 refused for their counted cost before any training, 1 failed" in page.text()
 
 
 def test_the_front_is_drawn_as_a_staircase_with_b0_and_the_refused_beside_it() -> None:
