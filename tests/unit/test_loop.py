@@ -1,4 +1,4 @@
-"""What the loop makes of a step's numbers."""
+"""What the loop makes of the numbers of a step and of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
-from models.training.loop import Run, _GoBackError, _look
+from infra.errors import DivergedError
+from models.data.loader import Loader
+from models.training.loop import Run, _GoBackError, _look, _scores
+from models.training.metrics import Accuracy
 from models.training.state import Position, TrainState
 from models.training.step import Outcome
 
@@ -30,3 +34,30 @@ def test_training_goes_back_to_before_the_first_step_of_the_trouble(losses: list
     with pytest.raises(_GoBackError) as caught:
         looked(position, *losses)
     assert caught.value.before == before
+
+
+def test_of_averages_the_best_on_minival_is_kept_and_of_equals_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([40.0, 60.0, 60.0, 50.0])
+    monkeypatch.setattr(
+        "models.training.loop.evaluate", lambda *_: Accuracy(next(accuracies), 90.0, 1.0, 10, (3, 3), (5, 5))
+    )
+    watchdog = SimpleNamespace(enter=lambda _: None)
+    run = cast(Run, SimpleNamespace(watchdog=watchdog, eval_network=None, ranks=None))
+    position = Position()
+    state = cast(TrainState, SimpleNamespace(position=position, average=torch.zeros(2), best=torch.zeros(2)))
+    for step in (10, 20, 30, 40):
+        position.step = step
+        state.average.fill_(step)
+        scores = _scores(run, state, cast(Loader, None), epoch=0)
+    assert scores["minival_top1"] == 50.0
+    assert (position.best_minival_top1, position.best_step) == (60.0, 20)
+    assert state.best.tolist() == [20.0, 20.0]
+
+
+def test_an_average_that_predicts_nothing_has_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.training.loop.evaluate", lambda *_: Accuracy(10.0, 50.0, math.nan, 10, (1, 0), (5, 5)))
+    run = cast(Run, SimpleNamespace(watchdog=SimpleNamespace(enter=lambda _: None), eval_network=None, ranks=None))
+    state = cast(TrainState, SimpleNamespace(position=Position(), average=torch.ones(2), best=torch.zeros(2)))
+    with pytest.raises(DivergedError, match=r"loss on minival after epoch 3 is nan; lower recipe\.lr_per_256"):
+        _scores(run, state, cast(Loader, None), epoch=3)
+    assert state.best.tolist() == [0.0, 0.0]

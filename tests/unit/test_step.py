@@ -203,6 +203,17 @@ def test_bf16_trains_close_to_fp32() -> None:
     assert losses[0] != losses[1]
 
 
+def test_the_loss_is_that_of_smoothed_labels() -> None:
+    """Source: official main.py, ``label_smoothing=0.1``: 0.1 of the weight is spread over all classes, alike."""
+    stepper, _ = made(job(label_smoothing=0.1))
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0, 0.5, 1.0], [0.0, 0.0, 0.0, 0.0, 3.0]]), torch.tensor([0, 2])
+    smooth = torch.full((2, 5), 0.1 / 5)
+    smooth[0, 0] += 0.9
+    smooth[1, 2] += 0.9
+    by_hand = -(smooth * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(stepper._loss(logits, labels), by_hand * stepper.share)
+
+
 def test_a_request_to_stop_comes_out_with_the_step() -> None:
     stepper, _ = made(job())
     stepper.step(batch(1), True)
