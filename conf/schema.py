@@ -41,8 +41,8 @@ class Runtime:
     ledger: bool = False  # write ledger.jsonl: which samples each step was made of
     accept_changes: bool = False  # resume although configuration, data or code changed since the checkpoint
     first_step_timeout_s: float = 900.0  # process start -> first step; compiling counts
-    step_timeout_s: float = 420.0  # between two steps; more than a loader waits for a store that is gone (300 s)
-    eval_timeout_s: float = 420.0  # between two batches of an evaluation
+    step_timeout_s: float = 300.0  # between two steps
+    eval_timeout_s: float = 300.0  # between two batches of an evaluation
     checkpoint_timeout_s: float = 900.0  # writing or reading one checkpoint
 
     def __post_init__(self) -> None:

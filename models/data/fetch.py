@@ -24,7 +24,7 @@ from models.data.manifest import Shard
 RANGE_BYTES = 16 * 2**20
 RANGES_AT_ONCE = 8
 FETCH_TRIES = 3  # of a whole shard that came but is not what the manifest says
-OUTAGE_S = 300.0  # without a single byte, until we give up
+OUTAGE_S = 240.0  # without a single byte, until we give up: before the watchdog would call it a hang
 BACKOFF_S = (0.2, 10.0)  # first and longest
 _HASH_BYTES = 2**18  # fits into the processor's cache
 
@@ -54,7 +54,7 @@ class Fetcher:
             DataError: the object is not what the manifest says, three times.
             NotFoundError: there is no such object.
             ConfigError: the disk is full.
-            TransientError: not a byte came for five minutes; ExpiredError when it is for the credentials.
+            TransientError: not a byte came for four minutes; ExpiredError when it is for the credentials.
             StoppedError: the fetcher was closed.
         """
         for _ in range(FETCH_TRIES):

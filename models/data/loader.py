@@ -120,7 +120,7 @@ class Loader:
 
         Raises:
             DataError: a shard or an image is damaged; names it.
-            TransientError: the store was gone for five minutes.
+            TransientError: the store was gone for four minutes.
         """
         run = run_samples(self.samples, global_batch, logical_shards)
         order = epoch_order([s.samples for s in self.rows.shards], seed, epoch, run_samples=run)

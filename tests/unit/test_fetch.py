@@ -25,7 +25,7 @@ pytest_plugins = ("made_cache",)
 def test_a_store_that_is_gone_is_named_before_the_watchdog_calls_the_wait_a_hang() -> None:
     limits = Runtime()
     longest = fetch.OUTAGE_S + fetch.BACKOFF_S[1] + 5 + store.STREAM_TIMEOUT_S  # and the last try's two time limits
-    assert longest + 60 < min(limits.step_timeout_s, limits.eval_timeout_s)
+    assert longest + 30 < min(limits.step_timeout_s, limits.eval_timeout_s)
 
 
 def test_a_large_shard_comes_in_ranges_and_is_put_together_right(
