@@ -5,6 +5,7 @@ Source: ITU-T T.81 annex B (markers and frame header), ISO/IEC 15948 section 11.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from infra.errors import DataError
@@ -14,6 +15,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; not lossless, hierarchical, arithmetic
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SCAN, _END = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # but stuffed bytes and restarts inside a scan
 _MAX_MARKERS = 10_000  # 10 MB of EXIF are 160
 _WINDOW = 4096
 _ORIENTATION = 0x0112
@@ -62,6 +64,17 @@ def _jpeg(data: bytes | memoryview) -> Header:
                 remarks = [f"EXIF orientation {orientation}, ignored"] if orientation > 1 else []
             at += 2 + max(length, 2)
     raise DataError("a JPEG without a frame header")
+
+
+def scans(data: bytes) -> int:
+    """How many scans a JPEG that ``parse`` takes is made of; each costs a decoder a pass over all its pixels."""
+    at, found = 2, 0
+    while (match := _MARKER.search(data, at)) is not None and (marker := match[1][0]) != _END:
+        found += marker == _SCAN
+        at = match.end()
+        if marker not in _ALONE:
+            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+    return found
 
 
 def _next_marker(data: bytes | memoryview, at: int) -> int:

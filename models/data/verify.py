@@ -25,7 +25,6 @@ MAX_SCANS = 100  # of a JPEG; each is a pass over all its pixels. An encoder mak
 JPEG_QUALITY = 90  # of what is encoded again; as FFCV's ImageNet
 _LARGE_PIXELS = 8 * 2**20  # beyond, one at a time: 64 megapixels take 500 MB in Pillow
 _LARGE = threading.Lock()
-_SCAN = b"\xff\xda"
 _ADDRESS = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
@@ -51,13 +50,13 @@ def verdict(data: bytes | memoryview, name: str, *, decode: bool) -> Verdict:
     """
     if len(data) > MAX_IMAGE_BYTES:
         raise DataError(f"{len(data)} bytes, more than {MAX_IMAGE_BYTES}")
-    data = bytes(data)
-    if data.count(_SCAN) > MAX_SCANS:  # between markers these two bytes cannot stand side by side
-        raise DataError(f"a JPEG of more than {MAX_SCANS} scans")
     found = header.parse(data)
     if found.width * found.height > MAX_PIXELS or not 0 < min(found[1:3]) <= max(found[1:3]) <= MAX_SIDE:
         raise DataError(f"its header claims {found.width} x {found.height} pixels")
     if decode:
+        data = bytes(data)
+        if found.suffix == "jpg" and header.scans(data) > MAX_SCANS:
+            raise DataError(f"a JPEG of more than {MAX_SCANS} scans")
         with _decoding(found.width * found.height):
             width, height = open_image(data).size
         if (width, height) != found[1:3]:
