@@ -90,6 +90,9 @@ async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, m
     """Starts the job again as long as that helps: after a preemption always, after a loss if it moves on.
 
     Neither is the task's failure, so neither uses up one of its retries.
+
+    Raises:
+        JobError: it was lost time and again without progress; what else ``_supervise`` raises passes.
     """
     idle, reached = 0, -1
     while True:
@@ -102,7 +105,10 @@ async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, m
             idle = idle + 1 if step <= reached else 1
             reached = max(step, reached)
             if idle > launch.relaunches:
-                raise
+                if isinstance(error, errors.HungError):
+                    raise
+                message = f"{error}; that was start {idle} without a step saved after {max(step, 0)}"
+                raise errors.JobError(message) from error  # as memory that never suffices: no retry helps
             log.warning("%s; starting it again from step %d", error, max(step, 0))
 
 

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from infra.launch import guard
 
 GRACE_S = 30.0  # between asking a job to end and killing it: it saves its state first, in 20 s at most
 LOG_TAIL_LINES = 25
-_RANK_KILLED = re.compile(r"^  traceback : Signal (9) \(SIGKILL\) received by PID \d+$", re.MULTILINE)
+_RANK_KILLED = re.compile(r"^  traceback : Signal 9 \(SIGKILL\) received by PID \d+$", re.MULTILINE)
 _TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 
 
@@ -81,13 +82,12 @@ def find(spec: JobSpec) -> LocalJob | None:
 def poll(job: LocalJob) -> int | None:
     """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object.
 
-    128 + N where a signal N ended torchrun, or ended the first rank that failed, which torchrun itself calls 1.
+    128 + N where a signal N ended torchrun; 137 also where SIGKILL ended a rank, which torchrun itself calls 1.
     """
     if job.process is None:
         return None if _locked(job.spec.lock_path) else 0
     code = job.process.poll()
-    killed = _RANK_KILLED.search(_log(job)) if code == 1 else None
-    return code if killed is None else 128 + int(killed[1])
+    return 128 + signal.SIGKILL if code == 1 and _RANK_KILLED.search(_log(job)) else code
 
 
 def logs(job: LocalJob) -> str:

@@ -1,5 +1,6 @@
 """What the supervisor says of a running job, and how it judges the end of one."""
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from conf import schema
 from infra import errors, store
 from infra.launch.local import JobSpec, LocalJob
-from tasks.supervise import JobRun, _judge, _Watch, finished, progress_line
+from tasks.supervise import JobRun, _judge, _until_done, _Watch, finished, progress_line
 
 STATUS: dict[str, Any] = {
     "state": "running", "epoch": 2, "epochs": 8, "step": 110, "steps": 440, "loss": 1.23456, "images_per_s": 99.6,
@@ -78,6 +79,25 @@ def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tm
     failure = {"error": "another rank is gone", "exit_code": 75, "kind": "LostError"}
     with pytest.raises(errors.LostError, match="another rank is gone"):  # started again without using up a retry
         _judge(run_in(tmp_path), {"state": "failed"}, failure, 1, job_in(tmp_path))
+
+
+@pytest.mark.parametrize(("lost", "ends"), [
+    (errors.LostError("killed by signal 9"), errors.JobError), (errors.HungError("hung"), errors.HungError),
+])  # fmt: skip
+def test_a_job_that_is_lost_time_and_again_without_progress_is_given_up(
+    lost: errors.EffnetError, ends: type[errors.EffnetError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[int] = []
+
+    async def dies(*_: Any) -> None:
+        starts.append(1)
+        raise lost
+
+    monkeypatch.setattr("tasks.supervise._supervise", dies)
+    with pytest.raises(ends) as caught:
+        asyncio.run(_until_done(run_in(tmp_path), job_in(tmp_path).spec, schema.Launch(relaunches=2), ""))
+    assert len(starts) == 3
+    assert isinstance(caught.value, errors.TransientError) == (ends is errors.HungError)  # a task tries those again
 
 
 LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
