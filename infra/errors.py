@@ -121,5 +121,5 @@ def kind_of(exit_code: int, name: str = "") -> type[EffnetError]:
     """
     kinds = (ConfigError, DataError, DivergedError, ArtifactError, ResumeError, ChangedError, CapacityError,
              PreemptedError, HungError, LostError, TransientError)  # fmt: skip
-    alike = [kind for kind in kinds if kind.exit_code == exit_code]
+    alike = [kind for kind in kinds if kind.exit_code == exit_code]  # the general one last
     return next((kind for kind in alike if kind.__name__ == name), alike[-1] if alike else JobError)

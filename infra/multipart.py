@@ -113,7 +113,7 @@ class MultipartStream(io.RawIOBase):
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
         try:
             self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": parts})
-        except Exception as error:
+        except self._client.exceptions.ClientError as error:
             if not self._completed_before(error):
                 raise
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -18,6 +16,8 @@ from models.efficientnet import block_strings
 from models.efficientnet.complexity import count
 from models.efficientnet.network import EfficientNet, Network
 from models.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
+
+_COUNTS: dict[tuple[str, int], tuple[int, int, int]] = {}  # a report, its plan and its jobs ask for the same ones
 
 
 def network_names() -> tuple[str, ...]:
@@ -98,15 +98,11 @@ def build_scaled(
 
 def counted(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
     """``(parameters, multiply_adds, resolution)`` of a configured network; about a second for B7, the first time."""
-    values = dataclasses.asdict(model)
-    return _counted(tuple({**values, "blocks": tuple(model.blocks)}.items()), num_classes)
-
-
-@lru_cache(maxsize=256)  # a report, its plan and its jobs ask for the same ones
-def _counted(model: tuple[tuple[str, Any], ...], num_classes: int) -> tuple[int, int, int]:
-    values = dict(model)
-    network = build_scaled(schema.Model(**{**values, "blocks": list(values["blocks"])}), num_classes, device="meta")
-    return *count(network, network.resolution), network.resolution
+    key = (repr(model), num_classes)
+    if key not in _COUNTS:
+        network = build_scaled(model, num_classes, device="meta")
+        _COUNTS[key] = (*count(network, network.resolution), network.resolution)
+    return _COUNTS[key]
 
 
 def feature_params(model: schema.Model, num_classes: int) -> int:

@@ -86,7 +86,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     rest = persistence.ledger.part() if persistence.ledger is not None else None
     if not ranks.is_first:
         return {}
-    write_rows(worker.job_uri, state.position.rows)
+    write_rows(worker.job_uri, state.position.rows)  # an outage may have cost the last ones
     if rest is not None:
         ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
     n_minival = 0 if chosen_on is None else minival.samples

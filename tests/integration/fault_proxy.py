@@ -29,7 +29,8 @@ class FaultProxy:
     Attributes:
         mode: what happens to an answer: none, refuse, reset, 500, 503, slow, stall, cut, short, flip.
         times: after so many faults the mode is none again.
-        lose_completions: of so many finished uploads the answer is lost.
+        lose_completions: of so many finished uploads the answer is lost; asked again, it is NoSuchUpload, as Amazon
+            documents (SeaweedFS itself answers as the first time).
         expired_key: requests of this access key are answered 403 ExpiredToken.
         written: method and path of each request that was no GET, in order; faults are for GETs.
         requests: how many came; ``faults``: how many were spoilt; ``refused``: how many were expired.
@@ -40,7 +41,7 @@ class FaultProxy:
         self.signer = S3SigV4Auth(Credentials(access_key, secret_key), "s3", "us-east-1")
         self.mode, self.times, self.expired_key = "none", 10**9, ""
         self.written: list[tuple[str, str]] = []
-        self.lose_completions = 0
+        self.lose_completions, self.completed = 0, set[str]()
         self.requests = self.faults = self.refused = 0
         self.lock = threading.Lock()
         self.server = _listen(self, 0)
@@ -157,9 +158,13 @@ class _Handler(BaseHTTPRequestHandler):
         with self.owner.lock:
             self.owner.written.append((self.command, self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path in self.owner.completed:
+            self._answer(404, [], _ERROR.format("NoSuchUpload").encode())
+            return
         status, headers, answer = self.owner.ask(self.command, self.path, dict(self.headers), body)
         if self.command == "POST" and "uploadId=" in self.path and self.owner.lose_completions:
             self.owner.lose_completions -= 1
+            self.owner.completed.add(self.path)
             self._reset()
         elif self.command == "HEAD":
             length = next((int(value) for key, value in headers if key.lower() == "content-length"), 0)

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 import torch
 
-from infra.errors import DivergedError
+from infra.errors import DivergedError, TransientError
 from models.data.loader import Loader
-from models.training.loop import Run, _GoBackError, _look, _scores
+from models.training.loop import Run, _GoBackError, _interrupted, _look, _scores, _write_rows
 from models.training.metrics import Accuracy
 from models.training.state import Position, TrainState
 from models.training.step import Outcome
@@ -61,3 +61,26 @@ def test_an_average_that_predicts_nothing_has_diverged(monkeypatch: pytest.Monke
     with pytest.raises(DivergedError, match=r"loss on minival after epoch 3 is nan; lower recipe\.lr_per_256"):
         _scores(run, state, cast(Loader, None), epoch=3)
     assert state.best.tolist() == [0.0, 0.0]
+
+
+def test_a_store_that_does_not_answer_costs_no_epoch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> None:
+        raise TransientError("object store does not answer")
+
+    monkeypatch.setattr("models.training.loop.write_rows", gone)
+    _write_rows(cast(Run, SimpleNamespace(job_uri="s3://b/jobs/x")), [{"step": 10}])
+    assert "metrics of step 10 not written: object store does not answer; they follow" in caplog.text
+
+
+def test_a_long_evaluation_gives_signs_of_life() -> None:
+    signs: list[str] = []
+    run = SimpleNamespace(
+        watchdog=SimpleNamespace(beat=lambda: signs.append("beat")),
+        progress=SimpleNamespace(report=lambda: signs.append("status")),
+        faults=SimpleNamespace(at=lambda *_: None),
+        preemption=SimpleNamespace(requested=False),
+    )
+    assert not _interrupted(cast(Run, run), cast(TrainState, SimpleNamespace(position=Position())), "eval")
+    assert signs == ["beat", "status"]
