@@ -37,6 +37,7 @@ from infra.uris import join as join  # callers say store.join
 PART_BYTES = 8 * 2**20  # two shards at a time, with three parts each on the way: 64 MiB
 STREAM_TIMEOUT_S = 10.0  # without a byte, in stream_range
 _CHUNK_BYTES = 2**20
+_STREAM_BYTES = 2**18  # a piece is still in the processor's cache when it is written, and malloc reuses its memory
 _SESSION_LOCK = threading.Lock()
 _TURNS = Turns()
 _T = TypeVar("_T")
@@ -182,7 +183,7 @@ def stream_range(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
             wanted = f"bytes {start}-{start + length - 1}/{of}"
             if (got := answer.get("ContentRange")) != wanted:
                 raise DataError(f"{uri}: asked for {wanted!r}, the store sends {got!r}")
-            yield from body.iter_chunks(_CHUNK_BYTES)
+            yield from body.iter_chunks(_STREAM_BYTES)
 
 
 def size(uri: str) -> int:
