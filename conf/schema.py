@@ -155,6 +155,7 @@ class Job:
     recipe: Recipe = field(default_factory=Recipe)
     # trained on; train+minival: nothing is chosen on minival, the last weights count
     split: str = field(default="train", metadata=LATER)
+    leave_out: list[str] = field(default_factory=list, metadata=LATER)  # shards that are not read
     init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
     init_weights_sha256: str | None = None  # what they must be; part of the job's key
     runtime: Runtime = field(default_factory=Runtime)  # no part of the job's key

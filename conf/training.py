@@ -99,6 +99,8 @@ class Data:
     samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
     shards_per_task: int = 8  # one Prefect task writes this many
     seed: int = 0  # of the split and of the shuffle before sharding
+    # shards, as NAME.tar, that are damaged and cannot be written again: jobs do without them, and say so
+    leave_out: list[str] = field(default_factory=list, metadata=LATER)
     metric: str = "top-1"  # that results on it are told in: top-1 | mean per class (each class weighs the same)
     augment: Augment = field(default_factory=Augment)
 

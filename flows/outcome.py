@@ -42,6 +42,7 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [
                 f"{result.job}{found}",
                 f"top-1      {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n_val} val images",
+                *(f"left out   {name}" for name in config.data.leave_out),
                 f"weights    {result.weights_uri}",
                 f"MLflow run {result.mlflow_run}",
             ]
@@ -57,6 +58,7 @@ def described(result: Any, config: schema.Config) -> list[str]:
             return [
                 f"{result.name}: {counts} in {result.shards} shards{lost}{found}",
                 f"manifest   {result.manifest_uri}{listed}",
+                *(f"missing    {line}" for line in result.missing),
             ]
         case Registered():
             aliases = ", ".join(result.aliases) or "none"

@@ -27,7 +27,7 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
         PreemptedError: asked to end.
         ArtifactError: the weights do not fit the network or the number of classes.
     """
-    manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
+    manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
     network = build_scaled(job.model, len(manifest.classes))
     if job.init_weights_uri is None:
         raise ConfigError(f"{worker.job_uri}: an evaluation needs init_weights_uri")

@@ -28,7 +28,8 @@ class ShardResult:
     shards: int
     reused: bool
     quarantined: int = 0  # images of the source that do not decode; the manifest names them with the reason
-    missing: tuple[str, ...] = ()  # one line for each official count that the source does not reach
+    missing: tuple[str, ...] = ()  # one line for each official count that the source does not reach, or shard left out
+    left_out: tuple[str, ...] = ()  # shards that were asked to be left out; the counts are without them
 
 
 @dataclass(frozen=True)

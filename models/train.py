@@ -47,7 +47,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         PreemptedError: asked to end; saved.
         CapacityError: out of memory.
     """
-    manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
+    manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
     recipe, runtime = job.recipe, job.runtime
     ranks = distributed.in_stages(worker.ranks, runtime.pipeline_stages)
     worker = replace(worker, ranks=ranks)

@@ -29,6 +29,8 @@ async def register(
 ) -> Registered:
     """Registers the job's weights as a version of ``name``: candidate at once, champion if it is the best.
 
+    What was trained without some of the data's shards (``data.leave_out``) says so in a tag and is never champion.
+
     Raises:
         ArtifactError: the weights in the store are not those that the job wrote.
         TransientError: MLflow or the store do not answer; the same call goes on later.
@@ -41,6 +43,8 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
     from models.data import manifest as manifests
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
+    missing = len(manifest.table) - len(manifests.without(manifest, data.leave_out).table)
+    left_out = {"left_out_samples": str(missing)} if missing else {}
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
         store.download(result.weights_uri, Path(scratch) / WEIGHTS)
         version = new_version(
@@ -51,9 +55,9 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             result.resolution,
             manifest.classes,
             data.augment.eval_crop_pad,
-            _tags(result, manifest.name, manifest_sha256),
+            _tags(result, manifest.name, manifest_sha256) | left_out,
         )
-    if _is_better(version, registry.champion(name)):
+    if not left_out and _is_better(version, registry.champion(name)):
         registry.promote(name, version.version, registry.CHAMPION)
     found = registry.resolve(f"{name}/{version.version}")
     return Registered(name, version.version, found.aliases, version.reused)

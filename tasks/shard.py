@@ -31,7 +31,10 @@ class ShardPlan:
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
 async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
-    """Opens the source and lays out its shards; what they are written from is left in the store."""
+    """Opens the source and lays out its shards; what they are written from is left in the store.
+
+    Where the manifest is there, only those shards are planned that the store has lost since.
+    """
     return await asyncio.to_thread(_plan, data, storage)
 
 
@@ -43,9 +46,12 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
         layout = shards.plan(data, storage)
     if store.exists(layout.manifest_uri):
         sha256, found = manifest.load(layout.manifest_uri)
-        return ShardPlan(layout.root, [], _result(layout.manifest_uri, sha256, found, reused=True))
+        if not (lost := shards.reopen_lost(layout, found)):
+            return ShardPlan(layout.root, [], _result(data, layout.manifest_uri, sha256, found, reused=True))
+    else:
+        lost = None
     shards.PLANS.share(layout)
-    return ShardPlan(layout.root, shards.groups(layout, data.shards_per_task), None)
+    return ShardPlan(layout.root, shards.groups(layout, data.shards_per_task, lost), None)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)
@@ -73,7 +79,7 @@ def _manifest(data: schema.Data, root: str) -> ShardResult:
     with _source_errors(data):
         layout = shards.PLANS.get(data, root)
     sha256, manifest = shards.write_manifest(layout)
-    return _result(layout.manifest_uri, sha256, manifest, reused=False)
+    return _result(data, layout.manifest_uri, sha256, manifest, reused=False)
 
 
 @contextmanager
@@ -83,7 +89,10 @@ def _source_errors(data: schema.Data) -> Iterator[None]:
         yield
 
 
-def _result(uri: str, sha256: str, manifest: Manifest, *, reused: bool) -> ShardResult:
+def _result(data: schema.Data, uri: str, sha256: str, whole: Manifest, *, reused: bool) -> ShardResult:
+    from models.data.manifest import without
+
+    manifest = without(whole, data.leave_out)
     counts = {split: manifest.samples(split) for split in ("train", "minival", "val")}
     return ShardResult(
         manifest.name,
@@ -95,4 +104,5 @@ def _result(uri: str, sha256: str, manifest: Manifest, *, reused: bool) -> Shard
         reused=reused,
         quarantined=len(manifest.quarantine),
         missing=manifest.missing,
+        left_out=tuple(sorted(set(data.leave_out))),
     )

@@ -74,7 +74,8 @@ class Fetcher:
                     ) from error
                 reason = f"the cache's disk says {error.strerror}"
         raise DataError(
-            f"{uri} does not match its manifest after {FETCH_TRIES} fetches: {reason}; delete it and shard again"
+            f"{uri} does not match its manifest after {FETCH_TRIES} fetches: {reason}; delete it and shard "
+            f"again, or do without it: data.leave_out=[{shard.name}]"
         )
 
     def close(self) -> None:

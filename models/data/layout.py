@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +72,10 @@ def plan(data: schema.Data, storage: str) -> Plan:
     return _laid_out(data, sources.open_source(data), store.join(storage, "data", data.name))
 
 
-def groups(layout: Plan, shards_per_task: int) -> list[list[int]]:
-    """Shard numbers in groups, one group a task."""
-    numbers = list(range(len(layout.names)))
-    return [numbers[i : i + shards_per_task] for i in range(0, len(numbers), shards_per_task)]
+def groups(layout: Plan, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
+    """Shard numbers, all of them or those that are given, in groups; one group a task."""
+    numbers = range(len(layout.names)) if numbers is None else numbers
+    return [list(numbers[i : i + shards_per_task]) for i in range(0, len(numbers), shards_per_task)]
 
 
 def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int64]]:

@@ -14,18 +14,19 @@ cache, below a shard that was verified when it came.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra import store
-from infra.errors import DataError
+from infra.errors import ConfigError, DataError
 
 FORMAT = "effnet-manifest/3"
 SPLITS = ("train", "minival", "val")
@@ -144,20 +145,45 @@ def load(uri: str) -> tuple[str, Manifest]:
     table_uri = store.join(uri.rpartition("/")[0], "samples.npy")
     data = store.read(table_uri)
     if (found := hashlib.sha256(data).hexdigest()) != (wanted := str(body["table"])):
-        raise DataError(f"{table_uri} has sha256 {found[:12]}…, its manifest says {wanted[:12]}…; shard again")
+        raise DataError(
+            f"{table_uri} has sha256 {found[:12]}…, its manifest says {wanted[:12]}…; "
+            "delete manifest.json and shard again"
+        )
     return hashlib.sha256(text).hexdigest(), _manifest(body, data, uri)
 
 
-def load_verified(uri: str, sha256: str) -> Manifest:
-    """Reads a manifest and checks it against the digest that a job was given.
+def load_verified(uri: str, sha256: str, leave_out: Sequence[str] = ()) -> Manifest:
+    """Reads a manifest and checks it against the digest that a job was given; without the shards of ``leave_out``.
 
     Raises:
+        ConfigError: there is no shard of that name.
         DataError: an object is damaged or another one than was asked for.
     """
     found, manifest = load(uri)
     if found != sha256:
         raise DataError(f"{uri} has sha256 {found[:12]}…, the job was made for {sha256[:12]}…; shard again")
-    return manifest
+    return without(manifest, leave_out)
+
+
+def without(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
+    """The data set without some of its shards; ``missing`` says how many samples that costs.
+
+    Raises:
+        ConfigError: there is no shard of that name.
+    """
+    if not leave_out:
+        return manifest
+    sizes = {shard.name: shard.samples for shard in manifest.shards}
+    if unknown := [name for name in leave_out if name not in sizes]:
+        near = (difflib.get_close_matches(unknown[0], sizes, 1, 0.0) or [""])[0]
+        raise ConfigError(f"data.leave_out: {manifest.name} has no shard {unknown[0]!r}; the nearest is {near}")
+    stays = np.array([shard.name not in leave_out for shard in manifest.shards])
+    return replace(
+        manifest,
+        shards=tuple(shard for shard in manifest.shards if shard.name not in leave_out),
+        table=manifest.table[np.repeat(stays, list(sizes.values()))],
+        missing=(*manifest.missing, *(f"{name} is left out: {sizes[name]} samples" for name in sorted(set(leave_out)))),
+    )
 
 
 def _body(text: bytes, where: str) -> dict[str, object]:

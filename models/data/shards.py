@@ -49,6 +49,19 @@ def write_group(layout: Plan, numbers: Sequence[int]) -> int:
         wait([each for each in running if not each.cancel()])
 
 
+def reopen_lost(layout: Plan, manifest: Manifest) -> list[int]:
+    """Numbers of the shards that the store lacks, or has in another size than the manifest says.
+
+    Their indices are deleted, so they are not finished any more and can be written again, to the same bytes.
+    """
+    there = {uri.rpartition("/")[2]: size for uri, size in store.list_sizes(layout.root)}
+    whole = {shard.name for shard in manifest.shards if there.get(shard.name) == shard.bytes}
+    lost = [number for number, name in enumerate(layout.names) if name not in whole]
+    for number in lost:
+        store.delete(layout.index_uri(number))
+    return lost
+
+
 def write_manifest(layout: Plan) -> tuple[str, Manifest]:
     """Gathers the indices of all shards into the manifest; returns its sha256 and itself.
 

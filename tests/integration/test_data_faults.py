@@ -194,6 +194,7 @@ def test_of_a_corrupted_shard_not_one_sample_is_used(kind: str, object_store: st
     with pytest.raises(DataError, match=rf"{shard.name} does not match its manifest after 3 fetches") as caught:
         next(reader.train_batches(0, 0, 0, BATCH, LOGICAL, 0, 1))
     assert caught.value.exit_code == 3
+    assert str(caught.value).endswith(f"data.leave_out=[{shard.name}]")
     assert reader.stats().images == 0
     assert list((tmp_path / "cache").glob("*.t*")) == []
     reader.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 
 from conf.compose import compose, from_yaml
 from conf.schema import Job
-from infra import store
+from infra import registry, store
 from infra.local import Addresses
 from infra.mlflow_client import library
+from models.data import manifest
 from models.results import TrainResult
 from tasks.register import _register
 
@@ -80,6 +82,11 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
     run = part["models"][0]["mlflow_url"].rpartition("/")[2]
     result = TrainResult(job=job_uri.rpartition("/")[2], job_uri=job_uri, mlflow_run=run, **store.read_json(uri))
     job = from_yaml(Job, store.read(f"{job_uri}/config.yaml").decode())
+    (val,) = (s for s in manifest.load(job.manifest_uri)[1].shards if s.split == "val")
+    without = replace(config.data, leave_out=[val.name])
+    degraded = _register("explained", result, job.model, without, job.manifest_uri)
+    assert degraded.aliases == ("candidate",)  # what did without a part of the data is never champion
+    assert registry.resolve("explained/1").tags["left_out_samples"] == str(val.samples)
     registered = _register("explained", result, job.model, config.data, job.manifest_uri)
     ref = f"explained/{registered.version}"
     done = effnet(services_dir, "explain", *SMALL, f"explain.models=[{{registered:{ref}}}]", "profile=imagenette",

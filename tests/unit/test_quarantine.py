@@ -17,7 +17,7 @@ from models.data.manifest import Manifest
 from tasks.shard import _result
 
 
-def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> Manifest:
+def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, Manifest]:
     """Shards a tree of so many images of two classes."""
     for number in range(sound + damaged):
         path = folder / "images" / ("cat", "dog")[number % 2] / f"{number:04}.png"
@@ -30,14 +30,14 @@ def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> Manifest:
     layout = shards.plan(data, f"file://{folder}/store")
     for numbers in shards.groups(layout, data.shards_per_task):
         shards.write_group(layout, numbers)
-    return shards.write_manifest(layout)[1]
+    return data, shards.write_manifest(layout)[1]
 
 
 @pytest.mark.parametrize(("sound", "damaged"), [(50, 10), (1089, 11)])
 def test_a_few_damaged_images_are_left_out(sound: int, damaged: int, tmp_path: Path) -> None:
-    manifest = sharded(tmp_path, sound, damaged)
+    data, manifest = sharded(tmp_path, sound, damaged)
     assert (len(manifest.table), len(manifest.quarantine)) == (sound, damaged)
-    first, second = described(_result("file:///m", "0" * 64, manifest, reused=False), compose.compose([]))[:2]
+    first, second = described(_result(data, "file:///m", "0" * 64, manifest, reused=False), compose.compose([]))[:2]
     assert first.endswith(f" shards, {damaged} unusable ones left out")
     assert second == "manifest   file:///m lists them"
 
@@ -45,4 +45,4 @@ def test_a_few_damaged_images_are_left_out(sound: int, damaged: int, tmp_path: P
 def test_more_than_a_percent_is_refused_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"made: 11 of 511 images cannot be used, the first is \w+/\d+.png: .*; fetch"):
         sharded(tmp_path, 500, 11)
-    assert len(sharded(tmp_path, 500, 11, allow_partial=True).quarantine) == 11
+    assert len(sharded(tmp_path, 500, 11, allow_partial=True)[1].quarantine) == 11
