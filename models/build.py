@@ -13,7 +13,7 @@ from infra.errors import ConfigError
 from models import baselines
 from models.baselines import BASELINES
 from models.efficientnet import block_strings
-from models.efficientnet.complexity import count
+from models.efficientnet.complexity import count, count_architecture
 from models.efficientnet.network import EfficientNet, Network
 from models.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
 
@@ -97,7 +97,13 @@ def build_scaled(
 
 
 def counted(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
-    """``(parameters, multiply_adds, resolution)`` of a configured network; about a second for B7, the first time."""
+    """``(parameters, multiply_adds, resolution)`` of a configured network.
+
+    At once for the family; a network of the related work is built on the meta device and run, the first time.
+    """
+    if model.name not in BASELINES:
+        arch = resolve(model)
+        return (*count_architecture(arch, num_classes), arch.resolution)
     key = (repr(model), num_classes)
     if key not in _COUNTS:
         network = build_scaled(model, num_classes, device="meta")
@@ -105,7 +111,6 @@ def counted(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
     return _COUNTS[key]
 
 
-def feature_params(model: schema.Model, num_classes: int) -> int:
-    """Parameters of all but the classifier."""
-    classifier = build_scaled(model, 1, device="meta").classifier
-    return counted(model, num_classes)[0] - num_classes * sum(p.numel() for p in classifier.parameters())
+def feature_params(model: schema.Model) -> int:
+    """Parameters of all but the classifier, whose own are proportional to the classes."""
+    return 2 * counted(model, 1)[0] - counted(model, 2)[0]

@@ -94,7 +94,7 @@ def _plan(config: schema.Config, shards: ShardResult) -> Plan:
     _, multiply_adds, _ = counted(config.model, shards.classes)
     cost = protocol.cost(wanted, shards.train, shards.minival, shards.val, multiply_adds)
     rungs = protocol.rung_epochs(wanted.rungs, recipe) if len(points) > 1 else []
-    plan = Plan(config, shards, points, rungs, cost, feature_params(config.model, shards.classes))
+    plan = Plan(config, shards, points, rungs, cost, feature_params(config.model))
     final_job(plan, points[0], ("", ""))  # refuses a batch that does not fit
     return plan
 

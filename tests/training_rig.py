@@ -169,3 +169,11 @@ def assert_exactly_once(ledger: list[dict[str, Any]]) -> None:
         read = Counter(i for line in lines for shard in line["ids"] for i in shard)
         assert set(read) == set(range(SAMPLES))
         assert set(read.values()) == {1}
+
+
+def assert_same(end: End, reference: End) -> None:
+    """The job came to the undisturbed run's bits, and read what that read."""
+    assert end.code == 0, end.log
+    assert end.sha256 == reference.sha256
+    assert end.object("result.json")["weights_sha256"] == reference.object("result.json")["weights_sha256"]
+    assert end.ledger == reference.ledger

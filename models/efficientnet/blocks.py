@@ -176,4 +176,9 @@ class FusedMBConv(nn.Module):
 
 
 def _gate(channels_in: int, inner: int, se_ratio: float) -> nn.Module:
-    return SqueezeExcite(inner, max(1, int(channels_in * se_ratio))) if se_ratio else nn.Identity()
+    return SqueezeExcite(inner, squeezed(channels_in, se_ratio)) if se_ratio else nn.Identity()
+
+
+def squeezed(channels_in: int, se_ratio: float) -> int:
+    """Inner width of squeeze-and-excitation, of a block's input and not of what is gated."""
+    return max(1, int(channels_in * se_ratio))

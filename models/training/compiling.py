@@ -28,13 +28,13 @@ def compile_if_worth(network: nn.Module, job: Job, ranks: Ranks, steps_left: int
     """
     if ranks.stages > 1:
         worth = False  # a stage runs parts of the network, which is compiled as a whole
-    elif job.runtime.compile == "auto":
+    elif job.runtime.compile != "auto" or ranks.device.type != "cuda":
+        worth = job.runtime.compile == "on"
+    else:
         classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
         _, multiply_adds, _ = counted(job.model, classes)
         left = steps_left * job.recipe.global_batch / ranks.world_size * multiply_adds
-        worth = ranks.device.type == "cuda" and left > BREAK_EVEN_MULTIPLY_ADDS
-    else:
-        worth = job.runtime.compile == "on"
+        worth = left > BREAK_EVEN_MULTIPLY_ADDS
     if worth:
         log.info("compiling the network; the first step takes about a minute longer")
         network.compile()

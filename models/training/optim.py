@@ -1,5 +1,9 @@
 """RMSProp as TensorFlow defines it, AdamW and SGD beside it, and the learning-rate schedules.
 
+A rule says how one flat tensor of weights is updated; the optimizer holds two of them, of which one is decayed. They
+are no ``torch.optim.Optimizer``: making one imports torch's compiler, 1.2 s of the start of every process, for hooks
+that nothing here uses.
+
 Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimizer``,
 ``build_learning_rate``) and main.py (the L2 term).
 """
@@ -7,12 +11,14 @@ Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch import Tensor
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from conf.schema import Recipe
 from models.training.flat import Layout
@@ -20,7 +26,28 @@ from models.training.flat import Layout
 _PIECE = 2**18  # floats: six of them are 6 MB
 
 
-class TFRMSProp(Optimizer):
+@dataclass
+class Part:
+    """Weights that are updated alike: flat, in place, with the rule's own tensors beside them."""
+
+    weights: Tensor
+    gradients: Tensor
+    weight_decay: float
+    slots: dict[str, Tensor]
+
+
+class Rule(Protocol):
+    """How weights follow their gradients."""
+
+    def slots(self, weights: Tensor) -> dict[str, Tensor]:
+        """The rule's own tensors before the first step: all of them, so that every checkpoint has them."""
+
+    def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
+        """One step. ``found_inf`` is a scalar: where it is 1 no bit may change, and the host must not wait for it."""
+
+
+@dataclass(frozen=True)
+class TFRMSProp:
     """RMSProp with momentum and coupled L2, in TensorFlow's form.
 
     Differs from ``torch.optim.RMSprop`` in three ways: the mean square starts at one, epsilon stands inside
@@ -31,55 +58,95 @@ class TFRMSProp(Optimizer):
         mom = momentum * mom + lr * g / sqrt(ms + eps)
         w   = w - mom
 
-    Made for few large flat parameters (``models/training/flat.py``): each is updated by itself, on a CPU in pieces
-    that stay in its cache from one operation to the next.
-
-    Attributes:
-        found_inf: None, or a scalar tensor that is 1 where the step must change nothing, else 0. torch's own fused
-            optimizers have the same. The host does not wait for it.
+    On a CPU it works in pieces that stay in the cache from one operation to the next.
     """
 
-    def __init__(
-        self,
-        params: Iterable[dict[str, Any]],
-        lr: float,
-        decay: float = 0.9,
-        momentum: float = 0.9,
-        epsilon: float = 1e-3,
-    ) -> None:
-        super().__init__(
-            params, {"lr": lr, "decay": decay, "momentum": momentum, "epsilon": epsilon, "weight_decay": 0.0}
-        )
+    decay: float = 0.9
+    momentum: float = 0.9
+    epsilon: float = 1e-3
+
+    def slots(self, weights: Tensor) -> dict[str, Tensor]:
+        """``mean_square`` and ``momentum``, each as the weights."""
+        return {"mean_square": torch.ones_like(weights), "momentum": torch.zeros_like(weights)}
+
+    def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
+        """One step."""
+        go = 1.0 if found_inf is None else 1.0 - found_inf
+        tensors = (part.weights, part.gradients, part.slots["mean_square"], part.slots["momentum"])
+        for weights, gradients, mean_square, momentum in zip(*pieces(tensors), strict=True):
+            grad = gradients.add(weights, alpha=part.weight_decay)
+            if found_inf is not None:  # every factor then is exactly 1 and every summand exactly 0
+                grad.masked_fill_(found_inf > 0, 0.0)
+            mean_square.lerp_(grad.square(), (1 - self.decay) * go)
+            moved = grad.div(mean_square.add(self.epsilon).sqrt_()).mul_(lr * go)
+            momentum.mul_(1 - (1 - self.momentum) * go).add_(moved)
+            weights.sub_(torch.mul(momentum, go, out=moved))
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """torch's own, fused."""
+
+    def slots(self, weights: Tensor) -> dict[str, Tensor]:
+        """``step``, a scalar, and the two averages, each as the weights."""
+        return {
+            "step": torch.zeros((), device=weights.device),
+            "exp_avg": torch.zeros_like(weights),
+            "exp_avg_sq": torch.zeros_like(weights),
+        }
+
+    def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
+        """One step."""
+        adamw(
+            [part.weights], [part.gradients], [part.slots["exp_avg"]], [part.slots["exp_avg_sq"]], [],
+            [part.slots["step"]], fused=True, found_inf=found_inf, amsgrad=False, maximize=False,
+            beta1=0.9, beta2=0.999, eps=1e-8, lr=lr, weight_decay=part.weight_decay,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SGD:
+    """torch's own with Nesterov's momentum and coupled L2, fused."""
+
+    momentum: float = 0.9
+
+    def slots(self, weights: Tensor) -> dict[str, Tensor]:
+        """``momentum_buffer``, as the weights."""
+        return {"momentum_buffer": torch.zeros_like(weights)}
+
+    def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
+        """One step."""
+        sgd(
+            [part.weights], [part.gradients], [part.slots["momentum_buffer"]], fused=True, found_inf=found_inf,
+            momentum=self.momentum, dampening=0.0, nesterov=True, maximize=False,
+            lr=lr, weight_decay=part.weight_decay,
+        )  # fmt: skip
+
+
+class Optimizer:
+    """A rule over flat weights, of which some are decayed.
+
+    Attributes:
+        lr: the rate of the next step; set before each.
+        found_inf: None, or a scalar tensor that is 1 where the step must change nothing, else 0. The host does not
+            wait for it.
+    """
+
+    def __init__(self, rule: Rule, parts: dict[str, tuple[Tensor, Tensor, float]], lr: float) -> None:
+        """``parts``: by name weights, gradients and weight decay."""
+        self.rule, self.lr = rule, lr
+        self.parts = {name: Part(*part, rule.slots(part[0])) for name, part in parts.items()}
         self.found_inf: Tensor | None = None
-        for group in self.param_groups:
-            for p in group["params"]:
-                self.state[p] = {"mean_square": torch.ones_like(p), "momentum": torch.zeros_like(p)}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        if closure is not None:
-            raise ValueError("TFRMSProp takes no closure")
-        go = 1.0 if self.found_inf is None else 1.0 - self.found_inf
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    tensors = (p, p.grad, self.state[p]["mean_square"], self.state[p]["momentum"])
-                    for part in zip(*pieces(tensors), strict=True):
-                        weight, grad, mean_square, momentum = part
-                        self._update(weight, grad, mean_square, momentum, group, go)
+    def step(self) -> None:
+        """One update of all weights."""
+        for part in self.parts.values():
+            self.rule.update(part, self.lr, self.found_inf)
 
-    def _update(
-        self, weight: Tensor, grad: Tensor, mean_square: Tensor, momentum: Tensor, group: dict[str, Any], go: Any
-    ) -> None:
-        """``go`` is 1, or 0 for no change at all: every factor then is exactly 1 and every summand exactly 0."""
-        grad = grad.add(weight, alpha=group["weight_decay"])
-        if self.found_inf is not None:
-            grad.masked_fill_(self.found_inf > 0, 0.0)
-        mean_square.lerp_(grad.square(), (1 - group["decay"]) * go)
-        moved = grad.div(mean_square.add(group["epsilon"]).sqrt_()).mul_(group["lr"] * go)
-        momentum.mul_(1 - (1 - group["momentum"]) * go).add_(moved)
-        weight.sub_(torch.mul(momentum, go, out=moved))
+    def slots(self) -> dict[str, Tensor]:
+        """The rule's own tensors, live: ``decayed.momentum``, ``free.momentum``, ..."""
+        return {f"{name}.{slot}": value for name, part in self.parts.items() for slot, value in part.slots.items()}
 
 
 def pieces(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
@@ -93,7 +160,7 @@ def pieces(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
 
 
 def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over the flat parameters; the rate is set at each step.
+    """The recipe's optimizer over the flat parameters.
 
     Args:
         values: ``[size]``, of which the parameters are updated in place.
@@ -101,53 +168,17 @@ def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: R
         layout: what of them is decayed.
         recipe: optimizer, its numbers, weight decay.
     """
-    groups: list[dict[str, Any]] = []
-    for start, end, decay in ((0, layout.decayed, recipe.weight_decay), (layout.decayed, layout.parameters, 0.0)):
-        parameter = nn.Parameter(values[start:end])
-        parameter.grad = gradients[start:end]
-        groups.append({"params": [parameter], "weight_decay": decay})
-    if recipe.optimizer == "adamw":
-        return _adamw(groups, peak_rate(recipe))
-    if recipe.optimizer == "sgd":
-        return _sgd(groups, peak_rate(recipe), recipe.momentum)
-    return TFRMSProp(
-        groups,
-        lr=peak_rate(recipe),
-        decay=recipe.rmsprop_decay,
-        momentum=recipe.momentum,
-        epsilon=recipe.rmsprop_epsilon,
-    )
-
-
-def _adamw(groups: list[dict[str, Any]], rate: float) -> AdamW:
-    """Fused, with its state made at once and not at the first step, so that a checkpoint always has all of it."""
-    optimizer = AdamW(groups, lr=rate, fused=True)
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            optimizer.state[p] = {
-                "step": torch.zeros((), device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
-    return optimizer
-
-
-def _sgd(groups: list[dict[str, Any]], rate: float, momentum: float) -> SGD:
-    """With Nesterov's momentum and coupled L2; fused, with its state made at once, as ``_adamw``."""
-    optimizer = SGD(groups, lr=rate, momentum=momentum, nesterov=True, fused=True)
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)}
-    return optimizer
-
-
-def slots(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's own tensors, live: ``decayed.momentum``, ``free.momentum``, ..."""
-    named: dict[str, Tensor] = {}
-    for group, label in zip(optimizer.param_groups, ("decayed", "free"), strict=True):
-        for p in group["params"]:
-            named |= {f"{label}.{slot}": value for slot, value in optimizer.state[p].items()}
-    return named
+    decayed, free = slice(0, layout.decayed), slice(layout.decayed, layout.parameters)
+    parts = {
+        "decayed": (values[decayed], gradients[decayed], recipe.weight_decay),
+        "free": (values[free], gradients[free], 0.0),
+    }
+    rules: dict[str, Rule] = {
+        "rmsprop": TFRMSProp(recipe.rmsprop_decay, recipe.momentum, recipe.rmsprop_epsilon),
+        "adamw": AdamW(),
+        "sgd": SGD(recipe.momentum),
+    }
+    return Optimizer(rules[recipe.optimizer], parts, peak_rate(recipe))
 
 
 def peak_rate(recipe: Recipe) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from conf.schema import Recipe
 from models.training import flat, optim
@@ -48,14 +47,14 @@ class TrainState:
     layout: Layout
     values: Tensor  # [layout.size]; the network's own tensors are views of it
     message: Tensor  # [layout.size + MESSAGE_EXTRA]: gradients, new BN statistics, and a few numbers of this step
-    optimizer: Optimizer
+    optimizer: optim.Optimizer
     average: Tensor  # [layout.size]
     best: Tensor  # [layout.size]: the average at the best minival accuracy so far
     position: Position
 
     def tensors(self) -> dict[str, Tensor]:
         """What makes the next step what it is, live and flat."""
-        slots = {f"optimizer.{name}": slot for name, slot in optim.slots(self.optimizer).items()}
+        slots = {f"optimizer.{name}": slot for name, slot in self.optimizer.slots().items()}
         return {"values": self.values, "average": self.average, **slots}
 
 

@@ -253,10 +253,8 @@ class Stepper:
         state, recipe = self.state, self.job.recipe
         bad = ~torch.isfinite(norm + self.numbers[_LOSS])
         self.statistics.copy_(torch.where(bad, self.statistics, self.new_statistics))
-        state.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        rate = rate_at(recipe, step, self.steps_per_epoch) * state.position.health.rate_scale
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        state.optimizer.found_inf = bad.float()
+        state.optimizer.lr = rate_at(recipe, step, self.steps_per_epoch) * state.position.health.rate_scale
         state.optimizer.step()
         average.update(state.average, state.values, recipe.ema_decay, step + 1, (~bad).float())
 

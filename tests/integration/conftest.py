@@ -1,8 +1,9 @@
-"""MLflow on the session's object store, for the tests that do without Prefect, which starts slowest."""
+"""What several files of these tests ask for: MLflow without Prefect, which starts slowest, and the fault tests' rig."""
 
 from pathlib import Path
 
 import pytest
+from training_rig import End, Rig, make_rig
 
 from conf.schema import Services
 from infra import local
@@ -13,3 +14,17 @@ def mlflow_uri(services_dir: Path) -> str:
     """Address of a running MLflow; ``os.environ`` leads to it."""
     started = local.up(services_dir, Services(), jobs_at_once=1, say=print, only=("s3", "mlflow"))
     return started.addresses.mlflow
+
+
+@pytest.fixture(scope="session")
+def rig(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """A small real job in the session's object store."""
+    return make_rig(f"{object_store}/rig", tmp_path_factory.mktemp("rig"))
+
+
+@pytest.fixture(scope="session")
+def reference(rig: Rig) -> End:
+    """The undisturbed run."""
+    end = rig.run("reference")
+    assert end.code == 0, end.log
+    return end
