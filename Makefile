@@ -27,8 +27,10 @@ reproduce: setup ## the whole pipeline at laptop size on embedded services
 study: setup ## scaling study, architecture search and latency at laptop size, then the report
 	@$(BIN)/effnet study profile=laptop
 
+# Whole files go to one of two processes, the longest first. Where the environment forbids the training processes to
+# keep what they compiled of our modules, each of some hundreds would compile them again.
 test: setup ## all tests, on real services
-	@$(BIN)/pytest
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -166,4 +166,6 @@ def _one_line(error: Exception) -> str:
         cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    if "is not a ListConfig" in lines[0]:
+        return f"{key} takes a list: {key}=[...]"
     return f"{key}: {lines[0]}" if key else lines[0]

@@ -44,7 +44,7 @@ def test_the_world_size_changes_a_float32_result_by_less_than_a_hundredth(rig: R
         other, also_read = trained(rig, f"fp32-{ranks}", ranks)
         assert also_read == read
         assert distance(one, other) < 0.01
-    stranger, _ = trained(rig, "fp32-seed", 4, seed=1)
+    stranger, _ = trained(rig, "fp32-seed", 1, seed=1)
     assert distance(one, stranger) > 0.5
 
 

@@ -22,8 +22,8 @@ ASKED = {  # who gets the SIGTERM
     "group": {"startup": "start@*:0=term", "step": "step@*:47=term", "eval": "eval@*:64=term",
               "save": "save-state-open@0:30=term;step@1:30=term", "last": "last-eval@*:96=term"},
 }  # fmt: skip
-ALWAYS = {"agent-step-1", "agent-save-2", "rank-startup-1", "rank-step-2", "rank-eval-1", "rank-last-1",
-          "group-startup-2", "group-eval-2", "group-save-1"}  # fmt: skip
+ALWAYS = {"agent-step-1", "agent-save-2", "rank-step-2", "rank-eval-1", "rank-last-1", "group-startup-2",
+          "group-eval-2", "group-save-1"}  # fmt: skip
 PREEMPTIONS = [f"{whom}-{phase}-{threads}" for whom in ASKED for phase in ASKED[whom] for threads in (1, 2)]
 
 
@@ -51,6 +51,7 @@ def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(case: 
     assert_same(rig.run(name, job), reference)
 
 
+@pytest.mark.nightly
 def test_a_rank_that_has_nothing_to_write_does_not_end_the_one_that_writes(rig: Rig, reference: End) -> None:
     """Asked 5 s before the step ends, so that torchrun's signal would be the second; the write takes 5 s more."""
     slow = "step@1:47=term;step@*:48=slow;save-state-open@0:46=slow!"

@@ -158,6 +158,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes:
 @pytest.mark.parametrize(("override", "message"), [
     ("recipe.epochs=0", "recipe.epochs must be > 0, is 0"),
     ("recipe.epochs=abc", "recipe.epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("data.leave_out=a.tar", "data.leave_out takes a list: data.leave_out=[...]"),
     ("recipe.epochs=1.5", "recipe.epochs: Value '1.5' of type 'float' could not be converted to Integer"),
     ("search.recipe=paper", "search.recipe: Invalid type assigned: str is not a subclass of Recipe. value: paper"),
 ])  # fmt: skip

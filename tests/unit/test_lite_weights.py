@@ -25,6 +25,7 @@ from models.training.metrics import Normalise
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet"
 BATCH = 5  # small enough for the allocator to use its memory again; the page faults of 25 cost half of the time
+COMPARED = 50  # images that the other network answers too; all 250 were compared once, to the same bound
 RIGHT = {"lite0": 201, "lite2": 201}  # of 250
 
 
@@ -70,22 +71,19 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
     theirs.load_state_dict(published.read(data, file))
     for network in (ours, theirs):
         network.to(memory_format=torch.channels_last)  # half the time on a CPU
-    normalise, right, worst = Normalise(torch.device("cpu")), [0, 0], 0.0
+    normalise, right, compared = Normalise(torch.device("cpu")), 0, 0
     for images, expected in zip(
         squares(blobs, ours.resolution).split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True
     ):
         with torch.inference_mode():
-            answers = ours(normalise(images)), theirs((images.permute(0, 3, 1, 2).float() - 127) / 128)
-        worst = max(worst, float((answers[0] - answers[1]).abs().max()))
-        right = [
-            count + int((logits.argmax(1) == expected).sum()) for count, logits in zip(right, answers, strict=True)
-        ]
-        assert torch.equal(answers[0].argmax(1), answers[1].argmax(1))
-    assert worst < 1e-4
-    assert len(labels) == 250
-    print(f"{size}: top-1 {100 * right[0] / len(labels):.1f} % of {len(labels)} images, logits within {worst:.1e}")
-    assert right[0] == right[1]
-    assert abs(right[0] - RIGHT[size]) <= 2  # decoders differ by a grey level here and there
+            answers = ours(normalise(images))
+            if compared < COMPARED:
+                torch.testing.assert_close(answers, theirs((images.permute(0, 3, 1, 2).float() - 127) / 128),
+                                           rtol=0, atol=1e-4)  # fmt: skip
+                compared += len(images)
+        right += int((answers.argmax(1) == expected).sum())
+    assert (len(labels), compared) == (250, COMPARED)
+    assert abs(right - RIGHT[size]) <= 2  # decoders differ by a grey level here and there
 
 
 # Parameters and multiply-adds of another implementation (timm 1.0.20, counted as ours); sides: the official builder.
