@@ -26,10 +26,12 @@ from models.efficientnet.variants import LITE, VARIANTS
 PICKLES = (".pth", ".pt", ".bin")
 COUNTER = "num_batches_tracked"  # of a norm: some files lack it, and with a fixed momentum nothing reads it
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
-# Names of weights that are told pixels from -1 to 1: AdvProp's, and timm's own of 3,600 epochs. Source: timm's
-# efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
-_MINUS_ONE_TO_ONE = re.compile(r"adv-efficientnet|[._]ap[-_]|ra4_e3600")
-_TIMM_NAME = re.compile(r"(tf_)?efficientnet_(b\d|l2|lite\d)")
+# How the projects name their files. ``tag``: of weights that expect pixels from -1 to 1, which are AdvProp's and timm's
+# of 3,600 epochs. Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
+_NAMES = {
+    "timm": re.compile(r"(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])(?P<tag>[._](?:ap[._-]|ra4_e3600))?"),
+    "lukemelas": re.compile(r"(?P<tag>adv-)?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def read(data: bytes, file: str) -> dict[str, Tensor]:
     if file.endswith(".safetensors"):
         try:
             return safetensors.torch.load(data)
-        except safetensors.SafetensorError as error:
-            raise ArtifactError(f"{file} is damaged: {error}") from error
+        except Exception as error:  # as below
+            raise ArtifactError(f"{file} is damaged, or no safetensors file: {_said(error)}") from error
     if not file.endswith(PICKLES):
         raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}")
     try:
@@ -74,15 +76,26 @@ def read(data: bytes, file: str) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could run anything"
         raise ArtifactError(message) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ArtifactError(f"{file} is damaged: {str(error).partition('.')[0]}") from error
+    except Exception as error:  # bytes at random make torch's reader fail in every way there is
+        raise ArtifactError(f"{file} is damaged, or no file that torch.save wrote: {_said(error)}") from error
     if not isinstance(held, Mapping):
         raise ArtifactError(f"{file} holds a {type(held).__name__}, not the tensors of a network by name")
-    others = [str(key) for key, value in held.items() if not isinstance(value, Tensor)]
+    others = [str(key) for key, value in held.items() if not isinstance(key, str) or not _is_plain(value)]
     if others:
         raise ArtifactError(f"{file} holds {', '.join(others[:5])}, not only the tensors of a network by name: save "
                             "its state dict alone")  # fmt: skip
     return dict(held)
+
+
+def _said(error: Exception) -> str:
+    """The first sentence of an error in one line; of errors that name no more than a byte or a key, their kind."""
+    words = " ".join(str(error).split()).partition(". ")[0][:200]
+    return words if isinstance(error, RuntimeError | OSError | safetensors.SafetensorError) else type(error).__name__
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor that holds its numbers; a file may also describe sparse and empty ones."""
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout is torch.strided
 
 
 def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -> Published:
@@ -91,7 +104,8 @@ def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -
     Args:
         tensors: of ``read``.
         asked: what to take them for.
-        file: where they come from; the name tells Google's weights in timm from timm's own.
+        file: where they come from. Its own name tells Google's weights in timm from timm's, and which pixels they
+            expect; the folders around it say nothing, since anybody may have named them.
 
     Raises:
         ConfigError: another variant, origin or number of classes than asked for; or the origin must be said.
@@ -133,11 +147,33 @@ def _origin(dialect: Dialect, asked: str | None, file: str) -> str:
         return asked
     if dialect is not TIMM:
         return dialect.name
-    named = _TIMM_NAME.search(file)
+    named = _NAMES["timm"].match(_own_name(file))
     if named is None:
-        raise ConfigError(f"{file} does not say whether it is timm's efficientnet or tf_efficientnet, which have the "
-                          "same tensors and other numerics: set published.origin=timm or timm_tf")  # fmt: skip
-    return "timm_tf" if named[1] else "timm"
+        raise ConfigError(f"{_own_name(file)} does not say whether it is timm's efficientnet or tf_efficientnet, which "
+                          "have the same tensors and other numerics: set published.origin=timm or timm_tf")  # fmt: skip
+    return "timm_tf" if named["tf"] else "timm"
+
+
+def _own_name(file: str) -> str:
+    return file.rpartition("/")[2]
+
+
+def _preprocessing(name: str, origin: str, file: str) -> str:
+    """The pixels that the weights expect.
+
+    Raises:
+        ConfigError: the origin has published both kinds, and the file's name does not say which one this is.
+    """
+    if name in LITE:
+        return "lite" if origin in GOOGLE else "imagenet"
+    if origin == "torchvision":
+        return "imagenet"
+    named = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].match(_own_name(file))
+    if named is None:
+        raise ConfigError(f"{_own_name(file)} does not say which pixels the weights of {origin} expect, and wrong ones "
+                          "cost accuracy without an error: set published.preprocessing=imagenet, or advprop for "
+                          "weights of AdvProp or of timm's ra4_e3600")  # fmt: skip
+    return "advprop" if named["tag"] else "imagenet"
 
 
 def _variant(tensors: Mapping[str, Tensor], dialect: Dialect, asked: str | None, file: str) -> str:
@@ -196,13 +232,10 @@ def _model(name: str, origin: str, asked: schema.Published, file: str) -> schema
     """The network with the numerics of its origin. Source: the three projects' model builders."""
     small = name in [f"efficientnet_b{phi}" for phi in range(5)]
     pytorch_epsilon = origin == "timm" or (origin == "torchvision" and small)  # its B5 to B7 are lukemelas' weights
-    expects = "lite" if name in LITE and origin in GOOGLE else "imagenet"
-    if _MINUS_ONE_TO_ONE.search(file):
-        expects = "advprop"
     return schema.Model(
         name=name,
         resolution=(asked.resolution or VARIANTS[name].resolution) / VARIANTS[name].resolution,
         padding="same" if origin in GOOGLE else "symmetric",
         bn_epsilon=1e-5 if pytorch_epsilon else 1e-3,
-        preprocessing=asked.preprocessing or expects,
+        preprocessing=asked.preprocessing or _preprocessing(name, origin, file),
     )

@@ -2,8 +2,11 @@
 
 import argparse
 import functools
+import io
 import json
+import random
 import re
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +54,8 @@ def logits(found: published.Published, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("origin", ["timm", "timm_tf", "torchvision"])
 def test_b0_answers_as_in_the_network_that_the_weights_are_of(origin: str) -> None:
     tensors = kept(origin.removesuffix("_tf"))
-    found = published.convert(tensors, schema.Published(origin=origin), "model.safetensors")
+    asked = schema.Published(origin=origin, preprocessing="imagenet")
+    found = published.convert(tensors, asked, "model.safetensors")
     answer = logits(found, made_published.images())[:, : made_published.SHOWN]
     torch.testing.assert_close(answer, torch.tensor(REFERENCE["answers"][origin]), rtol=0, atol=1e-4)
 
@@ -125,11 +129,11 @@ def test_no_dialect_takes_another_s_names_for_its_own() -> None:
 
 @pytest.mark.parametrize(("file", "origin", "padding", "epsilon", "preprocessing"), [
     ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
-    ("models--timm--tf_efficientnet_b0.ns_jft_in1k/model.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
+    ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
     ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
-    ("models--timm--tf_efficientnet_b0.ap_in1k/model.safetensors", "timm_tf", "same", 1e-3, "advprop"),
+    ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
     ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
-    ("efficientnet_b0.ra4_e3600_r224_in1k/model.safetensors", "timm", "symmetric", 1e-5, "advprop"),
+    ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
 ])  # fmt: skip
 def test_timm_s_file_names_say_how_the_network_computes(
     file: str, origin: str, padding: str, epsilon: float, preprocessing: str
@@ -143,7 +147,6 @@ def test_timm_s_file_names_say_how_the_network_computes(
 @pytest.mark.parametrize(("name", "origin", "padding", "epsilon", "preprocessing"), [
     ("efficientnet_b4", "torchvision", "symmetric", 1e-5, "imagenet"),
     ("efficientnet_b5", "torchvision", "symmetric", 1e-3, "imagenet"),
-    ("efficientnet_b7", "lukemelas", "same", 1e-3, "imagenet"),
     ("efficientnet_lite0", "timm", "symmetric", 1e-5, "imagenet"),
     ("efficientnet_lite0", "timm_tf", "same", 1e-3, "lite"),
     ("efficientnet_lite0", "lukemelas", "same", 1e-3, "lite"),
@@ -153,6 +156,31 @@ def test_the_numerics_are_those_of_the_origin(
 ) -> None:
     model = published._model(name, origin, ASK, "x.pth")
     assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
+
+
+@pytest.mark.parametrize("folder", ["tf_efficientnet_b0_ap", "adv-efficientnet-b0.ra4_e3600"])
+def test_the_names_of_folders_say_nothing_of_the_weights(folder: str) -> None:
+    model = published.convert(kept("timm"), ASK, f"/data/{folder}/efficientnet_b0_ra-3dd342df.pth").model
+    assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "imagenet")
+    with pytest.raises(
+        ConfigError, match=r"^model\.safetensors does not say whether .*published\.origin=timm or timm_tf"
+    ):
+        published.convert(kept("timm"), ASK, f"/data/{folder}/model.safetensors")
+    asked = schema.Published(classes=10)
+    model = published.convert(lukemelas(), asked, f"/data/{folder}/efficientnet-b0-355c32eb.pth").model
+    assert model.preprocessing == "imagenet"
+    model = published.convert(lukemelas(), asked, "/data/plain/adv-efficientnet-b0-b64d5a18.pth").model
+    assert model.preprocessing == "advprop"
+
+
+@pytest.mark.parametrize("origin", ["timm", "timm_tf"])
+def test_a_renamed_file_is_no_guess_at_the_pixels_either(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"w\.pth does not say which pixels .*set published\.preprocessing=imagenet"):
+        published.convert(kept("timm"), schema.Published(origin=origin), "w.pth")
+    asked = schema.Published(origin=origin, preprocessing="imagenet")
+    assert published.convert(kept("timm"), asked, "w.pth").model.preprocessing == "imagenet"
+    with pytest.raises(ConfigError, match="does not say which pixels"):
+        published.convert(lukemelas(), schema.Published(classes=10), "w.pth")
 
 
 def test_a_person_s_word_counts_more_than_the_file_name() -> None:
@@ -199,18 +227,18 @@ def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str,
     tensors = dict(lukemelas())
     change(tensors)
     with pytest.raises(ArtifactError, match=re.escape(message)):
-        published.convert(tensors, schema.Published(classes=10), "x.pth")
+        published.convert(tensors, schema.Published(classes=10, preprocessing="imagenet"), "x.pth")
 
 
 def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single() -> None:
     tensors = {k: t.half() for k, t in lukemelas().items() if not k.endswith("num_batches_tracked")}
-    found = published.convert(tensors, schema.Published(classes=10), "x.pth")
+    found = published.convert(tensors, schema.Published(classes=10), "efficientnet-b0.pth")
     assert {t.dtype for t in found.state_dict.values()} == {torch.float32, torch.int64}
     assert logits(found, made_published.images()).isfinite().all()
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    (schema.Published(), "x.pth tells 10 classes apart, not 1000: set published.classes=10"),
+    (schema.Published(preprocessing="imagenet"), "x.pth tells 10 classes apart, not 1000: set published.classes=10"),
     (schema.Published(network="efficientnet_b3"), "x.pth holds efficientnet_b0, not efficientnet_b3: set published."),
     (schema.Published(network="efficientnet_bo"), "did you mean 'efficientnet_b"),
     (schema.Published(origin="timm"), "x.pth has the names of lukemelas, published.origin says timm"),
@@ -277,6 +305,58 @@ def test_half_a_file_is_refused_in_one_line(tmp_path: Path, name: str, share: fl
     with pytest.raises(ArtifactError) as caught:
         published.read(data[: int(share * len(data))], name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_one_line_that_says_what_it_is(tmp_path: Path) -> None:
+    """Bytes changed at random make torch's reader fail with nearly every error that Python has."""
+    wholes = {
+        "zip.pth": saved(tmp_path, "zip.pth", {"a": torch.arange(300.0)}),
+        "w.safetensors": safetensors.torch.save({"a": torch.arange(300.0), "b": torch.zeros(2)}),
+        "text.pth": b"hello, this is no checkpoint",
+        "old.pth": old_tar(),
+    }
+    torch.save({"a": torch.arange(30.0)}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    wholes["legacy.pth"] = (tmp_path / "legacy.pth").read_bytes()
+    rng = random.Random(0)
+    for name, whole in wholes.items():
+        for _ in range(60):
+            data = bytearray(whole)
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(min(len(data), 400))] = rng.randrange(256)
+            said = refusal(bytes(data), name)
+            assert said is None or re.fullmatch(r".*( is damaged, or no | is refused| holds ).*", said)
+    for name in ("text.pth", "old.pth"):
+        with pytest.raises(
+            ArtifactError, match=rf"^{name} is (damaged, or no file that torch\.save wrote: \D|refused)"
+        ):
+            published.read(wholes[name], name)
+
+
+def refusal(data: bytes, name: str) -> str | None:
+    try:
+        published.read(data, name)
+    except ArtifactError as error:
+        return str(error)
+    return None
+
+
+def old_tar() -> bytes:
+    """What torch wrote before 0.2: a tar with these members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:") as tar:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"\x80\x02N"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("held", [
+    {"a": torch.zeros(2, device="meta")}, {"a": torch.eye(2).to_sparse()}, {1: torch.zeros(2)},
+])  # fmt: skip
+def test_tensors_without_their_numbers_or_their_names_are_refused(tmp_path: Path, held: Any) -> None:
+    with pytest.raises(ArtifactError, match=r"x\.pth (holds (a|1), not only the tensors|is (refused|damaged))"):
+        published.read(saved(tmp_path, "x.pth", held), "x.pth")
 
 
 def test_another_kind_of_file_is_a_mistake() -> None:
