@@ -107,6 +107,12 @@ class Nightly:
     """The scheduled fine-tune of the registered champion; the hour stands in infra/prefect.yaml."""
 
     model: str = "efficientnet-b0"  # registered model whose champion is the start
+    # Points. A version becomes champion, here and in reproduce, if it gets more images of val right than the champion
+    # and the lower bound of the difference (95 %, by the same images) lies above -margin.
+    margin: float = 0.3
+
+    def __post_init__(self) -> None:
+        require(0 <= self.margin <= 100, f"nightly.margin must be in 0..100 points, is {self.margin}")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from prefect import flow
 from conf.compose import compose
 from flows.shard import ensure_shards
 from models.results import EvalResult
+from tasks.class_names import check_classes
 from tasks.register import fetch_registered
 from tasks.train import evaluate as evaluate_task
 from tasks.train import evaluate_job
@@ -18,5 +19,6 @@ async def evaluate(overrides: list[str]) -> EvalResult:
     config = compose(overrides)
     model, weights, exact = await fetch_registered(config.model_ref or "", config.storage)
     shards = await ensure_shards(config.data, config.storage)
+    await check_classes(exact, shards)
     job = evaluate_job(config, model, shards, weights, exact)
     return await evaluate_task(job, config, exact)

@@ -16,6 +16,7 @@ from conf.compose import compose
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import ShardResult
+from tasks.class_names import check_classes
 from tasks.dispatch import dispatch, fan_out
 from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_overrides
 from tasks.explain_gallery import Trained
@@ -42,6 +43,7 @@ async def one(config: schema.Config, overrides: list[str], wanted: Candidate, sh
     """One network with its weights: an ordinary training job, or a registered version."""
     if wanted.registered is not None:
         model, weights, exact = await fetch_registered(wanted.registered, config.storage)
+        await check_classes(exact, shards)
         found = await evaluate(evaluate_job(config, model, shards, weights, exact), config, exact)
         return wanted.fetched(model, weights, found)
     asked = [*overrides, *train_overrides(config, wanted.model)]

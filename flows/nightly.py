@@ -12,10 +12,11 @@ from prefect import flow
 
 from conf.compose import compose
 from flows.shard import ensure_shards
-from models.results import Registered
+from models.results import EvalResult, Registered
+from tasks.promote import judge
 from tasks.register import fetch_registered, register
+from tasks.train import evaluate, evaluate_job, train_job
 from tasks.train import train as train_task
-from tasks.train import train_job
 
 
 @flow(name="nightly")
@@ -28,4 +29,12 @@ async def nightly(overrides: list[str]) -> Registered:
     fine_tuned = replace(config, model=model)
     job = train_job(fine_tuned, config.transfer.data, config.transfer.recipe, shards, weights)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "champion": exact})
-    return await register(f"{name}-{shards.name}", result, model, config.transfer.data, shards.manifest_uri)
+    data = config.transfer.data
+    registered = await register(f"{name}-{shards.name}", result, model, data, shards.manifest_uri)
+
+    async def evaluate_version(ref: str) -> EvalResult:
+        network, files, exact = await fetch_registered(ref, config.storage)
+        asked = replace(config, data=data)
+        return await evaluate(evaluate_job(asked, network, shards, files, exact), asked, exact)
+
+    return await judge(registered, shards, config.nightly.margin, evaluate_version)

@@ -62,7 +62,8 @@ def described(result: Any, config: schema.Config) -> list[str]:
             ]
         case Registered():
             aliases = ", ".join(result.aliases) or "none"
-            return [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
+            lines = [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
+            return [*lines, f"champion   {result.verdict}"] if result.verdict else lines
         case [TransferResult(), *_]:
             return [_moved(each) for each in result]
         case Summary():

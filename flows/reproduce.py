@@ -13,13 +13,15 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import compose
+from flows.evaluate import evaluate
 from flows.explain import explain
 from flows.search import search
 from flows.shard import shard
 from flows.train import train
 from flows.transfer import transfer
-from models.results import Summary
+from models.results import EvalResult, ShardResult, Summary
 from tasks.dispatch import dispatch, fan_out
+from tasks.promote import judge
 from tasks.register import register
 from tasks.report import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
@@ -45,9 +47,7 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
         ),
     )
     searched = await dispatch(search, config, overrides, title="search", parent_run=started.mlflow_run)
-    family = (
-        partial(one_variant, config, overrides, name, started.mlflow_run, data.manifest_uri) for name in config.variants
-    )
+    family = (partial(one_variant, config, overrides, name, started.mlflow_run, data) for name in config.variants)
     outcomes = await fan_out(config, family)
     maps = partial(dispatch, explain, config, overrides, title="explain", parent_run=started.mlflow_run)
     [mapped] = await fan_out(config, [maps])
@@ -59,12 +59,19 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
 
 
 async def one_variant(
-    config: schema.Config, overrides: list[str], name: str, parent_run: str, manifest_uri: str
+    config: schema.Config, overrides: list[str], name: str, parent_run: str, shards: ShardResult
 ) -> VariantOutcome:
-    """One member of the family: trained, registered, transferred."""
+    """One member of the family: trained, registered, champion if it beats the one before, transferred."""
     asked = [*overrides, f"model.name={name}"]
     result = await dispatch(train, config, asked, title=f"train {short(name)}", parent_run=parent_run)
     model = schema.Model(**{**vars(config.model), "name": name})
-    registered = await register(name.replace("_", "-"), result, model, config.data, manifest_uri)
+    registered = await register(name.replace("_", "-"), result, model, config.data, shards.manifest_uri)
+
+    async def evaluate_version(ref: str) -> EvalResult:
+        words = [*overrides, f"model_ref={ref}"]
+        evaluated: EvalResult = await dispatch(evaluate, config, words, title=f"evaluate {ref}")
+        return evaluated
+
+    registered = await judge(registered, shards, config.nightly.margin, evaluate_version)
     moved = await dispatch(transfer, config, asked, title=f"transfer {short(name)}", parent_run=parent_run)
     return VariantOutcome(result, registered, moved)

@@ -38,6 +38,7 @@ def register(
     logits: NDArray[np.float32],
     files: Path,
     tags: Mapping[str, str],
+    first_tags: Mapping[str, str] | None = None,
     aliases: Sequence[str] = (),
 ) -> Version:
     """Makes a network a version of the registered model ``name``, or finds the version it already is.
@@ -50,6 +51,7 @@ def register(
         logits: ``[2, classes]``, the module's answer to them; the packed program must give the same.
         files: folder with ``weights.safetensors`` and ``config.json``.
         tags: of the version.
+        first_tags: that a new version begins with; those of a version that is found stay.
         aliases: moved to the version, each in one step: an alias is never missing meanwhile.
 
     Raises:
@@ -64,7 +66,7 @@ def register(
             model_id = _logged(client, run_id, name, digests)
             if model_id is None:
                 model_id = _upload(client, run_id, name, digests, (module, example, logits, files))
-            version = _create_version(client, run_id, name, model_id, {**tags, **digests})
+            version = _create_version(client, run_id, name, model_id, {**(first_tags or {}), **tags, **digests})
         else:
             version = found
         if version.tags.get(CONFIG_TAG) != digests[CONFIG_TAG]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,24 @@ def champion(name: str) -> Version | None:
             raise
 
 
+def versions(name: str) -> list[Version]:
+    """All versions of a registered model, oldest first; the aliases of each are not filled in."""
+    with connection() as client:
+        found, page = [], None
+        while True:
+            batch = client.search_model_versions(f"name = '{name}'", page_token=page)
+            found += [as_version(each) for each in batch]
+            if not (page := batch.token):
+                return sorted(found, key=lambda version: version.version)
+
+
+def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
+    """Sets tags of a version, in order."""
+    with connection() as client:
+        for key, value in tags.items():
+            client.set_model_version_tag(name, str(version), key, value)
+
+
 def resolve(ref: str) -> Version:
     """Finds what ``NAME@ALIAS`` or ``NAME/VERSION`` means.
 
@@ -104,11 +123,27 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     """
     found = resolve(ref)
     for file, tag in ((WEIGHTS, WEIGHTS_TAG), (CONFIG, CONFIG_TAG)):
-        if tag not in found.tags:
-            raise ArtifactError(f"{ref} has no tag {tag}: it was not registered by effnet")
-        _fetch(f"models:/{found.name}/{found.version}/{FILES_FOLDER}/{file}", found.tags[tag], folder / file)
+        _fetch_file(found, file, tag, folder)
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     return folder / WEIGHTS, config
+
+
+def describe(found: Version) -> dict[str, Any]:
+    """What the ``config.json`` of a version says, without a download of its weights.
+
+    Raises:
+        ArtifactError: the version was not registered by us, or the file is not the one that was registered.
+    """
+    with tempfile.TemporaryDirectory(prefix="effnet-describe-") as scratch:
+        config: dict[str, Any] = json.loads(_fetch_file(found, CONFIG, CONFIG_TAG, Path(scratch)).read_text())
+    return config
+
+
+def _fetch_file(found: Version, file: str, tag: str, folder: Path) -> Path:
+    if tag not in found.tags:
+        raise ArtifactError(f"{found.name}/{found.version} has no tag {tag}: it was not registered by effnet")
+    _fetch(f"models:/{found.name}/{found.version}/{FILES_FOLDER}/{file}", found.tags[tag], folder / file)
+    return folder / file
 
 
 def _fetch(uri: str, sha256: str, path: Path) -> None:

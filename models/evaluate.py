@@ -10,7 +10,7 @@ import torch
 
 from conf.schema import Job
 from infra.errors import ConfigError
-from models import worker
+from models import per_image, worker
 from models.build import build_scaled
 from models.data import manifest as manifests
 from models.data.loader import Loader
@@ -39,7 +39,9 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
     ) as loader:
         worker.watchdog.enter("eval")
         accuracy = evaluate(network, loader, worker.ranks, lambda: _interrupted(worker))
-    counts = {"class_correct": accuracy.class_correct, "class_total": accuracy.class_total}
+    counts: dict[str, Any] = {"class_correct": accuracy.class_correct, "class_total": accuracy.class_total}
+    if worker.ranks.is_first:
+        counts["correct_sha256"] = per_image.write(worker.job_uri, accuracy.correct)
     return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n, **counts}
 
 

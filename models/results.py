@@ -59,6 +59,7 @@ class TrainResult:
     weights_sha256: str
     class_correct: tuple[int, ...] = ()  # of the val images of each class: right at top-1, and all
     class_total: tuple[int, ...] = ()
+    correct_sha256: str = ""  # of the bits by image (models/per_image.py); "" = the job is older than they are
     world_size: int = 1  # that the last attempt ran on
     compiled: bool = False
     state_sha256: str = ""  # of weights, average and optimizer at the end
@@ -120,6 +121,8 @@ class EvalResult:
     n: int
     class_correct: tuple[int, ...] = ()
     class_total: tuple[int, ...] = ()
+    correct_sha256: str = ""  # as TrainResult's
+    job_uri: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Registered:
     version: int
     aliases: tuple[str, ...]
     reused: bool = False
+    verdict: str = ""  # why it is champion, or why it is not
 
 
 @dataclass(frozen=True)

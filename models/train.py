@@ -15,7 +15,7 @@ from torch import nn
 from conf.schema import Job
 from infra import store
 from infra.errors import ConfigError
-from models import worker
+from models import per_image, worker
 from models.build import build_scaled, counted
 from models.data import manifest as manifests
 from models.data.loader import Loader
@@ -149,6 +149,7 @@ def _result(
         "n_val": accuracy.n,
         "class_correct": accuracy.class_correct,
         "class_total": accuracy.class_total,
+        "correct_sha256": per_image.write(job_uri, accuracy.correct),
         "minival_top1": position.best_minival_top1 if n_minival else 0.0,
         "n_minival": n_minival,
         "images_per_s": position.step * job.recipe.global_batch / position.train_seconds,

@@ -17,6 +17,7 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError, TransientError
 from models.results import Registered
 from tasks import policy
+from tasks.promote import champion_if_first
 from tasks.register import WEIGHTS, new_version
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def import_published(config: schema.Config) -> Registered:
 
 
 def _import(config: schema.Config) -> Registered:
-    from infra import registry, tracking
+    from infra import tracking
     from models import published
 
     asked = config.published
@@ -64,11 +65,9 @@ def _import(config: schema.Config) -> Registered:
         with suppress(TransientError):  # the error at hand matters more than MLflow's silence
             tracking.finish_run(run, "FAILED", {})
         raise
-    if registry.champion(name) is None:
-        registry.promote(name, version.version, registry.CHAMPION)
+    registered = champion_if_first(version)
     tracking.finish_run(run, "FINISHED", {})
-    aliases = registry.resolve(f"{name}/{version.version}").aliases
-    return Registered(name, version.version, aliases, version.reused)
+    return registered
 
 
 def _registered(found: Published, run: str, name: str, facts: dict[str, str]) -> Version:

@@ -1,4 +1,4 @@
-"""From a finished training job to a version in the registry, and the rule by which it becomes champion."""
+"""From a finished training job to a version in the registry, and from there back into the object store."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from prefect import task
 
 from conf import schema
 from infra import store
+from infra.errors import ArtifactError, NotFoundError
 from models.results import Registered, TrainResult
 from tasks import policy
+from tasks.promote import FIRST_TAGS, LEFT_OUT
 
 if TYPE_CHECKING:
     from infra.registry import Version
@@ -27,9 +29,9 @@ WEIGHTS = "weights.safetensors"
 async def register(
     name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
 ) -> Registered:
-    """Registers the job's weights as a version of ``name``: candidate at once, champion if it is the best.
+    """Registers the job's weights as a candidate of ``name``; ``tasks.promote.judge`` decides what becomes of it.
 
-    What was trained without some of the data's shards (``data.leave_out``) says so in a tag and is never champion.
+    What was trained without some of the data's shards (``data.leave_out``) says so in a tag.
 
     Raises:
         ArtifactError: the weights in the store are not those that the job wrote.
@@ -44,9 +46,13 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     missing = len(manifest.table) - len(manifests.without(manifest, data.leave_out).table)
-    left_out = {"left_out_samples": str(missing)} if missing else {}
+    left_out = {LEFT_OUT: str(missing)} if missing else {}
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
         store.download(result.weights_uri, Path(scratch) / WEIGHTS)
+        sha256 = registry.sha256_of(Path(scratch) / WEIGHTS)
+        if sha256 != result.weights_sha256:
+            raise ArtifactError(f"{result.weights_uri} is damaged: sha256 {sha256[:12]}, the job wrote "
+                                f"{result.weights_sha256[:12]}; delete {result.job_uri} and train again")  # fmt: skip
         version = new_version(
             result.mlflow_run,
             name,
@@ -57,10 +63,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             data.augment.eval_crop_pad,
             _tags(result, manifest.name, manifest_sha256) | left_out,
         )
-    if not left_out and _is_better(version, registry.champion(name)):
-        registry.promote(name, version.version, registry.CHAMPION)
-    found = registry.resolve(f"{name}/{version.version}")
-    return Registered(name, version.version, found.aliases, version.reused)
+    return Registered(name, version.version, version.aliases, version.reused)
 
 
 def new_version(
@@ -112,6 +115,7 @@ def new_version(
         logits=export.logits(module, images),
         files=files,
         tags=tags,
+        first_tags=FIRST_TAGS,
         aliases=[CANDIDATE],
     )
 
@@ -127,15 +131,6 @@ def _tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str
         "resolution": str(result.resolution),
         "job_uri": result.job_uri,
     }
-
-
-def _is_better(candidate: Version, champion: Version | None) -> bool:
-    """At least as many of the same images right. A champion of other data does not compare: it gives way."""
-    if champion is None or champion.version == candidate.version:
-        return champion is None
-    if champion.tags.get("data_manifest_sha256") != candidate.tags["data_manifest_sha256"]:
-        return True
-    return float(candidate.tags["val_top1"]) >= float(champion.tags["val_top1"])
 
 
 @task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)
@@ -161,7 +156,18 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
         path, described = registry.fetch_weights(exact, Path(scratch))
         sha256 = version.tags["weights_sha256"]
         uri = store.join(storage, "weights", f"{sha256}.safetensors")
-        if not store.exists(uri):
+        if not _holds(uri, sha256, Path(scratch) / "stored"):
             store.ensure_root(storage)
             store.upload(path, uri)
     return schema.Model(**described["model"]), (uri, sha256), exact
+
+
+def _holds(uri: str, sha256: str, scratch: Path) -> bool:
+    """Whether an object has the content that its name promises; a damaged one is written again."""
+    from infra import registry
+
+    try:
+        store.download(uri, scratch)
+    except NotFoundError:
+        return False
+    return registry.sha256_of(scratch) == sha256

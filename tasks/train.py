@@ -18,7 +18,7 @@ from infra import machine, store
 from infra.errors import TransientError
 from models.data.order import check_batch
 from models.efficientnet import block_strings
-from models.results import EvalResult, ShardResult, Standing, TrainResult
+from models.results import EvalResult, ShardResult, Standing, TrainResult, result_name
 from tasks import policy
 from tasks.supervise import JobRun, finished, run_job
 
@@ -150,9 +150,19 @@ async def _tracked(
 
 @task(task_run_name="evaluate {run.key}", **policy.TRAINING)
 async def evaluate(run: JobRun, config: schema.Config, model_ref: str) -> EvalResult:
-    """Evaluates or finds one evaluation."""
+    """Evaluates, or finds an evaluation that still says which images were right."""
+    await asyncio.to_thread(_forget_incomplete, run)
     result = await _under_limit(run, config, "")
-    return EvalResult(run.key, model_ref, run.job.data_name, **{k: v for k, v in result.items() if k != "minutes"})
+    facts = {key: value for key, value in result.items() if key != "minutes"}
+    return EvalResult(run.key, model_ref, run.job.data_name, job_uri=run.job_uri, **facts)
+
+
+def _forget_incomplete(run: JobRun) -> None:
+    from models import per_image
+
+    done = finished(run)
+    if done is not None and per_image.read(run.job_uri, done) is None:
+        store.delete(store.join(run.job_uri, result_name(run.job)))
 
 
 async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from infra.errors import PreemptedError
@@ -27,6 +29,7 @@ class Accuracy:
     n: int
     class_correct: tuple[int, ...]  # right at top-1
     class_total: tuple[int, ...]  # all
+    correct: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False)  # by sample id
 
 
 class Normalise(nn.Module):
@@ -76,6 +79,7 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
     counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # top5, loss, interrupted
     # [correct, total] by class. Not bincount, for which the host would wait on a GPU to learn the largest label.
     classes = torch.zeros((2, loader.classes), dtype=torch.float64, device=ranks.device)
+    correct_by_id = torch.zeros(loader.samples, dtype=torch.uint8, device=ranks.device)  # no two ranks read one sample
     batches = to_device(loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size), ranks.device)
     for batch in batches:
         labels = batch.labels
@@ -83,6 +87,8 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         right = ranked[:, 0].double()
         classes.index_add_(1, labels, torch.stack([right, torch.ones_like(right)]))
+        ids = torch.from_numpy(batch.ids).to(ranks.device, non_blocking=True)
+        correct_by_id.index_copy_(0, ids, ranked[:, 0].to(torch.uint8))
         counts[0] += ranked.any(1).sum()
         counts[1] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         if interrupted():
@@ -94,4 +100,5 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
     if stopped:
         raise PreemptedError("asked to end during an evaluation")
     n = sum(total)
-    return Accuracy(100 * sum(correct) / n, 100 * top5 / n, loss / n, n, correct, total)
+    by_id = sum_over_ranks(correct_by_id).cpu().numpy().astype(np.bool_)
+    return Accuracy(100 * sum(correct) / n, 100 * top5 / n, loss / n, n, correct, total, by_id)

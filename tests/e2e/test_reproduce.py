@@ -171,6 +171,7 @@ def test_a_second_run_finds_everything_and_registers_nothing_new(summary: dict[s
         assert repeated[key] == summary[key]
     assert repeated["search"]["trials"] == summary["search"]["trials"]
     assert (summary["jobs_found"], repeated["jobs_found"], repeated["jobs"]) == (0, 8, 8)
+    assert not [uri for uri in store.list_uris("s3://effnet/e2e/jobs") if "/evaluate-" in uri]  # not even a champion
 
 
 def test_the_champion_is_evaluated_to_the_accuracy_it_was_registered_with(
@@ -189,6 +190,31 @@ def test_nightly_fine_tunes_the_champion_and_registers_once_for_the_same_inputs(
     assert first.returncode == 0, first.stderr
     assert "efficientnet-b0-digits/1" in first.stdout
     assert "efficientnet-b0-digits/1 (found, nothing to do)" in second.stdout
+    assert "champion   promoted: there was no champion" in first.stdout
+    assert "champion   judged before: promoted" in second.stdout
+
+
+def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
+    summary: dict[str, Any], services_dir: Path
+) -> None:
+    done = effnet(services_dir, "nightly", *SMALL, "transfer.data.limit=240", "transfer.recipe.lr_per_256=1e-9")
+    assert done.returncode == 0, done.stderr
+    said = re.search(
+        r"registered efficientnet-b0-digits/2, aliases: candidate(, champion)?\n"
+        r"champion   challenger ([0-9.]+) %, champion ([0-9.]+) % of the same (\d+) images, "
+        r"difference \S+ \(lower bound \S+\): (not )?promoted",
+        done.stdout,
+    )
+    assert said is not None, done.stdout
+    (evaluation,) = (
+        uri
+        for uri in store.list_uris("s3://effnet/e2e/jobs")
+        if "/evaluate-efficientnet-b0-digits-v1-" in uri and uri.endswith("/result.json")
+    )
+    found = store.read_json(evaluation)
+    assert (f"{found['top1']:.2f}", str(found["n"])) == (said[3], said[4])
+    champion = library().MlflowClient().get_model_version_by_alias("efficientnet-b0-digits", "champion")
+    assert (champion.version == "2") == bool(said[1]) == (said[5] is None)  # which of them hangs on few images
 
 
 def test_a_deployment_started_as_the_ui_does_runs_on_the_work_pool(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from conf.schema import Augment
 from infra.errors import PreemptedError
+from models import per_image
 from models.data.loader import Loader
 from models.training import metrics
 from models.training.distributed import Ranks
@@ -84,11 +85,39 @@ def test_the_parts_of_all_ranks_add_up_to_the_whole(
     monkeypatch.setattr(metrics, "sum_over_ranks", kept)
     for rank in range(world_size):
         evaluate(Brightness(), val, ranks(rank, world_size), lambda: False)
-    monkeypatch.setattr(metrics, "sum_over_ranks", lambda _: torch.stack(parts).sum(0))
+
+    def summed_up(values: Tensor) -> Tensor:
+        return torch.stack([part for part in parts if part.dtype == values.dtype]).sum(0, dtype=values.dtype)
+
+    monkeypatch.setattr(metrics, "sum_over_ranks", summed_up)
     summed = evaluate(Brightness(), val, ranks(0, world_size), lambda: False)
     assert (summed.class_correct, summed.class_total, summed.n, summed.top5) == (
         whole.class_correct, whole.class_total, whole.n, whole.top5,
     )  # fmt: skip
+    assert np.array_equal(summed.correct, whole.correct)
+
+
+def test_each_image_is_right_or_wrong_at_its_own_place(val: Loader) -> None:
+    expected = np.zeros(103, np.bool_)
+    for batch in val.eval_batches(7, 0, 1):
+        images = metrics.Normalise(torch.device("cpu"))(batch.images)
+        expected[batch.ids] = (Brightness()(images).argmax(1) == batch.labels).numpy()
+    found = evaluate(Brightness(), val, ranks(0, 1), lambda: False)
+    assert np.array_equal(found.correct, expected)
+    assert 0 < found.correct.sum() == sum(found.class_correct) < 103
+
+
+def test_the_bits_of_an_evaluation_come_back_and_damaged_ones_do_not(tmp_path: Path) -> None:
+    job_uri, correct = f"file://{tmp_path}", np.arange(103) % 3 == 0
+    result = {"correct_sha256": per_image.write(job_uri, correct), "class_total": [100, 3]}
+    found = per_image.read(job_uri, result)
+    assert found is not None
+    assert np.array_equal(found, correct)
+    assert per_image.read(job_uri, {"class_total": [103]}) is None  # a result of before there were bits
+    assert per_image.read(f"{job_uri}/elsewhere", result) is None
+    file = tmp_path / per_image.VAL_CORRECT
+    file.write_bytes(b"\x01" + file.read_bytes()[1:])
+    assert per_image.read(job_uri, result) is None
 
 
 def test_an_interrupted_evaluation_tells_no_numbers(val: Loader) -> None:

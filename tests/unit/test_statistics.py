@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models.statistics import Estimate, estimate, mean_per_class, share
+from models.statistics import Estimate, estimate, mean_per_class, paired_difference, share
 
 
 def test_a_share_has_the_standard_error_of_a_binomial() -> None:
@@ -35,6 +35,7 @@ def test_a_class_without_images_does_not_count() -> None:
 @pytest.mark.parametrize("call", [
     lambda: share(0, 0), lambda: share(3, 2), lambda: mean_per_class([], []), lambda: mean_per_class([0], [0]),
     lambda: mean_per_class([1], [0]), lambda: mean_per_class([1, 2], [3]),
+    lambda: paired_difference(0, 0, 0), lambda: paired_difference(3, 2, 4), lambda: paired_difference(-1, 2, 4),
 ])  # fmt: skip
 def test_counts_that_make_no_sense_are_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError):  # noqa: PT011 - each in its own words
@@ -55,3 +56,28 @@ def test_the_error_of_the_mean_is_the_spread_that_a_simulation_shows() -> None:
     assert means.mean() * 100 == pytest.approx(expected.value, abs=0.05)
     stated = 100 * math.sqrt(sum(x * (1 - x) / n for x, n in zip(p, total, strict=True))) / 4
     assert means.std() * 100 == pytest.approx(stated, rel=0.01)
+
+
+def test_a_paired_difference_is_the_one_worked_by_hand() -> None:
+    found = paired_difference(10, 5, 100)
+    # (10 - 5) / 100; the bound from 11/102 and 6/102: 0.04902 - 1.6449 sqrt((0.16667 - 0.00240) / 102)
+    assert (found.value, found.n) == (5.0, 100)
+    assert found.lower == pytest.approx(4.902 - 164.49 * math.sqrt((0.166667 - 0.002403) / 102), abs=1e-3)
+
+
+def test_a_few_images_are_no_proof_and_the_same_share_of_many_is() -> None:
+    assert paired_difference(2, 0, 120).lower < -0.3  # an exact sign test gives 1 in 4
+    assert paired_difference(5, 0, 120).lower > 0  # 1 in 32
+    assert paired_difference(12, 10, 100).lower < -0.3
+    assert paired_difference(1200, 1000, 10000).lower > 0
+
+
+@pytest.mark.parametrize(("n", "differ", "truth"), [(120, 0.1, 0.0), (1000, 0.05, -0.003), (1000, 0.05, 0.0)])
+def test_the_bound_lies_above_the_true_difference_in_no_more_than_about_one_case_in_twenty(
+    n: int, differ: float, truth: float
+) -> None:
+    rng = np.random.default_rng(0)
+    gained, lost = (differ + truth) / 2, (differ - truth) / 2
+    drawn = rng.multinomial(n, [gained, lost, 1 - gained - lost], 20_000)
+    above = [paired_difference(int(a), int(b), n).lower > 100 * truth for a, b, _ in drawn]
+    assert 0.03 < np.mean(above) < 0.055

@@ -1,0 +1,286 @@
+"""The rule by which a registered version becomes champion: it beats the champion on the same images.
+
+A version is judged once. What was found is written onto it as tags, so a version that is only found again changes
+nothing: an alias that was moved by hand stays where it was put.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prefect import task
+
+from infra import store
+from infra.errors import ArtifactError, PermanentError
+from models.results import EvalResult, Registered, ShardResult
+from models.statistics import paired_difference
+from tasks import policy
+from tasks.class_names import class_mismatch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from infra.registry import Version
+
+STATE, REASON = "promotion", "promotion_reason"  # tags of a version
+PENDING, PROMOTING, PROMOTED, REFUSED = "pending", "promoting", "promoted", "refused"  # values of STATE
+UNJUDGED = (PENDING, PROMOTING)  # the command that registered the version ended before it was judged
+FIRST_TAGS = {STATE: PENDING}  # that a version is created with
+LEFT_OUT = "left_out_samples"  # tag of a version that was trained without a part of its data
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a version becomes champion, why, and the numbers as tags."""
+
+    better: bool
+    reason: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+async def judge(
+    registered: Registered,
+    shards: ShardResult,
+    margin: float,
+    evaluate_version: Callable[[str], Awaitable[EvalResult]],
+) -> Registered:
+    """Makes a new version champion if it beats the champion on the val split of ``shards``.
+
+    Args:
+        registered: the version, as ``register`` left it.
+        shards: the data set that it was trained on.
+        margin: points; the lower bound of the difference must lie above -margin.
+        evaluate_version: the caller's way to evaluate ``NAME/VERSION`` on the same val split; awaited only for
+            versions whose answers on these images are not known yet.
+    """
+    evaluations: dict[str, EvalResult] = {}
+    while True:
+        judged = await settle(registered, shards, margin, evaluations)
+        if isinstance(judged, Registered):
+            return judged
+        for ref in judged:
+            evaluations[ref] = await evaluate_version(ref)
+
+
+@task(task_run_name="judge {registered.name}/{registered.version}", **policy.BOOKKEEPING)
+async def settle(
+    registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
+) -> Registered | tuple[str, ...]:
+    """One step of ``judge``: the judged version, or the versions that must be evaluated first.
+
+    Raises:
+        ArtifactError: the champion was not registered by us, or its description or an evaluation is damaged.
+        TransientError: MLflow or the store do not answer; the same call resumes later.
+    """
+    return await asyncio.to_thread(_settle, registered, shards, margin, evaluations)
+
+
+def _settle(
+    registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
+) -> Registered | tuple[str, ...]:
+    from infra import registry
+
+    version = registry.resolve(f"{registered.name}/{registered.version}")
+    if version.tags.get(STATE) not in UNJUDGED:
+        return _found_again(version, registered.reused)
+    while True:
+        judged_before = judged_versions(version.name)  # before the champion is read, see _promote
+        champion = registry.champion(version.name)
+        verdict = _compare(version, champion, shards, margin, evaluations)
+        if not isinstance(verdict, Verdict):
+            return verdict
+        if not verdict.better:
+            return refuse(version, verdict, registered.reused)
+        if _number(registry.champion(version.name)) == _number(champion):  # else another one was promoted meanwhile
+            return promote(version, verdict, judged_before, registered.reused)
+
+
+def champion_if_first(version: Version) -> Registered:
+    """Makes a new version champion only if its name has none: for weights whose accuracy nobody has measured."""
+    from infra import registry
+
+    if version.tags.get(STATE) not in UNJUDGED:
+        return _found_again(version, version.reused)
+    judged_before, champion = judged_versions(version.name), registry.champion(version.name)
+    if champion is None or champion.version == version.version:
+        return promote(version, Verdict(True, "promoted: there was no champion"), judged_before, version.reused)
+    reason = f"not promoted: version {champion.version} is champion, and imported weights are not compared with it"
+    return refuse(version, Verdict(False, reason), version.reused)
+
+
+def judged_versions(name: str) -> set[int]:
+    """Numbers of the versions that nobody is about to promote."""
+    from infra import registry
+
+    return {version.version for version in registry.versions(name) if version.tags.get(STATE) not in UNJUDGED}
+
+
+def refuse(version: Version, verdict: Verdict, reused: bool) -> Registered:
+    """Records why a version is not champion."""
+    from infra import registry
+
+    registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: REFUSED})
+    return _judged(version, verdict.reason, reused)
+
+
+def promote(version: Version, verdict: Verdict, judged_before: set[int], reused: bool) -> Registered:
+    """Makes a version champion, unless a better one of the same data is promoted at the same time.
+
+    MLflow moves an alias whatever it was before. So each process says first that it is about to move it, and looks
+    at what others said afterwards: whoever writes last has seen all that could have been overwritten, and puts the
+    best of them back.
+
+    Args:
+        version: that has won.
+        verdict: why.
+        judged_before: versions that were judged when the champion was read; one of these that is no champion now was
+            beaten, or moved away by hand, and is none of the others.
+        reused: whether the version was there before.
+    """
+    from infra import registry
+
+    name, best, written = version.name, version, None
+    registry.set_tags(name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: PROMOTING})
+    while written is None or best.version != written:
+        registry.promote(name, best.version, registry.CHAMPION)
+        written = best.version
+        best = max([version, *_rivals(version, judged_before)], key=lambda each: (_top1(each), -each.version))
+    if best.version != version.version:
+        reason = (f"top-1 {_top1(version):.2f} % of val; version {best.version}, promoted at the same time, has "
+                  f"{_top1(best):.2f} %: not promoted")  # fmt: skip
+        return refuse(version, Verdict(False, reason), reused)
+    registry.set_tags(name, version.version, {STATE: PROMOTED})
+    return _judged(version, verdict.reason, reused)
+
+
+def _rivals(version: Version, judged_before: set[int]) -> list[Version]:
+    """Versions of the same data that won while this one was judged. Those of other data do not compare by a tag."""
+    from infra import registry
+
+    return [
+        each
+        for each in registry.versions(version.name)
+        if each.version not in judged_before
+        and each.version != version.version
+        and each.tags.get(STATE) in (PROMOTING, PROMOTED)
+        and each.tags.get("data_manifest_sha256", "") == version.tags.get("data_manifest_sha256")
+    ]
+
+
+def _top1(version: Version) -> float:
+    return float(version.tags.get("val_top1", "0"))
+
+
+def _number(version: Version | None) -> int | None:
+    return None if version is None else version.version
+
+
+def _compare(
+    version: Version,
+    champion: Version | None,
+    shards: ShardResult,
+    margin: float,
+    evaluations: Mapping[str, EvalResult],
+) -> Verdict | tuple[str, ...]:
+    """The verdict on a version, or the versions that must be evaluated on ``shards`` for it."""
+    if LEFT_OUT in version.tags:
+        missing = version.tags[LEFT_OUT]
+        return Verdict(False, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
+    if champion is None:
+        return Verdict(True, "promoted: there was no champion")
+    if champion.version == version.version:  # the command ended between the two writes of a promotion
+        return Verdict(True, version.tags.get(REASON, "promoted"))
+    differs = class_mismatch(champion, shards)
+    if differs is not None:
+        return Verdict(False, f"not promoted: the champion, version {champion.version}, cannot be compared on "
+                              f"{shards.name}: {differs}")  # fmt: skip
+    answers = {_exact(each): _answers(each, shards, evaluations) for each in (version, champion)}
+    lacking = tuple(ref for ref, correct in answers.items() if correct is None)
+    if lacking:
+        return lacking
+    ours, theirs = (correct for correct in answers.values() if correct is not None)
+    return compare_answers(ours, theirs, margin, champion.version)
+
+
+def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: float, champion: int) -> Verdict:
+    """Judges by the images that two networks got right: better, and not by so few images that it may be chance.
+
+    Args:
+        ours: ``[images]``, what the challenger got right.
+        theirs: ``[images]``, what the champion got right.
+        margin: points; the lower bound of the difference must lie above -margin.
+        champion: number of its version, for the tags.
+
+    Raises:
+        ArtifactError: they are not of the same images.
+    """
+    n = len(ours)
+    if n != len(theirs):
+        raise ArtifactError(f"the challenger was evaluated on {n} images, the champion on {len(theirs)}")
+    difference = paired_difference(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n)
+    top1, champion_top1 = 100 * ours.mean(), 100 * theirs.mean()
+    numbers = (f"challenger {top1:.2f} %, champion {champion_top1:.2f} % of the same {n} images, difference "
+               f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})")  # fmt: skip
+    if difference.value <= 0:
+        why = "not promoted, it is not better"
+    elif difference.lower <= -margin:
+        why = f"not promoted, the lower bound is not above {-margin:g} (nightly.margin)"
+    else:
+        why = "promoted"
+    tags = {
+        "compared_with": str(champion),
+        "compared_top1": f"{top1:.4f}",
+        "compared_champion_top1": f"{champion_top1:.4f}",
+        "compared_n": str(n),
+        "compared_difference": f"{difference.value:.4f}",
+        "compared_lower_bound": f"{difference.lower:.4f}",
+    }
+    return Verdict(why == "promoted", f"{numbers}: {why}", tags)
+
+
+def _answers(version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]) -> NDArray[np.bool_] | None:
+    """``[images]``: what a version got right on val of ``shards``, None where it must be evaluated."""
+    from infra.registry import WEIGHTS_TAG
+    from models import per_image
+
+    done = evaluations.get(_exact(version))
+    if done is not None:
+        correct = per_image.read(done.job_uri, vars(done))
+        if correct is None:
+            raise ArtifactError(f"{done.job_uri}/{per_image.VAL_CORRECT} is damaged or missing: run the command again")
+        return correct
+    job_uri = version.tags.get("job_uri")
+    if not job_uri or LEFT_OUT in version.tags or version.tags["data_manifest_sha256"] != shards.manifest_sha256:
+        return None
+    try:
+        result = store.read_json(store.join(job_uri, "result.json"))
+        if result["weights_sha256"] != version.tags[WEIGHTS_TAG]:
+            return None
+        return per_image.read(job_uri, result)
+    except (PermanentError, KeyError, TypeError, ValueError):  # gone, damaged or of another store: evaluated anew
+        return None
+
+
+def _exact(version: Version) -> str:
+    return f"{version.name}/{version.version}"
+
+
+def _found_again(version: Version, reused: bool) -> Registered:
+    reason = version.tags.get(REASON, "registered before promotions were recorded")
+    return _judged(version, f"judged before: {reason}", reused)
+
+
+def _judged(version: Version, reason: str, reused: bool) -> Registered:
+    """The version with its verdict; says how a user promotes it where it is not champion."""
+    from infra import registry
+
+    aliases = registry.resolve(_exact(version)).aliases
+    hint = ""
+    if registry.CHAMPION not in aliases:
+        url = registry.model_url(version.name, version.version)
+        hint = f"; to promote it all the same, set its alias {registry.CHAMPION} at {url}"
+    return Registered(version.name, version.version, aliases, reused, reason + hint)

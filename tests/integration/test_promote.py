@@ -1,0 +1,339 @@
+"""Which version becomes champion, with a real MLflow: results are made up, networks are as small as they can be."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_set import write_set
+from torch import nn
+
+from conf import schema
+from infra import mlflow_client, registration, registry, store, tracking
+from infra.errors import ArtifactError, ConfigError
+from infra.model_package import CONFIG, WEIGHTS
+from models import export, per_image
+from models.data import manifest as manifests
+from models.results import EvalResult, Registered, ShardResult, TrainResult
+from tasks import class_names, promote
+from tasks.promote import FIRST_TAGS, _settle, champion_if_first
+from tasks.register import _fetch, _register
+
+pytestmark = pytest.mark.services
+N, MARGIN, SIDE = 120, 0.3, 32
+GOOD, BETTER, WORSE = 95, 110, 4  # images of 120 that are right
+
+
+@pytest.fixture(scope="module")
+def storage(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"file://{tmp_path_factory.mktemp('promote')}"
+
+
+@functools.cache
+def data(storage: str, name: str = "made", classes: str = "class") -> ShardResult:
+    """A data set; another ``classes`` renames the classes, another ``name`` is another night's images."""
+    made = write_set(f"{storage}/data/{name}", {"train": [8], "minival": [8], "val": [len(name) + 4]})
+    names = tuple(f"{classes} {i}" for i in range(10))
+    sha256 = manifests.save(replace(made.manifest, name=name, classes=names), f"{storage}/data/{name}")
+    return ShardResult(name, made.uri, sha256, 10, 8, 8, len(name) + 4, 3, False)
+
+
+def answers(right: int) -> np.ndarray:
+    return np.arange(N) < right
+
+
+def job(storage: str, key: str, right: int, weights: bytes = b"") -> dict[str, Any]:
+    """A finished job's run folder, and what its result says."""
+    uri = f"{storage}/jobs/{key}"
+    store.write(f"{uri}/weights.safetensors", weights)
+    result = {
+        "weights_sha256": hashlib.sha256(weights).hexdigest(), "top1": 100 * right / N, "class_total": [N],
+        "correct_sha256": per_image.write(uri, answers(right)), "class_correct": [right],
+    }  # fmt: skip
+    store.write_json(f"{uri}/result.json", result)
+    return result
+
+
+class Small(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.flat = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.classifier = nn.Linear(4, 10)
+
+
+def made_version(
+    storage: str, name: str, seed: int, right: int, shards: ShardResult, folder: Path, **tags: str
+) -> Registered:
+    """A version as ``register`` leaves it, of a network that packs in a second."""
+    torch.manual_seed(seed)
+    network = Small().eval()
+    export.save_weights(network.state_dict(), folder / WEIGHTS)
+    key = f"{name}-{seed}"
+    result = job(storage, key, right, (folder / WEIGHTS).read_bytes())
+    names = manifests.load(shards.manifest_uri)[1].classes
+    described = export.config_json(
+        schema.Model(), resolution=SIDE, class_names=names, mean=[0.5], std=[0.2], crop_pad=0
+    )
+    (folder / CONFIG).write_text(described)
+    images = export.example(SIDE)
+    version = registration.register(
+        tracking.start_run("promote", key, key, params={}, tags={}), name,
+        module=network, example=images, logits=export.logits(network, images), files=folder,
+        tags={"data_manifest_sha256": shards.manifest_sha256, "val_top1": f"{result['top1']:.4f}",
+              "job_uri": f"{storage}/jobs/{key}", **tags},
+        first_tags=FIRST_TAGS, aliases=["candidate"],
+    )  # fmt: skip
+    return Registered(name, version.version, version.aliases, version.reused)
+
+
+def settled(version: Registered, shards: ShardResult, **evaluations: EvalResult) -> Registered:
+    judged = _settle(version, shards, MARGIN, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
+    assert isinstance(judged, Registered), judged
+    return judged
+
+
+def champion(name: str) -> int | None:
+    found = registry.champion(name)
+    return None if found is None else found.version
+
+
+def evaluated(storage: str, ref: str, right: int) -> EvalResult:
+    """The result of an evaluation job of another night's images."""
+    result = job(storage, f"evaluate-{ref.replace('/', '-v')}", right)
+    uri = f"{storage}/jobs/evaluate-{ref.replace('/', '-v')}"
+    return EvalResult("key", ref, "made", 0.0, 0.0, N, (right,), (N,), result["correct_sha256"], uri)
+
+
+def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_numbers_on_it(
+    storage: str, tmp_path: Path
+) -> None:
+    shards = data(storage)
+    first = settled(made_version(storage, "steps", 0, GOOD, shards, tmp_path), shards)
+    assert (first.aliases, first.verdict) == (("candidate", "champion"), "promoted: there was no champion")
+    worse = settled(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
+    assert worse.aliases == ("candidate",)
+    assert "challenger 3.33 %, champion 79.17 % of the same 120 images" in worse.verdict
+    assert "not promoted, it is not better; to promote it all the same, set its alias champion at http" in worse.verdict
+    tie = settled(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
+    assert tie.aliases == ("candidate",)
+    assert champion("steps") == 1
+    better = settled(made_version(storage, "steps", 3, BETTER, shards, tmp_path), shards)
+    assert better.aliases == ("candidate", "champion")
+    assert better.verdict.startswith("challenger 91.67 %, champion 79.17 % of the same 120 images, difference +12.50 (")
+    tags = registry.resolve("steps@champion").tags
+    assert (tags["promotion"], tags["promotion_reason"], tags["compared_with"]) == ("promoted", better.verdict, "1")
+    assert registry.resolve("steps/2").tags["promotion"] == "refused"
+
+
+def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_found_again(
+    storage: str, tmp_path: Path
+) -> None:
+    shards = data(storage)
+    settled(made_version(storage, "rolled-back", 0, GOOD, shards, tmp_path), shards)
+    settled(made_version(storage, "rolled-back", 1, BETTER, shards, tmp_path), shards)
+    assert champion("rolled-back") == 2
+    registry.promote("rolled-back", 1, registry.CHAMPION)
+    again = settled(made_version(storage, "rolled-back", 1, BETTER, shards, tmp_path), shards)
+    assert (again.version, again.reused, champion("rolled-back")) == (2, True, 1)
+    assert again.verdict.startswith("judged before: challenger 91.67 %")
+    # What comes next is compared with the version that was put back, and does not bring back the one that was not.
+    third = settled(made_version(storage, "rolled-back", 2, BETTER - 2, shards, tmp_path), shards)
+    assert third.version == champion("rolled-back") == 3
+
+
+def test_a_version_that_was_found_again_and_never_judged_is_left_as_it_is(storage: str, tmp_path: Path) -> None:
+    """As those are that were registered before verdicts were kept."""
+    shards = data(storage)
+    version = made_version(storage, "old", 0, GOOD, shards, tmp_path)
+    client = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    client.delete_model_version_tag("old", "1", promote.STATE)
+    assert settled(version, shards).verdict.startswith("judged before: registered before promotions were recorded")
+    assert champion("old") is None
+
+
+def test_a_registration_that_ended_before_its_verdict_is_judged_by_the_next(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    made_version(storage, "interrupted", 0, GOOD, shards, tmp_path)
+    again = made_version(storage, "interrupted", 0, GOOD, shards, tmp_path)
+    assert again.reused
+    assert settled(again, shards).aliases == ("candidate", "champion")
+
+
+def test_a_bad_night_is_compared_with_the_champion_on_the_new_images_and_refused(storage: str, tmp_path: Path) -> None:
+    yesterday, today = data(storage), data(storage, "today")
+    settled(made_version(storage, "night", 0, GOOD, yesterday, tmp_path), yesterday)
+    poisoned = made_version(storage, "night", 1, WORSE, today, tmp_path)
+    assert _settle(poisoned, today, MARGIN, {}) == ("night/1",)  # only the champion has not answered these images
+    judged = settled(poisoned, today, night__1=evaluated(storage, "night/1", GOOD - 3))
+    assert judged.aliases == ("candidate",)
+    assert "challenger 3.33 %, champion 76.67 % of the same 120 images" in judged.verdict
+    assert champion("night") == 1
+    good = made_version(storage, "night", 2, BETTER, today, tmp_path)
+    judged = settled(good, today, night__1=evaluated(storage, "night/1", GOOD - 3))
+    assert "difference +15.00" in judged.verdict
+    assert champion("night") == 3
+
+
+def test_results_of_before_there_were_bits_are_evaluated_again(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    settled(made_version(storage, "bits", 0, GOOD, shards, tmp_path), shards)
+    second = made_version(storage, "bits", 1, BETTER, shards, tmp_path)
+    for seed in (0, 1):
+        uri = f"{storage}/jobs/bits-{seed}/result.json"
+        store.write_json(uri, {k: v for k, v in store.read_json(uri).items() if k != "correct_sha256"})
+    assert _settle(second, shards, MARGIN, {}) == ("bits/2", "bits/1")
+    evaluations = {f"bits__{i}": evaluated(storage, f"bits/{i}", right) for i, right in ((1, GOOD), (2, BETTER))}
+    assert settled(second, shards, **evaluations).aliases == ("candidate", "champion")
+
+
+def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(storage: str, tmp_path: Path) -> None:
+    cats, dogs = data(storage, "cats", "cat"), data(storage, "dogs", "dog")
+    settled(made_version(storage, "pets", 0, WORSE, cats, tmp_path), cats)
+    judged = settled(made_version(storage, "pets", 1, BETTER, dogs, tmp_path), dogs)
+    assert judged.aliases == ("candidate",)
+    assert "the champion, version 1, cannot be compared on dogs: class 0 is 'cat 0' in the model" in judged.verdict
+    assert f"set its alias champion at {registry.model_url('pets', 2)}" in judged.verdict
+    with pytest.raises(
+        ConfigError, match=r"^pets/1 was trained on other classes than those of dogs: class 0 is 'cat 0'"
+    ):
+        class_names._check("pets/1", dogs)
+    class_names._check("pets/2", dogs)
+
+
+def test_imported_weights_have_classes_without_names_which_is_said(
+    storage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shards, numbered = data(storage), replace(data(storage, "numbers", "n"))
+    body = manifests.load(numbered.manifest_uri)[1]
+    manifests.save(replace(body, classes=tuple(map(str, range(10)))), numbered.manifest_uri.rpartition("/")[0])
+    made_version(storage, "imported", 0, GOOD, numbered, tmp_path, source_sha256="12")
+    with caplog.at_level("INFO", "effnet"):
+        class_names._check("imported/1", shards)
+    assert "imported/1: class names unknown: assumed in the order of made" in caplog.text
+    made_version(storage, "digits", 0, GOOD, numbered, tmp_path)  # trained on classes that are called 0 to 9
+    with pytest.raises(ConfigError, match=r"class 0 is '0' in the model and 'class 0' in the data"):
+        class_names._check("digits/1", shards)
+
+
+def test_an_import_is_champion_only_of_a_name_that_has_none(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    for seed, expected in ((0, ("candidate", "champion")), (1, ("candidate",))):
+        made = made_version(storage, "public", seed, GOOD, shards, tmp_path)
+        judged = champion_if_first(registry.resolve(f"public/{made.version}"))
+        assert judged.aliases == expected
+    assert "version 1 is champion, and imported weights are not compared with it" in judged.verdict
+
+
+def test_what_was_trained_without_a_part_of_its_data_is_never_champion(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    judged = settled(made_version(storage, "partial", 0, BETTER, shards, tmp_path, left_out_samples="8"), shards)
+    assert "trained without 8 samples of its data" in judged.verdict
+    assert champion("partial") is None
+
+
+def test_weights_that_were_damaged_after_the_training_are_not_registered(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    settled(made_version(storage, "damaged", 0, GOOD, shards, tmp_path), shards)
+    written = job(storage, "flipped", BETTER, (tmp_path / WEIGHTS).read_bytes())
+    file = Path(f"{storage}/jobs/flipped/weights.safetensors".removeprefix("file://"))
+    data_bytes = bytearray(file.read_bytes())
+    data_bytes[-9] ^= 1
+    file.write_bytes(data_bytes)
+    uri = f"{storage}/jobs/flipped"
+    result = TrainResult("flipped", uri, "m", 1, 1, SIDE, 10, 1, 1, 91.7, 99.0, N, 0.0, 0, 1.0, 1.0,
+                         f"{uri}/weights.safetensors", written["weights_sha256"])  # fmt: skip
+    with pytest.raises(ArtifactError, match=r"jobs/flipped/weights\.safetensors is damaged: sha256") as caught:
+        _register("damaged", result, schema.Model(), schema.Data(), shards.manifest_uri)
+    assert caught.value.exit_code == 5
+    assert "\n" not in str(caught.value)
+    assert [version.version for version in registry.versions("damaged")] == [1]
+    assert champion("damaged") == 1
+
+
+def test_a_damaged_object_under_the_weights_digest_is_written_again(storage: str, tmp_path: Path) -> None:
+    made_version(storage, "fetched", 0, GOOD, data(storage), tmp_path)
+    sha256 = registry.resolve("fetched/1").tags["weights_sha256"]
+    store.write(f"{storage}/weights/{sha256}.safetensors", b"damaged")
+    _, (uri, digest), _ = _fetch("fetched/1", storage)
+    assert hashlib.sha256(store.read(uri)).hexdigest() == digest == sha256
+
+
+def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = data(storage)
+    settled(made_version(storage, "raced", 0, GOOD, shards, tmp_path), shards)
+    ours = made_version(storage, "raced", 1, BETTER - 5, shards, tmp_path)
+    theirs = made_version(storage, "raced", 2, BETTER, shards, tmp_path)
+    move, moves = registry.promote, []
+
+    def delayed(name: str, version: int, alias: str) -> None:
+        moves.append(version)
+        if moves == [2]:
+            settled(theirs, shards)  # from beginning to end while our write is on its way
+        move(name, version, alias)
+
+    monkeypatch.setattr(registry, "promote", delayed)
+    judged = settled(ours, shards)
+    assert moves == [2, 3, 3]
+    assert champion("raced") == 3
+    assert "version 3, promoted at the same time, has 91.67 %: not promoted" in judged.verdict
+    assert registry.resolve("raced/2").tags["promotion"] == "refused"
+
+
+RACER = """
+import json, sys
+from models.results import Registered, ShardResult
+from tasks.promote import _settle
+from infra import registry
+shards, version = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2])
+registry.champion("crowd")  # MLflow is imported
+print("ready", flush=True)
+sys.stdin.readline()
+_settle(Registered("crowd", version, ()), shards, 0.3, {})
+"""
+
+
+@pytest.fixture
+def racers(storage: str, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    shards = data(storage)
+    rights = [GOOD, GOOD + 10, BETTER + 8, GOOD + 5]
+    versions = [made_version(storage, "crowd", i, right, shards, tmp_path) for i, right in enumerate(rights)]
+    facts = json.dumps(vars(shards))
+    started = [
+        subprocess.Popen([sys.executable, "-c", RACER, facts, str(each.version)], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for each in versions
+    ]  # fmt: skip
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_of_four_processes_that_promote_at_once_the_best_is_champion(racers: list[subprocess.Popen[str]]) -> None:
+    for process in racers:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in racers:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in racers:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    assert champion("crowd") == 3
+    states = {version.version: version.tags["promotion"] for version in registry.versions("crowd")}
+    assert states[3] == "promoted"
+    assert set(states.values()) <= {"promoted", "refused"}
