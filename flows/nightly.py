@@ -34,7 +34,7 @@ async def nightly(overrides: list[str]) -> Registered:
 
     async def evaluate_version(ref: str) -> EvalResult:
         network, files, exact = await fetch_registered(ref, config.storage)
-        asked = replace(config, data=data)
-        return await evaluate(evaluate_job(asked, network, shards, files, exact), asked, exact)
+        on_new_data = replace(config, data=data)
+        return await evaluate(evaluate_job(on_new_data, network, shards, files, exact), on_new_data, exact)
 
     return await judge(registered, shards, config.nightly.margin, evaluate_version)

@@ -71,12 +71,12 @@ def champion(name: str) -> Version | None:
 def versions(name: str) -> list[Version]:
     """All versions of a registered model, oldest first; the aliases of each are not filled in."""
     with connection() as client:
-        found, page = [], None
+        listed, page = [], None
         while True:
             batch = client.search_model_versions(f"name = '{name}'", page_token=page)
-            found += [as_version(each) for each in batch]
+            listed += [as_version(entry) for entry in batch]
             if not (page := batch.token):
-                return sorted(found, key=lambda version: version.version)
+                return sorted(listed, key=lambda version: version.version)
 
 
 def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
@@ -128,21 +128,21 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / WEIGHTS, config
 
 
-def describe(found: Version) -> dict[str, Any]:
+def describe(version: Version) -> dict[str, Any]:
     """What the ``config.json`` of a version says, without a download of its weights.
 
     Raises:
         ArtifactError: the version was not registered by us, or the file is not the one that was registered.
     """
     with tempfile.TemporaryDirectory(prefix="effnet-describe-") as scratch:
-        config: dict[str, Any] = json.loads(_fetch_file(found, CONFIG, CONFIG_TAG, Path(scratch)).read_text())
+        config: dict[str, Any] = json.loads(_fetch_file(version, CONFIG, CONFIG_TAG, Path(scratch)).read_text())
     return config
 
 
-def _fetch_file(found: Version, file: str, tag: str, folder: Path) -> Path:
-    if tag not in found.tags:
-        raise ArtifactError(f"{found.name}/{found.version} has no tag {tag}: it was not registered by effnet")
-    _fetch(f"models:/{found.name}/{found.version}/{FILES_FOLDER}/{file}", found.tags[tag], folder / file)
+def _fetch_file(version: Version, file: str, tag: str, folder: Path) -> Path:
+    if tag not in version.tags:
+        raise ArtifactError(f"{version.name}/{version.version} has no tag {tag}: it was not registered by effnet")
+    _fetch(f"models:/{version.name}/{version.version}/{FILES_FOLDER}/{file}", version.tags[tag], folder / file)
     return folder / file
 
 

@@ -148,7 +148,7 @@ def promote(version: Version, verdict: Verdict, judged_before: set[int], reused:
     while written is None or best.version != written:
         registry.promote(name, best.version, registry.CHAMPION)
         written = best.version
-        best = max([version, *_rivals(version, judged_before)], key=lambda each: (_top1(each), -each.version))
+        best = max([version, *_rivals(version, judged_before)], key=lambda rival: (_top1(rival), -rival.version))
     if best.version != version.version:
         reason = (f"top-1 {_top1(version):.2f} % of val; version {best.version}, promoted at the same time, has "
                   f"{_top1(best):.2f} %: not promoted")  # fmt: skip
@@ -162,12 +162,12 @@ def _rivals(version: Version, judged_before: set[int]) -> list[Version]:
     from infra import registry
 
     return [
-        each
-        for each in registry.versions(version.name)
-        if each.version not in judged_before
-        and each.version != version.version
-        and each.tags.get(STATE) in (PROMOTING, PROMOTED)
-        and each.tags.get("data_manifest_sha256", "") == version.tags.get("data_manifest_sha256")
+        rival
+        for rival in registry.versions(version.name)
+        if rival.version not in judged_before
+        and rival.version != version.version
+        and rival.tags.get(STATE) in (PROMOTING, PROMOTED)
+        and rival.tags.get("data_manifest_sha256", "") == version.tags.get("data_manifest_sha256")
     ]
 
 
@@ -198,7 +198,7 @@ def _compare(
     if differs is not None:
         return Verdict(False, f"not promoted: the champion, version {champion.version}, cannot be compared on "
                               f"{shards.name}: {differs}")  # fmt: skip
-    answers = {_exact(each): _answers(each, shards, evaluations) for each in (version, champion)}
+    answers = {_exact(v): _answers(v, shards, evaluations) for v in (version, champion)}
     lacking = tuple(ref for ref, correct in answers.items() if correct is None)
     if lacking:
         return lacking

@@ -214,7 +214,7 @@ def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
     found = store.read_json(evaluation)
     assert (f"{found['top1']:.2f}", str(found["n"])) == (said[3], said[4])
     champion = library().MlflowClient().get_model_version_by_alias("efficientnet-b0-digits", "champion")
-    assert (champion.version == "2") == bool(said[1]) == (said[5] is None)  # which of them hangs on few images
+    assert (champion.version == "2") == bool(said[1]) == (said[5] is None)  # which of them depends on few images
 
 
 def test_a_deployment_started_as_the_ui_does_runs_on_the_work_pool(

@@ -22,6 +22,7 @@ from torch import nn
 from conf import schema
 from infra import mlflow_client, registration, registry, store, tracking
 from infra.errors import ArtifactError, ConfigError
+from infra.local import Addresses
 from infra.model_package import CONFIG, WEIGHTS
 from models import export, per_image
 from models.data import manifest as manifests
@@ -209,6 +210,26 @@ def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(sto
     ):
         class_names._check("pets/1", dogs)
     class_names._check("pets/2", dogs)
+
+
+def test_effnet_evaluate_refuses_a_data_set_with_other_classes_before_any_job(
+    services: Addresses, services_dir: Path, storage: str, tmp_path: Path
+) -> None:
+    made_version(storage, "strangers", 0, GOOD, data(storage), tmp_path)
+    words = [
+        "model_ref=strangers/1",
+        "data=digits",
+        "data.limit=100",
+        f"storage={storage}/cli",
+        f"run_dir={services_dir}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "evaluate", *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2, done.stderr
+    said = "strangers/1 was trained on other classes than those of digits: class 0 is 'class 0' in the model and '0' in"
+    assert said in done.stderr.splitlines()[-1]
+    assert not store.list_uris(f"{storage}/cli/jobs/")
 
 
 def test_imported_weights_have_classes_without_names_which_is_said(
