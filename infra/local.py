@@ -210,6 +210,15 @@ def status(run_dir: Path, services: Services) -> dict[str, str]:
     return lines
 
 
+def login_warnings(run_dir: Path, services: Services) -> list[str]:
+    """A line about each embedded service that runs and asks for no password, or for one against ``services.auth``."""
+    folder = _folder(run_dir)
+    chosen = _chosen_ports(folder)
+    names = [name for name in login.PAGES if _is_embedded(services, name) and processes.running(folder, name)]
+    lines = [login.warning(startup.url(chosen, name), name, services.auth) for name in names if chosen]
+    return [line for line in lines if line is not None]
+
+
 def open_in_browser(run_dir: Path, services: Services, name: str) -> str:
     """Opens the pages of ``prefect`` or ``mlflow`` in a browser, logged in; what to print.
 

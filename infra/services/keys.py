@@ -38,10 +38,10 @@ def credentials(folder: Path) -> dict[str, str]:
 def _read(path: Path) -> dict[str, str]:
     try:
         known = json.loads(path.read_bytes())
-        return {name: str(known[name]) for name in known}
+        return {name: str(value) for name, value in known.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged; delete it, new keys will be made: {error}") from error
 
 

@@ -52,7 +52,7 @@ def show_logged_in(folder: Path, base: str, name: str) -> str:
         base: Address of the service.
         name: Which one; of ``PAGES``.
     """
-    if not asks_for_password(base, name):
+    if asks_for_password(base, name) is False:
         return show(base)
     page = forwarding_page(folder, base, name)
     if _open(page.as_uri()):
@@ -77,15 +77,18 @@ def forwarding_page(folder: Path, base: str, name: str) -> Path:
     return page
 
 
-def asks_for_password(base: str, name: str) -> bool:
-    """Whether the service refuses a caller without a password."""
+def asks_for_password(base: str, name: str) -> bool | None:
+    """Whether the service refuses a caller without a password; None when it does not answer."""
     page = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/get-by-name"}[name]
-    return http.call("GET", base + page)[0] == 401
+    status, _ = http.call("GET", base + page)
+    return status == 401 if status else None
 
 
 def warning(base: str, name: str, auth: bool) -> str | None:
     """A line about a running service that is open to every user of the machine, or open against ``services.auth``."""
     title, asks = _TITLES[name], asks_for_password(base, name)
+    if asks is None:
+        return None  # does not answer, which others report
     if asks and not auth:
         return f"{title} was started with a password and keeps it; `effnet down` first, then services.auth=false"
     if auth and not asks:
