@@ -87,13 +87,15 @@ class Launch:
 class Services:
     """Where the three services are: ``embedded`` (started here, on 127.0.0.1) or an address.
 
-    Credentials never stand in the configuration: S3 takes them from boto3's own chain, MLflow and Prefect
-    from their environment variables (README, "Real services").
+    Credentials never stand in the configuration: those of the embedded services are made and kept by themselves,
+    for others S3 takes them from boto3's own chain, MLflow and Prefect from their environment variables (README,
+    "Real services").
     """
 
     s3: str = "embedded"  # embedded | aws | endpoint URL
     prefect: str = "embedded"  # embedded | API URL, ends with /api
     mlflow: str = "embedded"  # embedded | tracking URI
+    auth: bool = True  # the embedded Prefect and MLflow ask for a password; false: every local user can run code as you
 
     def __post_init__(self) -> None:
         for key in ("s3", "prefect", "mlflow"):

@@ -27,8 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides = [*overrides, f"runtime.{flag.replace('-', '_')}=true"]
     if arguments.verb == "download":  # the one verb with an object: `effnet download cifar10 data.path=FOLDER`
         overrides = [word if "=" in word else f"data={word}" for word in overrides]
+    page = ""
+    if arguments.verb == "open":  # `effnet open mlflow`
+        page = next((word for word in overrides if "=" not in word), "")
+        overrides = [word for word in overrides if word != page]
     try:
         config = compose.compose(overrides)
+        if arguments.verb == "open":
+            return _open(page, config)
         return _run(arguments.verb, config, overrides)
     except compose.OverrideError as error:
         return _fail(str(error), 2)
@@ -41,6 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     sys.stderr.write(f"error: {message}\n")
     return code
+
+
+def _open(page: str, config: schema.Config) -> int:
+    from infra import local
+
+    print(local.open_in_browser(Path(config.run_dir).resolve(), config.services, page))
+    return 0
 
 
 def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
@@ -67,7 +80,7 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
         return doctor.main(config, decode.backends())
     if verb == "up":
         local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=print)
-        print(outcome.services(local.prepare(run_dir, config.services)))
+        print(outcome.services(local.prepare(run_dir, config.services), config.services))
     else:
         stopped = local.down(run_dir)
         print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")

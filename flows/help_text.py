@@ -28,7 +28,8 @@ most used settings:
   profile={_choices("profile")}   size of everything (default laptop)
   run_dir=PATH                     local files: services, logs, cache, reports (default runs)
   storage=s3://BUCKET/PREFIX       where data, checkpoints and weights go
-  services.s3=URL services.prefect=URL services.mlflow=URL   use yours instead of the embedded ones"""
+  services.s3=URL services.prefect=URL services.mlflow=URL   use yours instead of the embedded ones
+  services.auth=false              Prefect and MLflow ask for no password: every local user can run code as you"""
 
 _TRAIN = f"""\
   model={_choices("model")}   model.width=X model.depth=X model.resolution=X
@@ -122,6 +123,11 @@ VERBS: dict[str, tuple[str, str]] = {
         "  runtime.pipeline_stages=N\n\nnothing is started; 1,000 classes are assumed",
     ),
     "up": ("start the embedded services, or find them", _COMMON),
+    "open": (
+        "open Prefect or MLflow in a browser, logged in",
+        "  effnet open prefect|mlflow   run_dir=PATH of the services (default runs)\n\n"
+        "prints the link instead where there is no browser; the link holds the password",
+    ),
     "down": ("stop the embedded services", _COMMON),
     "doctor": ("check whether this machine and the services are fit", _COMMON),
 }

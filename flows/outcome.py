@@ -13,16 +13,20 @@ from models.statistics import estimate
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
     """The whole block; ``result`` is what the flow returned."""
-    return "\n".join(["", *described(result, config), "", services(addresses), f"time       {clock(seconds)}"])
+    return "\n".join(
+        ["", *described(result, config), "", services(addresses, config.services), f"time       {clock(seconds)}"]
+    )
 
 
-def services(addresses: Addresses) -> str:
-    """Where the services are."""
+def services(addresses: Addresses, settings: schema.Services) -> str:
+    """Where the services are, and how to get into them."""
+    closed = [name for name in ("prefect", "mlflow") if settings.auth and getattr(settings, name) == "embedded"]
     return "\n".join(
         [
             f"Prefect    {addresses.prefect.removesuffix('/api')}",
             f"MLflow     {addresses.mlflow}",
             f"S3         {addresses.s3 or 'AWS'}",
+            *([f"log in     {' or '.join(f'effnet open {name}' for name in closed)}"] if closed else []),
             "stop them  effnet down   (or make down)",
         ]
     )

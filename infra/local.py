@@ -3,12 +3,13 @@
 Everything they need and write lies under ``RUN_DIR/services`` (mode 0700)::
 
     state.json  credentials.json  grpc.key    the chosen ports; our secrets (0600)
+    open-NAME.html                            leads a browser to a service, logged in (0600)
     NAME.process.json  logs/NAME.log          what runs; its last and (.1) last but one log
     s3/  prefect/  mlflow/                    their data
 
 A service whose address stands in the configuration is somebody else's: it is used, never started, stopped or
-changed. The worker belongs to the embedded Prefect. Other users of this machine cannot reach the object store
-without our keys; Prefect and MLflow ask nobody on 127.0.0.1 for a password, as is their default.
+changed. The worker belongs to the embedded Prefect. Other users of this machine get nothing from the object store
+without our keys, and nothing from Prefect and MLflow without our passwords, unless ``services.auth=false``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pathlib import Path
 from conf.schema import Services
 from infra import files, store
 from infra.errors import ConfigError, TransientError
-from infra.services import deployments, http, keys, ports, processes, programs, startup
+from infra.services import deployments, http, keys, login, ports, processes, programs, startup
+from infra.services.prefect_api import PrefectApi
 
 NAMES = ("s3", "prefect", "mlflow", "worker")
 
@@ -76,13 +78,14 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
+    secrets = keys.credentials(folder)
+    env |= _logins(services, secrets)
     if services.prefect == "embedded":
         env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays as it is
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(deployments.HEARTBEAT_S)
     if services.s3 != "aws":
         env["AWS_ENDPOINT_URL_S3"] = addresses.s3
     if services.s3 == "embedded":
-        secrets = keys.credentials(folder)
         env["AWS_ACCESS_KEY_ID"] = secrets["access_key"]
         env["AWS_SECRET_ACCESS_KEY"] = secrets["secret_key"]
         env["AWS_SESSION_TOKEN"] = ""  # one that is left over from Amazon would spoil our signature
@@ -91,6 +94,26 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
         for name in ("NO_PROXY", "no_proxy"):  # a company's proxy does not know our 127.0.0.1
             others = [host for host in os.environ.get(name, "").split(",") if host and host != ports.HOST]
             env[name] = ",".join([*others, ports.HOST])
+    return env
+
+
+def _logins(services: Services, secrets: dict[str, str]) -> dict[str, str]:
+    """The variables that log clients in: to ours with our passwords, elsewhere with what the user has set.
+
+    With ``services.auth=false`` too, because the services may have been started with it on.
+    """
+    prefect = {"PREFECT_API_AUTH_STRING": f"{keys.USER}:{secrets['prefect_password']}"}
+    mlflow = {"MLFLOW_TRACKING_USERNAME": keys.USER, "MLFLOW_TRACKING_PASSWORD": secrets["mlflow_password"]}
+    env: dict[str, str] = {}
+    for choice, ours, neutral in (
+        (services.prefect, prefect, {"PREFECT_API_KEY": ""}),
+        (services.mlflow, mlflow,
+         {"MLFLOW_TRACKING_TOKEN": "", "MLFLOW_TRACKING_AUTH": "", "MLFLOW_TRACKING_AWS_SIGV4": "false"}),
+    ):  # fmt: skip
+        if choice == "embedded":
+            env |= ours | {name: value for name, value in neutral.items() if os.environ.get(name)}
+        elif all(os.environ.get(name) == value for name, value in ours.items()):
+            env |= dict.fromkeys(ours, "")  # inherited from a command on ours: not for somebody else's server
     return env
 
 
@@ -125,7 +148,7 @@ def up(
     with _lock(folder, say):
         env = environment(run_dir, services)
         os.environ.update(env)
-        stack = startup.Stack(folder, _chosen_ports(folder), env, embedded_s3=services.s3 == "embedded")
+        stack = startup.Stack(folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth)
         wanted = [name for name in NAMES if name in only and _is_embedded(services, name)]
         names = startup.bring_up(stack, wanted, jobs_at_once, say)
         return Started(tuple(names), _addresses(services, stack.ports))
@@ -161,7 +184,7 @@ def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
         stopped: list[str] = []
         if "worker" in names:
             if processes.running(folder, "worker"):
-                deployments.cancel_runs(f"{startup.url(_chosen_ports(folder), 'prefect')}/api")
+                deployments.cancel_runs(_prefect_api(folder))
             stopped = processes.stop(folder, ["worker"])
         stopped += processes.stop(folder, [name for name in names if name != "worker"])
         if "s3" in stopped:
@@ -181,10 +204,41 @@ def status(run_dir: Path, services: Services) -> dict[str, str]:
             lines[name] = "not running"
         else:
             url = startup.url(chosen, name)
-            fine = startup.answers(url, name)
+            fine = startup.answers(url, name, _prefect_api(folder))
             lines[name] = f"running at {url}" if fine else (
                 f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")  # fmt: skip
     return lines
+
+
+def login_warnings(run_dir: Path, services: Services) -> list[str]:
+    """A line about each embedded service that runs and asks for no password, or for one against ``services.auth``."""
+    folder = _folder(run_dir)
+    chosen = _chosen_ports(folder)
+    names = [name for name in login.PAGES if _is_embedded(services, name) and processes.running(folder, name)]
+    lines = [login.warning(startup.url(chosen, name), name, services.auth) for name in names if chosen]
+    return [line for line in lines if line is not None]
+
+
+def open_in_browser(run_dir: Path, services: Services, name: str) -> str:
+    """Opens the pages of ``prefect`` or ``mlflow`` in a browser, logged in; what to print.
+
+    Raises:
+        ConfigError: there is no such page, or the service does not run.
+    """
+    if name not in login.PAGES:
+        raise ConfigError(f"effnet open {name}: there are {' and '.join(login.PAGES)}")
+    given = getattr(services, name)
+    if given != "embedded":
+        return login.show(given.removesuffix("/api"))
+    folder = _folder(run_dir)
+    if not _chosen_ports(folder) or processes.running(folder, name) is None:
+        raise ConfigError(f"{startup.TITLES[name]} of {run_dir} does not run; start it with `effnet up`")
+    return login.show_logged_in(folder, startup.url(_chosen_ports(folder), name), name)
+
+
+def _prefect_api(folder: Path) -> PrefectApi:
+    url = f"{startup.url(_chosen_ports(folder), 'prefect')}/api"
+    return PrefectApi(url, f"{keys.USER}:{keys.credentials(folder)['prefect_password']}")
 
 
 def _folder(run_dir: Path) -> Path:

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.concurrency.asyncio import concurrency
 
 from conf import compose, schema
 from infra.errors import ConfigError, JobError
 from infra.launch.command import job_environment
-from tasks import parts, policy
-from tasks.train import SLOT
+from tasks import parts, policy, slots
 
 ROOT = Path(__file__).parents[1]
 # Table 4: seconds of one image on one core of a Xeon E5-2690, mean of 20 runs. It sets GPipe (19.0) beside B7 (3.1).
@@ -38,7 +36,7 @@ async def measure_latency(config: schema.Config) -> dict[str, Any]:
     models = await asyncio.to_thread(networks, config.latency)
     asked = {key: getattr(config.latency, key) for key in ("n", "throughput_n", "throughput_batch")}
     request = {"models": {name: compose.to_dict(model) for name, model in models.items()}, **asked}
-    async with concurrency(SLOT, occupy=1):  # a training beside it would be measured too
+    async with slots.slot("latency"):  # a training beside it would be measured too
         times = await _measured(request)
     part = {
         **table(config.latency, times),

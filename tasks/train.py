@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 from prefect import task
-from prefect.concurrency.asyncio import concurrency
 
 from conf import compose, schema
 from infra import machine, store
@@ -19,12 +18,10 @@ from infra.errors import TransientError
 from models.data.order import check_batch
 from models.efficientnet import block_strings
 from models.results import EvalResult, ShardResult, Standing, TrainResult, result_name
-from tasks import policy
+from tasks import policy, slots
 from tasks.supervise import JobRun, finished, run_job
 
 RECIPE_VERSION = 4  # raise it when the same configuration must train to other weights
-SLOT = "accelerator"  # Prefect's global concurrency limit over all flows and machines of this server
-SLOT_LEASE_S = 60  # a killed process's slot is free again after so long; Prefect's own 300 made the next command wait
 
 
 @cache
@@ -169,10 +166,7 @@ async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> d
     done = await asyncio.to_thread(finished, run)
     if done is not None:  # needs no slot; only what MLflow lacks is fed
         return await run_job(run, config, mlflow_run)
-    async with (
-        _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once),
-        concurrency(SLOT, occupy=1, lease_duration=SLOT_LEASE_S),
-    ):
+    async with _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once), slots.slot(run.label):
         return await run_job(run, config, mlflow_run)
 
 

@@ -20,6 +20,7 @@ from infra.services import ports, processes
 
 GB = 10**9
 PROJECT = "effnet"
+_SECRET = ("credentials.json", "grpc.key", "open-prefect.html", "open-mlflow.html")  # files of the services folder
 
 
 def python() -> list[Finding]:
@@ -98,8 +99,8 @@ def decoder(states: dict[str, str]) -> list[Finding]:
 
 
 def secrets(services_dir: Path) -> list[Finding]:
-    """Nobody else can read the keys of the embedded object store."""
-    found = [path for name in ("credentials.json", "grpc.key") if (path := services_dir / name).exists()]
+    """Nobody else can read the keys and passwords of the embedded services."""
+    found = [path for name in _SECRET if (path := services_dir / name).exists()]
     exposed = [path for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077]
     if exposed:
         return [Finding(FAIL, "secrets", f"others can read {path}; run `chmod 600 {path}`") for path in exposed]

@@ -26,6 +26,8 @@ def status(run_dir: Path, services: Services) -> list[Finding]:
     for name, line in lines.items():
         if "does not answer" in line:
             findings.append(Finding(FAIL, "services", f"{name} {line}; run `effnet down` and `effnet up`"))
+    open_mark = FAIL if services.auth else WARN
+    findings += [Finding(open_mark, "services", line) for line in local.login_warnings(run_dir, services)]
     return findings
 
 

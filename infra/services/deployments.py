@@ -11,33 +11,43 @@ from datetime import datetime
 from pathlib import Path
 
 from infra.errors import ConfigError, TransientError
-from infra.services.http import call
+from infra.services.prefect_api import PrefectApi, call
 from infra.services.processes import log_path, log_tail
-from infra.services.programs import WORK_POOL, WORKER
+from infra.services.programs import CHECKOUT, WORK_POOL, WORKER
 
-HOME = Path(__file__).resolve().parents[2]  # the checkout: prefect.yaml names flows relative to it
+HOME = CHECKOUT  # prefect.yaml names flows relative to it
 _FILE = "infra/prefect.yaml"
 _DEPLOY_TIMEOUT_S = 180.0
 _BUSY_S = 60.0
 HEARTBEAT_S = 30  # Prefect's default is 180, its least 30
 WITHIN_S = 4 * HEARTBEAT_S  # a machine so busy that it misses three beats is not lost
+# Prefect's own lets whoever starts a flow run choose the command, its variables and its folder. Nothing may be chosen
+# here; `env` must not even stand in it, because the worker would merge the caller's into it.
+JOB_TEMPLATE: dict[str, object] = {
+    # A flow whose output is the worker's pipe crashes at its next line when the worker dies.
+    "job_configuration": {"stream_output": False},
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
 
 
-def set_limits(api: str, jobs_at_once: int) -> None:
+def set_limits(api: PrefectApi, jobs_at_once: int) -> None:
     """Makes the work pool and sets the concurrency limit ``accelerator``; both may be there already.
 
     Raises:
         TransientError: the server refuses, or stays busy for a minute.
     """
-    # The worker fills in the pool's job template when it starts; `deploy` only wants the pool to exist.
-    _insist("POST", f"{api}/work_pools/", {"name": WORK_POOL, "type": "process"}, fine=(200, 201, 409))
-    limits = f"{api}/v2/concurrency_limits/"
-    limit = {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0}
-    if _insist("POST", limits, limit, fine=(200, 201, 409)) == 409:
-        _insist("PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
+    pool: dict[str, object] = {"name": WORK_POOL, "type": "process", "base_job_template": JOB_TEMPLATE}
+    if _insist(api, "POST", "/work_pools/", pool, fine=(200, 201, 409)) == 409:
+        path = f"/work_pools/{WORK_POOL}"
+        if call(api, "GET", path)[1].get("base_job_template") != JOB_TEMPLATE:
+            _insist(api, "PATCH", path, {"base_job_template": JOB_TEMPLATE}, fine=(200, 204))
+    limits = "/v2/concurrency_limits/"
+    limit: dict[str, object] = {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0}
+    if _insist(api, "POST", limits, limit, fine=(200, 201, 409)) == 409:
+        _insist(api, "PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
 
 
-def watch_flows(api: str) -> None:
+def watch_flows(api: PrefectApi) -> None:
     """Has the server call a flow run crashed when its heartbeat stops; else a lost machine's stays Running for ever.
 
     Source: Prefect documentation, "How to detect and respond to zombie flows".
@@ -46,7 +56,7 @@ def watch_flows(api: str) -> None:
         TransientError: the server refuses, or stays busy for a minute.
     """
     name = "effnet: crash flow runs without heartbeat"
-    status, found = call("POST", f"{api}/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    status, found = call(api, "POST", "/automations/filter", {"automations": {"name": {"any_": [name]}}})
     if status == 200 and found:
         return
     ends = [f"prefect.flow-run.{state}" for state in ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed")]
@@ -66,18 +76,18 @@ def watch_flows(api: str) -> None:
         "message": f"no heartbeat for {WITHIN_S} s: its process or machine is gone",
     }
     body: dict[str, object] = {"name": name, "trigger": trigger, "actions": [action]}
-    _insist("POST", f"{api}/automations/", body, fine=(200, 201))
+    _insist(api, "POST", "/automations/", body, fine=(200, 201))
 
 
-def _insist(method: str, url: str, body: dict[str, object], fine: Collection[int]) -> int:
+def _insist(api: PrefectApi, method: str, path: str, body: dict[str, object], fine: Collection[int]) -> int:
     """Asks until the status is one of ``fine``: on SQLite the server answers 503 while it writes something else."""
     deadline = time.monotonic() + _BUSY_S
     while True:
-        status, answer = call(method, url, body, timeout_s=30.0)
+        status, answer = call(api, method, path, body, timeout_s=30.0)
         if status in fine:
             return status
         if time.monotonic() > deadline or (0 < status < 500):
-            raise TransientError(f"Prefect does not accept {method} {url}: {status} {answer}")
+            raise TransientError(f"Prefect does not accept {method} {api.url}{path}: {status} {answer}")
         time.sleep(0.5)
 
 
@@ -106,9 +116,9 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
     return True
 
 
-def worker_answers(api: str, since: float = 0.0) -> bool:
+def worker_answers(api: PrefectApi, since: float = 0.0) -> bool:
     """Whether the server heard from our worker after ``since`` (seconds of the wall clock) and lately."""
-    status, found = call("POST", f"{api}/work_pools/{WORK_POOL}/workers/filter", {})
+    status, found = call(api, "POST", f"/work_pools/{WORK_POOL}/workers/filter", {})
     for worker in found if status == 200 else []:
         heard = datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp()
         if worker["name"] == WORKER and worker["status"] == "ONLINE":
@@ -116,7 +126,7 @@ def worker_answers(api: str, since: float = 0.0) -> bool:
     return False
 
 
-def cancel_runs(api: str, patience_s: float = 30.0) -> int:
+def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> int:
     """Cancels what runs on our work pool and waits for its end; how many runs were cancelled.
 
     A worker that is just stopped kills its flow runs on the spot: no ``finally`` runs, the trainer gets no
@@ -129,12 +139,12 @@ def cancel_runs(api: str, patience_s: float = 30.0) -> int:
     told: set[str] = set()
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        status, runs = call("POST", f"{api}/flow_runs/filter", query)
+        status, runs = call(api, "POST", "/flow_runs/filter", query)
         if status == 0 or runs == []:
             break
         for run in runs if status == 200 else []:
-            set_state = f"{api}/flow_runs/{run['id']}/set_state"
-            if run["id"] not in told and call("POST", set_state, {"state": {"type": "CANCELLING"}})[0] in (200, 201):
+            path, state = f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}}
+            if run["id"] not in told and call(api, "POST", path, state)[0] in (200, 201):
                 told.add(run["id"])
         time.sleep(0.25)
     return len(told)

@@ -13,11 +13,12 @@ def call(
 ) -> tuple[int, Any]:
     """Status and decoded JSON answer (None when it is not JSON); status 0 when nobody answers."""
     parts = urlsplit(url)
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=timeout_s)
     try:
         data = None if body is None else json.dumps(body)
-        connection.request(method, parts.path or "/", data, {"Content-Type": "application/json", **(headers or {})})
+        connection.request(method, target, data, {"Content-Type": "application/json", **(headers or {})})
         answer = connection.getresponse()
         status, text = answer.status, answer.read()
     except (OSError, http.client.HTTPException):

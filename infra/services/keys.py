@@ -1,7 +1,8 @@
-"""The secrets of the embedded object store: made once, readable by this user only."""
+"""The secrets of the embedded services: made once, readable by this user only."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -11,24 +12,43 @@ from pathlib import Path
 from infra import files
 from infra.errors import ConfigError
 
+USER = "effnet"  # of the embedded Prefect and MLflow
+_NAMES = (
+    "access_key", "secret_key", "jwt_write", "jwt_read", "jwt_filer_write", "jwt_filer_read",
+    "prefect_password", "mlflow_password", "mlflow_session_key",
+)  # fmt: skip
+
 
 def credentials(folder: Path) -> dict[str, str]:
-    """``access_key``, ``secret_key`` and weed's own signing keys; made when missing.
+    """The keys of the object store and the passwords of Prefect and MLflow; those that are missing are made.
 
     Raises:
         ConfigError: the file is there and is not what we wrote.
     """
     path = folder / "credentials.json"
-    if not path.exists():
-        made = {"access_key": f"effnet-{secrets.token_hex(6)}", "secret_key": secrets.token_urlsafe(30)}
-        signing = ("jwt_write", "jwt_read", "jwt_filer_write", "jwt_filer_read")
-        made |= {name: secrets.token_hex(24) for name in signing}
-        _write_private(path, json.dumps(made, indent=2).encode())
+    known = _read(path)
+    if not known.keys() >= set(_NAMES):
+        with (folder / "credentials.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # two commands that make them together must end with the same ones
+            known = {name: _new(name) for name in _NAMES} | _read(path)
+            write_private(path, json.dumps(known, indent=2).encode())
+    return known
+
+
+def _read(path: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads(path.read_bytes())
-        return {name: str(found[name]) for name in found}
-    except (ValueError, TypeError) as error:
+        known = json.loads(path.read_bytes())
+        return {name: str(value) for name, value in known.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged; delete it, new keys will be made: {error}") from error
+
+
+def _new(name: str) -> str:
+    if name == "access_key":
+        return f"effnet-{secrets.token_hex(6)}"
+    return secrets.token_urlsafe(30) if name == "secret_key" else secrets.token_hex(24)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -36,8 +56,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     cert_path, key_path = folder / "grpc.crt", folder / "grpc.key"
     if not (cert_path.exists() and key_path.exists()):
         key_pem, cert_pem = _self_signed()
-        key_path.unlink(missing_ok=True)
-        _write_private(key_path, key_pem)
+        write_private(key_path, key_pem)
         files.write(cert_path, cert_pem)  # last, as the sign that the pair is whole
     return cert_path, key_path
 
@@ -66,16 +85,13 @@ def _self_signed() -> tuple[bytes, bytes]:
     return private, builder.sign(key, hashes.SHA256()).public_bytes(pem)
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    """Creates ``path`` with mode 0600 from its first byte; leaves alone what another process just made."""
+def write_private(path: Path, data: bytes) -> None:
+    """Writes ``path`` whole or not at all, with mode 0600 from its first byte."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            return
+        partial.replace(path)
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)

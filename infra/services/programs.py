@@ -11,13 +11,16 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from infra import files
 from infra.errors import ConfigError
+from infra.services.keys import USER
 from infra.services.ports import GRPC_OFFSET, HOST
 from infra.services.processes import Program
 
 BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
+CHECKOUT = Path(__file__).resolve().parents[2]
 # What a person exported for other servers must not reach ours.
 _FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")
 
@@ -86,8 +89,14 @@ def _weed_environment(home: Path, secrets: dict[str, str], certificate: tuple[Pa
     return env
 
 
-def prefect_server(folder: Path, port: int) -> Program:
-    """Prefect's API, UI and services on SQLite in our folder."""
+def prefect_server(folder: Path, port: int, password: str) -> Program:
+    """Prefect's API, UI and services on SQLite in our folder.
+
+    Args:
+        folder: The services folder.
+        port: Where it listens.
+        password: What it asks of its callers; empty lets every user of the machine run code as us.
+    """
     home = folder / "prefect"
     pages = f"http://{HOST}:{port}"
     env = {
@@ -96,20 +105,32 @@ def prefect_server(folder: Path, port: int) -> Program:
         "PREFECT_SERVER_UI_API_URL": f"{pages}/api",
         # The default lets any web page that a browser on this machine opens drive the server.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{pages},http://localhost:{port}",
+        # The password stands in the browser's storage, but a POST of text/plain needs no leave of CORS.
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        # The default keeps in memory who holds a slot, and that it is taken in the database (leases.py).
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # In our folder, which is closed to others, because a page of ours lies there too (login.py).
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+    if password:
+        env["PREFECT_SERVER_API_AUTH_STRING"] = f"{USER}:{password}"
     argv = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
     return Program("prefect", argv, {**_inherited(), **env}, home)
 
 
-def mlflow_server(folder: Path, port: int, s3: dict[str, str] | None) -> Program:
+def mlflow_server(
+    folder: Path, port: int, s3: dict[str, str] | None, password: str = "", session_key: str = ""
+) -> Program:
     """MLflow on SQLite in our folder; artifacts go through it to our object store.
 
     Args:
-        folder: the services folder.
-        port: where it listens.
-        s3: the AWS variables of the embedded store; None keeps the artifacts in our folder instead.
+        folder: The services folder.
+        port: Where it listens.
+        s3: The AWS variables of the embedded store; None keeps the artifacts in our folder instead.
+        password: What it asks of its callers; empty lets every user of the machine in.
+        session_key: What MLflow signs its own forms with.
     """
     home = folder / "mlflow"
     env = {
@@ -120,16 +141,43 @@ def mlflow_server(folder: Path, port: int, s3: dict[str, str] | None) -> Program
     if s3 is not None:
         env |= {**s3, "MLFLOW_S3_ENDPOINT_URL": s3["AWS_ENDPOINT_URL_S3"]}
         env |= {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
-    argv = (sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
-            "--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else f"{home}/artifacts")  # fmt: skip
+    argv: tuple[str, ...] = (
+        sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
+        "--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else f"{home}/artifacts",
+    )  # fmt: skip
+    if password:
+        argv += ("--app-name", "basic-auth")
+        env |= {
+            "MLFLOW_AUTH_CONFIG_PATH": str(_login_settings(home)),
+            "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": session_key,
+            # A checkout need not be installed for its own command to run; the server loads one file of it.
+            "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        }
     return Program("mlflow", argv, {**_inherited(), **env}, home)
+
+
+def _login_settings(home: Path) -> Path:
+    """Writes where MLflow's users are and who checks them; the password itself goes by the environment."""
+    settings = {
+        "default_permission": "NO_PERMISSIONS",
+        "database_uri": f"sqlite:///{home}/auth.db",
+        "authorization_function": "infra.services.mlflow_login:authenticate",
+    }
+    lines = [f"{key} = {value.replace('%', '%%')}" for key, value in settings.items()]
+    path = home / "auth.ini"
+    home.mkdir(parents=True, exist_ok=True)
+    files.write(path, "\n".join(["[mlflow]", *lines, ""]).encode())
+    return path
 
 
 def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
     """The process that runs deployments; its flow runs inherit ``environment`` and what the caller has."""
     env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
-    env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    # Its flow runs' output goes nowhere (JOB_TEMPLATE), so what we log must reach Prefect.
+    env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet"}
     argv = (sys.executable, "-m", "prefect", "worker", "start",
             "--pool", WORK_POOL, "--type", "process", "--name", WORKER)  # fmt: skip
     return Program("worker", argv, env, folder / "worker")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from infra import store
 from infra.errors import ConfigError, TransientError
-from infra.services import deployments, http, keys, processes, programs
+from infra.services import deployments, http, keys, leases, login, processes, programs
 from infra.services.ports import HOST, PREFERRED
+from infra.services.prefect_api import PrefectApi, from_environment
 from infra.services.processes import Program
 
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
@@ -22,13 +23,15 @@ _TIMEOUT_S = 180.0  # a first start takes about 20 s on two quiet cores, and muc
 class Stack:
     """The services of one run folder.
 
-    ``env`` is what clients of the services need; ``embedded_s3`` says whether MLflow's artifacts go there.
+    ``env`` is what clients of the services need; ``embedded_s3`` says whether MLflow's artifacts go there, ``auth``
+    whether Prefect and MLflow ask for a password.
     """
 
     folder: Path
     ports: dict[str, int]
     env: dict[str, str]
     embedded_s3: bool
+    auth: bool
 
 
 def url(ports: dict[str, int], name: str) -> str:
@@ -36,10 +39,10 @@ def url(ports: dict[str, int], name: str) -> str:
     return f"http://{HOST}:{ports['prefect' if name == 'worker' else name]}"
 
 
-def answers(base: str, name: str, since: float = 0.0) -> bool:
+def answers(base: str, name: str, api: PrefectApi, since: float = 0.0) -> bool:
     """Whether the service at ``base`` calls itself healthy now (the worker: was heard of after ``since``)."""
     if name == "worker":
-        return deployments.worker_answers(f"{base}/api", since)
+        return deployments.worker_answers(api, since)
     pages = {"s3": "/status", "prefect": "/api/health", "mlflow": "/health"}
     return http.answers(base + pages[name])
 
@@ -67,13 +70,17 @@ def bring_up(stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Call
             _try_store()
         if "prefect" in wanted:
             _wait(stack, "prefect")
-            api = f"{url(stack.ports, 'prefect')}/api"
+            api = from_environment(stack.env)
             deployments.set_limits(api, jobs_at_once)
             deployments.watch_flows(api)
+            leases.settle(api, stack.folder / "prefect", say)
         if "worker" in wanted:
             _bring_up_worker(stack, "worker" in missing, say, started)
         if "mlflow" in wanted:
             _wait(stack, "mlflow")
+        for name in ("prefect", "mlflow"):
+            if name in wanted and (line := login.warning(url(stack.ports, name), name, stack.auth)):
+                say(line)
     except BaseException:
         processes.stop(stack.folder, started)
         raise
@@ -81,7 +88,7 @@ def bring_up(stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Call
 
 
 def _bring_up_worker(stack: Stack, missing: bool, say: Callable[[str], None], started: list[str]) -> None:
-    if not answers(url(stack.ports, "prefect"), "prefect"):
+    if not http.answers(f"{url(stack.ports, 'prefect')}/api/health"):
         raise ConfigError("the Prefect worker needs the embedded Prefect, which is not running")
     since = time.time() if missing else 0.0
     if missing:
@@ -105,16 +112,22 @@ def _program(stack: Stack, name: str) -> Program:
         secret, certificate = keys.credentials(stack.folder), keys.certificate(stack.folder)
         return programs.object_store(stack.folder, stack.ports, secret, certificate)
     if name == "prefect":
-        return programs.prefect_server(stack.folder, stack.ports[name])
+        password = keys.credentials(stack.folder)["prefect_password"] if stack.auth else ""
+        return programs.prefect_server(stack.folder, stack.ports[name], password)
     if name == "mlflow":
         aws = {key: value for key, value in stack.env.items() if key.startswith("AWS_")}
-        return programs.mlflow_server(stack.folder, stack.ports[name], aws if stack.embedded_s3 else None)
+        secret = keys.credentials(stack.folder)
+        return programs.mlflow_server(
+            stack.folder, stack.ports[name], aws if stack.embedded_s3 else None,
+            secret["mlflow_password"] if stack.auth else "", secret["mlflow_session_key"],
+        )  # fmt: skip
     return programs.prefect_worker(stack.folder, stack.env)
 
 
 def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
-    while not answers(url(stack.ports, name), name, since):
+    api = from_environment(stack.env)
+    while not answers(url(stack.ports, name), name, api, since):
         if processes.running(stack.folder, name) is None:
             tail = processes.log_tail(stack.folder, name)
             raise ConfigError(f"{TITLES[name]} died at its start; its log ends with:\n{tail}")

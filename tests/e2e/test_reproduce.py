@@ -296,7 +296,7 @@ def test_ctrl_c_ends_the_training_processes_and_the_same_command_resumes(
 
 def _post(services: Addresses, path: Any, body: dict[str, Any]) -> Any:
     """Asked by Prefect's own client, which asks again when the server says 503."""
-    with SyncPrefectClient(services.prefect) as prefect:
+    with SyncPrefectClient(services.prefect, auth_string=os.environ["PREFECT_API_AUTH_STRING"]) as prefect:
         return prefect.request("POST", path, json=body).json()
 
 

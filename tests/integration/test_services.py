@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import owner_calls
 import pytest
 
 from conf.schema import Services
@@ -198,21 +199,15 @@ def test_a_second_up_finds_everything_quickly(services: local.Addresses, service
 
 
 def test_mlflow_keeps_its_artifacts_in_the_object_store(services: local.Addresses) -> None:
-    url = f"{services.mlflow}/api/2.0/mlflow-artifacts/artifacts/some/file.json"
-    assert call("PUT", url, {"a": 1})[0] == 200
+    path = "/api/2.0/mlflow-artifacts/artifacts/some/file.json"
+    assert owner_calls.mlflow("PUT", path, {"a": 1})[0] == 200
     assert store.read_json("s3://effnet/mlflow/some/file.json") == {"a": 1}
-
-
-def test_a_web_page_may_not_drive_the_prefect_server(services: local.Addresses) -> None:
-    status, _ = call("OPTIONS", f"{services.prefect}/flows/", headers={
-        "Origin": "http://evil.example", "Access-Control-Request-Method": "POST"})  # fmt: skip
-    assert status == 400
 
 
 def test_the_watch_over_lost_flow_runs_is_set_up_once(services: local.Addresses, services_dir: Path) -> None:
     for _ in range(2):
         local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("prefect",))
-    found = call("POST", f"{services.prefect}/automations/filter", {})[1]
+    found = owner_calls.prefect("POST", "/automations/filter", {})[1]
     watches = [each for each in found if each["actions"][0]["type"] == "change-flow-run-state"]
     assert [each["enabled"] for each in watches] == [True]
     assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(deployments.HEARTBEAT_S)
@@ -222,7 +217,7 @@ def test_the_watch_over_lost_flow_runs_is_set_up_once(services: local.Addresses,
 def test_the_limit_follows_the_configuration(services: local.Addresses, services_dir: Path) -> None:
     for limit in (3, 1):
         local.up(services_dir, EMBEDDED, jobs_at_once=limit, say=silent, only=("prefect",))
-        found = call("GET", f"{services.prefect}/v2/concurrency_limits/accelerator")[1]
+        found = owner_calls.prefect("GET", "/v2/concurrency_limits/accelerator")[1]
         assert found["limit"] == limit
 
 
@@ -257,12 +252,12 @@ def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def wait_for(path: Path, run: str, services: local.Addresses, services_dir: Path) -> None:
+def wait_for(path: Path, run: str, services_dir: Path) -> None:
     """Until the flow run has written ``path``; else what became of it."""
     deadline = time.monotonic() + 240  # 6 s on an idle machine; a shared one has taken more than 60
     while not path.exists():
         if time.monotonic() > deadline:
-            state = call("GET", f"{services.prefect}/flow_runs/{run}")[1]["state"]
+            state = owner_calls.prefect("GET", f"/flow_runs/{run}")[1]["state"]
             pytest.fail(f"{state}\n{processes.log_tail(services_dir / 'services', 'worker')}")
         time.sleep(0.2)
 
@@ -273,12 +268,12 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     lines: list[str] = []
     local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
     assert any("registered" in line for line in lines)
-    nightly = call("GET", f"{services.prefect}/deployments/name/train/nightly")[1]
+    nightly = owner_calls.prefect("GET", "/deployments/name/train/nightly")[1]
     assert nightly["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
-    train = call("GET", f"{services.prefect}/deployments/name/train/train")[1]
-    run = call("POST", f"{services.prefect}/deployments/{train['id']}/create_flow_run",
-               {"state": {"type": "SCHEDULED"}})[1]  # fmt: skip
-    wait_for(scratch_home / "ran", run["id"], services, services_dir)
+    train = owner_calls.prefect("GET", "/deployments/name/train/train")[1]
+    run = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run",
+                              {"state": {"type": "SCHEDULED"}})[1]  # fmt: skip
+    wait_for(scratch_home / "ran", run["id"], services_dir)
     assert (scratch_home / "ran").read_text() == f"['profile=laptop'] {os.environ['AWS_ACCESS_KEY_ID']}"
     lines.clear()
     local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
@@ -286,7 +281,7 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
 
     assert local.down(services_dir, only=["worker"]) == ["worker"]
     assert processes.running(services_dir / "services", "worker") is None
-    assert call("GET", f"{services.prefect}/flow_runs/{run['id']}")[1]["state_name"] == "Cancelled"
+    assert owner_calls.prefect("GET", f"/flow_runs/{run['id']}")[1]["state_name"] == "Cancelled"
     assert (scratch_home / "cleaned").exists()
     assert not [line for line in ours(services_dir) if b"prefect.engine" in line]
 

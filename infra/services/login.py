@@ -1,0 +1,110 @@
+"""How a user gets into the pages of the embedded Prefect and MLflow without typing a password.
+
+A browser is started with an address on its command line, which every user of the machine can read. So it gets the
+address of a file that only its owner can read, and the file leads on to the service, with the password.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import webbrowser
+from pathlib import Path
+from urllib.parse import quote
+
+from infra.services import http, keys
+
+PAGES = ("prefect", "mlflow")
+_TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
+# Prefect's pages, both versions, take the password from the browser's storage, which only a page of theirs can fill.
+# It arrives in the fragment, which no browser sends to a server and which `replace` keeps out of the history.
+_PREFECT_LOGIN = """\
+<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<title>effnet: log in to Prefect</title>
+<script>
+  if (location.hash.length > 1) localStorage.setItem("prefect-password", location.hash.slice(1));
+  location.replace("/");
+</script>
+"""
+_PREFECT_LOGIN_NAME = "effnet-login.html"
+_MLFLOW_ENTRY = "/effnet-login"  # mlflow_login.py, which loads Flask, answers it
+_FORWARD = """\
+<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<title>effnet: log in</title>
+<script>location.replace({link});</script>
+"""
+
+
+def show(address: str) -> str:
+    """Opens the pages of somebody else's service; what to print."""
+    return f"opened {address}" if _open(address) else f"no browser here; open {address}"
+
+
+def show_logged_in(folder: Path, base: str, name: str) -> str:
+    """Opens the pages of an embedded service, logged in; what to print.
+
+    Args:
+        folder: The services folder.
+        base: Address of the service.
+        name: Which one; of ``PAGES``.
+    """
+    if asks_for_password(base, name) is False:
+        return show(base)
+    page = forwarding_page(folder, base, name)
+    if _open(page.as_uri()):
+        return f"opened {base} in your browser, logged in; if nothing shows, open {page.as_uri()}"
+    return f"no browser here; open this link, which holds your password:\n{link(folder, base, name)}"
+
+
+def link(folder: Path, base: str, name: str) -> str:
+    """The address that logs a browser in; holds the password, so it belongs on no command line."""
+    password = keys.credentials(folder)[f"{name}_password"]
+    if name == "mlflow":
+        return base.replace("://", f"://{keys.USER}:{quote(password, safe='')}@") + _MLFLOW_ENTRY
+    _write(folder / "prefect" / "ui" / "v1" / _PREFECT_LOGIN_NAME, _PREFECT_LOGIN)
+    secret = base64.b64encode(f"{keys.USER}:{password}".encode()).decode()
+    return f"{base}/{_PREFECT_LOGIN_NAME}#{secret}"
+
+
+def forwarding_page(folder: Path, base: str, name: str) -> Path:
+    """A file that leads a browser to ``link``."""
+    page = folder / f"open-{name}.html"
+    _write(page, _FORWARD.format(link=json.dumps(link(folder, base, name)).replace("<", "\\u003c")))
+    return page
+
+
+def asks_for_password(base: str, name: str) -> bool | None:
+    """Whether the service refuses a caller without a password; None when it does not answer."""
+    page = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/get-by-name"}[name]
+    status, _ = http.call("GET", base + page)
+    return status == 401 if status else None
+
+
+def warning(base: str, name: str, auth: bool) -> str | None:
+    """A line about a running service that is open to every user of the machine, or open against ``services.auth``."""
+    title, asks = _TITLES[name], asks_for_password(base, name)
+    if asks is None:
+        return None  # does not answer, which others report
+    if asks and not auth:
+        return f"{title} was started with a password and keeps it; `effnet down` first, then services.auth=false"
+    if auth and not asks:
+        return f"{title} was started without a password: every local user can run code as you; `effnet down` first"
+    if not asks:
+        return f"{title} asks for no password (services.auth=false): every local user can run code as you"
+    return None
+
+
+def _open(address: str) -> bool:
+    try:
+        return webbrowser.open(address)
+    except webbrowser.Error:
+        return False
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keys.write_private(path, text.encode())

@@ -1,0 +1,45 @@
+"""What the embedded MLflow asks at each request; loaded by its server alone (``authorization_function``).
+
+MLflow's own check derives the password's hash anew for each request, remembers the first password for ever, and
+lets pages of any port of this machine use the password that the browser keeps.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+
+from flask import Response, request
+from werkzeug.datastructures import Authorization
+
+ENTRY = "/effnet-login"
+
+
+def authenticate() -> Authorization | Response:
+    """The user of the current request, or the answer that refuses it."""
+    login = request.authorization
+    if login is None or not _is_right(login.username, login.password):
+        return Response("no or wrong password", 401, {"WWW-Authenticate": 'Basic realm="mlflow"'})
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        return _refusal(403, f"pages of {origin} may not use this server")
+    if request.method == "POST" and request.path.endswith("/mlflow/experiments/create"):
+        body = request.get_json(force=True, silent=True)
+        location = body.get("artifact_location") if isinstance(body, dict) else None
+        if location and (not str(location).startswith("mlflow-artifacts:/") or ".." in str(location)):
+            return _refusal(400, "artifact_location must lie in this server's store; leave it away")
+    if request.path == ENTRY:
+        # Pages of an address with a password in it cannot fetch anything; a browser keeps the password for this one.
+        return Response(status=302, headers={"Location": f"http://{request.host}/"})
+    return login
+
+
+def _is_right(user: str | None, password: str | None) -> bool:
+    right = os.environ["MLFLOW_AUTH_ADMIN_USERNAME"], os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    return hmac.compare_digest(f"{user}:{password}".encode(), ":".join(right).encode())
+
+
+def _refusal(status: int, message: str) -> Response:
+    code = "INVALID_PARAMETER_VALUE" if status == 400 else "PERMISSION_DENIED"
+    return Response(json.dumps({"error_code": code, "message": message}), status, mimetype="application/json")

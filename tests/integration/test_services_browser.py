@@ -1,0 +1,143 @@
+"""The embedded Prefect and MLflow in a real browser: `effnet open` logs in, a foreign page gets nothing.
+
+Runs where Playwright and a Chromium are installed; the project depends on neither.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import owner_calls
+import pytest
+
+from infra import local
+from infra.services import login
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync",
+         "--host-resolver-rules=MAP evil.example 127.0.0.1"]  # fmt: skip
+PATIENCE_MS = 60_000  # the pages take 5 s on a quiet machine
+
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason=f"there is no Chromium at {CHROMIUM}"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def opened(browser: Any, services_dir: Path, base: str, name: str, ui: str = "") -> Iterator[tuple[Any, list[str]]]:
+    """The page that `effnet open` opens, and what the server refused; of Prefect's page ``ui`` is the version."""
+    context = browser.new_context()
+    if ui:
+        context.add_cookies([{"name": "prefect_ui_version", "value": ui, "url": base}])
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    refused: list[str] = []
+    page.on("response", lambda answer: refused.append(answer.url) if answer.status in (401, 403) else None)
+    page.goto(login.forwarding_page(services_dir / "services", base, name).as_uri())
+    yield page, refused
+    context.close()
+
+
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_opening_prefect_logs_in_to_both_versions_of_its_pages(
+    browser: Any, services: local.Addresses, services_dir: Path, ui: str
+) -> None:
+    owner_calls.prefect("POST", "/flows/", {"name": "seen-in-the-browser"})
+    base = services.prefect.removesuffix("/api")
+    with opened(browser, services_dir, base, "prefect", ui) as (page, refused):
+        page.get_by_text("Event Feed").first.wait_for()  # of the menu, which only those who are in see
+        page.goto(f"{base}/flows" if ui == "v1" else f"{base}/v2/flows")
+        page.get_by_text("seen-in-the-browser").first.wait_for()
+        assert page.get_by_text("Switch to V").first.inner_text() == f"Switch to V{'2' if ui == 'v1' else '1'} UI"
+        assert refused == []
+
+
+def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
+    browser: Any, services: local.Addresses, services_dir: Path
+) -> None:
+    owner_calls.mlflow("POST", "/api/2.0/mlflow/experiments/create", {"name": "seen-in-the-browser"})
+    with opened(browser, services_dir, services.mlflow, "mlflow") as (page, refused):
+        page.get_by_text("seen-in-the-browser").first.wait_for()
+        assert page.evaluate("location.href").startswith(f"{services.mlflow}/")
+        assert [url for url in refused if login._MLFLOW_ENTRY not in url] == []  # the browser asks without it first
+
+
+class Evil(BaseHTTPRequestHandler):
+    """An empty page; the test runs its script in it."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>evil</title>")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+ATTACK = """
+async ([prefect, mlflow]) => {
+  const got = [];
+  const tries = [
+    [prefect + "/flows/", {method: "POST", body: '{"name": "by-a-page"}'}],
+    [prefect + "/flows/", {method: "POST", body: '{"name": "by-a-page"}', mode: "no-cors"}],
+    [prefect + "/flows/", {method: "POST", body: new Blob(['{"name": "by-a-page"}']), mode: "no-cors"}],
+    [prefect + "/admin/version", {}],
+    [mlflow + "/api/2.0/mlflow/experiments/create", {method: "POST", body: '{"name": "by-a-page"}'}],
+    [mlflow + "/api/2.0/mlflow/experiments/create", {method: "POST", body: '{"name": "by-a-page"}', mode: "no-cors"}],
+    [mlflow + "/ajax-api/2.0/mlflow/experiments/get?experiment_id=0", {}],
+  ];
+  for (const [url, options] of tries)
+    for (const credentials of ["omit", "include"]) {
+      try {
+        const answer = await fetch(url, {...options, credentials});
+        got.push([answer.type, answer.status, await answer.text()]);
+      } catch (error) { got.push(["error", 0, String(error)]); }
+    }
+  return got;
+}
+"""
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1"])
+def test_a_foreign_page_neither_reads_nor_writes_in_the_browser_of_one_who_is_logged_in(
+    browser: Any, services: local.Addresses, services_dir: Path, host: str
+) -> None:
+    base = services.prefect.removesuffix("/api")
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Evil) as server,
+        opened(browser, services_dir, base, "prefect") as (page, _),
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.get_by_text("Event Feed").first.wait_for()  # of the menu, which only those who are in see
+        page.goto(login.forwarding_page(services_dir / "services", services.mlflow, "mlflow").as_uri())
+        page.wait_for_url(f"{services.mlflow}/**")
+        page.get_by_text("Welcome to MLflow").first.wait_for()
+        page.goto(f"http://{host}:{server.server_port}/")
+        got = page.evaluate(ATTACK, [services.prefect, services.mlflow])
+        server.shutdown()
+    assert len(got) == 14
+    read = [answer for answer in got if answer[0] not in ("error", "opaque") and answer[1] not in (401, 403)]
+    assert read == []
+    flows = owner_calls.prefect("POST", "/flows/filter", {"flows": {"name": {"any_": ["by-a-page"]}}})
+    assert flows == (200, [])
+    by_name = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=by-a-page"
+    assert owner_calls.mlflow("GET", by_name)[0] == 404

@@ -1,0 +1,21 @@
+"""Plain calls to the embedded Prefect and MLflow with the passwords that stand in ``os.environ``."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any
+
+from infra.services import http, prefect_api
+
+
+def prefect(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """Status and answer of a path of Prefect's API."""
+    return prefect_api.call(prefect_api.from_environment(os.environ), method, path, body, timeout_s=30)
+
+
+def mlflow(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    """Status and answer of a path of MLflow."""
+    login = f"{os.environ['MLFLOW_TRACKING_USERNAME']}:{os.environ['MLFLOW_TRACKING_PASSWORD']}"
+    headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    return http.call(method, os.environ["MLFLOW_TRACKING_URI"] + path, body, timeout_s=30, headers=headers)
