@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
+from conf.text import escaped
 from infra.local import Addresses
 from models.results import EvalResult, Registered, ShardResult, Summary, TrainResult, TransferResult
 from models.statistics import estimate
@@ -13,19 +14,19 @@ from models.statistics import estimate
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
     """The whole block; ``result`` is what the flow returned."""
-    return "\n".join(["", *described(result, config), "", services(addresses), f"time       {clock(seconds)}"])
+    lines = ["", *map(escaped, described(result, config)), "", services(addresses), f"time       {clock(seconds)}"]
+    return "\n".join(lines)
 
 
 def services(addresses: Addresses) -> str:
     """Where the services are."""
-    return "\n".join(
-        [
-            f"Prefect    {addresses.prefect.removesuffix('/api')}",
-            f"MLflow     {addresses.mlflow}",
-            f"S3         {addresses.s3 or 'AWS'}",
-            "stop them  effnet down   (or make down)",
-        ]
+    lines = (
+        f"Prefect    {addresses.prefect.removesuffix('/api')}",
+        f"MLflow     {addresses.mlflow}",
+        f"S3         {addresses.s3 or 'AWS'}",
+        "stop them  effnet down   (or make down)",
     )
+    return "\n".join(map(escaped, lines))
 
 
 def clock(seconds: float) -> str:

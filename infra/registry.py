@@ -107,7 +107,12 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
         if tag not in found.tags:
             raise ArtifactError(f"{ref} has no tag {tag}: it was not registered by effnet")
         _fetch(f"models:/{found.name}/{found.version}/{FILES_FOLDER}/{file}", found.tags[tag], folder / file)
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{ref}: its {CONFIG} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{ref}: its {CONFIG} does not hold a JSON object")
     return folder / WEIGHTS, config
 
 

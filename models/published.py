@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from conf import schema
-from infra.errors import ArtifactError, ConfigError
+from infra.errors import ArtifactError, ConfigError, first_line
 from models.build import build_scaled, resolve
 from models.dialects import DIALECTS, TIMM, Dialect
 from models.efficientnet.variants import LITE, VARIANTS
@@ -75,7 +75,7 @@ def read(data: bytes, file: str) -> dict[str, Tensor]:
         message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could run anything"
         raise ArtifactError(message) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ArtifactError(f"{file} is damaged: {str(error).partition('.')[0]}") from error
+        raise ArtifactError(f"{file} is damaged: {first_line(error).partition('.')[0]}") from error
     if not isinstance(held, Mapping):
         raise ArtifactError(f"{file} holds a {type(held).__name__}, not the tensors of a network by name")
     others = [str(key) for key, value in held.items() if not isinstance(value, Tensor)]

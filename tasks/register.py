@@ -13,6 +13,7 @@ from prefect import task
 
 from conf import schema
 from infra import store
+from infra.errors import ArtifactError, first_line
 from models.results import Registered, TrainResult
 from tasks import policy
 
@@ -164,4 +165,7 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
         if not store.exists(uri):
             store.ensure_root(storage)
             store.upload(path, uri)
-    return schema.Model(**described["model"]), (uri, sha256), exact
+    try:
+        return schema.Model(**described["model"]), (uri, sha256), exact
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{exact}: its config.json does not describe a network: {first_line(error)}") from error

@@ -19,15 +19,18 @@ def credentials(folder: Path) -> dict[str, str]:
         ConfigError: the file is there and is not what we wrote.
     """
     path = folder / "credentials.json"
+    signing = ("jwt_write", "jwt_read", "jwt_filer_write", "jwt_filer_read")
     if not path.exists():
         made = {"access_key": f"effnet-{secrets.token_hex(6)}", "secret_key": secrets.token_urlsafe(30)}
-        signing = ("jwt_write", "jwt_read", "jwt_filer_write", "jwt_filer_read")
         made |= {name: secrets.token_hex(24) for name in signing}
         _write_private(path, json.dumps(made, indent=2).encode())
     try:
         found: dict[str, str] = json.loads(path.read_bytes())
+        lacking = [name for name in ("access_key", "secret_key", *signing) if not found.get(name)]
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
         return {name: str(found[name]) for name in found}
-    except (ValueError, TypeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged; delete it, new keys will be made: {error}") from error
 
 
