@@ -14,12 +14,21 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import SafeLoader
+from yaml import parse as parse_yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+)  # fmt: skip
 
 from conf import schema
+from conf.text import escaped, first_line
 
 ROOT = Path(__file__).parent
 GROUPS = (
@@ -35,11 +44,17 @@ GROUPS = (
     "recipe@explain.recipe",
     "recipe@architecture.recipe",
 )
+INTERPOLATION = "${"  # opens OmegaConf's only way to the environment and to other settings
+MAX_YAML_CHARACTERS = 2**20  # of a configuration that is read back; the largest of ours has 9,000
+MAX_YAML_DEPTH = 16  # ours have 5
 T = TypeVar("T")
 
 
 class OverrideError(ValueError):
     """An override that cannot be taken; the message is one line and names the nearest valid word."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
 
 
 def compose(overrides: Sequence[str] = ()) -> schema.Config:
@@ -63,8 +78,11 @@ def _composed(overrides: tuple[str, ...]) -> schema.Config:
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT.resolve())):
             node = hydra_compose(config_name="config", overrides=list(overrides))
+        _refuse_interpolations(OmegaConf.to_container(node, resolve=False))
         return cast(schema.Config, OmegaConf.to_object(node))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except OverrideError:
+        raise
+    except Exception as error:  # of a dozen kinds, and who knows which the next word makes Hydra raise
         raise OverrideError(_one_line(error)) from error
 
 
@@ -104,17 +122,56 @@ def _word(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def from_yaml(kind: type[T], text: str) -> T:
-    """Reads YAML back into a schema dataclass; unknown keys and wrong types are refused.
+def from_yaml(kind: type[T], text: str | bytes) -> T:
+    """Reads YAML back into a schema dataclass; unknown keys and wrong types are refused, and so is ``${``.
+
+    The text was stored where others may write. Nothing in it is resolved, constructed or repeated: it may hold no
+    interpolation, no tag and no alias.
 
     Raises:
-        OverrideError: the text does not fit ``kind``.
+        OverrideError: the text does not fit ``kind``; whatever it holds, nothing else is raised.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(text))
+        decoded = text.decode() if isinstance(text, bytes) else text
+        _check_yaml(decoded)
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(decoded))
+        _refuse_interpolations(OmegaConf.to_container(merged, resolve=False))
         return cast(T, OmegaConf.to_object(merged))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+    except OverrideError:
+        raise
+    except Exception as error:  # of a dozen kinds, and who knows which the next text makes the parser raise
         raise OverrideError(_one_line(error)) from error
+
+
+def _check_yaml(text: str) -> None:
+    """Refuses what is no plain mapping, by the parser's events, whose number grows with the text and no faster."""
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise OverrideError(f"{len(text)} characters are no configuration, which has at most {MAX_YAML_CHARACTERS}")
+    depth, is_root, is_mapping = 0, False, False
+    for event in parse_yaml(text, Loader=SafeLoader):
+        if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor is not None):
+            raise OverrideError(f"anchors and aliases are refused, as {event.anchor!r}")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise OverrideError(f"tags are refused, as {tag!r}")
+        if isinstance(event, ScalarEvent):
+            _refuse_interpolations(event.value)
+        is_mapping = isinstance(event, MappingStartEvent) if is_root else is_mapping
+        is_root = isinstance(event, DocumentStartEvent)
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise OverrideError(f"nested more than {MAX_YAML_DEPTH} deep, which no configuration is")
+    if not is_mapping:
+        raise OverrideError("expected a mapping of settings, KEY: VALUE")
+
+
+def _refuse_interpolations(value: Any) -> None:
+    r"""Refuses ``${`` in an unresolved configuration, where Hydra's own escape ``$\{`` is undone already."""
+    if isinstance(value, str) and INTERPOLATION in value:
+        raise OverrideError(f"values may not contain ${{...}}: {value[:80]!r}")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    for part in value if isinstance(value, list) else ():
+        _refuse_interpolations(part)
 
 
 def to_dict(value: Any) -> dict[str, Any]:
@@ -144,7 +201,7 @@ def _check(override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise OverrideError(f"{override!r} is not KEY=VALUE, as in recipe.epochs=2")
-    if "${" in value:
+    if INTERPOLATION in value:
         raise OverrideError(f"{override!r}: values may not contain ${{...}}")  # would read the environment
     if key in GROUPS:
         if value not in (choices := options(key)):
@@ -164,8 +221,12 @@ def _one_line(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
-    if "is not a ListConfig" in lines[0]:
+    says, key = first_line(cause), getattr(cause, "full_key", None)
+    if word := getattr(error, "override", None):  # the grammar of Hydra's words
+        return f"{word!r}: {says}; a value with = : , {{ }} [ ] stands in quotes, as data.path=\"'a=b'\""
+    if problem := getattr(cause, "problem", None):  # the grammar of YAML
+        mark = getattr(cause, "problem_mark", None)
+        return f"{says}: {problem}" + (f" (line {mark.line + 1})" if mark else "")
+    if "is not a ListConfig" in says:
         return f"{key} takes a list: {key}=[...]"
-    return f"{key}: {lines[0]}" if key else lines[0]
+    return f"{key}: {says}" if key else says

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.training import MISSING, PREPROCESSINGS, Data, Model, Recipe, require
+from conf.training import MISSING, PREPROCESSINGS, Data, Model, Recipe, require, require_name, require_reference
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
@@ -72,6 +72,7 @@ class Point:
     resolution: float = 1.0
 
     def __post_init__(self) -> None:
+        require_name("scaling.points: network", self.network)
         require(self.dimension in DIMENSIONS,
                  f"scaling.points: dimension is one of {', '.join(DIMENSIONS)}, not {self.dimension!r}")  # fmt: skip
         scales = (self.width, self.depth, self.resolution)
@@ -109,6 +110,9 @@ class Transfer:
     final_split: str = "train"  # that the chosen point trains on at last; train+minival as Kornblith et al.
 
     def __post_init__(self) -> None:
+        require_name("transfer.protocol", self.protocol)
+        for name in self.sets:
+            require_name("transfer.sets: each name", name)
         require(self.steps is None or self.steps > 0, f"transfer.steps must be > 0, is {self.steps}")
         require(bool(self.lr_per_256) == bool(self.weight_decay),
                  "transfer.lr_per_256 and transfer.weight_decay make a grid: give both or none")  # fmt: skip
@@ -134,6 +138,8 @@ class Explained:
     registered: str | None = None  # NAME@ALIAS or NAME/VERSION, taken as it is; nothing is trained
 
     def __post_init__(self) -> None:
+        require_name("explain.models: network", self.network)
+        require_reference("explain.models: registered", self.registered)
         scales = {key: getattr(self, key) for key in ("width", "depth", "resolution")}
         for key, value in scales.items():
             require(value > 0, f"explain.models: {key} must be > 0, is {value}")
@@ -172,6 +178,10 @@ class Versus:
     rival: str = MISSING
     rival_px: int | None = None  # null = the rival's own side; SENet-154 has its accuracy of Table 2 at 320
 
+    def __post_init__(self) -> None:
+        require_name("latency.pairs: ours", self.ours)
+        require_name("latency.pairs: rival", self.rival)
+
 
 def _table4() -> list[Versus]:
     # GPipe, which Table 4 sets beside B7, is in no library; SENet is what Table 2 sets beside B4 at 82.7 %.
@@ -207,6 +217,8 @@ class Published:
     name: str | None = None  # in the registry; null = network and origin
 
     def __post_init__(self) -> None:
+        require_name("published.network", self.network)
+        require_name("published.name", self.name)
         for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS)):
             value = getattr(self, key)
             require(value is None or value in choices,

@@ -19,7 +19,7 @@ from conf.experiments import (
     Transfer,
     Versus,
 )
-from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require
+from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require, require_name, require_reference
 
 __all__ = [
     "Architecture", "Augment", "Config", "Data", "Explain", "Explained", "Job", "Latency", "Launch", "Model", "Nightly",
@@ -115,6 +115,7 @@ class Nightly:
 
     def __post_init__(self) -> None:
         require(0 <= self.margin <= 100, f"nightly.margin must be in 0..100 points, is {self.margin}")
+        require_name("nightly.model", self.model)
 
 
 @dataclass
@@ -144,6 +145,11 @@ class Config:
     services: Services = field(default_factory=Services)
 
     def __post_init__(self) -> None:
+        require_name("profile", self.profile)
+        require_name("experiment", self.experiment)
+        for name in self.variants:
+            require_name("variants: each name", name)
+        require_reference("model_ref", self.model_ref)
         require(self.dispatch in ("here", "workpool"), f"dispatch must be here or workpool, is {self.dispatch!r}")
         require(self.storage.startswith(("s3://", "file://")),
                  f"storage must start with s3:// or file://, is {self.storage!r}")  # fmt: skip
@@ -169,3 +175,6 @@ class Job:
     runtime: Runtime = field(default_factory=Runtime)  # no part of the job's key
     # Save and end there; the same job without it goes on. No part of its key either.
     until_epoch: int | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        require_name("data_name", self.data_name)

@@ -5,6 +5,7 @@ Facts of the paper (block table, BN momentum, normalisation) are not choices: th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +18,27 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
 PADDINGS = ("symmetric", "same")
 PREPROCESSINGS = ("imagenet", "advprop", "lite")
+# Names become parts of object keys, paths, job names, MLflow's and Prefect's names, and words of command lines.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
 
 
 def require(condition: bool, message: str) -> None:
     """Refuses a choice with a message that names the key, the bound and the value."""
     if not condition:
         raise ValueError(message)
+
+
+def require_name(key: str, value: str | None) -> None:
+    """Refuses a name that could mean more than itself where it is used; None and "not given yet" pass."""
+    require(value in (None, MISSING) or bool(_NAME.fullmatch(str(value))),
+            f"{key} must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, is {value!r}")  # fmt: skip
+
+
+def require_reference(key: str, value: str | None) -> None:
+    """Refuses what cannot be a version in the model registry; None passes."""
+    require(value is None or bool(_REFERENCE.fullmatch(value)),
+            f"{key} must be NAME@ALIAS or NAME/VERSION, as efficientnet-b0@champion, is {value!r}")  # fmt: skip
 
 
 @dataclass
@@ -45,6 +61,7 @@ class Model:
     preprocessing: str = field(default="imagenet", metadata=LATER)  # imagenet (mean, deviation) | advprop | lite
 
     def __post_init__(self) -> None:
+        require_name("model.name", self.name)
         for key in ("width", "depth", "resolution"):
             require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
         require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
@@ -86,7 +103,7 @@ class Augment:
 class Data:
     """A data set and how it is cut into shards."""
 
-    name: str = MISSING  # also the name of its prefix in the object store
+    name: str = MISSING  # also the name of its prefix in the object store: letters, digits, . _ - (63 at most)
     source: str = MISSING  # a name of models/data/sources.py: mnist5k, folder, imagenet, cifar10, ...
     path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
     allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
@@ -105,6 +122,7 @@ class Data:
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
+        require_name("data.name", self.name)
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require(self.metric in METRICS, f"data.metric must be one of {', '.join(METRICS)}, is {self.metric!r}")

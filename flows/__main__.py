@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from conf import compose, schema
+from conf.text import printable
 from flows import display, help_text, outcome
 from infra.errors import EffnetError
 
@@ -45,14 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {printable(message)}\n")
     return code
+
+
+def _print(line: str) -> None:
+    print(printable(line), flush=True)
 
 
 def _open(page: str, config: schema.Config) -> int:
     from infra import local
 
-    print(local.open_in_browser(Path(config.run_dir).resolve(), config.services, page))
+    _print(local.open_in_browser(Path(config.run_dir).resolve(), config.services, page))
     return 0
 
 
@@ -66,12 +72,12 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
         from tasks import plan
 
         for line in plan.lines(config):
-            print(line, flush=True)
+            _print(line)
         return 0
     if verb == "download":
         from models.data import download
 
-        download.download(config.data, print)
+        download.download(config.data, _print)
         return 0
     if verb == "doctor":
         from infra import doctor
@@ -79,7 +85,7 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
 
         return doctor.main(config, decode.backends())
     if verb == "up":
-        local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=print)
+        local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
         print(outcome.services(local.prepare(run_dir, config.services), config.services))
     else:
         stopped = local.down(run_dir)
@@ -107,8 +113,15 @@ def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse repeats an unknown word as it is."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="effnet", description=help_text.ABOUT, epilog=help_text.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

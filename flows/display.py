@@ -10,23 +10,27 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from conf.text import escaped, logger
 
 
 def attach() -> AbstractContextManager[Any]:
     """Shows the ``effnet`` log on stderr; in a terminal as bars, for as long as the context is open."""
-    logger = logging.getLogger("effnet")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    log = logger()
+    log.setLevel(logging.INFO)
+    log.propagate = False
     if not sys.stderr.isatty():
-        logger.addHandler(_Lines())
+        log.addHandler(_Lines())
         return nullcontext()
-    console = Console(stderr=True)
+    # Rich's markup is off everywhere: it would swallow the [train-00001.tar] of a message, and raise at a [/red].
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"),
-        TimeElapsedColumn(), console=console, transient=True,
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeElapsedColumn(), console=Console(stderr=True, markup=False, emoji=False, highlight=False), transient=True,
     )  # fmt: skip
     bars = _Bars(progress)
-    for each in (logger, logging.getLogger("effnet-progress")):  # the second: every second's progress
+    for each in (log, logger("effnet-progress")):  # the second: every second's progress
         each.setLevel(logging.INFO)
         each.propagate = False
         each.addHandler(bars)
@@ -51,9 +55,10 @@ class _Bars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         status = getattr(record, "progress", None)
         if status is None:
-            self.progress.console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {record.getMessage()}", highlight=False)
+            line = Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", record.getMessage())
+            self.progress.console.print(line)
             return
-        job = status["job"]
+        job = escaped(status["job"])
         if job not in self.bars:
             self.bars[job] = self.progress.add_task(job, total=status["steps"], text="")
         text = record.getMessage().partition(": ")[2]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
+from conf.text import escaped
 from infra.local import Addresses
 from models.results import EvalResult, Registered, ShardResult, Summary, TrainResult, TransferResult
 from models.statistics import estimate
@@ -13,23 +14,21 @@ from models.statistics import estimate
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
     """The whole block; ``result`` is what the flow returned."""
-    return "\n".join(
-        ["", *described(result, config), "", services(addresses, config.services), f"time       {clock(seconds)}"]
-    )
+    lines = ["", *map(escaped, described(result, config)), "", services(addresses, config.services)]
+    return "\n".join([*lines, f"time       {clock(seconds)}"])
 
 
 def services(addresses: Addresses, settings: schema.Services) -> str:
     """Where the services are, and how to get into them."""
     closed = [name for name in ("prefect", "mlflow") if settings.auth and getattr(settings, name) == "embedded"]
-    return "\n".join(
-        [
-            f"Prefect    {addresses.prefect.removesuffix('/api')}",
-            f"MLflow     {addresses.mlflow}",
-            f"S3         {addresses.s3 or 'AWS'}",
-            *([f"log in     {' or '.join(f'effnet open {name}' for name in closed)}"] if closed else []),
-            "stop them  effnet down   (or make down)",
-        ]
+    lines = (
+        f"Prefect    {addresses.prefect.removesuffix('/api')}",
+        f"MLflow     {addresses.mlflow}",
+        f"S3         {addresses.s3 or 'AWS'}",
+        *([f"log in     {' or '.join(f'effnet open {name}' for name in closed)}"] if closed else []),
+        "stop them  effnet down   (or make down)",
     )
+    return "\n".join(map(escaped, lines))
 
 
 def clock(seconds: float) -> str:

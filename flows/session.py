@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import keyword
-import logging
 import os
 import signal
 from collections.abc import Collection
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
+from conf.text import logger
 from infra import local
 
-log = logging.getLogger("effnet")
+log = logger()
 
 # Prefect speaks through the same log as we do; its own console lines would say everything twice. The API
 # handler stays on, so the UI shows both.

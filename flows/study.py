@@ -6,19 +6,18 @@ end, the report shows what came of it, and the first failure fails the flow last
 
 from __future__ import annotations
 
-import logging
-
 from prefect import flow
 
 from conf.compose import compose
+from conf.text import logger
 from flows.architecture import architecture
 from flows.latency import latency
 from flows.report import report
 from flows.scaling import scaling
-from infra.errors import EffnetError
+from infra.errors import EffnetError, first_line
 from tasks.dispatch import dispatch
 
-log = logging.getLogger("effnet")
+log = logger()
 # One after another: nothing may run beside the latency's clock, and the report comes last.
 PARTS = (scaling, architecture, latency, report)
 
@@ -37,7 +36,7 @@ async def study(overrides: list[str]) -> str:
         try:
             page = await dispatch(part, config, overrides, title=part.name)
         except EffnetError as error:
-            log.warning("%s failed: %s", part.name, str(error).splitlines()[0])
+            log.warning("%s failed: %s", part.name, first_line(error))
             failures.append(error)
     if failures:
         raise failures[0]

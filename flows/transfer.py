@@ -13,7 +13,7 @@ from functools import partial
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose, from_yaml, to_yaml
+from conf.compose import OverrideError, compose, from_yaml, to_yaml
 from flows.shard import written
 from flows.train import trained
 from infra.errors import ConfigError
@@ -23,8 +23,8 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
 from tasks.supervise import JobRun
+from tasks.train import named, short, train_to_rung
 from tasks.train import train as train_task
-from tasks.train import train_to_rung
 from tasks.transfer import (
     Plan,
     Tried,
@@ -133,6 +133,23 @@ async def finetune(
         job_uri: its run folder.
         label: what people see.
         parent_run: MLflow run that it is shown under.
+
+    Raises:
+        ConfigError: the parameters describe no job that this code made; whoever reaches Prefect can send them.
     """
-    run = JobRun(from_yaml(schema.Job, job), key, job_uri, label)
-    return await train_to_rung(run, compose(overrides), parent_run, {"role": "grid"})
+    config = compose(overrides)
+    run = described_job(config, job, key, job_uri, label)
+    return await train_to_rung(run, config, parent_run, {"role": "grid"})
+
+
+def described_job(config: schema.Config, job: str, key: str, job_uri: str, label: str) -> JobRun:
+    """A job out of a deployment's parameters, of which no word is trusted; raises as ``finetune``."""
+    try:
+        described = from_yaml(schema.Job, job)
+    except OverrideError as error:
+        raise ConfigError(f"finetune: job: {error}") from error
+    verb = "finetune" if described.init_weights_uri else "train"
+    run = named(config, described, f"{verb}-{short(described.model.name)}-{described.data_name}", label)
+    if described.kind != "train" or (run.key, run.job_uri) != (key, job_uri):
+        raise ConfigError(f"finetune: key {key!r} and job_uri {job_uri!r} are not those of the job, {run.key!r}")
+    return run

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from conf.schema import Config, Data
+from conf.text import printable
 from infra import local
 from infra.checks import host, remote
 from infra.checks.finding import FAIL, WARN, Finding
@@ -34,7 +35,7 @@ def main(config: Config, decoders: dict[str, str]) -> int:
     os.environ.update(_s3_environment(config, run_dir))  # before the threads: boto3 reads it there
     found = _side_by_side(_checks(config, run_dir, decoders))
     for finding in found:
-        print(f"{finding.mark:5} {finding.topic:9} {finding.text}")
+        print(printable(f"{finding.mark:5} {finding.topic:9} {finding.text}"))
     marks = [finding.mark for finding in found]
     print(f"\n{len(found)} findings: {marks.count(FAIL)} FAIL, {marks.count(WARN)} warn")
     return 2 if FAIL in marks else 1 if WARN in marks else 0

@@ -23,11 +23,22 @@ The doors (``flows/__main__.py``, ``models/train.py``) print the message as one 
 ``exit_code``; every other place lets the error pass. ``tasks/policy.py`` retries ``TransientError`` only.
 """
 
+from __future__ import annotations
+
+from conf.text import first_line as first_line  # callers say errors.first_line
+from conf.text import printable
+
 
 class EffnetError(Exception):
-    """Root of all errors that we raise on purpose."""
+    """Root of all errors that we raise on purpose; the message is escaped where it is made (conf/text.py).
+
+    So it is safe wherever it goes: a terminal, a log, Prefect's states, MLflow's tags, ``failure.json``.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class PermanentError(EffnetError):

@@ -250,10 +250,13 @@ def _is_embedded(services: Services, name: str) -> bool:
 
 
 def _chosen_ports(folder: Path) -> dict[str, int]:
+    """The ports in ``state.json``; none where it is not there or damaged, so that they are chosen anew."""
     try:
-        return dict(json.loads((folder / "state.json").read_bytes())["ports"])
-    except (OSError, ValueError, KeyError):
+        found = json.loads((folder / "state.json").read_bytes())["ports"]
+        known = {name: found[name] for name in ports.PREFERRED}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
+    return known if all(type(port) is int and 0 < port < 2**16 for port in known.values()) else {}
 
 
 def _addresses(services: Services, chosen: dict[str, int]) -> Addresses:

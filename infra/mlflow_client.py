@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra.errors import ConfigError, EffnetError, PermanentError, TransientError
+from infra.errors import ConfigError, EffnetError, PermanentError, TransientError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,7 +96,7 @@ def _probe(uri: str) -> None:
 
 
 def _translated(error: Exception, status: int, uri: str) -> EffnetError:
-    said = str(error).partition("\n")[0][:300]
+    said = first_line(error)[:300]
     if status in (401, 403):
         return ConfigError(f"MLflow at {uri} refuses access ({status}): {_CREDENTIALS} ({said})")
     if status >= 500 or status in (408, 429):

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import ArtifactError
+from infra.errors import ArtifactError, first_line
 from infra.mlflow_client import library
 
 if TYPE_CHECKING:
@@ -111,8 +111,10 @@ def _check(served: Any, example: NDArray[np.float32], logits: NDArray[np.float32
     try:
         answer = served.predict(images)
     except (RuntimeError, AssertionError) as error:  # torch.export's guards
-        message = f"the exported network runs with {len(example)} images and not with {len(images)}: {error}"
-        raise ArtifactError(message.partition("\n")[0]) from error
+        message = (
+            f"the exported network runs with {len(example)} images and not with {len(images)}: {first_line(error)}"
+        )
+        raise ArtifactError(message) from error
     if answer.shape != expected.shape or not np.allclose(answer, expected, TOLERANCE, TOLERANCE):
         worst = float(np.abs(answer - expected).max()) if answer.shape == expected.shape else answer.shape
         raise ArtifactError(f"the exported network answers differently: off by {worst}, allowed {TOLERANCE}")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.text import escaped
 from infra import model_package
 from infra.errors import ArtifactError
 from infra.mlflow_client import connection, library
@@ -59,6 +60,7 @@ def register(
             weights with another ``config.json``.
         TransientError: MLflow does not answer; the same call goes on later.
     """
+    tags = {key: escaped(value) for key, value in tags.items()}
     digests = {WEIGHTS_TAG: sha256_of(files / WEIGHTS), CONFIG_TAG: sha256_of(files / CONFIG)}
     with connection() as client, _REGISTER:
         found = _by_weights(client, name, digests[WEIGHTS_TAG])

@@ -124,7 +124,12 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     found = resolve(ref)
     for file, tag in ((WEIGHTS, WEIGHTS_TAG), (CONFIG, CONFIG_TAG)):
         _fetch_file(found, file, tag, folder)
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{ref}: its {CONFIG} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{ref}: its {CONFIG} does not hold a JSON object")
     return folder / WEIGHTS, config
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError, TransientError
@@ -23,7 +25,17 @@ _NO_CREDENTIALS = {
     "CredentialRetrievalError",
 }
 _NO_ANSWER = {"ConnectionError", "HTTPClientError", "IncompleteReadError"}
+SKEW_S = 300.0  # the store allows 15 minutes; a smaller difference explains no refusal
 _HINT = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+def _clock_difference(error: Any) -> float:
+    """Seconds that this clock is ahead of the ``Date`` of the answer; 0 where it has none."""
+    date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        return 0.0 if date is None else time.time() - parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def endpoint() -> str | None:
@@ -72,6 +84,12 @@ def _refusal(error: Any, uri: str, where: str) -> EffnetError:
         return NotFoundError(f"no object at {uri} ({where})")
     if what == "InvalidRange":
         return DataError(f"{uri}: the object ends before the bytes that were asked")
+    if what in _REFUSED and abs(apart_s := _clock_difference(error)) > SKEW_S:
+        off = f"{round(abs(apart_s) / 60)} minutes {'ahead of' if apart_s > 0 else 'behind'} the clock of {where}"
+        return ConfigError(
+            f"{uri}: this machine's clock is {off}, which refuses the request ({what}): S3 takes signatures that are "
+            "at most 15 minutes off; set the clock (NTP)"
+        )
     if what in _REFUSED:
         return ConfigError(f"{uri}: {where} refuses the credentials that boto3 found ({what}); check {_HINT}")
     if status >= 500 or what in _BUSY:

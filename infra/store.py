@@ -231,9 +231,14 @@ def read_json(uri: str) -> Any:
     Raises:
         DataError: it is not JSON.
     """
+    return parse_json(read(uri), uri)
+
+
+def parse_json(text: bytes, uri: str) -> Any:
+    """What the JSON ``text`` from ``uri`` means; errors as of ``read_json``."""
     try:
-        return json.loads(read(uri))
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{uri}: not JSON: {error}") from error
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from conf.text import escaped
 from infra.errors import ConfigError
 from infra.mlflow_client import address, connection, library
 
@@ -66,7 +67,8 @@ def start_run(
         if run is None:
             links = {"mlflow.parentRunId": parent} if parent else {}
             own = {COMMIT_TAG: _commit(), **tags, **links, KEY_TAG: key}
-            made = client.create_run(experiment_id, run_name=name, tags={k: v for k, v in own.items() if v})
+            shown = {k: escaped(v) for k, v in own.items() if v}
+            made = client.create_run(experiment_id, run_name=escaped(name), tags=shown)
             run = _find(client, experiment_id, key) or made
             if run.info.run_id != made.info.run_id:  # another process was first, our lock does not hold it
                 client.delete_run(made.info.run_id)
@@ -163,7 +165,8 @@ def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: M
     if run.info.status in ("FAILED", "KILLED"):
         client.update_run(run.info.run_id, status="RUNNING")
     new = [Param(k, v) for k, v in _flat(params) if k not in run.data.params]
-    fresh = [RunTag(k, v) for k, v in tags.items() if run.data.tags.get(k) != v]
+    shown = {k: escaped(v) for k, v in tags.items()}
+    fresh = [RunTag(k, v) for k, v in shown.items() if run.data.tags.get(k) != v]
     for start in range(0, len(new), MAX_BATCH_PARAMS):
         client.log_batch(run.info.run_id, params=new[start : start + MAX_BATCH_PARAMS])
     if fresh:
@@ -175,7 +178,7 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"[:MAX_PARAM_KEY], str(value)[:MAX_PARAM_VALUE]
+            yield f"{prefix}{key}"[:MAX_PARAM_KEY], escaped(str(value))[:MAX_PARAM_VALUE]
 
 
 def _is_metric(key: str, value: object) -> bool:

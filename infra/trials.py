@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra.errors import ConfigError, TransientError
+from infra.errors import ConfigError, TransientError, first_line
 from infra.services import proctable
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def open_trials(url: str, name: str, *, directions: Sequence[str], sampler: str,
         try:
             storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
         except (ArgumentError, ImportError) as error:
-            raise ConfigError(f"architecture.storage={url}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"architecture.storage={url}: {first_line(error)}") from error
         if url.startswith("sqlite"):
             _without_syncs(storage.engine)
         study = optuna.create_study(
@@ -266,4 +266,4 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = error.__cause__ or error
-        raise TransientError(f"the database of the trials, {url}: {str(cause).splitlines()[0]}") from error
+        raise TransientError(f"the database of the trials, {url}: {first_line(cause)}") from error

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from conf import schema
+from infra.errors import DataError
+from infra.json_objects import NUMBER, Kind, check_object
+
+T = TypeVar("T")
+# What JSON makes of a field's type.
+_COUNTS = tuple[int, ...]
+_KINDS: dict[Any, Kind] = {float: NUMBER, _COUNTS: (list, tuple), tuple[dict[str, Any], ...]: (list, tuple)}
 
 
 def result_name(job: schema.Job) -> str:
     """The object in the run folder that a job leaves: one for each early end, and one for the whole."""
     until = job.until_epoch
     return "result.json" if until is None or until >= job.recipe.epochs else f"until-{until:05d}.json"
+
+
+def result_from(kind: type[T], facts: Mapping[str, Any], where: str) -> T:
+    """Builds a result out of a JSON object that was read back.
+
+    Args:
+        kind: One of the frozen dataclasses below.
+        facts: The object.
+        where: Place that it comes from, for the message.
+
+    Raises:
+        DataError: it lacks a field, has one that ``kind`` has not, or a value of another type.
+    """
+    hints = get_type_hints(kind)
+    if unknown := sorted(facts.keys() - hints.keys()):
+        raise DataError(f"{where} holds the key {unknown[0]!r}, which is none of a {kind.__name__}")
+    required = {
+        each.name
+        for each in fields(kind)  # type: ignore[arg-type]
+        if each.default is MISSING and each.default_factory is MISSING
+    }
+    for name in sorted(facts.keys() | required):
+        check_object(where, dict(facts), **{name: _KINDS.get(hints[name], get_origin(hints[name]) or hints[name])})
+        if hints[name] == _COUNTS and any(type(count) is not int for count in facts[name]):
+            raise DataError(f"{where} does not hold a list of counts as {name!r}")
+    return kind(**facts)
 
 
 @dataclass(frozen=True)

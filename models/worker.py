@@ -18,8 +18,19 @@ from typing import Any
 
 from conf import compose
 from conf.schema import Job
+from conf.text import escaped, first_line, logger
 from infra import store
-from infra.errors import ConfigError, EffnetError, JobError, LostError, PreemptedError, TransientError, kind_of
+from infra.errors import (
+    ConfigError,
+    DataError,
+    EffnetError,
+    JobError,
+    LostError,
+    PreemptedError,
+    TransientError,
+    kind_of,
+)
+from infra.json_objects import read_object
 from models.results import result_name
 from models.training import distributed
 from models.training.distributed import Ranks
@@ -56,6 +67,7 @@ def run(main: JobMain) -> int:
     its traceback: it is a bug, and goes into the job's log.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logger()  # from here on its messages are escaped
     warnings.filterwarnings("ignore", message=".*barrier.*device_id.*")  # torch's own, on gloo
     job_uri, progress, rank = sys.argv[1], None, os.environ.get("RANK", "0")
     preemption, startup = Preemption(), Startup()
@@ -90,11 +102,11 @@ def run(main: JobMain) -> int:
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
         if isinstance(error, RuntimeError) and distributed.peers_are_gone(error):
             time.sleep(CAUSE_S)
-            _failed(job_uri, progress, LostError(f"another rank is gone: {error}"))
+            _failed(job_uri, progress, LostError(f"another rank is gone: {first_line(error)}"))
             sys.stderr.write(f"rank {rank}: another rank is gone\n")
             return _gone(LostError.exit_code)
         _failed(job_uri, progress, JobError(f"{type(error).__name__}: {error}"))
-        traceback.print_exc()
+        sys.stderr.write("".join(f"{escaped(line)}\n" for line in traceback.format_exc().splitlines()))
         return _gone(1)
 
 
@@ -129,10 +141,10 @@ def _refuse_what_has_ended(job_uri: str) -> None:
     for name in ("failure.json", "status.json"):
         uri = store.join(job_uri, name)
         if store.exists(uri):
-            told = store.read_json(uri)
+            told = read_object(uri)
             kind = kind_of(told.get("exit_code", 1))
             if kind is PreemptedError or not issubclass(kind, JobError | TransientError):
-                raise kind(told["error"])
+                raise kind(told.get("error", f"as {uri} says"))
 
 
 def _failed(job_uri: str, progress: Progress | None, error: EffnetError) -> None:
@@ -142,14 +154,22 @@ def _failed(job_uri: str, progress: Progress | None, error: EffnetError) -> None
     failure = json.dumps({**told, "kind": type(error).__name__, "attempt": attempt}).encode()
     uri = store.join(job_uri, "failure.json")
     with suppress(EffnetError):  # where the store is what failed, the exit code and the log have to do
-        if not store.write(uri, failure, if_absent=True) and store.read_json(uri).get("attempt", 0) < attempt:
+        if not store.write(uri, failure, if_absent=True) and _attempt(uri) < attempt:
             store.write(uri, failure)
         if progress is not None:
             progress.finish(state="failed", **told)
 
 
+def _attempt(uri: str) -> int:
+    """The attempt that a failure is of; -1 where that cannot be read, so that a new failure replaces it."""
+    try:
+        return int(read_object(uri, attempt=int)["attempt"])
+    except DataError:
+        return -1
+
+
 def _job(job_uri: str) -> Job:
     try:
-        return compose.from_yaml(Job, store.read(store.join(job_uri, "config.yaml")).decode())
+        return compose.from_yaml(Job, store.read(store.join(job_uri, "config.yaml")))
     except compose.OverrideError as error:
         raise ConfigError(f"{job_uri}/config.yaml: {error}") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,8 +19,9 @@ from typing import Any
 from prefect import task
 
 from conf import compose, schema
+from conf.text import logger
 from infra import trials as database
-from infra.errors import ConfigError, EffnetError, JobError
+from infra.errors import ConfigError, EffnetError, JobError, first_line
 from models import architecture_space as space
 from models.efficientnet import block_strings
 from models.efficientnet.variants import B0_STAGES
@@ -29,7 +29,7 @@ from models.results import ShardResult, TrainResult
 from tasks import parts, policy
 from tasks.report_numbers import standard_error
 
-log = logging.getLogger("effnet")
+log = logger()
 B0_BLOCKS = block_strings.encode(B0_STAGES)
 MAX_REFUSED = 500  # in a row, then the constraints leave nothing
 WAIT_S = 2.0  # for trials of other workers, when there is nothing left to propose
@@ -203,7 +203,7 @@ async def told(started: Started, asked: Asked, result: TrainResult) -> None:
 
 async def failed(started: Started, asked: Asked, error: Exception) -> None:
     """A proposal that could not be trained: it diverged, or did not fit into memory. The search goes on without it."""
-    reason = str(error).splitlines()[0]
+    reason = first_line(error)
     log.warning("trial %d failed: %s", asked.number, reason)
     await asyncio.to_thread(database.fail, started.trials, asked.trial, {**_facts(asked), "reason": reason})
 

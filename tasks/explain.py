@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 
 from conf import compose, schema
-from infra.errors import ConfigError
+from infra.errors import ConfigError, first_line
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import parts, policy
 from tasks.explain_gallery import Trained, facts, save
@@ -145,7 +145,7 @@ async def record_gallery(
     failed = [(c.name, e) for c, e in zip(wanted, trained, strict=True) if isinstance(e, BaseException)]
     if not done:
         raise failed[0][1]
-    missing = [f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed]
+    missing = [f"{name}: {first_line(error)}" for name, error in failed]
     return await asyncio.to_thread(_record, config, shards, mlflow_run, done, missing)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from prefect import task
 
 from conf import compose, schema
+from infra import store
 from infra.errors import ConfigError, JobError
+from infra.json_objects import check_object
 from infra.launch.command import job_environment
 from tasks import parts, policy, slots
 
@@ -77,10 +79,9 @@ async def _measured(request: dict[str, Any]) -> dict[str, Any]:
         if process.returncode is None:
             process.kill()
     if process.returncode != 0:
-        last = (err.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
+        last = (err.decode(errors="replace").strip().splitlines() or ["it wrote nothing"])[-1]
         raise JobError(f"the latency process ended with code {process.returncode}: {last}")
-    found: dict[str, Any] = json.loads(out)
-    return found
+    return check_object("output of models.latency", store.parse_json(out, "output of models.latency"))
 
 
 def table(wanted: schema.Latency, times: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from conf import compose, schema
 from infra import machine, store
+from infra.json_objects import read_object
 from models.results import ShardResult
 
 # Where and how something runs, not what is asked for.
@@ -70,4 +71,4 @@ def leave(
 def gather(config: schema.Config) -> dict[str, dict[str, Any]]:
     """All parts that have been left so far, by name."""
     there = ((part, uri(config, part)) for part in PARTS)
-    return {part: store.read_json(address) for part, address in there if store.exists(address)}
+    return {part: read_object(address) for part, address in there if store.exists(address)}

@@ -26,7 +26,8 @@ def lines(config: schema.Config) -> Iterator[str]:
         yield _line(config, dataclasses.replace(config.model, name=name))
     official = [name for name in config.transfer.sets or [config.transfer.data.source] if name in TABLE6_BY_SOURCE]
     if official:
-        yield f"\ntransfer to {', '.join(official)} ({config.transfer.protocol})"
+        yield ""
+        yield f"transfer to {', '.join(official)} ({config.transfer.protocol})"
         yield f"{'network':<16} {'jobs':>6} {'training images':>16} {'evaluated':>13} {'multiply-adds':>14}"
     for name in config.variants if official else ():
         model = dataclasses.replace(config.model, name=name)

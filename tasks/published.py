@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import compose, schema
+from conf.text import logger
 from infra import store
 from infra.errors import ArtifactError, ConfigError, TransientError
 from models.results import Registered
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from infra.registry import Version
     from models.published import Published
 
-log = logging.getLogger("effnet")
+log = logger()
 
 
-@task(task_run_name="import {config.published.path}", **policy.BOOKKEEPING)
+@task(task_run_name="import published weights", **policy.BOOKKEEPING)
 async def import_published(config: schema.Config) -> Registered:
     """Reads ``published.path``, checks every tensor of it, and registers it; champion where the name has none.
 

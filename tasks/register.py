@@ -13,7 +13,7 @@ from prefect import task
 
 from conf import schema
 from infra import store
-from infra.errors import ArtifactError, NotFoundError
+from infra.errors import ArtifactError, NotFoundError, first_line
 from models.results import Registered, TrainResult
 from tasks import policy
 from tasks.promote import FIRST_TAGS, LEFT_OUT
@@ -159,7 +159,10 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
         if not _holds(uri, sha256, Path(scratch) / "stored"):
             store.ensure_root(storage)
             store.upload(path, uri)
-    return schema.Model(**described["model"]), (uri, sha256), exact
+    try:
+        return schema.Model(**described["model"]), (uri, sha256), exact
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{exact}: its config.json does not describe a network: {first_line(error)}") from error
 
 
 def _holds(uri: str, sha256: str, scratch: Path) -> bool:

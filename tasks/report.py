@@ -16,6 +16,7 @@ from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, 
 from conf import schema
 from infra import store
 from infra.errors import ConfigError
+from infra.json_objects import read_object
 from models.results import Summary
 from tasks import parts, policy
 from tasks.report_page import markdown_table, render
@@ -65,7 +66,7 @@ def _refresh(config: schema.Config) -> str:
     from infra import tracking
 
     uri = store.join(config.storage, "reports", config.profile, SUMMARY)
-    summary = store.read_json(uri) if store.exists(uri) else {}
+    summary = read_object(uri) if store.exists(uri) else {}
     found = parts.gather(config)
     if not summary and not found:
         raise ConfigError(

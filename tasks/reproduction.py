@@ -13,7 +13,7 @@ from prefect import task
 
 from conf import schema
 from infra import machine
-from infra.errors import ConfigError
+from infra.errors import ConfigError, first_line
 from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
 from tasks import parts, policy
 from tasks.transfer_part import leave_part
@@ -99,7 +99,7 @@ def _finish(
     transferred = [moved for o in done for moved in o.transferred]
     ended = zip((*config.variants, MAPS), (*outcomes, mapped), strict=True)
     failed = {name: error for name, error in ended if isinstance(error, BaseException)}
-    lines = [f"{name}: {str(error).partition(chr(10))[0]}" for name, error in failed.items()]
+    lines = [f"{name}: {first_line(error)}" for name, error in failed.items()]
     maps: dict[str, Any] = mapped if isinstance(mapped, dict) else {"models": [], "found": 0, "missing": []}
     for trial in (*searched["trials"], searched["best"], *searched["tied"]):
         trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])

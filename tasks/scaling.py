@@ -11,7 +11,7 @@ from typing import Any
 from prefect import task
 
 from conf import compose, schema
-from infra.errors import ConfigError, PermanentError
+from infra.errors import ConfigError, PermanentError, first_line
 from models import paper_scaling
 from models.paper_scaling import Scaled
 from models.results import ShardResult, TrainResult
@@ -127,7 +127,7 @@ def facts(
     for point, result, url in zip(config.scaling.points, results, urls, strict=True):
         points.append(_fact(config.model, point, result, shards.classes) | {"mlflow_url": url})
         if isinstance(result, BaseException):
-            missing.append(f"{title(point)}: {str(result).partition(chr(10))[0]}")
+            missing.append(f"{title(point)}: {first_line(result)}")
     return {
         "data": shards.name,
         "points": points,

@@ -12,7 +12,7 @@ from typing import Any
 from prefect import task
 
 from conf import compose, schema
-from infra.errors import ConfigError
+from infra.errors import ConfigError, first_line
 from models.results import TrainResult, Trial
 from models.scaling import Coefficients, grid
 from tasks import policy
@@ -163,7 +163,7 @@ def judged(wanted: schema.Search, screened: Screened, results: list[TrainResult 
     kept = replace(screened, points=[p for p, _ in done])
     return {
         **summary(wanted, kept, [r for _, r in done]),
-        "failed": [f"trial {p.alpha} {p.beta} {p.gamma}: {str(error).splitlines()[0]}" for p, error in failed],
+        "failed": [f"trial {p.alpha} {p.beta} {p.gamma}: {first_line(error)}" for p, error in failed],
     }
 
 

@@ -7,8 +7,7 @@ works the same on every engine, and a supervisor that dies loses nothing: the ne
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
+import math
 import os
 import sys
 import time
@@ -18,18 +17,21 @@ from signal import SIGKILL
 from typing import Any
 
 from conf import compose, schema
+from conf.text import logger, quoted
 from infra import errors, store
+from infra.json_objects import NUMBER, check_object, read_lines, read_object
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
 from models.results import result_name
 
-log = logging.getLogger("effnet")  # goes to Prefect's database too: a line an epoch
-every_second = logging.getLogger("effnet-progress")  # only for bars in a terminal
+log = logger()  # goes to Prefect's database too: a line an epoch
+every_second = logger("effnet-progress")  # only for bars in a terminal
 POLL_S = 0.2  # of the process
 LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
 SAY_S = 30.0  # a line at least so often in a long epoch
 SIGNALLED = 128  # a signal's number is added to it
+SHOWN = dict.fromkeys(("epoch", "epochs", "step", "steps", "loss", "images_per_s", "eta_s"), NUMBER)  # of a status
 FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
 
 
@@ -56,8 +58,8 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         asked = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), asked)
         await _until_done(run, _spec(run, config), config.launch, mlflow_run)
-        uri = _result_uri(run)
-        found = await asyncio.to_thread(store.read_json, uri)
+        uri = result_uri(run)
+        found = await asyncio.to_thread(read_object, uri)
         done = {**found, "minutes": (time.monotonic() - began) / 60}
         await asyncio.to_thread(store.write_json, uri, done)
     if mlflow_run:
@@ -67,14 +69,14 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
 
 def finished(run: JobRun) -> dict[str, Any] | None:
     """The result of a job that was done before, as far as it is asked to go, else None."""
-    uri = _result_uri(run)
+    uri = result_uri(run)
     if not store.exists(uri):
         return None
-    result: dict[str, Any] = store.read_json(uri)
-    return {"minutes": 0.0, **result}
+    return {"minutes": 0.0, **read_object(uri)}
 
 
-def _result_uri(run: JobRun) -> str:
+def result_uri(run: JobRun) -> str:
+    """Where the job leaves what it came to."""
     return store.join(run.job_uri, result_name(run.job))
 
 
@@ -144,10 +146,12 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
 
 def _object(uri: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = store.read_json(uri)
+        return read_object(uri)
     except errors.NotFoundError:
         return {}
-    return found
+    except errors.DataError as error:  # the result and the exit code have to do
+        log.warning("%s", error)
+        return {}
 
 
 class _Watch:
@@ -161,7 +165,7 @@ class _Watch:
 
     def look(self) -> None:
         try:
-            status = store.read_json(self.status_uri)
+            status = _checked_status(self.status_uri)
         except errors.EffnetError:  # not there yet, or not to be had now: the limits below decide
             status = self.last
         if status != self.last:
@@ -189,10 +193,19 @@ class _Watch:
                 log.warning("%s: %s; metrics follow later", self.run.label, error)
 
 
+def _checked_status(uri: str) -> dict[str, Any]:
+    """The status object, with all that is shown of it where there is a step."""
+    status = read_object(uri)
+    for key in ("minival_top1", "data_wait", "resumed_at"):
+        if key in status:
+            check_object(uri, status, **{key: NUMBER})
+    return check_object(uri, status, **SHOWN) if "step" in status else status
+
+
 def progress_line(label: str, status: dict[str, Any]) -> str:
     """One plain line of progress."""
     minival = f", minival {status['minival_top1']:.1f} %" if "minival_top1" in status else ""
-    minutes, seconds = divmod(round(status["eta_s"]), 60)
+    minutes, seconds = divmod(round(status["eta_s"]) if math.isfinite(status["eta_s"]) else 0, 60)
     hours, minutes = divmod(minutes, 60)
     eta = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
     wait = f" (waits {100 * status['data_wait']:.0f} % for data)" if "data_wait" in status else ""
@@ -205,7 +218,7 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
 
     uri = store.join(job_uri, "metrics.jsonl")
     if store.exists(uri):
-        tracking.log_epochs(mlflow_run, [json.loads(line) for line in store.read(uri).splitlines()])
+        tracking.log_epochs(mlflow_run, read_lines(uri, step=NUMBER, time=NUMBER))
 
 
 def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
@@ -216,15 +229,15 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
     if status.get("state") == "done":
         return
     if status.get("state") == "preempted":
-        raise errors.PreemptedError(f"{run.label}: {status['error']}")
+        raise errors.PreemptedError(f"{run.label}: {status.get('error', 'asked to end')}")
     if job.process is None and not failure:
         raise errors.TransientError(f"{run.label}: the supervisor that had started this job ended it")
     kind = errors.kind_of(failure.get("exit_code", 1), failure.get("kind", ""))
     if kind is not errors.JobError:
-        raise kind(f"{run.label}: {failure['error']}")
+        raise kind(f"{run.label}: {failure.get('error', 'it left no message')}")
     if not failure and code > SIGNALLED:
         signal = code - SIGNALLED
         hint = ": by a person, or by the system for want of memory" if signal == SIGKILL else ""
         raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {signal}{hint}")
-    lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
-    raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")
+    where = f"exit code {code}, log in {job.spec.log_path}"
+    raise errors.JobError(f"{run.label} failed ({where}):{quoted(local.logs(job))}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -14,12 +13,13 @@ from prefect import task
 
 from conf import compose, schema
 from infra import machine, store
-from infra.errors import TransientError
+from infra.errors import DataError, TransientError
+from infra.json_objects import NUMBER, read_lines
 from models.data.order import check_batch
 from models.efficientnet import block_strings
-from models.results import EvalResult, ShardResult, Standing, TrainResult, result_name
+from models.results import EvalResult, ShardResult, Standing, TrainResult, result_from, result_name
 from tasks import policy, slots
-from tasks.supervise import JobRun, finished, run_job
+from tasks.supervise import JobRun, finished, result_uri, run_job
 
 RECIPE_VERSION = 4  # raise it when the same configuration must train to other weights
 
@@ -107,7 +107,8 @@ async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[
         EffnetError: as the trainer said.
     """
     result, mlflow_run, reused = await _tracked(run, config, parent_run, tags)
-    return TrainResult(job=run.key, job_uri=run.job_uri, mlflow_run=mlflow_run, reused=reused, **result)
+    own = {"job": run.key, "job_uri": run.job_uri, "mlflow_run": mlflow_run, "reused": reused}
+    return result_from(TrainResult, {**result, **own}, result_uri(run))
 
 
 @task(task_run_name="train {run.key} to its rung", **policy.TRAINING)
@@ -121,9 +122,11 @@ async def train_to_rung(run: JobRun, config: schema.Config, parent_run: str, tag
 def _last_row(run: JobRun) -> dict[str, Any]:
     """Of the trainer's log, up to the epoch that the job is asked for: it may have gone further before."""
     until = run.job.until_epoch or run.job.recipe.epochs
-    lines = store.read(store.join(run.job_uri, "metrics.jsonl")).splitlines()
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    return [row for row in rows if row["epoch"] <= until][-1]
+    uri = store.join(run.job_uri, "metrics.jsonl")
+    rows = read_lines(uri, epoch=NUMBER, minival_top1=NUMBER, minival_mean_per_class=NUMBER)
+    if not (reached := [row for row in rows if row["epoch"] <= until]):
+        raise DataError(f"{uri} does not hold a line of an epoch up to {until}")
+    return reached[-1]
 
 
 async def _tracked(
@@ -150,8 +153,8 @@ async def evaluate(run: JobRun, config: schema.Config, model_ref: str) -> EvalRe
     """Evaluates, or finds an evaluation that still says which images were right."""
     await asyncio.to_thread(_forget_incomplete, run)
     result = await _under_limit(run, config, "")
-    facts = {key: value for key, value in result.items() if key != "minutes"}
-    return EvalResult(run.key, model_ref, run.job.data_name, job_uri=run.job_uri, **facts)
+    context = {"job": run.key, "model_ref": model_ref, "data": run.job.data_name, "job_uri": run.job_uri}
+    return result_from(EvalResult, {k: v for k, v in (result | context).items() if k != "minutes"}, result_uri(run))
 
 
 def _forget_incomplete(run: JobRun) -> None:

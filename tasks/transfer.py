@@ -6,14 +6,14 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prefect import task
 
 from conf import compose, schema
-from infra.errors import ConfigError, DataError, DivergedError, JobError
+from conf.text import logger
+from infra.errors import ConfigError, DataError, DivergedError, JobError, first_line
 from models import transfer as protocol
 from models.paper import TABLE5_BY_SOURCE
 from models.results import ShardResult, Standing
@@ -22,7 +22,7 @@ from tasks import policy
 from tasks.supervise import JobRun
 from tasks.train import short, train_job
 
-log = logging.getLogger("effnet")
+log = logger()
 Weights = tuple[str, str]
 
 
@@ -178,7 +178,7 @@ def note(tried: Sequence[Tried], results: Sequence[Standing | BaseException]) ->
     """
     for each, result in zip(tried, results, strict=True):
         if isinstance(result, DivergedError | JobError):
-            each.reason, each.found = str(result).splitlines()[0], False
+            each.reason, each.found = first_line(result), False
         elif isinstance(result, BaseException):
             raise result
         else:

@@ -12,6 +12,8 @@ from prefect import task
 
 from conf import schema
 from infra import store
+from infra.errors import first_line
+from infra.json_objects import check_object, read_object
 from models import statistics
 from models.paper import TABLE5_BY_SOURCE
 from models.results import TrainResult, TransferResult
@@ -78,15 +80,16 @@ def _record(
             name = f"{result.data}-{result.network}-{result.protocol}.json"
             store.write_json(store.join(folder, name), row_of(result, command))
         else:
-            failed.append(f"{plan.title}: {str(result).splitlines()[0]}")
+            failed.append(f"{plan.title}: {first_line(result)}")
     leave_part(config, failed)
 
 
 def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
     """Writes the part out of all rows of this profile, whichever commands they come from."""
     folder = store.join(config.storage, "reports", config.profile, PART)
-    found = (store.read_json(uri) for uri in store.list_uris(folder))
-    rows = [row for row in found if row.get("format") == FORMAT]
+    found = {uri: read_object(uri) for uri in store.list_uris(folder)}
+    keys = dict.fromkeys(("source", "network", "command", "data", "manifest_sha256"), str)
+    rows = [check_object(uri, row, **keys) for uri, row in found.items() if row.get("format") == FORMAT]
     there = {(row["source"], row["network"]) for row in rows}
     missing = list(failed)
     for source, row in TABLE5_BY_SOURCE.items():

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
+from conf.text import quoted
 from infra.errors import ConfigError, TransientError
 from infra.services.prefect_api import PrefectApi, call
 from infra.services.processes import log_path, log_tail
@@ -111,7 +112,7 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
         except subprocess.TimeoutExpired as error:
             raise TransientError(f"`prefect deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
-        raise ConfigError(f"`prefect deploy --prefect-file {_FILE}` failed:\n{log_tail(folder, 'deploy')}")
+        raise ConfigError(f"`prefect deploy --prefect-file {_FILE}` failed:{quoted(log_tail(folder, 'deploy'))}")
     record.write_text(digest)
     return True
 

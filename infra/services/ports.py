@@ -73,6 +73,19 @@ def is_free(port: int) -> bool:
         return True
 
 
+def _fresh(text: str) -> dict[str, Any]:
+    """The claims of the last minutes. Whatever else the text holds is dropped: it may be another's."""
+    try:
+        found = json.loads(text or "{}")
+        return {
+            who: {"at": float(claim["at"]), "ports": [int(port) for port in claim["ports"]]}
+            for who, claim in found.items()
+            if time.time() - claim["at"] < _CLAIM_S
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return {}
+
+
 @contextmanager
 def _claims() -> Iterator[dict[str, Any]]:
     """Which run folder chose which ports in the last minutes; written back when the block ends.
@@ -89,11 +102,7 @@ def _claims() -> Iterator[dict[str, Any]]:
         return
     with os.fdopen(descriptor, "r+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            found: dict[str, Any] = json.loads(stream.read() or "{}")
-        except ValueError:
-            found = {}
-        fresh = {who: claim for who, claim in found.items() if time.time() - claim["at"] < _CLAIM_S}
+        fresh = _fresh(stream.read())
         yield fresh
         stream.seek(0)
         stream.truncate()

@@ -79,11 +79,8 @@ def start(folder: Path, program: Program) -> Handle:
 
 def running(folder: Path, name: str) -> Handle | None:
     """The noted process of this service, when it lives and is still the same."""
-    try:
-        handle = Handle(**json.loads(_note(folder, name).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return handle if is_alive(handle) else None
+    handle = _noted(folder, name)
+    return handle if handle and is_alive(handle) else None
 
 
 def is_alive(handle: Handle) -> bool:
@@ -120,9 +117,8 @@ def stop(folder: Path, names: Collection[str]) -> list[str]:
 
 def _group(folder: Path, name: str) -> int | None:
     """The process group of this service, when anything in it is surely ours."""
-    try:
-        handle = Handle(**json.loads(_note(folder, name).read_bytes()))
-    except (OSError, ValueError, TypeError):
+    handle = _noted(folder, name)
+    if handle is None:
         return None
     if is_alive(handle):
         return handle.pid
@@ -150,6 +146,15 @@ def _is_flow_run(pid: int) -> bool:
 
 def _is_marked(pid: int, folder: Path, name: str) -> bool:
     return f"{_MARK}={name}@{folder}".encode() in proctable.environment(pid)
+
+
+def _noted(folder: Path, name: str) -> Handle | None:
+    """The process that the service's file names; None where there is none, or it is damaged."""
+    try:
+        handle = Handle(**json.loads(_note(folder, name).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return handle if type(handle.pid) is int and handle.pid > 1 and isinstance(handle.born, str) else None
 
 
 def _note(folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf.text import quoted
 from infra import store
 from infra.errors import ConfigError, TransientError
 from infra.services import deployments, http, keys, leases, login, processes, programs
@@ -130,7 +131,7 @@ def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
     while not answers(url(stack.ports, name), name, api, since):
         if processes.running(stack.folder, name) is None:
             tail = processes.log_tail(stack.folder, name)
-            raise ConfigError(f"{TITLES[name]} died at its start; its log ends with:\n{tail}")
+            raise ConfigError(f"{TITLES[name]} died at its start; its log ends with:{quoted(tail)}")
         if time.monotonic() > deadline:
             log = processes.log_path(stack.folder, name)
             raise TransientError(f"{TITLES[name]} did not answer within {_TIMEOUT_S:.0f} s; see {log}")

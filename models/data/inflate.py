@@ -11,7 +11,6 @@ import bz2
 import fcntl
 import gzip
 import hashlib
-import logging
 import lzma
 import os
 import tarfile
@@ -21,12 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+from conf.text import logger
 from infra import files
 from infra.errors import DataError
 from models.data.container import Container
 from models.data.tar import BLOCK, MAX_MEMBERS
 
-log = logging.getLogger("effnet")
+log = logger()
 COMPRESSED = (".tgz", ".tar.gz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 MAX_RATIO, MAX_BYTES = 20, 64 * 2**30  # photographs hardly shrink; the largest set, Food-101, has 5 GB
 SMALL_BYTES = 64 * 2**20  # below this the ratio says nothing: lists of names shrink well

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from infra.errors import DataError
+from conf.text import escaped
+from infra.errors import DataError, first_line
 from models.data import header
 from models.data.decode import MAX_PIXELS, open_image
 from models.data.listing import MAX_IMAGE_BYTES
@@ -87,10 +88,7 @@ def shrunk(data: bytes, found: Verdict, max_side: int) -> tuple[bytes, Verdict]:
 
 def printable(name: bytes) -> str:
     """An image's name for messages and lists: what a terminal would obey is escaped."""
-    text = name.decode(errors="backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(name.decode(errors="backslashreplace"))
 
 
 @contextmanager
@@ -103,7 +101,7 @@ def _decoding(pixels: int) -> Iterator[None]:
         else:
             yield
     except DataError as error:
-        raise DataError(_ADDRESS.sub("", str(error).splitlines()[0])) from error
+        raise DataError(_ADDRESS.sub("", first_line(error))) from error
 
 
 def _suffix_of(name: str) -> str:

@@ -71,6 +71,23 @@ def test_files_and_functions_are_short_and_named_by_what_they_hold(path: Path) -
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
 
 
+# str(error).splitlines()[0] raises for an error without text, and .partition gives nothing: errors.first_line does not.
+FIRST_LINES = re.compile(
+    r"str\(\s*\w*(error|result|cause|exception|exc|failure)\w*\s*\)\s*\.(splitlines|partition)\("
+    r"|\.partition\((chr\(10\)|\"\\n\")\)\[0\]"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_first_line_of_an_error_is_taken_by_the_function_that_never_raises(path: Path) -> None:
+    assert named(path) == "conf/text.py" or not FIRST_LINES.search(path.read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if named(path).startswith(("flows/", "tasks/"))], ids=named)
+def test_flows_and_tasks_log_through_the_logger_that_escapes(path: Path) -> None:
+    assert "getLogger(" not in path.read_text()
+
+
 CONFIGS = sorted((ROOT / "conf").glob("*/*.yaml"))
 
 

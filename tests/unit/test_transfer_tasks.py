@@ -107,7 +107,7 @@ def test_a_point_s_job_is_the_same_job_at_every_rung_and_the_final_one_is_anothe
 
 def test_points_are_cut_and_chosen_by_the_set_s_metric(plan: Plan) -> None:
     tried = [Tried(point) for point in plan.points]
-    note(tried, [standing(90, 10), standing(80, 70), standing(70, 60), DivergedError("x: the loss\nexploded")])
+    note(tried, [standing(90, 10), standing(80, 70), standing(70, 60), DivergedError("x: the loss\n  | exploded")])
     kept = cut(plan, tried, 3)  # half of four, by mean per class
     assert kept == tried[1:3]
     assert [each.stopped_at_epoch for each in tried] == [3, None, None, 3]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from conf import compose, schema
 from infra import errors, store
-from models.worker import _failed
+from models.worker import _failed, _job, _refuse_what_has_ended
+
+
+def job() -> schema.Job:
+    return schema.Job(kind="train", data_name="x", manifest_uri="s3://b/m", manifest_sha256="0" * 64)
 
 
 def failure_of(job: str) -> dict[str, object]:
@@ -35,3 +42,42 @@ def test_the_first_rank_that_fails_in_the_latest_attempt_names_the_cause(
 ])  # fmt: skip
 def test_an_error_is_known_again_by_code_and_name(code: int, name: str, kind: type[errors.EffnetError]) -> None:
     assert errors.kind_of(code, name) is kind
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"attempt": "x"}', "{"])
+def test_a_damaged_failure_is_replaced_and_stops_no_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    job = f"file://{tmp_path}/job"
+    store.write(f"{job}/failure.json", text.encode())
+    _failed(job, None, errors.DataError("a shard is damaged"))
+    assert failure_of(job)["error"] == "a shard is damaged"
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    store.write(f"{job}/failure.json", b'{"exit_code": 3}')
+    with pytest.raises(errors.DataError, match=r"as .*failure\.json says"):
+        _refuse_what_has_ended(job)
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"42", b"", b"{" * 3000, b"data_name: ${oc.env:HOME}"])
+def test_a_configuration_that_is_none_ends_a_job_as_the_person_s_mistake(tmp_path: Path, text: bytes) -> None:
+    store.write(f"file://{tmp_path}/config.yaml", text)
+    with pytest.raises(errors.ConfigError, match=r"/config\.yaml: ") as caught:
+        _job(f"file://{tmp_path}")
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_rank_writes_to_its_log_is_escaped(tmp_path: Path) -> None:
+    """Its log line, and the traceback of an error that nobody foresaw."""
+    (tmp_path / "config.yaml").write_text(compose.to_yaml(job()))
+    program = (
+        "import logging, sys\nfrom models import worker\n"
+        "def main(job, worker):\n    logging.getLogger('effnet').warning('image %s', 'a\\x1b[31m\\n.jpg')\n"
+        "    raise RuntimeError('label b\\x1b[31m\\u202e')\n"
+        f"sys.argv = ['x', 'file://{tmp_path}']\nsys.exit(worker.run(main))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert all(line.isprintable() for line in done.stderr.split("\n"))
+    assert r"image a\x1b[31m\n.jpg" in done.stderr
+    assert r"RuntimeError: label b\x1b[31m\u202e" in done.stderr
+    assert failure_of(f"file://{tmp_path}")["error"] == r"RuntimeError: label b\x1b[31m\u202e"

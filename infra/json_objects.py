@@ -1,0 +1,58 @@
+"""JSON that is read back from the store: objects with the keys that the reader needs, or one line that says why not.
+
+Half a write never shows in the store, but other programs, older versions and people write there too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra import store
+from infra.errors import DataError
+
+NUMBER = (float, int)
+Kind = type | tuple[type, ...]
+_TITLES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+
+
+def read_object(uri: str, **needs: Kind) -> dict[str, Any]:
+    """Reads the JSON object at ``uri``.
+
+    Args:
+        uri: Address of the object.
+        needs: Types of the keys that it must have, as in ``read_object(uri, step=int)``; other keys are not looked at.
+
+    Raises:
+        DataError: it is no JSON object, lacks a key, or has a value of another type there.
+    """
+    return check_object(uri, store.read_json(uri), **needs)
+
+
+def read_lines(uri: str, **needs: Kind) -> list[dict[str, Any]]:
+    """Reads JSON objects, one a line; arguments and errors are those of ``read_object``."""
+    lines = enumerate(store.read(uri).splitlines(), start=1)
+    return [check_object(f"{uri}, line {number},", store.parse_json(line, uri), **needs) for number, line in lines]
+
+
+def check_object(where: str, value: Any, **needs: Kind) -> dict[str, Any]:
+    """Returns ``value`` if it is an object with these keys.
+
+    Args:
+        where: Place that the value comes from, for the message.
+        value: Anything that JSON can mean.
+        needs: Types of the keys that it must have.
+
+    Raises:
+        DataError: as ``read_object``.
+    """
+    if not isinstance(value, dict):
+        raise DataError(f"{where} does not hold a JSON object but {_TITLES.get(type(value), 'a number')}")
+    for key, kind in needs.items():
+        if key not in value:
+            raise DataError(f"{where} does not hold the key {key!r}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        # A bool is an int to Python, and no number to JSON.
+        if not isinstance(value[key], kinds) or (isinstance(value[key], bool) and bool not in kinds):
+            expected = _TITLES.get(kinds[0], "a number")
+            raise DataError(f"{where} does not hold {expected} as {key!r} but {str(value[key])[:40]!r}")
+    return value
