@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prefect import task
 
+from conf.text import logger
 from infra.errors import ConfigError
 from models.results import ShardResult
 from tasks import policy
@@ -16,7 +16,7 @@ from tasks import policy
 if TYPE_CHECKING:
     from infra.registry import Version
 
-log = logging.getLogger("effnet")
+log = logger()
 SHOWN = 3  # differences in a message
 
 

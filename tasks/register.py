@@ -154,15 +154,17 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
     exact = f"{version.name}/{version.version}"
     with tempfile.TemporaryDirectory(prefix="effnet-fetch-") as scratch:
         path, described = registry.fetch_weights(exact, Path(scratch))
+        try:
+            model = schema.Model(**described["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"{exact}: its config.json does not describe a network: {first_line(error)}"
+            raise ArtifactError(message) from error
         sha256 = version.tags["weights_sha256"]
         uri = store.join(storage, "weights", f"{sha256}.safetensors")
         if not _holds(uri, sha256, Path(scratch) / "stored"):
             store.ensure_root(storage)
             store.upload(path, uri)
-    try:
-        return schema.Model(**described["model"]), (uri, sha256), exact
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{exact}: its config.json does not describe a network: {first_line(error)}") from error
+    return model, (uri, sha256), exact
 
 
 def _holds(uri: str, sha256: str, scratch: Path) -> bool:

@@ -7,7 +7,6 @@ for a few seconds: the slot is then given to the next job although this one stil
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import time
@@ -22,6 +21,7 @@ from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound
 
+from conf.text import logger
 from infra.errors import ConfigError
 from infra.services import leases
 
@@ -33,7 +33,7 @@ FIRST_WORD_S, _NEXT_WORD_S = 10.0, 180.0
 _RELEASE_S = 10.0
 _LOCKED, _GONE = 423, 410
 
-log = logging.getLogger("effnet")
+log = logger()
 
 
 @asynccontextmanager

@@ -37,11 +37,13 @@ def credentials(folder: Path) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        known = json.loads(path.read_bytes())
-        return {name: str(value) for name, value in known.items()}
+        known: dict[str, str] = json.loads(path.read_bytes())
+        if wrong := [name for name, value in known.items() if not isinstance(value, str) or not value]:
+            raise ValueError(f"{wrong[0]} is no key")
+        return known
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged; delete it, new keys will be made: {error}") from error
 
 

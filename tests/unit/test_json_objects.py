@@ -177,11 +177,20 @@ def test_a_registered_description_that_is_none_is_an_artifact_error(
             register._fetch("b0/1", f"file://{tmp_path}")
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "3", "null", '{"access_key": "a"}', "{", "[" * 100_000])
-def test_keys_of_the_object_store_that_are_none_are_refused_where_they_are_read(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"access_key": 3}', '{"access_key": ""}', "{", "[" * 100_000])
+def test_keys_of_the_services_that_are_none_are_refused_where_they_are_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "credentials.json").write_text(text)
     with pytest.raises(ConfigError, match=r"credentials\.json is damaged; delete it, new keys will be made"):
         keys.credentials(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"access_key": "a"}'])
+def test_keys_that_an_older_version_did_not_know_are_made_and_the_others_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "credentials.json").write_text(text)
+    made = keys.credentials(tmp_path)
+    assert made == made | json.loads(text)
+    assert all(made.values())
+    assert len(made) == len(keys.credentials(tmp_path)) > 5
 
 
 def test_keys_that_were_made_are_read_again(tmp_path: Path) -> None:

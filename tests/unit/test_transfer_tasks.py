@@ -163,7 +163,7 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     store.write_json(f"file://{tmp_path}/reports/laptop/transfer/of-another-version.json", {"network": "b0"})
     for command, result in (("effnet transfer a", first), ("effnet transfer b", second), ("effnet transfer c", second)):
         transfer_part._record(config, command, [plan], [result])
-    transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker\nfailed")])
+    transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker\n  | failed")])
     part = store.read_json(f"file://{tmp_path}/reports/laptop/transfer.json")
     assert [(row["network"], row["command"]) for row in part["rows"]] == [
         ("efficientnet_b4", "effnet transfer a"), ("efficientnet_b5", "effnet transfer c"),
