@@ -143,18 +143,20 @@ def _deployment_run() -> FlowRun | None:
 def _refuse_other_services(overrides: Sequence[str], config: schema.Config) -> None:
     """Refuses overrides that a flow run cannot follow: it uses the services that its worker was started with."""
     worker = compose.compose(worker_settings())
+    asked: Any
     for key in sorted({_key(word) for word in overrides}):
+        name = key.removeprefix("services.")
         if key == "run_dir" and VARIABLE in os.environ:
-            asked, used = config.run_dir, worker.run_dir
-            fits = Path(asked).resolve() == Path(used)
-        elif key.startswith("services."):
-            name = key.removeprefix("services.")
+            asked, used = str(Path(config.run_dir).resolve()), worker.run_dir
+        elif key != name and name in SERVICE_VARIABLES:
             asked, address = getattr(config.services, name), os.environ.get(SERVICE_VARIABLES[name]) or "aws"
             used = getattr(worker.services, name) if VARIABLE in os.environ else address
-            fits = asked == used or asked.rstrip("/") == address.rstrip("/")
+            asked = used if asked.rstrip("/") == address.rstrip("/") else asked
+        elif key != name and VARIABLE in os.environ:
+            asked, used = getattr(config.services, name), getattr(worker.services, name)
         else:
             continue
-        if not fits:
+        if asked != used:
             raise ConfigError(
                 f"{key}={asked}: a deployment runs with what its worker was started with, {key}={used}; omit the "
                 f"setting, or restart the worker by `effnet down` and `effnet up {key}={asked}`"

@@ -94,7 +94,7 @@ def test_a_block_of_commands_runs_as_it_is_written(block: str, shell: Shell, ser
 
 def ask(services: Addresses, path: Any, body: dict[str, Any]) -> Any:
     """Asked by Prefect's own client, which asks again when the server says 503."""
-    with SyncPrefectClient(services.prefect) as client:
+    with SyncPrefectClient(services.prefect, auth_string=os.environ.get("PREFECT_API_AUTH_STRING")) as client:
         return client.request("POST", path, json=body).json()
 
 
@@ -156,7 +156,7 @@ MISTAKES = {
         ["services.mlflow=http://127.0.0.1:9"],
         r"services\.mlflow=http://127\.0\.0\.1:9: .* started with, services\.mlflow=embedded; .*`effnet up",
     ),
-    "run folder": (["run_dir=elsewhere"], r"run_dir=elsewhere: .* was started with, run_dir=.*; omit"),
+    "run folder": (["run_dir=elsewhere"], r"run_dir=.*/elsewhere: .* was started with, run_dir=.*; omit"),
     "key": (["recipe.epoch=2"], r"no setting named 'recipe\.epoch'; did you mean 'recipe\.epochs'"),
 }
 
