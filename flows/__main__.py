@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,8 +13,8 @@ from typing import NoReturn
 
 from conf import compose, schema
 from conf.text import printable
-from flows import display, help_text, outcome
-from infra.errors import EffnetError
+from flows import configure, display, help_text, outcome
+from infra.errors import ConfigError, EffnetError
 
 FLOWS = ("reproduce", "study", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer",
          "explain", "latency", "nightly", "import", "report")  # fmt: skip
@@ -84,12 +86,32 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
         from models.data import decode
 
         return doctor.main(config, decode.backends())
+    if verb == "env":
+        return _print_environment(config, overrides)
     if verb == "up":
+        os.environ.update(configure.worker_environment(config, overrides))
         local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
+        if line := configure.kept_settings(run_dir):
+            _print(line)
         print(outcome.services(local.prepare(run_dir, config.services), config.services))
     else:
         stopped = local.down(run_dir)
         print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+    return 0
+
+
+def _print_environment(config: schema.Config, overrides: list[str]) -> int:
+    """Prints what makes Prefect, MLflow and boto3 of a shell use our services: ``eval "$(effnet env)"``."""
+    from infra import local
+
+    run_dir = Path(config.run_dir).resolve()
+    states = local.status(run_dir, config.services)
+    usable = ("running", "yours")
+    if stopped := [name for name, state in states.items() if name != "worker" and not state.startswith(usable)]:
+        raise ConfigError(f"not running in {run_dir}: {', '.join(stopped)}; start the services by `effnet up`")
+    environment = local.environment(run_dir, config.services) | configure.worker_environment(config, overrides)
+    for name, value in sorted(environment.items()):
+        print(f"export {name}={shlex.quote(value)}")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
+from flows.configure import configure, named
 from flows.shard import ensure_shards
 from flows.train import train
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
@@ -19,7 +19,7 @@ from tasks.dispatch import dispatch, fan_out
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
-@flow(name="architecture")
+@flow(name="architecture", flow_run_name=named(lambda config, _: f"architecture {config.profile}"))
 async def architecture(overrides: list[str]) -> dict[str, Any]:
     """Trains proposals until ``architecture.trials`` have ended, ``launch.jobs_at_once`` at a time.
 
@@ -29,7 +29,7 @@ async def architecture(overrides: list[str]) -> dict[str, Any]:
     Returns:
         Every trial with its state, reward and whether it is on the Pareto front; the best, and B0's own.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     shards = await ensure_shards(config.data, config.storage)
     started = await search.start_architecture(config, shards)
     workers = [partial(worker, config, overrides, started)] * config.launch.jobs_at_once

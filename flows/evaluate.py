@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from conf.compose import compose
+from flows.configure import configure, named
 from flows.shard import ensure_shards
 from models.results import EvalResult
 from tasks.class_names import check_classes
@@ -13,10 +13,10 @@ from tasks.train import evaluate as evaluate_task
 from tasks.train import evaluate_job
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name=named(lambda config, _: f"evaluate {config.model_ref or ''}".strip()))
 async def evaluate(overrides: list[str]) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
-    config = compose(overrides)
+    config, _ = configure(overrides)
     model, weights, exact = await fetch_registered(config.model_ref or "", config.storage)
     shards = await ensure_shards(config.data, config.storage)
     await check_classes(exact, shards)

@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
+from flows.configure import configure, named
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import ShardResult
@@ -24,14 +24,14 @@ from tasks.register import fetch_registered
 from tasks.train import evaluate, evaluate_job
 
 
-@flow(name="explain")
+@flow(name="explain", flow_run_name=named(lambda config, _: f"explain {config.profile}"))
 async def explain(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
     """Trains, or finds, every network of ``explain.models``, and maps what each sees in some images of val.
 
     Returns:
         The report's part ``maps``.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     wanted = await candidates(config)
     shards = await ensure_shards(config.data, config.storage)
     run = await start_gallery(config, shards, parent_run)

@@ -122,11 +122,18 @@ VERBS: dict[str, tuple[str, str]] = {
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"
         "  runtime.pipeline_stages=N\n\nnothing is started; 1,000 classes are assumed",
     ),
-    "up": ("start the embedded services, or find them", _COMMON),
+    "up": (
+        "start the embedded services, or find them",
+        f"{_COMMON}\n\nall settings given here, of whatever kind, are the defaults of the deployments' runs",
+    ),
     "open": (
         "open Prefect or MLflow in a browser, logged in",
         "  effnet open prefect|mlflow   run_dir=PATH of the services (default runs)\n\n"
         "prints the link instead where there is no browser; the link holds the password",
+    ),
+    "env": (
+        "print the variables that lead other programs to the services",
+        f'{_COMMON}\n\neval "$(effnet env)" makes prefect, mlflow and boto3 of this shell use them; it holds passwords',
     ),
     "down": ("stop the embedded services", _COMMON),
     "doctor": ("check whether this machine and the services are fit", _COMMON),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import flow
 
-from conf.compose import compose
+from flows.configure import configure, named
 from models.results import Registered
 from tasks.published import import_published
 
 
-@flow(name="import")
+@flow(name="import", flow_run_name=named(lambda config, _: f"import {Path(config.published.path or '').name}"))
 async def import_(overrides: list[str]) -> Registered:
     """Registers ``published.path``; the same file again finds its version."""
-    return await import_published(compose(overrides))
+    config, _ = configure(overrides)
+    return await import_published(config)

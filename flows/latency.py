@@ -6,15 +6,16 @@ from typing import Any
 
 from prefect import flow
 
-from conf.compose import compose
+from flows.configure import configure, named
 from tasks.latency import measure_latency
 
 
-@flow(name="latency")
+@flow(name="latency", flow_run_name=named(lambda config, _: f"latency {config.profile}"))
 async def latency(overrides: list[str]) -> dict[str, Any]:
     """Measures all networks of ``latency.pairs`` in one run.
 
     Returns:
         The report's part ``latency``.
     """
-    return await measure_latency(compose(overrides))
+    config, _ = configure(overrides)
+    return await measure_latency(config)

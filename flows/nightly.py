@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from prefect import flow
 
-from conf.compose import compose
+from flows.configure import configure, named, now
 from flows.shard import ensure_shards
 from models.results import EvalResult, Registered
 from tasks.promote import judge
@@ -19,10 +19,10 @@ from tasks.train import evaluate, evaluate_job, train_job
 from tasks.train import train as train_task
 
 
-@flow(name="nightly")
+@flow(name="nightly", flow_run_name=named(lambda config, _: f"nightly {config.nightly.model} {now()}"))
 async def nightly(overrides: list[str]) -> Registered:
     """Fine-tunes ``nightly.model@champion`` on ``transfer.data``, evaluates, registers, promotes the better."""
-    config = compose(overrides)
+    config, _ = configure(overrides)
     name = config.nightly.model
     model, weights, exact = await fetch_registered(f"{name}@champion", config.storage)
     shards = await ensure_shards(config.transfer.data, config.storage)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from conf.compose import compose
+from flows.configure import configure, named
 from tasks.report import refresh
 
 
-@flow(name="report")
+@flow(name="report", flow_run_name=named(lambda config, _: f"report {config.profile}"))
 async def report(overrides: list[str]) -> str:
     """Renders ``report.html`` from what lies in the store; returns its path."""
-    return await refresh(compose(overrides))
+    config, _ = configure(overrides)
+    return await refresh(config)

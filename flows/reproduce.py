@@ -13,6 +13,7 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import compose
+from flows.configure import configure, named, now
 from flows.evaluate import evaluate
 from flows.explain import explain
 from flows.search import search
@@ -29,7 +30,7 @@ from tasks.train import short
 from tasks.transfer import set_overrides
 
 
-@flow(name="reproduce")
+@flow(name="reproduce", flow_run_name=named(lambda config, _: f"reproduce {config.profile} {now()}"))
 async def reproduce(overrides: list[str], began: float | None = None) -> Summary:
     """Reproduces the paper at the size of the profile.
 
@@ -37,7 +38,7 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
         overrides: as on the command line, e.g. ``["profile=laptop"]``.
         began: unix time at which the person's command began; the flow's own start where it is not given.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     started = await start_reproduction(config, began)
     data, *transfer_data = await asyncio.gather(
         dispatch(shard, config, overrides, title=f"shard {config.data.name}"),

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
+from flows.configure import configure, named
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import TrainResult
@@ -16,7 +16,7 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.scaling import point_overrides, record_scaling, start_scaling, title
 
 
-@flow(name="scaling")
+@flow(name="scaling", flow_run_name=named(lambda config, _: f"scaling {config.profile}"))
 async def scaling(overrides: list[str]) -> dict[str, Any]:
     """Trains every point of ``scaling.points`` by ``recipe`` on ``data``.
 
@@ -25,7 +25,7 @@ async def scaling(overrides: list[str]) -> dict[str, Any]:
     Returns:
         The part of the report, see ``tasks/scaling.py``.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     run = await start_scaling(config)
     shards = await ensure_shards(config.data, config.storage)
     results = await fan_out(config, (partial(one_point, config, overrides, p, run) for p in config.scaling.points))

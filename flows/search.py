@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
+from flows.configure import configure, named
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import TrainResult
@@ -17,7 +17,7 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.search import grid_points, record_search, start_search, trial_overrides
 
 
-@flow(name="search")
+@flow(name="search", flow_run_name=named(lambda config, _: f"search {config.profile}"))
 async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival.
 
@@ -25,7 +25,7 @@ async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
         ``trials``, ``best``, ``tied`` (within one standard error of the best) and ``verdict``, which says so in words;
         ``refused`` and ``failed`` with their reasons; ``family``; ``budget`` and its tolerances.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     points = grid_points(config.search)
     shards = await ensure_shards(config.data, config.storage)  # the class count belongs to the cost
     screened = await start_search(config, points, shards.classes, parent_run)

@@ -14,16 +14,14 @@ from typing import Any
 
 from conf import schema
 from conf.text import logger
+from flows import configure
 from infra import local
 
 log = logger()
 
-# Prefect speaks through the same log as we do; its own console lines would say everything twice. The API
-# handler stays on, so the UI shows both.
+# Prefect speaks through the same log as we do; its own console lines would say everything twice.
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -42,7 +40,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     run_dir = Path(config.run_dir).resolve()
-    os.environ.update(local.environment(run_dir, config.services) | QUIET)
+    for_worker = configure.worker_environment(config, configure.places(overrides))
+    os.environ.update(local.environment(run_dir, config.services) | QUIET | for_worker)
     started: Collection[str] = ()
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
     # only one that Ctrl-C reaches: `up` then stops again what it has started.

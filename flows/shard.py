@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
+from flows.configure import configure, named
 from models.results import ShardResult
 from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
-@flow(name="shard")
+def run_name(config: schema.Config, given: dict[str, Any]) -> str:
+    """After the data set."""
+    return f"shard {(config.data if given.get('part', 'data') == 'data' else config.transfer.data).name}"
+
+
+@flow(name="shard", flow_run_name=named(run_name))
 async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data") -> ShardResult:
     """Shards the configured data set, or finds it.
 
@@ -21,7 +26,7 @@ async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data"
         overrides: as on the command line, e.g. ``["data=digits"]``.
         part: the main data set or the transfer set.
     """
-    config = compose(overrides)
+    config, _ = configure(overrides)
     return await ensure_shards(config.data if part == "data" else config.transfer.data, config.storage)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from conf.compose import compose
 from conf.text import logger
 from flows.architecture import architecture
+from flows.configure import configure, named, now
 from flows.latency import latency
 from flows.report import report
 from flows.scaling import scaling
@@ -22,14 +22,14 @@ log = logger()
 PARTS = (scaling, architecture, latency, report)
 
 
-@flow(name="study")
+@flow(name="study", flow_run_name=named(lambda config, _: f"study {config.profile} {now()}"))
 async def study(overrides: list[str]) -> str:
     """Runs every part, whatever becomes of the others; returns the report's path.
 
     Raises:
         EffnetError: the first part's that failed, after all others have run.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     failures: list[EffnetError] = []
     page = ""
     for part in PARTS:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
+from flows.configure import configure, named
 from flows.shard import ensure_shards
 from models.results import ShardResult, TrainResult
+from tasks.train import short, train_job
 from tasks.train import train as train_task
-from tasks.train import train_job
 
 
-@flow(name="train")
+def run_name(config: schema.Config, given: dict[str, Any]) -> str:
+    """After the network, unless the parent flow gave a label."""
+    return str(given.get("label") or "") or f"train {short(config.model.name)}"
+
+
+@flow(name="train", flow_run_name=named(run_name))
 async def train(overrides: list[str], parent_run: str = "", role: str = "train", label: str = "") -> TrainResult:
     """Trains, resumes or finds one network.
 
@@ -22,7 +29,7 @@ async def train(overrides: list[str], parent_run: str = "", role: str = "train",
         role: tag of the MLflow run.
         label: what people see; made from the job where it is not given.
     """
-    config = compose(overrides)
+    config, _ = configure(overrides)
     result, _ = await trained(config, parent_run, role, label)
     return result
 

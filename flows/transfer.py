@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from prefect import flow
 
 from conf import schema
 from conf.compose import OverrideError, compose, from_yaml, to_yaml
+from flows.configure import configure, named
 from flows.shard import written
 from flows.train import trained
 from infra.errors import ConfigError
@@ -23,7 +25,8 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
 from tasks.supervise import JobRun
-from tasks.train import named, short, train_to_rung
+from tasks.train import named as name_job
+from tasks.train import short, train_to_rung
 from tasks.train import train as train_task
 from tasks.transfer import (
     Plan,
@@ -43,7 +46,7 @@ from tasks.transfer import (
 from tasks.transfer_part import record_transfer, result_of
 
 
-@flow(name="transfer")
+@flow(name="transfer", flow_run_name=named(lambda config, _: f"transfer {short(config.model.name)}"))
 async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferResult]:
     """Fine-tunes the network on each set; trains it first where that is not done yet.
 
@@ -51,7 +54,7 @@ async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferR
         overrides: as on the command line, e.g. ``["transfer=kornblith", "data@transfer.data=pets"]``.
         parent_run: MLflow run that this one is shown under.
     """
-    config = compose(overrides)
+    config, overrides = configure(overrides)
     model, weights = await registered(config)
     sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
     layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]  # each is there, before any
@@ -120,7 +123,13 @@ async def one_point(config: schema.Config, overrides: list[str], job: JobRun, ru
     return standing
 
 
-@flow(name="finetune")
+def finetune_name(_: schema.Config, given: dict[str, Any]) -> str:
+    """After the job and how far it goes."""
+    job = from_yaml(schema.Job, given["job"])
+    return f"{given['label']} to epoch {job.until_epoch or job.recipe.epochs}"
+
+
+@flow(name="finetune", flow_run_name=named(finetune_name))
 async def finetune(
     overrides: list[str], job: str, key: str, job_uri: str, label: str, parent_run: str = ""
 ) -> Standing:
@@ -137,7 +146,7 @@ async def finetune(
     Raises:
         ConfigError: the parameters describe no job that this code made; whoever reaches Prefect can send them.
     """
-    config = compose(overrides)
+    config, _ = configure(overrides)
     run = described_job(config, job, key, job_uri, label)
     return await train_to_rung(run, config, parent_run, {"role": "grid"})
 
@@ -149,7 +158,7 @@ def described_job(config: schema.Config, job: str, key: str, job_uri: str, label
     except OverrideError as error:
         raise ConfigError(f"finetune: job: {error}") from error
     verb = "finetune" if described.init_weights_uri else "train"
-    run = named(config, described, f"{verb}-{short(described.model.name)}-{described.data_name}", label)
+    run = name_job(config, described, f"{verb}-{short(described.model.name)}-{described.data_name}", label)
     if described.kind != "train" or (run.key, run.job_uri) != (key, job_uri):
         raise ConfigError(f"finetune: key {key!r} and job_uri {job_uri!r} are not those of the job, {run.key!r}")
     return run

@@ -35,7 +35,9 @@ async def dispatch(
         JobError: the deployment's run did not complete.
     """
     if config.dispatch == "workpool":
-        await _on_work_pool(flow.name, {"overrides": [*overrides, "dispatch=here"], **parameters}, title)
+        # The run folder is the worker's own: its machine may be another one.
+        elsewhere = [word for word in overrides if not word.startswith("run_dir=")]
+        await _on_work_pool(flow.name, {"overrides": [*elsewhere, "dispatch=here"], **parameters}, title)
     child: Callable[..., Awaitable[Any]] = flow.with_options(flow_run_name=title)
     return await child(overrides=overrides, **parameters)
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conf import compose
+from flows import __main__ as command
 from flows.help_text import FLAGS, VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -128,8 +129,28 @@ def test_every_effnet_command_of_the_readme_exists_and_its_settings_compose() ->
     assert {command[0] for command in used} <= VERBS.keys()
     assert len(used) > 5
     for verb, *overrides in used:
+        if verb == "open":  # takes a page's name instead of settings
+            assert set(overrides) <= {"prefect", "mlflow"}
+            continue
         compose.compose([word for word in overrides if not word.startswith("--")])
         assert all("=" in word or word == "--help" or word.removeprefix("--") in FLAGS for word in overrides), verb
+
+
+PROGRAMS = r"(\$ )?(\.venv/bin/)?(effnet|make|prefect|mlflow|python3?|pip|git|eval|aws) "
+
+
+def test_every_block_of_commands_in_the_documents_is_marked_sh_and_so_run_by_a_test() -> None:
+    documents = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    for document in documents:
+        for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
+            typed = [line for line in block.splitlines() if re.match(PROGRAMS, line)]
+            assert kind == "sh" or not typed, f"{document.name}: {typed}"
+
+
+def test_every_flow_names_its_runs_after_what_they_do() -> None:
+    for path in (ROOT / "flows").glob("*.py"):
+        for declared in re.findall(r"^@flow\((.*)\)$", path.read_text(), re.MULTILINE):
+            assert "flow_run_name=named(" in declared, f"{path.name}: {declared}"
 
 
 def test_every_make_target_is_phony_and_helped() -> None:
@@ -139,12 +160,13 @@ def test_every_make_target_is_phony_and_helped() -> None:
     assert phony == helped == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
 
 
-def test_every_deployment_names_a_flow_that_exists() -> None:
+def test_every_deployment_names_a_flow_that_exists_and_every_flow_has_one() -> None:
     deployments = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} == {*command.FLOWS, "finetune"}
     for deployment in deployments:
         file, _, function = deployment["entrypoint"].partition(":")
         assert f"async def {function}(" in (ROOT / file).read_text()
-        assert f'@flow(name="{deployment["name"]}")' in (ROOT / file).read_text()
+        assert f'@flow(name="{deployment["name"]}", flow_run_name=' in (ROOT / file).read_text()
         compose.compose(deployment["parameters"]["overrides"])
 
 

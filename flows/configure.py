@@ -1,0 +1,181 @@
+"""What each flow begins with: its configuration, its log, its name; the same from a terminal and on a worker.
+
+A worker passes its own settings to its flow runs in the environment variable ``EFFNET_SETTINGS``, a JSON list of
+overrides. A deployment's run composes them below its own overrides, so that ``effnet up storage=s3://bucket`` counts
+for every run that the UI or the schedule starts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf import compose, schema
+from conf.text import logger
+from infra.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+VARIABLE = "EFFNET_SETTINGS"
+SERVICE_VARIABLES = {"s3": "AWS_ENDPOINT_URL_S3", "prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+
+
+def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
+    """Composes a flow's configuration and switches its log on.
+
+    Returns:
+        The configuration, and the overrides it was made of, for the flow's children.
+
+    Raises:
+        OverrideError: an unknown key, option or value.
+        ConfigError: a deployment names services or a run folder that its worker does not use.
+    """
+    log = logger()
+    if log.level == logging.NOTSET:  # on a worker; the terminal's display has set it
+        log.setLevel(logging.INFO)
+    merged = merge(_settings_of_this_run(), overrides)
+    config = compose.compose(merged)
+    if _deployment_run() is not None:
+        _refuse_other_services(overrides, config)
+    return config, merged
+
+
+def named(describe: Callable[[schema.Config, dict[str, Any]], str]) -> Callable[[], str]:
+    """A ``flow_run_name`` for Prefect, made of the flow's configuration and parameters.
+
+    Args:
+        describe: Function from both to the name.
+    """
+
+    def name() -> str:
+        from prefect.context import FlowRunContext
+
+        context = FlowRunContext.get()
+        if context is None or context.flow is None:
+            return "flow"
+        parameters = context.parameters or {}
+        overrides = parameters.get("overrides", [])
+        try:
+            return describe(compose.compose(merge(_settings_of_this_run(), overrides)), parameters)
+        except (ValueError, KeyError):  # the flow itself reports what is wrong with its parameters
+            return context.flow.name
+
+    return name
+
+
+def now() -> str:
+    """The minute, to tell the runs of one flow apart."""
+    return time.strftime("%Y-%m-%d %H:%M")
+
+
+def worker_environment(config: schema.Config, words: Sequence[str]) -> dict[str, str]:
+    """Variables that a worker needs besides those of the services: its settings, and our log in Prefect's.
+
+    Args:
+        config: Configuration of the command that starts the worker.
+        words: Overrides that become the defaults of the worker's flow runs.
+    """
+    kept = [_with_absolute_path(word) for word in words if _key(word) != "run_dir"]
+    return {
+        VARIABLE: json.dumps([*kept, f"run_dir={_quoted(str(Path(config.run_dir).resolve()))}"]),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    }
+
+
+def places(overrides: Sequence[str]) -> list[str]:
+    """Overrides that say where things are, as opposed to what is done."""
+    return [word for word in overrides if _key(word) == "storage" or _key(word).startswith("services.")]
+
+
+def worker_settings() -> list[str]:
+    """Settings of the worker that this process runs on; none where nobody gave it any."""
+    return list(json.loads(os.environ.get(VARIABLE, "[]")))
+
+
+def kept_settings(run_dir: Path) -> str:
+    """A line about a worker that was started earlier with other settings than this process has for it, or nothing."""
+    from infra.services import processes, proctable
+
+    worker = processes.running(run_dir.resolve() / "services", "worker")
+    if worker is None:
+        return ""
+    values = [word for word in proctable.environment(worker.pid) if word.startswith(f"{VARIABLE}=".encode())]
+    kept = json.loads(values[0].partition(b"=")[2]) if values else []
+    if kept == worker_settings():
+        return ""
+    return f"the worker keeps its settings, {' '.join(kept) or 'none'}; `effnet down`, then `effnet up`, changes them"
+
+
+def merge(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Overrides with the settings below them; a group that is chosen anew takes none of the settings inside it."""
+    chosen = {_key(word) for word in overrides}
+    groups = tuple(f"{key.rpartition('@')[2]}." for key in chosen if key in compose.GROUPS and key != "profile")
+    kept = [word for word in settings if _key(word) not in chosen and not _key(word).startswith(groups)]
+    return [*kept, *overrides]
+
+
+def _settings_of_this_run() -> list[str]:
+    """Settings of the worker that count here: none in a terminal, nor in a child, whose parent has merged them."""
+    run = _deployment_run()
+    if run is None:
+        return []
+    if run.parent_task_run_id is None:
+        return worker_settings()
+    # Another flow sent this one to the pool. What is done is that one's choice alone, or it would not find the result.
+    return [word for word in worker_settings() if _key(word) == "run_dir" or _key(word).startswith("services.")]
+
+
+def _deployment_run() -> FlowRun | None:
+    """The flow run, where it was started from a deployment."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return run if run is not None and run.deployment_id is not None else None
+
+
+def _refuse_other_services(overrides: Sequence[str], config: schema.Config) -> None:
+    """Refuses overrides that a flow run cannot follow: it uses the services that its worker was started with."""
+    worker = compose.compose(worker_settings())
+    asked: Any
+    for key in sorted({_key(word) for word in overrides}):
+        name = key.removeprefix("services.")
+        if key == "run_dir" and VARIABLE in os.environ:
+            asked, used = str(Path(config.run_dir).resolve()), worker.run_dir
+        elif key != name and name in SERVICE_VARIABLES:
+            asked, address = getattr(config.services, name), os.environ.get(SERVICE_VARIABLES[name]) or "aws"
+            used = getattr(worker.services, name) if VARIABLE in os.environ else address
+            asked = used if asked.rstrip("/") == address.rstrip("/") else asked
+        elif key != name and VARIABLE in os.environ:
+            asked, used = getattr(config.services, name), getattr(worker.services, name)
+        else:
+            continue
+        if asked != used:
+            raise ConfigError(
+                f"{key}={asked}: a deployment runs with what its worker was started with, {key}={used}; omit the "
+                f"setting, or restart the worker by `effnet down` and `effnet up {key}={asked}`"
+            )
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _with_absolute_path(word: str) -> str:
+    """A worker has another working folder than the command that starts it."""
+    key, _, value = word.partition("=")
+    relative = key.endswith("path") and value not in ("", "null") and "://" not in value and not value.startswith("/")
+    return f"{key}={_quoted(str(Path(value).resolve()))}" if relative else word
+
+
+def _quoted(text: str) -> str:
+    """A string in Hydra's grammar: a path may hold spaces, commas and brackets."""
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"

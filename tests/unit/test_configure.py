@@ -1,0 +1,67 @@
+"""What a worker hands to its flow runs, and how a run's overrides come on top of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf import compose
+from flows import configure
+
+
+def settings_of(*words: str) -> list[str]:
+    environment = configure.worker_environment(compose.compose(words), words)
+    return list(json.loads(environment[configure.VARIABLE]))
+
+
+def test_a_run_s_overrides_win_over_its_worker_s_settings() -> None:
+    merged = configure.merge(["storage=s3://a", "recipe.epochs=3"], ["recipe.epochs=1", "model=b3"])
+    assert merged == ["storage=s3://a", "recipe.epochs=1", "model=b3"]
+
+
+def test_another_data_set_does_not_get_the_path_of_the_worker_s() -> None:
+    settings = ["data=imagenet", "data.path=/archives", "transfer.data.limit=9", "recipe.epochs=3"]
+    assert configure.merge(settings, ["data=digits"]) == ["transfer.data.limit=9", "recipe.epochs=3", "data=digits"]
+    assert configure.merge(settings, ["data@transfer.data=digits"])[:-1] == [*settings[:2], settings[3]]
+
+
+def test_a_worker_in_another_folder_uses_the_run_folder_and_the_data_of_the_command_that_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "it's, [odd] (1)"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    settings = settings_of("data=folder", "data.path=images", "launch.nproc_per_node=3")
+    monkeypatch.chdir("/")
+    config = compose.compose(settings)
+    assert (config.run_dir, config.data.path) == (str(folder / "runs"), str(folder / "images"))
+    assert config.launch.nproc_per_node == 3
+
+
+def test_a_command_that_is_no_up_hands_only_places_to_the_worker() -> None:
+    words = ["recipe.epochs=1", "storage=s3://a", "services.s3=aws", "model=b3"]
+    assert configure.places(words) == ["storage=s3://a", "services.s3=aws"]
+
+
+def test_env_without_services_is_one_line_that_says_how_to_start_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows", "env", f"run_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: not running in {tmp_path}: s3, prefect, mlflow")
+    assert "`effnet up`" in done.stderr
+
+
+def test_env_names_the_services_of_somebody_else_as_they_are(tmp_path: Path) -> None:
+    words = ["services.s3=https://s3.example", "services.prefect=https://p.example/api", "services.mlflow=https://m.ex"]
+    command = [sys.executable, "-m", "flows", "env", f"run_dir={tmp_path}", *words]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert all(line.startswith("export ") for line in printed.splitlines())
+    shell = f'{printed}\necho "$AWS_ENDPOINT_URL_S3 $PREFECT_API_URL $MLFLOW_TRACKING_URI"; echo "$EFFNET_SETTINGS"'
+    clean = {"PATH": os.environ["PATH"]}
+    said = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=clean, check=True).stdout
+    addresses, settings = said.splitlines()
+    assert addresses == "https://s3.example https://p.example/api https://m.ex"
+    assert compose.compose(json.loads(settings)).services.mlflow == "https://m.ex"
