@@ -10,17 +10,18 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from conf import compose, schema
 from infra import errors, store
 from infra.launch import local
-from infra.launch.command import job_environment, torchrun_argv
+from infra.launch.command import RENDEZVOUS_TOKEN, job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
 from models.results import result_name
 
@@ -55,7 +56,8 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         began = time.monotonic()
         asked = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), asked)
-        await _until_done(run, _spec(run, config), config.launch, mlflow_run)
+        spec = await asyncio.to_thread(_spec, run, config)
+        await _until_done(run, spec, config.launch, mlflow_run)
         uri = _result_uri(run)
         found = await asyncio.to_thread(store.read_json, uri)
         done = {**found, "minutes": (time.monotonic() - began) / 60}
@@ -82,34 +84,48 @@ def _spec(run: JobRun, config: schema.Config) -> local.JobSpec:
     run_dir = Path(config.run_dir).resolve()
     module = {"train": "models.train", "evaluate": "models.evaluate"}[run.job.kind]
     environment = job_environment(config.launch, os.cpu_count() or 1, str(run_dir / "cache"))
+    if config.launch.nnodes > 1:
+        environment[RENDEZVOUS_TOKEN] = _rendezvous_token(run.job_uri)
     argv = torchrun_argv(config.launch, module, run.job_uri, sys.executable)
     return local.JobSpec(run.key, argv, environment, run_dir / "jobs" / run.key)
 
 
-async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
-    """Starts the job again as long as that helps: after a preemption always, after a loss if it moves on.
+def _rendezvous_token(job_uri: str) -> str:
+    """A random word that the machines of one job share, and nobody who cannot read its run folder guesses."""
+    uri = store.join(job_uri, "rendezvous")
+    store.write(uri, secrets.token_hex(16).encode(), if_absent=True)
+    return store.read(uri).decode()
 
-    Neither is the task's failure, so neither uses up one of its retries.
+
+async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
+    """Starts the job again after a preemption or a loss, as long as it makes progress between them.
+
+    Neither is the task's failure, so neither uses up one of its retries. Without progress it is given up after
+    ``launch.relaunches`` more starts; a preemption after a step was saved never counts.
 
     Raises:
-        JobError: it was lost time and again without progress; what else ``_supervise`` raises passes.
+        JobError, PreemptedError, HungError: it ended so time and again without progress; what else ``_supervise`` raises passes.
     """
     idle, reached = 0, -1
     while True:
         try:
             return await _supervise(run, spec, launch, mlflow_run)
-        except errors.PreemptedError as error:
-            log.info("%s; starting it again", error)
-        except (errors.LostError, errors.HungError) as error:
+        except (errors.PreemptedError, errors.LostError, errors.HungError) as error:
             step = await asyncio.to_thread(_saved_step, run.job_uri)
-            idle = idle + 1 if step <= reached else 1
+            moved, preempted = step > reached, isinstance(error, errors.PreemptedError)
+            idle = idle + 1 if not moved else 0 if preempted else 1
             reached = max(step, reached)
             if idle > launch.relaunches:
+                message = f"{error}; that was start {idle} without a step saved after {max(step, 0)}"
+                if preempted:
+                    raise errors.PreemptedError(message) from error
                 if isinstance(error, errors.HungError):
                     raise
-                message = f"{error}; that was start {idle} without a step saved after {max(step, 0)}"
                 raise errors.JobError(message) from error  # as memory that never suffices: no retry helps
-            log.warning("%s; starting it again from step %d", error, max(step, 0))
+            log.log(
+                logging.INFO if preempted else logging.WARNING,
+                "%s; starting it again from step %d", error, max(step, 0),
+            )  # fmt: skip
 
 
 def _saved_step(job_uri: str) -> int:
@@ -209,7 +225,7 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
 
 
 def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
-    """Believes the job's own objects first, then the exit code, which torchrun flattens to 1.
+    """Believes the job's own objects first, then the exit code, which not every engine passes on.
 
     ``failure`` was written by the first rank that failed, so it is the cause; the others fail of its absence.
     """
@@ -222,9 +238,23 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
     kind = errors.kind_of(failure.get("exit_code", 1), failure.get("kind", ""))
     if kind is not errors.JobError:
         raise kind(f"{run.label}: {failure['error']}")
-    if not failure and code > SIGNALLED:
-        signal = code - SIGNALLED
-        hint = ": by a person, or by the system for want of memory" if signal == SIGKILL else ""
-        raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {signal}{hint}")
+    if not failure:
+        _judge_by_code(run, code, job)
     lines = "\n".join(f"  | {line}" for line in local.logs(job).splitlines())
     raise errors.JobError(f"{run.label} failed (exit code {code}, log in {job.spec.log_path}):\n{lines}")
+
+
+def _judge_by_code(run: JobRun, code: int, job: local.LocalJob) -> None:
+    """The end of a job that left no word, which ``models/agent.py`` tells by its exit code.
+
+    Raises:
+        PreemptedError: asked to end before a rank could take note; nothing was there to be saved.
+        LostError: killed, or its machines did not meet.
+    """
+    if code in (errors.PreemptedError.exit_code, SIGNALLED + SIGTERM):
+        raise errors.PreemptedError(f"{run.label}: asked to end while it started")
+    if code == errors.LostError.exit_code:
+        raise errors.LostError(f"{run.label}: {local.logs(job).rpartition(chr(10))[2]}")
+    if code > SIGNALLED:
+        hint = ": by a user, or by the system for want of memory" if code == SIGNALLED + SIGKILL else ""
+        raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {code - SIGNALLED}{hint}")
