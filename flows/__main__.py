@@ -6,10 +6,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from conf import compose, schema
-from flows import display, help_text, outcome
+from flows import display, help_text, outcome, signals
+from infra import files
 from infra.errors import EffnetError
 
 FLOWS = ("reproduce", "study", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer",
@@ -19,7 +21,8 @@ TRAINS = ("reproduce", "study", "search", "architecture", "scaling", "train", "t
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code (``infra/errors.py``; 130 after Ctrl-C)."""
+    """Runs one command; returns its exit code (``infra/errors.py``, ``flows/signals.py``)."""
+    signals.handle()
     arguments = _parser().parse_args(argv)
     overrides = arguments.overrides
     for flag in help_text.FLAGS:
@@ -29,13 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = [word if "=" in word else f"data={word}" for word in overrides]
     try:
         config = compose.compose(overrides)
-        return _run(arguments.verb, config, overrides)
+        # A data set that is downloaded may be for others; all else that we write is the user's own.
+        with nullcontext() if arguments.verb == "download" else files.private(Path(config.run_dir).resolve()):
+            return _run(arguments.verb, config, overrides)
     except compose.OverrideError as error:
         return _fail(str(error), 2)
     except EffnetError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return signals.leave(stop)
 
 
 def _fail(message: str, code: int) -> int:

@@ -53,14 +53,15 @@ def make_private(folder: Path) -> None:
 
 
 def umask_in(folder: Path) -> int:
-    """The umask for what is written below ``folder``: 077, but 007 where its group may write into it.
+    """The umask for what is written below ``folder``: 077, but 007 where it is shared by a group.
 
-    So whoever wants a run folder to be shared by a group makes it so before (``install -d -m 2770 -g GROUP runs``);
-    nobody outside of it ever reads what we write. Decided by the nearest folder that is there.
+    Shared means that the group may write and inherits what is made there, as after
+    ``install -d -m 2770 -g GROUP runs``; nobody outside of the group ever reads what we write. Decided by the nearest
+    folder that is there.
     """
-    there = next((path for path in [folder, *folder.parents] if path.exists()), None)
-    shared = there is not None and there.stat().st_mode & stat.S_IWGRP and not there.stat().st_mode & stat.S_IWOTH
-    return 0o007 if shared else 0o077
+    there = next((path for path in [folder, *folder.parents] if path.exists()), folder.parent)
+    shared, mode = stat.S_ISGID | stat.S_IWGRP, there.stat().st_mode
+    return 0o007 if mode & shared == shared and not mode & stat.S_IWOTH else 0o077
 
 
 @contextmanager

@@ -13,9 +13,10 @@ import os
 import secrets
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTERM
 from typing import Any
 
 from conf import compose, schema
@@ -31,7 +32,9 @@ POLL_S = 0.2  # of the process
 LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
 SAY_S = 30.0  # a line at least so often in a long epoch
 SIGNALLED = 128  # a signal's number is added to it
+FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)  # signals by which a program ends itself
 FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
+interrupted: dict[str, bool] = {}  # jobs that ended with this command, and whether they saved their state
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, m
     ``launch.relaunches`` more starts; a preemption after a step was saved never counts.
 
     Raises:
-        JobError, PreemptedError, HungError: it ended so time and again without progress; what else ``_supervise`` raises passes.
+        JobError, PreemptedError, HungError: it ended so time and again without progress.
+        EffnetError: what else ``_supervise`` raises.
     """
     idle, reached = 0, -1
     while True:
@@ -154,6 +158,13 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
         status, failure = [await asyncio.to_thread(_object, uri) for uri in objects]
         if await asyncio.to_thread(finished, run) is None:
             _judge(run, status, failure, code, job)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(local.cancel, job)
+        if job.process is not None:  # an adopted job runs on
+            with suppress(errors.EffnetError):
+                state = (await asyncio.to_thread(_object, watch.status_uri)).get("state")
+                interrupted[run.label] = state in ("preempted", "done")
+        raise
     finally:
         await asyncio.to_thread(local.cancel, job)
 
@@ -255,6 +266,6 @@ def _judge_by_code(run: JobRun, code: int, job: local.LocalJob) -> None:
         raise errors.PreemptedError(f"{run.label}: asked to end while it started")
     if code == errors.LostError.exit_code:
         raise errors.LostError(f"{run.label}: {local.logs(job).rpartition(chr(10))[2]}")
-    if code > SIGNALLED:
+    if code > SIGNALLED and code - SIGNALLED not in FAULTS:
         hint = ": by a user, or by the system for want of memory" if code == SIGNALLED + SIGKILL else ""
         raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {code - SIGNALLED}{hint}")
