@@ -65,11 +65,12 @@ class Launch:
     backend: str = "local"
     nnodes: int = 1  # machines; fixed: a lost one ends the job, and the same command goes on with those at hand
     rendezvous: str | None = None  # nnodes > 1: HOST:PORT of the first machine, the same on all
+    interface: str | None = None  # nnodes > 1: network interface between them; null = the one that leads to HOST
     nproc_per_node: int = 1
     threads_per_proc: int | None = None  # null = cores / processes
     jobs_at_once: int = 1  # also the limit of the Prefect concurrency slot "accelerator"
     max_restarts: int = 1  # torchrun's own, for a process that dies
-    relaunches: int = 3  # of torchrun, when it was lost without a step of progress; a preemption never counts
+    relaunches: int = 3  # of a job that was lost or preempted without a step saved in between
     start_timeout_s: float = 300.0  # submit -> first status of the trainer
     stall_timeout_s: float = 1800.0  # between two signs of life
 
@@ -78,6 +79,8 @@ class Launch:
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
         require(self.nnodes == 1 or ":" in (self.rendezvous or ""),
                  f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine")  # fmt: skip
+        require(self.interface is None or self.nnodes > 1,
+                 "launch.interface is for launch.nnodes > 1; one machine uses the loopback interface")  # fmt: skip
         require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
         require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
         require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")

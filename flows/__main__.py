@@ -8,12 +8,14 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from conf import compose, schema
 from conf.text import printable
-from flows import configure, display, help_text, outcome
+from flows import configure, display, help_text, outcome, signals
+from infra import files
 from infra.errors import ConfigError, EffnetError
 
 FLOWS = ("reproduce", "study", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer",
@@ -23,7 +25,8 @@ TRAINS = ("reproduce", "study", "search", "architecture", "scaling", "train", "t
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code (``infra/errors.py``; 130 after Ctrl-C)."""
+    """Runs one command; returns its exit code (``infra/errors.py``, ``flows/signals.py``)."""
+    signals.handle()
     arguments = _parser().parse_args(argv)
     overrides = arguments.overrides
     for flag in help_text.FLAGS:
@@ -37,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = [word for word in overrides if word != page]
     try:
         config = compose.compose(overrides)
-        if arguments.verb == "open":
-            return _open(page, config)
-        return _run(arguments.verb, config, overrides)
+        # A data set that is downloaded may be for others; all else that we write is the user's own.
+        with nullcontext() if arguments.verb == "download" else files.private(Path(config.run_dir).resolve()):
+            return _open(page, config) if arguments.verb == "open" else _run(arguments.verb, config, overrides)
     except compose.OverrideError as error:
         return _fail(str(error), 2)
     except EffnetError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return signals.leave(stop)
 
 
 def _fail(message: str, code: int) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import keyword
 import os
-import signal
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from conf import schema
 from conf.text import logger
-from flows import configure
+from flows import configure, signals
 from infra import local
 
 log = logger()
@@ -34,11 +33,9 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     they stay, so that a person can look.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing of ours runs any more.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing of ours runs any more (``flows/signals.py``).
         EffnetError: what the flow or a service said.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
     run_dir = Path(config.run_dir).resolve()
     for_worker = configure.worker_environment(config, configure.places(overrides))
     os.environ.update(local.environment(run_dir, config.services) | QUIET | for_worker)
@@ -53,10 +50,14 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         ).names
         local.check(config.services, config.storage)
         flow = getattr(imported.result(), name)
-        return asyncio.run(flow(overrides=overrides, **parameters))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        log.info("interrupted: stopping what this command started")
-        local.down(run_dir, only=started)
+        return signals.run_flow(flow(overrides=overrides, **parameters))
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
+        with signals.deferred():
+            stopped = local.down(run_dir, only=started)
+        if stopped:
+            log.info("stopped %s, which this command had started", ", ".join(stopped))
+        if isinstance(stop, KeyboardInterrupt):
+            raise
         raise KeyboardInterrupt from None
 
 

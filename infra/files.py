@@ -6,8 +6,9 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +42,64 @@ def errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _explained(error, path) from error
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder for this user alone (0700), with its missing parents; one that is there keeps its mode."""
+    for path in [*reversed(folder.parents), folder]:
+        if not path.exists():
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o777 & ~umask_in(path))
+
+
+def umask_in(folder: Path) -> int:
+    """The umask for what is written below ``folder``: 077, but 007 where it is shared by a group.
+
+    Shared means that the group may write and inherits what is made there, as after
+    ``install -d -m 2770 -g GROUP runs``; nobody outside of the group ever reads what we write. Decided by the nearest
+    folder that is there.
+    """
+    there = next((path for path in [folder, *folder.parents] if path.exists()), folder.parent)
+    shared, mode = stat.S_ISGID | stat.S_IWGRP, there.stat().st_mode
+    return 0o007 if mode & shared == shared and not mode & stat.S_IWOTH else 0o077
+
+
+@contextmanager
+def private(folder: Path) -> Iterator[None]:
+    """What this process and its children write within the block is for those who may write into ``folder``."""
+    before = os.umask(umask_in(folder))
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def open_ours(path: Path, mode: int = 0o660) -> int:
+    """Opens or makes a file of a name that others could guess, for reading and writing; its descriptor.
+
+    In a folder into which strangers may write, the name could be a link to a file that they want us to overwrite.
+
+    Raises:
+        ConfigError: the path is no plain file, is one of several names of a file, or belongs to another user in a
+            folder into which everybody may write.
+    """
+    with errors(path):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a pipe
+                raise _not_ours(path) from error
+            raise
+    there = os.fstat(descriptor)
+    strange = there.st_uid != os.geteuid() and path.parent.stat().st_mode & stat.S_IWOTH
+    if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1 or strange:
+        os.close(descriptor)
+        raise _not_ours(path)
+    return descriptor
+
+
+def _not_ours(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is a link or another user's file; delete it, or give a folder of your own")
 
 
 @contextmanager

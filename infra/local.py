@@ -56,7 +56,7 @@ def prepare(run_dir: Path, services: Services) -> Addresses:
     """
     folder = _folder(run_dir)
     with files.errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_private(folder)
         folder.chmod(0o700)
         keys.credentials(folder)
     running = [name for name in NAMES if processes.running(folder, name)]

@@ -7,13 +7,16 @@ works the same on every engine, and a supervisor that dies loses nothing: the ne
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
+import secrets
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTERM
 from typing import Any
 
 from conf import compose, schema
@@ -21,7 +24,7 @@ from conf.text import logger, quoted
 from infra import errors, store
 from infra.json_objects import NUMBER, check_object, read_lines, read_object
 from infra.launch import local
-from infra.launch.command import job_environment, torchrun_argv
+from infra.launch.command import RENDEZVOUS_TOKEN, job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
 from models.results import result_name
 
@@ -32,7 +35,9 @@ LOOK_S = 1.0  # at the status object; the trainer writes it about once a second
 SAY_S = 30.0  # a line at least so often in a long epoch
 SIGNALLED = 128  # a signal's number is added to it
 SHOWN = dict.fromkeys(("epoch", "epochs", "step", "steps", "loss", "images_per_s", "eta_s"), NUMBER)  # of a status
+FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)  # signals by which a program ends itself
 FEED_S = 10.0  # MLflow gets new epochs at most so often: its server may share the trainer's cores
+interrupted: dict[str, bool] = {}  # jobs that ended with this command, and whether they saved their state
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         began = time.monotonic()
         asked = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), asked)
-        await _until_done(run, _spec(run, config), config.launch, mlflow_run)
+        spec = await asyncio.to_thread(_spec, run, config)
+        await _until_done(run, spec, config.launch, mlflow_run)
         uri = result_uri(run)
         found = await asyncio.to_thread(read_object, uri)
         done = {**found, "minutes": (time.monotonic() - began) / 60}
@@ -84,34 +90,49 @@ def _spec(run: JobRun, config: schema.Config) -> local.JobSpec:
     run_dir = Path(config.run_dir).resolve()
     module = {"train": "models.train", "evaluate": "models.evaluate"}[run.job.kind]
     environment = job_environment(config.launch, os.cpu_count() or 1, str(run_dir / "cache"))
+    if config.launch.nnodes > 1:
+        environment[RENDEZVOUS_TOKEN] = _rendezvous_token(run.job_uri)
     argv = torchrun_argv(config.launch, module, run.job_uri, sys.executable)
     return local.JobSpec(run.key, argv, environment, run_dir / "jobs" / run.key)
 
 
-async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
-    """Starts the job again as long as that helps: after a preemption always, after a loss if it moves on.
+def _rendezvous_token(job_uri: str) -> str:
+    """A random word that the machines of one job share, and nobody who cannot read its run folder guesses."""
+    uri = store.join(job_uri, "rendezvous")
+    store.write(uri, secrets.token_hex(16).encode(), if_absent=True)
+    return store.read(uri).decode()
 
-    Neither is the task's failure, so neither uses up one of its retries.
+
+async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
+    """Starts the job again after a preemption or a loss, as long as it makes progress between them.
+
+    Neither is the task's failure, so neither uses up one of its retries. Without progress it is given up after
+    ``launch.relaunches`` more starts; a preemption after a step was saved never counts.
 
     Raises:
-        JobError: it was lost time and again without progress; what else ``_supervise`` raises passes.
+        JobError, PreemptedError, HungError: it ended so time and again without progress.
+        EffnetError: what else ``_supervise`` raises.
     """
     idle, reached = 0, -1
     while True:
         try:
             return await _supervise(run, spec, launch, mlflow_run)
-        except errors.PreemptedError as error:
-            log.info("%s; starting it again", error)
-        except (errors.LostError, errors.HungError) as error:
+        except (errors.PreemptedError, errors.LostError, errors.HungError) as error:
             step = await asyncio.to_thread(_saved_step, run.job_uri)
-            idle = idle + 1 if step <= reached else 1
+            moved, preempted = step > reached, isinstance(error, errors.PreemptedError)
+            idle = idle + 1 if not moved else 0 if preempted else 1
             reached = max(step, reached)
             if idle > launch.relaunches:
+                message = f"{error}; that was start {idle} without a step saved after {max(step, 0)}"
+                if preempted:
+                    raise errors.PreemptedError(message) from error
                 if isinstance(error, errors.HungError):
                     raise
-                message = f"{error}; that was start {idle} without a step saved after {max(step, 0)}"
                 raise errors.JobError(message) from error  # as memory that never suffices: no retry helps
-            log.warning("%s; starting it again from step %d", error, max(step, 0))
+            log.log(
+                logging.INFO if preempted else logging.WARNING,
+                "%s; starting it again from step %d", error, max(step, 0),
+            )  # fmt: skip
 
 
 def _saved_step(job_uri: str) -> int:
@@ -140,6 +161,13 @@ async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, ml
         status, failure = [await asyncio.to_thread(_object, uri) for uri in objects]
         if await asyncio.to_thread(finished, run) is None:
             _judge(run, status, failure, code, job)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(local.cancel, job)
+        if job.process is not None:  # an adopted job runs on
+            with suppress(errors.EffnetError):
+                state = (await asyncio.to_thread(_object, watch.status_uri)).get("state")
+                interrupted[run.label] = state in ("preempted", "done")
+        raise
     finally:
         await asyncio.to_thread(local.cancel, job)
 
@@ -222,7 +250,7 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
 
 
 def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
-    """Believes the job's own objects first, then the exit code, which torchrun flattens to 1.
+    """Believes the job's own objects first, then the exit code, which not every engine passes on.
 
     ``failure`` was written by the first rank that failed, so it is the cause; the others fail of its absence.
     """
@@ -235,9 +263,23 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
     kind = errors.kind_of(failure.get("exit_code", 1), failure.get("kind", ""))
     if kind is not errors.JobError:
         raise kind(f"{run.label}: {failure.get('error', 'it left no message')}")
-    if not failure and code > SIGNALLED:
-        signal = code - SIGNALLED
-        hint = ": by a person, or by the system for want of memory" if signal == SIGKILL else ""
-        raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {signal}{hint}")
+    if not failure:
+        _judge_by_code(run, code, job)
     where = f"exit code {code}, log in {job.spec.log_path}"
     raise errors.JobError(f"{run.label} failed ({where}):{quoted(local.logs(job))}")
+
+
+def _judge_by_code(run: JobRun, code: int, job: local.LocalJob) -> None:
+    """The end of a job that left no word, which ``models/agent.py`` tells by its exit code.
+
+    Raises:
+        PreemptedError: asked to end before a rank could take note; nothing was there to be saved.
+        LostError: killed, or its machines did not meet.
+    """
+    if code in (errors.PreemptedError.exit_code, SIGNALLED + SIGTERM):
+        raise errors.PreemptedError(f"{run.label}: asked to end while it started")
+    if code == errors.LostError.exit_code:
+        raise errors.LostError(f"{run.label}: {local.logs(job).rpartition(chr(10))[2]}")
+    if code > SIGNALLED and code - SIGNALLED not in FAULTS:
+        hint = ": by a user, or by the system for want of memory" if code == SIGNALLED + SIGKILL else ""
+        raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {code - SIGNALLED}{hint}")

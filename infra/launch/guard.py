@@ -5,6 +5,9 @@ nothing but the standard library. It
 
 - holds an exclusive lock on LOCK as long as the job lives: one job a run folder, and a way to see that it runs;
 - adopts orphaned grandchildren (torchrun starts ranks in sessions of their own);
+- keeps the log of the start before this one as ``log.1.txt``, and empties the folder ``scratch`` beside LOCK, which
+  holds what torchrun and the ranks write for themselves: before the command, since killed processes leave such
+  files, and after it;
 - ends everything when the supervisor dies (DEATH_FD, a pipe, reaches its end), on SIGTERM, and after the command;
 - takes the command with it when it is killed itself: its lock is free then, so a second job may start.
 
@@ -24,6 +27,7 @@ import sys
 import time
 
 ALREADY_RUNNING = 97
+SCRATCH = "scratch"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -35,18 +39,30 @@ def main(argv: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return ALREADY_RUNNING
+    folder = os.path.dirname(lock_path)  # noqa: PTH120 - pathlib costs a third of our start-up
+    _empty(os.path.join(folder, SCRATCH))  # noqa: PTH118
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(log_path, os.path.join(folder, "log.1.txt"))  # noqa: PTH105, PTH118
     _ask_linux(PR_SET_CHILD_SUBREAPER, 1)
     stop_read, stop_write = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os.write(stop_write, b"x"))
-    with open(log_path, "ab", buffering=0) as log:  # noqa: PTH123 - pathlib costs a third of our start-up
+    with open(log_path, "ab", buffering=0) as log:  # noqa: PTH123
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             preexec_fn=lambda: _ask_linux(PR_SET_PDEATHSIG, signal.SIGKILL),
         )  # fmt: skip
     code = _wait(child, [death_fd, stop_read], grace_s)
     _kill_all()
+    _empty(os.path.join(folder, SCRATCH))  # noqa: PTH118
     return code if code >= 0 else 128 - code
+
+
+def _empty(folder: str) -> None:
+    if os.path.exists(folder):  # noqa: PTH110
+        import shutil  # costs half of our start-up, and is rarely needed before the command
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ask_linux(option: int, value: int) -> None:

@@ -9,17 +9,17 @@ import contextlib
 import fcntl
 import os
 import re
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import files
 from infra.launch import guard
+from infra.launch.command import JOB_FOLDER, inherited
 
 GRACE_S = 30.0  # between asking a job to end and killing it: it saves its state first, in 20 s at most
 LOG_TAIL_LINES = 25
-_RANK_KILLED = re.compile(r"^  traceback : Signal 9 \(SIGKILL\) received by PID \d+$", re.MULTILINE)
 _TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 
 
@@ -54,15 +54,15 @@ class LocalJob:
 
 def submit(spec: JobSpec) -> LocalJob:
     """Starts a job under its guard. It dies with this process, and with nothing else of ours."""
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    if spec.log_path.exists():  # the log of the attempt before this one is kept
-        spec.log_path.replace(spec.folder / "log.1.txt")
+    with files.errors(spec.folder):
+        files.make_private(spec.folder)
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
             [sys.executable, "-S", "-E", guard.__file__, str(read_end), str(spec.lock_path), str(spec.log_path),
              str(GRACE_S), *spec.argv],
-            env={**os.environ, **spec.env},
+            env={**inherited(os.environ), **spec.env, JOB_FOLDER: str(spec.folder)},
+            umask=files.umask_in(spec.folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -82,12 +82,12 @@ def find(spec: JobSpec) -> LocalJob | None:
 def poll(job: LocalJob) -> int | None:
     """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object.
 
-    128 + N where a signal N ended torchrun; 137 also where SIGKILL ended a rank, which torchrun itself calls 1.
+    128 + N where a signal N ended the guard, torchrun, or the rank that failed first (``models/agent.py``).
     """
     if job.process is None:
         return None if _locked(job.spec.lock_path) else 0
     code = job.process.poll()
-    return 128 + signal.SIGKILL if code == 1 and _RANK_KILLED.search(_log(job)) else code
+    return 128 - code if code is not None and code < 0 else code
 
 
 def logs(job: LocalJob) -> str:

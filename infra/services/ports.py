@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.errors import ConfigError
+from infra import files
+from infra.errors import ConfigError, EffnetError
 
 HOST = "127.0.0.1"
 PREFERRED = {
@@ -73,19 +74,6 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _fresh(text: str) -> dict[str, Any]:
-    """The claims of the last minutes. Whatever else the text holds is dropped: it may be another's."""
-    try:
-        found = json.loads(text or "{}")
-        return {
-            who: {"at": float(claim["at"]), "ports": [int(port) for port in claim["ports"]]}
-            for who, claim in found.items()
-            if time.time() - claim["at"] < _CLAIM_S
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return {}
-
-
 @contextmanager
 def _claims() -> Iterator[dict[str, Any]]:
     """Which run folder chose which ports in the last minutes; written back when the block ends.
@@ -96,14 +84,31 @@ def _claims() -> Iterator[dict[str, Any]]:
     # About the machine, so in the temporary folder; per user, because nobody may write another's file.
     path = Path(tempfile.gettempdir()) / f"effnet-ports-{os.getuid()}.json"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        yield {}  # a stranger's file of that name: then without claims
+        descriptor = files.open_ours(path)
+    except EffnetError:
+        yield {}  # a stranger's file or link of that name: then without claims
         return
     with os.fdopen(descriptor, "r+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        fresh = _fresh(stream.read())
+        fresh = _fresh_claims(stream.read())
         yield fresh
         stream.seek(0)
         stream.truncate()
         json.dump(fresh, stream)
+
+
+def _fresh_claims(text: str) -> dict[str, Any]:
+    """The claims of the last minutes in the file; what is not of their form counts as rubbish."""
+    try:
+        claims = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return {
+        who: {"at": claim["at"], "ports": claim["ports"]}
+        for who, claim in (claims.items() if isinstance(claims, dict) else ())
+        if isinstance(claim, dict)
+        and isinstance(claim.get("at"), int | float)
+        and time.time() - _CLAIM_S < claim["at"] < time.time() + _CLAIM_S
+        and isinstance(claim.get("ports"), list)
+        and all(isinstance(port, int) for port in claim["ports"])
+    }

@@ -58,7 +58,8 @@ def object_store(
     for name in ("s3", "weed_master", "weed_filer", "weed_volume", "weed_admin"):
         option = name.removeprefix("weed_")
         options |= {f"{option}.port": ports[name], f"{option}.port.grpc": ports[name] + GRPC_OFFSET}
-    argv = (weed, "mini", *(f"-{option}={value}" for option, value in options.items()))
+    # -logtostderr: else it also writes /tmp/weed.INFO and the like, links of names that anybody can plant.
+    argv = (weed, "-logtostderr=true", "mini", *(f"-{option}={value}" for option, value in options.items()))
     return Program("s3", argv, {**_inherited(), **_weed_environment(home, secrets, certificate)}, home)
 
 

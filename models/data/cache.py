@@ -68,9 +68,12 @@ class ShardCache:
         self._coming: dict[str, Future[_File]] = {}
         self._lock = threading.Lock()
         with files.errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_private(folder)
         for temporary in folder.glob("*.tmp"):
-            if (descriptor := _claim(temporary)) is not None:  # its process died
+            if temporary.is_symlink():  # nobody of ours makes links: a trap, or rubbish
+                with suppress(OSError):
+                    temporary.unlink()
+            elif (descriptor := _claim(temporary)) is not None:  # its process died
                 temporary.unlink(missing_ok=True)
                 os.close(descriptor)
 
@@ -177,7 +180,7 @@ class ShardCache:
     def _from_disk(self, shard: Shard) -> _File | None:
         path = self._path(shard)
         try:
-            file = _File(os.open(path, os.O_RDONLY))
+            file = _File(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
             found = os.fstat(file.descriptor)
             if found.st_size == shard.bytes:
                 if time.time() - found.st_mtime > _TOUCH_S:
@@ -193,7 +196,7 @@ class ShardCache:
 
     def _make_room(self, size: int, descriptor: int) -> None:
         """Evicts the shards that were opened longest ago (a run is done with them first), and takes the room."""
-        with files.errors(self.folder), (self.folder / "cache.lock").open("w") as lock:
+        with files.errors(self.folder), os.fdopen(files.open_ours(self.folder / "cache.lock"), "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             kept = []
             for path in self.folder.iterdir():
@@ -211,7 +214,7 @@ class ShardCache:
 
 def _claim(temporary: Path) -> int | None:
     """Opens and locks a temporary; None while another process, or another thread of ours, holds it."""
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = files.open_ours(temporary)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_ino == temporary.stat().st_ino:  # else its holder has just finished with it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import time
 import urllib.error
 import urllib.request
@@ -100,7 +101,9 @@ def _go_on(url: str, partial: Path, say: Say) -> None:
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None
-        with files.errors(partial), partial.open("ab" if went_on else "wb") as out:
+        with files.errors(partial), os.fdopen(files.open_ours(partial, 0o666), "r+b") as out:
+            out.truncate(have)  # 0 where the server begins again
+            out.seek(have)
             got = have + _copy(answer, out, url, have, total, say)
     if total is not None and got < total:
         raise _BrokenError(f"the connection ended after {got:,} of {total:,} bytes")

@@ -53,9 +53,8 @@ def plain(archive: Container) -> Path:
     if path.exists():
         return path
     with files.errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / f"{key}.lock").open("w")
-    with lock:
+        files.make_private(folder)
+    with os.fdopen(files.open_ours(folder / f"{key}.lock"), "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():  # else another process made it while we waited
             log.info("inflating %s once, to %s", archive.location, path)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from infra.errors import ConfigError
+from infra.launch.command import RENDEZVOUS_TOKEN, ROUND
 
 # Only the last resort: the limits of models/training/watchdog.py are shorter and say what hangs.
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
@@ -90,12 +91,13 @@ def job_store(name: str) -> Store:
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     agent = TCPStore(address, port, None, is_master=False, timeout=STORE_TIMEOUT)
-    return PrefixStore(f"{name}/attempt_{restart_count()}", agent)
+    token = os.environ.get(RENDEZVOUS_TOKEN, "")
+    return PrefixStore(f"ranks/{token}/{name}/attempt_{restart_count()}", agent)
 
 
 def restart_count() -> int:
-    """How often torchrun has restarted the ranks of this job."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    """How often torchrun has restarted the ranks of this job; the same number on all machines."""
+    return int(os.environ.get(ROUND) or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def leave() -> None:

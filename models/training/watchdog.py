@@ -31,6 +31,8 @@ from torch._C._distributed_c10d import Store
 from conf.schema import Runtime
 from infra import store
 from infra.errors import EffnetError, HungError
+from infra.launch.command import JOB_FOLDER
+from infra.launch.guard import SCRATCH
 from models.training.distributed import Ranks, job_store
 from models.training.preemption import Preemption
 
@@ -40,6 +42,14 @@ SILENT_S = 4.0  # without a word from its watchdog, a rank counts as stopped
 END_S = 30.0  # for stacks and cause to be saved, also where the object store does not answer
 _STACK_SIGNAL = signal.SIGUSR1
 _STOP_KEY = "stop"
+
+
+def _scratch() -> Path | None:
+    """The job's own folder for such files, which its guard empties; None (the system's) in a rank without a guard."""
+    if JOB_FOLDER not in os.environ:
+        return None
+    (folder := Path(os.environ[JOB_FOLDER], SCRATCH)).mkdir(exist_ok=True)
+    return folder
 
 
 class Watchdog:
@@ -75,7 +85,7 @@ class Watchdog:
         self._states: dict[int, dict[str, Any]] = {}  # of each other rank, as it last told it
         self._seen: dict[int, tuple[int, float]] = {}  # of each: its last count, and when it came
         self._heard_at = time.monotonic()  # from the agent's store
-        descriptor, self._stacks = tempfile.mkstemp(prefix="effnet-stacks-", suffix=".txt")
+        descriptor, self._stacks = tempfile.mkstemp(prefix="effnet-stacks-", suffix=".txt", dir=_scratch())
         self._file = os.fdopen(descriptor, "w")
         faulthandler.register(_STACK_SIGNAL, file=self._file, all_threads=True)
         self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]

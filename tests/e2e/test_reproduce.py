@@ -269,7 +269,7 @@ def test_a_mistake_is_one_clear_line(words: list[str], said: str, summary: dict[
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_ends_the_training_processes_and_the_same_command_resumes(
+def test_sigterm_saves_and_ends_the_training_processes_and_the_same_command_resumes(
     services: Addresses, services_dir: Path
 ) -> None:
     words = [
@@ -286,8 +286,11 @@ def test_ctrl_c_ends_the_training_processes_and_the_same_command_resumes(
         for line in process.stderr:
             if re.search(r"epoch (?!1/)\d+/15", line):  # so there is a checkpoint of the epoch before
                 break
-        os.killpg(process.pid, signal.SIGINT)  # as the terminal does
-        assert process.wait(30) == 130
+        os.killpg(process.pid, signal.SIGTERM)  # as systemd and Slurm do; Ctrl-C: unit/test_signals.py
+        said = process.stderr.read()
+        assert process.wait(30) == 8
+    assert said.splitlines()[-1].startswith("stopped by SIGTERM: the state of ")
+    assert "Traceback" not in said
     assert not _processes_with("models.train")
     again = effnet(services_dir, *words)
     assert again.returncode == 0, again.stderr

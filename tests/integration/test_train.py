@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -14,6 +15,7 @@ from conf import compose, schema
 from infra import store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
+from infra.services import proctable
 from models.data import shards
 
 pytestmark = pytest.mark.torchrun
@@ -74,11 +76,50 @@ def status(job_uri: str) -> dict[str, Any]:
     return store.read_json(uri) if store.exists(uri) else {}
 
 
+# What an outer launcher may have left in the environment, turned to nonsense: jobs never see it.
+OUTER = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "5", "PET_RDZV_BACKEND": "static", "RANK": "7", "WORLD_SIZE": "9",
+         "LOCAL_RANK": "3", "GROUP_RANK": "4", "ROLE_RANK": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1",
+         "TORCHELASTIC_RESTART_COUNT": "5", "TORCHELASTIC_RUN_ID": "outer"}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def undisturbed(job: schema.Job, storage: str) -> str:
-    running, job_uri = start(job, storage, "undisturbed")
+def watched(job: schema.Job, storage: str) -> tuple[str, set[str]]:
+    """An undisturbed job, started below an outer launcher; its run folder, and the addresses it listened at."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OUTER.items():
+            patch.setenv(name, value)
+        running, job_uri = start(job, storage, "undisturbed")
+    addresses: set[str] = set()
+    while local.poll(running) is None:
+        addresses |= listening([pid for pid in proctable.living() if job_uri.encode() in proctable.command_line(pid)])
+        time.sleep(0.05)
     assert finish(running) == 0, local.logs(running)
-    return job_uri
+    return job_uri, addresses
+
+
+@pytest.fixture(scope="module")
+def undisturbed(watched: tuple[str, set[str]]) -> str:
+    return watched[0]
+
+
+def listening(pids: list[int]) -> set[str]:
+    """Addresses at which these processes accept connections, in the system's own hexadecimal form."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                inodes.add(str(link.readlink()))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local_address, _, state, *rest = line.split()
+            if state == "0A" and f"socket:[{rest[5]}]" in inodes:
+                found.add(local_address.partition(":")[0])
+    return found
+
+
+def test_no_process_of_a_job_listens_beyond_the_loopback_interface(watched: tuple[str, set[str]]) -> None:
+    assert watched[1] == {"0100007F"}  # 127.0.0.1: the ranks' store, and gloo
 
 
 def test_a_finished_job_leaves_a_result_that_counts_every_val_sample(undisturbed: str, job: schema.Job) -> None:

@@ -223,4 +223,4 @@ def test_a_note_of_a_process_that_is_none_means_that_nothing_runs(tmp_path: Path
     '{"x": {"at": 1e12, "ports": ["a"]}}', "", "{", "[" * 100_000,
 ])  # fmt: skip
 def test_claims_of_ports_that_another_user_wrote_end_no_command(text: str) -> None:
-    assert ports._fresh(text) == {}
+    assert ports._fresh_claims(text) == {}

@@ -1,7 +1,9 @@
 """The torchrun command as text, and the guard that leaves no process behind."""
 
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,13 +31,44 @@ time.sleep(float(sys.argv[2]))
 def test_the_torchrun_command_of_a_job() -> None:
     argv = command.torchrun_argv(Launch(nproc_per_node=4, max_restarts=2), "models.train", "s3://b/jobs/x", "py")
     assert " ".join(argv) == (
-        "py -m torch.distributed.run --standalone --nproc-per-node=4 --max-restarts=2 -m models.train s3://b/jobs/x"
+        "py -m models.agent --nnodes=1 --rdzv-backend=effnet --rdzv-endpoint=127.0.0.1:0 --rdzv-id=x "
+        "--nproc-per-node=4 --max-restarts=2 -m models.train s3://b/jobs/x"
     )
 
 
 def test_on_several_nodes_their_number_is_fixed_and_the_first_one_is_the_meeting_point() -> None:
-    argv = command.torchrun_argv(Launch(nnodes=2, rendezvous="n1:29500"), "models.train", "s3://b/jobs/x", "py")
-    assert " ".join(argv[3:7]) == "--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=n1:29500 --rdzv-id=x"
+    launch = Launch(nnodes=2, rendezvous="n1:29500", interface="ib0")
+    argv = command.torchrun_argv(launch, "models.train", "s3://b/jobs/x", "py")
+    assert " ".join(argv[3:8]) == (
+        "--nnodes=2 --rdzv-backend=effnet --rdzv-endpoint=n1:29500 --rdzv-conf=interface=ib0 --rdzv-id=x"
+    )
+
+
+def test_an_interface_for_one_node_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"launch\.interface is for launch\.nnodes > 1"):
+        Launch(interface="eth0")
+
+
+def test_a_job_inherits_nothing_that_an_outer_launcher_left(
+    tmp_path: Path, started: list[LocalJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = {
+        "PET_NNODES": "2", "PET_MASTER_PORT": "1", "RANK": "7", "LOCAL_RANK": "3", "WORLD_SIZE": "9",
+        "LOCAL_WORLD_SIZE": "9", "GROUP_RANK": "1", "ROLE_RANK": "1", "MASTER_ADDR": "10.0.0.1",
+        "TORCHELASTIC_RUN_ID": "outer", "EFFNET_JOB_FOLDER": "/elsewhere",
+    }  # fmt: skip
+    kept = {"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "8", "RANKING": "x"}
+    for name, value in (dropped | kept).items():
+        monkeypatch.setenv(name, value)
+    tell = "import json, os, sys; open(sys.argv[1], 'w').write(json.dumps(dict(os.environ)))"
+    started.append(job := local.submit(python(tmp_path, tell, str(tmp_path / "environment"), OURS="1")))
+    assert wait(job) == 0
+    child = json.loads((tmp_path / "environment").read_text())
+    assert {name: child.get(name) for name in dropped} == {
+        **dict.fromkeys(dropped), "EFFNET_JOB_FOLDER": str(tmp_path),
+    }  # fmt: skip
+    assert {name: child.get(name) for name in kept} == kept
+    assert child["OURS"] == "1"
 
 
 def test_several_nodes_without_a_meeting_point_are_refused() -> None:
@@ -145,6 +178,47 @@ def test_a_job_dies_with_its_guard(tmp_path: Path, started: list[LocalJob]) -> N
     os.kill(far, signal.SIGKILL)
 
 
+def test_a_killed_guard_counts_as_a_loss_and_its_files_are_swept_at_the_next_start(
+    tmp_path: Path, started: list[LocalJob]
+) -> None:
+    leave = "import os, time; os.mkdir('scratch'); open('scratch/stacks.txt', 'w'); print('first'); time.sleep(120)"
+    started.append(job := local.submit(python(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {leave}")))
+    assert until((tmp_path / "scratch/stacks.txt").exists)
+    assert job.process is not None
+    job.process.kill()
+    assert wait(job) == 128 + signal.SIGKILL
+    assert (tmp_path / "scratch").exists()
+    started.append(again := local.submit(python(tmp_path, "import os; print(os.listdir())")))
+    assert wait(again) == 0
+    assert not (tmp_path / "scratch").exists()
+    assert (tmp_path / "log.1.txt").exists()
+
+
+def test_a_start_that_gives_way_leaves_the_log_of_the_running_job(tmp_path: Path, started: list[LocalJob]) -> None:
+    started.append(first := local.submit(python(tmp_path, "print('mine', flush=True); import time; time.sleep(120)")))
+    assert until(lambda: "mine" in local.logs(first))
+    started.append(second := local.submit(python(tmp_path, "print('never')")))
+    assert wait(second) == guard.ALREADY_RUNNING
+    assert local.logs(first) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(None, "0o700 0o600"), (0o755, "0o755 0o600"), (0o2770, "0o2770 0o660")]
+)
+def test_a_job_s_files_are_for_those_who_may_write_into_its_folder(
+    mode: int | None, expected: str, tmp_path: Path, started: list[LocalJob]
+) -> None:
+    folder = tmp_path / "jobs" / "x"
+    if mode is not None:
+        folder.mkdir(parents=True)
+        folder.chmod(mode)
+    write = f"open({str(folder / 'theirs')!r}, 'w')"
+    started.append(job := local.submit(python(folder, write)))
+    assert wait(job) == 0
+    modes = {oct(stat.S_IMODE((folder / name).stat().st_mode)) for name in ("theirs", "log.txt")}
+    assert f"{oct(stat.S_IMODE(folder.stat().st_mode))} {' '.join(modes)}" == expected
+
+
 def test_a_job_that_does_not_want_to_end_is_killed(
     tmp_path: Path, started: list[LocalJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,14 +243,24 @@ def test_the_command_s_exit_code_comes_through(
 
 
 @pytest.mark.torchrun
-@pytest.mark.parametrize(("end", "expected"), [("os.kill(os.getpid(), 9)", 137), ("sys.exit(3)", 1)])
-def test_a_rank_killed_by_the_system_is_told_from_one_that_failed(
+@pytest.mark.parametrize(("end", "expected"), [
+    ("os.kill(os.getpid(), 9)", 137),
+    ("sys.exit(3)", 3),
+    # The agent is asked to end while its ranks still start, and torch leaves with a traceback and a 1.
+    ("os.kill(os.getppid(), 15); time.sleep(30)", 8),
+])  # fmt: skip
+def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
     end: str, expected: int, tmp_path: Path, started: list[LocalJob]
 ) -> None:
-    (script := tmp_path / "rank.py").write_text(f"import os, sys\n{end}\n")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", str(script)]
-    started.append(job := local.submit(JobSpec("killed", torchrun, {}, tmp_path / "job")))
-    assert wait(job, 60) == expected
+    (tmp_path / "rank.py").write_text(f"import os, sys, time\n{end}\n")
+    torchrun = command.torchrun_argv(Launch(max_restarts=0), "rank", "the-job")
+    started.append(job := local.submit(JobSpec("ended", torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
+    assert wait(job, 120) == expected, local.logs(job)
+    assert not (tmp_path / "scratch").exists()  # torchrun's own files, which it leaves in /tmp otherwise
+
+
+def path_with(folder: Path) -> str:
+    return os.pathsep.join([str(folder), *sys.path])
 
 
 def test_a_second_guard_on_the_same_folder_gives_way(tmp_path: Path, started: list[LocalJob]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from conf import schema
+from conf import compose, schema
 from infra import errors, store
+from infra.launch.command import RENDEZVOUS_TOKEN
 from infra.launch.local import JobSpec, LocalJob
-from tasks.supervise import JobRun, _judge, _until_done, _Watch, finished, progress_line
+from tasks.supervise import JobRun, _judge, _spec, _until_done, _Watch, finished, progress_line
 
 STATUS: dict[str, Any] = {
     "state": "running", "epoch": 2, "epochs": 8, "step": 110, "steps": 440, "loss": 1.23456, "images_per_s": 99.6,
@@ -83,6 +84,7 @@ def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tm
 
 @pytest.mark.parametrize(("lost", "ends"), [
     (errors.LostError("killed by signal 9"), errors.JobError), (errors.HungError("hung"), errors.HungError),
+    (errors.PreemptedError("asked to end"), errors.PreemptedError),
 ])  # fmt: skip
 def test_a_job_that_is_lost_time_and_again_without_progress_is_given_up(
     lost: errors.EffnetError, ends: type[errors.EffnetError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +99,8 @@ def test_a_job_that_is_lost_time_and_again_without_progress_is_given_up(
     with pytest.raises(ends) as caught:
         asyncio.run(_until_done(run_in(tmp_path), job_in(tmp_path).spec, schema.Launch(relaunches=2), ""))
     assert len(starts) == 3
-    assert isinstance(caught.value, errors.TransientError) == (ends is errors.HungError)  # a task tries those again
+    # A task tries transient errors again.
+    assert isinstance(caught.value, errors.TransientError) == (ends is not errors.JobError)
 
 
 LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
@@ -105,9 +108,37 @@ LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
 
 def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
     with pytest.raises(
-        errors.LostError, match="was killed by signal 9: by a person, or by the system for want of memory"
+        errors.LostError, match="was killed by signal 9: by a user, or by the system for want of memory"
     ):
         _judge(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
+
+
+@pytest.mark.parametrize(("code", "kind", "said"), [
+    (8, errors.PreemptedError, "asked to end while it started"),
+    (143, errors.PreemptedError, "asked to end while it started"),  # before torchrun, or by way of srun
+    (75, errors.LostError, "torchrun: the store at n1:29500 does not answer"),
+    (139, errors.JobError, r"failed \(exit code 139, log in "),  # a fault of the program: its last lines help
+])  # fmt: skip
+def test_an_end_that_left_no_word_is_known_by_its_code(
+    code: int, kind: type[errors.EffnetError], said: str, tmp_path: Path
+) -> None:
+    job = job_in(tmp_path, "a line\ntorchrun: the store at n1:29500 does not answer\n")
+    with pytest.raises(kind, match=said):
+        _judge(run_in(tmp_path), {"state": "starting"}, {}, code, job)
+
+
+def test_the_job_s_own_word_counts_more_than_the_exit_code(tmp_path: Path) -> None:
+    failure = {"error": "a shard is damaged", "exit_code": 3, "kind": "DataError"}
+    with pytest.raises(errors.DataError, match="a shard is damaged"):
+        _judge(run_in(tmp_path), {"state": "failed"}, failure, 143, job_in(tmp_path))
+
+
+def test_the_machines_of_a_job_share_a_random_word_that_stays(tmp_path: Path) -> None:
+    config = compose.compose(["launch.nnodes=2", "launch.rendezvous=n1:29500", f"run_dir={tmp_path}"])
+    words = [_spec(run_in(tmp_path), config).env[RENDEZVOUS_TOKEN] for _ in range(2)]
+    assert words[0] == words[1]
+    assert len(words[0]) == 32
+    assert words[0] not in " ".join(_spec(run_in(tmp_path), config).argv)  # which every user can read
 
 
 def test_a_job_that_was_asked_to_end_is_no_failure(tmp_path: Path) -> None:

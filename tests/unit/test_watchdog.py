@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,11 @@ finally:
 
 def ended(tmp_path: Path, trouble: str = "", failed: str = "agent.kill()") -> subprocess.CompletedProcess[str]:
     code = STUCK.format(trouble=trouble, failed=failed)
+    (folder := tmp_path / "job").mkdir()
     return subprocess.run(
-        [sys.executable, "-c", code, f"file://{tmp_path}"], capture_output=True, text=True, timeout=40
-    )
+        [sys.executable, "-c", code, f"file://{tmp_path}"], capture_output=True, text=True, timeout=40,
+        env={**os.environ, "EFFNET_JOB_FOLDER": str(folder)},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -48,6 +51,8 @@ def test_a_hang_is_found_also_where_torchruns_store_has_stopped_answering(stoppe
     assert "rank 0: no progress in phase step for 3 s (runtime.step_timeout_s)" in end.stderr
     assert ("torchrun's store does not answer" in end.stderr) is stopped
     assert "most recent call first" in (tmp_path / "stacks/rank-0.txt").read_text()
+    # The guard empties this folder; in /tmp the file of each killed rank would stay.
+    assert [path.name[:14] for path in (tmp_path / "job/scratch").iterdir()] == ["effnet-stacks-"]
 
 
 def test_a_rank_that_hangs_ends_although_its_cause_cannot_be_told(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Ctrl-C and SIGTERM: what this command started ends in order, and the command says so in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from infra.errors import PreemptedError
+
+INTERRUPTED = 130  # as shells call an end by Ctrl-C
+_AGAIN_S = 3.0  # `timeout` and some schedulers send a signal to the process and to its group: that is still one
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this command to end.
+
+    Args:
+        number: the signal.
+        again: whether it is the second one, so that nothing is to be waited for.
+    """
+
+    def __init__(self, number: int, *, again: bool = False) -> None:
+        super().__init__(number)
+        self.name, self.again = signal.Signals(number).name, again
+
+
+def handle() -> None:
+    """Lets SIGINT and SIGTERM raise ``Stopped`` in the main thread; a shell's background jobs ignore SIGINT else."""
+    first: list[float] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if not first:
+            first.append(time.monotonic())
+            raise Stopped(number)
+        if time.monotonic() - first[0] > _AGAIN_S:
+            raise Stopped(number, again=True)
+
+    for number in _NUMBERS:
+        signal.signal(number, stop)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Signals change nothing within the block, which must be short."""
+    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    for number in _NUMBERS:
+        signal.signal(number, lambda *_: None)  # SIG_IGN would be inherited by child processes
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_flow(flow: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a flow to its end, or, after a signal, until it has ended what it started.
+
+    It runs in a thread of its own: in the main thread Prefect would replace our SIGTERM handler by one that raises
+    wherever the program happens to be, also inside callbacks in which asyncio swallows it.
+
+    Raises:
+        Stopped: a signal came. At a second one the flow still runs; its jobs end with this process, by their guards.
+    """
+    running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    ended: Future[Any] = Future()
+
+    async def main() -> Any:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio.run made one
+        running.set_result((asyncio.get_running_loop(), task))
+        return await flow
+
+    def work() -> None:
+        try:
+            ended.set_result(asyncio.run(main()))
+        except BaseException as error:  # noqa: BLE001 - passed on to the main thread
+            ended.set_exception(error)
+
+    threading.Thread(target=work, name="flow", daemon=True).start()
+    loop, task = running.result()
+    try:
+        return ended.result()
+    except Stopped as stop:
+        sys.stderr.write(f"{stop.name}: ending what runs, which saves its state; once more does not wait for it\n")
+        with suppress(RuntimeError):  # the loop has just closed
+            loop.call_soon_threadsafe(task.cancel)
+        ended.exception()
+        raise
+
+
+def leave(stop: KeyboardInterrupt) -> int:
+    """Says in one line what a signal came to; the command's exit code: 8 where SIGTERM ended jobs that saved."""
+    supervise = sys.modules.get("tasks.supervise")  # not imported: then no job ran
+    jobs: dict[str, bool] = supervise.interrupted if supervise else {}
+    name = getattr(stop, "name", "SIGINT")
+    saved = bool(jobs) and all(jobs.values())
+    if getattr(stop, "again", False):
+        what = "a second time, so nothing was waited for; the same command resumes from what is saved"
+    elif saved:
+        what = f"the state of {', '.join(jobs)} is saved; the same command resumes"
+    else:
+        what = "what this command started has ended; the same command does what is missing"
+    sys.stderr.write(f"stopped by {name}: {what}\n")
+    code = PreemptedError.exit_code if saved and name == "SIGTERM" else INTERRUPTED
+    if getattr(stop, "again", False):  # the interpreter would wait for the threads of the flow
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
