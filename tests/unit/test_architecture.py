@@ -71,7 +71,7 @@ def test_a_search_trains_as_many_as_asked_for_b0_first_and_lists_what_it_refused
     tmp_path: Path, config: Config
 ) -> None:
     search = started(tmp_path, config)
-    answers: list[Any] = [result(80.0), DivergedError("not finite\nmore"), result(90.0), result(70.0)]
+    answers: list[Any] = [result(80.0), DivergedError("not finite\n  | more"), result(90.0), result(70.0)]
     asked = asyncio.run(all_of_it(config, search, answers))
     assert asked[0].blocks == B0_BLOCKS
     assert (asked[0].params, asked[0].multiply_adds) == (663_530, 1_331_440)

@@ -198,6 +198,10 @@ def test_a_word_that_hydra_cannot_parse_is_named_with_what_to_do() -> None:
     assert str(caught.value).endswith("""stands in quotes, as data.path="'a=b'\"""")
 
 
+def test_a_refusal_is_escaped_where_it_is_made() -> None:
+    assert str(OverrideError("no a\x1b[31m\n")) == r"no a\x1b[31m\n"
+
+
 def test_a_hostile_name_on_the_command_line_is_one_line_with_the_pattern() -> None:
     with pytest.raises(OverrideError) as caught:
         compose.compose(["data.name='--export=x'"])

@@ -179,7 +179,7 @@ def test_a_point_has_our_numbers_and_the_paper_s_in_one_place() -> None:
 
 
 def test_a_point_that_failed_is_missing_with_its_reason_and_keeps_its_size() -> None:
-    found = summed(trained(91.5), DivergedError("the loss exploded\nat length"))
+    found = summed(trained(91.5), DivergedError("the loss exploded\n  | at length"))
     assert found["missing"] == ["resnet50 width w2: the loss exploded"]
     assert found["points"][1]["top1"] is None
     assert found["points"][1]["n_val"] is None

@@ -92,7 +92,9 @@ def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
 
 
 def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_reason() -> None:
-    found = judged(Search(), screened(3), [result(50.0), DivergedError("the loss is not finite\nmore"), result(60.0)])
+    found = judged(
+        Search(), screened(3), [result(50.0), DivergedError("the loss is not finite\n  | more"), result(60.0)]
+    )
     assert point(found["best"]) == (1.4, 1.2, 1.0)
     assert [point(t) for t in found["trials"]] == [(1.0, 1.2, 1.15), (1.4, 1.2, 1.0)]
     assert found["failed"] == ["trial 1.2 1.1 1.15: the loss is not finite"]

@@ -12,6 +12,7 @@ from made_set import MadeSet, write_set
 
 from conf import compose, schema
 from flows import outcome
+from flows.transfer import described_job
 from infra import store
 from infra.errors import ConfigError, DataError, DivergedError, JobError, TransientError
 from models.data import manifest as manifests
@@ -105,6 +106,12 @@ def test_a_point_s_job_is_the_same_job_at_every_rung_and_the_final_one_is_anothe
     assert final_job(same, point, weights).key == jobs[0].key
 
 
+@pytest.mark.parametrize("until_epoch", [1, None])
+def test_a_point_of_a_grid_passes_the_check_of_its_deployment(plan: Plan, until_epoch: int | None) -> None:
+    run = point_job(plan, plan.points[0], ("file:///w", "0" * 64), until_epoch)
+    assert described_job(plan.config, compose.to_yaml(run.job), run.key, run.job_uri, run.label) == run
+
+
 def test_points_are_cut_and_chosen_by_the_set_s_metric(plan: Plan) -> None:
     tried = [Tried(point) for point in plan.points]
     note(tried, [standing(90, 10), standing(80, 70), standing(70, 60), DivergedError("x: the loss\n  | exploded")])
@@ -163,7 +170,7 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     store.write_json(f"file://{tmp_path}/reports/laptop/transfer/of-another-version.json", {"network": "b0"})
     for command, result in (("effnet transfer a", first), ("effnet transfer b", second), ("effnet transfer c", second)):
         transfer_part._record(config, command, [plan], [result])
-    transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker\n  | failed")])
+    transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker failed:\n  | at length")])
     part = store.read_json(f"file://{tmp_path}/reports/laptop/transfer.json")
     assert [(row["network"], row["command"]) for row in part["rows"]] == [
         ("efficientnet_b4", "effnet transfer a"), ("efficientnet_b5", "effnet transfer c"),
@@ -174,7 +181,7 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
         "value": 94.8, "params": 17_000_000, "multiply_adds": None, "source": "Table 5",
         "rival": {"name": "ResNet-152", "value": 94.5, "params": 58_000_000},
     }  # fmt: skip
-    assert part["missing"][0] == "transfer b0 to made: a worker"
+    assert part["missing"][0] == "transfer b0 to made: a worker failed:"
     assert "Oxford-IIIT Pets: not fine-tuned here with Table 5's efficientnet_b6" in part["missing"]
     assert len(part["missing"]) == 1 + 8
 
