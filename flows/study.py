@@ -11,7 +11,7 @@ import logging
 from prefect import flow
 
 from flows.architecture import architecture
-from flows.configure import configure, named, now
+from flows.configure import configure, name_runs_by, now
 from flows.latency import latency
 from flows.report import report
 from flows.scaling import scaling
@@ -23,7 +23,7 @@ log = logging.getLogger("effnet")
 PARTS = (scaling, architecture, latency, report)
 
 
-@flow(name="study", flow_run_name=named(lambda config, _: f"study {config.profile} {now()}"))
+@flow(name="study", flow_run_name=name_runs_by(lambda config, _: f"study {config.profile} {now()}"))
 async def study(overrides: list[str]) -> str:
     """Runs every part, whatever becomes of the others; returns the report's path.
 
