@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
@@ -19,7 +19,7 @@ from tasks.dispatch import dispatch, fan_out
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
-@flow(name="architecture", flow_run_name=named(lambda config, _: f"architecture {config.profile}"))
+@flow(name="architecture", flow_run_name=name_runs_by(lambda config, _: f"architecture {config.profile}"))
 async def architecture(overrides: list[str]) -> dict[str, Any]:
     """Trains proposals until ``architecture.trials`` have ended, ``launch.jobs_at_once`` at a time.
 

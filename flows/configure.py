@@ -46,7 +46,7 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
     return config, merged
 
 
-def named(describe: Callable[[schema.Config, dict[str, Any]], str]) -> Callable[[], str]:
+def name_runs_by(describe: Callable[[schema.Config, dict[str, Any]], str]) -> Callable[[], str]:
     """A ``flow_run_name`` for Prefect, made of the flow's configuration and parameters.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from models.results import EvalResult
 from tasks.class_names import check_classes
@@ -13,7 +13,7 @@ from tasks.train import evaluate as evaluate_task
 from tasks.train import evaluate_job
 
 
-@flow(name="evaluate", flow_run_name=named(lambda config, _: f"evaluate {config.model_ref or ''}".strip()))
+@flow(name="evaluate", flow_run_name=name_runs_by(lambda config, _: f"evaluate {config.model_ref or ''}".strip()))
 async def evaluate(overrides: list[str]) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
     config, _ = configure(overrides)

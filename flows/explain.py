@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import ShardResult
@@ -24,7 +24,7 @@ from tasks.register import fetch_registered
 from tasks.train import evaluate, evaluate_job
 
 
-@flow(name="explain", flow_run_name=named(lambda config, _: f"explain {config.profile}"))
+@flow(name="explain", flow_run_name=name_runs_by(lambda config, _: f"explain {config.profile}"))
 async def explain(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
     """Trains, or finds, every network of ``explain.models``, and maps what each sees in some images of val.
 

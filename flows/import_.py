@@ -6,12 +6,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from models.results import Registered
 from tasks.published import import_published
 
 
-@flow(name="import", flow_run_name=named(lambda config, _: f"import {Path(config.published.path or '').name}"))
+@flow(name="import", flow_run_name=name_runs_by(lambda config, _: f"import {Path(config.published.path or '').name}"))
 async def import_(overrides: list[str]) -> Registered:
     """Registers ``published.path``; the same file again finds its version."""
     config, _ = configure(overrides)

@@ -6,11 +6,11 @@ from typing import Any
 
 from prefect import flow
 
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from tasks.latency import measure_latency
 
 
-@flow(name="latency", flow_run_name=named(lambda config, _: f"latency {config.profile}"))
+@flow(name="latency", flow_run_name=name_runs_by(lambda config, _: f"latency {config.profile}"))
 async def latency(overrides: list[str]) -> dict[str, Any]:
     """Measures all networks of ``latency.pairs`` in one run.
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from prefect import flow
 
-from flows.configure import configure, named, now
+from flows.configure import configure, name_runs_by, now
 from flows.shard import ensure_shards
 from models.results import EvalResult, Registered
 from tasks.promote import judge
@@ -19,7 +19,7 @@ from tasks.train import evaluate, evaluate_job, train_job
 from tasks.train import train as train_task
 
 
-@flow(name="nightly", flow_run_name=named(lambda config, _: f"nightly {config.nightly.model} {now()}"))
+@flow(name="nightly", flow_run_name=name_runs_by(lambda config, _: f"nightly {config.nightly.model} {now()}"))
 async def nightly(overrides: list[str]) -> Registered:
     """Fine-tunes ``nightly.model@champion`` on ``transfer.data``, evaluates, registers, promotes the better."""
     config, _ = configure(overrides)

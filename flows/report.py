@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from tasks.report import refresh
 
 
-@flow(name="report", flow_run_name=named(lambda config, _: f"report {config.profile}"))
+@flow(name="report", flow_run_name=name_runs_by(lambda config, _: f"report {config.profile}"))
 async def report(overrides: list[str]) -> str:
     """Renders ``report.html`` from what lies in the store; returns its path."""
     config, _ = configure(overrides)

@@ -13,7 +13,7 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import compose
-from flows.configure import configure, named, now
+from flows.configure import configure, name_runs_by, now
 from flows.evaluate import evaluate
 from flows.explain import explain
 from flows.search import search
@@ -30,7 +30,7 @@ from tasks.train import short
 from tasks.transfer import set_overrides
 
 
-@flow(name="reproduce", flow_run_name=named(lambda config, _: f"reproduce {config.profile} {now()}"))
+@flow(name="reproduce", flow_run_name=name_runs_by(lambda config, _: f"reproduce {config.profile} {now()}"))
 async def reproduce(overrides: list[str], began: float | None = None) -> Summary:
     """Reproduces the paper at the size of the profile.
 

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import TrainResult
@@ -16,7 +16,7 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.scaling import point_overrides, record_scaling, start_scaling, title
 
 
-@flow(name="scaling", flow_run_name=named(lambda config, _: f"scaling {config.profile}"))
+@flow(name="scaling", flow_run_name=name_runs_by(lambda config, _: f"scaling {config.profile}"))
 async def scaling(overrides: list[str]) -> dict[str, Any]:
     """Trains every point of ``scaling.points`` by ``recipe`` on ``data``.
 

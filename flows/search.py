@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
 from models.results import TrainResult
@@ -17,7 +17,7 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.search import grid_points, record_search, start_search, trial_overrides
 
 
-@flow(name="search", flow_run_name=named(lambda config, _: f"search {config.profile}"))
+@flow(name="search", flow_run_name=name_runs_by(lambda config, _: f"search {config.profile}"))
 async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival.
 

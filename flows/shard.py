@@ -8,7 +8,7 @@ from typing import Any, Literal
 from prefect import flow
 
 from conf import schema
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from models.results import ShardResult
 from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
@@ -18,7 +18,7 @@ def run_name(config: schema.Config, given: dict[str, Any]) -> str:
     return f"shard {(config.data if given.get('part', 'data') == 'data' else config.transfer.data).name}"
 
 
-@flow(name="shard", flow_run_name=named(run_name))
+@flow(name="shard", flow_run_name=name_runs_by(run_name))
 async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data") -> ShardResult:
     """Shards the configured data set, or finds it.
 

@@ -10,7 +10,7 @@ from prefect import flow
 
 from conf.text import logger
 from flows.architecture import architecture
-from flows.configure import configure, named, now
+from flows.configure import configure, name_runs_by, now
 from flows.latency import latency
 from flows.report import report
 from flows.scaling import scaling
@@ -22,7 +22,7 @@ log = logger()
 PARTS = (scaling, architecture, latency, report)
 
 
-@flow(name="study", flow_run_name=named(lambda config, _: f"study {config.profile} {now()}"))
+@flow(name="study", flow_run_name=name_runs_by(lambda config, _: f"study {config.profile} {now()}"))
 async def study(overrides: list[str]) -> str:
     """Runs every part, whatever becomes of the others; returns the report's path.
 

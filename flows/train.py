@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from conf import schema
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from models.results import ShardResult, TrainResult
 from tasks.train import short, train_job
@@ -19,7 +19,7 @@ def run_name(config: schema.Config, given: dict[str, Any]) -> str:
     return str(given.get("label") or "") or f"train {short(config.model.name)}"
 
 
-@flow(name="train", flow_run_name=named(run_name))
+@flow(name="train", flow_run_name=name_runs_by(run_name))
 async def train(overrides: list[str], parent_run: str = "", role: str = "train", label: str = "") -> TrainResult:
     """Trains, resumes or finds one network.
 

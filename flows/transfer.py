@@ -15,7 +15,7 @@ from prefect import flow
 
 from conf import schema
 from conf.compose import OverrideError, compose, from_yaml, to_yaml
-from flows.configure import configure, named
+from flows.configure import configure, name_runs_by
 from flows.shard import written
 from flows.train import trained
 from infra.errors import ConfigError
@@ -46,7 +46,7 @@ from tasks.transfer import (
 from tasks.transfer_part import record_transfer, result_of
 
 
-@flow(name="transfer", flow_run_name=named(lambda config, _: f"transfer {short(config.model.name)}"))
+@flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short(config.model.name)}"))
 async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferResult]:
     """Fine-tunes the network on each set; trains it first where that is not done yet.
 
@@ -129,7 +129,7 @@ def finetune_name(_: schema.Config, given: dict[str, Any]) -> str:
     return f"{given['label']} to epoch {job.until_epoch or job.recipe.epochs}"
 
 
-@flow(name="finetune", flow_run_name=named(finetune_name))
+@flow(name="finetune", flow_run_name=name_runs_by(finetune_name))
 async def finetune(
     overrides: list[str], job: str, key: str, job_uri: str, label: str, parent_run: str = ""
 ) -> Standing:

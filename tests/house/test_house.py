@@ -150,7 +150,7 @@ def test_every_block_of_commands_in_the_documents_is_marked_sh_and_so_run_by_a_t
 def test_every_flow_names_its_runs_after_what_they_do() -> None:
     for path in (ROOT / "flows").glob("*.py"):
         for declared in re.findall(r"^@flow\((.*)\)$", path.read_text(), re.MULTILINE):
-            assert "flow_run_name=named(" in declared, f"{path.name}: {declared}"
+            assert "flow_run_name=name_runs_by(" in declared, f"{path.name}: {declared}"
 
 
 def test_every_make_target_is_phony_and_helped() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,3 +66,17 @@ def test_env_names_the_services_of_somebody_else_as_they_are(tmp_path: Path) -> 
     addresses, settings = said.splitlines()
     assert addresses == "https://s3.example https://p.example/api https://m.ex"
     assert compose.compose(json.loads(settings)).services.mlflow == "https://m.ex"
+
+
+def test_a_flow_sent_to_the_pool_by_another_takes_only_its_machine_s_settings_from_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(configure.VARIABLE, json.dumps(["data.limit=9", "services.s3=aws", "run_dir='/there'"]))
+    for parent, settings in ((None, ["data.limit=9", "services.s3=aws", "run_dir='/there'"]),
+                             ("a task run", ["services.s3=aws", "run_dir='/there'"])):  # fmt: skip
+        monkeypatch.setattr(
+            configure, "_deployment_run", lambda parent=parent: SimpleNamespace(parent_task_run_id=parent)
+        )
+        assert configure._settings_of_this_run() == settings
+    monkeypatch.setattr(configure, "_deployment_run", lambda: None)  # in a terminal
+    assert configure._settings_of_this_run() == []
