@@ -8,12 +8,12 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-NATIVE = Path("models/data/native")
+NATIVE = Path("models/data/loading/native")
 
 setup(
     ext_modules=[
         Extension(
-            "models.data.native._effnet",
+            "models.data.loading.native._effnet",
             sources=sorted(str(path) for path in NATIVE.glob("*.c")),
             depends=sorted(str(path) for path in NATIVE.glob("*.h")),
             extra_compile_args=["-O3", "-ffp-contract=off"],  # the same roundings on every processor

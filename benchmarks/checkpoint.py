@@ -17,12 +17,12 @@ import torch
 from benchmarks import harness
 from benchmarks.step import Case, Step, batch_of, our_step
 from conf.schema import Runtime
+from models.training.checkpoints.save_resume import Persistence
+from models.training.checkpoints.writer import Saver
 from models.training.distributed import Ranks
-from models.training.faults import Faults
-from models.training.persistence import Persistence
-from models.training.preemption import Preemption
-from models.training.saver import Saver
-from models.training.watchdog import Watchdog
+from models.training.supervision.faults import Faults
+from models.training.supervision.preemption import Preemption
+from models.training.supervision.watchdog import Watchdog
 
 EVERY, CASE = 50, Case("b0", 64, 16)
 

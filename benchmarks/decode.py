@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks import harness, real_images
 from conf.schema import Augment
-from models.data import decode, geometry, native
+from models.data.loading import crops, decode, native
 
 SIDE, BLOCK, IMAGES = 224, 20, 300
 Pixels = NDArray[np.uint8]
@@ -64,8 +64,8 @@ def _work() -> Work:
     with tarfile.open(real_images.archive()) as outer:
         blobs = [blob for member in outer.getmembers()[:IMAGES] for blob in _images(outer.extractfile(member))]
     sizes = np.array([Image.open(io.BytesIO(blob)).size for blob in blobs], np.int64)
-    u = np.random.default_rng(0).random((len(blobs), geometry.DRAWS))
-    return Work(blobs, *geometry.train_boxes(sizes[:, 0], sizes[:, 1], u, Augment(), SIDE))
+    u = np.random.default_rng(0).random((len(blobs), crops.DRAWS))
+    return Work(blobs, *crops.train_boxes(sizes[:, 0], sizes[:, 1], u, Augment(), SIDE))
 
 
 def _images(stream: Any) -> list[bytes]:

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
-from models.latency import deployed, in_turns, runner, settled
+from models.experiments.latency import deployed, in_turns, runner, settled
 from tasks.latency import networks
 
 SHARES = 5  # of the slowest operators

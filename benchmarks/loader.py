@@ -21,7 +21,8 @@ from pathlib import Path
 from benchmarks import harness, real_images
 from benchmarks.rivals import clock
 from conf.schema import Services
-from infra import local, store
+from infra import store
+from infra.services import stack
 
 ROOT = Path(__file__).parents[1]
 THEIRS = str(ROOT / ".venv-rivals" / "bin" / "python")
@@ -190,7 +191,7 @@ def _wait_for_calm() -> None:
 
 def _compare_places(report: harness.Report, folder: Path, manifest_uri: str) -> None:
     """A whole epoch from the embedded object store into an empty cache, against one from warm local disk."""
-    local.up(folder, Services(), jobs_at_once=1, say=lambda _: None, only=("s3",))
+    stack.up(folder, Services(), jobs_at_once=1, say=lambda _: None, only=("s3",))
     try:
         remote = _copied_to_store(manifest_uri)
         found: Found = defaultdict(lambda: defaultdict(list))
@@ -200,7 +201,7 @@ def _compare_places(report: harness.Report, folder: Path, manifest_uri: str) -> 
                 _measure(Side(name, argv, ""), found[name] if turn >= 0 else defaultdict(list))
             shutil.rmtree(folder / f"cold-{turn}")  # or each turn would be given memory that was never used before
     finally:
-        local.down(folder)
+        stack.down(folder)
     disk = report.add("ours, one epoch from warm local disk", found["disk"]["images_per_s"], "images/s")
     cold = report.add("ours, one epoch from the store, cache empty", found["store"]["images_per_s"], "images/s")
     report.ratios["store/local"] = cold / disk

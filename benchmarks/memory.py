@@ -16,9 +16,9 @@ from torch import nn
 from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
-from models.build import build_scaled
+from models.networks.build import build_scaled
 from models.training import memory
-from models.training.state import fresh
+from models.training.checkpoints.state import fresh
 
 CLASSES = 1000
 GB = 1e9

@@ -61,8 +61,9 @@ MEASURES = (
 
 def child(folder: str, turn: str) -> None:
     """One process: opens, orders, resumes at a step that differs by ``turn``; prints the values of ``MEASURES``."""
-    from models.data import manifest, order
-    from models.data.loader import Loader
+    from models.data.loading import order
+    from models.data.loading.loader import Loader
+    from models.data.shards import manifest
 
     uri = f"file://{folder}/manifest.json"
     before, began = clock.rss_mb(), time.perf_counter()
@@ -81,7 +82,7 @@ def child(folder: str, turn: str) -> None:
 
 def _make_up(folder: Path, samples: int, shards: int) -> None:
     """A manifest and its shards in ``folder``."""
-    from models.data import manifest
+    from models.data.shards import manifest
 
     rng = np.random.default_rng(0)
     images = []

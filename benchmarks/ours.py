@@ -23,9 +23,10 @@ from benchmarks import real_images
 from benchmarks.rivals import clock
 from conf.schema import Augment
 from infra import store
-from infra.multipart import PARTS_IN_FLIGHT
-from models.data import manifest, native, shards
-from models.data.loader import CHUNK_IMAGES, Loader
+from infra.store.multipart import PARTS_IN_FLIGHT
+from models.data.loading import native
+from models.data.loading.loader import CHUNK_IMAGES, Loader
+from models.data.shards import manifest, writer
 from models.training.metrics import Normalise
 
 
@@ -90,9 +91,9 @@ def shard(source: str, storage: str, samples_per_shard: str) -> None:
     data = real_images.settings(Path(source), int(samples_per_shard))
     store.ensure_root(storage)
     cpu, began = time.process_time(), time.perf_counter()
-    layout = shards.plan(data, storage)
-    shards.write_group(layout, range(len(layout.names)))
-    _, written = shards.write_manifest(layout)
+    layout = writer.plan(data, storage)
+    writer.write_group(layout, range(len(layout.names)))
+    _, written = writer.write_manifest(layout)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     images, sent = len(written.table), sum(each.bytes for each in written.shards)
     found = {"images_per_s": images / wall, "mib_per_s": sent / 2**20 / wall, "cpu_us": 1e6 * cpu / images}
@@ -111,7 +112,7 @@ def put(uri: str, objects: str, size: str) -> None:
             client.put_object(**place, Body=data)
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(shards.SHARDS_AT_ONCE * PARTS_IN_FLIGHT) as pool:
+    with ThreadPoolExecutor(writer.SHARDS_AT_ONCE * PARTS_IN_FLIGHT) as pool:
         list(pool.map(one, range(int(objects))))
     print(json.dumps({"mib_per_s": int(objects) * int(size) / 2**20 / (time.perf_counter() - began)}))
 

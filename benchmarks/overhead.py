@@ -15,8 +15,9 @@ from pathlib import Path
 
 from benchmarks import harness
 from conf import compose, schema
-from infra import local, store
+from infra import store
 from infra.launch.command import job_environment, torchrun_argv
+from infra.services import stack
 
 OVERRIDES = ["model=b0", "recipe.epochs=30"]  # about a minute on two cores
 
@@ -27,12 +28,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
         run_dir = Path(folder)
         config = compose.compose([*OVERRIDES, f"run_dir={run_dir}"])
-        local.up(run_dir, config.services, jobs_at_once=1, say=lambda _: None)
+        stack.up(run_dir, config.services, jobs_at_once=1, say=lambda _: None)
         try:
             _effnet(run_dir, ["shard"])  # both sides find the shards
             harness.show(_measure(config, run_dir, options.n), options.json)
         finally:
-            local.down(run_dir)
+            stack.down(run_dir)
 
 
 def _measure(config: schema.Config, run_dir: Path, n: int) -> harness.Report:

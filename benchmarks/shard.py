@@ -20,7 +20,8 @@ from pathlib import Path
 
 from benchmarks import harness, real_images
 from conf.schema import Services
-from infra import local, store
+from infra import store
+from infra.services import stack
 
 ROOT = Path(__file__).parents[1]
 COPIES = 16  # of each image
@@ -40,11 +41,11 @@ def main() -> None:
         os.sched_setaffinity(0, {max(cores)})
         _compare_cpu(report, source)
         os.sched_setaffinity(0, cores)
-        local.up(Path(folder), Services(), jobs_at_once=1, say=lambda _: None, only=("s3",))
+        stack.up(Path(folder), Services(), jobs_at_once=1, say=lambda _: None, only=("s3",))
         try:
             _compare_upload(report, source)
         finally:
-            local.down(Path(folder))
+            stack.down(Path(folder))
     harness.show(report, options.json)
 
 

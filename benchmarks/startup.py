@@ -15,9 +15,10 @@ from pathlib import Path
 
 from benchmarks import harness
 from conf import compose, schema
-from infra import local, store
+from infra import store
 from infra.launch.command import job_environment, torchrun_argv
-from models.data import shards
+from infra.services import stack
+from models.data.shards import writer
 
 PARTS = ("imports", "joining", "network", "checkpoint", "first batch", "first step")
 
@@ -29,11 +30,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
         run_dir = Path(folder)
         config = compose.compose(["profile=laptop", "data=digits", "recipe.epochs=1", f"run_dir={run_dir}"])
-        local.up(run_dir, config.services, jobs_at_once=1, say=lambda _: None, only=("s3",))
+        stack.up(run_dir, config.services, jobs_at_once=1, say=lambda _: None, only=("s3",))
         try:
             _measure(config, run_dir, report)
         finally:
-            local.down(run_dir)
+            stack.down(run_dir)
     harness.show(report, options.json)
 
 
@@ -58,10 +59,10 @@ def _measure(config: schema.Config, run_dir: Path, report: harness.Report) -> No
 
 def _job(config: schema.Config) -> schema.Job:
     """The digits, sharded, and the laptop's B0 on them for one epoch."""
-    layout = shards.plan(config.data, config.storage)
-    for numbers in shards.groups(layout, config.data.shards_per_task):
-        shards.write_group(layout, numbers)
-    sha256, _ = shards.write_manifest(layout)
+    layout = writer.plan(config.data, config.storage)
+    for numbers in writer.groups(layout, config.data.shards_per_task):
+        writer.write_group(layout, numbers)
+    sha256, _ = writer.write_manifest(layout)
     return schema.Job(
         kind="train", model=config.model, data_name=config.data.name, manifest_uri=f"{layout.root}/manifest.json",
         manifest_sha256=sha256, augment=config.data.augment, recipe=config.recipe,

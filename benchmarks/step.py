@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
-from models.build import build_scaled
-from models.data.loader import Batch
-from models.training import state as states
+from models.data.loading.loader import Batch
+from models.networks.build import build_scaled
+from models.training.checkpoints import state as states
+from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks
-from models.training.faults import Faults
 from models.training.metrics import Normalise
-from models.training.state import TrainState
 from models.training.step import Stepper
-from models.training.watchdog import Watchdog
+from models.training.supervision.faults import Faults
+from models.training.supervision.watchdog import Watchdog
 
 RIVALS = Path(__file__).parents[1] / ".venv-rivals"
 Step = Callable[[], None]

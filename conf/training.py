@@ -104,7 +104,7 @@ class Data:
     """A data set and how it is cut into shards."""
 
     name: str = MISSING  # also the name of its prefix in the object store: letters, digits, . _ - (63 at most)
-    source: str = MISSING  # a name of models/data/sources.py: mnist5k, folder, imagenet, cifar10, ...
+    source: str = MISSING  # a name of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10, ...
     path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
     allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
     verify_images: bool = True  # decode every image once; what does not decode is left out and listed

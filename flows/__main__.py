@@ -14,9 +14,10 @@ from typing import NoReturn
 
 from conf import compose, schema
 from conf.text import printable
-from flows import configure, display, help_text, outcome, signals
-from infra import files
+from flows import configure
+from flows.cli import progress, signals, summary, verbs
 from infra.errors import ConfigError, EffnetError
+from infra.store import files
 
 FLOWS = ("reproduce", "study", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer",
          "explain", "latency", "nightly", "import", "report")  # fmt: skip
@@ -25,11 +26,11 @@ TRAINS = ("reproduce", "study", "search", "architecture", "scaling", "train", "t
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code (``infra/errors.py``, ``flows/signals.py``)."""
+    """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
     arguments = _parser().parse_args(argv)
     overrides = arguments.overrides
-    for flag in help_text.FLAGS:
+    for flag in verbs.FLAGS:
         if getattr(arguments, flag.replace("-", "_"), False):
             overrides = [*overrides, f"runtime.{flag.replace('-', '_')}=true"]
     if arguments.verb == "download":  # the one verb with an object: `effnet download cifar10 data.path=FOLDER`
@@ -61,16 +62,16 @@ def _print(line: str) -> None:
 
 
 def _open(page: str, config: schema.Config) -> int:
-    from infra import local
+    from infra.services import stack
 
-    _print(local.open_in_browser(Path(config.run_dir).resolve(), config.services, page))
+    _print(stack.open_in_browser(Path(config.run_dir).resolve(), config.services, page))
     return 0
 
 
 def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
     if verb in FLOWS:
         return _run_flow(verb, config, overrides)
-    from infra import local
+    from infra.services import stack
 
     run_dir = Path(config.run_dir).resolve()
     if verb == "plan":
@@ -80,47 +81,47 @@ def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
             _print(line)
         return 0
     if verb == "download":
-        from models.data import download
+        from models.data.sources import download
 
         download.download(config.data, _print)
         return 0
     if verb == "doctor":
         from infra import doctor
-        from models.data import decode
+        from models.data.loading import decode
 
         return doctor.main(config, decode.backends())
     if verb == "env":
         return _print_environment(config, overrides)
     if verb == "up":
         os.environ.update(configure.worker_environment(config, overrides))
-        local.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
+        stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
         if line := configure.kept_settings(run_dir):
             _print(line)
-        print(outcome.services(local.prepare(run_dir, config.services), config.services))
+        print(summary.services(stack.prepare(run_dir, config.services), config.services))
     else:
-        stopped = local.down(run_dir)
+        stopped = stack.down(run_dir)
         print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
     return 0
 
 
 def _print_environment(config: schema.Config, overrides: list[str]) -> int:
     """Prints what makes Prefect, MLflow and boto3 of a shell use our services: ``eval "$(effnet env)"``."""
-    from infra import local
+    from infra.services import stack
 
     run_dir = Path(config.run_dir).resolve()
-    states = local.status(run_dir, config.services)
+    states = stack.status(run_dir, config.services)
     usable = ("running", "yours")
     if stopped := [name for name, state in states.items() if name != "worker" and not state.startswith(usable)]:
         raise ConfigError(f"not running in {run_dir}: {', '.join(stopped)}; start the services by `effnet up`")
-    environment = local.environment(run_dir, config.services) | configure.worker_environment(config, overrides)
+    environment = stack.environment(run_dir, config.services) | configure.worker_environment(config, overrides)
     for name, value in sorted(environment.items()):
         print(f"export {name}={shlex.quote(value)}")
     return 0
 
 
 def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
-    from flows import session
-    from infra import local
+    from flows.cli import session
+    from infra.services import stack
 
     if verb == "import" and config.published.path is None:
         raise compose.OverrideError(
@@ -130,11 +131,11 @@ def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
         raise compose.OverrideError("evaluate needs model_ref=NAME@ALIAS, e.g. model_ref=efficientnet-b0@champion")
     began = time.time()
     parameters = {"began": began} if verb == "reproduce" else {}
-    with display.attach():
+    with progress.attach():
         result = session.run(verb, config, overrides, **parameters)
     seconds = time.time() - began
-    addresses = local.prepare(Path(config.run_dir).resolve(), config.services)
-    print(outcome.block(result, config, addresses, seconds))
+    addresses = stack.prepare(Path(config.run_dir).resolve(), config.services)
+    print(summary.block(result, config, addresses, seconds))
     return 0
 
 
@@ -147,17 +148,17 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="effnet", description=help_text.ABOUT, epilog=help_text.EPILOG,
+        prog="effnet", description=verbs.ABOUT, epilog=verbs.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, (summary, details) in help_text.VERBS.items():
+    for verb, (summary, details) in verbs.VERBS.items():
         sub = verbs.add_parser(
             verb, help=summary, description=f"{summary}\n\n{details}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
-        for flag, about in help_text.FLAGS.items() if verb in TRAINS else ():
+        for flag, about in verbs.FLAGS.items() if verb in TRAINS else ():
             sub.add_argument(f"--{flag}", action="store_true", help=about)
     return parser
 

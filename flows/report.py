@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.configure import configure, name_runs_by
-from tasks.report import refresh
+from tasks.report.publish import refresh
 
 
 @flow(name="report", flow_run_name=name_runs_by(lambda config, _: f"report {config.profile}"))

@@ -24,7 +24,7 @@ from models.results import EvalResult, ShardResult, Summary
 from tasks.dispatch import dispatch, fan_out
 from tasks.promote import judge
 from tasks.register import register
-from tasks.report import publish
+from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
 from tasks.train import short
 from tasks.transfer import set_overrides

@@ -11,8 +11,8 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
+from models.networks.efficientnet.compound_scaling import Coefficients
 from models.results import TrainResult
-from models.scaling import Coefficients
 from tasks.dispatch import dispatch, fan_out
 from tasks.search import grid_points, record_search, start_search, trial_overrides
 

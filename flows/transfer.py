@@ -19,8 +19,8 @@ from flows.configure import configure, name_runs_by
 from flows.shard import written
 from flows.train import trained
 from infra.errors import ConfigError
+from models.experiments.transfer import Point
 from models.results import Standing, TransferResult
-from models.transfer import Point
 from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards

@@ -10,11 +10,12 @@ import torch
 
 from conf.schema import Job
 from infra.errors import ConfigError
-from models import per_image, worker
-from models.build import build_scaled
-from models.data import manifest as manifests
-from models.data.loader import Loader
-from models.training import weights
+from models import worker
+from models.data.loading.loader import Loader
+from models.data.shards import manifest as manifests
+from models.networks import weights
+from models.networks.build import build_scaled
+from models.training import per_image
 from models.training.metrics import evaluate
 from models.worker import Worker
 

@@ -173,7 +173,7 @@ TABLE5: tuple[Table5Row, ...] = (
         _T("GPipe", 93.0, 556), _T(_B7, 93.0, 64), 8.7,
     ),
 )  # fmt: skip
-# By the names of models/data/sources.py.
+# By the names of models/data/sources/catalog.py.
 TABLE5_BY_SOURCE: dict[str, Table5Row] = dict(zip(
     ("cifar10", "cifar100", "birdsnap", "cars", "flowers102", "aircraft", "pets", "food101"), TABLE5, strict=True,
 ))  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 from conf import schema
 from infra.errors import DataError
-from infra.json_objects import NUMBER, Kind, check_object
+from infra.store.json_objects import NUMBER, Kind, check_object
 
 T = TypeVar("T")
 # What JSON makes of a field's type.
@@ -93,7 +93,7 @@ class TrainResult:
     weights_sha256: str
     class_correct: tuple[int, ...] = ()  # of the val images of each class: right at top-1, and all
     class_total: tuple[int, ...] = ()
-    correct_sha256: str = ""  # of the bits by image (models/per_image.py); "" = the job is older than they are
+    correct_sha256: str = ""  # of the bits by image (models/training/per_image.py); "" = the job is older than they are
     world_size: int = 1  # that the last attempt ran on
     compiled: bool = False
     state_sha256: str = ""  # of weights, average and optimizer at the end
@@ -119,7 +119,7 @@ class TransferResult:
 
     data: str
     manifest_sha256: str
-    source: str  # what models/data/sources.py calls the set
+    source: str  # what models/data/sources/catalog.py calls the set
     train: int  # images of its training part
     classes: int
     network: str

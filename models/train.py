@@ -15,21 +15,23 @@ from torch import nn
 from conf.schema import Job
 from infra import store
 from infra.errors import ConfigError
-from models import per_image, worker
-from models.build import build_scaled, counted
-from models.data import manifest as manifests
-from models.data.loader import Loader
-from models.data.order import check_batch, steps_per_epoch
-from models.training import compiling, distributed, flat, ledger, lineage, weights
-from models.training import state as states
-from models.training.ledger import Ledger
+from models import worker
+from models.data.loading.loader import Loader
+from models.data.loading.order import check_batch, steps_per_epoch
+from models.data.shards import manifest as manifests
+from models.networks import weights
+from models.networks.build import build_scaled, counted
+from models.training import compiling, distributed, flat, per_image
+from models.training.checkpoints import ledger, lineage
+from models.training.checkpoints import state as states
+from models.training.checkpoints.ledger import Ledger
+from models.training.checkpoints.save_resume import Persistence
+from models.training.checkpoints.state import TrainState
+from models.training.checkpoints.writer import Saver
 from models.training.loop import Run, fit, last_evaluation
 from models.training.metrics import Accuracy
-from models.training.persistence import Persistence
-from models.training.progress import write_rows
-from models.training.saver import Saver
-from models.training.state import TrainState
 from models.training.step import Stepper
+from models.training.supervision.progress import write_rows
 from models.worker import Worker
 
 

@@ -30,15 +30,15 @@ from infra.errors import (
     TransientError,
     kind_of,
 )
-from infra.json_objects import read_object
+from infra.store.json_objects import read_object
 from models.results import result_name
 from models.training import distributed
 from models.training.distributed import Ranks
-from models.training.faults import Faults
-from models.training.preemption import Preemption
-from models.training.progress import Progress
-from models.training.startup import Startup
-from models.training.watchdog import Watchdog
+from models.training.supervision.faults import Faults
+from models.training.supervision.preemption import Preemption
+from models.training.supervision.progress import Progress
+from models.training.supervision.startup import Startup
+from models.training.supervision.watchdog import Watchdog
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ from conf import compose, schema
 from conf.text import logger
 from infra import trials as database
 from infra.errors import ConfigError, EffnetError, JobError, first_line
-from models import architecture_space as space
-from models.efficientnet import block_strings
-from models.efficientnet.variants import B0_STAGES
+from models.experiments import architecture_space as space
+from models.networks.efficientnet import block_strings
+from models.networks.efficientnet.variants import B0_STAGES
 from models.results import ShardResult, TrainResult
-from tasks import parts, policy
-from tasks.report_numbers import standard_error
+from tasks import policy
+from tasks.report import results as report_results
+from tasks.report.numbers import standard_error
 
 log = logger()
 B0_BLOCKS = block_strings.encode(B0_STAGES)
@@ -68,8 +69,8 @@ async def start_architecture(config: schema.Config, shards: ShardResult) -> Star
 
 
 def _start(config: schema.Config, shards: ShardResult) -> Started:
-    from infra import tracking
-    from models.build import counted
+    from infra.tracking import runs
+    from models.networks.build import counted
 
     wanted = config.architecture
     params, multiply_adds, _ = counted(replace(wanted.model, blocks=B0_BLOCKS), shards.classes)
@@ -91,7 +92,7 @@ def _start(config: schema.Config, shards: ShardResult) -> Started:
         seed=wanted.seed,
     )
     database.enqueue(opened, space.point(B0_STAGES))
-    run = tracking.start_run(
+    run = runs.start_run(
         config.experiment,
         "architecture search",
         name,
@@ -132,7 +133,7 @@ def _propose(wanted: schema.Architecture, started: Started) -> tuple[int, Asked 
 
 
 def _within_constraints(wanted: schema.Architecture, started: Started) -> Asked:
-    from models.build import counted
+    from models.networks.build import counted
 
     for _ in range(MAX_REFUSED):
         trial = database.ask(started.trials, space.choices())
@@ -229,17 +230,17 @@ async def record_architecture(config: schema.Config, started: Started) -> dict[s
 
 
 def _record(config: schema.Config, started: Started) -> dict[str, Any]:
-    from infra import tracking
+    from infra.tracking import runs
 
     run = started.mlflow_run
-    runs = tracking.run_url(run).removesuffix(run)  # every trial is of the same experiment
+    runs = runs.run_url(run).removesuffix(run)  # every trial is of the same experiment
     facts = {**summary(config.architecture, database.known(started.trials), runs), "data": started.shards.name,
              "found": started.done_before, "command": f"effnet architecture profile={config.profile}"}  # fmt: skip
-    whole = parts.leave(config, "architecture", facts, parts.digests([started.shards]))
-    tracking.log_text(run, json.dumps(whole, indent=1), "architecture.json")
+    whole = report_results.leave(config, "architecture", facts, report_results.digests([started.shards]))
+    runs.log_text(run, json.dumps(whole, indent=1), "architecture.json")
     best = facts["best"]
     numbers = {key: float(best[key]) for key in ("reward", "accuracy", "multiply_adds", "params")}
-    tracking.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
+    runs.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
     return whole
 
 

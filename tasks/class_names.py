@@ -14,7 +14,7 @@ from models.results import ShardResult
 from tasks import policy
 
 if TYPE_CHECKING:
-    from infra.registry import Version
+    from infra.tracking.registry import Version
 
 log = logger()
 SHOWN = 3  # differences in a message
@@ -36,7 +36,7 @@ async def check_classes(ref: str, shards: ShardResult) -> None:
 
 
 def _check(ref: str, shards: ShardResult) -> None:
-    from infra import registry
+    from infra.tracking import registry
 
     differs = class_mismatch(registry.resolve(ref), shards)
     if differs is not None:
@@ -50,8 +50,8 @@ def class_mismatch(version: Version, shards: ShardResult) -> str | None:
     The classes of imported weights have no names. Then their number is all there is to compare, and a line in the
     log says so.
     """
-    from infra import registry
-    from models.data import manifest as manifests
+    from infra.tracking import registry
+    from models.data.shards import manifest as manifests
 
     names = [str(name) for name in registry.describe(version)["class_names"]]
     _, manifest = manifests.load(shards.manifest_uri)

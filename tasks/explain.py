@@ -16,13 +16,14 @@ from prefect import task
 from conf import compose, schema
 from infra.errors import ConfigError, first_line
 from models.results import EvalResult, ShardResult, TrainResult
-from tasks import parts, policy
+from tasks import policy
 from tasks.explain_gallery import Trained, facts, save
+from tasks.report import results as report_results
 from tasks.train import short
 
 if TYPE_CHECKING:
-    from models.data.chosen import Chosen
-    from models.data.manifest import Manifest
+    from models.data.loading.selection import Chosen
+    from models.data.shards.manifest import Manifest
 
 SPLIT = "val"
 MULTIPLIERS = {"depth": "d", "width": "w", "resolution": "r"}  # in the paper's letters
@@ -39,10 +40,10 @@ class Candidate:
 
     def trained(self, result: TrainResult) -> Trained:
         """The candidate as its job left it."""
-        from infra import tracking
+        from infra.tracking import runs
 
         return Trained(self.name, self.dimension, self.model, result.weights_uri, result.weights_sha256, result.top1,
-                       result.n_val, tracking.run_url(result.mlflow_run), result.reused)  # fmt: skip
+                       result.n_val, runs.run_url(result.mlflow_run), result.reused)  # fmt: skip
 
     def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> Trained:
         """The candidate as the registry has it, evaluated on our data."""
@@ -61,7 +62,7 @@ async def candidates(config: schema.Config) -> list[Candidate]:
 
 def listed(wanted: schema.Explain) -> list[Candidate]:
     """See ``candidates``."""
-    from models.build import build_scaled
+    from models.networks.build import build_scaled
 
     found: dict[str, Candidate] = {}
     for each in wanted.models:
@@ -104,12 +105,12 @@ async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: 
 
 
 def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
-    from infra import tracking
+    from infra.tracking import runs
 
     _, images = chosen_images(config.explain, shards)
     asked = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
     key = "explain-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
-    return tracking.start_run(
+    return runs.start_run(
         config.experiment, "class activation maps", key, parent=parent_run or None,
         params={**asked, "image_ids": images.ids}, tags={"role": "explain", "profile": config.profile},
     )  # fmt: skip
@@ -117,12 +118,12 @@ def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
 
 def chosen_images(wanted: schema.Explain, shards: ShardResult) -> tuple[Manifest, Chosen]:
     """The images of val that all networks are asked about; the same for the same shards."""
-    from models.data import chosen
-    from models.data import manifest as manifests
+    from models.data.loading import selection
+    from models.data.shards import manifest as manifests
 
     manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
-    ids = wanted.images or chosen.distinct_classes(manifest, SPLIT, wanted.count)
-    return manifest, chosen.read(manifest, shards.manifest_uri, SPLIT, ids)
+    ids = wanted.images or selection.distinct_classes(manifest, SPLIT, wanted.count)
+    return manifest, selection.read(manifest, shards.manifest_uri, SPLIT, ids)
 
 
 @task(task_run_name="draw maps", **policy.BOOKKEEPING)
@@ -152,8 +153,8 @@ async def record_gallery(
 def _record(
     config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[Trained], missing: list[str]
 ) -> dict[str, Any]:
-    from infra import tracking
-    from models.explain_gallery import draw
+    from infra.tracking import runs
+    from models.experiments.gallery import draw
 
     manifest, images = chosen_images(config.explain, shards)
     pad, classes = config.data.augment.eval_crop_pad, manifest.classes
@@ -165,10 +166,10 @@ def _record(
         "missing": missing,
         "found": sum(each.found for each in done),
         "command": f"effnet explain profile={config.profile}",
-        "mlflow_url": tracking.run_url(mlflow_run),
+        "mlflow_url": runs.run_url(mlflow_run),
     }
     with tempfile.TemporaryDirectory(prefix="effnet-maps-") as scratch:
         for path in save(Path(scratch), images.ids, done, drawn):
-            tracking.log_file(mlflow_run, path, "maps")
-    tracking.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
-    return parts.leave(config, "maps", part, parts.digests([shards]))
+            runs.log_file(mlflow_run, path, "maps")
+    runs.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
+    return report_results.leave(config, "maps", part, report_results.digests([shards]))

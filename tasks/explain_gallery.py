@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from conf import schema
 
 if TYPE_CHECKING:
-    from models.explain_gallery import Drawn
+    from models.experiments.gallery import Drawn
 
 REPORT_PX = 160  # side of a picture in the report; the files have the networks' own size
 REPORT_BYTES = 2_800_000  # most that all pictures of the report take there, as base64
@@ -55,7 +55,7 @@ def facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: list
 
 def _facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: list[Drawn], classes: Sequence[str],
            side: int) -> dict[str, Any]:  # fmt: skip
-    from models.explain_gallery import png
+    from models.experiments.gallery import png
 
     def picture(pixels: Any) -> str:
         return base64.b64encode(png(pixels, side)).decode()
@@ -81,7 +81,7 @@ def _facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: lis
 
 def save(folder: Path, ids: list[int], trained: list[Trained], drawn: list[Drawn]) -> list[Path]:
     """Writes every map at its network's own size, and one sheet of all: images by rows, networks by columns."""
-    from models.explain_gallery import png, sheet
+    from models.experiments.gallery import png, sheet
 
     columns = [drawn[0].inputs, *(each.overlays for each in drawn)]
     pictures = {"gallery.png": png(sheet(columns, max(REPORT_PX, drawn[0].inputs.shape[1])))}

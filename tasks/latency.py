@@ -14,9 +14,10 @@ from prefect import task
 from conf import compose, schema
 from infra import store
 from infra.errors import ConfigError, JobError
-from infra.json_objects import check_object
 from infra.launch.command import job_environment
-from tasks import parts, policy, slots
+from infra.store.json_objects import check_object
+from tasks import policy, slots
+from tasks.report import results as report_results
 
 ROOT = Path(__file__).parents[1]
 # Table 4: seconds of one image on one core of a Xeon E5-2690, mean of 20 runs. It sets GPipe (19.0) beside B7 (3.1).
@@ -45,7 +46,7 @@ async def measure_latency(config: schema.Config) -> dict[str, Any]:
         "missing": ["GPipe, the paper's rival of B7: its network was never published; SENet-154 stands beside B4"],
         "command": f"effnet latency profile={config.profile}",
     }
-    return await asyncio.to_thread(parts.leave, config, "latency", part)
+    return await asyncio.to_thread(report_results.leave, config, "latency", part)
 
 
 def networks(wanted: schema.Latency) -> dict[str, schema.Model]:
@@ -54,7 +55,7 @@ def networks(wanted: schema.Latency) -> dict[str, schema.Model]:
     Raises:
         ConfigError: one that does not exist, or is asked for at two resolutions.
     """
-    from models.build import build_scaled
+    from models.networks.build import build_scaled
 
     found: dict[str, schema.Model] = {}
     for pair in wanted.pairs:
@@ -70,7 +71,7 @@ async def _measured(request: dict[str, Any]) -> dict[str, Any]:
     # The variables of a job: malloc keeps its memory, as where a network serves for long.
     environment = job_environment(schema.Launch(), os.cpu_count() or 1, "")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "models.latency", json.dumps(request), cwd=ROOT, env=os.environ | environment,
+        sys.executable, "-m", "models.experiments.latency", json.dumps(request), cwd=ROOT, env=os.environ | environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -81,7 +82,9 @@ async def _measured(request: dict[str, Any]) -> dict[str, Any]:
     if process.returncode != 0:
         last = (err.decode(errors="replace").strip().splitlines() or ["it wrote nothing"])[-1]
         raise JobError(f"the latency process ended with code {process.returncode}: {last}")
-    return check_object("output of models.latency", store.parse_json(out, "output of models.latency"))
+    return check_object(
+        "output of models.experiments.latency", store.parse_json(out, "output of models.experiments.latency")
+    )
 
 
 def table(wanted: schema.Latency, times: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def table(wanted: schema.Latency, times: dict[str, list[dict[str, Any]]]) -> dic
 
     Args:
         wanted: with the pairs.
-        times: of ``models.latency.main``, by number of threads.
+        times: of ``models.experiments.latency.main``, by number of threads.
     """
     one, *more = [
         {"threads": int(threads), "n": wanted.n, **_rows(wanted, times[threads])} for threads in sorted(times, key=int)

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 
 from conf import compose, schema
-from models import transfer
+from models.experiments import transfer
+from models.experiments.transfer import Cost
 from models.paper import TABLE6_BY_SOURCE
-from models.transfer import Cost
 
 _CLASSES = 1000  # the classifier is a small part of all this; its true width is known once the data are sharded
 
@@ -38,7 +38,7 @@ def lines(config: schema.Config) -> Iterator[str]:
 
 def _transfer_cost(wanted: schema.Transfer, model: schema.Model, name: str) -> Cost:
     """Of a whole official set, by Table 6."""
-    from models.build import counted
+    from models.networks.build import counted
 
     data, whole = compose.compose([f"data={name}"]).data, TABLE6_BY_SOURCE[name]
     minival = whole.validation or round(whole.train * data.minival_share)
@@ -47,7 +47,7 @@ def _transfer_cost(wanted: schema.Transfer, model: schema.Model, name: str) -> C
 
 
 def _line(config: schema.Config, model: schema.Model) -> str:
-    from models.build import counted
+    from models.networks.build import counted
     from models.training.memory import at_once, plan
 
     recipe, runtime = config.recipe, config.runtime

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from infra.registry import Version
+    from infra.tracking.registry import Version
 
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
 PENDING, PROMOTING, PROMOTED, REFUSED = "pending", "promoting", "promoted", "refused"  # values of STATE
@@ -82,7 +82,7 @@ async def settle(
 def _settle(
     registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
 ) -> Registered | tuple[str, ...]:
-    from infra import registry
+    from infra.tracking import registry
 
     version = registry.resolve(f"{registered.name}/{registered.version}")
     if version.tags.get(STATE) not in UNJUDGED:
@@ -101,7 +101,7 @@ def _settle(
 
 def champion_if_first(version: Version) -> Registered:
     """Makes a new version champion only if its name has none: for weights whose accuracy nobody has measured."""
-    from infra import registry
+    from infra.tracking import registry
 
     if version.tags.get(STATE) not in UNJUDGED:
         return _found_again(version, version.reused)
@@ -114,14 +114,14 @@ def champion_if_first(version: Version) -> Registered:
 
 def judged_versions(name: str) -> set[int]:
     """Numbers of the versions that nobody is about to promote."""
-    from infra import registry
+    from infra.tracking import registry
 
     return {version.version for version in registry.versions(name) if version.tags.get(STATE) not in UNJUDGED}
 
 
 def refuse(version: Version, verdict: Verdict, reused: bool) -> Registered:
     """Records why a version is not champion."""
-    from infra import registry
+    from infra.tracking import registry
 
     registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: REFUSED})
     return _judged(version, verdict.reason, reused)
@@ -141,7 +141,7 @@ def promote(version: Version, verdict: Verdict, judged_before: set[int], reused:
             beaten, or moved away by hand, and is none of the others.
         reused: whether the version was there before.
     """
-    from infra import registry
+    from infra.tracking import registry
 
     name, best, written = version.name, version, None
     registry.set_tags(name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: PROMOTING})
@@ -159,7 +159,7 @@ def promote(version: Version, verdict: Verdict, judged_before: set[int], reused:
 
 def _rivals(version: Version, judged_before: set[int]) -> list[Version]:
     """Versions of the same data that won while this one was judged. Those of other data do not compare by a tag."""
-    from infra import registry
+    from infra.tracking import registry
 
     return [
         rival
@@ -244,8 +244,8 @@ def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: 
 
 def _answers(version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]) -> NDArray[np.bool_] | None:
     """``[images]``: what a version got right on val of ``shards``, None where it must be evaluated."""
-    from infra.registry import WEIGHTS_TAG
-    from models import per_image
+    from infra.tracking.registry import WEIGHTS_TAG
+    from models.training import per_image
 
     done = evaluations.get(_exact(version))
     if done is not None:
@@ -276,7 +276,7 @@ def _found_again(version: Version, reused: bool) -> Registered:
 
 def _judged(version: Version, reason: str, reused: bool) -> Registered:
     """The version with its verdict; says how a user promotes it where it is not champion."""
-    from infra import registry
+    from infra.tracking import registry
 
     aliases = registry.resolve(_exact(version)).aliases
     hint = ""

@@ -19,7 +19,7 @@ from tasks import policy
 from tasks.promote import FIRST_TAGS, LEFT_OUT
 
 if TYPE_CHECKING:
-    from infra.registry import Version
+    from infra.tracking.registry import Version
 
 CANDIDATE = "candidate"
 WEIGHTS = "weights.safetensors"
@@ -41,8 +41,8 @@ async def register(
 
 
 def _register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
-    from infra import registry
-    from models.data import manifest as manifests
+    from infra.tracking import registry
+    from models.data.shards import manifest as manifests
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     missing = len(manifest.table) - len(manifests.without(manifest, data.leave_out).table)
@@ -85,16 +85,16 @@ def new_version(
         model: the network that they are of.
         resolution: side of its images in pixels.
         class_names: in the order of the logits.
-        crop_pad: see ``models.export.config_json``.
+        crop_pad: see ``models.networks.export.config_json``.
         tags: of the version.
 
     Raises:
         ArtifactError: the weights are damaged or do not fit.
         TransientError: MLflow does not answer; the same call goes on later.
     """
-    from infra import registration
-    from models import export
-    from models.efficientnet.pixels import MEAN_RGB, STDDEV_RGB
+    from infra.tracking import registration
+    from models.networks import export
+    from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
 
     described = export.config_json(
         model,
@@ -148,7 +148,7 @@ async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, tuple[
 
 
 def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
-    from infra import registry
+    from infra.tracking import registry
 
     version = registry.resolve(ref)
     exact = f"{version.name}/{version.version}"
@@ -169,7 +169,7 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
 
 def _holds(uri: str, sha256: str, scratch: Path) -> bool:
     """Whether an object has the content that its name promises; a damaged one is written again."""
-    from infra import registry
+    from infra.tracking import registry
 
     try:
         store.download(uri, scratch)

@@ -15,7 +15,8 @@ from conf import schema
 from infra import machine
 from infra.errors import ConfigError, first_line
 from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
-from tasks import parts, policy
+from tasks import policy
+from tasks.report import results as report_results
 from tasks.transfer_part import leave_part
 
 MAPS = "class activation maps"
@@ -49,17 +50,15 @@ async def start_reproduction(config: schema.Config, began: float | None) -> Star
 
 
 def _start(config: schema.Config, began: float | None) -> Started:
-    from infra import tracking
-    from models.build import network_names
+    from infra.tracking import runs
+    from models.networks.build import network_names
 
     unknown = [name for name in config.variants if name not in network_names()]
     if unknown:
         raise ConfigError(f"variants names {unknown[0]!r}; networks are {', '.join(network_names())}")
-    asked = parts.asked(config)
-    key = "reproduce-" + parts.digest(asked)[:10]
-    run = tracking.start_run(
-        config.experiment, f"B0..B7 ({config.profile})", key, params=asked, tags={"role": "reproduce"}
-    )
+    asked = report_results.asked(config)
+    key = "reproduce-" + report_results.digest(asked)[:10]
+    run = runs.start_run(config.experiment, f"B0..B7 ({config.profile})", key, params=asked, tags={"role": "reproduce"})
     return Started(run, began or time.time())
 
 
@@ -93,7 +92,7 @@ def _finish(
     outcomes: list[VariantOutcome | BaseException],
     mapped: dict[str, Any] | BaseException,
 ) -> tuple[Summary, list[BaseException]]:
-    from infra import tracking
+    from infra.tracking import runs
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
     transferred = [moved for o in done for moved in o.transferred]
@@ -102,7 +101,7 @@ def _finish(
     lines = [f"{name}: {first_line(error)}" for name, error in failed.items()]
     maps: dict[str, Any] = mapped if isinstance(mapped, dict) else {"models": [], "found": 0, "missing": []}
     for trial in (*searched["trials"], searched["best"], *searched["tied"]):
-        trial["mlflow_url"] = tracking.run_url(trial["mlflow_run"])
+        trial["mlflow_url"] = runs.run_url(trial["mlflow_run"])
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
         jobs=len(searched["trials"]) + len(done) + sum(m.cost["jobs"] for m in transferred) + len(maps["models"]),
@@ -120,8 +119,8 @@ def _finish(
         started=_clock(started.began),
         finished=_clock(time.time()),
         command=f"effnet reproduce profile={config.profile}",
-        config=parts.asked(config),
-        config_sha256=parts.digest(parts.asked(config)),
+        config=report_results.asked(config),
+        config_sha256=report_results.digest(report_results.asked(config)),
         missing=[
             *searched["failed"],
             *lines,
@@ -130,13 +129,13 @@ def _finish(
     )  # fmt: skip
     leave_part(config, [line for line in lines if not line.startswith(MAPS)])
     numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
-    tracking.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
+    runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
 
 
 def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
-    from infra import tracking
-    from models.build import counted
+    from infra.tracking import runs
+    from models.networks.build import counted
 
     result = outcome.trained
     paper_params, paper_multiply_adds, _ = counted(schema.Model(name=result.model), 1000)
@@ -145,7 +144,7 @@ def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
     return {
         "name": result.model,
         **{key: getattr(result, key) for key in keys},
-        "mlflow_url": tracking.run_url(result.mlflow_run),
+        "mlflow_url": runs.run_url(result.mlflow_run),
         "registered_name": outcome.registered.name,
         "registered_version": outcome.registered.version,
         "aliases": list(outcome.registered.aliases),
@@ -155,7 +154,7 @@ def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
 
 
 def _transfer_row(result: TransferResult) -> dict[str, Any]:
-    from infra import tracking
+    from infra.tracking import runs
 
     keys = ("data", "protocol", "metric", "value", "standard_error", "n", "top1", "top5", "minutes", "params",
             "multiply_adds", "chosen", "mlflow_run")  # fmt: skip
@@ -163,7 +162,7 @@ def _transfer_row(result: TransferResult) -> dict[str, Any]:
         "name": result.network,
         "n_val": result.n,
         **{key: getattr(result, key) for key in keys},
-        "mlflow_url": tracking.run_url(result.mlflow_run),
+        "mlflow_url": runs.run_url(result.mlflow_run),
     }
 
 

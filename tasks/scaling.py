@@ -12,10 +12,11 @@ from prefect import task
 
 from conf import compose, schema
 from infra.errors import ConfigError, PermanentError, first_line
-from models import paper_scaling
-from models.paper_scaling import Scaled
+from models.experiments import scaling_study
+from models.experiments.scaling_study import Scaled
 from models.results import ShardResult, TrainResult
-from tasks import parts, policy
+from tasks import policy
+from tasks.report import results as report_results
 
 # The printed names of the networks that the paper scales.
 PRINTED = {
@@ -38,8 +39,8 @@ async def start_scaling(config: schema.Config) -> str:
 
 
 def _start(config: schema.Config) -> str:
-    from infra import tracking
-    from models.build import build_scaled
+    from infra.tracking import runs
+    from models.networks.build import build_scaled
 
     points = config.scaling.points
     if not points:
@@ -50,7 +51,7 @@ def _start(config: schema.Config) -> str:
              "data": compose.to_dict(config.data), "recipe": compose.to_dict(config.recipe)}  # fmt: skip
     key = "scaling-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
     # The points are 50 lines: too many for a parameter, so they are an artifact with the results.
-    return tracking.start_run(
+    return runs.start_run(
         config.experiment, "scaling study", key, params={k: asked[k] for k in ("model", "data", "recipe")},
         tags={"role": "scaling"},
     )  # fmt: skip
@@ -95,20 +96,22 @@ async def record_scaling(
 def _record(
     config: schema.Config, run: str, shards: ShardResult, results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
-    from infra import tracking
+    from infra.tracking import runs
 
     # Not of one network: a store or a server that does not answer would be every point's reason.
     gone = [r for r in results if isinstance(r, BaseException) and not isinstance(r, PermanentError)]
     failed = [r for r in results if isinstance(r, BaseException)]
     if gone or len(failed) == len(results):
-        tracking.finish_run(run, "FAILED", {})
+        runs.finish_run(run, "FAILED", {})
         raise (gone or failed)[0]
-    urls = [tracking.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
-    found = parts.leave(config, "scaling", facts(config, shards, results, urls), parts.digests([shards]))
-    tracking.log_text(run, json.dumps(found, indent=1), "scaling.json")
+    urls = [runs.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
+    found = report_results.leave(
+        config, "scaling", facts(config, shards, results, urls), report_results.digests([shards])
+    )
+    runs.log_text(run, json.dumps(found, indent=1), "scaling.json")
     numbers = {f"{title(p)} top1".replace(" ", "_"): r.top1
                for p, r in zip(config.scaling.points, results, strict=True) if isinstance(r, TrainResult)}  # fmt: skip
-    tracking.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
+    runs.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
     return found
 
 
@@ -140,7 +143,7 @@ def facts(
 def _fact(
     model: schema.Model, point: schema.Point, result: TrainResult | BaseException, classes: int
 ) -> dict[str, Any]:
-    from models.build import counted
+    from models.networks.build import counted
 
     params, multiply_adds, resolution_px = counted(scaled(model, point), classes)
     accuracy = {key: getattr(result, key, None) for key in ("top1", "top5", "n_val")}
@@ -151,7 +154,7 @@ def _fact(
 
 def _paper(point: schema.Point) -> dict[str, Any]:
     """The same point at the paper's size: counted, and as printed."""
-    from models.build import counted
+    from models.networks.build import counted
 
     _, multiply_adds, _ = counted(scaled(schema.Model(), point), IMAGENET_CLASSES)
     row = printed(point)
@@ -165,7 +168,7 @@ def _paper(point: schema.Point) -> dict[str, Any]:
 
 def printed(point: schema.Point) -> Scaled | None:
     """The row of Table 3 or 7 that a point is. Multipliers that a row does not print fit any."""
-    return next((row for row in (*paper_scaling.TABLE3, *paper_scaling.TABLE7) if _is(row, point)), None)
+    return next((row for row in (*scaling_study.TABLE3, *scaling_study.TABLE7) if _is(row, point)), None)
 
 
 def _is(row: Scaled, point: schema.Point) -> bool:
@@ -177,15 +180,15 @@ def _is(row: Scaled, point: schema.Point) -> bool:
 def source(point: schema.Point) -> str | None:
     """Where in the paper a point stands; None where it does not."""
     if (row := printed(point)) is not None:
-        return "Table 3" if row in paper_scaling.TABLE3 else "Table 7"
+        return "Table 3" if row in scaling_study.TABLE3 else "Table 7"
     if PRINTED.get(point.network) != "EfficientNet-B0" or point.dimension == "baseline":
         return None
     if point.dimension == "compound":
         return "Figure 8"
     scales = {key: getattr(point, key) for key in ("width", "depth", "resolution")}
     single = all(value == 1.0 for key, value in scales.items() if key != point.dimension)
-    if single and scales[point.dimension] in [label for label, _ in paper_scaling.FIGURE3[point.dimension]]:
+    if single and scales[point.dimension] in [label for label, _ in scaling_study.FIGURE3[point.dimension]]:
         return "Figure 3"
-    if point.dimension == "width" and (point.depth, point.resolution) in paper_scaling.FIGURE4[1:]:
+    if point.dimension == "width" and (point.depth, point.resolution) in scaling_study.FIGURE4[1:]:
         return "Figure 4"
     return None

@@ -13,10 +13,10 @@ from prefect import task
 
 from conf import compose, schema
 from infra.errors import ConfigError, first_line
+from models.networks.efficientnet.compound_scaling import Coefficients, grid
 from models.results import TrainResult, Trial
-from models.scaling import Coefficients, grid
 from tasks import policy
-from tasks.report_numbers import standard_error
+from tasks.report.numbers import standard_error
 
 PHIS = range(1, 8)  # B1..B7
 
@@ -60,13 +60,13 @@ async def start_search(
 
 
 def _start(config: schema.Config, points: list[Coefficients], classes: int, parent_run: str) -> Screened:
-    from infra import tracking
+    from infra.tracking import runs
 
     screened = screen(config.search, config.model, points, classes)
     asked = {"search": compose.to_dict(config.search), "model": compose.to_dict(config.model),
              "data": compose.to_dict(config.data)}  # fmt: skip
     key = "search-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
-    run = tracking.start_run(
+    run = runs.start_run(
         config.experiment,
         "grid search",
         key,
@@ -74,7 +74,7 @@ def _start(config: schema.Config, points: list[Coefficients], classes: int, pare
         params=asked,
         tags={"role": "search", "refused": str(len(screened.refused))},
     )
-    tracking.log_text(run, json.dumps(screened.refused, indent=1), "refused.json")
+    runs.log_text(run, json.dumps(screened.refused, indent=1), "refused.json")
     return replace(screened, mlflow_run=run)
 
 
@@ -84,7 +84,7 @@ def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients
     Raises:
         ConfigError: nothing is left; the message names the tolerance that would leave something.
     """
-    from models.build import counted, resolve
+    from models.networks.build import counted, resolve
 
     _, baseline, _ = counted(model, classes)
     kept: dict[Any, Coefficients] = {}
@@ -211,7 +211,7 @@ def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict
     Width, depth and resolution are relative to B0; ``resolution_px`` is the side of the images. No integer phi of the
     paper's own coefficients gives the hand-set family. Source: paper section 3.3; official ``efficientnet_params``.
     """
-    from models.efficientnet.variants import VARIANTS
+    from models.networks.efficientnet.variants import VARIANTS
 
     b0 = VARIANTS["efficientnet_b0"]
     rows = []
@@ -229,7 +229,7 @@ def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict
 
 
 def _member(relative: tuple[float, float, float], network: schema.Model, classes: int) -> dict[str, Any]:
-    from models.build import counted
+    from models.networks.build import counted
 
     params, multiply_adds, side = counted(network, classes)
     width, depth, resolution = relative
@@ -238,9 +238,9 @@ def _member(relative: tuple[float, float, float], network: schema.Model, classes
 
 
 def _record(run: str, found: dict[str, Any]) -> None:
-    from infra import tracking
+    from infra.tracking import runs
 
-    tracking.log_text(run, json.dumps(found, indent=1), "search.json")
+    runs.log_text(run, json.dumps(found, indent=1), "search.json")
     best = found["best"]
     numbers = {key: float(best[key]) for key in ("alpha", "beta", "gamma", "minival_top1", "standard_error")}
-    tracking.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
+    runs.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
-from infra import files, store
+from infra import store
+from infra.store import files
 from models.results import ShardResult
 from tasks import policy
 
 if TYPE_CHECKING:
-    from models.data.manifest import Manifest
+    from models.data.shards.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,19 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
-    from models.data import manifest, shards
+    from models.data.shards import manifest, writer
 
     store.ensure_root(storage)
     with _source_errors(data):
-        layout = shards.plan(data, storage)
+        layout = writer.plan(data, storage)
     if store.exists(layout.manifest_uri):
         sha256, found = manifest.load(layout.manifest_uri)
-        if not (lost := shards.reopen_lost(layout, found)):
+        if not (lost := writer.reopen_lost(layout, found)):
             return ShardPlan(layout.root, [], _result(data, layout.manifest_uri, sha256, found, reused=True))
     else:
         lost = None
-    shards.PLANS.share(layout)
-    return ShardPlan(layout.root, shards.groups(layout, data.shards_per_task, lost), None)
+    writer.PLANS.share(layout)
+    return ShardPlan(layout.root, writer.groups(layout, data.shards_per_task, lost), None)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)
@@ -61,10 +62,10 @@ async def write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
 
 
 def _write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
-    from models.data import shards
+    from models.data.shards import writer
 
     with _source_errors(data):
-        return shards.write_group(shards.PLANS.get(data, root), numbers)
+        return writer.write_group(writer.PLANS.get(data, root), numbers)
 
 
 @task(task_run_name="manifest of {data.name}", **policy.STORE_WORK)
@@ -74,11 +75,11 @@ async def write_manifest(data: schema.Data, root: str) -> ShardResult:
 
 
 def _manifest(data: schema.Data, root: str) -> ShardResult:
-    from models.data import shards
+    from models.data.shards import writer
 
     with _source_errors(data):
-        layout = shards.PLANS.get(data, root)
-    sha256, manifest = shards.write_manifest(layout)
+        layout = writer.PLANS.get(data, root)
+    sha256, manifest = writer.write_manifest(layout)
     return _result(data, layout.manifest_uri, sha256, manifest, reused=False)
 
 
@@ -90,7 +91,7 @@ def _source_errors(data: schema.Data) -> Iterator[None]:
 
 
 def _result(data: schema.Data, uri: str, sha256: str, whole: Manifest, *, reused: bool) -> ShardResult:
-    from models.data.manifest import without
+    from models.data.shards.manifest import without
 
     manifest = without(whole, data.leave_out)
     counts = {split: manifest.samples(split) for split in ("train", "minival", "val")}

@@ -1,6 +1,6 @@
 """Runs one torchrun job to its end: start or adopt it, watch its status object, feed MLflow and the display.
 
-The trainer tells everything through two objects in its run folder (models/training/progress.py), so this
+The trainer tells everything through two objects in its run folder (models/training/supervision/progress.py), so this
 works the same on every engine, and a supervisor that dies loses nothing: the next one reads them again.
 """
 
@@ -22,10 +22,10 @@ from typing import Any
 from conf import compose, schema
 from conf.text import logger, quoted
 from infra import errors, store
-from infra.json_objects import NUMBER, check_object, read_lines, read_object
 from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN, job_environment, torchrun_argv
 from infra.launch.guard import ALREADY_RUNNING
+from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
 from models.results import result_name
 
 log = logger()  # goes to Prefect's database too: a line an epoch
@@ -242,11 +242,11 @@ def progress_line(label: str, status: dict[str, Any]) -> str:
 
 
 def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
-    from infra import tracking
+    from infra.tracking import runs
 
     uri = store.join(job_uri, "metrics.jsonl")
     if store.exists(uri):
-        tracking.log_epochs(mlflow_run, read_lines(uri, step=NUMBER, time=NUMBER))
+        runs.log_epochs(mlflow_run, read_lines(uri, step=NUMBER, time=NUMBER))
 
 
 def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
@@ -270,7 +270,7 @@ def _judge(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: i
 
 
 def _judge_by_code(run: JobRun, code: int, job: local.LocalJob) -> None:
-    """The end of a job that left no word, which ``models/agent.py`` tells by its exit code.
+    """The end of a job that left no word, which ``models/training/agent.py`` tells by its exit code.
 
     Raises:
         PreemptedError: asked to end before a rank could take note; nothing was there to be saved.

@@ -14,9 +14,9 @@ from prefect import task
 from conf import compose, schema
 from infra import machine, store
 from infra.errors import DataError, TransientError
-from infra.json_objects import NUMBER, read_lines
-from models.data.order import check_batch
-from models.efficientnet import block_strings
+from infra.store.json_objects import NUMBER, read_lines
+from models.data.loading.order import check_batch
+from models.networks.efficientnet import block_strings
 from models.results import EvalResult, ShardResult, Standing, TrainResult, result_from, result_name
 from tasks import policy, slots
 from tasks.supervise import JobRun, finished, result_uri, run_job
@@ -133,7 +133,7 @@ async def _tracked(
     run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]
 ) -> tuple[dict[str, Any], str, bool]:
     """The job's result, its MLflow run, and whether it was there before."""
-    from infra import tracking
+    from infra.tracking import runs
 
     reused = await asyncio.to_thread(finished, run) is not None
     mlflow_run = await asyncio.to_thread(_start_run, run, config, parent_run, tags)
@@ -141,10 +141,10 @@ async def _tracked(
         result = await _under_limit(run, config, mlflow_run)
     except BaseException:
         with suppress(TransientError):  # the job's own error matters more than MLflow's silence
-            await asyncio.to_thread(tracking.finish_run, mlflow_run, "FAILED", {})
+            await asyncio.to_thread(runs.finish_run, mlflow_run, "FAILED", {})
         raise
     numbers = {k: float(v) for k, v in result.items() if isinstance(v, int | float)}
-    await asyncio.to_thread(tracking.finish_run, mlflow_run, "FINISHED", {f"final_{k}": v for k, v in numbers.items()})
+    await asyncio.to_thread(runs.finish_run, mlflow_run, "FINISHED", {f"final_{k}": v for k, v in numbers.items()})
     return result, mlflow_run, reused
 
 
@@ -158,7 +158,7 @@ async def evaluate(run: JobRun, config: schema.Config, model_ref: str) -> EvalRe
 
 
 def _forget_incomplete(run: JobRun) -> None:
-    from models import per_image
+    from models.training import per_image
 
     done = finished(run)
     if done is not None and per_image.read(run.job_uri, done) is None:
@@ -174,7 +174,7 @@ async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> d
 
 
 def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> str:
-    from infra import tracking
+    from infra.tracking import runs
 
     facts = {
         "data_manifest_sha256": run.job.manifest_sha256,
@@ -183,7 +183,7 @@ def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[s
         "profile": config.profile,
         **{f"machine.{key}": value for key, value in machine.facts().items()},
     }
-    return tracking.start_run(
+    return runs.start_run(
         config.experiment,
         run.label,
         run.key,

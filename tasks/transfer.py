@@ -14,10 +14,10 @@ from prefect import task
 from conf import compose, schema
 from conf.text import logger
 from infra.errors import ConfigError, DataError, DivergedError, JobError, first_line
-from models import transfer as protocol
+from models.experiments import transfer as protocol
+from models.experiments.transfer import Cost, Point
 from models.paper import TABLE5_BY_SOURCE
 from models.results import ShardResult, Standing
-from models.transfer import Cost, Point
 from tasks import policy
 from tasks.supervise import JobRun
 from tasks.train import short, train_job
@@ -77,8 +77,8 @@ async def plan_transfer(config: schema.Config, shards: ShardResult) -> Plan:
 
 
 def _plan(config: schema.Config, shards: ShardResult) -> Plan:
-    from models.build import counted, feature_params
-    from models.data import manifest as manifests
+    from models.data.shards import manifest as manifests
+    from models.networks.build import counted, feature_params
 
     wanted = config.transfer
     found = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
@@ -140,14 +140,14 @@ async def start_grid(plan: Plan, weights: Weights, parent_run: str) -> str:
     """Opens the MLflow run that the points of a grid are shown under."""
 
     def start() -> str:
-        from infra import tracking
+        from infra.tracking import runs
 
         config = plan.config
         asked = {"transfer": compose.to_dict(config.transfer), "model": compose.to_dict(config.model),
                  "weights_sha256": weights[1]}  # fmt: skip
         key = "transfer-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
         params = {**asked, "cost": dataclasses.asdict(plan.cost)}
-        return tracking.start_run(config.experiment, plan.title, key, parent=parent_run or None, params=params,
+        return runs.start_run(config.experiment, plan.title, key, parent=parent_run or None, params=params,
                                   tags={"role": "transfer"})  # fmt: skip
 
     return await asyncio.to_thread(start)

@@ -13,12 +13,13 @@ from prefect import task
 from conf import schema
 from infra import store
 from infra.errors import first_line
-from infra.json_objects import check_object, read_object
+from infra.store.json_objects import check_object, read_object
 from models import statistics
+from models.experiments.transfer import Point
 from models.paper import TABLE5_BY_SOURCE
 from models.results import TrainResult, TransferResult
-from models.transfer import Point
-from tasks import parts, policy
+from tasks import policy
+from tasks.report import results as report_results
 from tasks.transfer import Plan, Tried
 
 PART = "transfer"
@@ -98,15 +99,16 @@ def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
             missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(lacking)}")
     commands = list(dict.fromkeys(row["command"] for row in rows))
     facts = {"rows": rows, "missing": missing, "command": "; ".join(commands)}
-    parts.leave(config, PART, facts, {row["data"]: row["manifest_sha256"] for row in rows})
+    report_results.leave(config, PART, facts, {row["data"]: row["manifest_sha256"] for row in rows})
 
 
 def row_of(result: TransferResult, command: str) -> dict[str, Any]:
     """A result as a row of the part, with where it comes from, beside the paper's."""
-    from infra import machine, tracking
+    from infra import machine
+    from infra.tracking import runs
 
     finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    here = {"format": FORMAT, "mlflow_url": tracking.run_url(result.mlflow_run), "command": command,
+    here = {"format": FORMAT, "mlflow_url": runs.run_url(result.mlflow_run), "command": command,
             "commit": machine.commit(), "finished": finished}  # fmt: skip
     return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Services
-from infra import local
+from infra.services import stack
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def services_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = dict(os.environ)
     run_dir = tmp_path_factory.mktemp("services")
     yield run_dir
-    local.down(run_dir)
+    stack.down(run_dir)
     os.environ.clear()
     os.environ.update(before)
 
@@ -26,12 +26,12 @@ def services_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def object_store(services_dir: Path) -> str:
     """Root URI in a running object store, which alone is quick to start; ``os.environ`` leads to it."""
-    local.up(services_dir, Services(), jobs_at_once=1, say=print, only=("s3",))
+    stack.up(services_dir, Services(), jobs_at_once=1, say=print, only=("s3",))
     return "s3://effnet"
 
 
 @pytest.fixture(scope="session")
-def services(services_dir: Path) -> local.Addresses:
+def services(services_dir: Path) -> stack.Addresses:
     """Object store, Prefect and MLflow, running and in ``os.environ``; without a worker."""
     only = ("s3", "prefect", "mlflow")
-    return local.up(services_dir, Services(), jobs_at_once=1, say=print, only=only).addresses
+    return stack.up(services_dir, Services(), jobs_at_once=1, say=print, only=only).addresses

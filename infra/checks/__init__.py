@@ -1,1 +1,1 @@
-"""What ``infra/doctor.py`` asks: of this machine (``host``) and of the services (``remote``)."""
+"""What ``infra/doctor/__init__.py`` asks: of this machine (``host``) and of the services (``remote``)."""

@@ -52,7 +52,7 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
     """
     interface = [f"--rdzv-conf=interface={launch.interface}"] if launch.interface else []
     return [
-        python, "-m", "models.agent",
+        python, "-m", "models.training.agent",
         f"--nnodes={launch.nnodes}",
         f"--rdzv-backend={RENDEZVOUS_BACKEND}",
         f"--rdzv-endpoint={'127.0.0.1:0' if launch.nnodes == 1 else launch.rendezvous}",

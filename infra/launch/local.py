@@ -14,9 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import files
 from infra.launch import guard
 from infra.launch.command import JOB_FOLDER, inherited
+from infra.store import files
 
 GRACE_S = 30.0  # between asking a job to end and killing it: it saves its state first, in 20 s at most
 LOG_TAIL_LINES = 25
@@ -82,7 +82,7 @@ def find(spec: JobSpec) -> LocalJob | None:
 def poll(job: LocalJob) -> int | None:
     """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object.
 
-    128 + N where a signal N ended the guard, torchrun, or the rank that failed first (``models/agent.py``).
+    128 + N where a signal N ended the guard, torchrun, or the rank that failed first (``models/training/agent.py``).
     """
     if job.process is None:
         return None if _locked(job.spec.lock_path) else 0

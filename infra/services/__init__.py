@@ -1,1 +1,1 @@
-"""The parts of ``infra/local.py``: ports, keys, programs, processes, and what Prefect is told at start."""
+"""The parts of ``infra/services/stack.py``: ports, keys, programs, processes, and what Prefect is told at start."""

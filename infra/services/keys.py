@@ -9,8 +9,8 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from infra import files
 from infra.errors import ConfigError
+from infra.store import files
 
 USER = "effnet"  # of the embedded Prefect and MLflow
 _NAMES = (

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra import files
 from infra.errors import ConfigError, EffnetError
+from infra.store import files
 
 HOST = "127.0.0.1"
 PREFERRED = {

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra import files
 from infra.errors import ConfigError
 from infra.services import proctable
+from infra.store import files
 
 _MARK = "EFFNET_SERVICE"  # in the environment of all that we start: which service, of which folder
 _GRACE_S = 15.0  # weed stops within 2-4 s, Prefect within 5 s on a quiet machine

@@ -11,11 +11,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from infra import files
 from infra.errors import ConfigError
 from infra.services.keys import USER
 from infra.services.ports import GRPC_OFFSET, HOST
 from infra.services.processes import Program
+from infra.store import files
 
 BUCKET = "effnet"
 WORK_POOL = "effnet"

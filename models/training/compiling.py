@@ -7,7 +7,7 @@ import logging
 from torch import nn
 
 from conf.schema import Job
-from models.build import counted
+from models.networks.build import counted
 from models.training.distributed import Ranks
 
 log = logging.getLogger("effnet")

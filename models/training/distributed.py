@@ -18,7 +18,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from infra.errors import ConfigError
 from infra.launch.command import RENDEZVOUS_TOKEN, ROUND
 
-# Only the last resort: the limits of models/training/watchdog.py are shorter and say what hangs.
+# Only the last resort: the limits of models/training/supervision/watchdog.py are shorter and say what hangs.
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
 STORE_TIMEOUT = timedelta(minutes=10)
 

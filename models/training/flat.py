@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.efficientnet.blocks import BATCH_NORMS
+from models.networks.efficientnet.blocks import BATCH_NORMS
 
 _ALIGN = 16  # floats
 

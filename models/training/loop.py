@@ -12,22 +12,22 @@ from torch import nn
 
 from conf.schema import Job
 from infra.errors import DivergedError, JobError, PreemptedError, TransientError
-from models.data.device import to_device
-from models.data.loader import Loader
+from models.data.loading.device import to_device
+from models.data.loading.loader import Loader
 from models.statistics import mean_per_class
 from models.training import distributed, flat
+from models.training.checkpoints.ledger import Ledger
+from models.training.checkpoints.save_resume import Persistence
+from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks
-from models.training.faults import Faults
-from models.training.ledger import Ledger
 from models.training.metrics import Accuracy, evaluate
 from models.training.optim import rate_at
-from models.training.persistence import Persistence
-from models.training.preemption import Preemption
-from models.training.progress import Progress, write_rows
-from models.training.startup import Startup
-from models.training.state import TrainState
 from models.training.step import Outcome, Stepper
-from models.training.watchdog import Watchdog
+from models.training.supervision.faults import Faults
+from models.training.supervision.preemption import Preemption
+from models.training.supervision.progress import Progress, write_rows
+from models.training.supervision.startup import Startup
+from models.training.supervision.watchdog import Watchdog
 
 log = logging.getLogger("effnet")
 REPORT_PERIOD_S = 1.0

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from conf import schema
-from models.build import build_scaled
-from models.efficientnet.network import Network
+from models.networks.build import build_scaled
+from models.networks.efficientnet.network import Network
 
 _FLATS = 6  # float32: values, message, average, best, and two slots of the optimizer
 

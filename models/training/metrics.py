@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from infra.errors import PreemptedError
-from models.data.device import to_device
-from models.data.loader import Loader
-from models.efficientnet.pixels import MEAN_RGB, STDDEV_RGB
+from models.data.loading.device import to_device
+from models.data.loading.loader import Loader
+from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
 from models.training.distributed import Ranks, sum_over_ranks
 
 EVAL_BATCH = 64  # a rank

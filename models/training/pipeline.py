@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from infra.errors import ConfigError
-from models.efficientnet.blocks import MBConv
-from models.efficientnet.network import Network
+from models.networks.efficientnet.blocks import MBConv
+from models.networks.efficientnet.network import Network
 from models.training.distributed import Ranks
 from models.training.flat import Layout
 from models.training.memory import count_activations, cut_points, in_pipeline

@@ -34,17 +34,17 @@ from torch import Tensor, nn
 from conf.schema import Job, Recipe
 from infra import machine
 from infra.errors import CapacityError, ConfigError
-from models.data.loader import Batch
-from models.data.mixing import mixed
+from models.data.loading.loader import Batch
+from models.data.loading.mixup import mixed
 from models.training import average
+from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks, sum_over_ranks
-from models.training.faults import Faults
 from models.training.memory import at_once
 from models.training.metrics import Normalise
 from models.training.optim import rate_at
 from models.training.pipeline import Pipeline
-from models.training.state import TrainState
-from models.training.watchdog import Watchdog
+from models.training.supervision.faults import Faults
+from models.training.supervision.watchdog import Watchdog
 
 log = logging.getLogger("effnet")
 _LOSS, _STOP = 0, 1  # places behind gradients and statistics in the message

@@ -16,9 +16,9 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from infra import store
-from infra.local import Addresses
-from infra.mlflow_client import library
-from models.data import manifest as manifests
+from infra.services.stack import Addresses
+from infra.tracking.client import library
+from models.data.shards import manifest as manifests
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 

@@ -6,13 +6,13 @@ import pytest
 from training_rig import End, Rig, make_rig
 
 from conf.schema import Services
-from infra import local
+from infra.services import stack
 
 
 @pytest.fixture(scope="session")
 def mlflow_uri(services_dir: Path) -> str:
     """Address of a running MLflow; ``os.environ`` leads to it."""
-    started = local.up(services_dir, Services(), jobs_at_once=1, say=print, only=("s3", "mlflow"))
+    started = stack.up(services_dir, Services(), jobs_at_once=1, say=print, only=("s3", "mlflow"))
     return started.addresses.mlflow
 
 

@@ -13,10 +13,11 @@ from made_set import write_set
 from training_rig import Rig, finish, make_rig, sha256_of, with_recipe
 
 from conf import compose, schema
-from infra import model_package, store
+from infra import store
 from infra.launch import local
 from infra.launch.command import torchrun_argv
-from models import export
+from infra.tracking import package
+from models.networks import export
 from models.training.metrics import MEAN_RGB, STDDEV_RGB
 
 pytestmark = pytest.mark.torchrun
@@ -95,5 +96,5 @@ def test_its_weights_become_a_package_that_serves_any_number_of_images(trained: 
     store.download(result(trained)["weights_uri"], tmp_path / "weights.safetensors")
     network = export.load_network(tmp_path / "weights.safetensors", json.loads(described))
     module, images = export.serving_module(network), export.example(32)
-    model_package.build(tmp_path / "package", tmp_path, module, images, export.logits(module, images))
+    package.build(tmp_path / "package", tmp_path, module, images, export.logits(module, images))
     assert (tmp_path / "package" / "data" / "model.pt2").exists()

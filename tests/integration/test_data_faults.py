@@ -23,12 +23,12 @@ from fault_proxy import FaultProxy
 from made_set import MadeSet, write_set
 
 from conf.schema import Augment, Services
-from infra import local, store
+from infra import store
 from infra.errors import DataError, TransientError
-from infra.services import processes
-from models.data import ahead, fetch, loader
-from models.data.loader import Batch, Loader
-from models.data.loader_stats import LoaderStats
+from infra.services import processes, stack
+from models.data.loading import fetch, loader, prefetch
+from models.data.loading.loader import Batch, Loader
+from models.data.loading.stats import LoaderStats
 
 pytestmark = pytest.mark.services
 SIDE, SHARDS, BATCH, LOGICAL = 16, [8] * 8, 8, 2
@@ -42,7 +42,7 @@ def _limits_of_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "BACKOFF_S", (0.05, 0.5))
     monkeypatch.setattr(store, "STREAM_TIMEOUT_S", 0.7)
     monkeypatch.setattr(loader, "AHEAD_BYTES", 1)
-    monkeypatch.setattr(ahead, "SHARDS_AT_ONCE", 1)
+    monkeypatch.setattr(prefetch, "SHARDS_AT_ONCE", 1)
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def test_a_store_that_is_killed_and_started_again_costs_time_and_nothing_else(
 ) -> None:
     before, run_dir = dict(os.environ), tmp_path / "run"
     try:
-        local.up(run_dir, Services(), jobs_at_once=1, say=lambda _: None, only=("s3",))
+        stack.up(run_dir, Services(), jobs_at_once=1, say=lambda _: None, only=("s3",))
         made = write_set("s3://effnet/faults", {"train": SHARDS}, padding=48_000)
         restarted = threading.Thread(
-            target=local.up,
+            target=stack.up,
             args=(run_dir, Services()),
             kwargs={"jobs_at_once": 1, "say": lambda _: None, "only": ("s3",)},
         )
@@ -136,7 +136,7 @@ def test_a_store_that_is_killed_and_started_again_costs_time_and_nothing_else(
         assert same(batches, undisturbed)
         assert stats.cache_misses == len(SHARDS)
     finally:
-        local.down(run_dir)
+        stack.down(run_dir)
         os.environ.clear()
         os.environ.update(before)
 
@@ -226,7 +226,7 @@ def test_a_disk_of_which_some_reads_fail_costs_at_most_one_fetch_more_for_each_s
 def test_a_cache_smaller_than_what_is_read_at_once_costs_time_and_nothing_else(
     made: MadeSet, undisturbed: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.data.cache.MAX_OPEN", 2)
+    monkeypatch.setattr("models.data.loading.cache.MAX_OPEN", 2)
     batches, stats = epoch(made, tmp_path, cache_bytes=made.manifest.shards[0].bytes * 2)
     assert same(batches, undisturbed)
     assert stats.cache_misses > len(SHARDS)

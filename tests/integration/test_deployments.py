@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from infra import local, store
-from infra.local import Addresses
-from infra.services import processes
+from infra import store
+from infra.services import processes, stack
+from infra.services.stack import Addresses
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
@@ -72,9 +72,9 @@ class Shell:
 @pytest.fixture(scope="module")
 def shell(services: Addresses, services_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell beside the session's services, whose worker is started anew by the README's `effnet up`."""
-    local.down(services_dir, only=["worker"])
+    stack.down(services_dir, only=["worker"])
     yield Shell(tmp_path_factory.mktemp("shell"), services_dir)
-    local.down(services_dir, only=["worker"])
+    stack.down(services_dir, only=["worker"])
 
 
 @pytest.fixture(scope="module")

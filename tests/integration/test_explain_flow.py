@@ -13,10 +13,11 @@ import pytest
 
 from conf.compose import compose, from_yaml
 from conf.schema import Job
-from infra import registry, store
-from infra.local import Addresses
-from infra.mlflow_client import library
-from models.data import manifest
+from infra import store
+from infra.services.stack import Addresses
+from infra.tracking import registry
+from infra.tracking.client import library
+from models.data.shards import manifest
 from models.results import TrainResult
 from tasks.register import _register
 

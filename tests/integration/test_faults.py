@@ -157,7 +157,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("key", [  # what is compared with what: tests/unit/test_checkpoint.py
+@pytest.mark.parametrize("key", [  # what is compared with what: tests/unit/models/training/checkpoints/test_format.py
     pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly),
     "recipe.seed",
     pytest.param("manifest_sha256", marks=pytest.mark.nightly),

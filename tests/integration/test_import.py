@@ -13,10 +13,12 @@ from efficientnet_lite_pytorch import EfficientNet as Lukemelas
 from torch import nn
 
 from conf import schema
-from infra import mlflow_client, registry, store
+from infra import store
 from infra.errors import ArtifactError, ConfigError, NotFoundError
-from models import export
-from tasks import published
+from infra.tracking import client as mlflow_client
+from infra.tracking import registry
+from models.networks import export
+from tasks import pretrained
 from tasks.register import _fetch
 
 pytestmark = pytest.mark.services
@@ -56,7 +58,7 @@ def checkpoint(theirs: nn.Module, object_store: str, tmp_path_factory: pytest.Te
 def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_original(
     mlflow_uri: str, checkpoint: str, theirs: nn.Module, object_store: str, tmp_path: Path
 ) -> None:
-    first = published._import(config(checkpoint))
+    first = pretrained._import(config(checkpoint))
     assert (first.name, first.version, first.reused) == ("efficientnet-b0-lukemelas", 1, False)
     assert first.aliases == ("candidate", "champion")
     tags = registry.resolve("efficientnet-b0-lukemelas@champion").tags
@@ -77,7 +79,7 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     assert (model.padding, model.bn_epsilon, exact) == ("same", 1e-3, "efficientnet-b0-lukemelas/1")
     assert hashlib.sha256(store.read(uri)).hexdigest() == sha256
 
-    again = published._import(config(checkpoint))
+    again = pretrained._import(config(checkpoint))
     assert again == replace(first, reused=True, verdict="judged before: promoted: there was no champion")
     assert len(registered(first.name)) == 1
 
@@ -91,7 +93,7 @@ def test_what_is_refused_leaves_nothing_in_the_registry(
     mlflow_uri: str, checkpoint: str, asked: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        published._import(config(checkpoint, name="refused", **asked))
+        pretrained._import(config(checkpoint, name="refused", **asked))
     client = mlflow_client.library().MlflowClient(tracking_uri=mlflow_uri)
     experiment = client.get_experiment_by_name("imports")
     runs = client.search_runs([experiment.experiment_id]) if experiment else []
@@ -101,6 +103,6 @@ def test_what_is_refused_leaves_nothing_in_the_registry(
 
 def test_a_file_that_is_not_there_and_none_at_all(mlflow_uri: str, checkpoint: str) -> None:
     with pytest.raises(NotFoundError):
-        published._import(config(checkpoint + ".pth"))
+        pretrained._import(config(checkpoint + ".pth"))
     with pytest.raises(ConfigError, match=r"which file\? e\.g\. published\.path="):
-        published._import(replace(config(checkpoint), published=schema.Published()))
+        pretrained._import(replace(config(checkpoint), published=schema.Published()))

@@ -20,13 +20,16 @@ from made_set import write_set
 from torch import nn
 
 from conf import schema
-from infra import mlflow_client, registration, registry, store, tracking
+from infra import store
 from infra.errors import ArtifactError, ConfigError
-from infra.local import Addresses
-from infra.model_package import CONFIG, WEIGHTS
-from models import export, per_image
-from models.data import manifest as manifests
+from infra.services.stack import Addresses
+from infra.tracking import client as mlflow_client
+from infra.tracking import registration, registry, runs
+from infra.tracking.package import CONFIG, WEIGHTS
+from models.data.shards import manifest as manifests
+from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
+from models.training import per_image
 from tasks import class_names, promote
 from tasks.promote import FIRST_TAGS, _settle, champion_if_first
 from tasks.register import _fetch, _register
@@ -89,7 +92,7 @@ def made_version(
     (folder / CONFIG).write_text(described)
     images = export.example(SIDE)
     version = registration.register(
-        tracking.start_run("promote", key, key, params={}, tags={}), name,
+        runs.start_run("promote", key, key, params={}, tags={}), name,
         module=network, example=images, logits=export.logits(network, images), files=folder,
         tags={"data_manifest_sha256": shards.manifest_sha256, "val_top1": f"{result['top1']:.4f}",
               "job_uri": f"{storage}/jobs/{key}", **tags},
@@ -317,7 +320,7 @@ RACER = """
 import json, sys
 from models.results import Registered, ShardResult
 from tasks.promote import _settle
-from infra import registry
+from infra.tracking import registry
 shards, version = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2])
 registry.champion("crowd")  # MLflow is imported
 print("ready", flush=True)

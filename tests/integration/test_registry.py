@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from conf import schema
-from infra import mlflow_client, model_package, registration, registry, tracking
 from infra.errors import ArtifactError, ConfigError, TransientError
-from models import export
-from models.build import build_scaled
+from infra.tracking import client as mlflow_client
+from infra.tracking import package, registration, registry, runs
+from models.networks import export
+from models.networks.build import build_scaled
 
 pytestmark = pytest.mark.services
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ EFFICIENTNET = 7  # the seed that makes the real thing
 
 
 def start(key: str, **given: Any) -> str:
-    return tracking.start_run("tests", key, key, **{"params": {}, "tags": {}, **given})
+    return runs.start_run("tests", key, key, **{"params": {}, "tags": {}, **given})
 
 
 def client() -> Any:
@@ -55,9 +56,9 @@ class Small(nn.Sequential):
 def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", **given: Any) -> registry.Version:
     """Registers the network of a seed; ``classes`` only changes the description."""
     module, images = export.serving_module(network(seed)), export.example(RESOLUTION)
-    export.save_weights(network(seed).state_dict(), folder / model_package.WEIGHTS)
+    export.save_weights(network(seed).state_dict(), folder / package.WEIGHTS)
     config = export.config_json(TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], crop_pad=0)
-    (folder / model_package.CONFIG).write_text(config)
+    (folder / package.CONFIG).write_text(config)
     given = {"tags": {}, **given}
     answers = export.logits(module, images)
     return registration.register(
@@ -142,7 +143,7 @@ def test_a_registration_that_died_goes_on_where_it_was(mlflow_uri, tmp_path, mon
         with pytest.raises(TransientError):
             register("died", tmp_path)
     assert [m.status for m in models()] == ["READY"]
-    monkeypatch.setattr(model_package, "build", dies)  # the upload is complete: it must not be made again
+    monkeypatch.setattr(package, "build", dies)  # the upload is complete: it must not be made again
     assert register("died", tmp_path).version == 1
     assert len(models()) == len(client().search_model_versions("name = 'died'")) == 1
 
@@ -177,19 +178,19 @@ class Forgetful(nn.Linear):
 )
 def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tmp_path, module, message):
     images = export.example(8)
-    for name in (model_package.WEIGHTS, model_package.CONFIG):
+    for name in (package.WEIGHTS, package.CONFIG):
         (tmp_path / name).touch()
     with pytest.raises(ArtifactError, match=message):
-        model_package.build(tmp_path / "model", tmp_path, module.eval(), images, export.logits(module, images))
+        package.build(tmp_path / "model", tmp_path, module.eval(), images, export.logits(module, images))
 
 
 def test_a_large_example_is_not_stored_as_json_and_a_small_one_is(tmp_path):
     module, held = export.serving_module(network(0)), {}
-    for name in (model_package.WEIGHTS, model_package.CONFIG):
+    for name in (package.WEIGHTS, package.CONFIG):
         (tmp_path / name).touch()
     for side in (RESOLUTION, 160):
         images, folder = export.example(side), tmp_path / f"{side}"
-        model_package.build(folder, tmp_path, module, images, export.logits(module, images))
+        package.build(folder, tmp_path, module, images, export.logits(module, images))
         held[side] = sorted(file.name for file in folder.glob("*.json"))
     assert held == {RESOLUTION: ["input_example.json", "serving_input_example.json"], 160: []}
 
@@ -204,7 +205,7 @@ def test_fetched_weights_rebuild_the_network_that_was_registered(served, tmp_pat
     assert weights.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("file", [model_package.WEIGHTS, model_package.CONFIG])
+@pytest.mark.parametrize("file", [package.WEIGHTS, package.CONFIG])
 def test_a_flipped_byte_in_the_store_is_found_before_use(mlflow_uri, tmp_path, file):
     name = f"flipped-{file.partition('.')[0]}"
     register(name, tmp_path)
@@ -213,7 +214,7 @@ def test_a_flipped_byte_in_the_store_is_found_before_use(mlflow_uri, tmp_path, f
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / file).write_bytes(bytes(data))
     model_id = client().get_model_version(name, "1").source.removeprefix("models:/")
-    client().log_model_artifacts(model_id, str(tmp_path / "evil"), model_package.FILES_FOLDER)
+    client().log_model_artifacts(model_id, str(tmp_path / "evil"), package.FILES_FOLDER)
     with pytest.raises(ArtifactError, match=f"{name}/1/extra_files/{file} is damaged"):
         registry.fetch_weights(f"{name}/1", tmp_path / "out")
     assert not (tmp_path / "out" / file).exists()

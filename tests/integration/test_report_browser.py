@@ -16,7 +16,7 @@ import made_parts
 import pytest
 
 from models import paper
-from tasks.report_page import render
+from tasks.report.page import render
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",

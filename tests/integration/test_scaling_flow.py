@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from infra import store
-from infra.local import Addresses
-from infra.mlflow_client import library
+from infra.services.stack import Addresses
+from infra.tracking.client import library
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from infra import store
-from infra.local import Addresses
-from infra.mlflow_client import library
+from infra.services.stack import Addresses
+from infra.tracking.client import library
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 

@@ -1,4 +1,4 @@
-"""``infra/local.py`` with real SeaweedFS, Prefect and MLflow."""
+"""``infra/services/stack.py`` with real SeaweedFS, Prefect and MLflow."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ import owner_calls
 import pytest
 
 from conf.schema import Services
-from infra import local, store
+from infra import store
 from infra.errors import ConfigError
-from infra.services import deployments, ports, processes, proctable
+from infra.services import deployments, ports, processes, proctable, stack
 from infra.services.http import call
 
 pytestmark = pytest.mark.services
@@ -41,13 +41,13 @@ def own_dir(tmp_path: Path) -> Iterator[Path]:
     """A run folder of this test alone, so an object store of its own; ``os.environ`` is restored."""
     before = dict(os.environ)
     yield tmp_path
-    local.down(tmp_path)
+    stack.down(tmp_path)
     os.environ.clear()
     os.environ.update(before)
 
 
-def up_store(run_dir: Path, say: Any = silent) -> local.Started:
-    return local.up(run_dir, EMBEDDED, jobs_at_once=1, say=say, only=("s3",))
+def up_store(run_dir: Path, say: Any = silent) -> stack.Started:
+    return stack.up(run_dir, EMBEDDED, jobs_at_once=1, say=say, only=("s3",))
 
 
 @contextmanager
@@ -62,44 +62,44 @@ def squatting(port: int) -> Iterator[int]:
 
 def ours(run_dir: Path) -> list[bytes]:
     """Command lines of all living processes that belong to this run folder."""
-    marks = {f"EFFNET_SERVICE={name}@{run_dir.resolve()}/services".encode() for name in local.NAMES}
+    marks = {f"EFFNET_SERVICE={name}@{run_dir.resolve()}/services".encode() for name in stack.NAMES}
     pids = [pid for pid in proctable.living() if marks & set(proctable.environment(pid))]
     return [b" ".join(proctable.command_line(pid)) for pid in pids]
 
 
 def test_addresses_are_known_at_once_and_stay_the_same(tmp_path: Path) -> None:
     before = time.monotonic()
-    first = local.prepare(tmp_path, EMBEDDED)
+    first = stack.prepare(tmp_path, EMBEDDED)
     assert time.monotonic() - before < 0.3
     assert first.prefect.endswith("/api")
-    assert local.prepare(tmp_path, EMBEDDED) == first
-    assert local.status(tmp_path, EMBEDDED) == dict.fromkeys(local.NAMES, "not running")
+    assert stack.prepare(tmp_path, EMBEDDED) == first
+    assert stack.status(tmp_path, EMBEDDED) == dict.fromkeys(stack.NAMES, "not running")
 
 
 def test_secrets_are_for_this_user_only(tmp_path: Path) -> None:
-    local.prepare(tmp_path, EMBEDDED)
+    stack.prepare(tmp_path, EMBEDDED)
     assert (tmp_path / "services").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "services" / "credentials.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_services_of_others_are_taken_as_they_are(tmp_path: Path) -> None:
     theirs = Services(s3="http://s3.example:9000", prefect="http://p.example/api", mlflow="http://m.example")
-    wanted = local.Addresses("http://s3.example:9000", "http://p.example/api", "http://m.example")
-    assert local.prepare(tmp_path, theirs) == wanted
+    wanted = stack.Addresses("http://s3.example:9000", "http://p.example/api", "http://m.example")
+    assert stack.prepare(tmp_path, theirs) == wanted
     with mock.patch.dict(os.environ):  # it leads this process there, and the tests after this one want ours
-        assert local.up(tmp_path, theirs, jobs_at_once=1, say=silent, only=()).names == ()
-    env = local.environment(tmp_path, theirs)
+        assert stack.up(tmp_path, theirs, jobs_at_once=1, say=silent, only=()).names == ()
+    env = stack.environment(tmp_path, theirs)
     assert env["AWS_ENDPOINT_URL_S3"] == "http://s3.example:9000"
     assert {"AWS_ACCESS_KEY_ID", "PREFECT_HOME", "NO_PROXY"}.isdisjoint(env)
-    assert "AWS_ENDPOINT_URL_S3" not in local.environment(tmp_path, Services(s3="aws"))
+    assert "AWS_ENDPOINT_URL_S3" not in stack.environment(tmp_path, Services(s3="aws"))
 
 
 def test_a_busy_port_is_replaced_and_another_stack_is_not_given_the_same_one(tmp_path: Path) -> None:
-    first = local.prepare(tmp_path / "a", EMBEDDED)
-    second = local.prepare(tmp_path / "b", EMBEDDED)  # nobody listens on the first one's ports yet
+    first = stack.prepare(tmp_path / "a", EMBEDDED)
+    second = stack.prepare(tmp_path / "b", EMBEDDED)  # nobody listens on the first one's ports yet
     assert {first.s3, first.prefect, first.mlflow}.isdisjoint({second.s3, second.prefect, second.mlflow})
     with squatting(int(first.prefect.split(":")[2].removesuffix("/api"))):
-        moved = local.prepare(tmp_path / "a", EMBEDDED)
+        moved = stack.prepare(tmp_path / "a", EMBEDDED)
     assert moved.prefect != first.prefect
     assert (moved.s3, moved.mlflow) == (first.s3, first.mlflow)
 
@@ -137,7 +137,7 @@ def test_no_secret_stands_on_a_command_line(services_dir: Path, object_store: st
 
 
 def test_only_one_of_two_starters_at_the_same_moment_starts(own_dir: Path) -> None:
-    local.prepare(own_dir, EMBEDDED)
+    stack.prepare(own_dir, EMBEDDED)
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda _: up_store(own_dir).names, range(2)))
     assert sorted(done) == [(), ("s3",)]
@@ -146,24 +146,24 @@ def test_only_one_of_two_starters_at_the_same_moment_starts(own_dir: Path) -> No
 
 def test_what_was_started_is_stopped_even_after_the_starter_was_killed(own_dir: Path) -> None:
     code = (
-        "import os, pathlib, conf.schema, infra.local as l\n"
+        "import os, pathlib, conf.schema, infra.services.stack as l\n"
         f"folder = pathlib.Path({str(own_dir)!r})\n"
         "l.up(folder, conf.schema.Services(), jobs_at_once=1, say=print, only=['s3'])\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert local.status(own_dir, EMBEDDED)["s3"].startswith("running at http://127.0.0.1:")
+    assert stack.status(own_dir, EMBEDDED)["s3"].startswith("running at http://127.0.0.1:")
     assert up_store(own_dir).names == ()
-    assert local.down(own_dir) == ["s3"]
+    assert stack.down(own_dir) == ["s3"]
     assert ours(own_dir) == []
-    assert local.down(own_dir) == []
+    assert stack.down(own_dir) == []
 
 
 def test_data_survive_a_restart_on_another_port(own_dir: Path) -> None:
     first = up_store(own_dir).addresses
     store.write("s3://effnet/kept", b"still here")
-    local.down(own_dir)
+    stack.down(own_dir)
     with squatting(int(first.s3.split(":")[2])):
         second = up_store(own_dir).addresses
         assert second.s3 != first.s3
@@ -171,11 +171,11 @@ def test_data_survive_a_restart_on_another_port(own_dir: Path) -> None:
 
 
 def test_a_number_that_another_program_got_is_left_alone(tmp_path: Path) -> None:
-    local.prepare(tmp_path, EMBEDDED)
+    stack.prepare(tmp_path, EMBEDDED)
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
         note = tmp_path / "services" / "s3.process.json"
         note.write_text(json.dumps({"pid": stranger.pid, "born": "another time"}))
-        assert local.down(tmp_path) == []
+        assert stack.down(tmp_path) == []
         assert stranger.poll() is None
         stranger.kill()
 
@@ -191,22 +191,22 @@ def test_a_service_that_dies_at_its_start_shows_the_end_of_its_log(
     assert ours(own_dir) == []
 
 
-def test_a_second_up_finds_everything_quickly(services: local.Addresses, services_dir: Path) -> None:
+def test_a_second_up_finds_everything_quickly(services: stack.Addresses, services_dir: Path) -> None:
     before = time.monotonic()
-    again = local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("s3", "prefect", "mlflow"))
+    again = stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("s3", "prefect", "mlflow"))
     assert time.monotonic() - before < 2
     assert (again.names, again.addresses) == ((), services)
 
 
-def test_mlflow_keeps_its_artifacts_in_the_object_store(services: local.Addresses) -> None:
+def test_mlflow_keeps_its_artifacts_in_the_object_store(services: stack.Addresses) -> None:
     path = "/api/2.0/mlflow-artifacts/artifacts/some/file.json"
     assert owner_calls.mlflow("PUT", path, {"a": 1})[0] == 200
     assert store.read_json("s3://effnet/mlflow/some/file.json") == {"a": 1}
 
 
-def test_the_watch_over_lost_flow_runs_is_set_up_once(services: local.Addresses, services_dir: Path) -> None:
+def test_the_watch_over_lost_flow_runs_is_set_up_once(services: stack.Addresses, services_dir: Path) -> None:
     for _ in range(2):
-        local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("prefect",))
+        stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("prefect",))
     found = owner_calls.prefect("POST", "/automations/filter", {})[1]
     watches = [each for each in found if each["actions"][0]["type"] == "change-flow-run-state"]
     assert [each["enabled"] for each in watches] == [True]
@@ -214,9 +214,9 @@ def test_the_watch_over_lost_flow_runs_is_set_up_once(services: local.Addresses,
     assert watches[0]["trigger"]["within"] > deployments.HEARTBEAT_S
 
 
-def test_the_limit_follows_the_configuration(services: local.Addresses, services_dir: Path) -> None:
+def test_the_limit_follows_the_configuration(services: stack.Addresses, services_dir: Path) -> None:
     for limit in (3, 1):
-        local.up(services_dir, EMBEDDED, jobs_at_once=limit, say=silent, only=("prefect",))
+        stack.up(services_dir, EMBEDDED, jobs_at_once=limit, say=silent, only=("prefect",))
         found = owner_calls.prefect("GET", "/v2/concurrency_limits/accelerator")[1]
         assert found["limit"] == limit
 
@@ -263,10 +263,10 @@ def wait_for(path: Path, run: str, services_dir: Path) -> None:
 
 
 def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
-    services: local.Addresses, services_dir: Path, scratch_home: Path
+    services: stack.Addresses, services_dir: Path, scratch_home: Path
 ) -> None:
     lines: list[str] = []
-    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
+    stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
     assert any("registered" in line for line in lines)
     nightly = owner_calls.prefect("GET", "/deployments/name/train/nightly")[1]
     assert nightly["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
@@ -276,10 +276,10 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     wait_for(scratch_home / "ran", run["id"], services_dir)
     assert (scratch_home / "ran").read_text() == f"[] {os.environ['AWS_ACCESS_KEY_ID']}"
     lines.clear()
-    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
+    stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=lines.append, only=("worker",))
     assert lines == []  # the digest is known: no second `prefect deploy`
 
-    assert local.down(services_dir, only=["worker"]) == ["worker"]
+    assert stack.down(services_dir, only=["worker"]) == ["worker"]
     assert processes.running(services_dir / "services", "worker") is None
     assert owner_calls.prefect("GET", f"/flow_runs/{run['id']}")[1]["state_name"] == "Cancelled"
     assert (scratch_home / "cleaned").exists()

@@ -17,8 +17,7 @@ from typing import Any
 import owner_calls
 import pytest
 
-from infra import local
-from infra.services import login
+from infra.services import login, stack
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -58,7 +57,7 @@ def opened(browser: Any, services_dir: Path, base: str, name: str, ui: str = "")
 
 @pytest.mark.parametrize("ui", ["v1", "v2"])
 def test_opening_prefect_logs_in_to_both_versions_of_its_pages(
-    browser: Any, services: local.Addresses, services_dir: Path, ui: str
+    browser: Any, services: stack.Addresses, services_dir: Path, ui: str
 ) -> None:
     owner_calls.prefect("POST", "/flows/", {"name": "seen-in-the-browser"})
     base = services.prefect.removesuffix("/api")
@@ -71,7 +70,7 @@ def test_opening_prefect_logs_in_to_both_versions_of_its_pages(
 
 
 def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
-    browser: Any, services: local.Addresses, services_dir: Path
+    browser: Any, services: stack.Addresses, services_dir: Path
 ) -> None:
     owner_calls.mlflow("POST", "/api/2.0/mlflow/experiments/create", {"name": "seen-in-the-browser"})
     with opened(browser, services_dir, services.mlflow, "mlflow") as (page, refused):
@@ -119,7 +118,7 @@ async ([prefect, mlflow]) => {
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1"])
 def test_a_foreign_page_neither_reads_nor_writes_in_the_browser_of_one_who_is_logged_in(
-    browser: Any, services: local.Addresses, services_dir: Path, host: str
+    browser: Any, services: stack.Addresses, services_dir: Path, host: str
 ) -> None:
     base = services.prefect.removesuffix("/api")
     with (

@@ -15,11 +15,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from conf.schema import Services
-from flows import outcome
-from infra import local
-from infra.checks import remote
-from infra.checks.finding import FAIL
-from infra.services import deployments, keys, login, processes, programs
+from flows.cli import summary
+from infra.doctor import service_checks
+from infra.doctor.finding import FAIL
+from infra.services import deployments, keys, login, processes, programs, stack
 from infra.services.http import call
 
 EMBEDDED = Services()
@@ -38,11 +37,11 @@ def test_credentials_of_an_older_version_gain_the_passwords_and_keep_their_keys(
     (tmp_path / "services").mkdir()
     path = tmp_path / "services" / "credentials.json"
     path.write_text(json.dumps({"access_key": "old", "secret_key": "kept"}))
-    env = local.environment(tmp_path, EMBEDDED)
+    env = stack.environment(tmp_path, EMBEDDED)
     assert (env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]) == ("old", "kept")
     assert len(env["MLFLOW_TRACKING_PASSWORD"]) > 30
     assert env["PREFECT_API_AUTH_STRING"].partition(":")[2] not in ("", env["MLFLOW_TRACKING_PASSWORD"])
-    assert local.environment(tmp_path, EMBEDDED) == env
+    assert stack.environment(tmp_path, EMBEDDED) == env
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -50,8 +49,8 @@ def test_credentials_of_an_older_version_gain_the_passwords_and_keep_their_keys(
 def test_damaged_credentials_are_one_clear_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "services").mkdir()
     (tmp_path / "services" / "credentials.json").write_text(text)
-    with pytest.raises(local.ConfigError, match=r"credentials\.json is damaged; delete it"):
-        local.prepare(tmp_path, EMBEDDED)
+    with pytest.raises(stack.ConfigError, match=r"credentials\.json is damaged; delete it"):
+        stack.prepare(tmp_path, EMBEDDED)
 
 
 def test_a_user_s_own_logins_do_not_disturb_the_embedded_services(
@@ -59,7 +58,7 @@ def test_a_user_s_own_logins_do_not_disturb_the_embedded_services(
 ) -> None:
     for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "theirs")
-    env = local.environment(tmp_path, EMBEDDED)
+    env = stack.environment(tmp_path, EMBEDDED)
     assert (env["PREFECT_API_KEY"], env["MLFLOW_TRACKING_TOKEN"]) == ("", "")
     assert "theirs" not in env.values()
 
@@ -69,11 +68,11 @@ def test_our_passwords_are_not_sent_to_somebody_else_s_server(tmp_path: Path, mo
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:theirs")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "theirs")
     names = {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
-    assert names.isdisjoint(local.environment(tmp_path, theirs))  # the user's own stay
-    ours = {name: value for name, value in local.environment(tmp_path, EMBEDDED).items() if name in names}
+    assert names.isdisjoint(stack.environment(tmp_path, theirs))  # the user's own stay
+    ours = {name: value for name, value in stack.environment(tmp_path, EMBEDDED).items() if name in names}
     for name, value in ours.items():  # inherited from a command that used the embedded ones
         monkeypatch.setenv(name, value)
-    assert {local.environment(tmp_path, theirs)[name] for name in names} == {""}
+    assert {stack.environment(tmp_path, theirs)[name] for name in names} == {""}
 
 
 def test_no_service_is_told_its_password_where_the_setting_is_off(tmp_path: Path) -> None:
@@ -83,9 +82,9 @@ def test_no_service_is_told_its_password_where_the_setting_is_off(tmp_path: Path
 
 
 def test_people_are_told_how_to_log_in_only_where_a_password_is_asked() -> None:
-    where = local.Addresses("http://s", "http://p/api", "http://m")
-    assert "log in     effnet open prefect or effnet open mlflow" in outcome.services(where, EMBEDDED)
-    assert "effnet open" not in outcome.services(where, Services(auth=False))
+    where = stack.Addresses("http://s", "http://p/api", "http://m")
+    assert "log in     effnet open prefect or effnet open mlflow" in summary.services(where, EMBEDDED)
+    assert "effnet open" not in summary.services(where, Services(auth=False))
 
 
 def test_a_service_that_is_open_to_all_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +96,7 @@ def test_a_service_that_is_open_to_all_is_reported(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.services
-def test_without_the_password_everything_but_health_is_refused(services: local.Addresses) -> None:
+def test_without_the_password_everything_but_health_is_refused(services: stack.Addresses) -> None:
     for url in (f"{services.prefect}/health", f"{services.mlflow}/health"):
         assert call("GET", url)[0] == 200
     prefect = [("GET", "/admin/version"), ("GET", "/work_pools/effnet"), ("POST", "/flow_runs/filter"),
@@ -119,7 +118,7 @@ def test_without_the_password_everything_but_health_is_refused(services: local.A
 @pytest.mark.parametrize("path", ["/events/in", "/events/out", "/logs/out"])
 @pytest.mark.parametrize("subprotocols", [None, ["prefect"]])
 def test_websockets_without_the_password_are_closed(
-    services: local.Addresses, path: str, subprotocols: list[str] | None
+    services: stack.Addresses, path: str, subprotocols: list[str] | None
 ) -> None:
     def speak() -> None:
         with connect(services.prefect.replace("http", "ws", 1) + path, subprotocols=subprotocols) as socket:  # type: ignore[arg-type]
@@ -132,7 +131,7 @@ def test_websockets_without_the_password_are_closed(
 
 @pytest.mark.services
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null"])
-def test_pages_of_other_origins_get_no_leave_even_with_the_password(services: local.Addresses, origin: str) -> None:
+def test_pages_of_other_origins_get_no_leave_even_with_the_password(services: stack.Addresses, origin: str) -> None:
     asks = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
@@ -144,7 +143,7 @@ def test_pages_of_other_origins_get_no_leave_even_with_the_password(services: lo
 
 
 @pytest.mark.services
-def test_a_foreign_host_name_gets_nothing(services: local.Addresses) -> None:
+def test_a_foreign_host_name_gets_nothing(services: stack.Addresses) -> None:
     rebound = {"Host": "evil.example"}
     assert call("GET", f"{services.prefect}/work_pools/effnet", headers=rebound)[0] == 401
     assert call("POST", f"{services.prefect}/flows/", {"name": "x"}, headers=rebound)[0] in (401, 403)
@@ -153,7 +152,7 @@ def test_a_foreign_host_name_gets_nothing(services: local.Addresses) -> None:
 
 
 @pytest.mark.services
-def test_the_password_alone_does_not_let_a_form_post_to_prefect(services: local.Addresses) -> None:
+def test_the_password_alone_does_not_let_a_form_post_to_prefect(services: stack.Addresses) -> None:
     login_header = {"Authorization": "Basic " + _base64(os.environ["PREFECT_API_AUTH_STRING"])}
     status, answer = call("POST", f"{services.prefect}/flows/", {"name": "by-a-form"}, headers=login_header)
     assert (status, answer) == (403, {"detail": "Missing CSRF token."})
@@ -163,7 +162,7 @@ def test_the_password_alone_does_not_let_a_form_post_to_prefect(services: local.
 @pytest.mark.services
 @pytest.mark.parametrize("location", ["/etc/theirs", "file:///etc/theirs", "s3://other/x", "mlflow-artifacts:/../../x"])
 def test_experiments_keep_their_artifacts_in_the_store_even_with_the_password(
-    services: local.Addresses, location: str
+    services: stack.Addresses, location: str
 ) -> None:
     assert owner_calls.mlflow("POST", CREATE, {"name": "outside", "artifact_location": location})[0] == 400
     ajax = CREATE.replace("/api/", "/ajax-api/")
@@ -173,7 +172,7 @@ def test_experiments_keep_their_artifacts_in_the_store_even_with_the_password(
 @pytest.mark.services
 @as_nobody
 def test_another_user_of_the_machine_reads_no_secret_and_starts_nothing(
-    services: local.Addresses, services_dir: Path
+    services: stack.Addresses, services_dir: Path
 ) -> None:
     folder = services_dir / "services"
     pids = [handle.pid for name in ("s3", "prefect", "mlflow") if (handle := processes.running(folder, name))]
@@ -203,7 +202,7 @@ def test_another_user_of_the_machine_reads_no_secret_and_starts_nothing(
 
 @pytest.mark.services
 def test_a_flow_run_may_not_choose_its_command_even_with_the_password(
-    services: local.Addresses, tmp_path: Path
+    services: stack.Addresses, tmp_path: Path
 ) -> None:
     # As a deployment of our pool has it; no worker runs, so nothing would start in any case.
     flow = owner_calls.prefect("POST", "/flows/", {"name": "harmless"})[1]["id"]
@@ -221,51 +220,51 @@ def test_a_flow_run_may_not_choose_its_command_even_with_the_password(
 
 
 @pytest.mark.services
-def test_a_pool_of_an_older_version_gets_our_template(services: local.Addresses, services_dir: Path) -> None:
+def test_a_pool_of_an_older_version_gets_our_template(services: stack.Addresses, services_dir: Path) -> None:
     old = {
         "job_configuration": {"command": "{{ command }}"},
         "variables": {"properties": {"command": {"type": "string"}}},
     }
     pool = f"/work_pools/{programs.WORK_POOL}"
     assert owner_calls.prefect("PATCH", pool, {"base_job_template": old})[0] == 204
-    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=print, only=("prefect",))
+    stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=print, only=("prefect",))
     assert owner_calls.prefect("GET", pool)[1]["base_job_template"] == deployments.JOB_TEMPLATE
 
 
 @pytest.mark.services
 def test_doctor_calls_a_service_that_is_open_to_all_a_failure(
-    services: local.Addresses, services_dir: Path, monkeypatch: pytest.MonkeyPatch
+    services: stack.Addresses, services_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not [finding for finding in remote.status(services_dir, EMBEDDED) if finding.mark == FAIL]
+    assert not [finding for finding in service_checks.status(services_dir, EMBEDDED) if finding.mark == FAIL]
     monkeypatch.setattr(login, "asks_for_password", lambda *_: False)
-    failures = [finding.text for finding in remote.status(services_dir, EMBEDDED) if finding.mark == FAIL]
+    failures = [finding.text for finding in service_checks.status(services_dir, EMBEDDED) if finding.mark == FAIL]
     assert len(failures) == 2
     assert all("every local user can run code as you" in text for text in failures)
 
 
 @pytest.mark.services
 def test_what_opens_the_browser_shows_no_secret_on_a_command_line(
-    services: local.Addresses, services_dir: Path, monkeypatch: pytest.MonkeyPatch
+    services: stack.Addresses, services_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(login.webbrowser, "open", lambda address: bool(opened.append(address)) or True)
     secrets = keys.credentials(services_dir / "services").values()
     for name in login.PAGES:
-        said = local.open_in_browser(services_dir, EMBEDDED, name)
+        said = stack.open_in_browser(services_dir, EMBEDDED, name)
         assert not [secret for secret in secrets if secret in said + opened[-1]]
         page = Path(opened[-1].removeprefix("file://"))
         assert page.stat().st_mode & 0o777 == 0o600
     monkeypatch.setattr(login.webbrowser, "open", lambda _: False)
-    assert f"effnet:{os.environ['MLFLOW_TRACKING_PASSWORD']}@" in local.open_in_browser(
+    assert f"effnet:{os.environ['MLFLOW_TRACKING_PASSWORD']}@" in stack.open_in_browser(
         services_dir, EMBEDDED, "mlflow"
     )
 
 
 def test_only_prefect_and_mlflow_can_be_opened_and_only_when_they_run(tmp_path: Path) -> None:
-    with pytest.raises(local.ConfigError, match="there are prefect and mlflow"):
-        local.open_in_browser(tmp_path, EMBEDDED, "s3")
-    with pytest.raises(local.ConfigError, match="does not run; start it with `effnet up`"):
-        local.open_in_browser(tmp_path, EMBEDDED, "mlflow")
+    with pytest.raises(stack.ConfigError, match="there are prefect and mlflow"):
+        stack.open_in_browser(tmp_path, EMBEDDED, "s3")
+    with pytest.raises(stack.ConfigError, match="does not run; start it with `effnet up`"):
+        stack.open_in_browser(tmp_path, EMBEDDED, "mlflow")
 
 
 def _base64(text: str) -> str:

@@ -16,9 +16,10 @@ from PIL import Image
 
 from conf.schema import Augment, Data
 from infra import store
-from models.data import decode, geometry, manifest, shards
-from models.data.layout import Plan
-from models.data.loader import Loader
+from models.data.loading import crops, decode
+from models.data.loading.loader import Loader
+from models.data.shards import manifest, writer
+from models.data.shards.layout import Plan
 
 pytestmark = pytest.mark.services
 IMAGES = 24
@@ -73,18 +74,18 @@ def test_an_interrupted_run_goes_on_and_no_finished_shard_is_sent_twice(
 ) -> None:
     data = Data(name="once", source="folder", path=str(folder(tmp_path)), val_share=0.25, minival_share=0.2,
                 samples_per_shard=4)  # fmt: skip
-    layout = shards.plan(data, f"{object_store}/once")
+    layout = writer.plan(data, f"{object_store}/once")
     everything = range(len(layout.names))
     with pytest.raises(KeyboardInterrupt):
-        shards.write_group(dying_at(layout, 3), everything)
+        writer.write_group(dying_at(layout, 3), everything)
     first = puts(proxy)
     assert 0 < len(first) < len(layout.names)
     assert layout.names[3] not in first
-    assert shards.write_group(layout, everything) == len(layout.names) - len(first)
+    assert writer.write_group(layout, everything) == len(layout.names) - len(first)
     assert puts(proxy) == dict.fromkeys(layout.names, 1)
-    assert shards.write_group(layout, everything) == 0
+    assert writer.write_group(layout, everything) == 0
     assert puts(proxy) == dict.fromkeys(layout.names, 1)
-    _, written = shards.write_manifest(layout)
+    _, written = writer.write_manifest(layout)
     assert len(written.table) == IMAGES
 
 
@@ -98,22 +99,22 @@ def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy:
         path.write_bytes(large.getvalue())
     data = Data(name="parts", source="folder", path=str(tmp_path), val_share=0.25, minival_share=0.2,
                 samples_per_shard=4)  # fmt: skip
-    layout = shards.plan(data, f"{object_store}/parts")
+    layout = writer.plan(data, f"{object_store}/parts")
     everything = range(len(layout.names))
     assert len(layout.members[0]) == 4
     with pytest.raises(KeyboardInterrupt):
-        shards.write_group(dying_at(layout, 0), everything)
+        writer.write_group(dying_at(layout, 0), everything)
     assert not store.exists(f"{layout.root}/{layout.names[0]}")
     aborted = [path for method, path in proxy.written if method == "DELETE" and "uploadId" in path]
     assert len(aborted) == 1  # what had arrived of the shard that died
     proxy.written.clear()
-    shards.write_group(layout, everything)
+    writer.write_group(layout, everything)
     sent = Counter(path for method, path in proxy.written if method == "PUT" and "partNumber" in path)
     size = store.size(f"{layout.root}/{layout.names[0]}")
     assert len([path for path in sent if layout.names[0] in path]) == -(-size // store.PART_BYTES) > 2
     assert set(sent.values()) == {1}
     proxy.written.clear()
-    assert shards.write_group(layout, everything) == 0
+    assert writer.write_group(layout, everything) == 0
     assert [method for method, _ in proxy.written if method != "HEAD"] == []
 
 
@@ -122,9 +123,9 @@ def test_images_made_smaller_are_what_the_loader_reads_and_larger_ones_are_nowhe
 ) -> None:
     data = Data(name="small", source="folder", path=str(folder(tmp_path / "images", 200, 100)), val_share=0.25,
                 minival_share=0.2, samples_per_shard=8, max_side=64)  # fmt: skip
-    layout = shards.plan(data, f"{object_store}/small")
-    shards.write_group(layout, range(len(layout.names)))
-    sha256, _ = shards.write_manifest(layout)
+    layout = writer.plan(data, f"{object_store}/small")
+    writer.write_group(layout, range(len(layout.names)))
+    sha256, _ = writer.write_manifest(layout)
     found = manifest.load_verified(layout.manifest_uri, sha256)
     assert found.encoding == "max_side=64"
     assert {(int(row["width"]), int(row["height"])) for row in found.table} == {(64, 32)}
@@ -137,6 +138,6 @@ def test_images_made_smaller_are_what_the_loader_reads_and_larger_ones_are_nowhe
         uri = store.join(layout.root, rows.shards[number].name)
         stored = decode.open_image(store.read_range(uri, int(row["offset"]), int(row["size"])))
         assert stored.size == (64, 32)
-        [box] = geometry.eval_boxes(np.array([64]), np.array([32]), 24, Augment().eval_crop_pad).tolist()
+        [box] = crops.eval_boxes(np.array([64]), np.array([32]), 24, Augment().eval_crop_pad).tolist()
         expected = np.asarray(stored.crop(tuple(box)).resize((24, 24), Image.Resampling.BICUBIC), float)
         assert np.abs(expected - image.numpy()).mean() < 1

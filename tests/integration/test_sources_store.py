@@ -10,8 +10,8 @@ from PIL import Image
 from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError
-from models.data import archive, container
-from models.data.sources import load, open_source, save
+from models.data.sources import archive, container
+from models.data.sources.catalog import load, open_source, save
 
 pytestmark = pytest.mark.services
 REAL = Path(__file__).parents[2].parent / "shared" / "data"

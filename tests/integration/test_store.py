@@ -1,4 +1,4 @@
-"""``infra/store.py`` against a real SeaweedFS and the real file system; most tests run on both."""
+"""``infra/store/__init__.py`` against a real SeaweedFS and the real file system; most tests run on both."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import fault_proxy
 import pytest
 from botocore.exceptions import ClientError
 
-from infra import s3_errors, store
+from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
-from infra.multipart import MultipartStream
+from infra.store import s3_errors
+from infra.store.multipart import MultipartStream
 
 MIB = 2**20
 both = pytest.mark.parametrize("kind", ["file", pytest.param("s3", marks=pytest.mark.services)])

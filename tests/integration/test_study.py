@@ -10,7 +10,7 @@ import pytest
 from page_reader import Page
 
 from flows import study
-from infra.local import Addresses
+from infra.services.stack import Addresses
 
 pytestmark = pytest.mark.services
 
@@ -24,7 +24,7 @@ from conf import compose
 from flows import study
 from flows.report import report
 from infra.errors import JobError
-from tasks import parts
+from tasks.report import results as parts
 
 @flow(name="scaling")
 async def broken(overrides: list[str], parent_run: str = "") -> None:

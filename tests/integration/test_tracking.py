@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from infra import mlflow_client, registry, tracking
 from infra.errors import ConfigError, TransientError
+from infra.tracking import client as mlflow_client
+from infra.tracking import registry, runs
 
 pytestmark = pytest.mark.services
 ROOT = Path(__file__).parents[2]
 
 
 def start(key: str, **given: Any) -> str:
-    return tracking.start_run("tests", f"run {key}", key, **{"params": {}, "tags": {}, **given})
+    return runs.start_run("tests", f"run {key}", key, **{"params": {}, "tags": {}, **given})
 
 
 def client() -> Any:
@@ -38,7 +39,7 @@ def history(run_id: str, metric: str) -> list[tuple[int, float]]:
 
 
 def test_four_threads_that_ask_for_the_same_run_in_a_new_experiment_get_one_run(mlflow_uri):
-    ask = functools.partial(tracking.start_run, "race", "b0", "same", params={"a": 1}, tags={})
+    ask = functools.partial(runs.start_run, "race", "b0", "same", params={"a": 1}, tags={})
     with ThreadPoolExecutor(4) as pool:
         ids = set(pool.map(lambda _: ask(), range(8)))
     assert len(ids) == 1
@@ -48,9 +49,9 @@ def test_four_threads_that_ask_for_the_same_run_in_a_new_experiment_get_one_run(
 
 def test_two_processes_that_both_created_the_run_agree_on_the_older_one(mlflow_uri, monkeypatch):
     first = start("two processes")
-    find, calls = tracking._find, []
+    find, calls = runs._find, []
     # The first look finds nothing, as if the other process had created its run just after it.
-    monkeypatch.setattr(tracking, "_find", lambda *a: calls.append(a) or (find(*a) if len(calls) > 1 else None))
+    monkeypatch.setattr(runs, "_find", lambda *a: calls.append(a) or (find(*a) if len(calls) > 1 else None))
     assert start("two processes") == first
     monkeypatch.undo()
     assert start("two processes") == first
@@ -70,14 +71,14 @@ def test_a_run_says_what_it_was_asked_to_do_and_where_it_belongs(mlflow_uri):
 
 
 def test_a_run_names_the_commit_of_the_code(mlflow_uri, monkeypatch):
-    monkeypatch.setattr(tracking, "_commit", lambda: "a" * 40)
+    monkeypatch.setattr(runs, "_commit", lambda: "a" * 40)
     assert client().get_run(start("commit")).data.tags["mlflow.source.git.commit"] == "a" * 40
 
 
 def test_a_failed_run_runs_again_and_a_finished_one_stays_finished(mlflow_uri):
     run_id = start("again")
     for status, after in (("FAILED", "RUNNING"), ("KILLED", "RUNNING"), ("FINISHED", "FINISHED")):
-        tracking.finish_run(run_id, status, {})
+        runs.finish_run(run_id, status, {})
         assert start("again", params={"added": 1}, tags={"attempt": status}) == run_id
         run = client().get_run(run_id)
         assert (run.info.status, run.data.tags["attempt"], run.data.params["added"]) == (after, status, "1")
@@ -86,25 +87,25 @@ def test_a_failed_run_runs_again_and_a_finished_one_stays_finished(mlflow_uri):
 def test_a_replay_after_a_crash_logs_no_epoch_twice(mlflow_uri):
     run_id, rows = start("replay"), [row(epoch) for epoch in range(1, 8)]
     for seen in (rows[:2], rows[:2], rows[:5], rows, rows):
-        tracking.log_epochs(run_id, seen)
-    client().set_tag(run_id, tracking.ROWS_TAG, "3")  # the server died after the metrics, before the tag
-    tracking.log_epochs(run_id, rows)
+        runs.log_epochs(run_id, seen)
+    client().set_tag(run_id, runs.ROWS_TAG, "3")  # the server died after the metrics, before the tag
+    runs.log_epochs(run_id, rows)
     assert history(run_id, "train_loss") == [(62 * e, pytest.approx(1 / e)) for e in range(1, 8)]
     run = client().get_run(run_id)
-    assert run.data.tags[tracking.ROWS_TAG] == "7"
+    assert run.data.tags[runs.ROWS_TAG] == "7"
     assert set(run.data.metrics) == {"epoch", "train_loss", "minival_top1", "images_per_s"}
 
 
 def test_the_350_epochs_of_the_paper_are_logged_in_one_call(mlflow_uri):
     run_id = start("paper")
-    tracking.log_epochs(run_id, [row(epoch) for epoch in range(1, 351)])
+    runs.log_epochs(run_id, [row(epoch) for epoch in range(1, 351)])
     assert [step for step, _ in history(run_id, "minival_top1")] == [62 * e for e in range(1, 351)]
 
 
 def test_a_run_is_finished_once_with_its_final_numbers(mlflow_uri):
     run_id = start("finish")
     for _ in range(2):
-        tracking.finish_run(run_id, "FINISHED", {"top1": 77.1, "diverged": float("nan")})
+        runs.finish_run(run_id, "FINISHED", {"top1": 77.1, "diverged": float("nan")})
     run = client().get_run(run_id)
     assert (run.info.status, run.data.metrics["top1"]) == ("FINISHED", 77.1)
     assert len(history(run_id, "top1")) == 1
@@ -114,13 +115,13 @@ def test_texts_and_files_lie_in_the_run(mlflow_uri, tmp_path):
     run_id = start("files")
     (tmp_path / "cam.txt").write_text("seen")
     for text in ("old", "new"):
-        tracking.log_text(run_id, text, "config.yaml")
-    tracking.log_file(run_id, tmp_path / "cam.txt", "cams")
+        runs.log_text(run_id, text, "config.yaml")
+    runs.log_file(run_id, tmp_path / "cam.txt", "cams")
     load = mlflow_client.library().artifacts.load_text
     assert load(f"runs:/{run_id}/config.yaml") == "new"
     assert load(f"runs:/{run_id}/cams/cam.txt") == "seen"
     assert (
-        tracking.run_url(run_id)
+        runs.run_url(run_id)
         == f"{mlflow_uri}/#/experiments/{client().get_run(run_id).info.experiment_id}/runs/{run_id}"
     )
 
@@ -133,9 +134,9 @@ def free_port() -> int:
 
 def every_call(tmp_path: Path) -> Iterator[Any]:
     yield lambda: start("down")
-    yield lambda: tracking.log_epochs("0" * 32, [row(1)])
-    yield lambda: tracking.finish_run("0" * 32, "FINISHED", {})
-    yield lambda: tracking.log_text("0" * 32, "text", "a.txt")
+    yield lambda: runs.log_epochs("0" * 32, [row(1)])
+    yield lambda: runs.finish_run("0" * 32, "FINISHED", {})
+    yield lambda: runs.log_text("0" * 32, "text", "a.txt")
     yield lambda: registry.champion("b0")
     yield lambda: registry.fetch_weights("b0@champion", tmp_path)
 
@@ -195,9 +196,9 @@ def test_without_an_address_a_person_is_told_what_to_do(monkeypatch):
 def test_importing_the_runs_does_not_import_mlflow_and_using_them_does_not_import_torch(mlflow_uri):
     script = """
 import sys
-from infra import registry, tracking
+from infra.tracking import registry, runs as tracking
 assert 'mlflow' not in sys.modules
-tracking.start_run('tests', 'light', 'light', params={}, tags={})
+runs.start_run('tests', 'light', 'light', params={}, tags={})
 assert 'mlflow' in sys.modules and 'torch' not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)

@@ -16,7 +16,7 @@ from infra import store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
-from models.data import shards
+from models.data.shards import writer
 
 pytestmark = pytest.mark.torchrun
 
@@ -37,10 +37,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def job(storage: str) -> schema.Job:
     config = compose.compose(TINY)
-    layout = shards.plan(config.data, storage)
-    for numbers in shards.groups(layout, config.data.shards_per_task):
-        shards.write_group(layout, numbers)
-    sha256, _ = shards.write_manifest(layout)
+    layout = writer.plan(config.data, storage)
+    for numbers in writer.groups(layout, config.data.shards_per_task):
+        writer.write_group(layout, numbers)
+    sha256, _ = writer.write_manifest(layout)
     return schema.Job(
         kind="train",
         model=config.model,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra import store
-from infra.local import Addresses
+from infra.services.stack import Addresses
 from models.statistics import mean_per_class
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]

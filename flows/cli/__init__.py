@@ -1,0 +1,1 @@
+"""The ``effnet`` command: its verbs, a command's session, progress and summary."""

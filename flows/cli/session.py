@@ -1,0 +1,68 @@
+"""One command's life: services up, flow run, everything of ours down again if it is broken off."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import keyword
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from conf import schema
+from conf.text import logger
+from flows import configure
+from flows.cli import signals
+from infra.services import stack
+
+log = logger()
+
+# Prefect speaks through the same log as we do; its own console lines would say everything twice.
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def run(verb: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
+    """Runs one flow on its services and returns its result.
+
+    The services that this call started are stopped again if it is interrupted; after a good or a failed run
+    they stay, so that a person can look.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing of ours runs any more (``flows/cli/signals.py``).
+        EffnetError: what the flow or a service said.
+    """
+    run_dir = Path(config.run_dir).resolve()
+    for_worker = configure.worker_environment(config, configure.places(overrides))
+    os.environ.update(stack.environment(run_dir, config.services) | QUIET | for_worker)
+    started: Collection[str] = ()
+    # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
+    # only one that Ctrl-C reaches: `up` then stops again what it has started.
+    name = f"{verb}_" if keyword.iskeyword(verb) else verb  # import_.py
+    imported = ThreadPoolExecutor(1).submit(importlib.import_module, f"flows.{name}")
+    try:
+        started = stack.up(
+            run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
+        ).names
+        stack.check(config.services, config.storage)
+        flow = getattr(imported.result(), name)
+        return signals.run_flow(flow(overrides=overrides, **parameters))
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
+        with signals.deferred():
+            stopped = stack.down(run_dir, only=started)
+        if stopped:
+            log.info("stopped %s, which this command had started", ", ".join(stopped))
+        if isinstance(stop, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from None
+
+
+def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:
+    """The worker and the deployments cost seconds; one flow that runs here can do without them."""
+    whole = verb == "reproduce" or config.dispatch == "workpool"
+    return stack.NAMES if whole else tuple(name for name in stack.NAMES if name != "worker")

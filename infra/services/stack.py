@@ -1,0 +1,282 @@
+"""The embedded services on 127.0.0.1: object store, Prefect, MLflow and a Prefect worker.
+
+Everything they need and write lies under ``RUN_DIR/services`` (mode 0700)::
+
+    state.json  credentials.json  grpc.key    the chosen ports; our secrets (0600)
+    open-NAME.html                            leads a browser to a service, logged in (0600)
+    NAME.process.json  logs/NAME.log          what runs; its last and (.1) last but one log
+    s3/  prefect/  mlflow/                    their data
+
+A service whose address stands in the configuration is somebody else's: it is used, never started, stopped or
+changed. The worker belongs to the embedded Prefect. Other users of this machine get nothing from the object store
+without our keys, and nothing from Prefect and MLflow without our passwords, unless ``services.auth=false``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.schema import Services
+from infra import store
+from infra.errors import ConfigError, TransientError
+from infra.services import deployments, http, keys, login, ports, processes, programs, startup
+from infra.services.prefect_api import PrefectApi
+from infra.store import files
+
+NAMES = ("s3", "prefect", "mlflow", "worker")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services are. ``s3`` is empty for Amazon's own; ``prefect`` ends with ``/api``."""
+
+    s3: str
+    prefect: str
+    mlflow: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """What ``up`` did: ``names`` were started by this very call, in this order; the others ran already."""
+
+    names: tuple[str, ...]
+    addresses: Addresses
+
+
+def prepare(run_dir: Path, services: Services) -> Addresses:
+    """Chooses ports and makes keys, where not done before; starts nothing and waits for nothing.
+
+    Raises:
+        ConfigError: the folder cannot be written, or no port is free.
+    """
+    folder = _folder(run_dir)
+    with files.errors(folder):
+        files.make_private(folder)
+        folder.chmod(0o700)
+        keys.credentials(folder)
+    running = [name for name in NAMES if processes.running(folder, name)]
+    known = _chosen_ports(folder)
+    chosen = ports.choose(known, running, owner=str(folder))
+    if chosen != known:
+        files.write(folder / "state.json", json.dumps({"ports": chosen}, indent=2).encode())
+    return _addresses(services, chosen)
+
+
+def environment(run_dir: Path, services: Services) -> dict[str, str]:
+    """What must stand in ``os.environ`` before Prefect, boto3 or MLflow are imported; calls ``prepare``."""
+    addresses = prepare(run_dir, services)
+    folder = _folder(run_dir)
+    env = {
+        "PREFECT_API_URL": addresses.prefect,
+        "MLFLOW_TRACKING_URI": addresses.mlflow,
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    secrets = keys.credentials(folder)
+    env |= _logins(services, secrets)
+    if services.prefect == "embedded":
+        env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays as it is
+        env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(deployments.HEARTBEAT_S)
+    if services.s3 != "aws":
+        env["AWS_ENDPOINT_URL_S3"] = addresses.s3
+    if services.s3 == "embedded":
+        env["AWS_ACCESS_KEY_ID"] = secrets["access_key"]
+        env["AWS_SECRET_ACCESS_KEY"] = secrets["secret_key"]
+        env["AWS_SESSION_TOKEN"] = ""  # one that is left over from Amazon would spoil our signature
+        env["AWS_DEFAULT_REGION"] = "us-east-1"
+    if "embedded" in (services.s3, services.prefect, services.mlflow):
+        for name in ("NO_PROXY", "no_proxy"):  # a company's proxy does not know our 127.0.0.1
+            others = [host for host in os.environ.get(name, "").split(",") if host and host != ports.HOST]
+            env[name] = ",".join([*others, ports.HOST])
+    return env
+
+
+def _logins(services: Services, secrets: dict[str, str]) -> dict[str, str]:
+    """The variables that log clients in: to ours with our passwords, elsewhere with what the user has set.
+
+    With ``services.auth=false`` too, because the services may have been started with it on.
+    """
+    prefect = {"PREFECT_API_AUTH_STRING": f"{keys.USER}:{secrets['prefect_password']}"}
+    mlflow = {"MLFLOW_TRACKING_USERNAME": keys.USER, "MLFLOW_TRACKING_PASSWORD": secrets["mlflow_password"]}
+    env: dict[str, str] = {}
+    for choice, ours, neutral in (
+        (services.prefect, prefect, {"PREFECT_API_KEY": ""}),
+        (services.mlflow, mlflow,
+         {"MLFLOW_TRACKING_TOKEN": "", "MLFLOW_TRACKING_AUTH": "", "MLFLOW_TRACKING_AWS_SIGV4": "false"}),
+    ):  # fmt: skip
+        if choice == "embedded":
+            env |= ours | {name: value for name, value in neutral.items() if os.environ.get(name)}
+        elif all(os.environ.get(name) == value for name, value in ours.items()):
+            env |= dict.fromkeys(ours, "")  # inherited from a command on ours: not for somebody else's server
+    return env
+
+
+def up(
+    run_dir: Path,
+    services: Services,
+    *,
+    jobs_at_once: int,
+    say: Callable[[str], None],
+    only: Collection[str] = NAMES,
+) -> Started:
+    """Starts what does not run yet, all at once, and returns when everything asked for is healthy.
+
+    Puts ``environment`` into ``os.environ``, because the object store is tried through ``infra.store``. When
+    anything fails, or the person presses Ctrl-C, what this call started is stopped again.
+
+    Args:
+        run_dir: the data of the services lies in its folder ``services``.
+        services: which are embedded.
+        jobs_at_once: value of Prefect's concurrency limit ``accelerator``.
+        say: gets a line for people now and then.
+        only: which of ``NAMES`` to look after.
+
+    Raises:
+        ConfigError: a service died at its start; with the last lines of its log.
+        TransientError: a service was not healthy in time.
+    """
+    if unknown := set(only) - set(NAMES):
+        raise ConfigError(f"no services {sorted(unknown)}; there are {', '.join(NAMES)}")
+    folder = _folder(run_dir)
+    prepare(run_dir, services)
+    with _lock(folder, say):
+        env = environment(run_dir, services)
+        os.environ.update(env)
+        stack = startup.Stack(folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth)
+        wanted = [name for name in NAMES if name in only and _is_embedded(services, name)]
+        names = startup.bring_up(stack, wanted, jobs_at_once, say)
+        return Started(tuple(names), _addresses(services, stack.ports))
+
+
+def check(services: Services, storage: str) -> None:
+    """Asks the services that are not ours for a sign of life, and the store for its bucket, before work begins.
+
+    Raises:
+        ConfigError: one does not answer or refuses the credentials; a person's mistake until work has begun.
+    """
+    for name, page in (("prefect", "/health"), ("mlflow", "/health")):
+        url = getattr(services, name)
+        if url != "embedded" and not http.answers(url.rstrip("/") + page):
+            raise ConfigError(f"services.{name}: {url} does not answer; start it or set services.{name}=embedded")
+    try:
+        store.ensure_root(storage)
+    except TransientError as error:
+        raise ConfigError(str(error)) from error
+
+
+def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
+    """Stops the services of this run folder, whoever started them; the names of those that ran.
+
+    Never touches a process that only has the number of one of ours.
+    """
+    folder = _folder(run_dir)
+    names = [name for name in NAMES if only is None or name in only]
+    if not folder.exists():
+        return []
+    with _lock(folder, lambda _: None):
+        # The worker first: what runs on it still wants to tell Prefect and write to the store.
+        stopped: list[str] = []
+        if "worker" in names:
+            if processes.running(folder, "worker"):
+                deployments.cancel_runs(_prefect_api(folder))
+            stopped = processes.stop(folder, ["worker"])
+        stopped += processes.stop(folder, [name for name in names if name != "worker"])
+        if "s3" in stopped:
+            programs.remove_sockets(_chosen_ports(folder))
+        return stopped
+
+
+def status(run_dir: Path, services: Services) -> dict[str, str]:
+    """One line for people about each service; chooses and starts nothing."""
+    folder = _folder(run_dir)
+    chosen = _chosen_ports(folder)
+    lines: dict[str, str] = {}
+    for name in NAMES:
+        if not _is_embedded(services, name):
+            lines[name] = f"yours: {getattr(services, 'prefect' if name == 'worker' else name)}"
+        elif not chosen or processes.running(folder, name) is None:
+            lines[name] = "not running"
+        else:
+            url = startup.url(chosen, name)
+            fine = startup.answers(url, name, _prefect_api(folder))
+            lines[name] = f"running at {url}" if fine else (
+                f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")  # fmt: skip
+    return lines
+
+
+def login_warnings(run_dir: Path, services: Services) -> list[str]:
+    """A line about each embedded service that runs and asks for no password, or for one against ``services.auth``."""
+    folder = _folder(run_dir)
+    chosen = _chosen_ports(folder)
+    names = [name for name in login.PAGES if _is_embedded(services, name) and processes.running(folder, name)]
+    lines = [login.warning(startup.url(chosen, name), name, services.auth) for name in names if chosen]
+    return [line for line in lines if line is not None]
+
+
+def open_in_browser(run_dir: Path, services: Services, name: str) -> str:
+    """Opens the pages of ``prefect`` or ``mlflow`` in a browser, logged in; what to print.
+
+    Raises:
+        ConfigError: there is no such page, or the service does not run.
+    """
+    if name not in login.PAGES:
+        raise ConfigError(f"effnet open {name}: there are {' and '.join(login.PAGES)}")
+    given = getattr(services, name)
+    if given != "embedded":
+        return login.show(given.removesuffix("/api"))
+    folder = _folder(run_dir)
+    if not _chosen_ports(folder) or processes.running(folder, name) is None:
+        raise ConfigError(f"{startup.TITLES[name]} of {run_dir} does not run; start it with `effnet up`")
+    return login.show_logged_in(folder, startup.url(_chosen_ports(folder), name), name)
+
+
+def _prefect_api(folder: Path) -> PrefectApi:
+    url = f"{startup.url(_chosen_ports(folder), 'prefect')}/api"
+    return PrefectApi(url, f"{keys.USER}:{keys.credentials(folder)['prefect_password']}")
+
+
+def _folder(run_dir: Path) -> Path:
+    return run_dir.resolve() / "services"
+
+
+def _is_embedded(services: Services, name: str) -> bool:
+    return bool(getattr(services, "prefect" if name == "worker" else name) == "embedded")
+
+
+def _chosen_ports(folder: Path) -> dict[str, int]:
+    """The ports in ``state.json``; none where it is not there or damaged, so that they are chosen anew."""
+    try:
+        found = json.loads((folder / "state.json").read_bytes())["ports"]
+        known = {name: found[name] for name in ports.PREFERRED}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return known if all(type(port) is int and 0 < port < 2**16 for port in known.values()) else {}
+
+
+def _addresses(services: Services, chosen: dict[str, int]) -> Addresses:
+    at = {name: f"http://{ports.HOST}:{port}" for name, port in chosen.items()}
+    given = {"embedded": at["s3"], "aws": ""}
+    return Addresses(
+        s3=given.get(services.s3, services.s3),
+        prefect=f"{at['prefect']}/api" if services.prefect == "embedded" else services.prefect,
+        mlflow=at["mlflow"] if services.mlflow == "embedded" else services.mlflow,
+    )
+
+
+@contextmanager
+def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One starter or stopper of this folder at a time; the system frees it when that one dies."""
+    with (folder / "lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is starting or stopping these services; waiting for it")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

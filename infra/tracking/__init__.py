@@ -1,0 +1,1 @@
+"""MLflow: the client, runs, and the model registry."""

@@ -1,0 +1,143 @@
+"""From a trained network to a version in the model registry, once for each set of weights.
+
+The sha256 of the weights is a tag, and every step may die and be made again: search the version, search the
+complete model, pack, upload, mark READY, create the version with its tags, move the aliases.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf.text import escaped
+from infra.errors import ArtifactError
+from infra.tracking import package
+from infra.tracking.client import connection, library
+from infra.tracking.package import CONFIG, WEIGHTS
+from infra.tracking.registry import CONFIG_TAG, WEIGHTS_TAG, Version, as_version, sha256_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from numpy.typing import NDArray
+
+_REGISTER = threading.Lock()  # search-or-create must not interleave, and torch.export is not for two threads
+
+
+def register(
+    run_id: str,
+    name: str,
+    *,
+    module: Any,
+    example: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    files: Path,
+    tags: Mapping[str, str],
+    first_tags: Mapping[str, str] | None = None,
+    aliases: Sequence[str] = (),
+) -> Version:
+    """Makes a network a version of the registered model ``name``, or finds the version it already is.
+
+    Args:
+        run_id: the run that trained it.
+        name: of the registered model, made on need.
+        module: an ``nn.Module`` in evaluation mode, on the CPU (``models.networks.export.serving_module``).
+        example: images ``[2, 3, R, R]``.
+        logits: ``[2, classes]``, the module's answer to them; the packed program must give the same.
+        files: folder with ``weights.safetensors`` and ``config.json``.
+        tags: of the version.
+        first_tags: that a new version begins with; those of a version that is found stay.
+        aliases: moved to the version, each in one step: an alias is never missing meanwhile.
+
+    Raises:
+        ArtifactError: the packed program answers differently from ``module``, or the registry has these
+            weights with another ``config.json``.
+        TransientError: MLflow does not answer; the same call goes on later.
+    """
+    tags = {key: escaped(value) for key, value in tags.items()}
+    digests = {WEIGHTS_TAG: sha256_of(files / WEIGHTS), CONFIG_TAG: sha256_of(files / CONFIG)}
+    with connection() as client, _REGISTER:
+        found = _by_weights(client, name, digests[WEIGHTS_TAG])
+        if found is None:
+            model_id = _logged(client, run_id, name, digests)
+            if model_id is None:
+                model_id = _upload(client, run_id, name, digests, (module, example, logits, files))
+            version = _create_version(client, run_id, name, model_id, {**(first_tags or {}), **tags, **digests})
+        else:
+            version = found
+        if version.tags.get(CONFIG_TAG) != digests[CONFIG_TAG]:
+            raise ArtifactError(f"{name}/{version.version} has the same weights and another {CONFIG}")
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                client.set_model_version_tag(name, version.version, key, value)
+        for alias in aliases:
+            client.set_registered_model_alias(name, alias, version.version)
+        return replace(as_version(client.get_model_version(name, version.version)), reused=found is not None)
+
+
+def _by_weights(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
+    """The first version with these weights, so that two processes which both made one agree."""
+    found = client.search_model_versions(f"name = '{name}' AND tags.{WEIGHTS_TAG} = '{sha256}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _logged(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str]) -> str | None:
+    """The id of a complete model that only lacks its version; half-uploaded ones are removed."""
+    experiment = client.get_run(run_id).info.experiment_id
+    same = " AND ".join([f"name = '{name}'", *(f"tags.{k} = '{v}'" for k, v in digests.items())])
+    complete = None
+    for logged in client.search_logged_models([experiment], same):
+        if logged.status == "READY":
+            complete = str(logged.model_id)
+        else:
+            client.delete_logged_model(logged.model_id)
+    return complete
+
+
+def _upload(
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    digests: Mapping[str, str],
+    parts: tuple[Any, Any, Any, Path],
+) -> str:
+    """Packs the model and logs it into the run; READY is its last word, after all files are there."""
+    from mlflow.entities import LoggedModelOutput
+
+    module, example, logits, files = parts
+    with tempfile.TemporaryDirectory(prefix="effnet-model-") as scratch:
+        folder = Path(scratch) / "model"
+        model = package.build(folder, files, module, example, logits)
+        experiment = client.get_run(run_id).info.experiment_id
+        logged = client.create_logged_model(experiment, name, run_id, tags=dict(digests))
+        model.model_id, model.run_id, model.artifact_path = logged.model_id, run_id, logged.artifact_location
+        package.save(folder, model)
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_model_artifacts(logged.model_id, str(folder))
+        client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)
+
+
+def _create_version(
+    client: MlflowClient, run_id: str, name: str, model_id: str, tags: Mapping[str, str]
+) -> ModelVersion:
+    try:
+        client.create_registered_model(name)
+    except library().MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # The tags travel with the creation: a version without its digest never exists.
+    made = client.create_model_version(name, f"models:/{model_id}", run_id, dict(tags), model_id=model_id)
+    first = _by_weights(client, name, tags[WEIGHTS_TAG]) or made
+    if first.version != made.version:
+        client.delete_model_version(name, made.version)
+    # Only for the UI, which links from the run's model to the version by it.
+    link = json.dumps([{"name": name, "version": int(first.version)}])
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+    return first

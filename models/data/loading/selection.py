@@ -1,0 +1,73 @@
+"""A few samples by their id: chosen, read from the store and decoded as an evaluation sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from infra import store
+from infra.errors import ConfigError, DataError
+from models.data.loading import crops, decode
+from models.data.loading.decode import Pixels
+from models.data.shards.manifest import Manifest, Samples
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some samples of a split, encoded as they are in the shards."""
+
+    ids: list[int]
+    labels: list[int]
+    blobs: list[bytes]
+    rows: NDArray[np.void]  # of the manifest's table
+
+    def squares(self, side: int, crop_pad: int) -> Pixels:
+        """What a network of that resolution is given: the central box, ``[N, side, side, 3]``."""
+        widths, heights = (self.rows[key].astype(np.int64) for key in ("width", "height"))
+        boxes = crops.eval_boxes(widths, heights, side, crop_pad)
+        out = np.empty((len(self.ids), side, side, 3), np.uint8)
+        decode.fill(out, self.blobs, boxes, np.zeros(len(self.ids), np.bool_))
+        return out
+
+
+def distinct_classes(manifest: Manifest, split: str, count: int) -> list[int]:
+    """The first sample of each of the ``count`` classes that come first in the split, which sharding has shuffled.
+
+    Raises:
+        ConfigError: the split has fewer classes.
+    """
+    first: dict[int, int] = {}
+    for number, label in enumerate(Samples(manifest, [split]).rows["label"].tolist()):
+        first.setdefault(label, number)
+        if len(first) == count:
+            return list(first.values())
+    raise ConfigError(
+        f"{manifest.name}: {split} has images of {len(first)} classes, {count} different ones were asked for"
+    )
+
+
+def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) -> Chosen:
+    """Reads samples by range requests, each compared with its checksum.
+
+    Raises:
+        ConfigError: an id that the split does not have.
+        DataError: the bytes are not the manifest's.
+    """
+    samples = Samples(manifest, [split])
+    if outside := [number for number in ids if not 0 <= number < len(samples)]:
+        raise ConfigError(f"{manifest.name}: {split} has no image {outside[0]}; ids are 0 to {len(samples) - 1}")
+    where = np.array(ids, np.int64)
+    rows = samples.rows[where]
+    root = manifest_uri.rpartition("/")[0]
+    blobs = []
+    for number, shard, row in zip(ids, samples.shard_numbers(where).tolist(), rows, strict=True):
+        name = samples.shards[shard].name
+        data = store.read_range(store.join(root, name), int(row["offset"]), int(row["size"]))
+        if xxhash.xxh3_64_intdigest(data) != int(row["xxh3"]):
+            raise DataError(f"shard {name}, sample {number}: its checksum is not the manifest's")
+        blobs.append(data)
+    return Chosen(list(ids), rows["label"].tolist(), blobs, rows)

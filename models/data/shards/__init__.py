@@ -1,0 +1,1 @@
+"""WebDataset shards: layout, validation of every image, writing, and the manifest."""

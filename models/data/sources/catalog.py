@@ -1,0 +1,150 @@
+"""Where images come from: opens the configured source, and keeps its index in the object store.
+
+Opening gives the same order on every machine. What takes long, the index of 138 GB of archives, is saved once and
+loaded by the other machines.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf import schema
+from infra import store
+from infra.errors import ConfigError, DataError
+from models.data.sources import builtin, cars_flowers, cifar, folder, imagenet, listing, tiny_imagenet, transfer_sets
+from models.data.sources.container import Container, joined, located
+from models.data.sources.listing import MINIVAL as MINIVAL
+from models.data.sources.listing import TRAIN as TRAIN
+from models.data.sources.listing import VAL as VAL
+from models.data.sources.listing import Source as Source
+from models.data.sources.reader import OWN_FILE, Reader
+
+FORMAT = "effnet-source/1"
+# [N] columns of a saved index: kind and size of their numbers; None: texts of any length.
+_COLUMNS: dict[str, str | None] = {
+    "labels": "<i4", "split": "|i1", "names": None, "sizes": "<i8",
+    "container": "<i4", "offsets": "<i8", "read_sizes": "<i8", "paths": None,
+}  # fmt: skip
+_OPENERS: dict[str, Callable[[schema.Data], Source]] = {
+    "mnist5k": lambda _: builtin.mnist5k(),
+    "digits": lambda _: builtin.digits(),
+    "folder": folder.open_folder,
+    "imagenet": imagenet.open_imagenet,
+    "imagenette": folder.open_imagenette,
+    "tiny_imagenet": tiny_imagenet.open_tiny_imagenet,
+    "cifar10": cifar.open_cifar10,
+    "cifar100": cifar.open_cifar100,
+    "birdsnap": transfer_sets.open_birdsnap,
+    "cars": cars_flowers.open_cars,
+    "flowers102": cars_flowers.open_flowers102,
+    "aircraft": transfer_sets.open_aircraft,
+    "pets": transfer_sets.open_pets,
+    "food101": transfer_sets.open_food101,
+}
+
+
+def open_source(data: schema.Data) -> Source:
+    """Opens the configured source.
+
+    Raises:
+        ConfigError: unknown source, or nothing of it at ``data.path``.
+        DataError: damaged, or not whole and ``data.allow_partial`` is not given.
+    """
+    opener = _OPENERS.get(data.source)
+    if opener is None:
+        raise ConfigError(f"data.source {data.source!r} is unknown; choices: {', '.join(_OPENERS)}")
+    return opener(data)
+
+
+def save(source: Source, uri: str) -> None:
+    """Writes the index of ``source`` as ``.npz``, for ``load`` on any machine with the same data."""
+    png = isinstance(source.read, cifar.PngReader)
+    reader = source.read.pixels if isinstance(source.read, cifar.PngReader) else source.read
+    about: dict[str, Any] = {
+        "format": FORMAT, "classes": source.classes, "own_val": source.own_val, "digest": source.digest,
+        "missing": source.missing, "crop_bottom": source.crop_bottom, "png": png,
+    }  # fmt: skip
+    arrays: dict[str, NDArray[Any]] = {
+        "labels": source.labels, "split": source.split, "names": source.names, "sizes": source.sizes,
+    }  # fmt: skip
+    if isinstance(reader, Reader):
+        about["containers"] = {name: Container(joined(reader.root, name)).size for name in reader.containers}
+        arrays |= {"container": reader.container, "offsets": reader.offsets, "read_sizes": reader.sizes,
+                   "paths": reader.paths}  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    store.write(uri, buffer.getvalue())
+
+
+def load(data: schema.Data, uri: str) -> Source:
+    """The source that ``save`` wrote, reading from ``data.path`` of this machine.
+
+    Raises:
+        NotFoundError: nothing at ``uri``, or an archive is not at ``data.path``.
+        DataError: no index, or the data here are not those it was made of.
+    """
+    try:
+        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}")
+        if "containers" not in about:  # its images are made from what lies inside a package
+            return _opened_again(data, uri, about["digest"])
+        _check(columns, len(about["containers"]))
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"{uri} is no index of a source: {error}; delete it and shard again") from error
+    root = located(listing.path_of(data, "the data of this index"))
+    for name, size in about["containers"].items():
+        if (found := Container(joined(root, name)).size) != size:
+            raise DataError(f"{joined(root, name)} has {found} bytes, the index {uri} was made of {size}")
+    reader = Reader(root, tuple(about["containers"]), columns["container"], columns["offsets"],
+                    columns["read_sizes"], columns["paths"])  # fmt: skip
+    return Source(
+        tuple(about["classes"]), columns["labels"], columns["split"], about["own_val"], columns["names"],
+        columns["sizes"], cifar.PngReader(reader) if about["png"] else reader, about["digest"],
+        tuple(about["missing"]), about["crop_bottom"],
+    )  # fmt: skip
+
+
+def _opened_again(data: schema.Data, uri: str, digest: str) -> Source:
+    source = open_source(data)
+    if source.digest != digest:
+        raise DataError(f"{data.source} is here {source.digest[:12]}..., the index {uri} is of {digest[:12]}...")
+    return source
+
+
+def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
+    """Whoever can write into the store must not make us read elsewhere, nor crash in the middle of sharding."""
+    count = len(columns["labels"])
+    for name, kind in _COLUMNS.items():
+        column = columns[name]
+        right_kind = column.dtype.kind == "S" if kind is None else column.dtype == np.dtype(kind)
+        if not right_kind or column.ndim != 1 or len(column) not in (count, 0 if name == "paths" else count):
+            raise ValueError(f"column {name} is {column.dtype}{list(column.shape)}")
+    container, paths = columns["container"], columns["paths"]
+    loose = container == OWN_FILE
+    if np.any(container >= containers) or np.any(container < OWN_FILE) or (np.any(loose) and len(paths) != count):
+        raise ValueError("it names an archive that it does not list")
+    around = np.char.add(np.char.add(b"/", paths[loose] if len(paths) else paths), b"/")
+    if np.any(np.char.find(around, b"/../") >= 0) or np.any(np.char.startswith(around, b"//")):
+        raise ValueError("a path leads out of the folder")
+    if min(int(columns[name].min(initial=0)) for name in ("offsets", "read_sizes")) < 0:
+        raise ValueError("a negative offset or size")

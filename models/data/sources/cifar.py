@@ -1,0 +1,149 @@
+"""CIFAR-10 and CIFAR-100 out of their python archives, or as folders of images.
+
+The archives hold raw pixels, which are served as PNG: without loss, and encoded when an image is read. The pickles
+around the pixels are never loaded (``pickles.py``).
+
+Source of the layout: cs.toronto.edu/~kriz/cifar.html; 32 x 32 images as 3,072 bytes, all red, all green, all blue.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from conf import schema
+from infra.errors import ConfigError, DataError
+from models.data.sources import archive, folder, listing, pickles
+from models.data.sources.archive import Files
+from models.data.sources.listing import TRAIN, VAL, Listing, Source
+
+SIDE = 32
+IMAGE_BYTES = 3 * SIDE * SIDE
+IMAGES = {TRAIN: 50_000, VAL: 10_000}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one of the two sets lies in its archive."""
+
+    archives: tuple[str, ...]
+    folder: str
+    batches: dict[str, int]  # file -> part
+    labels: str  # key of the labels in a batch
+    meta: str  # file with the names of the classes
+    names: str  # their key in it
+    classes: int
+
+
+CIFAR10 = Layout(
+    ("cifar-10-python.tar.gz", "cifar-10-images.tar.xz"), "cifar-10-batches-py",
+    {**{f"data_batch_{number}": TRAIN for number in range(1, 6)}, "test_batch": VAL},
+    "labels", "batches.meta", "label_names", 10,
+)  # fmt: skip
+CIFAR100 = Layout(
+    ("cifar-100-python.tar.gz", "cifar-100-images.tar.xz"), "cifar-100-python", {"train": TRAIN, "test": VAL},
+    "fine_labels", "meta", "fine_label_names", 100,
+)  # fmt: skip
+
+
+class PngReader:
+    """Index -> PNG of the raw pixels that ``pixels`` reads."""
+
+    def __init__(self, pixels: Callable[[int], bytes]) -> None:
+        self.pixels = pixels
+
+    def __call__(self, index: int) -> bytes:
+        """Raises as the reader of the pixels does."""
+        planes = np.frombuffer(self.pixels(index), np.uint8).reshape(3, SIDE, SIDE)
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+
+def open_cifar10(data: schema.Data) -> Source:
+    """CIFAR-10; raises as ``open_cifar``."""
+    return open_cifar(data, CIFAR10)
+
+
+def open_cifar100(data: schema.Data) -> Source:
+    """CIFAR-100 with its 100 fine labels; raises as ``open_cifar``."""
+    return open_cifar(data, CIFAR100)
+
+
+def open_cifar(data: schema.Data, layout: Layout) -> Source:
+    """The python archive or its folder, or ``{train,test}/CLASS/IMAGE``.
+
+    Raises:
+        ConfigError: neither is there.
+        DataError: other counts than the official ones, or a batch that is not plain data.
+    """
+    files = archive.open_files(listing.path_of(data, layout.archives[0]), layout.archives)
+    batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
+    if layout.meta not in batches:
+        found = folder.split_folders(files, ("train", "test"), layout.classes)
+        return listing.checked(data, found, IMAGES, layout.classes)
+    classes = _read(files, batches[layout.meta])[layout.names]
+    if len(classes) != layout.classes:
+        raise DataError(f"{files.root}: {layout.meta} names {len(classes)} classes, {layout.classes} are expected")
+    return _from_batches(data, files, batches, layout, [str(name) for name in classes])
+
+
+def _read(files: Files, row: int) -> dict[str, Any]:
+    return pickles.read(files.read(row), f"{files.root}:{files.names[row]}")
+
+
+def _from_batches(
+    data: schema.Data, files: Files, batches: dict[str, int], layout: Layout, classes: list[str]
+) -> Source:
+    """Every image becomes a file of its own in ``Files``: a range of the batch that holds it."""
+    rows, offsets, names, labels, split = [], [], [], [], []
+    pixels = hashlib.sha256()
+    for batch, part in layout.batches.items():
+        if (row := batches.get(batch)) is None:
+            continue
+        content = files.read(row)
+        found = pickles.read(content, f"{files.root}:{batch}")
+        start, count = _place(found, layout, f"{files.root}:{batch}")
+        pixels.update(content[start : start + count * IMAGE_BYTES])
+        official = found.get("filenames", [""] * count)
+        rows += [row] * count
+        offsets += [int(files.offsets[row]) + start + number * IMAGE_BYTES for number in range(count)]
+        names += [f"{batch}/{number:05d}_{official[number]}" for number in range(count)]
+        labels += found[layout.labels]
+        split += [part] * count
+    if not rows:
+        raise ConfigError(f"{files.root} holds none of {', '.join(layout.batches)}")
+    sizes = np.full(len(rows), IMAGE_BYTES, np.int64)
+    single = dataclasses.replace(
+        files, names=[files.names[row] for row in rows], container=files.container[rows],
+        offsets=np.array(offsets, np.int64), sizes=sizes,
+    )  # fmt: skip
+    found_all = Listing(single, classes, list(range(len(rows))), names, labels, split)
+    source = listing.checked(data, found_all, IMAGES, layout.classes)
+    return _as_png(source, pixels.digest())
+
+
+def _as_png(source: Source, pixels: bytes) -> Source:
+    """The same images as PNG, which has no size before it is made; ``pixels`` is a digest of what they show."""
+    sizes = np.zeros(len(source.labels), np.int64)
+    digest = listing.digest_of(source.classes, source.labels, source.split, source.names, sizes, pixels)
+    return dataclasses.replace(source, sizes=sizes, read=PngReader(source.read), digest=digest)
+
+
+def _place(batch: dict[str, Any], layout: Layout, where: str) -> tuple[int, int]:
+    """Where the pixels of a batch begin in its file, and how many images they are."""
+    pixels, labels = batch.get("data"), batch.get(layout.labels)
+    if not isinstance(pixels, pickles.Array) or not isinstance(labels, list):
+        raise DataError(f"{where} has no data and {layout.labels}; its keys: {', '.join(sorted(batch))}")
+    if pixels.shape != (len(labels), IMAGE_BYTES) or len(batch.get("filenames", labels)) != len(labels):
+        raise DataError(f"{where}: pixels of shape {pixels.shape}, {len(labels)} labels; expected [N, {IMAGE_BYTES}]")
+    if not all(isinstance(label, int) and 0 <= label < layout.classes for label in labels):
+        raise DataError(f"{where}: labels outside 0 to {layout.classes - 1}")
+    return pixels.start, len(labels)

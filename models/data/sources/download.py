@@ -1,0 +1,173 @@
+"""Fetching a data set from its public address: goes on where it stopped, and keeps nothing that is not whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from conf import schema
+from infra.errors import ConfigError, DataError, NotFoundError, TransientError
+from infra.store import files
+from models.data.sources.addresses import AFTERWARDS, ELSEWHERE, REMOTE, Remote
+from models.data.sources.container import located
+
+Say = Callable[[str], None]
+TRIES = 6  # in a row without a new byte
+_CHUNK_BYTES = 2**20
+_TIMEOUT_S = 60.0
+_SAY_EVERY_S = 5.0
+
+
+class _BrokenError(Exception):
+    """The connection broke or the server is busy; trying again may help. Never leaves this file."""
+
+
+def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.sleep) -> Sequence[Path]:
+    """Fetches the archives of ``data.source`` into ``data.path``; those that are there and whole stay.
+
+    Args:
+        data: the set and its folder.
+        say: takes a line of progress.
+        wait: sleeps between tries.
+
+    Raises:
+        ConfigError: a set without a public address (the message says where it is), no local folder, a full disk.
+        DataError: a file does not have its published md5.
+        NotFoundError: the address is dead.
+        TransientError: the server does not answer; the same command goes on from there.
+    """
+    if data.source not in REMOTE:
+        raise ConfigError(ELSEWHERE.get(data.source, f"{data.source!r} is no data set; choices: {', '.join(REMOTE)}"))
+    if data.path is None or (root := located(data.path)).startswith("s3://"):
+        raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local one")
+    folder = Path(root)
+    with files.errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    found = [fetch(remote, folder, say, wait) for remote in REMOTE[data.source]]
+    if data.source in AFTERWARDS:
+        say(AFTERWARDS[data.source])
+    return found
+
+
+def fetch(remote: Remote, folder: Path, say: Say, wait: Callable[[float], None] = time.sleep) -> Path:
+    """One file into ``folder``; raises as ``download``."""
+    path, partial = folder / remote.name, folder / f"{remote.name}.part"
+    if path.exists():
+        _require_md5(path, remote, "delete it and start again")
+        say(f"{path} is there")
+        return path
+    failures = 0
+    while True:
+        before = _size(partial)
+        try:
+            _go_on(remote.url, partial, say)
+            break
+        except _BrokenError as error:
+            failures = 1 if _size(partial) > before else failures + 1
+            if failures == TRIES:
+                kept = f"{_size(partial):,} bytes are kept, the same command goes on"
+                raise TransientError(f"{remote.url}: {error} after {TRIES} tries; {kept}") from error
+            wait(min(2.0**failures, 10.0))
+    try:
+        _require_md5(partial, remote, "start again")
+    except DataError:
+        partial.unlink()
+        raise
+    with files.errors(path):
+        partial.replace(path)
+    say(f"{path}: {path.stat().st_size:,} bytes" + (", md5 as published" if remote.md5 else ""))
+    return path
+
+
+def _go_on(url: str, partial: Path, say: Say) -> None:
+    """Adds to ``partial`` what it lacks; returns when it is whole."""
+    have = _size(partial)
+    request = urllib.request.Request(url, headers={"User-Agent": "effnet"})  # noqa: S310 - the opener knows http(s) only
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    answer = _answer(request, partial, have)
+    if answer is None:
+        return
+    with answer:
+        went_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if not went_on:
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length and length.isdigit() else None
+        with files.errors(partial), os.fdopen(files.open_ours(partial, 0o666), "r+b") as out:
+            out.truncate(have)  # 0 where the server begins again
+            out.seek(have)
+            got = have + _copy(answer, out, url, have, total, say)
+    if total is not None and got < total:
+        raise _BrokenError(f"the connection ended after {got:,} of {total:,} bytes")
+
+
+def _answer(request: urllib.request.Request, partial: Path, have: int) -> http.client.HTTPResponse | None:
+    """The server's answer; None where ``partial`` is all there is already."""
+    url = request.full_url
+    try:
+        answer: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_S)
+        return answer
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+                return None
+            if error.code == 416:
+                partial.unlink()
+                raise _BrokenError("the server has another, shorter file now") from error
+            if error.code == 429 or error.code >= 500:
+                raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
+            kind = NotFoundError if error.code in (404, 410) else ConfigError
+            raise kind(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        raise _BrokenError(str(error) or type(error).__name__) from error
+
+
+def _copy(answer: http.client.HTTPResponse, out: BinaryIO, url: str, have: int, total: int | None, say: Say) -> int:
+    """Bytes written; an error of the connection leaves as ``_BrokenError``, one of the disk as it is."""
+    written, said = 0, time.monotonic()
+    while True:
+        try:
+            chunk = answer.read(_CHUNK_BYTES)
+        except (http.client.HTTPException, OSError) as error:
+            raise _BrokenError(f"the connection broke: {error}") from error
+        if not chunk:
+            return written
+        out.write(chunk)
+        written += len(chunk)
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            of = f" of {total / 1e6:,.0f} MB ({(have + written) / total:.0%})" if total else " MB"
+            say(f"{url.rpartition('/')[2]}: {(have + written) / 1e6:,.0f}{of}")
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Knows http and https and nothing else, after a redirect too."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(), urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(), urllib.request.UnknownHandler(),
+    ):  # fmt: skip
+        opener.add_handler(handler)
+    return opener
+
+
+def _require_md5(path: Path, remote: Remote, remedy: str) -> None:
+    if remote.md5 is None:
+        return
+    with files.errors(path), path.open("rb") as stream:
+        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != remote.md5:
+        raise DataError(f"{path} has md5 {found}, {remote.url} is published with {remote.md5}; {remedy}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

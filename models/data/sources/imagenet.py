@@ -1,0 +1,153 @@
+"""ImageNet (ILSVRC2012) out of its official archives, which are read where they lie, or out of an extracted tree.
+
+The label is the rank of the sorted WNID, as in every library; NOT the ILSVRC2012_ID that the devkit's ground truth
+holds, which is mapped ID -> WNID -> rank.
+
+Source: readme.txt and data/meta.mat of ILSVRC2012_devkit_t12; counts from meta.mat's ``num_train_images``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from conf import schema
+from infra import store
+from infra.errors import ConfigError, DataError
+from models.data.sources import archive, folder, listing, matlab
+from models.data.sources.archive import Files
+from models.data.sources.container import joined, located
+from models.data.sources.listing import TRAIN, VAL, Listing, Source
+
+TRAIN_ARCHIVE, VAL_ARCHIVE = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+DEVKIT_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
+CLASSES = 1000
+IMAGES = {TRAIN: 1_281_167, VAL: 50_000}
+_VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+# Images that are no RGB JPEG, which the decoder takes all the same.
+# Source: tensorflow/tpu tools/datasets/imagenet_to_gcs.py, after github.com/cytsai/ilsvrc-cmyk-image-list
+KNOWN_PNG = frozenset({"n02105855_2933.JPEG"})
+KNOWN_CMYK = frozenset({
+    "n01739381_1309.JPEG", "n02077923_14822.JPEG", "n02447366_23489.JPEG", "n02492035_15739.JPEG",
+    "n02747177_10752.JPEG", "n03018349_4028.JPEG", "n03062245_4620.JPEG", "n03347037_9675.JPEG",
+    "n03467068_12171.JPEG", "n03529860_11437.JPEG", "n03544143_17228.JPEG", "n03633091_5218.JPEG",
+    "n03710637_5125.JPEG", "n03961711_5286.JPEG", "n04033995_2932.JPEG", "n04258138_17003.JPEG",
+    "n04264628_27969.JPEG", "n04336792_7448.JPEG", "n04371774_5854.JPEG", "n04596742_4225.JPEG",
+    "n07583066_647.JPEG", "n13037406_4650.JPEG",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Devkit:
+    """What the devkit says.
+
+    Attributes:
+        wnids: the 1,000 classes, sorted: the label is the index.
+        train_images: of each class, by label.
+        val_labels: label of each validation image, in the order of their numbers, which start at 1.
+    """
+
+    wnids: tuple[str, ...]
+    train_images: tuple[int, ...]
+    val_labels: tuple[int, ...]
+
+
+def read_devkit(files: Files) -> Devkit:
+    """The devkit out of its archive or folder.
+
+    Raises:
+        ConfigError: it is not there.
+        DataError: it is not the one of 2012.
+    """
+    rows = [files.find(f"data/{name}") for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")]
+    if rows[0] is None or rows[1] is None:
+        raise ConfigError(f"{files.root}: the labels of ImageNet need {DEVKIT_ARCHIVE} there")
+    synsets = matlab.load(files, rows[0], "synsets")
+    try:
+        leaves = sorted(
+            (str(one["WNID"]), int(one["ILSVRC2012_ID"]), int(one["num_train_images"]))
+            for one in synsets
+            if int(one["num_children"]) == 0
+        )
+        rank = {identity: label for label, (_, identity, _) in enumerate(leaves)}
+        val_labels = tuple(rank[int(line)] for line in files.read(rows[1]).split())
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise DataError(f"{files.root}: {DEVKIT_ARCHIVE} is not as it should be: {error!r}") from error
+    if len(leaves) != CLASSES or len(val_labels) != IMAGES[VAL]:
+        raise DataError(f"{files.root}: the devkit has {len(leaves)} of {CLASSES} classes and {len(val_labels)} of "
+                        f"{IMAGES[VAL]} validation labels")  # fmt: skip
+    wnids, _, train_images = zip(*leaves, strict=True)
+    return Devkit(tuple(wnids), tuple(train_images), val_labels)
+
+
+def open_imagenet(data: schema.Data) -> Source:
+    """The official archives; or ``train/WNID/*.JPEG`` with ``val/WNID/*.JPEG``, or with ``val/*.JPEG`` and the devkit.
+
+    Raises:
+        ConfigError: an archive or the devkit is not there.
+        DataError: what is there is damaged, or short and ``data.allow_partial`` is not given.
+    """
+    root = located(listing.path_of(data, f"{TRAIN_ARCHIVE}, {VAL_ARCHIVE} and {DEVKIT_ARCHIVE}"))
+    there = {name for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKIT_ARCHIVE) if _exists(joined(root, name))}
+    if TRAIN_ARCHIVE in there:
+        if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - there:
+            raise ConfigError(f"{root} holds {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
+        parts = [archive.archive_of_archives(root, TRAIN_ARCHIVE, "train/"), archive.archive(root, VAL_ARCHIVE, "val/")]
+    elif root.startswith("s3://") or Path(root).is_dir():
+        parts = [archive.walked(root)]
+    else:
+        raise ConfigError(f"data.path {root} is not a folder")
+    if DEVKIT_ARCHIVE in there:
+        parts.append(archive.archive(root, DEVKIT_ARCHIVE, "devkit/"))
+    files = archive.merged(parts)
+    trees = files.folder("train"), files.folder("val")
+    flat = any("/" not in path for path in trees[1])
+    if flat or files.find("data/meta.mat") is not None:
+        devkit = read_devkit(files)
+        found = _listed(files, *trees, devkit)
+        lines = [*listing.counts(found, IMAGES), *_short_classes(found, devkit)]
+        return found.source(listing.accepted(data, lines))
+    found = folder.with_short_names(folder.split_folders(files, ("train", "val"), CLASSES))
+    return listing.checked(data, found, IMAGES, CLASSES)
+
+
+def _exists(location: str) -> bool:
+    return store.exists(location) if location.startswith("s3://") else Path(location).is_file()
+
+
+def _listed(files: Files, train: dict[str, int], val: dict[str, int], devkit: Devkit) -> Listing:
+    found = Listing(files, devkit.wnids)
+    rank = {wnid: label for label, wnid in enumerate(devkit.wnids)}
+    for part, tree in ((TRAIN, train), (VAL, val)):
+        for path, row in tree.items():
+            wnid, _, name = path.rpartition("/")
+            if wnid in rank and folder.is_image(name):
+                found.add(row, name, rank[wnid], part)
+            elif part == VAL and (match := _VAL_NAME.fullmatch(path)):
+                number = int(match[1])
+                if not 1 <= number <= len(devkit.val_labels):
+                    raise DataError(
+                        f"{files.root}: {path} is no validation image; they end at {len(devkit.val_labels)}"
+                    )
+                found.add(row, path, devkit.val_labels[number - 1], part)
+    return found
+
+
+def _short_classes(found: Listing, devkit: Devkit) -> Sequence[str]:
+    """A line that names classes with another number of training images than the devkit states."""
+    train = np.array(found.labels, np.int64)[np.array(found.split) == TRAIN]
+    counted = np.bincount(train, minlength=CLASSES).tolist()
+    short = [
+        f"{wnid} {has:,} of {official:,}"
+        for wnid, has, official in zip(devkit.wnids, counted, devkit.train_images, strict=True)
+        if has != official
+    ]
+    if not short:
+        return ()
+    named = ", ".join(short[: listing.NAMED]) + (", ..." if len(short) > listing.NAMED else "")
+    return (f"classes with all their training images: {CLASSES - len(short):,} of {CLASSES:,} ({named})",)

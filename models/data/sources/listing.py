@@ -1,0 +1,174 @@
+"""What a source of images is: the listing of its images, and how to read the bytes of one.
+
+Every opener (``imagenet.py``, ``cifar.py``, ...) makes a ``Listing`` of what it found, and ``checked`` against the
+official counts it becomes a ``Source``; ``sources.py`` chooses among the openers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf import schema
+from infra.errors import ConfigError, DataError
+from models.data.sources.archive import Files
+
+TRAIN, MINIVAL, VAL = 0, 1, 2  # what Source.split holds
+PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
+MAX_IMAGE_BYTES = 50 * 2**20  # no photograph of these sets comes near; what is larger is left out and listed
+NAMED = 5  # how many of the missing a message names
+
+
+@dataclass(frozen=True)
+class Source:
+    """An indexed set of N labelled, encoded images, in an order that is the same on every machine.
+
+    Attributes:
+        classes: names by label.
+        labels: ``[N]`` int32.
+        split: ``[N]`` int8. TRAIN (minival is cut from it, and val too where ``own_val`` is False), MINIVAL
+            (an official validation part), VAL (the official val or test part).
+        own_val: the set has a val or test part of its own.
+        names: ``[N]`` bytes, the official name of each image, e.g. ``b"n01440764_10026.JPEG"``.
+        sizes: ``[N]`` int64, bytes of each encoded image; 0 where it is made on the fly.
+        read: index -> encoded JPEG or PNG bytes; many threads may call it. ``DataError`` where the bytes
+            are not there.
+        digest: sha256 of the listing; part of the key of the shards. An archive and the tree that was
+            extracted from it have the same.
+        missing: with ``allow_partial``, one line for each count that is not the official one.
+        crop_bottom: rows of pixels at the lower edge that are not picture; boxes must stay above them.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int32]
+    split: NDArray[np.int8]
+    own_val: bool
+    names: NDArray[np.bytes_]
+    sizes: NDArray[np.int64]
+    read: Callable[[int], bytes]
+    digest: str
+    missing: tuple[str, ...] = ()
+    crop_bottom: int = 0
+
+
+@dataclass
+class Listing:
+    """Images as an opener finds them, one after the other."""
+
+    files: Files
+    classes: Sequence[str]
+    rows: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    split: list[int] = field(default_factory=list)
+
+    def add(self, row: int | None, name: str, label: int, part: int) -> None:
+        """One image; nothing where its file is not there (``row`` is None), which its count will tell."""
+        if row is None:
+            return
+        if not 0 <= label < len(self.classes):
+            raise DataError(f"{self.files.root}: {name} has label {label} of {len(self.classes)} classes")
+        self.rows.append(row)
+        self.names.append(name)
+        self.labels.append(label)
+        self.split.append(part)
+
+    def source(self, missing: Sequence[str], crop_bottom: int = 0) -> Source:
+        """In the order of part and name, whatever the order of the archive or the disk."""
+        if not self.rows:
+            raise ConfigError(f"{self.files.root}: not one image of the set; {'; '.join(missing)}")
+        names = np.array([name.encode("utf-8", "surrogateescape") for name in self.names], np.bytes_)
+        split = np.array(self.split, np.int8)
+        order = np.lexsort((names, split))
+        names, split = names[order], split[order]
+        labels = np.array(self.labels, np.int32)[order]
+        reader = self.files.reader(np.array(self.rows, np.int64)[order])
+        digest = digest_of(
+            self.classes, labels, split, names, reader.sizes, b"%d" % crop_bottom if crop_bottom else b""
+        )
+        own_val = bool(np.any(split == VAL))
+        return Source(tuple(self.classes), labels, split, own_val, names, reader.sizes, reader, digest, tuple(missing),
+                      crop_bottom)  # fmt: skip
+
+
+def path_of(data: schema.Data, holds: str) -> str:
+    """``data.path``, or a ConfigError that says what it should hold."""
+    if data.path is None:
+        raise ConfigError(
+            f"data={data.source} needs data.path=FOLDER, which holds {holds}, or what was extracted from them; "
+            f"`effnet download {data.source} data.path=FOLDER` fetches them or says where they are"
+        )
+    return data.path
+
+
+def counts(listing: Listing, official: Mapping[int, int]) -> list[str]:
+    """One line for each part whose number of images is not the official one."""
+    found = np.bincount(np.array(listing.split, np.int64), minlength=3)
+    return [
+        f"{PARTS[part]}: {found[part]:,} of {number:,} images"
+        for part, number in official.items()
+        if found[part] != number
+    ]
+
+
+def absent_classes(listing: Listing, official: int) -> list[str]:
+    """A line where classes have no image at all, or are not the official number."""
+    seen = set(listing.labels)
+    absent = [name for label, name in enumerate(listing.classes) if label not in seen]
+    if not absent and len(seen) == official:
+        return []
+    named = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
+    return [f"classes with images: {len(seen):,} of {official:,}" + (f", none of {named}" if absent else "")]
+
+
+def accepted(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
+    """``lines``, what the set lacks, where ``data.allow_partial`` says that this is fine.
+
+    Raises:
+        DataError: it does not.
+    """
+    if lines and not data.allow_partial:
+        raise DataError(f"{data.name} at {data.path} is not whole: {'; '.join(lines)}. "
+                        "Fetch what is missing, or give data.allow_partial=true")  # fmt: skip
+    return lines
+
+
+def checked(
+    data: schema.Data, listing: Listing, official: Mapping[int, int], classes: int, crop_bottom: int = 0
+) -> Source:
+    """The source, where its counts are the official ones or ``data.allow_partial`` is given.
+
+    Args:
+        data: the settings.
+        listing: what was found.
+        official: number of images by part.
+        classes: official number of classes with images.
+        crop_bottom: as in ``Source``.
+
+    Raises:
+        DataError: how many images of which part, and which classes, are missing.
+    """
+    lines = [*counts(listing, official), *absent_classes(listing, classes)]
+    return listing.source(accepted(data, lines), crop_bottom)
+
+
+def digest_of(
+    classes: Sequence[str],
+    labels: NDArray[np.int32],
+    split: NDArray[np.int8],
+    names: NDArray[np.bytes_],
+    sizes: NDArray[np.int64],
+    content: bytes = b"",
+) -> str:
+    """sha256 of a listing; ``content`` stands for pixels that no size tells apart."""
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    columns = (labels.astype("<i4"), split.astype("<i1"), sizes.astype("<i8"))
+    for part in (*(column.tobytes() for column in columns), b"\n".join(names.tolist()), content):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""Reading one image of a source: a range of an archive, or a file of its own. May be called by many threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra import store
+from infra.errors import DataError, NotFoundError
+from models.data.sources import inflate
+from models.data.sources.container import Container, joined
+
+OWN_FILE = -1  # in Reader.container
+
+
+def opened(root: str, name: str) -> Container:
+    """The archive ``root/name`` as bytes that can be read by position; a compressed one is inflated first."""
+    container = Container(joined(root, name))
+    if inflate.is_compressed(container.location):
+        return Container(str(inflate.plain(container)))
+    return container
+
+
+class Reader:
+    """Index -> bytes.
+
+    Args:
+        root: folder or archive, a local path or an ``s3://`` uri.
+        containers: archives, relative to ``root``.
+        container: ``[N]`` index into ``containers``, or ``OWN_FILE``.
+        offsets: ``[N]`` first byte in the container or file.
+        sizes: ``[N]`` bytes.
+        paths: ``[N]`` file below ``root`` where ``container`` is ``OWN_FILE``; may be empty where it never is.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        containers: tuple[str, ...],
+        container: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        paths: NDArray[np.bytes_],
+    ) -> None:
+        self.root = root
+        self.containers = containers
+        self.container = container
+        self.offsets = offsets
+        self.sizes = sizes
+        self.paths = paths
+        self._opened: dict[int, Container] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, index: int) -> bytes:
+        """The bytes of file ``index``.
+
+        Raises:
+            DataError: they are not there any more, all of them, or cannot be read.
+            TransientError: the object store does not answer.
+        """
+        data = bytearray(int(self.sizes[index]))
+        with memoryview(data) as target:
+            self.into(index, target)
+        return bytes(data)
+
+    def into(self, index: int, target: memoryview) -> None:
+        """Fills ``target``, which has the size of file ``index``; raises as a call does."""
+        number, offset = int(self.container[index]), int(self.offsets[index])
+        if number == OWN_FILE:
+            where = joined(self.root, os.fsdecode(bytes(self.paths[index])))
+            got = _own_file(where, offset, target)
+        else:
+            container = self._container(number)
+            where, got = container.location, container.read_into(offset, target)
+        if got != len(target):
+            raise DataError(f"{where}: {len(target)} bytes from byte {offset} expected, {got} there; did it change?")
+
+    def _container(self, number: int) -> Container:
+        container = self._opened.get(number)
+        if container is None:
+            with self._lock:
+                container = self._opened.get(number)
+                if container is None:
+                    container = self._opened[number] = opened(self.root, self.containers[number])
+        return container
+
+
+def _own_file(where: str, offset: int, target: memoryview) -> int:
+    """Fills ``target``; how many bytes there were."""
+    if where.startswith("s3://"):
+        try:
+            target[:] = store.read_range(where, offset, len(target)) if target else b""
+        except NotFoundError as error:
+            raise DataError(f"{where} cannot be read: there is no object any more") from error
+        return len(target)
+    try:
+        with Path(where).open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            return stream.readinto(target)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,135 @@
+"""Transfer sets whose parts are lists of names: Food-101, Oxford-IIIT Pets, FGVC Aircraft, Birdsnap.
+
+Each opener takes the official archives or what was extracted from them, anywhere below ``data.path``, checks the
+counts against the official ones (``DataError``, unless ``data.allow_partial``) and raises ``ConfigError`` where the
+lists are not there.
+
+Source of layouts and counts: the readme of each set, and torchvision 0.28 ``datasets/{food101,oxford_iiit_pet,
+fgvc_aircraft}.py``.
+"""
+
+from __future__ import annotations
+
+from conf import schema
+from infra.errors import ConfigError, DataError
+from models.data.sources import archive, listing
+from models.data.sources.archive import Files
+from models.data.sources.folder import IMAGE_SUFFIXES
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
+
+FOOD_ARCHIVES = ("food-101.tar.gz",)
+PETS_ARCHIVES = ("images.tar.gz", "annotations.tar.gz")
+AIRCRAFT_ARCHIVES = ("fgvc-aircraft-2013b.tar.gz",)
+BIRDSNAP_ARCHIVES = ("birdsnap.tgz",)
+FOOD = {TRAIN: 75_750, VAL: 25_250}
+PETS = {TRAIN: 3_680, VAL: 3_669}  # the paper's Table 6 prints 3,369 for the second
+AIRCRAFT = {TRAIN: 3_334, MINIVAL: 3_333, VAL: 3_333}
+BIRDSNAP = {TRAIN: 47_386, VAL: 2_443}
+
+# The readme of FGVC Aircraft 2013b: "Each image has at the bottom a banner 20 pixels high containing copyright
+# information. Please make sure to remove this banner when using the images to train and evaluate algorithms."
+# Boxes stay above it; the bytes of the images stay as they are.
+AIRCRAFT_BANNER = 20
+
+# Five of Birdsnap's 49,829 are GIF (in its images.txt). They count as there; verification leaves them out by name.
+_BIRD_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+
+
+def open_food101(data: schema.Data) -> Source:
+    """``meta/{classes,train,test}.txt`` and ``images/CLASS/ID.jpg``."""
+    files = _files(data, FOOD_ARCHIVES)
+    classes = _lines(files, "meta/classes.txt")
+    rank = {name: label for label, name in enumerate(classes)}
+    images = files.folder("images")
+    found = Listing(files, classes)
+    for part, name in ((TRAIN, "meta/train.txt"), (VAL, "meta/test.txt")):
+        for line in _lines(files, name):
+            found.add(images.get(f"{line}.jpg"), f"{line}.jpg", rank.get(line.partition("/")[0], -1), part)
+    return listing.checked(data, found, FOOD, 101)
+
+
+def open_pets(data: schema.Data) -> Source:
+    """``annotations/{trainval,test}.txt`` with lines ``ID CLASS SPECIES BREED``, and ``images/ID.jpg``."""
+    files = _files(data, PETS_ARCHIVES)
+    lists = {part: [line.split() for line in _lines(files, f"annotations/{name}.txt") if line[0] != "#"]
+             for part, name in ((TRAIN, "trainval"), (VAL, "test"))}  # fmt: skip
+    try:
+        breeds = {int(label): name.rpartition("_")[0] for lines in lists.values() for name, label, *_ in lines}
+        labelled = [(part, name, int(label) - 1) for part, lines in lists.items() for name, label, *_ in lines]
+    except ValueError as error:
+        raise DataError(f"{files.root}: annotations/*.txt have other lines than ID CLASS SPECIES BREED") from error
+    images = files.folder("images")
+    found = Listing(files, [breeds[label] for label in sorted(breeds)])
+    for part, name, label in labelled:
+        found.add(images.get(f"{name}.jpg"), f"{name}.jpg", label, part)
+    return listing.checked(data, found, PETS, 37)
+
+
+def open_aircraft(data: schema.Data) -> Source:
+    """The 100 variants: ``images_variant_{train,val,test}.txt`` with lines ``ID VARIANT``, and ``images/ID.jpg``."""
+    files = _files(data, AIRCRAFT_ARCHIVES)
+    classes = _lines(files, "variants.txt")
+    rank = {name: label for label, name in enumerate(classes)}
+    images = files.folder("images")
+    found = Listing(files, classes)
+    for part, name in ((TRAIN, "train"), (MINIVAL, "val"), (VAL, "test")):
+        for line in _lines(files, f"images_variant_{name}.txt"):
+            image, _, variant = line.partition(" ")
+            found.add(images.get(f"{image}.jpg"), f"{image}.jpg", rank.get(variant, -1), part)
+    return listing.checked(data, found, AIRCRAFT, 100, crop_bottom=AIRCRAFT_BANNER)
+
+
+def open_birdsnap(data: schema.Data) -> Source:
+    """``species.txt``, ``test_images.txt``, ``images.txt`` where it is there, and the images that Flickr still had.
+
+    Without ``images.txt`` the folder of an image says its species.
+    """
+    files = _files(data, BIRDSNAP_ARCHIVES)
+    species = [line.split("\t") for line in _lines(files, "species.txt")[1:]]
+    if any(len(one) != 4 for one in species):
+        raise DataError(f"{files.root}: species.txt has other columns than id, common, scientific, dir")
+    species.sort(key=lambda one: int(one[0]) if one[0].isdigit() else 0)
+    by_id = {one[0]: label for label, one in enumerate(species)}
+    by_folder = {one[3].lower(): label for label, one in enumerate(species)}
+    stated: dict[str, int] = {}
+    if files.find("images.txt") is not None:
+        header, *lines = [line.split("\t") for line in _lines(files, "images.txt")]
+        if not {"path", "species_id"} <= set(header):
+            raise DataError(f"{files.root}: images.txt has no columns path and species_id, but {', '.join(header)}")
+        path, label = header.index("path"), header.index("species_id")
+        stated = {line[path]: by_id.get(line[label], -1) for line in lines}
+    test = set(_lines(files, "test_images.txt")[1:])
+    found = Listing(files, [one[1] for one in species])
+    for name, row in _bird_images(files).items():
+        bird = stated.get(name, -1) if stated else by_folder.get(name.partition("/")[0].lower(), -1)
+        if bird >= 0:  # other images are none of the set
+            found.add(row, name, bird, VAL if name in test else TRAIN)
+    return listing.checked(data, found, BIRDSNAP, 500)
+
+
+def _bird_images(files: Files) -> dict[str, int]:
+    """Images by ``SPECIES/FILE``, wherever the folders of the species are."""
+    return {
+        "/".join(name.split("/")[-2:]): row
+        for row, name in enumerate(files.names)
+        if name.lower().endswith(_BIRD_SUFFIXES) and "/" in name
+    }
+
+
+def _files(data: schema.Data, archives: tuple[str, ...]) -> Files:
+    return archive.open_files(listing.path_of(data, " and ".join(archives)), archives)
+
+
+def _lines(files: Files, name: str) -> list[str]:
+    """The lines of a list of the set, without empty ones.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    row = files.find(name)
+    if row is None:
+        raise ConfigError(f"{files.root} holds no {name}; is it the right set, and all of its archives?")
+    try:
+        return [line.strip() for line in files.read(row).decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{files.root}: {files.names[row]} is no text: {error}") from error

@@ -1,0 +1,1 @@
+"""The arithmetic of the experiments: searches, scaling study, transfer, activation maps, latency."""

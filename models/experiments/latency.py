@@ -1,0 +1,124 @@
+"""Inference latency and throughput on the CPU, all networks in turns; paper Table 4.
+
+Run as ``python -m models.experiments.latency REQUEST`` in a process of its own: nothing else of ours uses the cores then, and the
+number of threads is its own. Weights are random and batch-norm statistics those of the activations, because a network
+whose activations fade away computes with denormal numbers, which a CPU does slowly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conf.schema import Model
+from models.networks.build import build_scaled
+from models.networks.complexity import count
+from models.networks.folding import folded
+
+CLASSES = 1000
+WARM_UP = 2  # runs of each network before the first counted one
+SETTLING_PX = 128  # the statistics' own images; any size gives some
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One network's times.
+
+    Attributes:
+        batch1_ms: median of single images; ``_low`` and ``_high`` are the 10th and 90th percentile.
+        images_per_s: median throughput of batches of ``throughput_batch``.
+    """
+
+    network: str
+    resolution: int
+    params: int
+    multiply_adds: int
+    batch1_ms: float
+    batch1_ms_low: float
+    batch1_ms_high: float
+    images_per_s: float
+    throughput_batch: int
+
+
+def settled(model: Model) -> nn.Module:
+    """The network with random weights and statistics of its own activations, in evaluation mode."""
+    torch.manual_seed(0)
+    network = build_scaled(model, CLASSES)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.randn(2, 3, SETTLING_PX, SETTLING_PX))
+    return network.eval()
+
+
+def deployed(model: Model) -> nn.Module:
+    """As it would serve: batch norm folded, channels_last."""
+    network = folded(settled(model), torch.randn(1, 3, SETTLING_PX, SETTLING_PX))
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def measure(models: dict[str, Model], *, threads: int, n: int, throughput_n: int, throughput_batch: int) -> list[Timed]:
+    """Times all networks, each in turn, so that a slow moment of the machine meets all of them.
+
+    Args:
+        models: by the name that is reported.
+        threads: of torch, in one process.
+        n: counted runs of one image.
+        throughput_n: counted runs of one batch.
+        throughput_batch: its images.
+    """
+    torch.set_num_threads(threads)
+    sides = {name: build_scaled(model, CLASSES, device="meta").resolution for name, model in models.items()}
+    networks = {name: deployed(model) for name, model in models.items()}
+    with torch.inference_mode():
+        ones = in_turns({name: runner(networks[name], 1, side) for name, side in sides.items()}, n)
+        batches = {name: runner(networks[name], throughput_batch, side) for name, side in sides.items()}
+        whole = in_turns(batches, throughput_n)
+    found = []
+    for name, model in models.items():
+        low, median, high = np.percentile(np.array(ones[name]) * 1000, [10, 50, 90]).tolist()
+        size = count(build_scaled(model, CLASSES, device="meta"), sides[name])
+        per_s = throughput_batch / float(np.median(whole[name]))
+        found.append(Timed(name, sides[name], *size, median, low, high, per_s, throughput_batch))
+    return found
+
+
+def in_turns(runs: Mapping[str, Callable[[], object]], n: int) -> dict[str, list[float]]:
+    """Calls each function once a turn; seconds of the ``n`` turns after the first ones, by name."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(WARM_UP + n):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if turn >= WARM_UP:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def runner(network: nn.Module, batch: int, side: int) -> Callable[[], Tensor]:
+    """A call of the network on random images, channels_last."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
+    return lambda: network(images)
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """``{"models": {name: Model fields}, n ...}`` -> times on one core, and on all where there are more."""
+    models = {name: Model(**fields) for name, fields in request.pop("models").items()}
+    cores = len(os.sched_getaffinity(0))
+    return {str(threads): [asdict(row) for row in measure(models, threads=threads, **request)]
+            for threads in sorted({1, cores})}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,0 +1,1 @@
+"""Networks: EfficientNet and the related work, their counts, weights and export."""

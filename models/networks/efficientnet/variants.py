@@ -1,0 +1,131 @@
+"""Table 1 of the paper as a table, and the family B0..B8, L2 and Lite0..Lite4 as coefficients on it.
+
+Source: paper Table 1; strides, expansion, SE and coefficients from the official
+efficientnet_builder.py (``_DEFAULT_BLOCKS_ARGS``, ``efficientnet_params``) and lite/efficientnet_lite_builder.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from models.networks.efficientnet.compound_scaling import round_channels, round_repeats
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of Table 1: a run of MBConv blocks; only the first has the stride."""
+
+    expand_ratio: int
+    kernel: int
+    stride: int
+    channels: int
+    repeats: int
+    se_ratio: float = 0.25  # inner width of squeeze-and-excitation over the block's input channels; 0 = none
+    skip: bool = True  # the residual, where stride and channels allow it
+    fused: bool = False  # one k x k convolution in place of the expansion and the depthwise one
+
+
+# fmt: off
+B0_STAGES = (
+    #     expand kernel stride channels repeats     stage, input px in B0
+    Stage(1,     3,     1,     16,      1),       # 2, 112
+    Stage(6,     3,     2,     24,      2),       # 3, 112
+    Stage(6,     5,     2,     40,      2),       # 4, 56
+    Stage(6,     3,     2,     80,      3),       # 5, 28
+    Stage(6,     5,     1,     112,     3),       # 6, 14
+    Stage(6,     5,     2,     192,     4),       # 7, 14
+    Stage(6,     3,     1,     320,     1),       # 8, 7
+)
+# fmt: on
+B0_STEM = 32  # stage 1: Conv3x3, stride 2
+B0_HEAD = 1280  # stage 9: Conv1x1, pooling, classifier
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Coefficients of one member of the family, relative to B0."""
+
+    width: float
+    depth: float
+    resolution: int
+    dropout: float
+
+
+FAMILY = {
+    "efficientnet_b0": Variant(1.0, 1.0, 224, 0.2),
+    "efficientnet_b1": Variant(1.0, 1.1, 240, 0.2),
+    "efficientnet_b2": Variant(1.1, 1.2, 260, 0.3),
+    "efficientnet_b3": Variant(1.2, 1.4, 300, 0.3),
+    "efficientnet_b4": Variant(1.4, 1.8, 380, 0.4),
+    "efficientnet_b5": Variant(1.6, 2.2, 456, 0.4),
+    "efficientnet_b6": Variant(1.8, 2.6, 528, 0.5),
+    "efficientnet_b7": Variant(2.0, 3.1, 600, 0.5),
+    "efficientnet_b8": Variant(2.2, 3.6, 672, 0.5),
+    "efficientnet_l2": Variant(4.3, 5.3, 800, 0.5),
+}
+LITE = {
+    "efficientnet_lite0": Variant(1.0, 1.0, 224, 0.2),
+    "efficientnet_lite1": Variant(1.0, 1.1, 240, 0.2),
+    "efficientnet_lite2": Variant(1.1, 1.2, 260, 0.3),
+    "efficientnet_lite3": Variant(1.2, 1.4, 280, 0.3),
+    "efficientnet_lite4": Variant(1.4, 1.8, 300, 0.3),
+}
+VARIANTS = FAMILY | LITE
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All numbers that a network is built from, after rounding."""
+
+    stem: int
+    stages: tuple[Stage, ...]
+    head: int
+    resolution: int
+    dropout: float
+    activation: str = "silu"  # silu | relu6
+    padding: str = "symmetric"  # this and the next two: see schema.Model
+    bn_epsilon: float = 1e-3
+    preprocessing: str = "imagenet"
+
+
+def architecture(
+    variant: Variant,
+    width: float = 1.0,
+    depth: float = 1.0,
+    resolution: float = 1.0,
+    table: Sequence[Stage] = B0_STAGES,
+) -> Architecture:
+    """Scales Table 1, or another table of blocks, by a variant's coefficients times the given multipliers.
+
+    Args:
+        variant: a row of ``VARIANTS``.
+        width: further multiplier of all channel counts; shrinks or grows the whole family.
+        depth: further multiplier of all repeats.
+        resolution: further multiplier of the input side; the result is rounded to a whole pixel.
+        table: stages 2 to 8; a searched network has its own.
+    """
+    w, d = variant.width * width, variant.depth * depth
+    stages = tuple(
+        replace(stage, channels=round_channels(stage.channels, w), repeats=round_repeats(stage.repeats, d))
+        for stage in table
+    )
+    return Architecture(
+        stem=round_channels(B0_STEM, w),
+        stages=stages,
+        head=round_channels(B0_HEAD, w),
+        resolution=max(1, round(variant.resolution * resolution)),
+        dropout=variant.dropout,
+    )
+
+
+def lite(scaled: Architecture, table: Sequence[Stage] = B0_STAGES) -> Architecture:
+    """EfficientNet-Lite: no squeeze-and-excitation, ReLU6; stem, head, first and last repeats as they are unscaled.
+
+    Args:
+        scaled: of a ``LITE`` variant.
+        table: that it was scaled from.
+    """
+    first, *middle, last = (replace(stage, se_ratio=0.0) for stage in scaled.stages)
+    first, last = replace(first, repeats=table[0].repeats), replace(last, repeats=table[-1].repeats)
+    return replace(scaled, stem=B0_STEM, stages=(first, *middle, last), head=B0_HEAD, activation="relu6")

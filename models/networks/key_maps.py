@@ -1,0 +1,78 @@
+"""What timm, torchvision and lukemelas' efficientnet-pytorch call the tensors of an EfficientNet.
+
+Sources: the state dicts of timm 1.0.20, torchvision 0.29.1 and efficientnet_pytorch 0.7.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from models.networks.efficientnet.variants import Architecture
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One project's names for our modules.
+
+    Attributes:
+        name: of the project.
+        outside: what is in no block.
+        block: prefix of an MBConv; ``index`` counts all of them, ``repeat`` those of a stage, ``stage`` the stages
+            from 0 and ``row`` from 1.
+        expanded: inside an MBConv.
+        plain: inside one without expansion.
+    """
+
+    name: str
+    outside: Mapping[str, str]
+    block: str
+    expanded: Mapping[str, str]
+    plain: Mapping[str, str]
+
+    def modules(self, arch: Architecture) -> dict[str, str]:
+        """Our name -> theirs, for each module of a network that holds tensors."""
+        found = dict(self.outside)
+        index = 0
+        for number, stage in enumerate(arch.stages):
+            inside = self.plain if stage.expand_ratio == 1 else self.expanded
+            for repeat in range(stage.repeats):
+                prefix = self.block.format(index=index, repeat=repeat, stage=number, row=number + 1)
+                for own, theirs in inside.items():
+                    if stage.se_ratio or not own.startswith("se."):
+                        found[f"blocks.{index}.{own}"] = f"{prefix}.{theirs}"
+                index += 1
+        return found
+
+
+# fmt: off
+TIMM = Dialect(
+    "timm",
+    {"stem.0": "conv_stem", "stem.1": "bn1", "head.0": "conv_head", "head.1": "bn2", "classifier": "classifier"},
+    "blocks.{stage}.{repeat}",
+    {"expand.0": "conv_pw", "expand.1": "bn1", "depthwise.0": "conv_dw", "depthwise.1": "bn2",
+     "se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand", "project.0": "conv_pwl", "project.1": "bn3"},
+    {"depthwise.0": "conv_dw", "depthwise.1": "bn1",
+     "se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand", "project.0": "conv_pw", "project.1": "bn2"},
+)
+TORCHVISION = Dialect(
+    "torchvision",
+    {"stem.0": "features.0.0", "stem.1": "features.0.1", "head.0": "features.8.0", "head.1": "features.8.1",
+     "classifier": "classifier.1"},
+    "features.{row}.{repeat}.block",
+    {"expand.0": "0.0", "expand.1": "0.1", "depthwise.0": "1.0", "depthwise.1": "1.1",
+     "se.reduce": "2.fc1", "se.expand": "2.fc2", "project.0": "3.0", "project.1": "3.1"},
+    {"depthwise.0": "0.0", "depthwise.1": "0.1",
+     "se.reduce": "1.fc1", "se.expand": "1.fc2", "project.0": "2.0", "project.1": "2.1"},
+)
+LUKEMELAS = Dialect(
+    "lukemelas",
+    {"stem.0": "_conv_stem", "stem.1": "_bn0", "head.0": "_conv_head", "head.1": "_bn1", "classifier": "_fc"},
+    "_blocks.{index}",
+    {"expand.0": "_expand_conv", "expand.1": "_bn0", "depthwise.0": "_depthwise_conv", "depthwise.1": "_bn1",
+     "se.reduce": "_se_reduce", "se.expand": "_se_expand", "project.0": "_project_conv", "project.1": "_bn2"},
+    {"depthwise.0": "_depthwise_conv", "depthwise.1": "_bn1",
+     "se.reduce": "_se_reduce", "se.expand": "_se_expand", "project.0": "_project_conv", "project.1": "_bn2"},
+)
+# fmt: on
+DIALECTS = (TIMM, TORCHVISION, LUKEMELAS)

@@ -1,0 +1,45 @@
+"""Torchrun for our jobs: torch's own, with our rendezvous, and with an exit code that says how the job ended.
+
+``python -m models.training.agent TORCHRUN_ARGUMENTS``. The code is that of the rank that failed first, 128 + N where signal N
+ended it, 8 where the agent itself was asked to end, 75 where the machines did not meet.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
+
+from infra.errors import LostError, PreemptedError
+from infra.launch.command import JOB_FOLDER
+from infra.launch.guard import SCRATCH
+from models.training import rendezvous
+
+
+def main(argv: list[str]) -> int:
+    """Runs one node's share of a job; returns the exit code."""
+    rendezvous.register()
+    if JOB_FOLDER in os.environ:  # else torchrun leaves a folder in /tmp after each job
+        argv = [f"--log-dir={Path(os.environ[JOB_FOLDER], SCRATCH, 'torchrun')}", *argv]
+    try:
+        run.main(argv)
+    except SignalException as error:
+        sys.stderr.write(f"torchrun: asked to end by {error.sigval.name}\n")
+        return PreemptedError.exit_code
+    except ChildFailedError as error:
+        sys.stderr.write(f"{error}\n")
+        code = error.get_first_failure()[1].exitcode
+        return 128 - code if code < 0 else code
+    except RendezvousError as error:
+        sys.stderr.write(f"torchrun: {error}\n")
+        return LostError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

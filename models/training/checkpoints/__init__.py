@@ -1,0 +1,1 @@
+"""Checkpoints: format, writing, resuming, and the identity of the job they belong to."""

@@ -1,0 +1,1 @@
+"""The report: results of the experiments as one HTML page."""

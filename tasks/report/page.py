@@ -1,0 +1,134 @@
+"""The report as one self-contained HTML page, and its first table as markdown. Pure: dicts in, text out.
+
+The numbers come from :mod:`tasks.report.sections`, the sentences stand in the templates, the style and the script beside
+this file. Nothing is loaded from anywhere, and the page works without its script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from models import paper
+from tasks.report.numbers import FILTERS, plain
+from tasks.report.sections import architecture, family, latency, maps, provenance, scaling, search, transfer
+from tasks.report.sections.values import Json, clean, lines, mapping, typed
+
+HERE = Path(__file__).parent
+# The page in its order: a section's anchor, and its short title for the list of contents.
+CONTENTS = (
+    ("table2", "B0 to B7"), ("figures", "Accuracy over size"), ("search", "Grid search"),
+    ("architecture", "Architecture search"), ("scaling", "Scaling study"), ("latency", "Latency"),
+    ("transfer", "Transfer"), ("maps", "Activation maps"), ("provenance", "Provenance"),
+)  # fmt: skip
+
+
+def render(summary: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> str:
+    """Returns the page for a ``summary.json`` (the JSON of :class:`models.results.Summary`) and the parts.
+
+    Args:
+        summary: of a reproduction; empty where there was none. Any key may be missing or empty.
+        parts: what :func:`tasks.report.results.gather` finds, by name; those that are not there are shown as missing,
+            with the command that makes them.
+    """
+    whole: Json = clean(summary)
+    found: Json = clean(parts or {})
+    profile = next((str(each["profile"]) for each in (whole, *found.values()) if _has_profile(each)), None)
+    there = {name: provenance.status(mapping(found, name), verb, profile)
+             for name, (verb, _) in provenance.PARTS.items()}  # fmt: skip
+    rows = family.facts(whole)
+    return (
+        _environment()
+        .get_template("report_page.html.j2")
+        .render(
+            about=_about(whole, profile),
+            missing=lines(whole, "missing"),
+            parts=there,
+            contents=_contents(whole, found),
+            reproduce=provenance.make("reproduce", profile),
+            family=rows,
+            search=search.facts(whole),
+            architecture=architecture.facts(mapping(found, "architecture")),
+            scaling=scaling.facts(mapping(found, "scaling")),
+            latency=latency.facts(mapping(found, "latency")),
+            transfer=transfer.facts(whole, mapping(found, "transfer")),
+            maps=maps.facts(mapping(found, "maps")),
+            provenance=provenance.facts(whole, found, profile),
+            paper=paper,
+            **_assets(),
+        )
+    )
+
+
+def _has_profile(each: Any) -> bool:
+    return isinstance(each, dict) and each.get("profile") not in (None, "")
+
+
+def _about(summary: Json, profile: str | None) -> Json:
+    about = typed(summary, ("wall_s", "jobs", "jobs_found"), ("commit", "started", "finished", "command"))
+    return about | {"there": bool(summary), "profile": profile}
+
+
+def _contents(summary: Json, parts: Json) -> list[Json]:
+    """Every section with whether there is anything of ours in it."""
+    filled = {
+        "table2": bool(summary.get("variants")),
+        "figures": bool(summary.get("variants")),
+        "search": bool(mapping(summary, "search").get("trials")),
+        "provenance": True,
+    } | {name: bool(mapping(parts, name)) for name in provenance.PARTS}
+    filled["transfer"] = filled["transfer"] or bool(summary.get("transfer"))
+    return [{"id": name, "title": title, "filled": filled[name]} for name, title in CONTENTS]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader([HERE, HERE / "sections"]),
+        autoescape=True,
+        undefined=StrictUndefined,  # a slip in the template must fail a test, not leave a hole in the page
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= FILTERS
+    return environment
+
+
+@cache
+def _assets() -> dict[str, str]:
+    """Style and script as they stand in their files; the policy lets exactly this script run and no other."""
+    style, script = ((HERE / name).read_text() for name in ("report_page.css", "report_page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": style, "script": script, "script_sha256": digest}
+
+
+def markdown_table(summary: Mapping[str, Any]) -> str:
+    """Returns B0 to B7, ours beside the paper's Table 2, as a markdown table."""
+    lines = [
+        "| model | params | multiply-adds | px | top-1, % | top-5, % | n | minutes "
+        "| paper: params | multiply-adds | top-1, % | top-5, % |",
+        "|:--|" + "--:|" * 11,
+    ]
+    specs = {"params": ",.0f", "multiply_adds": ",.0f", "resolution": ",.0f", "top1": ".2f", "top5": ".2f",
+             "n_val": ",.0f", "minutes": ".1f"}  # fmt: skip
+    for row in family.variant_rows(clean(summary)):
+        ours, theirs = row["ours"], row["paper"]
+        cells = {key: plain(ours[key] if ours else None, spec) for key, spec in specs.items()}
+        if ours is None:
+            cells["top1"] = "not run"
+        elif ours["se1"] is not None:
+            cells["top1"] += f" ± {ours['se1']:.2f}"
+        last = ["\N{EM DASH}"] * 4
+        if theirs:
+            last = [f"{theirs.params_m:g} M", f"{theirs.flops_b:g} B", f"{theirs.top1}", f"{theirs.top5}"]
+        # A name that is not ours may hold anything; a bar or a tag would break the table or the page.
+        name = re.sub(r"([|<>`\[\]\\])", r"\\\1", " ".join(row["short"].split()))
+        lines.append(f"| {' | '.join([name, *cells.values(), *last])} |")
+    return "\n".join(lines) + "\n"

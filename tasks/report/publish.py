@@ -1,0 +1,119 @@
+"""Publishing the report: files on disk, copies in the store and in MLflow, artifacts in Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact
+
+from conf import schema
+from infra import store
+from infra.errors import ConfigError
+from infra.store.json_objects import read_object
+from models.results import Summary
+from tasks import policy
+from tasks.report import results as report_results
+from tasks.report.page import markdown_table, render
+
+PAGE, SUMMARY = "report.html", "summary.json"
+LATEST = "latest"
+
+
+@task(task_run_name="publish the report", **policy.BOOKKEEPING)
+async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> str:
+    """Writes ``summary.json`` and ``report.html`` everywhere a person may look for them.
+
+    The page holds the summary and all parts that other flows have left so far.
+
+    Returns:
+        The path of the page on this machine.
+    """
+    facts = dataclasses.asdict(summary)
+    page = await asyncio.to_thread(_publish, config, facts, mlflow_run)
+    await acreate_markdown_artifact(markdown_table(facts), key="reproduction", description=f"profile {summary.profile}")
+    await acreate_table_artifact(summary.search.get("trials", []), key="grid-search")
+    await acreate_table_artifact(summary.transfer, key="transfer")
+    await acreate_link_artifact(
+        f"{summary.services['mlflow']}/#/models", key="model-registry", link_text="MLflow registry"
+    )
+    return page
+
+
+def _publish(config: schema.Config, summary: Mapping[str, Any], mlflow_run: str) -> str:
+    return _spread(config, _written(config, summary, report_results.gather(config)), mlflow_run)
+
+
+@task(task_run_name="refresh the report", **policy.BOOKKEEPING)
+async def refresh(config: schema.Config) -> str:
+    """Renders the page anew from the last reproduction's summary and the parts in the store, whichever are there.
+
+    Returns:
+        The path of the page on this machine; copies lie in the store and in the profile's MLflow run "report".
+
+    Raises:
+        ConfigError: there is neither a reproduction nor a part of this profile yet.
+    """
+    return await asyncio.to_thread(_refresh, config)
+
+
+def _refresh(config: schema.Config) -> str:
+    from infra.tracking import runs
+
+    uri = store.join(config.storage, "reports", config.profile, SUMMARY)
+    summary = read_object(uri) if store.exists(uri) else {}
+    found = report_results.gather(config)
+    if not summary and not found:
+        raise ConfigError(
+            f"nothing to report: neither {uri} nor a part of an experiment beside it is there; run "
+            f"`effnet reproduce profile={config.profile}` or an experiment, e.g. `effnet scaling "
+            f"profile={config.profile}`"
+        )
+    folder = _written(config, summary, found)
+    commits = {name: part.get("commit", "") for name, part in found.items()}
+    run = runs.start_run(
+        config.experiment,
+        f"report ({config.profile})",
+        f"report-{config.profile}",
+        params={},
+        tags=commits | {"role": "report"},
+    )
+    page = _spread(config, folder, run)
+    runs.finish_run(run, "FINISHED", {})
+    return page
+
+
+def _written(config: schema.Config, summary: Mapping[str, Any], found: Mapping[str, Any]) -> Path:
+    """Writes the page, and the summary if there is one, into a folder of their own; points ``runs/latest`` at it."""
+    folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PAGE).write_text(render(summary, found), encoding="utf-8")
+    if summary:
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    _point_latest(folder)
+    return folder
+
+
+def _spread(config: schema.Config, folder: Path, mlflow_run: str) -> str:
+    """Copies the folder's files into the store and into an MLflow run; returns the page's path."""
+    from infra.tracking import runs
+
+    for path in sorted(folder.iterdir()):
+        store.upload(path, store.join(config.storage, "reports", config.profile, path.name))
+        runs.log_file(mlflow_run, path, "report")
+    return str(folder / PAGE)
+
+
+def _point_latest(folder: Path) -> None:
+    """Moves ``runs/latest`` in one step: a reader sees the old report or the new one."""
+    link = folder.parent.parent / LATEST
+    fresh = link.with_name(f".{LATEST}.{folder.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+    fresh.replace(link)

@@ -1,0 +1,188 @@
+"""The rules of the house (CONTRIBUTING.md) as tests."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from conf import compose
+from flows import __main__ as command
+from flows.cli.verbs import FLAGS, VERBS
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("conf", "flows", "infra", "models", "tasks")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("*.py") if not path.stem.startswith("__"))
+VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def test_the_import_contracts_are_kept() -> None:
+    done = run(str(Path(sys.executable).parent / "lint-imports"), "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+def test_importing_every_flow_loads_nothing_heavy() -> None:
+    code = (
+        f"import importlib, sys\nfor name in {FLOWS!r}: importlib.import_module('flows.' + name)\n"
+        "import flows.__main__\n"
+        "print(sorted({'torch', 'mlflow', 'boto3', 'webdataset'} & set(sys.modules)), 'prefect' in sys.modules)"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.stdout.splitlines()[-1:] == ["[] True"], done.stdout + done.stderr
+
+
+def test_the_command_answers_for_help_without_prefect() -> None:
+    code = "import sys\nimport flows.__main__\nprint('prefect' in sys.modules)"
+    assert run(sys.executable, "-c", code).stdout == "False\n"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_files_and_functions_are_short_and_named_by_what_they_hold(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    assert path.stem not in VAGUE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
+# str(error).splitlines()[0] raises for an error without text, and .partition gives nothing: errors.first_line does not.
+FIRST_LINES = re.compile(
+    r"str\(\s*\w*(error|result|cause|exception|exc|failure)\w*\s*\)\s*\.(splitlines|partition)\("
+    r"|\.partition\((chr\(10\)|\"\\n\")\)\[0\]"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_first_line_of_an_error_is_taken_by_the_function_that_never_raises(path: Path) -> None:
+    assert named(path) == "conf/text.py" or not FIRST_LINES.search(path.read_text())
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if named(path).startswith(("flows/", "tasks/"))], ids=named)
+def test_flows_and_tasks_log_through_the_logger_that_escapes(path: Path) -> None:
+    assert "getLogger(" not in path.read_text()
+
+
+CONFIGS = sorted((ROOT / "conf").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=named)
+def test_every_config_file_composes(path: Path) -> None:
+    compose.compose([f"{path.parent.name}={path.stem}"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf/recipe").glob("*.yaml")), ids=named)
+def test_a_recipe_opens_with_where_it_was_run(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+
+
+def readme_code() -> Iterator[str]:
+    """Every line of code in the README: of its blocks, and its code spans."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    for block in blocks:
+        yield from block.splitlines()
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def commands(program: str) -> list[list[str]]:
+    """What the README says after ``program``, up to a comment; placeholders like VERB are left out."""
+    lines = (line.strip().removeprefix("$ ").removeprefix(".venv/bin/").partition(" #")[0] for line in readme_code())
+    words = (shlex.split(line.replace("'", "")) for line in lines if line.startswith(f"{program} "))
+    return [found[1:] for found in words if found[1].islower()]
+
+
+def test_every_make_command_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {word for command in commands("make") for word in command}
+    assert {"reproduce", "test"} <= used <= targets
+
+
+def test_every_effnet_command_of_the_readme_exists_and_its_settings_compose() -> None:
+    used = commands("effnet")
+    assert {command[0] for command in used} <= VERBS.keys()
+    assert len(used) > 5
+    for verb, *overrides in used:
+        if verb == "open":  # takes a page's name instead of settings
+            assert set(overrides) <= {"prefect", "mlflow"}
+            continue
+        compose.compose([word for word in overrides if not word.startswith("--")])
+        assert all("=" in word or word == "--help" or word.removeprefix("--") in FLAGS for word in overrides), verb
+
+
+PROGRAMS = r"(\$ )?(\.venv/bin/)?(effnet|make|prefect|mlflow|python3?|pip|git|eval|aws) "
+
+
+def test_every_block_of_commands_in_the_documents_is_marked_sh_and_so_run_by_a_test() -> None:
+    documents = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    for document in documents:
+        for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
+            typed = [line for line in block.splitlines() if re.match(PROGRAMS, line)]
+            assert kind == "sh" or not typed, f"{document.name}: {typed}"
+
+
+def test_every_flow_names_its_runs_after_what_they_do() -> None:
+    for path in (ROOT / "flows").glob("*.py"):
+        for declared in re.findall(r"^@flow\((.*)\)$", path.read_text(), re.MULTILINE):
+            assert "flow_run_name=name_runs_by(" in declared, f"{path.name}: {declared}"
+
+
+def test_every_make_target_is_phony_and_helped() -> None:
+    text = (ROOT / "Makefile").read_text()
+    phony = set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
+    helped = set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE))
+    assert phony == helped == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+
+
+def test_every_deployment_names_a_flow_that_exists_and_every_flow_has_one() -> None:
+    deployments = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} == {*command.FLOWS, "finetune"}
+    for deployment in deployments:
+        file, _, function = deployment["entrypoint"].partition(":")
+        assert f"async def {function}(" in (ROOT / file).read_text()
+        assert f'@flow(name="{deployment["name"]}", flow_run_name=' in (ROOT / file).read_text()
+        compose.compose(deployment["parameters"]["overrides"])
+
+
+def test_the_constraints_satisfy_the_project_s_bounds() -> None:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
+    pinned = dict(line.split("==") for line in lines if line)
+    pinned = {canonicalize_name(name): version for name, version in pinned.items()}
+    asked = [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, asked):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not pinned"
+        assert requirement.specifier.contains(version), f"{requirement} but constraints.txt has {version}"
+
+
+def test_no_tracked_file_holds_a_path_of_somebody_s_machine() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    done = run("git", "grep", "--untracked", "-InE", r"(^|[^A-Za-z0-9_.])/(home|root|Users|work)/[A-Za-z]")
+    assert done.returncode == 1, done.stdout + done.stderr  # 1: nothing found

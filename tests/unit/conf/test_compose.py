@@ -1,0 +1,250 @@
+"""The configuration: what composes, what is refused and in which words."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf import compose, schema
+from conf.compose import OverrideError
+
+FOLDER = ["data.path=images"]
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(OverrideError) as caught:
+        compose.compose(list(overrides))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_without_overrides_it_is_the_laptop_s_reproduction_on_embedded_services() -> None:
+    config = compose.compose()
+    assert config.profile == "laptop"
+    assert config.services == schema.Services("embedded", "embedded", "embedded")
+    assert (config.run_dir, config.storage, config.dispatch) == ("runs", "s3://effnet", "here")
+    assert config.variants == [f"efficientnet_b{i}" for i in range(8)]
+    assert (config.data.name, config.transfer.data.name) == ("mnist5k", "digits")
+    assert config.recipe.epochs == 8
+
+
+def test_the_paper_s_profile_is_the_official_recipe() -> None:
+    config = compose.compose(["profile=paper", *FOLDER])
+    assert config.recipe == schema.Recipe()
+    assert (config.recipe.epochs, config.recipe.global_batch, config.recipe.ema_decay) == (350, 4096, 0.9999)
+    assert (config.model.width, config.model.depth, config.model.resolution) == (1.0, 1.0, 1.0)
+    assert round(1_281_167 * config.data.minival_share) == 25_022
+
+
+def test_the_schema_s_defaults_are_the_official_numbers() -> None:
+    recipe = schema.Recipe()
+    found = (recipe.lr_per_256, recipe.warmup_epochs, recipe.lr_decay, recipe.lr_decay_epochs, recipe.weight_decay,
+             recipe.label_smoothing, recipe.rmsprop_decay, recipe.momentum, recipe.rmsprop_epsilon,
+             recipe.bn_momentum)  # fmt: skip
+    assert found == (0.016, 5.0, 0.97, 2.4, 1e-5, 0.1, 0.9, 0.9, 1e-3, 0.01)
+    augment = schema.Augment()
+    assert (augment.crop_area_min, augment.crop_aspect_max, augment.flip_prob, augment.eval_crop_pad) == (
+        0.08, 4 / 3, 0.5, 32,
+    )  # fmt: skip
+
+
+# tests/conventions composes each file in its own group; here is every other place that a group's files can go to.
+ELSEWHERE = [(group, option) for group in compose.GROUPS if "@" in group for option in compose.options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), ELSEWHERE)
+def test_every_file_composes_wherever_its_group_is_used(group: str, option: str) -> None:
+    config = compose.compose([f"{group}={option}", *FOLDER])
+    part: Any = config
+    for name in group.partition("@")[2].split("."):
+        part = getattr(part, name)
+    alone = compose.compose([f"{group.partition('@')[0]}={option}", *FOLDER])
+    assert part in (alone.recipe, dataclasses.replace(alone.data, path=None))
+
+
+@pytest.mark.parametrize("profile", compose.options("profile"))
+def test_a_profile_leaves_the_choice_of_the_network(profile: str) -> None:
+    config = compose.compose(["model=l2", f"profile={profile}"])
+    assert (config.profile, config.model.name) == (profile, "efficientnet_l2")
+
+
+def test_every_config_file_is_the_root_or_of_a_group_or_named_by_a_file_beside_it() -> None:
+    groups = {group.partition("@")[0] for group in compose.GROUPS}
+    files = {path.relative_to(compose.ROOT) for path in compose.ROOT.rglob("*.yaml")}
+    parts = {path for path in files if len(path.parts) == 3}
+    assert {path.parent.name for path in files - parts if path != Path("config.yaml")} == groups
+    assert len(files - parts) == 1 + sum(len(compose.options(group)) for group in groups)
+    for part in parts:
+        beside = [path.read_text() for path in (compose.ROOT / part.parts[0]).glob("*.yaml")]
+        assert any(f"- {part.parts[1]}@" in text and f": {part.stem}\n" in text for text in beside)
+
+
+def test_an_override_beats_the_profile_and_the_last_one_wins() -> None:
+    config = compose.compose(["recipe.epochs=3", "profile=laptop", "model=b3", "recipe.epochs=5"])
+    assert (config.recipe.epochs, config.model.name, config.model.width) == (5, "efficientnet_b3", 0.25)
+
+
+def test_the_transfer_s_settings_are_its_own() -> None:
+    config = compose.compose(["transfer.recipe.epochs=9", "data@transfer.data=mnist5k"])
+    assert (config.transfer.recipe.epochs, config.transfer.data.name) == (9, "mnist5k")
+    assert config.recipe.epochs == compose.compose().recipe.epochs
+
+
+@pytest.mark.parametrize("words", [["profile=laptop"], ["profile=paper"], ["transfer=single"]])
+def test_a_protocol_given_on_the_command_line_brings_its_recipe_whatever_the_profile(words: list[str]) -> None:
+    found = compose.compose([*words, "transfer=kornblith"]).transfer
+    assert (found.protocol, found.recipe.optimizer, found.recipe.global_batch, found.steps) == (
+        "kornblith", "sgd", 256, 20_000,
+    )  # fmt: skip
+    assert compose.compose([*words, "transfer=author"]).transfer.recipe.lr_per_256 == schema.Recipe().lr_per_256 / 4
+
+
+def test_the_paper_s_profile_transfers_to_the_eight_sets_of_table_5_each_with_its_metric() -> None:
+    asked = compose.compose(["profile=paper"]).transfer
+    found = {name: compose.compose([f"data@transfer.data={name}"]).transfer.data for name in asked.sets}
+    assert len(found) == 8
+    assert [name for name, data in found.items() if data.metric == "mean per class"] == [
+        "flowers102",
+        "aircraft",
+        "pets",
+    ]
+    assert all(data.minival_share >= 0.05 for name, data in found.items() if name not in ("flowers102", "aircraft"))
+
+
+@pytest.mark.parametrize(("override", "nearest"), [
+    ("recipe.epoch=3", "recipe.epochs"), ("modle=b3", "model"), ("launch.nproc_per_nodes=2", "launch.nproc_per_node"),
+    ("search.alhpa=[1.0]", "search.alpha"), ("transfer.recipe.epocs=1", "transfer.recipe.epochs"),
+])  # fmt: skip
+def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str) -> None:
+    key = override.partition("=")[0]
+    assert refused(override).startswith(f"no setting named {key!r}; did you mean {nearest!r}?")
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("model=b33", "no model named 'b33'; did you mean 'b3'? `effnet --help` names the usual ones"),
+    ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper"),
+    ("data=zzz", "no data named 'zzz'; `effnet --help` names the usual ones"),
+])  # fmt: skip
+def test_an_unknown_option_is_refused_with_the_choices(override: str, message: str) -> None:
+    assert refused(override) == message
+
+
+@pytest.mark.parametrize(("kind", "changes"), [
+    (schema.Recipe, {"epochs": 0}), (schema.Recipe, {"precision": "fp8"}), (schema.Recipe, {"label_smoothing": 1.0}),
+    (schema.Recipe, {"lr_per_256": 0.0}), (schema.Recipe, {"lr_per_256": float("nan")}),
+    (schema.Recipe, {"warmup_epochs": -1.0}), (schema.Recipe, {"lr_decay": 0.0}),
+    (schema.Recipe, {"lr_decay_epochs": 0.0}), (schema.Recipe, {"dropout": 1.0}), (schema.Recipe, {"ema_decay": 1.0}),
+    (schema.Recipe, {"global_batch": 0}), (schema.Recipe, {"keep_checkpoints": 0}), (schema.Model, {"width": 0.0}),
+    (schema.Model, {"survival_prob": 0.0}), (schema.Model, {"padding": "valid"}), (schema.Model, {"bn_epsilon": 0.0}),
+    (schema.Model, {"preprocessing": "caffe"}), (schema.Published, {"origin": "keras"}),
+    (schema.Published, {"resolution": 0}), (schema.Published, {"classes": 0}),
+    (schema.Search, {"alpha": [0.5]}), (schema.Search, {"beta": []}),
+    (schema.Search, {"tolerance": -1.0}), (schema.Services, {"s3": "minio"}), (schema.Services, {"mlflow": "aws"}),
+    (schema.Config, {"storage": "runs"}), (schema.Config, {"variants": []}), (schema.Config, {"dispatch": "there"}),
+    (schema.Data, {"val_share": 1.0}), (schema.Data, {"limit": 0}), (schema.Launch, {"nproc_per_node": 0}),
+    (schema.Augment, {"crop_area_min": 0.0}), (schema.Augment, {"crop_aspect_max": 0.9}),
+    (schema.Data, {"metric": "accuracy"}), (schema.Recipe, {"optimizer": "lamb"}), (schema.Transfer, {"steps": 0}),
+    (schema.Transfer, {"lr_per_256": [0.1]}), (schema.Transfer, {"lr_per_256": [0.0], "weight_decay": [0.0]}),
+    (schema.Transfer, {"weight_decay": [-1.0], "lr_per_256": [0.1]}), (schema.Transfer, {"rungs": [0.5, 0.2]}),
+    (schema.Transfer, {"rungs": [1.0]}), (schema.Transfer, {"keep": 0.0}), (schema.Transfer, {"final_split": "val"}),
+])  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        kind(**changes)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("recipe.epochs=0", "recipe.epochs must be > 0, is 0"),
+    ("recipe.epochs=abc", "recipe.epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("data.leave_out=a.tar", "data.leave_out takes a list: data.leave_out=[...]"),
+    ("recipe.epochs=1.5", "recipe.epochs: Value '1.5' of type 'float' could not be converted to Integer"),
+    ("search.recipe=paper", "search.recipe: Invalid type assigned: str is not a subclass of Recipe. value: paper"),
+])  # fmt: skip
+def test_a_wrong_value_on_the_command_line_is_one_line_with_its_key(override: str, message: str) -> None:
+    assert refused(override) == message
+
+
+@pytest.mark.parametrize("override", [
+    "data.path=${oc.env:HOME}", "storage=s3://${oc.env:AWS_SECRET_ACCESS_KEY}", "recipe.epochs=${recipe.seed}",
+])  # fmt: skip
+def test_a_value_may_not_reach_for_the_environment_or_other_settings(override: str) -> None:
+    assert "values may not contain ${...}" in refused(override)
+
+
+@pytest.mark.parametrize("override", ["epochs", "~recipe", "+recipe.new=1", "++recipe.epochs=1", "hydra.run.dir=x", ""])
+def test_other_words_of_hydra_s_language_are_refused(override: str) -> None:
+    assert "no setting named" in (message := refused(override)) or "is not KEY=VALUE" in message
+
+
+def test_the_first_wrong_override_stops_before_anything_is_composed() -> None:
+    assert "'nope'" in refused("recipe.epochs=2", "nope=1", "model=b99")
+
+
+def job() -> schema.Job:
+    return schema.Job(kind="train", data_name="x", manifest_uri="s3://b/m", manifest_sha256="0" * 64,
+                      model=schema.Model(width=0.1 + 0.2), recipe=schema.Recipe(epochs=3, dropout=None))  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [compose.compose(), compose.compose(["profile=paper", *FOLDER]), job()])
+def test_yaml_and_back_is_the_same(value: Any) -> None:
+    text = compose.to_yaml(value)
+    assert compose.from_yaml(type(value), text) == value
+    assert compose.to_yaml(compose.from_yaml(type(value), text)) == text
+
+
+def test_a_later_setting_at_its_default_is_not_written_down() -> None:
+    """Else every job would get another key, and every registered model another description."""
+    later = {"blocks", "padding", "bn_epsilon", "preprocessing"}
+    assert not later & compose.asked(schema.Model()).keys()
+    assert "padding: same" in compose.to_yaml(schema.Model(padding="same"))
+    changed = schema.Model(padding="same", bn_epsilon=1e-5, preprocessing="lite")
+    assert compose.from_yaml(schema.Model, compose.to_yaml(changed)) == changed
+    assert compose.asked(changed).keys() - compose.asked(schema.Model()).keys() == later - {"blocks"}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (("epochs: 3", "epochs: many"), "many"),
+    (("epochs: 3", "epochs: 0"), "recipe.epochs must be > 0"),
+    (("epochs: 3", "epochen: 3"), "epochen"),
+    (("kind: train", "kind: ["), "while parsing"),
+])  # fmt: skip
+def test_yaml_that_does_not_fit_is_refused_in_one_line(change: tuple[str, str], message: str) -> None:
+    text = compose.to_yaml(job())
+    assert change[0] in text
+    with pytest.raises(OverrideError) as caught:
+        compose.from_yaml(schema.Job, text.replace(*change, 1))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_as_a_dict_holds_plain_values_only() -> None:
+    def leaves(value: Any) -> list[Any]:
+        if isinstance(value, dict):
+            return [leaf for each in value.values() for leaf in leaves(each)]
+        return [leaf for each in value for leaf in leaves(each)] if isinstance(value, list) else [value]
+
+    found = compose.to_dict(compose.compose())
+    assert found["recipe"]["global_batch"] == 64
+    assert {type(leaf) for leaf in leaves(found)} <= {str, int, float, bool, type(None)}
+
+
+def test_keys_are_all_settings_down_to_the_leaves() -> None:
+    assert {"recipe", "recipe.epochs", "transfer.data.augment.flip_prob", "search.recipe.seed"} <= set(compose.keys())
+
+
+def test_the_modern_recipe_brings_its_augmentation_and_the_command_line_still_wins() -> None:
+    for profile in ("laptop", "paper"):
+        augment = compose.compose([f"profile={profile}", "recipe=modern"]).data.augment
+        assert (augment.policy, augment.erase_prob) == ("randaugment", 0.2)
+    assert compose.compose(["recipe=modern", "data.augment.policy=v0"]).data.augment.policy == "v0"
+    assert compose.compose(["profile=paper"]).data.augment.policy == "v0"
+
+
+def test_who_changes_a_configuration_changes_nobody_else_s() -> None:
+    first = compose.compose(["model=b1"])
+    first.data.augment.policy, first.recipe.epochs = "v0", 99
+    first.variants.clear()
+    again = compose.compose(["model=b1"])
+    assert (again.data.augment.policy, again.recipe.epochs, len(again.variants)) == ("none", 8, 8)

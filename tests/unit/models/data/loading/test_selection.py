@@ -1,0 +1,67 @@
+"""Samples picked by id from a made-up set in a folder."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_set import MadeSet, write_set
+from PIL import Image
+
+from conf.schema import Augment
+from infra import store
+from infra.errors import ConfigError, DataError
+from models.data.loading import selection
+from models.data.loading.loader import Loader
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeSet:
+    """Labels of val run 0, 1 ... 9, 0, 1 ... from the 24th made image on: 4, 5 ... 9, 0, 1 ..."""
+    return write_set(f"file://{tmp_path}/set", {"train": [16], "minival": [8], "val": [5, 9]})
+
+
+def test_the_first_images_of_different_classes_are_chosen_and_always_the_same(made: MadeSet) -> None:
+    assert selection.distinct_classes(made.manifest, "val", 4) == [0, 1, 2, 3]
+    made.manifest.table["label"][24:30] = [4, 4, 7, 4, 7, 0]
+    for _ in range(2):
+        assert selection.distinct_classes(made.manifest, "val", 3) == [0, 2, 5]
+
+
+def test_more_classes_than_the_split_has_are_refused(made: MadeSet) -> None:
+    with pytest.raises(ConfigError, match="made: val has images of 10 classes, 11 different ones were asked for"):
+        selection.distinct_classes(made.manifest, "val", 11)
+
+
+def test_images_come_by_their_id_whatever_shard_they_are_in(made: MadeSet) -> None:
+    found = selection.read(made.manifest, made.uri, "val", [13, 0, 5])
+    assert found.blobs == [made.images[24 + i] for i in (13, 0, 5)]
+    assert found.labels == [7, 4, 9]
+
+
+def test_pixels_are_those_that_an_evaluation_sees(made: MadeSet, tmp_path: Path) -> None:
+    augment = Augment(eval_crop_pad=8)
+    with closing(Loader(made.manifest, made.uri, "val", 20, augment, tmp_path / "cache", 1)) as loader:
+        batch = next(loader.eval_batches(14, 0, 1))
+    found = selection.read(made.manifest, made.uri, "val", batch.ids.tolist()).squares(20, 8)
+    assert np.array_equal(found, batch.images.numpy())
+    assert found[0].std() > 5
+    assert Image.open(io.BytesIO(made.images[24])).size == (27, 28)
+
+
+@pytest.mark.parametrize("number", [-1, 14])
+def test_an_id_that_the_split_lacks_is_named_with_those_it_has(made: MadeSet, number: int) -> None:
+    with pytest.raises(ConfigError, match=f"made: val has no image {number}; ids are 0 to 13"):
+        selection.read(made.manifest, made.uri, "val", [0, number])
+
+
+def test_a_damaged_image_is_found_out(made: MadeSet) -> None:
+    uri = store.join(made.uri.rpartition("/")[0], made.manifest.shards[2].name)
+    data = bytearray(store.read(uri))
+    data[int(made.manifest.table["offset"][24]) + 100] ^= 1
+    store.write(uri, bytes(data))
+    with pytest.raises(DataError, match="sample 0: its checksum"):
+        selection.read(made.manifest, made.uri, "val", [0])

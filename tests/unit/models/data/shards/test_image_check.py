@@ -1,0 +1,183 @@
+"""One verdict on every kind of image: a corpus of odd ones, headers against Pillow, tars against tarfile."""
+
+import io
+import random
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infra.errors import DataError
+from models.data.loading.decode import DecodeError, fill, open_image
+from models.data.shards import image_header as headers
+from models.data.shards.image_check import printable, verdict
+from models.data.shards.tar_header import END, header
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS).resize((60, 40), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def with_exif(size: int, tiff: bytes = b"") -> bytes:
+    """A JPEG with ``size`` bytes of EXIF in as many segments as that takes, ``tiff`` in the first."""
+    plain, segments = encoded(PICTURE, "JPEG"), list[bytes]()
+    for left in range(size, 0, -60_000):
+        body = b"Exif\0\0" + (b"" if segments else tiff).ljust(min(left, 60_000), b"x")
+        segments.append(b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body)
+    return plain[:2] + b"".join(segments) + plain[2:]
+
+
+def png_bomb(side: int, rows: int = 0) -> bytes:
+    """A header that claims ``side`` squared pixels, and a tiny stream that inflates to ``rows`` of them."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    data = zlib.compress(bytes(rows * (3 * side + 1)), 9)
+    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def many_scans(count: int, between: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan comes again and again, behind ``between``."""
+    data = encoded(PICTURE, "JPEG", progressive=True)
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + between + data[last:end] * (count - data.count(b"\xff\xda")) + data[end:]
+
+
+def noise(bytes_: int) -> bytes:
+    """In which, by chance, stands one marker of a scan every 64 KiB."""
+    return np.random.default_rng(0).bytes(bytes_)
+
+
+JPEG, PNG = encoded(PICTURE, "JPEG", quality=95), encoded(PICTURE, "PNG")
+ROTATED = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+GREY_16 = Image.fromarray((PIXELS[:, :, 0].astype(np.uint16) << 8) + 9)
+
+TAKEN = {
+    "plain": (JPEG, "a.JPEG", ""),
+    "grey": (encoded(PICTURE.convert("L"), "JPEG"), "a.jpg", ""),
+    "CMYK": (encoded(PICTURE.convert("CMYK"), "JPEG"), "a.JPEG", "CMYK JPEG"),
+    "PNG as JPEG": (PNG, "n02105855_2933.JPEG", "PNG named .JPEG"),
+    "16 bits": (encoded(GREY_16, "PNG"), "a.png", "PNG with 16 bits"),
+    "palette": (encoded(PICTURE.quantize(16), "PNG"), "a.png", "PNG with palette"),
+    "alpha": (encoded(PICTURE.convert("RGBA"), "PNG"), "a.png", "PNG with alpha"),
+    "1 x 1": (encoded(PICTURE.resize((1, 1)), "JPEG"), "a.jpg", ""),
+    "progressive": (encoded(PICTURE, "JPEG", progressive=True), "a.jpg", ""),
+    "100 scans": (many_scans(100), "a.jpg", ""),
+    "rotated": (with_exif(200, ROTATED), "a.jpg", "EXIF orientation 6, ignored"),
+    "10 MB of EXIF": (with_exif(10_000_000), "a.jpg", ""),
+    "noise behind its end": (JPEG + noise(12_000_000), "a.jpg", ""),
+    "noise in its EXIF": (JPEG[:2] + 200 * (b"\xff\xe1\xff\xff" + noise(65_533)) + JPEG[2:], "a.jpg", ""),
+    "noise as PNG": (encoded(Image.frombytes("RGB", (2000, 2000), noise(12_000_000)), "PNG"), "a.png", ""),
+    "EXIF that lies": (with_exif(200, b"MM\0*\xff\xff\xff\xff"), "a.jpg", ""),
+}
+LEFT_OUT = {
+    "cut in half": (JPEG[: len(JPEG) // 2], "does not decode"),
+    "empty": (b"", "empty"),
+    "text": (b"GIF89a is what this text begins with", "neither JPEG nor PNG"),
+    "half a PNG": (PNG[: len(PNG) // 2], "does not decode"),
+    "header only": (JPEG[:200], "does not decode|a JPEG"),
+    "50,000 a side": (png_bomb(50_000), "claims 50000 x 50000"),
+    "70,000 wide": (png_bomb(70_000), "claims 70000 x 70000"),
+    "GIF": (encoded(PICTURE, "GIF"), "neither JPEG nor PNG"),
+    "101 scans": (many_scans(101), "more than 100 scans"),
+    "101 scans behind a comment": (many_scans(101, b"\xff\xfe\x00\x04\xff\xd9"), "more than 100 scans"),
+    "60 MB": (JPEG + bytes(60_000_000), "more than 52428800"),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_decodes_is_taken_with_its_size_and_what_is_unusual(case: str) -> None:
+    data, name, unusual = TAKEN[case]
+    found = verdict(data, name, decode=True)
+    assert found.unusual == unusual
+    assert found == verdict(data, name, decode=False)
+    assert (found.width, found.height) == open_image(data).size
+    assert found.suffix == ("png" if data.startswith(b"\x89PNG") else "jpg")
+    out = np.zeros((1, 16, 16, 3), np.uint8)  # and at training time it decodes, not rotated
+    fill(out, [data], np.array([[0, 0, found.width, found.height]], np.int32), np.zeros(1, np.bool_))
+    if case == "rotated":
+        assert np.abs(out[0].astype(int) - np.asarray(PICTURE.resize((16, 16), 3)).astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_what_cannot_be_used_is_left_out_with_a_reason_in_one_line(case: str) -> None:
+    data, reason = LEFT_OUT[case]
+    with pytest.raises(DataError, match=reason) as raised:
+        verdict(data, "a.jpg", decode=True)
+    assert "\n" not in str(raised.value)
+    assert "0x" not in str(raised.value)  # an address would make the shard's index other bytes every time
+    if case != "60 MB" and not case.startswith("101 scans"):  # decodable, if one has the time
+        with pytest.raises(DecodeError):
+            fill(np.zeros((1, 8, 8, 3), np.uint8), [data], np.array([[0, 0, 1, 1]], np.int32), np.zeros(1, np.bool_))
+
+
+def test_bombs_are_left_out_within_five_seconds_and_half_a_gigabyte() -> None:
+    code = """
+import resource, sys, time
+sys.path.insert(0, "tests/unit")
+from test_verify import png_bomb, with_exif, verdict, DataError
+bombs = (png_bomb(50_000), png_bomb(8_000, rows=2_000), with_exif(40_000_000)[:39_000_000])
+before, began, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic(), 0
+for data in bombs:
+    try:
+        verdict(data, "a.jpg", decode=True)
+    except DataError:
+        refused += 1
+print(refused, time.monotonic() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    refused, seconds, megabytes = map(float, done.stdout.split())
+    assert refused == 2  # the second is as large as an image may be, and Pillow takes one that lacks rows
+    assert seconds < 5
+    assert megabytes < 512
+
+
+def test_a_damaged_header_gives_a_header_or_a_data_error_and_nothing_else() -> None:
+    rng = random.Random(0)
+    outcomes = {"header": 0, "error": 0}
+    for original in (JPEG, PNG, with_exif(300, ROTATED)):
+        for _ in range(600):
+            data = bytearray(original[: rng.randint(20, 700)])
+            for _ in range(rng.randint(0, 3)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            try:
+                headers.parse(bytes(data))
+                outcomes["header"] += 1
+            except DataError:
+                outcomes["error"] += 1
+    assert min(outcomes.values()) > 100
+
+
+def test_names_that_a_terminal_would_obey_are_escaped() -> None:
+    assert printable(b"a\x1b]0;x\x07\n.jpg") == r"a\x1b]0;x\x07\n.jpg"
+    assert printable("blüte.jpg".encode()) == "blüte.jpg"
+    assert printable(b"\xff.jpg") == r"\xff.jpg"
+
+
+def test_header_make_a_tar_that_tarfile_reads() -> None:
+    members = {"00000001.cls": b"7", "00000001.jpg": JPEG, "00000002.png": bytes(5000), "empty": b""}
+    written = b"".join(
+        header(name.encode(), len(data)) + data + bytes(-len(data) % 512) for name, data in members.items()
+    )
+    with tarfile.open(fileobj=io.BytesIO(written + END), mode="r:") as read:
+        assert {each.name: read.extractfile(each).read() for each in read} == members  # type: ignore[union-attr]
+        assert {(each.mtime, each.mode, each.uname) for each in read} == {(0, 0o444, "effnet")}
+
+
+@pytest.mark.parametrize("name", ["x" * 100, "blüte.jpg"])
+def test_a_header_refuses_a_name_that_it_cannot_hold(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot hold"):
+        header(name.encode(), 0)

@@ -1,0 +1,102 @@
+"""A shard that is damaged in the store: written again to the same bytes, or done without, by name and by count."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from made_set import write_set
+from PIL import Image
+
+from conf import compose
+from conf.schema import Augment, Config, Data, Recipe
+from flows.cli.summary import described
+from infra import store
+from infra.errors import ConfigError
+from models.data.loading.loader import Loader
+from models.data.shards import manifest as manifests
+from models.data.shards import writer
+from tasks.shard import ShardPlan, _manifest, _plan, _write_group
+from tasks.train import evaluate_job, train_job
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    for number in range(40):
+        path = tmp_path / "images" / ("cat", "dog")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    return Data(name="made", source="folder", path=str(tmp_path / "images"), samples_per_shard=8)
+
+
+def written(data: Data, plan: ShardPlan) -> int:
+    return sum(_write_group(data, plan.root, numbers) for numbers in plan.groups)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_a_shard_that_the_store_has_lost_is_written_again_to_the_same_bytes(
+    damage: str, data: Data, tmp_path: Path
+) -> None:
+    storage = f"file://{tmp_path}/store"
+    first = _plan(data, storage)
+    assert written(data, first) == 6
+    done = _manifest(data, first.root)
+    lost = f"{first.root}/train-00001-of-00004.tar"
+    before = {uri: store.read(uri) for uri in store.list_uris(first.root)}
+    if damage == "deleted":
+        store.delete(lost)
+    else:
+        store.write(lost, before[lost][:1024])
+    again = _plan(data, storage)
+    assert again.done is None
+    assert again.groups == [[1]]
+    assert written(data, again) == 1
+    assert _manifest(data, again.root).manifest_sha256 == done.manifest_sha256
+    assert {uri: store.read(uri) for uri in store.list_uris(first.root)} == before
+    found = _plan(data, storage)
+    assert found.done is not None
+    assert found.done.reused
+
+
+def test_a_loader_without_a_shard_reads_every_other_sample_once(tmp_path: Path) -> None:
+    made = write_set(f"file://{tmp_path}/set", {"train": [8, 6, 9], "val": [5]})
+    name = "train-00001-of-00003.tar"
+    store.delete(f"file://{tmp_path}/set/{name}")
+    rest = manifests.without(made.manifest, [name])
+    assert (len(rest.table), rest.samples("train"), rest.samples("val")) == (22, 17, 5)
+    assert rest.missing == (f"{name} is left out: 6 samples",)
+    with closing(Loader(rest, made.uri, "train", 16, Augment(), tmp_path / "cache", 2)) as loader:
+        batches = list(loader.eval_batches(8, 0, 1))
+    labels = torch.cat([batch.labels for batch in batches]).tolist()
+    assert labels == [number % 10 for number in (*range(8), *range(14, 23))]
+
+
+def test_a_shard_that_the_set_does_not_have_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    made = write_set(f"file://{tmp_path}/set", {"train": [8, 6], "val": [5]})
+    with pytest.raises(
+        ConfigError, match=r"made has no shard 'train-0000.tar'; the nearest is train-0000\d-of-00002.tar"
+    ):
+        manifests.without(made.manifest, ["train-0000.tar"])
+
+
+def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_path: Path) -> None:
+    storage = f"file://{tmp_path}/store"
+    plan = _plan(data, storage)
+    written(data, plan)
+    whole = _manifest(data, plan.root)
+    data.leave_out = ["val-00000-of-00001.tar", "train-00002-of-00004.tar"]
+    rest = _plan(data, storage).done
+    assert rest is not None
+    assert (rest.train, rest.minival, rest.val) == (whole.train - 8, whole.minival, 0)
+    assert rest.left_out == ("train-00002-of-00004.tar", "val-00000-of-00001.tar")
+    config = Config(profile="paper", storage=storage, data=data)
+    recipe = Recipe(global_batch=4, logical_shards=1)
+    first, second = (train_job(config, data, recipe, each, None) for each in (whole, rest))
+    assert first.key != second.key
+    assert second.job.leave_out == list(rest.left_out)
+    assert evaluate_job(config, config.model, rest, ("file:///w", "1" * 64), "m/1").job.leave_out == list(rest.left_out)
+    lines = described(rest, compose.compose([]))
+    assert lines[2:] == [f"missing    {name} is left out: 8 samples" for name in rest.left_out]
+    assert writer.plan(data, storage).root == plan.root

@@ -1,0 +1,399 @@
+"""Shards in a folder store, read back by plain webdataset and by their offsets."""
+
+import dataclasses
+import io
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+import xxhash
+from blake3 import blake3
+from PIL import Image
+
+from conf.schema import Data
+from infra import store
+from infra.errors import ConfigError, DataError, NotFoundError
+from models.data.shards import chunks, writer
+from models.data.shards import layout as layouts
+from models.data.shards import manifest as manifests
+from models.data.shards.image_check import Verdict, verdict
+from models.data.shards.layout import Plan, Plans
+from models.data.shards.manifest import Manifest
+from models.data.sources.listing import MINIVAL, TRAIN, VAL
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader leaves it open
+
+
+def picture(seed: int, suffix: str) -> bytes:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (rng.integers(8, 20), rng.integers(8, 20), 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, {"jpg": "JPEG", "JPEG": "JPEG", "png": "PNG"}[suffix])
+    return buffer.getvalue()
+
+
+def fill(folder: Path, seed: int, each: int = 12) -> None:
+    """``each`` images in each of two classes, JPEG and PNG mixed."""
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            suffix = ("jpg", "png", "JPEG")[i % 3]
+            (folder / name / f"{i:02d}.{suffix}").write_bytes(picture(seed + 100 * label + i, suffix))
+    (folder / "dog" / "readme.txt").write_text("not an image")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    fill(folder, 0)
+    return folder
+
+
+def folder_data(path: Path, **changes: Any) -> Data:
+    settings: dict[str, Any] = {"val_share": 0.25, "minival_share": 0.2, "samples_per_shard": 4} | changes
+    return Data(name="pets", source="folder", path=str(path), **settings)
+
+
+def write_all(data: Data, root: Path) -> tuple[str, Manifest]:
+    """Plans and writes everything; the folder's uri and the manifest."""
+    storage = f"file://{root}"
+    layout = writer.plan(data, storage)
+    for numbers in writer.groups(layout, data.shards_per_task):
+        writer.write_group(layout, numbers)
+    sha256, manifest = writer.write_manifest(layout)
+    assert manifests.load_verified(layout.manifest_uri, sha256) == manifest
+    return layout.root, manifest
+
+
+def read_by_webdataset(path: Path) -> list[dict[str, Any]]:
+    return list(webdataset.WebDataset(str(path), shardshuffle=False))
+
+
+def keys_by_split(root: str, manifest: Manifest) -> dict[str, list[int]]:
+    """Source indices in each split, as webdataset finds them."""
+    folder = Path(root.removeprefix("file://"))
+    return {
+        split: [
+            int(s["__key__"])
+            for shard in manifest.shards
+            if shard.split == split
+            for s in read_by_webdataset(folder / shard.name)
+        ]
+        for split in manifests.SPLITS
+    }
+
+
+def test_plain_webdataset_reads_the_images_and_labels_that_went_in(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    files = sorted(p for p in images.glob("*/*") if p.suffix != ".txt")
+    seen = 0
+    for shard in manifest.shards:
+        for sample in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name):
+            origin = files[int(sample["__key__"])]
+            suffix = "png" if origin.suffix == ".png" else "jpg"
+            assert sample[suffix] == origin.read_bytes()
+            assert manifest.classes[int(sample["cls"])] == origin.parent.name
+            seen += 1
+    assert seen == len(files) == 24
+
+
+def test_offsets_and_sizes_cut_out_the_exact_image(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    by_bytes = {p.read_bytes(): p.parent.name for p in images.glob("*/*")}
+    samples = manifests.Samples(manifest, manifests.SPLITS)
+    for number, row in zip(samples.shard_numbers(np.arange(len(samples))), samples.rows, strict=True):
+        image = store.read_range(f"{root}/{samples.shards[number].name}", int(row["offset"]), int(row["size"]))
+        assert by_bytes[image] == manifest.classes[row["label"]]
+        assert xxhash.xxh3_64_intdigest(image) == row["xxh3"]
+        assert Image.open(io.BytesIO(image)).size == (row["width"], row["height"])
+    assert len(samples) == 24
+
+
+def test_bytes_and_digest_of_each_shard_are_those_in_the_store(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    for shard in manifest.shards:
+        data = store.read(f"{root}/{shard.name}")
+        assert (len(data), blake3(data).hexdigest()) == (shard.bytes, shard.blake3)
+
+
+def test_writing_again_elsewhere_gives_equal_bytes(images: Path, tmp_path: Path) -> None:
+    def everything(root: Path) -> dict[str, bytes]:
+        write_all(folder_data(images), root)
+        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+    first, second = everything(tmp_path / "a"), everything(tmp_path / "b")
+    assert first == second
+    assert len(first) == 2 * 7 + 2  # seven shards, each with its index, the table and the manifest
+
+
+def test_a_plan_cuts_each_split_into_equal_pieces(images: Path) -> None:
+    layout = writer.plan(folder_data(images), "file:///nowhere")
+    sizes = [(split, len(members)) for split, members in zip(layout.splits, layout.members, strict=True)]
+    # 24 images: 6 val, 18 rest, of which round(18 * 0.2) = 4 minival
+    assert sizes == [*[("train", n) for n in (4, 4, 3, 3)], ("minival", 4), ("val", 3), ("val", 3)]
+    assert layout.names[:2] == ["train-00000-of-00004.tar", "train-00001-of-00004.tar"]
+    assert writer.groups(layout, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_splits_are_disjoint_and_complete(images: Path, tmp_path: Path) -> None:
+    keys = keys_by_split(*write_all(folder_data(images), tmp_path))
+    assert {split: len(found) for split, found in keys.items()} == {"train": 14, "minival": 4, "val": 6}
+    assert sorted(keys["train"] + keys["minival"] + keys["val"]) == list(range(24))
+
+
+def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Path) -> None:
+    fill(tmp_path / "images" / "train", 0)
+    fill(tmp_path / "images" / "val", 500, each=5)
+    data = folder_data(tmp_path / "images")
+    layout = writer.plan(data, f"file://{tmp_path}/store")
+    source = layout.source
+    assert source.own_val
+    members: dict[str, set[int]] = {split: set() for split in manifests.SPLITS}
+    for split, indices in zip(layout.splits, layout.members, strict=True):
+        members[split] |= set(indices.tolist())
+    own_val = set(np.flatnonzero(source.split == VAL).tolist())
+    assert members["val"] == own_val
+    assert len(own_val) == 10
+    assert members["train"] | members["minival"] == set(range(34)) - own_val
+    assert len(members["minival"]) == round(24 * 0.2)
+    assert members["train"].isdisjoint(members["minival"])
+
+
+def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_cut(images: Path) -> None:
+    source = writer.plan(folder_data(images), "file:///nowhere").source
+    parts = np.array([TRAIN, MINIVAL, VAL] * 8, np.int8)
+    source = dataclasses.replace(source, split=parts, own_val=True)
+    official = layouts.split_indices(source, folder_data(images))
+    assert {split: set(parts[found]) for split, found in official.items()} == {
+        "train": {TRAIN}, "minival": {MINIVAL}, "val": {VAL}
+    }  # fmt: skip
+    cut = layouts.split_indices(source, folder_data(images, minival="cut"))
+    assert {split: len(found) for split, found in cut.items()} == {"train": 13, "minival": 3, "val": 8}
+    assert set(parts[cut["train"]]) == {TRAIN, MINIVAL}
+    assert sorted(np.concatenate(list(cut.values())).tolist()) == list(range(24))
+
+
+def test_limit_takes_that_many_of_the_shuffled_whole(images: Path) -> None:
+    layout = writer.plan(folder_data(images, limit=10), "file:///nowhere")
+    chosen = np.concatenate(layout.members)
+    assert len(set(chosen.tolist())) == 10
+    labels = layout.source.labels[chosen]
+    assert set(labels.tolist()) == {0, 1}  # not the first ten files, which are all cats
+
+
+def test_another_seed_gives_another_shuffle_under_another_address(images: Path) -> None:
+    first, second = (writer.plan(folder_data(images, seed=seed), "file:///nowhere") for seed in (0, 1))
+    assert first.root != second.root
+    assert np.concatenate(first.members).tolist() != np.concatenate(second.members).tolist()
+
+
+def test_a_folder_with_other_files_gets_another_address(tmp_path: Path) -> None:
+    fill(tmp_path, 0)
+    before = writer.plan(folder_data(tmp_path), "file:///nowhere").root
+    (tmp_path / "cat" / "new.png").write_bytes(picture(77, "png"))
+    assert writer.plan(folder_data(tmp_path), "file:///nowhere").root != before
+
+
+def dying_at(layout: Plan, number: int) -> Plan:
+    """The plan with a source that dies in the middle of a shard, as a killed task does."""
+    last = int(layout.members[number][-1])
+
+    def read(index: int) -> bytes:
+        if index == last:
+            raise KeyboardInterrupt
+        return layout.source.read(index)
+
+    return dataclasses.replace(layout, source=dataclasses.replace(layout.source, read=read))
+
+
+def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(images: Path, tmp_path: Path) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    layout = writer.plan(data, storage)
+    group = writer.groups(layout, 100)[0]
+    with pytest.raises(KeyboardInterrupt):
+        writer.write_group(dying_at(layout, 2), group)
+    tars = {tar.name for tar in tmp_path.rglob("*.tar")}
+    assert layout.names[0] in tars
+    assert layout.names[2] not in tars  # the half-written third is nowhere
+    assert {path.name.removesuffix(".json") for path in tmp_path.rglob("index/*.json")} == tars
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert writer.write_group(layout, group) == len(group) - len(tars)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert writer.write_group(layout, group) == 0
+    _, resumed = writer.write_manifest(writer.plan(data, storage))
+    assert resumed == write_all(data, tmp_path / "at-once")[1]
+
+
+def test_another_process_writes_from_the_saved_index_without_opening_the_source_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    planned = writer.plan(data, storage)
+    Plans().share(planned)
+    monkeypatch.setattr(layouts.sources, "open_source", lambda _: pytest.fail("opened again"))
+    elsewhere = Plans()
+    found = elsewhere.get(data, planned.root)
+    assert (found.root, found.names) == (planned.root, planned.names)
+    assert elsewhere.get(data, planned.root) is found
+    assert writer.write_group(found, [0]) == 1
+    monkeypatch.undo()
+    assert writer.write_group(planned, [0]) == 0
+    assert writer.write_group(planned, range(7)) == 6
+    assert writer.write_manifest(planned)[1] == write_all(data, tmp_path / "at-once")[1]
+
+
+def test_a_plan_that_was_never_shared_or_of_other_settings_is_refused(images: Path, tmp_path: Path) -> None:
+    data = folder_data(images)
+    planned = writer.plan(data, f"file://{tmp_path}")
+    with pytest.raises(NotFoundError):
+        Plans().get(data, planned.root)
+    Plans().share(planned)
+    with pytest.raises(DataError, match="start anew"):
+        Plans().get(folder_data(images, seed=5), planned.root)
+
+
+def test_larger_images_are_encoded_again_when_a_side_is_given_and_the_manifest_says_so(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    large = Image.linear_gradient("L").convert("RGB").resize((200, 100))
+    large.save(tmp_path / "images" / "cat" / "large.png")
+    root, manifest = write_all(folder_data(tmp_path / "images", max_side=64), tmp_path / "store")
+    assert manifest.encoding == "max_side=64"
+    assert (64, 32) in set(zip(manifest.table["width"].tolist(), manifest.table["height"].tolist(), strict=True))
+    assert max(manifest.table["width"].max(), manifest.table["height"].max()) == 64
+    plain, _ = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert plain != root
+
+
+def test_a_banner_is_left_out_of_the_height_that_boxes_are_drawn_for(images: Path, tmp_path: Path) -> None:
+    layout = writer.plan(folder_data(images), f"file://{tmp_path}")
+    with_banner = dataclasses.replace(layout, source=dataclasses.replace(layout.source, crop_bottom=2))
+    heights = [writer.write_shard(each, 0, io.BytesIO())["height"] for each in (layout, with_banner)]
+    assert [height - 2 for height in heights[0]] == list(heights[1])
+
+
+def test_a_shard_of_another_size_than_its_index_stops_the_manifest(images: Path, tmp_path: Path) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    layout = writer.plan(data, storage)
+    writer.write_group(layout, range(len(layout.names)))
+    tar = Path(layout.root.removeprefix("file://")) / layout.names[3]
+    tar.write_bytes(tar.read_bytes()[:-512])
+    with pytest.raises(DataError, match=rf"{layout.names[3]} has \d+ bytes, its index says \d+"):
+        writer.write_manifest(layout)
+    assert not store.exists(layout.manifest_uri)
+
+
+def test_a_manifest_without_all_its_shards_is_not_written(images: Path, tmp_path: Path) -> None:
+    data, storage = folder_data(images), f"file://{tmp_path}"
+    layout = writer.plan(data, storage)
+    writer.write_group(layout, [0, 1])
+    with pytest.raises(NotFoundError, match=layout.names[2]):
+        writer.write_manifest(layout)
+    assert not store.exists(layout.manifest_uri)
+
+
+def test_the_digits_go_in_as_their_own_pixels(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    data = Data(name="digits", source="digits", limit=40, minival_share=0.2, samples_per_shard=20)
+    root, manifest = write_all(data, tmp_path)
+    digits = load_digits()
+    assert manifest.classes == tuple(str(d) for d in range(10))
+    for shard in manifests.Samples(manifest, ["val"]).shards:
+        for sample in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name):
+            index = int(sample["__key__"])
+            assert int(sample["cls"]) == digits.target[index]
+            pixels = np.asarray(Image.open(io.BytesIO(sample["jpg"])), float)
+            assert np.abs(pixels - digits.images[index] * 255 / 16).mean() < 4  # JPEG of quality 95
+
+
+def test_images_that_do_not_decode_are_left_out_and_listed(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    whole = (tmp_path / "images/cat/00.jpg").read_bytes()
+    (tmp_path / "images/cat/00.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "images/dog/00.jpg").write_bytes(b"no image at all")
+    _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert {each.name for each in manifest.quarantine} == {"cat/00.jpg", "dog/00.jpg"}
+    assert len(manifest.table) + len(manifest.quarantine) == 24
+    assert all(each.what for each in manifest.quarantine)
+
+
+def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "MAX_IMAGE_BYTES", 10_000)
+    fill(tmp_path / "images", 0)
+    (tmp_path / "images/cat/03.jpg").write_bytes(bytes(20_000))
+    monkeypatch.setattr(chunks, "verdict", partial(_unread, verdict, 20_000))
+    _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert [(each.name, each.what) for each in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
+    assert len(manifest.table) == 23
+
+
+def _unread(judge: Callable[..., Verdict], size: int, data: bytes, name: str, *, decode: bool) -> Verdict:
+    assert len(data) != size
+    return judge(data, name, decode=decode)
+
+
+def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    for path in (tmp_path / "images").glob("*/*"):
+        path.write_bytes(b"no image at all")
+    with pytest.raises(DataError, match=r"no image of split 'train' can be used; \w+/\d+.\w+: neither JPEG nor PNG"):
+        write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+
+
+def test_images_larger_than_a_piece_and_pieces_that_shrink_go_in_unharmed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write_all(folder_data(images), tmp_path / "plain")[1]
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 700)
+    monkeypatch.setattr(writer, "PIECE_BYTES", 700)
+    assert write_all(folder_data(images), tmp_path / "small")[1] == plain
+
+
+def test_a_png_under_another_name_is_stored_as_png_and_remarked(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 0)
+    (tmp_path / "images/cat/03.jpg").write_bytes(picture(9, "png"))
+    root, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
+    assert ("cat/03.jpg", "PNG named .jpg") in {(each.name, each.what) for each in manifest.unusual}
+    stored = [
+        s for shard in manifest.shards for s in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name)
+    ]
+    assert picture(9, "png") in [sample.get("png") for sample in stored]
+
+
+def test_a_split_without_samples_is_refused(images: Path) -> None:
+    with pytest.raises(DataError, match="no samples left for split 'minival' of 24"):
+        writer.plan(folder_data(images, minival_share=0.001), "file:///nowhere")
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda tmp: Data(name="x", source="folder"), "needs data.path="),
+    (lambda tmp: folder_data(tmp / "missing"), "missing is not a folder"),
+    (lambda tmp: folder_data(tmp), "no JPEG or PNG images"),
+    (lambda tmp: Data(name="x", source="cifar"), "'cifar' is unknown; choices: mnist5k, digits, folder"),
+])  # fmt: skip
+def test_a_source_that_is_not_there_is_a_person_s_mistake(
+    make: Callable[[Path], Data], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        writer.plan(make(tmp_path), f"file://{tmp_path}/store")
+
+
+def test_the_order_of_files_on_disk_does_not_matter(tmp_path: Path) -> None:
+    names = [f"{i:02d}.png" for i in range(12)]
+    layouts = []
+    for attempt in range(2):
+        random.Random(attempt).shuffle(names)
+        for name in names:
+            path = tmp_path / str(attempt) / "only" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(int(name[:2]), "png"))
+        layouts.append(writer.plan(folder_data(tmp_path / str(attempt)), "file:///nowhere"))
+    assert layouts[0].root == layouts[1].root

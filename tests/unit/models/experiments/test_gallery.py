@@ -1,0 +1,176 @@
+"""From trained weights to the report's part and the files of MLflow, without services."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_set import MadeSet, write_set
+from PIL import Image
+
+from conf import schema
+from conf.compose import compose
+from infra.errors import ArtifactError, ConfigError
+from models.data.loading import selection
+from models.experiments import activation_maps
+from models.experiments.gallery import Drawn, draw, sheet
+from models.networks import export
+from models.networks.build import build_scaled
+from models.results import ShardResult
+from models.training.metrics import Normalise
+from tasks.explain import listed, train_overrides
+from tasks.explain_gallery import Trained, facts, save
+from tasks.train import train_job
+
+TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeSet:
+    return write_set(f"file://{tmp_path}/set", {"train": [16], "minival": [8], "val": [14]})
+
+
+def weights_of(model: schema.Model, classes: int, folder: Path) -> tuple[str, str]:
+    torch.manual_seed(0)
+    network = build_scaled(model, classes)
+    with torch.no_grad():
+        network(torch.randn(8, 3, 70, 70))
+    path = folder / f"{model.name}-{classes}.safetensors"
+    return f"file://{path}", export.save_weights(network.state_dict(), path)
+
+
+def draw_both(made: MadeSet, folder: Path) -> tuple[list[Trained], list[Drawn]]:
+    images = selection.read(made.manifest, made.uri, "val", [3, 0])
+    trained, drawn = [], []
+    for name, dimension, model in (("b0", "baseline", TINY), ("squeeze net/1", "baseline",
+                                   schema.Model("squeezenet1_1", width=0.25, resolution=0.5))):  # fmt: skip
+        uri, sha256 = weights_of(model, 10, folder)
+        trained.append(Trained(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", found=False))
+        drawn.append(draw(model, uri, sha256, images, 10, 0))
+    return trained, drawn
+
+
+def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet, tmp_path: Path) -> None:
+    _, (drawn, _) = draw_both(made, tmp_path)
+    network = build_scaled(TINY, 10)
+    network.load_state_dict(export.load_file(tmp_path / "efficientnet_b0-10.safetensors"))
+    images = Normalise(torch.device("cpu"))(torch.from_numpy(drawn.inputs))
+    found = activation_maps.explain(network, images, [7, 4])  # the labels of the 28th and the 25th made image
+    heat = activation_maps.upsampled(found.maps, 67)
+    assert (drawn.method, drawn.inputs.shape) == ("cam", (2, 67, 67, 3))
+    assert np.array_equal(drawn.overlays[1], activation_maps.overlay(drawn.inputs[1], heat[1]))
+    assert drawn.predictions == found.predictions
+
+
+def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_path: Path) -> None:
+    trained, drawn = draw_both(made, tmp_path)
+    names = made.manifest.classes
+    found = facts([3, 0], ["class 7", "class 4"], trained, drawn, names)
+    assert [(each["id"], each["label"]) for each in found["images"]] == [(3, "class 7"), (0, "class 4")]
+    assert [each["method"] for each in found["models"]] == ["cam", "grad-cam"]
+    first = found["models"][0]
+    assert (first["name"], first["dimension"], first["top1"], first["resolution"]) == ("b0", "baseline", 90.0, 67)
+    assert (first["params"], first["multiply_adds"]) == (drawn[0].params, drawn[0].multiply_adds)
+    assert first["params"] == sum(p.numel() for p in build_scaled(TINY, 10).parameters())
+    assert [(each["image"], each["model"]) for each in found["maps"]] == [
+        (3, "b0"), (0, "b0"), (3, "squeeze net/1"), (0, "squeeze net/1"),
+    ]  # fmt: skip
+    for each in found["maps"]:
+        assert each["prediction"] in names
+        assert 0.1 <= each["probability"] <= 1
+        picture = Image.open(io.BytesIO(base64.b64decode(each["png"])))
+        assert (picture.format, picture.size) == ("PNG", (160, 160))
+
+
+def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, tmp_path: Path) -> None:
+    trained, drawn = draw_both(made, tmp_path)
+    found = facts([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
+    pictures = [each["png"] for each in (*found["images"], *found["maps"])]
+    assert sum(map(len, pictures)) <= 60_000
+    sides = {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures}
+    assert len(sides) == 1
+    assert 20 < sides.pop()[0] < 160
+
+
+def test_files_have_names_that_any_disk_takes_and_the_networks_own_size(made: MadeSet, tmp_path: Path) -> None:
+    trained, drawn = draw_both(made, tmp_path)
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    paths = save(folder, [3, 0], trained, drawn)
+    assert [path.name for path in paths] == [
+        "gallery.png", "3-b0.png", "0-b0.png", "3-squeeze-net-1.png", "0-squeeze-net-1.png",
+    ]  # fmt: skip
+    with Image.open(folder / "0-b0.png") as picture:
+        assert np.array_equal(np.asarray(picture), drawn[0].overlays[1])
+
+
+def test_a_sheet_has_a_row_an_image_and_a_column_a_network() -> None:
+    colours = np.arange(6, dtype=np.uint8).reshape(3, 2) * 40
+    columns = [np.broadcast_to(pair[:, None, None, None], (2, 5, 5, 3)).copy() for pair in colours]
+    found = sheet(columns, 10)
+    assert found.shape == (2 * 10 + 4, 3 * 10 + 2 * 4, 3)
+    assert [[int(found[5 + 14 * y, 5 + 14 * x, 0]) for x in range(3)] for y in range(2)] == colours.T.tolist()
+    assert (found[11, :] == 255).all()
+
+
+def test_weights_for_other_classes_are_refused_with_both_counts(made: MadeSet, tmp_path: Path) -> None:
+    uri, sha256 = weights_of(TINY, 7, tmp_path)
+    images = selection.read(made.manifest, made.uri, "val", [0])
+    with pytest.raises(ArtifactError, match="are for 7 classes, 10 were asked for"):
+        draw(TINY, uri, sha256, images, 10, 0)
+
+
+def test_table_7_is_what_is_drawn_by_default() -> None:
+    config = compose(["profile=paper"])
+    found = listed(config.explain)
+    assert [(each.name, each.dimension) for each in found] == [
+        ("b0", "baseline"), ("b0 d=4", "depth"), ("b0 w=2", "width"), ("b0 r=2", "resolution"),
+        ("b0 d=1.4 w=1.2 r=1.3", "compound"),
+    ]  # fmt: skip
+    last = found[-1].model
+    assert (last.depth, last.width, last.resolution) == (1.4, 1.2, 1.3)
+
+
+def test_at_laptop_size_the_scaled_networks_cost_about_twice_the_baseline_as_each_other() -> None:
+    from models.networks.build import counted
+
+    base, *scaled = [counted(each.model, 10)[1] for each in listed(compose(["profile=laptop"]).explain)]
+    assert all(1.9 < cost / base < 2.5 for cost in scaled)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("[{network:resnet51}]", "no network named 'resnet51'; did you mean 'resnet50'"),
+        ("[{},{network:efficientnet_b0}]", "explain.models names 'b0' twice"),
+    ],
+)
+def test_networks_that_cannot_be_drawn_are_refused_before_anything_starts(models: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        listed(compose([f"explain.models={models}"]).explain)
+
+
+@pytest.mark.parametrize("override", [
+    "explain.models=[]", "explain.models=[{depth:0}]", "explain.models=[{registered:a@b,width:2.0}]",
+    "explain.count=0", "explain.images=[1,1]",
+])  # fmt: skip
+def test_nonsense_is_refused_by_the_configuration(override: str) -> None:
+    with pytest.raises(ValueError, match="explain"):
+        compose([override])
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_the_training_of_the_baseline_is_the_job_of_any_other_flow(profile: str) -> None:
+    asked = [f"profile={profile}", "data=digits", "launch.nproc_per_node=1"]
+    config = compose(asked)
+    composed = compose([*asked, *train_overrides(config, listed(config.explain)[0].model)])
+    assert composed.recipe == config.explain.recipe
+    shards = ShardResult("digits", "file:///m", "0" * 64, 10, 100_000, 100, 100, 1, reused=True)
+    job = train_job(composed, composed.data, composed.recipe, shards, None)
+    if profile == "paper":  # the family's own B0
+        assert job.key == train_job(config, config.data, config.recipe, shards, None).key
+    assert job.job.model == config.explain.model

@@ -1,0 +1,59 @@
+"""Counts by an architecture's numbers, against the network that is built from them and run on the meta device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf import schema
+from models.networks.build import build_scaled, counted
+from models.networks.complexity import count
+from models.networks.efficientnet.block_strings import encode
+from models.networks.efficientnet.variants import VARIANTS, Stage
+
+
+def of_the_network(model: schema.Model, classes: int) -> tuple[int, int, int]:
+    network = build_scaled(model, classes, device="meta")
+    return (*count(network, network.resolution), network.resolution)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_member_is_counted_as_its_network_is(name: str) -> None:
+    assert counted(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
+
+
+STAGES = st.builds(
+    Stage,
+    expand_ratio=st.sampled_from([1, 2, 6]), kernel=st.sampled_from([1, 3, 5, 7]), stride=st.sampled_from([1, 2]),
+    channels=st.sampled_from([8, 24, 33]), repeats=st.integers(1, 3), se_ratio=st.sampled_from([0, 0.01, 0.25, 1]),
+    skip=st.booleans(), fused=st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    stages=st.lists(STAGES, min_size=1, max_size=3), width=st.sampled_from([0.1, 1.0, 1.37]),
+    depth=st.sampled_from([0.3, 1.0, 2.2]), side=st.integers(33, 90), padding=st.sampled_from(["symmetric", "same"]),
+    preprocessing=st.sampled_from(["imagenet", "advprop", "lite"]), classes=st.sampled_from([1, 37]),
+)  # fmt: skip
+def test_any_table_of_blocks_is_counted_as_its_network_is(
+    stages: list[Stage], width: float, depth: float, side: int, padding: str, preprocessing: str, classes: int
+) -> None:
+    model = schema.Model(
+        blocks=encode(stages), width=width, depth=depth, resolution=side / 224, padding=padding,
+        preprocessing=preprocessing,
+    )  # fmt: skip
+    assert counted(model, classes) == of_the_network(model, classes)
+
+
+def test_a_count_of_the_family_imports_no_compiler_of_torch() -> None:
+    """It would cost each command and each job more than a second."""
+    code = (
+        "import sys; from conf import schema; from models.networks.build import counted\n"
+        "counted(schema.Model(), 10); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

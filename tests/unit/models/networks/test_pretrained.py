@@ -1,0 +1,372 @@
+"""Public weights in our networks: names and answers of timm and torchvision as they were kept, and what is refused."""
+
+import argparse
+import functools
+import io
+import json
+import random
+import re
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import made_published
+import pytest
+import safetensors.torch
+import torch
+from efficientnet_lite_pytorch import EfficientNet as Lukemelas
+from torch import Tensor
+
+from conf import schema
+from infra.errors import ArtifactError, ConfigError, EffnetError
+from models.networks import pretrained
+from models.networks.build import build_scaled, resolve
+from models.networks.efficientnet.variants import VARIANTS
+from models.networks.key_maps import DIALECTS, LUKEMELAS, TIMM, TORCHVISION
+
+REFERENCE: dict[str, Any] = json.loads(made_published.REFERENCE.read_text())
+ASK = schema.Published()
+
+
+def kept(dialect: str) -> dict[str, Tensor]:
+    """Made-up weights under the names of somebody's B0."""
+    return made_published.tensors(REFERENCE["names"][dialect])
+
+
+@functools.cache
+def lukemelas() -> dict[str, Tensor]:
+    network = Lukemelas.from_name("efficientnet-b0", num_classes=10)
+    return made_published.tensors(made_published.shapes(network.state_dict()))
+
+
+def logits(found: pretrained.Published, images: Tensor) -> Tensor:
+    network = build_scaled(found.model, found.classes).eval()
+    network.load_state_dict(found.state_dict)
+    with torch.no_grad():
+        answer: Tensor = network(images)
+    return answer
+
+
+# ------------------------------------------------------------------------------------------- what it answers
+
+
+@pytest.mark.parametrize("origin", ["timm", "timm_tf", "torchvision"])
+def test_b0_answers_as_in_the_network_that_the_weights_are_of(origin: str) -> None:
+    tensors = kept(origin.removesuffix("_tf"))
+    asked = schema.Published(origin=origin, preprocessing="imagenet")
+    found = pretrained.convert(tensors, asked, "model.safetensors")
+    answer = logits(found, made_published.images())[:, : made_published.SHOWN]
+    torch.testing.assert_close(answer, torch.tensor(REFERENCE["answers"][origin]), rtol=0, atol=1e-4)
+
+
+def test_padding_and_epsilon_are_no_trifles() -> None:
+    timm, ported = (torch.tensor(REFERENCE["answers"][origin]) for origin in ("timm", "timm_tf"))
+    assert float((timm - ported).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("member", ["b0", "b1", "b3", "lite1"])
+def test_lukemelas_networks_answer_as_their_own_code_does(member: str) -> None:
+    theirs = Lukemelas.from_name(f"efficientnet-{member}", image_size=72).eval()
+    tensors = made_published.tensors(made_published.shapes(theirs.state_dict()))
+    theirs.load_state_dict(tensors)
+    asked = schema.Published(preprocessing="imagenet")
+    images = torch.randn(2, 3, 72, 72, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(images)
+    torch.testing.assert_close(
+        logits(pretrained.convert(tensors, asked, f"{member}.pth"), images), expected, rtol=0, atol=1e-4
+    )
+
+
+def test_every_tensor_arrives_unchanged_at_one_place() -> None:
+    tensors = kept("torchvision")
+    state = pretrained.convert(tensors, ASK, "efficientnet_b0.pth").state_dict
+    assert len(state) == len(tensors)
+    assert {t.data_ptr() for t in state.values() if t.dim()} == {t.data_ptr() for t in tensors.values() if t.dim()}
+    assert state["blocks.15.se.expand.bias"] is not None
+    assert torch.equal(state["blocks.15.se.expand.bias"], tensors["features.7.0.block.2.fc2.bias"])
+
+
+# --------------------------------------------------------------------------------------- names of all variants
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name"), [(d, n) for d in (TIMM, TORCHVISION) for n in REFERENCE["digests"][d.name]]
+)
+def test_every_name_and_shape_of_every_variant_is_theirs(dialect: Any, name: str) -> None:
+    ours = pretrained._expected(dialect, schema.Model(name=name), 1000).values()
+    assert made_published.digest((key, list(shape)) for key, shape in ours) == REFERENCE["digests"][dialect.name][name]
+
+
+@pytest.mark.parametrize("member", [*(f"b{phi}" for phi in range(9)), *(f"lite{size}" for size in range(5))])
+def test_every_name_and_shape_of_lukemelas_is_theirs(member: str) -> None:
+    with torch.device("meta"):
+        theirs = Lukemelas.from_name(f"efficientnet-{member}").state_dict()
+    model = schema.Model(name=f"efficientnet_{member}")
+    expected = dict(pretrained._expected(LUKEMELAS, model, 1000).values())
+    assert {key: t.shape for key, t in theirs.items()} == expected
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_recognised_by_its_tensors_alone(name: str) -> None:
+    tensors = {
+        key: torch.empty(shape, device="meta")
+        for key, shape in pretrained._expected(LUKEMELAS, schema.Model(name=name), 10).values()
+    }
+    assert pretrained._variant(tensors, LUKEMELAS, None, "x.pth") == name
+
+
+def test_no_dialect_takes_another_s_names_for_its_own() -> None:
+    arch = resolve(schema.Model())
+    stems = [dialect.modules(arch)["stem.0"] for dialect in DIALECTS]
+    for dialect, stem in zip(DIALECTS, stems, strict=True):
+        assert [other for other in stems if other in dialect.modules(arch).values()] == [stem]
+
+
+# --------------------------------------------------------------------------------------------- unstated facts
+
+
+@pytest.mark.parametrize(("file", "origin", "padding", "epsilon", "preprocessing"), [
+    ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
+    ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
+    ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
+    ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
+    ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
+    ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
+])  # fmt: skip
+def test_timm_s_file_names_say_how_the_network_computes(
+    file: str, origin: str, padding: str, epsilon: float, preprocessing: str
+) -> None:
+    found = pretrained.convert(kept("timm"), ASK, file)
+    assert found.origin == origin
+    model = found.model
+    assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
+
+
+@pytest.mark.parametrize(("name", "origin", "padding", "epsilon", "preprocessing"), [
+    ("efficientnet_b4", "torchvision", "symmetric", 1e-5, "imagenet"),
+    ("efficientnet_b5", "torchvision", "symmetric", 1e-3, "imagenet"),
+    ("efficientnet_lite0", "timm", "symmetric", 1e-5, "imagenet"),
+    ("efficientnet_lite0", "timm_tf", "same", 1e-3, "lite"),
+    ("efficientnet_lite0", "lukemelas", "same", 1e-3, "lite"),
+])  # fmt: skip
+def test_the_numerics_are_those_of_the_origin(
+    name: str, origin: str, padding: str, epsilon: float, preprocessing: str
+) -> None:
+    model = pretrained._model(name, origin, ASK, "x.pth")
+    assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
+
+
+@pytest.mark.parametrize("folder", ["tf_efficientnet_b0_ap", "adv-efficientnet-b0.ra4_e3600"])
+def test_the_names_of_folders_say_nothing_of_the_weights(folder: str) -> None:
+    model = pretrained.convert(kept("timm"), ASK, f"/data/{folder}/efficientnet_b0_ra-3dd342df.pth").model
+    assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "imagenet")
+    with pytest.raises(
+        ConfigError, match=r"^model\.safetensors does not say whether .*published\.origin=timm or timm_tf"
+    ):
+        pretrained.convert(kept("timm"), ASK, f"/data/{folder}/model.safetensors")
+    asked = schema.Published(classes=10)
+    model = pretrained.convert(lukemelas(), asked, f"/data/{folder}/efficientnet-b0-355c32eb.pth").model
+    assert model.preprocessing == "imagenet"
+    model = pretrained.convert(lukemelas(), asked, "/data/plain/adv-efficientnet-b0-b64d5a18.pth").model
+    assert model.preprocessing == "advprop"
+
+
+@pytest.mark.parametrize("origin", ["timm", "timm_tf"])
+def test_a_renamed_file_is_no_guess_at_the_pixels_either(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"w\.pth does not say which pixels .*set published\.preprocessing=imagenet"):
+        pretrained.convert(kept("timm"), schema.Published(origin=origin), "w.pth")
+    asked = schema.Published(origin=origin, preprocessing="imagenet")
+    assert pretrained.convert(kept("timm"), asked, "w.pth").model.preprocessing == "imagenet"
+    with pytest.raises(ConfigError, match="does not say which pixels"):
+        pretrained.convert(lukemelas(), schema.Published(classes=10), "w.pth")
+
+
+def test_a_person_s_word_counts_more_than_the_file_name() -> None:
+    asked = schema.Published(origin="timm", preprocessing="lite", resolution=288)
+    model = pretrained.convert(kept("timm"), asked, "tf_efficientnet_b0_ap-f262efe1.pth").model
+    assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "lite")
+    assert resolve(model).resolution == 288
+
+
+@pytest.mark.parametrize(("preprocessing", "mean", "deviation"), [("advprop", 127.5, 127.5), ("lite", 127.0, 128.0)])
+def test_a_network_that_expects_other_pixels_gets_them_from_the_paper_s(
+    preprocessing: str, mean: float, deviation: float
+) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
+    means, deviations = (torch.tensor(v).view(1, 3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
+    answers = []
+    for expects, images in (("imagenet", (pixels - mean) / deviation), (preprocessing, (pixels - means) / deviations)):
+        torch.manual_seed(0)
+        network = build_scaled(schema.Model(width=0.25, depth=0.2, preprocessing=expects), 10).eval()
+        answers.append(network.features(images))
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+
+
+def without(key: str) -> Callable[[dict[str, Tensor]], None]:
+    return lambda tensors: tensors.__delitem__(key)
+
+
+def with_one(key: str, value: Tensor) -> Callable[[dict[str, Tensor]], None]:
+    return lambda tensors: tensors.update({key: value})
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (without("_fc.bias"), "x.pth does not fit efficientnet_b0: _fc.bias is missing"),
+    (without("_blocks.3._bn1.running_var"), "efficientnet_b0: _blocks.3._bn1.running_var is missing"),
+    (with_one("_bn9.weight", torch.zeros(2)), "efficientnet_b0: _bn9.weight has no place in it"),
+    (with_one("_conv_head.weight", torch.zeros(8, 320, 1, 1)),
+     "efficientnet_b0: _conv_head.weight is [8, 320, 1, 1], not [1280, 320, 1, 1]"),
+    (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds numbers that are not finite"),
+])  # fmt: skip
+def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str, Tensor]], None], message: str) -> None:
+    tensors = dict(lukemelas())
+    change(tensors)
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        pretrained.convert(tensors, schema.Published(classes=10, preprocessing="imagenet"), "x.pth")
+
+
+def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single() -> None:
+    tensors = {k: t.half() for k, t in lukemelas().items() if not k.endswith("num_batches_tracked")}
+    found = pretrained.convert(tensors, schema.Published(classes=10), "efficientnet-b0.pth")
+    assert {t.dtype for t in found.state_dict.values()} == {torch.float32, torch.int64}
+    assert logits(found, made_published.images()).isfinite().all()
+
+
+@pytest.mark.parametrize(("asked", "message"), [
+    (schema.Published(preprocessing="imagenet"), "x.pth tells 10 classes apart, not 1000: set pretrained.classes=10"),
+    (schema.Published(network="efficientnet_b3"), "x.pth holds efficientnet_b0, not efficientnet_b3: set published."),
+    (schema.Published(network="efficientnet_bo"), "did you mean 'efficientnet_b"),
+    (schema.Published(origin="timm"), "x.pth has the names of lukemelas, pretrained.origin says timm"),
+])  # fmt: skip
+def test_what_was_not_asked_for_is_a_mistake_in_what_was_asked(asked: schema.Published, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        pretrained.convert(lukemelas(), asked, "x.pth")
+
+
+def test_timm_s_two_kinds_must_be_told_apart() -> None:
+    with pytest.raises(ConfigError, match=r"set published\.origin=timm or timm_tf"):
+        pretrained.convert(kept("timm"), ASK, "model.safetensors")
+
+
+def test_another_network_is_none_of_ours() -> None:
+    with pytest.raises(ArtifactError, match=r"no EfficientNet that is known here.*it begins with layer1\.weight"):
+        pretrained.convert({"layer1.weight": torch.zeros(1)}, ASK, "x.pth")
+
+
+def saved(folder: Path, name: str, held: Any) -> bytes:
+    torch.save(held, folder / name)
+    return (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_both_kinds_of_file_give_the_same_tensors(tmp_path: Path, name: str) -> None:
+    tensors = {"a": torch.arange(3.0), "b": torch.zeros((), dtype=torch.int64)}
+    data = safetensors.torch.save(tensors) if name.endswith("safetensors") else saved(tmp_path, name, tensors)
+    found = pretrained.read(data, name)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in tensors.items())
+
+
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> None:
+    data = saved(tmp_path, "evil.pth", {"a": torch.zeros(1), "b": Touch(tmp_path / "marker")})
+    with pytest.raises(ArtifactError, match="is refused: damaged, or a pickle that holds more than tensors"):
+        pretrained.read(data, "evil.pth")
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(("held", "message"), [
+    ({"epoch": 3, "state_dict": {}}, "x.pth holds epoch, state_dict, not only the tensors of a network by name"),
+    ([torch.zeros(1)], "x.pth holds a list, not the tensors of a network by name"),
+    (argparse.Namespace(a=1), "is refused"),
+])  # fmt: skip
+def test_a_file_that_holds_other_things_is_refused(tmp_path: Path, held: Any, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        pretrained.read(saved(tmp_path, "x.pth", held), "x.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_half_a_file_is_refused_in_one_line(tmp_path: Path, name: str, share: float) -> None:
+    tensors = {"a": torch.arange(3000.0)}
+    data = safetensors.torch.save(tensors) if name.endswith("safetensors") else saved(tmp_path, name, tensors)
+    with pytest.raises(ArtifactError) as caught:
+        pretrained.read(data[: int(share * len(data))], name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_one_line_that_says_what_it_is(tmp_path: Path) -> None:
+    """Bytes changed at random make torch's reader fail with nearly every error that Python has."""
+    wholes = {
+        "zip.pth": saved(tmp_path, "zip.pth", {"a": torch.arange(300.0)}),
+        "w.safetensors": safetensors.torch.save({"a": torch.arange(300.0), "b": torch.zeros(2)}),
+        "text.pth": b"hello, this is no checkpoint",
+        "old.pth": old_tar(),
+    }
+    torch.save({"a": torch.arange(30.0)}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    wholes["legacy.pth"] = (tmp_path / "legacy.pth").read_bytes()
+    rng = random.Random(0)
+    for name, whole in wholes.items():
+        for _ in range(60):
+            data = bytearray(whole)
+            for _ in range(rng.randint(1, 8)):
+                data[rng.randrange(min(len(data), 400))] = rng.randrange(256)
+            said = refusal(bytes(data), name)
+            assert said is None or re.fullmatch(r".*( is damaged, or no | is refused| holds ).*", said)
+    for name in ("text.pth", "old.pth"):
+        with pytest.raises(
+            ArtifactError, match=rf"^{name} is (damaged, or no file that torch\.save wrote: \D|refused)"
+        ):
+            pretrained.read(wholes[name], name)
+
+
+def refusal(data: bytes, name: str) -> str | None:
+    try:
+        pretrained.read(data, name)
+    except ArtifactError as error:
+        return str(error)
+    return None
+
+
+def old_tar() -> bytes:
+    """What torch wrote before 0.2: a tar with these members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:") as tar:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"\x80\x02N"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("held", [
+    {"a": torch.zeros(2, device="meta")}, {"a": torch.eye(2).to_sparse()}, {1: torch.zeros(2)},
+])  # fmt: skip
+def test_tensors_without_their_numbers_or_their_names_are_refused(tmp_path: Path, held: Any) -> None:
+    with pytest.raises(ArtifactError, match=r"x\.pth (holds (a|1), not only the tensors|is (refused|damaged))"):
+        pretrained.read(saved(tmp_path, "x.pth", held), "x.pth")
+
+
+def test_another_kind_of_file_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"neither \.safetensors nor \.pth"):
+        pretrained.read(b"", "model.onnx")
+
+
+def test_a_refusal_is_one_line_that_is_no_longer_than_a_person_reads() -> None:
+    wrong: Mapping[str, Tensor] = {f"{name}.weight": torch.zeros(1) for name in ("conv_stem", "bn1", "head")}
+    with pytest.raises(EffnetError) as caught:
+        pretrained.convert(wrong, ASK, "tf_efficientnet_b0.pth")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300

@@ -1,0 +1,126 @@
+"""What a step will hold, counted on the meta device: against a count by hand, and against its own parts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from conf import compose, schema
+from infra.errors import ConfigError
+from models.networks.build import build_scaled, resolve
+from models.networks.efficientnet.network import EfficientNet
+from models.networks.efficientnet.variants import Architecture, Stage
+from models.training import distributed
+from models.training.distributed import Ranks
+from models.training.memory import Activations, at_once, count_activations, cut_points, in_pipeline, plan
+from tasks.plan import lines
+
+
+def test_a_small_network_counted_by_hand() -> None:
+    """2 images of 32 px: stem 3 -> 8 channels at 16 px, one block (ratio 1, 8 -> 8) at 16 px, head 8 -> 16."""
+    arch = Architecture(stem=8, stages=(Stage(1, 3, 1, 8, 1),), head=16, resolution=32, dropout=0.0)
+    with torch.device("meta"):
+        network = EfficientNet(arch, 10, survival_prob=1.0).train()
+    found = count_activations(network, images=2, dtype=torch.float32)
+    pixels, image = 2 * 16 * 16, 2 * 3 * 32 * 32
+    norm = 2 * 8  # mean and inverse deviation of 8 channels
+    # The images, the convolution's output, its normalised values; the activation is kept by the next part.
+    stem = image + 2 * 8 * pixels + norm
+    # Input of the depthwise convolution, its output, its normalised values, their activation.
+    depthwise = 8 * pixels * 4 + norm
+    # Means of 2 images, 2 squeezed channels before and after their activation, the gate; what was gated.
+    gate = 2 * 8 + 2 * 2 * 2 + 2 * 8 + 8 * pixels
+    project = 8 * pixels + norm  # the convolution's output; nothing keeps its normalised values
+    head = 8 * pixels + 2 * 16 * pixels + 2 * 16  # what comes in, output, normalised values
+    last = 2 * 16 + 2 * 10 + 2  # means, logits are not kept, a few numbers may be
+    assert found.kept[0] == 4 * stem
+    assert found.kept[1] == 4 * (depthwise + gate + project)
+    assert 0 <= found.kept[2] - 4 * head <= 4 * last
+    assert found.inputs == (4 * image, 4 * 8 * pixels, 4 * 8 * pixels)
+
+
+@pytest.mark.parametrize(("recompute", "passes", "expected"), [
+    (False, 1, 10 + 40 + 30 + 5),
+    (False, 2, 2 * (10 + 40 + 30 + 5)),
+    (True, 1, 10 + 4 + 3 + 5 + 40),  # stem and head whole, the blocks' inputs, and the largest block again
+    (True, 2, 2 * (10 + 4 + 3 + 5) + 40),
+])  # fmt: skip
+def test_the_peak(recompute: bool, passes: int, expected: int) -> None:
+    found = Activations(kept=(10, 40, 30, 5), inputs=(1, 4, 3, 2))
+    assert found.peak(0, 4, recompute, passes) == expected
+
+
+def test_stages_share_out_what_is_kept() -> None:
+    found = Activations(kept=(10, 40, 30, 20, 20), inputs=(1,) * 5)
+    assert cut_points(found, 1) == []
+    assert cut_points(found, 2) == [2]  # 50 and 70
+    assert cut_points(found, 3) == [2, 3]  # 50, 30 and 40
+
+
+@pytest.mark.parametrize(("passes", "at_most", "expected"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (2, 4, 2)])
+def test_rounds_of_micro_batches_are_equal(passes: int, at_most: int, expected: int) -> None:
+    assert in_pipeline(passes, at_most) == expected
+
+
+def test_what_makes_it_smaller_makes_it_smaller() -> None:
+    model = schema.Model(name="efficientnet_b1")
+    recipe = schema.Recipe(global_batch=64, logical_shards=4)
+    whole = plan(model, recipe, 1000, 1)
+    half = plan(model, recipe, 1000, 1, bf16=True)
+    again = plan(model, dataclasses.replace(recipe, recompute=True), 1000, 1)
+    cut = plan(model, recipe, 1000, 1, stages=2, micro_batches=1)
+    overlapped = plan(model, recipe, 1000, 1, stages=2)
+    assert half.activations == pytest.approx(whole.activations / 2, rel=0.01)
+    assert again.activations < whole.activations / 2
+    assert cut.activations == pytest.approx(whole.activations / 2, rel=0.15)
+    assert overlapped.activations == 2 * cut.activations
+    # Weights, gradients, average, best and two slots in float32; BN statistics too.
+    network = build_scaled(model, 1000, device="meta")
+    tensors = [*network.parameters(), *(b for b in network.buffers() if b.is_floating_point())]
+    assert whole.state == 6 * 4 * sum(t.numel() for t in tensors)
+
+
+def test_logical_shards_at_once() -> None:
+    assert at_once(schema.Recipe(logical_shards=8), 2) == 1
+    assert at_once(schema.Recipe(logical_shards=8, bn_groups="rank"), 2) == 4
+    assert at_once(schema.Recipe(logical_shards=8, bn_groups="rank", shards_per_pass=2), 2) == 2
+
+
+def test_the_table_has_a_line_for_each_variant() -> None:
+    config = compose.compose(["profile=laptop", "variants=[efficientnet_b0,efficientnet_b1]"])
+    b0, b1 = list(lines(config))[3:]
+    assert b0.split()[:5] == ["efficientnet_b0", "24", "444,612", "676,592", "32"]
+    assert b1.startswith("efficientnet_b1")
+    assert all(float(number) > 0 for number in b0.split()[5:])
+
+
+def test_a_plan_counts_what_transfer_to_the_official_sets_costs() -> None:
+    words = ["profile=paper", "variants=[efficientnet_b0]", "transfer.sets=[cifar10,aircraft]"]
+    title, _, b0 = list(lines(compose.compose(words)))[-3:]
+    assert title == "\ntransfer to cifar10, aircraft (kornblith)"
+    jobs, images, evaluated, multiply_adds = (float(word.replace(",", "")) for word in b0.split()[1:])
+    assert jobs == 2 * 57
+    assert images == pytest.approx(2 * (17.35 + 1) * 20_000 * 256, rel=0.06)  # whole epochs, rungs on evaluations
+    of_one = 385_814_752 - 1_281_000 + 1_280_000 * 0.05  # B0 without a thousand classes, with 10 and 100
+    assert multiply_adds == pytest.approx(of_one * (3 * images + evaluated), rel=1e-3)
+
+
+@pytest.mark.parametrize(("side", "fits"), [(17, True), (16, False), (1, False)])
+def test_an_image_too_small_for_the_network_is_refused(side: int, fits: bool) -> None:
+    """The input of the last layer with stride 2 must have two pixels: 17, 9, 5, 3, 2."""
+    model = schema.Model(resolution=side / 224)
+    if fits:
+        assert resolve(model).resolution == side
+        return
+    with pytest.raises(ConfigError, match=f"{side} px are too few for efficientnet_b0.*17 px.*resolution >= 0.0759"):
+        resolve(model)
+
+
+def test_processes_that_stages_do_not_divide_are_refused() -> None:
+    place = Ranks(5, 6, torch.device("cpu"))
+    cut = distributed.in_stages(place, 2)
+    assert (cut.replicas, cut.replica, cut.stage) == (3, 2, 1)
+    with pytest.raises(ConfigError, match="pipeline_stages=4 does not divide the 6 processes"):
+        distributed.in_stages(place, 4)

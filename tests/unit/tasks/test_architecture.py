@@ -1,0 +1,201 @@
+"""The bookkeeping of the architecture search, on a real database and without training."""
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.compose import compose
+from conf.schema import Architecture, Config
+from infra import trials as database
+from infra.errors import ConfigError, DivergedError, JobError
+from models.experiments import architecture_space as space
+from models.networks.efficientnet.variants import B0_STAGES
+from models.results import ShardResult, TrainResult
+from tasks.architecture import (
+    B0_BLOCKS,
+    Asked,
+    Started,
+    broken,
+    failed,
+    proposal_overrides,
+    propose,
+    released,
+    summary,
+    told,
+    verdict,
+    why,
+)
+
+SHARDS = ShardResult("mnist5k", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True)
+
+SMALL = ["profile=laptop", "architecture.trials=4", "architecture.max_cost=0.97"]
+
+
+def started(folder: Path, config: Config) -> Started:
+    wanted = config.architecture
+    trials = database.open_trials(
+        f"sqlite:///{folder}/trials.db", "search", directions=("maximize", "minimize"), sampler=wanted.sampler,
+        startup=wanted.population, seed=wanted.seed,
+    )  # fmt: skip
+    database.enqueue(trials, space.point(B0_STAGES))
+    return Started(trials, SHARDS, mlflow_run="run", done_before=0)
+
+
+def result(minival_top1: float, n: int = 400) -> TrainResult:
+    return TrainResult(
+        job="j", job_uri="file:///j", model="efficientnet_b0", params=7, multiply_adds=8, resolution=24, classes=10,
+        epochs=1, steps=2, top1=1.0, top5=2.0, n_val=9, minival_top1=minival_top1, n_minival=n, minutes=0.1,
+        images_per_s=3.0, weights_uri="file:///w", weights_sha256="0", mlflow_run="trial",
+    )  # fmt: skip
+
+
+async def all_of_it(config: Config, search: Started, answers: list[TrainResult | DivergedError]) -> list[Asked]:
+    """Asks until there is nothing more to ask, and answers in order."""
+    asked_for = []
+    while (asked := await propose(config, search)) is not None:
+        asked_for.append(asked)
+        answer = answers[len(asked_for) - 1]
+        await (told(search, asked, answer) if isinstance(answer, TrainResult) else failed(search, asked, answer))
+    return asked_for
+
+
+@pytest.fixture
+def config() -> Config:
+    return compose(SMALL)
+
+
+def test_a_search_trains_as_many_as_asked_for_b0_first_and_lists_what_it_refused_and_what_failed(
+    tmp_path: Path, config: Config
+) -> None:
+    search = started(tmp_path, config)
+    answers: list[Any] = [result(80.0), DivergedError("not finite\n  | more"), result(90.0), result(70.0)]
+    asked = asyncio.run(all_of_it(config, search, answers))
+    assert asked[0].blocks == B0_BLOCKS
+    assert (asked[0].params, asked[0].multiply_adds) == (663_530, 1_331_440)
+    found = summary(config.architecture, database.known(search.trials), "http://mlflow/runs/")
+    states = [trial["state"] for trial in found["trials"]]
+    assert (states.count("complete"), states.count("failed")) == (3, 1)
+    assert states.count("refused") == len(states) - 4 > 0
+    for trial in found["trials"]:
+        if trial["state"] == "refused":
+            assert trial["multiply_adds"] > 0.97 * 1_380_000
+            assert trial["reason"] == (
+                f"{trial['multiply_adds']:,} multiply-adds are more than 0.97 times the target 1,380,000"
+            )
+            assert (trial["accuracy"], trial["reward"], trial["mlflow_url"], trial["pareto"]) == (None,) * 3 + (False,)
+    assert found["missing"] == [f"trial {asked[1].number}: not finite"]
+    assert found["baseline"] == found["trials"][0]
+    assert found["baseline"]["mlflow_url"] == "http://mlflow/runs/trial"
+    assert found["baseline"]["standard_error"] == pytest.approx(2.0)
+    assert found["baseline"]["reward"] == pytest.approx(80.0 * (1_331_440 / 1_380_000) ** -0.07)
+    assert found["best"]["number"] == asked[2].number
+    assert [trial["pareto"] for trial in found["trials"] if trial["state"] == "complete"] == space.pareto(
+        [(80.0, 1_331_440), (90.0, asked[2].multiply_adds), (70.0, asked[3].multiply_adds)]
+    )
+    assert asyncio.run(propose(config, search)) is None
+
+
+def test_a_search_cut_in_two_asks_for_the_same_trials(tmp_path: Path, config: Config) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    answers: list[Any] = [result(80.0), result(85.0), result(90.0), result(70.0)]
+    undisturbed = asyncio.run(all_of_it(config, started(whole, config), answers))
+    fewer = dataclasses.replace(config, architecture=dataclasses.replace(config.architecture, trials=2))
+    first = asyncio.run(all_of_it(fewer, started(cut, fewer), answers[:2]))
+    rest = asyncio.run(all_of_it(config, started(cut, config), answers[2:]))
+    assert [asked.blocks for asked in first + rest] == [asked.blocks for asked in undisturbed]
+    assert len(rest) == 2
+
+
+def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path: Path, config: Config) -> None:
+    search = started(tmp_path, config)
+
+    async def broken_off() -> list[Asked]:
+        asked = await propose(config, search)
+        assert asked is not None
+        released(search, asked)
+        return [asked, *await all_of_it(config, search, [result(80.0)] * 4)]
+
+    first, again, *rest = asyncio.run(broken_off())
+    assert (first.blocks, len(rest)) == (again.blocks, 3)
+    found = summary(config.architecture, database.known(search.trials))
+    assert [trial["state"] for trial in found["trials"]].count("complete") == 4
+    assert first.number not in [trial["number"] for trial in found["trials"]]
+
+
+def test_workers_of_one_process_never_train_more_than_wanted(tmp_path: Path, config: Config) -> None:
+    search = started(tmp_path, config)
+
+    async def four_workers() -> list[list[Asked]]:
+        return await asyncio.gather(*(all_of_it(config, search, [result(80.0)] * 4) for _ in range(4)))
+
+    asked = [each for worker in asyncio.run(four_workers()) for each in worker]
+    assert len({each.number for each in asked}) == len(asked) == 4
+
+
+def test_constraints_that_refuse_everything_are_one_clear_line(tmp_path: Path) -> None:
+    config = compose([*SMALL, "architecture.max_params=1000"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tasks.architecture.MAX_REFUSED", 3)
+        with pytest.raises(ConfigError, match="3 proposals in a row break the constraints; raise architecture"):
+            asyncio.run(propose(config, started(tmp_path, config)))
+
+
+def test_a_network_is_told_by_how_much_it_breaks_each_limit() -> None:
+    wanted = Architecture(max_cost=1.5, target_multiply_adds=1000.0, max_params=10)
+    assert broken(wanted, 10, 1500) == {}
+    excess = broken(wanted, 15, 3000)
+    assert excess == {"multiply_adds": 1.0, "params": 0.5}
+    assert why(wanted, 15, 3000, excess) == (
+        "3,000 multiply-adds are more than 1.5 times the target 1,000; 15 parameters are more than 10"
+    )
+
+
+def test_a_search_without_one_good_trial_ends_with_the_first_reason(tmp_path: Path, config: Config) -> None:
+    search = started(tmp_path, config)
+    asyncio.run(all_of_it(config, search, [DivergedError("the loss exploded")] * 4))
+    with pytest.raises(JobError, match="no trial of the architecture search finished; trial 0: the loss exploded"):
+        summary(config.architecture, database.known(search.trials))
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
+def test_a_proposal_s_overrides_compose_to_its_network_and_the_search_s_recipe(profile: str) -> None:
+    config = compose([f"profile={profile}"])
+    asked = Asked(None, 0, B0_BLOCKS, 1, 2)
+    trial = compose([f"profile={profile}", *proposal_overrides(config, asked)])
+    assert trial.recipe == config.architecture.recipe
+    assert trial.model == dataclasses.replace(config.architecture.model, blocks=B0_BLOCKS)
+    assert trial.data == config.data
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
+def test_b0_s_own_blocks_meet_every_profile_s_constraints(profile: str) -> None:
+    from models.networks.build import counted
+
+    wanted = compose([f"profile={profile}"]).architecture
+    classes = 1000 if profile == "paper" else 10
+    params, multiply_adds, _ = counted(dataclasses.replace(wanted.model, blocks=B0_BLOCKS), classes)
+    assert 0.95 < multiply_adds / wanted.target_multiply_adds < 1
+    assert broken(wanted, params, multiply_adds) == {}
+
+
+def test_the_verdict_sets_the_best_beside_b0_in_words() -> None:
+    ours = {"number": 0, "reward": 80.0, "accuracy": 80.0, "standard_error": 2.0, "n": 400}
+    better = {"number": 3, "reward": 81.0, "accuracy": 82.0, "standard_error": 2.0, "n": 400}
+    assert verdict(better, ours, 9).endswith("1.00 above B0's own blocks, not more than one standard error (1.98)")
+    assert verdict(better | {"reward": 83.0}, ours, 9).endswith("blocks, more than one standard error (2.02)")
+    assert verdict(ours, ours, 9).endswith("(reward 80.00, 80.00 ± 2.00 % of 400 minival images): B0's own blocks")
+    assert verdict(better, None, 9).endswith("B0's own blocks did not train")
+
+
+@pytest.mark.parametrize(("word", "says"), [
+    ("architecture.trials=0", "architecture.trials must be > 0"),
+    ("architecture.sampler=grid", "nsga2, tpe"),
+    ("architecture.model.blocks=[r1_k3_s11_e1_i32_o16]", "must be empty"),
+    ("architecture.population=1", ">= 2"),
+])  # fmt: skip
+def test_a_search_that_makes_no_sense_is_refused_at_once(word: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        compose([word])

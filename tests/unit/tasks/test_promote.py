@@ -1,0 +1,100 @@
+"""The verdict on a challenger, out of what two networks got right; and what is said where classes differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conf import schema
+from infra import store
+from infra.errors import ArtifactError
+from models.training import per_image
+from tasks.class_names import describe_difference
+from tasks.promote import compare_answers
+from tasks.supervise import JobRun
+from tasks.train import _forget_incomplete
+
+
+def answers(n: int, correct: int, lost: int = 0) -> np.ndarray:
+    """The first ``correct`` images right, but for the first ``lost`` of them, in place of which come as many others."""
+    found = np.arange(n) < correct + lost
+    found[:lost] = False
+    return found
+
+
+def test_a_clearly_better_network_is_promoted_and_both_numbers_are_said() -> None:
+    verdict = compare_answers(answers(120, 110, lost=2), answers(120, 100), 0.3, 7)
+    assert verdict.better
+    assert verdict.reason.startswith("challenger 91.67 %, champion 83.33 % of the same 120 images, difference +8.33 (")
+    assert verdict.reason.endswith(": promoted")
+    assert (verdict.tags["compared_with"], verdict.tags["compared_n"]) == ("7", "120")
+    assert float(verdict.tags["compared_top1"]) == pytest.approx(91.6667)
+    assert float(verdict.tags["compared_champion_top1"]) == pytest.approx(83.3333)
+
+
+@pytest.mark.parametrize("lost", [0, 12])
+def test_a_tie_leaves_the_champion(lost: int) -> None:
+    verdict = compare_answers(answers(50_000, 40_000, lost), answers(50_000, 40_000), 100, 1)
+    assert not verdict.better
+    assert "difference +0.00" in verdict.reason
+    assert verdict.reason.endswith("not promoted, it is not better")
+
+
+def test_a_worse_network_is_refused_however_wide_the_margin() -> None:
+    assert not compare_answers(answers(50_000, 39_999), answers(50_000, 40_000), 100, 1).better
+
+
+def test_a_lead_that_may_be_chance_is_refused_by_the_bound_and_a_wider_margin_takes_it() -> None:
+    challenger, champion = answers(120, 102, lost=8), answers(120, 100)
+    verdict = compare_answers(challenger, champion, 0.3, 1)
+    assert not verdict.better
+    assert verdict.reason.endswith("not promoted, the lower bound is not above -0.3 (nightly.margin)")
+    assert float(verdict.tags["compared_lower_bound"]) < -0.3
+    assert compare_answers(challenger, champion, 10, 1).better
+
+
+def test_a_small_lead_on_many_images_suffices() -> None:
+    assert compare_answers(answers(50_000, 40_030, lost=1000), answers(50_000, 40_000), 0.3, 1).better
+
+
+def test_answers_to_other_images_are_no_comparison() -> None:
+    with pytest.raises(ArtifactError, match="on 10 images, the champion on 11"):
+        compare_answers(answers(10, 3), answers(11, 3), 0.3, 1)
+
+
+@pytest.mark.parametrize(("model", "data", "said"), [
+    (["cat", "dog"], ["cat", "dog"], None),
+    (["cat", "dog", "eel"], ["cat", "eel", "dog"],
+     "class 1 is 'dog' in the model and 'eel' in the data, class 2 is 'eel' in the model and 'dog' in the data "
+     "(2 of 3 differ)"),
+    (["cat"], ["cat", "dog"], "the model has 1 classes, the data 2; only one of them has 'dog'"),
+    (["cat", "dog"], ["cat"], "the model has 2 classes, the data 1; only one of them has 'dog'"),
+])  # fmt: skip
+def test_lists_of_classes_are_the_same_or_the_first_differences_are_named(
+    model: list[str], data: list[str], said: str | None
+) -> None:
+    assert describe_difference(model, data) == said
+
+
+def test_of_a_thousand_differences_three_are_named() -> None:
+    said = describe_difference([f"n{i:08d}" for i in range(1000)], [str(i) for i in range(1000)])
+    assert said is not None
+    assert said.count("in the data") == 3
+    assert said.endswith("(1000 of 1000 differ)")
+
+
+def test_an_evaluation_that_no_longer_says_which_images_were_right_is_made_again(tmp_path: Path) -> None:
+    job_uri = f"file://{tmp_path}"
+    run = JobRun(schema.Job(kind="evaluate"), "key", job_uri, "label")
+    result = {"class_total": [120], "correct_sha256": per_image.write(job_uri, answers(120, 7))}
+    store.write_json(f"{job_uri}/result.json", result)
+    _forget_incomplete(run)
+    assert store.exists(f"{job_uri}/result.json")
+    (tmp_path / per_image.VAL_CORRECT).write_bytes(b"damaged")
+    _forget_incomplete(run)
+    assert not store.exists(f"{job_uri}/result.json")
+    store.write_json(f"{job_uri}/result.json", {"class_total": [120]})  # from before there were bits
+    _forget_incomplete(run)
+    assert not store.exists(f"{job_uri}/result.json")
