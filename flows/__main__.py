@@ -151,15 +151,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="effnet", description=verbs.ABOUT, epilog=verbs.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, (summary, details) in verbs.VERBS.items():
-        sub = verbs.add_parser(
-            verb, help=summary, description=f"{summary}\n\n{details}",
+    parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, (about, details) in verbs.VERBS.items():
+        sub = parsers.add_parser(
+            verb, help=about, description=f"{about}\n\n{details}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
-        for flag, about in verbs.FLAGS.items() if verb in TRAINS else ():
-            sub.add_argument(f"--{flag}", action="store_true", help=about)
+        for flag, effect in verbs.FLAGS.items() if verb in TRAINS else ():
+            sub.add_argument(f"--{flag}", action="store_true", help=effect)
     return parser
 
 

@@ -233,8 +233,8 @@ def _record(config: schema.Config, started: Started) -> dict[str, Any]:
     from infra.tracking import runs
 
     run = started.mlflow_run
-    runs = runs.run_url(run).removesuffix(run)  # every trial is of the same experiment
-    facts = {**summary(config.architecture, database.known(started.trials), runs), "data": started.shards.name,
+    runs_url = runs.run_url(run).removesuffix(run)  # every trial is of the same experiment
+    facts = {**summary(config.architecture, database.known(started.trials), runs_url), "data": started.shards.name,
              "found": started.done_before, "command": f"effnet architecture profile={config.profile}"}  # fmt: skip
     whole = report_results.leave(config, "architecture", facts, report_results.digests([started.shards]))
     runs.log_text(run, json.dumps(whole, indent=1), "architecture.json")
@@ -244,14 +244,14 @@ def _record(config: schema.Config, started: Started) -> dict[str, Any]:
     return whole
 
 
-def summary(wanted: schema.Architecture, found: list[database.Known], runs: str = "") -> dict[str, Any]:
+def summary(wanted: schema.Architecture, found: list[database.Known], runs_url: str = "") -> dict[str, Any]:
     """All trials with reward and front, the best by reward, and B0's own.
 
     Raises:
         JobError: no trial finished; the message holds the first one's reason.
     """
     listed = [each for each in found if each.state in ("complete", "refused", "failed")]
-    rows = [_row(wanted, each, runs) for each in listed]
+    rows = [_row(wanted, each, runs_url) for each in listed]
     done = [row for row in rows if row["state"] == "complete"]
     broke = [f"trial {row['number']}: {row['reason']}" for row in rows if row["state"] == "failed"]
     if not done:
@@ -273,7 +273,7 @@ def summary(wanted: schema.Architecture, found: list[database.Known], runs: str 
     }
 
 
-def _row(wanted: schema.Architecture, trial: database.Known, runs: str) -> dict[str, Any]:
+def _row(wanted: schema.Architecture, trial: database.Known, runs_url: str) -> dict[str, Any]:
     facts, accuracy = trial.facts, trial.facts.get("accuracy")
     cost = facts["multiply_adds"]
     scored = (
@@ -291,7 +291,7 @@ def _row(wanted: schema.Architecture, trial: database.Known, runs: str) -> dict[
         "reward": scored,
         "state": trial.state,
         "reason": facts.get("reason"),
-        "mlflow_url": f"{runs}{facts['mlflow_run']}" if facts.get("mlflow_run") else None,
+        "mlflow_url": f"{runs_url}{facts['mlflow_run']}" if facts.get("mlflow_run") else None,
         "pareto": False,
     }
 

@@ -1,8 +1,8 @@
 """Inference latency and throughput on the CPU, all networks in turns; paper Table 4.
 
-Run as ``python -m models.experiments.latency REQUEST`` in a process of its own: nothing else of ours uses the cores then, and the
-number of threads is its own. Weights are random and batch-norm statistics those of the activations, because a network
-whose activations fade away computes with denormal numbers, which a CPU does slowly.
+Run as ``python -m models.experiments.latency REQUEST`` in a process of its own: nothing else of ours uses the cores
+then, and the number of threads is its own. Weights are random and batch-norm statistics those of the activations,
+because a network whose activations fade away computes with denormal numbers, which a CPU does slowly.
 """
 
 from __future__ import annotations

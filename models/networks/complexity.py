@@ -22,7 +22,8 @@ def count(network: nn.Module, resolution: int) -> tuple[int, int]:
 
     The network itself is not touched; it may live on any device, the meta device included.
 
-    Source: facts of the family in tests/unit/models/networks/efficientnet/test_network.py; counter torch.utils.flop_counter, halved.
+    Source: facts of the family in tests/unit/models/networks/efficientnet/test_network.py; counter
+    torch.utils.flop_counter, halved.
     """
     params = sum(p.numel() for p in network.parameters())
     # A meta twin of the weights: the count needs shapes alone, so a B7 costs no memory.

@@ -1,7 +1,7 @@
 """The report as one self-contained HTML page, and its first table as markdown. Pure: dicts in, text out.
 
-The numbers come from :mod:`tasks.report.sections`, the sentences stand in the templates, the style and the script beside
-this file. Nothing is loaded from anywhere, and the page works without its script.
+The numbers come from :mod:`tasks.report.sections`; the sentences, the style and the script are in ``templates/``.
+Nothing is loaded from anywhere, and the page works without its script.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.report.numbers import FILTERS, plain
 from tasks.report.sections import architecture, family, latency, maps, provenance, scaling, search, transfer
 from tasks.report.sections.values import Json, clean, lines, mapping, typed
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 # The page in its order: a section's anchor, and its short title for the list of contents.
 CONTENTS = (
     ("table2", "B0 to B7"), ("figures", "Accuracy over size"), ("search", "Grid search"),
@@ -46,7 +46,7 @@ def render(summary: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -
     rows = family.facts(whole)
     return (
         _environment()
-        .get_template("report_page.html.j2")
+        .get_template("page.html.j2")
         .render(
             about=_about(whole, profile),
             missing=lines(whole, "missing"),
@@ -91,7 +91,7 @@ def _contents(summary: Json, parts: Json) -> list[Json]:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader([HERE, HERE / "sections"]),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,  # a slip in the template must fail a test, not leave a hole in the page
         trim_blocks=True,
@@ -104,7 +104,7 @@ def _environment() -> Environment:
 @cache
 def _assets() -> dict[str, str]:
     """Style and script as they stand in their files; the policy lets exactly this script run and no other."""
-    style, script = ((HERE / name).read_text() for name in ("report_page.css", "report_page.js"))
+    style, script = ((TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {"style": style, "script": script, "script_sha256": digest}
 

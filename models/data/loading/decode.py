@@ -2,16 +2,14 @@
 
 Three ways, the best that works here is taken: "native", our C code (decodes only what the box needs); "simplejpeg",
 that package and torch's resize; "pillow". What one of the fast ways does not take (CMYK, PNG, damaged files ...) goes
-to Pillow image by image: so the verdict is Pillow's, and the pixels too, to the decibel that tests/unit/models/data/loading/test_decode.py
-states. The resize is Pillow's antialiased bicubic, always horizontally first: Pillow 13 itself chooses the order by the
-shape of the box, and the rounding between the passes would make the ways differ where values overshoot.
+to Pillow image by image: so the verdict is Pillow's, and the pixels too, to the decibel that
+tests/unit/models/data/loading/test_decode.py states. The resize is Pillow's antialiased bicubic, always horizontally
+first: Pillow 13 itself chooses the order by the shape of the box, and the rounding between the passes would make the
+ways differ where values overshoot.
 """
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -23,19 +21,13 @@ from PIL import Image
 from infra.errors import ConfigError, DataError
 from models.data.loading import native
 from models.data.loading.pillow_ops import apply_pillow
+from models.data.shards.images import MAX_PIXELS, open_image
 
 if TYPE_CHECKING:
     from models.data.loading.auto_augment import Ops
 
-MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a bomb, not a photograph; also in native/jpeg.h
 BACKENDS = ("native", "simplejpeg", "pillow")  # best first
 _SIMPLE_SPACES = ("RGB", "YCbCr", "Gray")
-_APPLICATION = [bytes([0xE0 + number]) for number in range(16)]  # markers APP0 ... APP15
-# What Pillow's parsers let out on damaged files.
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError, KeyError, TypeError, EOFError,
-    OverflowError, AttributeError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
@@ -125,37 +117,6 @@ def _backends() -> tuple[tuple[str, str], ...]:
 
 def _import_simplejpeg() -> None:
     import simplejpeg  # noqa: F401
-
-
-def open_image(data: bytes) -> Image.Image:
-    """Decodes JPEG or PNG, nothing else, to RGB as it is stored: an EXIF orientation is ignored.
-
-    Raises:
-        DataError: another format, truncated, or larger than 64 megapixels.
-    """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(_without_exif(data)), formats=("JPEG", "PNG"))
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"image claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        if image.mode == "I;16":  # Pillow would clip 16-bit grey to white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image.info.pop("transparency", None)  # colours under an alpha stay; Pillow would warn
-        return image.convert("RGB")
-    except _DAMAGE as error:
-        raise DataError(f"image of {len(data)} bytes does not decode: {error}") from error
-
-
-def _without_exif(data: bytes) -> bytes:
-    """A JPEG without the EXIF segments at its beginning, which Pillow would parse, and warn about if they are odd."""
-    if data[:2] != b"\xff\xd8":
-        return data
-    kept, at = [data[:2]], 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] in _APPLICATION:
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at + 4 : at + 8] != b"Exif":
-            kept.append(data[at:end])
-        at = end
-    return b"".join([*kept, data[at:]])
 
 
 def _pillow_square(data: bytes, box: Box, side: int) -> Pixels:

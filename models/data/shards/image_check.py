@@ -17,8 +17,8 @@ from PIL import Image
 
 from conf.text import escaped
 from infra.errors import DataError, first_line
-from models.data.loading.decode import MAX_PIXELS, open_image
 from models.data.shards import image_header
+from models.data.shards.images import MAX_PIXELS, open_image
 from models.data.sources.listing import MAX_IMAGE_BYTES
 
 MAX_SIDE = 65_535  # what the manifest's table can hold

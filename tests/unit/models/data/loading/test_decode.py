@@ -15,7 +15,8 @@ from PIL import Image
 
 from infra.errors import ConfigError, DataError
 from models.data.loading.auto_augment import Op, Ops
-from models.data.loading.decode import BACKENDS, DecodeError, backends, fill, open_image
+from models.data.loading.decode import BACKENDS, DecodeError, backends, fill
+from models.data.shards.images import open_image
 
 RNG = np.random.default_rng(0)
 PIXELS: NDArray[np.uint8] = RNG.integers(0, 256, (60, 100, 3), dtype=np.uint8)

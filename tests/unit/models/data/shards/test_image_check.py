@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from infra.errors import DataError
-from models.data.loading.decode import DecodeError, fill, open_image
+from models.data.loading.decode import DecodeError, fill
 from models.data.shards import image_header as headers
 from models.data.shards.image_check import printable, verdict
+from models.data.shards.images import open_image
 from models.data.shards.tar_header import END, header
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
