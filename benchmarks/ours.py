@@ -27,7 +27,7 @@ from infra.store.multipart import PARTS_IN_FLIGHT
 from models.data.loading import native
 from models.data.loading.loader import CHUNK_IMAGES, Loader
 from models.data.shards import manifest, writer
-from models.training.metrics import Normalise
+from models.networks.efficientnet.preprocessing import Normalize
 
 
 def train(manifest_uri: str, cache: str, policy: str, delivered: str) -> None:
@@ -39,7 +39,7 @@ def train(manifest_uri: str, cache: str, policy: str, delivered: str) -> None:
 def _train_batches(manifest_uri: str, cache: str, policy: str, delivered: str) -> Iterator[int]:
     torch.set_num_threads(1)  # as in every rival
     loader = _loader(manifest_uri, cache, Augment(policy=policy))
-    normalise = Normalise(torch.device("cpu"))
+    normalise = Normalize(torch.device("cpu"))
     epoch = 0
     while True:
         for batch in loader.train_batches(0, epoch, 0, clock.BATCH, 1, 0, 1):

@@ -29,10 +29,10 @@ from conf import schema
 from infra.launch.command import job_environment
 from models.data.loading.loader import Batch
 from models.networks.build import build_scaled
+from models.networks.efficientnet.preprocessing import Normalize
 from models.training.checkpoints import state as states
 from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks
-from models.training.metrics import Normalise
 from models.training.step import Stepper
 from models.training.supervision.faults import Faults
 from models.training.supervision.watchdog import Watchdog
@@ -196,7 +196,7 @@ def _theirs(model: nn.Module, device: torch.device, compiled: bool, batch: Batch
     )
     values = [t for t in model.state_dict().values() if t.is_floating_point()]
     average = [t.clone() for t in values]
-    criterion, normalise = nn.CrossEntropyLoss(label_smoothing=0.1), Normalise(device)
+    criterion, normalise = nn.CrossEntropyLoss(label_smoothing=0.1), Normalize(device)
     if compiled:
         model.compile()
 
@@ -220,7 +220,7 @@ def _our_evaluation(case: Case, device: torch.device, compiled: bool, batch: Bat
 
 def _evaluation(model: nn.Module, device: torch.device, compiled: bool, batch: Batch) -> Step:
     model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    normalise = Normalise(device)
+    normalise = Normalize(device)
     if compiled:
         model.compile()
 

@@ -17,7 +17,7 @@ from models.experiments.activation_maps import Pixels
 from models.networks import weights
 from models.networks.build import build_scaled
 from models.networks.complexity import count
-from models.training.metrics import Normalise
+from models.networks.efficientnet.preprocessing import Normalize
 
 GAP_PX = 4  # between the pictures of a sheet
 
@@ -63,7 +63,7 @@ def draw(model: Model, weights_uri: str, weights_sha256: str, chosen: Chosen, cl
     weights.load_weights(network, weights_uri, weights_sha256)
     side = network.resolution
     inputs = chosen.squares(side, crop_pad)
-    images = Normalise(torch.device("cpu"))(torch.from_numpy(inputs))
+    images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     found = activation_maps.explain(network, images, chosen.labels)
     heat = activation_maps.upsampled(found.maps, side)
     overlays = np.stack([activation_maps.overlay(image, one) for image, one in zip(inputs, heat, strict=True)])

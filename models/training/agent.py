@@ -1,7 +1,7 @@
 """Torchrun for our jobs: torch's own, with our rendezvous, and with an exit code that says how the job ended.
 
-``python -m models.training.agent TORCHRUN_ARGUMENTS``. The code is that of the rank that failed first, 128 + N where signal N
-ended it, 8 where the agent itself was asked to end, 75 where the machines did not meet.
+``python -m models.training.agent TORCHRUN_ARGUMENTS``. The code is that of the rank that failed first, 128 + N where
+signal N ended it, 8 where the agent itself was asked to end, 75 where the machines did not meet.
 """
 
 from __future__ import annotations

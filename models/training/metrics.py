@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from infra.errors import PreemptedError
 from models.data.loading.device import to_device
 from models.data.loading.loader import Loader
-from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
+from models.networks.efficientnet.preprocessing import Normalize
 from models.training.distributed import Ranks, sum_over_ranks
 
 EVAL_BATCH = 64  # a rank
@@ -32,35 +32,6 @@ class Accuracy:
     correct: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False)  # by sample id
 
 
-class Normalise(nn.Module):
-    """uint8 ``[N, R, R, 3]`` on any device -> normalised float ``[N, 3, R, R]`` on ``device``.
-
-    The result is channels_last without a copy, because the batch was filled pixel by pixel.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-        self.mean = torch.tensor(MEAN_RGB, device=device)
-        self.std = torch.tensor(STDDEV_RGB, device=device)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        if self.device.type == "cpu":
-            return self._by_rows(images)
-        x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        return x.sub_(self.mean.view(1, 3, 1, 1)).div_(self.std.view(1, 3, 1, 1))
-
-    def _by_rows(self, images: Tensor) -> Tensor:
-        """The same numbers on a CPU, where an inner loop over three channels is slow and one over a row is not."""
-        n, rows, columns, _ = images.shape
-        mean, std = self.mean.repeat(columns), self.std.repeat(columns)
-        pixels = torch.empty((n, rows, columns * 3))
-        for source, target in zip(images.flatten(2), pixels, strict=True):  # image by image: it stays in the cache
-            torch.sub(source, mean, out=target).div_(std)
-        return pixels.view(n, rows, columns, 3).permute(0, 3, 1, 2)
-
-
 @torch.inference_mode()
 def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Callable[[], bool]) -> Accuracy:
     """Evaluates in fp32 on every sample of the loader's split; the same result on every rank.
@@ -75,7 +46,7 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
         PreemptedError: some rank was interrupted, on all of them.
     """
     network.eval()
-    normalise = Normalise(ranks.device)
+    normalise = Normalize(ranks.device)
     counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # top5, loss, interrupted
     # [correct, total] by class. Not bincount, for which the host would wait on a GPU to learn the largest label.
     classes = torch.zeros((2, loader.classes), dtype=torch.float64, device=ranks.device)

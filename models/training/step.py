@@ -36,11 +36,11 @@ from infra import machine
 from infra.errors import CapacityError, ConfigError
 from models.data.loading.loader import Batch
 from models.data.loading.mixup import mixed
+from models.networks.efficientnet.preprocessing import Normalize
 from models.training import average
 from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks, sum_over_ranks
 from models.training.memory import at_once
-from models.training.metrics import Normalise
 from models.training.optim import rate_at
 from models.training.pipeline import Pipeline
 from models.training.supervision.faults import Faults
@@ -92,7 +92,7 @@ class Stepper:
         self.passes = self.own // self.at_once
         self.share = self.at_once / recipe.logical_shards  # of a pass in the global batch
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.normalise = Normalise(ranks.device)
+        self.normalise = Normalize(ranks.device)
         self.classes = int(state.network.classifier.out_features)  # type: ignore[union-attr, arg-type]
         self.bf16 = set_precision(recipe, ranks.device)
         layout, message = state.layout, state.message

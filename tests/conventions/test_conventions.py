@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from checkout import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,7 +22,6 @@ from conf import compose
 from flows import __main__ as command
 from flows.cli.verbs import FLAGS, VERBS
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("conf", "flows", "infra", "models", "tasks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("*.py") if not path.stem.startswith("__"))

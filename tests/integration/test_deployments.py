@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 from prefect.client.orchestration import SyncPrefectClient
 
 from infra import store
@@ -26,7 +27,6 @@ from infra.services.stack import Addresses
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 BLOCKS = [
     pytest.param(block, id=f"{document.name}-{number}")

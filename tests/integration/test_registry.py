@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from torch import nn
 
 from conf import schema
@@ -20,7 +21,6 @@ from models.networks import export
 from models.networks.build import build_scaled
 
 pytestmark = pytest.mark.services
-ROOT = Path(__file__).parents[2]
 TINY = schema.Model(width=0.25, depth=0.25)
 RESOLUTION = 32
 EFFICIENTNET = 7  # the seed that makes the real thing

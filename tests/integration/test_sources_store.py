@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA
 from PIL import Image
 
 from conf.schema import Data
@@ -14,7 +15,7 @@ from models.data.sources import archive, container
 from models.data.sources.catalog import load, open_source, save
 
 pytestmark = pytest.mark.services
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = REAL_DATA
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
 
 

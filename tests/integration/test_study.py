@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from page_reader import Page
 
 from flows import study
@@ -49,7 +50,7 @@ except JobError as error:
 def test_a_part_that_fails_stops_no_other_and_fails_the_study_last(services: Addresses, services_dir: Path) -> None:
     run_dir = services_dir / "study"
     words = [f"run_dir={run_dir}", "storage=s3://effnet/study", "experiment=study"]
-    tests = str(Path(__file__).parents[1])
+    tests = str(ROOT / "tests" / "support")
     done = subprocess.run([sys.executable, "-c", SMALL, tests, *words], capture_output=True, text=True, timeout=200)
     assert "raised: resnet50: ended at step 3" in done.stdout, done.stderr
     assert "latency failed: no network could be timed" in done.stderr, "it ran too"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 
 from infra.errors import ConfigError, TransientError
 from infra.tracking import client as mlflow_client
 from infra.tracking import registry, runs
 
 pytestmark = pytest.mark.services
-ROOT = Path(__file__).parents[2]
 
 
 def start(key: str, **given: Any) -> str:

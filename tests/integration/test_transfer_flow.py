@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import REAL_DATA
 
 from infra import store
 from infra.services.stack import Addresses
 from models.statistics import mean_per_class
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
-PETS = Path(__file__).parents[2].parent / "shared" / "data" / "transfer" / "oxford-iiit-pet-37x10.tar"
+PETS = REAL_DATA / "transfer" / "oxford-iiit-pet-37x10.tar"
 STORAGE = "s3://effnet/transfer"
 GRID = [
     "transfer=laptop_kornblith", "transfer.recipe.epochs=2", "transfer.lr_per_256=[0.1,1e30]",

@@ -1,16 +1,16 @@
 """The published numbers against the reference sheet of the project, where that sheet is at hand."""
 
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 
 from conf import compose
 from models import paper
 from models.experiments import scaling_study
 
-SHEET = Path(__file__).parents[4] / "shared" / "reference" / "paper.yaml"
+SHEET = ROOT.parent / "shared" / "reference" / "paper.yaml"
 
 
 @pytest.fixture(scope="module")

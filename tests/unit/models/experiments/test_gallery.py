@@ -20,8 +20,8 @@ from models.experiments import activation_maps
 from models.experiments.gallery import Drawn, draw, sheet
 from models.networks import export
 from models.networks.build import build_scaled
+from models.networks.efficientnet.preprocessing import Normalize
 from models.results import ShardResult
-from models.training.metrics import Normalise
 from tasks.explain import listed, train_overrides
 from tasks.explain_gallery import Trained, facts, save
 from tasks.train import train_job
@@ -58,7 +58,7 @@ def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet
     _, (drawn, _) = draw_both(made, tmp_path)
     network = build_scaled(TINY, 10)
     network.load_state_dict(export.load_file(tmp_path / "efficientnet_b0-10.safetensors"))
-    images = Normalise(torch.device("cpu"))(torch.from_numpy(drawn.inputs))
+    images = Normalize(torch.device("cpu"))(torch.from_numpy(drawn.inputs))
     found = activation_maps.explain(network, images, [7, 4])  # the labels of the 28th and the 25th made image
     heat = activation_maps.upsampled(found.maps, 67)
     assert (drawn.method, drawn.inputs.shape) == ("cam", (2, 67, 67, 3))

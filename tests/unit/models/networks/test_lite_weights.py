@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkout import REAL_DATA
 from efficientnet_lite_pytorch import EfficientNet as Theirs
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,9 +24,9 @@ from models.data.sources.listing import VAL
 from models.networks import pretrained
 from models.networks.build import build_scaled, counted
 from models.networks.efficientnet.blocks import SqueezeExcite
-from models.training.metrics import Normalise
+from models.networks.efficientnet.preprocessing import Normalize
 
-REAL = Path(__file__).parents[4].parent / "shared" / "data" / "imagenet"
+REAL = REAL_DATA / "imagenet"
 BATCH = 5  # small enough for the allocator to use its memory again; the page faults of 25 cost half of the time
 COMPARED = 50  # images that the other network answers too; all 250 were compared once, to the same bound
 RIGHT = {"lite0": 201, "lite2": 201}  # of 250
@@ -73,7 +74,7 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
     theirs.load_state_dict(pretrained.read(data, file))
     for network in (ours, theirs):
         network.to(memory_format=torch.channels_last)  # half the time on a CPU
-    normalise, right, compared = Normalise(torch.device("cpu")), 0, 0
+    normalise, right, compared = Normalize(torch.device("cpu")), 0, 0
     for images, expected in zip(
         squares(blobs, ours.resolution).split(BATCH), torch.from_numpy(labels).split(BATCH), strict=True
     ):

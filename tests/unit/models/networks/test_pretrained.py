@@ -238,10 +238,10 @@ def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    (schema.Published(preprocessing="imagenet"), "x.pth tells 10 classes apart, not 1000: set pretrained.classes=10"),
+    (schema.Published(preprocessing="imagenet"), "x.pth tells 10 classes apart, not 1000: set published.classes=10"),
     (schema.Published(network="efficientnet_b3"), "x.pth holds efficientnet_b0, not efficientnet_b3: set published."),
     (schema.Published(network="efficientnet_bo"), "did you mean 'efficientnet_b"),
-    (schema.Published(origin="timm"), "x.pth has the names of lukemelas, pretrained.origin says timm"),
+    (schema.Published(origin="timm"), "x.pth has the names of lukemelas, published.origin says timm"),
 ])  # fmt: skip
 def test_what_was_not_asked_for_is_a_mistake_in_what_was_asked(asked: schema.Published, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):

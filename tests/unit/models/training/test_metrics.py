@@ -51,7 +51,7 @@ def by_hand(val: Loader) -> Accuracy:
     """One image after the other, in Python's integers."""
     correct, total, top5, loss = [0] * CLASSES, [0] * CLASSES, 0, 0.0
     for batch in val.eval_batches(7, 0, 1):
-        images = metrics.Normalise(torch.device("cpu"))(batch.images)
+        images = metrics.Normalize(torch.device("cpu"))(batch.images)
         for logits, label in zip(Brightness()(images), batch.labels.tolist(), strict=True):
             order = logits.argsort(descending=True).tolist()
             total[label] += 1
@@ -99,7 +99,7 @@ def test_the_parts_of_all_ranks_add_up_to_the_whole(
 def test_each_image_is_right_or_wrong_at_its_own_place(val: Loader) -> None:
     expected = np.zeros(103, np.bool_)
     for batch in val.eval_batches(7, 0, 1):
-        images = metrics.Normalise(torch.device("cpu"))(batch.images)
+        images = metrics.Normalize(torch.device("cpu"))(batch.images)
         expected[batch.ids] = (Brightness()(images).argmax(1) == batch.labels).numpy()
     found = evaluate(Brightness(), val, ranks(0, 1), lambda: False)
     assert np.array_equal(found.correct, expected)

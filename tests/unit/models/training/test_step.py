@@ -16,10 +16,10 @@ from infra.errors import CapacityError
 from models.data.loading.loader import Batch
 from models.networks.build import build_scaled
 from models.networks.efficientnet.blocks import SqueezeExcite
+from models.networks.efficientnet.preprocessing import Normalize
 from models.training.checkpoints import state as states
 from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks
-from models.training.metrics import Normalise
 from models.training.step import Stepper
 from models.training.supervision.faults import Faults
 from models.training.supervision.watchdog import Watchdog
@@ -74,7 +74,7 @@ def test_statistics_move_once_a_step_by_the_mean_over_the_logical_shards() -> No
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1
-    images = Normalise(torch.device("cpu"))(batch(1).images)
+    images = Normalize(torch.device("cpu"))(batch(1).images)
     with torch.no_grad():  # the stem comes before anything that is random
         whole = plain.stem[0](images)
     norm = plain.stem[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA, ROOT
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,8 +21,7 @@ from models.data.loading.pillow_ops import apply_pillow
 from models.data.loading.policies import IMAGENET, RANDAUGMENT, RANGES, SIGNED, V0, Op, Policy, magnitude
 from models.data.loading.randomness import uniforms
 
-ROOT = Path(__file__).parents[5]
-VAL_TAR = ROOT.parent / "shared" / "data" / "imagenet" / "ILSVRC2012_img_val.tar"
+VAL_TAR = REAL_DATA / "imagenet" / "ILSVRC2012_img_val.tar"
 SIDES = (24, 63, 224, 300)
 FACTORS = (0.0, 0.1, 0.28, 0.46, 0.64, 0.73, 1.0, 1.18, 1.54, 1.72, 1.9, 3.0)
 PIXELS = (0.0, 9.0, -9.0, 90.0, -90.0, 225.0, -225.0, 7.5, -7.5, 0.5, -0.5, 31.7, -31.7)
@@ -107,7 +107,7 @@ def test_levels_mean_what_they_mean_in_the_sources(op: Op, level: int, policy: s
 
 
 def test_the_c_code_numbers_the_operations_alike() -> None:
-    text = (ROOT / "models" / "data" / "native" / "ops.c").read_text()
+    text = (ROOT / "models" / "data" / "loading" / "native" / "ops.c").read_text()
     block = re.search(r"enum \{[^\n]*Op \*/(.*?)\}", text, re.DOTALL)
     assert block is not None
     assert re.findall(r"\w+", block.group(1)) == [op.name for op in Op]

@@ -5,11 +5,11 @@ import random
 import struct
 import tarfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,7 +34,7 @@ SMOOTH = Image.fromarray(RNG.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resi
 
 
 BOXES = [(0, 0, 100, 60), (35, 15, 65, 45), (1, 3, 98, 50), (60, 20, 61, 21), (50, 0, 100, 60)]
-REAL = Path(__file__).parents[5].parent / "shared" / "data" / "imagenet" / "ILSVRC2012_img_train.tar"
+REAL = REAL_DATA / "imagenet" / "ILSVRC2012_img_train.tar"
 AGREE_DB = 60.0  # what the backends may differ: roundings
 BICUBIC = Image.Resampling.BICUBIC
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA, ROOT
 from numpy.typing import NDArray
 from PIL import Image
 
 from models.data.loading import native
 from models.data.loading.native import DONE, NOT_OURS, OUTSIDE, Native
 
-ROOT = Path(__file__).parents[5]
-REAL = ROOT.parent / "shared" / "data" / "imagenet" / "ILSVRC2012_img_train.tar"
+REAL = REAL_DATA / "imagenet" / "ILSVRC2012_img_train.tar"
 RNG = np.random.default_rng(0)
 NOISE: NDArray[np.uint8] = RNG.integers(0, 256, (119, 149, 3), dtype=np.uint8)  # no whole number of blocks
 

@@ -236,7 +236,7 @@ def test_another_process_writes_from_the_saved_index_without_opening_the_source_
     data, storage = folder_data(images), f"file://{tmp_path}"
     planned = writer.plan(data, storage)
     Plans().share(planned)
-    monkeypatch.setattr(layouts.sources, "open_source", lambda _: pytest.fail("opened again"))
+    monkeypatch.setattr(layouts.catalog, "open_source", lambda _: pytest.fail("opened again"))
     elsewhere = Plans()
     found = elsewhere.get(data, planned.root)
     assert (found.root, found.names) == (planned.root, planned.names)

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA, ROOT
 
 from infra.errors import ConfigError, DataError, NotFoundError
 from models.data.sources import archive, inflate, tar
 from models.data.sources.container import Container
 from models.data.sources.tar import members
 
-REAL = Path(__file__).parents[5].parent / "shared" / "data"
+REAL = REAL_DATA
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
 
 
@@ -227,9 +228,7 @@ def test_of_several_processes_one_inflates(tmp_path: Path, scratch: Path) -> Non
         f"print(len(archive.open_files({str(path)!r}, ()).read(0)))"
     )
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[5], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
     outputs = [process.communicate(timeout=60) for process in started]

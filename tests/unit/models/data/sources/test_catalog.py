@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA, ROOT
 from made_archives import asked, packed, photo, written
 from PIL import Image
 
@@ -17,7 +18,7 @@ from models.data.sources import catalog
 from models.data.sources.catalog import TRAIN, VAL, Source, load, open_source, save
 from models.data.sources.reader import Reader
 
-REAL = Path(__file__).parents[5].parent / "shared" / "data"
+REAL = REAL_DATA
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
 
 
@@ -203,7 +204,7 @@ def test_an_unknown_source_lists_the_choices() -> None:
 
 
 def test_every_source_has_a_configuration_of_its_name() -> None:
-    found = {path.stem for path in (Path(__file__).parents[5] / "conf" / "data").glob("*.yaml")}
+    found = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")}
     assert found == set(catalog._OPENERS)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA
 from made_archives import asked, packed
 from PIL import Image
 
@@ -18,7 +19,7 @@ from models.data.sources import cifar, pickles
 from models.data.sources.catalog import TRAIN, VAL, load, open_source, save
 from models.data.sources.cifar import CIFAR10, CIFAR100, Layout
 
-REAL = Path(__file__).parents[5].parent / "shared" / "data" / "transfer"
+REAL = REAL_DATA / "transfer"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
 EACH = 20  # images in a batch
 

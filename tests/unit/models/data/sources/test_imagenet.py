@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA
 from made_archives import asked, packed, written
 from PIL import Image
 
@@ -17,7 +18,7 @@ from models.data.sources import archive, folder, imagenet, tiny_imagenet
 from models.data.sources.catalog import TRAIN, VAL, open_source
 from models.data.sources.imagenet import DEVKIT_ARCHIVE, TRAIN_ARCHIVE, VAL_ARCHIVE, Devkit
 
-REAL = Path(__file__).parents[5].parent / "shared" / "data" / "imagenet"
+REAL = REAL_DATA / "imagenet"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
 
 # Source: timm imagenet_synsets.txt, lines 1, 218, 483, 492, 498, 567, 570, 572, 575, 702 (the ten of Imagenette).

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import REAL_DATA
 from made_archives import asked, packed, written
 from PIL import Image
 from scipy.io import savemat
@@ -16,7 +17,7 @@ from infra.errors import ConfigError, DataError
 from models.data.sources import cars_flowers, transfer_sets
 from models.data.sources.catalog import MINIVAL, TRAIN, VAL, Source, open_source
 
-REAL = Path(__file__).parents[5].parent / "shared" / "data" / "transfer"
+REAL = REAL_DATA / "transfer"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
 
 
