@@ -17,8 +17,8 @@ import torch
 from benchmarks import harness
 from benchmarks.step import Case, Step, batch_of, our_step
 from conf.schema import Runtime
-from models.training.checkpoints.save_resume import Persistence
-from models.training.checkpoints.writer import Saver
+from models.training.checkpoints.save_resume import CheckpointManager
+from models.training.checkpoints.writer import CheckpointWriter
 from models.training.distributed import Ranks
 from models.training.supervision.faults import Faults
 from models.training.supervision.preemption import Preemption
@@ -38,8 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
         job_uri = f"file://{folder}"
         watchdog = Watchdog(job_uri, ranks, Runtime(), Preemption(), print)
-        saver = Saver(job_uri, {}, 2, Faults(job_uri, 0), watchdog)
-        keeper = Persistence(job_uri, ranks, {}, False, saver, None)
+        saver = CheckpointWriter(job_uri, {}, 2, Faults(job_uri, 0), watchdog)
+        keeper = CheckpointManager(job_uri, ranks, {}, False, saver, None)
         step()
         plain: list[float] = []
         saving: list[float] = []

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
-from models.experiments.latency import deployed, in_turns, runner, settled
+from models.experiments.latency import deployed, runner, settle_batch_norm, time_in_turns
 from tasks.latency import networks
 
 SHARES = 5  # of the slowest operators
@@ -35,14 +35,16 @@ def main() -> None:
     models = networks(latency)
     sides: dict[str, tuple[nn.Module, int]] = {}
     for name, model in models.items():
-        plain = settled(model)
+        plain = settle_batch_norm(model)
         side = int(plain.resolution)  # type: ignore[arg-type]
         sides[f"{name} {side} px"] = plain.to(memory_format=torch.channels_last), side  # type: ignore[call-overload]
         sides[f"{name} {side} px, folded"] = deployed(model), side
     for threads in sorted({1, len(os.sched_getaffinity(0))}):
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            times = in_turns({name: runner(network, 1, side) for name, (network, side) in sides.items()}, options.n)
+            times = time_in_turns(
+                {name: runner(network, 1, side) for name, (network, side) in sides.items()}, options.n
+            )
         ms = {name: report.add(f"{name}, {threads} threads", [1000 * t for t in each], "ms")
               for name, each in times.items()}  # fmt: skip
         for pair in latency.pairs:

@@ -16,9 +16,9 @@ from torch import nn
 from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.training import memory
-from models.training.checkpoints.state import fresh
+from models.training.checkpoints.state import initial_state
 
 CLASSES = 1000
 GB = 1e9
@@ -94,9 +94,9 @@ def measured(case: Case) -> float:
 
 
 def _step(model: schema.Model, recipe: schema.Recipe) -> None:
-    network = build_scaled(model, CLASSES).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_model(model, CLASSES).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.recompute = recipe.recompute
-    state = fresh(network, recipe)
+    state = initial_state(network, recipe)
     side = network.resolution
     images = torch.randn(recipe.global_batch, 3, side, side).to(memory_format=torch.channels_last)
     network.train()

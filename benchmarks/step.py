@@ -28,7 +28,7 @@ from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
 from models.data.loading.loader import Batch
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 from models.training.checkpoints import state as states
 from models.training.checkpoints.state import TrainState
@@ -161,7 +161,7 @@ class _NoWatchdog:
 
 def _network(case: Case, device: torch.device) -> Any:
     torch.manual_seed(0)
-    network = build_scaled(schema.Model(name=f"efficientnet_{case.name}"), 1000)
+    network = build_model(schema.Model(name=f"efficientnet_{case.name}"), 1000)
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -175,7 +175,7 @@ def our_step(case: Case, device: torch.device, compiled: bool, batch: Batch) -> 
     recipe = schema.Recipe(global_batch=case.batch, logical_shards=1, warmup_epochs=0.0)
     job = schema.Job(kind="train", model=schema.Model(name=f"efficientnet_{case.name}"), recipe=recipe)
     network = _network(case, device)
-    state = states.fresh(network, recipe)
+    state = states.initial_state(network, recipe)
     if compiled:
         network.compile()
     ranks = Ranks(0, 1, device)
@@ -257,7 +257,7 @@ def _least_bytes(network: nn.Module, case: Case) -> float:
         outputs.append(output[0].numel())
 
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.SiLU, nn.Linear)
-    fresh = build_scaled(schema.Model(name=f"efficientnet_{case.name}"), 1000, device="meta").eval()
+    fresh = build_model(schema.Model(name=f"efficientnet_{case.name}"), 1000, device="meta").eval()
     handles = [m.register_forward_hook(note) for m in fresh.modules() if isinstance(m, kinds)]
     fresh(torch.empty(1, 3, case.side, case.side, device="meta"))
     for handle in handles:

@@ -88,10 +88,10 @@ def _composed(overrides: tuple[str, ...]) -> schema.Config:
 
 def to_yaml(value: Any) -> str:
     """A schema dataclass as YAML, from which ``from_yaml`` makes it again."""
-    return OmegaConf.to_yaml(OmegaConf.create(asked(value)))
+    return OmegaConf.to_yaml(OmegaConf.create(to_request(value)))
 
 
-def asked(value: Any) -> dict[str, Any]:
+def to_request(value: Any) -> dict[str, Any]:
     """A schema dataclass as plain nested dicts, without the later settings that are at their default.
 
     So a job keeps its key, and a registered model its description, when a setting is added to the schema.
@@ -111,7 +111,7 @@ def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     return kept
 
 
-def words(group: str, value: Any) -> list[str]:
+def to_overrides(group: str, value: Any) -> list[str]:
     """A schema dataclass in the words of the command line, ``words("recipe", recipe)``; ``compose`` reads them back."""
     return [f"{group}.{key}={_word(each)}" for key, each in to_dict(value).items()]
 

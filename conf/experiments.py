@@ -128,7 +128,7 @@ class Transfer:
 
 
 @dataclass
-class Explained:
+class GalleryEntry:
     """One network of the gallery: ``explain.model`` scaled further, another network, or a registered one."""
 
     network: str | None = None  # null = explain.model.name
@@ -147,10 +147,10 @@ class Explained:
                  f"explain.models: {self.registered} is taken as it is, without network or multipliers")  # fmt: skip
 
 
-def _table7() -> list[Explained]:
+def _table7() -> list[GalleryEntry]:
     return [
-        Explained(), Explained(depth=4.0), Explained(width=2.0), Explained(resolution=2.0),
-        Explained(depth=1.4, width=1.2, resolution=1.3),
+        GalleryEntry(), GalleryEntry(depth=4.0), GalleryEntry(width=2.0), GalleryEntry(resolution=2.0),
+        GalleryEntry(depth=1.4, width=1.2, resolution=1.3),
     ]  # fmt: skip
 
 
@@ -159,7 +159,7 @@ class Explain:
     """Class activation maps of several networks on the same images; paper Fig. 7, the networks are Table 7's."""
 
     model: Model = field(default_factory=Model)
-    models: list[Explained] = field(default_factory=_table7)
+    models: list[GalleryEntry] = field(default_factory=_table7)
     count: int = 4  # images of val, each of another class
     images: list[int] = field(default_factory=list)  # ids in val instead, in the order of its shards from 0
     recipe: Recipe = field(default_factory=Recipe)
@@ -171,7 +171,7 @@ class Explain:
 
 
 @dataclass
-class Versus:
+class LatencyPair:
     """Two networks at the paper's size whose latencies are compared."""
 
     ours: str = MISSING
@@ -183,16 +183,16 @@ class Versus:
         require_name("latency.pairs: rival", self.rival)
 
 
-def _table4() -> list[Versus]:
+def _table4() -> list[LatencyPair]:
     # GPipe, which Table 4 sets beside B7, is in no library; SENet is what Table 2 sets beside B4 at 82.7 %.
-    return [Versus("efficientnet_b1", "resnet152"), Versus("efficientnet_b4", "legacy_senet154", 320)]
+    return [LatencyPair("efficientnet_b1", "resnet152"), LatencyPair("efficientnet_b4", "legacy_senet154", 320)]
 
 
 @dataclass
 class Latency:
     """Inference on this machine's CPU; paper Table 4."""
 
-    pairs: list[Versus] = field(default_factory=_table4)
+    pairs: list[LatencyPair] = field(default_factory=_table4)
     n: int = 20  # counted runs of one image, as many as the paper's
     throughput_n: int = 3  # counted runs of a batch
     throughput_batch: int = 8

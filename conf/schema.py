@@ -10,20 +10,18 @@ from dataclasses import dataclass, field
 from conf.experiments import (
     Architecture,
     Explain,
-    Explained,
     Latency,
     Point,
     Published,
     Scaling,
     Search,
     Transfer,
-    Versus,
 )
 from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require, require_name, require_reference
 
 __all__ = [
-    "Architecture", "Augment", "Config", "Data", "Explain", "Explained", "Job", "Latency", "Launch", "Model", "Nightly",
-    "Point", "Published", "Recipe", "Runtime", "Scaling", "Search", "Services", "Transfer", "Versus",
+    "Architecture", "Augment", "Config", "Data", "Explain", "GalleryEntry", "Job", "Latency", "Launch", "Model", "Nightly",
+    "Point", "Published", "Recipe", "Runtime", "Scaling", "Search", "Services", "Transfer", "LatencyPair",
 ]  # fmt: skip
 
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))

@@ -39,20 +39,20 @@ async def architecture(overrides: list[str]) -> dict[str, Any]:
     return await search.record_architecture(config, started)
 
 
-async def worker(config: schema.Config, overrides: list[str], started: search.Started) -> None:
+async def worker(config: schema.Config, overrides: list[str], started: search.ArchitectureRun) -> None:
     """Trains one proposal after another; one that diverges does not end the search."""
     while (asked := await search.propose(config, started)) is not None:
         name = f"architecture {asked.number}"
         words = [*overrides, *search.proposal_overrides(config, asked)]
         try:
-            async with search.attended(started, asked):
+            async with search.heartbeat(started, asked):
                 result = await dispatch(
                     train, config, words, title=name, parent_run=started.mlflow_run, role="trial", label=name
                 )
         except TRIAL_FAILED as error:
-            await search.failed(started, asked, error)
+            await search.report_failure(started, asked, error)
         except BaseException:
-            search.released(started, asked)
+            search.requeue(started, asked)
             raise
         else:
-            await search.told(started, asked, result)
+            await search.report_result(started, asked, result)

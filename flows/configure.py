@@ -89,7 +89,7 @@ def worker_environment(config: schema.Config, words: Sequence[str]) -> dict[str,
     }
 
 
-def places(overrides: Sequence[str]) -> list[str]:
+def select_places(overrides: Sequence[str]) -> list[str]:
     """Overrides that say where things are, as opposed to what is done."""
     return [word for word in overrides if _key(word) == "storage" or _key(word).startswith("services.")]
 

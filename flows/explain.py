@@ -19,7 +19,7 @@ from models.results import ShardResult
 from tasks.class_names import check_classes
 from tasks.dispatch import dispatch, fan_out
 from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_overrides
-from tasks.explain_gallery import Trained
+from tasks.explain_gallery import GalleryNetwork
 from tasks.register import fetch_registered
 from tasks.train import evaluate, evaluate_job
 
@@ -39,7 +39,9 @@ async def explain(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
     return await record_gallery(config, shards, run, wanted, trained)
 
 
-async def one(config: schema.Config, overrides: list[str], wanted: Candidate, shards: ShardResult, run: str) -> Trained:
+async def one(
+    config: schema.Config, overrides: list[str], wanted: Candidate, shards: ShardResult, run: str
+) -> GalleryNetwork:
     """One network with its weights: an ordinary training job, or a registered version."""
     if wanted.registered is not None:
         model, weights, exact = await fetch_registered(wanted.registered, config.storage)

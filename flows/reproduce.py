@@ -26,7 +26,7 @@ from tasks.promote import judge
 from tasks.register import register
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
-from tasks.train import short
+from tasks.train import short_name
 from tasks.transfer import set_overrides
 
 
@@ -64,7 +64,7 @@ async def one_variant(
 ) -> VariantOutcome:
     """One member of the family: trained, registered, champion if it beats the one before, transferred."""
     asked = [*overrides, f"model.name={name}"]
-    result = await dispatch(train, config, asked, title=f"train {short(name)}", parent_run=parent_run)
+    result = await dispatch(train, config, asked, title=f"train {short_name(name)}", parent_run=parent_run)
     model = schema.Model(**{**vars(config.model), "name": name})
     registered = await register(name.replace("_", "-"), result, model, config.data, shards.manifest_uri)
 
@@ -74,5 +74,5 @@ async def one_variant(
         return evaluated
 
     registered = await judge(registered, shards, config.nightly.margin, evaluate_version)
-    moved = await dispatch(transfer, config, asked, title=f"transfer {short(name)}", parent_run=parent_run)
+    moved = await dispatch(transfer, config, asked, title=f"transfer {short_name(name)}", parent_run=parent_run)
     return VariantOutcome(result, registered, moved)

@@ -32,10 +32,10 @@ async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data"
 
 async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
     """One mapped task per group of shards, the manifest last; one look-up where all is there."""
-    return await written(data, await plan_shards(data, storage))
+    return await write_shards(data, await plan_shards(data, storage))
 
 
-async def written(data: schema.Data, plan: ShardPlan) -> ShardResult:
+async def write_shards(data: schema.Data, plan: ShardPlan) -> ShardResult:
     """The shards of a plan: all groups in parallel, the manifest last."""
     if plan.done is not None:
         return plan.done

@@ -10,13 +10,13 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from models.results import ShardResult, TrainResult
-from tasks.train import short, train_job
+from tasks.train import short_name, train_job
 from tasks.train import train as train_task
 
 
 def run_name(config: schema.Config, given: dict[str, Any]) -> str:
     """After the network, unless the parent flow gave a label."""
-    return str(given.get("label") or "") or f"train {short(config.model.name)}"
+    return str(given.get("label") or "") or f"train {short_name(config.model.name)}"
 
 
 @flow(name="train", flow_run_name=name_runs_by(run_name))
@@ -30,11 +30,11 @@ async def train(overrides: list[str], parent_run: str = "", role: str = "train",
         label: what people see; made from the job where it is not given.
     """
     config, _ = configure(overrides)
-    result, _ = await trained(config, parent_run, role, label)
+    result, _ = await train_network(config, parent_run, role, label)
     return result
 
 
-async def trained(
+async def train_network(
     config: schema.Config, parent_run: str, role: str = "train", label: str = ""
 ) -> tuple[TrainResult, ShardResult]:
     """The configured network on the configured data, with the shards it saw."""

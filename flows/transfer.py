@@ -16,37 +16,37 @@ from prefect import flow
 from conf import schema
 from conf.compose import OverrideError, compose, from_yaml, to_yaml
 from flows.configure import configure, name_runs_by
-from flows.shard import written
-from flows.train import trained
+from flows.shard import write_shards
+from flows.train import train_network
 from infra.errors import ConfigError
 from models.experiments.transfer import Point
-from models.results import Standing, TransferResult
+from models.results import RungResult, TransferResult
 from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
 from tasks.supervise import JobRun
-from tasks.train import named as name_job
-from tasks.train import short, train_to_rung
+from tasks.train import name_job as name_job
+from tasks.train import short_name, train_to_rung
 from tasks.train import train as train_task
 from tasks.transfer import (
-    Plan,
-    Tried,
+    GridTrial,
+    TransferPlan,
     Weights,
     announce,
     announce_time,
-    choose,
-    cut,
     final_job,
-    note,
     plan_transfer,
     point_job,
+    prune,
+    record_rung,
+    select_best,
     set_overrides,
     start_grid,
 )
 from tasks.transfer_part import record_transfer, result_of
 
 
-@flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short(config.model.name)}"))
+@flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short_name(config.model.name)}"))
 async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferResult]:
     """Fine-tunes the network on each set; trains it first where that is not done yet.
 
@@ -55,17 +55,17 @@ async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferR
         parent_run: MLflow run that this one is shown under.
     """
     config, overrides = configure(overrides)
-    model, weights = await registered(config)
+    model, weights = await fetch_source(config)
     sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
     layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]  # each is there, before any
     shards = await asyncio.gather(
-        *(written(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
+        *(write_shards(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
     )
     plans = [await plan_transfer(one, found) for (_, one), found in zip(sets, shards, strict=True)]
     announce(plans)
     source_run = ""
     if weights is None:
-        source, _ = await trained(config, parent_run)
+        source, _ = await train_network(config, parent_run)
         weights, source_run = (source.weights_uri, source.weights_sha256), source.mlflow_run
         announce_time(plans, source.images_per_s)
     calls = (
@@ -75,7 +75,7 @@ async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferR
     return await record_transfer(config, overrides, plans, await fan_out(config, calls))
 
 
-async def registered(config: schema.Config) -> tuple[schema.Model, Weights | None]:
+async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | None]:
     """The network that is fine-tuned; with its weights where the registry has them (``model_ref``).
 
     Raises:
@@ -90,12 +90,12 @@ async def registered(config: schema.Config) -> tuple[schema.Model, Weights | Non
 
 
 async def one_set(
-    plan: Plan, overrides: list[str], weights: Weights, parent_run: str, source_run: str
+    plan: TransferPlan, overrides: list[str], weights: Weights, parent_run: str, source_run: str
 ) -> TransferResult:
     """One network on one set: the grid, where there is one, then the chosen point."""
     config, tags = plan.config, {"role": "transfer", "source_run": source_run}
     chosen, run = plan.points[0], parent_run
-    tried: list[Tried] = []
+    tried: list[GridTrial] = []
     if len(plan.points) > 1:
         run = await start_grid(plan, weights, parent_run)
         chosen, tried = await try_grid(plan, overrides, weights, run)
@@ -103,23 +103,25 @@ async def one_set(
     return result_of(plan, tried, chosen, final)
 
 
-async def try_grid(plan: Plan, overrides: list[str], weights: Weights, run: str) -> tuple[Point, list[Tried]]:
+async def try_grid(
+    plan: TransferPlan, overrides: list[str], weights: Weights, run: str
+) -> tuple[Point, list[GridTrial]]:
     """All points to the first rung, the better ones to the next, the best of those that came to the end."""
-    tried = alive = [Tried(point) for point in plan.points]
+    tried = alive = [GridTrial(point) for point in plan.points]
     for epoch in (*plan.rungs, None):
         jobs = [point_job(plan, each.point, weights, epoch) for each in alive]
         calls = (partial(one_point, plan.config, overrides, job, run) for job in jobs)
-        note(alive, await fan_out(plan.config, calls))
+        record_rung(alive, await fan_out(plan.config, calls))
         if epoch is not None:
-            alive = cut(plan, alive, epoch)
-    return choose(plan, alive), tried
+            alive = prune(plan, alive, epoch)
+    return select_best(plan, alive), tried
 
 
-async def one_point(config: schema.Config, overrides: list[str], job: JobRun, run: str) -> Standing:
+async def one_point(config: schema.Config, overrides: list[str], job: JobRun, run: str) -> RungResult:
     """One point of the grid to its rung, wherever jobs run."""
     asked = {"job": to_yaml(job.job), "key": job.key, "job_uri": job.job_uri, "label": job.label}
     title = f"{job.label} to epoch {job.job.until_epoch or job.job.recipe.epochs}"
-    standing: Standing = await dispatch(finetune, config, overrides, title=title, parent_run=run, **asked)
+    standing: RungResult = await dispatch(finetune, config, overrides, title=title, parent_run=run, **asked)
     return standing
 
 
@@ -132,7 +134,7 @@ def finetune_name(_: schema.Config, given: dict[str, Any]) -> str:
 @flow(name="finetune", flow_run_name=name_runs_by(finetune_name))
 async def finetune(
     overrides: list[str], job: str, key: str, job_uri: str, label: str, parent_run: str = ""
-) -> Standing:
+) -> RungResult:
     """A job that is described already: one point of a grid, to a rung or to its end.
 
     Args:
@@ -158,7 +160,7 @@ def described_job(config: schema.Config, job: str, key: str, job_uri: str, label
     except OverrideError as error:
         raise ConfigError(f"finetune: job: {error}") from error
     verb = "finetune" if described.init_weights_uri else "train"
-    run = name_job(config, described, f"{verb}-{short(described.model.name)}-{described.data_name}", label)
+    run = name_job(config, described, f"{verb}-{short_name(described.model.name)}-{described.data_name}", label)
     if described.kind != "train" or (run.key, run.job_uri) != (key, job_uri):
         raise ConfigError(f"finetune: key {key!r} and job_uri {job_uri!r} are not those of the job, {run.key!r}")
     return run

@@ -34,7 +34,7 @@ BUSY_TIMEOUT_S = 60  # SQLite: how long a writer waits for another
 
 
 @dataclass(frozen=True)
-class Known:
+class TrialRecord:
     """One trial as the database has it."""
 
     number: int
@@ -125,7 +125,7 @@ def ask(trials: Trials, choices: Mapping[str, Sequence[Any]]) -> Trial:
     return trial
 
 
-def beat(trials: Trials, trial: Trial) -> None:
+def record_heartbeat(trials: Trials, trial: Trial) -> None:
     """Says that the trial's process lives; due every ``BEAT_S``."""
     with _translated(trials.address):
         trial.set_user_attr("beat", time.time())
@@ -149,7 +149,7 @@ def fail(trials: Trials, trial: Trial, facts: Mapping[str, Any]) -> None:
     _end(trials, trial, "FAIL", facts)
 
 
-def give_out_again(trials: Trials, number: int) -> None:
+def requeue(trials: Trials, number: int) -> None:
     """Ends a trial whose process is gone and queues its point; of several who try, one does."""
     with _translated(trials.address):
         point = dict(trials.study.trials[number].params)
@@ -160,14 +160,14 @@ def give_out_again(trials: Trials, number: int) -> None:
         trials.study.enqueue_trial(point)
 
 
-def known(trials: Trials) -> list[Known]:
+def list_trials(trials: Trials) -> list[TrialRecord]:
     """All trials so far, by number."""
     with _translated(trials.address):
         found = trials.study.get_trials(deepcopy=False)
     return [_known(trial) for trial in found]
 
 
-def _known(trial: Any) -> Known:
+def _known(trial: Any) -> TrialRecord:
     facts = {key: value for key, value in trial.user_attrs.items() if key not in ("beat", "owner")}
     state = STATES[trial.state.name]
     if state == "failed" and "reason" not in facts:
@@ -175,10 +175,10 @@ def _known(trial: Any) -> Known:
     started = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
     host, pid, born = trial.user_attrs.get("owner", ("", 0, ""))
     beat = float(trial.user_attrs.get("beat", started))
-    return Known(trial.number, dict(trial.params), state, facts, beat, (host, pid, born))
+    return TrialRecord(trial.number, dict(trial.params), state, facts, beat, (host, pid, born))
 
 
-def lost(found: Sequence[Known], now: float) -> list[int]:
+def find_lost(found: Sequence[TrialRecord], now: float) -> list[int]:
     """Numbers of the trials that run without a sign of life."""
     return [t.number for t in found if t.state == "running" and (now - t.beat > GRACE_S or _is_dead(t.owner))]
 

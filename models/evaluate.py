@@ -14,7 +14,7 @@ from models import worker
 from models.data.loading.loader import Loader
 from models.data.shards import manifest as manifests
 from models.networks import weights
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.training import per_image
 from models.training.metrics import evaluate
 from models.worker import Worker
@@ -29,7 +29,7 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
         ArtifactError: the weights do not fit the network or the number of classes.
     """
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
-    network = build_scaled(job.model, len(manifest.classes))
+    network = build_model(job.model, len(manifest.classes))
     if job.init_weights_uri is None:
         raise ConfigError(f"{worker.job_uri}: an evaluation needs init_weights_uri")
     weights.load_weights(network, job.init_weights_uri, job.init_weights_sha256)

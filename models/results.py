@@ -103,7 +103,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RungResult:
     """Where a job stands on minival after an epoch, in percent: with the EMA weights of that epoch."""
 
     epoch: int

@@ -20,14 +20,14 @@ from models.data.loading.loader import Loader
 from models.data.loading.order import check_batch, steps_per_epoch
 from models.data.shards import manifest as manifests
 from models.networks import weights
-from models.networks.build import build_scaled, counted
+from models.networks.build import build_model, compute_cost
 from models.training import compiling, distributed, flat, per_image
 from models.training.checkpoints import ledger, lineage
 from models.training.checkpoints import state as states
 from models.training.checkpoints.ledger import Ledger
-from models.training.checkpoints.save_resume import Persistence
+from models.training.checkpoints.save_resume import CheckpointManager
 from models.training.checkpoints.state import TrainState
-from models.training.checkpoints.writer import Saver
+from models.training.checkpoints.writer import CheckpointWriter
 from models.training.loop import Run, fit, last_evaluation
 from models.training.metrics import Accuracy
 from models.training.step import Stepper
@@ -55,7 +55,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     worker = replace(worker, ranks=ranks)
     check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples(job.split))
     network = _network(job, len(manifest.classes), worker)
-    state = states.fresh(network, recipe)
+    state = states.initial_state(network, recipe)
     worker.startup.done("network")
     persistence = _persistence(job, worker)
     if persistence.resume(state) and worker.progress is not None:
@@ -100,7 +100,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
 def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
     """The network before step 0, the same on every rank."""
     torch.manual_seed(job.recipe.seed)
-    network = build_scaled(job.model, classes, dropout=job.recipe.dropout)
+    network = build_model(job.model, classes, dropout=job.recipe.dropout)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = job.recipe.bn_momentum
@@ -115,14 +115,14 @@ def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
     return network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _persistence(job: Job, worker: Worker) -> Persistence:
+def _persistence(job: Job, worker: Worker) -> CheckpointManager:
     identity = lineage.identity(job)
     saver = None
     if worker.ranks.is_first:
-        saver = Saver(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
+        saver = CheckpointWriter(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
     own_shards = job.recipe.logical_shards // worker.ranks.replicas
     book = Ledger(own_shards, worker.ranks.stages) if job.runtime.ledger else None
-    return Persistence(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, saver, book)
+    return CheckpointManager(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, saver, book)
 
 
 def _result(
@@ -137,7 +137,7 @@ def _result(
     store.write(weights_uri, chosen)
     position = state.position
     classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
-    params, multiply_adds, resolution = counted(job.model, classes)
+    params, multiply_adds, resolution = compute_cost(job.model, classes)
     return {
         "model": job.model.name,
         "params": params,

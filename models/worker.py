@@ -100,7 +100,7 @@ def run(main: JobMain) -> int:
         sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
         return _gone(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a door: the supervisor must learn of every end
-        if isinstance(error, RuntimeError) and distributed.peers_are_gone(error):
+        if isinstance(error, RuntimeError) and distributed.is_peer_failure(error):
             time.sleep(CAUSE_S)
             _failed(job_uri, progress, LostError(f"another rank is gone: {first_line(error)}"))
             sys.stderr.write(f"rank {rank}: another rank is gone\n")

@@ -37,7 +37,7 @@ WAIT_S = 2.0  # for trials of other workers, when there is nothing left to propo
 
 
 @dataclass(frozen=True)
-class Started:
+class ArchitectureRun:
     """An architecture search under way."""
 
     trials: database.Trials
@@ -47,7 +47,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Proposal:
     """One proposal that meets the constraints."""
 
     trial: Any  # Optuna's handle, for infra.trials alone
@@ -58,7 +58,7 @@ class Asked:
 
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
-async def start_architecture(config: schema.Config, shards: ShardResult) -> Started:
+async def start_architecture(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
     """Opens the database and the MLflow run of the search; B0's own blocks are its first proposal.
 
     Raises:
@@ -68,12 +68,12 @@ async def start_architecture(config: schema.Config, shards: ShardResult) -> Star
     return await asyncio.to_thread(_start, config, shards)
 
 
-def _start(config: schema.Config, shards: ShardResult) -> Started:
+def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
     from infra.tracking import runs
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
     wanted = config.architecture
-    params, multiply_adds, _ = counted(replace(wanted.model, blocks=B0_BLOCKS), shards.classes)
+    params, multiply_adds, _ = compute_cost(replace(wanted.model, blocks=B0_BLOCKS), shards.classes)
     if excess := broken(wanted, params, multiply_adds):
         raise ConfigError(
             f"B0's own blocks break the search's constraints: {why(wanted, params, multiply_adds, excess)}; "
@@ -99,11 +99,11 @@ def _start(config: schema.Config, shards: ShardResult) -> Started:
         params={"architecture": compose.to_dict(wanted), "data": compose.to_dict(config.data)},
         tags={"role": "architecture"},
     )
-    done = sum(each.state == "complete" for each in database.known(opened))
-    return Started(opened, shards, run, done)
+    done = sum(each.state == "complete" for each in database.list_trials(opened))
+    return ArchitectureRun(opened, shards, run, done)
 
 
-async def propose(config: schema.Config, started: Started) -> Asked | None:
+async def propose(config: schema.Config, started: ArchitectureRun) -> Proposal | None:
     """The next proposal that is worth training; None when as many as wanted have ended.
 
     What breaks a constraint is told to the sampler as refused, and the next is asked for. A trial whose process died
@@ -119,29 +119,29 @@ async def propose(config: schema.Config, started: Started) -> Asked | None:
         await asyncio.sleep(WAIT_S)
 
 
-def _propose(wanted: schema.Architecture, started: Started) -> tuple[int, Asked | None]:
+def _propose(wanted: schema.Architecture, started: ArchitectureRun) -> tuple[int, Proposal | None]:
     """How many trials have not ended yet, and the next proposal where one of them is not being trained."""
     with started.trials.asking:  # of two workers that both see one left, one gets it
-        found = database.known(started.trials)
-        for number in database.lost(found, time.time()):
+        found = database.list_trials(started.trials)
+        for number in database.find_lost(found, time.time()):
             log.info("trial %d: its process is gone; it is given out again", number)
-            database.give_out_again(started.trials, number)
+            database.requeue(started.trials, number)
         left = wanted.trials - sum(each.state in ("complete", "failed") for each in found)
         if left <= sum(each.state == "running" for each in found):
             return left, None
         return left, _within_constraints(wanted, started)
 
 
-def _within_constraints(wanted: schema.Architecture, started: Started) -> Asked:
-    from models.networks.build import counted
+def _within_constraints(wanted: schema.Architecture, started: ArchitectureRun) -> Proposal:
+    from models.networks.build import compute_cost
 
     for _ in range(MAX_REFUSED):
         trial = database.ask(started.trials, space.choices())
         blocks = block_strings.encode(space.stages(trial.params))
-        params, multiply_adds, _ = counted(replace(wanted.model, blocks=blocks), started.shards.classes)
+        params, multiply_adds, _ = compute_cost(replace(wanted.model, blocks=blocks), started.shards.classes)
         excess = broken(wanted, params, multiply_adds)
         if not excess:
-            return Asked(trial, trial.number, blocks, params, multiply_adds)
+            return Proposal(trial, trial.number, blocks, params, multiply_adds)
         reason = why(wanted, params, multiply_adds, excess)
         log.info("trial %d: refused, %s", trial.number, reason)
         facts = {"blocks": blocks, "params": params, "multiply_adds": multiply_adds, "reason": reason}
@@ -170,22 +170,22 @@ def why(wanted: schema.Architecture, params: int, multiply_adds: int, excess: di
     return "; ".join(says[name] for name in excess)
 
 
-def proposal_overrides(config: schema.Config, asked: Asked) -> list[str]:
+def proposal_overrides(config: schema.Config, asked: Proposal) -> list[str]:
     """One trial in the words of the command line."""
     wanted = config.architecture
     model = replace(wanted.model, blocks=asked.blocks)
-    return [*compose.words("model", model), *compose.words("recipe", wanted.recipe)]
+    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", wanted.recipe)]
 
 
 @asynccontextmanager
-async def attended(started: Started, asked: Asked) -> AsyncIterator[None]:
+async def heartbeat(started: ArchitectureRun, asked: Proposal) -> AsyncIterator[None]:
     """Says that the trial lives for as long as the context is open, so that nobody else gives it out again."""
 
     async def beats() -> None:
         while True:
             await asyncio.sleep(database.BEAT_S)
             with suppress(EffnetError):  # the next beat may reach the database
-                await asyncio.to_thread(database.beat, started.trials, asked.trial)
+                await asyncio.to_thread(database.record_heartbeat, started.trials, asked.trial)
 
     beating = asyncio.create_task(beats())
     try:
@@ -194,7 +194,7 @@ async def attended(started: Started, asked: Asked) -> AsyncIterator[None]:
         beating.cancel()
 
 
-async def told(started: Started, asked: Asked, result: TrainResult) -> None:
+async def report_result(started: ArchitectureRun, asked: Proposal, result: TrainResult) -> None:
     """A trained proposal: its minival accuracy and its cost."""
     facts = {**_facts(asked), "accuracy": result.minival_top1, "n": result.n_minival, "mlflow_run": result.mlflow_run,
              "job": result.job}  # fmt: skip
@@ -202,25 +202,25 @@ async def told(started: Started, asked: Asked, result: TrainResult) -> None:
     await asyncio.to_thread(database.complete, started.trials, asked.trial, values, facts)
 
 
-async def failed(started: Started, asked: Asked, error: Exception) -> None:
+async def report_failure(started: ArchitectureRun, asked: Proposal, error: Exception) -> None:
     """A proposal that could not be trained: it diverged, or did not fit into memory. The search goes on without it."""
     reason = first_line(error)
     log.warning("trial %d failed: %s", asked.number, reason)
     await asyncio.to_thread(database.fail, started.trials, asked.trial, {**_facts(asked), "reason": reason})
 
 
-def released(started: Started, asked: Asked) -> None:
+def requeue(started: ArchitectureRun, asked: Proposal) -> None:
     """A proposal whose training was broken off from outside: the same command takes it up again at once."""
     with suppress(EffnetError):  # else it is found lost after a while
-        database.give_out_again(started.trials, asked.number)
+        database.requeue(started.trials, asked.number)
 
 
-def _facts(asked: Asked) -> dict[str, Any]:
+def _facts(asked: Proposal) -> dict[str, Any]:
     return {"blocks": asked.blocks, "params": asked.params, "multiply_adds": asked.multiply_adds}
 
 
 @task(task_run_name="sum up", **policy.BOOKKEEPING)
-async def record_architecture(config: schema.Config, started: Started) -> dict[str, Any]:
+async def record_architecture(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
     """Leaves the search's facts for the report, and in its MLflow run.
 
     Raises:
@@ -229,14 +229,14 @@ async def record_architecture(config: schema.Config, started: Started) -> dict[s
     return await asyncio.to_thread(_record, config, started)
 
 
-def _record(config: schema.Config, started: Started) -> dict[str, Any]:
+def _record(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
     from infra.tracking import runs
 
     run = started.mlflow_run
     runs_url = runs.run_url(run).removesuffix(run)  # every trial is of the same experiment
-    facts = {**summary(config.architecture, database.known(started.trials), runs_url), "data": started.shards.name,
+    facts = {**summary(config.architecture, database.list_trials(started.trials), runs_url), "data": started.shards.name,
              "found": started.done_before, "command": f"effnet architecture profile={config.profile}"}  # fmt: skip
-    whole = report_results.leave(config, "architecture", facts, report_results.digests([started.shards]))
+    whole = report_results.publish_part(config, "architecture", facts, report_results.digests([started.shards]))
     runs.log_text(run, json.dumps(whole, indent=1), "architecture.json")
     best = facts["best"]
     numbers = {key: float(best[key]) for key in ("reward", "accuracy", "multiply_adds", "params")}
@@ -244,7 +244,7 @@ def _record(config: schema.Config, started: Started) -> dict[str, Any]:
     return whole
 
 
-def summary(wanted: schema.Architecture, found: list[database.Known], runs_url: str = "") -> dict[str, Any]:
+def summary(wanted: schema.Architecture, found: list[database.TrialRecord], runs_url: str = "") -> dict[str, Any]:
     """All trials with reward and front, the best by reward, and B0's own.
 
     Raises:
@@ -273,7 +273,7 @@ def summary(wanted: schema.Architecture, found: list[database.Known], runs_url: 
     }
 
 
-def _row(wanted: schema.Architecture, trial: database.Known, runs_url: str) -> dict[str, Any]:
+def _row(wanted: schema.Architecture, trial: database.TrialRecord, runs_url: str) -> dict[str, Any]:
     facts, accuracy = trial.facts, trial.facts.get("accuracy")
     cost = facts["multiply_adds"]
     scored = (

@@ -38,7 +38,7 @@ async def check_classes(ref: str, shards: ShardResult) -> None:
 def _check(ref: str, shards: ShardResult) -> None:
     from infra.tracking import registry
 
-    differs = class_mismatch(registry.resolve(ref), shards)
+    differs = class_mismatch(registry.resolve_version(ref), shards)
     if differs is not None:
         raise ConfigError(f"{ref} was trained on other classes than those of {shards.name}: {differs}; its accuracy "
                           "there would mean nothing. Take the data set that it was trained on")  # fmt: skip

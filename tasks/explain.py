@@ -17,12 +17,12 @@ from conf import compose, schema
 from infra.errors import ConfigError, first_line
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
-from tasks.explain_gallery import Trained, facts, save
+from tasks.explain_gallery import GalleryNetwork, facts, save
 from tasks.report import results as report_results
-from tasks.train import short
+from tasks.train import short_name
 
 if TYPE_CHECKING:
-    from models.data.loading.selection import Chosen
+    from models.data.loading.selection import SampleSelection
     from models.data.shards.manifest import Manifest
 
 SPLIT = "val"
@@ -38,16 +38,16 @@ class Candidate:
     model: schema.Model
     registered: str | None  # the reference to take it from, instead of training it
 
-    def trained(self, result: TrainResult) -> Trained:
+    def trained(self, result: TrainResult) -> GalleryNetwork:
         """The candidate as its job left it."""
         from infra.tracking import runs
 
-        return Trained(self.name, self.dimension, self.model, result.weights_uri, result.weights_sha256, result.top1,
+        return GalleryNetwork(self.name, self.dimension, self.model, result.weights_uri, result.weights_sha256, result.top1,
                        result.n_val, runs.run_url(result.mlflow_run), result.reused)  # fmt: skip
 
-    def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> Trained:
+    def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> GalleryNetwork:
         """The candidate as the registry has it, evaluated on our data."""
-        return Trained(self.name, self.dimension, model, *weights, result.top1, result.n, "", found=True)
+        return GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", found=True)
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
@@ -62,7 +62,7 @@ async def candidates(config: schema.Config) -> list[Candidate]:
 
 def listed(wanted: schema.Explain) -> list[Candidate]:
     """See ``candidates``."""
-    from models.networks.build import build_scaled
+    from models.networks.build import build_model
 
     found: dict[str, Candidate] = {}
     for each in wanted.models:
@@ -70,25 +70,25 @@ def listed(wanted: schema.Explain) -> list[Candidate]:
         if one.name in found:
             raise ConfigError(f"explain.models names {one.name!r} twice")
         if one.registered is None:
-            build_scaled(one.model, 1, device="meta")  # refuses an unknown name
+            build_model(one.model, 1, device="meta")  # refuses an unknown name
         found[one.name] = one
     return list(found.values())
 
 
-def _candidate(base: schema.Model, each: schema.Explained) -> Candidate:
+def _candidate(base: schema.Model, each: schema.GalleryEntry) -> Candidate:
     if each.registered is not None:
         return Candidate(each.registered, "baseline", base, each.registered)
     multiplied = {key: getattr(base, key) * getattr(each, key) for key in MULTIPLIERS}
     model = dataclasses.replace(base, name=each.network or base.name, **multiplied)
     scaled = [key for key in MULTIPLIERS if getattr(each, key) != 1.0]
     dimension = "baseline" if not scaled else scaled[0] if len(scaled) == 1 else "compound"
-    words = [short(model.name), *(f"{MULTIPLIERS[key]}={getattr(each, key):g}" for key in scaled)]
+    words = [short_name(model.name), *(f"{MULTIPLIERS[key]}={getattr(each, key):g}" for key in scaled)]
     return Candidate(" ".join(words), dimension, model, None)
 
 
 def train_overrides(config: schema.Config, model: schema.Model) -> list[str]:
     """A candidate's training in the words of the command line: whatever flow asks the same finds the same job."""
-    return [*compose.words("model", model), *compose.words("recipe", config.explain.recipe)]
+    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", config.explain.recipe)]
 
 
 @task(task_run_name="images of the maps", **policy.BOOKKEEPING)
@@ -116,7 +116,7 @@ def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     )  # fmt: skip
 
 
-def chosen_images(wanted: schema.Explain, shards: ShardResult) -> tuple[Manifest, Chosen]:
+def chosen_images(wanted: schema.Explain, shards: ShardResult) -> tuple[Manifest, SampleSelection]:
     """The images of val that all networks are asked about; the same for the same shards."""
     from models.data.loading import selection
     from models.data.shards import manifest as manifests
@@ -132,7 +132,7 @@ async def record_gallery(
     shards: ShardResult,
     mlflow_run: str,
     wanted: list[Candidate],
-    trained: list[Trained | BaseException],
+    trained: list[GalleryNetwork | BaseException],
 ) -> dict[str, Any]:
     """Draws every network's map of the true class of every image, for the report and for MLflow.
 
@@ -142,7 +142,7 @@ async def record_gallery(
     Raises:
         EffnetError: all failed; the first one's error.
     """
-    done = [each for each in trained if isinstance(each, Trained)]
+    done = [each for each in trained if isinstance(each, GalleryNetwork)]
     failed = [(c.name, e) for c, e in zip(wanted, trained, strict=True) if isinstance(e, BaseException)]
     if not done:
         raise failed[0][1]
@@ -151,7 +151,7 @@ async def record_gallery(
 
 
 def _record(
-    config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[Trained], missing: list[str]
+    config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[GalleryNetwork], missing: list[str]
 ) -> dict[str, Any]:
     from infra.tracking import runs
     from models.experiments.gallery import draw
@@ -172,4 +172,4 @@ def _record(
         for path in save(Path(scratch), images.ids, done, drawn):
             runs.log_file(mlflow_run, path, "maps")
     runs.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
-    return report_results.leave(config, "maps", part, report_results.digests([shards]))
+    return report_results.publish_part(config, "maps", part, report_results.digests([shards]))

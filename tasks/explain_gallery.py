@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from conf import schema
 
 if TYPE_CHECKING:
-    from models.experiments.gallery import Drawn
+    from models.experiments.gallery import GalleryImages
 
 REPORT_PX = 160  # side of a picture in the report; the files have the networks' own size
 REPORT_BYTES = 2_800_000  # most that all pictures of the report take there, as base64
 
 
 @dataclass(frozen=True)
-class Trained:
+class GalleryNetwork:
     """A network with its weights."""
 
     name: str  # as people see it; no two are alike
@@ -33,7 +33,7 @@ class Trained:
     found: bool  # it was trained, or evaluated, before
 
 
-def facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: list[Drawn], classes: Sequence[str],
+def facts(ids: list[int], labels: list[str], trained: list[GalleryNetwork], drawn: list[GalleryImages], classes: Sequence[str],
           limit: int = REPORT_BYTES) -> dict[str, Any]:  # fmt: skip
     """The part of the report, its pictures as small as ``limit`` asks.
 
@@ -53,7 +53,7 @@ def facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: list
         side = side * 4 // 5
 
 
-def _facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: list[Drawn], classes: Sequence[str],
+def _facts(ids: list[int], labels: list[str], trained: list[GalleryNetwork], drawn: list[GalleryImages], classes: Sequence[str],
            side: int) -> dict[str, Any]:  # fmt: skip
     from models.experiments.gallery import png
 
@@ -79,7 +79,7 @@ def _facts(ids: list[int], labels: list[str], trained: list[Trained], drawn: lis
     return {"images": images, "models": networks, "maps": maps}
 
 
-def save(folder: Path, ids: list[int], trained: list[Trained], drawn: list[Drawn]) -> list[Path]:
+def save(folder: Path, ids: list[int], trained: list[GalleryNetwork], drawn: list[GalleryImages]) -> list[Path]:
     """Writes every map at its network's own size, and one sheet of all: images by rows, networks by columns."""
     from models.experiments.gallery import png, sheet
 

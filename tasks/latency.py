@@ -46,7 +46,7 @@ async def measure_latency(config: schema.Config) -> dict[str, Any]:
         "missing": ["GPipe, the paper's rival of B7: its network was never published; SENet-154 stands beside B4"],
         "command": f"effnet latency profile={config.profile}",
     }
-    return await asyncio.to_thread(report_results.leave, config, "latency", part)
+    return await asyncio.to_thread(report_results.publish_part, config, "latency", part)
 
 
 def networks(wanted: schema.Latency) -> dict[str, schema.Model]:
@@ -55,12 +55,12 @@ def networks(wanted: schema.Latency) -> dict[str, schema.Model]:
     Raises:
         ConfigError: one that does not exist, or is asked for at two resolutions.
     """
-    from models.networks.build import build_scaled
+    from models.networks.build import build_model
 
     found: dict[str, schema.Model] = {}
     for pair in wanted.pairs:
         for name, side in ((pair.ours, None), (pair.rival, pair.rival_px)):
-            own = build_scaled(schema.Model(name), 1, device="meta").resolution
+            own = build_model(schema.Model(name), 1, device="meta").resolution
             model = schema.Model(name, resolution=(side or own) / own)
             if found.setdefault(name, model) != model:
                 raise ConfigError(f"latency.pairs: {name} at two resolutions; give it one")

@@ -31,28 +31,28 @@ def lines(config: schema.Config) -> Iterator[str]:
         yield f"{'network':<16} {'jobs':>6} {'training images':>16} {'evaluated':>13} {'multiply-adds':>14}"
     for name in config.variants if official else ():
         model = dataclasses.replace(config.model, name=name)
-        found = transfer.summed([_transfer_cost(config.transfer, model, each) for each in official])
+        found = transfer.sum_costs([_transfer_cost(config.transfer, model, each) for each in official])
         images = f"{found.train_images:>16,} {found.eval_images:>13,}"
         yield f"{name:<16} {found.jobs:>6,} {images} {found.multiply_adds:>14.4g}"
 
 
 def _transfer_cost(wanted: schema.Transfer, model: schema.Model, name: str) -> Cost:
     """Of a whole official set, by Table 6."""
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
     data, whole = compose.compose([f"data={name}"]).data, TABLE6_BY_SOURCE[name]
     minival = whole.validation or round(whole.train * data.minival_share)
-    _, multiply_adds, _ = counted(model, whole.classes)
+    _, multiply_adds, _ = compute_cost(model, whole.classes)
     return transfer.cost(wanted, whole.train - minival, minival, whole.true_test, multiply_adds)
 
 
 def _line(config: schema.Config, model: schema.Model) -> str:
-    from models.networks.build import counted
-    from models.training.memory import at_once, plan
+    from models.networks.build import compute_cost
+    from models.training.memory import plan, slices_per_pass
 
     recipe, runtime = config.recipe, config.runtime
     processes = config.launch.nnodes * config.launch.nproc_per_node
-    params, multiply_adds, resolution = counted(model, _CLASSES)
+    params, multiply_adds, resolution = compute_cost(model, _CLASSES)
     again = dataclasses.replace(recipe, recompute=True)
     ways = ((recipe, runtime.pipeline_stages, runtime.micro_batches), (again, 1, None), (recipe, 2, 1))
     memory = []
@@ -60,6 +60,6 @@ def _line(config: schema.Config, model: schema.Model) -> str:
         replicas = max(1, processes // stages)
         both = (plan(model, asked, _CLASSES, replicas, stages, micro_batches, bf16) for bf16 in (False, True))
         memory.append(" ".join(f"{found.total / 1e9:8.2f}" for found in both))
-    images = at_once(recipe, max(1, processes // runtime.pipeline_stages))
+    images = slices_per_pass(recipe, max(1, processes // runtime.pipeline_stages))
     images *= recipe.global_batch // recipe.logical_shards
     return f"{model.name:<16} {resolution:>4} {params:>11,} {multiply_adds:>15,} {images:>7,}   {'   '.join(memory)}"

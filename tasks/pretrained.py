@@ -22,7 +22,7 @@ from tasks.register import WEIGHTS, new_version
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
-    from models.networks.pretrained import Published
+    from models.networks.pretrained import PretrainedWeights
 
 log = logger()
 
@@ -70,23 +70,23 @@ def _import(config: schema.Config) -> Registered:
     return registered
 
 
-def _registered(found: Published, run: str, name: str, facts: dict[str, str]) -> Version:
+def _registered(found: PretrainedWeights, run: str, name: str, facts: dict[str, str]) -> Version:
     from models.networks import export
-    from models.networks.build import resolve
+    from models.networks.build import resolve_architecture
 
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
         export.save_weights(found.state_dict, Path(scratch) / WEIGHTS)
         classes = [str(number) for number in range(found.classes)]  # no file names them
         crop_pad = schema.Augment().eval_crop_pad
-        side = resolve(found.model).resolution
+        side = resolve_architecture(found.model).resolution
         return new_version(run, name, Path(scratch), found.model, side, classes, crop_pad, facts)
 
 
-def _facts(found: Published, uri: str, sha256: str) -> dict[str, str]:
+def _facts(found: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:
     """What is known of the weights: their source, and the numerics that were taken for them."""
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
-    params, multiply_adds, resolution = counted(found.model, found.classes)
+    params, multiply_adds, resolution = compute_cost(found.model, found.classes)
     return {
         "network": found.model.name,
         "source": uri,

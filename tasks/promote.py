@@ -59,7 +59,7 @@ async def judge(
     """
     evaluations: dict[str, EvalResult] = {}
     while True:
-        judged = await settle(registered, shards, margin, evaluations)
+        judged = await judge_step(registered, shards, margin, evaluations)
         if isinstance(judged, Registered):
             return judged
         for ref in judged:
@@ -67,7 +67,7 @@ async def judge(
 
 
 @task(task_run_name="judge {registered.name}/{registered.version}", **policy.BOOKKEEPING)
-async def settle(
+async def judge_step(
     registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
 ) -> Registered | tuple[str, ...]:
     """One step of ``judge``: the judged version, or the versions that must be evaluated first.
@@ -84,7 +84,7 @@ def _settle(
 ) -> Registered | tuple[str, ...]:
     from infra.tracking import registry
 
-    version = registry.resolve(f"{registered.name}/{registered.version}")
+    version = registry.resolve_version(f"{registered.name}/{registered.version}")
     if version.tags.get(STATE) not in UNJUDGED:
         return _found_again(version, registered.reused)
     while True:
@@ -278,7 +278,7 @@ def _judged(version: Version, reason: str, reused: bool) -> Registered:
     """The version with its verdict; says how a user promotes it where it is not champion."""
     from infra.tracking import registry
 
-    aliases = registry.resolve(_exact(version)).aliases
+    aliases = registry.resolve_version(_exact(version)).aliases
     hint = ""
     if registry.CHAMPION not in aliases:
         url = registry.model_url(version.name, version.version)

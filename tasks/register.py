@@ -45,7 +45,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
     from models.data.shards import manifest as manifests
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
-    missing = len(manifest.table) - len(manifests.without(manifest, data.leave_out).table)
+    missing = len(manifest.table) - len(manifests.exclude_shards(manifest, data.leave_out).table)
     left_out = {LEFT_OUT: str(missing)} if missing else {}
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
         store.download(result.weights_uri, Path(scratch) / WEIGHTS)
@@ -150,7 +150,7 @@ async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, tuple[
 def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
     from infra.tracking import registry
 
-    version = registry.resolve(ref)
+    version = registry.resolve_version(ref)
     exact = f"{version.name}/{version.version}"
     with tempfile.TemporaryDirectory(prefix="effnet-fetch-") as scratch:
         path, described = registry.fetch_weights(exact, Path(scratch))

@@ -23,7 +23,7 @@ MAPS = "class activation maps"
 
 
 @dataclass(frozen=True)
-class Started:
+class ReproductionRun:
     """A reproduction under way."""
 
     mlflow_run: str
@@ -40,7 +40,7 @@ class VariantOutcome:
 
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
-async def start_reproduction(config: schema.Config, began: float | None) -> Started:
+async def start_reproduction(config: schema.Config, began: float | None) -> ReproductionRun:
     """Checks the names of all variants before anything costs time, and opens the parent run in MLflow.
 
     Raises:
@@ -49,23 +49,23 @@ async def start_reproduction(config: schema.Config, began: float | None) -> Star
     return await asyncio.to_thread(_start, config, began)
 
 
-def _start(config: schema.Config, began: float | None) -> Started:
+def _start(config: schema.Config, began: float | None) -> ReproductionRun:
     from infra.tracking import runs
     from models.networks.build import network_names
 
     unknown = [name for name in config.variants if name not in network_names()]
     if unknown:
         raise ConfigError(f"variants names {unknown[0]!r}; networks are {', '.join(network_names())}")
-    asked = report_results.asked(config)
+    asked = report_results.request_of(config)
     key = "reproduce-" + report_results.digest(asked)[:10]
     run = runs.start_run(config.experiment, f"B0..B7 ({config.profile})", key, params=asked, tags={"role": "reproduce"})
-    return Started(run, began or time.time())
+    return ReproductionRun(run, began or time.time())
 
 
 @task(task_run_name="sum up", **policy.BOOKKEEPING)
 async def finish_reproduction(
     config: schema.Config,
-    started: Started,
+    started: ReproductionRun,
     data: list[ShardResult],
     searched: dict[str, Any],
     outcomes: list[VariantOutcome | BaseException],
@@ -86,7 +86,7 @@ async def finish_reproduction(
 
 def _finish(
     config: schema.Config,
-    started: Started,
+    started: ReproductionRun,
     data: list[ShardResult],
     searched: dict[str, Any],
     outcomes: list[VariantOutcome | BaseException],
@@ -119,8 +119,8 @@ def _finish(
         started=_clock(started.began),
         finished=_clock(time.time()),
         command=f"effnet reproduce profile={config.profile}",
-        config=report_results.asked(config),
-        config_sha256=report_results.digest(report_results.asked(config)),
+        config=report_results.request_of(config),
+        config_sha256=report_results.digest(report_results.request_of(config)),
         missing=[
             *searched["failed"],
             *lines,
@@ -135,10 +135,10 @@ def _finish(
 
 def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
     from infra.tracking import runs
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
     result = outcome.trained
-    paper_params, paper_multiply_adds, _ = counted(schema.Model(name=result.model), 1000)
+    paper_params, paper_multiply_adds, _ = compute_cost(schema.Model(name=result.model), 1000)
     keys = ("params", "multiply_adds", "resolution", "top1", "top5", "n_val", "minutes", "images_per_s", "epochs",
             "minival_top1", "n_minival", "mlflow_run")  # fmt: skip
     return {

@@ -13,7 +13,7 @@ from prefect import task
 from conf import compose, schema
 from infra.errors import ConfigError, PermanentError, first_line
 from models.experiments import scaling_study
-from models.experiments.scaling_study import Scaled
+from models.experiments.scaling_study import PaperScalingRow
 from models.results import ShardResult, TrainResult
 from tasks import policy
 from tasks.report import results as report_results
@@ -40,13 +40,13 @@ async def start_scaling(config: schema.Config) -> str:
 
 def _start(config: schema.Config) -> str:
     from infra.tracking import runs
-    from models.networks.build import build_scaled
+    from models.networks.build import build_model
 
     points = config.scaling.points
     if not points:
         raise ConfigError("scaling.points names no network; take scaling=table3 or scaling=paper")
     for point in points:
-        build_scaled(scaled(config.model, point), IMAGENET_CLASSES, device="meta")
+        build_model(scaled(config.model, point), IMAGENET_CLASSES, device="meta")
     asked = {"scaling": compose.to_dict(config.scaling), "model": compose.to_dict(config.model),
              "data": compose.to_dict(config.data), "recipe": compose.to_dict(config.recipe)}  # fmt: skip
     key = "scaling-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
@@ -70,7 +70,7 @@ def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
 
 def point_overrides(config: schema.Config, point: schema.Point) -> list[str]:
     """A point in the words of the command line."""
-    return compose.words("model", scaled(config.model, point))
+    return compose.to_overrides("model", scaled(config.model, point))
 
 
 def title(point: schema.Point) -> str:
@@ -105,7 +105,7 @@ def _record(
         runs.finish_run(run, "FAILED", {})
         raise (gone or failed)[0]
     urls = [runs.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
-    found = report_results.leave(
+    found = report_results.publish_part(
         config, "scaling", facts(config, shards, results, urls), report_results.digests([shards])
     )
     runs.log_text(run, json.dumps(found, indent=1), "scaling.json")
@@ -143,9 +143,9 @@ def facts(
 def _fact(
     model: schema.Model, point: schema.Point, result: TrainResult | BaseException, classes: int
 ) -> dict[str, Any]:
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
-    params, multiply_adds, resolution_px = counted(scaled(model, point), classes)
+    params, multiply_adds, resolution_px = compute_cost(scaled(model, point), classes)
     accuracy = {key: getattr(result, key, None) for key in ("top1", "top5", "n_val")}
     own = {key: getattr(point, key) for key in ("network", "dimension", "width", "depth", "resolution")}
     size = {"params": params, "multiply_adds": multiply_adds, "resolution_px": resolution_px}
@@ -154,9 +154,9 @@ def _fact(
 
 def _paper(point: schema.Point) -> dict[str, Any]:
     """The same point at the paper's size: counted, and as printed."""
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
-    _, multiply_adds, _ = counted(scaled(schema.Model(), point), IMAGENET_CLASSES)
+    _, multiply_adds, _ = compute_cost(scaled(schema.Model(), point), IMAGENET_CLASSES)
     row = printed(point)
     return {
         "multiply_adds": multiply_adds,
@@ -166,12 +166,12 @@ def _paper(point: schema.Point) -> dict[str, Any]:
     }
 
 
-def printed(point: schema.Point) -> Scaled | None:
+def printed(point: schema.Point) -> PaperScalingRow | None:
     """The row of Table 3 or 7 that a point is. Multipliers that a row does not print fit any."""
     return next((row for row in (*scaling_study.TABLE3, *scaling_study.TABLE7) if _is(row, point)), None)
 
 
-def _is(row: Scaled, point: schema.Point) -> bool:
+def _is(row: PaperScalingRow, point: schema.Point) -> bool:
     pairs = ((row.depth, point.depth), (row.width, point.width), (row.resolution, point.resolution))
     same = all(theirs in (None, ours) for theirs, ours in pairs)
     return same and (row.base, row.method) == (PRINTED.get(point.network), point.dimension)

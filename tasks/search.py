@@ -22,7 +22,7 @@ PHIS = range(1, 8)  # B1..B7
 
 
 @dataclass(frozen=True)
-class Screened:
+class ScreenedGrid:
     """The grid after counting: what is trained, and what is refused before it costs anything."""
 
     points: list[Coefficients]
@@ -50,7 +50,7 @@ def grid_points(wanted: schema.Search) -> list[Coefficients]:
 @task(task_run_name="grid", **policy.BOOKKEEPING)
 async def start_search(
     config: schema.Config, points: list[Coefficients], classes: int, parent_run: str = ""
-) -> Screened:
+) -> ScreenedGrid:
     """Counts every point's network and opens the MLflow run that the trials are shown under.
 
     Raises:
@@ -59,7 +59,7 @@ async def start_search(
     return await asyncio.to_thread(_start, config, points, classes, parent_run)
 
 
-def _start(config: schema.Config, points: list[Coefficients], classes: int, parent_run: str) -> Screened:
+def _start(config: schema.Config, points: list[Coefficients], classes: int, parent_run: str) -> ScreenedGrid:
     from infra.tracking import runs
 
     screened = screen(config.search, config.model, points, classes)
@@ -78,31 +78,31 @@ def _start(config: schema.Config, points: list[Coefficients], classes: int, pare
     return replace(screened, mlflow_run=run)
 
 
-def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients], classes: int) -> Screened:
+def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients], classes: int) -> ScreenedGrid:
     """Refuses what rounding has moved out of the budget, and what it has made equal to another point.
 
     Raises:
         ConfigError: nothing is left; the message names the tolerance that would leave something.
     """
-    from models.networks.build import counted, resolve
+    from models.networks.build import compute_cost, resolve_architecture
 
-    _, baseline, _ = counted(model, classes)
+    _, baseline, _ = compute_cost(model, classes)
     kept: dict[Any, Coefficients] = {}
     refused: list[dict[str, Any]] = []
     misses: list[float] = []
     for point in points:
         network = scaled(model, point.alpha, point.beta, point.gamma)
-        _, multiply_adds, _ = counted(network, classes)
+        _, multiply_adds, _ = compute_cost(network, classes)
         cost = multiply_adds / baseline
-        twin = kept.get(resolve(network))
+        twin = kept.get(resolve_architecture(network))
         misses.append(abs(cost - wanted.budget))
         if misses[-1] > wanted.counted_tolerance:
             reason = (f"counts {cost:.2f} times the baseline's multiply-adds after rounding, "
                       f"not {wanted.budget:g} ± {wanted.counted_tolerance:g}")  # fmt: skip
         elif twin is not None:
-            reason = f"rounds to the same network as {named(twin)}"
+            reason = f"rounds to the same network as {format_point(twin)}"
         else:
-            kept[resolve(network)] = point
+            kept[resolve_architecture(network)] = point
             continue
         refused.append({**dataclasses.asdict(point), "multiply_adds": multiply_adds, "reason": reason})
     if not kept:
@@ -111,7 +111,7 @@ def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients
             f"rounding, the nearest by {min(misses):.3f}; raise search.counted_tolerance, which is "
             f"{wanted.counted_tolerance:g}, or widen the lists"
         )
-    return Screened(list(kept.values()), refused, baseline, classes)
+    return ScreenedGrid(list(kept.values()), refused, baseline, classes)
 
 
 def scaled(model: schema.Model, depth: float, width: float, resolution: float) -> schema.Model:
@@ -121,7 +121,7 @@ def scaled(model: schema.Model, depth: float, width: float, resolution: float) -
     )
 
 
-def named(point: Coefficients | Trial) -> str:
+def format_point(point: Coefficients | Trial) -> str:
     """``alpha 1.2, beta 1.1, gamma 1.15``."""
     return f"alpha {point.alpha:g}, beta {point.beta:g}, gamma {point.gamma:g}"
 
@@ -129,19 +129,19 @@ def named(point: Coefficients | Trial) -> str:
 def trial_overrides(config: schema.Config, point: Coefficients) -> list[str]:
     """One trial in the words of the command line: B0 scaled by the point, trained by the search's recipe."""
     model = scaled(config.model, point.alpha, point.beta, point.gamma)
-    return [*compose.words("model", model), *compose.words("recipe", config.search.recipe)]
+    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", config.search.recipe)]
 
 
 @task(task_run_name="choose", **policy.BOOKKEEPING)
 async def record_search(
-    config: schema.Config, screened: Screened, results: list[TrainResult | BaseException]
+    config: schema.Config, screened: ScreenedGrid, results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
     """Chooses by minival accuracy, names the ties, derives the family, and writes it all to the search's MLflow run.
 
     Raises:
         EffnetError: no trial finished; the first one's error.
     """
-    found = judged(config.search, screened, results)
+    found = select_trials(config.search, screened, results)
     best = found["best"]
     winner = Coefficients(best["alpha"], best["beta"], best["gamma"])
     found["family"] = await asyncio.to_thread(family, config.model, winner, screened.classes)
@@ -149,7 +149,9 @@ async def record_search(
     return found
 
 
-def judged(wanted: schema.Search, screened: Screened, results: list[TrainResult | BaseException]) -> dict[str, Any]:
+def select_trials(
+    wanted: schema.Search, screened: ScreenedGrid, results: list[TrainResult | BaseException]
+) -> dict[str, Any]:
     """The choice among the trials that finished; those that did not are named under ``failed`` with their reason.
 
     Raises:
@@ -167,7 +169,7 @@ def judged(wanted: schema.Search, screened: Screened, results: list[TrainResult 
     }
 
 
-def summary(wanted: schema.Search, screened: Screened, results: list[TrainResult]) -> dict[str, Any]:
+def summary(wanted: schema.Search, screened: ScreenedGrid, results: list[TrainResult]) -> dict[str, Any]:
     """Trials in grid order, the best, and those within one standard error of it.
 
     The standard error is that of a binomial share: sqrt(p (1 - p) / n). Of equals the cheapest is the best.
@@ -197,12 +199,12 @@ def verdict(best: Trial, tied: list[Trial], trials: int) -> str:
     """How sure the choice is, in words."""
     scored = f"{best.minival_top1:.2f} ± {best.standard_error:.2f} % of {best.n_minival} minival images"
     if trials == 1:
-        return f"{named(best)} is the only trial ({scored})"
+        return f"{format_point(best)} is the only trial ({scored})"
     if not tied:
-        return f"{named(best)} is best ({scored}); no other trial lies within one standard error"
+        return f"{format_point(best)} is best ({scored}); no other trial lies within one standard error"
     others = f"{len(tied)} of the other {trials - 1} trial{'s' if trials > 2 else ''}"
-    return (f"{named(best)} leads ({scored}) but is not told apart from {others}, within one standard error: "
-            f"{'; '.join(named(t) for t in tied)}")  # fmt: skip
+    return (f"{format_point(best)} leads ({scored}) but is not told apart from {others}, within one standard error: "
+            f"{'; '.join(format_point(t) for t in tied)}")  # fmt: skip
 
 
 def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict[str, Any]]:
@@ -229,9 +231,9 @@ def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict
 
 
 def _member(relative: tuple[float, float, float], network: schema.Model, classes: int) -> dict[str, Any]:
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
-    params, multiply_adds, side = counted(network, classes)
+    params, multiply_adds, side = compute_cost(network, classes)
     width, depth, resolution = relative
     return {"width": width, "depth": depth, "resolution": resolution, "params": params,
             "multiply_adds": multiply_adds, "resolution_px": side}  # fmt: skip

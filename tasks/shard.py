@@ -91,9 +91,9 @@ def _source_errors(data: schema.Data) -> Iterator[None]:
 
 
 def _result(data: schema.Data, uri: str, sha256: str, whole: Manifest, *, reused: bool) -> ShardResult:
-    from models.data.shards.manifest import without
+    from models.data.shards.manifest import exclude_shards
 
-    manifest = without(whole, data.leave_out)
+    manifest = exclude_shards(whole, data.leave_out)
     counts = {split: manifest.samples(split) for split in ("train", "minival", "val")}
     return ShardResult(
         manifest.name,

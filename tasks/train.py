@@ -17,7 +17,7 @@ from infra.errors import DataError, TransientError
 from infra.store.json_objects import NUMBER, read_lines
 from models.data.loading.order import check_batch
 from models.networks.efficientnet import block_strings
-from models.results import EvalResult, ShardResult, Standing, TrainResult, result_from, result_name
+from models.results import EvalResult, RungResult, ShardResult, TrainResult, result_from, result_name
 from tasks import policy, slots
 from tasks.supervise import JobRun, finished, result_uri, run_job
 
@@ -60,7 +60,7 @@ def train_job(
         runtime=config.runtime,
     )
     verb = "finetune" if init_weights else "train"
-    return named(config, job, f"{verb}-{short(config.model.name)}-{shards.name}", label)
+    return name_job(config, job, f"{verb}-{short_name(config.model.name)}-{shards.name}", label)
 
 
 def evaluate_job(
@@ -79,10 +79,10 @@ def evaluate_job(
         init_weights_sha256=weights[1],
         runtime=config.runtime,
     )
-    return named(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
+    return name_job(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
 
 
-def named(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
+def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Gives a job its key and its run folder."""
     asked = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
     # With statistics by logical shard the number of processes changes nothing either.
@@ -93,7 +93,7 @@ def named(config: schema.Config, job: schema.Job, name: str, label: str = "") ->
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
 
 
-def short(model: str) -> str:
+def short_name(model: str) -> str:
     """``efficientnet_b3`` -> ``b3``."""
     return model.removeprefix("efficientnet_")
 
@@ -112,11 +112,11 @@ async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[
 
 
 @task(task_run_name="train {run.key} to its rung", **policy.TRAINING)
-async def train_to_rung(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> Standing:
+async def train_to_rung(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> RungResult:
     """As ``train``, as far as ``job.until_epoch`` asks; says where the job then stands. Raises as ``train``."""
     _, mlflow_run, reused = await _tracked(run, config, parent_run, tags)
     row = await asyncio.to_thread(_last_row, run)
-    return Standing(row["epoch"], row["minival_top1"], row["minival_mean_per_class"], mlflow_run, reused)
+    return RungResult(row["epoch"], row["minival_top1"], row["minival_mean_per_class"], mlflow_run, reused)
 
 
 def _last_row(run: JobRun) -> dict[str, Any]:

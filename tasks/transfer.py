@@ -17,17 +17,17 @@ from infra.errors import ConfigError, DataError, DivergedError, JobError, first_
 from models.experiments import transfer as protocol
 from models.experiments.transfer import Cost, Point
 from models.paper import TABLE5_BY_SOURCE
-from models.results import ShardResult, Standing
+from models.results import RungResult, ShardResult
 from tasks import policy
 from tasks.supervise import JobRun
-from tasks.train import short, train_job
+from tasks.train import short_name, train_job
 
 log = logger()
 Weights = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TransferPlan:
     """What is to be done for one network on one set."""
 
     config: schema.Config  # of this set and this network
@@ -40,7 +40,7 @@ class Plan:
     @property
     def title(self) -> str:
         """What people see."""
-        return f"transfer {short(self.config.model.name)} to {self.shards.name}"
+        return f"transfer {short_name(self.config.model.name)} to {self.shards.name}"
 
 
 def set_overrides(config: schema.Config, overrides: list[str]) -> list[list[str]]:
@@ -66,7 +66,7 @@ def set_overrides(config: schema.Config, overrides: list[str]) -> list[list[str]
 
 
 @task(task_run_name="plan transfer to {shards.name}", **policy.BOOKKEEPING)
-async def plan_transfer(config: schema.Config, shards: ShardResult) -> Plan:
+async def plan_transfer(config: schema.Config, shards: ShardResult) -> TransferPlan:
     """Checks a set and counts what it will cost, before anything is trained.
 
     Raises:
@@ -76,9 +76,9 @@ async def plan_transfer(config: schema.Config, shards: ShardResult) -> Plan:
     return await asyncio.to_thread(_plan, config, shards)
 
 
-def _plan(config: schema.Config, shards: ShardResult) -> Plan:
+def _plan(config: schema.Config, shards: ShardResult) -> TransferPlan:
     from models.data.shards import manifest as manifests
-    from models.networks.build import counted, feature_params
+    from models.networks.build import compute_cost, feature_params
 
     wanted = config.transfer
     found = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
@@ -91,23 +91,23 @@ def _plan(config: schema.Config, shards: ShardResult) -> Plan:
             )
     points = protocol.grid(wanted)
     recipe = protocol.recipe_for(wanted, points[0], shards.train)
-    _, multiply_adds, _ = counted(config.model, shards.classes)
+    _, multiply_adds, _ = compute_cost(config.model, shards.classes)
     cost = protocol.cost(wanted, shards.train, shards.minival, shards.val, multiply_adds)
     rungs = protocol.rung_epochs(wanted.rungs, recipe) if len(points) > 1 else []
-    plan = Plan(config, shards, points, rungs, cost, feature_params(config.model))
+    plan = TransferPlan(config, shards, points, rungs, cost, feature_params(config.model))
     final_job(plan, points[0], ("", ""))  # refuses a batch that does not fit
     return plan
 
 
-def announce(plans: Sequence[Plan]) -> None:
+def announce(plans: Sequence[TransferPlan]) -> None:
     """Says what all of it will cost, set by set and in all."""
     for plan in plans:
         log.info("%s (%s): %s", plan.title, plan.config.transfer.protocol, _said(plan.cost))
     if len(plans) > 1:
-        log.info("transfer to %d sets: %s", len(plans), _said(protocol.summed([plan.cost for plan in plans])))
+        log.info("transfer to %d sets: %s", len(plans), _said(protocol.sum_costs([plan.cost for plan in plans])))
 
 
-def announce_time(plans: Sequence[Plan], images_per_s: float) -> None:
+def announce_time(plans: Sequence[TransferPlan], images_per_s: float) -> None:
     """Says how long it may take, at the speed that the same network was trained with before."""
     minutes = sum(plan.cost.train_images for plan in plans) / images_per_s / 60
     log.info("transfer: about %.3g min one job after another, at the %.0f images/s of the training; without the start "
@@ -119,7 +119,7 @@ def _said(cost: Cost) -> str:
             f"evaluation images, {cost.multiply_adds:.3g} multiply-adds")  # fmt: skip
 
 
-def point_job(plan: Plan, point: Point, weights: Weights, until_epoch: int | None) -> JobRun:
+def point_job(plan: TransferPlan, point: Point, weights: Weights, until_epoch: int | None) -> JobRun:
     """The job of one point of the grid; to a rung, or to its end."""
     recipe = protocol.recipe_for(plan.config.transfer, point, plan.shards.train)
     label = f"{plan.title} rate {point.lr_per_256:g} decay {point.weight_decay:g}"
@@ -127,7 +127,7 @@ def point_job(plan: Plan, point: Point, weights: Weights, until_epoch: int | Non
     return replace(run, job=replace(run.job, until_epoch=until_epoch))
 
 
-def final_job(plan: Plan, point: Point, weights: Weights) -> JobRun:
+def final_job(plan: TransferPlan, point: Point, weights: Weights) -> JobRun:
     """The job of the chosen point, on all that it may train on."""
     wanted, shards = plan.config.transfer, plan.shards
     samples = shards.train + shards.minival * (wanted.final_split != "train")
@@ -136,7 +136,7 @@ def final_job(plan: Plan, point: Point, weights: Weights) -> JobRun:
 
 
 @task(task_run_name="grid of {plan.title}", **policy.BOOKKEEPING)
-async def start_grid(plan: Plan, weights: Weights, parent_run: str) -> str:
+async def start_grid(plan: TransferPlan, weights: Weights, parent_run: str) -> str:
     """Opens the MLflow run that the points of a grid are shown under."""
 
     def start() -> str:
@@ -154,11 +154,11 @@ async def start_grid(plan: Plan, weights: Weights, parent_run: str) -> str:
 
 
 @dataclass
-class Tried:
+class GridTrial:
     """One point of the grid and how it went."""
 
     point: Point
-    standing: Standing | None = None
+    standing: RungResult | None = None
     stopped_at_epoch: int | None = None
     reason: str | None = None
     found: bool = True  # all of it, by earlier runs
@@ -170,7 +170,7 @@ class Tried:
         return self.standing.mean_per_class if metric == "mean per class" else self.standing.top1
 
 
-def note(tried: Sequence[Tried], results: Sequence[Standing | BaseException]) -> None:
+def record_rung(tried: Sequence[GridTrial], results: Sequence[RungResult | BaseException]) -> None:
     """Writes down how points came to their rung. One that diverges or breaks ends alone.
 
     Raises:
@@ -185,7 +185,7 @@ def note(tried: Sequence[Tried], results: Sequence[Standing | BaseException]) ->
             each.standing, each.found = result, each.found and result.reused
 
 
-def cut(plan: Plan, alive: list[Tried], epoch: int) -> list[Tried]:
+def prune(plan: TransferPlan, alive: list[GridTrial], epoch: int) -> list[GridTrial]:
     """Those that go on from a rung."""
     metric = plan.config.transfer.data.metric
     kept = protocol.survivors([each.value(metric) for each in alive], plan.config.transfer.keep)
@@ -196,7 +196,7 @@ def cut(plan: Plan, alive: list[Tried], epoch: int) -> list[Tried]:
     return [alive[number] for number in kept]
 
 
-def choose(plan: Plan, alive: Sequence[Tried]) -> Point:
+def select_best(plan: TransferPlan, alive: Sequence[GridTrial]) -> Point:
     """The best point on minival of those that came to the end.
 
     Raises:

@@ -20,13 +20,13 @@ from models.paper import TABLE5_BY_SOURCE
 from models.results import TrainResult, TransferResult
 from tasks import policy
 from tasks.report import results as report_results
-from tasks.transfer import Plan, Tried
+from tasks.transfer import GridTrial, TransferPlan
 
 PART = "transfer"
 FORMAT = 2  # of a row; those that another version left are left alone
 
 
-def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainResult) -> TransferResult:
+def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, final: TrainResult) -> TransferResult:
     """All of it, as the set's metric tells it."""
     data, minival = plan.config.transfer.data, plan.shards.minival
     scored = statistics.estimate(data.metric, final.class_correct, final.class_total)
@@ -51,7 +51,10 @@ def result_of(plan: Plan, tried: Sequence[Tried], chosen: Point, final: TrainRes
 
 @task(task_run_name="record transfer", **policy.BOOKKEEPING)
 async def record_transfer(
-    config: schema.Config, overrides: list[str], plans: list[Plan], results: list[TransferResult | BaseException]
+    config: schema.Config,
+    overrides: list[str],
+    plans: list[TransferPlan],
+    results: list[TransferResult | BaseException],
 ) -> list[TransferResult]:
     """Leaves the part of the report. What failed is named in it.
 
@@ -72,7 +75,10 @@ async def record_transfer(
 
 
 def _record(
-    config: schema.Config, command: str, plans: Sequence[Plan], results: Sequence[TransferResult | BaseException]
+    config: schema.Config,
+    command: str,
+    plans: Sequence[TransferPlan],
+    results: Sequence[TransferResult | BaseException],
 ) -> None:
     folder = store.join(config.storage, "reports", config.profile, PART)
     failed = []
@@ -99,7 +105,7 @@ def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
             missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(lacking)}")
     commands = list(dict.fromkeys(row["command"] for row in rows))
     facts = {"rows": rows, "missing": missing, "command": "; ".join(commands)}
-    report_results.leave(config, PART, facts, {row["data"]: row["manifest_sha256"] for row in rows})
+    report_results.publish_part(config, PART, facts, {row["data"]: row["manifest_sha256"] for row in rows})
 
 
 def row_of(result: TransferResult, command: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         EffnetError: what the flow or a service said.
     """
     run_dir = Path(config.run_dir).resolve()
-    for_worker = configure.worker_environment(config, configure.places(overrides))
+    for_worker = configure.worker_environment(config, configure.select_places(overrides))
     os.environ.update(stack.environment(run_dir, config.services) | QUIET | for_worker)
     started: Collection[str] = ()
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the

@@ -14,8 +14,8 @@ from models.statistics import estimate
 
 def block(result: Any, config: schema.Config, addresses: Addresses, seconds: float) -> str:
     """The whole block; ``result`` is what the flow returned."""
-    lines = ["", *map(escaped, described(result, config)), "", services(addresses, config.services)]
-    return "\n".join([*lines, f"time       {clock(seconds)}"])
+    lines = ["", *map(escaped, describe_result(result, config)), "", services(addresses, config.services)]
+    return "\n".join([*lines, f"time       {format_duration(seconds)}"])
 
 
 def services(addresses: Addresses, settings: schema.Services) -> str:
@@ -31,13 +31,13 @@ def services(addresses: Addresses, settings: schema.Services) -> str:
     return "\n".join(map(escaped, lines))
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``754.2`` -> ``12 min 34 s``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def described(result: Any, config: schema.Config) -> list[str]:
+def describe_result(result: Any, config: schema.Config) -> list[str]:
     """A flow's result in a few lines."""
     found = " (found, nothing to do)" if getattr(result, "reused", False) else ""
     match result:

@@ -42,7 +42,7 @@ class Addresses:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedServices:
     """What ``up`` did: ``names`` were started by this very call, in this order; the others ran already."""
 
     names: tuple[str, ...]
@@ -125,7 +125,7 @@ def up(
     jobs_at_once: int,
     say: Callable[[str], None],
     only: Collection[str] = NAMES,
-) -> Started:
+) -> StartedServices:
     """Starts what does not run yet, all at once, and returns when everything asked for is healthy.
 
     Puts ``environment`` into ``os.environ``, because the object store is tried through ``infra.store``. When
@@ -152,7 +152,7 @@ def up(
         stack = startup.Stack(folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth)
         wanted = [name for name in NAMES if name in only and _is_embedded(services, name)]
         names = startup.bring_up(stack, wanted, jobs_at_once, say)
-        return Started(tuple(names), _addresses(services, stack.ports))
+        return StartedServices(tuple(names), _addresses(services, stack.ports))
 
 
 def check(services: Services, storage: str) -> None:

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError, TransientError
 from infra.store import files, s3_errors
-from infra.store.credentials import Turns
+from infra.store.credentials import CredentialBackoff
 from infra.store.multipart import MultipartStream
 from infra.store.uris import bucket_and_key, local_path
 from infra.store.uris import join as join  # callers say store.join
@@ -39,7 +39,7 @@ STREAM_TIMEOUT_S = 10.0  # without a byte, in stream_range
 _CHUNK_BYTES = 2**20
 _STREAM_BYTES = 2**18  # a piece is still in the processor's cache when it is written, and malloc reuses its memory
 _SESSION_LOCK = threading.Lock()
-_TURNS = Turns()
+_TURNS = CredentialBackoff()
 _T = TypeVar("_T")
 
 
@@ -111,7 +111,7 @@ def _s3(uri: str, manners: _Manners = _PATIENT) -> Iterator[tuple[Any, dict[str,
         yield client, {"Bucket": bucket, "Key": key}
         _TURNS.accepted(generation)
     except (BotoCoreError, ClientError) as error:
-        told = s3_errors.explained(error, uri, provider)
+        told = s3_errors.translate_error(error, uri, provider)
         if isinstance(told, ExpiredError):
             _TURNS.refused(generation)
         raise told from error
@@ -217,7 +217,7 @@ def write(uri: str, data: bytes, *, if_absent: bool = False) -> bool:
         try:
             client.put_object(**place, Body=data, IfNoneMatch="*")
         except client.exceptions.ClientError as error:
-            if s3_errors.code(error) not in s3_errors.PRECONDITION_FAILED:
+            if s3_errors.error_code(error) not in s3_errors.PRECONDITION_FAILED:
                 raise
             # A retry meets the object that its own first try wrote, when only the answer was lost.
             tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
@@ -353,7 +353,7 @@ def ensure_root(uri: str) -> None:
             client.head_bucket(Bucket=bucket)
             return
         except client.exceptions.ClientError as error:
-            if s3_errors.code(error) not in s3_errors.MISSING:
+            if s3_errors.error_code(error) not in s3_errors.MISSING:
                 raise
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # two starters at once

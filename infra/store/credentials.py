@@ -8,7 +8,7 @@ import time
 PERIOD_S = 1.0
 
 
-class Turns:
+class CredentialBackoff:
     """Lets calls pass; after a refusal one a second in the whole process, until one is accepted.
 
     A *generation* is a set of credentials as the provider chain gave them at one time. A refusal asks the chain

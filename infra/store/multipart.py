@@ -119,7 +119,7 @@ class MultipartStream(io.RawIOBase):
 
     def _completed_before(self, error: Any) -> bool:
         """Whether botocore's second try met the object that its first one made, of which only the answer was lost."""
-        if s3_errors.code(error) != "NoSuchUpload" or not error.response["ResponseMetadata"].get("RetryAttempts"):
+        if s3_errors.error_code(error) != "NoSuchUpload" or not error.response["ResponseMetadata"].get("RetryAttempts"):
             return False
         return bool(self._client.head_object(**self._place)["ContentLength"] == self._position)
 

@@ -43,13 +43,13 @@ def endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
-def code(error: Any) -> str:
+def error_code(error: Any) -> str:
     """The S3 error code of a ``ClientError``, such as ``NoSuchKey``; empty for all others."""
     answer = getattr(error, "response", None) or {}  # botocore's connection errors carry a None
     return str(answer.get("Error", {}).get("Code", ""))
 
 
-def explained(error: Any, uri: str, provider: str = "boto3's chain") -> EffnetError:
+def translate_error(error: Any, uri: str, provider: str = "boto3's chain") -> EffnetError:
     """Our error for a ``ClientError`` or ``BotoCoreError`` that came while working on ``uri``.
 
     Args:
@@ -58,7 +58,7 @@ def explained(error: Any, uri: str, provider: str = "boto3's chain") -> EffnetEr
         provider: where the credentials come from; named when they have expired, their values never.
     """
     where = endpoint() or "Amazon S3"
-    if code(error) in _EXPIRED:
+    if error_code(error) in _EXPIRED:
         return ExpiredError(f"{uri}: {where} says that the credentials of {provider} have expired; renew them")
     if getattr(error, "response", None) is not None:
         return _refusal(error, uri, where)
@@ -76,7 +76,7 @@ def explained(error: Any, uri: str, provider: str = "boto3's chain") -> EffnetEr
 
 def _refusal(error: Any, uri: str, where: str) -> EffnetError:
     """The store answered, with an error."""
-    what = code(error)
+    what = error_code(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if what == "NoSuchBucket":
         return ConfigError(f"{uri}: there is no bucket {bucket_and_key(uri)[0]!r} at {where}")

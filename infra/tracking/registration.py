@@ -19,7 +19,7 @@ from infra.errors import ArtifactError
 from infra.tracking import package
 from infra.tracking.client import connection, library
 from infra.tracking.package import CONFIG, WEIGHTS
-from infra.tracking.registry import CONFIG_TAG, WEIGHTS_TAG, Version, as_version, sha256_of
+from infra.tracking.registry import CONFIG_TAG, WEIGHTS_TAG, Version, sha256_of, to_version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ def register(
                 client.set_model_version_tag(name, version.version, key, value)
         for alias in aliases:
             client.set_registered_model_alias(name, alias, version.version)
-        return replace(as_version(client.get_model_version(name, version.version)), reused=found is not None)
+        return replace(to_version(client.get_model_version(name, version.version)), reused=found is not None)
 
 
 def _by_weights(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:

@@ -61,7 +61,7 @@ def champion(name: str) -> Version | None:
     """The version that ``NAME@champion`` means, None where there is no such model or alias."""
     with connection() as client:
         try:
-            return as_version(client.get_model_version_by_alias(name, CHAMPION))
+            return to_version(client.get_model_version_by_alias(name, CHAMPION))
         except library().MlflowException as error:
             if error.error_code in NOT_FOUND:
                 return None
@@ -74,7 +74,7 @@ def versions(name: str) -> list[Version]:
         listed, page = [], None
         while True:
             batch = client.search_model_versions(f"name = '{name}'", page_token=page)
-            listed += [as_version(entry) for entry in batch]
+            listed += [to_version(entry) for entry in batch]
             if not (page := batch.token):
                 return sorted(listed, key=lambda version: version.version)
 
@@ -86,7 +86,7 @@ def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
             client.set_model_version_tag(name, str(version), key, value)
 
 
-def resolve(ref: str) -> Version:
+def resolve_version(ref: str) -> Version:
     """Finds what ``NAME@ALIAS`` or ``NAME/VERSION`` means.
 
     Raises:
@@ -99,8 +99,8 @@ def resolve(ref: str) -> Version:
     with connection() as client:
         try:
             if alias is not None:
-                return as_version(client.get_model_version_by_alias(name, alias))
-            return as_version(client.get_model_version(name, number))
+                return to_version(client.get_model_version_by_alias(name, alias))
+            return to_version(client.get_model_version(name, number))
         except library().MlflowException as error:
             wanted = f"alias {alias!r}" if alias is not None else f"version {number}"
             _explain(client, error, name, wanted)
@@ -121,7 +121,7 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
         ConfigError: no such version.
         ArtifactError: it was not registered by us, or a file is not the one that was registered.
     """
-    found = resolve(ref)
+    found = resolve_version(ref)
     for file, tag in ((WEIGHTS, WEIGHTS_TAG), (CONFIG, CONFIG_TAG)):
         _fetch_file(found, file, tag, folder)
     try:
@@ -188,6 +188,6 @@ def _explain(client: MlflowClient, error: MlflowException, name: str, wanted: st
     raise ConfigError(f"{name} has no {wanted}; aliases: {aliases}") from error
 
 
-def as_version(found: ModelVersion) -> Version:
+def to_version(found: ModelVersion) -> Version:
     """MLflow's version as ours."""
     return Version(found.name, int(found.version), found.run_id, tuple(sorted(found.aliases)), dict(found.tags))

@@ -116,7 +116,7 @@ def feature_layer(network: nn.Module, images: Tensor) -> nn.Module:
     return found[-1]  # an outer module ends after its inner ones
 
 
-def upsampled(maps: Tensor, side: int) -> NDArray[np.float32]:
+def upsample(maps: Tensor, side: int) -> NDArray[np.float32]:
     """Bilinear to the size of the images, then each map to 0..1: ``[N, H, W] -> [N, side, side]``.
 
     A map that is the same everywhere says nothing and becomes 0.
@@ -138,11 +138,11 @@ def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
     """
     # Source of the weights: ITU-R BT.601, luma.
     grey = (image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))[..., None]
-    mixed: Pixels = ((1 - OPACITY) * grey + OPACITY * colours(heat)).round().astype(np.uint8)
+    mixed: Pixels = ((1 - OPACITY) * grey + OPACITY * colorize(heat)).round().astype(np.uint8)
     return mixed
 
 
-def colours(heat: NDArray[np.float32]) -> NDArray[np.float64]:
+def colorize(heat: NDArray[np.float32]) -> NDArray[np.float64]:
     """0..1 of any shape -> RGB 0..255 in one more dimension; lighter is more."""
     places = np.linspace(0, 1, len(INFERNO))
     return np.stack([np.interp(heat, places, INFERNO[:, channel]) for channel in range(3)], axis=-1)

@@ -11,19 +11,19 @@ import torch
 from PIL import Image
 
 from conf.schema import Model
-from models.data.loading.selection import Chosen
+from models.data.loading.selection import SampleSelection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
 from models.networks import weights
-from models.networks.build import build_scaled
-from models.networks.complexity import count
+from models.networks.build import build_model
+from models.networks.complexity import count_model
 from models.networks.efficientnet.preprocessing import Normalize
 
 GAP_PX = 4  # between the pictures of a sheet
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GalleryImages:
     """One network's maps of the true class of all images.
 
     Attributes:
@@ -45,7 +45,9 @@ class Drawn:
     overlays: Pixels
 
 
-def draw(model: Model, weights_uri: str, weights_sha256: str, chosen: Chosen, classes: int, crop_pad: int) -> Drawn:
+def draw(
+    model: Model, weights_uri: str, weights_sha256: str, chosen: SampleSelection, classes: int, crop_pad: int
+) -> GalleryImages:
     """Loads a network and maps what in each image speaks for the image's own class.
 
     Args:
@@ -59,15 +61,17 @@ def draw(model: Model, weights_uri: str, weights_sha256: str, chosen: Chosen, cl
     Raises:
         ArtifactError: the weights are damaged, or of another network or number of classes.
     """
-    network = build_scaled(model, classes)
+    network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
     side = network.resolution
     inputs = chosen.squares(side, crop_pad)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     found = activation_maps.explain(network, images, chosen.labels)
-    heat = activation_maps.upsampled(found.maps, side)
+    heat = activation_maps.upsample(found.maps, side)
     overlays = np.stack([activation_maps.overlay(image, one) for image, one in zip(inputs, heat, strict=True)])
-    return Drawn(found.method, *count(network, side), found.predictions, found.probabilities, inputs, overlays)
+    return GalleryImages(
+        found.method, *count_model(network, side), found.predictions, found.probabilities, inputs, overlays
+    )
 
 
 def png(pixels: Pixels, side: int | None = None) -> bytes:

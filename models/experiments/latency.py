@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema import Model
-from models.networks.build import build_scaled
-from models.networks.complexity import count
-from models.networks.folding import folded
+from models.networks.build import build_model
+from models.networks.complexity import count_model
+from models.networks.folding import fold_batch_norm
 
 CLASSES = 1000
 WARM_UP = 2  # runs of each network before the first counted one
@@ -30,7 +30,7 @@ SETTLING_PX = 128  # the statistics' own images; any size gives some
 
 
 @dataclass(frozen=True)
-class Timed:
+class LatencyTiming:
     """One network's times.
 
     Attributes:
@@ -49,10 +49,10 @@ class Timed:
     throughput_batch: int
 
 
-def settled(model: Model) -> nn.Module:
+def settle_batch_norm(model: Model) -> nn.Module:
     """The network with random weights and statistics of its own activations, in evaluation mode."""
     torch.manual_seed(0)
-    network = build_scaled(model, CLASSES)
+    network = build_model(model, CLASSES)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -63,11 +63,13 @@ def settled(model: Model) -> nn.Module:
 
 def deployed(model: Model) -> nn.Module:
     """As it would serve: batch norm folded, channels_last."""
-    network = folded(settled(model), torch.randn(1, 3, SETTLING_PX, SETTLING_PX))
+    network = fold_batch_norm(settle_batch_norm(model), torch.randn(1, 3, SETTLING_PX, SETTLING_PX))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def measure(models: dict[str, Model], *, threads: int, n: int, throughput_n: int, throughput_batch: int) -> list[Timed]:
+def measure(
+    models: dict[str, Model], *, threads: int, n: int, throughput_n: int, throughput_batch: int
+) -> list[LatencyTiming]:
     """Times all networks, each in turn, so that a slow moment of the machine meets all of them.
 
     Args:
@@ -78,22 +80,22 @@ def measure(models: dict[str, Model], *, threads: int, n: int, throughput_n: int
         throughput_batch: its images.
     """
     torch.set_num_threads(threads)
-    sides = {name: build_scaled(model, CLASSES, device="meta").resolution for name, model in models.items()}
+    sides = {name: build_model(model, CLASSES, device="meta").resolution for name, model in models.items()}
     networks = {name: deployed(model) for name, model in models.items()}
     with torch.inference_mode():
-        ones = in_turns({name: runner(networks[name], 1, side) for name, side in sides.items()}, n)
+        ones = time_in_turns({name: runner(networks[name], 1, side) for name, side in sides.items()}, n)
         batches = {name: runner(networks[name], throughput_batch, side) for name, side in sides.items()}
-        whole = in_turns(batches, throughput_n)
+        whole = time_in_turns(batches, throughput_n)
     found = []
     for name, model in models.items():
         low, median, high = np.percentile(np.array(ones[name]) * 1000, [10, 50, 90]).tolist()
-        size = count(build_scaled(model, CLASSES, device="meta"), sides[name])
+        size = count_model(build_model(model, CLASSES, device="meta"), sides[name])
         per_s = throughput_batch / float(np.median(whole[name]))
-        found.append(Timed(name, sides[name], *size, median, low, high, per_s, throughput_batch))
+        found.append(LatencyTiming(name, sides[name], *size, median, low, high, per_s, throughput_batch))
     return found
 
 
-def in_turns(runs: Mapping[str, Callable[[], object]], n: int) -> dict[str, list[float]]:
+def time_in_turns(runs: Mapping[str, Callable[[], object]], n: int) -> dict[str, list[float]]:
     """Calls each function once a turn; seconds of the ``n`` turns after the first ones, by name."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(WARM_UP + n):

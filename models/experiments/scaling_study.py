@@ -13,7 +13,7 @@ METHODS = ("baseline", "depth", "width", "resolution", "compound")
 
 
 @dataclass(frozen=True)
-class Scaled:
+class PaperScalingRow:
     """One network scaled by one method.
 
     Attributes:
@@ -39,30 +39,30 @@ class Scaled:
 # 288 px. ResNet-50 is the one with the stride on the 3x3 convolution. Its printed depth and width rows, 16.2 and
 # 14.7 B, count 14.6 and 16.1 B: they look swapped.
 _V1, _V2, _R50, _B0 = "MobileNetV1", "MobileNetV2", "ResNet-50", "EfficientNet-B0"
-TABLE3: tuple[Scaled, ...] = (
-    Scaled(_V1, "baseline", 1, 1, 1, 0.6, 70.6, 0.569),
-    Scaled(_V1, "width", 1, 2, 1, 2.2, 74.2, 2.216),
-    Scaled(_V1, "resolution", 1, 1, 2, 2.2, 72.7, 2.272),
-    Scaled(_V1, "compound", 1.4, 1.2, 1.3, 2.3, 75.6, 2.243),
-    Scaled(_V2, "baseline", 1, 1, 1, 0.3, 72.0, 0.301),
-    Scaled(_V2, "depth", 4, 1, 1, 1.2, 76.8, 1.220),
-    Scaled(_V2, "width", 1, 2, 1, 1.1, 76.4, 1.137),
-    Scaled(_V2, "resolution", 1, 1, 2, 1.2, 74.8, 1.199),
-    Scaled(_V2, "compound", None, None, None, 1.3, 77.4, None),
-    Scaled(_R50, "baseline", 1, 1, 1, 4.1, 76.0, 4.089),
-    Scaled(_R50, "depth", 4, 1, 1, 16.2, 78.1, 14.571),
-    Scaled(_R50, "width", 1, 2, 1, 14.7, 77.7, 16.117),
-    Scaled(_R50, "resolution", 1, 1, 2, 16.4, 77.5, 16.351),
-    Scaled(_R50, "compound", None, None, None, 16.7, 78.8, None),
+TABLE3: tuple[PaperScalingRow, ...] = (
+    PaperScalingRow(_V1, "baseline", 1, 1, 1, 0.6, 70.6, 0.569),
+    PaperScalingRow(_V1, "width", 1, 2, 1, 2.2, 74.2, 2.216),
+    PaperScalingRow(_V1, "resolution", 1, 1, 2, 2.2, 72.7, 2.272),
+    PaperScalingRow(_V1, "compound", 1.4, 1.2, 1.3, 2.3, 75.6, 2.243),
+    PaperScalingRow(_V2, "baseline", 1, 1, 1, 0.3, 72.0, 0.301),
+    PaperScalingRow(_V2, "depth", 4, 1, 1, 1.2, 76.8, 1.220),
+    PaperScalingRow(_V2, "width", 1, 2, 1, 1.1, 76.4, 1.137),
+    PaperScalingRow(_V2, "resolution", 1, 1, 2, 1.2, 74.8, 1.199),
+    PaperScalingRow(_V2, "compound", None, None, None, 1.3, 77.4, None),
+    PaperScalingRow(_R50, "baseline", 1, 1, 1, 4.1, 76.0, 4.089),
+    PaperScalingRow(_R50, "depth", 4, 1, 1, 16.2, 78.1, 14.571),
+    PaperScalingRow(_R50, "width", 1, 2, 1, 14.7, 77.7, 16.117),
+    PaperScalingRow(_R50, "resolution", 1, 1, 2, 16.4, 77.5, 16.351),
+    PaperScalingRow(_R50, "compound", None, None, None, 16.7, 78.8, None),
 )
 # Its rows of one dimension count 13 to 19 % less than printed when d = 4, w = 2, r = 2 are taken at their word. The
 # compound row is EfficientNet-B3 itself (1.827 B at 300 px).
-TABLE7: tuple[Scaled, ...] = (
-    Scaled(_B0, "baseline", 1, 1, 1, 0.4, 77.3, 0.386),
-    Scaled(_B0, "depth", 4, 1, 1, 1.8, 79.0, 1.575),
-    Scaled(_B0, "width", 1, 2, 1, 1.8, 78.9, 1.450),
-    Scaled(_B0, "resolution", 1, 1, 2, 1.9, 79.1, 1.538),
-    Scaled(_B0, "compound", 1.4, 1.2, 1.3, 1.8, 81.1, 1.827),
+TABLE7: tuple[PaperScalingRow, ...] = (
+    PaperScalingRow(_B0, "baseline", 1, 1, 1, 0.4, 77.3, 0.386),
+    PaperScalingRow(_B0, "depth", 4, 1, 1, 1.8, 79.0, 1.575),
+    PaperScalingRow(_B0, "width", 1, 2, 1, 1.8, 78.9, 1.450),
+    PaperScalingRow(_B0, "resolution", 1, 1, 2, 1.9, 79.1, 1.538),
+    PaperScalingRow(_B0, "compound", 1.4, 1.2, 1.3, 1.8, 81.1, 1.827),
 )
 
 # Figure 3: B0 scaled in one dimension; the labels of its points, and the multiply-adds (1e9) that they count.

@@ -72,7 +72,7 @@ def rung_epochs(shares: Sequence[float], recipe: schema.Recipe) -> list[int]:
     return sorted(epoch for epoch in epochs if epoch < recipe.epochs)
 
 
-def going_on(keep: float, count: int) -> int:
+def count_survivors(keep: float, count: int) -> int:
     """How many of ``count`` points go on from a rung, if no two are equal."""
     return max(1, math.ceil(keep * count - 1e-9))
 
@@ -87,7 +87,7 @@ def survivors(values: Sequence[float | None], keep: float) -> list[int]:
     ranked = sorted((value for value in values if value is not None), reverse=True)
     if not ranked:
         return []
-    last = ranked[: going_on(keep, len(values))][-1]
+    last = ranked[: count_survivors(keep, len(values))][-1]
     return [number for number, value in enumerate(values) if value is not None and value >= last]
 
 
@@ -117,7 +117,7 @@ def cost(asked: schema.Transfer, train: int, minival: int, val: int, multiply_ad
             trained += alive * (rung - begun) * steps_per_epoch(train, batch) * batch
             evaluated += alive * _evaluations(recipe, begun, rung) * minival
             if rung < recipe.epochs:
-                alive, begun = going_on(asked.keep, alive), rung
+                alive, begun = count_survivors(asked.keep, alive), rung
         jobs, evaluated = len(points), evaluated + alive * val
     if len(points) == 1 or final_images != train:
         recipe = recipe_for(asked, points[0], final_images)
@@ -127,7 +127,7 @@ def cost(asked: schema.Transfer, train: int, minival: int, val: int, multiply_ad
     return Cost(jobs, trained, evaluated, multiply_adds * ((1 + BACKWARD) * trained + evaluated))
 
 
-def summed(costs: Sequence[Cost]) -> Cost:
+def sum_costs(costs: Sequence[Cost]) -> Cost:
     """The cost of all of them."""
     return Cost(*(sum(column) for column in zip(*map(astuple, costs), strict=True)))
 

@@ -67,7 +67,7 @@ class SqueezeNet(Baseline):
 
 
 @dataclass(frozen=True)
-class Plan:
+class LayerPlan:
     """All numbers that the units are built from, after scaling."""
 
     stem: int
@@ -92,7 +92,7 @@ class Rival:
         smallest: side at which the last layer with stride 2 still has two pixels.
     """
 
-    parts: Callable[[Plan], Parts]
+    parts: Callable[[LayerPlan], Parts]
     stem: int
     stages: Stages
     head: int = 0
@@ -123,7 +123,7 @@ def build(model: schema.Model, num_classes: int, dropout: float | None = None) -
     return rival.network(rival.parts(plan), plan.head, num_classes, round(rival.resolution * model.resolution), rate)
 
 
-def planned(rival: Rival, width: float = 1.0, depth: float = 1.0) -> Plan:
+def planned(rival: Rival, width: float = 1.0, depth: float = 1.0) -> LayerPlan:
     """Scales a table as EfficientNet's: channels rounded, repeats rounded up.
 
     The last 1x1 convolution never shrinks. Source: MobileNetV2, section 6.1.
@@ -134,7 +134,7 @@ def planned(rival: Rival, width: float = 1.0, depth: float = 1.0) -> Plan:
         scaled = [(round_channels(channels, width, rival.divisor), round_repeats(n, depth)) for channels, n in runs]
         stages.append([channels for channels, n in scaled for _ in range(n)])
     head = round_channels(rival.head, max(1.0, width)) if rival.head else stages[-1][-1]
-    return Plan(round_channels(rival.stem, width, rival.divisor), stages, head)
+    return LayerPlan(round_channels(rival.stem, width, rival.divisor), stages, head)
 
 
 def _pytorchcv(file: str) -> Any:
@@ -153,37 +153,37 @@ def _parts(network: nn.Module) -> Parts:
     return stem[1], nn.Sequential(*blocks), head[0] if head else nn.Identity()
 
 
-def _resnet(plan: Plan) -> Parts:
+def _resnet(plan: LayerPlan) -> Parts:
     return _parts(_pytorchcv("resnet").ResNet(plan.stages, plan.stem, bottleneck=True, conv1_stride=False))
 
 
-def _basic_resnet(plan: Plan) -> Parts:
+def _basic_resnet(plan: LayerPlan) -> Parts:
     return _parts(_pytorchcv("resnet").ResNet(plan.stages, plan.stem, bottleneck=False, conv1_stride=False))
 
 
-def _resnext(groups: int, width: int) -> Callable[[Plan], Parts]:
+def _resnext(groups: int, width: int) -> Callable[[LayerPlan], Parts]:
     """``width`` channels a group in the first stage; one group of 128 is a wide ResNet."""
     return lambda plan: _parts(_pytorchcv("resnext").ResNeXt(plan.stages, plan.stem, groups, width))
 
 
-def _se_resnet(conv1_stride: bool) -> Callable[[Plan], Parts]:
+def _se_resnet(conv1_stride: bool) -> Callable[[LayerPlan], Parts]:
     """``conv1_stride``: the stride is that of the first 1x1 convolution, as in the paper, not of the 3x3."""
     return lambda plan: _parts(_pytorchcv("seresnet").SEResNet(plan.stages, plan.stem, True, conv1_stride))
 
 
-def _senet(plan: Plan) -> Parts:
+def _senet(plan: LayerPlan) -> Parts:
     return _parts(_pytorchcv("senet").SENet(plan.stages, plan.stem, cardinality=64, bottleneck_width=4))
 
 
-def _squeezenet(kernel: int) -> Callable[[Plan], Parts]:
+def _squeezenet(kernel: int) -> Callable[[LayerPlan], Parts]:
     return lambda plan: _parts(_pytorchcv("squeezenet").SqueezeNet(plan.stages, None, kernel, plan.stem))
 
 
-def _mobilenet_v1(plan: Plan) -> Parts:
+def _mobilenet_v1(plan: LayerPlan) -> Parts:
     return _parts(_pytorchcv("mobilenet").MobileNet([[plan.stem], *plan.stages], first_stage_stride=False))
 
 
-def _mobilenet_v2(plan: Plan) -> Parts:
+def _mobilenet_v2(plan: LayerPlan) -> Parts:
     library = _pytorchcv("mobilenetv2")
     network = library.MobileNetV2(plan.stages, plan.stem, plan.head, remove_exp_conv=True)
     first, relu6 = network.features.stage1, _pytorchcv("common.activ").lambda_relu6()
@@ -192,15 +192,15 @@ def _mobilenet_v2(plan: Plan) -> Parts:
     return _parts(network)
 
 
-def _shufflenet_v1(groups: int) -> Callable[[Plan], Parts]:
+def _shufflenet_v1(groups: int) -> Callable[[LayerPlan], Parts]:
     return lambda plan: _parts(_pytorchcv("shufflenet").ShuffleNet(plan.stages, plan.stem, groups))
 
 
-def _shufflenet_v2(plan: Plan) -> Parts:
+def _shufflenet_v2(plan: LayerPlan) -> Parts:
     return _parts(_pytorchcv("shufflenetv2").ShuffleNetV2(plan.stages, plan.stem, plan.head))
 
 
-def _preact_resnet(plan: Plan) -> Parts:
+def _preact_resnet(plan: LayerPlan) -> Parts:
     return _parts(_pytorchcv("wrn_cifar").CIFARWRN(plan.stages, plan.stem))
 
 

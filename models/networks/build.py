@@ -12,7 +12,7 @@ from conf import schema
 from infra.errors import ConfigError
 from models.networks import baselines
 from models.networks.baselines import BASELINES
-from models.networks.complexity import count, count_architecture
+from models.networks.complexity import count_architecture, count_model
 from models.networks.efficientnet import block_strings
 from models.networks.efficientnet.network import EfficientNet, Network
 from models.networks.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
@@ -25,7 +25,7 @@ def network_names() -> tuple[str, ...]:
     return (*VARIANTS, *BASELINES)
 
 
-def resolve(model: schema.Model) -> Architecture:
+def resolve_architecture(model: schema.Model) -> Architecture:
     """Looks a variant of the family up and scales it.
 
     Raises:
@@ -64,12 +64,10 @@ def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") ->
         num_classes: width of the classifier.
         device: where the weights are made; ``meta`` for counting only.
     """
-    return build_scaled(schema.Model(name=name), num_classes, device=device)
+    return build_model(schema.Model(name=name), num_classes, device=device)
 
 
-def build_scaled(
-    model: schema.Model, num_classes: int, *, dropout: float | None = None, device: str = "cpu"
-) -> Network:
+def build_model(model: schema.Model, num_classes: int, *, dropout: float | None = None, device: str = "cpu") -> Network:
     """Builds a network with the configuration's multipliers of width, depth and resolution.
 
     Args:
@@ -89,28 +87,28 @@ def build_scaled(
         _require_side(model, rival.resolution, rival.smallest)
         with torch.device(device):
             return baselines.build(model, num_classes, dropout)
-    arch = resolve(model)
+    arch = resolve_architecture(model)
     if dropout is not None:
         arch = dataclasses.replace(arch, dropout=dropout)
     with torch.device(device):
         return EfficientNet(arch, num_classes, model.survival_prob)
 
 
-def counted(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
+def compute_cost(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
     """``(parameters, multiply_adds, resolution)`` of a configured network.
 
     At once for the family; a network of the related work is built on the meta device and run, the first time.
     """
     if model.name not in BASELINES:
-        arch = resolve(model)
+        arch = resolve_architecture(model)
         return (*count_architecture(arch, num_classes), arch.resolution)
     key = (repr(model), num_classes)
     if key not in _COUNTS:
-        network = build_scaled(model, num_classes, device="meta")
-        _COUNTS[key] = (*count(network, network.resolution), network.resolution)
+        network = build_model(model, num_classes, device="meta")
+        _COUNTS[key] = (*count_model(network, network.resolution), network.resolution)
     return _COUNTS[key]
 
 
 def feature_params(model: schema.Model) -> int:
     """Parameters of all but the classifier, whose own are proportional to the classes."""
-    return 2 * counted(model, 1)[0] - counted(model, 2)[0]
+    return 2 * compute_cost(model, 1)[0] - compute_cost(model, 2)[0]

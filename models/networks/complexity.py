@@ -17,7 +17,7 @@ from models.networks.efficientnet.blocks import squeezed
 from models.networks.efficientnet.variants import Architecture, Stage
 
 
-def count(network: nn.Module, resolution: int) -> tuple[int, int]:
+def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
     """Counts ``(parameters, multiply-adds)`` of one image of ``resolution`` x ``resolution`` pixels.
 
     The network itself is not touched; it may live on any device, the meta device included.

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from conf import compose, schema
 from infra.errors import ArtifactError, ConfigError
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.networks.efficientnet.network import Network
-from models.networks.folding import folded
+from models.networks.folding import fold_batch_norm
 
 FOLDING_PX = 64  # side of the images on which is seen what follows what; any side shows the same
 FORMAT = 1  # of config.json; raised when a reader of today could not understand it
@@ -66,7 +66,7 @@ def config_json(
     """
     described = {
         "format": FORMAT,
-        "model": compose.asked(model),
+        "model": compose.to_request(model),
         "classes": len(class_names),
         "class_names": list(class_names),
         "input": {
@@ -92,7 +92,7 @@ def load_network(weights: Path, config: Mapping[str, Any]) -> Network:
     try:
         if config["format"] != FORMAT:
             raise ArtifactError(f"config.json has format {config['format']}, this effnet reads {FORMAT}")
-        network = build_scaled(schema.Model(**config["model"]), int(config["classes"]))
+        network = build_model(schema.Model(**config["model"]), int(config["classes"]))
         # Copies: in the file weights lie at any byte, and some CPUs' kernels then sum in another order.
         network.load_state_dict({name: tensor.clone() for name, tensor in load_file(weights).items()}, assign=True)
     except SafetensorError as error:
@@ -111,7 +111,7 @@ def serving_module(network: nn.Module) -> nn.Module:
     Its batch norms are folded into the convolutions, which is faster (benchmarks/README.md, latency) and moves the
     logits by rounding.
     """
-    return folded(copy.deepcopy(network).cpu().float(), torch.from_numpy(example(FOLDING_PX)))
+    return fold_batch_norm(copy.deepcopy(network).cpu().float(), torch.from_numpy(example(FOLDING_PX)))
 
 
 def example(resolution: int) -> NDArray[np.float32]:

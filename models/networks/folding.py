@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def folded(network: nn.Module, images: Tensor) -> nn.Module:
+def fold_batch_norm(network: nn.Module, images: Tensor) -> nn.Module:
     """A copy in evaluation mode without the batch norms that directly follow a convolution.
 
     What follows what is seen on ``images``, not guessed from names; a batch norm that follows something else (in

@@ -12,7 +12,7 @@ from models.networks.efficientnet.variants import Architecture
 
 
 @dataclass(frozen=True)
-class Dialect:
+class KeyMap:
     """One project's names for our modules.
 
     Attributes:
@@ -46,7 +46,7 @@ class Dialect:
 
 
 # fmt: off
-TIMM = Dialect(
+TIMM = KeyMap(
     "timm",
     {"stem.0": "conv_stem", "stem.1": "bn1", "head.0": "conv_head", "head.1": "bn2", "classifier": "classifier"},
     "blocks.{stage}.{repeat}",
@@ -55,7 +55,7 @@ TIMM = Dialect(
     {"depthwise.0": "conv_dw", "depthwise.1": "bn1",
      "se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand", "project.0": "conv_pw", "project.1": "bn2"},
 )
-TORCHVISION = Dialect(
+TORCHVISION = KeyMap(
     "torchvision",
     {"stem.0": "features.0.0", "stem.1": "features.0.1", "head.0": "features.8.0", "head.1": "features.8.1",
      "classifier": "classifier.1"},
@@ -65,7 +65,7 @@ TORCHVISION = Dialect(
     {"depthwise.0": "0.0", "depthwise.1": "0.1",
      "se.reduce": "1.fc1", "se.expand": "1.fc2", "project.0": "2.0", "project.1": "2.1"},
 )
-LUKEMELAS = Dialect(
+LUKEMELAS = KeyMap(
     "lukemelas",
     {"stem.0": "_conv_stem", "stem.1": "_bn0", "head.0": "_conv_head", "head.1": "_bn1", "classifier": "_fc"},
     "_blocks.{index}",
@@ -75,4 +75,4 @@ LUKEMELAS = Dialect(
      "se.reduce": "_se_reduce", "se.expand": "_se_expand", "project.0": "_project_conv", "project.1": "_bn2"},
 )
 # fmt: on
-DIALECTS = (TIMM, TORCHVISION, LUKEMELAS)
+KEY_MAPS = (TIMM, TORCHVISION, LUKEMELAS)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from conf import schema
 from infra.errors import ArtifactError, ConfigError
-from models.networks.build import build_scaled, resolve
+from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import LITE, VARIANTS
-from models.networks.key_maps import DIALECTS, TIMM, Dialect
+from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
 
 PICKLES = (".pth", ".pt", ".bin")
 COUNTER = "num_batches_tracked"  # of a norm: some files lack it, and with a fixed momentum nothing reads it
@@ -35,7 +35,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Published:
+class PretrainedWeights:
     """Public weights as one of our networks.
 
     Attributes:
@@ -98,7 +98,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout is torch.strided
 
 
-def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -> Published:
+def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -> PretrainedWeights:
     """Public tensors as one of our networks.
 
     Args:
@@ -126,19 +126,19 @@ def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -
             broken.append(key)
     if broken:
         raise ArtifactError(f"{file}: {broken[0]} holds numbers that are not finite ({len(broken)} tensors do)")
-    return Published(model, state, classes, origin)
+    return PretrainedWeights(model, state, classes, origin)
 
 
-def _dialect(tensors: Mapping[str, Tensor], file: str) -> Dialect:
-    for dialect in DIALECTS:
+def _dialect(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
+    for dialect in KEY_MAPS:
         if f"{dialect.outside['stem.0']}.weight" in tensors:
             return dialect
-    stems = ", ".join(f"{dialect.outside['stem.0']}.weight ({dialect.name})" for dialect in DIALECTS)
+    stems = ", ".join(f"{dialect.outside['stem.0']}.weight ({dialect.name})" for dialect in KEY_MAPS)
     raise ArtifactError(f"{file} is no EfficientNet that is known here: of {stems} it has none; it begins with "
                         f"{', '.join(list(tensors)[:3])}")  # fmt: skip
 
 
-def _origin(dialect: Dialect, asked: str | None, file: str) -> str:
+def _origin(dialect: KeyMap, asked: str | None, file: str) -> str:
     """Who published the weights: their numerics hang on it, and timm's two kinds have the same tensors."""
     possible = ("timm", "timm_tf") if dialect is TIMM else (dialect.name,)
     if asked is not None:
@@ -176,7 +176,7 @@ def _preprocessing(name: str, origin: str, file: str) -> str:
     return "advprop" if named["tag"] else "imagenet"
 
 
-def _variant(tensors: Mapping[str, Tensor], dialect: Dialect, asked: str | None, file: str) -> str:
+def _variant(tensors: Mapping[str, Tensor], dialect: KeyMap, asked: str | None, file: str) -> str:
     """The variant that the tensors are of, down to every name and shape."""
     found = {name: _misfit(tensors, dialect, name) for name in _candidates(tensors, dialect, asked)}
     fitting = next((name for name, misfit in found.items() if misfit is None), None)
@@ -188,16 +188,19 @@ def _variant(tensors: Mapping[str, Tensor], dialect: Dialect, asked: str | None,
     return fitting
 
 
-def _candidates(tensors: Mapping[str, Tensor], dialect: Dialect, asked: str | None) -> list[str]:
+def _candidates(tensors: Mapping[str, Tensor], dialect: KeyMap, asked: str | None) -> list[str]:
     """Variants by how few names of modules differ, those with the fewest; and what was asked for."""
     there = {key.rpartition(".")[0] for key in tensors}
-    differ = {name: len(there ^ set(dialect.modules(resolve(schema.Model(name=name))).values())) for name in VARIANTS}
+    differ = {
+        name: len(there ^ set(dialect.modules(resolve_architecture(schema.Model(name=name))).values()))
+        for name in VARIANTS
+    }
     if asked is not None:
-        resolve(schema.Model(name=asked))  # a misspelt name is refused with the nearest
+        resolve_architecture(schema.Model(name=asked))  # a misspelt name is refused with the nearest
     return [name for name, count in differ.items() if count == min(differ.values()) or name == asked]
 
 
-def _misfit(tensors: Mapping[str, Tensor], dialect: Dialect, name: str) -> str | None:
+def _misfit(tensors: Mapping[str, Tensor], dialect: KeyMap, name: str) -> str | None:
     """The first tensor that keeps the file from being the variant, in words; None where all fit."""
     expected = dict(_expected(dialect, schema.Model(name=name), _classes(tensors, dialect)).values())
     missing = [key for key in expected if key not in tensors and not key.endswith(COUNTER)]
@@ -213,17 +216,17 @@ def _misfit(tensors: Mapping[str, Tensor], dialect: Dialect, name: str) -> str |
     return None
 
 
-def _expected(dialect: Dialect, model: schema.Model, classes: int) -> dict[str, tuple[str, torch.Size]]:
+def _expected(dialect: KeyMap, model: schema.Model, classes: int) -> dict[str, tuple[str, torch.Size]]:
     """Our key -> their key, and the shape."""
-    modules = dialect.modules(resolve(model))
+    modules = dialect.modules(resolve_architecture(model))
     found = {}
-    for own, tensor in build_scaled(model, classes, device="meta").state_dict().items():
+    for own, tensor in build_model(model, classes, device="meta").state_dict().items():
         module, _, leaf = own.rpartition(".")
         found[own] = (f"{modules[module]}.{leaf}", tensor.shape)
     return found
 
 
-def _classes(tensors: Mapping[str, Tensor], dialect: Dialect) -> int:
+def _classes(tensors: Mapping[str, Tensor], dialect: KeyMap) -> int:
     bias = tensors.get(f"{dialect.outside['classifier']}.bias")
     return 1000 if bias is None else bias.numel()
 

@@ -7,7 +7,7 @@ import logging
 from torch import nn
 
 from conf.schema import Job
-from models.networks.build import counted
+from models.networks.build import compute_cost
 from models.training.distributed import Ranks
 
 log = logging.getLogger("effnet")
@@ -32,7 +32,7 @@ def compile_if_worth(network: nn.Module, job: Job, ranks: Ranks, steps_left: int
         worth = job.runtime.compile == "on"
     else:
         classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
-        _, multiply_adds, _ = counted(job.model, classes)
+        _, multiply_adds, _ = compute_cost(job.model, classes)
         left = steps_left * job.recipe.global_batch / ranks.world_size * multiply_adds
         worth = left > BREAK_EVEN_MULTIPLY_ADDS
     if worth:

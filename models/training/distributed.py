@@ -130,7 +130,7 @@ def broadcast(tensors: list[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def told_by_first(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """Rank 0's value (plain data), on every rank."""
     if not dist.is_initialized():
         return value
@@ -139,7 +139,7 @@ def told_by_first(value: Any) -> Any:
     return box[0]
 
 
-def gathered(value: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """The values of all ranks, in order, on rank 0; nothing elsewhere."""
     if not dist.is_initialized():
         return [value]
@@ -149,7 +149,7 @@ def gathered(value: Any) -> list[Any]:
     return box or []
 
 
-def peers_are_gone(error: RuntimeError) -> bool:
+def is_peer_failure(error: RuntimeError) -> bool:
     """Whether a collective failed because another rank has ended, which is that rank's story to tell."""
     text = str(error)
     return isinstance(error, dist.DistError) or "gloo/transport" in text or "Connection closed by peer" in text

@@ -17,7 +17,7 @@ from models.data.loading.loader import Loader
 from models.statistics import mean_per_class
 from models.training import distributed, flat
 from models.training.checkpoints.ledger import Ledger
-from models.training.checkpoints.save_resume import Persistence
+from models.training.checkpoints.save_resume import CheckpointManager
 from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks
 from models.training.metrics import Accuracy, evaluate
@@ -47,7 +47,7 @@ class Run:
     eval_network: nn.Module  # its tensors are views of state.average
     steps_per_epoch: int
     progress: Progress | None  # rank 0 only
-    persistence: Persistence
+    persistence: CheckpointManager
     stepper: Stepper
     ledger: Ledger | None
     watchdog: Watchdog

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from conf import schema
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.networks.efficientnet.network import Network
 
 _FLATS = 6  # float32: values, message, average, best, and two slots of the optimizer
@@ -39,7 +39,7 @@ class Activations:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes on one rank."""
 
     state: int  # weights, gradients, optimizer, averages
@@ -60,7 +60,7 @@ def plan(
     stages: int = 1,
     micro_batches: int | None = None,
     bf16: bool = False,
-) -> Plan:
+) -> MemoryPlan:
     """Counts what a step holds on the rank that holds most.
 
     Args:
@@ -72,29 +72,29 @@ def plan(
         micro_batches: at once in the pipeline, as in ``runtime.micro_batches``.
         bf16: whether it runs under autocast.
     """
-    network = build_scaled(model, classes, device="meta").train()
-    together = at_once(recipe, replicas)
+    network = build_model(model, classes, device="meta").train()
+    together = slices_per_pass(recipe, replicas)
     images = recipe.global_batch // recipe.logical_shards * together
     passes = recipe.logical_shards // replicas // together
     dtype = torch.bfloat16 if bf16 else torch.float32
     found = count_activations(network, images, dtype)
     cuts = [0, *cut_points(found, stages), len(found.kept)]
-    waiting = in_pipeline(passes, micro_batches or stages) if stages > 1 else 1
+    waiting = micro_batches_in_flight(passes, micro_batches or stages) if stages > 1 else 1
     held = max(found.peak(a, b, recipe.recompute, waiting) for a, b in itertools.pairwise(cuts))
     floats = sum(t.numel() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point())
     casts = 2 * floats if bf16 else 0
     pixels = 3 * network.resolution**2
     batch = images * passes * pixels + images * waiting * pixels * 4
-    return Plan(4 * _FLATS * floats + casts, held, batch)
+    return MemoryPlan(4 * _FLATS * floats + casts, held, batch)
 
 
-def at_once(recipe: schema.Recipe, replicas: int) -> int:
+def slices_per_pass(recipe: schema.Recipe, replicas: int) -> int:
     """Logical shards that a pass computes at once."""
     own = recipe.logical_shards // replicas
     return 1 if recipe.bn_groups == "shard" else min(own, recipe.shards_per_pass or own)
 
 
-def in_pipeline(passes: int, at_most: int) -> int:
+def micro_batches_in_flight(passes: int, at_most: int) -> int:
     """Micro-batches that go through the pipeline together: forward with all of them, then back."""
     return next(count for count in range(min(passes, at_most), 0, -1) if passes % count == 0)
 

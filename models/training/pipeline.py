@@ -27,7 +27,7 @@ from models.networks.efficientnet.blocks import MBConv
 from models.networks.efficientnet.network import Network
 from models.training.distributed import Ranks
 from models.training.flat import Layout
-from models.training.memory import count_activations, cut_points, in_pipeline
+from models.training.memory import count_activations, cut_points, micro_batches_in_flight
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import ScheduleGPipe
@@ -112,7 +112,7 @@ class Pipeline:
         if not isinstance(network, Network):
             raise ConfigError("runtime.pipeline_stages > 1 needs a network with stem, blocks and head")
         self.network, self.ranks, self.loss = network, ranks, loss
-        self.passes, self.together = passes, in_pipeline(passes, at_most)
+        self.passes, self.together = passes, micro_batches_in_flight(passes, at_most)
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.cuts = _cuts(network, ranks.stages)
         self.stage = Stage(network, self.cuts[ranks.stage], self.cuts[ranks.stage + 1], begin)

@@ -35,12 +35,12 @@ from conf.schema import Job, Recipe
 from infra import machine
 from infra.errors import CapacityError, ConfigError
 from models.data.loading.loader import Batch
-from models.data.loading.mixup import mixed
+from models.data.loading.mixup import mix_batch
 from models.networks.efficientnet.preprocessing import Normalize
 from models.training import average
 from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks, sum_over_ranks
-from models.training.memory import at_once
+from models.training.memory import slices_per_pass
 from models.training.optim import rate_at
 from models.training.pipeline import Pipeline
 from models.training.supervision.faults import Faults
@@ -84,7 +84,7 @@ class Stepper:
         self.steps_per_epoch, self.watchdog, self.faults = steps_per_epoch, watchdog, faults
         recipe = job.recipe
         self.own = recipe.logical_shards // ranks.replicas
-        self.at_once = at_once(recipe, ranks.replicas)
+        self.at_once = slices_per_pass(recipe, ranks.replicas)
         if self.own % self.at_once:
             raise ConfigError(
                 f"recipe.shards_per_pass {self.at_once} does not divide the {self.own} logical shards of a rank"
@@ -244,7 +244,7 @@ class Stepper:
         ):
             # The upper half of the numbers of a step; the lower half belongs to dropout.
             generator = torch.Generator().manual_seed((seed + 32_768 + number) % 2**63)
-            parts.append(mixed(part, targets, self.classes, augment, generator))
+            parts.append(mix_batch(part, targets, self.classes, augment, generator))
         return torch.cat([part for part, _ in parts]), torch.cat([targets for _, targets in parts])
 
     @torch.no_grad()

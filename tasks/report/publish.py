@@ -47,7 +47,7 @@ async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> s
 
 
 def _publish(config: schema.Config, summary: Mapping[str, Any], mlflow_run: str) -> str:
-    return _spread(config, _written(config, summary, report_results.gather(config)), mlflow_run)
+    return _spread(config, _written(config, summary, report_results.load_parts(config)), mlflow_run)
 
 
 @task(task_run_name="refresh the report", **policy.BOOKKEEPING)
@@ -68,7 +68,7 @@ def _refresh(config: schema.Config) -> str:
 
     uri = store.join(config.storage, "reports", config.profile, SUMMARY)
     summary = read_object(uri) if store.exists(uri) else {}
-    found = report_results.gather(config)
+    found = report_results.load_parts(config)
     if not summary and not found:
         raise ConfigError(
             f"nothing to report: neither {uri} nor a part of an experiment beside it is there; run "

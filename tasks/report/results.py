@@ -23,7 +23,7 @@ def uri(config: schema.Config, part: str) -> str:
     return store.join(config.storage, "reports", config.profile, f"{part}.json")
 
 
-def asked(config: schema.Config) -> dict[str, Any]:
+def request_of(config: schema.Config) -> dict[str, Any]:
     """What a result depends on, as far as the configuration says it."""
     return {key: value for key, value in compose.to_dict(config).items() if key not in ELSEWHERE}
 
@@ -38,7 +38,7 @@ def digests(data: Iterable[ShardResult]) -> dict[str, str]:
     return {shards.name: shards.manifest_sha256 for shards in data}
 
 
-def leave(
+def publish_part(
     config: schema.Config, part: str, facts: dict[str, Any], data: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Writes a part, with where it comes from; it replaces the one before it.
@@ -57,8 +57,8 @@ def leave(
     whole = {
         **facts,
         "profile": config.profile,
-        "config": asked(config),
-        "config_sha256": digest(asked(config)),
+        "config": request_of(config),
+        "config_sha256": digest(request_of(config)),
         "data_sha256": dict(data or {}),
         "commit": machine.commit(),
         "machine": machine.facts(),
@@ -68,7 +68,7 @@ def leave(
     return whole
 
 
-def gather(config: schema.Config) -> dict[str, dict[str, Any]]:
+def load_parts(config: schema.Config) -> dict[str, dict[str, Any]]:
     """All parts that have been left so far, by name."""
     there = ((part, uri(config, part)) for part in PARTS)
     return {part: read_object(address) for part, address in there if store.exists(address)}

@@ -135,9 +135,9 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     better = settled(made_version(storage, "steps", 3, BETTER, shards, tmp_path), shards)
     assert better.aliases == ("candidate", "champion")
     assert better.verdict.startswith("challenger 91.67 %, champion 79.17 % of the same 120 images, difference +12.50 (")
-    tags = registry.resolve("steps@champion").tags
+    tags = registry.resolve_version("steps@champion").tags
     assert (tags["promotion"], tags["promotion_reason"], tags["compared_with"]) == ("promoted", better.verdict, "1")
-    assert registry.resolve("steps/2").tags["promotion"] == "refused"
+    assert registry.resolve_version("steps/2").tags["promotion"] == "refused"
 
 
 def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_found_again(
@@ -254,7 +254,7 @@ def test_an_import_is_champion_only_of_a_name_that_has_none(storage: str, tmp_pa
     shards = data(storage)
     for seed, expected in ((0, ("candidate", "champion")), (1, ("candidate",))):
         made = made_version(storage, "public", seed, GOOD, shards, tmp_path)
-        judged = champion_if_first(registry.resolve(f"public/{made.version}"))
+        judged = champion_if_first(registry.resolve_version(f"public/{made.version}"))
         assert judged.aliases == expected
     assert "version 1 is champion, and imported weights are not compared with it" in judged.verdict
 
@@ -287,7 +287,7 @@ def test_weights_that_were_damaged_after_the_training_are_not_registered(storage
 
 def test_a_damaged_object_under_the_weights_digest_is_written_again(storage: str, tmp_path: Path) -> None:
     made_version(storage, "fetched", 0, GOOD, data(storage), tmp_path)
-    sha256 = registry.resolve("fetched/1").tags["weights_sha256"]
+    sha256 = registry.resolve_version("fetched/1").tags["weights_sha256"]
     store.write(f"{storage}/weights/{sha256}.safetensors", b"damaged")
     _, (uri, digest), _ = _fetch("fetched/1", storage)
     assert hashlib.sha256(store.read(uri)).hexdigest() == digest == sha256
@@ -313,7 +313,7 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
     assert moves == [2, 3, 3]
     assert champion("raced") == 3
     assert "version 3, promoted at the same time, has 91.67 %: not promoted" in judged.verdict
-    assert registry.resolve("raced/2").tags["promotion"] == "refused"
+    assert registry.resolve_version("raced/2").tags["promotion"] == "refused"
 
 
 RACER = """

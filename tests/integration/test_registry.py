@@ -18,7 +18,7 @@ from infra.errors import ArtifactError, ConfigError, TransientError
 from infra.tracking import client as mlflow_client
 from infra.tracking import package, registration, registry, runs
 from models.networks import export
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 
 pytestmark = pytest.mark.services
 TINY = schema.Model(width=0.25, depth=0.25)
@@ -37,7 +37,7 @@ def client() -> Any:
 @functools.cache
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    made = build_scaled(TINY, 4) if seed == EFFICIENTNET else Small()
+    made = build_model(TINY, 4) if seed == EFFICIENTNET else Small()
     with torch.no_grad():
         made(torch.randn(16, 3, RESOLUTION, RESOLUTION))  # BN statistics away from 0 and 1
         made.classifier.weight.mul_(100)  # logits of size 1, so that a tolerance of 1e-5 says something
@@ -122,8 +122,8 @@ def test_other_weights_are_the_next_version_and_the_alias_moves(mlflow_uri, tmp_
     register("next", tmp_path, seed=0, aliases=["champion"])
     second = register("next", tmp_path, seed=1, aliases=["champion"])
     assert (second.version, second.reused) == (2, False)
-    assert registry.resolve("next/1").aliases == ()
-    assert registry.champion("next") == registry.resolve("next@champion") == registry.resolve("next/2")
+    assert registry.resolve_version("next/1").aliases == ()
+    assert registry.champion("next") == registry.resolve_version("next@champion") == registry.resolve_version("next/2")
 
 
 def test_a_registration_that_died_goes_on_where_it_was(mlflow_uri, tmp_path, monkeypatch):
@@ -270,14 +270,14 @@ def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
 def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
     register("misspelt-b0", tmp_path, aliases=["champion"])
     with pytest.raises(ConfigError, match="no registered model 'mispelt-b0'; nearest: misspelt-b0"):
-        registry.resolve("mispelt-b0@champion")
+        registry.resolve_version("mispelt-b0@champion")
     with pytest.raises(ConfigError, match=r"misspelt-b0 has no alias 'champ'; aliases: champion = 1"):
-        registry.resolve("misspelt-b0@champ")
+        registry.resolve_version("misspelt-b0@champ")
     with pytest.raises(ConfigError, match="misspelt-b0 has no version 7"):
-        registry.resolve("misspelt-b0/7")
+        registry.resolve_version("misspelt-b0/7")
     with pytest.raises(ConfigError, match="misspelt-b0 has no version 7"):
         registry.promote("misspelt-b0", 7, "champion")
     with pytest.raises(ConfigError, match="NAME@ALIAS or NAME/VERSION"):
-        registry.resolve("misspelt-b0")
+        registry.resolve_version("misspelt-b0")
     assert registry.champion("mispelt-b0") is None
     assert registry.model_url("misspelt-b0", 1) == f"{mlflow_uri}/#/models/misspelt-b0/versions/1"

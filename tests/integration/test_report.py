@@ -49,14 +49,14 @@ def test_the_page_of_one_part_alone_holds_the_store_s_numbers_and_lies_everywher
     made = made_parts.latency()
     facts = {key: made[key] for key in ("threads", "n", "rows", "speedups", "missing")}
     shards = ShardResult("mnist5k", "s3://x/manifest.json", "ab12" * 16, 10, 3500, 500, 1000, 10, reused=True)
-    left = report_results.leave(config, "latency", facts, report_results.digests([shards]))
+    left = report_results.publish_part(config, "latency", facts, report_results.digests([shards]))
     path = _refreshed(config)
     page = Page(path.read_text())
     stored = store.read_json(report_results.uri(config, "latency"))
     for row, name in zip(stored["rows"], ("B1", "resnet152", "B4", "senet154"), strict=True):
         assert page.row(name, "data-latency")[0][3] == row["batch1_ms"]
     provenance = page.row("Latency", "data-part")[1]
-    assert left["config_sha256"] == report_results.digest(report_results.asked(config))
+    assert left["config_sha256"] == report_results.digest(report_results.request_of(config))
     assert left["config_sha256"][:16] in provenance
     assert "mnist5k ab12ab12ab12ab12" in provenance
     assert not left["commit"] or left["commit"] in provenance
@@ -75,7 +75,7 @@ def test_a_second_part_joins_the_reproduction_and_the_first_part(config: schema.
     address = store.join(config.storage, "reports", "laptop", "summary.json")
     store.write(address, json.dumps(dataclasses.asdict(summary)).encode())
     for name in ("latency", "transfer"):
-        report_results.leave(config, name, getattr(made_parts, name)())
+        report_results.publish_part(config, name, getattr(made_parts, name)())
         page = Page(_refreshed(config).read_text())
         assert page.row("B0")[0][0] == 126_822
         assert page.row("B1", "data-latency")[0][3] == 61.2
@@ -98,7 +98,7 @@ def test_the_command_makes_a_page_of_parts_alone_and_names_what_to_run_without_a
     [error] = [line for line in nothing.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: nothing to report: neither s3://effnet/")
     assert "Traceback" not in nothing.stderr
-    report_results.leave(config, "architecture", made_parts.architecture())
+    report_results.publish_part(config, "architecture", made_parts.architecture())
     done = _effnet(services_dir, config)
     assert done.returncode == 0, done.stderr
     [path] = re.findall(r"^report +(\S+)$", done.stdout, re.MULTILINE)

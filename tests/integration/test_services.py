@@ -46,7 +46,7 @@ def own_dir(tmp_path: Path) -> Iterator[Path]:
     os.environ.update(before)
 
 
-def up_store(run_dir: Path, say: Any = silent) -> stack.Started:
+def up_store(run_dir: Path, say: Any = silent) -> stack.StartedServices:
     return stack.up(run_dir, EMBEDDED, jobs_at_once=1, say=say, only=("s3",))
 
 

@@ -19,7 +19,7 @@ from infra import store
 from models.data.loading import crops, decode
 from models.data.loading.loader import Loader
 from models.data.shards import manifest, writer
-from models.data.shards.layout import Plan
+from models.data.shards.layout import ShardLayout
 
 pytestmark = pytest.mark.services
 IMAGES = 24
@@ -47,7 +47,7 @@ def folder(root: Path, width: int = 40, height: int = 30) -> Path:
     return root
 
 
-def dying_at(layout: Plan, number: int) -> Plan:
+def dying_at(layout: ShardLayout, number: int) -> ShardLayout:
     """The plan with a source that dies at the last image of a shard, as a killed task does."""
     last, read = int(layout.members[number][-1]), layout.source.read
 

@@ -300,7 +300,7 @@ def test_a_dead_store_is_a_transient_error_in_bounded_time(monkeypatch: pytest.M
 @pytest.mark.parametrize("status", [500, 503])
 def test_an_overloaded_store_is_a_transient_error(status: int) -> None:
     answer = {"Error": {"Code": "Any"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    assert isinstance(s3_errors.explained(ClientError(answer, "GetObject"), "s3://b/k"), TransientError)
+    assert isinstance(s3_errors.translate_error(ClientError(answer, "GetObject"), "s3://b/k"), TransientError)
 
 
 def test_a_full_disk_is_a_config_error_and_leaves_no_partial_file(

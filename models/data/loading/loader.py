@@ -32,7 +32,7 @@ from models.data.loading import crops, decode
 from models.data.loading.auto_augment import Ops
 from models.data.loading.cache import ShardCache
 from models.data.loading.order import Ids, epoch_order, eval_ids, first_uses, rank_ids, run_samples
-from models.data.loading.prefetch import AHEAD_BYTES, Ahead
+from models.data.loading.prefetch import AHEAD_BYTES, Prefetcher
 from models.data.loading.randomness import uniforms
 from models.data.loading.stats import LoaderStats, Meter
 from models.data.shards.manifest import Manifest, Samples, Shard
@@ -100,7 +100,7 @@ class Loader:
         self.cache = ShardCache(store.join(manifest_uri.rpartition("/")[0]), cache, cache_bytes)
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix=f"load-{split}")
         self.meter = Meter()
-        self._aheads: list[Ahead] = []
+        self._aheads: list[Prefetcher] = []
         self._warned = False
         self.pin = torch.cuda.is_available()  # memory that a GPU fetches by itself while the CPU goes on
 
@@ -148,7 +148,7 @@ class Loader:
         numbers = self.rows.shard_numbers(ids)
         uses = [(step, self.rows.shards[number]) for step, number in first_uses(numbers, batch)]
         self._warn_of_small_cache([shard for _, shard in uses])
-        ahead = Ahead(self.cache, uses, min(AHEAD_BYTES, self.cache.cap_bytes // 4))
+        ahead = Prefetcher(self.cache, uses, min(AHEAD_BYTES, self.cache.cap_bytes // 4))
         self._aheads = [each for each in self._aheads if each.is_alive()] + [ahead]
         at_once = max(2, min(PREFETCH_BATCHES, PREFETCH_BYTES // (batch * self.side**2 * 3)))
         pending: deque[tuple[Batch, list[Future[None]]]] = deque()

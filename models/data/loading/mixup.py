@@ -24,7 +24,7 @@ ERASE_ASPECT = (0.3, 1 / 0.3)  # height / width
 ERASE_TRIES = 10
 
 
-def mixed(
+def mix_batch(
     images: Tensor, targets: Tensor, classes: int, augment: schema.Augment, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Everything that ``augment`` asks for on the device; the arguments themselves when it asks for nothing.

@@ -16,7 +16,7 @@ AHEAD_BYTES = 2 * 2**30  # of shards that no batch has asked for yet
 SHARDS_AT_ONCE = 2
 
 
-class Ahead:
+class Prefetcher:
     """Fetches in the background what a run of steps will read.
 
     Args:

@@ -17,7 +17,7 @@ from models.data.shards.manifest import Manifest, Samples
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SampleSelection:
     """Some samples of a split, encoded as they are in the shards."""
 
     ids: list[int]
@@ -50,7 +50,7 @@ def distinct_classes(manifest: Manifest, split: str, count: int) -> list[int]:
     )
 
 
-def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) -> Chosen:
+def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) -> SampleSelection:
     """Reads samples by range requests, each compared with its checksum.
 
     Raises:
@@ -70,4 +70,4 @@ def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) 
         if xxhash.xxh3_64_intdigest(data) != int(row["xxh3"]):
             raise DataError(f"shard {name}, sample {number}: its checksum is not the manifest's")
         blobs.append(data)
-    return Chosen(list(ids), rows["label"].tolist(), blobs, rows)
+    return SampleSelection(list(ids), rows["label"].tolist(), blobs, rows)

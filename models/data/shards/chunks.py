@@ -15,9 +15,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from infra.errors import DataError
-from models.data.shards.image_check import Verdict, printable, shrunk, verdict
-from models.data.shards.layout import Plan
-from models.data.shards.manifest import Remark
+from models.data.shards.image_check import ImageInfo, check_image, printable, shrink_image
+from models.data.shards.layout import ShardLayout
+from models.data.shards.manifest import ImageNote
 from models.data.shards.tar_header import BLOCK, header
 from models.data.sources.listing import MAX_IMAGE_BYTES, Source
 from models.data.sources.reader import Reader
@@ -30,7 +30,7 @@ _ZEROS = bytes(BLOCK)
 
 
 @dataclass(slots=True)
-class Piece:
+class ShardChunk:
     """Consecutive samples; ``rows`` as in the manifest's ``TABLE``, with offsets that start at this piece.
 
     Attributes:
@@ -44,8 +44,8 @@ class Piece:
     room: bytearray
     size: int = 0
     rows: list[tuple[int, ...]] = field(default_factory=list)
-    quarantine: list[Remark] = field(default_factory=list)
-    unusual: list[Remark] = field(default_factory=list)
+    quarantine: list[ImageNote] = field(default_factory=list)
+    unusual: list[ImageNote] = field(default_factory=list)
 
 
 def cuts(source: Source, members: NDArray[np.int64]) -> Iterator[tuple[list[int], int]]:
@@ -64,14 +64,14 @@ def cuts(source: Source, members: NDArray[np.int64]) -> Iterator[tuple[list[int]
         yield piece, taken
 
 
-def cut(layout: Plan, split: str, indices: list[int], room: bytearray) -> Piece:
+def cut(layout: ShardLayout, split: str, indices: list[int], room: bytearray) -> ShardChunk:
     """Reads and looks at some images of one split.
 
     Raises:
         DataError: bytes of the source are not there, which is no damaged image.
         TransientError: a source in an object store does not answer.
     """
-    piece, source = Piece(room), layout.source
+    piece, source = ShardChunk(room), layout.source
     for index in indices:
         stated = int(source.sizes[index])
         try:
@@ -79,10 +79,10 @@ def cut(layout: Plan, split: str, indices: list[int], room: bytearray) -> Piece:
                 raise _UnusableError(f"{stated} bytes, more than {MAX_IMAGE_BYTES}")
             found = _append(layout, piece, index)
         except _UnusableError as error:
-            piece.quarantine.append(Remark(printable(source.names[index]), split, str(error)))
+            piece.quarantine.append(ImageNote(printable(source.names[index]), split, str(error)))
             continue
         if found.unusual:
-            piece.unusual.append(Remark(printable(source.names[index]), split, found.unusual))
+            piece.unusual.append(ImageNote(printable(source.names[index]), split, found.unusual))
     return piece
 
 
@@ -90,7 +90,7 @@ class _UnusableError(Exception):
     """An image that stays out of the shards; the message says why."""
 
 
-def _append(layout: Plan, piece: Piece, index: int) -> Verdict:
+def _append(layout: ShardLayout, piece: ShardChunk, index: int) -> ImageInfo:
     """Adds one sample at the end of a piece."""
     source, start = layout.source, piece.size + _HEAD_BYTES
     size = _read(source, piece, index, start)
@@ -111,7 +111,7 @@ def _append(layout: Plan, piece: Piece, index: int) -> Verdict:
     return found
 
 
-def _judged(layout: Plan, piece: Piece, index: int, start: int, size: int) -> tuple[Verdict, int, int]:
+def _judged(layout: ShardLayout, piece: ShardChunk, index: int, start: int, size: int) -> tuple[ImageInfo, int, int]:
     """What an image is, its size in the piece, and the height that boxes are drawn for.
 
     Raises:
@@ -121,17 +121,17 @@ def _judged(layout: Plan, piece: Piece, index: int, start: int, size: int) -> tu
     name = printable(source.names[index])
     if data.max_side is None:
         with memoryview(piece.room)[start : start + size] as image:
-            found = whole = verdict(image, name, decode=data.verify_images)
+            found = whole = check_image(image, name, decode=data.verify_images)
     else:
         original = bytes(piece.room[start : start + size])
-        whole = verdict(original, name, decode=data.verify_images)
-        small, found = shrunk(original, whole, data.max_side)
+        whole = check_image(original, name, decode=data.verify_images)
+        small, found = shrink_image(original, whole, data.max_side)
         size = _put(piece, small, start)
     # A banner at the lower edge shrinks with its image.
     return found, size, found.height - math.ceil(source.crop_bottom * found.height / whole.height)
 
 
-def _read(source: Source, piece: Piece, index: int, start: int) -> int:
+def _read(source: Source, piece: ShardChunk, index: int, start: int) -> int:
     """Brings the bytes of an image to ``start``; how many they are."""
     if not isinstance(source.read, Reader):
         return _put(piece, source.read(index), start)
@@ -142,13 +142,13 @@ def _read(source: Source, piece: Piece, index: int, start: int) -> int:
     return size
 
 
-def _put(piece: Piece, data: bytes, start: int) -> int:
+def _put(piece: ShardChunk, data: bytes, start: int) -> int:
     _reserve(piece, start + len(data))
     piece.room[start : start + len(data)] = data
     return len(data)
 
 
-def _reserve(piece: Piece, end: int) -> None:
+def _reserve(piece: ShardChunk, end: int) -> None:
     """Makes sure that an image can end at ``end``; only what is made on the fly ever needs more than was taken."""
     if end + BLOCK > len(piece.room):
         piece.room = piece.room + bytes(end + BLOCK)

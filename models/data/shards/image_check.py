@@ -29,7 +29,7 @@ _LARGE = threading.Lock()
 _ADDRESS = re.compile(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
-class Verdict(NamedTuple):
+class ImageInfo(NamedTuple):
     """``suffix``: jpg or png by content, not by name. ``unusual``: empty for a plain grey or RGB image."""
 
     suffix: str
@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
     unusual: str
 
 
-def verdict(data: bytes | memoryview, name: str, *, decode: bool) -> Verdict:
+def check_image(data: bytes | memoryview, name: str, *, decode: bool) -> ImageInfo:
     """Looks at one encoded image.
 
     Args:
@@ -65,10 +65,10 @@ def verdict(data: bytes | memoryview, name: str, *, decode: bool) -> Verdict:
     remarks = list(found.remarks)
     if found.suffix == "png" and not name.lower().endswith(".png"):
         remarks.insert(0, f"PNG named {_suffix_of(name)}")
-    return Verdict(found.suffix, found.width, found.height, ", ".join(remarks))
+    return ImageInfo(found.suffix, found.width, found.height, ", ".join(remarks))
 
 
-def shrunk(data: bytes, found: Verdict, max_side: int) -> tuple[bytes, Verdict]:
+def shrink_image(data: bytes, found: ImageInfo, max_side: int) -> tuple[bytes, ImageInfo]:
     """The image as JPEG of at most ``max_side`` pixels a side, resized as the loader does; small ones as they are.
 
     Equal bytes need an equal Pillow: another version of libjpeg may round otherwise.
@@ -83,7 +83,7 @@ def shrunk(data: bytes, found: Verdict, max_side: int) -> tuple[bytes, Verdict]:
     buffer = io.BytesIO()
     with _decoding(found.width * found.height):
         open_image(data).resize((size[0], size[1]), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue(), Verdict("jpg", size[0], size[1], "")
+    return buffer.getvalue(), ImageInfo("jpg", size[0], size[1], "")
 
 
 def printable(name: bytes) -> str:

@@ -24,7 +24,7 @@ _KEPT = 2  # plans in memory: every group of a set needs the same one
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardLayout:
     """A pure function of the source and the settings.
 
     Attributes:
@@ -58,7 +58,7 @@ class Plan:
         return store.join(self.root, "index", f"{self.names[number]}.json")
 
 
-def plan(data: schema.Data, storage: str) -> Plan:
+def plan(data: schema.Data, storage: str) -> ShardLayout:
     """Opens the source and lays out its shards: seeded split, seeded global shuffle, equal pieces.
 
     Args:
@@ -72,7 +72,7 @@ def plan(data: schema.Data, storage: str) -> Plan:
     return _laid_out(data, catalog.open_source(data), store.join(storage, "data", data.name))
 
 
-def groups(layout: Plan, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
+def groups(layout: ShardLayout, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
     """Shard numbers, all of them or those that are given, in groups; one group a task."""
     numbers = range(len(layout.names)) if numbers is None else numbers
     return [list(numbers[i : i + shards_per_task]) for i in range(0, len(numbers), shards_per_task)]
@@ -101,7 +101,7 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     return dict(zip(SPLITS, (train, minival, val), strict=True))
 
 
-def _laid_out(data: schema.Data, source: Source, folder: str) -> Plan:
+def _laid_out(data: schema.Data, source: Source, folder: str) -> ShardLayout:
     # Everything that the bytes of the shards hang on, and nothing else: not who writes them, nor in what groups.
     settings = (LAYOUT_VERSION, source.digest, data.limit, data.val_share, data.minival, data.minival_share,
                 data.samples_per_shard, data.seed, data.verify_images, data.max_side)  # fmt: skip
@@ -115,23 +115,23 @@ def _laid_out(data: schema.Data, source: Source, folder: str) -> Plan:
             names.append(f"{split}-{number:05d}-of-{pieces:05d}.tar")
             splits.append(split)
             members.append(piece)
-    return Plan(data, source, store.join(folder, digest), names, splits, members)
+    return ShardLayout(data, source, store.join(folder, digest), names, splits, members)
 
 
 class Plans:
     """Plans of this process by root: an index of 138 GB is made once, and read by every other process."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._plans: OrderedDict[str, ShardLayout] = OrderedDict()
         self._lock = threading.Lock()
 
-    def share(self, layout: Plan) -> None:
+    def share(self, layout: ShardLayout) -> None:
         """Saves the index of the source beside the shards, for the tasks that write them wherever they run."""
         catalog.save(layout.source, _source_uri(layout.root))
         with self._lock:
             self._keep(layout)
 
-    def get(self, data: schema.Data, root: str) -> Plan:
+    def get(self, data: schema.Data, root: str) -> ShardLayout:
         """The plan that was shared under ``root``.
 
         Raises:
@@ -147,7 +147,7 @@ class Plans:
                 self._keep(layout)
             return layout
 
-    def _keep(self, layout: Plan) -> None:
+    def _keep(self, layout: ShardLayout) -> None:
         self._plans[layout.root] = layout
         if len(self._plans) > _KEPT:
             self._plans.popitem(last=False)

@@ -49,7 +49,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Remark:
+class ImageNote:
     """An image that was left out (``what``: why), or that is in and no plain RGB JPEG (``what``: what it is)."""
 
     name: str
@@ -79,8 +79,8 @@ class Manifest:
     encoding: str
     shards: tuple[Shard, ...]
     table: NDArray[np.void] = field(compare=False)
-    quarantine: tuple[Remark, ...] = ()
-    unusual: tuple[Remark, ...] = ()
+    quarantine: tuple[ImageNote, ...] = ()
+    unusual: tuple[ImageNote, ...] = ()
     missing: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
@@ -162,10 +162,10 @@ def load_verified(uri: str, sha256: str, leave_out: Sequence[str] = ()) -> Manif
     found, manifest = load(uri)
     if found != sha256:
         raise DataError(f"{uri} has sha256 {found[:12]}…, the job was made for {sha256[:12]}…; shard again")
-    return without(manifest, leave_out)
+    return exclude_shards(manifest, leave_out)
 
 
-def without(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
+def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
     """The data set without some of its shards; ``missing`` says how many samples that costs.
 
     Raises:
@@ -202,7 +202,7 @@ def _body(text: bytes, where: str) -> dict[str, object]:
 def _manifest(body: dict[str, object], table: bytes, where: str) -> Manifest:
     try:
         fields = {key: value for key, value in body.items() if key not in ("format", "table")}
-        for key, kind in (("shards", Shard), ("quarantine", Remark), ("unusual", Remark)):
+        for key, kind in (("shards", Shard), ("quarantine", ImageNote), ("unusual", ImageNote)):
             fields[key] = tuple(kind(**each) for each in fields[key])  # type: ignore[attr-defined]
         fields["classes"] = tuple(fields["classes"])  # type: ignore[arg-type]
         fields["missing"] = tuple(fields["missing"])  # type: ignore[arg-type]

@@ -23,12 +23,12 @@ from conf.schema import Data
 from infra import store
 from infra.errors import DataError
 from models.data.shards import manifest as manifests
-from models.data.shards.chunks import PIECE_BYTES, Piece, cut, cuts
+from models.data.shards.chunks import PIECE_BYTES, ShardChunk, cut, cuts
 from models.data.shards.layout import PLANS as PLANS
-from models.data.shards.layout import Plan as Plan
+from models.data.shards.layout import ShardLayout as ShardLayout
 from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
-from models.data.shards.manifest import SPLITS, TABLE, Manifest, Remark, Shard
+from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard
 from models.data.shards.tar_header import END
 
 SHARDS_AT_ONCE = 2  # of a process, whatever the number of its tasks: one reads while the other waits for the store
@@ -36,7 +36,7 @@ _INDICES_AT_ONCE = 16
 LOST_SHARE, LOST_FEW = 0.01, 10  # images that may be left out without asking
 
 
-def write_group(layout: Plan, numbers: Sequence[int]) -> int:
+def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
     """Writes the shards of one group that are not finished yet; returns how many it wrote.
 
     A shard is finished when its index object is there; the index is written after the shard.
@@ -49,7 +49,7 @@ def write_group(layout: Plan, numbers: Sequence[int]) -> int:
         wait([each for each in running if not each.cancel()])
 
 
-def reopen_lost(layout: Plan, manifest: Manifest) -> list[int]:
+def reopen_lost(layout: ShardLayout, manifest: Manifest) -> list[int]:
     """Numbers of the shards that the store lacks, or has in another size than the manifest says.
 
     Their indices are deleted, so they are not finished any more and can be written again, to the same bytes.
@@ -62,7 +62,7 @@ def reopen_lost(layout: Plan, manifest: Manifest) -> list[int]:
     return lost
 
 
-def write_manifest(layout: Plan) -> tuple[str, Manifest]:
+def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
     """Gathers the indices of all shards into the manifest; returns its sha256 and itself.
 
     Raises:
@@ -103,7 +103,7 @@ def _refuse_many_lost(data: Data, manifest: Manifest) -> None:
         )
 
 
-def write_shard(layout: Plan, number: int, sink: IO[bytes]) -> dict[str, Any]:
+def write_shard(layout: ShardLayout, number: int, sink: IO[bytes]) -> dict[str, Any]:
     """Streams one tar into ``sink`` and returns its index; image bytes are copied as they are.
 
     The index is ``shard``, a list for each column of ``TABLE``, ``quarantine`` and ``unusual``.
@@ -131,7 +131,7 @@ def write_shard(layout: Plan, number: int, sink: IO[bytes]) -> dict[str, Any]:
     return {"shard": asdict(shard), **remarks, **dict(zip(TABLE.names or (), columns, strict=True))}
 
 
-def _write_missing(layout: Plan, number: int) -> int:
+def _write_missing(layout: ShardLayout, number: int) -> int:
     if store.exists(layout.index_uri(number)):
         return 0
     with store.open_write(store.join(layout.root, layout.names[number])) as stream:
@@ -141,7 +141,9 @@ def _write_missing(layout: Plan, number: int) -> int:
     return 1
 
 
-def _index(layout: Plan, number: int) -> tuple[Shard, NDArray[np.void], tuple[Remark, ...], tuple[Remark, ...]]:
+def _index(
+    layout: ShardLayout, number: int
+) -> tuple[Shard, NDArray[np.void], tuple[ImageNote, ...], tuple[ImageNote, ...]]:
     """What the index of one shard says, checked against the shard's size in the store."""
     uri = layout.index_uri(number)
     index = store.read_json(uri)
@@ -150,7 +152,7 @@ def _index(layout: Plan, number: int) -> tuple[Shard, NDArray[np.void], tuple[Re
         table = np.zeros(shard.samples, TABLE)
         for column in TABLE.names or ():
             table[column] = np.array(index[column], TABLE[column]).reshape(shard.samples)
-        quarantine, unusual = (tuple(Remark(**each) for each in index[key]) for key in ("quarantine", "unusual"))
+        quarantine, unusual = (tuple(ImageNote(**each) for each in index[key]) for key in ("quarantine", "unusual"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{uri} is no index of a shard: {error}; delete it and run again") from error
     found = store.size(store.join(layout.root, layout.names[number]))
@@ -162,13 +164,13 @@ def _index(layout: Plan, number: int) -> tuple[Shard, NDArray[np.void], tuple[Re
     return shard, table, quarantine, unusual
 
 
-def _pieces(layout: Plan, number: int) -> Iterator[Piece]:
+def _pieces(layout: ShardLayout, number: int) -> Iterator[ShardChunk]:
     """The pieces of a shard in order; reading threads are a bounded number of them ahead.
 
     A piece is done with when the next one is asked for: its buffer is filled again.
     """
     _, readers = _pools(os.getpid())
-    coming: deque[Future[Piece]] = deque()
+    coming: deque[Future[ShardChunk]] = deque()
     free: list[bytearray] = []
     try:
         for indices, size in cuts(layout.source, layout.members[number]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Remote:
+class Download:
     """One file: its address, and its md5 where one is published (our guard against damage, not against malice)."""
 
     url: str
@@ -25,25 +25,25 @@ class Remote:
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
-REMOTE: dict[str, tuple[Remote, ...]] = {
-    "cifar10": (Remote(f"{_TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
-    "cifar100": (Remote(f"{_TORONTO}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
+REMOTE: dict[str, tuple[Download, ...]] = {
+    "cifar10": (Download(f"{_TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+    "cifar100": (Download(f"{_TORONTO}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
     "flowers102": (
-        Remote(f"{_OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
-        Remote(f"{_OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
-        Remote(f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
+        Download(f"{_OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+        Download(f"{_OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
+        Download(f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
     ),
-    "aircraft": (Remote(f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),),
+    "aircraft": (Download(f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),),
     "pets": (
-        Remote(f"{_OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
-        Remote(f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        Download(f"{_OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+        Download(f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
     ),
-    "food101": (Remote("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),),
+    "food101": (Download("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),),
     "imagenette": (
-        Remote("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),
+        Download("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),
     ),
-    "tiny_imagenet": (Remote("http://cs231n.stanford.edu/tiny-imagenet-200.zip"),),
-    "birdsnap": (Remote("http://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"),),
+    "tiny_imagenet": (Download("http://cs231n.stanford.edu/tiny-imagenet-200.zip"),),
+    "birdsnap": (Download("http://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"),),
 }
 
 AFTERWARDS: dict[str, str] = {

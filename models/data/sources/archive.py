@@ -20,8 +20,8 @@ from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
 from models.data.sources import inflate, tar
-from models.data.sources.container import joined, located
-from models.data.sources.reader import OWN_FILE, Reader, opened
+from models.data.sources.container import join_parts, locate
+from models.data.sources.reader import OWN_FILE, Reader, open_member
 
 ARCHIVES = (".tar", *inflate.COMPRESSED)
 _SCAN_THREADS = 8  # a cold disk or an object store answers several faster than one after the other
@@ -95,15 +95,15 @@ def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) ->
         ConfigError: there is nothing of the set.
         DataError: an archive is damaged or unsafe.
     """
-    root = located(path)
+    root = locate(path)
     if root.lower().endswith(ARCHIVES) and (root.startswith("s3://") or Path(root).is_file()):
-        return merged([archive(root, "")])
+        return merge_files([archive(root, "")])
     if root.startswith("s3://"):
-        parts = [archive(root, name) for name in archives if store.exists(joined(root, name))]
+        parts = [archive(root, name) for name in archives if store.exists(join_parts(root, name))]
         if parts:  # who keeps the archives there may keep much else
-            parts += [_loose(root, [(name, size)]) for name in loose if (size := _size(joined(root, name))) >= 0]
+            parts += [_loose(root, [(name, size)]) for name in loose if (size := _size(join_parts(root, name))) >= 0]
         else:
-            parts = [walked(root)]
+            parts = [walk_folder(root)]
     else:
         with files.errors(Path(root)):
             if not Path(root).is_dir():
@@ -113,10 +113,10 @@ def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) ->
         parts = [*(archive(root, name) for name in there), _loose(root, found)]
     if not any(part.names for part in parts):
         raise ConfigError(f"data.path {root} holds nothing; looked for {', '.join([*archives, *loose])}")
-    return merged(parts)
+    return merge_files(parts)
 
 
-def merged(parts: Sequence[Files]) -> Files:
+def merge_files(parts: Sequence[Files]) -> Files:
     """All files of all parts, which have one root."""
     containers = tuple(name for part in parts for name in part.containers)
     firsts = np.cumsum([0, *(len(part.containers) for part in parts)])
@@ -136,15 +136,15 @@ def merged(parts: Sequence[Files]) -> Files:
 
 def archive(root: str, name: str, prefix: str = "") -> Files:
     """The files of the archive ``root/name``, with ``prefix`` before each name."""
-    container = opened(root, name)
-    where = joined(root, name)
+    container = open_member(root, name)
+    where = join_parts(root, name)
     return _files(root, name, prefix, tar.members(container.scanner(), where, 0, container.size))
 
 
 def archive_of_archives(root: str, name: str, prefix: str = "") -> Files:
     """The files of the tars in the tar ``root/name``; those of ``x.tar`` are named ``PREFIXx/NAME``."""
-    container = opened(root, name)
-    where = joined(root, name)
+    container = open_member(root, name)
+    where = join_parts(root, name)
     outer = tar.members(container.scanner(_OUTER_BYTES), where, 0, container.size)
     if other := [member.name for member in outer if not member.name.endswith(".tar")]:
         raise DataError(f"{where} should hold tars only, and holds {other[0]!r}")
@@ -213,6 +213,6 @@ def _listed(root: str) -> Iterator[tuple[str, int]]:
             yield name, size
 
 
-def walked(root: str) -> Files:
+def walk_folder(root: str) -> Files:
     """The files below a folder, local or in an object store, without hidden ones."""
     return _loose(root, list(_listed(root) if root.startswith("s3://") else _walked(Path(root))))

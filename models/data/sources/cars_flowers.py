@@ -35,7 +35,7 @@ def open_cars(data: schema.Data) -> Source:
     path = listing.path_of(data, f"{', '.join(CARS_ARCHIVES[:3])} and {CARS_LABELS[0]}")
     files = archive.open_files(path, CARS_ARCHIVES, CARS_LABELS)
     if (both := files.find("cars_annos.mat")) is not None and files.folder("car_ims"):
-        return listing.checked(data, _cars_in_one_folder(files, both), CARS, 196)
+        return listing.check_listing(data, _cars_in_one_folder(files, both), CARS, 196)
     found = Listing(files, _texts(files, _needed(files, "cars_meta.mat"), "class_names"))
     lists = ((TRAIN, "cars_train", "cars_train_annos.mat"), (VAL, "cars_test", CARS_LABELS[0]))
     for part, folder, name in lists:
@@ -43,7 +43,7 @@ def open_cars(data: schema.Data) -> Source:
         for one in _records(files, _needed(files, name), "fname"):
             image = str(one["fname"])
             found.add(images.get(image), f"{folder}/{image}", int(one["class"]) - 1, part)
-    return listing.checked(data, found, CARS, 196)
+    return listing.check_listing(data, found, CARS, 196)
 
 
 def _cars_in_one_folder(files: Files, row: int) -> Listing:
@@ -73,7 +73,7 @@ def open_flowers102(data: schema.Data) -> Source:
                 raise DataError(f"{files.root}: setid.mat names image {number}, labels are there for {len(labels)}")
             name = f"image_{number:05d}.jpg"
             found.add(images.get(name), name, labels[number - 1] - 1, part)
-    return listing.checked(data, found, FLOWERS, 102)
+    return listing.check_listing(data, found, FLOWERS, 102)
 
 
 def _needed(files: Files, name: str) -> int:

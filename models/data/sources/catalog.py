@@ -20,7 +20,7 @@ from conf import schema
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.sources import builtin, cars_flowers, cifar, folder, imagenet, listing, tiny_imagenet, transfer_sets
-from models.data.sources.container import Container, joined, located
+from models.data.sources.container import Container, join_parts, locate
 from models.data.sources.listing import MINIVAL as MINIVAL
 from models.data.sources.listing import TRAIN as TRAIN
 from models.data.sources.listing import VAL as VAL
@@ -76,7 +76,7 @@ def save(source: Source, uri: str) -> None:
         "labels": source.labels, "split": source.split, "names": source.names, "sizes": source.sizes,
     }  # fmt: skip
     if isinstance(reader, Reader):
-        about["containers"] = {name: Container(joined(reader.root, name)).size for name in reader.containers}
+        about["containers"] = {name: Container(join_parts(reader.root, name)).size for name in reader.containers}
         arrays |= {"container": reader.container, "offsets": reader.offsets, "read_sizes": reader.sizes,
                    "paths": reader.paths}  # fmt: skip
     buffer = io.BytesIO()
@@ -111,10 +111,10 @@ def load(data: schema.Data, uri: str) -> Source:
         zlib.error,
     ) as error:
         raise DataError(f"{uri} is no index of a source: {error}; delete it and shard again") from error
-    root = located(listing.path_of(data, "the data of this index"))
+    root = locate(listing.path_of(data, "the data of this index"))
     for name, size in about["containers"].items():
-        if (found := Container(joined(root, name)).size) != size:
-            raise DataError(f"{joined(root, name)} has {found} bytes, the index {uri} was made of {size}")
+        if (found := Container(join_parts(root, name)).size) != size:
+            raise DataError(f"{join_parts(root, name)} has {found} bytes, the index {uri} was made of {size}")
     reader = Reader(root, tuple(about["containers"]), columns["container"], columns["offsets"],
                     columns["read_sizes"], columns["paths"])  # fmt: skip
     return Source(

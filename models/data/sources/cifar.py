@@ -88,7 +88,7 @@ def open_cifar(data: schema.Data, layout: Layout) -> Source:
     batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
     if layout.meta not in batches:
         found = folder.split_folders(files, ("train", "test"), layout.classes)
-        return listing.checked(data, found, IMAGES, layout.classes)
+        return listing.check_listing(data, found, IMAGES, layout.classes)
     classes = _read(files, batches[layout.meta])[layout.names]
     if len(classes) != layout.classes:
         raise DataError(f"{files.root}: {layout.meta} names {len(classes)} classes, {layout.classes} are expected")
@@ -126,7 +126,7 @@ def _from_batches(
         offsets=np.array(offsets, np.int64), sizes=sizes,
     )  # fmt: skip
     found_all = Listing(single, classes, list(range(len(rows))), names, labels, split)
-    source = listing.checked(data, found_all, IMAGES, layout.classes)
+    source = listing.check_listing(data, found_all, IMAGES, layout.classes)
     return _as_png(source, pixels.digest())
 
 

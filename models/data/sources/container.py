@@ -15,7 +15,7 @@ from models.data.sources.tar import ReadAt
 SCAN_BYTES = 8 * 2**20  # one request to an object store while headers are read
 
 
-def located(path: str) -> str:
+def locate(path: str) -> str:
     """A data path as a person gives it -> a local path or an ``s3://`` uri, without a slash at the end."""
     if path.startswith("s3://"):
         return path.rstrip("/")
@@ -25,7 +25,7 @@ def located(path: str) -> str:
     return str(Path(local).expanduser())
 
 
-def joined(root: str, name: str) -> str:
+def join_parts(root: str, name: str) -> str:
     """Where ``name`` lies below ``root``; an empty name is the root itself."""
     if not name:
         return root

@@ -15,8 +15,8 @@ from typing import BinaryIO
 from conf import schema
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from infra.store import files
-from models.data.sources.addresses import AFTERWARDS, ELSEWHERE, REMOTE, Remote
-from models.data.sources.container import located
+from models.data.sources.addresses import AFTERWARDS, ELSEWHERE, REMOTE, Download
+from models.data.sources.container import locate
 
 Say = Callable[[str], None]
 TRIES = 6  # in a row without a new byte
@@ -45,7 +45,7 @@ def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.s
     """
     if data.source not in REMOTE:
         raise ConfigError(ELSEWHERE.get(data.source, f"{data.source!r} is no data set; choices: {', '.join(REMOTE)}"))
-    if data.path is None or (root := located(data.path)).startswith("s3://"):
+    if data.path is None or (root := locate(data.path)).startswith("s3://"):
         raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local one")
     folder = Path(root)
     with files.errors(folder):
@@ -56,7 +56,7 @@ def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.s
     return found
 
 
-def fetch(remote: Remote, folder: Path, say: Say, wait: Callable[[float], None] = time.sleep) -> Path:
+def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None] = time.sleep) -> Path:
     """One file into ``folder``; raises as ``download``."""
     path, partial = folder / remote.name, folder / f"{remote.name}.part"
     if path.exists():
@@ -160,7 +160,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _require_md5(path: Path, remote: Remote, remedy: str) -> None:
+def _require_md5(path: Path, remote: Download, remedy: str) -> None:
     if remote.md5 is None:
         return
     with files.errors(path), path.open("rb") as stream:

@@ -10,7 +10,7 @@ from conf import schema
 from infra.errors import ConfigError
 from models.data.sources import archive, listing
 from models.data.sources.archive import ARCHIVES, Files
-from models.data.sources.container import located
+from models.data.sources.container import locate
 from models.data.sources.listing import TRAIN, VAL, Listing, Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -33,12 +33,12 @@ def open_folder(data: schema.Data) -> Source:
     """
     if data.path is None:
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
-    root = located(data.path)
+    root = locate(data.path)
     here = Path(root).is_dir()
     packed = root.lower().endswith(ARCHIVES) and not here
     if not (here or packed or root.startswith("s3://")):
         raise ConfigError(f"data.path {root} is not a folder")
-    files = archive.open_files(root, ()) if packed else archive.walked(root)
+    files = archive.open_files(root, ()) if packed else archive.walk_folder(root)
     names = _without_top(files.names) if packed else files.names
     folders = {name.rpartition("/")[0] for name in names} | (_folders(root) if here else set())
     parts = {"": TRAIN}
@@ -98,7 +98,7 @@ def open_imagenette(data: schema.Data) -> Source:
     """
     files = archive.open_files(listing.path_of(data, IMAGENETTE_ARCHIVES[0]), IMAGENETTE_ARCHIVES)
     found = split_folders(files, ("train", "val"), _IMAGENETTE_CLASSES)
-    return listing.checked(data, with_short_names(found), IMAGENETTE, _IMAGENETTE_CLASSES)
+    return listing.check_listing(data, with_short_names(found), IMAGENETTE, _IMAGENETTE_CLASSES)
 
 
 def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listing:

@@ -20,7 +20,7 @@ from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.sources import archive, folder, listing, matlab
 from models.data.sources.archive import Files
-from models.data.sources.container import joined, located
+from models.data.sources.container import join_parts, locate
 from models.data.sources.listing import TRAIN, VAL, Listing, Source
 
 TRAIN_ARCHIVE, VAL_ARCHIVE = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -92,28 +92,28 @@ def open_imagenet(data: schema.Data) -> Source:
         ConfigError: an archive or the devkit is not there.
         DataError: what is there is damaged, or short and ``data.allow_partial`` is not given.
     """
-    root = located(listing.path_of(data, f"{TRAIN_ARCHIVE}, {VAL_ARCHIVE} and {DEVKIT_ARCHIVE}"))
-    there = {name for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKIT_ARCHIVE) if _exists(joined(root, name))}
+    root = locate(listing.path_of(data, f"{TRAIN_ARCHIVE}, {VAL_ARCHIVE} and {DEVKIT_ARCHIVE}"))
+    there = {name for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKIT_ARCHIVE) if _exists(join_parts(root, name))}
     if TRAIN_ARCHIVE in there:
         if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - there:
             raise ConfigError(f"{root} holds {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
         parts = [archive.archive_of_archives(root, TRAIN_ARCHIVE, "train/"), archive.archive(root, VAL_ARCHIVE, "val/")]
     elif root.startswith("s3://") or Path(root).is_dir():
-        parts = [archive.walked(root)]
+        parts = [archive.walk_folder(root)]
     else:
         raise ConfigError(f"data.path {root} is not a folder")
     if DEVKIT_ARCHIVE in there:
         parts.append(archive.archive(root, DEVKIT_ARCHIVE, "devkit/"))
-    files = archive.merged(parts)
+    files = archive.merge_files(parts)
     trees = files.folder("train"), files.folder("val")
     flat = any("/" not in path for path in trees[1])
     if flat or files.find("data/meta.mat") is not None:
         devkit = read_devkit(files)
         found = _listed(files, *trees, devkit)
         lines = [*listing.counts(found, IMAGES), *_short_classes(found, devkit)]
-        return found.source(listing.accepted(data, lines))
+        return found.source(listing.require_complete(data, lines))
     found = folder.with_short_names(folder.split_folders(files, ("train", "val"), CLASSES))
-    return listing.checked(data, found, IMAGES, CLASSES)
+    return listing.check_listing(data, found, IMAGES, CLASSES)
 
 
 def _exists(location: str) -> bool:

@@ -126,7 +126,7 @@ def absent_classes(listing: Listing, official: int) -> list[str]:
     return [f"classes with images: {len(seen):,} of {official:,}" + (f", none of {named}" if absent else "")]
 
 
-def accepted(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
+def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     """``lines``, what the set lacks, where ``data.allow_partial`` says that this is fine.
 
     Raises:
@@ -138,7 +138,7 @@ def accepted(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
-def checked(
+def check_listing(
     data: schema.Data, listing: Listing, official: Mapping[int, int], classes: int, crop_bottom: int = 0
 ) -> Source:
     """The source, where its counts are the official ones or ``data.allow_partial`` is given.
@@ -154,7 +154,7 @@ def checked(
         DataError: how many images of which part, and which classes, are missing.
     """
     lines = [*counts(listing, official), *absent_classes(listing, classes)]
-    return listing.source(accepted(data, lines), crop_bottom)
+    return listing.source(require_complete(data, lines), crop_bottom)
 
 
 def digest_of(

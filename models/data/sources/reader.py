@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from infra import store
 from infra.errors import DataError, NotFoundError
 from models.data.sources import inflate
-from models.data.sources.container import Container, joined
+from models.data.sources.container import Container, join_parts
 
 OWN_FILE = -1  # in Reader.container
 
 
-def opened(root: str, name: str) -> Container:
+def open_member(root: str, name: str) -> Container:
     """The archive ``root/name`` as bytes that can be read by position; a compressed one is inflated first."""
-    container = Container(joined(root, name))
+    container = Container(join_parts(root, name))
     if inflate.is_compressed(container.location):
         return Container(str(inflate.plain(container)))
     return container
@@ -71,7 +71,7 @@ class Reader:
         """Fills ``target``, which has the size of file ``index``; raises as a call does."""
         number, offset = int(self.container[index]), int(self.offsets[index])
         if number == OWN_FILE:
-            where = joined(self.root, os.fsdecode(bytes(self.paths[index])))
+            where = join_parts(self.root, os.fsdecode(bytes(self.paths[index])))
             got = _own_file(where, offset, target)
         else:
             container = self._container(number)
@@ -85,7 +85,7 @@ class Reader:
             with self._lock:
                 container = self._opened.get(number)
                 if container is None:
-                    container = self._opened[number] = opened(self.root, self.containers[number])
+                    container = self._opened[number] = open_member(self.root, self.containers[number])
         return container
 
 

@@ -40,4 +40,4 @@ def open_tiny_imagenet(data: schema.Data) -> Source:
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid in rank:
             found.add(images.get(name), name, rank[wnid], VAL)
-    return listing.checked(data, found, IMAGES, CLASSES)
+    return listing.check_listing(data, found, IMAGES, CLASSES)

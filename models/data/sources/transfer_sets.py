@@ -45,7 +45,7 @@ def open_food101(data: schema.Data) -> Source:
     for part, name in ((TRAIN, "meta/train.txt"), (VAL, "meta/test.txt")):
         for line in _lines(files, name):
             found.add(images.get(f"{line}.jpg"), f"{line}.jpg", rank.get(line.partition("/")[0], -1), part)
-    return listing.checked(data, found, FOOD, 101)
+    return listing.check_listing(data, found, FOOD, 101)
 
 
 def open_pets(data: schema.Data) -> Source:
@@ -62,7 +62,7 @@ def open_pets(data: schema.Data) -> Source:
     found = Listing(files, [breeds[label] for label in sorted(breeds)])
     for part, name, label in labelled:
         found.add(images.get(f"{name}.jpg"), f"{name}.jpg", label, part)
-    return listing.checked(data, found, PETS, 37)
+    return listing.check_listing(data, found, PETS, 37)
 
 
 def open_aircraft(data: schema.Data) -> Source:
@@ -76,7 +76,7 @@ def open_aircraft(data: schema.Data) -> Source:
         for line in _lines(files, f"images_variant_{name}.txt"):
             image, _, variant = line.partition(" ")
             found.add(images.get(f"{image}.jpg"), f"{image}.jpg", rank.get(variant, -1), part)
-    return listing.checked(data, found, AIRCRAFT, 100, crop_bottom=AIRCRAFT_BANNER)
+    return listing.check_listing(data, found, AIRCRAFT, 100, crop_bottom=AIRCRAFT_BANNER)
 
 
 def open_birdsnap(data: schema.Data) -> Source:
@@ -104,7 +104,7 @@ def open_birdsnap(data: schema.Data) -> Source:
         bird = stated.get(name, -1) if stated else by_folder.get(name.partition("/")[0].lower(), -1)
         if bird >= 0:  # other images are none of the set
             found.add(row, name, bird, VAL if name in test else TRAIN)
-    return listing.checked(data, found, BIRDSNAP, 500)
+    return listing.check_listing(data, found, BIRDSNAP, 500)
 
 
 def _bird_images(files: Files) -> dict[str, int]:

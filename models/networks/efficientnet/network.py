@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.networks.efficientnet.blocks import BATCH_NORMS, ConvNorm, FusedMBConv, MBConv, SameConv2d
-from models.networks.efficientnet.preprocessing import OtherStem
+from models.networks.efficientnet.preprocessing import RenormalizingStem
 from models.networks.efficientnet.variants import Architecture
 
 
@@ -114,7 +114,7 @@ def _convolution(arch: Architecture) -> type[nn.Conv2d]:
 def _stem(arch: Architecture) -> ConvNorm:
     if arch.preprocessing == "imagenet":
         return ConvNorm(3, arch.stem, 3, 2, activation=_activation(arch), convolution=_convolution(arch))
-    return OtherStem(arch.stem, _activation(arch), _convolution(arch), arch.preprocessing)
+    return RenormalizingStem(arch.stem, _activation(arch), _convolution(arch), arch.preprocessing)
 
 
 def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:

@@ -48,7 +48,7 @@ class Normalize(nn.Module):
         return pixels.view(n, rows, columns, 3).permute(0, 3, 1, 2)
 
 
-class OtherStem(ConvNorm):
+class RenormalizingStem(ConvNorm):
     """A stem whose weights expect ``(pixel - mean) / deviation``.
 
     It undoes the paper's normalisation before the padding, so that the padding's zeros mean what they meant in the

@@ -33,7 +33,7 @@ _CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class Saved:
+class LoadedCheckpoint:
     """A checkpoint that verified."""
 
     uri: str
@@ -152,7 +152,7 @@ def delete_after(job_uri: str, step: int) -> None:
             store.delete(uri)
 
 
-def newest(job_uri: str, before: int | None = None) -> Saved | None:
+def load_newest(job_uri: str, before: int | None = None) -> LoadedCheckpoint | None:
     """The newest checkpoint that verifies; None where a job has never had one.
 
     Args:
@@ -209,7 +209,7 @@ def _manifest(uri: str) -> dict[str, Any] | None:
     return None
 
 
-def _verified(job_uri: str, uri: str) -> Saved | None:
+def _verified(job_uri: str, uri: str) -> LoadedCheckpoint | None:
     manifest = _manifest(uri)
     if manifest is None:
         return None
@@ -225,4 +225,4 @@ def _verified(job_uri: str, uri: str) -> Saved | None:
             log.warning("checkpoint %s: %s does not match its sha256: an older one is used", uri, entry["name"])
             return None
         loaded.append(safetensors.torch.load(data))
-    return Saved(uri, manifest, loaded[0], loaded[1]["best"])
+    return LoadedCheckpoint(uri, manifest, loaded[0], loaded[1]["best"])

@@ -12,7 +12,7 @@ import json
 
 from infra import store
 from models.data.loading.loader import Batch
-from models.training.distributed import gathered
+from models.training.distributed import gather_objects
 
 
 class Ledger:
@@ -33,7 +33,7 @@ class Ledger:
     def part(self) -> str:
         """Lines of all ranks since the last part, on rank 0."""
         lines = []
-        for ranks in zip(*gathered(self._steps)[:: self.stages], strict=True):
+        for ranks in zip(*gather_objects(self._steps)[:: self.stages], strict=True):
             steps, ids = zip(*ranks, strict=True)
             assert len(set(steps)) == 1  # noqa: S101 - our own invariant: ranks step together
             lines.append(json.dumps({"step": steps[0], "ids": [shard for rank in ids for shard in rank]}) + "\n")

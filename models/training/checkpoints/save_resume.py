@@ -12,24 +12,24 @@ from infra.errors import ArtifactError
 from models.training import distributed
 from models.training.checkpoints import format as checkpoint_format
 from models.training.checkpoints import lineage
-from models.training.checkpoints.format import Saved
+from models.training.checkpoints.format import LoadedCheckpoint
 from models.training.checkpoints.ledger import Ledger
 from models.training.checkpoints.state import Position, TrainState, digest
-from models.training.checkpoints.writer import Saver
+from models.training.checkpoints.writer import CheckpointWriter
 from models.training.distributed import Ranks
 
 log = logging.getLogger("effnet")
 
 
 @dataclass
-class Persistence:
+class CheckpointManager:
     """One rank's part in the checkpoints of a job."""
 
     job_uri: str
     ranks: Ranks
     identity: dict[str, Any]
     accept_changes: bool
-    saver: Saver | None  # rank 0 only
+    saver: CheckpointWriter | None  # rank 0 only
     ledger: Ledger | None
     saved_step: int = -1  # of the checkpoint last begun or resumed from
 
@@ -43,7 +43,7 @@ class Persistence:
         """
         saved = None
         if self.ranks.is_first:
-            saved = checkpoint_format.newest(self.job_uri)
+            saved = checkpoint_format.load_newest(self.job_uri)
         if saved is not None:
             found = saved.manifest
             changes = lineage.check(found["identity"], self.identity, self.accept_changes, saved.uri)
@@ -56,14 +56,14 @@ class Persistence:
         saved = None
         if self.saver is not None:
             self.saver.wait()
-            saved = checkpoint_format.newest(self.job_uri, before)
+            saved = checkpoint_format.load_newest(self.job_uri, before)
             if saved is not None:
                 checkpoint_format.delete_after(self.job_uri, saved.step)
         return self._take(state, saved)
 
     def save(self, state: TrainState) -> None:
         """Begins a checkpoint, unless one is still being written or this step has one."""
-        busy = distributed.told_by_first(self.saver is not None and self.saver.busy)
+        busy = distributed.broadcast_object(self.saver is not None and self.saver.busy)
         if busy:
             log.warning("step %d: no checkpoint, the one before it is still being written", state.position.step)
         elif self.saved_step != state.position.step:
@@ -98,20 +98,20 @@ class Persistence:
             self.saver.start(state, part)
         self.saved_step = state.position.step
 
-    def _take(self, state: TrainState, saved: Saved | None) -> bool:
+    def _take(self, state: TrainState, saved: LoadedCheckpoint | None) -> bool:
         """Rank 0's checkpoint into the state of all ranks."""
         if saved is not None:
             restore(state, saved)
-        if not distributed.told_by_first(saved is not None):
+        if not distributed.broadcast_object(saved is not None):
             return False
         distributed.broadcast([*state.tensors().values(), state.best])
-        state.position = Position.restored(distributed.told_by_first(state.position.plain()))
+        state.position = Position.restored(distributed.broadcast_object(state.position.plain()))
         self.saved_step = state.position.step
         return True
 
 
 @torch.no_grad()
-def restore(state: TrainState, saved: Saved) -> None:
+def restore(state: TrainState, saved: LoadedCheckpoint) -> None:
     """Copies a checkpoint into the state.
 
     Raises:

@@ -61,7 +61,7 @@ class TrainState:
 MESSAGE_EXTRA = 16  # numbers behind gradients and statistics; see step.py
 
 
-def fresh(network: nn.Module, recipe: Recipe) -> TrainState:
+def initial_state(network: nn.Module, recipe: Recipe) -> TrainState:
     """The state before step 0 of a network, whose tensors become views of one flat tensor."""
     layout = flat.layout_of(network)
     values = flat.flatten(network, layout)

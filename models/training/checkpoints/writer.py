@@ -20,7 +20,7 @@ log = logging.getLogger("effnet")
 MAX_FAILURES = 3  # in a row
 
 
-class Saver:
+class CheckpointWriter:
     """Rank 0's writer. One checkpoint at a time; its memory is taken once and used again.
 
     Args:

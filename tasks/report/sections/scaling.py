@@ -94,7 +94,7 @@ def _table3(base: str, points: Points) -> list[Json]:
     ]
 
 
-def _distance(point: Json, printed: scaling_study.Scaled) -> float:
+def _distance(point: Json, printed: scaling_study.PaperScalingRow) -> float:
     """How far a point is from a printed row, in its multipliers; what either lacks counts nothing."""
     pairs = ((point["factors"][key], getattr(printed, key)) for key in DIMENSIONS)
     return float(sum(abs(ours - theirs) for ours, theirs in pairs if None not in (ours, theirs)))

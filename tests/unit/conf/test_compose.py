@@ -197,11 +197,11 @@ def test_yaml_and_back_is_the_same(value: Any) -> None:
 def test_a_later_setting_at_its_default_is_not_written_down() -> None:
     """Else every job would get another key, and every registered model another description."""
     later = {"blocks", "padding", "bn_epsilon", "preprocessing"}
-    assert not later & compose.asked(schema.Model()).keys()
+    assert not later & compose.to_request(schema.Model()).keys()
     assert "padding: same" in compose.to_yaml(schema.Model(padding="same"))
     changed = schema.Model(padding="same", bn_epsilon=1e-5, preprocessing="lite")
     assert compose.from_yaml(schema.Model, compose.to_yaml(changed)) == changed
-    assert compose.asked(changed).keys() - compose.asked(schema.Model()).keys() == later - {"blocks"}
+    assert compose.to_request(changed).keys() - compose.to_request(schema.Model()).keys() == later - {"blocks"}
 
 
 @pytest.mark.parametrize(("change", "message"), [

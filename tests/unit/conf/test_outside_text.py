@@ -161,7 +161,7 @@ HOSTILE = ["$(id)", "a;id", "a\nb", "a\x1b[31m", "-rf", "--export=x", "a:b", "{}
 @pytest.mark.parametrize(("kind", "key"), [
     (schema.Data, "name"), (schema.Config, "experiment"), (schema.Config, "profile"), (schema.Published, "name"),
     (schema.Published, "network"), (schema.Nightly, "model"), (schema.Model, "name"), (schema.Transfer, "protocol"),
-    (schema.Point, "network"), (schema.Explained, "network"), (schema.Versus, "ours"), (schema.Versus, "rival"),
+    (schema.Point, "network"), (schema.GalleryEntry, "network"), (schema.LatencyPair, "ours"), (schema.LatencyPair, "rival"),
     (schema.Job, "data_name"),
 ])  # fmt: skip
 def test_a_name_that_could_mean_more_than_itself_is_refused(kind: type[Any], key: str) -> None:
@@ -180,7 +180,7 @@ def test_lists_of_names_and_references_are_checked_too() -> None:
             with pytest.raises(ValueError, match="must be NAME@ALIAS or NAME/VERSION"):
                 schema.Config(model_ref=reference)
             with pytest.raises(ValueError, match="must be NAME@ALIAS or NAME/VERSION"):
-                schema.Explained(registered=reference)
+                schema.GalleryEntry(registered=reference)
 
 
 @pytest.mark.parametrize("name", ["mine", "5", "a.b_c-D", "x" * 63])
@@ -210,12 +210,12 @@ def test_a_hostile_name_on_the_command_line_is_one_line_with_the_pattern() -> No
 
 def test_the_parameters_of_a_finetune_deployment_are_those_of_the_job_that_they_describe() -> None:
     from flows.transfer import described_job
-    from tasks.train import named
+    from tasks.train import name_job
 
     config = compose.compose(["storage=file:///store"])
     job = schema.Job(kind="train", data_name="x", manifest_uri="s3://b/m", manifest_sha256="0" * 64,
                      init_weights_uri="s3://b/w", until_epoch=2)  # fmt: skip
-    run = named(config, job, "finetune-b0-x")
+    run = name_job(config, job, "finetune-b0-x")
     text = compose.to_yaml(job)
     assert described_job(config, text, run.key, run.job_uri, run.label) == run
     secret = text.replace("data_name: x", "data_name: ${oc.env:EFFNET_CANARY}")

@@ -44,7 +44,7 @@ def test_a_worker_in_another_folder_uses_the_run_folder_and_the_data_of_the_comm
 
 def test_a_command_that_is_no_up_hands_only_places_to_the_worker() -> None:
     words = ["recipe.epochs=1", "storage=s3://a", "services.s3=aws", "model=b3"]
-    assert configure.places(words) == ["storage=s3://a", "services.s3=aws"]
+    assert configure.select_places(words) == ["storage=s3://a", "services.s3=aws"]
 
 
 def test_env_without_services_is_one_line_that_says_how_to_start_them(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_point_of_one_s_own_comes_first_and_once(tmp_path: Path) -> None:
         database.enqueue(opened(tmp_path), point)
     trials = opened(tmp_path)
     assert trained(trials, 1) == [point]
-    assert [each.state for each in database.known(trials)] == ["complete"]
+    assert [each.state for each in database.list_trials(trials)] == ["complete"]
 
 
 def test_every_end_of_a_trial_is_known_with_its_facts(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_every_end_of_a_trial_is_known_with_its_facts(tmp_path: Path) -> None:
     database.complete(trials, first, (90.0, 100), {"n": 500})
     database.refuse(trials, second, {"multiply_adds": 0.5}, {"reason": "too dear"})
     database.fail(trials, third, {"reason": "diverged"})
-    found = database.known(trials)
+    found = database.list_trials(trials)
     assert [each.state for each in found] == ["running"] * 4 + ["complete", "refused", "failed"]
     assert [each.facts for each in found[4:]] == [{"n": 500}, {"reason": "too dear"}, {"reason": "diverged"}]
     assert found[4].point == first.params
@@ -69,14 +69,14 @@ def test_a_trial_without_a_sign_of_life_is_lost_and_given_out_again_once(tmp_pat
     trials = opened(tmp_path)
     now = time.time() + database.GRACE_S
     living.set_user_attr("beat", now)
-    assert database.lost(database.known(trials), now - 1) == []
-    assert database.lost(database.known(trials), now + 1) == [dead.number]
+    assert database.find_lost(database.list_trials(trials), now - 1) == []
+    assert database.find_lost(database.list_trials(trials), now + 1) == [dead.number]
     for _ in range(2):  # two machines that both noticed
-        database.give_out_again(opened(tmp_path), dead.number)
-    assert [each.state for each in database.known(trials)] == ["abandoned", "running", "waiting"]
+        database.requeue(opened(tmp_path), dead.number)
+    assert [each.state for each in database.list_trials(trials)] == ["abandoned", "running", "waiting"]
     assert trained(trials, 1) == [dead.params]
     database.complete(trials, dead, (1.0, 1.0), {})  # it was only slow: too late, and no error
-    assert database.known(trials)[dead.number].state == "abandoned"
+    assert database.list_trials(trials)[dead.number].state == "abandoned"
 
 
 def test_a_trial_of_a_process_of_this_machine_that_died_is_lost_at_once(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_trial_of_a_process_of_this_machine_that_died_is_lost_at_once(tmp_path
     subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)], check=True)
     trials = opened(tmp_path)
     database.ask(trials, CHOICES)
-    assert database.lost(database.known(trials), time.time()) == [0]
+    assert database.find_lost(database.list_trials(trials), time.time()) == [0]
 
 
 def test_refused_trials_teach_the_sampler(tmp_path: Path) -> None:
@@ -124,4 +124,4 @@ def test_a_database_that_is_damaged_is_an_error_of_ours(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "trials.db") as connection:
         connection.execute("drop table trials")
     with pytest.raises(TransientError, match=r"trials\.db: .*no such table"):
-        database.known(trials)
+        database.list_trials(trials)

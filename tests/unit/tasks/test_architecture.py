@@ -16,15 +16,15 @@ from models.networks.efficientnet.variants import B0_STAGES
 from models.results import ShardResult, TrainResult
 from tasks.architecture import (
     B0_BLOCKS,
-    Asked,
-    Started,
+    ArchitectureRun,
+    Proposal,
     broken,
-    failed,
     proposal_overrides,
     propose,
-    released,
+    report_failure,
+    report_result,
+    requeue,
     summary,
-    told,
     verdict,
     why,
 )
@@ -34,14 +34,14 @@ SHARDS = ShardResult("mnist5k", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True
 SMALL = ["profile=laptop", "architecture.trials=4", "architecture.max_cost=0.97"]
 
 
-def started(folder: Path, config: Config) -> Started:
+def started(folder: Path, config: Config) -> ArchitectureRun:
     wanted = config.architecture
     trials = database.open_trials(
         f"sqlite:///{folder}/trials.db", "search", directions=("maximize", "minimize"), sampler=wanted.sampler,
         startup=wanted.population, seed=wanted.seed,
     )  # fmt: skip
     database.enqueue(trials, space.point(B0_STAGES))
-    return Started(trials, SHARDS, mlflow_run="run", done_before=0)
+    return ArchitectureRun(trials, SHARDS, mlflow_run="run", done_before=0)
 
 
 def result(minival_top1: float, n: int = 400) -> TrainResult:
@@ -52,13 +52,19 @@ def result(minival_top1: float, n: int = 400) -> TrainResult:
     )  # fmt: skip
 
 
-async def all_of_it(config: Config, search: Started, answers: list[TrainResult | DivergedError]) -> list[Asked]:
+async def all_of_it(
+    config: Config, search: ArchitectureRun, answers: list[TrainResult | DivergedError]
+) -> list[Proposal]:
     """Asks until there is nothing more to ask, and answers in order."""
     asked_for = []
     while (asked := await propose(config, search)) is not None:
         asked_for.append(asked)
         answer = answers[len(asked_for) - 1]
-        await (told(search, asked, answer) if isinstance(answer, TrainResult) else failed(search, asked, answer))
+        await (
+            report_result(search, asked, answer)
+            if isinstance(answer, TrainResult)
+            else report_failure(search, asked, answer)
+        )
     return asked_for
 
 
@@ -75,7 +81,7 @@ def test_a_search_trains_as_many_as_asked_for_b0_first_and_lists_what_it_refused
     asked = asyncio.run(all_of_it(config, search, answers))
     assert asked[0].blocks == B0_BLOCKS
     assert (asked[0].params, asked[0].multiply_adds) == (663_530, 1_331_440)
-    found = summary(config.architecture, database.known(search.trials), "http://mlflow/runs/")
+    found = summary(config.architecture, database.list_trials(search.trials), "http://mlflow/runs/")
     states = [trial["state"] for trial in found["trials"]]
     assert (states.count("complete"), states.count("failed")) == (3, 1)
     assert states.count("refused") == len(states) - 4 > 0
@@ -112,15 +118,15 @@ def test_a_search_cut_in_two_asks_for_the_same_trials(tmp_path: Path, config: Co
 def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path: Path, config: Config) -> None:
     search = started(tmp_path, config)
 
-    async def broken_off() -> list[Asked]:
+    async def broken_off() -> list[Proposal]:
         asked = await propose(config, search)
         assert asked is not None
-        released(search, asked)
+        requeue(search, asked)
         return [asked, *await all_of_it(config, search, [result(80.0)] * 4)]
 
     first, again, *rest = asyncio.run(broken_off())
     assert (first.blocks, len(rest)) == (again.blocks, 3)
-    found = summary(config.architecture, database.known(search.trials))
+    found = summary(config.architecture, database.list_trials(search.trials))
     assert [trial["state"] for trial in found["trials"]].count("complete") == 4
     assert first.number not in [trial["number"] for trial in found["trials"]]
 
@@ -128,7 +134,7 @@ def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path
 def test_workers_of_one_process_never_train_more_than_wanted(tmp_path: Path, config: Config) -> None:
     search = started(tmp_path, config)
 
-    async def four_workers() -> list[list[Asked]]:
+    async def four_workers() -> list[list[Proposal]]:
         return await asyncio.gather(*(all_of_it(config, search, [result(80.0)] * 4) for _ in range(4)))
 
     asked = [each for worker in asyncio.run(four_workers()) for each in worker]
@@ -157,13 +163,13 @@ def test_a_search_without_one_good_trial_ends_with_the_first_reason(tmp_path: Pa
     search = started(tmp_path, config)
     asyncio.run(all_of_it(config, search, [DivergedError("the loss exploded")] * 4))
     with pytest.raises(JobError, match="no trial of the architecture search finished; trial 0: the loss exploded"):
-        summary(config.architecture, database.known(search.trials))
+        summary(config.architecture, database.list_trials(search.trials))
 
 
 @pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
 def test_a_proposal_s_overrides_compose_to_its_network_and_the_search_s_recipe(profile: str) -> None:
     config = compose([f"profile={profile}"])
-    asked = Asked(None, 0, B0_BLOCKS, 1, 2)
+    asked = Proposal(None, 0, B0_BLOCKS, 1, 2)
     trial = compose([f"profile={profile}", *proposal_overrides(config, asked)])
     assert trial.recipe == config.architecture.recipe
     assert trial.model == dataclasses.replace(config.architecture.model, blocks=B0_BLOCKS)
@@ -172,11 +178,11 @@ def test_a_proposal_s_overrides_compose_to_its_network_and_the_search_s_recipe(p
 
 @pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
 def test_b0_s_own_blocks_meet_every_profile_s_constraints(profile: str) -> None:
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
     wanted = compose([f"profile={profile}"]).architecture
     classes = 1000 if profile == "paper" else 10
-    params, multiply_adds, _ = counted(dataclasses.replace(wanted.model, blocks=B0_BLOCKS), classes)
+    params, multiply_adds, _ = compute_cost(dataclasses.replace(wanted.model, blocks=B0_BLOCKS), classes)
     assert 0.95 < multiply_adds / wanted.target_multiply_adds < 1
     assert broken(wanted, params, multiply_adds) == {}
 

@@ -10,8 +10,8 @@ from conf.compose import OverrideError, compose
 from conf.schema import Config, Model, Point
 from infra.errors import ConfigError, DivergedError, TransientError
 from models.experiments import scaling_study
-from models.experiments.scaling_study import Scaled
-from models.networks.build import counted
+from models.experiments.scaling_study import PaperScalingRow
+from models.networks.build import compute_cost
 from models.results import ShardResult, TrainResult
 from tasks import scaling as study
 
@@ -23,7 +23,7 @@ SHARDS = ShardResult("digits", "file:///m", "0", 10, 800, 100, 120, 5, reused=Tr
 
 
 def at_paper_size(point: Point) -> tuple[int, int, int]:
-    return counted(study.scaled(Model(), point), 1000)
+    return compute_cost(study.scaled(Model(), point), 1000)
 
 
 # Off by more than the print's rounding, and why. All else is within 5 % of what is printed.
@@ -40,7 +40,7 @@ OFF = {
 
 
 @pytest.mark.parametrize("row", PRINTED, ids=lambda row: f"{row.base} {row.method}")
-def test_every_row_of_tables_3_and_7_is_a_point_and_counts_what_is_printed(row: Scaled) -> None:
+def test_every_row_of_tables_3_and_7_is_a_point_and_counts_what_is_printed(row: PaperScalingRow) -> None:
     (point,) = [point for point in PAPER if study.printed(point) is row]
     off = at_paper_size(point)[1] / (row.flops_b * 1e9) - 1
     expected = OFF.get((row.base, row.method), 0.0)
@@ -73,7 +73,7 @@ DERIVED = [
 def test_scaled_networks_have_the_parameters_and_multiply_adds_of_another_derivation(
     network: str, scales: dict[str, float], params: int, billions: float
 ) -> None:
-    found = counted(Model(network, **scales), 1000)
+    found = compute_cost(Model(network, **scales), 1000)
     assert (found[0], round(found[1] / 1e9, 3)) == (params, billions)
 
 
@@ -99,7 +99,7 @@ def test_figures_4_and_8_stay_within_their_printed_axes() -> None:
 
 def test_figure_8_s_compound_points_are_members_of_the_family() -> None:
     sizes = [at_paper_size(point) for point in PAPER if study.source(point) == "Figure 8"]
-    assert sizes == [counted(Model(f"efficientnet_b{phi}"), 1000) for phi in (1, 2, 4)]
+    assert sizes == [compute_cost(Model(f"efficientnet_b{phi}"), 1000) for phi in (1, 2, 4)]
 
 
 def test_a_point_s_multipliers_come_on_top_of_the_profile_s() -> None:
@@ -162,7 +162,7 @@ def summed(*results: Any) -> dict[str, Any]:
 def test_a_point_has_our_numbers_and_the_paper_s_in_one_place() -> None:
     config = config_of("{network:resnet50,dimension:width,width:2.0}")
     found = study.facts(config, SHARDS, [trained(91.5, reused=True)], ["http://a/1"])
-    params, multiply_adds, px = counted(study.scaled(config.model, config.scaling.points[0]), 10)
+    params, multiply_adds, px = compute_cost(study.scaled(config.model, config.scaling.points[0]), 10)
     assert found == {
         "data": "digits",
         "points": [{

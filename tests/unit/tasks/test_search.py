@@ -12,7 +12,7 @@ from conf.schema import Model, Search
 from infra.errors import ConfigError, DivergedError
 from models.networks.efficientnet.compound_scaling import PAPER, Coefficients
 from models.results import TrainResult
-from tasks.search import Screened, family, grid_points, judged, screen, summary, trial_overrides
+from tasks.search import ScreenedGrid, family, grid_points, screen, select_trials, summary, trial_overrides
 
 POINTS = [Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.1, 1.15), Coefficients(1.4, 1.2, 1.0)]
 
@@ -29,8 +29,8 @@ def choose(*results: TrainResult) -> dict[str, Any]:
     return summary(Search(), screened(len(results)), list(results))
 
 
-def screened(trials: int) -> Screened:
-    return Screened(POINTS[:trials], [], multiply_adds=50, classes=10)
+def screened(trials: int) -> ScreenedGrid:
+    return ScreenedGrid(POINTS[:trials], [], multiply_adds=50, classes=10)
 
 
 def point(trial: dict[str, Any]) -> tuple[float, float, float]:
@@ -92,7 +92,7 @@ def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
 
 
 def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_reason() -> None:
-    found = judged(
+    found = select_trials(
         Search(), screened(3), [result(50.0), DivergedError("the loss is not finite\n  | more"), result(60.0)]
     )
     assert point(found["best"]) == (1.4, 1.2, 1.0)
@@ -102,7 +102,7 @@ def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_rea
 
 def test_a_search_without_one_good_trial_ends_with_the_first_error() -> None:
     with pytest.raises(DivergedError, match="first"):
-        judged(Search(), screened(2), [DivergedError("first"), DivergedError("second")])
+        select_trials(Search(), screened(2), [DivergedError("first"), DivergedError("second")])
 
 
 def test_a_point_whose_network_counts_too_much_is_refused_with_the_numbers() -> None:

@@ -18,9 +18,9 @@ from infra.errors import ConfigError, DataError, DivergedError, JobError, Transi
 from models.data.shards import manifest as manifests
 from models.experiments.transfer import Point
 from models.networks.efficientnet.variants import VARIANTS
-from models.results import EvalResult, ShardResult, Standing, TrainResult, TransferResult
+from models.results import EvalResult, RungResult, ShardResult, TrainResult, TransferResult
 from tasks import transfer, transfer_part
-from tasks.transfer import Plan, Tried, choose, cut, final_job, note, point_job, set_overrides
+from tasks.transfer import GridTrial, TransferPlan, final_job, point_job, prune, record_rung, select_best, set_overrides
 
 SMALL = ["transfer=laptop_kornblith", "data@transfer.data=pets", "transfer.recipe.global_batch=16"]
 
@@ -35,17 +35,17 @@ def sharded(made: MadeSet) -> ShardResult:
     return ShardResult("made", made.uri, sha256, 10, train=80, minival=10, val=30, shards=4, reused=True)
 
 
-def planned(made: MadeSet, *words: str) -> Plan:
+def planned(made: MadeSet, *words: str) -> TransferPlan:
     return transfer._plan(compose.compose([*SMALL, *words]), sharded(made))
 
 
 @pytest.fixture(scope="module")
-def plan(made: MadeSet) -> Plan:
+def plan(made: MadeSet) -> TransferPlan:
     return planned(made)
 
 
-def standing(top1: float, mean: float = 0.0) -> Standing:
-    return Standing(3, top1, mean, "run", False)
+def standing(top1: float, mean: float = 0.0) -> RungResult:
+    return RungResult(3, top1, mean, "run", False)
 
 
 def test_each_set_is_the_command_in_its_own_words() -> None:
@@ -94,7 +94,7 @@ def test_a_batch_that_does_not_fit_is_refused_in_the_plan(made: MadeSet) -> None
         planned(made, "transfer.recipe.global_batch=128")
 
 
-def test_a_point_s_job_is_the_same_job_at_every_rung_and_the_final_one_is_another(plan: Plan) -> None:
+def test_a_point_s_job_is_the_same_job_at_every_rung_and_the_final_one_is_another(plan: TransferPlan) -> None:
     point, weights = plan.points[0], ("s3://w", "00")
     jobs = [point_job(plan, point, weights, until) for until in (1, 3, None)]
     assert len({job.key for job in jobs}) == 1
@@ -107,33 +107,35 @@ def test_a_point_s_job_is_the_same_job_at_every_rung_and_the_final_one_is_anothe
 
 
 @pytest.mark.parametrize("until_epoch", [1, None])
-def test_a_point_of_a_grid_passes_the_check_of_its_deployment(plan: Plan, until_epoch: int | None) -> None:
+def test_a_point_of_a_grid_passes_the_check_of_its_deployment(plan: TransferPlan, until_epoch: int | None) -> None:
     run = point_job(plan, plan.points[0], ("file:///w", "0" * 64), until_epoch)
     assert described_job(plan.config, compose.to_yaml(run.job), run.key, run.job_uri, run.label) == run
 
 
-def test_points_are_cut_and_chosen_by_the_set_s_metric(plan: Plan) -> None:
-    tried = [Tried(point) for point in plan.points]
-    note(tried, [standing(90, 10), standing(80, 70), standing(70, 60), DivergedError("x: the loss\n  | exploded")])
-    kept = cut(plan, tried, 3)  # half of four, by mean per class
+def test_points_are_cut_and_chosen_by_the_set_s_metric(plan: TransferPlan) -> None:
+    tried = [GridTrial(point) for point in plan.points]
+    record_rung(
+        tried, [standing(90, 10), standing(80, 70), standing(70, 60), DivergedError("x: the loss\n  | exploded")]
+    )
+    kept = prune(plan, tried, 3)  # half of four, by mean per class
     assert kept == tried[1:3]
     assert [each.stopped_at_epoch for each in tried] == [3, None, None, 3]
     assert (tried[3].reason, tried[3].value("mean per class"), tried[0].value("top-1")) == ("x: the loss", None, 90)
-    assert choose(plan, kept) == plan.points[1]
+    assert select_best(plan, kept) == plan.points[1]
 
 
 @pytest.mark.parametrize("error", [DivergedError("loss"), JobError("a worker failed")])
-def test_a_grid_of_which_nothing_is_left_has_diverged(plan: Plan, error: Exception) -> None:
-    tried = [Tried(point) for point in plan.points]
-    note(tried, [error] * 4)
-    assert cut(plan, tried, 3) == []
+def test_a_grid_of_which_nothing_is_left_has_diverged(plan: TransferPlan, error: Exception) -> None:
+    tried = [GridTrial(point) for point in plan.points]
+    record_rung(tried, [error] * 4)
+    assert prune(plan, tried, 3) == []
     with pytest.raises(DivergedError, match=r"no point of the grid came to its end; lower transfer\.lr_per_256"):
-        choose(plan, [])
+        select_best(plan, [])
 
 
-def test_a_service_that_does_not_answer_is_no_verdict_on_a_point(plan: Plan) -> None:
+def test_a_service_that_does_not_answer_is_no_verdict_on_a_point(plan: TransferPlan) -> None:
     with pytest.raises(TransientError):
-        note([Tried(plan.points[0])], [TransientError("MLflow does not answer")])
+        record_rung([GridTrial(plan.points[0])], [TransientError("MLflow does not answer")])
 
 
 def trained(**changes: Any) -> TrainResult:
@@ -146,12 +148,12 @@ def trained(**changes: Any) -> TrainResult:
     return TrainResult(**{**facts, **changes})
 
 
-def results(plan: Plan) -> list[TransferResult]:
-    tried = [Tried(point, standing(50, 40), found=False) for point in plan.points]
+def results(plan: TransferPlan) -> list[TransferResult]:
+    tried = [GridTrial(point, standing(50, 40), found=False) for point in plan.points]
     return [transfer_part.result_of(plan, tried, plan.points[2], trained(model=f"efficientnet_b{i}")) for i in (4, 5)]
 
 
-def test_a_result_is_told_in_the_set_s_metric_with_its_standard_error(plan: Plan) -> None:
+def test_a_result_is_told_in_the_set_s_metric_with_its_standard_error(plan: TransferPlan) -> None:
     found = results(plan)[0]
     assert (found.metric, found.value, found.n, found.top1) == ("mean per class", pytest.approx(75.0), 14, 60.0)
     assert (found.train, found.classes) == (plan.shards.train, plan.shards.classes)
@@ -162,7 +164,7 @@ def test_a_result_is_told_in_the_set_s_metric_with_its_standard_error(plan: Plan
 
 
 def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: TransferPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.tracking.runs.run_url", lambda run: f"http://mlflow/{run}")
     config = dataclasses.replace(plan.config, storage=f"file://{tmp_path}")
@@ -186,8 +188,8 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     assert len(part["missing"]) == 1 + 8
 
 
-def test_the_last_lines_of_a_command_tell_the_metric_with_its_error_and_how_it_was_chosen(plan: Plan) -> None:
-    lines = summary.described(results(plan), plan.config)
+def test_the_last_lines_of_a_command_tell_the_metric_with_its_error_and_how_it_was_chosen(plan: TransferPlan) -> None:
+    lines = summary.describe_result(results(plan), plan.config)
     assert lines[0] == (
         "efficientnet_b4 on pets: 75.00 ± 13.82 % mean per class of 14 test images "
         "(kornblith: rate 0.1 per 256, decay 0, best of 4 points)"
@@ -197,11 +199,11 @@ def test_the_last_lines_of_a_command_tell_the_metric_with_its_error_and_how_it_w
 
 def test_an_evaluation_is_told_in_the_set_s_metric_too() -> None:
     found = EvalResult("job", "b0/1", "pets", 85.71, 90.0, 14, (1, 3, 8), (2, 4, 8))
-    [line] = summary.described(found, compose.compose(["data=pets"]))
+    [line] = summary.describe_result(found, compose.compose(["data=pets"]))
     assert line == "b0/1 on pets: top-1 85.71 %, top-5 90.00 % of 14 images; mean per class 75.00 ± 13.82 %"
 
 
-def test_a_point_s_job_may_not_lose_the_recipe_of_the_protocol(plan: Plan) -> None:
+def test_a_point_s_job_may_not_lose_the_recipe_of_the_protocol(plan: TransferPlan) -> None:
     job = point_job(plan, Point(0.05, 0.5), ("s3://w", "00"), None).job
     assert (job.recipe.lr_per_256, job.recipe.weight_decay, job.recipe.optimizer) == (0.05, 0.5, "sgd")
     assert job.augment == plan.config.transfer.data.augment

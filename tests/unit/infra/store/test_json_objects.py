@@ -87,7 +87,7 @@ def test_a_summary_or_a_part_of_the_report_that_is_no_object_is_one_line(tmp_pat
     store.delete(summary)
     put(tmp_path, "reports/laptop/scaling.json", text)
     with pytest.raises(DataError, match=r"scaling\.json does not hold a JSON object"):
-        report_results.gather(config)
+        report_results.load_parts(config)
     put(tmp_path, "reports/laptop/transfer/row.json", text)
     with pytest.raises(DataError, match=r"row\.json does not hold a JSON object"):
         transfer_part.leave_part(config, [])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from conf import schema
 from infra.errors import ConfigError
 from models.experiments import activation_maps
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 
 TINY = {"width": 0.25, "depth": 0.25, "resolution": 0.3}
 
@@ -65,7 +65,7 @@ def linear() -> nn.Linear:
 def settled(name: str, classes: int = 5) -> nn.Module:
     """A small network with batch-norm statistics of its own activations, in evaluation mode."""
     torch.manual_seed(0)
-    network = build_scaled(schema.Model(name=name, **TINY), classes)
+    network = build_model(schema.Model(name=name, **TINY), classes)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -174,12 +174,12 @@ def test_an_explained_network_is_left_without_hooks_or_gradients() -> None:
 
 def test_maps_are_upsampled_bilinearly_between_the_centres_of_their_positions() -> None:
     # 1 x 2 positions on 4 pixels: centres at 1/4 and 3/4, so 0, 1/4, 3/4, 1 in each row
-    found = activation_maps.upsampled(torch.tensor([[[-2.0, 6.0], [-2.0, 6.0]]]), 4)
+    found = activation_maps.upsample(torch.tensor([[[-2.0, 6.0], [-2.0, 6.0]]]), 4)
     np.testing.assert_allclose(found, np.tile([0.0, 0.25, 0.75, 1.0], (1, 4, 1)))
 
 
 def test_a_map_without_differences_says_nothing() -> None:
-    found = activation_maps.upsampled(torch.tensor([[[5.0, 5.0], [5.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]]), 4)
+    found = activation_maps.upsample(torch.tensor([[[5.0, 5.0], [5.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]]), 4)
     assert not found.any()
 
 
@@ -192,7 +192,7 @@ def lightness(rgb: np.ndarray) -> np.ndarray:
 
 
 def test_more_heat_is_lighter_in_even_steps() -> None:
-    steps = np.diff(lightness(activation_maps.colours(np.linspace(0, 1, 41, dtype=np.float32))))
+    steps = np.diff(lightness(activation_maps.colorize(np.linspace(0, 1, 41, dtype=np.float32))))
     assert (steps > 0).all()
     assert steps.max() < 2 * 98 / 40  # no step over twice the even one
 

@@ -7,7 +7,7 @@ import pytest
 
 from conf import schema
 from models.experiments.architecture_space import OPERATIONS, choices, pareto, point, reward, size, stages
-from models.networks.build import counted, resolve
+from models.networks.build import compute_cost, resolve_architecture
 from models.networks.efficientnet.block_strings import decode, encode
 from models.networks.efficientnet.variants import B0_STAGES
 
@@ -40,15 +40,15 @@ def test_every_point_is_a_network_whose_blocks_come_back_from_their_text(seed: i
     table = stages(drawn(seed))
     assert decode(encode(table)) == table
     model = schema.Model(width=0.25, depth=0.2, resolution=0.107142857, blocks=encode(table))
-    assert counted(model, 10)[1] > 0
-    assert resolve(schema.Model(blocks=encode(table))).stages == table
+    assert compute_cost(model, 10)[1] > 0
+    assert resolve_architecture(schema.Model(blocks=encode(table))).stages == table
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_is_in_the_count_of_its_stage(operation: str) -> None:
     # One layer of stage 5, 40 -> 80 channels, 28 -> 14 px, kernel 3, no gate; everything else is B0's.
     asked = point(B0_STAGES) | {"stage5_op": operation, "stage5_layers": 3, "stage5_se": 0.0}
-    one, two = (counted(schema.Model(blocks=encode(stages(asked | {"stage5_layers": n}))), 10)[1] for n in (3, 4))
+    one, two = (compute_cost(schema.Model(blocks=encode(stages(asked | {"stage5_layers": n}))), 10)[1] for n in (3, 4))
     per_pixel = {
         "conv": 9 * 80 * 80 + 80 * 80,
         "dconv": 9 * 80 + 80 * 80,

@@ -17,13 +17,13 @@ from conf.compose import compose
 from infra.errors import ArtifactError, ConfigError
 from models.data.loading import selection
 from models.experiments import activation_maps
-from models.experiments.gallery import Drawn, draw, sheet
+from models.experiments.gallery import GalleryImages, draw, sheet
 from models.networks import export
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import ShardResult
 from tasks.explain import listed, train_overrides
-from tasks.explain_gallery import Trained, facts, save
+from tasks.explain_gallery import GalleryNetwork, facts, save
 from tasks.train import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
@@ -36,31 +36,31 @@ def made(tmp_path: Path) -> MadeSet:
 
 def weights_of(model: schema.Model, classes: int, folder: Path) -> tuple[str, str]:
     torch.manual_seed(0)
-    network = build_scaled(model, classes)
+    network = build_model(model, classes)
     with torch.no_grad():
         network(torch.randn(8, 3, 70, 70))
     path = folder / f"{model.name}-{classes}.safetensors"
     return f"file://{path}", export.save_weights(network.state_dict(), path)
 
 
-def draw_both(made: MadeSet, folder: Path) -> tuple[list[Trained], list[Drawn]]:
+def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[GalleryImages]]:
     images = selection.read(made.manifest, made.uri, "val", [3, 0])
     trained, drawn = [], []
     for name, dimension, model in (("b0", "baseline", TINY), ("squeeze net/1", "baseline",
                                    schema.Model("squeezenet1_1", width=0.25, resolution=0.5))):  # fmt: skip
         uri, sha256 = weights_of(model, 10, folder)
-        trained.append(Trained(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", found=False))
+        trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", found=False))
         drawn.append(draw(model, uri, sha256, images, 10, 0))
     return trained, drawn
 
 
 def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet, tmp_path: Path) -> None:
     _, (drawn, _) = draw_both(made, tmp_path)
-    network = build_scaled(TINY, 10)
+    network = build_model(TINY, 10)
     network.load_state_dict(export.load_file(tmp_path / "efficientnet_b0-10.safetensors"))
     images = Normalize(torch.device("cpu"))(torch.from_numpy(drawn.inputs))
     found = activation_maps.explain(network, images, [7, 4])  # the labels of the 28th and the 25th made image
-    heat = activation_maps.upsampled(found.maps, 67)
+    heat = activation_maps.upsample(found.maps, 67)
     assert (drawn.method, drawn.inputs.shape) == ("cam", (2, 67, 67, 3))
     assert np.array_equal(drawn.overlays[1], activation_maps.overlay(drawn.inputs[1], heat[1]))
     assert drawn.predictions == found.predictions
@@ -75,7 +75,7 @@ def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_pat
     first = found["models"][0]
     assert (first["name"], first["dimension"], first["top1"], first["resolution"]) == ("b0", "baseline", 90.0, 67)
     assert (first["params"], first["multiply_adds"]) == (drawn[0].params, drawn[0].multiply_adds)
-    assert first["params"] == sum(p.numel() for p in build_scaled(TINY, 10).parameters())
+    assert first["params"] == sum(p.numel() for p in build_model(TINY, 10).parameters())
     assert [(each["image"], each["model"]) for each in found["maps"]] == [
         (3, "b0"), (0, "b0"), (3, "squeeze net/1"), (0, "squeeze net/1"),
     ]  # fmt: skip
@@ -136,9 +136,9 @@ def test_table_7_is_what_is_drawn_by_default() -> None:
 
 
 def test_at_laptop_size_the_scaled_networks_cost_about_twice_the_baseline_as_each_other() -> None:
-    from models.networks.build import counted
+    from models.networks.build import compute_cost
 
-    base, *scaled = [counted(each.model, 10)[1] for each in listed(compose(["profile=laptop"]).explain)]
+    base, *scaled = [compute_cost(each.model, 10)[1] for each in listed(compose(["profile=laptop"]).explain)]
     assert all(1.9 < cost / base < 2.5 for cost in scaled)
 
 

@@ -12,8 +12,8 @@ from conf import schema
 from conf.compose import compose
 from infra.errors import ConfigError
 from models.experiments import latency
-from models.networks.build import build_scaled
-from models.networks.folding import folded
+from models.networks.build import build_model
+from models.networks.folding import fold_batch_norm
 from tasks.latency import networks, table
 
 SMALL = [
@@ -26,9 +26,9 @@ IMAGES = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("model", SMALL, ids=lambda model: model.name)
 def test_a_folded_network_answers_as_before_without_any_batch_norm(model: schema.Model) -> None:
-    network = latency.settled(model)
+    network = latency.settle_batch_norm(model)
     before = {name: t.clone() for name, t in network.state_dict().items()}
-    quick = folded(network, IMAGES)
+    quick = fold_batch_norm(network, IMAGES)
     with torch.no_grad():
         plain, fast = network(IMAGES), quick(IMAGES)
     assert plain.std() > 1e-3
@@ -39,8 +39,8 @@ def test_a_folded_network_answers_as_before_without_any_batch_norm(model: schema
 
 
 def test_a_batch_norm_that_follows_no_convolution_stays() -> None:
-    network = latency.settled(schema.Model("wrn28_10_cifar10", width=0.1, depth=0.25))
-    quick = folded(network, IMAGES)
+    network = latency.settle_batch_norm(schema.Model("wrn28_10_cifar10", width=0.1, depth=0.25))
+    quick = fold_batch_norm(network, IMAGES)
     kinds = [sum(isinstance(m, nn.BatchNorm2d) for m in each.modules()) for each in (network, quick)]
     assert 0 < kinds[1] < kinds[0]
     with torch.no_grad():
@@ -57,18 +57,18 @@ def test_a_convolution_with_two_readers_is_left_alone() -> None:
             y = self.conv(x)
             return self.one(y) + self.two(y)
 
-    assert isinstance(folded(Twice(), IMAGES).one, nn.BatchNorm2d)
+    assert isinstance(fold_batch_norm(Twice(), IMAGES).one, nn.BatchNorm2d)
 
 
 def test_settled_activations_are_far_from_denormal_and_infinite() -> None:
-    network = latency.settled(schema.Model("efficientnet_b1", width=0.5))
+    network = latency.settle_batch_norm(schema.Model("efficientnet_b1", width=0.5))
     with torch.no_grad():
         assert 1e-3 < network.features(IMAGES).abs().mean() < 1e3
 
 
 def test_networks_take_turns_and_the_first_turns_do_not_count() -> None:
     order: list[str] = []
-    found = latency.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    found = latency.time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * (latency.WARM_UP + 3)
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}
 
@@ -81,7 +81,7 @@ def test_a_measurement_says_what_was_measured() -> None:
     finally:
         torch.set_num_threads(threads)
     assert (row.network, row.resolution, row.throughput_batch) == ("small", 56, 2)
-    assert row.params == sum(p.numel() for p in build_scaled(model, 1000, device="meta").parameters())
+    assert row.params == sum(p.numel() for p in build_model(model, 1000, device="meta").parameters())
     assert 0 < row.batch1_ms_low <= row.batch1_ms <= row.batch1_ms_high
     assert row.images_per_s > 0
 
@@ -110,7 +110,7 @@ def test_speedups_are_the_rivals_time_over_ours_beside_the_papers() -> None:
 
 def test_the_networks_are_the_papers_with_senet_at_320_pixels() -> None:
     found = networks(compose(["profile=laptop"]).latency)
-    sides = {name: build_scaled(model, 1, device="meta").resolution for name, model in found.items()}
+    sides = {name: build_model(model, 1, device="meta").resolution for name, model in found.items()}
     assert sides == {"efficientnet_b1": 240, "resnet152": 224, "efficientnet_b4": 380, "legacy_senet154": 320}
 
 

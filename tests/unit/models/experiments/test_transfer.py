@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from conf import compose, schema
-from models.experiments.transfer import Point, best, cost, going_on, grid, recipe_for, rung_epochs, survivors
+from models.experiments.transfer import Point, best, cost, count_survivors, grid, recipe_for, rung_epochs, survivors
 from models.training.optim import rate_at
 
 
@@ -121,7 +121,7 @@ def test_the_cost_is_what_a_walk_through_the_rungs_counts() -> None:
     for epoch in range(1, recipe.epochs + 1):
         images += alive * (train // 256) * 256
         looks += alive * minival * (epoch in evaluated)
-        alive = going_on(asked.keep, alive) if epoch in rungs else alive
+        alive = count_survivors(asked.keep, alive) if epoch in rungs else alive
     last = recipe_for(asked, grid(asked)[0], train + minival)
     found = cost(asked, train, minival, val, 1)
     assert found.train_images == images + last.epochs * ((train + minival) // 256) * 256

@@ -18,7 +18,7 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError
 from models.networks import export, weights
 from models.networks.baselines import BASELINES, Baseline
-from models.networks.build import build_network, build_scaled, counted, feature_params, network_names
+from models.networks.build import build_model, build_network, compute_cost, feature_params, network_names
 
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
 
@@ -72,7 +72,7 @@ NAMES = tuple(BASELINES)
 
 def small(name: str, dropout: float | None = None) -> Baseline:
     torch.manual_seed(0)
-    made = build_scaled(SMALL[name], 10, dropout=dropout)
+    made = build_model(SMALL[name], 10, dropout=dropout)
     assert isinstance(made, Baseline)
     return made
 
@@ -86,14 +86,14 @@ def test_parameters_and_multiply_adds_are_exactly_those_of_other_libraries(
     name: str, px: int, params: int, multiply_adds: int
 ) -> None:
     model = schema.Model(name=name, resolution=px / BASELINES[name].resolution)
-    assert counted(model, CLASSES.get(name, 1000)) == (params, multiply_adds, px)
+    assert compute_cost(model, CLASSES.get(name, 1000)) == (params, multiply_adds, px)
 
 
 @pytest.mark.parametrize(
     "model", [SMALL["resnet50"], SMALL["squeezenet1_1"], schema.Model(blocks=["r1_k3_s22_e1_i32_o16_se0.25"])]
 )
 def test_what_is_no_classifier_is_the_same_for_any_number_of_classes(model: schema.Model) -> None:
-    one, two, seven = (counted(model, classes)[0] for classes in (1, 2, 7))
+    one, two, seven = (compute_cost(model, classes)[0] for classes in (1, 2, 7))
     assert feature_params(model) == one - (two - one) == seven - 7 * (two - one)
 
 
@@ -191,7 +191,7 @@ def test_fine_tuning_takes_all_but_the_classifier(name: str, tmp_path) -> None:
     uri = f"file://{tmp_path}/weights.safetensors"
     store.write(uri, data)
     torch.manual_seed(1)
-    other = build_scaled(SMALL[name], 7)
+    other = build_model(SMALL[name], 7)
     fresh = other.classifier.weight.clone()
     weights.load_features(other, uri, hashlib.sha256(data).hexdigest())
     assert torch.equal(other.classifier.weight, fresh)
@@ -230,7 +230,7 @@ def test_a_missing_library_is_one_line_that_says_how_to_install_it(monkeypatch: 
     monkeypatch.setitem(sys.modules, "pytorchcv", None)
     with pytest.raises(ConfigError, match=r"^[^\n]*pip install --no-deps pytorchcv==0\.0\.74$"):
         build_network("resnet18")
-    assert counted(schema.Model(), 1000)[0] == 5_288_548  # our own do without it
+    assert compute_cost(schema.Model(), 1000)[0] == 5_288_548  # our own do without it
 
 
 def test_an_unknown_network_is_named_with_the_nearest() -> None:
@@ -240,8 +240,8 @@ def test_an_unknown_network_is_named_with_the_nearest() -> None:
 
 def test_too_small_an_image_is_refused_before_anything_is_built() -> None:
     with pytest.raises(ConfigError, match=r"20 px are too few for squeezenet1_0; take 21 px .*resolution >= 0\.0938"):
-        build_scaled(schema.Model("squeezenet1_0", resolution=20 / 224), 10)
-    build_scaled(schema.Model("squeezenet1_0", resolution=21 / 224), 10, device="meta").eval()(
+        build_model(schema.Model("squeezenet1_0", resolution=20 / 224), 10)
+    build_model(schema.Model("squeezenet1_0", resolution=21 / 224), 10, device="meta").eval()(
         torch.empty(1, 3, 21, 21, device="meta")
     )
 

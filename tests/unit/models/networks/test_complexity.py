@@ -10,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf import schema
-from models.networks.build import build_scaled, counted
-from models.networks.complexity import count
+from models.networks.build import build_model, compute_cost
+from models.networks.complexity import count_model
 from models.networks.efficientnet.block_strings import encode
 from models.networks.efficientnet.variants import VARIANTS, Stage
 
 
 def of_the_network(model: schema.Model, classes: int) -> tuple[int, int, int]:
-    network = build_scaled(model, classes, device="meta")
-    return (*count(network, network.resolution), network.resolution)
+    network = build_model(model, classes, device="meta")
+    return (*count_model(network, network.resolution), network.resolution)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_member_is_counted_as_its_network_is(name: str) -> None:
-    assert counted(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
+    assert compute_cost(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
 
 
 STAGES = st.builds(
@@ -47,7 +47,7 @@ def test_any_table_of_blocks_is_counted_as_its_network_is(
         blocks=encode(stages), width=width, depth=depth, resolution=side / 224, padding=padding,
         preprocessing=preprocessing,
     )  # fmt: skip
-    assert counted(model, classes) == of_the_network(model, classes)
+    assert compute_cost(model, classes) == of_the_network(model, classes)
 
 
 def test_a_count_of_the_family_imports_no_compiler_of_torch() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from conf import schema
 from infra.errors import ArtifactError
 from models.networks import export
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.networks.efficientnet.network import EfficientNet
 
 TINY = schema.Model(width=0.25, depth=0.25, resolution=0.15)
@@ -21,7 +21,7 @@ NAMES = ["cat", "dog", "größer"]
 @pytest.fixture
 def network() -> EfficientNet:
     torch.manual_seed(0)
-    made = build_scaled(TINY, len(NAMES))
+    made = build_model(TINY, len(NAMES))
     with torch.no_grad():
         made(torch.randn(8, 3, 32, 32))  # in training mode: BN statistics away from 0 and 1
     return made

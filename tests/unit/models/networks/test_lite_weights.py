@@ -22,7 +22,7 @@ from models.data.shards import image_header
 from models.data.sources import imagenet
 from models.data.sources.listing import VAL
 from models.networks import pretrained
-from models.networks.build import build_scaled, counted
+from models.networks.build import build_model, compute_cost
 from models.networks.efficientnet.blocks import SqueezeExcite
 from models.networks.efficientnet.preprocessing import Normalize
 
@@ -68,7 +68,7 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
     file, data = weights_of(size)
     found = pretrained.convert(pretrained.read(data, file), schema.Published(), file)
     assert (found.model.name, found.origin, found.classes) == (f"efficientnet_{size}", "lukemelas", 1000)
-    ours = build_scaled(found.model, 1000).eval()
+    ours = build_model(found.model, 1000).eval()
     ours.load_state_dict(found.state_dict)
     theirs = Theirs.from_name(f"efficientnet-{size}").eval()
     theirs.load_state_dict(pretrained.read(data, file))
@@ -101,12 +101,12 @@ LITE = {
 def test_the_lite_family_has_its_published_size(size: str) -> None:
     side, params, multiply_adds = LITE[size]
     model = schema.Model(name=f"efficientnet_{size}")
-    assert counted(model, 1000) == (params, multiply_adds, side)
-    network = build_scaled(model, 1000, device="meta")
+    assert compute_cost(model, 1000) == (params, multiply_adds, side)
+    network = build_model(model, 1000, device="meta")
     assert not any(isinstance(module, SqueezeExcite | torch.nn.SiLU) for module in network.modules())
 
 
 def test_stem_head_and_the_ends_of_the_table_are_not_scaled() -> None:
-    network = build_scaled(schema.Model(name="efficientnet_lite4"), 1000, device="meta")
+    network = build_model(schema.Model(name="efficientnet_lite4"), 1000, device="meta")
     assert (network.stem[0].out_channels, network.head[0].out_channels) == (32, 1280)
     assert len(network.blocks) == 1 + 4 + 4 + 6 + 6 + 8 + 1

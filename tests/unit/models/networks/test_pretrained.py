@@ -21,9 +21,9 @@ from torch import Tensor
 from conf import schema
 from infra.errors import ArtifactError, ConfigError, EffnetError
 from models.networks import pretrained
-from models.networks.build import build_scaled, resolve
+from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import VARIANTS
-from models.networks.key_maps import DIALECTS, LUKEMELAS, TIMM, TORCHVISION
+from models.networks.key_maps import KEY_MAPS, LUKEMELAS, TIMM, TORCHVISION
 
 REFERENCE: dict[str, Any] = json.loads(made_published.REFERENCE.read_text())
 ASK = schema.Published()
@@ -40,8 +40,8 @@ def lukemelas() -> dict[str, Tensor]:
     return made_published.tensors(made_published.shapes(network.state_dict()))
 
 
-def logits(found: pretrained.Published, images: Tensor) -> Tensor:
-    network = build_scaled(found.model, found.classes).eval()
+def logits(found: pretrained.PretrainedWeights, images: Tensor) -> Tensor:
+    network = build_model(found.model, found.classes).eval()
     network.load_state_dict(found.state_dict)
     with torch.no_grad():
         answer: Tensor = network(images)
@@ -118,9 +118,9 @@ def test_a_variant_is_recognised_by_its_tensors_alone(name: str) -> None:
 
 
 def test_no_dialect_takes_another_s_names_for_its_own() -> None:
-    arch = resolve(schema.Model())
-    stems = [dialect.modules(arch)["stem.0"] for dialect in DIALECTS]
-    for dialect, stem in zip(DIALECTS, stems, strict=True):
+    arch = resolve_architecture(schema.Model())
+    stems = [dialect.modules(arch)["stem.0"] for dialect in KEY_MAPS]
+    for dialect, stem in zip(KEY_MAPS, stems, strict=True):
         assert [other for other in stems if other in dialect.modules(arch).values()] == [stem]
 
 
@@ -187,7 +187,7 @@ def test_a_person_s_word_counts_more_than_the_file_name() -> None:
     asked = schema.Published(origin="timm", preprocessing="lite", resolution=288)
     model = pretrained.convert(kept("timm"), asked, "tf_efficientnet_b0_ap-f262efe1.pth").model
     assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "lite")
-    assert resolve(model).resolution == 288
+    assert resolve_architecture(model).resolution == 288
 
 
 @pytest.mark.parametrize(("preprocessing", "mean", "deviation"), [("advprop", 127.5, 127.5), ("lite", 127.0, 128.0)])
@@ -199,7 +199,7 @@ def test_a_network_that_expects_other_pixels_gets_them_from_the_paper_s(
     answers = []
     for expects, images in (("imagenet", (pixels - mean) / deviation), (preprocessing, (pixels - means) / deviations)):
         torch.manual_seed(0)
-        network = build_scaled(schema.Model(width=0.25, depth=0.2, preprocessing=expects), 10).eval()
+        network = build_model(schema.Model(width=0.25, depth=0.2, preprocessing=expects), 10).eval()
         answers.append(network.features(images))
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from conf import schema
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.training import flat
 
 MODEL = schema.Model(width=0.25, depth=0.2)
@@ -12,7 +12,7 @@ MODEL = schema.Model(width=0.25, depth=0.2)
 
 def network() -> nn.Module:
     torch.manual_seed(1)
-    return build_scaled(MODEL, 7).to(memory_format=torch.channels_last)
+    return build_model(MODEL, 7).to(memory_format=torch.channels_last)
 
 
 def test_the_network_computes_the_same_and_its_gradients_land_in_the_flat_tensor() -> None:
@@ -39,7 +39,7 @@ def test_the_network_computes_the_same_and_its_gradients_land_in_the_flat_tensor
 
 
 def test_what_is_written_to_the_flat_tensor_is_what_the_network_is() -> None:
-    net, other = network(), build_scaled(MODEL, 7)
+    net, other = network(), build_model(MODEL, 7)
     layout = flat.layout_of(net)
     values = flat.flatten(net, layout)
     flat.bind(other.to(memory_format=torch.channels_last), layout, values)
@@ -68,7 +68,7 @@ def test_batch_norm_that_is_synchronised_over_ranks_is_laid_out_as_any_other() -
 
 
 def test_all_of_b0_is_decayed_but_batch_norm() -> None:
-    net = build_scaled(schema.Model(), 1000, device="meta")
+    net = build_model(schema.Model(), 1000, device="meta")
     layout = flat.layout_of(net)
     sizes = {f.name: torch.Size(f.shape).numel() for f in layout.fields}
     decayed = {f.name for f in layout.fields if f.start < layout.decayed}

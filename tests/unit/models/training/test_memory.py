@@ -9,12 +9,19 @@ import torch
 
 from conf import compose, schema
 from infra.errors import ConfigError
-from models.networks.build import build_scaled, resolve
+from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.network import EfficientNet
 from models.networks.efficientnet.variants import Architecture, Stage
 from models.training import distributed
 from models.training.distributed import Ranks
-from models.training.memory import Activations, at_once, count_activations, cut_points, in_pipeline, plan
+from models.training.memory import (
+    Activations,
+    count_activations,
+    cut_points,
+    micro_batches_in_flight,
+    plan,
+    slices_per_pass,
+)
 from tasks.plan import lines
 
 
@@ -61,7 +68,7 @@ def test_stages_share_out_what_is_kept() -> None:
 
 @pytest.mark.parametrize(("passes", "at_most", "expected"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (2, 4, 2)])
 def test_rounds_of_micro_batches_are_equal(passes: int, at_most: int, expected: int) -> None:
-    assert in_pipeline(passes, at_most) == expected
+    assert micro_batches_in_flight(passes, at_most) == expected
 
 
 def test_what_makes_it_smaller_makes_it_smaller() -> None:
@@ -77,15 +84,15 @@ def test_what_makes_it_smaller_makes_it_smaller() -> None:
     assert cut.activations == pytest.approx(whole.activations / 2, rel=0.15)
     assert overlapped.activations == 2 * cut.activations
     # Weights, gradients, average, best and two slots in float32; BN statistics too.
-    network = build_scaled(model, 1000, device="meta")
+    network = build_model(model, 1000, device="meta")
     tensors = [*network.parameters(), *(b for b in network.buffers() if b.is_floating_point())]
     assert whole.state == 6 * 4 * sum(t.numel() for t in tensors)
 
 
 def test_logical_shards_at_once() -> None:
-    assert at_once(schema.Recipe(logical_shards=8), 2) == 1
-    assert at_once(schema.Recipe(logical_shards=8, bn_groups="rank"), 2) == 4
-    assert at_once(schema.Recipe(logical_shards=8, bn_groups="rank", shards_per_pass=2), 2) == 2
+    assert slices_per_pass(schema.Recipe(logical_shards=8), 2) == 1
+    assert slices_per_pass(schema.Recipe(logical_shards=8, bn_groups="rank"), 2) == 4
+    assert slices_per_pass(schema.Recipe(logical_shards=8, bn_groups="rank", shards_per_pass=2), 2) == 2
 
 
 def test_the_table_has_a_line_for_each_variant() -> None:
@@ -112,10 +119,10 @@ def test_an_image_too_small_for_the_network_is_refused(side: int, fits: bool) ->
     """The input of the last layer with stride 2 must have two pixels: 17, 9, 5, 3, 2."""
     model = schema.Model(resolution=side / 224)
     if fits:
-        assert resolve(model).resolution == side
+        assert resolve_architecture(model).resolution == side
         return
     with pytest.raises(ConfigError, match=f"{side} px are too few for efficientnet_b0.*17 px.*resolution >= 0.0759"):
-        resolve(model)
+        resolve_architecture(model)
 
 
 def test_processes_that_stages_do_not_divide_are_refused() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from conf import schema
 from infra.errors import CapacityError
 from models.data.loading.loader import Batch
-from models.networks.build import build_scaled
+from models.networks.build import build_model
 from models.networks.efficientnet.blocks import SqueezeExcite
 from models.networks.efficientnet.preprocessing import Normalize
 from models.training.checkpoints import state as states
@@ -43,12 +43,12 @@ def job(**recipe: Any) -> schema.Job:
 
 def made(asked: schema.Job, ranks: int = 1) -> tuple[Stepper, TrainState]:
     torch.manual_seed(0)
-    network = build_scaled(asked.model, 5, dropout=asked.recipe.dropout)
+    network = build_model(asked.model, 5, dropout=asked.recipe.dropout)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = asked.recipe.bn_momentum
     network.recompute = asked.recipe.recompute  # type: ignore[assignment]
-    state = states.fresh(network.to(memory_format=torch.channels_last), asked.recipe)
+    state = states.initial_state(network.to(memory_format=torch.channels_last), asked.recipe)
     place = Ranks(0, ranks, torch.device("cpu"))
     return Stepper(asked, place, state, 10, cast(Watchdog, Waiting()), Faults("file:///nowhere", 0)), state
 
@@ -70,7 +70,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 def test_statistics_move_once_a_step_by_the_mean_over_the_logical_shards() -> None:
     stepper, state = made(job())
     torch.manual_seed(0)
-    plain = build_scaled(job().model, 5, dropout=0.0).train()
+    plain = build_model(job().model, 5, dropout=0.0).train()
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1

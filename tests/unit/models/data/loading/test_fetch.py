@@ -187,7 +187,7 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
 ) -> None:
     shards, cache = many(root, 8), open_cache()
     uses = [(step // 2, shard) for step, shard in enumerate(shards)]
-    reader = prefetch.Ahead(cache, uses, budget_bytes=30_000)
+    reader = prefetch.Prefetcher(cache, uses, budget_bytes=30_000)
 
     def fetched() -> set[int]:
         have = left(tmp_path / "cache")
@@ -207,7 +207,7 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
     assert soon(set(range(8)))
     reader.join()
     assert (cache.asked, cache.misses) == (8, 8)
-    again = prefetch.Ahead(cache, uses, budget_bytes=80_000)
+    again = prefetch.Prefetcher(cache, uses, budget_bytes=80_000)
     again.advance(3)
     again.join()
     assert (cache.asked, cache.misses) == (16, 8)
@@ -218,6 +218,6 @@ def test_what_cannot_be_fetched_ahead_is_left_for_the_reader_to_meet(
 ) -> None:
     (root / "train-0.tar").write_bytes(b"damaged")
     cache = open_cache()
-    prefetch.Ahead(cache, [(0, shard_of(CONTENT))], budget_bytes=PLENTY).join()
+    prefetch.Prefetcher(cache, [(0, shard_of(CONTENT))], budget_bytes=PLENTY).join()
     with pytest.raises(DataError, match="does not match its manifest"):
         cache.read(shard_of(CONTENT), 0, 1)

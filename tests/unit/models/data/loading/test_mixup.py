@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Augment
-from models.data.loading.mixup import cutmix, mixed, mixup, random_erasing
+from models.data.loading.mixup import cutmix, mix_batch, mixup, random_erasing
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,20 +25,20 @@ def one_hot(count: int) -> Tensor:
 
 def test_nothing_asked_for_gives_back_the_very_arguments() -> None:
     images, targets = constant_images(4), torch.arange(4)
-    got = mixed(images, targets, 4, Augment(), seeded())
+    got = mix_batch(images, targets, 4, Augment(), seeded())
     assert got[0] is images
     assert got[1] is targets
 
 
 def test_erasing_alone_leaves_the_targets_as_indices() -> None:
     targets = torch.arange(4)
-    assert mixed(constant_images(4), targets, 4, Augment(erase_prob=1.0), seeded())[1] is targets
+    assert mix_batch(constant_images(4), targets, 4, Augment(erase_prob=1.0), seeded())[1] is targets
 
 
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
 def test_mixed_gives_images_of_the_same_shape_and_probabilities(alphas: tuple[float, float]) -> None:
     augment = Augment(mixup_alpha=alphas[0], cutmix_alpha=alphas[1], erase_prob=0.5)
-    images, targets = mixed(constant_images(6), torch.arange(6), 10, augment, seeded())
+    images, targets = mix_batch(constant_images(6), torch.arange(6), 10, augment, seeded())
     assert images.shape == (6, 3, 32, 32)
     assert targets.shape == (6, 10)
     assert torch.allclose(targets.sum(1), torch.ones(6))
@@ -47,7 +47,7 @@ def test_mixed_gives_images_of_the_same_shape_and_probabilities(alphas: tuple[fl
 def test_the_arguments_are_not_changed() -> None:
     images, targets = constant_images(6), torch.arange(6)
     for augment in (Augment(erase_prob=1.0), Augment(mixup_alpha=1.0), Augment(cutmix_alpha=1.0)):
-        mixed(images, targets, 6, augment, seeded())
+        mix_batch(images, targets, 6, augment, seeded())
     assert torch.equal(images, constant_images(6))
     assert torch.equal(targets, torch.arange(6))
 
@@ -93,7 +93,7 @@ def test_with_both_alphas_half_of_the_batches_are_cut() -> None:
     augment, generator = Augment(mixup_alpha=1.0, cutmix_alpha=1.0), seeded()
     cut = 0
     for _ in range(400):
-        images, _ = mixed(constant_images(5, side=16), torch.arange(5), 5, augment, generator)
+        images, _ = mix_batch(constant_images(5, side=16), torch.arange(5), 5, augment, generator)
         cut += bool(torch.equal(images, images.round()))  # only mixup makes values between those of two images
     assert 160 < cut < 240  # 4 standard deviations
 
@@ -127,7 +127,7 @@ def test_erased_pixels_are_standard_normal_in_each_channel() -> None:
 @pytest.mark.parametrize("augment", [Augment(erase_prob=0.5), Augment(mixup_alpha=0.2), Augment(cutmix_alpha=1.0)])
 def test_the_same_seed_gives_the_same_batch_and_another_seed_another(augment: Augment) -> None:
     images, targets = torch.randn(8, 3, 32, 32, generator=seeded(9)), torch.arange(8)
-    first, again, other = (mixed(images, targets, 8, augment, seeded(seed)) for seed in (1, 1, 2))
+    first, again, other = (mix_batch(images, targets, 8, augment, seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])

@@ -15,7 +15,7 @@ from PIL import Image
 from infra.errors import DataError
 from models.data.loading.decode import DecodeError, fill
 from models.data.shards import image_header as headers
-from models.data.shards.image_check import printable, verdict
+from models.data.shards.image_check import check_image, printable
 from models.data.shards.images import open_image
 from models.data.shards.tar_header import END, header
 
@@ -101,9 +101,9 @@ LEFT_OUT = {
 @pytest.mark.parametrize("case", TAKEN)
 def test_what_decodes_is_taken_with_its_size_and_what_is_unusual(case: str) -> None:
     data, name, unusual = TAKEN[case]
-    found = verdict(data, name, decode=True)
+    found = check_image(data, name, decode=True)
     assert found.unusual == unusual
-    assert found == verdict(data, name, decode=False)
+    assert found == check_image(data, name, decode=False)
     assert (found.width, found.height) == open_image(data).size
     assert found.suffix == ("png" if data.startswith(b"\x89PNG") else "jpg")
     out = np.zeros((1, 16, 16, 3), np.uint8)  # and at training time it decodes, not rotated
@@ -116,7 +116,7 @@ def test_what_decodes_is_taken_with_its_size_and_what_is_unusual(case: str) -> N
 def test_what_cannot_be_used_is_left_out_with_a_reason_in_one_line(case: str) -> None:
     data, reason = LEFT_OUT[case]
     with pytest.raises(DataError, match=reason) as raised:
-        verdict(data, "a.jpg", decode=True)
+        check_image(data, "a.jpg", decode=True)
     assert "\n" not in str(raised.value)
     assert "0x" not in str(raised.value)  # an address would make the shard's index other bytes every time
     if case != "60 MB" and not case.startswith("101 scans"):  # decodable, if one has the time

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conf import compose
 from conf.schema import Augment, Config, Data, Recipe
-from flows.cli.summary import described
+from flows.cli.summary import describe_result
 from infra import store
 from infra.errors import ConfigError
 from models.data.loading.loader import Loader
@@ -64,7 +64,7 @@ def test_a_loader_without_a_shard_reads_every_other_sample_once(tmp_path: Path) 
     made = write_set(f"file://{tmp_path}/set", {"train": [8, 6, 9], "val": [5]})
     name = "train-00001-of-00003.tar"
     store.delete(f"file://{tmp_path}/set/{name}")
-    rest = manifests.without(made.manifest, [name])
+    rest = manifests.exclude_shards(made.manifest, [name])
     assert (len(rest.table), rest.samples("train"), rest.samples("val")) == (22, 17, 5)
     assert rest.missing == (f"{name} is left out: 6 samples",)
     with closing(Loader(rest, made.uri, "train", 16, Augment(), tmp_path / "cache", 2)) as loader:
@@ -78,7 +78,7 @@ def test_a_shard_that_the_set_does_not_have_is_refused_with_the_nearest(tmp_path
     with pytest.raises(
         ConfigError, match=r"made has no shard 'train-0000.tar'; the nearest is train-0000\d-of-00002.tar"
     ):
-        manifests.without(made.manifest, ["train-0000.tar"])
+        manifests.exclude_shards(made.manifest, ["train-0000.tar"])
 
 
 def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_path: Path) -> None:
@@ -97,6 +97,6 @@ def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_
     assert first.key != second.key
     assert second.job.leave_out == list(rest.left_out)
     assert evaluate_job(config, config.model, rest, ("file:///w", "1" * 64), "m/1").job.leave_out == list(rest.left_out)
-    lines = described(rest, compose.compose([]))
+    lines = describe_result(rest, compose.compose([]))
     assert lines[2:] == [f"missing    {name} is left out: 8 samples" for name in rest.left_out]
     assert writer.plan(data, storage).root == plan.root

@@ -11,7 +11,7 @@ import pytest
 from infra import store
 from infra.errors import DataError, NotFoundError
 from models.data.shards import manifest
-from models.data.shards.manifest import TABLE, Manifest, Remark, Samples, Shard
+from models.data.shards.manifest import TABLE, ImageNote, Manifest, Samples, Shard
 
 SHA = "ab" * 32
 SHARDS = (
@@ -23,7 +23,7 @@ ROWS = np.array(
     [(512, 10, 0, 8, 8, 1), (2048, 20, 1, 8, 9, 2), (3072, 30, 0, 9, 8, 3),
      (512, 40, 1, 8, 8, 4), (512, 50, 1, 8, 8, 5), (1536, 60, 0, 8, 8, 6)], TABLE,
 )  # fmt: skip
-MANIFEST = Manifest("pets", ("cat", "dog"), "digest", "original", SHARDS, ROWS, (Remark("x.jpg", "val", "cut"),))
+MANIFEST = Manifest("pets", ("cat", "dog"), "digest", "original", SHARDS, ROWS, (ImageNote("x.jpg", "val", "cut"),))
 
 
 def saved(folder: Path, what: Manifest = MANIFEST, **changes: Any) -> str:

@@ -21,8 +21,8 @@ from infra.errors import ConfigError, DataError, NotFoundError
 from models.data.shards import chunks, writer
 from models.data.shards import layout as layouts
 from models.data.shards import manifest as manifests
-from models.data.shards.image_check import Verdict, verdict
-from models.data.shards.layout import Plan, Plans
+from models.data.shards.image_check import ImageInfo, check_image
+from models.data.shards.layout import Plans, ShardLayout
 from models.data.shards.manifest import Manifest
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
 
@@ -199,7 +199,7 @@ def test_a_folder_with_other_files_gets_another_address(tmp_path: Path) -> None:
     assert writer.plan(folder_data(tmp_path), "file:///nowhere").root != before
 
 
-def dying_at(layout: Plan, number: int) -> Plan:
+def dying_at(layout: ShardLayout, number: int) -> ShardLayout:
     """The plan with a source that dies in the middle of a shard, as a killed task does."""
     last = int(layout.members[number][-1])
 
@@ -329,13 +329,13 @@ def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
     monkeypatch.setattr(chunks, "MAX_IMAGE_BYTES", 10_000)
     fill(tmp_path / "images", 0)
     (tmp_path / "images/cat/03.jpg").write_bytes(bytes(20_000))
-    monkeypatch.setattr(chunks, "verdict", partial(_unread, verdict, 20_000))
+    monkeypatch.setattr(chunks, "verdict", partial(_unread, check_image, 20_000))
     _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
     assert [(each.name, each.what) for each in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
     assert len(manifest.table) == 23
 
 
-def _unread(judge: Callable[..., Verdict], size: int, data: bytes, name: str, *, decode: bool) -> Verdict:
+def _unread(judge: Callable[..., ImageInfo], size: int, data: bytes, name: str, *, decode: bool) -> ImageInfo:
     assert len(data) != size
     return judge(data, name, decode=decode)
 

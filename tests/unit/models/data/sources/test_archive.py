@@ -288,7 +288,7 @@ def test_archives_and_loose_files_of_a_folder_are_one_tree(tmp_path: Path) -> No
 
 def test_a_file_that_shrank_after_it_was_listed_is_said(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"x" * 100)
-    files = archive.walked(str(tmp_path))
+    files = archive.walk_folder(str(tmp_path))
     (tmp_path / "1.jpg").write_bytes(b"x" * 10)
     with pytest.raises(DataError, match=r"1.jpg: 100 bytes from byte 0 expected, 10 there"):
         files.read(0)

@@ -13,7 +13,7 @@ from made_archives import asked
 
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from models.data.sources import addresses, download
-from models.data.sources.addresses import ELSEWHERE, REMOTE, Remote
+from models.data.sources.addresses import ELSEWHERE, REMOTE, Download
 from models.data.sources.download import fetch
 
 CONTENT = os.urandom(5_000_000)
@@ -84,7 +84,7 @@ def site() -> Iterator[Site]:
 
 def got(site: Site, folder: Path, md5: str | None = MD5, path: str = "/set.tgz") -> tuple[Path, list[float]]:
     waits: list[float] = []
-    return fetch(Remote(f"{site.url}{path}", md5), folder, print, waits.append), waits
+    return fetch(Download(f"{site.url}{path}", md5), folder, print, waits.append), waits
 
 
 def test_a_file_is_fetched_and_its_md5_said(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +177,7 @@ def test_a_server_that_stays_busy_is_given_up_as_transient(site: Site, tmp_path:
 
 def test_no_server_is_transient(tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="Connection refused"):
-        fetch(Remote("http://127.0.0.1:9/set.tgz"), tmp_path, print, lambda _: None)
+        fetch(Download("http://127.0.0.1:9/set.tgz"), tmp_path, print, lambda _: None)
 
 
 @pytest.mark.parametrize(("code", "error"), [(404, NotFoundError), (410, NotFoundError), (403, ConfigError)])
@@ -195,7 +195,7 @@ def test_a_redirect_is_followed_to_http_only(site: Site, tmp_path: Path) -> None
     secret.write_text("not yours")
     for target in (f"file://{secret}", "ftp://127.0.0.1/x", "data:text/plain,x"):
         with pytest.raises((ConfigError, TransientError)):
-            fetch(Remote(f"{site.url}/to/{target}"), tmp_path / "new", print, lambda _: None)
+            fetch(Download(f"{site.url}/to/{target}"), tmp_path / "new", print, lambda _: None)
     assert not list((tmp_path / "new").glob("*")) if (tmp_path / "new").exists() else True
 
 
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_written_is_a_person_s_mistake(site: Site, tmp_p
 
 def test_a_set_of_several_files_is_fetched_whole(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files |= {"/a.mat": b"a", "/b.mat": b"b"}
-    files = (Remote(f"{site.url}/set.tgz", MD5), Remote(f"{site.url}/a.mat"), Remote(f"{site.url}/b.mat"))
+    files = (Download(f"{site.url}/set.tgz", MD5), Download(f"{site.url}/a.mat"), Download(f"{site.url}/b.mat"))
     monkeypatch.setitem(addresses.REMOTE, "flowers102", files)
     found = download.download(asked("flowers102", tmp_path / "new"), print)
     assert [path.name for path in found] == ["set.tgz", "a.mat", "b.mat"]

@@ -7,7 +7,7 @@ from torch import nn
 
 from conf import compose, schema
 from infra.errors import ConfigError
-from models.networks.build import build_scaled, counted, resolve
+from models.networks.build import build_model, compute_cost, resolve_architecture
 from models.networks.efficientnet.block_strings import decode, encode
 from models.networks.efficientnet.blocks import FusedMBConv, MBConv
 from models.networks.efficientnet.variants import B0_STAGES, Stage
@@ -55,26 +55,28 @@ def test_b0_s_blocks_are_b0_to_the_last_bit() -> None:
     networks = []
     for model in (schema.Model(width=0.25, depth=0.2), schema.Model(width=0.25, depth=0.2, blocks=B0)):
         torch.manual_seed(0)
-        networks.append(build_scaled(model, 10).state_dict())
+        networks.append(build_model(model, 10).state_dict())
     assert networks[0].keys() == networks[1].keys()
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
 def test_blocks_are_scaled_as_the_family_is() -> None:
-    assert resolve(schema.Model(name="efficientnet_b3", blocks=B0)) == resolve(schema.Model(name="efficientnet_b3"))
+    assert resolve_architecture(schema.Model(name="efficientnet_b3", blocks=B0)) == resolve_architecture(
+        schema.Model(name="efficientnet_b3")
+    )
 
 
 def test_a_searched_network_has_the_parameters_and_multiply_adds_worked_out_by_hand() -> None:
     # Stem 3x3x3x32 at 112 px, then a plain 3x3 convolution 32 -> 32 and 1x1 32 -> 24, head 1x1 24 -> 1280, classifier.
     convolutions = [(27 * 32, 112), (9 * 32 * 32, 112), (32 * 24, 112), (24 * 1280, 112)]
     norms = 2 * (32 + 32 + 24 + 1280)
-    params, multiply_adds, _ = counted(schema.Model(blocks=OTHER[:1]), 10)
+    params, multiply_adds, _ = compute_cost(schema.Model(blocks=OTHER[:1]), 10)
     assert params == sum(weights for weights, _ in convolutions) + norms + 1280 * 10 + 10
     assert multiply_adds == sum(weights * side**2 for weights, side in convolutions) + 1280 * 10
 
 
 def test_without_se_ratio_there_is_no_gate_and_with_noskip_no_residual() -> None:
-    network = build_scaled(schema.Model(blocks=OTHER), 10, device="meta")
+    network = build_model(schema.Model(blocks=OTHER), 10, device="meta")
     kinds = [(type(block), isinstance(block.se, nn.Identity), block.has_skip) for block in network.blocks]
     assert kinds == [
         (FusedMBConv, True, False),
@@ -105,7 +107,7 @@ def test_a_plain_convolution_block_adds_its_input() -> None:
 ])  # fmt: skip
 def test_blocks_that_are_no_network_are_refused_in_one_line(blocks: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
-        resolve(schema.Model(blocks=blocks))
+        resolve_architecture(schema.Model(blocks=blocks))
     assert "\n" not in str(caught.value)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from conf import schema
 from infra.errors import ConfigError
-from models.networks.build import build_network, build_scaled, counted, network_names
-from models.networks.complexity import count
+from models.networks.build import build_model, build_network, compute_cost, network_names
+from models.networks.complexity import count_model
 from models.networks.efficientnet.blocks import MBConv, SqueezeExcite, StochasticDepth
 from models.networks.efficientnet.network import EfficientNet
 
@@ -39,19 +39,19 @@ MEMBERS = tuple(FACTS)
 
 @functools.cache
 def on_meta(member: str) -> EfficientNet:
-    return build_scaled(schema.Model(name=f"efficientnet_{member}"), 1000, device="meta")
+    return build_model(schema.Model(name=f"efficientnet_{member}"), 1000, device="meta")
 
 
 @functools.cache
 def b0() -> EfficientNet:
     torch.manual_seed(0)
-    return build_scaled(schema.Model(), 1000)
+    return build_model(schema.Model(), 1000)
 
 
 def small() -> EfficientNet:
     """Seven blocks of the laptop's width, without randomness in training."""
     torch.manual_seed(0)
-    return build_scaled(schema.Model(width=0.25, depth=0.2, survival_prob=1.0), 10, dropout=0.0)
+    return build_model(schema.Model(width=0.25, depth=0.2, survival_prob=1.0), 10, dropout=0.0)
 
 
 def blocks_of(network: EfficientNet) -> list[MBConv]:
@@ -73,7 +73,7 @@ def test_parameters_and_multiply_adds_are_exact(member: str) -> None:
     side, _, params, multiply_adds, *_ = FACTS[member]
     network = on_meta(member)
     assert network.resolution == side
-    assert count(network, side) == (params, multiply_adds)
+    assert count_model(network, side) == (params, multiply_adds)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -111,15 +111,15 @@ def test_counting_leaves_the_network_as_it_is() -> None:
     network = small()
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    count(network, 32)
+    count_model(network, 32)
     assert network.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_multipliers_scale_the_configured_network() -> None:
     model = schema.Model(name="efficientnet_b7", width=0.25, depth=0.2, resolution=0.107142857)
-    assert counted(model, 10)[2] == 64  # 600 px * 3 / 28
-    assert len(build_scaled(model, 10, device="meta").blocks) == 13  # as profile=laptop says
+    assert compute_cost(model, 10)[2] == 64  # 600 px * 3 / 28
+    assert len(build_model(model, 10, device="meta").blocks) == 13  # as profile=laptop says
 
 
 def test_an_unknown_network_is_refused_with_the_nearest_name() -> None:
@@ -283,7 +283,7 @@ def test_names_and_first_weights_are_those_of_networks_trained_before(model: sch
     """Of commit c6376bc: jobs and registered models of that time are found by them."""
     torch.manual_seed(0)
     digest = hashlib.sha256()
-    for name, tensor in build_scaled(model, 1000).state_dict().items():
+    for name, tensor in build_model(model, 1000).state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     assert digest.hexdigest() == sha256
 

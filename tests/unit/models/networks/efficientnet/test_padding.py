@@ -7,8 +7,8 @@ from torch import nn
 
 from conf import schema
 from conf.training import PADDINGS
-from models.networks.build import build_scaled
-from models.networks.complexity import count
+from models.networks.build import build_model
+from models.networks.complexity import count_model
 from models.networks.efficientnet.blocks import ConvNorm, SameConv2d
 
 
@@ -48,8 +48,8 @@ def test_a_kernel_of_five_pads_one_before_and_two_behind_on_an_even_side() -> No
 
 
 def test_same_padding_changes_no_size_no_count_and_no_name() -> None:
-    symmetric, same = (build_scaled(schema.Model(padding=padding), 10, device="meta") for padding in PADDINGS)
-    assert count(same, 224) == count(symmetric, 224)
+    symmetric, same = (build_model(schema.Model(padding=padding), 10, device="meta") for padding in PADDINGS)
+    assert count_model(same, 224) == count_model(symmetric, 224)
     assert list(same.state_dict()) == list(symmetric.state_dict())
     assert [type(m).__name__ for m in same.modules()].count("SameConv2d") == 17  # the stem and 16 depthwise kernels
 
@@ -59,7 +59,7 @@ def test_both_paddings_start_from_the_same_weights_and_answer_differently() -> N
     answers = []
     for padding in PADDINGS:
         torch.manual_seed(0)
-        network = build_scaled(schema.Model(width=0.25, depth=0.2, padding=padding), 10).eval()
+        network = build_model(schema.Model(width=0.25, depth=0.2, padding=padding), 10).eval()
         answers.append((network.state_dict(), network(images)))
     (first, symmetric), (second, same) = answers
     assert all(torch.equal(first[name], second[name]) for name in first)

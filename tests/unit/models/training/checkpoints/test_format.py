@@ -18,9 +18,9 @@ from infra.errors import ArtifactError, ChangedError, ResumeError
 from models.training.checkpoints import format as checkpoint_format
 from models.training.checkpoints import lineage
 from models.training.checkpoints import state as states
-from models.training.checkpoints.save_resume import Persistence
+from models.training.checkpoints.save_resume import CheckpointManager
 from models.training.checkpoints.state import TrainState
-from models.training.checkpoints.writer import Saver
+from models.training.checkpoints.writer import CheckpointWriter
 from models.training.distributed import Ranks
 from models.training.supervision.faults import Faults
 from models.training.supervision.preemption import Preemption
@@ -43,7 +43,7 @@ class Net(nn.Module):
 
 def fresh(seed: int = 0, width: int = 4) -> TrainState:
     torch.manual_seed(seed)
-    return states.fresh(Net(width=width), Recipe(global_batch=64))
+    return states.initial_state(Net(width=width), Recipe(global_batch=64))
 
 
 def train(state: TrainState, steps: int) -> None:
@@ -83,9 +83,13 @@ def watchdog(job: str) -> Iterator[Watchdog]:
 IDENTITY = {"recipe.seed": 0, "manifest_sha256": "ab", "code": "cd"}
 
 
-def persistence(job: str, watchdog: Watchdog, keep: int = 2, accept: bool = False, **identity: object) -> Persistence:
+def persistence(
+    job: str, watchdog: Watchdog, keep: int = 2, accept: bool = False, **identity: object
+) -> CheckpointManager:
     known = {**IDENTITY, **identity}
-    return Persistence(job, RANKS, known, accept, Saver(job, known, keep, Faults(job, 0), watchdog), None)
+    return CheckpointManager(
+        job, RANKS, known, accept, CheckpointWriter(job, known, keep, Faults(job, 0), watchdog), None
+    )
 
 
 def files(job: str) -> list[str]:
@@ -317,7 +321,7 @@ def test_the_identity_is_what_decides_the_result_and_not_how_fast(monkeypatch: p
 
 def test_a_checkpoint_is_a_file_that_safetensors_itself_reads(job: str, watchdog: Watchdog) -> None:
     saved_twice(job, watchdog)
-    saved = checkpoint_format.newest(job)
+    saved = checkpoint_format.load_newest(job)
     assert saved is not None
     assert set(saved.tensors) == set(fresh().tensors())
     assert saved.manifest["layout"][0] == ["conv.weight", [4, 3, 1, 1]]
