@@ -45,12 +45,16 @@ def main() -> None:
             times = time_in_turns(
                 {name: runner(network, 1, side) for name, (network, side) in sides.items()}, options.n
             )
-        ms = {name: report.add(f"{name}, {threads} threads", [1000 * t for t in each], "ms")
-              for name, each in times.items()}  # fmt: skip
+        ms = {
+            name: report.add(f"{name}, {threads} threads", [1000 * t for t in each], "ms")
+            for name, each in times.items()
+        }
         for pair in latency.pairs:
             for how in ("", ", folded"):
-                ours, rival = (next(k for k in ms if k.startswith(f"{name} ") and k.endswith(f"px{how}"))
-                               for name in (pair.ours, pair.rival))  # fmt: skip
+                ours, rival = (
+                    next(k for k in ms if k.startswith(f"{name} ") and k.endswith(f"px{how}"))
+                    for name in (pair.ours, pair.rival)
+                )
                 report.ratios[f"{pair.rival}/{pair.ours}{how}, {threads} threads"] = ms[rival] / ms[ours]
     _profile(sides, report)
     report.notes.append(f"torch {torch.__version__}; Table 4 has 5.7 for ResNet-152 over B1 on one core")

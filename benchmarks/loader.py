@@ -105,18 +105,30 @@ def _sides(manifest_uri: str, cache: str, tars: Path, beton: Path) -> list[Side]
     webdataset = (*rivals, "benchmarks.rivals.webdataset_pillow", str(tars))
     return [
         Side("ours", (*ours, "train", manifest_uri, cache, "none", "uint8"), "uint8 NHWC, antialiased bicubic"),
-        Side("ours, float", (*ours, "train", manifest_uri, cache, "none", "float"),
-             "normalised float32 NCHW, converted a batch at a time by the trainer's own code"),
+        Side(
+            "ours, float",
+            (*ours, "train", manifest_uri, cache, "none", "float"),
+            "normalised float32 NCHW, converted a batch at a time by the trainer's own code",
+        ),
         Side("ours, AutoAugment v0", (*ours, "train", manifest_uri, cache, "v0", "uint8"), "uint8 NHWC"),
-        Side("entropy limit", (*ours, "entropy", manifest_uri),
-             "nothing: the Huffman decode of the same bytes in memory, two threads"),
-        Side("webdataset_pillow", (*webdataset, "float"),
-             "normalised float32 NCHW, antialiased bicubic: its documentation's pattern"),
+        Side(
+            "entropy limit",
+            (*ours, "entropy", manifest_uri),
+            "nothing: the Huffman decode of the same bytes in memory, two threads",
+        ),
+        Side(
+            "webdataset_pillow",
+            (*webdataset, "float"),
+            "normalised float32 NCHW, antialiased bicubic: its documentation's pattern",
+        ),
         Side("webdataset_pillow, uint8", (*webdataset, "uint8"), "uint8 NHWC: kinder than its documentation"),
         Side("dali_cubic", (*rivals, "benchmarks.rivals.dali_cubic", str(tars)), "uint8 NHWC, antialiased cubic"),
-        Side("ffcv", (*rivals, "benchmarks.rivals.ffcv_q90", "read", str(beton)),
-             "uint8 NCHW, resized without antialiasing; images encoded anew (JPEG q90, <= 512 px): fewer bytes"),
-    ]  # fmt: skip
+        Side(
+            "ffcv",
+            (*rivals, "benchmarks.rivals.ffcv_q90", "read", str(beton)),
+            "uint8 NCHW, resized without antialiasing; images encoded anew (JPEG q90, <= 512 px): fewer bytes",
+        ),
+    ]
 
 
 def _ratios(report: harness.Report, speed: dict[str, float]) -> None:

@@ -46,10 +46,7 @@ def _measure(config: schema.Config, run_dir: Path, n: int) -> harness.Report:
         inside.append(60 * minutes)
         bare.append(_bare_torchrun(config, job_uri, run_dir))
     report = harness.Report(n)
-    through_flow, through_torchrun = (
-        report.add("effnet train", flow, "s"),
-        report.add("bare torchrun", bare, "s"),
-    )
+    through_flow, through_torchrun = (report.add("effnet train", flow, "s"), report.add("bare torchrun", bare, "s"))
     supervised = report.add("of it: the supervised torchrun job", inside, "s")
     imports = report.add("of it: importing the flow", [_import_seconds("flows.train") for _ in range(n)], "s")
     tracking = report.add("of it: importing MLflow", [_import_seconds("mlflow") for _ in range(n)], "s")

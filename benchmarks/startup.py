@@ -64,10 +64,15 @@ def _job(config: schema.Config) -> schema.Job:
         writer.write_group(layout, numbers)
     sha256, _ = writer.write_manifest(layout)
     return schema.Job(
-        kind="train", model=config.model, data_name=config.data.name, manifest_uri=f"{layout.root}/manifest.json",
-        manifest_sha256=sha256, augment=config.data.augment, recipe=config.recipe,
+        kind="train",
+        model=config.model,
+        data_name=config.data.name,
+        manifest_uri=f"{layout.root}/manifest.json",
+        manifest_sha256=sha256,
+        augment=config.data.augment,
+        recipe=config.recipe,
         runtime=dataclasses.replace(config.runtime, loader_threads=1),
-    )  # fmt: skip
+    )
 
 
 def _ours(config: schema.Config, job: schema.Job, name: str, run_dir: Path) -> tuple[float, dict[str, float]]:

@@ -63,8 +63,10 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]], os.environ | wanted)  # noqa: S606
     report = harness.Report(options.n)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    report.notes.append(f"torch {torch.__version__}, {torch.get_num_threads()} threads, on "
-                        + (torch.cuda.get_device_name() if device.type == "cuda" else "the CPU"))  # fmt: skip
+    report.notes.append(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, on "
+        + (torch.cuda.get_device_name() if device.type == "cuda" else "the CPU")
+    )
     rivals = _rivals(report)
     for case in CUDA_CASES if device.type == "cuda" else CPU_CASES:
         _compare(case, device, False, rivals, report, options.n)
@@ -120,8 +122,10 @@ def _compare(
                 seconds = _timed(step, device, repeat=10 if device.type == "cuda" else 1)
                 if turn >= 2:
                     times[name].append(seconds)
-        medians = {name: report.add(f"{label}{mode} {name}", [case.batch / t for t in found], "images/s")
-                   for name, found in times.items()}  # fmt: skip
+        medians = {
+            name: report.add(f"{label}{mode} {name}", [case.batch / t for t in found], "images/s")
+            for name, found in times.items()
+        }
         sys.stderr.write(f"{label}{mode}: {medians}\n")  # a long run tells how far it has come
         for name in rivals:
             report.ratios[f"{label}{mode}/{name}"] = medians["ours"] / medians[name]

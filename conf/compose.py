@@ -25,7 +25,7 @@ from yaml.events import (
     MappingStartEvent,
     NodeEvent,
     ScalarEvent,
-)  # fmt: skip
+)
 
 from conf import schema
 from conf.text import escaped, first_line

@@ -55,8 +55,9 @@ class Architecture:
         for key in ("target_multiply_adds", "max_cost"):
             require(getattr(self, key) > 0, f"architecture.{key} must be > 0, is {getattr(self, key)}")
         require(self.max_params is None or self.max_params > 0, "architecture.max_params must be > 0")
-        require(self.sampler in SAMPLERS,
-                 f"architecture.sampler must be one of {', '.join(SAMPLERS)}, is {self.sampler!r}")  # fmt: skip
+        require(
+            self.sampler in SAMPLERS, f"architecture.sampler must be one of {', '.join(SAMPLERS)}, is {self.sampler!r}"
+        )
         require(self.population >= 2, f"architecture.population must be >= 2, is {self.population}")
         require(self.seed >= 0, f"architecture.seed must be >= 0, is {self.seed}")
 
@@ -73,12 +74,16 @@ class Point:
 
     def __post_init__(self) -> None:
         require_name("scaling.points: network", self.network)
-        require(self.dimension in DIMENSIONS,
-                 f"scaling.points: dimension is one of {', '.join(DIMENSIONS)}, not {self.dimension!r}")  # fmt: skip
+        require(
+            self.dimension in DIMENSIONS,
+            f"scaling.points: dimension is one of {', '.join(DIMENSIONS)}, not {self.dimension!r}",
+        )
         scales = (self.width, self.depth, self.resolution)
         require(min(scales) > 0, f"scaling.points: multipliers of {self.network} must be > 0, are {scales}")
-        require(self.dimension != "baseline" or set(scales) == {1.0},
-                 f"scaling.points: the baseline of {self.network} has multipliers of 1, not {scales}")  # fmt: skip
+        require(
+            self.dimension != "baseline" or set(scales) == {1.0},
+            f"scaling.points: the baseline of {self.network} has multipliers of 1, not {scales}",
+        )
 
 
 @dataclass
@@ -114,17 +119,27 @@ class Transfer:
         for name in self.sets:
             require_name("transfer.sets: each name", name)
         require(self.steps is None or self.steps > 0, f"transfer.steps must be > 0, is {self.steps}")
-        require(bool(self.lr_per_256) == bool(self.weight_decay),
-                 "transfer.lr_per_256 and transfer.weight_decay make a grid: give both or none")  # fmt: skip
-        require(all(0 < rate < float("inf") for rate in self.lr_per_256),
-                 f"transfer.lr_per_256 needs values > 0, is {self.lr_per_256}")  # fmt: skip
-        require(all(0 <= decay < float("inf") for decay in self.weight_decay),
-                 f"transfer.weight_decay needs values >= 0, is {self.weight_decay}")  # fmt: skip
-        require(all(0 < rung < 1 for rung in self.rungs) and self.rungs == sorted(set(self.rungs)),
-                 f"transfer.rungs must rise between 0 and 1, is {self.rungs}")  # fmt: skip
+        require(
+            bool(self.lr_per_256) == bool(self.weight_decay),
+            "transfer.lr_per_256 and transfer.weight_decay make a grid: give both or none",
+        )
+        require(
+            all(0 < rate < float("inf") for rate in self.lr_per_256),
+            f"transfer.lr_per_256 needs values > 0, is {self.lr_per_256}",
+        )
+        require(
+            all(0 <= decay < float("inf") for decay in self.weight_decay),
+            f"transfer.weight_decay needs values >= 0, is {self.weight_decay}",
+        )
+        require(
+            all(0 < rung < 1 for rung in self.rungs) and self.rungs == sorted(set(self.rungs)),
+            f"transfer.rungs must rise between 0 and 1, is {self.rungs}",
+        )
         require(0 < self.keep <= 1, f"transfer.keep must be in (0, 1], is {self.keep}")
-        require(self.final_split in ("train", "train+minival"),
-                 f"transfer.final_split must be train or train+minival, is {self.final_split!r}")  # fmt: skip
+        require(
+            self.final_split in ("train", "train+minival"),
+            f"transfer.final_split must be train or train+minival, is {self.final_split!r}",
+        )
 
 
 @dataclass
@@ -143,15 +158,20 @@ class GalleryEntry:
         scales = {key: getattr(self, key) for key in ("width", "depth", "resolution")}
         for key, value in scales.items():
             require(value > 0, f"explain.models: {key} must be > 0, is {value}")
-        require(self.registered is None or (self.network is None and set(scales.values()) == {1.0}),
-                 f"explain.models: {self.registered} is taken as it is, without network or multipliers")  # fmt: skip
+        require(
+            self.registered is None or (self.network is None and set(scales.values()) == {1.0}),
+            f"explain.models: {self.registered} is taken as it is, without network or multipliers",
+        )
 
 
 def _table7() -> list[GalleryEntry]:
     return [
-        GalleryEntry(), GalleryEntry(depth=4.0), GalleryEntry(width=2.0), GalleryEntry(resolution=2.0),
+        GalleryEntry(),
+        GalleryEntry(depth=4.0),
+        GalleryEntry(width=2.0),
+        GalleryEntry(resolution=2.0),
         GalleryEntry(depth=1.4, width=1.2, resolution=1.3),
-    ]  # fmt: skip
+    ]
 
 
 @dataclass
@@ -221,8 +241,10 @@ class Published:
         require_name("published.name", self.name)
         for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS)):
             value = getattr(self, key)
-            require(value is None or value in choices,
-                     f"published.{key} must be one of {', '.join(choices)}, is {value!r}")  # fmt: skip
-        require(self.resolution is None or self.resolution > 0,
-                 f"published.resolution must be > 0, is {self.resolution}")  # fmt: skip
+            require(
+                value is None or value in choices, f"published.{key} must be one of {', '.join(choices)}, is {value!r}"
+            )
+        require(
+            self.resolution is None or self.resolution > 0, f"published.resolution must be > 0, is {self.resolution}"
+        )
         require(self.classes > 0, f"published.classes must be > 0, is {self.classes}")

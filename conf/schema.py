@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from conf.experiments import (
     Architecture,
     Explain,
+    GalleryEntry,
     Latency,
+    LatencyPair,
     Point,
     Published,
     Scaling,
@@ -20,9 +22,27 @@ from conf.experiments import (
 from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require, require_name, require_reference
 
 __all__ = [
-    "Architecture", "Augment", "Config", "Data", "Explain", "GalleryEntry", "Job", "Latency", "Launch", "Model", "Nightly",
-    "Point", "Published", "Recipe", "Runtime", "Scaling", "Search", "Services", "Transfer", "LatencyPair",
-]  # fmt: skip
+    "Architecture",
+    "Augment",
+    "Config",
+    "Data",
+    "Explain",
+    "GalleryEntry",
+    "Job",
+    "Latency",
+    "LatencyPair",
+    "Launch",
+    "Model",
+    "Nightly",
+    "Point",
+    "Published",
+    "Recipe",
+    "Runtime",
+    "Scaling",
+    "Search",
+    "Services",
+    "Transfer",
+]
 
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
@@ -47,10 +67,14 @@ class Runtime:
         require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")
         require(self.cache_gb > 0, f"runtime.cache_gb must be > 0, is {self.cache_gb}")
         require(self.pipeline_stages > 0, f"runtime.pipeline_stages must be > 0, is {self.pipeline_stages}")
-        require(self.micro_batches is None or self.micro_batches > 0,
-                 f"runtime.micro_batches must be > 0, is {self.micro_batches}")  # fmt: skip
-        require(self.pipeline_stages == 1 or self.compile != "on",
-                 "runtime.compile=on cannot be had with runtime.pipeline_stages > 1: a stage is a part")  # fmt: skip
+        require(
+            self.micro_batches is None or self.micro_batches > 0,
+            f"runtime.micro_batches must be > 0, is {self.micro_batches}",
+        )
+        require(
+            self.pipeline_stages == 1 or self.compile != "on",
+            "runtime.compile=on cannot be had with runtime.pipeline_stages > 1: a stage is a part",
+        )
         require(self.compile in ("auto", "on", "off"), f"runtime.compile must be auto, on or off, is {self.compile!r}")
         for key in ("first_step_timeout_s", "step_timeout_s", "eval_timeout_s", "checkpoint_timeout_s"):
             require(getattr(self, key) > 0, f"runtime.{key} must be > 0, is {getattr(self, key)}")
@@ -75,10 +99,14 @@ class Launch:
     def __post_init__(self) -> None:
         require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
-        require(self.nnodes == 1 or ":" in (self.rendezvous or ""),
-                 f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine")  # fmt: skip
-        require(self.interface is None or self.nnodes > 1,
-                 "launch.interface is for launch.nnodes > 1; one machine uses the loopback interface")  # fmt: skip
+        require(
+            self.nnodes == 1 or ":" in (self.rendezvous or ""),
+            f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine",
+        )
+        require(
+            self.interface is None or self.nnodes > 1,
+            "launch.interface is for launch.nnodes > 1; one machine uses the loopback interface",
+        )
         require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
         require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
         require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
@@ -152,8 +180,10 @@ class Config:
             require_name("variants: each name", name)
         require_reference("model_ref", self.model_ref)
         require(self.dispatch in ("here", "workpool"), f"dispatch must be here or workpool, is {self.dispatch!r}")
-        require(self.storage.startswith(("s3://", "file://")),
-                 f"storage must start with s3:// or file://, is {self.storage!r}")  # fmt: skip
+        require(
+            self.storage.startswith(("s3://", "file://")),
+            f"storage must start with s3:// or file://, is {self.storage!r}",
+        )
         require(len(self.variants) > 0, "variants must name at least one network")
 
 

@@ -31,14 +31,18 @@ def require(condition: bool, message: str) -> None:
 
 def require_name(key: str, value: str | None) -> None:
     """Refuses a name that could mean more than itself where it is used; None and "not given yet" pass."""
-    require(value in (None, MISSING) or bool(_NAME.fullmatch(str(value))),
-            f"{key} must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, is {value!r}")  # fmt: skip
+    require(
+        value in (None, MISSING) or bool(_NAME.fullmatch(str(value))),
+        f"{key} must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, is {value!r}",
+    )
 
 
 def require_reference(key: str, value: str | None) -> None:
     """Refuses what cannot be a version in the model registry; None passes."""
-    require(value is None or bool(_REFERENCE.fullmatch(value)),
-            f"{key} must be NAME@ALIAS or NAME/VERSION, as efficientnet-b0@champion, is {value!r}")  # fmt: skip
+    require(
+        value is None or bool(_REFERENCE.fullmatch(value)),
+        f"{key} must be NAME@ALIAS or NAME/VERSION, as efficientnet-b0@champion, is {value!r}",
+    )
 
 
 @dataclass
@@ -89,8 +93,10 @@ class Augment:
     def __post_init__(self) -> None:
         require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
         require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
-        require(0 <= self.randaugment_magnitude <= 10,
-                 f"augment.randaugment_magnitude must be in [0, 10], is {self.randaugment_magnitude}")  # fmt: skip
+        require(
+            0 <= self.randaugment_magnitude <= 10,
+            f"augment.randaugment_magnitude must be in [0, 10], is {self.randaugment_magnitude}",
+        )
         require(0 <= self.erase_prob <= 1, f"augment.erase_prob must be in [0, 1], is {self.erase_prob}")
         for key in ("mixup_alpha", "cutmix_alpha"):
             require(getattr(self, key) >= 0, f"augment.{key} must be >= 0, is {getattr(self, key)}")
@@ -172,19 +178,22 @@ class Recipe:
         require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
         require(self.lr_decay_epochs > 0, f"recipe.lr_decay_epochs must be > 0, is {self.lr_decay_epochs}")
         require(self.dropout is None or 0 <= self.dropout < 1, f"recipe.dropout must be in [0, 1), is {self.dropout}")
-        for key, choices in (("optimizer", ("rmsprop", "adamw", "sgd")), ("schedule", ("staircase", "cosine")),
-                             ("precision", PRECISIONS), ("bn_groups", BN_GROUPS)):  # fmt: skip
+        for key, choices in (
+            ("optimizer", ("rmsprop", "adamw", "sgd")),
+            ("schedule", ("staircase", "cosine")),
+            ("precision", PRECISIONS),
+            ("bn_groups", BN_GROUPS),
+        ):
             value = getattr(self, key)
             require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
         at_once = self.shards_per_pass
         require(at_once is None or at_once > 0, f"recipe.shards_per_pass must be > 0, is {at_once}")
-        require(at_once in (None, 1) or self.bn_groups != "shard",
-                 f"recipe.shards_per_pass={at_once} needs recipe.bn_groups=rank or sync: with shard each logical "
-                 "shard is computed alone")  # fmt: skip
         require(
-            0 <= self.label_smoothing < 1,
-            f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}",
+            at_once in (None, 1) or self.bn_groups != "shard",
+            f"recipe.shards_per_pass={at_once} needs recipe.bn_groups=rank or sync: with shard each logical "
+            "shard is computed alone",
         )
+        require(0 <= self.label_smoothing < 1, f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}")
         require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")
         require(self.keep_checkpoints > 0, "recipe.keep_checkpoints must be > 0")
         require(self.eval_every_epochs > 0, "recipe.eval_every_epochs must be > 0")

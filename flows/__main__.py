@@ -19,8 +19,22 @@ from flows.cli import progress, signals, summary, verbs
 from infra.errors import ConfigError, EffnetError
 from infra.store import files
 
-FLOWS = ("reproduce", "study", "shard", "search", "architecture", "scaling", "train", "evaluate", "transfer",
-         "explain", "latency", "nightly", "import", "report")  # fmt: skip
+FLOWS = (
+    "reproduce",
+    "study",
+    "shard",
+    "search",
+    "architecture",
+    "scaling",
+    "train",
+    "evaluate",
+    "transfer",
+    "explain",
+    "latency",
+    "nightly",
+    "import",
+    "report",
+)
 
 TRAINS = ("reproduce", "study", "search", "architecture", "scaling", "train", "transfer", "explain", "nightly")
 
@@ -148,15 +162,16 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="effnet", description=verbs.ABOUT, epilog=verbs.EPILOG,
+        prog="effnet",
+        description=verbs.ABOUT,
+        epilog=verbs.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (about, details) in verbs.VERBS.items():
         sub = parsers.add_parser(
-            verb, help=about, description=f"{about}\n\n{details}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+            verb, help=about, description=f"{about}\n\n{details}", formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
         for flag, effect in verbs.FLAGS.items() if verb in TRAINS else ():
             sub.add_argument(f"--{flag}", action="store_true", help=effect)

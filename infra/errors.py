@@ -130,7 +130,18 @@ def kind_of(exit_code: int, name: str = "") -> type[EffnetError]:
         exit_code: as in the tree above.
         name: of the class, where it is known; it tells those of one code apart.
     """
-    kinds = (ConfigError, DataError, DivergedError, ArtifactError, ResumeError, ChangedError, CapacityError,
-             PreemptedError, HungError, LostError, TransientError)  # fmt: skip
+    kinds = (
+        ConfigError,
+        DataError,
+        DivergedError,
+        ArtifactError,
+        ResumeError,
+        ChangedError,
+        CapacityError,
+        PreemptedError,
+        HungError,
+        LostError,
+        TransientError,
+    )
     alike = [kind for kind in kinds if kind.exit_code == exit_code]  # the general one last
     return next((kind for kind in alike if kind.__name__ == name), alike[-1] if alike else JobError)

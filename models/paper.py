@@ -133,50 +133,58 @@ class Table5Row:
 _T = Transferred  # short, so that a row reads as it is printed
 TABLE5: tuple[Table5Row, ...] = (
     Table5Row(
-        "CIFAR-10",
-        _T("NASNet-A", 98.0, 85), _T(_B0, 98.1, 4), 21,
-        _T("GPipe", 99.0, 556), _T(_B7, 98.9, 64), 8.7,
+        "CIFAR-10", _T("NASNet-A", 98.0, 85), _T(_B0, 98.1, 4), 21, _T("GPipe", 99.0, 556), _T(_B7, 98.9, 64), 8.7
     ),
     Table5Row(
-        "CIFAR-100",
-        _T("NASNet-A", 87.5, 85), _T(_B0, 88.1, 4), 21,
-        _T("GPipe", 91.3, 556), _T(_B7, 91.7, 64), 8.7,
+        "CIFAR-100", _T("NASNet-A", 87.5, 85), _T(_B0, 88.1, 4), 21, _T("GPipe", 91.3, 556), _T(_B7, 91.7, 64), 8.7
     ),
     Table5Row(
-        "Birdsnap",
-        _T("Inception-v4", 81.8, 41), _T(_B5, 82.0, 28), 1.5,
-        _T("GPipe", 83.6, 556), _T(_B7, 84.3, 64), 8.7,
+        "Birdsnap", _T("Inception-v4", 81.8, 41), _T(_B5, 82.0, 28), 1.5, _T("GPipe", 83.6, 556), _T(_B7, 84.3, 64), 8.7
     ),
     Table5Row(
         "Stanford Cars",
-        _T("Inception-v4", 93.4, 41), _T(_B3, 93.6, 10), 4.1,
-        _T("DAT", 94.8, None), _T(_B7, 94.7, None), None,
+        _T("Inception-v4", 93.4, 41),
+        _T(_B3, 93.6, 10),
+        4.1,
+        _T("DAT", 94.8, None),
+        _T(_B7, 94.7, None),
+        None,
     ),
     Table5Row(
         "Flowers",
-        _T("Inception-v4", 98.5, 41), _T(_B5, 98.5, 28), 1.5,
-        _T("DAT", 97.7, None), _T(_B7, 98.8, None), None,
+        _T("Inception-v4", 98.5, 41),
+        _T(_B5, 98.5, 28),
+        1.5,
+        _T("DAT", 97.7, None),
+        _T(_B7, 98.8, None),
+        None,
     ),
     Table5Row(
         "FGVC Aircraft",
-        _T("Inception-v4", 90.9, 41), _T(_B3, 90.7, 10), 4.1,
-        _T("DAT", 92.9, None), _T(_B7, 92.9, None), None,
+        _T("Inception-v4", 90.9, 41),
+        _T(_B3, 90.7, 10),
+        4.1,
+        _T("DAT", 92.9, None),
+        _T(_B7, 92.9, None),
+        None,
     ),
     Table5Row(
         "Oxford-IIIT Pets",
-        _T("ResNet-152", 94.5, 58), _T(_B4, 94.8, 17), 5.6,
-        _T("GPipe", 95.9, 556), _T(_B6, 95.4, 41), 14,
+        _T("ResNet-152", 94.5, 58),
+        _T(_B4, 94.8, 17),
+        5.6,
+        _T("GPipe", 95.9, 556),
+        _T(_B6, 95.4, 41),
+        14,
     ),
     Table5Row(
-        "Food-101",
-        _T("Inception-v4", 90.8, 41), _T(_B4, 91.5, 17), 2.4,
-        _T("GPipe", 93.0, 556), _T(_B7, 93.0, 64), 8.7,
+        "Food-101", _T("Inception-v4", 90.8, 41), _T(_B4, 91.5, 17), 2.4, _T("GPipe", 93.0, 556), _T(_B7, 93.0, 64), 8.7
     ),
-)  # fmt: skip
+)
 # By the names of models/data/sources/catalog.py.
-TABLE5_BY_SOURCE: dict[str, Table5Row] = dict(zip(
-    ("cifar10", "cifar100", "birdsnap", "cars", "flowers102", "aircraft", "pets", "food101"), TABLE5, strict=True,
-))  # fmt: skip
+TABLE5_BY_SOURCE: dict[str, Table5Row] = dict(
+    zip(("cifar10", "cifar100", "birdsnap", "cars", "flowers102", "aircraft", "pets", "food101"), TABLE5, strict=True)
+)
 TABLE5_GEO_MEAN_RATIOS = (4.7, 9.6)  # parameters of the rival over ours: against the public, against the best
 
 

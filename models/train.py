@@ -76,9 +76,22 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         worker.faults.at("start", 0)
         chosen_on = None if "minival" in job.split else minival
         run = Run(
-            job, worker.job_uri, ranks, training, chosen_on, eval_network, steps, worker.progress, persistence, stepper,
-            persistence.ledger, worker.watchdog, worker.preemption, worker.faults, worker.startup,
-        )  # fmt: skip
+            job,
+            worker.job_uri,
+            ranks,
+            training,
+            chosen_on,
+            eval_network,
+            steps,
+            worker.progress,
+            persistence,
+            stepper,
+            persistence.ledger,
+            worker.watchdog,
+            worker.preemption,
+            worker.faults,
+            worker.startup,
+        )
         fit(run, state)
         if run.last_step < run.total_steps:
             return {"epochs": job.until_epoch, "steps": state.position.step}

@@ -196,8 +196,13 @@ async def heartbeat(started: ArchitectureRun, asked: Proposal) -> AsyncIterator[
 
 async def report_result(started: ArchitectureRun, asked: Proposal, result: TrainResult) -> None:
     """A trained proposal: its minival accuracy and its cost."""
-    facts = {**_facts(asked), "accuracy": result.minival_top1, "n": result.n_minival, "mlflow_run": result.mlflow_run,
-             "job": result.job}  # fmt: skip
+    facts = {
+        **_facts(asked),
+        "accuracy": result.minival_top1,
+        "n": result.n_minival,
+        "mlflow_run": result.mlflow_run,
+        "job": result.job,
+    }
     values = (result.minival_top1, float(asked.multiply_adds))
     await asyncio.to_thread(database.complete, started.trials, asked.trial, values, facts)
 
@@ -234,8 +239,12 @@ def _record(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
 
     run = started.mlflow_run
     runs_url = runs.run_url(run).removesuffix(run)  # every trial is of the same experiment
-    facts = {**summary(config.architecture, database.list_trials(started.trials), runs_url), "data": started.shards.name,
-             "found": started.done_before, "command": f"effnet architecture profile={config.profile}"}  # fmt: skip
+    facts = {
+        **summary(config.architecture, database.list_trials(started.trials), runs_url),
+        "data": started.shards.name,
+        "found": started.done_before,
+        "command": f"effnet architecture profile={config.profile}",
+    }
     whole = report_results.publish_part(config, "architecture", facts, report_results.digests([started.shards]))
     runs.log_text(run, json.dumps(whole, indent=1), "architecture.json")
     best = facts["best"]
@@ -276,10 +285,7 @@ def summary(wanted: schema.Architecture, found: list[database.TrialRecord], runs
 def _row(wanted: schema.Architecture, trial: database.TrialRecord, runs_url: str) -> dict[str, Any]:
     facts, accuracy = trial.facts, trial.facts.get("accuracy")
     cost = facts["multiply_adds"]
-    scored = (
-        None if accuracy is None
-        else space.reward(accuracy, cost, wanted.target_multiply_adds, wanted.exponent)
-    )  # fmt: skip
+    scored = None if accuracy is None else space.reward(accuracy, cost, wanted.target_multiply_adds, wanted.exponent)
     return {
         "number": trial.number,
         "blocks": facts["blocks"],

@@ -40,8 +40,10 @@ def _check(ref: str, shards: ShardResult) -> None:
 
     differs = class_mismatch(registry.resolve_version(ref), shards)
     if differs is not None:
-        raise ConfigError(f"{ref} was trained on other classes than those of {shards.name}: {differs}; its accuracy "
-                          "there would mean nothing. Take the data set that it was trained on")  # fmt: skip
+        raise ConfigError(
+            f"{ref} was trained on other classes than those of {shards.name}: {differs}; its accuracy "
+            "there would mean nothing. Take the data set that it was trained on"
+        )
 
 
 def class_mismatch(version: Version, shards: ShardResult) -> str | None:

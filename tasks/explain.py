@@ -42,8 +42,17 @@ class Candidate:
         """The candidate as its job left it."""
         from infra.tracking import runs
 
-        return GalleryNetwork(self.name, self.dimension, self.model, result.weights_uri, result.weights_sha256, result.top1,
-                       result.n_val, runs.run_url(result.mlflow_run), result.reused)  # fmt: skip
+        return GalleryNetwork(
+            self.name,
+            self.dimension,
+            self.model,
+            result.weights_uri,
+            result.weights_sha256,
+            result.top1,
+            result.n_val,
+            runs.run_url(result.mlflow_run),
+            result.reused,
+        )
 
     def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> GalleryNetwork:
         """The candidate as the registry has it, evaluated on our data."""
@@ -111,9 +120,13 @@ def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     asked = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
     key = "explain-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
     return runs.start_run(
-        config.experiment, "class activation maps", key, parent=parent_run or None,
-        params={**asked, "image_ids": images.ids}, tags={"role": "explain", "profile": config.profile},
-    )  # fmt: skip
+        config.experiment,
+        "class activation maps",
+        key,
+        parent=parent_run or None,
+        params={**asked, "image_ids": images.ids},
+        tags={"role": "explain", "profile": config.profile},
+    )
 
 
 def chosen_images(wanted: schema.Explain, shards: ShardResult) -> tuple[Manifest, SampleSelection]:

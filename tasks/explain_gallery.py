@@ -33,8 +33,14 @@ class GalleryNetwork:
     found: bool  # it was trained, or evaluated, before
 
 
-def facts(ids: list[int], labels: list[str], trained: list[GalleryNetwork], drawn: list[GalleryImages], classes: Sequence[str],
-          limit: int = REPORT_BYTES) -> dict[str, Any]:  # fmt: skip
+def facts(
+    ids: list[int],
+    labels: list[str],
+    trained: list[GalleryNetwork],
+    drawn: list[GalleryImages],
+    classes: Sequence[str],
+    limit: int = REPORT_BYTES,
+) -> dict[str, Any]:
     """The part of the report, its pictures as small as ``limit`` asks.
 
     Args:
@@ -53,29 +59,50 @@ def facts(ids: list[int], labels: list[str], trained: list[GalleryNetwork], draw
         side = side * 4 // 5
 
 
-def _facts(ids: list[int], labels: list[str], trained: list[GalleryNetwork], drawn: list[GalleryImages], classes: Sequence[str],
-           side: int) -> dict[str, Any]:  # fmt: skip
+def _facts(
+    ids: list[int],
+    labels: list[str],
+    trained: list[GalleryNetwork],
+    drawn: list[GalleryImages],
+    classes: Sequence[str],
+    side: int,
+) -> dict[str, Any]:
     from models.experiments.gallery import png
 
     def picture(pixels: Any) -> str:
         return base64.b64encode(png(pixels, side)).decode()
 
-    images = [{"id": number, "label": label, "png": picture(pixels)}
-              for number, label, pixels in zip(ids, labels, drawn[0].inputs, strict=True)]  # fmt: skip
+    images = [
+        {"id": number, "label": label, "png": picture(pixels)}
+        for number, label, pixels in zip(ids, labels, drawn[0].inputs, strict=True)
+    ]
     networks: list[dict[str, Any]] = []
     maps: list[dict[str, Any]] = []
     for network, found in zip(trained, drawn, strict=True):
-        networks.append({
-            "name": network.name, "dimension": network.dimension, "network": network.model.name,
-            "method": found.method, "params": found.params, "multiply_adds": found.multiply_adds,
-            "resolution": found.inputs.shape[1], "top1": network.top1, "n_val": network.n_val,
-            "mlflow_url": network.mlflow_url,
-        })  # fmt: skip
+        networks.append(
+            {
+                "name": network.name,
+                "dimension": network.dimension,
+                "network": network.model.name,
+                "method": found.method,
+                "params": found.params,
+                "multiply_adds": found.multiply_adds,
+                "resolution": found.inputs.shape[1],
+                "top1": network.top1,
+                "n_val": network.n_val,
+                "mlflow_url": network.mlflow_url,
+            }
+        )
         for i, number in enumerate(ids):
-            maps.append({
-                "image": number, "model": network.name, "prediction": classes[found.predictions[i]],
-                "probability": found.probabilities[i], "png": picture(found.overlays[i]),
-            })  # fmt: skip
+            maps.append(
+                {
+                    "image": number,
+                    "model": network.name,
+                    "prediction": classes[found.predictions[i]],
+                    "probability": found.probabilities[i],
+                    "png": picture(found.overlays[i]),
+                }
+            )
     return {"images": images, "models": networks, "maps": maps}
 
 

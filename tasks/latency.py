@@ -24,8 +24,13 @@ ROOT = Path(__file__).parents[1]
 PAPER_S = {"efficientnet_b1": 0.098, "resnet152": 0.554, "efficientnet_b7": 3.1}
 PAPER_SPEEDUPS = {("efficientnet_b1", "resnet152"): 5.7}
 # Table 2, percent.
-PAPER_TOP1 = {"efficientnet_b1": 79.1, "resnet152": 77.8, "efficientnet_b4": 82.9, "legacy_senet154": 82.7,
-              "efficientnet_b7": 84.3}  # fmt: skip
+PAPER_TOP1 = {
+    "efficientnet_b1": 79.1,
+    "resnet152": 77.8,
+    "efficientnet_b4": 82.9,
+    "legacy_senet154": 82.7,
+    "efficientnet_b7": 84.3,
+}
 
 
 @task(task_run_name="latency", **policy.BOOKKEEPING)
@@ -71,9 +76,15 @@ async def _measured(request: dict[str, Any]) -> dict[str, Any]:
     # The variables of a job: malloc keeps its memory, as where a network serves for long.
     environment = job_environment(schema.Launch(), os.cpu_count() or 1, "")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "models.experiments.latency", json.dumps(request), cwd=ROOT, env=os.environ | environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "models.experiments.latency",
+        json.dumps(request),
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
         out, err = await process.communicate()
     finally:
@@ -102,8 +113,17 @@ def table(wanted: schema.Latency, times: dict[str, list[dict[str, Any]]]) -> dic
 
 def _rows(wanted: schema.Latency, rows: list[dict[str, Any]]) -> dict[str, Any]:
     ms = {row["network"]: row["batch1_ms"] for row in rows}
-    printed = [{**row, "paper_top1": PAPER_TOP1.get(row["network"]), "paper_latency_s": PAPER_S.get(row["network"])}
-               for row in rows]  # fmt: skip
-    speedups = [{"ours": p.ours, "rival": p.rival, "measured": ms[p.rival] / ms[p.ours],
-                 "paper": PAPER_SPEEDUPS.get((p.ours, p.rival))} for p in wanted.pairs]  # fmt: skip
+    printed = [
+        {**row, "paper_top1": PAPER_TOP1.get(row["network"]), "paper_latency_s": PAPER_S.get(row["network"])}
+        for row in rows
+    ]
+    speedups = [
+        {
+            "ours": p.ours,
+            "rival": p.rival,
+            "measured": ms[p.rival] / ms[p.ours],
+            "paper": PAPER_SPEEDUPS.get((p.ours, p.rival)),
+        }
+        for p in wanted.pairs
+    ]
     return {"rows": printed, "speedups": speedups}

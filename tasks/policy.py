@@ -24,11 +24,7 @@ async def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool
 
 # Our own keys are digests of inputs, kept in the object store: a second run finds its results there, on any
 # machine. Prefect's cache would key by run id and source, and lie in Prefect's own storage.
-_COMMON: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "retry_condition_fn": is_transient,
-    "retry_jitter_factor": 0.5,
-}
+_COMMON: dict[str, Any] = {"cache_policy": NO_CACHE, "retry_condition_fn": is_transient, "retry_jitter_factor": 0.5}
 
 STORE_WORK: dict[str, Any] = {**_COMMON, "retries": 4, "retry_delay_seconds": [2, 10, 30, 60]}
 TRAINING: dict[str, Any] = {**_COMMON, "retries": 3, "retry_delay_seconds": [5, 30, 120]}

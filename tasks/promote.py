@@ -43,10 +43,7 @@ class Verdict:
 
 
 async def judge(
-    registered: Registered,
-    shards: ShardResult,
-    margin: float,
-    evaluate_version: Callable[[str], Awaitable[EvalResult]],
+    registered: Registered, shards: ShardResult, margin: float, evaluate_version: Callable[[str], Awaitable[EvalResult]]
 ) -> Registered:
     """Makes a new version champion if it beats the champion on the val split of ``shards``.
 
@@ -150,8 +147,10 @@ def promote(version: Version, verdict: Verdict, judged_before: set[int], reused:
         written = best.version
         best = max([version, *_rivals(version, judged_before)], key=lambda rival: (_top1(rival), -rival.version))
     if best.version != version.version:
-        reason = (f"top-1 {_top1(version):.2f} % of val; version {best.version}, promoted at the same time, has "
-                  f"{_top1(best):.2f} %: not promoted")  # fmt: skip
+        reason = (
+            f"top-1 {_top1(version):.2f} % of val; version {best.version}, promoted at the same time, has "
+            f"{_top1(best):.2f} %: not promoted"
+        )
         return refuse(version, Verdict(False, reason), reused)
     registry.set_tags(name, version.version, {STATE: PROMOTED})
     return _judged(version, verdict.reason, reused)
@@ -196,8 +195,10 @@ def _compare(
         return Verdict(True, version.tags.get(REASON, "promoted"))
     differs = class_mismatch(champion, shards)
     if differs is not None:
-        return Verdict(False, f"not promoted: the champion, version {champion.version}, cannot be compared on "
-                              f"{shards.name}: {differs}")  # fmt: skip
+        return Verdict(
+            False,
+            f"not promoted: the champion, version {champion.version}, cannot be compared on {shards.name}: {differs}",
+        )
     answers = {_exact(v): _answers(v, shards, evaluations) for v in (version, champion)}
     lacking = tuple(ref for ref, correct in answers.items() if correct is None)
     if lacking:
@@ -223,8 +224,10 @@ def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: 
         raise ArtifactError(f"the challenger was evaluated on {n} images, the champion on {len(theirs)}")
     difference = paired_difference(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n)
     top1, champion_top1 = 100 * ours.mean(), 100 * theirs.mean()
-    numbers = (f"challenger {top1:.2f} %, champion {champion_top1:.2f} % of the same {n} images, difference "
-               f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})")  # fmt: skip
+    numbers = (
+        f"challenger {top1:.2f} %, champion {champion_top1:.2f} % of the same {n} images, difference "
+        f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})"
+    )
     if difference.value <= 0:
         why = "not promoted, it is not better"
     elif difference.lower <= -margin:

@@ -51,8 +51,10 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
         store.download(result.weights_uri, Path(scratch) / WEIGHTS)
         sha256 = registry.sha256_of(Path(scratch) / WEIGHTS)
         if sha256 != result.weights_sha256:
-            raise ArtifactError(f"{result.weights_uri} is damaged: sha256 {sha256[:12]}, the job wrote "
-                                f"{result.weights_sha256[:12]}; delete {result.job_uri} and train again")  # fmt: skip
+            raise ArtifactError(
+                f"{result.weights_uri} is damaged: sha256 {sha256[:12]}, the job wrote "
+                f"{result.weights_sha256[:12]}; delete {result.job_uri} and train again"
+            )
         version = new_version(
             result.mlflow_run,
             name,

@@ -105,7 +105,9 @@ def _finish(
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
         jobs=len(searched["trials"]) + len(done) + sum(m.cost["jobs"] for m in transferred) + len(maps["models"]),
-        jobs_found=searched["found"] + sum(o.trained.reused for o in done) + sum(m.jobs_found for m in transferred)
+        jobs_found=searched["found"]
+        + sum(o.trained.reused for o in done)
+        + sum(m.jobs_found for m in transferred)
         + maps["found"],
         profile=config.profile,
         commit=machine.commit(),
@@ -114,19 +116,21 @@ def _finish(
         transfer=[_transfer_row(moved) for moved in transferred],
         data=[dataclasses.asdict(d) for d in data],
         machine=machine.facts(),
-        services={name: os.environ.get(key, "") for name, key in (
-            ("prefect", "PREFECT_API_URL"), ("mlflow", "MLFLOW_TRACKING_URI"), ("s3", "AWS_ENDPOINT_URL_S3"))},
+        services={
+            name: os.environ.get(key, "")
+            for name, key in (
+                ("prefect", "PREFECT_API_URL"),
+                ("mlflow", "MLFLOW_TRACKING_URI"),
+                ("s3", "AWS_ENDPOINT_URL_S3"),
+            )
+        },
         started=_clock(started.began),
         finished=_clock(time.time()),
         command=f"effnet reproduce profile={config.profile}",
         config=report_results.request_of(config),
         config_sha256=report_results.digest(report_results.request_of(config)),
-        missing=[
-            *searched["failed"],
-            *lines,
-            *(f"{MAPS}: {line}" for line in maps["missing"]),
-        ],
-    )  # fmt: skip
+        missing=[*searched["failed"], *lines, *(f"{MAPS}: {line}" for line in maps["missing"])],
+    )
     leave_part(config, [line for line in lines if not line.startswith(MAPS)])
     numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
@@ -139,8 +143,20 @@ def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
 
     result = outcome.trained
     paper_params, paper_multiply_adds, _ = compute_cost(schema.Model(name=result.model), 1000)
-    keys = ("params", "multiply_adds", "resolution", "top1", "top5", "n_val", "minutes", "images_per_s", "epochs",
-            "minival_top1", "n_minival", "mlflow_run")  # fmt: skip
+    keys = (
+        "params",
+        "multiply_adds",
+        "resolution",
+        "top1",
+        "top5",
+        "n_val",
+        "minutes",
+        "images_per_s",
+        "epochs",
+        "minival_top1",
+        "n_minival",
+        "mlflow_run",
+    )
     return {
         "name": result.model,
         **{key: getattr(result, key) for key in keys},
@@ -156,8 +172,21 @@ def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
 def _transfer_row(result: TransferResult) -> dict[str, Any]:
     from infra.tracking import runs
 
-    keys = ("data", "protocol", "metric", "value", "standard_error", "n", "top1", "top5", "minutes", "params",
-            "multiply_adds", "chosen", "mlflow_run")  # fmt: skip
+    keys = (
+        "data",
+        "protocol",
+        "metric",
+        "value",
+        "standard_error",
+        "n",
+        "top1",
+        "top5",
+        "minutes",
+        "params",
+        "multiply_adds",
+        "chosen",
+        "mlflow_run",
+    )
     return {
         "name": result.network,
         "n_val": result.n,

@@ -47,14 +47,21 @@ def _start(config: schema.Config) -> str:
         raise ConfigError("scaling.points names no network; take scaling=table3 or scaling=paper")
     for point in points:
         build_model(scaled(config.model, point), IMAGENET_CLASSES, device="meta")
-    asked = {"scaling": compose.to_dict(config.scaling), "model": compose.to_dict(config.model),
-             "data": compose.to_dict(config.data), "recipe": compose.to_dict(config.recipe)}  # fmt: skip
+    asked = {
+        "scaling": compose.to_dict(config.scaling),
+        "model": compose.to_dict(config.model),
+        "data": compose.to_dict(config.data),
+        "recipe": compose.to_dict(config.recipe),
+    }
     key = "scaling-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
     # The points are 50 lines: too many for a parameter, so they are an artifact with the results.
     return runs.start_run(
-        config.experiment, "scaling study", key, params={k: asked[k] for k in ("model", "data", "recipe")},
+        config.experiment,
+        "scaling study",
+        key,
+        params={k: asked[k] for k in ("model", "data", "recipe")},
         tags={"role": "scaling"},
-    )  # fmt: skip
+    )
 
 
 def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
@@ -109,8 +116,11 @@ def _record(
         config, "scaling", facts(config, shards, results, urls), report_results.digests([shards])
     )
     runs.log_text(run, json.dumps(found, indent=1), "scaling.json")
-    numbers = {f"{title(p)} top1".replace(" ", "_"): r.top1
-               for p, r in zip(config.scaling.points, results, strict=True) if isinstance(r, TrainResult)}  # fmt: skip
+    numbers = {
+        f"{title(p)} top1".replace(" ", "_"): r.top1
+        for p, r in zip(config.scaling.points, results, strict=True)
+        if isinstance(r, TrainResult)
+    }
     runs.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
     return found
 

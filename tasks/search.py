@@ -63,8 +63,11 @@ def _start(config: schema.Config, points: list[Coefficients], classes: int, pare
     from infra.tracking import runs
 
     screened = screen(config.search, config.model, points, classes)
-    asked = {"search": compose.to_dict(config.search), "model": compose.to_dict(config.model),
-             "data": compose.to_dict(config.data)}  # fmt: skip
+    asked = {
+        "search": compose.to_dict(config.search),
+        "model": compose.to_dict(config.model),
+        "data": compose.to_dict(config.data),
+    }
     key = "search-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
     run = runs.start_run(
         config.experiment,
@@ -97,8 +100,10 @@ def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients
         twin = kept.get(resolve_architecture(network))
         misses.append(abs(cost - wanted.budget))
         if misses[-1] > wanted.counted_tolerance:
-            reason = (f"counts {cost:.2f} times the baseline's multiply-adds after rounding, "
-                      f"not {wanted.budget:g} ± {wanted.counted_tolerance:g}")  # fmt: skip
+            reason = (
+                f"counts {cost:.2f} times the baseline's multiply-adds after rounding, "
+                f"not {wanted.budget:g} ± {wanted.counted_tolerance:g}"
+            )
         elif twin is not None:
             reason = f"rounds to the same network as {format_point(twin)}"
         else:
@@ -175,11 +180,22 @@ def summary(wanted: schema.Search, screened: ScreenedGrid, results: list[TrainRe
     The standard error is that of a binomial share: sqrt(p (1 - p) / n). Of equals the cheapest is the best.
     """
     trials = [
-        Trial(p.alpha, p.beta, p.gamma, p.cost, r.params, r.multiply_adds, r.resolution, r.minival_top1,
-              r.n_minival, standard_error(r.minival_top1, r.n_minival) or 0.0,
-              r.multiply_adds / screened.multiply_adds, r.mlflow_run)
+        Trial(
+            p.alpha,
+            p.beta,
+            p.gamma,
+            p.cost,
+            r.params,
+            r.multiply_adds,
+            r.resolution,
+            r.minival_top1,
+            r.n_minival,
+            standard_error(r.minival_top1, r.n_minival) or 0.0,
+            r.multiply_adds / screened.multiply_adds,
+            r.mlflow_run,
+        )
         for p, r in zip(screened.points, results, strict=True)
-    ]  # fmt: skip
+    ]
     best = max(trials, key=lambda t: (t.minival_top1, -t.multiply_adds))
     tied = [t for t in trials if t is not best and t.minival_top1 >= best.minival_top1 - best.standard_error]
     return {
@@ -203,8 +219,10 @@ def verdict(best: Trial, tied: list[Trial], trials: int) -> str:
     if not tied:
         return f"{format_point(best)} is best ({scored}); no other trial lies within one standard error"
     others = f"{len(tied)} of the other {trials - 1} trial{'s' if trials > 2 else ''}"
-    return (f"{format_point(best)} leads ({scored}) but is not told apart from {others}, within one standard error: "
-            f"{'; '.join(format_point(t) for t in tied)}")  # fmt: skip
+    return (
+        f"{format_point(best)} leads ({scored}) but is not told apart from {others}, within one standard error: "
+        f"{'; '.join(format_point(t) for t in tied)}"
+    )
 
 
 def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict[str, Any]]:
@@ -222,11 +240,13 @@ def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict
         hand = VARIANTS[name]
         derived = (winner.beta**phi, winner.alpha**phi, winner.gamma**phi)
         given = (hand.width, hand.depth, hand.resolution / b0.resolution)
-        rows.append({
-            "phi": phi,
-            "derived": _member(derived, scaled(model, derived[1], derived[0], derived[2]), classes),
-            "hand_set": {"name": name, **_member(given, replace(model, name=name), classes)},
-        })  # fmt: skip
+        rows.append(
+            {
+                "phi": phi,
+                "derived": _member(derived, scaled(model, derived[1], derived[0], derived[2]), classes),
+                "hand_set": {"name": name, **_member(given, replace(model, name=name), classes)},
+            }
+        )
     return rows
 
 
@@ -235,8 +255,14 @@ def _member(relative: tuple[float, float, float], network: schema.Model, classes
 
     params, multiply_adds, side = compute_cost(network, classes)
     width, depth, resolution = relative
-    return {"width": width, "depth": depth, "resolution": resolution, "params": params,
-            "multiply_adds": multiply_adds, "resolution_px": side}  # fmt: skip
+    return {
+        "width": width,
+        "depth": depth,
+        "resolution": resolution,
+        "params": params,
+        "multiply_adds": multiply_adds,
+        "resolution_px": side,
+    }
 
 
 def _record(run: str, found: dict[str, Any]) -> None:

@@ -131,8 +131,10 @@ async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, m
                 raise errors.JobError(message) from error  # as memory that never suffices: no retry helps
             log.log(
                 logging.INFO if preempted else logging.WARNING,
-                "%s; starting it again from step %d", error, max(step, 0),
-            )  # fmt: skip
+                "%s; starting it again from step %d",
+                error,
+                max(step, 0),
+            )
 
 
 def _saved_step(job_uri: str) -> int:
@@ -237,8 +239,10 @@ def progress_line(label: str, status: dict[str, Any]) -> str:
     hours, minutes = divmod(minutes, 60)
     eta = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
     wait = f" (waits {100 * status['data_wait']:.0f} % for data)" if "data_wait" in status else ""
-    return (f"{label}: epoch {status['epoch']}/{status['epochs']}, step {status['step']}/{status['steps']}, "
-            f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s{wait}, {eta} left")  # fmt: skip
+    return (
+        f"{label}: epoch {status['epoch']}/{status['epochs']}, step {status['step']}/{status['steps']}, "
+        f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s{wait}, {eta} left"
+    )
 
 
 def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:

@@ -110,13 +110,19 @@ def announce(plans: Sequence[TransferPlan]) -> None:
 def announce_time(plans: Sequence[TransferPlan], images_per_s: float) -> None:
     """Says how long it may take, at the speed that the same network was trained with before."""
     minutes = sum(plan.cost.train_images for plan in plans) / images_per_s / 60
-    log.info("transfer: about %.3g min one job after another, at the %.0f images/s of the training; without the start "
-             "of each job", minutes, images_per_s)  # fmt: skip
+    log.info(
+        "transfer: about %.3g min one job after another, at the %.0f images/s of the training; without the start "
+        "of each job",
+        minutes,
+        images_per_s,
+    )
 
 
 def _said(cost: Cost) -> str:
-    return (f"{cost.jobs} job{'s' * (cost.jobs > 1)}, {cost.train_images:,} training and {cost.eval_images:,} "
-            f"evaluation images, {cost.multiply_adds:.3g} multiply-adds")  # fmt: skip
+    return (
+        f"{cost.jobs} job{'s' * (cost.jobs > 1)}, {cost.train_images:,} training and {cost.eval_images:,} "
+        f"evaluation images, {cost.multiply_adds:.3g} multiply-adds"
+    )
 
 
 def point_job(plan: TransferPlan, point: Point, weights: Weights, until_epoch: int | None) -> JobRun:
@@ -143,12 +149,16 @@ async def start_grid(plan: TransferPlan, weights: Weights, parent_run: str) -> s
         from infra.tracking import runs
 
         config = plan.config
-        asked = {"transfer": compose.to_dict(config.transfer), "model": compose.to_dict(config.model),
-                 "weights_sha256": weights[1]}  # fmt: skip
+        asked = {
+            "transfer": compose.to_dict(config.transfer),
+            "model": compose.to_dict(config.model),
+            "weights_sha256": weights[1],
+        }
         key = "transfer-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
         params = {**asked, "cost": dataclasses.asdict(plan.cost)}
-        return runs.start_run(config.experiment, plan.title, key, parent=parent_run or None, params=params,
-                                  tags={"role": "transfer"})  # fmt: skip
+        return runs.start_run(
+            config.experiment, plan.title, key, parent=parent_run or None, params=params, tags={"role": "transfer"}
+        )
 
     return await asyncio.to_thread(start)
 

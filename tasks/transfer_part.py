@@ -31,22 +31,43 @@ def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, fin
     data, minival = plan.config.transfer.data, plan.shards.minival
     scored = statistics.estimate(data.metric, final.class_correct, final.class_total)
     grid = [
-        {**dataclasses.asdict(each.point), "value": each.value(data.metric), "n": minival,
-         "stopped_at_epoch": each.stopped_at_epoch, "reason": each.reason,
-         "mlflow_run": each.standing.mlflow_run if each.standing else ""}
+        {
+            **dataclasses.asdict(each.point),
+            "value": each.value(data.metric),
+            "n": minival,
+            "stopped_at_epoch": each.stopped_at_epoch,
+            "reason": each.reason,
+            "mlflow_run": each.standing.mlflow_run if each.standing else "",
+        }
         for each in tried
-    ]  # fmt: skip
+    ]
     is_point = bool(tried) and plan.config.transfer.final_split == "train"  # found is then no job of its own
     return TransferResult(
-        data=data.name, manifest_sha256=plan.shards.manifest_sha256, source=data.source, train=plan.shards.train,
-        classes=plan.shards.classes, network=final.model, protocol=plan.config.transfer.protocol,
-        metric=data.metric, value=scored.value, standard_error=scored.standard_error, n=scored.n, top1=final.top1,
-        top5=final.top5, params=final.params,
-        feature_params=plan.feature_params, multiply_adds=final.multiply_adds, resolution=final.resolution,
-        chosen=dataclasses.asdict(chosen), grid=grid, cost=dataclasses.asdict(plan.cost),
-        jobs_found=sum(each.found for each in tried) + (final.reused and not is_point), minutes=final.minutes,
-        job=final.job, mlflow_run=final.mlflow_run,
-    )  # fmt: skip
+        data=data.name,
+        manifest_sha256=plan.shards.manifest_sha256,
+        source=data.source,
+        train=plan.shards.train,
+        classes=plan.shards.classes,
+        network=final.model,
+        protocol=plan.config.transfer.protocol,
+        metric=data.metric,
+        value=scored.value,
+        standard_error=scored.standard_error,
+        n=scored.n,
+        top1=final.top1,
+        top5=final.top5,
+        params=final.params,
+        feature_params=plan.feature_params,
+        multiply_adds=final.multiply_adds,
+        resolution=final.resolution,
+        chosen=dataclasses.asdict(chosen),
+        grid=grid,
+        cost=dataclasses.asdict(plan.cost),
+        jobs_found=sum(each.found for each in tried) + (final.reused and not is_point),
+        minutes=final.minutes,
+        job=final.job,
+        mlflow_run=final.mlflow_run,
+    )
 
 
 @task(task_run_name="record transfer", **policy.BOOKKEEPING)
@@ -114,8 +135,13 @@ def row_of(result: TransferResult, command: str) -> dict[str, Any]:
     from infra.tracking import runs
 
     finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    here = {"format": FORMAT, "mlflow_url": runs.run_url(result.mlflow_run), "command": command,
-            "commit": machine.commit(), "finished": finished}  # fmt: skip
+    here = {
+        "format": FORMAT,
+        "mlflow_url": runs.run_url(result.mlflow_run),
+        "command": command,
+        "commit": machine.commit(),
+        "finished": finished,
+    }
     return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
 
 
@@ -126,8 +152,13 @@ def _paper(source: str, network: str) -> dict[str, Any] | None:
     for ours, rival in pairs:
         if ours.name == network:
             beside = {"name": rival.name, "value": rival.accuracy, "params": _whole(rival.params_m)}
-            return {"value": ours.accuracy, "params": _whole(ours.params_m), "multiply_adds": None, "rival": beside,
-                    "source": "Table 5"}  # fmt: skip
+            return {
+                "value": ours.accuracy,
+                "params": _whole(ours.params_m),
+                "multiply_adds": None,
+                "rival": beside,
+                "source": "Table 5",
+            }
     return None
 
 

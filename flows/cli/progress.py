@@ -25,10 +25,13 @@ def attach() -> AbstractContextManager[Any]:
         return nullcontext()
     # Rich's markup is off everywhere: it would swallow the [train-00001.tar] of a message, and raise at a [/red].
     progress = Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
         TextColumn("{task.fields[text]}", markup=False),
-        TimeElapsedColumn(), console=Console(stderr=True, markup=False, emoji=False, highlight=False), transient=True,
-    )  # fmt: skip
+        TimeElapsedColumn(),
+        console=Console(stderr=True, markup=False, emoji=False, highlight=False),
+        transient=True,
+    )
     bars = _Bars(progress)
     for each in (log, logger("effnet-progress")):  # the second: every second's progress
         each.setLevel(logging.INFO)

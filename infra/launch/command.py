@@ -52,7 +52,9 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
     """
     interface = [f"--rdzv-conf=interface={launch.interface}"] if launch.interface else []
     return [
-        python, "-m", "models.training.agent",
+        python,
+        "-m",
+        "models.training.agent",
         f"--nnodes={launch.nnodes}",
         f"--rdzv-backend={RENDEZVOUS_BACKEND}",
         f"--rdzv-endpoint={'127.0.0.1:0' if launch.nnodes == 1 else launch.rendezvous}",
@@ -60,9 +62,10 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
         f"--rdzv-id={job_uri.rpartition('/')[2]}",
         f"--nproc-per-node={launch.nproc_per_node}",
         f"--max-restarts={launch.max_restarts}",
-        "-m", module,
+        "-m",
+        module,
         job_uri,
-    ]  # fmt: skip
+    ]
 
 
 def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:

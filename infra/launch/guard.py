@@ -49,9 +49,12 @@ def main(argv: list[str]) -> int:
         signal.signal(number, lambda *_: os.write(stop_write, b"x"))
     with open(log_path, "ab", buffering=0) as log:  # noqa: PTH123
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             preexec_fn=lambda: _ask_linux(PR_SET_PDEATHSIG, signal.SIGKILL),
-        )  # fmt: skip
+        )
     code = _wait(child, [death_fd, stop_read], grace_s)
     _kill_all()
     _empty(os.path.join(folder, SCRATCH))  # noqa: PTH118

@@ -59,8 +59,17 @@ def submit(spec: JobSpec) -> LocalJob:
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-S", "-E", guard.__file__, str(read_end), str(spec.lock_path), str(spec.log_path),
-             str(GRACE_S), *spec.argv],
+            [
+                sys.executable,
+                "-S",
+                "-E",
+                guard.__file__,
+                str(read_end),
+                str(spec.lock_path),
+                str(spec.log_path),
+                str(GRACE_S),
+                *spec.argv,
+            ],
             env={**inherited(os.environ), **spec.env, JOB_FOLDER: str(spec.folder)},
             umask=files.umask_in(spec.folder),
             stdin=subprocess.DEVNULL,
@@ -68,7 +77,7 @@ def submit(spec: JobSpec) -> LocalJob:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches us alone; we then end the job in order
             pass_fds=(read_end,),
-        )  # fmt: skip
+        )
     finally:
         os.close(read_end)
     return LocalJob(spec, process, write_end)

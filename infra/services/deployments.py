@@ -106,9 +106,14 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
     with log_path(folder, "deploy").open("wb") as output:
         try:
             done = subprocess.run(
-                argv, cwd=HOME, env={**environment, "EFFNET_HOME": str(HOME)}, timeout=_DEPLOY_TIMEOUT_S,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                argv,
+                cwd=HOME,
+                env={**environment, "EFFNET_HOME": str(HOME)},
+                timeout=_DEPLOY_TIMEOUT_S,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         except subprocess.TimeoutExpired as error:
             raise TransientError(f"`prefect deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:

@@ -14,9 +14,16 @@ from infra.store import files
 
 USER = "effnet"  # of the embedded Prefect and MLflow
 _NAMES = (
-    "access_key", "secret_key", "jwt_write", "jwt_read", "jwt_filer_write", "jwt_filer_read",
-    "prefect_password", "mlflow_password", "mlflow_session_key",
-)  # fmt: skip
+    "access_key",
+    "secret_key",
+    "jwt_write",
+    "jwt_read",
+    "jwt_filer_write",
+    "jwt_filer_read",
+    "prefect_password",
+    "mlflow_password",
+    "mlflow_session_key",
+)
 
 
 def credentials(folder: Path) -> dict[str, str]:

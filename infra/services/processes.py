@@ -66,9 +66,14 @@ def start(folder: Path, program: Program) -> Handle:
     try:
         with log.open("wb") as output:
             child = subprocess.Popen(
-                program.argv, env=env, cwd=program.cwd, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                program.argv,
+                env=env,
+                cwd=program.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
     except OSError as error:
         raise ConfigError(f"cannot start {program.argv[0]}: {error.strerror}") from error
     _CHILDREN[child.pid] = child

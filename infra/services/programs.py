@@ -143,10 +143,21 @@ def mlflow_server(
         env |= {**s3, "MLFLOW_S3_ENDPOINT_URL": s3["AWS_ENDPOINT_URL_S3"]}
         env |= {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
     argv: tuple[str, ...] = (
-        sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
-        "--artifacts-destination", f"s3://{BUCKET}/mlflow" if s3 else f"{home}/artifacts",
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{home}/mlflow.db",
+        "--artifacts-destination",
+        f"s3://{BUCKET}/mlflow" if s3 else f"{home}/artifacts",
+    )
     if password:
         argv += ("--app-name", "basic-auth")
         env |= {
@@ -179,8 +190,19 @@ def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
     env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
     # Its flow runs' output goes nowhere (JOB_TEMPLATE), so what we log must reach Prefect.
     env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet"}
-    argv = (sys.executable, "-m", "prefect", "worker", "start",
-            "--pool", WORK_POOL, "--type", "process", "--name", WORKER)  # fmt: skip
+    argv = (
+        sys.executable,
+        "-m",
+        "prefect",
+        "worker",
+        "start",
+        "--pool",
+        WORK_POOL,
+        "--type",
+        "process",
+        "--name",
+        WORKER,
+    )
     return Program("worker", argv, env, folder / "worker")
 
 

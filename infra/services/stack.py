@@ -108,9 +108,12 @@ def _logins(services: Services, secrets: dict[str, str]) -> dict[str, str]:
     env: dict[str, str] = {}
     for choice, ours, neutral in (
         (services.prefect, prefect, {"PREFECT_API_KEY": ""}),
-        (services.mlflow, mlflow,
-         {"MLFLOW_TRACKING_TOKEN": "", "MLFLOW_TRACKING_AUTH": "", "MLFLOW_TRACKING_AWS_SIGV4": "false"}),
-    ):  # fmt: skip
+        (
+            services.mlflow,
+            mlflow,
+            {"MLFLOW_TRACKING_TOKEN": "", "MLFLOW_TRACKING_AUTH": "", "MLFLOW_TRACKING_AWS_SIGV4": "false"},
+        ),
+    ):
         if choice == "embedded":
             env |= ours | {name: value for name, value in neutral.items() if os.environ.get(name)}
         elif all(os.environ.get(name) == value for name, value in ours.items()):
@@ -119,12 +122,7 @@ def _logins(services: Services, secrets: dict[str, str]) -> dict[str, str]:
 
 
 def up(
-    run_dir: Path,
-    services: Services,
-    *,
-    jobs_at_once: int,
-    say: Callable[[str], None],
-    only: Collection[str] = NAMES,
+    run_dir: Path, services: Services, *, jobs_at_once: int, say: Callable[[str], None], only: Collection[str] = NAMES
 ) -> StartedServices:
     """Starts what does not run yet, all at once, and returns when everything asked for is healthy.
 
@@ -206,8 +204,11 @@ def status(run_dir: Path, services: Services) -> dict[str, str]:
         else:
             url = startup.url(chosen, name)
             fine = startup.answers(url, name, _prefect_api(folder))
-            lines[name] = f"running at {url}" if fine else (
-                f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")  # fmt: skip
+            lines[name] = (
+                f"running at {url}"
+                if fine
+                else (f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")
+            )
     return lines
 
 

@@ -119,9 +119,12 @@ def _program(stack: Stack, name: str) -> Program:
         aws = {key: value for key, value in stack.env.items() if key.startswith("AWS_")}
         secret = keys.credentials(stack.folder)
         return programs.mlflow_server(
-            stack.folder, stack.ports[name], aws if stack.embedded_s3 else None,
-            secret["mlflow_password"] if stack.auth else "", secret["mlflow_session_key"],
-        )  # fmt: skip
+            stack.folder,
+            stack.ports[name],
+            aws if stack.embedded_s3 else None,
+            secret["mlflow_password"] if stack.auth else "",
+            secret["mlflow_session_key"],
+        )
     return programs.prefect_worker(stack.folder, stack.env)
 
 

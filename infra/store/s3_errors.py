@@ -18,12 +18,7 @@ _REFUSED = {
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _BUSY = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "429"}
-_NO_CREDENTIALS = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-    "CredentialRetrievalError",
-}
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError"}
 _NO_ANSWER = {"ConnectionError", "HTTPClientError", "IncompleteReadError"}
 SKEW_S = 300.0  # the store allows 15 minutes; a smaller difference explains no refusal
 _HINT = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -101,11 +101,7 @@ def _logged(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, 
 
 
 def _upload(
-    client: MlflowClient,
-    run_id: str,
-    name: str,
-    digests: Mapping[str, str],
-    parts: tuple[Any, Any, Any, Path],
+    client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str], parts: tuple[Any, Any, Any, Path]
 ) -> str:
     """Packs the model and logs it into the run; READY is its last word, after all files are there."""
     from mlflow.entities import LoggedModelOutput

@@ -24,10 +24,21 @@ OPACITY = 0.5  # of the colours over the grey image
 # Black over violet and orange to pale yellow, lightness rising evenly: matplotlib's "inferno" at 0, 1/10, ... 1.
 # Source: Smith and van der Walt, matplotlib 3.x, _cm_listed.py; CC0.
 INFERNO = np.array(
-    [(0, 0, 4), (22, 11, 57), (66, 10, 104), (106, 23, 110), (147, 38, 103), (188, 55, 84), (221, 81, 58),
-     (243, 120, 25), (252, 165, 10), (246, 215, 70), (252, 255, 164)],
+    [
+        (0, 0, 4),
+        (22, 11, 57),
+        (66, 10, 104),
+        (106, 23, 110),
+        (147, 38, 103),
+        (188, 55, 84),
+        (221, 81, 58),
+        (243, 120, 25),
+        (252, 165, 10),
+        (246, 215, 70),
+        (252, 255, 164),
+    ],
     np.float64,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

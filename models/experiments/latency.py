@@ -118,8 +118,10 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """``{"models": {name: Model fields}, n ...}`` -> times on one core, and on all where there are more."""
     models = {name: Model(**fields) for name, fields in request.pop("models").items()}
     cores = len(os.sched_getaffinity(0))
-    return {str(threads): [asdict(row) for row in measure(models, threads=threads, **request)]
-            for threads in sorted({1, cores})}  # fmt: skip
+    return {
+        str(threads): [asdict(row) for row in measure(models, threads=threads, **request)]
+        for threads in sorted({1, cores})
+    }
 
 
 if __name__ == "__main__":

@@ -69,9 +69,7 @@ TABLE7: tuple[PaperScalingRow, ...] = (
 FIGURE3: dict[str, tuple[tuple[float, float], ...]] = {
     "width": ((1.0, 0.386), (1.4, 0.744), (1.8, 1.176), (2.6, 2.391), (3.8, 5.060), (5.0, 8.712)),
     "depth": ((1.0, 0.386), (2.0, 0.782), (3.0, 1.179), (4.0, 1.575), (6.0, 2.368), (8.0, 3.161)),
-    "resolution": (
-        (1.0, 0.386), (1.3, 0.718), (1.5, 0.893), (1.7, 1.129), (1.9, 1.458), (2.2, 1.923), (2.5, 2.447),
-    ),
-}  # fmt: skip
+    "resolution": ((1.0, 0.386), (1.3, 0.718), (1.5, 0.893), (1.7, 1.129), (1.9, 1.458), (2.2, 1.923), (2.5, 2.447)),
+}
 # Figure 4: B0's width scaled under these (depth, resolution). The text of section 3.3 says r = 2.0 for the last.
 FIGURE4: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.3), (2.0, 1.0), (2.0, 1.3))

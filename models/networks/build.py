@@ -33,8 +33,10 @@ def resolve_architecture(model: schema.Model) -> Architecture:
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, network_names(), n=1, cutoff=0.0)[0]
-        raise ConfigError(f"no network named {model.name!r}; did you mean {near!r}? "
-                          f"({', '.join(VARIANTS)}, and those of models/networks/baselines.py)")  # fmt: skip
+        raise ConfigError(
+            f"no network named {model.name!r}; did you mean {near!r}? "
+            f"({', '.join(VARIANTS)}, and those of models/networks/baselines.py)"
+        )
     table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
     arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
     if model.name in LITE:

@@ -33,8 +33,9 @@ FORMAT = 1  # of config.json; raised when a reader of today could not understand
 def weights_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
     """Weights and BN statistics as safetensors; equal tensors give equal bytes."""
     # safetensors refuses views and shared storage; a clone is neither.
-    flat = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in state_dict.items()}  # fmt: skip
+    flat = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()
+    }
     return save(flat, metadata={"format": "pt"})
 
 
@@ -69,12 +70,7 @@ def config_json(
         "model": compose.to_request(model),
         "classes": len(class_names),
         "class_names": list(class_names),
-        "input": {
-            "resolution": resolution,
-            "mean": list(mean),
-            "std": list(std),
-            "crop_pad": crop_pad,
-        },
+        "input": {"resolution": resolution, "mean": list(mean), "std": list(std), "crop_pad": crop_pad},
     }
     return json.dumps(described, indent=1, ensure_ascii=False)
 

@@ -82,8 +82,10 @@ def read(data: bytes, file: str) -> dict[str, Tensor]:
         raise ArtifactError(f"{file} holds a {type(held).__name__}, not the tensors of a network by name")
     others = [str(key) for key, value in held.items() if not isinstance(key, str) or not _is_plain(value)]
     if others:
-        raise ArtifactError(f"{file} holds {', '.join(others[:5])}, not only the tensors of a network by name: save "
-                            "its state dict alone")  # fmt: skip
+        raise ArtifactError(
+            f"{file} holds {', '.join(others[:5])}, not only the tensors of a network by name: save "
+            "its state dict alone"
+        )
     return dict(held)
 
 
@@ -116,8 +118,10 @@ def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -
     model = _model(_variant(tensors, dialect, asked.network, file), origin, asked, file)
     classes = _classes(tensors, dialect)
     if classes != asked.classes:
-        raise ConfigError(f"{file} tells {classes} classes apart, not {asked.classes}: set published.classes={classes}"
-                          " if that is meant")  # fmt: skip
+        raise ConfigError(
+            f"{file} tells {classes} classes apart, not {asked.classes}: set published.classes={classes}"
+            " if that is meant"
+        )
     state, broken = {}, []
     for own, (key, shape) in _expected(dialect, model, classes).items():
         tensor = tensors.get(key, torch.zeros(shape, dtype=torch.int64))  # only a counter may be missing
@@ -134,8 +138,10 @@ def _dialect(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
         if f"{dialect.outside['stem.0']}.weight" in tensors:
             return dialect
     stems = ", ".join(f"{dialect.outside['stem.0']}.weight ({dialect.name})" for dialect in KEY_MAPS)
-    raise ArtifactError(f"{file} is no EfficientNet that is known here: of {stems} it has none; it begins with "
-                        f"{', '.join(list(tensors)[:3])}")  # fmt: skip
+    raise ArtifactError(
+        f"{file} is no EfficientNet that is known here: of {stems} it has none; it begins with "
+        f"{', '.join(list(tensors)[:3])}"
+    )
 
 
 def _origin(dialect: KeyMap, asked: str | None, file: str) -> str:
@@ -149,8 +155,10 @@ def _origin(dialect: KeyMap, asked: str | None, file: str) -> str:
         return dialect.name
     named = _NAMES["timm"].match(_own_name(file))
     if named is None:
-        raise ConfigError(f"{_own_name(file)} does not say whether it is timm's efficientnet or tf_efficientnet, which "
-                          "have the same tensors and other numerics: set published.origin=timm or timm_tf")  # fmt: skip
+        raise ConfigError(
+            f"{_own_name(file)} does not say whether it is timm's efficientnet or tf_efficientnet, which "
+            "have the same tensors and other numerics: set published.origin=timm or timm_tf"
+        )
     return "timm_tf" if named["tf"] else "timm"
 
 
@@ -170,9 +178,11 @@ def _preprocessing(name: str, origin: str, file: str) -> str:
         return "imagenet"
     named = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].match(_own_name(file))
     if named is None:
-        raise ConfigError(f"{_own_name(file)} does not say which pixels the weights of {origin} expect, and wrong ones "
-                          "cost accuracy without an error: set published.preprocessing=imagenet, or advprop for "
-                          "weights of AdvProp or of timm's ra4_e3600")  # fmt: skip
+        raise ConfigError(
+            f"{_own_name(file)} does not say which pixels the weights of {origin} expect, and wrong ones "
+            "cost accuracy without an error: set published.preprocessing=imagenet, or advprop for "
+            "weights of AdvProp or of timm's ra4_e3600"
+        )
     return "advprop" if named["tag"] else "imagenet"
 
 

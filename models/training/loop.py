@@ -172,8 +172,9 @@ def _look(run: Run, state: TrainState, outcome: Outcome) -> None:
     """Decides what follows from a step; every rank has the same numbers and so decides the same."""
     run.last_loss = outcome.loss
     if not outcome.finite:
-        log.warning("step %d changed nothing: loss %g, gradient norm %g", outcome.step, outcome.loss,
-                    outcome.gradient_norm)  # fmt: skip
+        log.warning(
+            "step %d changed nothing: loss %g, gradient norm %g", outcome.step, outcome.loss, outcome.gradient_norm
+        )
     trouble = state.position.health.observe(outcome.loss, outcome.finite)
     if trouble is not None:
         # Not position.step, which on a GPU is one further; a loss that exploded was finite, and so changed weights.

@@ -121,7 +121,10 @@ def count_activations(network: Network, images: int, dtype: torch.dtype) -> Acti
     network = network.to(dtype)
     side = network.resolution
     parts: list[Callable[[Tensor], Tensor]] = [
-        network.stem, *network.blocks, lambda x: network.classify(network.head(x))]  # fmt: skip
+        network.stem,
+        *network.blocks,
+        lambda x: network.classify(network.head(x)),
+    ]
     x = torch.empty((images, 3, side, side), device="meta", dtype=dtype)
     seen: dict[int, torch.UntypedStorage] = {}  # alive, so that no address comes twice
     weights = {_address(t) for t in (*network.parameters(), *network.buffers())}

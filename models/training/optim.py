@@ -98,10 +98,22 @@ class AdamW:
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
         """One step."""
         adamw(
-            [part.weights], [part.gradients], [part.slots["exp_avg"]], [part.slots["exp_avg_sq"]], [],
-            [part.slots["step"]], fused=True, found_inf=found_inf, amsgrad=False, maximize=False,
-            beta1=0.9, beta2=0.999, eps=1e-8, lr=lr, weight_decay=part.weight_decay,
-        )  # fmt: skip
+            [part.weights],
+            [part.gradients],
+            [part.slots["exp_avg"]],
+            [part.slots["exp_avg_sq"]],
+            [],
+            [part.slots["step"]],
+            fused=True,
+            found_inf=found_inf,
+            amsgrad=False,
+            maximize=False,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            lr=lr,
+            weight_decay=part.weight_decay,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,10 +129,18 @@ class SGD:
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
         """One step."""
         sgd(
-            [part.weights], [part.gradients], [part.slots["momentum_buffer"]], fused=True, found_inf=found_inf,
-            momentum=self.momentum, dampening=0.0, nesterov=True, maximize=False,
-            lr=lr, weight_decay=part.weight_decay,
-        )  # fmt: skip
+            [part.weights],
+            [part.gradients],
+            [part.slots["momentum_buffer"]],
+            fused=True,
+            found_inf=found_inf,
+            momentum=self.momentum,
+            dampening=0.0,
+            nesterov=True,
+            maximize=False,
+            lr=lr,
+            weight_decay=part.weight_decay,
+        )
 
 
 class Optimizer:

@@ -127,9 +127,14 @@ class FixedRendezvous(RendezvousHandler):
         if listener is not None:
             self.host, self.port = listener.getsockname()[:2]
             self._server = TCPStore(
-                self.host, self.port, None, is_master=True, timeout=timeout, wait_for_workers=False,
+                self.host,
+                self.port,
+                None,
+                is_master=True,
+                timeout=timeout,
+                wait_for_workers=False,
                 master_listen_fd=listener.detach(),
-            )  # fmt: skip
+            )
         self._choose_interface()
         return self._server or TCPStore(self.host, self.port, None, is_master=False, timeout=timeout)
 

@@ -166,8 +166,11 @@ class Stepper:
                 raise
             if network.recompute or self.pipeline is not None:  # other stages would wait for this one's second try
                 raise CapacityError(self._too_large(batch)) from error
-        log.warning("out of memory in step %d: from now on activations are computed again (recipe.recompute=true); "
-                    "the result is the same, a step takes about a third longer", step + 1)  # fmt: skip
+        log.warning(
+            "out of memory in step %d: from now on activations are computed again (recipe.recompute=true); "
+            "the result is the same, a step takes about a third longer",
+            step + 1,
+        )
         self.statistics.copy_(before)
         network.recompute = True  # type: ignore[assignment]
         if self.ranks.device.type == "cuda":

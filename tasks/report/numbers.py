@@ -124,6 +124,16 @@ def duration(seconds: float | None) -> Markup:
 
 
 FILTERS = {
-    "count": count, "si": size, "printed": printed, "dec": decimal, "general": general, "times": times, "ratio": ratio,
-    "duration": duration, "text": text, "link": link, "commit": commit, "date": date,
-}  # fmt: skip
+    "count": count,
+    "si": size,
+    "printed": printed,
+    "dec": decimal,
+    "general": general,
+    "times": times,
+    "ratio": ratio,
+    "duration": duration,
+    "text": text,
+    "link": link,
+    "commit": commit,
+    "date": date,
+}

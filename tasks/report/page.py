@@ -24,10 +24,16 @@ from tasks.report.sections.values import Json, clean, lines, mapping, typed
 TEMPLATES = Path(__file__).parent / "templates"
 # The page in its order: a section's anchor, and its short title for the list of contents.
 CONTENTS = (
-    ("table2", "B0 to B7"), ("figures", "Accuracy over size"), ("search", "Grid search"),
-    ("architecture", "Architecture search"), ("scaling", "Scaling study"), ("latency", "Latency"),
-    ("transfer", "Transfer"), ("maps", "Activation maps"), ("provenance", "Provenance"),
-)  # fmt: skip
+    ("table2", "B0 to B7"),
+    ("figures", "Accuracy over size"),
+    ("search", "Grid search"),
+    ("architecture", "Architecture search"),
+    ("scaling", "Scaling study"),
+    ("latency", "Latency"),
+    ("transfer", "Transfer"),
+    ("maps", "Activation maps"),
+    ("provenance", "Provenance"),
+)
 
 
 def render(summary: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> str:
@@ -41,8 +47,9 @@ def render(summary: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -
     whole: Json = clean(summary)
     found: Json = clean(parts or {})
     profile = next((str(each["profile"]) for each in (whole, *found.values()) if _has_profile(each)), None)
-    there = {name: provenance.status(mapping(found, name), verb, profile)
-             for name, (verb, _) in provenance.PARTS.items()}  # fmt: skip
+    there = {
+        name: provenance.status(mapping(found, name), verb, profile) for name, (verb, _) in provenance.PARTS.items()
+    }
     rows = family.facts(whole)
     return (
         _environment()
@@ -116,8 +123,15 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
         "| paper: params | multiply-adds | top-1, % | top-5, % |",
         "|:--|" + "--:|" * 11,
     ]
-    specs = {"params": ",.0f", "multiply_adds": ",.0f", "resolution": ",.0f", "top1": ".2f", "top5": ".2f",
-             "n_val": ",.0f", "minutes": ".1f"}  # fmt: skip
+    specs = {
+        "params": ",.0f",
+        "multiply_adds": ",.0f",
+        "resolution": ",.0f",
+        "top1": ".2f",
+        "top5": ".2f",
+        "n_val": ",.0f",
+        "minutes": ".1f",
+    }
     for row in family.variant_rows(clean(summary)):
         ours, theirs = row["ours"], row["paper"]
         cells = {key: plain(ours[key] if ours else None, spec) for key, spec in specs.items()}

@@ -111,9 +111,7 @@ def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary
     assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 1 + 8  # reproduction, search, maps, jobs
 
 
-def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_process(
-    summary: dict[str, Any],
-) -> None:
+def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_process(summary: dict[str, Any]) -> None:
     client = library().MlflowClient()
     for row in summary["variants"]:
         version = client.get_model_version_by_alias(row["registered_name"], "champion")
@@ -272,14 +270,7 @@ def test_a_mistake_is_one_clear_line(words: list[str], said: str, summary: dict[
 def test_sigterm_saves_and_ends_the_training_processes_and_the_same_command_resumes(
     services: Addresses, services_dir: Path
 ) -> None:
-    words = [
-        "train",
-        "model=b1",
-        "recipe.epochs=15",
-        "data.limit=600",
-        "storage=s3://effnet/e2e",
-        "experiment=e2e",
-    ]
+    words = ["train", "model=b1", "recipe.epochs=15", "data.limit=600", "storage=s3://effnet/e2e", "experiment=e2e"]
     command = [sys.executable, "-m", "flows", *words, f"run_dir={services_dir}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None

@@ -79,9 +79,12 @@ def test_it_is_fine_tuned_on_other_data_with_a_fresh_classifier(rig: Rig, traine
     other = write_set(f"{rig.storage}/other", {"train": [64] * 4, "minival": [32], "val": [32]})
     weights = result(trained)
     job = dataclasses.replace(
-        rig.job, manifest_uri=other.uri, manifest_sha256=sha256_of(other.uri),
-        init_weights_uri=weights["weights_uri"], init_weights_sha256=weights["weights_sha256"],
-    )  # fmt: skip
+        rig.job,
+        manifest_uri=other.uri,
+        manifest_sha256=sha256_of(other.uri),
+        init_weights_uri=weights["weights_uri"],
+        init_weights_sha256=weights["weights_sha256"],
+    )
     end = rig.run("finetuned", job)
     assert end.code == 0, end.tail
     assert result(end.job_uri)["params"] == weights["params"]

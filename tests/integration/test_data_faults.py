@@ -253,9 +253,13 @@ def rotating(proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_expired_credentials_are_read_anew_and_the_store_is_asked_gently_meanwhile(
-    made: MadeSet, undisturbed: list[Batch], proxy: FaultProxy, rotating: Path, tmp_path: Path,
+    made: MadeSet,
+    undisturbed: list[Batch],
+    proxy: FaultProxy,
+    rotating: Path,
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     caplog.set_level(logging.INFO)
     renewal = threading.Timer(4.0, credentials_file, (rotating, "NEW"))
 
@@ -271,9 +275,13 @@ def test_expired_credentials_are_read_anew_and_the_store_is_asked_gently_meanwhi
 
 
 def test_credentials_that_stay_expired_end_the_job_and_are_named_without_their_value(
-    made: MadeSet, proxy: FaultProxy, rotating: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    made: MadeSet,
+    proxy: FaultProxy,
+    rotating: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(fetch, "OUTAGE_S", 1.5)
     caplog.set_level(logging.INFO)
 
@@ -281,8 +289,9 @@ def test_credentials_that_stay_expired_end_the_job_and_are_named_without_their_v
         proxy.expired_key = "OLD"
 
     began = time.monotonic()
-    with pytest.raises(TransientError, match="credentials of provider 'shared-credentials-file', profile 'default'"
-                       " have expired") as caught:  # fmt: skip
+    with pytest.raises(
+        TransientError, match="credentials of provider 'shared-credentials-file', profile 'default' have expired"
+    ) as caught:
         epoch(made, tmp_path / "cache", expire)
     assert caught.value.exit_code == 75
     assert proxy.refused <= fetch.RANGES_AT_ONCE + time.monotonic() - began + 1

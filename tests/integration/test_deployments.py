@@ -59,9 +59,7 @@ class Shell:
         (bin_folder / "activate").write_text("")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         pythonpath = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        self.env = {
-            **kept, "PATH": f"{bin_folder}{os.pathsep}{path}", "PYTHONPATH": pythonpath, "HOME": str(folder),
-        }  # fmt: skip
+        self.env = {**kept, "PATH": f"{bin_folder}{os.pathsep}{path}", "PYTHONPATH": pythonpath, "HOME": str(folder)}
 
     def run(self, commands: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -123,8 +121,11 @@ def trained(worker: None, services: Addresses, services_dir: Path) -> dict[str, 
     """The run that the README's command started, or one like it where this test runs alone."""
     overrides = ["model=b3"]
     query = {"deployment_id": {"is_null_": False}, "name": {"any_": ["train b3"]}}
-    done = [run["id"] for run in ask(services, "/flow_runs/filter", {"flow_runs": query})
-            if run["parameters"].get("overrides") == overrides]  # fmt: skip
+    done = [
+        run["id"]
+        for run in ask(services, "/flow_runs/filter", {"flow_runs": query})
+        if run["parameters"].get("overrides") == overrides
+    ]
     run = wait(services, services_dir, done[0] if done else start(services, "train", *overrides))
     assert run["state_type"] == "COMPLETED", run["state"]
     return run

@@ -24,9 +24,15 @@ from tasks.register import _register
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
 SMALL = [
-    "data=digits", "data.limit=300", "data.augment.eval_crop_pad=0", "explain.recipe.epochs=1", "explain.count=3",
-    "explain.models=[{},{network:squeezenet1_1}]", "storage=s3://effnet/explain", "experiment=explain",
-]  # fmt: skip
+    "data=digits",
+    "data.limit=300",
+    "data.augment.eval_crop_pad=0",
+    "explain.recipe.epochs=1",
+    "explain.count=3",
+    "explain.models=[{},{network:squeezenet1_1}]",
+    "storage=s3://effnet/explain",
+    "experiment=explain",
+]
 
 
 def effnet(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -90,8 +96,14 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
     assert registry.resolve_version("explained/1").tags["left_out_samples"] == str(val.samples)
     registered = _register("explained", result, job.model, config.data, job.manifest_uri)
     ref = f"explained/{registered.version}"
-    done = effnet(services_dir, "explain", *SMALL, f"explain.models=[{{registered:{ref}}}]", "profile=imagenette",
-                  "launch.nproc_per_node=1")  # fmt: skip
+    done = effnet(
+        services_dir,
+        "explain",
+        *SMALL,
+        f"explain.models=[{{registered:{ref}}}]",
+        "profile=imagenette",
+        "launch.nproc_per_node=1",
+    )
     assert done.returncode == 0, done.stderr
     found = store.read_json("s3://effnet/explain/reports/imagenette/maps.json")
     assert [(each["name"], each["method"]) for each in found["models"]] == [(ref, "cam")]

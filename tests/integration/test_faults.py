@@ -20,7 +20,7 @@ from training_rig import (
     processes_of,
     with_recipe,
     with_runtime,
-)  # fmt: skip
+)
 
 from infra import store
 from infra.launch import local
@@ -157,11 +157,14 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("key", [  # what is compared with what: tests/unit/models/training/checkpoints/test_format.py
-    pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly),
-    "recipe.seed",
-    pytest.param("manifest_sha256", marks=pytest.mark.nightly),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    [  # what is compared with what: tests/unit/models/training/checkpoints/test_format.py
+        pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly),
+        "recipe.seed",
+        pytest.param("manifest_sha256", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: Rig) -> None:
     changed = CHANGES[key](rig.job) if CHANGES[key] else rig.with_other_data()
     name = f"changed-{key}"

@@ -84,11 +84,14 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     assert len(registered(first.name)) == 1
 
 
-@pytest.mark.parametrize(("asked", "error", "message"), [
-    ({"classes": 1000}, ConfigError, "tells 10 classes apart, not 1000"),
-    ({"network": "efficientnet_b1"}, ConfigError, "holds efficientnet_b0, not efficientnet_b1"),
-    ({"sha256": "12345678"}, ArtifactError, "published.sha256 says 12345678"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"classes": 1000}, ConfigError, "tells 10 classes apart, not 1000"),
+        ({"network": "efficientnet_b1"}, ConfigError, "holds efficientnet_b0, not efficientnet_b1"),
+        ({"sha256": "12345678"}, ArtifactError, "published.sha256 says 12345678"),
+    ],
+)
 def test_what_is_refused_leaves_nothing_in_the_registry(
     mlflow_uri: str, checkpoint: str, asked: dict[str, Any], error: type[Exception], message: str
 ) -> None:

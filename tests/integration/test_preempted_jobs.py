@@ -15,15 +15,37 @@ from tasks import supervise
 pytestmark = [pytest.mark.torchrun, pytest.mark.services, pytest.mark.fault]
 
 ASKED = {  # who gets the SIGTERM
-    "agent": {"startup": "start@0:0=ask", "step": "step@0:47=ask", "eval": "eval@0:64=ask",
-              "save": "save-state-open@0:30=ask"},
-    "rank": {"startup": "start@1:0=term", "step": "step@1:47=term", "eval": "eval@1:64=term",
-             "save": "save-state-open@0:30=term", "last": "save-state-open@0:96=slow;last-eval@1:96=term"},
-    "group": {"startup": "start@*:0=term", "step": "step@*:47=term", "eval": "eval@*:64=term",
-              "save": "save-state-open@0:30=term;step@1:30=term", "last": "last-eval@*:96=term"},
-}  # fmt: skip
-ALWAYS = {"agent-step-1", "agent-save-2", "rank-step-2", "rank-eval-1", "rank-last-1", "group-startup-2",
-          "group-eval-2", "group-save-1"}  # fmt: skip
+    "agent": {
+        "startup": "start@0:0=ask",
+        "step": "step@0:47=ask",
+        "eval": "eval@0:64=ask",
+        "save": "save-state-open@0:30=ask",
+    },
+    "rank": {
+        "startup": "start@1:0=term",
+        "step": "step@1:47=term",
+        "eval": "eval@1:64=term",
+        "save": "save-state-open@0:30=term",
+        "last": "save-state-open@0:96=slow;last-eval@1:96=term",
+    },
+    "group": {
+        "startup": "start@*:0=term",
+        "step": "step@*:47=term",
+        "eval": "eval@*:64=term",
+        "save": "save-state-open@0:30=term;step@1:30=term",
+        "last": "last-eval@*:96=term",
+    },
+}
+ALWAYS = {
+    "agent-step-1",
+    "agent-save-2",
+    "rank-step-2",
+    "rank-eval-1",
+    "rank-last-1",
+    "group-startup-2",
+    "group-eval-2",
+    "group-save-1",
+}
 PREEMPTIONS = [f"{whom}-{phase}-{threads}" for whom in ASKED for phase in ASKED[whom] for threads in (1, 2)]
 
 
@@ -45,8 +67,13 @@ def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(case: 
     # A signal that comes while a step is computed is passed on with the next one.
     # Torchrun passes on what it was asked a little later: it looks up ten times a second.
     late = 12 if whom == "agent" else 0
-    expected = {"startup": range(1 + late), "step": range(47, 49 + late), "eval": range(64, 65 + late),
-                "save": range(30, 33 + late), "last": [96]}  # fmt: skip
+    expected = {
+        "startup": range(1 + late),
+        "step": range(47, 49 + late),
+        "eval": range(64, 65 + late),
+        "save": range(30, 33 + late),
+        "last": [96],
+    }
     assert saved in expected[phase]
     assert_same(rig.run(name, job), reference)
 

@@ -62,9 +62,12 @@ def job(storage: str, key: str, right: int, weights: bytes = b"") -> dict[str, A
     uri = f"{storage}/jobs/{key}"
     store.write(f"{uri}/weights.safetensors", weights)
     result = {
-        "weights_sha256": hashlib.sha256(weights).hexdigest(), "top1": 100 * right / N, "class_total": [N],
-        "correct_sha256": per_image.write(uri, answers(right)), "class_correct": [right],
-    }  # fmt: skip
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "top1": 100 * right / N,
+        "class_total": [N],
+        "correct_sha256": per_image.write(uri, answers(right)),
+        "class_correct": [right],
+    }
     store.write_json(f"{uri}/result.json", result)
     return result
 
@@ -92,12 +95,21 @@ def made_version(
     (folder / CONFIG).write_text(described)
     images = export.example(SIDE)
     version = registration.register(
-        runs.start_run("promote", key, key, params={}, tags={}), name,
-        module=network, example=images, logits=export.logits(network, images), files=folder,
-        tags={"data_manifest_sha256": shards.manifest_sha256, "val_top1": f"{result['top1']:.4f}",
-              "job_uri": f"{storage}/jobs/{key}", **tags},
-        first_tags=FIRST_TAGS, aliases=["candidate"],
-    )  # fmt: skip
+        runs.start_run("promote", key, key, params={}, tags={}),
+        name,
+        module=network,
+        example=images,
+        logits=export.logits(network, images),
+        files=folder,
+        tags={
+            "data_manifest_sha256": shards.manifest_sha256,
+            "val_top1": f"{result['top1']:.4f}",
+            "job_uri": f"{storage}/jobs/{key}",
+            **tags,
+        },
+        first_tags=FIRST_TAGS,
+        aliases=["candidate"],
+    )
     return Registered(name, version.version, version.aliases, version.reused)
 
 
@@ -275,8 +287,26 @@ def test_weights_that_were_damaged_after_the_training_are_not_registered(storage
     data_bytes[-9] ^= 1
     file.write_bytes(data_bytes)
     uri = f"{storage}/jobs/flipped"
-    result = TrainResult("flipped", uri, "m", 1, 1, SIDE, 10, 1, 1, 91.7, 99.0, N, 0.0, 0, 1.0, 1.0,
-                         f"{uri}/weights.safetensors", written["weights_sha256"])  # fmt: skip
+    result = TrainResult(
+        "flipped",
+        uri,
+        "m",
+        1,
+        1,
+        SIDE,
+        10,
+        1,
+        1,
+        91.7,
+        99.0,
+        N,
+        0.0,
+        0,
+        1.0,
+        1.0,
+        f"{uri}/weights.safetensors",
+        written["weights_sha256"],
+    )
     with pytest.raises(ArtifactError, match=r"jobs/flipped/weights\.safetensors is damaged: sha256") as caught:
         _register("damaged", result, schema.Model(), schema.Data(), shards.manifest_uri)
     assert caught.value.exit_code == 5
@@ -336,10 +366,15 @@ def racers(storage: str, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]
     versions = [made_version(storage, "crowd", i, right, shards, tmp_path) for i, right in enumerate(rights)]
     facts = json.dumps(vars(shards))
     started = [
-        subprocess.Popen([sys.executable, "-c", RACER, facts, str(each.version)], text=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, facts, str(each.version)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for each in versions
-    ]  # fmt: skip
+    ]
     yield started
     for process in started:
         process.kill()

@@ -19,8 +19,14 @@ from models import paper
 from tasks.report.page import render
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason=f"there is no Chromium at {CHROMIUM}")
 
@@ -30,33 +36,45 @@ def _summary() -> dict[str, Any]:
     run = {"mlflow_run": "3f2a91bc" * 4, "mlflow_url": f"http://127.0.0.1:5000/#/runs/{'3f2a91bc' * 4}"}
     size = {"params": 72_434, "multiply_adds": 1_384_812, "resolution": 32}
     score = {"top1": 95.4, "top5": 99.6, "n_val": 1000, "minutes": 1.5, "images_per_s": 2210.4}
-    registered = {
-        "registered_name": "efficientnet-b0-on-a-data-set-with-a-long-name",
-        "registered_version": 12,
-    }
-    trial = {
-        "alpha": 1.2,
-        "beta": 1.1,
-        "gamma": 1.15,
-        "product": 1.92,
-        "minival_top1": 96.2,
-        "n_minival": 400,
-    }
+    registered = {"registered_name": "efficientnet-b0-on-a-data-set-with-a-long-name", "registered_version": 12}
+    trial = {"alpha": 1.2, "beta": 1.1, "gamma": 1.15, "product": 1.92, "minival_top1": 96.2, "n_minival": 400}
     names = [row.name for row in paper.EFFICIENTNETS]
-    data = {"name": "a-data-set-with-a-long-name", "train": 1_281_167, "minival": 25_022, "val": 50_000,
-            "classes": 1000, "shards": 1024, "manifest_sha256": "9b" * 32,
-            "manifest_uri": f"s3://bucket/{'long-prefix/' * 12}manifest.json"}  # fmt: skip
+    data = {
+        "name": "a-data-set-with-a-long-name",
+        "train": 1_281_167,
+        "minival": 25_022,
+        "val": 50_000,
+        "classes": 1000,
+        "shards": 1024,
+        "manifest_sha256": "9b" * 32,
+        "manifest_uri": f"s3://bucket/{'long-prefix/' * 12}manifest.json",
+    }
     return {
-        "wall_s": 2472.3, "profile": "laptop", "commit": "0f3c9a7d51" * 4,
+        "wall_s": 2472.3,
+        "profile": "laptop",
+        "commit": "0f3c9a7d51" * 4,
         "command": "effnet reproduce " * 12,
-        "variants": [{"name": n, **size, **score, **run, **registered, "paper_params": 5_288_548,
-                      "paper_multiply_adds": 385_814_752} for n in names],
-        "search": made_parts.grown_search({"trials": [trial | size | run] * 12, "best": trial, "tied": [],
-                                           "budget": 2.0, "tolerance": 0.1}),
+        "variants": [
+            {
+                "name": n,
+                **size,
+                **score,
+                **run,
+                **registered,
+                "paper_params": 5_288_548,
+                "paper_multiply_adds": 385_814_752,
+            }
+            for n in names
+        ],
+        "search": made_parts.grown_search(
+            {"trials": [trial | size | run] * 12, "best": trial, "tied": [], "budget": 2.0, "tolerance": 0.1}
+        ),
         "transfer": [{"name": n, "data": data["name"], **score, **run} for n in names],
-        "data": [data], "machine": {"cpu": "x" * 90}, "services": {"s3": f"http://{'long.' * 30}example"},
+        "data": [data],
+        "machine": {"cpu": "x" * 90},
+        "services": {"s3": f"http://{'long.' * 30}example"},
         "missing": [f"efficientnet_b6: {'no_room_to_break_a_line_' * 10}"],
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,16 @@ def test_a_study_leaves_its_part_and_the_next_one_trains_only_what_is_new(
     found = part()
     assert (found["data"], found["found"], found["missing"]) == ("digits", 0, [])
     assert [(p["dimension"], p["width"], p["resolution_px"], p["n_val"]) for p in found["points"]] == [
-        ("baseline", 1.0, 24, 120), ("width", 2.0, 24, 120)]  # fmt: skip
+        ("baseline", 1.0, 24, 120),
+        ("width", 2.0, 24, 120),
+    ]
     for point in found["points"]:
         result = store.read_json(f"{STORAGE}/jobs/{job_of(point)}/result.json")
         assert (point["top1"], point["params"], point["multiply_adds"]) == (
-            result["top1"], result["params"], result["multiply_adds"])  # fmt: skip
+            result["top1"],
+            result["params"],
+            result["multiply_adds"],
+        )
     assert f"{found['points'][1]['params']:,}" in first.stdout
 
     again = study(services_dir, BASELINE, WIDE, DEEP, fault=NAN)

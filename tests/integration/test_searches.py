@@ -19,8 +19,12 @@ from infra.tracking.client import library
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
 SMALL = ["data=digits", "data.limit=400", "search.recipe.epochs=6", "architecture.recipe.epochs=1"]
-GRID = ["search.alpha=[1.2,1.4]", "search.beta=[1.0,1.1,1.2]", "search.gamma=[1.0,1.15,1.3]",
-        "search.counted_tolerance=0.65"]  # fmt: skip
+GRID = [
+    "search.alpha=[1.2,1.4]",
+    "search.beta=[1.0,1.1,1.2]",
+    "search.gamma=[1.0,1.15,1.3]",
+    "search.counted_tolerance=0.65",
+]
 NAN = "batch@*:1=nan!"  # every image from the first step on: the job ends with DivergedError
 
 

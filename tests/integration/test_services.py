@@ -120,9 +120,12 @@ def test_strangers_are_refused_at_every_port_of_the_object_store(services_dir: P
     store.write(f"{object_store}/private", b"secret")
     chosen = json.loads((services_dir / "services" / "state.json").read_text())["ports"]
     refused = {
-        "s3": "/effnet/private", "weed_filer": "/buckets/effnet/private", "weed_master": "/dir/assign",
-        "weed_volume": "/1,01", "weed_admin": "/api/users",
-    }  # fmt: skip
+        "s3": "/effnet/private",
+        "weed_filer": "/buckets/effnet/private",
+        "weed_master": "/dir/assign",
+        "weed_volume": "/1,01",
+        "weed_admin": "/api/users",
+    }
     for name, path in refused.items():
         assert call("GET", f"http://127.0.0.1:{chosen[name]}{path}")[0] in (401, 403, 404), name
         with pytest.raises(ssl.SSLError, match="certificate required"):  # gRPC
@@ -242,8 +245,11 @@ def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with one flow, and of our prefect.yaml only what is about it."""
     text = (deployments.HOME / "infra/prefect.yaml").read_text()
     head, *each = re.split(r"(?m)^(?=  - name: )", text)
-    chosen = [part.replace("nightly.py:nightly", "train.py:train") for part in each
-              if re.match(r"  - name: (train|nightly)\n", part)]  # fmt: skip
+    chosen = [
+        part.replace("nightly.py:nightly", "train.py:train")
+        for part in each
+        if re.match(r"  - name: (train|nightly)\n", part)
+    ]
     (tmp_path / "infra").mkdir()
     (tmp_path / "flows").mkdir()
     (tmp_path / "infra/prefect.yaml").write_text(head + "".join(chosen))
@@ -271,8 +277,9 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     nightly = owner_calls.prefect("GET", "/deployments/name/train/nightly")[1]
     assert nightly["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
     train = owner_calls.prefect("GET", "/deployments/name/train/train")[1]
-    run = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run",
-                              {"state": {"type": "SCHEDULED"}})[1]  # fmt: skip
+    run = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})[
+        1
+    ]
     wait_for(scratch_home / "ran", run["id"], services_dir)
     assert (scratch_home / "ran").read_text() == f"[] {os.environ['AWS_ACCESS_KEY_ID']}"
     lines.clear()

@@ -99,14 +99,28 @@ def test_a_service_that_is_open_to_all_is_reported(monkeypatch: pytest.MonkeyPat
 def test_without_the_password_everything_but_health_is_refused(services: stack.Addresses) -> None:
     for url in (f"{services.prefect}/health", f"{services.mlflow}/health"):
         assert call("GET", url)[0] == 200
-    prefect = [("GET", "/admin/version"), ("GET", "/work_pools/effnet"), ("POST", "/flow_runs/filter"),
-               ("POST", "/flows/"), ("POST", "/ui/flow_runs/history"), ("GET", "/csrf-token?client=x")]  # fmt: skip
+    prefect = [
+        ("GET", "/admin/version"),
+        ("GET", "/work_pools/effnet"),
+        ("POST", "/flow_runs/filter"),
+        ("POST", "/flows/"),
+        ("POST", "/ui/flow_runs/history"),
+        ("GET", "/csrf-token?client=x"),
+    ]
     for method, path in prefect:
         assert call(method, services.prefect + path, {} if method == "POST" else None)[0] in (401, 403), path
-    mlflow = [("POST", CREATE), ("GET", "/"), ("POST", "/graphql"), ("GET", "/get-artifact?path=a&run_uuid=b"),
-              ("PUT", "/api/2.0/mlflow-artifacts/artifacts/a"), ("GET", "/api/2.0/mlflow-artifacts/artifacts"),
-              ("POST", "/ajax-api/3.0/mlflow/assistant/chat"), ("POST", "/v1/traces"), ("GET", "/openapi.json"),
-              ("GET", login._MLFLOW_ENTRY)]  # fmt: skip
+    mlflow = [
+        ("POST", CREATE),
+        ("GET", "/"),
+        ("POST", "/graphql"),
+        ("GET", "/get-artifact?path=a&run_uuid=b"),
+        ("PUT", "/api/2.0/mlflow-artifacts/artifacts/a"),
+        ("GET", "/api/2.0/mlflow-artifacts/artifacts"),
+        ("POST", "/ajax-api/3.0/mlflow/assistant/chat"),
+        ("POST", "/v1/traces"),
+        ("GET", "/openapi.json"),
+        ("GET", login._MLFLOW_ENTRY),
+    ]
     for method, path in mlflow:
         assert call(method, services.mlflow + path, None if method == "GET" else {})[0] == 401, path
     wrong = {"Authorization": "Basic ZWZmbmV0OmVmZm5ldA=="}

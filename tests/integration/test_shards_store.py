@@ -72,8 +72,9 @@ def puts(proxy: FaultProxy) -> Counter[str]:
 def test_an_interrupted_run_goes_on_and_no_finished_shard_is_sent_twice(
     object_store: str, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    data = Data(name="once", source="folder", path=str(folder(tmp_path)), val_share=0.25, minival_share=0.2,
-                samples_per_shard=4)  # fmt: skip
+    data = Data(
+        name="once", source="folder", path=str(folder(tmp_path)), val_share=0.25, minival_share=0.2, samples_per_shard=4
+    )
     layout = writer.plan(data, f"{object_store}/once")
     everything = range(len(layout.names))
     with pytest.raises(KeyboardInterrupt):
@@ -97,8 +98,9 @@ def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy:
         path = tmp_path / f"class-{number % 2}" / f"{number:02d}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(large.getvalue())
-    data = Data(name="parts", source="folder", path=str(tmp_path), val_share=0.25, minival_share=0.2,
-                samples_per_shard=4)  # fmt: skip
+    data = Data(
+        name="parts", source="folder", path=str(tmp_path), val_share=0.25, minival_share=0.2, samples_per_shard=4
+    )
     layout = writer.plan(data, f"{object_store}/parts")
     everything = range(len(layout.names))
     assert len(layout.members[0]) == 4
@@ -121,8 +123,15 @@ def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy:
 def test_images_made_smaller_are_what_the_loader_reads_and_larger_ones_are_nowhere(
     object_store: str, tmp_path: Path
 ) -> None:
-    data = Data(name="small", source="folder", path=str(folder(tmp_path / "images", 200, 100)), val_share=0.25,
-                minival_share=0.2, samples_per_shard=8, max_side=64)  # fmt: skip
+    data = Data(
+        name="small",
+        source="folder",
+        path=str(folder(tmp_path / "images", 200, 100)),
+        val_share=0.25,
+        minival_share=0.2,
+        samples_per_shard=8,
+        max_side=64,
+    )
     layout = writer.plan(data, f"{object_store}/small")
     writer.write_group(layout, range(len(layout.names)))
     sha256, _ = writer.write_manifest(layout)

@@ -77,9 +77,20 @@ def status(job_uri: str) -> dict[str, Any]:
 
 
 # What an outer launcher may have left in the environment, turned to nonsense: jobs never see it.
-OUTER = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "5", "PET_RDZV_BACKEND": "static", "RANK": "7", "WORLD_SIZE": "9",
-         "LOCAL_RANK": "3", "GROUP_RANK": "4", "ROLE_RANK": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1",
-         "TORCHELASTIC_RESTART_COUNT": "5", "TORCHELASTIC_RUN_ID": "outer"}  # fmt: skip
+OUTER = {
+    "PET_NNODES": "2",
+    "PET_NPROC_PER_NODE": "5",
+    "PET_RDZV_BACKEND": "static",
+    "RANK": "7",
+    "WORLD_SIZE": "9",
+    "LOCAL_RANK": "3",
+    "GROUP_RANK": "4",
+    "ROLE_RANK": "4",
+    "MASTER_ADDR": "10.0.0.1",
+    "MASTER_PORT": "1",
+    "TORCHELASTIC_RESTART_COUNT": "5",
+    "TORCHELASTIC_RUN_ID": "outer",
+}
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,12 @@ pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 PETS = REAL_DATA / "transfer" / "oxford-iiit-pet-37x10.tar"
 STORAGE = "s3://effnet/transfer"
 GRID = [
-    "transfer=laptop_kornblith", "transfer.recipe.epochs=2", "transfer.lr_per_256=[0.1,1e30]",
-    "transfer.weight_decay=[0.0001]", "transfer.data.val_share=0.5",
-]  # fmt: skip
+    "transfer=laptop_kornblith",
+    "transfer.recipe.epochs=2",
+    "transfer.lr_per_256=[0.1,1e30]",
+    "transfer.weight_decay=[0.0001]",
+    "transfer.data.val_share=0.5",
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +85,19 @@ def test_a_row_of_the_part_is_the_mean_per_class_of_the_job_s_own_counts_beside_
     final = result(row["job"])
     scored = mean_per_class(final["class_correct"], final["class_total"])
     assert (row["metric"], row["value"], row["standard_error"], row["n"]) == (
-        "mean per class", scored.value, scored.standard_error, 185,
-    )  # fmt: skip
+        "mean per class",
+        scored.value,
+        scored.standard_error,
+        185,
+    )
     assert (len(final["class_total"]), min(final["class_total"]) > 0, final["n_minival"]) == (37, True, 0)
     assert f"{row['value']:.2f} ± {row['standard_error']:.2f} % mean per class of 185 test images" in tuned.stdout
     assert (row["network"], row["source"], row["protocol"], row["paper"]) == (
-        "efficientnet_b0", "pets", "kornblith", None,  # Table 5 has Pets with B4 and B6
-    )  # fmt: skip
+        "efficientnet_b0",
+        "pets",
+        "kornblith",
+        None,  # Table 5 has Pets with B4 and B6
+    )
     assert (
         "Oxford-IIIT Pets: not fine-tuned here with Table 5's efficientnet_b4 and efficientnet_b6" in part()["missing"]
     )
@@ -121,13 +130,19 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
     }
 
 
-@pytest.mark.parametrize(("words", "code", "said"), [
-    (["transfer.sets=[digits,pets]", "transfer.path={sets}"], 3,
-     "pets at {sets}/pets is not whole: train: 370 of 3,680 images"),
-    (["transfer.sets=[digits,food101]", "transfer.path={sets}"], 2, "{sets}/food101"),
-    (["transfer.data.limit=12"], 3, "of 10 classes have no image in"),
-    (["transfer=kornblith", "transfer.data.limit=200"], 2, "global_batch 256 is larger than the"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ["transfer.sets=[digits,pets]", "transfer.path={sets}"],
+            3,
+            "pets at {sets}/pets is not whole: train: 370 of 3,680 images",
+        ),
+        (["transfer.sets=[digits,food101]", "transfer.path={sets}"], 2, "{sets}/food101"),
+        (["transfer.data.limit=12"], 3, "of 10 classes have no image in"),
+        (["transfer=kornblith", "transfer.data.limit=200"], 2, "global_batch 256 is larger than the"),
+    ],
+)
 def test_a_mistake_is_one_clear_line_and_nothing_is_trained(
     words: list[str], code: int, said: str, services: Addresses, services_dir: Path, sets: Path
 ) -> None:

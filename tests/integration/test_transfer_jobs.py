@@ -27,8 +27,17 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
 
 def kornblith(job: schema.Job) -> schema.Job:
     """The job under the kind of recipe that fine-tunes: SGD, a cosine, weights that are not averaged."""
-    return with_recipe(job, optimizer="sgd", schedule="cosine", lr_per_256=0.1, warmup_epochs=0.0, ema_decay=0.0,
-                       label_smoothing=0.0, checkpoint_every_steps=None, epochs=2)  # fmt: skip
+    return with_recipe(
+        job,
+        optimizer="sgd",
+        schedule="cosine",
+        lr_per_256=0.1,
+        warmup_epochs=0.0,
+        ema_decay=0.0,
+        label_smoothing=0.0,
+        checkpoint_every_steps=None,
+        epochs=2,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,23 @@ from PIL import Image
 Json = dict[str, Any]
 
 ORIGIN: Json = {
-    "profile": "laptop", "commit": "5e1f0aa7c3d94b2288ad01c6a7f9e3b04d5c6b7a", "finished": "2026-11-26 08:12:44 UTC",
-    "machine": {"cpu": "a made-up processor", "cores": "2", "memory_gb": "24", "gpu": "none", "python": "3.11.7",
-                "torch": "2.13.0+cpu", "prefect": "3.8.8"},
+    "profile": "laptop",
+    "commit": "5e1f0aa7c3d94b2288ad01c6a7f9e3b04d5c6b7a",
+    "finished": "2026-11-26 08:12:44 UTC",
+    "machine": {
+        "cpu": "a made-up processor",
+        "cores": "2",
+        "memory_gb": "24",
+        "gpu": "none",
+        "python": "3.11.7",
+        "torch": "2.13.0+cpu",
+        "prefect": "3.8.8",
+    },
     "config": {"profile": "laptop", "recipe": {"epochs": 8, "lr_per_256": 0.016}, "variants": ["efficientnet_b0"]},
-    "config_sha256": "c0ffee" * 10 + "abcd", "data_sha256": {"mnist5k": "9b" * 32}, "missing": [],
-}  # fmt: skip
+    "config_sha256": "c0ffee" * 10 + "abcd",
+    "data_sha256": {"mnist5k": "9b" * 32},
+    "missing": [],
+}
 URL = "http://127.0.0.1:5000/#/experiments/1/runs/0a1b2c3d"
 
 
@@ -29,16 +40,31 @@ def png(shade: int, side: int = 24) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _point(network: str, dimension: str, scale: tuple[float, float, float], cost: float, top1: float | None,
-           paper: Json | None = None) -> Json:  # fmt: skip
+def _point(
+    network: str,
+    dimension: str,
+    scale: tuple[float, float, float],
+    cost: float,
+    top1: float | None,
+    paper: Json | None = None,
+) -> Json:
     depth, width, resolution = scale
     return {
-        "network": network, "dimension": dimension, "width": width, "depth": depth, "resolution": resolution,
-        "params": round(120_000 * width**2 * depth), "multiply_adds": round(cost * 1e6),
-        "resolution_px": round(24 * resolution), "top1": top1, "top5": None if top1 is None else 99.5, "n_val": 1000,
-        "mlflow_url": URL, "paper": paper or {"multiply_adds": round(cost * 1e9), "printed_flops": None, "top1": None,
-                                              "source": "Figure 3"},
-    }  # fmt: skip
+        "network": network,
+        "dimension": dimension,
+        "width": width,
+        "depth": depth,
+        "resolution": resolution,
+        "params": round(120_000 * width**2 * depth),
+        "multiply_adds": round(cost * 1e6),
+        "resolution_px": round(24 * resolution),
+        "top1": top1,
+        "top5": None if top1 is None else 99.5,
+        "n_val": 1000,
+        "mlflow_url": URL,
+        "paper": paper
+        or {"multiply_adds": round(cost * 1e9), "printed_flops": None, "top1": None, "source": "Figure 3"},
+    }
 
 
 def scaling() -> Json:
@@ -49,8 +75,11 @@ def scaling() -> Json:
     points += [_point(b0, "depth", (d, 1, 1), 0.36 * d, 89.4 + 0.9 * d**0.6) for d in (2.0, 3.0, 4.0)]
     points += [_point(b0, "resolution", (1, 1, r), 0.36 * r**2, 90.0 + 1.2 * r) for r in (1.3, 1.7, 2.2)]
     points += [_point(b0, "compound", (1.2**p, 1.1**p, 1.15**p), 0.36 * 2**p, 91.2 + 1.3 * p) for p in (1, 2, 3)]
-    points += [_point(b0, "width", (d, w, r), 0.36 * d * (w * r) ** 2, 90.3 + 0.5 * w + 0.6 * d + r)
-               for d, r in ((1.0, 1.3), (2.0, 1.0), (2.0, 1.3)) for w in (1.0, 1.4, 1.8)]  # fmt: skip
+    points += [
+        _point(b0, "width", (d, w, r), 0.36 * d * (w * r) ** 2, 90.3 + 0.5 * w + 0.6 * d + r)
+        for d, r in ((1.0, 1.3), (2.0, 1.0), (2.0, 1.3))
+        for w in (1.0, 1.4, 1.8)
+    ]
     for network, cost, top1 in (("mobilenet_w1", 0.5, 88.2), ("mobilenetv2_w1", 0.3, 89.3), ("resnet50", 4.1, 91.0)):
         points += [
             _point(network, "baseline", (1, 1, 1), cost, top1),
@@ -61,8 +90,12 @@ def scaling() -> Json:
         ]
     points = [p for p in points if (p["network"], p["dimension"]) != ("resnet50", "compound")]
     reason = "resnet50 resolution 2.0: the loss was not finite at step 41"
-    return ORIGIN | {"data": "mnist5k", "points": points, "missing": [reason],
-                     "command": "effnet scaling profile=laptop"}  # fmt: skip
+    return ORIGIN | {
+        "data": "mnist5k",
+        "points": points,
+        "missing": [reason],
+        "command": "effnet scaling profile=laptop",
+    }
 
 
 def architecture() -> Json:
@@ -71,42 +104,89 @@ def architecture() -> Json:
     for number in range(30):
         cost, accuracy = 150_000 + 37_000 * (number * 7 % 30), 84.0 + 9 * ((number * 7 % 30) / 30) ** 0.6
         accuracy = round(accuracy - (number * 13 % 7) * 0.9, 1)
-        trials.append({
-            "number": number,
-            "blocks": [f"mb_k{3 + 2 * (number % 2)}_e6_s2_c{8 + 8 * i}_n{1 + i % 3}" for i in range(5)],
-            "params": 90_000 + 900 * number, "multiply_adds": cost, "accuracy": accuracy, "n": 500,
-            "reward": round(accuracy * (cost / 400_000) ** -0.07, 4), "state": "complete", "reason": None,
-            "mlflow_url": URL, "pareto": False,
-        })  # fmt: skip
+        trials.append(
+            {
+                "number": number,
+                "blocks": [f"mb_k{3 + 2 * (number % 2)}_e6_s2_c{8 + 8 * i}_n{1 + i % 3}" for i in range(5)],
+                "params": 90_000 + 900 * number,
+                "multiply_adds": cost,
+                "accuracy": accuracy,
+                "n": 500,
+                "reward": round(accuracy * (cost / 400_000) ** -0.07, 4),
+                "state": "complete",
+                "reason": None,
+                "mlflow_url": URL,
+                "pareto": False,
+            }
+        )
     for trial in trials:
         cheaper = [t for t in trials if t["multiply_adds"] <= trial["multiply_adds"] and t is not trial]
         trial["pareto"] = all(t["accuracy"] < trial["accuracy"] for t in cheaper)
     nothing: Json = {"accuracy": None, "n": None, "reward": None, "pareto": False, "mlflow_url": None}
     for number in (30, 31, 32):
-        refused = {"number": number, "multiply_adds": 2_000_000 + 90_000 * number, "state": "refused",
-                   "reason": "its multiply-adds are over the limit of 1,600,000"}  # fmt: skip
+        refused = {
+            "number": number,
+            "multiply_adds": 2_000_000 + 90_000 * number,
+            "state": "refused",
+            "reason": "its multiply-adds are over the limit of 1,600,000",
+        }
         trials.append(trials[number - 30] | nothing | refused)
     trials.append(trials[3] | nothing | {"number": 33, "state": "failed", "reason": "the loss was not finite"})
-    baseline = trials[0] | {"number": None, "multiply_adds": 359_792, "params": 126_822, "accuracy": 89.6,
-                            "reward": 90.27, "pareto": False}  # fmt: skip
-    return ORIGIN | {"objective": {"exponent": -0.07, "target_multiply_adds": 400_000}, "trials": trials,
-                     "baseline": baseline, "command": "effnet architecture profile=laptop"}  # fmt: skip
+    baseline = trials[0] | {
+        "number": None,
+        "multiply_adds": 359_792,
+        "params": 126_822,
+        "accuracy": 89.6,
+        "reward": 90.27,
+        "pareto": False,
+    }
+    return ORIGIN | {
+        "objective": {"exponent": -0.07, "target_multiply_adds": 400_000},
+        "trials": trials,
+        "baseline": baseline,
+        "command": "effnet architecture profile=laptop",
+    }
 
 
 def transfer() -> Json:
     """Two official sets and one of ours; a mean per class brings its own standard error."""
     grid = [
-        {"lr_per_256": lr, "weight_decay": wd, "value": 90 + 100 * lr - 1e4 * wd, "n": 400,
-         "stopped_at_epoch": 3 if lr == 0.064 else None}
-        for lr in (0.004, 0.016, 0.064) for wd in (0.0, 1e-5, 1e-4)
-    ]  # fmt: skip
+        {
+            "lr_per_256": lr,
+            "weight_decay": wd,
+            "value": 90 + 100 * lr - 1e4 * wd,
+            "n": 400,
+            "stopped_at_epoch": 3 if lr == 0.064 else None,
+        }
+        for lr in (0.004, 0.016, 0.064)
+        for wd in (0.0, 1e-5, 1e-4)
+    ]
     row: Json = {
-        "data": "cifar10", "network": "efficientnet_b0", "metric": "top-1", "value": 91.0, "standard_error": None,
-        "n": 1000, "top1": 91.0, "params": 114_000, "multiply_adds": 359_000, "protocol": "kornblith",
-        "chosen": {"lr_per_256": 0.016, "weight_decay": 1e-5}, "grid": grid, "mlflow_url": URL, "paper": None,
-    }  # fmt: skip
-    flowers = row | {"data": "flowers102", "metric": "mean per class", "value": 71.25, "standard_error": 1.37,
-                     "top1": 73.0, "n": 612, "grid": [], "protocol": "author"}  # fmt: skip
+        "data": "cifar10",
+        "network": "efficientnet_b0",
+        "metric": "top-1",
+        "value": 91.0,
+        "standard_error": None,
+        "n": 1000,
+        "top1": 91.0,
+        "params": 114_000,
+        "multiply_adds": 359_000,
+        "protocol": "kornblith",
+        "chosen": {"lr_per_256": 0.016, "weight_decay": 1e-5},
+        "grid": grid,
+        "mlflow_url": URL,
+        "paper": None,
+    }
+    flowers = row | {
+        "data": "flowers102",
+        "metric": "mean per class",
+        "value": 71.25,
+        "standard_error": 1.37,
+        "top1": 73.0,
+        "n": 612,
+        "grid": [],
+        "protocol": "author",
+    }
     digits = row | {"data": "digits", "value": 95.18, "n": 539, "grid": []}
     return ORIGIN | {"rows": [row, flowers, digits], "command": "effnet transfer profile=laptop"}
 
@@ -115,20 +195,41 @@ def maps() -> Json:
     """Five networks on three images; one map failed."""
     methods = ("baseline", "depth", "width", "resolution", "compound")
     models = [
-        {"name": f"efficientnet_b0 {method}", "dimension": method, "method": "cam", "params": 126_822 + 1000 * i,
-         "multiply_adds": 359_792 + 90_000 * i, "resolution": 24 + i, "top1": 90.0 + i, "n_val": 1000,
-         "mlflow_url": URL}
+        {
+            "name": f"efficientnet_b0 {method}",
+            "dimension": method,
+            "method": "cam",
+            "params": 126_822 + 1000 * i,
+            "multiply_adds": 359_792 + 90_000 * i,
+            "resolution": 24 + i,
+            "top1": 90.0 + i,
+            "n_val": 1000,
+            "mlflow_url": URL,
+        }
         for i, method in enumerate(methods)
-    ]  # fmt: skip
+    ]
     images = [
         {"id": f"image-{i}", "label": label, "png": png(3 + i)} for i, label in enumerate(("seven", "two", "one"))
     ]
-    found = [{"image": image["id"], "model": model["name"], "prediction": image["label"] if (i + k) % 4 else "nine",
-              "probability": 0.5 + 0.09 * i, "png": png(11 + 7 * i + k)}
-             for k, image in enumerate(images) for i, model in enumerate(models)]  # fmt: skip
+    found = [
+        {
+            "image": image["id"],
+            "model": model["name"],
+            "prediction": image["label"] if (i + k) % 4 else "nine",
+            "probability": 0.5 + 0.09 * i,
+            "png": png(11 + 7 * i + k),
+        }
+        for k, image in enumerate(images)
+        for i, model in enumerate(models)
+    ]
     reason = "image-2 of efficientnet_b0 compound: the map is flat"
-    return ORIGIN | {"images": images, "models": models, "maps": found[:-1], "missing": [reason],
-                     "command": "effnet explain profile=laptop"}  # fmt: skip
+    return ORIGIN | {
+        "images": images,
+        "models": models,
+        "maps": found[:-1],
+        "missing": [reason],
+        "command": "effnet explain profile=laptop",
+    }
 
 
 def latency() -> Json:
@@ -140,35 +241,75 @@ def latency() -> Json:
         ("efficientnet_b4", 380, 19_341_616, 4_393_771_024, 288.1, 82.9, None),
         ("senet154", 224, 115_088_984, 20_688_363_520, 911.4, 82.7, None),
     ):
-        rows.append({"network": network, "resolution": px, "params": params, "multiply_adds": cost, "batch1_ms": ms,
-                     "batch1_ms_low": 0.95 * ms, "batch1_ms_high": 1.1 * ms, "images_per_s": 1300 / ms,
-                     "throughput_batch": 16, "paper_top1": top1, "paper_latency_s": seconds})  # fmt: skip
-    pairs = [{"ours": "efficientnet_b1", "rival": "resnet152", "measured": 6.577, "paper": 5.7},
-             {"ours": "efficientnet_b4", "rival": "senet154", "measured": 3.163, "paper": None}]  # fmt: skip
+        rows.append(
+            {
+                "network": network,
+                "resolution": px,
+                "params": params,
+                "multiply_adds": cost,
+                "batch1_ms": ms,
+                "batch1_ms_low": 0.95 * ms,
+                "batch1_ms_high": 1.1 * ms,
+                "images_per_s": 1300 / ms,
+                "throughput_batch": 16,
+                "paper_top1": top1,
+                "paper_latency_s": seconds,
+            }
+        )
+    pairs = [
+        {"ours": "efficientnet_b1", "rival": "resnet152", "measured": 6.577, "paper": 5.7},
+        {"ours": "efficientnet_b4", "rival": "senet154", "measured": 3.163, "paper": None},
+    ]
     faster = [row | {key: 0.6 * row[key] for key in ("batch1_ms", "batch1_ms_low", "batch1_ms_high")} for row in rows]
-    return ORIGIN | {"threads": 1, "n": 20, "rows": rows, "speedups": pairs, "command": "effnet latency profile=laptop",
-                     "all_cores": {"threads": 2, "n": 20, "rows": faster, "speedups": []}}  # fmt: skip
+    return ORIGIN | {
+        "threads": 1,
+        "n": 20,
+        "rows": rows,
+        "speedups": pairs,
+        "command": "effnet latency profile=laptop",
+        "all_cores": {"threads": 2, "n": 20, "rows": faster, "speedups": []},
+    }
 
 
 def everything() -> Json:
     """All parts, as :func:`tasks.report.results.gather` hands them over."""
-    return {"scaling": scaling(), "architecture": architecture(), "transfer": transfer(), "maps": maps(),
-            "latency": latency()}  # fmt: skip
+    return {
+        "scaling": scaling(),
+        "architecture": architecture(),
+        "transfer": transfer(),
+        "maps": maps(),
+        "latency": latency(),
+    }
 
 
 def grown_search(search: Json) -> Json:
     """A grid search's summary with the points it refused and the family that follows from it."""
-    refused = [{"alpha": a, "beta": b, "gamma": g, "reason": f"costs {a * b * b * g * g:.2f} times B0, not 2.0 ± 0.1"}
-               for a in (1.0, 1.2, 1.4) for b in (1.0, 1.1, 1.2) for g in (1.0, 1.15, 1.3)
-               if abs(a * b * b * g * g - 2) > 0.1]  # fmt: skip
+    refused = [
+        {"alpha": a, "beta": b, "gamma": g, "reason": f"costs {a * b * b * g * g:.2f} times B0, not 2.0 ± 0.1"}
+        for a in (1.0, 1.2, 1.4)
+        for b in (1.0, 1.1, 1.2)
+        for g in (1.0, 1.15, 1.3)
+        if abs(a * b * b * g * g - 2) > 0.1
+    ]
     family = []
     for phi in range(1, 8):
-        derived = {"width": 1.1**phi, "depth": 1.2**phi, "resolution": 1.15**phi,
-                   "resolution_px": round(24 * 1.15**phi), "params": round(126_822 * 1.45**phi),
-                   "multiply_adds": round(359_792 * 1.92**phi)}  # fmt: skip
-        hand = {"name": f"efficientnet_b{phi}", "width": 1 + 0.14 * phi, "depth": 1 + 0.3 * phi,
-                "resolution": 1 + 0.25 * phi, "resolution_px": 24 + 6 * phi, "params": round(126_822 * 1.4**phi),
-                "multiply_adds": round(359_792 * 1.7**phi)}  # fmt: skip
+        derived = {
+            "width": 1.1**phi,
+            "depth": 1.2**phi,
+            "resolution": 1.15**phi,
+            "resolution_px": round(24 * 1.15**phi),
+            "params": round(126_822 * 1.45**phi),
+            "multiply_adds": round(359_792 * 1.92**phi),
+        }
+        hand = {
+            "name": f"efficientnet_b{phi}",
+            "width": 1 + 0.14 * phi,
+            "depth": 1 + 0.3 * phi,
+            "resolution": 1 + 0.25 * phi,
+            "resolution_px": 24 + 6 * phi,
+            "params": round(126_822 * 1.4**phi),
+            "multiply_adds": round(359_792 * 1.7**phi),
+        }
         family.append({"phi": phi, "derived": derived, "hand_set": hand})
     trials = [trial | {"counted_cost": 1.01 * trial["product"]} for trial in search["trials"]]
     return search | {"trials": trials, "counted_tolerance": 0.3, "refused": refused, "family": family}

@@ -130,9 +130,15 @@ def make_rig(storage: str, folder: Path) -> Rig:
     made = write_set(f"{storage}/data", {"train": [SAMPLES // 16] * 16, "minival": [64], "val": [70]})
     config = compose.compose(["data=digits", "recipe.lr_per_256=0.02"])
     recipe = dataclasses.replace(
-        config.recipe, epochs=3, global_batch=64, logical_shards=2, checkpoint_every_steps=10, keep_checkpoints=2,
-        dropout=0.2, warmup_epochs=0.5,
-    )  # fmt: skip
+        config.recipe,
+        epochs=3,
+        global_batch=64,
+        logical_shards=2,
+        checkpoint_every_steps=10,
+        keep_checkpoints=2,
+        dropout=0.2,
+        warmup_epochs=0.5,
+    )
     job = schema.Job(
         kind="train",
         model=schema.Model(width=0.1, depth=0.1, resolution=32 / 224),

@@ -105,14 +105,7 @@ class Loader:
         self.pin = torch.cuda.is_available()  # memory that a GPU fetches by itself while the CPU goes on
 
     def train_batches(
-        self,
-        seed: int,
-        epoch: int,
-        start_step: int,
-        global_batch: int,
-        logical_shards: int,
-        rank: int,
-        world_size: int,
+        self, seed: int, epoch: int, start_step: int, global_batch: int, logical_shards: int, rank: int, world_size: int
     ) -> Iterator[Batch]:
         """This rank's batches of one epoch from ``start_step`` on: its logical shards' parts side by side.
 
@@ -171,8 +164,12 @@ class Loader:
         needed, cap = sum(shard.bytes for shard in shards), self.cache.cap_bytes
         if needed > cap and not self._warned:
             self._warned = True
-            log.warning("an epoch reads %.3g GB of shards and the cache holds %.3g GB: every epoch fetches them anew; "
-                        "raise runtime.cache_gb where the disk has room", needed / 1e9, cap / 1e9)  # fmt: skip
+            log.warning(
+                "an epoch reads %.3g GB of shards and the cache holds %.3g GB: every epoch fetches them anew; "
+                "raise runtime.cache_gb where the disk has room",
+                needed / 1e9,
+                cap / 1e9,
+            )
 
     def _finished(self, batch: Batch, chunks: list[Future[None]]) -> Batch:
         began = time.monotonic()

@@ -100,10 +100,14 @@ def _append(layout: ShardLayout, piece: ShardChunk, index: int) -> ImageInfo:
         raise _UnusableError(str(error)) from error
     label, room, end = int(source.labels[index]), piece.room, start + size
     text, padding = b"%d" % label, -size % BLOCK
-    room[piece.size : start] = b"".join((
-        header(b"%08d.cls" % index, len(text)), text, _ZEROS[len(text) :],
-        header(b"%08d.%s" % (index, found.suffix.encode()), size),
-    ))  # fmt: skip
+    room[piece.size : start] = b"".join(
+        (
+            header(b"%08d.cls" % index, len(text)),
+            text,
+            _ZEROS[len(text) :],
+            header(b"%08d.%s" % (index, found.suffix.encode()), size),
+        )
+    )
     room[end : end + padding] = _ZEROS[:padding]  # the buffer was used before
     with memoryview(room)[start:end] as image:
         piece.rows.append((start, size, label, found.width, height, xxhash.xxh3_64_intdigest(image)))

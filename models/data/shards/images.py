@@ -15,9 +15,20 @@ MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a bomb, not a phot
 _APPLICATION = [bytes([0xE0 + number]) for number in range(16)]  # markers APP0 ... APP15
 # What Pillow's parsers let out on damaged files.
 _DAMAGE = (
-    OSError, SyntaxError, ValueError, struct.error, zlib.error, IndexError, KeyError, TypeError, EOFError,
-    OverflowError, AttributeError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    IndexError,
+    KeyError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    AttributeError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 def open_image(data: bytes) -> Image.Image:

@@ -103,8 +103,18 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
 
 def _laid_out(data: schema.Data, source: Source, folder: str) -> ShardLayout:
     # Everything that the bytes of the shards hang on, and nothing else: not who writes them, nor in what groups.
-    settings = (LAYOUT_VERSION, source.digest, data.limit, data.val_share, data.minival, data.minival_share,
-                data.samples_per_shard, data.seed, data.verify_images, data.max_side)  # fmt: skip
+    settings = (
+        LAYOUT_VERSION,
+        source.digest,
+        data.limit,
+        data.val_share,
+        data.minival,
+        data.minival_share,
+        data.samples_per_shard,
+        data.seed,
+        data.verify_images,
+        data.max_side,
+    )
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     names, splits, members = [], [], []
     for split, indices in split_indices(source, data).items():

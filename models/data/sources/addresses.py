@@ -48,7 +48,7 @@ REMOTE: dict[str, tuple[Download, ...]] = {
 
 AFTERWARDS: dict[str, str] = {
     "birdsnap": "birdsnap.tgz holds lists only: its own get_birdsnap.py fetches the images from Flickr, as many as "
-    "are still there (about 40,000 of 49,829), so data.allow_partial=true will be needed",
+    "are still there (about 40,000 of 49,829), so data.allow_partial=true will be needed"
 }
 
 ELSEWHERE: dict[str, str] = {

@@ -79,8 +79,9 @@ class Files:
         container = self.container[chosen]
         loose = np.any(container == OWN_FILE)
         paths = [os.fsencode(self.names[row]) for row in chosen.tolist()] if loose else []
-        return Reader(self.root, self.containers, container, self.offsets[chosen], self.sizes[chosen],
-                      np.array(paths, np.bytes_))  # fmt: skip
+        return Reader(
+            self.root, self.containers, container, self.offsets[chosen], self.sizes[chosen], np.array(paths, np.bytes_)
+        )
 
 
 def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) -> Files:

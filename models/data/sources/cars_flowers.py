@@ -99,6 +99,8 @@ def _records(files: Files, row: int, field: str) -> Any:
     found = np.atleast_1d(matlab.load(files, row, "annotations"))
     fields = set(found.dtype.names or ())
     if not {"class", field} <= fields:
-        raise DataError(f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but no "
-                        f"class and {field}; the test labels are in {CARS_LABELS[0]}")  # fmt: skip
+        raise DataError(
+            f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but no "
+            f"class and {field}; the test labels are in {CARS_LABELS[0]}"
+        )
     return found

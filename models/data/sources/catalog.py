@@ -30,9 +30,15 @@ from models.data.sources.reader import OWN_FILE, Reader
 FORMAT = "effnet-source/1"
 # [N] columns of a saved index: kind and size of their numbers; None: texts of any length.
 _COLUMNS: dict[str, str | None] = {
-    "labels": "<i4", "split": "|i1", "names": None, "sizes": "<i8",
-    "container": "<i4", "offsets": "<i8", "read_sizes": "<i8", "paths": None,
-}  # fmt: skip
+    "labels": "<i4",
+    "split": "|i1",
+    "names": None,
+    "sizes": "<i8",
+    "container": "<i4",
+    "offsets": "<i8",
+    "read_sizes": "<i8",
+    "paths": None,
+}
 _OPENERS: dict[str, Callable[[schema.Data], Source]] = {
     "mnist5k": lambda _: builtin.mnist5k(),
     "digits": lambda _: builtin.digits(),
@@ -69,16 +75,28 @@ def save(source: Source, uri: str) -> None:
     png = isinstance(source.read, cifar.PngReader)
     reader = source.read.pixels if isinstance(source.read, cifar.PngReader) else source.read
     about: dict[str, Any] = {
-        "format": FORMAT, "classes": source.classes, "own_val": source.own_val, "digest": source.digest,
-        "missing": source.missing, "crop_bottom": source.crop_bottom, "png": png,
-    }  # fmt: skip
+        "format": FORMAT,
+        "classes": source.classes,
+        "own_val": source.own_val,
+        "digest": source.digest,
+        "missing": source.missing,
+        "crop_bottom": source.crop_bottom,
+        "png": png,
+    }
     arrays: dict[str, NDArray[Any]] = {
-        "labels": source.labels, "split": source.split, "names": source.names, "sizes": source.sizes,
-    }  # fmt: skip
+        "labels": source.labels,
+        "split": source.split,
+        "names": source.names,
+        "sizes": source.sizes,
+    }
     if isinstance(reader, Reader):
         about["containers"] = {name: Container(join_parts(reader.root, name)).size for name in reader.containers}
-        arrays |= {"container": reader.container, "offsets": reader.offsets, "read_sizes": reader.sizes,
-                   "paths": reader.paths}  # fmt: skip
+        arrays |= {
+            "container": reader.container,
+            "offsets": reader.offsets,
+            "read_sizes": reader.sizes,
+            "paths": reader.paths,
+        }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
     store.write(uri, buffer.getvalue())
@@ -115,13 +133,26 @@ def load(data: schema.Data, uri: str) -> Source:
     for name, size in about["containers"].items():
         if (found := Container(join_parts(root, name)).size) != size:
             raise DataError(f"{join_parts(root, name)} has {found} bytes, the index {uri} was made of {size}")
-    reader = Reader(root, tuple(about["containers"]), columns["container"], columns["offsets"],
-                    columns["read_sizes"], columns["paths"])  # fmt: skip
+    reader = Reader(
+        root,
+        tuple(about["containers"]),
+        columns["container"],
+        columns["offsets"],
+        columns["read_sizes"],
+        columns["paths"],
+    )
     return Source(
-        tuple(about["classes"]), columns["labels"], columns["split"], about["own_val"], columns["names"],
-        columns["sizes"], cifar.PngReader(reader) if about["png"] else reader, about["digest"],
-        tuple(about["missing"]), about["crop_bottom"],
-    )  # fmt: skip
+        tuple(about["classes"]),
+        columns["labels"],
+        columns["split"],
+        about["own_val"],
+        columns["names"],
+        columns["sizes"],
+        cifar.PngReader(reader) if about["png"] else reader,
+        about["digest"],
+        tuple(about["missing"]),
+        about["crop_bottom"],
+    )
 
 
 def _opened_again(data: schema.Data, uri: str, digest: str) -> Source:

@@ -43,14 +43,23 @@ class Layout:
 
 
 CIFAR10 = Layout(
-    ("cifar-10-python.tar.gz", "cifar-10-images.tar.xz"), "cifar-10-batches-py",
+    ("cifar-10-python.tar.gz", "cifar-10-images.tar.xz"),
+    "cifar-10-batches-py",
     {**{f"data_batch_{number}": TRAIN for number in range(1, 6)}, "test_batch": VAL},
-    "labels", "batches.meta", "label_names", 10,
-)  # fmt: skip
+    "labels",
+    "batches.meta",
+    "label_names",
+    10,
+)
 CIFAR100 = Layout(
-    ("cifar-100-python.tar.gz", "cifar-100-images.tar.xz"), "cifar-100-python", {"train": TRAIN, "test": VAL},
-    "fine_labels", "meta", "fine_label_names", 100,
-)  # fmt: skip
+    ("cifar-100-python.tar.gz", "cifar-100-images.tar.xz"),
+    "cifar-100-python",
+    {"train": TRAIN, "test": VAL},
+    "fine_labels",
+    "meta",
+    "fine_label_names",
+    100,
+)
 
 
 class PngReader:
@@ -122,9 +131,12 @@ def _from_batches(
         raise ConfigError(f"{files.root} holds none of {', '.join(layout.batches)}")
     sizes = np.full(len(rows), IMAGE_BYTES, np.int64)
     single = dataclasses.replace(
-        files, names=[files.names[row] for row in rows], container=files.container[rows],
-        offsets=np.array(offsets, np.int64), sizes=sizes,
-    )  # fmt: skip
+        files,
+        names=[files.names[row] for row in rows],
+        container=files.container[rows],
+        offsets=np.array(offsets, np.int64),
+        sizes=sizes,
+    )
     found_all = Listing(single, classes, list(range(len(rows))), names, labels, split)
     source = listing.check_listing(data, found_all, IMAGES, layout.classes)
     return _as_png(source, pixels.digest())

@@ -32,14 +32,32 @@ _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 # Images that are no RGB JPEG, which the decoder takes all the same.
 # Source: tensorflow/tpu tools/datasets/imagenet_to_gcs.py, after github.com/cytsai/ilsvrc-cmyk-image-list
 KNOWN_PNG = frozenset({"n02105855_2933.JPEG"})
-KNOWN_CMYK = frozenset({
-    "n01739381_1309.JPEG", "n02077923_14822.JPEG", "n02447366_23489.JPEG", "n02492035_15739.JPEG",
-    "n02747177_10752.JPEG", "n03018349_4028.JPEG", "n03062245_4620.JPEG", "n03347037_9675.JPEG",
-    "n03467068_12171.JPEG", "n03529860_11437.JPEG", "n03544143_17228.JPEG", "n03633091_5218.JPEG",
-    "n03710637_5125.JPEG", "n03961711_5286.JPEG", "n04033995_2932.JPEG", "n04258138_17003.JPEG",
-    "n04264628_27969.JPEG", "n04336792_7448.JPEG", "n04371774_5854.JPEG", "n04596742_4225.JPEG",
-    "n07583066_647.JPEG", "n13037406_4650.JPEG",
-})  # fmt: skip
+KNOWN_CMYK = frozenset(
+    {
+        "n01739381_1309.JPEG",
+        "n02077923_14822.JPEG",
+        "n02447366_23489.JPEG",
+        "n02492035_15739.JPEG",
+        "n02747177_10752.JPEG",
+        "n03018349_4028.JPEG",
+        "n03062245_4620.JPEG",
+        "n03347037_9675.JPEG",
+        "n03467068_12171.JPEG",
+        "n03529860_11437.JPEG",
+        "n03544143_17228.JPEG",
+        "n03633091_5218.JPEG",
+        "n03710637_5125.JPEG",
+        "n03961711_5286.JPEG",
+        "n04033995_2932.JPEG",
+        "n04258138_17003.JPEG",
+        "n04264628_27969.JPEG",
+        "n04336792_7448.JPEG",
+        "n04371774_5854.JPEG",
+        "n04596742_4225.JPEG",
+        "n07583066_647.JPEG",
+        "n13037406_4650.JPEG",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -79,8 +97,10 @@ def read_devkit(files: Files) -> Devkit:
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise DataError(f"{files.root}: {DEVKIT_ARCHIVE} is not as it should be: {error!r}") from error
     if len(leaves) != CLASSES or len(val_labels) != IMAGES[VAL]:
-        raise DataError(f"{files.root}: the devkit has {len(leaves)} of {CLASSES} classes and {len(val_labels)} of "
-                        f"{IMAGES[VAL]} validation labels")  # fmt: skip
+        raise DataError(
+            f"{files.root}: the devkit has {len(leaves)} of {CLASSES} classes and {len(val_labels)} of "
+            f"{IMAGES[VAL]} validation labels"
+        )
     wnids, _, train_images = zip(*leaves, strict=True)
     return Devkit(tuple(wnids), tuple(train_images), val_labels)
 

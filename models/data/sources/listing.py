@@ -92,8 +92,18 @@ class Listing:
             self.classes, labels, split, names, reader.sizes, b"%d" % crop_bottom if crop_bottom else b""
         )
         own_val = bool(np.any(split == VAL))
-        return Source(tuple(self.classes), labels, split, own_val, names, reader.sizes, reader, digest, tuple(missing),
-                      crop_bottom)  # fmt: skip
+        return Source(
+            tuple(self.classes),
+            labels,
+            split,
+            own_val,
+            names,
+            reader.sizes,
+            reader,
+            digest,
+            tuple(missing),
+            crop_bottom,
+        )
 
 
 def path_of(data: schema.Data, holds: str) -> str:
@@ -133,8 +143,10 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
         DataError: it does not.
     """
     if lines and not data.allow_partial:
-        raise DataError(f"{data.name} at {data.path} is not whole: {'; '.join(lines)}. "
-                        "Fetch what is missing, or give data.allow_partial=true")  # fmt: skip
+        raise DataError(
+            f"{data.name} at {data.path} is not whole: {'; '.join(lines)}. "
+            "Fetch what is missing, or give data.allow_partial=true"
+        )
     return lines
 
 

@@ -23,6 +23,15 @@ def load(files: Files, row: int, key: str) -> Any:
 
     try:
         return loadmat(io.BytesIO(files.read(row)), squeeze_me=True, variable_names=[key])[key]
-    except (MatReadError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError,
-            struct.error, zlib.error) as error:  # fmt: skip
+    except (
+        MatReadError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+        OSError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise DataError(f"{files.root}: {files.names[row]} cannot be read as MATLAB data: {error!r}") from error

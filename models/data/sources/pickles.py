@@ -19,10 +19,26 @@ _NAMES = frozenset({*((module, "_reconstruct") for module in _MODULES), ("numpy"
 _HEADER_BYTES = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}  # opcode and length before the raw bytes
 _LONG = 4096  # from here on a text is kept as its place
 _MAX_STACK = 1_000_000
-_CONSTANTS = frozenset({
-    "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "BINFLOAT", "SHORT_BINSTRING", "STRING", "BINSTRING",
-    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BINUNICODE", "SHORT_BINUNICODE", "UNICODE",
-})  # fmt: skip
+_CONSTANTS = frozenset(
+    {
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "INT",
+        "LONG",
+        "LONG1",
+        "BINFLOAT",
+        "SHORT_BINSTRING",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINBYTES",
+        "BINBYTES",
+        "BINBYTES8",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "UNICODE",
+    }
+)
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _MARK = object()
 
@@ -79,22 +95,35 @@ class _Walker:
         self.memo: dict[int, Any] = {}
         push = self.stack.append
         self._steps: dict[str, Callable[[Any], None]] = {
-            "PROTO": _nothing, "FRAME": _nothing, "STOP": _nothing,
+            "PROTO": _nothing,
+            "FRAME": _nothing,
+            "STOP": _nothing,
             "MARK": lambda _: push(_MARK),
-            "EMPTY_DICT": lambda _: push({}), "EMPTY_LIST": lambda _: push([]), "EMPTY_TUPLE": lambda _: push(()),
-            "DICT": lambda _: push(_paired(self._marked())), "LIST": lambda _: push(self._marked()),
+            "EMPTY_DICT": lambda _: push({}),
+            "EMPTY_LIST": lambda _: push([]),
+            "EMPTY_TUPLE": lambda _: push(()),
+            "DICT": lambda _: push(_paired(self._marked())),
+            "LIST": lambda _: push(self._marked()),
             "TUPLE": lambda _: push(tuple(self._marked())),
-            "TUPLE1": lambda _: self._tuple(1), "TUPLE2": lambda _: self._tuple(2), "TUPLE3": lambda _: self._tuple(3),
-            "APPEND": lambda _: self._append([self.stack.pop()]), "APPENDS": lambda _: self._append(self._marked()),
+            "TUPLE1": lambda _: self._tuple(1),
+            "TUPLE2": lambda _: self._tuple(2),
+            "TUPLE3": lambda _: self._tuple(3),
+            "APPEND": lambda _: self._append([self.stack.pop()]),
+            "APPENDS": lambda _: self._append(self._marked()),
             "SETITEM": lambda _: self._set([self.stack.pop(-2), self.stack.pop()]),
             "SETITEMS": lambda _: self._set(self._marked()),
-            "BINPUT": self._put, "LONG_BINPUT": self._put, "PUT": self._put,
+            "BINPUT": self._put,
+            "LONG_BINPUT": self._put,
+            "PUT": self._put,
             "MEMOIZE": lambda _: self._put(len(self.memo)),
-            "BINGET": self._get, "LONG_BINGET": self._get, "GET": self._get,
+            "BINGET": self._get,
+            "LONG_BINGET": self._get,
+            "GET": self._get,
             "GLOBAL": lambda name: self._name(*name.split(" ", 1)),
             "STACK_GLOBAL": lambda _: self._name(self.stack.pop(-2), self.stack.pop()),
-            "REDUCE": self._reduce, "BUILD": self._build,
-        }  # fmt: skip
+            "REDUCE": self._reduce,
+            "BUILD": self._build,
+        }
 
     def step(self, opcode: str, argument: Any, position: int) -> None:
         """One opcode at ``position`` of the file."""

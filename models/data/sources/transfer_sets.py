@@ -51,8 +51,10 @@ def open_food101(data: schema.Data) -> Source:
 def open_pets(data: schema.Data) -> Source:
     """``annotations/{trainval,test}.txt`` with lines ``ID CLASS SPECIES BREED``, and ``images/ID.jpg``."""
     files = _files(data, PETS_ARCHIVES)
-    lists = {part: [line.split() for line in _lines(files, f"annotations/{name}.txt") if line[0] != "#"]
-             for part, name in ((TRAIN, "trainval"), (VAL, "test"))}  # fmt: skip
+    lists = {
+        part: [line.split() for line in _lines(files, f"annotations/{name}.txt") if line[0] != "#"]
+        for part, name in ((TRAIN, "trainval"), (VAL, "test"))
+    }
     try:
         breeds = {int(label): name.rpartition("_")[0] for lines in lists.values() for name, label, *_ in lines}
         labelled = [(part, name, int(label) - 1) for part, lines in lists.items() for name, label, *_ in lines]

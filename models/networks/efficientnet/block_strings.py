@@ -47,8 +47,10 @@ def encode(stages: Sequence[Stage]) -> list[str]:
     blocks: list[str] = []
     channels = B0_STEM
     for stage in stages:
-        text = (f"r{stage.repeats}_k{stage.kernel}_s{stage.stride}{stage.stride}_e{stage.expand_ratio}"
-                f"_i{channels}_o{stage.channels}")  # fmt: skip
+        text = (
+            f"r{stage.repeats}_k{stage.kernel}_s{stage.stride}{stage.stride}_e{stage.expand_ratio}"
+            f"_i{channels}_o{stage.channels}"
+        )
         text += "_f1" if stage.fused else ""
         text += f"_se{stage.se_ratio:g}" if stage.se_ratio else ""
         blocks.append(text if stage.skip else f"{text}_noskip")

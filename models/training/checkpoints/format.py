@@ -169,8 +169,9 @@ def load_newest(job_uri: str, before: int | None = None) -> LoadedCheckpoint | N
             if saved is not None:
                 return saved
     if before is None and (found or store.exists(_uri(job_uri, "started.json"))):
-        raise ResumeError(f"none of the {len(found)} checkpoints in {job_uri}/checkpoints verifies; "
-                          "delete that folder to start over")  # fmt: skip
+        raise ResumeError(
+            f"none of the {len(found)} checkpoints in {job_uri}/checkpoints verifies; delete that folder to start over"
+        )
     return None
 
 

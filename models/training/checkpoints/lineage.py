@@ -54,8 +54,10 @@ def check(saved: dict[str, Any], now: dict[str, Any], accept: bool, uri: str) ->
     changes = [f"{key}: {saved.get(key)} -> {now.get(key)}" for key in keys]
     if changes and not accept:
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-        raise ChangedError(f"checkpoint {uri} was made by another job ({'; '.join(changes[:_SHOWN])}{more}); give it "
-                           "another run folder, or go on with --accept-changes")  # fmt: skip
+        raise ChangedError(
+            f"checkpoint {uri} was made by another job ({'; '.join(changes[:_SHOWN])}{more}); give it "
+            "another run folder, or go on with --accept-changes"
+        )
     for change in changes:
         log.warning("resuming in spite of a change: %s", change)
     return changes

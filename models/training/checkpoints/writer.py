@@ -109,8 +109,13 @@ class CheckpointWriter:
             self.failures, self.error = 0, None
         except EffnetError as error:
             self.failures, self.error = self.failures + 1, error
-            log.error("checkpoint of step %d NOT written (%d of %d failures allowed in a row), the one before it "
-                      "stays: %s", step, self.failures, MAX_FAILURES - 1, error)  # fmt: skip
+            log.error(
+                "checkpoint of step %d NOT written (%d of %d failures allowed in a row), the one before it stays: %s",
+                step,
+                self.failures,
+                MAX_FAILURES - 1,
+                error,
+            )
         finally:
             if full:
                 room_again()

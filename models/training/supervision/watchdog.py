@@ -64,12 +64,7 @@ class Watchdog:
     """
 
     def __init__(
-        self,
-        job_uri: str,
-        ranks: Ranks,
-        runtime: Runtime,
-        preemption: Preemption,
-        failed: Callable[[HungError], None],
+        self, job_uri: str, ranks: Ranks, runtime: Runtime, preemption: Preemption, failed: Callable[[HungError], None]
     ) -> None:
         self.job_uri, self.ranks, self.preemption, self.failed = job_uri, ranks, preemption, failed
         self.limits = {
@@ -145,9 +140,13 @@ class Watchdog:
         elif agent.check([_STOP_KEY]):
             self.preemption.request()
         state = {
-            "count": count, "phase": self._phase, "waiting": self._waiting, "pid": os.getpid(),
-            "host": socket.gethostname(), "stacks": self._stacks,
-        }  # fmt: skip
+            "count": count,
+            "phase": self._phase,
+            "waiting": self._waiting,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "stacks": self._stacks,
+        }
         agent.set(f"rank_{self.ranks.rank}", json.dumps(state))
         for rank in range(self.ranks.world_size):
             if rank != self.ranks.rank and agent.check([f"rank_{rank}"]):
@@ -184,10 +183,14 @@ class Watchdog:
                     stopped.append((other, state))
             elif not state["waiting"]:
                 busy.append(other)
-        whom = "".join(
-            f"; {what} rank{'s' * (len(who) > 1)} {', '.join(map(str, who))}"
-            for what, who in (("stopped:", silent), ("busy elsewhere:", busy)) if who
-        ) + "; torchrun's store does not answer" * deaf  # fmt: skip
+        whom = (
+            "".join(
+                f"; {what} rank{'s' * (len(who) > 1)} {', '.join(map(str, who))}"
+                for what, who in (("stopped:", silent), ("busy elsewhere:", busy))
+                if who
+            )
+            + "; torchrun's store does not answer" * deaf
+        )
         error = HungError(f"rank {rank}: {late}{whom}; stacks in {store.join(self.job_uri, 'stacks')}")
         sys.stderr.write(f"{error}\n")
         self.failed(error)  # before a stopped rank is woken for its stacks: it is late too, and knows no cause

@@ -185,11 +185,7 @@ def _scale(dots: Sequence[Dot], marks: Sequence[Mark]) -> Scale:
 
 
 def scatter(
-    dots: Sequence[Dot],
-    x_label: str,
-    description: str,
-    lines: Sequence[Line] = (),
-    marks: Sequence[Mark] = (),
+    dots: Sequence[Dot], x_label: str, description: str, lines: Sequence[Line] = (), marks: Sequence[Mark] = ()
 ) -> Markup:
     """Draws accuracy over size: logarithmic x, linear y, every dot with its name; empty without a dot."""
     shown = [dot for dot in dots if dot.x > 0]
@@ -204,9 +200,12 @@ def scatter(
     ends = [pair for _, curve in curves for pair in pairwise(curve)]
     named = [index for index, dot in enumerate(shown) if dot.label]
     found = place_names(
-        [shown[index].label for index in named], [places[index] for index in named],
-        (LEFT, TOP - 10, WIDTH, BOTTOM), taken, [box for start, end in ends for box in samples(start, end, 2)],
-    )  # fmt: skip
+        [shown[index].label for index in named],
+        [places[index] for index in named],
+        (LEFT, TOP - 10, WIDTH, BOTTOM),
+        taken,
+        [box for start, end in ends for box in samples(start, end, 2)],
+    )
     names = dict(zip(named, found, strict=True))
     body = [*_axes(scale, _log_ticks(low, high), ticks(bottom, top), x_label)]
     body.extend(_mark(mark, scale) for mark in marks if mark.x > 0)

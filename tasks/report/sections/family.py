@@ -38,8 +38,10 @@ def variant_rows(summary: Json) -> list[Json]:
     rows: list[Json] = []
     for name in [*printed, *(name for name in ran if name not in printed)]:
         ours = ran.get(name)
-        ratios = {key: ours[key] / base[key] if ours and ours[key] and base.get(key) else None
-                  for key in (*SIZE[:2], *FULL_SIZE)}  # fmt: skip
+        ratios = {
+            key: ours[key] / base[key] if ours and ours[key] and base.get(key) else None
+            for key in (*SIZE[:2], *FULL_SIZE)
+        }
         short = short_name(name) if name in printed else name
         rows.append({"short": short, "ours": ours, "paper": printed.get(name), "ratios": ratios})
     return rows
@@ -55,12 +57,14 @@ def _figures(rows: list[Json]) -> list[Json]:
     figures = []
     for number, key, unit in ((1, "params", "parameters"), (5, "multiply_adds", "multiply-adds")):
         dots = _our_dots(rows, key, unit)
-        figures.append({
-            "number": number,
-            "unit": unit,
-            "ours": scatter.scatter(dots, unit, f"This run: top-1 over {unit}", [scatter.joined("run", dots)]),
-            "paper": _paper_panel(key, unit),
-        })  # fmt: skip
+        figures.append(
+            {
+                "number": number,
+                "unit": unit,
+                "ours": scatter.scatter(dots, unit, f"This run: top-1 over {unit}", [scatter.joined("run", dots)]),
+                "paper": _paper_panel(key, unit),
+            }
+        )
     return figures
 
 

@@ -10,8 +10,18 @@ from tasks.report.numbers import NIL, plain
 from tasks.report.sections.family import short_name
 from tasks.report.sections.values import Json, entries, mapping, typed
 
-NUMBERS = ("resolution", "params", "multiply_adds", "batch1_ms", "batch1_ms_low", "batch1_ms_high", "images_per_s",
-           "throughput_batch", "paper_top1", "paper_latency_s")  # fmt: skip
+NUMBERS = (
+    "resolution",
+    "params",
+    "multiply_adds",
+    "batch1_ms",
+    "batch1_ms_low",
+    "batch1_ms_high",
+    "images_per_s",
+    "throughput_batch",
+    "paper_top1",
+    "paper_latency_s",
+)
 
 
 def facts(part: Json) -> Json:
@@ -49,14 +59,26 @@ def _pairs(part: Json) -> list[Json]:
             for pair in ours
             if _bare(pair["ours"]) == _bare(printed.ours) and _bare(pair["rival"]) == _bare(printed.rival)
         ]
-        rows.append({"printed": printed, "measured": same[0]["measured"] if same else None,
-                     "ours": short_name(printed.ours), "rival": printed.rival, "speedup": printed.speedup})  # fmt: skip
+        rows.append(
+            {
+                "printed": printed,
+                "measured": same[0]["measured"] if same else None,
+                "ours": short_name(printed.ours),
+                "rival": printed.rival,
+                "speedup": printed.speedup,
+            }
+        )
         ours = [pair for pair in ours if not any(pair is each for each in same)]
     return rows + [
-        {"printed": None, "measured": pair["measured"], "ours": short_name(pair["ours"] or "unnamed"),
-         "rival": pair["rival"], "speedup": pair["paper"]}
+        {
+            "printed": None,
+            "measured": pair["measured"],
+            "ours": short_name(pair["ours"] or "unnamed"),
+            "rival": pair["rival"],
+            "speedup": pair["paper"],
+        }
         for pair in ours
-    ]  # fmt: skip
+    ]
 
 
 def _bare(name: str | None) -> str:

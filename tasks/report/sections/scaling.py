@@ -22,9 +22,12 @@ NUMBERS = (*DIMENSIONS, "params", "multiply_adds", "resolution_px")
 B0 = "EfficientNet-B0"
 # The printed name of a network, by the beginning of its own without punctuation; the longer beginnings first.
 PRINTED = (
-    ("mobilenetv2", "MobileNetV2"), ("mobilenetv1", "MobileNetV1"), ("mobilenetw", "MobileNetV1"),
-    ("resnet50", "ResNet-50"), ("efficientnetb0", B0),
-)  # fmt: skip
+    ("mobilenetv2", "MobileNetV2"),
+    ("mobilenetv1", "MobileNetV1"),
+    ("mobilenetw", "MobileNetV1"),
+    ("resnet50", "ResNet-50"),
+    ("efficientnetb0", B0),
+)
 Points = list[Json]
 
 
@@ -43,12 +46,14 @@ def facts(part: Json) -> Json:
         "data": part.get("data") if isinstance(part.get("data"), str) else None,
         "tables": tables,
         "others": [point for point in points if not any(point is each for each in used)],
-        "figure3": [{"dimension": d, "chart": _single(d, points), "settings": scaling_study.FIGURE3[d]}
-                    for d in ("width", "depth", "resolution")],
+        "figure3": [
+            {"dimension": d, "chart": _single(d, points), "settings": scaling_study.FIGURE3[d]}
+            for d in ("width", "depth", "resolution")
+        ],
         "figure4": _figure4(points),
         "figure4_settings": scaling_study.FIGURE4,
         "figure8": {"ours": _panel(B0, points), "paper": _printed_panel(B0)},
-    }  # fmt: skip
+    }
 
 
 def printed_name(network: str | None) -> str:
@@ -82,12 +87,14 @@ def _table3(base: str, points: Points) -> list[Json]:
         ours = min(same, key=lambda point: _distance(point, printed), default=None)
         left = [point for point in left if point is not ours]
         counted = None if printed.counted_b is None else printed.counted_b * 1e9
-        rows.append({
-            "method": printed.method,
-            "ours": ours,
-            "paper": printed,
-            "counted": (ours and ours["paper"]["multiply_adds"]) or counted,
-        })  # fmt: skip
+        rows.append(
+            {
+                "method": printed.method,
+                "ours": ours,
+                "paper": printed,
+                "counted": (ours and ours["paper"]["multiply_adds"]) or counted,
+            }
+        )
     return rows + [
         {"method": point["dimension"], "ours": point, "paper": None, "counted": point["paper"]["multiply_adds"]}
         for point in left
@@ -183,10 +190,16 @@ def _figure4(points: Points) -> Json:
         series = f"setting-{len(lines) % 4 + 1}"
         last = max(widths)  # one name a line; the others are under the pointer and in the table
         drawn = [
-            scatter.Dot(f"w {width:g}" if width == last else "", p["multiply_adds"], p["top1"], p["se1"] or 0.0, series,
-                       _hover(p))
+            scatter.Dot(
+                f"w {width:g}" if width == last else "",
+                p["multiply_adds"],
+                p["top1"],
+                p["se1"] or 0.0,
+                series,
+                _hover(p),
+            )
             for width, p in sorted(widths.items())
-        ]  # fmt: skip
+        ]
         dots += drawn
         lines.append(scatter.joined(series, drawn))
         legend.append({"series": series, "depth": setting[0], "resolution": setting[1]})

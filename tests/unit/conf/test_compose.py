@@ -40,14 +40,26 @@ def test_the_paper_s_profile_is_the_official_recipe() -> None:
 
 def test_the_schema_s_defaults_are_the_official_numbers() -> None:
     recipe = schema.Recipe()
-    found = (recipe.lr_per_256, recipe.warmup_epochs, recipe.lr_decay, recipe.lr_decay_epochs, recipe.weight_decay,
-             recipe.label_smoothing, recipe.rmsprop_decay, recipe.momentum, recipe.rmsprop_epsilon,
-             recipe.bn_momentum)  # fmt: skip
+    found = (
+        recipe.lr_per_256,
+        recipe.warmup_epochs,
+        recipe.lr_decay,
+        recipe.lr_decay_epochs,
+        recipe.weight_decay,
+        recipe.label_smoothing,
+        recipe.rmsprop_decay,
+        recipe.momentum,
+        recipe.rmsprop_epsilon,
+        recipe.bn_momentum,
+    )
     assert found == (0.016, 5.0, 0.97, 2.4, 1e-5, 0.1, 0.9, 0.9, 1e-3, 0.01)
     augment = schema.Augment()
     assert (augment.crop_area_min, augment.crop_aspect_max, augment.flip_prob, augment.eval_crop_pad) == (
-        0.08, 4 / 3, 0.5, 32,
-    )  # fmt: skip
+        0.08,
+        4 / 3,
+        0.5,
+        32,
+    )
 
 
 # tests/conventions composes each file in its own group; here is every other place that a group's files can go to.
@@ -96,8 +108,11 @@ def test_the_transfer_s_settings_are_its_own() -> None:
 def test_a_protocol_given_on_the_command_line_brings_its_recipe_whatever_the_profile(words: list[str]) -> None:
     found = compose.compose([*words, "transfer=kornblith"]).transfer
     assert (found.protocol, found.recipe.optimizer, found.recipe.global_batch, found.steps) == (
-        "kornblith", "sgd", 256, 20_000,
-    )  # fmt: skip
+        "kornblith",
+        "sgd",
+        256,
+        20_000,
+    )
     assert compose.compose([*words, "transfer=author"]).transfer.recipe.lr_per_256 == schema.Recipe().lr_per_256 / 4
 
 
@@ -113,62 +128,104 @@ def test_the_paper_s_profile_transfers_to_the_eight_sets_of_table_5_each_with_it
     assert all(data.minival_share >= 0.05 for name, data in found.items() if name not in ("flowers102", "aircraft"))
 
 
-@pytest.mark.parametrize(("override", "nearest"), [
-    ("recipe.epoch=3", "recipe.epochs"), ("modle=b3", "model"), ("launch.nproc_per_nodes=2", "launch.nproc_per_node"),
-    ("search.alhpa=[1.0]", "search.alpha"), ("transfer.recipe.epocs=1", "transfer.recipe.epochs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("recipe.epoch=3", "recipe.epochs"),
+        ("modle=b3", "model"),
+        ("launch.nproc_per_nodes=2", "launch.nproc_per_node"),
+        ("search.alhpa=[1.0]", "search.alpha"),
+        ("transfer.recipe.epocs=1", "transfer.recipe.epochs"),
+    ],
+)
 def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str) -> None:
     key = override.partition("=")[0]
     assert refused(override).startswith(f"no setting named {key!r}; did you mean {nearest!r}?")
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("model=b33", "no model named 'b33'; did you mean 'b3'? `effnet --help` names the usual ones"),
-    ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper"),
-    ("data=zzz", "no data named 'zzz'; `effnet --help` names the usual ones"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=b33", "no model named 'b33'; did you mean 'b3'? `effnet --help` names the usual ones"),
+        ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper"),
+        ("data=zzz", "no data named 'zzz'; `effnet --help` names the usual ones"),
+    ],
+)
 def test_an_unknown_option_is_refused_with_the_choices(override: str, message: str) -> None:
     assert refused(override) == message
 
 
-@pytest.mark.parametrize(("kind", "changes"), [
-    (schema.Recipe, {"epochs": 0}), (schema.Recipe, {"precision": "fp8"}), (schema.Recipe, {"label_smoothing": 1.0}),
-    (schema.Recipe, {"lr_per_256": 0.0}), (schema.Recipe, {"lr_per_256": float("nan")}),
-    (schema.Recipe, {"warmup_epochs": -1.0}), (schema.Recipe, {"lr_decay": 0.0}),
-    (schema.Recipe, {"lr_decay_epochs": 0.0}), (schema.Recipe, {"dropout": 1.0}), (schema.Recipe, {"ema_decay": 1.0}),
-    (schema.Recipe, {"global_batch": 0}), (schema.Recipe, {"keep_checkpoints": 0}), (schema.Model, {"width": 0.0}),
-    (schema.Model, {"survival_prob": 0.0}), (schema.Model, {"padding": "valid"}), (schema.Model, {"bn_epsilon": 0.0}),
-    (schema.Model, {"preprocessing": "caffe"}), (schema.Published, {"origin": "keras"}),
-    (schema.Published, {"resolution": 0}), (schema.Published, {"classes": 0}),
-    (schema.Search, {"alpha": [0.5]}), (schema.Search, {"beta": []}),
-    (schema.Search, {"tolerance": -1.0}), (schema.Services, {"s3": "minio"}), (schema.Services, {"mlflow": "aws"}),
-    (schema.Config, {"storage": "runs"}), (schema.Config, {"variants": []}), (schema.Config, {"dispatch": "there"}),
-    (schema.Data, {"val_share": 1.0}), (schema.Data, {"limit": 0}), (schema.Launch, {"nproc_per_node": 0}),
-    (schema.Augment, {"crop_area_min": 0.0}), (schema.Augment, {"crop_aspect_max": 0.9}),
-    (schema.Data, {"metric": "accuracy"}), (schema.Recipe, {"optimizer": "lamb"}), (schema.Transfer, {"steps": 0}),
-    (schema.Transfer, {"lr_per_256": [0.1]}), (schema.Transfer, {"lr_per_256": [0.0], "weight_decay": [0.0]}),
-    (schema.Transfer, {"weight_decay": [-1.0], "lr_per_256": [0.1]}), (schema.Transfer, {"rungs": [0.5, 0.2]}),
-    (schema.Transfer, {"rungs": [1.0]}), (schema.Transfer, {"keep": 0.0}), (schema.Transfer, {"final_split": "val"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (schema.Recipe, {"epochs": 0}),
+        (schema.Recipe, {"precision": "fp8"}),
+        (schema.Recipe, {"label_smoothing": 1.0}),
+        (schema.Recipe, {"lr_per_256": 0.0}),
+        (schema.Recipe, {"lr_per_256": float("nan")}),
+        (schema.Recipe, {"warmup_epochs": -1.0}),
+        (schema.Recipe, {"lr_decay": 0.0}),
+        (schema.Recipe, {"lr_decay_epochs": 0.0}),
+        (schema.Recipe, {"dropout": 1.0}),
+        (schema.Recipe, {"ema_decay": 1.0}),
+        (schema.Recipe, {"global_batch": 0}),
+        (schema.Recipe, {"keep_checkpoints": 0}),
+        (schema.Model, {"width": 0.0}),
+        (schema.Model, {"survival_prob": 0.0}),
+        (schema.Model, {"padding": "valid"}),
+        (schema.Model, {"bn_epsilon": 0.0}),
+        (schema.Model, {"preprocessing": "caffe"}),
+        (schema.Published, {"origin": "keras"}),
+        (schema.Published, {"resolution": 0}),
+        (schema.Published, {"classes": 0}),
+        (schema.Search, {"alpha": [0.5]}),
+        (schema.Search, {"beta": []}),
+        (schema.Search, {"tolerance": -1.0}),
+        (schema.Services, {"s3": "minio"}),
+        (schema.Services, {"mlflow": "aws"}),
+        (schema.Config, {"storage": "runs"}),
+        (schema.Config, {"variants": []}),
+        (schema.Config, {"dispatch": "there"}),
+        (schema.Data, {"val_share": 1.0}),
+        (schema.Data, {"limit": 0}),
+        (schema.Launch, {"nproc_per_node": 0}),
+        (schema.Augment, {"crop_area_min": 0.0}),
+        (schema.Augment, {"crop_aspect_max": 0.9}),
+        (schema.Data, {"metric": "accuracy"}),
+        (schema.Recipe, {"optimizer": "lamb"}),
+        (schema.Transfer, {"steps": 0}),
+        (schema.Transfer, {"lr_per_256": [0.1]}),
+        (schema.Transfer, {"lr_per_256": [0.0], "weight_decay": [0.0]}),
+        (schema.Transfer, {"weight_decay": [-1.0], "lr_per_256": [0.1]}),
+        (schema.Transfer, {"rungs": [0.5, 0.2]}),
+        (schema.Transfer, {"rungs": [1.0]}),
+        (schema.Transfer, {"keep": 0.0}),
+        (schema.Transfer, {"final_split": "val"}),
+    ],
+)
 def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         kind(**changes)
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("recipe.epochs=0", "recipe.epochs must be > 0, is 0"),
-    ("recipe.epochs=abc", "recipe.epochs: Value 'abc' of type 'str' could not be converted to Integer"),
-    ("data.leave_out=a.tar", "data.leave_out takes a list: data.leave_out=[...]"),
-    ("recipe.epochs=1.5", "recipe.epochs: Value '1.5' of type 'float' could not be converted to Integer"),
-    ("search.recipe=paper", "search.recipe: Invalid type assigned: str is not a subclass of Recipe. value: paper"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.epochs=0", "recipe.epochs must be > 0, is 0"),
+        ("recipe.epochs=abc", "recipe.epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("data.leave_out=a.tar", "data.leave_out takes a list: data.leave_out=[...]"),
+        ("recipe.epochs=1.5", "recipe.epochs: Value '1.5' of type 'float' could not be converted to Integer"),
+        ("search.recipe=paper", "search.recipe: Invalid type assigned: str is not a subclass of Recipe. value: paper"),
+    ],
+)
 def test_a_wrong_value_on_the_command_line_is_one_line_with_its_key(override: str, message: str) -> None:
     assert refused(override) == message
 
 
-@pytest.mark.parametrize("override", [
-    "data.path=${oc.env:HOME}", "storage=s3://${oc.env:AWS_SECRET_ACCESS_KEY}", "recipe.epochs=${recipe.seed}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "override",
+    ["data.path=${oc.env:HOME}", "storage=s3://${oc.env:AWS_SECRET_ACCESS_KEY}", "recipe.epochs=${recipe.seed}"],
+)
 def test_a_value_may_not_reach_for_the_environment_or_other_settings(override: str) -> None:
     assert "values may not contain ${...}" in refused(override)
 
@@ -183,8 +240,14 @@ def test_the_first_wrong_override_stops_before_anything_is_composed() -> None:
 
 
 def job() -> schema.Job:
-    return schema.Job(kind="train", data_name="x", manifest_uri="s3://b/m", manifest_sha256="0" * 64,
-                      model=schema.Model(width=0.1 + 0.2), recipe=schema.Recipe(epochs=3, dropout=None))  # fmt: skip
+    return schema.Job(
+        kind="train",
+        data_name="x",
+        manifest_uri="s3://b/m",
+        manifest_sha256="0" * 64,
+        model=schema.Model(width=0.1 + 0.2),
+        recipe=schema.Recipe(epochs=3, dropout=None),
+    )
 
 
 @pytest.mark.parametrize("value", [compose.compose(), compose.compose(["profile=paper", *FOLDER]), job()])
@@ -204,12 +267,15 @@ def test_a_later_setting_at_its_default_is_not_written_down() -> None:
     assert compose.to_request(changed).keys() - compose.to_request(schema.Model()).keys() == later - {"blocks"}
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (("epochs: 3", "epochs: many"), "many"),
-    (("epochs: 3", "epochs: 0"), "recipe.epochs must be > 0"),
-    (("epochs: 3", "epochen: 3"), "epochen"),
-    (("kind: train", "kind: ["), "while parsing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("epochs: 3", "epochs: many"), "many"),
+        (("epochs: 3", "epochs: 0"), "recipe.epochs must be > 0"),
+        (("epochs: 3", "epochen: 3"), "epochen"),
+        (("kind: train", "kind: ["), "while parsing"),
+    ],
+)
 def test_yaml_that_does_not_fit_is_refused_in_one_line(change: tuple[str, str], message: str) -> None:
     text = compose.to_yaml(job())
     assert change[0] in text

@@ -21,9 +21,14 @@ CANARY = "canary-4f1e77"
 JOB = schema.Job(kind="train", data_name="x", manifest_uri="s3://b/m", manifest_sha256="0" * 64)
 TEXT = compose.to_yaml(JOB)
 REACHES = [
-    "${oc.env:EFFNET_CANARY}", "a${oc.env:EFFNET_CANARY}b", "${oc.decode:${oc.env:EFFNET_CANARY}}", "${.kind}",
-    "${manifest_uri}", r"\${oc.env:EFFNET_CANARY}", r"\\${oc.env:EFFNET_CANARY}",
-]  # fmt: skip
+    "${oc.env:EFFNET_CANARY}",
+    "a${oc.env:EFFNET_CANARY}b",
+    "${oc.decode:${oc.env:EFFNET_CANARY}}",
+    "${.kind}",
+    "${manifest_uri}",
+    r"\${oc.env:EFFNET_CANARY}",
+    r"\\${oc.env:EFFNET_CANARY}",
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -56,22 +61,35 @@ def test_a_value_that_is_read_back_reaches_for_nothing(value: str) -> None:
     assert "may not contain ${...}" in refused(with_value(value, 1))
 
 
-@pytest.mark.parametrize("text", [
-    'data_name: "$\\x7Boc.env:EFFNET_CANARY}"', 'data_name: "\\u0024{oc.env:EFFNET_CANARY}"',
-    "data_name: >-\n  ${oc.env:EFFNET_CANARY}", "data_name: |\n  ${oc.env:EFFNET_CANARY}",
-    "? ${oc.env:EFFNET_CANARY}\n: 1", "recipe: {epochs: '${oc.env:EFFNET_CANARY}'}",
-    "recipe: '${oc.env:EFFNET_CANARY}'",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        'data_name: "$\\x7Boc.env:EFFNET_CANARY}"',
+        'data_name: "\\u0024{oc.env:EFFNET_CANARY}"',
+        "data_name: >-\n  ${oc.env:EFFNET_CANARY}",
+        "data_name: |\n  ${oc.env:EFFNET_CANARY}",
+        "? ${oc.env:EFFNET_CANARY}\n: 1",
+        "recipe: {epochs: '${oc.env:EFFNET_CANARY}'}",
+        "recipe: '${oc.env:EFFNET_CANARY}'",
+    ],
+)
 def test_no_way_to_write_a_resolver_in_yaml_is_overlooked(text: str) -> None:
     assert "may not contain ${...}" in refused(text)
 
 
-@pytest.mark.parametrize("override", [
-    r"data.path=$\{oc.env\:EFFNET_CANARY\}", r"recipe.epochs=$\{oc.env:EFFNET_CANARY\}",
-    r"variants=[$\{oc.env\:EFFNET_CANARY\}]", r"data.leave_out=[a,$\{oc.env\:EFFNET_CANARY\}]",
-    r"scaling.points=[{network:$\{oc.env\:EFFNET_CANARY\}}]", r"data.path=\$\{oc.env\:EFFNET_CANARY\}",
-    "data.path=${oc.env:EFFNET_CANARY}", "data.path='${oc.env:EFFNET_CANARY}'",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "override",
+    [
+        r"data.path=$\{oc.env\:EFFNET_CANARY\}",
+        r"recipe.epochs=$\{oc.env:EFFNET_CANARY\}",
+        r"variants=[$\{oc.env\:EFFNET_CANARY\}]",
+        r"data.leave_out=[a,$\{oc.env\:EFFNET_CANARY\}]",
+        r"scaling.points=[{network:$\{oc.env\:EFFNET_CANARY\}}]",
+        r"data.path=\$\{oc.env\:EFFNET_CANARY\}",
+        "data.path=${oc.env:EFFNET_CANARY}",
+        "data.path='${oc.env:EFFNET_CANARY}'",
+    ],
+)
 def test_an_override_reaches_for_nothing_by_hydra_s_own_escapes_either(override: str) -> None:
     """Hydra makes ``${`` out of ``$\\{``, behind the check of the word itself."""
     with pytest.raises(OverrideError, match=r"values may not contain \$\{\.\.\.\}") as caught:
@@ -82,21 +100,47 @@ def test_an_override_reaches_for_nothing_by_hydra_s_own_escapes_either(override:
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(20))
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("42", "expected a mapping"), ("[1, 2]", "expected a mapping"), ("", "expected a mapping"), ("text", "expected a"),
-    ("null", "expected a mapping"), ("# only a comment\n", "expected a mapping"),
-    ("--- {}\n--- {}\n", "single document"),
-    ("{" * 3000, "nested more than 16 deep"), ("[" * 3000, "nested more than 16 deep"), ("- " * 3000, "deep"),
-    ("a: " + "{a: " * 3000, "nested more than 16 deep"), (BOMB, "anchors and aliases"), ("a: &x 1", "anchors and"),
-    ("a: *x", "anchors and aliases"), ("a: !!python/object/apply:os.system [id]", "tags are refused"),
-    ("!!python/object:x {}", "tags are refused"), ("a: !!binary AA==", "tags are refused"), ("a: !own 1", "tags are"),
-    ("kind: tr\x00ain", "special characters"), (b"kind: \xff\xfe", "codec can't decode"), ("kind: train\n x", ""),
-    ("x" * 2**21, "characters are no configuration"), ("_target_: os.system", "_target_"), ("{}", "kind"),
-    ("recipe: {_target_: builtins.exec}", "_target_"), ("1: 2", ""), ("null: 2", ""), ("? [a]\n: b", ""),
-    ("kind: train\nkind: train", "duplicate key kind (line 2)"), ("recipe: {lr_per_256: 0x" + "f" * 400 + "}", ""),
-    ("recipe: {epochs: " + "9" * 5000 + "}", ""), ("data_name: 2020-13-45", ""), ("kind: [train", "while parsing"),
-    ("kind: \x1b[31m[", ""), (f"{TEXT}\nsplit: {{}}", "split"), ("\ufeff", "expected a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("42", "expected a mapping"),
+        ("[1, 2]", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("text", "expected a"),
+        ("null", "expected a mapping"),
+        ("# only a comment\n", "expected a mapping"),
+        ("--- {}\n--- {}\n", "single document"),
+        ("{" * 3000, "nested more than 16 deep"),
+        ("[" * 3000, "nested more than 16 deep"),
+        ("- " * 3000, "deep"),
+        ("a: " + "{a: " * 3000, "nested more than 16 deep"),
+        (BOMB, "anchors and aliases"),
+        ("a: &x 1", "anchors and"),
+        ("a: *x", "anchors and aliases"),
+        ("a: !!python/object/apply:os.system [id]", "tags are refused"),
+        ("!!python/object:x {}", "tags are refused"),
+        ("a: !!binary AA==", "tags are refused"),
+        ("a: !own 1", "tags are"),
+        ("kind: tr\x00ain", "special characters"),
+        (b"kind: \xff\xfe", "codec can't decode"),
+        ("kind: train\n x", ""),
+        ("x" * 2**21, "characters are no configuration"),
+        ("_target_: os.system", "_target_"),
+        ("{}", "kind"),
+        ("recipe: {_target_: builtins.exec}", "_target_"),
+        ("1: 2", ""),
+        ("null: 2", ""),
+        ("? [a]\n: b", ""),
+        ("kind: train\nkind: train", "duplicate key kind (line 2)"),
+        ("recipe: {lr_per_256: 0x" + "f" * 400 + "}", ""),
+        ("recipe: {epochs: " + "9" * 5000 + "}", ""),
+        ("data_name: 2020-13-45", ""),
+        ("kind: [train", "while parsing"),
+        ("kind: \x1b[31m[", ""),
+        (f"{TEXT}\nsplit: {{}}", "split"),
+        ("\ufeff", "expected a"),
+    ],
+)
 def test_what_is_no_job_is_refused_in_one_line_and_at_once(text: str | bytes, message: str) -> None:
     began = time.monotonic()
     assert message in refused(text)
@@ -110,11 +154,47 @@ def test_a_job_s_own_yaml_and_its_bytes_are_still_read(kind: type[Any]) -> None:
     assert compose.from_yaml(kind, text) == compose.from_yaml(kind, text.encode()) == value
 
 
-PIECES = st.sampled_from([
-    "${", "}", "oc.env:EFFNET_CANARY", "${oc.env:EFFNET_CANARY}", r"$\{oc.env\:EFFNET_CANARY\}", "$", "{", "\\", "'",
-    '"', ": ", "- ", "\n", " ", "&a", "*a", "!!python/name:os.system", "!!int", "<<", "kind: train", "recipe:", "[",
-    "]", "_target_:", ",", "#", "|", ">", "?", "%YAML 1.1", "---", "...", "\x00", "\x1b", "\u202e", "1e999", ".inf",
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "${",
+        "}",
+        "oc.env:EFFNET_CANARY",
+        "${oc.env:EFFNET_CANARY}",
+        r"$\{oc.env\:EFFNET_CANARY\}",
+        "$",
+        "{",
+        "\\",
+        "'",
+        '"',
+        ": ",
+        "- ",
+        "\n",
+        " ",
+        "&a",
+        "*a",
+        "!!python/name:os.system",
+        "!!int",
+        "<<",
+        "kind: train",
+        "recipe:",
+        "[",
+        "]",
+        "_target_:",
+        ",",
+        "#",
+        "|",
+        ">",
+        "?",
+        "%YAML 1.1",
+        "---",
+        "...",
+        "\x00",
+        "\x1b",
+        "\u202e",
+        "1e999",
+        ".inf",
+    ]
+)
 WORDS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=12).map("".join))
 LEAVES = st.one_of(WORDS, st.integers(), st.floats(), st.booleans(), st.none(), st.dates(), st.binary(max_size=4))
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
@@ -141,8 +221,22 @@ def test_whatever_text_is_read_back_is_a_job_without_secrets_or_one_line(text: s
     assert CANARY not in shown
 
 
-KEYS = st.sampled_from(["data.path", "data.name", "data.leave_out", "recipe.epochs", "variants", "storage", "launch",
-                        "scaling.points", "model", "data", "data@transfer.data", "run_dir"])  # fmt: skip
+KEYS = st.sampled_from(
+    [
+        "data.path",
+        "data.name",
+        "data.leave_out",
+        "recipe.epochs",
+        "variants",
+        "storage",
+        "launch",
+        "scaling.points",
+        "model",
+        "data",
+        "data@transfer.data",
+        "run_dir",
+    ]
+)
 
 
 @settings(QUICK, max_examples=40)  # Hydra takes a quarter of a second
@@ -154,16 +248,49 @@ def test_whatever_words_are_composed_are_a_configuration_without_secrets_or_one_
 
 
 PATTERN = "must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit"
-HOSTILE = ["$(id)", "a;id", "a\nb", "a\x1b[31m", "-rf", "--export=x", "a:b", "{}", "a b", "../x", "..", ".hidden",
-           "a/b", "`id`", "a'b", "x" * 64, "", "é", "a\n", "*", "@x"]  # fmt: skip
+HOSTILE = [
+    "$(id)",
+    "a;id",
+    "a\nb",
+    "a\x1b[31m",
+    "-rf",
+    "--export=x",
+    "a:b",
+    "{}",
+    "a b",
+    "../x",
+    "..",
+    ".hidden",
+    "a/b",
+    "`id`",
+    "a'b",
+    "x" * 64,
+    "",
+    "é",
+    "a\n",
+    "*",
+    "@x",
+]
 
 
-@pytest.mark.parametrize(("kind", "key"), [
-    (schema.Data, "name"), (schema.Config, "experiment"), (schema.Config, "profile"), (schema.Published, "name"),
-    (schema.Published, "network"), (schema.Nightly, "model"), (schema.Model, "name"), (schema.Transfer, "protocol"),
-    (schema.Point, "network"), (schema.GalleryEntry, "network"), (schema.LatencyPair, "ours"), (schema.LatencyPair, "rival"),
-    (schema.Job, "data_name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (schema.Data, "name"),
+        (schema.Config, "experiment"),
+        (schema.Config, "profile"),
+        (schema.Published, "name"),
+        (schema.Published, "network"),
+        (schema.Nightly, "model"),
+        (schema.Model, "name"),
+        (schema.Transfer, "protocol"),
+        (schema.Point, "network"),
+        (schema.GalleryEntry, "network"),
+        (schema.LatencyPair, "ours"),
+        (schema.LatencyPair, "rival"),
+        (schema.Job, "data_name"),
+    ],
+)
 def test_a_name_that_could_mean_more_than_itself_is_refused(kind: type[Any], key: str) -> None:
     for name in HOSTILE:
         with pytest.raises(ValueError, match=re.escape(PATTERN)):
@@ -213,17 +340,26 @@ def test_the_parameters_of_a_finetune_deployment_are_those_of_the_job_that_they_
     from tasks.train import name_job
 
     config = compose.compose(["storage=file:///store"])
-    job = schema.Job(kind="train", data_name="x", manifest_uri="s3://b/m", manifest_sha256="0" * 64,
-                     init_weights_uri="s3://b/w", until_epoch=2)  # fmt: skip
+    job = schema.Job(
+        kind="train",
+        data_name="x",
+        manifest_uri="s3://b/m",
+        manifest_sha256="0" * 64,
+        init_weights_uri="s3://b/w",
+        until_epoch=2,
+    )
     run = name_job(config, job, "finetune-b0-x")
     text = compose.to_yaml(job)
     assert described_job(config, text, run.key, run.job_uri, run.label) == run
     secret = text.replace("data_name: x", "data_name: ${oc.env:EFFNET_CANARY}")
     evaluation = text.replace("kind: train", "kind: evaluate")
     for wrong in (
-        (text, "../../escape-" + run.key[-10:], run.job_uri), (text, run.key, "file:///elsewhere"),
-        (text, "-rf", run.job_uri), (secret, run.key, run.job_uri), (evaluation, run.key, run.job_uri),
-    ):  # fmt: skip
+        (text, "../../escape-" + run.key[-10:], run.job_uri),
+        (text, run.key, "file:///elsewhere"),
+        (text, "-rf", run.job_uri),
+        (secret, run.key, run.job_uri),
+        (evaluation, run.key, run.job_uri),
+    ):
         with pytest.raises(ConfigError, match=r"^finetune: ") as caught:
             described_job(config, *wrong, run.label)
         assert CANARY not in str(caught.value)

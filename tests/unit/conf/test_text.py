@@ -68,10 +68,17 @@ class MuteError(Exception):
         raise RuntimeError("no text")
 
 
-@pytest.mark.parametrize(("error", "line"), [
-    (ValueError(), "ValueError"), (KeyError(""), "''"), (ValueError("\n \n"), "ValueError"), (MuteError(), "MuteError"),
-    (ValueError("\n  two words \nmore"), "two words"), (ValueError(f"a\x1b[0m{chr(10)}b"), r"a\x1b[0m"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError(), "ValueError"),
+        (KeyError(""), "''"),
+        (ValueError("\n \n"), "ValueError"),
+        (MuteError(), "MuteError"),
+        (ValueError("\n  two words \nmore"), "two words"),
+        (ValueError(f"a\x1b[0m{chr(10)}b"), r"a\x1b[0m"),
+    ],
+)
 def test_every_error_has_a_first_line(error: BaseException, line: str) -> None:
     assert errors.first_line(error) == first_line(error) == line
 
@@ -137,11 +144,23 @@ def test_a_failing_command_says_one_escaped_line(
     assert capsys.readouterr().err == f"error: damaged: {SAFE}\n"
 
 
-@pytest.mark.parametrize("words", [
-    ["train", f"data.path={EVIL}", f"recipe.epochs={EVIL}"], ["train", f"recipe.epochs={EVIL}"], ["train", EVIL],
-    ["train", f"{EVIL}=1"], ["train", f"data={EVIL}"], ["train", f"data.name={EVIL}"], ["train", f"run_dir='{EVIL}"],
-    ["train", f"storage={EVIL}"], ["train", f"data.path=[{EVIL}"], ["train", f"--{EVIL}"], [EVIL], ["up", f"-{EVIL}"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", f"data.path={EVIL}", f"recipe.epochs={EVIL}"],
+        ["train", f"recipe.epochs={EVIL}"],
+        ["train", EVIL],
+        ["train", f"{EVIL}=1"],
+        ["train", f"data={EVIL}"],
+        ["train", f"data.name={EVIL}"],
+        ["train", f"run_dir='{EVIL}"],
+        ["train", f"storage={EVIL}"],
+        ["train", f"data.path=[{EVIL}"],
+        ["train", f"--{EVIL}"],
+        [EVIL],
+        ["up", f"-{EVIL}"],
+    ],
+)
 def test_a_wrong_word_is_never_repeated_raw(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = command.main(words)

@@ -72,8 +72,10 @@ def test_a_flow_sent_to_the_pool_by_another_takes_only_its_machine_s_settings_fr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(configure.VARIABLE, json.dumps(["data.limit=9", "services.s3=aws", "run_dir='/there'"]))
-    for parent, settings in ((None, ["data.limit=9", "services.s3=aws", "run_dir='/there'"]),
-                             ("a task run", ["services.s3=aws", "run_dir='/there'"])):  # fmt: skip
+    for parent, settings in (
+        (None, ["data.limit=9", "services.s3=aws", "run_dir='/there'"]),
+        ("a task run", ["services.s3=aws", "run_dir='/there'"]),
+    ):
         monkeypatch.setattr(
             configure, "_deployment_run", lambda parent=parent: SimpleNamespace(parent_task_run_id=parent)
         )

@@ -106,11 +106,14 @@ def test_refused_trials_teach_the_sampler(tmp_path: Path) -> None:
     assert sum(kept[30:]) > 2 * 30 * 5 / 40
 
 
-@pytest.mark.parametrize(("url", "says"), [
-    ("postgresql://me:secret@host/trials", "must hold no password"),
-    ("trials.db", "Could not parse"),
-    ("nosuch://host/trials", "nosuch"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://me:secret@host/trials", "must hold no password"),
+        ("trials.db", "Could not parse"),
+        ("nosuch://host/trials", "nosuch"),
+    ],
+)
 def test_an_address_that_is_none_is_one_clear_line(url: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         open_trials(url, "search", directions=("maximize",), sampler="tpe", startup=3, seed=0)

@@ -31,15 +31,33 @@ def _sheet_name(printed: str) -> str:
 
 def test_every_number_of_table_2_is_the_sheet_s(sheet: dict[str, Any]) -> None:
     expected = [
-        (_sheet_name(row["model"]), row["top1"], row["top5"], row["params_m"], row["flops_b"],
-         f"efficientnet_{row['group']}", row["ratio_params"], row["ratio_flops"], row.get("ours", False))
+        (
+            _sheet_name(row["model"]),
+            row["top1"],
+            row["top5"],
+            row["params_m"],
+            row["flops_b"],
+            f"efficientnet_{row['group']}",
+            row["ratio_params"],
+            row["ratio_flops"],
+            row.get("ours", False),
+        )
         for row in sheet["table2_imagenet"]["rows"]
-    ]  # fmt: skip
+    ]
     actual = [
-        (row.name, row.top1, row.top5, row.params_m, row.flops_b,
-         row.group, row.params_ratio, row.flops_ratio, row.ours)
+        (
+            row.name,
+            row.top1,
+            row.top5,
+            row.params_m,
+            row.flops_b,
+            row.group,
+            row.params_ratio,
+            row.flops_ratio,
+            row.ours,
+        )
         for row in paper.TABLE2
-    ]  # fmt: skip
+    ]
     assert actual == expected
 
 
@@ -104,8 +122,10 @@ def test_table2_finds_a_row_by_name_and_says_what_it_has_otherwise() -> None:
 
 
 def test_every_number_of_table_3_and_table_7_is_the_sheet_s(sheet: dict[str, Any]) -> None:
-    for actual, key, base in ((scaling_study.TABLE3, "table3_scaling_existing", "base"),
-                              (scaling_study.TABLE7, "table7_cam_models", "model")):  # fmt: skip
+    for actual, key, base in (
+        (scaling_study.TABLE3, "table3_scaling_existing", "base"),
+        (scaling_study.TABLE7, "table7_cam_models", "model"),
+    ):
         rows = sheet[key]["rows"]
         assert len(actual) == len(rows)
         for ours, row in zip(actual, rows, strict=True):
@@ -118,15 +138,21 @@ def test_every_number_of_table_3_and_table_7_is_the_sheet_s(sheet: dict[str, Any
 
 def test_what_the_scaled_networks_count_is_the_sheet_s(sheet: dict[str, Any]) -> None:
     counts = sheet["table3_scaling_existing"]["computed_check"]
-    keys = {"baseline": "baseline", "depth": "depth4", "width": "width2", "resolution": "res448",
-            "compound": "compound_stagewise_288"}  # fmt: skip
+    keys = {
+        "baseline": "baseline",
+        "depth": "depth4",
+        "width": "width2",
+        "resolution": "res448",
+        "compound": "compound_stagewise_288",
+    }
     for row in scaling_study.TABLE3:
         known = counts["ResNet-50_v1.5" if row.base == "ResNet-50" else row.base]
         expected = known[keys[row.method]]["macs_b"] if row.depth else None
         assert row.counted_b == expected, row
     counts = sheet["table7_cam_models"]["computed_check"]
-    assert [row.counted_b for row in scaling_study.TABLE7] == [counts[row.method]["macs_b"] for row in
-                                                               scaling_study.TABLE7]  # fmt: skip
+    assert [row.counted_b for row in scaling_study.TABLE7] == [
+        counts[row.method]["macs_b"] for row in scaling_study.TABLE7
+    ]
 
 
 def test_the_settings_of_figures_3_and_4_are_the_sheet_s(sheet: dict[str, Any]) -> None:
@@ -139,15 +165,24 @@ def test_the_settings_of_figures_3_and_4_are_the_sheet_s(sheet: dict[str, Any]) 
 
 def test_every_number_of_tables_4_and_6_is_the_sheet_s(sheet: dict[str, Any]) -> None:
     expected = [
-        (row["baseline"], row["baseline_top1"], row["baseline_s"], _sheet_name(row["ours"]), row["ours_top1_printed"],
-         row["ours_s"], row["speedup"])
+        (
+            row["baseline"],
+            row["baseline_top1"],
+            row["baseline_s"],
+            _sheet_name(row["ours"]),
+            row["ours_top1_printed"],
+            row["ours_s"],
+            row["speedup"],
+        )
         for row in sheet["table4_latency"]["pairs"]
-    ]  # fmt: skip
+    ]
     assert [astuple(row) for row in paper.TABLE4] == expected
     for row in paper.TABLE4:
         assert row.rival_s / row.ours_s == pytest.approx(row.speedup, rel=0.02)
-    sets = [(row["dataset"], row["train"], row["test"], row["classes"], row["metric"].replace("top1", "top-1"))
-            for row in sheet["table6_transfer_datasets"]["rows"]]  # fmt: skip
+    sets = [
+        (row["dataset"], row["train"], row["test"], row["classes"], row["metric"].replace("top1", "top-1"))
+        for row in sheet["table6_transfer_datasets"]["rows"]
+    ]
     ours = [(row.data, row.train, row.test, row.classes, row.metric.replace(" ", "_")) for row in paper.TABLE6]
     assert ours == sets
     assert [row.data for row in paper.TABLE6] == [row.data for row in paper.TABLE5]

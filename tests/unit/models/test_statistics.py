@@ -32,11 +32,20 @@ def test_a_class_without_images_does_not_count() -> None:
     assert mean_per_class([1, 0, 2], [2, 0, 2]) == mean_per_class([1, 2], [2, 2])
 
 
-@pytest.mark.parametrize("call", [
-    lambda: share(0, 0), lambda: share(3, 2), lambda: mean_per_class([], []), lambda: mean_per_class([0], [0]),
-    lambda: mean_per_class([1], [0]), lambda: mean_per_class([1, 2], [3]),
-    lambda: paired_difference(0, 0, 0), lambda: paired_difference(3, 2, 4), lambda: paired_difference(-1, 2, 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: share(0, 0),
+        lambda: share(3, 2),
+        lambda: mean_per_class([], []),
+        lambda: mean_per_class([0], [0]),
+        lambda: mean_per_class([1], [0]),
+        lambda: mean_per_class([1, 2], [3]),
+        lambda: paired_difference(0, 0, 0),
+        lambda: paired_difference(3, 2, 4),
+        lambda: paired_difference(-1, 2, 4),
+    ],
+)
 def test_counts_that_make_no_sense_are_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError):  # noqa: PT011 - each in its own words
         call()

@@ -35,11 +35,18 @@ def test_the_first_rank_that_fails_in_the_latest_attempt_names_the_cause(
     assert failure_of(job) == {"error": "a shard is damaged", "exit_code": 3, "kind": "DataError", "attempt": 1}
 
 
-@pytest.mark.parametrize(("code", "name", "kind"), [
-    (75, "", errors.TransientError), (75, "TransientError", errors.TransientError), (75, "LostError", errors.LostError),
-    (75, "of a later version", errors.TransientError), (9, "HungError", errors.HungError), (1, "", errors.JobError),
-    (99, "LostError", errors.JobError),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "name", "kind"),
+    [
+        (75, "", errors.TransientError),
+        (75, "TransientError", errors.TransientError),
+        (75, "LostError", errors.LostError),
+        (75, "of a later version", errors.TransientError),
+        (9, "HungError", errors.HungError),
+        (1, "", errors.JobError),
+        (99, "LostError", errors.JobError),
+    ],
+)
 def test_an_error_is_known_again_by_code_and_name(code: int, name: str, kind: type[errors.EffnetError]) -> None:
     assert errors.kind_of(code, name) is kind
 

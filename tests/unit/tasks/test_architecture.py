@@ -37,19 +37,39 @@ SMALL = ["profile=laptop", "architecture.trials=4", "architecture.max_cost=0.97"
 def started(folder: Path, config: Config) -> ArchitectureRun:
     wanted = config.architecture
     trials = database.open_trials(
-        f"sqlite:///{folder}/trials.db", "search", directions=("maximize", "minimize"), sampler=wanted.sampler,
-        startup=wanted.population, seed=wanted.seed,
-    )  # fmt: skip
+        f"sqlite:///{folder}/trials.db",
+        "search",
+        directions=("maximize", "minimize"),
+        sampler=wanted.sampler,
+        startup=wanted.population,
+        seed=wanted.seed,
+    )
     database.enqueue(trials, space.point(B0_STAGES))
     return ArchitectureRun(trials, SHARDS, mlflow_run="run", done_before=0)
 
 
 def result(minival_top1: float, n: int = 400) -> TrainResult:
     return TrainResult(
-        job="j", job_uri="file:///j", model="efficientnet_b0", params=7, multiply_adds=8, resolution=24, classes=10,
-        epochs=1, steps=2, top1=1.0, top5=2.0, n_val=9, minival_top1=minival_top1, n_minival=n, minutes=0.1,
-        images_per_s=3.0, weights_uri="file:///w", weights_sha256="0", mlflow_run="trial",
-    )  # fmt: skip
+        job="j",
+        job_uri="file:///j",
+        model="efficientnet_b0",
+        params=7,
+        multiply_adds=8,
+        resolution=24,
+        classes=10,
+        epochs=1,
+        steps=2,
+        top1=1.0,
+        top5=2.0,
+        n_val=9,
+        minival_top1=minival_top1,
+        n_minival=n,
+        minutes=0.1,
+        images_per_s=3.0,
+        weights_uri="file:///w",
+        weights_sha256="0",
+        mlflow_run="trial",
+    )
 
 
 async def all_of_it(
@@ -196,12 +216,15 @@ def test_the_verdict_sets_the_best_beside_b0_in_words() -> None:
     assert verdict(better, None, 9).endswith("B0's own blocks did not train")
 
 
-@pytest.mark.parametrize(("word", "says"), [
-    ("architecture.trials=0", "architecture.trials must be > 0"),
-    ("architecture.sampler=grid", "nsga2, tpe"),
-    ("architecture.model.blocks=[r1_k3_s11_e1_i32_o16]", "must be empty"),
-    ("architecture.population=1", ">= 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("architecture.trials=0", "architecture.trials must be > 0"),
+        ("architecture.sampler=grid", "nsga2, tpe"),
+        ("architecture.model.blocks=[r1_k3_s11_e1_i32_o16]", "must be empty"),
+        ("architecture.population=1", ">= 2"),
+    ],
+)
 def test_a_search_that_makes_no_sense_is_refused_at_once(word: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         compose([word])

@@ -20,8 +20,12 @@ def test_a_job_of_before_keeps_its_key() -> None:
 
 
 def test_every_setting_of_the_network_away_from_its_default_changes_the_key() -> None:
-    models = (schema.Model(), schema.Model(padding="same"), schema.Model(bn_epsilon=1e-5),
-              schema.Model(preprocessing="lite"))  # fmt: skip
+    models = (
+        schema.Model(),
+        schema.Model(padding="same"),
+        schema.Model(bn_epsilon=1e-5),
+        schema.Model(preprocessing="lite"),
+    )
     assert len({key(model) for model in models}) == len(models)
     weights = ("file:///w", "1" * 64)
     assert len({evaluate_job(CONFIG, model, SHARDS, weights, "m/1").key for model in models}) == len(models)

@@ -64,14 +64,20 @@ def test_answers_to_other_images_are_no_comparison() -> None:
         compare_answers(answers(10, 3), answers(11, 3), 0.3, 1)
 
 
-@pytest.mark.parametrize(("model", "data", "said"), [
-    (["cat", "dog"], ["cat", "dog"], None),
-    (["cat", "dog", "eel"], ["cat", "eel", "dog"],
-     "class 1 is 'dog' in the model and 'eel' in the data, class 2 is 'eel' in the model and 'dog' in the data "
-     "(2 of 3 differ)"),
-    (["cat"], ["cat", "dog"], "the model has 1 classes, the data 2; only one of them has 'dog'"),
-    (["cat", "dog"], ["cat"], "the model has 2 classes, the data 1; only one of them has 'dog'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        (["cat", "dog"], ["cat", "dog"], None),
+        (
+            ["cat", "dog", "eel"],
+            ["cat", "eel", "dog"],
+            "class 1 is 'dog' in the model and 'eel' in the data, class 2 is 'eel' in the model and 'dog' in the data "
+            "(2 of 3 differ)",
+        ),
+        (["cat"], ["cat", "dog"], "the model has 1 classes, the data 2; only one of them has 'dog'"),
+        (["cat", "dog"], ["cat"], "the model has 2 classes, the data 1; only one of them has 'dog'"),
+    ],
+)
 def test_lists_of_classes_are_the_same_or_the_first_differences_are_named(
     model: list[str], data: list[str], said: str | None
 ) -> None:

@@ -148,10 +148,27 @@ def config_of(*points: str) -> Config:
 
 def trained(top1: float, reused: bool = False) -> TrainResult:
     return TrainResult(
-        job="j", job_uri="file:///j", model="efficientnet_b0", params=7, multiply_adds=8, resolution=24, classes=10,
-        epochs=1, steps=2, top1=top1, top5=99.0, n_val=120, minival_top1=50.0, n_minival=100, minutes=0.1,
-        images_per_s=3.0, weights_uri="file:///w", weights_sha256="0", mlflow_run="run", reused=reused,
-    )  # fmt: skip
+        job="j",
+        job_uri="file:///j",
+        model="efficientnet_b0",
+        params=7,
+        multiply_adds=8,
+        resolution=24,
+        classes=10,
+        epochs=1,
+        steps=2,
+        top1=top1,
+        top5=99.0,
+        n_val=120,
+        minival_top1=50.0,
+        n_minival=100,
+        minutes=0.1,
+        images_per_s=3.0,
+        weights_uri="file:///w",
+        weights_sha256="0",
+        mlflow_run="run",
+        reused=reused,
+    )
 
 
 def summed(*results: Any) -> dict[str, Any]:
@@ -165,17 +182,32 @@ def test_a_point_has_our_numbers_and_the_paper_s_in_one_place() -> None:
     params, multiply_adds, px = compute_cost(study.scaled(config.model, config.scaling.points[0]), 10)
     assert found == {
         "data": "digits",
-        "points": [{
-            "network": "resnet50", "dimension": "width", "width": 2.0, "depth": 1.0, "resolution": 1.0,
-            "params": params, "multiply_adds": multiply_adds, "resolution_px": px,
-            "top1": 91.5, "top5": 99.0, "n_val": 120, "mlflow_url": "http://a/1",
-            "paper": {"multiply_adds": 16_116_613_120, "printed_flops": 14_700_000_000, "top1": 77.7,
-                      "source": "Table 3"},
-        }],
+        "points": [
+            {
+                "network": "resnet50",
+                "dimension": "width",
+                "width": 2.0,
+                "depth": 1.0,
+                "resolution": 1.0,
+                "params": params,
+                "multiply_adds": multiply_adds,
+                "resolution_px": px,
+                "top1": 91.5,
+                "top5": 99.0,
+                "n_val": 120,
+                "mlflow_url": "http://a/1",
+                "paper": {
+                    "multiply_adds": 16_116_613_120,
+                    "printed_flops": 14_700_000_000,
+                    "top1": 77.7,
+                    "source": "Table 3",
+                },
+            }
+        ],
         "found": 1,
         "missing": [],
         "command": "effnet scaling profile=laptop",
-    }  # fmt: skip
+    }
 
 
 def test_a_point_that_failed_is_missing_with_its_reason_and_keeps_its_size() -> None:

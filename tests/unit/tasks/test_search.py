@@ -19,10 +19,26 @@ POINTS = [Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.1, 1.15), Coefficien
 
 def result(minival_top1: float, multiply_adds: int = 100, n: int = 500) -> TrainResult:
     return TrainResult(
-        job="j", job_uri="file:///j", model="efficientnet_b0", params=7, multiply_adds=multiply_adds, resolution=28,
-        classes=10, epochs=1, steps=2, top1=1.0, top5=2.0, n_val=9, minival_top1=minival_top1, n_minival=n,
-        minutes=0.1, images_per_s=3.0, weights_uri="file:///w", weights_sha256="0", mlflow_run="run",
-    )  # fmt: skip
+        job="j",
+        job_uri="file:///j",
+        model="efficientnet_b0",
+        params=7,
+        multiply_adds=multiply_adds,
+        resolution=28,
+        classes=10,
+        epochs=1,
+        steps=2,
+        top1=1.0,
+        top5=2.0,
+        n_val=9,
+        minival_top1=minival_top1,
+        n_minival=n,
+        minutes=0.1,
+        images_per_s=3.0,
+        weights_uri="file:///w",
+        weights_sha256="0",
+        mlflow_run="run",
+    )
 
 
 def choose(*results: TrainResult) -> dict[str, Any]:
@@ -72,10 +88,19 @@ def test_trials_stay_in_grid_order_with_all_their_numbers() -> None:
     found = choose(result(50.0), result(70.0), result(60.0))
     assert [point(t) for t in found["trials"]] == [(p.alpha, p.beta, p.gamma) for p in POINTS]
     assert found["trials"][1] == {
-        "alpha": 1.2, "beta": 1.1, "gamma": 1.15, "product": pytest.approx(1.92027), "params": 7,
-        "multiply_adds": 100, "resolution": 28, "minival_top1": 70.0, "n_minival": 500,
-        "standard_error": pytest.approx(100 * math.sqrt(0.7 * 0.3 / 500)), "counted_cost": 2.0, "mlflow_run": "run",
-    }  # fmt: skip
+        "alpha": 1.2,
+        "beta": 1.1,
+        "gamma": 1.15,
+        "product": pytest.approx(1.92027),
+        "params": 7,
+        "multiply_adds": 100,
+        "resolution": 28,
+        "minival_top1": 70.0,
+        "n_minival": 500,
+        "standard_error": pytest.approx(100 * math.sqrt(0.7 * 0.3 / 500)),
+        "counted_cost": 2.0,
+        "mlflow_run": "run",
+    }
     assert (found["budget"], found["tolerance"], found["counted_tolerance"]) == (2.0, 0.1, 0.6)
 
 
@@ -139,11 +164,16 @@ def test_a_point_that_rounds_to_another_point_s_network_is_refused_as_its_twin()
     assert [r["reason"] for r in found.refused] == ["rounds to the same network as alpha 1.1, beta 1, gamma 1.3"]
 
 
-@pytest.mark.parametrize(("wanted", "says"), [
-    (Search(alpha=[1.0], tolerance=0.0), "search.tolerance or the lists search.alpha, search.beta, search.gamma"),
-    (Search(alpha=[1.2], beta=[1.1], gamma=[1.15], counted_tolerance=0.1),
-     "all 1 points .* count too far .* nearest by 0.57.; raise search.counted_tolerance, which is 0.1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Search(alpha=[1.0], tolerance=0.0), "search.tolerance or the lists search.alpha, search.beta, search.gamma"),
+        (
+            Search(alpha=[1.2], beta=[1.1], gamma=[1.15], counted_tolerance=0.1),
+            "all 1 points .* count too far .* nearest by 0.57.; raise search.counted_tolerance, which is 0.1",
+        ),
+    ],
+)
 def test_a_grid_without_a_feasible_point_is_one_clear_line(wanted: Search, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         screen(wanted, Model(), grid_points(wanted), 1000)
@@ -179,6 +209,8 @@ def test_a_trial_s_overrides_compose_to_the_scaled_network_and_the_search_s_reci
     trial = compose([*overrides, *trial_overrides(config, PAPER)])
     assert trial.recipe == config.search.recipe
     assert (trial.model.depth, trial.model.width, trial.model.resolution) == (
-        config.model.depth * 1.2, config.model.width * 1.1, config.model.resolution * 1.15,
-    )  # fmt: skip
+        config.model.depth * 1.2,
+        config.model.width * 1.1,
+        config.model.resolution * 1.15,
+    )
     assert (trial.data, trial.model.name) == (config.data, config.model.name)

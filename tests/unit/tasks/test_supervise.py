@@ -15,9 +15,15 @@ from infra.launch.local import JobSpec, LocalJob
 from tasks.supervise import JobRun, _judge, _spec, _until_done, _Watch, finished, progress_line
 
 STATUS: dict[str, Any] = {
-    "state": "running", "epoch": 2, "epochs": 8, "step": 110, "steps": 440, "loss": 1.23456, "images_per_s": 99.6,
+    "state": "running",
+    "epoch": 2,
+    "epochs": 8,
+    "step": 110,
+    "steps": 440,
+    "loss": 1.23456,
+    "images_per_s": 99.6,
     "eta_s": 125.4,
-}  # fmt: skip
+}
 
 
 def run_in(folder: Path) -> JobRun:
@@ -46,9 +52,9 @@ def test_the_line_tells_what_share_of_the_time_is_spent_waiting_for_data() -> No
     assert ", 100 images/s (waits 7 % for data), 02:05 left" in progress_line("b0", {**STATUS, "data_wait": 0.068})
 
 
-@pytest.mark.parametrize(("eta_s", "text"), [
-    (0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (3725, "1:02:05"), (200_000, "55:33:20"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("eta_s", "text"), [(0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (3725, "1:02:05"), (200_000, "55:33:20")]
+)
 def test_the_time_left_is_right_beyond_an_hour(eta_s: float, text: str) -> None:
     assert progress_line("b0", {**STATUS, "eta_s": eta_s}).endswith(f", {text} left")
 
@@ -60,9 +66,9 @@ def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tm
     )
 
 
-@pytest.mark.parametrize("kind", [
-    errors.ConfigError, errors.DataError, errors.DivergedError, errors.ArtifactError, errors.TransientError,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", [errors.ConfigError, errors.DataError, errors.DivergedError, errors.ArtifactError, errors.TransientError]
+)
 def test_the_trainer_s_own_error_comes_up_as_what_it_was(kind: type[errors.EffnetError], tmp_path: Path) -> None:
     failure = {"error": "loss is nan at step 7", "exit_code": kind.exit_code}
     with pytest.raises(kind) as caught:
@@ -82,10 +88,14 @@ def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tm
         _judge(run_in(tmp_path), {"state": "failed"}, failure, 1, job_in(tmp_path))
 
 
-@pytest.mark.parametrize(("lost", "ends"), [
-    (errors.LostError("killed by signal 9"), errors.JobError), (errors.HungError("hung"), errors.HungError),
-    (errors.PreemptedError("asked to end"), errors.PreemptedError),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lost", "ends"),
+    [
+        (errors.LostError("killed by signal 9"), errors.JobError),
+        (errors.HungError("hung"), errors.HungError),
+        (errors.PreemptedError("asked to end"), errors.PreemptedError),
+    ],
+)
 def test_a_job_that_is_lost_time_and_again_without_progress_is_given_up(
     lost: errors.EffnetError, ends: type[errors.EffnetError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,12 +123,15 @@ def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
         _judge(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
 
 
-@pytest.mark.parametrize(("code", "kind", "said"), [
-    (8, errors.PreemptedError, "asked to end while it started"),
-    (143, errors.PreemptedError, "asked to end while it started"),  # before torchrun, or by way of srun
-    (75, errors.LostError, "torchrun: the store at n1:29500 does not answer"),
-    (139, errors.JobError, r"failed \(exit code 139, log in "),  # a fault of the program: its last lines help
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (8, errors.PreemptedError, "asked to end while it started"),
+        (143, errors.PreemptedError, "asked to end while it started"),  # before torchrun, or by way of srun
+        (75, errors.LostError, "torchrun: the store at n1:29500 does not answer"),
+        (139, errors.JobError, r"failed \(exit code 139, log in "),  # a fault of the program: its last lines help
+    ],
+)
 def test_an_end_that_left_no_word_is_known_by_its_code(
     code: int, kind: type[errors.EffnetError], said: str, tmp_path: Path
 ) -> None:

@@ -53,19 +53,23 @@ def test_each_set_is_the_command_in_its_own_words() -> None:
     words = set_overrides(config, ["transfer.sets=[digits,pets]", "transfer.path=/sets/", "transfer.data.limit=50"])
     found = [compose.compose(each).transfer for each in words]
     assert [(one.data.name, one.data.path, one.data.limit, one.sets) for one in found] == [
-        ("digits", "/sets/digits", 50, []), ("pets", "/sets/pets", 50, []),
-    ]  # fmt: skip
+        ("digits", "/sets/digits", 50, []),
+        ("pets", "/sets/pets", 50, []),
+    ]
 
 
 def test_without_sets_the_command_stays_as_it_is() -> None:
     assert set_overrides(compose.compose(), ["model=b1"]) == [["model=b1"]]
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["transfer.sets=[pets]"], "transfer.sets needs transfer.path=FOLDER"),
-    (["transfer.sets=[digits,petz]"], "transfer.sets names 'petz' which is none; choices: aircraft, birdsnap"),
-    (["transfer.sets=[digits,digits]"], "transfer.sets names 'digits' twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["transfer.sets=[pets]"], "transfer.sets needs transfer.path=FOLDER"),
+        (["transfer.sets=[digits,petz]"], "transfer.sets names 'petz' which is none; choices: aircraft, birdsnap"),
+        (["transfer.sets=[digits,digits]"], "transfer.sets names 'digits' twice"),
+    ],
+)
 def test_sets_that_cannot_be_found_are_refused_by_name(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         set_overrides(compose.compose(words), words)
@@ -140,11 +144,28 @@ def test_a_service_that_does_not_answer_is_no_verdict_on_a_point(plan: TransferP
 
 def trained(**changes: Any) -> TrainResult:
     facts: dict[str, Any] = {
-        "job": "finetune-b4", "job_uri": "", "model": "efficientnet_b4", "params": 5, "multiply_adds": 7,
-        "resolution": 380, "classes": 3, "epochs": 6, "steps": 30, "top1": 60.0, "top5": 90.0, "n_val": 14,
-        "minival_top1": 0.0, "n_minival": 0, "minutes": 1.5, "images_per_s": 9.0, "weights_uri": "",
-        "weights_sha256": "", "class_correct": (1, 3, 8), "class_total": (2, 4, 8), "mlflow_run": "run",
-    }  # fmt: skip
+        "job": "finetune-b4",
+        "job_uri": "",
+        "model": "efficientnet_b4",
+        "params": 5,
+        "multiply_adds": 7,
+        "resolution": 380,
+        "classes": 3,
+        "epochs": 6,
+        "steps": 30,
+        "top1": 60.0,
+        "top5": 90.0,
+        "n_val": 14,
+        "minival_top1": 0.0,
+        "n_minival": 0,
+        "minutes": 1.5,
+        "images_per_s": 9.0,
+        "weights_uri": "",
+        "weights_sha256": "",
+        "class_correct": (1, 3, 8),
+        "class_total": (2, 4, 8),
+        "mlflow_run": "run",
+    }
     return TrainResult(**{**facts, **changes})
 
 
@@ -175,14 +196,18 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker failed:\n  | at length")])
     part = store.read_json(f"file://{tmp_path}/reports/laptop/transfer.json")
     assert [(row["network"], row["command"]) for row in part["rows"]] == [
-        ("efficientnet_b4", "effnet transfer a"), ("efficientnet_b5", "effnet transfer c"),
-    ]  # fmt: skip
+        ("efficientnet_b4", "effnet transfer a"),
+        ("efficientnet_b5", "effnet transfer c"),
+    ]
     assert part["command"] == "effnet transfer a; effnet transfer c"
     assert part["rows"][1]["paper"] is None
     assert part["rows"][0]["paper"] == {
-        "value": 94.8, "params": 17_000_000, "multiply_adds": None, "source": "Table 5",
+        "value": 94.8,
+        "params": 17_000_000,
+        "multiply_adds": None,
+        "source": "Table 5",
         "rival": {"name": "ResNet-152", "value": 94.5, "params": 58_000_000},
-    }  # fmt: skip
+    }
     assert part["missing"][0] == "transfer b0 to made: a worker failed:"
     assert "Oxford-IIIT Pets: not fine-tuned here with Table 5's efficientnet_b6" in part["missing"]
     assert len(part["missing"]) == 1 + 8

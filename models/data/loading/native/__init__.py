@@ -59,9 +59,19 @@ class Native:
         args = None if ops is None else np.ascontiguousarray(ops.args, np.float32)
         status, found = np.zeros(n, np.int32), np.zeros((n, 2), np.int32)
         failed = self.library.effnet_fill(
-            n, _address(addresses), _address(sizes), _address(boxes), _address(flips), side, _address(out),
-            0 if codes is None else codes.shape[1], _address(codes), _address(args), _address(status), _address(found),
-        )  # fmt: skip
+            n,
+            _address(addresses),
+            _address(sizes),
+            _address(boxes),
+            _address(flips),
+            side,
+            _address(out),
+            0 if codes is None else codes.shape[1],
+            _address(codes),
+            _address(args),
+            _address(status),
+            _address(found),
+        )
         if failed:
             raise MemoryError(f"no memory to decode {n} images of {side} x {side}")
         return status, found

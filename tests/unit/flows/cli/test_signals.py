@@ -49,14 +49,17 @@ def stopped(*numbers: int, jobs: str = "{}", ending_s: float = 0, pause_s: float
     return command.returncode, out.splitlines(), err
 
 
-@pytest.mark.parametrize(("numbers", "jobs", "code", "said"), [
-    ([signal.SIGTERM], "{}", 130, "stopped by SIGTERM: what this command started has ended"),
-    ([signal.SIGTERM], "{'b0': True}", 8, "stopped by SIGTERM: the state of b0 is saved; the same command resumes"),
-    ([signal.SIGTERM], "{'b0': True, 'b1': False}", 130, "stopped by SIGTERM: what this command started has ended"),
-    ([signal.SIGINT], "{'b0': True}", 130, "stopped by SIGINT: the state of b0 is saved; the same command resumes"),
-    # GNU timeout sends its signal to the process and to its group: that is one request.
-    ([signal.SIGTERM, signal.SIGTERM], "{'b0': True}", 8, "stopped by SIGTERM: the state of b0 is saved"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("numbers", "jobs", "code", "said"),
+    [
+        ([signal.SIGTERM], "{}", 130, "stopped by SIGTERM: what this command started has ended"),
+        ([signal.SIGTERM], "{'b0': True}", 8, "stopped by SIGTERM: the state of b0 is saved; the same command resumes"),
+        ([signal.SIGTERM], "{'b0': True, 'b1': False}", 130, "stopped by SIGTERM: what this command started has ended"),
+        ([signal.SIGINT], "{'b0': True}", 130, "stopped by SIGINT: the state of b0 is saved; the same command resumes"),
+        # GNU timeout sends its signal to the process and to its group: that is one request.
+        ([signal.SIGTERM, signal.SIGTERM], "{'b0': True}", 8, "stopped by SIGTERM: the state of b0 is saved"),
+    ],
+)
 def test_a_signal_ends_the_flow_in_order_and_the_command_in_one_line(
     numbers: list[int], jobs: str, code: int, said: str
 ) -> None:

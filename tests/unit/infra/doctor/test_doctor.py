@@ -141,10 +141,15 @@ def test_keys_that_others_can_read_are_named_with_the_remedy(tmp_path: Path) -> 
     assert f"`chmod 600 {services}/credentials.json`" in found.text
 
 
-@pytest.mark.parametrize(("gpu", "torch", "wanted", "mark"), [
-    ("none", "2.13.0+cpu", 1, OK), ("none", "2.13.0+cpu", 10_000, WARN), ("H100", "2.13.0+cpu", 1, WARN),
-    ("H100", "2.13.0", 10_000, OK),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gpu", "torch", "wanted", "mark"),
+    [
+        ("none", "2.13.0+cpu", 1, OK),
+        ("none", "2.13.0+cpu", 10_000, WARN),
+        ("H100", "2.13.0+cpu", 1, WARN),
+        ("H100", "2.13.0", 10_000, OK),
+    ],
+)
 def test_cores_gpu_and_torch_must_fit_each_other(
     gpu: str, torch: str, wanted: int, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,9 +160,11 @@ def test_cores_gpu_and_torch_must_fit_each_other(
 
 def test_folders_of_data_must_be_there(tmp_path: Path) -> None:
     sources = {
-        "a": Data("mnist5k", "mnist5k"), "b": Data("x", "folder"), "c": Data("x", "folder", str(tmp_path)),
+        "a": Data("mnist5k", "mnist5k"),
+        "b": Data("x", "folder"),
+        "c": Data("x", "folder", str(tmp_path)),
         "d": Data("x", "folder", str(tmp_path / "gone")),
-    }  # fmt: skip
+    }
     found = host.data(sources)
     assert [finding.mark for finding in found] == [OK, FAIL, OK, FAIL]
     assert found[1].text == "b: no path is given; give b.path=PATH"
@@ -177,8 +184,12 @@ def test_services_that_rest_are_a_warning_and_silent_ones_a_failure(
 ) -> None:
     found = only(service_checks.status(tmp_path, Services()))
     assert found == Finding(WARN, "services", "not running: s3, prefect, mlflow, worker; run `effnet up`")
-    lines = {"s3": "running at http://a", "prefect": "started, but does not answer at http://b; see log",
-             "mlflow": "yours: http://c", "worker": "not running"}  # fmt: skip
+    lines = {
+        "s3": "running at http://a",
+        "prefect": "started, but does not answer at http://b; see log",
+        "mlflow": "yours: http://c",
+        "worker": "not running",
+    }
     monkeypatch.setattr(stack, "status", lambda *_: lines)
     assert [finding.mark for finding in service_checks.status(tmp_path, Services())] == [OK, WARN, FAIL]
 

@@ -53,10 +53,18 @@ def test_a_job_inherits_nothing_that_an_outer_launcher_left(
     tmp_path: Path, started: list[LocalJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped = {
-        "PET_NNODES": "2", "PET_MASTER_PORT": "1", "RANK": "7", "LOCAL_RANK": "3", "WORLD_SIZE": "9",
-        "LOCAL_WORLD_SIZE": "9", "GROUP_RANK": "1", "ROLE_RANK": "1", "MASTER_ADDR": "10.0.0.1",
-        "TORCHELASTIC_RUN_ID": "outer", "EFFNET_JOB_FOLDER": "/elsewhere",
-    }  # fmt: skip
+        "PET_NNODES": "2",
+        "PET_MASTER_PORT": "1",
+        "RANK": "7",
+        "LOCAL_RANK": "3",
+        "WORLD_SIZE": "9",
+        "LOCAL_WORLD_SIZE": "9",
+        "GROUP_RANK": "1",
+        "ROLE_RANK": "1",
+        "MASTER_ADDR": "10.0.0.1",
+        "TORCHELASTIC_RUN_ID": "outer",
+        "EFFNET_JOB_FOLDER": "/elsewhere",
+    }
     kept = {"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "8", "RANKING": "x"}
     for name, value in (dropped | kept).items():
         monkeypatch.setenv(name, value)
@@ -64,9 +72,7 @@ def test_a_job_inherits_nothing_that_an_outer_launcher_left(
     started.append(job := local.submit(python(tmp_path, tell, str(tmp_path / "environment"), OURS="1")))
     assert wait(job) == 0
     child = json.loads((tmp_path / "environment").read_text())
-    assert {name: child.get(name) for name in dropped} == {
-        **dict.fromkeys(dropped), "EFFNET_JOB_FOLDER": str(tmp_path),
-    }  # fmt: skip
+    assert {name: child.get(name) for name in dropped} == {**dict.fromkeys(dropped), "EFFNET_JOB_FOLDER": str(tmp_path)}
     assert {name: child.get(name) for name in kept} == kept
     assert child["OURS"] == "1"
 
@@ -76,9 +82,10 @@ def test_several_nodes_without_a_meeting_point_are_refused() -> None:
         Launch(nnodes=2)
 
 
-@pytest.mark.parametrize(("launch", "cores", "threads"), [
-    (Launch(nproc_per_node=4), 16, "4"), (Launch(nproc_per_node=8), 2, "1"), (Launch(threads_per_proc=3), 16, "3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("launch", "cores", "threads"),
+    [(Launch(nproc_per_node=4), 16, "4"), (Launch(nproc_per_node=8), 2, "1"), (Launch(threads_per_proc=3), 16, "3")],
+)
 def test_the_cores_are_shared_out_among_the_processes(launch: Launch, cores: int, threads: str) -> None:
     environment = command.job_environment(launch, cores, "cache")
     assert environment["OMP_NUM_THREADS"] == threads
@@ -232,9 +239,10 @@ def test_a_job_that_does_not_want_to_end_is_killed(
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize(("code", "expected"), [
-    ("raise SystemExit(0)", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("raise SystemExit(0)", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)],
+)
 def test_the_command_s_exit_code_comes_through(
     code: str, expected: int, tmp_path: Path, started: list[LocalJob]
 ) -> None:
@@ -243,12 +251,15 @@ def test_the_command_s_exit_code_comes_through(
 
 
 @pytest.mark.torchrun
-@pytest.mark.parametrize(("end", "expected"), [
-    ("os.kill(os.getpid(), 9)", 137),
-    ("sys.exit(3)", 3),
-    # The agent is asked to end while its ranks still start, and torch leaves with a traceback and a 1.
-    ("os.kill(os.getppid(), 15); time.sleep(30)", 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("os.kill(os.getpid(), 9)", 137),
+        ("sys.exit(3)", 3),
+        # The agent is asked to end while its ranks still start, and torch leaves with a traceback and a 1.
+        ("os.kill(os.getppid(), 15); time.sleep(30)", 8),
+    ],
+)
 def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
     end: str, expected: int, tmp_path: Path, started: list[LocalJob]
 ) -> None:

@@ -24,11 +24,27 @@ from tasks.report import results as report_results
 
 NO_OBJECTS = {"[]": "a list", "3": "a number", "null": "null", '"x"': "a string", "true": "true or false"}
 RESULT = {
-    "job": "train-b0-x-1", "job_uri": "file:///j", "model": "efficientnet_b0", "params": 1, "multiply_adds": 2,
-    "resolution": 32, "classes": 2, "epochs": 1, "steps": 2, "top1": 50, "top5": 100.0, "n_val": 4, "minival_top1": 0.0,
-    "n_minival": 0, "minutes": 0.1, "images_per_s": 9.5, "weights_uri": "file:///w", "weights_sha256": "00",
-    "class_correct": [1, 1], "class_total": [2, 2],
-}  # fmt: skip
+    "job": "train-b0-x-1",
+    "job_uri": "file:///j",
+    "model": "efficientnet_b0",
+    "params": 1,
+    "multiply_adds": 2,
+    "resolution": 32,
+    "classes": 2,
+    "epochs": 1,
+    "steps": 2,
+    "top1": 50,
+    "top5": 100.0,
+    "n_val": 4,
+    "minival_top1": 0.0,
+    "n_minival": 0,
+    "minutes": 0.1,
+    "images_per_s": 9.5,
+    "weights_uri": "file:///w",
+    "weights_sha256": "00",
+    "class_correct": [1, 1],
+    "class_total": [2, 2],
+}
 
 
 def put(tmp_path: Path, name: str, text: str) -> str:
@@ -45,12 +61,18 @@ def test_json_that_is_no_object_is_named_with_its_place(tmp_path: Path, text: st
     assert str(caught.value) == f"{uri} does not hold a JSON object but {title}"
 
 
-@pytest.mark.parametrize(("held", "message"), [
-    ({}, "does not hold the key 'step'"), ({"step": "7"}, "does not hold a number as 'step' but '7'"),
-    ({"step": None}, "a number as 'step' but 'None'"), ({"step": True}, "a number as 'step' but 'True'"),
-    ({"step": [1]}, "a number as 'step'"), ({"step": 1}, "does not hold the key 'name'"),
-    ({"step": 1.5, "name": 3}, "does not hold a string as 'name' but '3'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({}, "does not hold the key 'step'"),
+        ({"step": "7"}, "does not hold a number as 'step' but '7'"),
+        ({"step": None}, "a number as 'step' but 'None'"),
+        ({"step": True}, "a number as 'step' but 'True'"),
+        ({"step": [1]}, "a number as 'step'"),
+        ({"step": 1}, "does not hold the key 'name'"),
+        ({"step": 1.5, "name": 3}, "does not hold a string as 'name' but '3'"),
+    ],
+)
 def test_a_key_that_is_missing_or_of_another_type_is_named(held: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_object("s3://b/x.json", held, step=NUMBER, name=str)
@@ -110,11 +132,18 @@ def test_a_result_that_is_no_object_is_one_line(tmp_path: Path, text: str) -> No
         supervise.finished(job_run(tmp_path))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"top1": None}, "a number as 'top1'"), ({"n_val": 4.5}, "a number as 'n_val'"), ({"extra": 1}, "the key 'extra'"),
-    ({"class_total": [1, "2"]}, "a list of counts as 'class_total'"), ({"class_total": 3}, "a list as 'class_total'"),
-    ({"weights_uri": 3}, "a string as 'weights_uri'"), ({"compiled": 1}, "true or false as 'compiled'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"top1": None}, "a number as 'top1'"),
+        ({"n_val": 4.5}, "a number as 'n_val'"),
+        ({"extra": 1}, "the key 'extra'"),
+        ({"class_total": [1, "2"]}, "a list of counts as 'class_total'"),
+        ({"class_total": 3}, "a list as 'class_total'"),
+        ({"weights_uri": 3}, "a string as 'weights_uri'"),
+        ({"compiled": 1}, "true or false as 'compiled'"),
+    ],
+)
 def test_a_result_with_other_fields_is_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         result_from(TrainResult, RESULT | change, "s3://b/result.json")
@@ -131,10 +160,18 @@ def test_a_whole_result_is_taken_as_it_is() -> None:
 STATUS = {"epoch": 1, "epochs": 2, "step": 3, "steps": 4, "loss": 1.5, "images_per_s": 10.0, "eta_s": 5.0}
 
 
-@pytest.mark.parametrize("text", [
-    *NO_OBJECTS, '{"step": 1}', json.dumps(STATUS | {"eta_s": "soon"}), json.dumps(STATUS | {"resumed_at": "x"}),
-    json.dumps(STATUS | {"minival_top1": []}), json.dumps(STATUS | {"data_wait": None}), "{",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        *NO_OBJECTS,
+        '{"step": 1}',
+        json.dumps(STATUS | {"eta_s": "soon"}),
+        json.dumps(STATUS | {"resumed_at": "x"}),
+        json.dumps(STATUS | {"minival_top1": []}),
+        json.dumps(STATUS | {"data_wait": None}),
+        "{",
+    ],
+)
 def test_a_damaged_status_is_no_sign_of_life_and_no_end_of_the_watch(tmp_path: Path, text: str) -> None:
     watch = supervise._Watch(job_run(tmp_path), schema.Launch(), "")
     put(tmp_path, "jobs/1/status.json", json.dumps(STATUS))
@@ -155,8 +192,9 @@ def test_a_damaged_object_at_a_job_s_end_leaves_the_exit_code_to_decide(tmp_path
     assert supervise._object(put(tmp_path, "failure.json", text)) == {}
 
 
-@pytest.mark.parametrize("text", ["[]\n", '{"epoch": 1}\n', "\n", '{"epoch": 99, "minival_top1": 1, '
-                                  '"minival_mean_per_class": 1}\n'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["[]\n", '{"epoch": 1}\n', "\n", '{"epoch": 99, "minival_top1": 1, "minival_mean_per_class": 1}\n']
+)
 def test_a_log_of_epochs_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
     put(tmp_path, "jobs/1/metrics.jsonl", text)
     run = supervise.JobRun(schema.Job(recipe=schema.Recipe(epochs=2)), "k", f"file://{tmp_path}/jobs/1", "l")
@@ -200,10 +238,18 @@ def test_keys_that_were_made_are_read_again(tmp_path: Path) -> None:
     assert keys.credentials(tmp_path) == keys.credentials(tmp_path)
 
 
-@pytest.mark.parametrize("text", [
-    *NO_OBJECTS, "{}", '{"ports": []}', '{"ports": {"s3": 1}}', "[" * 100_000,
-    json.dumps({"ports": ports.PREFERRED | {"s3": "8333"}}), json.dumps({"ports": ports.PREFERRED | {"s3": 99999}}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        *NO_OBJECTS,
+        "{}",
+        '{"ports": []}',
+        '{"ports": {"s3": 1}}',
+        "[" * 100_000,
+        json.dumps({"ports": ports.PREFERRED | {"s3": "8333"}}),
+        json.dumps({"ports": ports.PREFERRED | {"s3": 99999}}),
+    ],
+)
 def test_damaged_ports_are_chosen_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     assert stack._chosen_ports(tmp_path) == {}
@@ -211,19 +257,38 @@ def test_damaged_ports_are_chosen_anew(tmp_path: Path, text: str) -> None:
     assert stack._chosen_ports(tmp_path) == ports.PREFERRED
 
 
-@pytest.mark.parametrize("text", [
-    *NO_OBJECTS, "{}", '{"pid": "1", "born": "x"}', '{"pid": -1, "born": "x"}', '{"pid": true, "born": "x"}',
-    '{"pid": 1.5, "born": "x"}', json.dumps({"pid": os.getpid(), "born": 5}), "[" * 100_000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        *NO_OBJECTS,
+        "{}",
+        '{"pid": "1", "born": "x"}',
+        '{"pid": -1, "born": "x"}',
+        '{"pid": true, "born": "x"}',
+        '{"pid": 1.5, "born": "x"}',
+        '{"pid": OURS, "born": 5}',
+        "[" * 100_000,
+    ],
+)
 def test_a_note_of_a_process_that_is_none_means_that_nothing_runs(tmp_path: Path, text: str) -> None:
-    (tmp_path / "s3.process.json").write_text(text)
+    (tmp_path / "s3.process.json").write_text(text.replace("OURS", str(os.getpid())))
     assert processes.running(tmp_path, "s3") is None
     assert processes.stop(tmp_path, ["s3"]) == []
 
 
-@pytest.mark.parametrize("text", [
-    *NO_OBJECTS, '{"x": {}}', '{"x": []}', '{"x": {"at": "now", "ports": []}}', '{"x": {"at": 1e12, "ports": 3}}',
-    '{"x": {"at": 1e12, "ports": ["a"]}}', "", "{", "[" * 100_000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        *NO_OBJECTS,
+        '{"x": {}}',
+        '{"x": []}',
+        '{"x": {"at": "now", "ports": []}}',
+        '{"x": {"at": 1e12, "ports": 3}}',
+        '{"x": {"at": 1e12, "ports": ["a"]}}',
+        "",
+        "{",
+        "[" * 100_000,
+    ],
+)
 def test_claims_of_ports_that_another_user_wrote_end_no_command(text: str) -> None:
     assert ports._fresh_claims(text) == {}

@@ -88,10 +88,20 @@ def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"effnet-ports-{os.getuid()}.json"
 
 
-@pytest.mark.parametrize("text", [
-    '{"x": {}}', "[]", "3", "null", "not json", '{"x": 1}', '{"x": {"at": "now", "ports": [1]}}',
-    '{"x": {"at": 9e99, "ports": [1]}}', '{"x": {"at": 9e99, "ports": "all"}}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": {}}',
+        "[]",
+        "3",
+        "null",
+        "not json",
+        '{"x": 1}',
+        '{"x": {"at": "now", "ports": [1]}}',
+        '{"x": {"at": 9e99, "ports": [1]}}',
+        '{"x": {"at": 9e99, "ports": "all"}}',
+    ],
+)
 def test_a_ports_file_of_another_form_counts_as_empty(text: str, claims: Path) -> None:
     claims.write_text(text)
     assert set(ports.choose({}, [], owner="us")) == set(ports.PREFERRED)
@@ -113,10 +123,16 @@ def test_a_link_in_the_ports_file_s_place_is_ignored(victim: Path, claims: Path)
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.parametrize(("mode", "folder_mode", "file_mode"), [
-    (0o700, 0o700, 0o600), (0o755, 0o700, 0o600), (0o775, 0o700, 0o600), (0o2770, 0o2770, 0o660),
-    (0o1777, 0o700, 0o600),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "folder_mode", "file_mode"),
+    [
+        (0o700, 0o700, 0o600),
+        (0o755, 0o700, 0o600),
+        (0o775, 0o700, 0o600),
+        (0o2770, 0o2770, 0o660),
+        (0o1777, 0o700, 0o600),
+    ],
+)
 def test_what_a_command_writes_is_for_its_user_and_for_a_group_that_shares_the_run_folder(
     mode: int, folder_mode: int, file_mode: int, tmp_path: Path
 ) -> None:

@@ -47,9 +47,10 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.parametrize(("ahead_s", "said"), [
-    (3600.0, "60 minutes behind"), (-3600.0, "60 minutes ahead of"), (-400.0, "7 minutes ahead of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(3600.0, "60 minutes behind"), (-3600.0, "60 minutes ahead of"), (-400.0, "7 minutes ahead of")],
+)
 def test_a_clock_that_is_off_is_named_instead_of_the_keys(
     endpoint: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float, said: str
 ) -> None:

@@ -26,11 +26,23 @@ def test_b0_is_a_point_of_the_space() -> None:
 def test_each_stage_has_the_options_of_mnasnet_around_mobilenet_v2() -> None:
     found = choices()
     assert [found[f"stage{n}_channels"] for n in range(2, 9)] == [
-        (16, 24), (24, 32), (24, 32, 40), (48, 64, 80), (72, 96, 112, 120), (120, 160, 192, 200), (240, 320, 400),
-    ]  # fmt: skip
+        (16, 24),
+        (24, 32),
+        (24, 32, 40),
+        (48, 64, 80),
+        (72, 96, 112, 120),
+        (120, 160, 192, 200),
+        (240, 320, 400),
+    ]
     assert [found[f"stage{n}_layers"] for n in range(2, 9)] == [
-        (1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (2, 3, 4), (2, 3, 4), (1, 2),
-    ]  # fmt: skip
+        (1, 2),
+        (1, 2, 3),
+        (2, 3, 4),
+        (3, 4, 5),
+        (2, 3, 4),
+        (2, 3, 4),
+        (1, 2),
+    ]
     # By hand: 32 for operation, kernel, gate and residual in each stage, times channels, times layers.
     assert size() == 32**7 * (2 * 2 * 3 * 3 * 4 * 4 * 3) * (2 * 3 * 3 * 3 * 3 * 3 * 2)
 
@@ -73,8 +85,13 @@ def test_the_reward_is_the_paper_s() -> None:
 
 def test_the_front_is_what_nothing_else_beats() -> None:
     assert pareto([(90.0, 100), (80.0, 50), (85.0, 100), (70.0, 60), (90.0, 100), (80.0, 40)]) == [
-        True, False, False, False, True, True,
-    ]  # fmt: skip
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))

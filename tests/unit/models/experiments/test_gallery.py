@@ -46,8 +46,10 @@ def weights_of(model: schema.Model, classes: int, folder: Path) -> tuple[str, st
 def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[GalleryImages]]:
     images = selection.read(made.manifest, made.uri, "val", [3, 0])
     trained, drawn = [], []
-    for name, dimension, model in (("b0", "baseline", TINY), ("squeeze net/1", "baseline",
-                                   schema.Model("squeezenet1_1", width=0.25, resolution=0.5))):  # fmt: skip
+    for name, dimension, model in (
+        ("b0", "baseline", TINY),
+        ("squeeze net/1", "baseline", schema.Model("squeezenet1_1", width=0.25, resolution=0.5)),
+    ):
         uri, sha256 = weights_of(model, 10, folder)
         trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", found=False))
         drawn.append(draw(model, uri, sha256, images, 10, 0))
@@ -77,8 +79,11 @@ def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_pat
     assert (first["params"], first["multiply_adds"]) == (drawn[0].params, drawn[0].multiply_adds)
     assert first["params"] == sum(p.numel() for p in build_model(TINY, 10).parameters())
     assert [(each["image"], each["model"]) for each in found["maps"]] == [
-        (3, "b0"), (0, "b0"), (3, "squeeze net/1"), (0, "squeeze net/1"),
-    ]  # fmt: skip
+        (3, "b0"),
+        (0, "b0"),
+        (3, "squeeze net/1"),
+        (0, "squeeze net/1"),
+    ]
     for each in found["maps"]:
         assert each["prediction"] in names
         assert 0.1 <= each["probability"] <= 1
@@ -102,8 +107,12 @@ def test_files_have_names_that_any_disk_takes_and_the_networks_own_size(made: Ma
     folder.mkdir()
     paths = save(folder, [3, 0], trained, drawn)
     assert [path.name for path in paths] == [
-        "gallery.png", "3-b0.png", "0-b0.png", "3-squeeze-net-1.png", "0-squeeze-net-1.png",
-    ]  # fmt: skip
+        "gallery.png",
+        "3-b0.png",
+        "0-b0.png",
+        "3-squeeze-net-1.png",
+        "0-squeeze-net-1.png",
+    ]
     with Image.open(folder / "0-b0.png") as picture:
         assert np.array_equal(np.asarray(picture), drawn[0].overlays[1])
 
@@ -128,9 +137,12 @@ def test_table_7_is_what_is_drawn_by_default() -> None:
     config = compose(["profile=paper"])
     found = listed(config.explain)
     assert [(each.name, each.dimension) for each in found] == [
-        ("b0", "baseline"), ("b0 d=4", "depth"), ("b0 w=2", "width"), ("b0 r=2", "resolution"),
+        ("b0", "baseline"),
+        ("b0 d=4", "depth"),
+        ("b0 w=2", "width"),
+        ("b0 r=2", "resolution"),
         ("b0 d=1.4 w=1.2 r=1.3", "compound"),
-    ]  # fmt: skip
+    ]
     last = found[-1].model
     assert (last.depth, last.width, last.resolution) == (1.4, 1.2, 1.3)
 
@@ -154,10 +166,16 @@ def test_networks_that_cannot_be_drawn_are_refused_before_anything_starts(models
         listed(compose([f"explain.models={models}"]).explain)
 
 
-@pytest.mark.parametrize("override", [
-    "explain.models=[]", "explain.models=[{depth:0}]", "explain.models=[{registered:a@b,width:2.0}]",
-    "explain.count=0", "explain.images=[1,1]",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "override",
+    [
+        "explain.models=[]",
+        "explain.models=[{depth:0}]",
+        "explain.models=[{registered:a@b,width:2.0}]",
+        "explain.count=0",
+        "explain.images=[1,1]",
+    ],
+)
 def test_nonsense_is_refused_by_the_configuration(override: str) -> None:
     with pytest.raises(ValueError, match="explain"):
         compose([override])

@@ -17,10 +17,13 @@ from models.networks.folding import fold_batch_norm
 from tasks.latency import networks, table
 
 SMALL = [
-    schema.Model("efficientnet_b0", width=0.25, depth=0.4), schema.Model("resnet18", width=0.25),
-    schema.Model("seresnet50", width=0.25), schema.Model("mobilenet_v2", width=0.25),
-    schema.Model("shufflenet_v2_x0_5"), schema.Model("legacy_senet154", width=0.5, depth=0.3),
-]  # fmt: skip
+    schema.Model("efficientnet_b0", width=0.25, depth=0.4),
+    schema.Model("resnet18", width=0.25),
+    schema.Model("seresnet50", width=0.25),
+    schema.Model("mobilenet_v2", width=0.25),
+    schema.Model("shufflenet_v2_x0_5"),
+    schema.Model("legacy_senet154", width=0.5, depth=0.3),
+]
 IMAGES = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
@@ -93,8 +96,10 @@ def timed(network: str, ms: float) -> dict[str, object]:
 def test_speedups_are_the_rivals_time_over_ours_beside_the_papers() -> None:
     wanted = schema.Latency()
     names = ("efficientnet_b1", "resnet152", "efficientnet_b4", "legacy_senet154")
-    times = {"10": [timed(n, ms) for n, ms in zip(names, (5.0, 20.0, 40.0, 40.0), strict=True)],
-             "1": [timed(n, ms) for n, ms in zip(names, (10.0, 55.0, 100.0, 400.0), strict=True)]}  # fmt: skip
+    times = {
+        "10": [timed(n, ms) for n, ms in zip(names, (5.0, 20.0, 40.0, 40.0), strict=True)],
+        "1": [timed(n, ms) for n, ms in zip(names, (10.0, 55.0, 100.0, 400.0), strict=True)],
+    }
     found = table(wanted, times)
     assert (found["threads"], found["n"], found["all_cores"]["threads"]) == (1, 20, 10)
     assert found["speedups"] == [
@@ -103,8 +108,11 @@ def test_speedups_are_the_rivals_time_over_ours_beside_the_papers() -> None:
     ]
     assert found["all_cores"]["speedups"][0]["measured"] == 4.0
     assert [(row["paper_latency_s"], row["paper_top1"]) for row in found["rows"]] == [
-        (0.098, 79.1), (0.554, 77.8), (None, 82.9), (None, 82.7),
-    ]  # fmt: skip
+        (0.098, 79.1),
+        (0.554, 77.8),
+        (None, 82.9),
+        (None, 82.7),
+    ]
     json.dumps(found)
 
 

@@ -37,11 +37,14 @@ def test_without_a_grid_the_recipe_is_the_only_point() -> None:
     assert recipe_for(asked, grid(asked)[0], 1000) == asked.recipe
 
 
-@pytest.mark.parametrize(("images", "epochs", "momentum"), [
-    (50_000, 103, 10 / 195),  # 195 steps an epoch: max(1 - 10/195, .9) = .9487
-    (3_680, 1_429, 0.1),  # 14 steps an epoch: max(1 - 10/14, .9) = .9
-    (75_750, 68, 10 / 295),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "epochs", "momentum"),
+    [
+        (50_000, 103, 10 / 195),  # 195 steps an epoch: max(1 - 10/195, .9) = .9487
+        (3_680, 1_429, 0.1),  # 14 steps an epoch: max(1 - 10/14, .9) = .9
+        (75_750, 68, 10 / 295),
+    ],
+)
 def test_twenty_thousand_steps_are_whole_epochs_and_bn_momentum_follows(
     images: int, epochs: int, momentum: float
 ) -> None:
@@ -66,15 +69,18 @@ def test_the_schedule_does_not_know_of_a_rung() -> None:
     assert [rate_at(stopped.recipe, step, 5) for step in range(50)] == [rate_at(whole.recipe, s, 5) for s in range(50)]
 
 
-@pytest.mark.parametrize(("values", "keep", "going"), [
-    ([10.0, 30.0, 20.0], 1 / 3, [1]),
-    ([10.0, 30.0, 20.0, 40.0], 1 / 3, [1, 3]),  # 4/3, rounded up
-    ([30.0, 30.0, 20.0], 1 / 3, [0, 1]),  # who equals the last that goes on goes on too
-    ([None, 5.0, None], 1 / 3, [1]),
-    ([None, 5.0, 6.0, 7.0, None, None], 1 / 3, [2, 3]),  # a share of all, diverged ones too
-    ([5.0, None], 1.0, [0]),
-    ([None, None], 0.5, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "keep", "going"),
+    [
+        ([10.0, 30.0, 20.0], 1 / 3, [1]),
+        ([10.0, 30.0, 20.0, 40.0], 1 / 3, [1, 3]),  # 4/3, rounded up
+        ([30.0, 30.0, 20.0], 1 / 3, [0, 1]),  # who equals the last that goes on goes on too
+        ([None, 5.0, None], 1 / 3, [1]),
+        ([None, 5.0, 6.0, 7.0, None, None], 1 / 3, [2, 3]),  # a share of all, diverged ones too
+        ([5.0, None], 1.0, [0]),
+        ([None, None], 0.5, []),
+    ],
+)
 def test_the_best_share_goes_on_from_a_rung(values: list[float | None], keep: float, going: list[int]) -> None:
     assert survivors(values, keep) == going
 

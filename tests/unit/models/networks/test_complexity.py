@@ -28,25 +28,38 @@ def test_every_member_is_counted_as_its_network_is(name: str) -> None:
 
 STAGES = st.builds(
     Stage,
-    expand_ratio=st.sampled_from([1, 2, 6]), kernel=st.sampled_from([1, 3, 5, 7]), stride=st.sampled_from([1, 2]),
-    channels=st.sampled_from([8, 24, 33]), repeats=st.integers(1, 3), se_ratio=st.sampled_from([0, 0.01, 0.25, 1]),
-    skip=st.booleans(), fused=st.booleans(),
-)  # fmt: skip
+    expand_ratio=st.sampled_from([1, 2, 6]),
+    kernel=st.sampled_from([1, 3, 5, 7]),
+    stride=st.sampled_from([1, 2]),
+    channels=st.sampled_from([8, 24, 33]),
+    repeats=st.integers(1, 3),
+    se_ratio=st.sampled_from([0, 0.01, 0.25, 1]),
+    skip=st.booleans(),
+    fused=st.booleans(),
+)
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    stages=st.lists(STAGES, min_size=1, max_size=3), width=st.sampled_from([0.1, 1.0, 1.37]),
-    depth=st.sampled_from([0.3, 1.0, 2.2]), side=st.integers(33, 90), padding=st.sampled_from(["symmetric", "same"]),
-    preprocessing=st.sampled_from(["imagenet", "advprop", "lite"]), classes=st.sampled_from([1, 37]),
-)  # fmt: skip
+    stages=st.lists(STAGES, min_size=1, max_size=3),
+    width=st.sampled_from([0.1, 1.0, 1.37]),
+    depth=st.sampled_from([0.3, 1.0, 2.2]),
+    side=st.integers(33, 90),
+    padding=st.sampled_from(["symmetric", "same"]),
+    preprocessing=st.sampled_from(["imagenet", "advprop", "lite"]),
+    classes=st.sampled_from([1, 37]),
+)
 def test_any_table_of_blocks_is_counted_as_its_network_is(
     stages: list[Stage], width: float, depth: float, side: int, padding: str, preprocessing: str, classes: int
 ) -> None:
     model = schema.Model(
-        blocks=encode(stages), width=width, depth=depth, resolution=side / 224, padding=padding,
+        blocks=encode(stages),
+        width=width,
+        depth=depth,
+        resolution=side / 224,
+        padding=padding,
         preprocessing=preprocessing,
-    )  # fmt: skip
+    )
     assert compute_cost(model, classes) == of_the_network(model, classes)
 
 

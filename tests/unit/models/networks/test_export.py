@@ -87,8 +87,7 @@ def test_weights_that_share_memory_can_be_saved():
 def test_the_description_names_everything_that_a_reader_needs(config):
     assert config["format"] == 1
     assert config["model"]["name"] == "efficientnet_b0"
-    assert (config["model"]["width"], config["model"]["depth"], config["model"]["resolution"]) == (
-        0.25, 0.25, 0.15)  # fmt: skip
+    assert (config["model"]["width"], config["model"]["depth"], config["model"]["resolution"]) == (0.25, 0.25, 0.15)
     assert config["classes"] == 3
     assert config["class_names"] == NAMES
     assert config["input"] == {"resolution": 34, "mean": [0.5] * 3, "std": [0.25] * 3, "crop_pad": 8}

@@ -81,8 +81,9 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
         with torch.inference_mode():
             answers = ours(normalise(images))
             if compared < COMPARED:
-                torch.testing.assert_close(answers, theirs((images.permute(0, 3, 1, 2).float() - 127) / 128),
-                                           rtol=0, atol=1e-4)  # fmt: skip
+                torch.testing.assert_close(
+                    answers, theirs((images.permute(0, 3, 1, 2).float() - 127) / 128), rtol=0, atol=1e-4
+                )
                 compared += len(images)
         right += int((answers.argmax(1) == expected).sum())
     assert (len(labels), compared) == (250, COMPARED)
@@ -91,10 +92,12 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
 
 # Parameters and multiply-adds of another implementation (timm 1.0.20, counted as ours); sides: the official builder.
 LITE = {
-    "lite0": (224, 4_652_008, 385_187_552), "lite1": (240, 5_416_680, 600_185_232),
-    "lite2": (260, 6_092_072, 859_736_272), "lite3": (280, 8_197_096, 1_383_321_872),
+    "lite0": (224, 4_652_008, 385_187_552),
+    "lite1": (240, 5_416_680, 600_185_232),
+    "lite2": (260, 6_092_072, 859_736_272),
+    "lite3": (280, 8_197_096, 1_383_321_872),
     "lite4": (300, 13_006_568, 2_553_034_336),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("size", LITE)

@@ -127,14 +127,17 @@ def test_no_dialect_takes_another_s_names_for_its_own() -> None:
 # --------------------------------------------------------------------------------------------- unstated facts
 
 
-@pytest.mark.parametrize(("file", "origin", "padding", "epsilon", "preprocessing"), [
-    ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
-    ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
-    ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
-    ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
-    ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
-    ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "origin", "padding", "epsilon", "preprocessing"),
+    [
+        ("tf_efficientnet_b0_aa-827b6e33.pth", "timm_tf", "same", 1e-3, "imagenet"),
+        ("/cache/tf_efficientnet_b0.ns_jft_in1k.safetensors", "timm_tf", "same", 1e-3, "imagenet"),
+        ("tf_efficientnet_b0_ap-f262efe1.pth", "timm_tf", "same", 1e-3, "advprop"),
+        ("s3://bucket/tf_efficientnet_b0.ap_in1k.safetensors", "timm_tf", "same", 1e-3, "advprop"),
+        ("efficientnet_b0_ra-3dd342df.pth", "timm", "symmetric", 1e-5, "imagenet"),
+        ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "timm", "symmetric", 1e-5, "advprop"),
+    ],
+)
 def test_timm_s_file_names_say_how_the_network_computes(
     file: str, origin: str, padding: str, epsilon: float, preprocessing: str
 ) -> None:
@@ -144,13 +147,16 @@ def test_timm_s_file_names_say_how_the_network_computes(
     assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
 
 
-@pytest.mark.parametrize(("name", "origin", "padding", "epsilon", "preprocessing"), [
-    ("efficientnet_b4", "torchvision", "symmetric", 1e-5, "imagenet"),
-    ("efficientnet_b5", "torchvision", "symmetric", 1e-3, "imagenet"),
-    ("efficientnet_lite0", "timm", "symmetric", 1e-5, "imagenet"),
-    ("efficientnet_lite0", "timm_tf", "same", 1e-3, "lite"),
-    ("efficientnet_lite0", "lukemelas", "same", 1e-3, "lite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "origin", "padding", "epsilon", "preprocessing"),
+    [
+        ("efficientnet_b4", "torchvision", "symmetric", 1e-5, "imagenet"),
+        ("efficientnet_b5", "torchvision", "symmetric", 1e-3, "imagenet"),
+        ("efficientnet_lite0", "timm", "symmetric", 1e-5, "imagenet"),
+        ("efficientnet_lite0", "timm_tf", "same", 1e-3, "lite"),
+        ("efficientnet_lite0", "lukemelas", "same", 1e-3, "lite"),
+    ],
+)
 def test_the_numerics_are_those_of_the_origin(
     name: str, origin: str, padding: str, epsilon: float, preprocessing: str
 ) -> None:
@@ -215,14 +221,19 @@ def with_one(key: str, value: Tensor) -> Callable[[dict[str, Tensor]], None]:
     return lambda tensors: tensors.update({key: value})
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (without("_fc.bias"), "x.pth does not fit efficientnet_b0: _fc.bias is missing"),
-    (without("_blocks.3._bn1.running_var"), "efficientnet_b0: _blocks.3._bn1.running_var is missing"),
-    (with_one("_bn9.weight", torch.zeros(2)), "efficientnet_b0: _bn9.weight has no place in it"),
-    (with_one("_conv_head.weight", torch.zeros(8, 320, 1, 1)),
-     "efficientnet_b0: _conv_head.weight is [8, 320, 1, 1], not [1280, 320, 1, 1]"),
-    (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds numbers that are not finite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("_fc.bias"), "x.pth does not fit efficientnet_b0: _fc.bias is missing"),
+        (without("_blocks.3._bn1.running_var"), "efficientnet_b0: _blocks.3._bn1.running_var is missing"),
+        (with_one("_bn9.weight", torch.zeros(2)), "efficientnet_b0: _bn9.weight has no place in it"),
+        (
+            with_one("_conv_head.weight", torch.zeros(8, 320, 1, 1)),
+            "efficientnet_b0: _conv_head.weight is [8, 320, 1, 1], not [1280, 320, 1, 1]",
+        ),
+        (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds numbers that are not finite"),
+    ],
+)
 def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str, Tensor]], None], message: str) -> None:
     tensors = dict(lukemelas())
     change(tensors)
@@ -237,12 +248,21 @@ def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single
     assert logits(found, made_published.images()).isfinite().all()
 
 
-@pytest.mark.parametrize(("asked", "message"), [
-    (schema.Published(preprocessing="imagenet"), "x.pth tells 10 classes apart, not 1000: set published.classes=10"),
-    (schema.Published(network="efficientnet_b3"), "x.pth holds efficientnet_b0, not efficientnet_b3: set published."),
-    (schema.Published(network="efficientnet_bo"), "did you mean 'efficientnet_b"),
-    (schema.Published(origin="timm"), "x.pth has the names of lukemelas, published.origin says timm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            schema.Published(preprocessing="imagenet"),
+            "x.pth tells 10 classes apart, not 1000: set published.classes=10",
+        ),
+        (
+            schema.Published(network="efficientnet_b3"),
+            "x.pth holds efficientnet_b0, not efficientnet_b3: set published.",
+        ),
+        (schema.Published(network="efficientnet_bo"), "did you mean 'efficientnet_b"),
+        (schema.Published(origin="timm"), "x.pth has the names of lukemelas, published.origin says timm"),
+    ],
+)
 def test_what_was_not_asked_for_is_a_mistake_in_what_was_asked(asked: schema.Published, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         pretrained.convert(lukemelas(), asked, "x.pth")
@@ -287,11 +307,14 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> 
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize(("held", "message"), [
-    ({"epoch": 3, "state_dict": {}}, "x.pth holds epoch, state_dict, not only the tensors of a network by name"),
-    ([torch.zeros(1)], "x.pth holds a list, not the tensors of a network by name"),
-    (argparse.Namespace(a=1), "is refused"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({"epoch": 3, "state_dict": {}}, "x.pth holds epoch, state_dict, not only the tensors of a network by name"),
+        ([torch.zeros(1)], "x.pth holds a list, not the tensors of a network by name"),
+        (argparse.Namespace(a=1), "is refused"),
+    ],
+)
 def test_a_file_that_holds_other_things_is_refused(tmp_path: Path, held: Any, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         pretrained.read(saved(tmp_path, "x.pth", held), "x.pth")
@@ -351,9 +374,9 @@ def old_tar() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("held", [
-    {"a": torch.zeros(2, device="meta")}, {"a": torch.eye(2).to_sparse()}, {1: torch.zeros(2)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "held", [{"a": torch.zeros(2, device="meta")}, {"a": torch.eye(2).to_sparse()}, {1: torch.zeros(2)}]
+)
 def test_tensors_without_their_numbers_or_their_names_are_refused(tmp_path: Path, held: Any) -> None:
     with pytest.raises(ArtifactError, match=r"x\.pth (holds (a|1), not only the tensors|is (refused|damaged))"):
         pretrained.read(saved(tmp_path, "x.pth", held), "x.pth")

@@ -20,9 +20,10 @@ def test_it_agrees_with_a_plain_loop(decay: float) -> None:
     torch.testing.assert_close(kept.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("step", "decay"), [
-    (1, 2 / 11), (10, 0.55), (90, 0.91), (89_989, 89_990 / 89_999), (89_991, 0.9999), (10**6, 0.9999),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("step", "decay"),
+    [(1, 2 / 11), (10, 0.55), (90, 0.91), (89_989, 89_990 / 89_999), (89_991, 0.9999), (10**6, 0.9999)],
+)
 def test_the_decay_rises_to_its_cap(step: int, decay: float) -> None:
     assert average.decay_at(0.9999, step) == pytest.approx(decay, abs=1e-12)
 

@@ -25,10 +25,13 @@ def looked(position: Position, *losses: float) -> None:
         _look(run, state, Outcome(position.step - 1, loss, 1.0, stop=False))
 
 
-@pytest.mark.parametrize(("losses", "before"), [
-    pytest.param([2.0] * 25 + [50.0], 25, id="exploded: that step changed the weights"),
-    pytest.param([2.0] * 25 + [math.nan] * 5, 25, id="not finite: those changed nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("losses", "before"),
+    [
+        pytest.param([2.0] * 25 + [50.0], 25, id="exploded: that step changed the weights"),
+        pytest.param([2.0] * 25 + [math.nan] * 5, 25, id="not finite: those changed nothing"),
+    ],
+)
 def test_training_goes_back_to_before_the_first_step_of_the_trouble(losses: list[float], before: int) -> None:
     position: Any = Position(step=1)
     with pytest.raises(_GoBackError) as caught:

@@ -48,12 +48,15 @@ def test_a_small_network_counted_by_hand() -> None:
     assert found.inputs == (4 * image, 4 * 8 * pixels, 4 * 8 * pixels)
 
 
-@pytest.mark.parametrize(("recompute", "passes", "expected"), [
-    (False, 1, 10 + 40 + 30 + 5),
-    (False, 2, 2 * (10 + 40 + 30 + 5)),
-    (True, 1, 10 + 4 + 3 + 5 + 40),  # stem and head whole, the blocks' inputs, and the largest block again
-    (True, 2, 2 * (10 + 4 + 3 + 5) + 40),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("recompute", "passes", "expected"),
+    [
+        (False, 1, 10 + 40 + 30 + 5),
+        (False, 2, 2 * (10 + 40 + 30 + 5)),
+        (True, 1, 10 + 4 + 3 + 5 + 40),  # stem and head whole, the blocks' inputs, and the largest block again
+        (True, 2, 2 * (10 + 4 + 3 + 5) + 40),
+    ],
+)
 def test_the_peak(recompute: bool, passes: int, expected: int) -> None:
     found = Activations(kept=(10, 40, 30, 5), inputs=(1, 4, 3, 2))
     assert found.peak(0, 4, recompute, passes) == expected

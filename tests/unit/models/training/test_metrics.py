@@ -91,8 +91,11 @@ def test_the_parts_of_all_ranks_add_up_to_the_whole(
     monkeypatch.setattr(metrics, "sum_over_ranks", summed_up)
     summed = evaluate(Brightness(), val, ranks(0, world_size), lambda: False)
     assert (summed.class_correct, summed.class_total, summed.n, summed.top5) == (
-        whole.class_correct, whole.class_total, whole.n, whole.top5,
-    )  # fmt: skip
+        whole.class_correct,
+        whole.class_total,
+        whole.n,
+        whole.top5,
+    )
     assert np.array_equal(summed.correct, whole.correct)
 
 

@@ -7,26 +7,49 @@ import pytest
 from tasks.report import numbers
 
 
-@pytest.mark.parametrize(("percent", "n", "expected"), [
-    (50, 100, 5.0), (77.1, 50_000, 0.18791), (100, 10, 0.0), (None, 10, None), (50, None, None),
-    (50, 0, None), (101, 10, None), (-1, 10, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("percent", "n", "expected"),
+    [
+        (50, 100, 5.0),
+        (77.1, 50_000, 0.18791),
+        (100, 10, 0.0),
+        (None, 10, None),
+        (50, None, None),
+        (50, 0, None),
+        (101, 10, None),
+        (-1, 10, None),
+    ],
+)
 def test_the_standard_error_is_binomial(percent: float | None, n: float | None, expected: float | None) -> None:
     error = numbers.standard_error(percent, n)
     assert error is None if expected is None else error == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (5_288_548, "5.29 M"), (37_745_884_192, "37.7 B"), (385_814_752, "386 M"), (72_434, "72.4 k"),
-    (999, "999"), (999_600, "1.00 M"), (0, "0"), (7.5, "7.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5_288_548, "5.29 M"),
+        (37_745_884_192, "37.7 B"),
+        (385_814_752, "386 M"),
+        (72_434, "72.4 k"),
+        (999, "999"),
+        (999_600, "1.00 M"),
+        (0, "0"),
+        (7.5, "7.5"),
+    ],
+)
 def test_sizes_are_written_with_three_digits(value: float, text: str) -> None:
     assert numbers.si(value).replace("\N{NO-BREAK SPACE}", " ") == text
 
 
 def test_times_and_dates_are_written_for_people() -> None:
     assert [re.sub("<[^>]+>", "", numbers.duration(s)) for s in (42.4, 59.6, 2472.3, 11520, None)] == [
-        "42 s", "1 min 0 s", "41 min 12 s", "3 h 12 min", "—"]  # fmt: skip
+        "42 s",
+        "1 min 0 s",
+        "41 min 12 s",
+        "3 h 12 min",
+        "—",
+    ]
     assert numbers.date("2025-11-23T20:31:02Z") == "23 Nov 2025, 20:31 UTC"
     assert numbers.date("2025-11-23T20:31:02") == "23 Nov 2025, 20:31"
     assert numbers.date("2025-11-23 20:31:02 UTC") == "23 Nov 2025, 20:31 UTC"

@@ -23,42 +23,92 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&{{ 7*7 }}"
 
 def _variant(phi: int) -> Json:
     return {
-        "name": f"efficientnet_b{phi}", "params": 72_434 + 91_007 * phi,
-        "multiply_adds": 1_384_812 * (1 + phi) ** 2, "resolution": 32 + 8 * phi,
-        "top1": 95.4 + 0.3 * phi, "top5": 99.6 + 0.05 * phi, "n_val": 1000,
-        "minutes": 0.8 + phi, "images_per_s": 2210.0 / (1 + phi), "epochs": 12,
-        "mlflow_run": f"{phi}f2a91bcd5e4f6a7", "mlflow_url": f"http://127.0.0.1:5000/#/runs/{phi}f2a91bc",
-        "registered_name": f"efficientnet-b{phi}", "registered_version": 3,
-        "paper_params": 5_288_548 + phi, "paper_multiply_adds": 385_814_752 + phi,
-    }  # fmt: skip
+        "name": f"efficientnet_b{phi}",
+        "params": 72_434 + 91_007 * phi,
+        "multiply_adds": 1_384_812 * (1 + phi) ** 2,
+        "resolution": 32 + 8 * phi,
+        "top1": 95.4 + 0.3 * phi,
+        "top5": 99.6 + 0.05 * phi,
+        "n_val": 1000,
+        "minutes": 0.8 + phi,
+        "images_per_s": 2210.0 / (1 + phi),
+        "epochs": 12,
+        "mlflow_run": f"{phi}f2a91bcd5e4f6a7",
+        "mlflow_url": f"http://127.0.0.1:5000/#/runs/{phi}f2a91bc",
+        "registered_name": f"efficientnet-b{phi}",
+        "registered_version": 3,
+        "paper_params": 5_288_548 + phi,
+        "paper_multiply_adds": 385_814_752 + phi,
+    }
 
 
 def _trial(alpha: float, beta: float, gamma: float, top1: float) -> Json:
     return {
-        "alpha": alpha, "beta": beta, "gamma": gamma, "product": alpha * beta**2 * gamma**2, "params": 88_431,
-        "multiply_adds": 2_706_015, "resolution": round(32 * gamma), "minival_top1": top1, "n_minival": 400,
-        "mlflow_run": "ab12cd34ef56", "mlflow_url": "http://127.0.0.1:5000/#/runs/ab12cd34",
-    }  # fmt: skip
+        "alpha": alpha,
+        "beta": beta,
+        "gamma": gamma,
+        "product": alpha * beta**2 * gamma**2,
+        "params": 88_431,
+        "multiply_adds": 2_706_015,
+        "resolution": round(32 * gamma),
+        "minival_top1": top1,
+        "n_minival": 400,
+        "mlflow_run": "ab12cd34ef56",
+        "mlflow_url": "http://127.0.0.1:5000/#/runs/ab12cd34",
+    }
 
 
 def _summary() -> Json:
     trials = [_trial(1.4, 1.2, 1.0, 94.25), _trial(1.2, 1.1, 1.15, 96.25), _trial(1.2, 1.0, 1.3, 96.5)]
     return {
-        "wall_s": 2472.3, "jobs": 21, "jobs_found": 0,
-        "profile": "laptop", "commit": "0f3c9a7d51e2b84c6a90d3e7f112233445566778",
-        "started": "2025-11-23T20:31:02+00:00", "finished": "2025-11-23T21:12:14+00:00",
+        "wall_s": 2472.3,
+        "jobs": 21,
+        "jobs_found": 0,
+        "profile": "laptop",
+        "commit": "0f3c9a7d51e2b84c6a90d3e7f112233445566778",
+        "started": "2025-11-23T20:31:02+00:00",
+        "finished": "2025-11-23T21:12:14+00:00",
         "command": "make reproduce",
         "variants": [_variant(phi) for phi in range(8)],
         "search": {"trials": trials, "best": trials[2], "tied": [trials[1]], "budget": 2.0, "tolerance": 0.1},
-        "transfer": [{"name": "efficientnet_b0", "data": "digits", "top1": 97.22, "top5": 99.72, "n_val": 360,
-                      "minutes": 0.6, "mlflow_run": "77aa88bb99", "mlflow_url": "http://127.0.0.1:5000/#/77aa"}],
-        "data": [{"name": "mnist5k", "train": 3600, "minival": 400, "val": 1000, "classes": 10, "shards": 8,
-                  "manifest_sha256": "9b" * 32, "manifest_uri": "s3://effnet/data/mnist5k/manifest.json"}],
-        "machine": {"cpu": "a processor", "cores": "2", "memory_gb": "23.4", "gpu": "none",
-                    "python": "3.11.7", "torch": "2.13.0"},
-        "services": {"prefect": "http://127.0.0.1:4200/api", "mlflow": "http://127.0.0.1:5000",
-                     "s3": "http://127.0.0.1:8333"},
-    }  # fmt: skip
+        "transfer": [
+            {
+                "name": "efficientnet_b0",
+                "data": "digits",
+                "top1": 97.22,
+                "top5": 99.72,
+                "n_val": 360,
+                "minutes": 0.6,
+                "mlflow_run": "77aa88bb99",
+                "mlflow_url": "http://127.0.0.1:5000/#/77aa",
+            }
+        ],
+        "data": [
+            {
+                "name": "mnist5k",
+                "train": 3600,
+                "minival": 400,
+                "val": 1000,
+                "classes": 10,
+                "shards": 8,
+                "manifest_sha256": "9b" * 32,
+                "manifest_uri": "s3://effnet/data/mnist5k/manifest.json",
+            }
+        ],
+        "machine": {
+            "cpu": "a processor",
+            "cores": "2",
+            "memory_gb": "23.4",
+            "gpu": "none",
+            "python": "3.11.7",
+            "torch": "2.13.0",
+        },
+        "services": {
+            "prefect": "http://127.0.0.1:4200/api",
+            "mlflow": "http://127.0.0.1:5000",
+            "s3": "http://127.0.0.1:8333",
+        },
+    }
 
 
 def test_every_number_of_a_network_stands_in_its_row_beside_the_paper_s() -> None:
@@ -68,15 +118,27 @@ def test_every_number_of_a_network_stands_in_its_row_beside_the_paper_s() -> Non
         printed = paper.table2(entry["name"])
         share = entry["top1"] / 100
         expected = [
-            entry["params"], entry["params"] / base["params"],
-            entry["multiply_adds"], entry["multiply_adds"] / base["multiply_adds"],
-            entry["resolution"], entry["top1"], 100 * math.sqrt(share * (1 - share) / 1000),
-            entry["top5"], 1000,
-            printed.params_m, printed.flops_b, printed.top1, printed.top5,
-            entry["paper_params"], entry["paper_params"] / base["paper_params"],
-            entry["paper_multiply_adds"], entry["paper_multiply_adds"] / base["paper_multiply_adds"],
-            entry["minutes"], 12, entry["images_per_s"],
-        ]  # fmt: skip
+            entry["params"],
+            entry["params"] / base["params"],
+            entry["multiply_adds"],
+            entry["multiply_adds"] / base["multiply_adds"],
+            entry["resolution"],
+            entry["top1"],
+            100 * math.sqrt(share * (1 - share) / 1000),
+            entry["top5"],
+            1000,
+            printed.params_m,
+            printed.flops_b,
+            printed.top1,
+            printed.top5,
+            entry["paper_params"],
+            entry["paper_params"] / base["paper_params"],
+            entry["paper_multiply_adds"],
+            entry["paper_multiply_adds"] / base["paper_multiply_adds"],
+            entry["minutes"],
+            12,
+            entry["images_per_s"],
+        ]
         numbers, words = page.row(f"B{phi}")
         assert numbers == pytest.approx(expected, rel=1e-12)
         assert f"efficientnet-b{phi} v3" in words
@@ -176,9 +238,16 @@ def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
     page = Page(render({}))
     text = page.text()
     assert ["not run" in words for _, words in page.found("data-network")] == [True] * 8
-    sentences = ["Not run: no network has", "the summary holds no trial", "no fine-tuned network",
-                 "names no data", "an unrecorded profile", "The profile is not recorded",
-                 "84.3", "GPipe"]  # fmt: skip
+    sentences = [
+        "Not run: no network has",
+        "the summary holds no trial",
+        "no fine-tuned network",
+        "names no data",
+        "an unrecorded profile",
+        "The profile is not recorded",
+        "84.3",
+        "GPipe",
+    ]
     assert [sentence for sentence in sentences if sentence not in text] == []
 
 
@@ -224,16 +293,19 @@ def test_no_missing_key_breaks_the_page_or_the_table() -> None:
 _B0 = {"name": "efficientnet_b0", "params": 5, "multiply_adds": 1}
 
 
-@pytest.mark.parametrize("odd", [
-    {"variants": None, "search": [], "transfer": {}, "data": "x", "machine": 3, "services": None},
-    {"variants": [None, 3, {}], "search": {"trials": [{}], "best": {}, "tied": 5}, "wall_s": "long"},
-    {"variants": [_B0 | {"params": 0, "multiply_adds": "1", "top1": 400.0, "n_val": 0}]},
-    {"variants": [_B0 | {"params": -1, "top1": float("nan"), "n_val": float("inf")}]},
-    {"variants": [_B0 | {"top1": 100.0, "n_val": 1}]},
-    {"variants": [_B0 | {"top1": 0.0, "n_val": 9e9}]},
-    {"variants": [{"name": "x" * 300, "params": 10**14, "multiply_adds": 10**14, "top1": 50.0}]},
-    {"search": {"trials": [{"minival_top1": 0.0, "n_minival": 5}], "tied": [[1, 2, 3], [1], "x", None]}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"variants": None, "search": [], "transfer": {}, "data": "x", "machine": 3, "services": None},
+        {"variants": [None, 3, {}], "search": {"trials": [{}], "best": {}, "tied": 5}, "wall_s": "long"},
+        {"variants": [_B0 | {"params": 0, "multiply_adds": "1", "top1": 400.0, "n_val": 0}]},
+        {"variants": [_B0 | {"params": -1, "top1": float("nan"), "n_val": float("inf")}]},
+        {"variants": [_B0 | {"top1": 100.0, "n_val": 1}]},
+        {"variants": [_B0 | {"top1": 0.0, "n_val": 9e9}]},
+        {"variants": [{"name": "x" * 300, "params": 10**14, "multiply_adds": 10**14, "top1": 50.0}]},
+        {"search": {"trials": [{"minival_top1": 0.0, "n_minival": 5}], "tied": [[1, 2, 3], [1], "x", None]}},
+    ],
+)
 def test_odd_values_break_nothing(odd: Json) -> None:
     Page(render(odd))
     assert not re.search(r"\b(nan|inf|none)\b", Page(render(odd)).text(), re.IGNORECASE)

@@ -101,8 +101,18 @@ def test_every_trial_of_the_architecture_search_stands_on_the_page_with_its_verd
     for trial in part["trials"]:
         numbers, words = page.row(f"#{trial['number']}", "data-trial")
         error = None if trial["accuracy"] is None else _error(trial["accuracy"], trial["n"])
-        _close(numbers, [trial["number"], trial["params"], trial["multiply_adds"], trial["accuracy"], error, trial["n"],
-                         trial["reward"]])  # fmt: skip
+        _close(
+            numbers,
+            [
+                trial["number"],
+                trial["params"],
+                trial["multiply_adds"],
+                trial["accuracy"],
+                error,
+                trial["n"],
+                trial["reward"],
+            ],
+        )
         assert ("front" in words) == trial["pareto"]
         assert trial["state"] == "complete" or f"{trial['state']}: {trial['reason']}" in words
         assert all(block in words for block in trial["blocks"])
@@ -138,8 +148,18 @@ def test_every_latency_stands_beside_the_paper_s_and_a_pair_that_was_not_measure
     part = made_parts.latency()
     page = _page(latency=part)
     for row, name in zip(part["rows"], ("B1", "resnet152", "B4", "senet154"), strict=True):
-        keys = ("resolution", "params", "multiply_adds", "batch1_ms", "batch1_ms_low", "batch1_ms_high", "images_per_s",
-                "throughput_batch", "paper_top1", "paper_latency_s")  # fmt: skip
+        keys = (
+            "resolution",
+            "params",
+            "multiply_adds",
+            "batch1_ms",
+            "batch1_ms_low",
+            "batch1_ms_high",
+            "images_per_s",
+            "throughput_batch",
+            "paper_top1",
+            "paper_latency_s",
+        )
         _close(page.row(name, "data-latency")[0], [row[key] for key in keys])
         assert page.row(f"{name} on all cores", "data-latency")[0][3] == pytest.approx(0.6 * row["batch1_ms"])
     assert page.row("B1", "data-pair") == ([6.577, 5.7, 0.098, 0.554], "B1 ResNet-152 ×6.58 ×5.7 0.098 0.554")
@@ -197,8 +217,14 @@ def test_table_7_and_the_gallery_show_every_network_and_every_image() -> None:
     html = render({}, {"maps": part})
     page = Page(html)
     for model, printed in zip(part["models"], scaling_study.TABLE7, strict=True):
-        ours = [model["resolution"], model["params"], model["multiply_adds"], model["top1"],
-                _error(model["top1"], 1000), 1000]  # fmt: skip
+        ours = [
+            model["resolution"],
+            model["params"],
+            model["multiply_adds"],
+            model["top1"],
+            _error(model["top1"], 1000),
+            1000,
+        ]
         theirs = [printed.depth, printed.width, printed.resolution, printed.flops_b, printed.top1]
         _close(page.row(printed.method, "data-mapped")[0], [*ours, *theirs, (printed.counted_b or 0) * 1e9])
     for image in part["images"]:
@@ -271,12 +297,24 @@ def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
             "config_sha256": f"{number}a" * 32,
         }
     page = Page(render({}, parts))
-    titles = {"scaling": "Scaling study", "architecture": "Architecture search", "transfer": "Transfer",
-              "maps": "Class activation maps", "latency": "Latency"}  # fmt: skip
+    titles = {
+        "scaling": "Scaling study",
+        "architecture": "Architecture search",
+        "transfer": "Transfer",
+        "maps": "Class activation maps",
+        "latency": "Latency",
+    }
     for number, (name, part) in enumerate(parts.items()):
         words = page.row(titles[name], "data-part")[1]
-        wanted = [part["commit"], f"2{number} Nov 2026, 08:00 UTC", part["config_sha256"][:16],
-                  "mnist5k 9b9b9b9b9b9b9b9b", "a made-up processor", "torch 2.13.0+cpu", part["command"]]  # fmt: skip
+        wanted = [
+            part["commit"],
+            f"2{number} Nov 2026, 08:00 UTC",
+            part["config_sha256"][:16],
+            "mnist5k 9b9b9b9b9b9b9b9b",
+            "a made-up processor",
+            "torch 2.13.0+cpu",
+            part["command"],
+        ]
         assert [word for word in wanted if word not in words] == []
     assert "recipe.lr_per_256=0.016" in page.text()
 

@@ -47,10 +47,20 @@ def test_without_a_valid_box_or_with_the_whole_image_the_central_box_is_taken() 
     assert np.array_equal(boxes, eval_boxes(np.full(50, 64), np.full(50, 64), 224, 32))
 
 
-@pytest.mark.parametrize(("side", "share"), [
-    (224, 0.875), (240, 0.882), (260, 0.890), (300, 0.904), (380, 0.922), (456, 0.934), (528, 0.943),
-    (600, 0.949), (672, 0.954),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("side", "share"),
+    [
+        (224, 0.875),
+        (240, 0.882),
+        (260, 0.890),
+        (300, 0.904),
+        (380, 0.922),
+        (456, 0.934),
+        (528, 0.943),
+        (600, 0.949),
+        (672, 0.954),
+    ],
+)
 def test_the_central_box_takes_the_official_share_of_the_short_side(side: int, share: float) -> None:
     left, top, right, bottom = eval_boxes(np.array([1500]), np.array([1000]), side, 32)[0].tolist()
     assert (right - left) / 1000 == pytest.approx(share, abs=1.6e-3)  # whole pixels, cut off

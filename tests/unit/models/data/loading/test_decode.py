@@ -151,10 +151,16 @@ def test_an_unknown_backend_is_refused_by_name() -> None:
         fill(out, [PNG], np.array([[0, 0, 9, 9]], np.int32), np.array([False]), None, "fast")
 
 
-@pytest.mark.parametrize("out", [
-    np.zeros((1, 8, 9, 3), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((2, 8, 8, 3), np.uint8),
-    np.zeros((1, 3, 8, 8), np.uint8).transpose(0, 2, 3, 1),
-], ids=["not square", "float", "two images", "planes"])  # fmt: skip
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((1, 8, 9, 3), np.uint8),
+        np.zeros((1, 8, 8, 3)),
+        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((1, 3, 8, 8), np.uint8).transpose(0, 2, 3, 1),
+    ],
+    ids=["not square", "float", "two images", "planes"],
+)
 def test_an_output_of_another_shape_type_or_layout_is_refused(out: Any) -> None:
     with pytest.raises(ValueError, match="out must be"):
         fill(out, [PNG], np.array([[0, 0, 9, 9]], np.int32), np.array([False]))
@@ -252,15 +258,19 @@ GREY = PIXELS[:, :, 0]
 SIXTEEN_BIT = (GREY.astype(np.uint16) << 8) + 77
 
 
-@pytest.mark.parametrize(("image", "expected"), [
-    (PICTURE, PIXELS),
-    (Image.fromarray(GREY), np.stack([GREY] * 3, 2)),
-    (Image.fromarray(SIXTEEN_BIT), np.stack([GREY] * 3, 2)),
-    (PICTURE.convert("RGBA"), PIXELS),
-    (Image.fromarray(GREY).convert("LA"), np.stack([GREY] * 3, 2)),
-    (PICTURE.quantize(16), np.asarray(PICTURE.quantize(16).convert("RGB"))),
-    (Image.fromarray(GREY > 127), np.stack([np.where(GREY > 127, 255, 0)] * 3, 2)),
-], ids=["rgb", "grey", "grey 16 bit", "rgba", "grey + alpha", "palette", "1 bit"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (PICTURE, PIXELS),
+        (Image.fromarray(GREY), np.stack([GREY] * 3, 2)),
+        (Image.fromarray(SIXTEEN_BIT), np.stack([GREY] * 3, 2)),
+        (PICTURE.convert("RGBA"), PIXELS),
+        (Image.fromarray(GREY).convert("LA"), np.stack([GREY] * 3, 2)),
+        (PICTURE.quantize(16), np.asarray(PICTURE.quantize(16).convert("RGB"))),
+        (Image.fromarray(GREY > 127), np.stack([np.where(GREY > 127, 255, 0)] * 3, 2)),
+    ],
+    ids=["rgb", "grey", "grey 16 bit", "rgba", "grey + alpha", "palette", "1 bit"],
+)
 def test_every_kind_of_png_becomes_rgb(image: Image.Image, expected: NDArray[np.uint8]) -> None:
     found = open_image(encoded(image))
     assert found.mode == "RGB"
@@ -298,10 +308,19 @@ def test_other_formats_are_refused(kind: str) -> None:
         open_image(encoded(PICTURE, kind))
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"this is a text\n" * 20, PNG[:8], PNG[:40], PNG[: len(PNG) // 2],
-    encoded(PICTURE, "JPEG")[:100], encoded(PICTURE, "JPEG")[:-200],
-], ids=["empty", "text", "signature", "header", "half png", "start of jpeg", "most of jpeg"])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"this is a text\n" * 20,
+        PNG[:8],
+        PNG[:40],
+        PNG[: len(PNG) // 2],
+        encoded(PICTURE, "JPEG")[:100],
+        encoded(PICTURE, "JPEG")[:-200],
+    ],
+    ids=["empty", "text", "signature", "header", "half png", "start of jpeg", "most of jpeg"],
+)
 def test_text_and_truncated_images_are_refused(data: bytes) -> None:
     with pytest.raises(DataError, match=f"image of {len(data)} bytes does not decode"):
         open_image(data)

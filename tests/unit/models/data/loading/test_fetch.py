@@ -36,16 +36,23 @@ def test_a_large_shard_comes_in_ranges_and_is_put_together_right(
     assert sorted(start for _, start in requests) == list(range(0, len(CONTENT), 1000))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
-    lambda data: data[:-512],
-    lambda data: data + b"\0" * 512,
-    lambda data: b"",
-], ids=["flipped bit", "truncated", "longer", "empty"])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+        lambda data: data[:-512],
+        lambda data: data + b"\0" * 512,
+        lambda data: b"",
+    ],
+    ids=["flipped bit", "truncated", "longer", "empty"],
+)
 def test_a_damaged_shard_is_refused_by_name_after_three_fetches_and_leaves_nothing(
-    damage: Callable[[bytes], bytes], root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache],
+    damage: Callable[[bytes], bytes],
+    root: Path,
+    tmp_path: Path,
+    open_cache: Callable[..., ShardCache],
     requests: list[tuple[str, int]],
-) -> None:  # fmt: skip
+) -> None:
     (root / "train-0.tar").write_bytes(damage(CONTENT))
     with pytest.raises(DataError, match=rf"{root}/train-0\.tar does not match its manifest after 3 fetches"):
         open_cache().read(shard_of(CONTENT), 0, 10)

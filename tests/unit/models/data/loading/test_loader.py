@@ -50,9 +50,16 @@ def train(made: MadeSet, cache: Path) -> Callable[..., list[Batch]]:
     """All batches of an epoch, from a loader of its own."""
 
     def batches(
-        *, threads: int = 1, rank: int = 0, world_size: int = 1, seed: int = 0, epoch: int = 0, start: int = 0,
-        augment: Augment | None = None, side: int = SIDE,
-    ) -> list[Batch]:  # fmt: skip
+        *,
+        threads: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        epoch: int = 0,
+        start: int = 0,
+        augment: Augment | None = None,
+        side: int = SIDE,
+    ) -> list[Batch]:
         reader = Loader(made.manifest, made.uri, "train", side, augment or Augment(), cache, threads)
         try:
             return list(reader.train_batches(seed, epoch, start, BATCH, LOGICAL, rank, world_size))

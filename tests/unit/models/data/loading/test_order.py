@@ -156,11 +156,14 @@ def test_imagenet_is_ordered_within_half_a_second() -> None:
     assert min(took) < 0.5
 
 
-@pytest.mark.parametrize(("batch", "logical", "world_size", "samples", "text"), [
-    (100, 64, 1, 10_000, r"recipe\.global_batch 100 .* recipe\.logical_shards 64"),
-    (128, 64, 3, 10_000, r"recipe\.logical_shards 64 .* 3 processes .*launch\.nproc_per_node"),
-    (4096, 64, 8, 4000, r"recipe\.global_batch 4096 is larger than the 4000 training samples"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("batch", "logical", "world_size", "samples", "text"),
+    [
+        (100, 64, 1, 10_000, r"recipe\.global_batch 100 .* recipe\.logical_shards 64"),
+        (128, 64, 3, 10_000, r"recipe\.logical_shards 64 .* 3 processes .*launch\.nproc_per_node"),
+        (4096, 64, 8, 4000, r"recipe\.global_batch 4096 is larger than the 4000 training samples"),
+    ],
+)
 def test_numbers_that_do_not_fit_are_named(batch: int, logical: int, world_size: int, samples: int, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         check_batch(batch, logical, world_size, samples)

@@ -20,9 +20,16 @@ SHARDS = (
     Shard("val-0.tar", "val", 2, 2048, SHA),
 )
 ROWS = np.array(
-    [(512, 10, 0, 8, 8, 1), (2048, 20, 1, 8, 9, 2), (3072, 30, 0, 9, 8, 3),
-     (512, 40, 1, 8, 8, 4), (512, 50, 1, 8, 8, 5), (1536, 60, 0, 8, 8, 6)], TABLE,
-)  # fmt: skip
+    [
+        (512, 10, 0, 8, 8, 1),
+        (2048, 20, 1, 8, 9, 2),
+        (3072, 30, 0, 9, 8, 3),
+        (512, 40, 1, 8, 8, 4),
+        (512, 50, 1, 8, 8, 5),
+        (1536, 60, 0, 8, 8, 6),
+    ],
+    TABLE,
+)
 MANIFEST = Manifest("pets", ("cat", "dog"), "digest", "original", SHARDS, ROWS, (ImageNote("x.jpg", "val", "cut"),))
 
 
@@ -46,10 +53,20 @@ def test_equal_manifests_have_equal_bytes(tmp_path: Path) -> None:
     assert manifest.save(MANIFEST, f"file://{tmp_path}/a") == manifest.save(MANIFEST, f"file://{tmp_path}/b")
 
 
-@pytest.mark.parametrize("changes", [
-    {"format": "effnet-manifest/1"}, {"shards": ["train-0.tar"]}, {"shards": None}, {"table": "xyz"}, {"colour": 1},
-    {"table": "cd" * 32}, {"classes": None}, {"classes": ["cat"]},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": "effnet-manifest/1"},
+        {"shards": ["train-0.tar"]},
+        {"shards": None},
+        {"table": "xyz"},
+        {"colour": 1},
+        {"table": "cd" * 32},
+        {"classes": None},
+        {"classes": ["cat"]},
+    ],
+    ids=str,
+)
 def test_what_is_no_manifest_is_refused_with_its_place(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=str(tmp_path)):
         manifest.load(saved(tmp_path, **changes))
@@ -62,20 +79,37 @@ def test_other_objects_are_no_manifests(text: bytes, tmp_path: Path) -> None:
         manifest.load(f"file://{tmp_path}/manifest.json")
 
 
-@pytest.mark.parametrize("name", [
-    "../train.tar", "/etc/passwd", "pipe:touch x", "http://169.254.169.254/x.tar", "file:///etc/passwd", "a/b.tar", "",
-    "train-0.pkl", "Train.tar", "train\n.tar",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../train.tar",
+        "/etc/passwd",
+        "pipe:touch x",
+        "http://169.254.169.254/x.tar",
+        "file:///etc/passwd",
+        "a/b.tar",
+        "",
+        "train-0.pkl",
+        "Train.tar",
+        "train\n.tar",
+    ],
+)
 def test_a_shard_s_name_can_lead_nowhere_but_into_its_folder(name: str, tmp_path: Path) -> None:
     evil = dataclasses.replace(MANIFEST, shards=(dataclasses.replace(SHARDS[0], name=name), *SHARDS[1:]))
     with pytest.raises(DataError, match="no shard can be called"):
         manifest.load(saved(tmp_path, evil))
 
 
-@pytest.mark.parametrize(("column", "value", "message"), [
-    ("offset", 4090, "outside its 4096 bytes"), ("offset", -1, "outside its"), ("size", -5, "outside its"),
-    ("label", 2, "outside the 2 classes"), ("label", -1, "outside the 2 classes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("offset", 4090, "outside its 4096 bytes"),
+        ("offset", -1, "outside its"),
+        ("size", -5, "outside its"),
+        ("label", 2, "outside the 2 classes"),
+        ("label", -1, "outside the 2 classes"),
+    ],
+)
 def test_a_row_that_leads_out_of_its_shard_or_classes_is_refused(
     column: str, value: int, message: str, tmp_path: Path
 ) -> None:

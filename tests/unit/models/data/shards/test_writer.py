@@ -170,8 +170,10 @@ def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_c
     source = dataclasses.replace(source, split=parts, own_val=True)
     official = layouts.split_indices(source, folder_data(images))
     assert {split: set(parts[found]) for split, found in official.items()} == {
-        "train": {TRAIN}, "minival": {MINIVAL}, "val": {VAL}
-    }  # fmt: skip
+        "train": {TRAIN},
+        "minival": {MINIVAL},
+        "val": {VAL},
+    }
     cut = layouts.split_indices(source, folder_data(images, minival="cut"))
     assert {split: len(found) for split, found in cut.items()} == {"train": 13, "minival": 3, "val": 8}
     assert set(parts[cut["train"]]) == {TRAIN, MINIVAL}
@@ -373,12 +375,15 @@ def test_a_split_without_samples_is_refused(images: Path) -> None:
         writer.plan(folder_data(images, minival_share=0.001), "file:///nowhere")
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda tmp: Data(name="x", source="folder"), "needs data.path="),
-    (lambda tmp: folder_data(tmp / "missing"), "missing is not a folder"),
-    (lambda tmp: folder_data(tmp), "no JPEG or PNG images"),
-    (lambda tmp: Data(name="x", source="cifar"), "'cifar' is unknown; choices: mnist5k, digits, folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda tmp: Data(name="x", source="folder"), "needs data.path="),
+        (lambda tmp: folder_data(tmp / "missing"), "missing is not a folder"),
+        (lambda tmp: folder_data(tmp), "no JPEG or PNG images"),
+        (lambda tmp: Data(name="x", source="cifar"), "'cifar' is unknown; choices: mnist5k, digits, folder"),
+    ],
+)
 def test_a_source_that_is_not_there_is_a_person_s_mistake(
     make: Callable[[Path], Data], message: str, tmp_path: Path
 ) -> None:

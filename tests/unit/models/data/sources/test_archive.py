@@ -91,27 +91,30 @@ def test_a_size_in_binary_and_one_in_pax_records_are_understood() -> None:
         assert members(read_at, "x", 0, end) == [("big.jpg", len(header), size)]
 
 
-@pytest.mark.parametrize(("made", "message"), [
-    (lambda: one_member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a symbolic link"),
-    (lambda: one_member(type=tarfile.LNKTYPE, linkname="a"), "is a hard link"),
-    (lambda: one_member(type=tarfile.CHRTYPE), "is a device"),
-    (lambda: one_member(type=tarfile.BLKTYPE), "is a device"),
-    (lambda: one_member(type=tarfile.FIFOTYPE), "is a pipe"),
-    (lambda: one_member(type=tarfile.GNUTYPE_SPARSE), "unknown type"),
-    (lambda: one_member(name="/etc/passwd"), "leads out of the archive"),
-    (lambda: one_member(name="a/../../b.jpg"), "leads out of the archive"),
-    (lambda: one_member(name="../b.jpg"), "leads out of the archive"),
-    (lambda: one_member(name="a/\x1b[2J.jpg"), "no official archive has a name like"),
-    (lambda: one_member(name="a\\b.jpg"), "no official archive has a name like"),
-    (lambda: one_member(name="x" * 2000), "no official archive has a name like"),
-    (lambda: tarred({"a": b"1"})[:1024] + tarred({"a": b"2"}), "holds a twice"),
-    (lambda: tarred({"a": b"x" * 2000})[:1500], "cut off: a member needs bytes up to 2512, 1500 are there"),
-    (lambda: tarred({"a": b"x" * 512})[:1024], "cut off: no end mark"),
-    (lambda: tarred({"a": b"x" * 512})[:1200], "cut off: no end mark"),
-    (lambda: b"\xff\xd8\xff" + bytes(2000), "no tar header at byte 0"),
-    (lambda: tarred({"a": b"x"}).replace(b"a\0", b"b\0", 1), "no tar header at byte 0"),
-    (lambda: b"", "cut off: no end mark"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: one_member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a symbolic link"),
+        (lambda: one_member(type=tarfile.LNKTYPE, linkname="a"), "is a hard link"),
+        (lambda: one_member(type=tarfile.CHRTYPE), "is a device"),
+        (lambda: one_member(type=tarfile.BLKTYPE), "is a device"),
+        (lambda: one_member(type=tarfile.FIFOTYPE), "is a pipe"),
+        (lambda: one_member(type=tarfile.GNUTYPE_SPARSE), "unknown type"),
+        (lambda: one_member(name="/etc/passwd"), "leads out of the archive"),
+        (lambda: one_member(name="a/../../b.jpg"), "leads out of the archive"),
+        (lambda: one_member(name="../b.jpg"), "leads out of the archive"),
+        (lambda: one_member(name="a/\x1b[2J.jpg"), "no official archive has a name like"),
+        (lambda: one_member(name="a\\b.jpg"), "no official archive has a name like"),
+        (lambda: one_member(name="x" * 2000), "no official archive has a name like"),
+        (lambda: tarred({"a": b"1"})[:1024] + tarred({"a": b"2"}), "holds a twice"),
+        (lambda: tarred({"a": b"x" * 2000})[:1500], "cut off: a member needs bytes up to 2512, 1500 are there"),
+        (lambda: tarred({"a": b"x" * 512})[:1024], "cut off: no end mark"),
+        (lambda: tarred({"a": b"x" * 512})[:1200], "cut off: no end mark"),
+        (lambda: b"\xff\xd8\xff" + bytes(2000), "no tar header at byte 0"),
+        (lambda: tarred({"a": b"x"}).replace(b"a\0", b"b\0", 1), "no tar header at byte 0"),
+        (lambda: b"", "cut off: no end mark"),
+    ],
+)
 def test_what_no_official_archive_holds_is_refused(made: Callable[[], bytes], message: str) -> None:
     with pytest.raises(DataError, match=message.replace("(", r"\(")):
         listed(made())
@@ -184,9 +187,12 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 CONTENT = {"a/1.jpg": os.urandom(3000), "a/2.jpg": b"", "b/3.jpg": os.urandom(512)}
 PACKED: dict[str, Callable[[bytes], bytes]] = {
-    "x.tgz": gzip.compress, "x.tar.gz": gzip.compress, "x.tar.xz": lzma.compress, "x.tar.bz2": bz2.compress,
+    "x.tgz": gzip.compress,
+    "x.tar.gz": gzip.compress,
+    "x.tar.xz": lzma.compress,
+    "x.tar.bz2": bz2.compress,
     "x.zip": lambda _: zipped(CONTENT),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PACKED)
@@ -317,10 +323,15 @@ def test_many_threads_read_at_once(tmp_path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize(("path", "message"), [
-    ("empty", "holds nothing; looked for a.tar"), ("http://x/y", "neither a local path nor s3://"),
-    ("file.txt", "neither a folder nor an archive"), ("missing", "neither a folder nor an archive"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("empty", "holds nothing; looked for a.tar"),
+        ("http://x/y", "neither a local path nor s3://"),
+        ("file.txt", "neither a folder nor an archive"),
+        ("missing", "neither a folder nor an archive"),
+    ],
+)
 def test_a_path_with_nothing_of_the_set_is_a_person_s_mistake(path: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")

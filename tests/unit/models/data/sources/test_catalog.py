@@ -82,13 +82,16 @@ def test_the_real_flowers_have_their_own_test_part() -> None:
     assert Image.open(io.BytesIO(source.read(0))).size == (224, 224)
 
 
-@pytest.mark.parametrize("change", [
-    lambda root: (root / "train/a/0.jpg").write_bytes(b"longer than it was" * 100),
-    lambda root: (root / "train/a/0.jpg").rename(root / "train/a/9.jpg"),
-    lambda root: (root / "train/a/0.jpg").rename(root / "train/b/9.jpg"),
-    lambda root: (root / "train/a/0.jpg").rename(root / "val/a/9.jpg"),
-    lambda root: (root / "train/c").mkdir(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "train/a/0.jpg").write_bytes(b"longer than it was" * 100),
+        lambda root: (root / "train/a/0.jpg").rename(root / "train/a/9.jpg"),
+        lambda root: (root / "train/a/0.jpg").rename(root / "train/b/9.jpg"),
+        lambda root: (root / "train/a/0.jpg").rename(root / "val/a/9.jpg"),
+        lambda root: (root / "train/c").mkdir(),
+    ],
+)
 def test_another_listing_has_another_digest(change: Callable[[Path], Any], tmp_path: Path) -> None:
     before = open_source(asked("folder", written(tmp_path, TREE))).digest
     change(tmp_path)
@@ -148,18 +151,21 @@ def test_an_index_of_other_digits_is_refused(tmp_path: Path) -> None:
         load(asked("digits"), f"file://{tmp_path}/index.npz")
 
 
-@pytest.mark.parametrize("damage", [
-    lambda arrays: arrays | {"paths": np.array([b"../../etc/passwd"] * 12)},
-    lambda arrays: arrays | {"paths": np.array([b"/etc/passwd"] * 12)},
-    lambda arrays: arrays | {"paths": np.array([], "S1")},
-    lambda arrays: arrays | {"container": np.full(12, 3, np.int32)},
-    lambda arrays: arrays | {"offsets": np.full(12, -1, np.int64)},
-    lambda arrays: arrays | {"labels": arrays["labels"][:5]},
-    lambda arrays: arrays | {"labels": arrays["labels"].astype(np.float64)},
-    lambda arrays: arrays | {"about": np.frombuffer(b"{}", np.uint8)},
-    lambda arrays: {key: value for key, value in arrays.items() if key != "split"},
-    lambda arrays: arrays | {"names": np.array([{}] * 12, object)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda arrays: arrays | {"paths": np.array([b"../../etc/passwd"] * 12)},
+        lambda arrays: arrays | {"paths": np.array([b"/etc/passwd"] * 12)},
+        lambda arrays: arrays | {"paths": np.array([], "S1")},
+        lambda arrays: arrays | {"container": np.full(12, 3, np.int32)},
+        lambda arrays: arrays | {"offsets": np.full(12, -1, np.int64)},
+        lambda arrays: arrays | {"labels": arrays["labels"][:5]},
+        lambda arrays: arrays | {"labels": arrays["labels"].astype(np.float64)},
+        lambda arrays: arrays | {"about": np.frombuffer(b"{}", np.uint8)},
+        lambda arrays: {key: value for key, value in arrays.items() if key != "split"},
+        lambda arrays: arrays | {"names": np.array([{}] * 12, object)},
+    ],
+)
 def test_a_damaged_or_forged_index_is_refused(damage: Callable[[Any], Any], tmp_path: Path) -> None:
     data, path = asked("folder", written(tmp_path / "tree", TREE)), tmp_path / "index.npz"
     save(open_source(data), f"file://{path}")

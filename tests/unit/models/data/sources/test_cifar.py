@@ -196,13 +196,26 @@ def test_an_archive_with_such_a_pickle_is_refused(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"no pickle", b"\x80\x02]q\x01.", b"\x80\x02K\x01.", b"\x80\x02}(U\x01au.", b"\x80\x02}",
-    b"\x80\x02cbuiltins\neval\n(U\x011tR.",
-    b"\x80\x02cnumpy\nndarray\n(tR.", b"\x80\x02P1\n.", b"\x80\x02cnumpy\ndtype\n)\x81.", b"\x80\x02h\x05.",
-    pickle.dumps({"data": np.arange(9, dtype=np.int64).reshape(3, 3)}, 4),
-    pickle.dumps({"data": np.empty((2, 2), object)}, 4), pickle.dumps({1, 2, 3}), pickle.dumps(io.StringIO),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no pickle",
+        b"\x80\x02]q\x01.",
+        b"\x80\x02K\x01.",
+        b"\x80\x02}(U\x01au.",
+        b"\x80\x02}",
+        b"\x80\x02cbuiltins\neval\n(U\x011tR.",
+        b"\x80\x02cnumpy\nndarray\n(tR.",
+        b"\x80\x02P1\n.",
+        b"\x80\x02cnumpy\ndtype\n)\x81.",
+        b"\x80\x02h\x05.",
+        pickle.dumps({"data": np.arange(9, dtype=np.int64).reshape(3, 3)}, 4),
+        pickle.dumps({"data": np.empty((2, 2), object)}, 4),
+        pickle.dumps({1, 2, 3}),
+        pickle.dumps(io.StringIO),
+    ],
+)
 def test_what_is_no_plain_data_is_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="is not a pickle of plain data"):
         pickles.read(data, "x")
@@ -215,10 +228,16 @@ def test_a_cut_off_batch_is_refused() -> None:
             pickles.read(data[:length], "x")
 
 
-@pytest.mark.parametrize("change", [
-    {"labels": [10] * EACH}, {"labels": [1] * (EACH - 1)}, {"data": np.zeros((EACH, 1024), np.uint8)},
-    {"filenames": ["a"]}, {"data": "pixels"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": [10] * EACH},
+        {"labels": [1] * (EACH - 1)},
+        {"data": np.zeros((EACH, 1024), np.uint8)},
+        {"filenames": ["a"]},
+        {"data": "pixels"},
+    ],
+)
 def test_a_batch_that_does_not_fit_together_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     contents = {"test_batch": batch(0, CIFAR10) | change, "batches.meta": {"label_names": [str(n) for n in range(10)]}}
     packed(

@@ -35,13 +35,32 @@ def rows(source: Source) -> dict[str, tuple[str, int, bytes]]:
 
 
 @real_images
-@pytest.mark.parametrize(("name", "archive", "counts", "classes", "missing"), [
-    ("food101", "food-101-10x40.tar", [270, 0, 130], 10,
-     ("train: 270 of 75,750 images", "val or test: 130 of 25,250 images", "classes with images: 10 of 101")),
-    ("pets", "oxford-iiit-pet-37x10.tar", [370, 0, 0], 37,
-     ("train: 370 of 3,680 images", "val or test: 0 of 3,669 images")),
-    ("cars", "stanford-cars-10cls.tar", [420, 0, 0], 196, ("train: 420 of 8,144 images", "val or test: 0 of 8,041")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "archive", "counts", "classes", "missing"),
+    [
+        (
+            "food101",
+            "food-101-10x40.tar",
+            [270, 0, 130],
+            10,
+            ("train: 270 of 75,750 images", "val or test: 130 of 25,250 images", "classes with images: 10 of 101"),
+        ),
+        (
+            "pets",
+            "oxford-iiit-pet-37x10.tar",
+            [370, 0, 0],
+            37,
+            ("train: 370 of 3,680 images", "val or test: 0 of 3,669 images"),
+        ),
+        (
+            "cars",
+            "stanford-cars-10cls.tar",
+            [420, 0, 0],
+            196,
+            ("train: 420 of 8,144 images", "val or test: 0 of 8,041"),
+        ),
+    ],
+)
 def test_real_subsets_open_with_what_they_lack_written_down(
     name: str, archive: str, counts: list[int], classes: int, missing: tuple[str, ...]
 ) -> None:
@@ -95,8 +114,12 @@ def pets(breeds: int = 37) -> dict[str, bytes]:
         f"{name}_2 {label} 1 1\n" for label, name in enumerate(names, 1)
     )
     images = {f"images/{name}_{n}.jpg": f"{name} {n}".encode() for name in names for n in (1, 2)}
-    return images | {"annotations/trainval.txt": trainval.encode(), "annotations/test.txt": test.encode(),
-                     "annotations/._test.txt": b"shadow", "images/Breed_01.mat": b"left over"}  # fmt: skip
+    return images | {
+        "annotations/trainval.txt": trainval.encode(),
+        "annotations/test.txt": test.encode(),
+        "annotations/._test.txt": b"shadow",
+        "images/Breed_01.mat": b"left over",
+    }
 
 
 def test_pets_open_from_two_archives_and_from_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +228,7 @@ def cars_in_two_folders() -> dict[str, bytes]:
 
 
 def cars_in_one_folder() -> dict[str, bytes]:
-    lines = [
-        (f"car_ims/{part * 196 + n:06d}.jpg", 1, 2, 3, 4, n, part) for part in (0, 1) for n in range(1, 197)
-    ]  # fmt: skip
+    lines = [(f"car_ims/{part * 196 + n:06d}.jpg", 1, 2, 3, 4, n, part) for part in (0, 1) for n in range(1, 197)]
     fields = ["relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test"]
     files = {"cars_annos.mat": mat(annotations=records(fields, lines), class_names=META)}
     return files | {line[0]: f"car_ims {line[5]}".encode() for line in lines}

@@ -14,10 +14,14 @@ from models.networks.efficientnet.variants import B0_STAGES, Stage
 
 # The table of the official efficientnet_builder.py.
 B0 = [
-    "r1_k3_s11_e1_i32_o16_se0.25", "r2_k3_s22_e6_i16_o24_se0.25", "r2_k5_s22_e6_i24_o40_se0.25",
-    "r3_k3_s22_e6_i40_o80_se0.25", "r3_k5_s11_e6_i80_o112_se0.25", "r4_k5_s22_e6_i112_o192_se0.25",
+    "r1_k3_s11_e1_i32_o16_se0.25",
+    "r2_k3_s22_e6_i16_o24_se0.25",
+    "r2_k5_s22_e6_i24_o40_se0.25",
+    "r3_k3_s22_e6_i40_o80_se0.25",
+    "r3_k5_s11_e6_i80_o112_se0.25",
+    "r4_k5_s22_e6_i112_o192_se0.25",
     "r1_k3_s11_e6_i192_o320_se0.25",
-]  # fmt: skip
+]
 OTHER = ["r1_k3_s11_e1_i32_o24_f1", "r3_k5_s22_e3_i24_o32_se0.25_noskip", "r2_k3_s22_e6_i32_o64"]
 
 
@@ -42,8 +46,12 @@ def test_another_implementation_reads_the_same(text: str) -> None:
     chain = [*B0[: B0.index(text)], text] if text in B0 else OTHER[: OTHER.index(text) + 1]
     ours = decode(chain)[-1]
     assert (theirs.num_repeat, theirs.kernel_size, theirs.expand_ratio, theirs.output_filters, theirs.id_skip) == (
-        ours.repeats, ours.kernel, ours.expand_ratio, ours.channels, ours.skip,
-    )  # fmt: skip
+        ours.repeats,
+        ours.kernel,
+        ours.expand_ratio,
+        ours.channels,
+        ours.skip,
+    )
     assert (theirs.se_ratio or 0, theirs.stride[0]) == (ours.se_ratio, ours.stride)
 
 
@@ -80,9 +88,12 @@ def test_without_se_ratio_there_is_no_gate_and_with_noskip_no_residual() -> None
     kinds = [(type(block), isinstance(block.se, nn.Identity), block.has_skip) for block in network.blocks]
     assert kinds == [
         (FusedMBConv, True, False),
-        (MBConv, False, False), (MBConv, False, False), (MBConv, False, False),
-        (MBConv, True, False), (MBConv, True, True),
-    ]  # fmt: skip
+        (MBConv, False, False),
+        (MBConv, False, False),
+        (MBConv, False, False),
+        (MBConv, True, False),
+        (MBConv, True, True),
+    ]
 
 
 def test_a_plain_convolution_block_adds_its_input() -> None:
@@ -95,16 +106,19 @@ def test_a_plain_convolution_block_adds_its_input() -> None:
     assert block.se.reduce.out_channels == 2
 
 
-@pytest.mark.parametrize(("blocks", "says"), [
-    (["r1_k3"], "block 1 is 'r1_k3', which is not of the form r1_k3_s11"),
-    (["r1_k4_s11_e1_i32_o16"], "k4: kernels are odd"),
-    (["r1_k3_s12_e1_i32_o16"], "s12: strides are 11 or 22"),
-    (["r0_k3_s11_e1_i32_o16"], "at least 1"),
-    (["r1_k3_s11_e1_i32_o16_se1.5"], "at most 1"),
-    (["r1_k3_s11_e1_i32_o16_c1"], "not of the form"),
-    (["r1_k3_s11_e1_i16_o16"], "takes i16 channels, the stem gives 32"),
-    ([B0[0], B0[2]], r"block 2 \(r2_k5_s22_e6_i24_o40_se0.25\) takes i24 channels, block 1 gives 16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("blocks", "says"),
+    [
+        (["r1_k3"], "block 1 is 'r1_k3', which is not of the form r1_k3_s11"),
+        (["r1_k4_s11_e1_i32_o16"], "k4: kernels are odd"),
+        (["r1_k3_s12_e1_i32_o16"], "s12: strides are 11 or 22"),
+        (["r0_k3_s11_e1_i32_o16"], "at least 1"),
+        (["r1_k3_s11_e1_i32_o16_se1.5"], "at most 1"),
+        (["r1_k3_s11_e1_i32_o16_c1"], "not of the form"),
+        (["r1_k3_s11_e1_i16_o16"], "takes i16 channels, the stem gives 32"),
+        ([B0[0], B0[2]], r"block 2 \(r2_k5_s22_e6_i24_o40_se0.25\) takes i24 channels, block 1 gives 16"),
+    ],
+)
 def test_blocks_that_are_no_network_are_refused_in_one_line(blocks: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         resolve_architecture(schema.Model(blocks=blocks))

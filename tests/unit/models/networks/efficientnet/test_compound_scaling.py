@@ -11,25 +11,31 @@ from models.networks.efficientnet.compound_scaling import PAPER, Coefficients, g
 from models.networks.efficientnet.variants import VARIANTS, architecture
 
 
-@pytest.mark.parametrize(("channels", "width", "expected"), [
-    (32, 1.1, 32),     # 35.2 -> 32, which is more than 0.9 * 35.2 = 31.68
-    (40, 1.1, 48),     # 44.0 lies between 40 and 48: half goes up
-    (24, 1.2, 32),     # 28.8 -> 32
-    (16, 1.4, 24),     # 22.4 -> 24
-    (1280, 4.3, 5504),  # L2's head
-    (24, 0.25, 8),     # 6 -> 8, the smallest there is
-    (16, 0.25, 8),     # 4 -> 8
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"),
+    [
+        (32, 1.1, 32),  # 35.2 -> 32, which is more than 0.9 * 35.2 = 31.68
+        (40, 1.1, 48),  # 44.0 lies between 40 and 48: half goes up
+        (24, 1.2, 32),  # 28.8 -> 32
+        (16, 1.4, 24),  # 22.4 -> 24
+        (1280, 4.3, 5504),  # L2's head
+        (24, 0.25, 8),  # 6 -> 8, the smallest there is
+        (16, 0.25, 8),  # 4 -> 8
+    ],
+)
 def test_channels_are_rounded_to_the_nearest_multiple_of_eight(channels: int, width: float, expected: int) -> None:
     assert round_channels(channels, width) == expected
 
 
-@pytest.mark.parametrize(("channels", "width", "nearest", "expected"), [
-    (72, 0.25, 16, 24),  # 18: 16 is less than 16.2
-    (40, 0.25, 8, 16),   # 10: 8 is less than 9
-    (112, 0.1, 8, 16),   # 11.2: 8 is less than 10.08
-    (24, 0.7, 16, 16),   # 16.8: 16 is more than 15.12
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("channels", "width", "nearest", "expected"),
+    [
+        (72, 0.25, 16, 24),  # 18: 16 is less than 16.2
+        (40, 0.25, 8, 16),  # 10: 8 is less than 9
+        (112, 0.1, 8, 16),  # 11.2: 8 is less than 10.08
+        (24, 0.7, 16, 16),  # 16.8: 16 is more than 15.12
+    ],
+)
 def test_channels_never_shrink_by_more_than_a_tenth(channels: int, width: float, nearest: int, expected: int) -> None:
     assert int(channels * width + 4) // 8 * 8 == nearest
     assert round_channels(channels, width) == expected
@@ -39,9 +45,10 @@ def test_width_one_leaves_channels_alone() -> None:
     assert round_channels(100, 1.0) == 100
 
 
-@pytest.mark.parametrize(("repeats", "depth", "expected"), [
-    (1, 1.1, 2), (2, 1.1, 3), (4, 1.1, 5), (1, 3.1, 4), (4, 3.1, 13), (4, 0.2, 1), (3, 1.0, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("repeats", "depth", "expected"),
+    [(1, 1.1, 2), (2, 1.1, 3), (4, 1.1, 5), (1, 3.1, 4), (4, 3.1, 13), (4, 0.2, 1), (3, 1.0, 3)],
+)
 def test_repeats_are_rounded_up(repeats: int, depth: float, expected: int) -> None:
     assert round_repeats(repeats, depth) == expected
 
@@ -92,9 +99,12 @@ def test_the_laptop_s_grid_has_five_points_and_the_paper_s_is_one() -> None:
     wanted = compose(["profile=laptop"]).search
     points = grid(wanted.alpha, wanted.beta, wanted.gamma, wanted.budget, wanted.tolerance)
     assert points == [
-        Coefficients(1.0, 1.1, 1.3), Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.0, 1.3),
-        Coefficients(1.2, 1.1, 1.15), Coefficients(1.4, 1.2, 1.0),
-    ]  # fmt: skip
+        Coefficients(1.0, 1.1, 1.3),
+        Coefficients(1.0, 1.2, 1.15),
+        Coefficients(1.2, 1.0, 1.3),
+        Coefficients(1.2, 1.1, 1.15),
+        Coefficients(1.4, 1.2, 1.0),
+    ]
 
 
 def test_a_point_on_the_edge_of_the_tolerance_is_not_lost_by_its_last_bit() -> None:

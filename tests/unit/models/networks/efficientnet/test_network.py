@@ -94,10 +94,18 @@ def test_parameters_without_the_classifier_are_those_of_the_transfer_table(membe
     assert params - sum(p.numel() for p in network.classifier.parameters()) == FACTS[member][4]
 
 
-@pytest.mark.parametrize(("classes", "params"), [
-    (10, 4_020_358), (37, 4_054_945), (100, 4_135_648), (101, 4_136_929), (102, 4_138_210),
-    (196, 4_258_624), (500, 4_648_048),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("classes", "params"),
+    [
+        (10, 4_020_358),
+        (37, 4_054_945),
+        (100, 4_135_648),
+        (101, 4_136_929),
+        (102, 4_138_210),
+        (196, 4_258_624),
+        (500, 4_648_048),
+    ],
+)
 def test_b0_has_the_known_size_at_each_class_count(classes: int, params: int) -> None:
     network = build_network("efficientnet_b0", classes, device="meta")
     assert sum(p.numel() for p in network.parameters()) == params
@@ -138,9 +146,12 @@ def test_batch_norm_has_the_official_momentum_and_epsilon(member: str) -> None:
 
 
 def test_only_gate_and_classifier_have_biases() -> None:
-    biased = {name.rpartition(".")[0] for name, m in on_meta("b0").named_modules()
-              for key, _ in m.named_parameters(name, recurse=False)
-              if key.endswith("bias") and not isinstance(m, nn.BatchNorm2d)}  # fmt: skip
+    biased = {
+        name.rpartition(".")[0]
+        for name, m in on_meta("b0").named_modules()
+        for key, _ in m.named_parameters(name, recurse=False)
+        if key.endswith("bias") and not isinstance(m, nn.BatchNorm2d)
+    }
     assert biased == {"", *(f"blocks.{i}.se" for i in range(16))}
 
 
@@ -182,9 +193,10 @@ def by_hand(block: MBConv, x: Tensor) -> Tensor:
     return y + x if stride == 1 and y.shape[1] == x.shape[1] else y
 
 
-@pytest.mark.parametrize(("channels_out", "kernel", "stride", "expand"), [
-    (8, 3, 1, 6), (8, 5, 1, 6), (12, 5, 2, 6), (4, 3, 1, 1), (8, 3, 1, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("channels_out", "kernel", "stride", "expand"),
+    [(8, 3, 1, 6), (8, 5, 1, 6), (12, 5, 2, 6), (4, 3, 1, 1), (8, 3, 1, 1)],
+)
 def test_a_block_computes_what_the_paper_says(channels_out: int, kernel: int, stride: int, expand: int) -> None:
     torch.manual_seed(1)
     block = MBConv(8, channels_out, kernel, stride, expand, 0.25, 0.8).eval()
@@ -199,8 +211,26 @@ def test_a_block_computes_what_the_paper_says(channels_out: int, kernel: int, st
 
 def test_survival_falls_linearly_over_the_blocks_of_b0() -> None:
     found = [block.drop.survival_prob for block in blocks_of(on_meta("b0"))]
-    assert found == pytest.approx([1.0, 0.9875, 0.975, 0.9625, 0.95, 0.9375, 0.925, 0.9125,
-                                   0.9, 0.8875, 0.875, 0.8625, 0.85, 0.8375, 0.825, 0.8125])  # fmt: skip
+    assert found == pytest.approx(
+        [
+            1.0,
+            0.9875,
+            0.975,
+            0.9625,
+            0.95,
+            0.9375,
+            0.925,
+            0.9125,
+            0.9,
+            0.8875,
+            0.875,
+            0.8625,
+            0.85,
+            0.8375,
+            0.825,
+            0.8125,
+        ]
+    )
 
 
 def test_stochastic_depth_is_the_identity_in_evaluation_and_at_survival_one() -> None:
@@ -247,8 +277,9 @@ def test_every_convolution_starts_at_the_official_spread() -> None:
 
 @pytest.mark.parametrize(("kernel", "spread"), [(3, 0.4714), (5, 0.2828)])
 def test_depthwise_kernels_start_wide(kernel: int, spread: float) -> None:
-    weights = [b.depthwise[0].weight.detach().flatten() for b in blocks_of(b0())
-               if b.depthwise[0].kernel_size[0] == kernel]  # fmt: skip
+    weights = [
+        b.depthwise[0].weight.detach().flatten() for b in blocks_of(b0()) if b.depthwise[0].kernel_size[0] == kernel
+    ]
     assert float(torch.cat(weights).std()) == pytest.approx(spread, rel=0.02)
 
 
@@ -274,11 +305,16 @@ def test_the_same_seed_gives_the_same_network() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("model", "sha256"), [
-    (schema.Model(), "3f0803a830e334c86e71dd4872763f8f05f74e3854f8107bc8c854c14febbc81"),
-    (schema.Model(name="efficientnet_b3", width=0.25, depth=0.5),
-     "338fcc56d3dce613aaf049965f8f34ac01aabb2be6e23224d80740c2ee3bd8c8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "sha256"),
+    [
+        (schema.Model(), "3f0803a830e334c86e71dd4872763f8f05f74e3854f8107bc8c854c14febbc81"),
+        (
+            schema.Model(name="efficientnet_b3", width=0.25, depth=0.5),
+            "338fcc56d3dce613aaf049965f8f34ac01aabb2be6e23224d80740c2ee3bd8c8",
+        ),
+    ],
+)
 def test_names_and_first_weights_are_those_of_networks_trained_before(model: schema.Model, sha256: str) -> None:
     """Of commit c6376bc: jobs and registered models of that time are found by them."""
     torch.manual_seed(0)

@@ -243,9 +243,11 @@ def test_only_the_newest_are_kept(keep: int, job: str, watchdog: Watchdog) -> No
         keeper.save_and_wait(state)
     kept = sorted(n.split("-")[0] + n.split("-")[1] + n[n.index(".") :] for n in files(job) if "-" in n)
     steps = range(5 - keep, 5)
-    assert kept == sorted(f"{a}{s:08d}{b}" for s in steps for a, b in (
-        ("step", ".json"), ("step", ".safetensors"), ("best", ".safetensors"),
-    ))  # fmt: skip
+    assert kept == sorted(
+        f"{a}{s:08d}{b}"
+        for s in steps
+        for a, b in (("step", ".json"), ("step", ".safetensors"), ("best", ".safetensors"))
+    )
 
 
 def test_the_best_weights_are_written_once_and_stay_while_a_checkpoint_names_them(job: str, watchdog: Watchdog) -> None:
@@ -263,9 +265,19 @@ def test_the_best_weights_are_written_once_and_stay_while_a_checkpoint_names_the
 
 
 POINTS = [
-    "save", "save-state-open", "save-state-half", "save-state-done", "save-best-open", "save-best-half",
-    "save-best-done", "save-manifest", "save-written", "save-prune", "save-prune-object", "save-end",
-]  # fmt: skip
+    "save",
+    "save-state-open",
+    "save-state-half",
+    "save-state-done",
+    "save-best-open",
+    "save-best-half",
+    "save-best-done",
+    "save-manifest",
+    "save-written",
+    "save-prune",
+    "save-prune-object",
+    "save-end",
+]
 BEFORE_THE_MANIFEST = POINTS[:8]
 
 

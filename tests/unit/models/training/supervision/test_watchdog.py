@@ -39,9 +39,12 @@ def ended(tmp_path: Path, trouble: str = "", failed: str = "agent.kill()") -> su
     code = STUCK.format(trouble=trouble, failed=failed)
     (folder := tmp_path / "job").mkdir()
     return subprocess.run(
-        [sys.executable, "-c", code, f"file://{tmp_path}"], capture_output=True, text=True, timeout=40,
+        [sys.executable, "-c", code, f"file://{tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=40,
         env={**os.environ, "EFFNET_JOB_FOLDER": str(folder)},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("stopped", [False, True])

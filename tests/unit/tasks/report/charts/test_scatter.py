@@ -79,10 +79,15 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     assert round(step / 10 ** math.floor(math.log10(step * 1.0001)), 3) in (1, 2, 5)
 
 
-@pytest.mark.parametrize(("pairs", "expected"), [
-    ([(50.0, 1.0), (60.0, 2.0)], (49.0, 62.0)), ([(99.0, 3.0)], (96.0, 100.0)),
-    ([(100.0, 0.0)], (99.0, 100.0)), ([(0.0, 0.0)], (0.0, 1.0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([(50.0, 1.0), (60.0, 2.0)], (49.0, 62.0)),
+        ([(99.0, 3.0)], (96.0, 100.0)),
+        ([(100.0, 0.0)], (99.0, 100.0)),
+        ([(0.0, 0.0)], (0.0, 1.0)),
+    ],
+)
 def test_the_range_is_never_empty_and_stays_in_0_to_100(
     pairs: list[tuple[float, float]], expected: tuple[float, float]
 ) -> None:
