@@ -18,7 +18,7 @@ from infra.launch import local
 from infra.launch.command import torchrun_argv
 from infra.tracking import package
 from models.networks import export
-from models.training.metrics import MEAN_RGB, STDDEV_RGB
+from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
 
 pytestmark = pytest.mark.torchrun
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
