@@ -66,7 +66,7 @@ def test_any_table_of_blocks_is_counted_as_its_network_is(
 def test_a_count_of_the_family_imports_no_compiler_of_torch() -> None:
     """It would cost each command and each job more than a second."""
     code = (
-        "import sys; from conf import schema; from models.networks.build import counted\n"
-        "counted(schema.Model(), 10); sys.exit('torch._dynamo' in sys.modules)"
+        "import sys; from conf import schema; from models.networks.build import compute_cost\n"
+        "compute_cost(schema.Model(), 10); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

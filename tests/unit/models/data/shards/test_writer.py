@@ -331,7 +331,7 @@ def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
     monkeypatch.setattr(chunks, "MAX_IMAGE_BYTES", 10_000)
     fill(tmp_path / "images", 0)
     (tmp_path / "images/cat/03.jpg").write_bytes(bytes(20_000))
-    monkeypatch.setattr(chunks, "verdict", partial(_unread, check_image, 20_000))
+    monkeypatch.setattr(chunks, "check_image", partial(_unread, check_image, 20_000))
     _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
     assert [(each.name, each.what) for each in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
     assert len(manifest.table) == 23
