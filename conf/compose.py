@@ -184,6 +184,14 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / group.partition("@")[0]).glob("*.yaml"))
 
 
+def read_setting(config: schema.Config, key: str) -> Any:
+    """The value of a dotted key, ``read_setting(config, "published.path")``."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
 def keys() -> list[str]:
     """All dotted keys that an override may name."""
     return list(_keys(schema.Config))

@@ -19,25 +19,6 @@ from flows.cli import progress, signals, summary, verbs
 from infra.errors import ConfigError, EffnetError
 from infra.store import files
 
-FLOWS = (
-    "reproduce",
-    "study",
-    "shard",
-    "search",
-    "architecture",
-    "scaling",
-    "train",
-    "evaluate",
-    "transfer",
-    "explain",
-    "latency",
-    "nightly",
-    "import",
-    "report",
-)
-
-TRAINS = ("reproduce", "study", "search", "architecture", "scaling", "train", "transfer", "explain", "nightly")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
@@ -82,39 +63,58 @@ def _open(page: str, config: schema.Config) -> int:
     return 0
 
 
-def _run(verb: str, config: schema.Config, overrides: list[str]) -> int:
-    if verb in FLOWS:
-        return _run_flow(verb, config, overrides)
+def _run(name: str, config: schema.Config, overrides: list[str]) -> int:
+    if verbs.VERBS[name].flow:
+        return _run_flow(name, config, overrides)
+    return {
+        "plan": _plan,
+        "download": _download,
+        "doctor": _doctor,
+        "env": _print_environment,
+        "up": _up,
+        "down": _down,
+    }[name](config, overrides)
+
+
+def _plan(config: schema.Config, _: list[str]) -> int:
+    from tasks import plan
+
+    for line in plan.lines(config):
+        _print(line)
+    return 0
+
+
+def _download(config: schema.Config, _: list[str]) -> int:
+    from models.data.sources import download
+
+    download.download(config.data, _print)
+    return 0
+
+
+def _doctor(config: schema.Config, _: list[str]) -> int:
+    from infra import doctor
+    from models.data.loading import decode
+
+    return doctor.main(config, decode.backends())
+
+
+def _up(config: schema.Config, overrides: list[str]) -> int:
     from infra.services import stack
 
     run_dir = Path(config.run_dir).resolve()
-    if verb == "plan":
-        from tasks import plan
+    os.environ.update(configure.worker_environment(config, overrides))
+    stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
+    if line := configure.kept_settings(run_dir):
+        _print(line)
+    print(summary.services(stack.prepare(run_dir, config.services), config.services))
+    return 0
 
-        for line in plan.lines(config):
-            _print(line)
-        return 0
-    if verb == "download":
-        from models.data.sources import download
 
-        download.download(config.data, _print)
-        return 0
-    if verb == "doctor":
-        from infra import doctor
-        from models.data.loading import decode
+def _down(config: schema.Config, _: list[str]) -> int:
+    from infra.services import stack
 
-        return doctor.main(config, decode.backends())
-    if verb == "env":
-        return _print_environment(config, overrides)
-    if verb == "up":
-        os.environ.update(configure.worker_environment(config, overrides))
-        stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
-        if line := configure.kept_settings(run_dir):
-            _print(line)
-        print(summary.services(stack.prepare(run_dir, config.services), config.services))
-    else:
-        stopped = stack.down(run_dir)
-        print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+    stopped = stack.down(Path(config.run_dir).resolve())
+    print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
     return 0
 
 
@@ -133,20 +133,18 @@ def _print_environment(config: schema.Config, overrides: list[str]) -> int:
     return 0
 
 
-def _run_flow(verb: str, config: schema.Config, overrides: list[str]) -> int:
+def _run_flow(name: str, config: schema.Config, overrides: list[str]) -> int:
     from flows.cli import session
     from infra.services import stack
 
-    if verb == "import" and config.published.path is None:
-        raise compose.OverrideError(
-            "import needs published.path=FILE, e.g. published.path=efficientnet-b0-355c32eb.pth"
-        )
-    if verb == "evaluate" and config.model_ref is None:
-        raise compose.OverrideError("evaluate needs model_ref=NAME@ALIAS, e.g. model_ref=efficientnet-b0@champion")
+    verb = verbs.VERBS[name]
+    if verb.needs is not None and compose.read_setting(config, verb.needs[0]) is None:
+        key, example = verb.needs
+        raise compose.OverrideError(f"{name} needs {key}=..., e.g. {key}={example}")
     began = time.time()
-    parameters = {"began": began} if verb == "reproduce" else {}
+    parameters = {"began": began} if name == "reproduce" else {}
     with progress.attach():
-        result = session.run(verb, config, overrides, **parameters)
+        result = session.run(name, verb.flow, config, overrides, **parameters)
     seconds = time.time() - began
     addresses = stack.prepare(Path(config.run_dir).resolve(), config.services)
     print(summary.block(result, config, addresses, seconds))
@@ -168,12 +166,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, (about, details) in verbs.VERBS.items():
+    for name, verb in verbs.VERBS.items():
         sub = parsers.add_parser(
-            verb, help=about, description=f"{about}\n\n{details}", formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=verb.summary,
+            description=f"{verb.summary}\n\n{verb.details}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
-        for flag, effect in verbs.FLAGS.items() if verb in TRAINS else ():
+        for flag, effect in verbs.FLAGS.items() if verb.trains else ():
             sub.add_argument(f"--{flag}", action="store_true", help=effect)
     return parser
 

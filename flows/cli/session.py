@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import keyword
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ QUIET = {
 }
 
 
-def run(verb: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
+def run(verb: str, flow_path: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
     """Runs one flow on its services and returns its result.
 
     The services that this call started are stopped again if it is interrupted; after a good or a failed run
@@ -43,8 +42,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     started: Collection[str] = ()
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
     # only one that Ctrl-C reaches: `up` then stops again what it has started.
-    name = f"{verb}_" if keyword.iskeyword(verb) else verb  # import_.py
-    imported = ThreadPoolExecutor(1).submit(importlib.import_module, f"flows.{name}")
+    module, _, name = flow_path.partition(":")
+    imported = ThreadPoolExecutor(1).submit(importlib.import_module, module)
     try:
         started = stack.up(
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)

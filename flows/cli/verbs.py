@@ -1,6 +1,11 @@
-"""What ``effnet --help`` and ``effnet VERB --help`` say."""
+"""The one table of verbs: parser, help, flows and their tests are made from it.
+
+To add a verb, add a row here; one that runs a flow needs nothing else in ``flows/cli/``.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from conf.compose import options
 from conf.experiments import ORIGINS
@@ -37,27 +42,52 @@ _TRAIN = f"""\
   recipe={_choices("recipe")}   recipe.epochs=N recipe.global_batch=N recipe.seed=N
   launch.nproc_per_node=N launch.jobs_at_once=N"""
 
-VERBS: dict[str, tuple[str, str]] = {
-    "reproduce": (
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command line.
+
+    Attributes:
+        summary: One line for ``effnet --help``.
+        details: Settings and effects for ``effnet VERB --help``.
+        flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
+        trains: Whether it starts training jobs, so that it takes ``FLAGS``.
+        needs: Setting that must be given, and an example of its value.
+    """
+
+    summary: str
+    details: str
+    flow: str = ""
+    trains: bool = False
+    needs: tuple[str, str] | None = None
+
+
+VERBS: dict[str, Verb] = {
+    "reproduce": Verb(
         "everything: shard, search, train the family, transfer, register, report",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b0,efficientnet_b1]   only these\n\n"
         "leaves RUN_DIR/latest/summary.json and RUN_DIR/latest/report.html",
+        flow="flows.reproduce:reproduce",
+        trains=True,
     ),
-    "download": (
+    "download": Verb(
         "fetch a data set from its public address, or say where it is",
         f"  effnet download DATASET data.path=FOLDER   DATASET: {_choices('data')}\n\n"
         "goes on where it stopped; a file is kept only when its published md5 agrees",
     ),
-    "shard": (
+    "shard": Verb(
         "write a data set as WebDataset shards into the object store",
         f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.samples_per_shard=N data.limit=N",
+        flow="flows.shard:shard",
     ),
-    "search": (
+    "search": Verb(
         "grid search of alpha, beta, gamma under alpha*beta^2*gamma^2 = 2",
         f"{_COMMON}\n{_TRAIN}\n  search.alpha=[1.0,1.2] search.beta=[1.0,1.1] search.gamma=[1.0,1.15]\n"
         "  search.tolerance=X search.counted_tolerance=X search.recipe.epochs=N",
+        flow="flows.search:search",
+        trains=True,
     ),
-    "architecture": (
+    "architecture": Verb(
         "search the baseline's blocks by accuracy and multiply-adds, B0's own among them",
         f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.limit=N\n"
         "  architecture.trials=N architecture.sampler=nsga2|tpe architecture.seed=N architecture.recipe.epochs=N\n"
@@ -65,44 +95,59 @@ VERBS: dict[str, tuple[str, str]] = {
         "  architecture.storage=URL         one search on several machines, e.g. postgresql+psycopg://host/name\n"
         "  launch.jobs_at_once=N\n\n"
         "train what it found:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
+        flow="flows.architecture:architecture",
+        trains=True,
     ),
-    "scaling": (
+    "scaling": Verb(
         "scale networks in width, depth or resolution alone, and in all three at once",
         f"{_COMMON}\n{_TRAIN}\n  scaling={_choices('scaling')}   paper: Figures 3, 4 and 8 too\n"
         "  scaling.points=[{network:resnet50},{network:resnet50,dimension:width,width:2.0}]   only these\n\n"
         "multipliers of a point come on top of model.width, model.depth and model.resolution",
+        flow="flows.scaling:scaling",
+        trains=True,
     ),
-    "train": ("train one network with torchrun, or continue it", f"{_COMMON}\n{_TRAIN}"),
-    "evaluate": (
+    "train": Verb(
+        "train one network with torchrun, or continue it", f"{_COMMON}\n{_TRAIN}", flow="flows.train:train", trains=True
+    ),
+    "evaluate": Verb(
         "evaluate a registered model on the val split",
         f"{_COMMON}\n  model_ref=NAME@ALIAS or NAME/VERSION   e.g. efficientnet-b0@champion\n  data={_choices('data')}",
+        flow="flows.evaluate:evaluate",
+        needs=("model_ref", "efficientnet-b0@champion"),
     ),
-    "transfer": (
+    "transfer": Verb(
         "fine-tune a trained network on the transfer sets",
         f"{_COMMON}\n{_TRAIN}\n  transfer={_choices('transfer')}   the protocol\n"
         f"  data@transfer.data={_choices('data')}\n"
         "  transfer.sets=[cifar10,pets] transfer.path=FOLDER   several, each in the folder of its name\n"
         "  transfer.recipe.epochs=N   model_ref=NAME@ALIAS: start from a registered network\n\n"
         "says what it will cost before anything is trained",
+        flow="flows.transfer:transfer",
+        trains=True,
     ),
-    "explain": (
+    "explain": Verb(
         "class activation maps of the baseline and its scaled versions, on the same images",
         f"{_COMMON}\n  data={_choices('data')}   explain.recipe.epochs=N\n"
         "  explain.count=N or explain.images=[0,7]   images of val: N of different classes, or these\n"
         "  explain.models=[{},{depth:4.0},{network:resnet50},{registered:efficientnet-b0@champion}]\n\n"
         "networks are trained unless they were; the maps go into the report and into MLflow",
+        flow="flows.explain:explain",
+        trains=True,
     ),
-    "latency": (
+    "latency": Verb(
         "CPU latency and throughput of B1 and B4 beside their rivals, in turns",
         f"{_COMMON}\n  latency.n=N latency.throughput_batch=N latency.throughput_n=N\n"
         "  latency.pairs=[{ours:efficientnet_b1,rival:resnet152}]",
+        flow="flows.latency:latency",
     ),
-    "nightly": (
+    "nightly": Verb(
         "fine-tune the registered champion, evaluate, register, promote if better",
         f"{_COMMON}\n  nightly.model=NAME   registered model whose champion is the start\n"
         f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
+        flow="flows.nightly:nightly",
+        trains=True,
     ),
-    "import": (
+    "import": Verb(
         "register public weights: a state dict of timm, torchvision or lukemelas' efficientnet-pytorch",
         f"{_COMMON}\n  published.path=FILE   .safetensors or .pth, local or s3://; each tensor must fit\n"
         f"  published.origin={'|'.join(ORIGINS)}   read from the file and its name where it is not given\n"
@@ -110,33 +155,37 @@ VERBS: dict[str, tuple[str, str]] = {
         f"  published.preprocessing={'|'.join(PREPROCESSINGS)}   pixels that the weights expect\n"
         "  published.name=NAME   in the registry\n\n"
         "then: effnet evaluate model_ref=efficientnet-b0-timm@champion data=imagenet data.path=FOLDER",
+        flow="flows.import_:import_",
+        needs=("published.path", "efficientnet-b0-355c32eb.pth"),
     ),
-    "report": ("render the report again, of whatever has been run so far", _COMMON),
-    "study": (
+    "report": Verb("render the report again, of whatever has been run so far", _COMMON, flow="flows.report:report"),
+    "study": Verb(
         "scaling study, architecture search and latency, one after another, then the report",
         f"{_COMMON}\n  settings of effnet scaling, effnet architecture and effnet latency\n\n"
         "the same command goes on where it stopped; a part that fails stops no other",
+        flow="flows.study:study",
+        trains=True,
     ),
-    "plan": (
+    "plan": Verb(
         "count what a training needs: parameters, multiply-adds, memory of a process",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"
         "  runtime.pipeline_stages=N\n\nnothing is started; 1,000 classes are assumed",
     ),
-    "up": (
+    "up": Verb(
         "start the embedded services, or find them",
         f"{_COMMON}\n\nall settings given here, of whatever kind, are the defaults of the deployments' runs",
     ),
-    "open": (
+    "open": Verb(
         "open Prefect or MLflow in a browser, logged in",
         "  effnet open prefect|mlflow   run_dir=PATH of the services (default runs)\n\n"
         "prints the link instead where there is no browser; the link holds the password",
     ),
-    "env": (
+    "env": Verb(
         "print the variables that lead other programs to the services",
         f'{_COMMON}\n\neval "$(effnet env)" makes prefect, mlflow and boto3 of this shell use them; it holds passwords',
     ),
-    "down": ("stop the embedded services", _COMMON),
-    "doctor": ("check whether this machine and the services are fit", _COMMON),
+    "down": Verb("stop the embedded services", _COMMON),
+    "doctor": Verb("check whether this machine and the services are fit", _COMMON),
 }
 
 FLAGS = {  # the same as runtime.KEY=true
