@@ -29,7 +29,7 @@ log = logger()
 
 @task(task_run_name="import published weights", **policy.BOOKKEEPING)
 async def import_published(config: schema.Config) -> Registered:
-    """Reads ``pretrained.path``, checks every tensor of it, and registers it; champion where the name has none.
+    """Reads ``published.path``, checks every tensor of it, and registers it; champion where the name has none.
 
     Raises:
         ConfigError: no path, another kind of file, or another network, origin or class count than asked for.
@@ -46,12 +46,12 @@ def _import(config: schema.Config) -> Registered:
 
     asked = config.published
     if asked.path is None:
-        raise ConfigError("which file? e.g. pretrained.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
+        raise ConfigError("which file? e.g. published.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
     uri = asked.path if "://" in asked.path else f"file://{Path(asked.path).resolve()}"
     data = store.read(uri)
     sha256 = hashlib.sha256(data).hexdigest()
     if asked.sha256 is not None and not sha256.startswith(asked.sha256.lower()):
-        raise ArtifactError(f"{asked.path} has sha256 {sha256}, pretrained.sha256 says {asked.sha256}")
+        raise ArtifactError(f"{asked.path} has sha256 {sha256}, published.sha256 says {asked.sha256}")
     found = pretrained.convert(pretrained.read(data, asked.path), asked, asked.path)
     name = asked.name or f"{found.model.name}-{found.origin}".replace("_", "-")
     facts = _facts(found, uri, sha256)

@@ -11,6 +11,7 @@ from typing import Any
 from infra.services import http
 
 _READS = ("GET", "HEAD")
+_NO_CSRF = 422  # what a server answers that asks for no token
 
 
 @dataclass(frozen=True)
@@ -30,23 +31,24 @@ def from_environment(environment: Mapping[str, str]) -> PrefectApi:
 
 def call(api: PrefectApi, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
     """Status and decoded JSON answer of ``path``, which starts with a slash; status 0 when nobody answers."""
-    status, answer = http.call(method, api.url + path, body, timeout_s, _headers(api, method))
+    status, answer = _try(api, method, path, body, timeout_s)
     if status == 403 and api._tokens:  # expired after an hour, or the server has another database now
         api._tokens.clear()
-        status, answer = http.call(method, api.url + path, body, timeout_s, _headers(api, method))
+        status, answer = _try(api, method, path, body, timeout_s)
     return status, answer
 
 
-def _headers(api: PrefectApi, method: str) -> dict[str, str]:
+def _try(api: PrefectApi, method: str, path: str, body: Any, timeout_s: float) -> tuple[int, Any]:
     headers: dict[str, str] = {}
     if api.auth:
         headers["Authorization"] = f"Basic {base64.b64encode(api.auth.encode()).decode()}"
-    if method in _READS:
-        return headers
-    if not api._tokens:
-        status, answer = http.call("GET", f"{api.url}/csrf-token?client={api.client}", headers=headers)
-        if status == 200:  # 422: the server asks for none
-            api._tokens["token"] = answer["token"]
-    if api._tokens:
-        headers |= {"Prefect-Csrf-Token": api._tokens["token"], "Prefect-Csrf-Client": api.client}
-    return headers
+    if method not in _READS:
+        if not api._tokens:
+            status, answer = http.call("GET", f"{api.url}/csrf-token?client={api.client}", None, timeout_s, headers)
+            if status == 200:
+                api._tokens["token"] = answer["token"]
+            elif status != _NO_CSRF:  # without a token the request would be refused, and not because it is wrong
+                return status, answer
+        if api._tokens:
+            headers |= {"Prefect-Csrf-Token": api._tokens["token"], "Prefect-Csrf-Client": api.client}
+    return http.call(method, api.url + path, body, timeout_s, headers)

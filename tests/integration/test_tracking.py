@@ -196,7 +196,7 @@ def test_without_an_address_a_person_is_told_what_to_do(monkeypatch):
 def test_importing_the_runs_does_not_import_mlflow_and_using_them_does_not_import_torch(mlflow_uri):
     script = """
 import sys
-from infra.tracking import registry, runs as tracking
+from infra.tracking import registry, runs
 assert 'mlflow' not in sys.modules
 runs.start_run('tests', 'light', 'light', params={}, tags={})
 assert 'mlflow' in sys.modules and 'torch' not in sys.modules

@@ -1,0 +1,43 @@
+"""Calls to Prefect's API: what a busy server answers is told as such."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from infra.services import http, prefect_api
+
+API = prefect_api.PrefectApi("http://127.0.0.1:4200/api", "user:password")
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, Any]) -> list[tuple[str, str]]:
+    calls: list[tuple[str, str]] = []
+    left = iter(answers)
+
+    def call(method: str, url: str, *_: Any) -> tuple[int, Any]:
+        calls.append((method, url.removeprefix(API.url).partition("?")[0]))
+        return next(left)
+
+    monkeypatch.setattr(http, "call", call)
+    API._tokens.clear()
+    return calls
+
+
+def test_a_server_too_busy_to_give_a_token_counts_as_busy_and_not_as_refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answering(monkeypatch, (503, None))
+    assert prefect_api.call(API, "POST", "/flows/", {}) == (503, None)
+    assert calls == [("GET", "/csrf-token")]
+
+
+def test_an_expired_token_is_fetched_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = (200, {"token": "t"})
+    calls = answering(monkeypatch, token, (201, 1), (403, None), token, (201, 2))
+    assert [prefect_api.call(API, "POST", "/flows/", {}) for _ in range(2)] == [(201, 1), (201, 2)]
+    assert [method for method, _ in calls] == ["GET", "POST", "POST", "GET", "POST"]
+
+
+def test_a_server_without_csrf_protection_is_called_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answering(monkeypatch, (422, None), (201, 1))
+    assert prefect_api.call(API, "POST", "/flows/", {}) == (201, 1)
+    assert len(calls) == 2
