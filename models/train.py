@@ -96,18 +96,25 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         if run.last_step < run.total_steps:
             return {"epochs": job.until_epoch, "steps": state.position.step}
         accuracy = last_evaluation(run, state, val)
+    n_minival = 0 if chosen_on is None else minival.samples
+    state_sha256 = _finish(worker, persistence, state)
+    if not ranks.is_first:
+        return {}
+    result = _result(job, worker.job_uri, state, eval_network, accuracy, n_minival)
+    how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": state_sha256}
+    return {**result, **how, "accepted_changes": tuple(state.position.accepted)}
+
+
+def _finish(worker: Worker, persistence: CheckpointManager, state: TrainState) -> str:
+    """Waits for the last checkpoint and completes the run folder's logs; returns the sha256 of the final state."""
     persistence.wait()
     sha256 = states.sha256(state)
     rest = persistence.ledger.part() if persistence.ledger is not None else None
-    if not ranks.is_first:
-        return {}
-    write_rows(worker.job_uri, state.position.rows)  # an outage may have cost the last ones
-    if rest is not None:
-        ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
-    n_minival = 0 if chosen_on is None else minival.samples
-    result = _result(job, worker.job_uri, state, eval_network, accuracy, n_minival)
-    how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": sha256}
-    return {**result, **how, "accepted_changes": tuple(state.position.accepted)}
+    if worker.ranks.is_first:
+        write_rows(worker.job_uri, state.position.rows)  # an outage may have cost the last ones
+        if rest is not None:
+            ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
+    return sha256
 
 
 def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
