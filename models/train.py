@@ -75,23 +75,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
         stepper = Stepper(job, ranks, state, steps, worker.watchdog, worker.faults)
         worker.faults.at("start", 0)
         chosen_on = None if "minival" in job.split else minival
-        run = Run(
-            job,
-            worker.job_uri,
-            ranks,
-            training,
-            chosen_on,
-            eval_network,
-            steps,
-            worker.progress,
-            persistence,
-            stepper,
-            persistence.ledger,
-            worker.watchdog,
-            worker.preemption,
-            worker.faults,
-            worker.startup,
-        )
+        run = _run(job, worker, training, chosen_on, eval_network, steps, persistence, stepper)
         fit(run, state)
         if run.last_step < run.total_steps:
             return {"epochs": job.until_epoch, "steps": state.position.step}
@@ -103,6 +87,36 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     result = _result(job, worker.job_uri, state, eval_network, accuracy, n_minival)
     how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": state_sha256}
     return {**result, **how, "accepted_changes": tuple(state.position.accepted)}
+
+
+def _run(
+    job: Job,
+    worker: Worker,
+    training: Loader,
+    chosen_on: Loader | None,
+    eval_network: nn.Module,
+    steps: int,
+    persistence: CheckpointManager,
+    stepper: Stepper,
+) -> Run:
+    """What the loop needs, in one object."""
+    return Run(
+        job,
+        worker.job_uri,
+        worker.ranks,
+        training,
+        chosen_on,
+        eval_network,
+        steps,
+        worker.progress,
+        persistence,
+        stepper,
+        persistence.ledger,
+        worker.watchdog,
+        worker.preemption,
+        worker.faults,
+        worker.startup,
+    )
 
 
 def _finish(worker: Worker, persistence: CheckpointManager, state: TrainState) -> str:
