@@ -59,7 +59,8 @@ def _print(line: str) -> None:
 def _open(page: str, config: schema.Config) -> int:
     from infra.services import stack
 
-    _print(stack.open_in_browser(Path(config.run_dir).resolve(), config.services, page))
+    for line in stack.open_in_browser(Path(config.run_dir).resolve(), config.services, page).splitlines():
+        _print(line)
     return 0
 
 
