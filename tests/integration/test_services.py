@@ -299,7 +299,9 @@ def test_a_flow_run_outlives_its_killed_worker_and_its_log_reaches_prefect(
     local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("worker",))
     train = owner_calls.prefect("GET", "/deployments/name/train/train")[1]
     body = {"state": {"type": "SCHEDULED"}, "parameters": {"overrides": ["talk"]}}
-    run = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run", body)[1]["id"]
+    status, made = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run", body)
+    assert status == 201, made
+    run = made["id"]
     wait_for(scratch_home / "ran", run, services_dir)
     worker = processes.running(services_dir / "services", "worker")
     assert worker is not None
