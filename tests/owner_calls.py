@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from typing import Any
 
 from infra.services import http, prefect_api
 
 
 def prefect(method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """Status and answer of a path of Prefect's API."""
-    return prefect_api.call(prefect_api.from_environment(os.environ), method, path, body, timeout_s=30)
+    """Status and answer of a path of Prefect's API; asked again while its SQLite is busy (503)."""
+    api, deadline = prefect_api.from_environment(os.environ), time.monotonic() + 60
+    while True:
+        status, answer = prefect_api.call(api, method, path, body, timeout_s=30)
+        if status != 503 or time.monotonic() > deadline:
+            return status, answer
+        time.sleep(0.5)
 
 
 def mlflow(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
