@@ -98,8 +98,9 @@ def test_the_table_has_a_line_for_each_variant() -> None:
 
 def test_a_plan_counts_what_transfer_to_the_official_sets_costs() -> None:
     words = ["profile=paper", "variants=[efficientnet_b0]", "transfer.sets=[cifar10,aircraft]"]
-    title, _, b0 = list(lines(compose.compose(words)))[-3:]
-    assert title == "\ntransfer to cifar10, aircraft (kornblith)"
+    empty, title, _, b0 = list(lines(compose.compose(words)))[-4:]
+    assert empty == ""
+    assert title == "transfer to cifar10, aircraft (kornblith)"
     jobs, images, evaluated, multiply_adds = (float(word.replace(",", "")) for word in b0.split()[1:])
     assert jobs == 2 * 57
     assert images == pytest.approx(2 * (17.35 + 1) * 20_000 * 256, rel=0.06)  # whole epochs, rungs on evaluations
