@@ -118,7 +118,7 @@ class Services:
 
     Credentials never stand in the configuration: those of the embedded services are made and kept by themselves,
     for others S3 takes them from boto3's own chain, MLflow and Prefect from their environment variables (README,
-    "Real services").
+    "Your own data, services and GPUs").
     """
 
     s3: str = "embedded"  # embedded | aws | endpoint URL

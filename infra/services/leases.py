@@ -88,11 +88,7 @@ def settle(api: PrefectApi, prefect_home: Path, say: Callable[[str], None]) -> N
             if before.get(name) == (taken, right):  # so it was no slot on its way from one book to the other
                 status, _ = call(api, "PATCH", f"/v2/concurrency_limits/{name}", {"active_slots": right})
                 if status == 204:
-                    say(
-                        f"{taken - right} slots of `{name}` were taken by nobody; freed"
-                        if taken > right
-                        else f"{right - taken} slots of `{name}` were in use and not counted; counted"
-                    )
+                    say(f"`{name}`: {taken} slots counted as taken, {right} in use; counted right")
 
 
 def _forget_the_dead(prefect_home: Path) -> None:

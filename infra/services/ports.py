@@ -28,6 +28,7 @@ PREFERRED = {
 }
 GRPC_OFFSET = 10000  # weed listens for gRPC this much above each of its ports
 _SEARCHED = 500
+_LINGERS_S = 1.5
 _CLAIM_S = 180.0  # a service binds within this time after its port was chosen
 
 
@@ -42,18 +43,28 @@ def choose(known: dict[str, int], running: Collection[str], owner: str) -> dict[
     Raises:
         ConfigError: no free port in reach.
     """
+    # A server that was killed a moment ago holds its port until its last thread has ended; one that moves for this
+    # is lost to the clients that survived it.
+    ours = [known[name] for name in PREFERRED if name in known and _service(name) not in running]
+    deadline = time.monotonic() + _LINGERS_S
+    while time.monotonic() < deadline and not all(map(is_free, ours)):
+        time.sleep(0.05)
     chosen: dict[str, int] = {}
     with _claims() as claims:
         taken = {port for who, claim in claims.items() if who != owner for port in claim["ports"]}
         for name, preferred in PREFERRED.items():
-            of_weed = name not in ("prefect", "mlflow")
-            if name in known and ("s3" if of_weed else name) in running:
+            of_weed = _service(name) == "s3"
+            if name in known and _service(name) in running:
                 chosen[name] = known[name]
                 continue
             candidates = [known.get(name, preferred), *range(preferred, preferred + _SEARCHED)]
             chosen[name] = _first_free(candidates, GRPC_OFFSET if of_weed else 0, taken | {*chosen.values()})
         claims[owner] = {"at": time.time(), "ports": sorted(chosen.values())}
     return chosen
+
+
+def _service(name: str) -> str:
+    return name if name in ("prefect", "mlflow") else "s3"
 
 
 def _first_free(candidates: list[int], twin: int, taken: set[int]) -> int:

@@ -225,7 +225,7 @@ def test_the_limit_follows_the_configuration(services: stack.Addresses, services
 
 
 FLOW = """
-import asyncio, os
+import asyncio, logging, os
 from pathlib import Path
 from prefect import flow
 
@@ -233,6 +233,13 @@ from prefect import flow
 async def train(overrides: list[str]):
     Path("ran.part").write_text(f"{overrides} {os.environ['AWS_ACCESS_KEY_ID']}")
     Path("ran.part").rename("ran")
+    if overrides == ["talk"]:
+        while not Path("go").exists():
+            await asyncio.sleep(0.1)
+        for _ in range(1000):
+            print("more than a pipe's end takes" * 100)
+        logging.getLogger("effnet").warning("still here")
+        return
     try:
         await asyncio.sleep(300)
     finally:
@@ -291,6 +298,33 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     assert owner_calls.prefect("GET", f"/flow_runs/{run['id']}")[1]["state_name"] == "Cancelled"
     assert (scratch_home / "cleaned").exists()
     assert not [line for line in ours(services_dir) if b"prefect.engine" in line]
+
+
+def test_a_flow_run_outlives_its_killed_worker_and_its_log_reaches_prefect(
+    services: local.Addresses, services_dir: Path, scratch_home: Path
+) -> None:
+    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("worker",))
+    train = owner_calls.prefect("GET", "/deployments/name/train/train")[1]
+    body = {"state": {"type": "SCHEDULED"}, "parameters": {"overrides": ["talk"]}}
+    status, made = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run", body)
+    assert status == 201, made
+    run = made["id"]
+    wait_for(scratch_home / "ran", run, services_dir)
+    worker = processes.running(services_dir / "services", "worker")
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    (scratch_home / "go").touch()
+    ended = time.monotonic() + 120
+    while (state := owner_calls.prefect("GET", f"/flow_runs/{run}")[1]["state_name"]) == "Running":
+        assert time.monotonic() < ended
+        time.sleep(0.2)
+    assert state == "Completed"
+    lines: list[str] = []
+    while "still here" not in lines and time.monotonic() < ended:  # they are sent in batches
+        said = owner_calls.prefect("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})[1]
+        lines = [line["message"] for line in said]
+        time.sleep(0.2)
+    assert "still here" in lines
 
 
 def test_prefect_yaml_holds_no_path_of_a_machine() -> None:

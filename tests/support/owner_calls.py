@@ -11,7 +11,7 @@ from infra.services import http, prefect_api
 
 
 def prefect(method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """Status and answer of a path of Prefect's API; asked again while SQLite is busy, as its own client does."""
+    """Status and answer of a path of Prefect's API; asked again while its SQLite is busy (503)."""
     api, deadline = prefect_api.from_environment(os.environ), time.monotonic() + 60
     while True:
         status, answer = prefect_api.call(api, method, path, body, timeout_s=30)
