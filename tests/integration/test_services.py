@@ -301,9 +301,9 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
 
 
 def test_a_flow_run_outlives_its_killed_worker_and_its_log_reaches_prefect(
-    services: local.Addresses, services_dir: Path, scratch_home: Path
+    services: stack.Addresses, services_dir: Path, scratch_home: Path
 ) -> None:
-    local.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("worker",))
+    stack.up(services_dir, EMBEDDED, jobs_at_once=1, say=silent, only=("worker",))
     train = owner_calls.prefect("GET", "/deployments/name/train/train")[1]
     body = {"state": {"type": "SCHEDULED"}, "parameters": {"overrides": ["talk"]}}
     status, made = owner_calls.prefect("POST", f"/deployments/{train['id']}/create_flow_run", body)
