@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from conf import schema
 from infra.errors import ConfigError
 from models.networks.efficientnet.compound_scaling import round_channels, round_repeats
-from models.networks.efficientnet.network import Network, initialise
+from models.networks.efficientnet.network import Network, initialize_weights
 
 INSTALL = "pip install --no-deps pytorchcv==0.0.74"
 Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
@@ -47,7 +47,7 @@ class Baseline(Network):
         self.stem, self.blocks, self.head = parts
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
-        initialise(self)
+        initialize_weights(self)
 
 
 class SqueezeNet(Baseline):
