@@ -215,11 +215,13 @@ def test_squeezenet_starts_with_small_logits() -> None:
 
 
 def test_units_multiply_with_depth_and_channels_with_width_as_in_efficientnet() -> None:
-    from models.networks.baselines import planned
+    from models.networks.baselines import scale_layers
 
-    assert planned(BASELINES["resnet50"], depth=1.4).stages == [[256] * 5, [512] * 6, [1024] * 9, [2048] * 5]
-    assert planned(BASELINES["resnet50"], width=1.2).stages[0] == [320] * 3  # 4 x 80, the multiple of 8 next to 76.8
-    v2 = planned(BASELINES["mobilenet_v2"], width=0.5)
+    assert scale_layers(BASELINES["resnet50"], depth=1.4).stages == [[256] * 5, [512] * 6, [1024] * 9, [2048] * 5]
+    assert (
+        scale_layers(BASELINES["resnet50"], width=1.2).stages[0] == [320] * 3
+    )  # 4 x 80, the multiple of 8 next to 76.8
+    v2 = scale_layers(BASELINES["mobilenet_v2"], width=0.5)
     assert v2.stages[3] == [32] * 4 + [48] * 3
     assert (v2.stem, v2.head) == (16, 1280)
 
