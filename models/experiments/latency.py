@@ -1,7 +1,7 @@
 """Inference latency and throughput on the CPU, measured round-robin over all networks; paper Table 4.
 
 Run as ``python -m models.experiments.latency REQUEST`` in a separate process, so that no other effnet code uses the
-cores and the number of threads can be set. Weights are random, and batch-norm statistics are computed from the activations:
+cores and the number of threads can be set. Weights are random, and batch-norm statistics are those of the activations:
 in a network with vanishing activations, denormal numbers would slow the CPU down.
 """
 

@@ -161,7 +161,7 @@ def test_captum_on_the_layer_that_we_find_is_captum_on_the_layer_that_is_it() ->
 def test_features_that_no_layer_puts_out_are_refused_in_one_line() -> None:
     network = Given(Greatest(), linear())
     network.features = lambda x: network.blocks(x) + 1  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match="no layer that puts out its last feature map"):
+    with pytest.raises(ConfigError, match="no layer that outputs the last feature map"):
         activation_maps.explain(network, FEATURES, [0])
 
 

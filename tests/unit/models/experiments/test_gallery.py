@@ -129,7 +129,7 @@ def test_a_sheet_has_a_row_an_image_and_a_column_a_network() -> None:
 def test_weights_for_other_classes_are_refused_with_both_counts(made: MadeSet, tmp_path: Path) -> None:
     uri, sha256 = weights_of(TINY, 7, tmp_path)
     images = selection.read(made.manifest, made.uri, "val", [0])
-    with pytest.raises(ArtifactError, match="are for 7 classes, 10 were asked for"):
+    with pytest.raises(ArtifactError, match="are for 7 classes, 10 were requested"):
         draw(TINY, uri, sha256, images, 10, 0)
 
 

@@ -218,9 +218,7 @@ def test_units_multiply_with_depth_and_channels_with_width_as_in_efficientnet() 
     from models.networks.baselines import scale_layers
 
     assert scale_layers(BASELINES["resnet50"], depth=1.4).stages == [[256] * 5, [512] * 6, [1024] * 9, [2048] * 5]
-    assert (
-        scale_layers(BASELINES["resnet50"], width=1.2).stages[0] == [320] * 3
-    )  # 4 x 80, the multiple of 8 next to 76.8
+    assert scale_layers(BASELINES["resnet50"], width=1.2).stages[0] == [320] * 3  # 4 x 80, multiple of 8 next to 76.8
     v2 = scale_layers(BASELINES["mobilenet_v2"], width=0.5)
     assert v2.stages[3] == [32] * 4 + [48] * 3
     assert (v2.stem, v2.head) == (16, 1280)
@@ -241,7 +239,9 @@ def test_an_unknown_network_is_named_with_the_nearest() -> None:
 
 
 def test_too_small_an_image_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(ConfigError, match=r"20 px are too few for squeezenet1_0; take 21 px .*resolution >= 0\.0938"):
+    with pytest.raises(
+        ConfigError, match=r"20 px are too few for squeezenet1_0; use at least 21 px: .*resolution >= 0\.0938"
+    ):
         build_model(schema.Model("squeezenet1_0", resolution=20 / 224), 10)
     build_model(schema.Model("squeezenet1_0", resolution=21 / 224), 10, device="meta").eval()(
         torch.empty(1, 3, 21, 21, device="meta")

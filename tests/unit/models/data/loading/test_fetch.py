@@ -101,7 +101,7 @@ def test_a_store_that_stays_away_is_told_as_that(
         yield b""
 
     monkeypatch.setattr(store, "stream_range", gone)
-    with pytest.raises(TransientError, match=r"train-0\.tar: nobody there; not a byte came for 0 s"):
+    with pytest.raises(TransientError, match=r"train-0\.tar: nobody there; no byte arrived for 0 s"):
         open_cache().read(shard_of(CONTENT), 0, 1)
 
 
@@ -213,11 +213,11 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
     reader.advance(3)
     assert soon(set(range(8)))
     reader.join()
-    assert (cache.asked, cache.misses) == (8, 8)
+    assert (cache.requests, cache.misses) == (8, 8)
     again = prefetch.Prefetcher(cache, uses, budget_bytes=80_000)
     again.advance(3)
     again.join()
-    assert (cache.asked, cache.misses) == (16, 8)
+    assert (cache.requests, cache.misses) == (16, 8)
 
 
 def test_what_cannot_be_fetched_ahead_is_left_for_the_reader_to_meet(

@@ -32,7 +32,7 @@ def test_the_first_images_of_different_classes_are_chosen_and_always_the_same(ma
 
 
 def test_more_classes_than_the_split_has_are_refused(made: MadeSet) -> None:
-    with pytest.raises(ConfigError, match="made: val has images of 10 classes, 11 different ones were asked for"):
+    with pytest.raises(ConfigError, match="made: val has images of 10 classes, 11 were requested"):
         selection.distinct_classes(made.manifest, "val", 11)
 
 
