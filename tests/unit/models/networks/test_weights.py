@@ -1,4 +1,4 @@
-"""Trained weights from a file: what fits, what is refused."""
+"""Loading trained weights: which files fit and which are refused."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Searched networks as text: the official notation, read by us and by another implementation."""
+"""Block strings: the official notation, parsed by effnet and by another implementation."""
 
 import pytest
 import torch
