@@ -1,1 +1,1 @@
-"""The arithmetic of the experiments: searches, scaling study, transfer, activation maps, latency."""
+"""Computations of the experiments: architecture space, scaling study, transfer, activation maps, latency."""

@@ -1,6 +1,6 @@
-"""Class activation maps: which part of an image speaks for a class.
+"""Class activation maps: which part of an image supports a class.
 
-CAM where the head is global mean + linear (EfficientNet, ResNet ...): the classifier's weights times the last feature
+CAM if the head is global mean + linear (EfficientNet, ResNet ...): the classifier's weights times the last feature
 map, exact, so that its spatial mean plus the bias is the class's logit. Grad-CAM, by captum, for any other head.
 
 Source: Zhou et al., arXiv 1512.04150, section 2; Selvaraju et al., arXiv 1610.02391, section 3; Fig. 7 of the paper.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from infra.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
-OPACITY = 0.5  # of the colours over the grey image
+OPACITY = 0.5  # of the colors over the gray image
 
 # Black over violet and orange to pale yellow, lightness rising evenly: matplotlib's "inferno" at 0, 1/10, ... 1.
 # Source: Smith and van der Walt, matplotlib 3.x, _cm_listed.py; CC0.
@@ -43,13 +43,13 @@ INFERNO = np.array(
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a network saw in some images.
+    """Predictions and activation maps of some images.
 
     Attributes:
-        method: ``cam`` or ``grad-cam``.
+        method: Either ``cam`` or ``grad-cam``.
         maps: ``[N, H, W]`` float32 at the size of the last feature map; a CAM may be negative.
-        predictions: ``[N]`` classes.
-        probabilities: ``[N]`` of the predicted classes, softmax.
+        predictions: ``[N]`` predicted classes.
+        probabilities: ``[N]`` softmax probabilities of the predicted classes.
     """
 
     method: str
@@ -59,26 +59,26 @@ class Explanation:
 
 
 def explain(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Explanation:
-    """Maps one class of each image, by the method that the network's head allows.
+    """Computes the map of one class per image, by the method that the network's head allows.
 
     Args:
-        network: with ``features(x)`` and ``classifier``; put into evaluation mode.
-        images: normalised, ``[N, 3, R, R]``.
-        classes: ``[N]`` whose evidence is mapped.
+        network: Network with ``features(x)`` and ``classifier``; it is put into evaluation mode.
+        images: Normalized images ``[N, 3, R, R]``.
+        classes: Class to map for each image, ``[N]``.
     """
     network.eval()
     with torch.no_grad():
         features = network.features(images)  # type: ignore[operator]
         logits = network(images)
-    chosen = logits.softmax(1).max(1)
-    predicted = chosen.indices.tolist(), chosen.values.tolist()
+    top1 = logits.softmax(1).max(1)
+    predicted = top1.indices.tolist(), top1.values.tolist()
     if has_mean_linear_head(network, features, logits):
         return Explanation("cam", cam(features, network.classifier, classes), *predicted)  # type: ignore[arg-type]
     return Explanation("grad-cam", grad_cam(network, images, classes), *predicted)
 
 
 def has_mean_linear_head(network: nn.Module, features: Tensor, logits: Tensor) -> bool:
-    """Whether ``logits`` are a linear layer on the spatial mean of ``features``: asked of the numbers, not of names."""
+    """Whether ``logits`` are a linear layer on the spatial mean of ``features``, tested numerically."""
     head = network.classifier
     if not isinstance(head, nn.Linear) or head.in_features != features.shape[1]:
         return False
@@ -94,7 +94,7 @@ def cam(features: Tensor, classifier: nn.Linear, classes: Sequence[int]) -> Tens
 
 def grad_cam(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
     """ReLU of the last feature map weighted by the mean gradient of the class's logit: ``[N, H, W]``, >= 0."""
-    from captum.attr import LayerGradCam  # here: it takes a third of a second, and most networks need none of it
+    from captum.attr import LayerGradCam  # lazy: the import takes a third of a second, and most networks do not need it
 
     attributed = LayerGradCam(network, feature_layer(network, images)).attribute(
         images, target=torch.tensor(list(classes)), relu_attributions=True
@@ -107,30 +107,32 @@ def feature_layer(network: nn.Module, images: Tensor) -> nn.Module:
     """The outermost module whose output is the last feature map; captum attributes to modules, not to tensors.
 
     Raises:
-        ConfigError: ``features`` ends in a computation of its own.
+        ConfigError: ``features`` ends in a computation outside any module.
     """
     outputs: list[tuple[nn.Module, object]] = []
 
-    def note(module: nn.Module, _inputs: object, output: object) -> None:
+    def record_output(module: nn.Module, _inputs: object, output: object) -> None:
         outputs.append((module, output))
 
-    handles = [module.register_forward_hook(note) for module in network.modules() if module is not network]
+    handles = [module.register_forward_hook(record_output) for module in network.modules() if module is not network]
     try:
         with torch.no_grad():
             features = network.features(images)  # type: ignore[operator]
     finally:
         for handle in handles:
             handle.remove()
-    found = [module for module, output in outputs if output is features]
-    if not found:
-        raise ConfigError(f"{type(network).__name__} has no layer that puts out its last feature map: no Grad-CAM")
-    return found[-1]  # an outer module ends after its inner ones
+    layers = [module for module, output in outputs if output is features]
+    if not layers:
+        raise ConfigError(
+            f"{type(network).__name__} has no layer that outputs the last feature map; Grad-CAM needs one"
+        )
+    return layers[-1]  # an outer module finishes after its inner ones
 
 
 def upsample(maps: Tensor, side: int) -> NDArray[np.float32]:
-    """Bilinear to the size of the images, then each map to 0..1: ``[N, H, W] -> [N, side, side]``.
+    """Upsamples maps bilinearly to the image size and scales each to 0..1: ``[N, H, W] -> [N, side, side]``.
 
-    A map that is the same everywhere says nothing and becomes 0.
+    A constant map carries no information and becomes 0.
     """
     large = nn.functional.interpolate(maps[:, None].float(), (side, side), mode="bilinear", align_corners=False)[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
@@ -141,19 +143,19 @@ def upsample(maps: Tensor, side: int) -> NDArray[np.float32]:
 
 
 def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """A map in colours over the image in grey.
+    """Blends a colored map over the grayscale image.
 
     Args:
-        image: ``[R, R, 3]``.
-        heat: ``[R, R]`` in 0..1.
+        image: Image ``[R, R, 3]``.
+        heat: Map ``[R, R]`` in 0..1.
     """
     # Source of the weights: ITU-R BT.601, luma.
-    grey = (image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))[..., None]
-    mixed: Pixels = ((1 - OPACITY) * grey + OPACITY * colorize(heat)).round().astype(np.uint8)
-    return mixed
+    gray = (image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))[..., None]
+    blended: Pixels = ((1 - OPACITY) * gray + OPACITY * colorize(heat)).round().astype(np.uint8)
+    return blended
 
 
 def colorize(heat: NDArray[np.float32]) -> NDArray[np.float64]:
-    """0..1 of any shape -> RGB 0..255 in one more dimension; lighter is more."""
-    places = np.linspace(0, 1, len(INFERNO))
-    return np.stack([np.interp(heat, places, INFERNO[:, channel]) for channel in range(3)], axis=-1)
+    """Maps 0..1 of any shape to RGB 0..255 in an added last dimension; lighter is higher."""
+    positions = np.linspace(0, 1, len(INFERNO))
+    return np.stack([np.interp(heat, positions, INFERNO[:, channel]) for channel in range(3)], axis=-1)

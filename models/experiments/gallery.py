@@ -1,4 +1,4 @@
-"""The maps of several networks on the same images, as pictures."""
+"""Renders activation maps of several networks on the same images."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from models.networks.build import build_model
 from models.networks.complexity import count_model
 from models.networks.efficientnet.preprocessing import Normalize
 
-GAP_PX = 4  # between the pictures of a sheet
+GAP_PX = 4  # gap between the pictures of a sheet
 
 
 @dataclass(frozen=True)
 class GalleryImages:
-    """One network's maps of the true class of all images.
+    """Maps of the true class for all images, by one network.
 
     Attributes:
-        method: ``cam`` or ``grad-cam``.
-        params: of the network.
-        multiply_adds: for one image of its resolution.
-        predictions: ``[N]`` classes.
-        probabilities: ``[N]`` of the predictions.
-        inputs: ``[N, R, R, 3]`` what the network was given.
-        overlays: ``[N, R, R, 3]`` the maps in colours over them.
+        method: Either ``cam`` or ``grad-cam``.
+        params: Number of parameters of the network.
+        multiply_adds: Multiply-adds for one image at its resolution.
+        predictions: ``[N]`` predicted classes.
+        probabilities: ``[N]`` probabilities of the predicted classes.
+        inputs: ``[N, R, R, 3]`` network inputs before normalization.
+        overlays: ``[N, R, R, 3]`` colored maps over the inputs.
     """
 
     method: str
@@ -46,36 +46,41 @@ class GalleryImages:
 
 
 def draw(
-    model: Model, weights_uri: str, weights_sha256: str, chosen: SampleSelection, classes: int, crop_pad: int
+    model: Model, weights_uri: str, weights_sha256: str, selection: SampleSelection, classes: int, crop_pad: int
 ) -> GalleryImages:
-    """Loads a network and maps what in each image speaks for the image's own class.
+    """Loads a network and maps the evidence for each image's true class.
 
     Args:
-        model: which network, with its multipliers.
-        weights_uri: of its safetensors file.
-        weights_sha256: what that must be.
-        chosen: the images.
-        classes: of the data set.
-        crop_pad: as in the data set's evaluation.
+        model: Network name and its multipliers.
+        weights_uri: Address of its safetensors file.
+        weights_sha256: Expected digest of that file.
+        selection: Images to map.
+        classes: Number of classes of the data set.
+        crop_pad: Padding of the evaluation crop, as in the data set's evaluation.
 
     Raises:
-        ArtifactError: the weights are damaged, or of another network or number of classes.
+        ArtifactError: the weights are damaged, or belong to another network or number of classes.
     """
     network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
     side = network.resolution
-    inputs = chosen.squares(side, crop_pad)
+    inputs = selection.squares(side, crop_pad)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
-    found = activation_maps.explain(network, images, chosen.labels)
-    heat = activation_maps.upsample(found.maps, side)
-    overlays = np.stack([activation_maps.overlay(image, one) for image, one in zip(inputs, heat, strict=True)])
+    explanation = activation_maps.explain(network, images, selection.labels)
+    heat = activation_maps.upsample(explanation.maps, side)
+    overlays = np.stack([activation_maps.overlay(image, values) for image, values in zip(inputs, heat, strict=True)])
     return GalleryImages(
-        found.method, *count_model(network, side), found.predictions, found.probabilities, inputs, overlays
+        explanation.method,
+        *count_model(network, side),
+        explanation.predictions,
+        explanation.probabilities,
+        inputs,
+        overlays,
     )
 
 
 def png(pixels: Pixels, side: int | None = None) -> bytes:
-    """``[H, W, 3]`` as a PNG, resized to ``side`` x ``side`` where given."""
+    """Encodes ``[H, W, 3]`` as a PNG, resized to ``side`` x ``side`` if given."""
     image = Image.fromarray(pixels)
     if side is not None and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BICUBIC)
@@ -85,7 +90,7 @@ def png(pixels: Pixels, side: int | None = None) -> bytes:
 
 
 def sheet(columns: Sequence[Pixels], side: int) -> Pixels:
-    """All pictures in one, as Figure 7: a row for each image, a column for each of ``columns`` (``[N, R, R, 3]``)."""
+    """Arranges pictures as in Figure 7: one row per image, one column per entry of ``columns`` (``[N, R, R, 3]``)."""
     rows, step = len(columns[0]), side + GAP_PX
     canvas = Image.new("RGB", (len(columns) * step - GAP_PX, rows * step - GAP_PX), "white")
     for x, column in enumerate(columns):

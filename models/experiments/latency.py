@@ -1,8 +1,8 @@
-"""Inference latency and throughput on the CPU, all networks in turns; paper Table 4.
+"""Inference latency and throughput on the CPU, measured round-robin over all networks; paper Table 4.
 
-Run as ``python -m models.experiments.latency REQUEST`` in a process of its own: nothing else of ours uses the cores
-then, and the number of threads is its own. Weights are random and batch-norm statistics those of the activations,
-because a network whose activations fade away computes with denormal numbers, which a CPU does slowly.
+Run as ``python -m models.experiments.latency REQUEST`` in a separate process, so that no other effnet code uses the
+cores and the number of threads can be set. Weights are random, and batch-norm statistics are those of the activations:
+in a network with vanishing activations, denormal numbers would slow the CPU down.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from models.networks.complexity import count_model
 from models.networks.folding import fold_batch_norm
 
 CLASSES = 1000
-WARM_UP = 2  # runs of each network before the first counted one
-SETTLING_PX = 128  # the statistics' own images; any size gives some
+WARM_UP = 2  # uncounted runs of each network
+SETTLING_PX = 128  # image side for computing the statistics; any side works
 
 
 @dataclass(frozen=True)
 class LatencyTiming:
-    """One network's times.
+    """Latency and throughput of one network.
 
     Attributes:
-        batch1_ms: median of single images; ``_low`` and ``_high`` are the 10th and 90th percentile.
-        images_per_s: median throughput of batches of ``throughput_batch``.
+        batch1_ms: Median latency of single images; ``_low`` and ``_high`` are the 10th and 90th percentile.
+        images_per_s: Median throughput of batches of ``throughput_batch``.
     """
 
     network: str
@@ -50,7 +50,7 @@ class LatencyTiming:
 
 
 def settle_batch_norm(model: Model) -> nn.Module:
-    """The network with random weights and statistics of its own activations, in evaluation mode."""
+    """Builds the network with random weights and batch-norm statistics of its activations, in evaluation mode."""
     torch.manual_seed(0)
     network = build_model(model, CLASSES)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -62,7 +62,7 @@ def settle_batch_norm(model: Model) -> nn.Module:
 
 
 def deployed(model: Model) -> nn.Module:
-    """As it would serve: batch norm folded, channels_last."""
+    """Builds the network as deployed: batch norm folded, channels_last."""
     network = fold_batch_norm(settle_batch_norm(model), torch.randn(1, 3, SETTLING_PX, SETTLING_PX))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -70,33 +70,33 @@ def deployed(model: Model) -> nn.Module:
 def measure(
     models: dict[str, Model], *, threads: int, n: int, throughput_n: int, throughput_batch: int
 ) -> list[LatencyTiming]:
-    """Times all networks, each in turn, so that a slow moment of the machine meets all of them.
+    """Times all networks round-robin, so that a slow phase of the machine affects all of them.
 
     Args:
-        models: by the name that is reported.
-        threads: of torch, in one process.
-        n: counted runs of one image.
-        throughput_n: counted runs of one batch.
-        throughput_batch: its images.
+        models: Networks by reported name.
+        threads: Number of torch threads in the process.
+        n: Number of counted runs of one image.
+        throughput_n: Number of counted runs of one batch.
+        throughput_batch: Images in that batch.
     """
     torch.set_num_threads(threads)
     sides = {name: build_model(model, CLASSES, device="meta").resolution for name, model in models.items()}
     networks = {name: deployed(model) for name, model in models.items()}
     with torch.inference_mode():
-        ones = time_in_turns({name: runner(networks[name], 1, side) for name, side in sides.items()}, n)
+        single_s = time_in_turns({name: runner(networks[name], 1, side) for name, side in sides.items()}, n)
         batches = {name: runner(networks[name], throughput_batch, side) for name, side in sides.items()}
-        whole = time_in_turns(batches, throughput_n)
-    found = []
+        batch_s = time_in_turns(batches, throughput_n)
+    timings = []
     for name, model in models.items():
-        low, median, high = np.percentile(np.array(ones[name]) * 1000, [10, 50, 90]).tolist()
+        low, median, high = np.percentile(np.array(single_s[name]) * 1000, [10, 50, 90]).tolist()
         size = count_model(build_model(model, CLASSES, device="meta"), sides[name])
-        per_s = throughput_batch / float(np.median(whole[name]))
-        found.append(LatencyTiming(name, sides[name], *size, median, low, high, per_s, throughput_batch))
-    return found
+        per_s = throughput_batch / float(np.median(batch_s[name]))
+        timings.append(LatencyTiming(name, sides[name], *size, median, low, high, per_s, throughput_batch))
+    return timings
 
 
 def time_in_turns(runs: Mapping[str, Callable[[], object]], n: int) -> dict[str, list[float]]:
-    """Calls each function once a turn; seconds of the ``n`` turns after the first ones, by name."""
+    """Calls every function once per turn; returns the seconds of the ``n`` turns after warm-up, by name."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(WARM_UP + n):
         for name, run in runs.items():
@@ -108,14 +108,14 @@ def time_in_turns(runs: Mapping[str, Callable[[], object]], n: int) -> dict[str,
 
 
 def runner(network: nn.Module, batch: int, side: int) -> Callable[[], Tensor]:
-    """A call of the network on random images, channels_last."""
+    """Returns a function that runs the network on random channels_last images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
     return lambda: network(images)
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """``{"models": {name: Model fields}, n ...}`` -> times on one core, and on all where there are more."""
+    """``{"models": {name: Model fields}, n ...}`` -> times on one core and, if there are more, on all cores."""
     models = {name: Model(**fields) for name, fields in request.pop("models").items()}
     cores = len(os.sched_getaffinity(0))
     return {

@@ -1,7 +1,7 @@
 """The paper's scaling experiments: Tables 3 and 7 as printed, and the settings of Figures 3, 4 and 8.
 
-The figures' accuracies are drawn, not printed, so only their settings stand here; the points of Figure 8 at four
-times B0's cost are those of Table 7. Source: arXiv 1905.11946v5, as in :mod:`models.paper`. What the paper calls
+The figures plot accuracies without printing them, so only their settings are listed here; the points of Figure 8 at
+four times B0's cost are those of Table 7. Source: arXiv 1905.11946v5, as in :mod:`models.paper`. What the paper calls
 FLOPS are multiply-adds.
 """
 
@@ -22,7 +22,7 @@ class PaperScalingRow:
         depth: Multiplier; None where the paper does not print it, as ``width`` and ``resolution``.
         flops_b: 1e9 multiply-adds, as printed.
         top1: Percent on ImageNet, as printed.
-        counted_b: 1e9 multiply-adds that this very setting counts; None where the setting is not printed.
+        counted_b: 1e9 multiply-adds counted for exactly this setting; None where the setting is not printed.
     """
 
     base: str
@@ -55,8 +55,8 @@ TABLE3: tuple[PaperScalingRow, ...] = (
     PaperScalingRow(_R50, "resolution", 1, 1, 2, 16.4, 77.5, 16.351),
     PaperScalingRow(_R50, "compound", None, None, None, 16.7, 78.8, None),
 )
-# Its rows of one dimension count 13 to 19 % less than printed when d = 4, w = 2, r = 2 are taken at their word. The
-# compound row is EfficientNet-B3 itself (1.827 B at 300 px).
+# With d = 4, w = 2, r = 2 exactly as printed, the single-dimension rows count 13 to 19 % less than printed. The
+# compound row is EfficientNet-B3 (1.827 B at 300 px).
 TABLE7: tuple[PaperScalingRow, ...] = (
     PaperScalingRow(_B0, "baseline", 1, 1, 1, 0.4, 77.3, 0.386),
     PaperScalingRow(_B0, "depth", 4, 1, 1, 1.8, 79.0, 1.575),
@@ -65,11 +65,11 @@ TABLE7: tuple[PaperScalingRow, ...] = (
     PaperScalingRow(_B0, "compound", 1.4, 1.2, 1.3, 1.8, 81.1, 1.827),
 )
 
-# Figure 3: B0 scaled in one dimension; the labels of its points, and the multiply-adds (1e9) that they count.
+# Figure 3: B0 scaled in one dimension; the labels of its points and their counted multiply-adds (1e9).
 FIGURE3: dict[str, tuple[tuple[float, float], ...]] = {
     "width": ((1.0, 0.386), (1.4, 0.744), (1.8, 1.176), (2.6, 2.391), (3.8, 5.060), (5.0, 8.712)),
     "depth": ((1.0, 0.386), (2.0, 0.782), (3.0, 1.179), (4.0, 1.575), (6.0, 2.368), (8.0, 3.161)),
     "resolution": ((1.0, 0.386), (1.3, 0.718), (1.5, 0.893), (1.7, 1.129), (1.9, 1.458), (2.2, 1.923), (2.5, 2.447)),
 }
-# Figure 4: B0's width scaled under these (depth, resolution). The text of section 3.3 says r = 2.0 for the last.
+# Figure 4: B0's width is scaled at these (depth, resolution). The text of section 3.3 gives r = 2.0 for the last.
 FIGURE4: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.3), (2.0, 1.0), (2.0, 1.3))

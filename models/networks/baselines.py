@@ -1,13 +1,13 @@
-"""The related work's networks, by name, with the interface of our own and scaled in width and depth as ours are.
+"""Networks of the related work by name, with the same interface and scaling as EfficientNet.
 
-Units come from pytorchcv, whose files are imported one by one when a network is built: its ``model_provider`` would
-import torchvision. Stages, rounding, head and initialisation are ours, so that every one of them is counted, trained,
-fine-tuned, exported and explained as EfficientNet is. Their names are those of torchvision, timm or pytorchcv.
+Units come from pytorchcv, whose modules are imported individually when a network is built: its ``model_provider`` would
+import torchvision. Stages, rounding, head and initialization are effnet's, so all networks are counted, trained,
+fine-tuned, exported and explained in the same way. Names are those of torchvision, timm or pytorchcv.
 
-MobileNetV2 and the wide ResNets are not pytorchcv's own ``mobilenetv2_w1`` and ``wrn50_2``, which have 88 parameters
-more and 34,112 less than anyone else's: put together here from other units of it, they count as torchvision's.
+MobileNetV2 and the wide ResNets are not pytorchcv's ``mobilenetv2_w1`` and ``wrn50_2``, which have 88 parameters more
+and 34,112 fewer than all other implementations: built here from other pytorchcv units, they count as torchvision's.
 
-Source: Table 2 and 3 of the paper; each network's own paper at its table below.
+Source: Table 2 and 3 of the paper; each network's paper at its definition below.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from torch import Tensor, nn
 from conf import schema
 from infra.errors import ConfigError
 from models.networks.efficientnet.compound_scaling import round_channels, round_repeats
-from models.networks.efficientnet.network import Network, initialise
+from models.networks.efficientnet.network import Network, initialize_weights
 
 INSTALL = "pip install --no-deps pytorchcv==0.0.74"
 Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
-Stages = tuple[tuple[tuple[int, int], ...], ...]  # by stage the runs of (output channels, units)
+Stages = tuple[tuple[tuple[int, int], ...], ...]  # for each stage its runs of (output channels, units)
 
 
 class Baseline(Network):
-    """A network of the related work for classification.
+    """Baseline classifier of the related work.
 
     Args:
-        parts: stem, blocks and head.
-        channels: of the last feature map.
-        num_classes: width of the classifier.
-        resolution: side in pixels.
-        dropout: rate before the classifier.
+        parts: Stem, blocks and head.
+        channels: Channels of the last feature map.
+        num_classes: Width of the classifier.
+        resolution: Input side in pixels.
+        dropout: Dropout rate before the classifier.
     """
 
     def __init__(self, parts: Parts, channels: int, num_classes: int, resolution: int, dropout: float) -> None:
@@ -47,13 +47,13 @@ class Baseline(Network):
         self.stem, self.blocks, self.head = parts
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(channels, num_classes)
-        initialise(self)
+        initialize_weights(self)
 
 
 class SqueezeNet(Baseline):
-    """Its classifier stands at each position of the last feature map, and the scores are averaged behind a ReLU.
+    """SqueezeNet, which classifies each position of the last feature map and averages the scores after a ReLU.
 
-    Source: arXiv 1602.07360, section 4.2; its start from the authors' train_val.prototxt.
+    Source: arXiv 1602.07360, section 4.2; initialization from the authors' train_val.prototxt.
     """
 
     def __init__(self, parts: Parts, channels: int, num_classes: int, resolution: int, dropout: float) -> None:
@@ -68,28 +68,28 @@ class SqueezeNet(Baseline):
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """All numbers that the units are built from, after scaling."""
+    """All numbers that define the units, after scaling."""
 
     stem: int
-    stages: list[list[int]]  # output channels of each unit; the first unit of a stage has its stride
+    stages: list[list[int]]  # output channels of each unit; the first unit of a stage is strided
     head: int  # channels of the last feature map
 
 
 @dataclass(frozen=True)
-class Rival:
-    """One network as a table.
+class BaselineSpec:
+    """Definition of one baseline network.
 
     Attributes:
-        parts: builds all before the classifier.
-        stem: channels of the first convolution.
-        stages: by stage the runs of equal units.
-        head: channels of a last 1x1 convolution; 0 where there is none.
-        divisor: channels are rounded to its multiples: what groups and bottlenecks need.
-        width: the network's own multiplier of all channels.
-        dropout: rate before the classifier.
-        network: what the parts become.
-        resolution: side in pixels of the network's own size.
-        smallest: side at which the last layer with stride 2 still has two pixels.
+        parts: Function that builds everything before the classifier.
+        stem: Channels of the first convolution.
+        stages: Runs of equal units, by stage.
+        head: Channels of the final 1x1 convolution; 0: no such layer.
+        divisor: Divisor to whose multiples channels are rounded, as groups and bottlenecks require.
+        width: Built-in multiplier of all channels.
+        dropout: Dropout rate before the classifier.
+        network: Class of the network.
+        resolution: Default input side in pixels.
+        smallest: Smallest side in pixels at which the last layer with stride 2 still has two pixels.
     """
 
     parts: Callable[[LayerPlan], Parts]
@@ -105,48 +105,50 @@ class Rival:
 
 
 def build(model: schema.Model, num_classes: int, dropout: float | None = None) -> Baseline:
-    """Builds a network of ``BASELINES`` with the configuration's multipliers of width, depth and resolution.
+    """Builds a network of ``BASELINES`` with the configured width, depth and resolution multipliers.
 
-    ``model.survival_prob`` has no meaning here: none of these networks drops blocks.
+    ``model.survival_prob`` is ignored: none of these networks uses stochastic depth.
 
     Args:
-        model: which one, and its multipliers.
-        num_classes: width of the classifier.
-        dropout: replaces the network's own rate where given.
+        model: Network name and its multipliers.
+        num_classes: Width of the classifier.
+        dropout: Dropout rate that replaces the network's default, if given.
 
     Raises:
         ConfigError: pytorchcv is not installed.
     """
-    rival = BASELINES[model.name]
-    plan = planned(rival, model.width, model.depth)
-    rate = rival.dropout if dropout is None else dropout
-    return rival.network(rival.parts(plan), plan.head, num_classes, round(rival.resolution * model.resolution), rate)
+    baseline = BASELINES[model.name]
+    plan = scale_layers(baseline, model.width, model.depth)
+    rate = baseline.dropout if dropout is None else dropout
+    return baseline.network(
+        baseline.parts(plan), plan.head, num_classes, round(baseline.resolution * model.resolution), rate
+    )
 
 
-def planned(rival: Rival, width: float = 1.0, depth: float = 1.0) -> LayerPlan:
-    """Scales a table as EfficientNet's: channels rounded, repeats rounded up.
+def scale_layers(spec: BaselineSpec, width: float = 1.0, depth: float = 1.0) -> LayerPlan:
+    """Scales a network as EfficientNet is scaled: channels rounded, repeats rounded up.
 
     The last 1x1 convolution never shrinks. Source: MobileNetV2, section 6.1.
     """
-    width *= rival.width
+    width *= spec.width
     stages = []
-    for runs in rival.stages:
-        scaled = [(round_channels(channels, width, rival.divisor), round_repeats(n, depth)) for channels, n in runs]
+    for runs in spec.stages:
+        scaled = [(round_channels(channels, width, spec.divisor), round_repeats(n, depth)) for channels, n in runs]
         stages.append([channels for channels, n in scaled for _ in range(n)])
-    head = round_channels(rival.head, max(1.0, width)) if rival.head else stages[-1][-1]
-    return LayerPlan(round_channels(rival.stem, width, rival.divisor), stages, head)
+    head = round_channels(spec.head, max(1.0, width)) if spec.head else stages[-1][-1]
+    return LayerPlan(round_channels(spec.stem, width, spec.divisor), stages, head)
 
 
 def _pytorchcv(file: str) -> Any:
-    """A file of ``pytorchcv.models``."""
+    """Imports a module of ``pytorchcv.models``."""
     try:
         return importlib.import_module(f"pytorchcv.models.{file}")
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the related work's networks need pytorchcv, which is missing: {INSTALL}") from error
+        raise ConfigError(f"the baseline networks need pytorchcv, which is not installed: {INSTALL}") from error
 
 
 def _parts(network: nn.Module) -> Parts:
-    """Of a network of pytorchcv, without its pooling (of fixed size) and its classifier."""
+    """Splits a pytorchcv network into parts, without its fixed-size pooling and its classifier."""
     stem, *units = network.features.named_children()  # type: ignore[union-attr]
     blocks = [unit for name, stage in units if name.startswith("stage") for unit in stage.children()]
     head = [module for name, module in units if name in ("final_block", "post_activ")]
@@ -162,12 +164,12 @@ def _basic_resnet(plan: LayerPlan) -> Parts:
 
 
 def _resnext(groups: int, width: int) -> Callable[[LayerPlan], Parts]:
-    """``width`` channels a group in the first stage; one group of 128 is a wide ResNet."""
+    """Builds a ResNeXt, ``width`` channels per group in the first stage; one group of 128 is a wide ResNet."""
     return lambda plan: _parts(_pytorchcv("resnext").ResNeXt(plan.stages, plan.stem, groups, width))
 
 
 def _se_resnet(conv1_stride: bool) -> Callable[[LayerPlan], Parts]:
-    """``conv1_stride``: the stride is that of the first 1x1 convolution, as in the paper, not of the 3x3."""
+    """Builds an SE-ResNet; ``conv1_stride`` strides the first 1x1 convolution, as in the paper, not the 3x3."""
     return lambda plan: _parts(_pytorchcv("seresnet").SEResNet(plan.stages, plan.stem, True, conv1_stride))
 
 
@@ -187,7 +189,7 @@ def _mobilenet_v2(plan: LayerPlan) -> Parts:
     library = _pytorchcv("mobilenetv2")
     network = library.MobileNetV2(plan.stages, plan.stem, plan.head, remove_exp_conv=True)
     first, relu6 = network.features.stage1, _pytorchcv("common.activ").lambda_relu6()
-    for number, channels in enumerate(plan.stages[0][1:], 1):  # pytorchcv would expand all units but the very first
+    for number, channels in enumerate(plan.stages[0][1:], 1):  # pytorchcv would expand all units except the first
         first[number] = library.LinearBottleneck(channels, channels, 1, False, True, relu6)
     return _parts(network)
 
@@ -209,55 +211,57 @@ def _bottlenecks(*units: int) -> Stages:
     return tuple(((channels, n),) for channels, n in zip((256, 512, 1024, 2048), units, strict=True))
 
 
-def _resnet_of(*units: int) -> Rival:
-    return Rival(_resnet, 64, _bottlenecks(*units), divisor=32)
+def _resnet_of(*units: int) -> BaselineSpec:
+    return BaselineSpec(_resnet, 64, _bottlenecks(*units), divisor=32)
 
 
-def _basic_resnet_of(*units: int) -> Rival:
+def _basic_resnet_of(*units: int) -> BaselineSpec:
     stages = tuple(((channels, n),) for channels, n in zip((64, 128, 256, 512), units, strict=True))
-    return Rival(_basic_resnet, 64, stages)
+    return BaselineSpec(_basic_resnet, 64, stages)
 
 
-def _resnext_of(groups: int, width: int, *units: int) -> Rival:
+def _resnext_of(groups: int, width: int, *units: int) -> BaselineSpec:
     """Source: arXiv 1611.05431, table 1; wide ResNets 1605.07146."""
-    return Rival(_resnext(groups, width), 64, _bottlenecks(*units), divisor=max(32, 256 // width))
+    return BaselineSpec(_resnext(groups, width), 64, _bottlenecks(*units), divisor=max(32, 256 // width))
 
 
-def _se_resnet_of(*units: int, conv1_stride: bool = False) -> Rival:
+def _se_resnet_of(*units: int, conv1_stride: bool = False) -> BaselineSpec:
     """Source: arXiv 1709.01507, table 1."""
-    return Rival(_se_resnet(conv1_stride), 64, _bottlenecks(*units), divisor=32)
+    return BaselineSpec(_se_resnet(conv1_stride), 64, _bottlenecks(*units), divisor=32)
 
 
-def _mobilenet_v1_of(width: float) -> Rival:
+def _mobilenet_v1_of(width: float) -> BaselineSpec:
     """Source: arXiv 1704.04861, table 1."""
     stages = (((64, 1),), ((128, 2),), ((256, 2),), ((512, 6),), ((1024, 2),))
-    return Rival(_mobilenet_v1, 32, stages, width=width)
+    return BaselineSpec(_mobilenet_v1, 32, stages, width=width)
 
 
-def _mobilenet_v2_of(width: float) -> Rival:
+def _mobilenet_v2_of(width: float) -> BaselineSpec:
     """Source: arXiv 1801.04381, table 2; dropout as torchvision's."""
     stages = (((16, 1),), ((24, 2),), ((32, 3),), ((64, 4), (96, 3)), ((160, 3), (320, 1)))
-    return Rival(_mobilenet_v2, 32, stages, 1280, width=width, dropout=0.2)
+    return BaselineSpec(_mobilenet_v2, 32, stages, 1280, width=width, dropout=0.2)
 
 
-def _shufflenet_v1_of(groups: int, channels: int, width: float = 1.0) -> Rival:
+def _shufflenet_v1_of(groups: int, channels: int, width: float = 1.0) -> BaselineSpec:
     """Source: arXiv 1707.01083, table 1."""
     stages = (((channels, 4),), ((2 * channels, 8),), ((4 * channels, 4),))
-    return Rival(_shufflenet_v1(groups), 24, stages, divisor=4 * groups, width=width)
+    return BaselineSpec(_shufflenet_v1(groups), 24, stages, divisor=4 * groups, width=width)
 
 
-def _shufflenet_v2_of(channels: tuple[int, int, int], head: int) -> Rival:
-    """Source: arXiv 1807.11164, table 5; 244 channels as the authors' code, the table says 224."""
+def _shufflenet_v2_of(channels: tuple[int, int, int], head: int) -> BaselineSpec:
+    """Source: arXiv 1807.11164, table 5; 244 channels as in the authors' code; the table prints 224."""
     stages = tuple(((c, n),) for c, n in zip(channels, (4, 8, 4), strict=True))
-    return Rival(_shufflenet_v2, 24, stages, head, divisor=4)
+    return BaselineSpec(_shufflenet_v2, 24, stages, head, divisor=4)
 
 
-def _squeezenet_of(kernel: int, stem: int, stages: Stages, smallest: int) -> Rival:
+def _squeezenet_of(kernel: int, stem: int, stages: Stages, smallest: int) -> BaselineSpec:
     """Source: arXiv 1602.07360, table 1; 1.1 from the authors' repository. Its stem does not pad."""
-    return Rival(_squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, network=SqueezeNet, smallest=smallest)
+    return BaselineSpec(
+        _squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, network=SqueezeNet, smallest=smallest
+    )
 
 
-_WRN28_10 = Rival(
+_WRN28_10 = BaselineSpec(
     _preact_resnet, 16, (((160, 4),), ((320, 4),), ((640, 4),)), resolution=32, smallest=3
 )  # arXiv 1605.07146
 _FIRE_1_0 = (((128, 2), (256, 1)), ((256, 1), (384, 2), (512, 1)), ((512, 1),))
@@ -273,14 +277,14 @@ BASELINES = {
     "wide_resnet50_2": _resnext_of(1, 128, 3, 4, 6, 3),
     "wide_resnet101_2": _resnext_of(1, 128, 3, 4, 23, 3),
     "wrn28_10_cifar10": _WRN28_10,
-    "wrn28_10_cifar100": _WRN28_10,  # the classes are the data's; both names are known
+    "wrn28_10_cifar100": _WRN28_10,  # the data set determines the classes; both names are in use
     "resnext50_32x4d": _resnext_of(32, 4, 3, 4, 6, 3),
     "resnext101_32x8d": _resnext_of(32, 8, 3, 4, 23, 3),
     "resnext101_64x4d": _resnext_of(64, 4, 3, 4, 23, 3),
     "seresnet50": _se_resnet_of(3, 4, 6, 3),
     "seresnet101": _se_resnet_of(3, 4, 23, 3),
     "legacy_seresnet152": _se_resnet_of(3, 8, 36, 3, conv1_stride=True),
-    "legacy_senet154": Rival(_senet, 128, _bottlenecks(3, 8, 36, 3), divisor=128, dropout=0.2),
+    "legacy_senet154": BaselineSpec(_senet, 128, _bottlenecks(3, 8, 36, 3), divisor=128, dropout=0.2),
     "squeezenet1_0": _squeezenet_of(7, 96, _FIRE_1_0, smallest=21),
     "squeezenet1_1": _squeezenet_of(3, 64, _FIRE_1_1, smallest=17),
     "mobilenetv1_100": _mobilenet_v1_of(1.0),

@@ -1,4 +1,4 @@
-"""One door to every network, by name."""
+"""Builds any supported network by name."""
 
 from __future__ import annotations
 
@@ -17,76 +17,76 @@ from models.networks.efficientnet import block_strings
 from models.networks.efficientnet.network import EfficientNet, Network
 from models.networks.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
 
-_COUNTS: dict[tuple[str, int], tuple[int, int, int]] = {}  # a report, its plan and its jobs ask for the same ones
+_COUNTS: dict[tuple[str, int], tuple[int, int, int]] = {}  # a report, its plan and its jobs request the same counts
 
 
 def network_names() -> tuple[str, ...]:
-    """All names that ``build_network`` takes: the family's and the related work's."""
+    """All names that ``build_network`` accepts: the EfficientNet family and the baselines of the related work."""
     return (*VARIANTS, *BASELINES)
 
 
 def resolve_architecture(model: schema.Model) -> Architecture:
-    """Looks a variant of the family up and scales it.
+    """Looks up a variant of the family and scales it.
 
     Raises:
-        ConfigError: no such network (the message names the nearest), blocks that are none, or an image too small.
+        ConfigError: unknown network (the message suggests the closest name), malformed blocks, or too small an image.
     """
     if model.name not in VARIANTS:
         near = difflib.get_close_matches(model.name, network_names(), n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"no network named {model.name!r}; did you mean {near!r}? "
-            f"({', '.join(VARIANTS)}, and those of models/networks/baselines.py)"
+            f"({', '.join(VARIANTS)}, and the baselines in models/networks/baselines.py)"
         )
-    table = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
-    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, table)
+    stages = block_strings.decode(model.blocks) if model.blocks else B0_STAGES
+    arch = architecture(VARIANTS[model.name], model.width, model.depth, model.resolution, stages)
     if model.name in LITE:
-        arch = lite(arch, table)
+        arch = lite(arch, stages)
     strides = 2 * math.prod(stage.stride for stage in arch.stages)
-    _require_side(model, VARIANTS[model.name].resolution, strides // 2 + 1)
+    _check_resolution(model, VARIANTS[model.name].resolution, strides // 2 + 1)
     return dataclasses.replace(
         arch, padding=model.padding, bn_epsilon=model.bn_epsilon, preprocessing=model.preprocessing
     )
 
 
-def _require_side(model: schema.Model, own: int, smallest: int) -> None:
-    """With fewer pixels the last layer with stride 2 would get a single one and have nothing to do."""
-    side = round(own * model.resolution)
+def _check_resolution(model: schema.Model, base: int, smallest: int) -> None:
+    """Refuses images so small that the last stride-2 layer would receive a single pixel."""
+    side = round(base * model.resolution)
     if side < smallest:
         raise ConfigError(
-            f"{side} px are too few for {model.name}; take {smallest} px at least: "
-            f"model.resolution >= {math.ceil(smallest / own * 1e4) / 1e4}"
+            f"{side} px are too few for {model.name}; use at least {smallest} px: "
+            f"model.resolution >= {math.ceil(smallest / base * 1e4) / 1e4}"
         )
 
 
 def build_network(name: str, num_classes: int = 1000, *, device: str = "cpu") -> Network:
-    """Builds a network at the paper's size, freshly initialised from torch's global generator.
+    """Builds a network at the paper's size, randomly initialized from torch's global generator.
 
     Args:
-        name: as in ``network_names()``, e.g. ``efficientnet_b3``.
-        num_classes: width of the classifier.
-        device: where the weights are made; ``meta`` for counting only.
+        name: A name from ``network_names()``, e.g. ``efficientnet_b3``.
+        num_classes: Width of the classifier.
+        device: Device on which the weights are created; ``meta`` suffices for counting.
     """
     return build_model(schema.Model(name=name), num_classes, device=device)
 
 
 def build_model(model: schema.Model, num_classes: int, *, dropout: float | None = None, device: str = "cpu") -> Network:
-    """Builds a network with the configuration's multipliers of width, depth and resolution.
+    """Builds a network with the configured width, depth and resolution multipliers.
 
     Args:
-        model: which network, and its multipliers.
-        num_classes: width of the classifier.
-        dropout: replaces the network's own rate where given.
-        device: where the weights are made.
+        model: Network name and its multipliers.
+        num_classes: Width of the classifier.
+        dropout: Dropout rate that replaces the network's default, if given.
+        device: Device on which the weights are created.
 
     Raises:
-        ConfigError: no such network, its library is not installed, blocks that it has none of, or too small an image.
+        ConfigError: unknown network, missing library, an option the network does not support, or too small an image.
     """
     if model.name in BASELINES:
         for key in ("blocks", "padding", "bn_epsilon", "preprocessing"):
             if getattr(model, key) != getattr(schema.Model(), key):
-                raise ConfigError(f"model.{key} is EfficientNet's; {model.name} has its own")
-        rival = BASELINES[model.name]
-        _require_side(model, rival.resolution, rival.smallest)
+                raise ConfigError(f"model.{key} applies to EfficientNet only; {model.name} does not support it")
+        baseline = BASELINES[model.name]
+        _check_resolution(model, baseline.resolution, baseline.smallest)
         with torch.device(device):
             return baselines.build(model, num_classes, dropout)
     arch = resolve_architecture(model)
@@ -97,9 +97,9 @@ def build_model(model: schema.Model, num_classes: int, *, dropout: float | None 
 
 
 def compute_cost(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
-    """``(parameters, multiply_adds, resolution)`` of a configured network.
+    """Returns ``(parameters, multiply_adds, resolution)`` of a configured network.
 
-    At once for the family; a network of the related work is built on the meta device and run, the first time.
+    Arithmetic for the EfficientNet family; a baseline is built and run on the meta device once, then cached.
     """
     if model.name not in BASELINES:
         arch = resolve_architecture(model)
@@ -112,5 +112,5 @@ def compute_cost(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
 
 
 def feature_params(model: schema.Model) -> int:
-    """Parameters of all but the classifier, whose own are proportional to the classes."""
+    """Counts the parameters outside the classifier, whose parameters are proportional to the number of classes."""
     return 2 * compute_cost(model, 1)[0] - compute_cost(model, 2)[0]

@@ -1,7 +1,7 @@
-"""What leaves training: weights as safetensors, a description to rebuild the network, a module to serve.
+"""Exports a network: weights as safetensors, a config.json to rebuild it, and a module for serving.
 
-A reader of these files runs no code of theirs: safetensors and JSON are data, and the description goes
-through the same checked schema as a person's configuration.
+Loading these files executes no code: safetensors and JSON are data, and the description is validated by the same schema
+as a user's configuration.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from models.networks.build import build_model
 from models.networks.efficientnet.network import Network
 from models.networks.folding import fold_batch_norm
 
-FOLDING_PX = 64  # side of the images on which is seen what follows what; any side shows the same
-FORMAT = 1  # of config.json; raised when a reader of today could not understand it
+FOLDING_PX = 64  # image side of the forward pass that finds foldable layers; any side finds the same ones
+FORMAT = 1  # of config.json; incremented when older readers could no longer parse it
 
 
 def weights_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
-    """Weights and BN statistics as safetensors; equal tensors give equal bytes."""
-    # safetensors refuses views and shared storage; a clone is neither.
+    """Serializes weights and BN statistics as safetensors; equal tensors give equal bytes."""
+    # safetensors refuses views and shared storage, hence the clone.
     flat = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()
     }
@@ -40,7 +40,7 @@ def weights_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> str:
-    """Writes ``weights_bytes`` to a file and returns their sha256 in hex."""
+    """Writes ``weights_bytes`` to a file and returns its sha256 in hex."""
     data = weights_bytes(state_dict)
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -55,68 +55,68 @@ def config_json(
     std: Sequence[float],
     crop_pad: int,
 ) -> str:
-    """Describes a network and its input well enough to rebuild it and to feed it.
+    """Describes a network and its input completely enough to rebuild it and run it.
 
     Args:
-        model: which network, with its multipliers.
-        resolution: side of its images in pixels.
-        class_names: in the order of the logits; a name that has none is its number.
-        mean: per channel, of pixels in 0..1, subtracted.
-        std: per channel, divides.
-        crop_pad: evaluation cuts the central ``resolution / (resolution + crop_pad)`` of the short side.
+        model: Network name and its multipliers.
+        resolution: Side of its input images in pixels.
+        class_names: Names in the order of the logits; a class without a name is given by its number.
+        mean: Mean per channel of pixels in 0..1, which is subtracted.
+        std: Standard deviation per channel, by which the difference is divided.
+        crop_pad: Evaluation crops the central ``resolution / (resolution + crop_pad)`` of the short side.
     """
-    described = {
+    description = {
         "format": FORMAT,
         "model": compose.to_request(model),
         "classes": len(class_names),
         "class_names": list(class_names),
         "input": {"resolution": resolution, "mean": list(mean), "std": list(std), "crop_pad": crop_pad},
     }
-    return json.dumps(described, indent=1, ensure_ascii=False)
+    return json.dumps(description, indent=1, ensure_ascii=False)
 
 
 def load_network(weights: Path, config: Mapping[str, Any]) -> Network:
     """Rebuilds a registered network in evaluation mode, on the CPU.
 
     Args:
-        weights: a file of ``save_weights``.
-        config: what ``config_json`` said.
+        weights: A file written by ``save_weights``.
+        config: The object that ``config_json`` wrote.
 
     Raises:
-        ArtifactError: the file is damaged, or describes or holds something else.
+        ArtifactError: the file is damaged, or the weights or the description do not match.
     """
     try:
         if config["format"] != FORMAT:
-            raise ArtifactError(f"config.json has format {config['format']}, this effnet reads {FORMAT}")
+            raise ArtifactError(f"config.json has format {config['format']}, this effnet version reads {FORMAT}")
         network = build_model(schema.Model(**config["model"]), int(config["classes"]))
-        # Copies: in the file weights lie at any byte, and some CPUs' kernels then sum in another order.
+        # Clones: tensors in the file may be unaligned, and kernels of some CPUs then sum in another order.
         network.load_state_dict({name: tensor.clone() for name, tensor in load_file(weights).items()}, assign=True)
     except SafetensorError as error:
         raise ArtifactError(f"{weights.name} is damaged: {error}") from error
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise ArtifactError(f"config.json does not describe a network of ours: {error!r}") from error
+        raise ArtifactError(f"config.json does not describe an effnet network: {error!r}") from error
     except RuntimeError as error:  # load_state_dict: names or shapes
-        first = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{weights.name} does not fit {config['model']}: {first}") from error
+        summary = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{weights.name} does not fit {config['model']}: {summary}") from error
     return network.eval()
 
 
 def serving_module(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode on the CPU: normalised float images ``[N, 3, R, R]`` -> logits ``[N, C]``.
+    """Returns an evaluation-mode copy on the CPU: normalized float images ``[N, 3, R, R]`` -> logits ``[N, C]``.
 
-    Its batch norms are folded into the convolutions, which is faster (benchmarks/README.md, latency) and moves the
-    logits by rounding.
+    Batch norms are folded into the convolutions, which is faster (benchmarks/README.md, latency) and changes the logits
+    by rounding.
     """
     return fold_batch_norm(copy.deepcopy(network).cpu().float(), torch.from_numpy(example(FOLDING_PX)))
 
 
 def example(resolution: int) -> NDArray[np.float32]:
-    """Two made-up normalised images ``[2, 3, R, R]``; one would fix the batch size of an export at 1."""
+    """Returns two random normalized images ``[2, 3, R, R]``; a single one would fix the exported batch size at 1."""
     return np.random.default_rng(0).standard_normal((2, 3, resolution, resolution), dtype=np.float32)
 
 
 def logits(module: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the module answers, ``[N, classes]``; a registered program must give the same."""
+    """Computes the module's logits ``[N, classes]``; a registered program must reproduce them."""
     with torch.inference_mode():
-        answer: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
-    return answer
+        outputs: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+    return outputs

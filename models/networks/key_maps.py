@@ -1,4 +1,4 @@
-"""What timm, torchvision and lukemelas' efficientnet-pytorch call the tensors of an EfficientNet.
+"""Tensor names of an EfficientNet in timm, torchvision and lukemelas' efficientnet-pytorch.
 
 Sources: the state dicts of timm 1.0.20, torchvision 0.29.1 and efficientnet_pytorch 0.7.1.
 """
@@ -13,15 +13,15 @@ from models.networks.efficientnet.variants import Architecture
 
 @dataclass(frozen=True)
 class KeyMap:
-    """One project's names for our modules.
+    """Module names of one project, by effnet's module names.
 
     Attributes:
-        name: of the project.
-        outside: what is in no block.
-        block: prefix of an MBConv; ``index`` counts all of them, ``repeat`` those of a stage, ``stage`` the stages
-            from 0 and ``row`` from 1.
-        expanded: inside an MBConv.
-        plain: inside one without expansion.
+        name: Name of the project.
+        outside: Modules outside the blocks.
+        block: Prefix of an MBConv; ``index`` counts all blocks, ``repeat`` those of a stage, ``stage`` the stages from
+            0 and ``row`` from 1.
+        expanded: Modules inside an MBConv.
+        plain: Modules inside an MBConv without expansion.
     """
 
     name: str
@@ -31,18 +31,18 @@ class KeyMap:
     plain: Mapping[str, str]
 
     def modules(self, arch: Architecture) -> dict[str, str]:
-        """Our name -> theirs, for each module of a network that holds tensors."""
-        found = dict(self.outside)
+        """Maps effnet's name to the project's, for every module of a network that holds tensors."""
+        names = dict(self.outside)
         index = 0
         for number, stage in enumerate(arch.stages):
-            inside = self.plain if stage.expand_ratio == 1 else self.expanded
+            block_names = self.plain if stage.expand_ratio == 1 else self.expanded
             for repeat in range(stage.repeats):
                 prefix = self.block.format(index=index, repeat=repeat, stage=number, row=number + 1)
-                for own, theirs in inside.items():
-                    if stage.se_ratio or not own.startswith("se."):
-                        found[f"blocks.{index}.{own}"] = f"{prefix}.{theirs}"
+                for name, theirs in block_names.items():
+                    if stage.se_ratio or not name.startswith("se."):
+                        names[f"blocks.{index}.{name}"] = f"{prefix}.{theirs}"
                 index += 1
-        return found
+        return names
 
 
 # fmt: off

@@ -1,7 +1,7 @@
-"""Public EfficientNet weights as networks of ours: timm's, torchvision's, and lukemelas' efficientnet-pytorch's.
+"""Converts public EfficientNet weights of timm, torchvision and lukemelas' efficientnet-pytorch.
 
-The tensors are the same in all of them. Names differ (dialects.py), and so do facts that no file states: how strided
-convolutions pad, the epsilon of batch norm, the pixels that the weights expect.
+All three hold the same tensors. Names differ (key_maps.py), and so do facts that no file states: the padding of strided
+convolutions, the epsilon of batch norm, and the input normalization that the weights expect.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from models.networks.efficientnet.variants import LITE, VARIANTS
 from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
 
 PICKLES = (".pth", ".pt", ".bin")
-COUNTER = "num_batches_tracked"  # of a norm: some files lack it, and with a fixed momentum nothing reads it
+COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
-# How the projects name their files. ``tag``: of weights that expect pixels from -1 to 1, which are AdvProp's and timm's
-# of 3,600 epochs. Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
+# File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
+# Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
 _NAMES = {
     "timm": re.compile(r"(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])(?P<tag>[._](?:ap[._-]|ra4_e3600))?"),
     "lukemelas": re.compile(r"(?P<tag>adv-)?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
@@ -36,13 +36,13 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Public weights as one of our networks.
+    """Public weights, converted to an effnet network.
 
     Attributes:
-        model: the network, with the numerics that the weights were trained for.
-        state_dict: float32, by our names.
-        classes: of its classifier.
-        origin: who published them, one of ``conf.experiments.ORIGINS``.
+        model: Network with the numerics that the weights were trained for.
+        state_dict: Tensors in float32, by effnet's names.
+        classes: Number of classes of its classifier.
+        origin: Publisher of the weights, one of ``conf.experiments.ORIGINS``.
     """
 
     model: schema.Model
@@ -52,203 +52,203 @@ class PretrainedWeights:
 
 
 def read(data: bytes, file: str) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a pickle that holds nothing else.
+    """Reads the tensors of a ``.safetensors`` file, or of a pickle that contains only tensors.
 
     Args:
-        data: the file.
-        file: its name; the suffix says what it is.
+        data: Content of the file.
+        file: Name of the file; the suffix determines the format.
 
     Raises:
-        ConfigError: another kind of file.
-        ArtifactError: it is damaged, or holds more than tensors by name; nothing in it is run.
+        ConfigError: unsupported file type.
+        ArtifactError: the file is damaged or holds more than named tensors; none of its code is executed.
     """
     if file.endswith(".safetensors"):
         try:
             return safetensors.torch.load(data)
         except Exception as error:  # as below
-            raise ArtifactError(f"{file} is damaged, or no safetensors file: {_said(error)}") from error
+            raise ArtifactError(f"{file} is damaged or not a safetensors file: {_summarize(error)}") from error
     if not file.endswith(PICKLES):
         raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about its own oldest format
-            held = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch warns about its oldest file format
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could run anything"
+        message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could execute any code"
         raise ArtifactError(message) from error
-    except Exception as error:  # bytes at random make torch's reader fail in every way there is
-        raise ArtifactError(f"{file} is damaged, or no file that torch.save wrote: {_said(error)}") from error
-    if not isinstance(held, Mapping):
-        raise ArtifactError(f"{file} holds a {type(held).__name__}, not the tensors of a network by name")
-    others = [str(key) for key, value in held.items() if not isinstance(key, str) or not _is_plain(value)]
+    except Exception as error:  # torch's reader raises almost any exception on random bytes
+        raise ArtifactError(f"{file} is damaged or was not written by torch.save: {_summarize(error)}") from error
+    if not isinstance(content, Mapping):
+        raise ArtifactError(f"{file} holds a {type(content).__name__}, not the named tensors of a network")
+    others = [str(key) for key, value in content.items() if not isinstance(key, str) or not _is_plain(value)]
     if others:
         raise ArtifactError(
-            f"{file} holds {', '.join(others[:5])}, not only the tensors of a network by name: save "
-            "its state dict alone"
+            f"{file} holds {', '.join(others[:5])}, not only the named tensors of a network: save only its state dict"
         )
-    return dict(held)
+    return dict(content)
 
 
-def _said(error: Exception) -> str:
-    """The first sentence of an error in one line; of errors that name no more than a byte or a key, their kind."""
+def _summarize(error: Exception) -> str:
+    """Returns an error's first sentence in one line; for errors that name only a byte or a key, their type."""
     words = " ".join(str(error).split()).partition(". ")[0][:200]
     return words if isinstance(error, RuntimeError | OSError | safetensors.SafetensorError) else type(error).__name__
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a tensor that holds its numbers; a file may also describe sparse and empty ones."""
+    """Whether it is a dense CPU tensor; a file may also describe sparse and meta tensors."""
     return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout is torch.strided
 
 
-def convert(tensors: Mapping[str, Tensor], asked: schema.Published, file: str) -> PretrainedWeights:
-    """Public tensors as one of our networks.
+def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str) -> PretrainedWeights:
+    """Converts public tensors to an effnet network.
 
     Args:
-        tensors: of ``read``.
-        asked: what to take them for.
-        file: where they come from. Its own name tells Google's weights in timm from timm's, and which pixels they
-            expect; the folders around it say nothing, since anybody may have named them.
+        tensors: Tensors that ``read`` returned.
+        request: Expected variant, origin, classes and preprocessing.
+        file: Source file. Its base name distinguishes Google's weights in timm from timm's, and the normalization they
+            expect; folder names are ignored, since users choose them freely.
 
     Raises:
-        ConfigError: another variant, origin or number of classes than asked for; or the origin must be said.
-        ArtifactError: a tensor is missing, left over, of another shape or not finite.
+        ConfigError: variant, origin or number of classes differ from the request, or the origin must be given.
+        ArtifactError: a tensor is missing, unexpected, of another shape or not finite.
     """
-    dialect = _dialect(tensors, file)
-    origin = _origin(dialect, asked.origin, file)
-    model = _model(_variant(tensors, dialect, asked.network, file), origin, asked, file)
-    classes = _classes(tensors, dialect)
-    if classes != asked.classes:
+    key_map = _find_key_map(tensors, file)
+    origin = _resolve_origin(key_map, request.origin, file)
+    model = _configure_model(_find_variant(tensors, key_map, request.network, file), origin, request, file)
+    classes = _count_classes(tensors, key_map)
+    if classes != request.classes:
         raise ConfigError(
-            f"{file} tells {classes} classes apart, not {asked.classes}: set published.classes={classes}"
-            " if that is meant"
+            f"{file} has {classes} classes, not {request.classes}: set published.classes={classes} if that is intended"
         )
     state, broken = {}, []
-    for own, (key, shape) in _expected(dialect, model, classes).items():
+    for name, (key, shape) in _expected_tensors(key_map, model, classes).items():
         tensor = tensors.get(key, torch.zeros(shape, dtype=torch.int64))  # only a counter may be missing
-        state[own] = tensor if own.endswith(COUNTER) else tensor.float()
-        if not state[own].isfinite().all():
+        state[name] = tensor if name.endswith(COUNTER) else tensor.float()
+        if not state[name].isfinite().all():
             broken.append(key)
     if broken:
-        raise ArtifactError(f"{file}: {broken[0]} holds numbers that are not finite ({len(broken)} tensors do)")
+        raise ArtifactError(f"{file}: {broken[0]} holds non-finite numbers ({len(broken)} tensors do)")
     return PretrainedWeights(model, state, classes, origin)
 
 
-def _dialect(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
-    for dialect in KEY_MAPS:
-        if f"{dialect.outside['stem.0']}.weight" in tensors:
-            return dialect
-    stems = ", ".join(f"{dialect.outside['stem.0']}.weight ({dialect.name})" for dialect in KEY_MAPS)
+def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
+    for key_map in KEY_MAPS:
+        if f"{key_map.outside['stem.0']}.weight" in tensors:
+            return key_map
+    stems = ", ".join(f"{key_map.outside['stem.0']}.weight ({key_map.name})" for key_map in KEY_MAPS)
     raise ArtifactError(
-        f"{file} is no EfficientNet that is known here: of {stems} it has none; it begins with "
+        f"{file} is not a known EfficientNet: it has none of {stems}; its first tensors are "
         f"{', '.join(list(tensors)[:3])}"
     )
 
 
-def _origin(dialect: KeyMap, asked: str | None, file: str) -> str:
-    """Who published the weights: their numerics hang on it, and timm's two kinds have the same tensors."""
-    possible = ("timm", "timm_tf") if dialect is TIMM else (dialect.name,)
-    if asked is not None:
-        if asked not in possible:
-            raise ConfigError(f"{file} has the names of {dialect.name}, published.origin says {asked}")
-        return asked
-    if dialect is not TIMM:
-        return dialect.name
-    named = _NAMES["timm"].match(_own_name(file))
-    if named is None:
+def _resolve_origin(key_map: KeyMap, requested: str | None, file: str) -> str:
+    """Returns the publisher, which determines the numerics; timm's two kinds have the same tensors."""
+    possible = ("timm", "timm_tf") if key_map is TIMM else (key_map.name,)
+    if requested is not None:
+        if requested not in possible:
+            raise ConfigError(f"{file} has the tensor names of {key_map.name}, but published.origin is {requested}")
+        return requested
+    if key_map is not TIMM:
+        return key_map.name
+    match = _NAMES["timm"].match(_base_name(file))
+    if match is None:
         raise ConfigError(
-            f"{_own_name(file)} does not say whether it is timm's efficientnet or tf_efficientnet, which "
-            "have the same tensors and other numerics: set published.origin=timm or timm_tf"
+            f"{_base_name(file)} does not show whether it is timm's efficientnet or tf_efficientnet, which "
+            "have the same tensors but different numerics: set published.origin=timm or timm_tf"
         )
-    return "timm_tf" if named["tf"] else "timm"
+    return "timm_tf" if match["tf"] else "timm"
 
 
-def _own_name(file: str) -> str:
+def _base_name(file: str) -> str:
     return file.rpartition("/")[2]
 
 
-def _preprocessing(name: str, origin: str, file: str) -> str:
-    """The pixels that the weights expect.
+def _resolve_preprocessing(name: str, origin: str, file: str) -> str:
+    """Returns the input normalization that the weights expect.
 
     Raises:
-        ConfigError: the origin has published both kinds, and the file's name does not say which one this is.
+        ConfigError: the origin has published both kinds, and the file name does not show which one this is.
     """
     if name in LITE:
         return "lite" if origin in GOOGLE else "imagenet"
     if origin == "torchvision":
         return "imagenet"
-    named = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].match(_own_name(file))
-    if named is None:
+    match = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].match(_base_name(file))
+    if match is None:
         raise ConfigError(
-            f"{_own_name(file)} does not say which pixels the weights of {origin} expect, and wrong ones "
-            "cost accuracy without an error: set published.preprocessing=imagenet, or advprop for "
+            f"{_base_name(file)} does not show which input normalization the weights of {origin} expect, "
+            "and a wrong one costs accuracy without an error: set published.preprocessing=imagenet, or advprop for "
             "weights of AdvProp or of timm's ra4_e3600"
         )
-    return "advprop" if named["tag"] else "imagenet"
+    return "advprop" if match["tag"] else "imagenet"
 
 
-def _variant(tensors: Mapping[str, Tensor], dialect: KeyMap, asked: str | None, file: str) -> str:
-    """The variant that the tensors are of, down to every name and shape."""
-    found = {name: _misfit(tensors, dialect, name) for name in _candidates(tensors, dialect, asked)}
-    fitting = next((name for name, misfit in found.items() if misfit is None), None)
-    if fitting is None:
-        name = asked or next(iter(found))
-        raise ArtifactError(f"{file} does not fit {name}: {found[name]}")
-    if asked not in (None, fitting):
-        raise ConfigError(f"{file} holds {fitting}, not {asked}: set published.network={fitting}")
-    return fitting
+def _find_variant(tensors: Mapping[str, Tensor], key_map: KeyMap, requested: str | None, file: str) -> str:
+    """Returns the variant that the tensors match in every name and shape."""
+    misfits = {
+        name: _describe_mismatch(tensors, key_map, name) for name in _list_candidates(tensors, key_map, requested)
+    }
+    variant = next((name for name, misfit in misfits.items() if misfit is None), None)
+    if variant is None:
+        name = requested or next(iter(misfits))
+        raise ArtifactError(f"{file} does not fit {name}: {misfits[name]}")
+    if requested not in (None, variant):
+        raise ConfigError(f"{file} holds {variant}, not {requested}: set published.network={variant}")
+    return variant
 
 
-def _candidates(tensors: Mapping[str, Tensor], dialect: KeyMap, asked: str | None) -> list[str]:
-    """Variants by how few names of modules differ, those with the fewest; and what was asked for."""
-    there = {key.rpartition(".")[0] for key in tensors}
+def _list_candidates(tensors: Mapping[str, Tensor], key_map: KeyMap, requested: str | None) -> list[str]:
+    """Lists the variants with the fewest differing module names, and the requested one."""
+    modules = {key.rpartition(".")[0] for key in tensors}
     differ = {
-        name: len(there ^ set(dialect.modules(resolve_architecture(schema.Model(name=name))).values()))
+        name: len(modules ^ set(key_map.modules(resolve_architecture(schema.Model(name=name))).values()))
         for name in VARIANTS
     }
-    if asked is not None:
-        resolve_architecture(schema.Model(name=asked))  # a misspelt name is refused with the nearest
-    return [name for name, count in differ.items() if count == min(differ.values()) or name == asked]
+    if requested is not None:
+        resolve_architecture(schema.Model(name=requested))  # refuses a misspelled name and suggests the closest
+    return [name for name, count in differ.items() if count == min(differ.values()) or name == requested]
 
 
-def _misfit(tensors: Mapping[str, Tensor], dialect: KeyMap, name: str) -> str | None:
-    """The first tensor that keeps the file from being the variant, in words; None where all fit."""
-    expected = dict(_expected(dialect, schema.Model(name=name), _classes(tensors, dialect)).values())
+def _describe_mismatch(tensors: Mapping[str, Tensor], key_map: KeyMap, name: str) -> str | None:
+    """Describes the first tensor that does not match the variant; None if all match."""
+    expected = dict(_expected_tensors(key_map, schema.Model(name=name), _count_classes(tensors, key_map)).values())
     missing = [key for key in expected if key not in tensors and not key.endswith(COUNTER)]
-    left = [key for key in tensors if key not in expected]
+    unexpected = [key for key in tensors if key not in expected]
     wrong = [key for key, shape in expected.items() if key in tensors and tensors[key].shape != shape]
-    for keys, says in (
+    for keys, problem in (
         (missing, "is missing"),
-        (left, "has no place in it"),
+        (unexpected, "is unexpected"),
         (wrong, f"is {list(tensors[wrong[0]].shape)}, not {list(expected[wrong[0]])}" if wrong else ""),
     ):
         if keys:
-            return f"{keys[0]} {says}" + (f", and {len(keys) - 1} more" if len(keys) > 1 else "")
+            return f"{keys[0]} {problem}" + (f", and {len(keys) - 1} more" if len(keys) > 1 else "")
     return None
 
 
-def _expected(dialect: KeyMap, model: schema.Model, classes: int) -> dict[str, tuple[str, torch.Size]]:
-    """Our key -> their key, and the shape."""
-    modules = dialect.modules(resolve_architecture(model))
-    found = {}
-    for own, tensor in build_model(model, classes, device="meta").state_dict().items():
-        module, _, leaf = own.rpartition(".")
-        found[own] = (f"{modules[module]}.{leaf}", tensor.shape)
-    return found
+def _expected_tensors(key_map: KeyMap, model: schema.Model, classes: int) -> dict[str, tuple[str, torch.Size]]:
+    """Maps effnet's key to the project's key and the shape."""
+    modules = key_map.modules(resolve_architecture(model))
+    expected = {}
+    for name, tensor in build_model(model, classes, device="meta").state_dict().items():
+        module, _, leaf = name.rpartition(".")
+        expected[name] = (f"{modules[module]}.{leaf}", tensor.shape)
+    return expected
 
 
-def _classes(tensors: Mapping[str, Tensor], dialect: KeyMap) -> int:
-    bias = tensors.get(f"{dialect.outside['classifier']}.bias")
+def _count_classes(tensors: Mapping[str, Tensor], key_map: KeyMap) -> int:
+    bias = tensors.get(f"{key_map.outside['classifier']}.bias")
     return 1000 if bias is None else bias.numel()
 
 
-def _model(name: str, origin: str, asked: schema.Published, file: str) -> schema.Model:
-    """The network with the numerics of its origin. Source: the three projects' model builders."""
-    small = name in [f"efficientnet_b{phi}" for phi in range(5)]
-    pytorch_epsilon = origin == "timm" or (origin == "torchvision" and small)  # its B5 to B7 are lukemelas' weights
+def _configure_model(name: str, origin: str, request: schema.Published, file: str) -> schema.Model:
+    """Returns the network with the numerics of its origin. Source: the three projects' model builders."""
+    is_small = name in [f"efficientnet_b{phi}" for phi in range(5)]
+    pytorch_epsilon = origin == "timm" or (origin == "torchvision" and is_small)  # its B5 to B7 are lukemelas' weights
     return schema.Model(
         name=name,
-        resolution=(asked.resolution or VARIANTS[name].resolution) / VARIANTS[name].resolution,
+        resolution=(request.resolution or VARIANTS[name].resolution) / VARIANTS[name].resolution,
         padding="same" if origin in GOOGLE else "symmetric",
         bn_epsilon=1e-5 if pytorch_epsilon else 1e-3,
-        preprocessing=asked.preprocessing or _preprocessing(name, origin, file),
+        preprocessing=request.preprocessing or _resolve_preprocessing(name, origin, file),
     )

@@ -1,4 +1,4 @@
-"""Trained weights of a network, from one safetensors file; never pickle."""
+"""Loads trained weights from a safetensors file; never from pickle."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 
 def load_weights(network: nn.Module, uri: str, sha256: str | None) -> None:
-    """Fills ``network`` with trained weights, the classifier included.
+    """Loads trained weights into ``network``, including the classifier.
 
     Args:
-        network: whose tensors are filled.
-        uri: of a safetensors file.
-        sha256: what the file must be; None believes it.
+        network: Network whose tensors are overwritten.
+        uri: Address of a safetensors file.
+        sha256: Expected digest of the file in hex; None skips the check.
 
     Raises:
-        ArtifactError: the file is damaged, another one, or a tensor is missing or has another shape.
+        ArtifactError: the file is damaged or has another digest, or a tensor is missing or has another shape.
     """
-    _load(network, uri, sha256, fresh=())
+    _load(network, uri, sha256, excluded=())
 
 
 def load_features(network: nn.Module, uri: str, sha256: str | None) -> None:
-    """Fills all but the classifier, which keeps its fresh values.
+    """Loads all weights except the classifier, which keeps its initial values.
 
-    Another data set has other classes, also where it has as many. Arguments and errors: ``load_weights``.
+    Classes of another data set differ even if their number is the same. Arguments and errors as in ``load_weights``.
     """
-    _load(network, uri, sha256, fresh=CLASSIFIER)
+    _load(network, uri, sha256, excluded=CLASSIFIER)
 
 
-def _load(network: nn.Module, uri: str, sha256: str | None, fresh: tuple[str, ...]) -> None:
+def _load(network: nn.Module, uri: str, sha256: str | None, excluded: tuple[str, ...]) -> None:
     data = store.read(uri)
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise ArtifactError(f"weights {uri} have sha256 {found[:12]}…, the job was made for {sha256[:12]}…")
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise ArtifactError(f"weights {uri} have sha256 {digest[:12]}…, the job expects {sha256[:12]}…")
     try:
         weights = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"weights {uri} are damaged: {error}") from error
-    own = network.state_dict()
+    current = network.state_dict()
     head = CLASSIFIER[0]
-    if head not in fresh and head in own and head in weights and len(own[head]) != len(weights[head]):
-        asked = f"{len(own[head])} were asked for"
-        raise ArtifactError(f"weights {uri} are for {len(weights[head])} classes, {asked}")
-    fitting = {k: v for k, v in weights.items() if k in own and k not in fresh and own[k].shape == v.shape}
-    wrong = [k for k, v in own.items() if k not in fitting and k not in fresh and v.is_floating_point()]
-    if wrong:
-        raise ArtifactError(f"weights {uri} do not fit the network: {', '.join(wrong[:3])} … ({len(wrong)} tensors)")
-    network.load_state_dict(fitting, strict=False)
+    if head not in excluded and head in current and head in weights and len(current[head]) != len(weights[head]):
+        raise ArtifactError(f"weights {uri} are for {len(weights[head])} classes, {len(current[head])} were requested")
+    matching = {k: v for k, v in weights.items() if k in current and k not in excluded and current[k].shape == v.shape}
+    unmatched = [k for k, v in current.items() if k not in matching and k not in excluded and v.is_floating_point()]
+    if unmatched:
+        raise ArtifactError(
+            f"weights {uri} do not fit the network: {', '.join(unmatched[:3])} … ({len(unmatched)} tensors)"
+        )
+    network.load_state_dict(matching, strict=False)

@@ -154,7 +154,7 @@ def test_a_store_that_stays_away_too_long_ends_the_job_so_that_it_may_be_tried_a
     made: MadeSet, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "OUTAGE_S", 1.0)
-    with pytest.raises(TransientError, match="not a byte came for 1 s") as caught:
+    with pytest.raises(TransientError, match="no byte arrived for 1 s") as caught:
         epoch(made, tmp_path, lambda: proxy.fail("503"))
     assert caught.value.exit_code == 75
 

@@ -116,7 +116,7 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
     [
         ("explain.images=[7,9999]", "digits: val has no image 9999; ids are 0 to"),
         ("explain.models=[{network:efficientnet_b9}]", "no network named 'efficientnet_b9'; did you mean"),
-        ("explain.count=11", "images of 10 classes, 11 different ones were asked for"),
+        ("explain.count=11", "images of 10 classes, 11 were requested"),
     ],
 )
 def test_a_mistake_is_one_line_and_trains_nothing(

@@ -87,7 +87,7 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"classes": 1000}, ConfigError, "tells 10 classes apart, not 1000"),
+        ({"classes": 1000}, ConfigError, "has 10 classes, not 1000"),
         ({"network": "efficientnet_b1"}, ConfigError, "holds efficientnet_b0, not efficientnet_b1"),
         ({"sha256": "12345678"}, ArtifactError, "published.sha256 says 12345678"),
     ],

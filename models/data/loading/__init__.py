@@ -1,1 +1,1 @@
-"""From shards to batches: order, cache, decoding, augmentation."""
+"""Data loading, from shards to batches: order, cache, decoding, augmentation."""

@@ -1,7 +1,7 @@
-"""Which operations each training image gets: numbers drawn for it, looked up in the tables of ``policies.py``.
+"""Samples augmentation operations for training images from the tables of ``policies.py``.
 
-A pure function of the uniforms it is given, so that an image is treated the same whoever reads it. Nothing here
-touches a pixel: ``decode.fill`` does what ``Ops`` says, right after the resize and the flip.
+A pure function of the given uniforms, so an image is augmented identically on every rank and thread. No pixels are
+touched here: ``decode.fill`` applies ``Ops`` right after the resize and the flip.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from models.data.loading.policies import IMAGENET, RANDAUGMENT, RANGES, SIGNED, 
 __all__ = ["Op", "Ops", "draws", "sample_ops"]
 
 _TABLES: dict[str, Policy] = {"v0": V0, "imagenet": IMAGENET}
-_PAIR_DRAWS = 5  # which pair; done or not, twice; sign, twice
-_LAYER_DRAWS = 4  # which operation; sign; centre x, y of a cutout
+_PAIR_DRAWS = 5  # pair; apply or not, twice; sign, twice
+_LAYER_DRAWS = 4  # operation; sign; center x, y of a cutout
 
 
 @dataclass(frozen=True)
 class Ops:
-    """K operations for each of N images, done in this order."""
+    """K operations for each of N images, applied in this order."""
 
     codes: NDArray[np.int32]  # [N, K], of Op; 0 = nothing
-    args: NDArray[np.float32]  # [N, K, 3]: value (degrees, factor, pixels, ...; already signed); cutout: centre x, y
+    args: NDArray[np.float32]  # [N, K, 3]: value (degrees, factor, pixels, ...; already signed); cutout: center x, y
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A policy's pairs as arrays."""
+    """Operation pairs of a policy as arrays."""
 
     codes: NDArray[np.int32]  # [pairs, 2]
     probs: NDArray[np.float64]  # [pairs, 2]
@@ -41,30 +41,30 @@ class _Table:
 
 
 def draws(augment: schema.Augment) -> int:
-    """How many uniforms ``sample_ops`` needs for an image."""
+    """Number of uniforms that ``sample_ops`` needs per image."""
     if augment.policy == "none":
         return 0
     return augment.randaugment_layers * _LAYER_DRAWS if augment.policy == "randaugment" else _PAIR_DRAWS
 
 
 def sample_ops(augment: schema.Augment, u: NDArray[np.float64], side: int) -> Ops | None:
-    """The operations for N images; None when the policy is "none".
+    """Samples the operations for N images; None if the policy is "none".
 
     Args:
-        augment: which policy; its layers and magnitude for RandAugment.
-        u: ``[N, draws(augment)]`` in [0, 1).
-        side: of the training image, pixels.
+        augment: Policy, with layers and magnitude for RandAugment.
+        u: Uniforms ``[N, draws(augment)]`` in [0, 1).
+        side: Side of the training image in pixels.
 
-    Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py: a pair is drawn evenly, each of its two
-        operations happens with its own probability, a sign is as often minus as plus
+    Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py: a pair is drawn uniformly, each of its two
+        operations is applied with its own probability, signs are plus or minus with equal probability
         (``build_and_apply_nas_policy``, ``_apply_func_with_prob``, ``_randomly_negate_tensor``); RandAugment draws an
-        operation for each layer and always does it (``distort_image_with_randaugment``).
+        operation per layer and always applies it (``distort_image_with_randaugment``).
     """
     if augment.policy == "none":
         return None
     if augment.policy == "randaugment":
         return _sample_layers(augment, u.reshape(len(u), augment.randaugment_layers, _LAYER_DRAWS), side)
-    table = _table(augment.policy, side)
+    table = _build_table(augment.policy, side)
     pair = (u[:, 0] * len(table.codes)).astype(np.int64)
     codes = np.where(u[:, 1:3] < table.probs[pair], table.codes[pair], np.int32(Op.NOTHING))
     args = np.zeros((len(u), 2, 3), np.float32)
@@ -73,7 +73,7 @@ def sample_ops(augment: schema.Augment, u: NDArray[np.float64], side: int) -> Op
 
 
 def _sample_layers(augment: schema.Augment, u: NDArray[np.float64], side: int) -> Ops:
-    """RandAugment; ``u`` is ``[N, layers, 4]``."""
+    """Samples RandAugment operations; ``u`` is ``[N, layers, 4]``."""
     ranges, level = RANGES["randaugment"], augment.randaugment_magnitude
     values = np.array([magnitude(op, level, ranges, side) for op in RANDAUGMENT], np.float32)
     signed = np.array([op in SIGNED for op in RANDAUGMENT])
@@ -86,7 +86,7 @@ def _sample_layers(augment: schema.Augment, u: NDArray[np.float64], side: int) -
 
 
 @lru_cache(maxsize=16)
-def _table(policy: str, side: int) -> _Table:
+def _build_table(policy: str, side: int) -> _Table:
     pairs, ranges = _TABLES[policy], RANGES[policy]
     return _Table(
         codes=np.array([[op for op, _, _ in pair] for pair in pairs], np.int32),

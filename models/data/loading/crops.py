@@ -1,4 +1,4 @@
-"""Which part of an image is used: random boxes for training, the central one for evaluation; arrays, no pixels.
+"""Crop boxes: random for training, central for evaluation; computed for arrays of images, without pixels.
 
 Source: tensorflow/tpu models/official/efficientnet/preprocessing.py (``distorted_bounding_box_crop`` with 10
 attempts and ``min_object_covered`` 0.1, ``_decode_and_center_crop`` with CROP_PADDING 32), and TensorFlow's kernel
@@ -13,29 +13,29 @@ from numpy.typing import NDArray
 from conf.schema import Augment
 
 TRIES = 10
-MIN_COVERED = 0.1  # of the whole image, which is the only object: a tighter bound than the area of 0.08
-DRAWS = 4 * TRIES + 1  # aspect, height, top, left of each try; one for the flip
+MIN_COVERED = 0.1  # of the whole image, which is the only object: tighter than the minimum area of 0.08
+DRAWS = 4 * TRIES + 1  # aspect, height, top, left per try; one for the flip
 Boxes = NDArray[np.int32]  # [N, 4]: left, top, right, bottom in pixels
 
 
 def train_boxes(
     widths: NDArray[np.int64], heights: NDArray[np.int64], u: NDArray[np.float64], augment: Augment, side: int
 ) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Random boxes and flips; a sample without a valid box after ten tries gets its central one.
+    """Draws boxes and flips; a sample without a valid box after ten tries gets its central box.
 
     Args:
-        widths: ``[N]`` pixels.
-        heights: ``[N]`` pixels.
-        u: ``[N, DRAWS]`` numbers in [0, 1).
-        augment: bounds of area and aspect, probability of a flip.
-        side: of the resized image, which decides on the central box.
+        widths: Image widths ``[N]`` in pixels.
+        heights: Image heights ``[N]`` in pixels.
+        u: Random numbers ``[N, DRAWS]`` in [0, 1).
+        augment: Bounds of area and aspect ratio, and the flip probability.
+        side: Side of the resized image in pixels, which determines the central box.
     """
     tries = u[:, : 4 * TRIES].reshape(-1, TRIES, 4)
     candidates, valid = _candidates(widths[:, None], heights[:, None], tries, augment)
     first = valid.argmax(axis=1)
     rows = np.arange(len(widths))
     boxes = candidates[rows, first]
-    # The official code also crops centrally when the box is the whole image.
+    # The official code also uses the central crop if the box is the whole image.
     whole = ((boxes[:, 2] - boxes[:, 0]) == widths) & ((boxes[:, 3] - boxes[:, 1]) == heights)
     central = ~valid[rows, first] | whole
     boxes[central] = eval_boxes(widths, heights, side, augment.eval_crop_pad)[central]
@@ -45,7 +45,7 @@ def train_boxes(
 def _candidates(
     widths: NDArray[np.int64], heights: NDArray[np.int64], u: NDArray[np.float64], augment: Augment
 ) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Boxes ``[N, TRIES, 4]`` of all tries, and which are valid: uniform in aspect, then in height."""
+    """Boxes ``[N, TRIES, 4]`` of all tries and their validity: uniform in aspect, then in height."""
     area = (widths * heights).astype(np.float64)
     low, high = augment.crop_area_min * area, area
     aspect = 1 / augment.crop_aspect_max + u[..., 0] * (augment.crop_aspect_max - 1 / augment.crop_aspect_max)
@@ -58,21 +58,21 @@ def _candidates(
     least = np.minimum(least, most)
     h = least + (u[..., 1] * (most - least + 1)).astype(np.int64)
     w = np.rint(h * aspect).astype(np.int64)
-    # Rounding may have left the bounds by a row: the kernel then tries one row more, and one less.
+    # Rounding may exceed the bounds by a row: the kernel then tries one row more, and one less.
     h = h + (w * h < low)
     w = np.rint(h * aspect).astype(np.int64)
     h = h - (w * h > high)
     w = np.rint(h * aspect).astype(np.int64)
     valid = (w * h >= np.maximum(low, MIN_COVERED * area)) & (w * h <= high)
     valid &= (w > 0) & (w <= widths) & (h > 0) & (h <= heights)
-    # Exclusive of the last position, as in the kernel.
+    # Excludes the last position, as the kernel does.
     top = (u[..., 2] * np.maximum(heights - h, 0)).astype(np.int64)
     left = (u[..., 3] * np.maximum(widths - w, 0)).astype(np.int64)
     return np.stack([left, top, left + w, top + h], axis=-1).astype(np.int32), valid
 
 
 def eval_boxes(widths: NDArray[np.int64], heights: NDArray[np.int64], side: int, pad: int) -> Boxes:
-    """The central square of side / (side + pad) of the short side, at least one pixel."""
+    """Returns the central square of side / (side + pad) of the short side, at least one pixel."""
     short = np.minimum(widths, heights)
     edge = np.maximum((side / (side + pad) * short).astype(np.int64), 1)
     left, top = (widths - edge + 1) // 2, (heights - edge + 1) // 2

@@ -1,8 +1,7 @@
-"""A whole object from the store into a local file: in ranges, several at a time, verified before it is used.
+"""Fetches an object from the store into a local file, in concurrent ranges, verified before use.
 
-botocore tries a call again but not a body that breaks, and not for minutes; so the ranges are asked for here. A
-range that broke goes on at the byte it came to. As long as the store is gone, we wait: an outage costs time and
-nothing else.
+botocore retries calls, but not interrupted bodies and not for minutes; so retries are implemented here. An interrupted
+range resumes at the last byte received. While the store is unavailable, the fetch waits: an outage costs only time.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from models.data.shards.manifest import Shard
 
 RANGE_BYTES = 16 * 2**20
 RANGES_AT_ONCE = 8
-FETCH_TRIES = 3  # of a whole shard that came but is not what the manifest says
-OUTAGE_S = 240.0  # without a single byte, until we give up: before the watchdog would call it a hang
-BACKOFF_S = (0.2, 10.0)  # first and longest
-_HASH_BYTES = 2**18  # fits into the processor's cache
+FETCH_TRIES = 3  # of a whole shard whose content does not match the manifest
+OUTAGE_S = 240.0  # without a single byte before giving up: shorter than the watchdog's timeout
+BACKOFF_S = (0.2, 10.0)  # first and maximum
+_HASH_BYTES = 2**18  # fits into the CPU cache
 
 
 class StoppedError(Exception):
-    """The fetcher was closed in the middle of a fetch."""
+    """The fetcher was closed during a fetch."""
 
 
 class Fetcher:
-    """Fetches shards; safe to use from many threads, which share ``RANGES_AT_ONCE`` connections.
+    """Fetches shards; thread-safe, all threads share ``RANGES_AT_ONCE`` connections.
 
     Attributes:
-        bytes_received: from the store, what had to come twice counted twice.
+        bytes_received: Bytes received from the store, repeated transfers included.
     """
 
     def __init__(self) -> None:
@@ -48,22 +47,22 @@ class Fetcher:
         self._halts: set[threading.Event] = set()
 
     def fetch(self, uri: str, shard: Shard, descriptor: int) -> None:
-        """Writes the shard's bytes into an open file and checks them.
+        """Writes the shard's bytes into an open file and verifies them.
 
         Raises:
-            DataError: the object is not what the manifest says, three times.
-            NotFoundError: there is no such object.
+            DataError: the object does not match the manifest in three fetches.
+            NotFoundError: the object does not exist.
             ConfigError: the disk is full.
-            TransientError: not a byte came for four minutes; ExpiredError when it is for the credentials.
+            TransientError: no byte arrived for four minutes; ExpiredError if the credentials are the cause.
             StoppedError: the fetcher was closed.
         """
         for _ in range(FETCH_TRIES):
             try:
                 os.ftruncate(descriptor, shard.bytes)
-                found = self._fetch_ranges(uri, shard.bytes, descriptor)
-                if found == shard.blake3:
+                digest = self._fetch_ranges(uri, shard.bytes, descriptor)
+                if digest == shard.blake3:
                     return
-                reason = f"BLAKE3 {found[:12]}… instead of {shard.blake3[:12]}…"
+                reason = f"BLAKE3 {digest[:12]}… instead of {shard.blake3[:12]}…"
             except DataError as error:  # another size
                 reason = str(error)
             except OSError as error:
@@ -72,14 +71,14 @@ class Fetcher:
                         f"disk full: {shard.name} needs {shard.bytes} bytes in the shard cache; free some space or "
                         f"lower runtime.cache_gb"
                     ) from error
-                reason = f"the cache's disk says {error.strerror}"
+                reason = f"cache disk error: {error.strerror}"
         raise DataError(
             f"{uri} does not match its manifest after {FETCH_TRIES} fetches: {reason}; delete it and shard "
-            f"again, or do without it: data.leave_out=[{shard.name}]"
+            f"again, or train without it: data.leave_out=[{shard.name}]"
         )
 
     def close(self) -> None:
-        """Ends what is under way; a fetch that is cut short raises ``StoppedError``."""
+        """Stops running fetches, which raise ``StoppedError``."""
         self.closed.set()
         with self._lock:
             for halt in self._halts:
@@ -87,7 +86,7 @@ class Fetcher:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _fetch_ranges(self, uri: str, size: int, descriptor: int) -> str:
-        """Fetches all bytes; returns their BLAKE3, which is taken of each range while later ones are on their way."""
+        """Fetches all bytes; returns their BLAKE3, computed range by range while later ranges arrive."""
         digest, halt = blake3(), threading.Event()
         with self._lock:
             self._halts.add(halt)
@@ -96,52 +95,52 @@ class Fetcher:
             for start in range(0, size, RANGE_BYTES):
                 end = min(start + RANGE_BYTES, size)
                 ranges.append(self._submit(uri, start, end, size, descriptor, halt))
-            for start, each in zip(range(0, size, RANGE_BYTES), ranges, strict=True):
-                each.result()
+            for start, future in zip(range(0, size, RANGE_BYTES), ranges, strict=True):
+                future.result()
                 _hash(digest, descriptor, start, min(start + RANGE_BYTES, size))
             return digest.hexdigest()
         except CancelledError as error:  # by close
             raise StoppedError from error
-        finally:  # when one failed, the others need not go on
+        finally:  # if one failed, the others need not continue
             halt.set()
-            # Only for those that run: a pool that shuts down forgets the cancelled ones, and waiting would never end.
-            wait([each for each in ranges if not each.cancel()])
+            # Only running ones: a pool that shuts down drops canceled futures, and waiting for them would never end.
+            wait([future for future in ranges if not future.cancel()])
             with self._lock:
                 self._halts.discard(halt)
 
-    def _submit(self, *what: Any) -> Future[None]:
+    def _submit(self, *arguments: Any) -> Future[None]:
         try:
-            return self._pool.submit(self._fetch_range, *what)
-        except RuntimeError as error:  # the pool takes nothing more
+            return self._pool.submit(self._fetch_range, *arguments)
+        except RuntimeError as error:  # the pool is shut down
             raise StoppedError from error
 
     def _fetch_range(self, uri: str, start: int, end: int, of: int, descriptor: int, halt: threading.Event) -> None:
         at, failures, last_byte = start, 0, time.monotonic()
         while at < end:
-            problem = TransientError(f"{uri}: the answer broke off at byte {at} of {of}")
+            problem = TransientError(f"{uri}: the response ended at byte {at} of {of}")
             try:
-                for piece in store.stream_range(uri, at, end - at, of):
-                    _write(descriptor, piece, at)
-                    at += len(piece)
+                for chunk in store.stream_range(uri, at, end - at, of):
+                    _write(descriptor, chunk, at)
+                    at += len(chunk)
                     failures, last_byte = 0, time.monotonic()
                     with self._lock:
-                        self.bytes_received += len(piece)
+                        self.bytes_received += len(chunk)
                     if halt.is_set():
                         raise StoppedError
             except TransientError as error:
                 problem = error
             if at < end:
                 if time.monotonic() - last_byte > OUTAGE_S:
-                    raise type(problem)(f"{problem}; not a byte came for {OUTAGE_S:.0f} s")
-                # Expired credentials have turns of their own in infra.store: one try a second in this process.
+                    raise type(problem)(f"{problem}; no byte arrived for {OUTAGE_S:.0f} s")
+                # infra.store throttles expired credentials itself: one try per second in this process.
                 if halt.wait(0.0 if isinstance(problem, ExpiredError) else _pause_s(failures)):
                     raise StoppedError
                 failures += 1
 
 
 def _pause_s(failures: int) -> float:
-    first, longest = BACKOFF_S
-    return min(longest, first * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0)
+    first, maximum = BACKOFF_S
+    return min(maximum, first * 2.0 ** min(failures, 16)) * random.uniform(0.5, 1.0)
 
 
 def _write(descriptor: int, data: bytes, at: int) -> None:
@@ -152,7 +151,7 @@ def _write(descriptor: int, data: bytes, at: int) -> None:
 
 
 def _hash(digest: blake3, descriptor: int, start: int, end: int) -> None:
-    """Adds bytes of the file, read back (from memory, in fact) because the ranges come in any order."""
+    """Hashes bytes of the file, read back (from the page cache) because ranges arrive in any order."""
     buffer = bytearray(_HASH_BYTES)
     for at in range(start, end, _HASH_BYTES):
         view = memoryview(buffer)[: min(_HASH_BYTES, end - at)]

@@ -1,10 +1,10 @@
-"""What happens to a whole batch on the device: parts erased, images mixed with each other, labels mixed alike.
+"""Batch augmentation on the device: random erasing, mixup and cutmix, with labels mixed accordingly.
 
-All choices (boxes, shares, partners) come from the caller's generator on the CPU, so they are the same on every kind
-of device. An image only meets images of the same call: call once for each logical shard, with a generator seeded by
-(seed, step, shard), and the result does not hang on the number of ranks.
+All choices (boxes, mixing weights, partners) come from the caller's generator on the CPU, so they are the same on every
+kind of device. Images are mixed only within a call: with one call per logical shard and a generator seeded by
+(seed, step, shard), the result does not depend on the number of ranks.
 
-Soft targets are probabilities ``[B, classes]``; ``nn.CrossEntropyLoss`` takes them, and smooths them as it does labels.
+Soft targets are probabilities ``[B, classes]``; ``nn.CrossEntropyLoss`` accepts and smooths them like labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from conf import schema
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right
 
-ERASE_AREA = (0.02, 1 / 3)  # share of the image
+ERASE_AREA = (0.02, 1 / 3)  # fraction of the image
 ERASE_ASPECT = (0.3, 1 / 0.3)  # height / width
 ERASE_TRIES = 10
 
@@ -27,17 +27,18 @@ ERASE_TRIES = 10
 def mix_batch(
     images: Tensor, targets: Tensor, classes: int, augment: schema.Augment, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Everything that ``augment`` asks for on the device; the arguments themselves when it asks for nothing.
+    """Applies the batch augmentations that ``augment`` enables; returns the arguments unchanged if it enables none.
 
     Args:
-        images: ``[B, C, H, W]``, normalised float; not changed.
-        targets: ``[B]`` class indices.
-        classes: how many there are.
-        augment: ``erase_prob``, ``mixup_alpha``, ``cutmix_alpha``; with both alphas each batch gets one, at even odds.
-        generator: on the CPU.
+        images: Normalized float images ``[B, C, H, W]``; not modified.
+        targets: Class indices ``[B]``.
+        classes: Number of classes.
+        augment: Options ``erase_prob``, ``mixup_alpha``, ``cutmix_alpha``; with both alphas, one is drawn per batch
+            with equal probability.
+        generator: Generator on the CPU.
 
     Returns:
-        images and targets: ``[B]`` indices where nothing was mixed, else probabilities ``[B, classes]`` float32.
+        Images and targets: ``[B]`` indices if nothing was mixed, else probabilities ``[B, classes]`` float32.
     """
     if augment.erase_prob > 0:
         images = random_erasing(images, augment.erase_prob, generator)
@@ -52,50 +53,50 @@ def mix_batch(
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each image and another one of the batch, added with weights share and 1 - share; one share ~ Beta(alpha, alpha).
+    """Mixes each image with another of the batch, weights lam and 1 - lam; one lam ~ Beta(alpha, alpha) per batch.
 
     Args:
-        images: ``[B, C, H, W]`` float.
-        targets: ``[B, classes]`` probabilities.
-        alpha: of the Beta distribution, > 0.
-        generator: on the CPU.
+        images: Float images ``[B, C, H, W]``.
+        targets: Class probabilities ``[B, classes]``.
+        alpha: Parameter of the Beta distribution, > 0.
+        generator: Generator on the CPU.
 
-    Source: Zhang et al. 2018 (arXiv:1710.09412), section 2 and its code, which draws one share for a batch.
+    Source: Zhang et al. 2018 (arXiv:1710.09412), section 2 and its code, which draws one weight per batch.
     """
     rng = _numpy_generator(generator)
-    share = float(rng.beta(alpha, alpha))
+    lam = float(rng.beta(alpha, alpha))
     partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
+    return torch.lerp(images[partner], images, lam), torch.lerp(targets[partner], targets, lam)
 
 
 def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One box, the same for the whole batch, is taken from another image; labels are mixed by its true area.
+    """Pastes one box, the same for the whole batch, from another image; labels are mixed by its actual area.
 
-    Args and shapes as ``mixup``.
+    Arguments and shapes as in ``mixup``.
 
     Source: Yun et al. 2019 (arXiv:1905.04899), section 3.1 and appendix A; clovaai/CutMix-PyTorch, train.py:
-        the share is put right after the box is clipped at the border.
+        the weight is corrected after the box is clipped at the border.
     """
     rng = _numpy_generator(generator)
     height, width = images.shape[-2:]
     top, bottom, left, right = _mix_box(height, width, float(rng.beta(alpha, alpha)), rng)
-    share = 1 - (bottom - top) * (right - left) / (height * width)
+    lam = 1 - (bottom - top) * (right - left) / (height * width)
     partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
     result = images.clone()
     result[..., top:bottom, left:right] = images[partner, ..., top:bottom, left:right]
-    return result, torch.lerp(targets[partner], targets, share)
+    return result, torch.lerp(targets[partner], targets, lam)
 
 
 def random_erasing(images: Tensor, prob: float, generator: torch.Generator) -> Tensor:
-    """A box in each image, with probability ``prob``, becomes normal noise, one number for each pixel and channel.
+    """Replaces a box in each image with probability ``prob`` by normal noise, drawn per pixel and channel.
 
     Args:
-        images: ``[B, C, H, W]`` normalised float, so that N(0, 1) has their mean and spread; not changed.
-        prob: in [0, 1].
-        generator: on the CPU. The noise itself is drawn on the device, seeded from it.
+        images: Normalized float images ``[B, C, H, W]``, so that N(0, 1) has their mean and deviation; not modified.
+        prob: Probability in [0, 1].
+        generator: Generator on the CPU. The noise itself is drawn on the device, seeded from it.
 
-    Source: Zhong et al. 2017 (arXiv:1708.04896), algorithm 1; area, aspect drawn in its logarithm, ten tries and noise
-        for each pixel: huggingface/pytorch-image-models, timm/data/random_erasing.py, mode "pixel".
+    Source: Zhong et al. 2017 (arXiv:1708.04896), algorithm 1; area, log-uniform aspect, ten tries and per-pixel
+        noise: huggingface/pytorch-image-models, timm/data/random_erasing.py, mode "pixel".
     """
     rng = _numpy_generator(generator)
     noise = torch.Generator(images.device).manual_seed(int(rng.integers(2**62)))
@@ -113,19 +114,19 @@ def random_erasing(images: Tensor, prob: float, generator: torch.Generator) -> T
 
 
 def _numpy_generator(generator: torch.Generator) -> np.random.Generator:
-    """One number of the caller's generator seeds the rest: torch draws no Beta from a generator of its own."""
+    """Seeds a NumPy generator from the caller's: torch cannot draw Beta numbers from a given generator."""
     return np.random.default_rng(int(torch.randint(2**62, (), generator=generator).item()))
 
 
-def _mix_box(height: int, width: int, share: float, rng: np.random.Generator) -> Box:
-    """A box of the image's aspect and of area 1 - share, its centre anywhere, cut at the border."""
-    half_h, half_w = (int(side * math.sqrt(1 - share)) // 2 for side in (height, width))
+def _mix_box(height: int, width: int, lam: float, rng: np.random.Generator) -> Box:
+    """Draws a box of the image's aspect and area 1 - lam, with any center, clipped at the border."""
+    half_h, half_w = (int(side * math.sqrt(1 - lam)) // 2 for side in (height, width))
     y, x = int(rng.integers(height)), int(rng.integers(width))
     return max(0, y - half_h), min(height, y + half_h), max(0, x - half_w), min(width, x + half_w)
 
 
 def _erase_box(height: int, width: int, rng: np.random.Generator) -> Box | None:
-    """A box inside the image; None when ten tries gave none."""
+    """Draws a box inside the image; None if ten tries fail."""
     for _ in range(ERASE_TRIES):
         area = rng.uniform(*ERASE_AREA) * height * width
         aspect = math.exp(rng.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))

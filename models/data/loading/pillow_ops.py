@@ -1,9 +1,9 @@
-"""What each operation means, through Pillow itself: the reference of ``native/ops.c``, and the way without a compiler.
+"""Augmentation operations in Pillow: the reference for ``native/ops.c``, and the fallback without a compiler.
 
-Geometry takes the nearest pixel and fills with mid grey, as the official code does.
+Geometric operations use the nearest pixel and fill with mid gray, as the official code does.
 
-Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py, which states for most of its operations that
-    they are Pillow's; fill 128 is its ``replace_value``.
+Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py, which states that most of its operations
+    are Pillow's; fill 128 is its ``replace_value``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from models.data.loading.policies import Op
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 
 
 def apply_pillow(image: Image.Image, code: int, arg: Sequence[float]) -> Image.Image:
-    """One operation on an RGB image; a new image of the same size.
+    """Applies one operation to an RGB image; returns a new image of the same size.
 
     Args:
-        image: mode RGB.
-        code: of ``Op``.
-        arg: value, and for a cutout the centre x and y.
+        image: Image in mode RGB.
+        code: Value of an ``Op``.
+        arg: Magnitude, and for a cutout the center x and y.
 
     Raises:
-        ValueError: for a code that is none of ``Op``.
+        ValueError: the code is not an ``Op``.
     """
     value = float(arg[0])
     match Op(code):
@@ -55,7 +55,7 @@ def apply_pillow(image: Image.Image, code: int, arg: Sequence[float]) -> Image.I
         case Op.CUTOUT:
             return _cutout(image, int(value), int(arg[1]), int(arg[2]))
         case Op.ROTATE:
-            return image.rotate(value, Image.Resampling.NEAREST, fillcolor=GREY)
+            return image.rotate(value, Image.Resampling.NEAREST, fillcolor=GRAY)
         case Op.SHEAR_X:
             return _affine(image, (1.0, value, 0.0, 0.0, 1.0, 0.0))
         case Op.SHEAR_Y:
@@ -67,8 +67,8 @@ def apply_pillow(image: Image.Image, code: int, arg: Sequence[float]) -> Image.I
 
 
 def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
-    """``matrix`` leads from a pixel of the result to the pixel it is taken from."""
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=GREY)
+    """Applies a transform; ``matrix`` maps output pixels to input pixels."""
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=GRAY)
 
 
 def _cutout(image: Image.Image, half: int, x: int, y: int) -> Image.Image:
@@ -76,5 +76,5 @@ def _cutout(image: Image.Image, half: int, x: int, y: int) -> Image.Image:
     left, top = max(0, x - half), max(0, y - half)
     right, bottom = min(image.width, x + half), min(image.height, y + half)
     if left < right and top < bottom:
-        result.paste(GREY, (left, top, right, bottom))
+        result.paste(GRAY, (left, top, right, bottom))
     return result

@@ -1,20 +1,20 @@
-"""Which operations are worth doing to a training image, how often and how strongly: facts of three papers as tables.
+"""Augmentation policies of three papers as tables of operations, probabilities and levels.
 
-The operations themselves are in ``pillow_ops.py`` (what they mean) and ``native/ops.c`` (the same, fast);
-``augment.py`` draws from the tables. Levels run from 0 to 10.
+Operations are implemented in ``pillow_ops.py`` (reference) and ``native/ops.c`` (fast); ``auto_augment.py`` samples
+from the tables. Levels run from 0 to 10.
 
-Where the sources disagree, and what is done here:
+Disagreements between the sources, and the choices made here:
 
-- *Posterize.* The EfficientNet code keeps ``int(level / 10 * 4)`` bits: a higher level destroys less. At level 2 that
-  is no bit at all, but TensorFlow limits the shift of a byte to 7, so one bit is left (Pillow 13 refuses 0 bits, and
-  timm notes a black image for its port). Here one bit is left. The published policy means 4 to 8 bits
-  (Cubuk et al. 2018, Table 6), read as timm's ``PosterizeOriginal``; torchvision counts the same range downwards.
-- *Translate, Cutout.* The EfficientNet code moves by up to 250 pixels (RandAugment: 100) whatever the size of the
-  training image: level 9 empties an image of 224 altogether. That is what the paper's networks, 224 pixels and up,
-  saw, and it is kept. Images under 224 pixels, which the official code never had, get the lengths that would look
-  the same at 224. (timm's port moves by up to 0.45 of the side, torchvision by 150/331 of it.)
-- *Contrast.* The EfficientNet code takes the number of pixels / 256 for the mean grey; here, as in Pillow, the mean.
-- *Solarize 10* has threshold 256, which no byte reaches: nothing happens.
+- *Posterize.* The EfficientNet code keeps ``int(level / 10 * 4)`` bits: a higher level destroys less. At level 2
+  that gives 0 bits, but TensorFlow limits the shift of a byte to 7, so one bit is kept (Pillow 13 refuses 0 bits, and
+  timm documents a black image for its port). Here one bit is kept. The published policy means 4 to 8 bits
+  (Cubuk et al. 2018, Table 6), interpreted as timm's ``PosterizeOriginal``; torchvision reverses the same range.
+- *Translate, Cutout.* The EfficientNet code translates by up to 250 pixels (RandAugment: 100) regardless of the size of
+  the training image: level 9 moves a 224-pixel image entirely out of view. The paper's networks, at 224 pixels and up,
+  were trained so, and it is kept. For images under 224 pixels, which the official code never had, lengths are scaled
+  in proportion to the side. (timm's port translates by up to 0.45 of the side, torchvision by 150/331 of it.)
+- *Contrast.* The EfficientNet code uses the number of pixels / 256 as the mean gray; here, as in Pillow, the mean.
+- *Solarize 10* has threshold 256, which no byte reaches: a no-op.
 
 Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py (``policy_v0``, ``level_to_arg``,
 ``distort_image_with_randaugment``); Cubuk et al. 2018 (arXiv:1805.09501), Tables 6 and 9; Cubuk et al. 2019
@@ -29,31 +29,31 @@ from enum import IntEnum
 
 
 class Op(IntEnum):
-    """One operation; the numbers are those of ``native/ops.c``, the order that of the official RandAugment list."""
+    """Augmentation operation; values as in ``native/ops.c``, order as in the official RandAugment list."""
 
     NOTHING = 0
     AUTOCONTRAST = 1
     EQUALIZE = 2
     INVERT = 3
-    ROTATE = 4  # degrees against the clock
+    ROTATE = 4  # degrees counterclockwise
     POSTERIZE = 5  # bits kept
-    SOLARIZE = 6  # values from this one on are inverted
-    COLOR = 7  # factor: 0 grey, 1 unchanged
+    SOLARIZE = 6  # threshold; values at or above it are inverted
+    COLOR = 7  # factor: 0 gray, 1 unchanged
     CONTRAST = 8  # factor
     BRIGHTNESS = 9  # factor
     SHARPNESS = 10  # factor
-    SHEAR_X = 11  # pixels to the side for each pixel down
+    SHEAR_X = 11  # horizontal pixels per vertical pixel
     SHEAR_Y = 12
     TRANSLATE_X = 13  # pixels
     TRANSLATE_Y = 14
-    CUTOUT = 15  # half the side of a grey square; its centre x, y
-    SOLARIZE_ADD = 16  # added to values under 128
+    CUTOUT = 15  # half the side of a gray square; its center x, y
+    SOLARIZE_ADD = 16  # added to values below 128
 
 
 Step = tuple[Op, float, int]  # operation, probability, level
-Policy = tuple[tuple[Step, Step], ...]  # one pair is drawn, and done in this order
+Policy = tuple[tuple[Step, Step], ...]  # one pair is drawn and applied in this order
 
-SIGNED = frozenset({Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y})  # minus in half of the cases
+SIGNED = frozenset({Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y})  # negated with probability 0.5
 MAX_LEVEL = 10.0
 FULL_SIDE = 224  # pixels; the smallest training image of the official code
 
@@ -113,12 +113,12 @@ IMAGENET: Policy = (
     ((Op.EQUALIZE, 0.8, 8), (Op.EQUALIZE, 0.6, 3)),
 )
 
-RANDAUGMENT: tuple[Op, ...] = tuple(Op)[1:]  # all sixteen, each as likely
+RANDAUGMENT: tuple[Op, ...] = tuple(Op)[1:]  # all sixteen, equally likely
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """What level 10 means where the policies differ."""
+    """Meaning of level 10 where the policies differ."""
 
     translate_px: float  # at a side of 224 or more
     cutout_px: float
@@ -133,31 +133,31 @@ RANGES = {
 
 
 def magnitude(op: Op, level: float, ranges: Ranges, side: int) -> float:
-    """The argument of an operation at a level, without its sign; 0 for an operation that takes none.
+    """Returns an operation's argument at a level, unsigned; 0 for an operation without argument.
 
     Args:
-        op: the operation.
-        level: 0 to 10.
-        ranges: what is particular to the policy.
-        side: of the training image, pixels.
+        op: Operation.
+        level: Level from 0 to 10.
+        ranges: Ranges of the policy.
+        side: Side of the training image in pixels.
     """
-    share = level / MAX_LEVEL
-    shrink = min(1.0, side / FULL_SIDE)
+    fraction = level / MAX_LEVEL
+    scale = min(1.0, side / FULL_SIDE)
     match op:
         case Op.ROTATE:
-            return share * 30.0
+            return fraction * 30.0
         case Op.SHEAR_X | Op.SHEAR_Y:
-            return share * 0.3
+            return fraction * 0.3
         case Op.TRANSLATE_X | Op.TRANSLATE_Y:
-            return share * ranges.translate_px * shrink
+            return fraction * ranges.translate_px * scale
         case Op.CUTOUT:
-            return float(int(int(share * ranges.cutout_px) * shrink))
+            return float(int(int(fraction * ranges.cutout_px) * scale))
         case Op.POSTERIZE:
-            return float(max(1, ranges.posterize_base + int(share * 4)))
+            return float(max(1, ranges.posterize_base + int(fraction * 4)))
         case Op.SOLARIZE:
-            return float(int(share * 256))
+            return float(int(fraction * 256))
         case Op.SOLARIZE_ADD:
-            return float(int(share * 110))
+            return float(int(fraction * 110))
         case Op.COLOR | Op.CONTRAST | Op.BRIGHTNESS | Op.SHARPNESS:
-            return share * 1.8 + 0.1
+            return fraction * 1.8 + 0.1
     return 0.0

@@ -1,4 +1,4 @@
-"""Shards are brought to this machine before their reader needs them, in the order in which it will."""
+"""Prefetches shards to local disk in reading order."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from models.data.loading.fetch import StoppedError
 from models.data.shards.manifest import Shard
 
 log = logging.getLogger("effnet")
-AHEAD_BYTES = 2 * 2**30  # of shards that no batch has asked for yet
+AHEAD_BYTES = 2 * 2**30  # budget for shards that no batch needs yet
 SHARDS_AT_ONCE = 2
 
 
 class Prefetcher:
-    """Fetches in the background what a run of steps will read.
+    """Fetches the shards of upcoming steps in the background.
 
     Args:
-        cache: gets the shards.
-        uses: (first step that reads it, shard), by step.
-        budget_bytes: most that may be fetched before its time.
+        cache: Cache that receives the shards.
+        uses: (first step that reads it, shard), ordered by step.
+        budget_bytes: Maximum size of shards fetched ahead of the reader.
     """
 
     def __init__(self, cache: ShardCache, uses: Sequence[tuple[int, Shard]], budget_bytes: int) -> None:
         self.cache = cache
         self.uses = uses
         self.budget_bytes = budget_bytes
-        self._next = self._needed = 0  # how many of ``uses`` were taken up; how many the reader has come to
-        self._early_bytes = 0  # of those taken up that the reader has not come to
+        self._next = self._needed = 0  # how many of ``uses`` were started; how many the reader has reached
+        self._early_bytes = 0  # size of those started that the reader has not reached
         self._step = -1
         self._closed = False
         self._changed = threading.Condition()
@@ -39,28 +39,28 @@ class Prefetcher:
             thread.start()
 
     def advance(self, step: int) -> None:
-        """Tells that the reader is about to read this step."""
+        """Reports that the reader is about to read this step."""
         with self._changed:
             self._step = step
             while self._needed < len(self.uses) and self.uses[self._needed][0] <= step:
                 if self._needed < self._next:
                     self._early_bytes -= self.uses[self._needed][1].bytes
                 self._needed += 1
-                self.cache.asked += 1
+                self.cache.requests += 1
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Takes up nothing more; returns at once, because what is under way may be waiting for a store that is gone."""
+        """Starts no further fetches. Returns immediately: running fetches may be waiting for an unavailable store."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def is_alive(self) -> bool:
-        """Whether anything may still be under way."""
+        """Whether a fetch may still be running."""
         return any(thread.is_alive() for thread in self._threads)
 
     def join(self) -> None:
-        """Returns when what was under way is done; closing the cache cuts it short."""
+        """Waits for running fetches; closing the cache aborts them."""
         for thread in self._threads:
             thread.join()
 
@@ -69,14 +69,14 @@ class Prefetcher:
             try:
                 self.cache.ensure(shard)
             except (EffnetError, StoppedError) as error:
-                # The reader asks for the shard itself and meets the same; there it is told.
+                # The reader requests the shard itself and reports the same error.
                 log.debug("%s was not fetched ahead: %s", shard.name, error)
                 return
 
     def _take(self) -> Shard | None:
-        """The next shard, when its time has come; None at the end."""
+        """Returns the next shard once the budget permits; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._next == len(self.uses) or self._may_take())
+            self._changed.wait_for(lambda: self._closed or self._next == len(self.uses) or self._is_within_budget())
             if self._closed or self._next == len(self.uses):
                 return None
             step, shard = self.uses[self._next]
@@ -85,7 +85,7 @@ class Prefetcher:
                 self._early_bytes += shard.bytes
             return shard
 
-    def _may_take(self) -> bool:
+    def _is_within_budget(self) -> bool:
         step, shard = self.uses[self._next]
-        # One at least, however small the budget is.
+        # At least one, however small the budget.
         return step <= self._step or self._early_bytes == 0 or self._early_bytes + shard.bytes <= self.budget_bytes

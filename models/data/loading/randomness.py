@@ -1,7 +1,7 @@
-"""Random numbers that belong to a sample: a function of (seed, epoch, sample id, draw) and of nothing else.
+"""Counter-based random numbers per sample, a function of only (seed, epoch, sample id, draw).
 
-Whoever reads a sample, on whatever rank, thread or machine, before or after a resume, draws the same numbers.
-A counter is hashed instead of a generator advanced, so numbers for many samples are one array expression.
+A sample gets the same numbers on every rank, thread and machine, before and after a resume. Hashing a counter, instead
+of advancing a generator, gives the numbers of many samples in one array expression.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def uniforms(seed: int, epoch: int, ids: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), ``[len(ids), draws]``.
+    """Draws numbers in [0, 1), ``[len(ids), draws]``.
 
-    Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), applied once for each of the four keys.
+    Source: the finalizer of SplitMix64 (Steele, Lea, Flood 2014), applied once per key.
     """
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is intended
         key = _mix(_mix(np.uint64(seed) + _GOLDEN) + np.uint64(epoch) * _GOLDEN)
         samples = _mix(key + ids.astype(np.uint64)[:, None] * _GOLDEN)
         bits = _mix(samples + np.arange(1, draws + 1, dtype=np.uint64)[None, :] * _GOLDEN)

@@ -1,4 +1,4 @@
-"""A few samples by their id: chosen, read from the store and decoded as an evaluation sees them."""
+"""Selects samples by id and decodes them with the evaluation transform."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.data.shards.manifest import Manifest, Samples
 
 @dataclass(frozen=True)
 class SampleSelection:
-    """Some samples of a split, encoded as they are in the shards."""
+    """Selected samples of a split, encoded as in the shards."""
 
     ids: list[int]
     labels: list[int]
@@ -26,7 +26,7 @@ class SampleSelection:
     rows: NDArray[np.void]  # of the manifest's table
 
     def squares(self, side: int, crop_pad: int) -> Pixels:
-        """What a network of that resolution is given: the central box, ``[N, side, side, 3]``."""
+        """Decodes the evaluation crop for a network of that resolution, ``[N, side, side, 3]``."""
         widths, heights = (self.rows[key].astype(np.int64) for key in ("width", "height"))
         boxes = crops.eval_boxes(widths, heights, side, crop_pad)
         out = np.empty((len(self.ids), side, side, 3), np.uint8)
@@ -35,7 +35,7 @@ class SampleSelection:
 
 
 def distinct_classes(manifest: Manifest, split: str, count: int) -> list[int]:
-    """The first sample of each of the ``count`` classes that come first in the split, which sharding has shuffled.
+    """Returns the first sample of the ``count`` classes that appear first in the split, which sharding has shuffled.
 
     Raises:
         ConfigError: the split has fewer classes.
@@ -45,29 +45,27 @@ def distinct_classes(manifest: Manifest, split: str, count: int) -> list[int]:
         first.setdefault(label, number)
         if len(first) == count:
             return list(first.values())
-    raise ConfigError(
-        f"{manifest.name}: {split} has images of {len(first)} classes, {count} different ones were asked for"
-    )
+    raise ConfigError(f"{manifest.name}: {split} has images of {len(first)} classes, {count} were requested")
 
 
 def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) -> SampleSelection:
-    """Reads samples by range requests, each compared with its checksum.
+    """Reads samples by range requests and verifies their checksums.
 
     Raises:
-        ConfigError: an id that the split does not have.
-        DataError: the bytes are not the manifest's.
+        ConfigError: the split does not contain an id.
+        DataError: the bytes do not match the manifest.
     """
     samples = Samples(manifest, [split])
     if outside := [number for number in ids if not 0 <= number < len(samples)]:
         raise ConfigError(f"{manifest.name}: {split} has no image {outside[0]}; ids are 0 to {len(samples) - 1}")
-    where = np.array(ids, np.int64)
-    rows = samples.rows[where]
+    id_array = np.array(ids, np.int64)
+    rows = samples.rows[id_array]
     root = manifest_uri.rpartition("/")[0]
     blobs = []
-    for number, shard, row in zip(ids, samples.shard_numbers(where).tolist(), rows, strict=True):
+    for number, shard, row in zip(ids, samples.shard_numbers(id_array).tolist(), rows, strict=True):
         name = samples.shards[shard].name
         data = store.read_range(store.join(root, name), int(row["offset"]), int(row["size"]))
         if xxhash.xxh3_64_intdigest(data) != int(row["xxh3"]):
-            raise DataError(f"shard {name}, sample {number}: its checksum is not the manifest's")
+            raise DataError(f"shard {name}, sample {number}: its checksum does not match the manifest")
         blobs.append(data)
     return SampleSelection(list(ids), rows["label"].tolist(), blobs, rows)

@@ -1,1 +1,1 @@
-"""The paper's network: Table 1, blocks, family, counts."""
+"""EfficientNet as in the paper: Table 1, blocks, variants and compound scaling."""

@@ -14,30 +14,30 @@ from torch import Tensor, nn
 # TF's BN momentum 0.99 is PyTorch's 0.01; neither is PyTorch's default (0.1, 1e-5).
 BN_MOMENTUM = 0.01
 BN_EPSILON = 1e-3
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # neither is a kind of the other
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # neither is a subclass of the other
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: as little as gives ``ceil(side / stride)`` pixels.
+    """Convolution with TensorFlow's SAME padding: the least that yields ``ceil(side / stride)`` output pixels.
 
-    Where that is an odd number, the pixel more is at the bottom and at the right, so that a 3x3 convolution of stride 2
-    on an even side pads (0, 1) and not (1, 1). Source: TensorFlow's documentation of ``tf.nn``, "padding".
+    If the total padding is odd, the extra pixel goes to the bottom and right, so a 3x3 convolution of stride 2 on an
+    even side pads (0, 1) and not (1, 1). Source: TensorFlow's documentation of ``tf.nn``, "padding".
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        if self.stride == (1, 1):  # kernel // 2 on every side: the convolution's own padding
+        if self.stride == (1, 1):  # symmetric kernel // 2, which nn.Conv2d already pads
             return super().forward(x)
         (top, bottom), (left, right) = (
-            _same(side, kernel, stride)
+            _same_padding(side, kernel, stride)
             for side, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
         )
         x = F.pad(x, (left, right, top, bottom))
         return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
 
-def _same(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Pixels before and behind ``side``."""
+def _same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Returns the padding in pixels before and after an axis of length ``side``."""
     pixels = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
     return pixels // 2, pixels - pixels // 2
 
@@ -45,7 +45,7 @@ def _same(side: int, kernel: int, stride: int) -> tuple[int, int]:
 class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm and, unless ``activation`` is None, an activation.
 
-    Symmetric padding (kernel // 2) gives the sizes and counts of ``SameConv2d`` and, at stride 2, other numerics.
+    Symmetric padding (kernel // 2) gives the same sizes and counts as ``SameConv2d`` but, at stride 2, other numerics.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class SqueezeExcite(nn.Module):
     """Channel gate: global mean -> 1x1 conv -> SiLU -> 1x1 conv -> sigmoid -> scale. Convs have biases.
 
     Args:
-        channels: of the tensor that is gated.
-        squeezed: inner width; the official code takes a quarter of the BLOCK's input, not of ``channels``.
+        channels: Channels of the gated tensor.
+        squeezed: Inner width; the official code takes a quarter of the BLOCK's input, not of ``channels``.
     """
 
     def __init__(self, channels: int, squeezed: int) -> None:
@@ -102,7 +102,7 @@ class StochasticDepth(nn.Module):
         return x * self.drawn(x) if self.training and self.survival_prob < 1 else x
 
     def drawn(self, x: Tensor) -> Tensor:
-        """Factors ``[N, 1, 1, 1]`` for the samples of ``x``: 0, or one over the survival probability."""
+        """Draws a factor for each sample of ``x``, ``[N, 1, 1, 1]``: 0 or 1 / survival_prob."""
         keep = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device)
         return keep.bernoulli_(self.survival_prob).div_(self.survival_prob)
 
@@ -110,8 +110,8 @@ class StochasticDepth(nn.Module):
 class MBConv(nn.Module):
     """Mobile inverted bottleneck with squeeze-and-excitation.
 
-    Order: expand-BN-SiLU (left out at ratio 1), depthwise-BN-SiLU, SE, project-BN, stochastic depth, add.
-    The residual exists only where stride is 1 and the channels agree; SE only where its ratio is not 0.
+    Order: expand-BN-SiLU (omitted at ratio 1), depthwise-BN-SiLU, SE, project-BN, stochastic depth, add.
+    The residual exists only if the stride is 1 and the channels match; SE only if its ratio is not 0.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class MBConv(nn.Module):
         inner = channels_in * expand_ratio
         self.expand = ConvNorm(channels_in, inner, 1, activation=activation) if expand_ratio != 1 else nn.Identity()
         self.depthwise = ConvNorm(inner, inner, kernel, stride, inner, activation, convolution)
-        self.se = _gate(channels_in, inner, se_ratio)
+        self.se = _squeeze_excite(channels_in, inner, se_ratio)
         self.project = ConvNorm(inner, channels_out, 1, activation=None)
         self.has_skip = skip and stride == 1 and channels_in == channels_out
         self.drop = StochasticDepth(survival_prob)
@@ -143,7 +143,7 @@ class MBConv(nn.Module):
 
 
 class FusedMBConv(nn.Module):
-    """MBConv whose expansion and depthwise convolution are one k x k convolution; at ratio 1 a plain one.
+    """MBConv whose expansion and depthwise convolution are one k x k convolution, a plain one at expand ratio 1.
 
     Source: official efficientnet_model.py, ``fused_conv``: conv-BN-SiLU, SE, project-BN, stochastic depth, add.
     """
@@ -164,7 +164,7 @@ class FusedMBConv(nn.Module):
         super().__init__()
         inner = channels_in * expand_ratio
         self.conv = ConvNorm(channels_in, inner, kernel, stride, 1, activation, convolution)
-        self.se = _gate(channels_in, inner, se_ratio)
+        self.se = _squeeze_excite(channels_in, inner, se_ratio)
         self.project = ConvNorm(inner, channels_out, 1, activation=None)
         self.has_skip = skip and stride == 1 and channels_in == channels_out
         self.drop = StochasticDepth(survival_prob)
@@ -175,10 +175,10 @@ class FusedMBConv(nn.Module):
         return x + self.drop(out) if self.has_skip else out
 
 
-def _gate(channels_in: int, inner: int, se_ratio: float) -> nn.Module:
+def _squeeze_excite(channels_in: int, inner: int, se_ratio: float) -> nn.Module:
     return SqueezeExcite(inner, squeezed(channels_in, se_ratio)) if se_ratio else nn.Identity()
 
 
 def squeezed(channels_in: int, se_ratio: float) -> int:
-    """Inner width of squeeze-and-excitation, of a block's input and not of what is gated."""
+    """Inner width of squeeze-and-excitation, computed from the block's input channels, not from the gated channels."""
     return max(1, int(channels_in * se_ratio))

@@ -1,4 +1,4 @@
-"""Compound scaling: the constraint, the grid, and how channels and repeats are rounded.
+"""Compound scaling: the cost constraint, the grid of coefficients, and rounding of channels and repeats.
 
 Source: paper sections 3.2, 3.3 and 5; rounding from the official code (efficientnet_model.py,
 ``round_filters`` and ``round_repeats``).
@@ -32,26 +32,26 @@ PAPER = Coefficients(alpha=1.2, beta=1.1, gamma=1.15)  # section 4, step 1; cost
 def grid(
     alpha: Sequence[float], beta: Sequence[float], gamma: Sequence[float], budget: float, tolerance: float
 ) -> list[Coefficients]:
-    """Lists the points whose cost is ``budget`` up to ``tolerance``, in the order of the arguments.
+    """Lists the coefficients whose cost is within ``tolerance`` of ``budget``, alpha outermost.
 
     Args:
-        alpha: depth multipliers, each >= 1.
-        beta: width multipliers, each >= 1.
-        gamma: resolution multipliers, each >= 1.
-        budget: wanted alpha * beta^2 * gamma^2; 2.0 in the paper.
-        tolerance: largest absolute distance from ``budget``.
+        alpha: Depth multipliers, all >= 1.
+        beta: Width multipliers, all >= 1.
+        gamma: Resolution multipliers, all >= 1.
+        budget: Target of alpha * beta^2 * gamma^2; 2.0 in the paper.
+        tolerance: Largest absolute deviation from ``budget``.
 
     Source: paper section 3.3, step 1.
     """
     points = [Coefficients(a, b, g) for a, b, g in product(alpha, beta, gamma)]
-    # 1e-9: 1.2 * 1.1**2 must not fall out of the budget by its last bit.
+    # 1e-9: rounding in the last bit must not exclude a point such as 1.2 * 1.1**2.
     return [p for p in points if abs(p.cost - budget) <= tolerance + 1e-9]
 
 
 def round_channels(channels: int, width: float, divisor: int = 8) -> int:
     """Scales a channel count and rounds it to a multiple of ``divisor``, never down by more than 10 %.
 
-    Source: official ``round_filters``; the width 1.0 is the identity there too.
+    Source: official ``round_filters``; a width of 1.0 is the identity there too.
     """
     if width == 1.0:
         return channels

@@ -1,4 +1,4 @@
-"""The network: stem, stages of MBConv, head; and the official initialisation."""
+"""EfficientNet: stem, MBConv stages and head, with the official initialization."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from models.networks.efficientnet.variants import Architecture
 
 
 class Network(nn.Module):
-    """An image classifier in parts: what training, scaling and explaining ask of EfficientNet and of its rivals.
+    """Common interface of all networks, EfficientNet and baselines: stem, blocks, head, classifier.
 
     Attributes:
-        resolution: side in pixels that it is trained and counted at; any side works.
-        stem: what comes before the blocks.
-        blocks: one after another.
-        head: makes the last feature map.
-        classifier: the last linear layer; fine-tuning replaces it.
-        recompute: in training, keep only the input of each block and compute the rest again in the backward pass:
-            far less memory, about a third more time, the same bits.
+        resolution: Side in pixels at which it is trained and counted; any side works.
+        stem: Layers before the blocks.
+        blocks: Blocks in forward order.
+        head: Layers that produce the last feature map.
+        classifier: Last linear layer; fine-tuning replaces it.
+        recompute: Activation checkpointing: in training, only block inputs are kept and the rest is recomputed in the
+            backward pass: far less memory, about a third more time, identical bits.
     """
 
     resolution: int
@@ -36,12 +36,12 @@ class Network(nn.Module):
     classifier: nn.Linear
 
     def features(self, x: Tensor) -> Tensor:
-        """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, H, W]``, of EfficientNet a 32nd of R."""
+        """Images ``[N, 3, R, R]`` -> last feature map ``[N, head, H, W]``; for EfficientNet, H = W = R / 32."""
         out: Tensor = self.head(self.middle(self.stem(x), 0, len(self.blocks)))
         return out
 
     def middle(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Blocks ``first`` to ``last`` (left out) on what comes before them."""
+        """Applies blocks ``[first, last)`` to their input."""
         for index in range(first, last):
             block = self.blocks[index]
             x = recomputed(block, x) if self.recompute and self.training else block(x)
@@ -53,7 +53,7 @@ class Network(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
+        """Normalized images ``[N, 3, R, R]`` -> logits ``[N, num_classes]``."""
         return self.classify(self.features(x))
 
 
@@ -69,30 +69,30 @@ class EfficientNet(Network):
         self.head = ConvNorm(arch.stages[-1].channels, arch.head, 1, activation=_activation(arch))
         self.dropout = nn.Dropout(arch.dropout)
         self.classifier = nn.Linear(arch.head, num_classes)
-        initialise(self)
+        initialize_weights(self)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = arch.bn_epsilon
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, whose inner activations are computed again when its gradient is.
+    """Computes ``block(x)``, recomputing its inner activations in the backward pass.
 
-    Batch norm would move its running statistics a second time then; with a momentum of 0 it does not. Random numbers
-    are those of the first time.
+    The recomputation would update batch-norm running statistics a second time; a momentum of 0 prevents that. It reuses
+    the random numbers of the first forward pass.
     """
     norms = [module for module in block.modules() if isinstance(module, BATCH_NORMS)]
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _frozen(norms)
+        return nullcontext(), _freeze_statistics(norms)
 
     out: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
     return out
 
 
 @contextmanager
-def _frozen(norms: list[nn.BatchNorm2d | nn.SyncBatchNorm]) -> Iterator[None]:
-    """Running statistics stay as they are inside the block."""
+def _freeze_statistics(norms: list[nn.BatchNorm2d | nn.SyncBatchNorm]) -> Iterator[None]:
+    """Keeps running statistics unchanged inside the context."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -118,7 +118,7 @@ def _stem(arch: Architecture) -> ConvNorm:
 
 
 def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
-    """All MBConv blocks in a row; survival falls linearly: 1 - (1 - survival_prob) * i / N, i from 0.
+    """Builds all blocks; the survival probability falls linearly: 1 - (1 - survival_prob) * i / N, i from 0.
 
     Source: official efficientnet_model.py, ``drop_rate * float(idx) / len(self._blocks)``.
     """
@@ -126,10 +126,10 @@ def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
     blocks: list[nn.Module] = []
     channels = arch.stem
     for stage in arch.stages:
-        kind = FusedMBConv if stage.fused else MBConv
+        block_type = FusedMBConv if stage.fused else MBConv
         for repeat in range(stage.repeats):
             blocks.append(
-                kind(
+                block_type(
                     channels,
                     stage.channels,
                     stage.kernel,
@@ -146,7 +146,7 @@ def _blocks(arch: Architecture, survival_prob: float) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def initialise(network: nn.Module) -> None:
+def initialize_weights(network: nn.Module) -> None:
     """Draws the official initial weights from torch's global generator.
 
     Convolutions N(0, 2 / (k^2 * out)), where ``out`` of a depthwise kernel is its multiplier 1, so a 5x5

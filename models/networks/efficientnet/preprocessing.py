@@ -1,6 +1,6 @@
-"""Pixels as networks get them: the paper's normalisation, and the stem of a network whose weights expect another.
+"""Input normalization, and a stem for weights trained with a different one.
 
-Whatever the weights expect, images are normalised in one way, so nothing before the network or behind it need know.
+Images are always normalized as in the paper, so only the stem depends on what the weights expect.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from models.networks.efficientnet.blocks import ConvNorm
 MEAN_RGB = (123.675, 116.28, 103.53)
 STDDEV_RGB = (58.395, 57.12, 57.375)
 
-# Mean and deviation of pixels that other trainings worked with, the same for each channel. Sources: official
+# Mean and deviation of other preprocessings, the same for all channels. Sources: official
 # preprocessing of AdvProp (README, "2x - 1"), lite/efficientnet_lite_builder.py.
 OTHERS = {"advprop": (127.5, 127.5), "lite": (127.0, 128.0)}
 
 
 class Normalize(nn.Module):
-    """uint8 ``[N, R, R, 3]`` on any device -> normalised float ``[N, 3, R, R]`` on ``device``.
+    """uint8 ``[N, R, R, 3]`` on any device -> normalized float ``[N, 3, R, R]`` on ``device``.
 
-    The result is channels_last without a copy, because the batch was filled pixel by pixel.
+    The result is channels_last without a copy, because the input is stored pixel by pixel.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,27 +32,27 @@ class Normalize(nn.Module):
         self.std = torch.tensor(STDDEV_RGB, device=device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Normalizes a batch; shapes as in the class docstring."""
         if self.device.type == "cpu":
-            return self._by_rows(images)
+            return self._normalize_by_rows(images)
         x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         return x.sub_(self.mean.view(1, 3, 1, 1)).div_(self.std.view(1, 3, 1, 1))
 
-    def _by_rows(self, images: Tensor) -> Tensor:
-        """The same numbers on a CPU, where an inner loop over three channels is slow and one over a row is not."""
+    def _normalize_by_rows(self, images: Tensor) -> Tensor:
+        """Gives the same numbers on a CPU, where an inner loop over a row is faster than one over three channels."""
         n, rows, columns, _ = images.shape
         mean, std = self.mean.repeat(columns), self.std.repeat(columns)
         pixels = torch.empty((n, rows, columns * 3))
-        for source, target in zip(images.flatten(2), pixels, strict=True):  # image by image: it stays in the cache
+        for source, target in zip(images.flatten(2), pixels, strict=True):  # by image, to stay in the cache
             torch.sub(source, mean, out=target).div_(std)
         return pixels.view(n, rows, columns, 3).permute(0, 3, 1, 2)
 
 
 class RenormalizingStem(ConvNorm):
-    """A stem whose weights expect ``(pixel - mean) / deviation``.
+    """Stem whose weights expect ``(pixel - mean) / deviation``.
 
-    It undoes the paper's normalisation before the padding, so that the padding's zeros mean what they meant in the
-    network's own training.
+    It replaces the paper's normalization before padding, so the zeros of the padding mean the same as in the training
+    of those weights.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RenormalizingStem(ConvNorm):
         self.mean, self.deviation = OTHERS[preprocessing]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, 3, R, R]`` of the paper's normalisation -> ``[N, C_out, ceil(R / 2), ceil(R / 2)]``."""
+        """Images ``[N, 3, R, R]`` with the paper's normalization -> ``[N, C_out, ceil(R / 2), ceil(R / 2)]``."""
         channels = [
             channel * (std / self.deviation) + (mean - self.mean) / self.deviation
             for channel, mean, std in zip(x.unbind(1), MEAN_RGB, STDDEV_RGB, strict=True)

@@ -1,4 +1,4 @@
-"""Table 1 of the paper as a table, and the family B0..B8, L2 and Lite0..Lite4 as coefficients on it.
+"""Table 1 of the paper, and the variants B0..B8, L2 and Lite0..Lite4 as scaling coefficients.
 
 Source: paper Table 1; strides, expansion, SE and coefficients from the official
 efficientnet_builder.py (``_DEFAULT_BLOCKS_ARGS``, ``efficientnet_params``) and lite/efficientnet_lite_builder.py.
@@ -14,16 +14,16 @@ from models.networks.efficientnet.compound_scaling import round_channels, round_
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of Table 1: a run of MBConv blocks; only the first has the stride."""
+    """One row of Table 1: a run of MBConv blocks, of which only the first is strided."""
 
     expand_ratio: int
     kernel: int
     stride: int
     channels: int
     repeats: int
-    se_ratio: float = 0.25  # inner width of squeeze-and-excitation over the block's input channels; 0 = none
-    skip: bool = True  # the residual, where stride and channels allow it
-    fused: bool = False  # one k x k convolution in place of the expansion and the depthwise one
+    se_ratio: float = 0.25  # squeeze-and-excitation width / block input channels; 0: no squeeze-and-excitation
+    skip: bool = True  # residual connection, where stride and channels allow it
+    fused: bool = False  # one k x k convolution replaces expansion and depthwise convolution
 
 
 # fmt: off
@@ -44,7 +44,7 @@ B0_HEAD = 1280  # stage 9: Conv1x1, pooling, classifier
 
 @dataclass(frozen=True)
 class Variant:
-    """Coefficients of one member of the family, relative to B0."""
+    """Scaling coefficients of one variant, relative to B0."""
 
     width: float
     depth: float
@@ -76,7 +76,7 @@ VARIANTS = FAMILY | LITE
 
 @dataclass(frozen=True)
 class Architecture:
-    """All numbers that a network is built from, after rounding."""
+    """All numbers that define a network, after scaling and rounding."""
 
     stem: int
     stages: tuple[Stage, ...]
@@ -84,7 +84,7 @@ class Architecture:
     resolution: int
     dropout: float
     activation: str = "silu"  # silu | relu6
-    padding: str = "symmetric"  # this and the next two: see schema.Model
+    padding: str = "symmetric"  # this and the next two fields: see schema.Model
     bn_epsilon: float = 1e-3
     preprocessing: str = "imagenet"
 
@@ -96,35 +96,39 @@ def architecture(
     resolution: float = 1.0,
     table: Sequence[Stage] = B0_STAGES,
 ) -> Architecture:
-    """Scales Table 1, or another table of blocks, by a variant's coefficients times the given multipliers.
+    """Scales Table 1, or another stage table, by a variant's coefficients times the given multipliers.
 
     Args:
-        variant: a row of ``VARIANTS``.
-        width: further multiplier of all channel counts; shrinks or grows the whole family.
-        depth: further multiplier of all repeats.
-        resolution: further multiplier of the input side; the result is rounded to a whole pixel.
-        table: stages 2 to 8; a searched network has its own.
+        variant: An entry of ``VARIANTS``.
+        width: Additional multiplier of all channel counts; shrinks or widens the whole family.
+        depth: Additional multiplier of all repeats.
+        resolution: Additional multiplier of the input side; the result is rounded to a whole pixel.
+        table: Stages 2 to 8; a searched network supplies its own table.
     """
-    w, d = variant.width * width, variant.depth * depth
+    total_width, total_depth = variant.width * width, variant.depth * depth
     stages = tuple(
-        replace(stage, channels=round_channels(stage.channels, w), repeats=round_repeats(stage.repeats, d))
+        replace(
+            stage,
+            channels=round_channels(stage.channels, total_width),
+            repeats=round_repeats(stage.repeats, total_depth),
+        )
         for stage in table
     )
     return Architecture(
-        stem=round_channels(B0_STEM, w),
+        stem=round_channels(B0_STEM, total_width),
         stages=stages,
-        head=round_channels(B0_HEAD, w),
+        head=round_channels(B0_HEAD, total_width),
         resolution=max(1, round(variant.resolution * resolution)),
         dropout=variant.dropout,
     )
 
 
 def lite(scaled: Architecture, table: Sequence[Stage] = B0_STAGES) -> Architecture:
-    """EfficientNet-Lite: no squeeze-and-excitation, ReLU6; stem, head, first and last repeats as they are unscaled.
+    """Converts to EfficientNet-Lite: no squeeze-and-excitation, ReLU6; unscaled stem, head, first and last repeats.
 
     Args:
-        scaled: of a ``LITE`` variant.
-        table: that it was scaled from.
+        scaled: Architecture of a ``LITE`` variant.
+        table: Stage table that it was scaled from.
     """
     first, *middle, last = (replace(stage, se_ratio=0.0) for stage in scaled.stages)
     first, last = replace(first, repeats=table[0].repeats), replace(last, repeats=table[-1].repeats)

@@ -1,7 +1,7 @@
-"""Our C code, called through ctypes, which lets go of Python's lock for the whole call.
+"""effnet's C code, called through ctypes, which releases the GIL for the whole call.
 
-The library is built at install (``setup.py``) and opens a libjpeg when it is first used: the one inside Pillow's wheel,
-else the system's. It is used only after it has decoded a picture as Pillow does.
+The library is built at install (``setup.py``) and opens a libjpeg at first use: the one in Pillow's wheel,
+else the system's. It is used only if a self-test decodes an image as Pillow does.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from models.data.loading.auto_augment import Ops
 
 DONE, NOT_OURS, OUTSIDE = 0, 1, 2  # jpeg.h
 SYSTEM = ("libjpeg.so.62", "libjpeg.62.dylib")
-ENOUGH_DB = 50.0  # against Pillow; what the resize reaches is 60 and more
+ENOUGH_DB = 50.0  # PSNR against Pillow; the resize reaches 60 and more
 _LOCK = threading.Lock()
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
 
 
 class Native:
-    """The loaded library."""
+    """The loaded C library."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
@@ -44,20 +44,20 @@ class Native:
         flips: NDArray[np.bool_],
         ops: Ops | None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Writes what is a JPEG of the common kinds into ``out [n, S, S, 3]``; the rest is left to the caller.
+        """Decodes JPEGs of the common kinds into ``out [n, S, S, 3]``; the caller handles the others.
 
         Returns:
-            ``[n]`` DONE, NOT_OURS (another kind of image, or none) or OUTSIDE (the box is not inside the image), and
-            ``[n, 2]`` width and height as the header has them, where it was read.
+            ``[n]`` DONE, NOT_OURS (unsupported or not an image) or OUTSIDE (the box is not inside the image), and
+            ``[n, 2]`` width and height from the header, where it was read.
         """
         n, side = out.shape[:2]
-        data = [np.frombuffer(blob, np.uint8) for blob in blobs]  # arrays that keep the bytes in place
-        addresses = np.array([each.__array_interface__["data"][0] for each in data], np.uintp)
-        sizes = np.array([each.size for each in data], np.int64)
+        data = [np.frombuffer(blob, np.uint8) for blob in blobs]  # arrays that keep the bytes alive
+        addresses = np.array([array.__array_interface__["data"][0] for array in data], np.uintp)
+        sizes = np.array([array.size for array in data], np.int64)
         boxes, flips = np.ascontiguousarray(boxes, np.int32), np.ascontiguousarray(flips, np.uint8)
         codes = None if ops is None else np.ascontiguousarray(ops.codes, np.int32)
         args = None if ops is None else np.ascontiguousarray(ops.args, np.float32)
-        status, found = np.zeros(n, np.int32), np.zeros((n, 2), np.int32)
+        status, sizes_out = np.zeros(n, np.int32), np.zeros((n, 2), np.int32)
         failed = self.library.effnet_fill(
             n,
             _address(addresses),
@@ -70,40 +70,40 @@ class Native:
             _address(codes),
             _address(args),
             _address(status),
-            _address(found),
+            _address(sizes_out),
         )
         if failed:
             raise MemoryError(f"no memory to decode {n} images of {side} x {side}")
-        return status, found
+        return status, sizes_out
 
     def entropy_decode(self, blob: bytes) -> bool:
-        """Only the Huffman decode of a JPEG, which nobody can avoid; whether it was one. For benchmarks."""
+        """Runs only the Huffman decoding of a JPEG, the unavoidable part; returns whether it is one. For benchmarks."""
         data = np.frombuffer(blob, np.uint8)
         return bool(self.library.effnet_entropy_decode(_address(data), data.size) == DONE)
 
-    def use_avx2(self, wanted: bool) -> None:
-        """False: plain C even where the processor could do better; gives the same bytes. For tests."""
-        self.library.effnet_use_avx2(_INT(wanted))
+    def use_avx2(self, enabled: bool) -> None:
+        """Enables AVX2 where supported; False forces plain C, with identical bytes. For tests."""
+        self.library.effnet_use_avx2(_INT(enabled))
 
 
 def load() -> Native:
-    """The library, ready for use.
+    """Returns the library, loaded and tested.
 
     Raises:
-        OSError: with the reason why it cannot be used here.
+        OSError: the library cannot be used; the message gives the reason.
     """
-    with _LOCK:  # several threads may ask first
-        found = _load_once()
-    if isinstance(found, str):
-        raise OSError(found)
-    return found
+    with _LOCK:  # several threads may call first
+        library = _load_once()
+    if isinstance(library, str):
+        raise OSError(library)
+    return library
 
 
 @lru_cache(maxsize=1)
 def _load_once() -> Native | str:
     built = [path for suffix in EXTENSION_SUFFIXES for path in sorted(Path(__file__).parent.glob(f"_effnet*{suffix}"))]
     if not built:
-        return "not built: no C compiler at install; get one, then pip install again"
+        return "not built: no C compiler at install; install one, then run pip install again"
     try:
         library = ctypes.CDLL(str(built[0]))
     except OSError as error:
@@ -115,22 +115,22 @@ def _load_once() -> Native | str:
             reasons.append(reason.value.decode(errors="replace"))
             continue
         native = Native(library)
-        found = _self_test(native)
-        if found >= ENOUGH_DB:
+        psnr = _self_test(native)
+        if psnr >= ENOUGH_DB:
             return native
-        reasons.append(f"{path} gives {found:.1f} dB against Pillow, wanted are {ENOUGH_DB:.0f}")
+        reasons.append(f"{path} gives {psnr:.1f} dB against Pillow, below the required {ENOUGH_DB:.0f}")
     return "; ".join(reasons)
 
 
 def libjpegs() -> list[str]:
-    """Where a libjpeg of ABI 62 may be, best first: Pillow's wheels ship libjpeg-turbo 3."""
-    home = Path(PIL.__file__).parent
-    wheel = [*home.parent.glob("[pP]illow.libs/libjpeg-*.so.62*"), *home.glob(".dylibs/libjpeg.62*.dylib")]
+    """Lists possible paths of a libjpeg of ABI 62, best first: Pillow's wheels ship libjpeg-turbo 3."""
+    package = Path(PIL.__file__).parent
+    wheel = [*package.parent.glob("[pP]illow.libs/libjpeg-*.so.62*"), *package.glob(".dylibs/libjpeg.62*.dylib")]
     return [*sorted(map(str, wheel)), *SYSTEM]
 
 
 def _self_test(native: Native) -> float:
-    """PSNR in dB between ours and Pillow's on one picture; infinite when equal, 0 when it is not decoded."""
+    """Returns the PSNR in dB against Pillow on one image; infinite if equal, 0 if it is not decoded."""
     y, x = np.mgrid[0:64, 0:96]
     picture = np.stack([x * 2, y * 3, (x + y) % 256], axis=-1).astype(np.uint8)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Class activation maps against maps worked out by hand, against captum, and against the logits they explain."""
+"""Class activation maps against hand-computed maps, against captum, and against the logits they explain."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def linear() -> nn.Linear:
     return head
 
 
-def settled(name: str, classes: int = 5) -> nn.Module:
+def calibrated(name: str, classes: int = 5) -> nn.Module:
     """A small network with batch-norm statistics of its own activations, in evaluation mode."""
     torch.manual_seed(0)
     network = build_model(schema.Model(name=name, **TINY), classes)
@@ -86,25 +86,27 @@ def test_a_cam_is_the_classifiers_weights_on_the_last_feature_map() -> None:
 
 def test_an_explanation_says_what_was_predicted_and_how_surely() -> None:
     # logits: 10 + mean(-3, 2, -2, 1) = 9.5 and 20 + mean(4, 4, 1, 7) = 24
-    found = activation_maps.explain(Given(Mean(), linear()), FEATURES, [0])
-    assert found.method == "cam"
-    assert found.predictions == [1]
-    assert found.probabilities == [pytest.approx(1 / (1 + np.exp(9.5 - 24)))]
-    assert torch.equal(found.maps, torch.tensor([[[-3.0, 2.0], [-2.0, 1.0]]]))
+    explanation = activation_maps.explain(Given(Mean(), linear()), FEATURES, [0])
+    assert explanation.method == "cam"
+    assert explanation.predictions == [1]
+    assert explanation.probabilities == [pytest.approx(1 / (1 + np.exp(9.5 - 24)))]
+    assert torch.equal(explanation.maps, torch.tensor([[[-3.0, 2.0], [-2.0, 1.0]]]))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "seresnet50"])
 def test_a_cams_mean_and_the_bias_are_the_logit(name: str) -> None:
-    network = settled(name)
+    network = calibrated(name)
     nn.init.normal_(network.classifier.bias)
-    found = activation_maps.explain(network, IMAGES, CLASSES)
-    assert found.method == "cam"
+    explanation = activation_maps.explain(network, IMAGES, CLASSES)
+    assert explanation.method == "cam"
     logits = network(IMAGES)[range(3), CLASSES]
-    torch.testing.assert_close(found.maps.mean((1, 2)) + network.classifier.bias[CLASSES], logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        explanation.maps.mean((1, 2)) + network.classifier.bias[CLASSES], logits, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_each_image_gets_the_map_of_its_own_class() -> None:
-    network = settled("efficientnet_b0")
+    network = calibrated("efficientnet_b0")
     together = activation_maps.explain(network, IMAGES, CLASSES).maps
     for i, label in enumerate(CLASSES):
         torch.testing.assert_close(
@@ -114,7 +116,7 @@ def test_each_image_gets_the_map_of_its_own_class() -> None:
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18"])
 def test_on_a_mean_linear_head_grad_cam_is_the_positive_part_of_cam(name: str) -> None:
-    network = settled(name)
+    network = calibrated(name)
     positions = network.features(IMAGES).shape[2:].numel()
     cam = activation_maps.explain(network, IMAGES, CLASSES).maps
     assert (cam < 0).any()
@@ -126,24 +128,24 @@ def test_grad_cam_of_squeezenets_head_by_hand() -> None:
     with torch.no_grad():
         head.weight.copy_(WEIGHTS[:, :, None, None])
         head.bias.zero_()
-    found = activation_maps.explain(Given(nn.Identity(), head), FEATURES, [0])
+    explanation = activation_maps.explain(Given(nn.Identity(), head), FEATURES, [0])
     # Scores of class 0 are (-3, 2, -2, 1): two of four pass the ReLU, so the mean gradients are 2/16 of (1, -1),
     # and the map is the positive part of (-3, 2, -2, 1) / 8.
-    assert found.method == "grad-cam"
-    torch.testing.assert_close(found.maps, torch.tensor([[[0.0, 0.25], [0.0, 0.125]]]))
+    assert explanation.method == "grad-cam"
+    torch.testing.assert_close(explanation.maps, torch.tensor([[[0.0, 0.25], [0.0, 0.125]]]))
 
 
 def test_squeezenet_is_explained_by_grad_cam_as_plain_autograd_has_it() -> None:
-    network = settled("squeezenet1_1")
-    found = activation_maps.explain(network, IMAGES, CLASSES)
-    assert found.method == "grad-cam"
+    network = calibrated("squeezenet1_1")
+    explanation = activation_maps.explain(network, IMAGES, CLASSES)
+    assert explanation.method == "grad-cam"
     features = network.features(IMAGES).detach().requires_grad_()
     logits = network.classify(features)
     logits[range(3), CLASSES].sum().backward()
     assert features.grad is not None
     by_hand = (features.grad.mean((2, 3), keepdim=True) * features).sum(1).relu().detach()
     assert (by_hand > 0).any()
-    torch.testing.assert_close(found.maps, by_hand)
+    torch.testing.assert_close(explanation.maps, by_hand)
 
 
 def test_a_linear_classifier_behind_another_pooling_is_no_cam() -> None:
@@ -153,7 +155,7 @@ def test_a_linear_classifier_behind_another_pooling_is_no_cam() -> None:
 
 
 def test_captum_on_the_layer_that_we_find_is_captum_on_the_layer_that_is_it() -> None:
-    network = settled("efficientnet_b0")
+    network = calibrated("efficientnet_b0")
     assert activation_maps.feature_layer(network, IMAGES) is network.head
     target = torch.tensor(CLASSES)
     there = LayerGradCam(network, network.head).attribute(IMAGES, target=target, relu_attributions=True)
@@ -163,12 +165,12 @@ def test_captum_on_the_layer_that_we_find_is_captum_on_the_layer_that_is_it() ->
 def test_features_that_no_layer_puts_out_are_refused_in_one_line() -> None:
     network = Given(Greatest(), linear())
     network.features = lambda x: network.blocks(x) + 1  # type: ignore[method-assign]
-    with pytest.raises(ConfigError, match="no layer that puts out its last feature map"):
+    with pytest.raises(ConfigError, match="no layer that outputs the last feature map"):
         activation_maps.explain(network, FEATURES, [0])
 
 
 def test_an_explained_network_is_left_without_hooks_or_gradients() -> None:
-    network = settled("squeezenet1_1")
+    network = calibrated("squeezenet1_1")
     activation_maps.explain(network, IMAGES, CLASSES)
     assert all(p.grad is None for p in network.parameters())
     assert not any(module._forward_hooks for module in network.modules())
@@ -176,13 +178,13 @@ def test_an_explained_network_is_left_without_hooks_or_gradients() -> None:
 
 def test_maps_are_upsampled_bilinearly_between_the_centres_of_their_positions() -> None:
     # 1 x 2 positions on 4 pixels: centres at 1/4 and 3/4, so 0, 1/4, 3/4, 1 in each row
-    found = activation_maps.upsample(torch.tensor([[[-2.0, 6.0], [-2.0, 6.0]]]), 4)
-    np.testing.assert_allclose(found, np.tile([0.0, 0.25, 0.75, 1.0], (1, 4, 1)))
+    upsampled = activation_maps.upsample(torch.tensor([[[-2.0, 6.0], [-2.0, 6.0]]]), 4)
+    np.testing.assert_allclose(upsampled, np.tile([0.0, 0.25, 0.75, 1.0], (1, 4, 1)))
 
 
 def test_a_map_without_differences_says_nothing() -> None:
-    found = activation_maps.upsample(torch.tensor([[[5.0, 5.0], [5.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]]), 4)
-    assert not found.any()
+    upsampled = activation_maps.upsample(torch.tensor([[[5.0, 5.0], [5.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]]), 4)
+    assert not upsampled.any()
 
 
 def lightness(rgb: np.ndarray) -> np.ndarray:

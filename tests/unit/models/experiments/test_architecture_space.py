@@ -1,4 +1,4 @@
-"""The space of the architecture search, its objective and its front."""
+"""Architecture search: its space, objective and Pareto front."""
 
 import itertools
 import random
@@ -24,8 +24,8 @@ def test_b0_is_a_point_of_the_space() -> None:
 
 
 def test_each_stage_has_the_options_of_mnasnet_around_mobilenet_v2() -> None:
-    found = choices()
-    assert [found[f"stage{n}_channels"] for n in range(2, 9)] == [
+    options = choices()
+    assert [options[f"stage{n}_channels"] for n in range(2, 9)] == [
         (16, 24),
         (24, 32),
         (24, 32, 40),
@@ -34,7 +34,7 @@ def test_each_stage_has_the_options_of_mnasnet_around_mobilenet_v2() -> None:
         (120, 160, 192, 200),
         (240, 320, 400),
     ]
-    assert [found[f"stage{n}_layers"] for n in range(2, 9)] == [
+    assert [options[f"stage{n}_layers"] for n in range(2, 9)] == [
         (1, 2),
         (1, 2, 3),
         (2, 3, 4),
@@ -59,8 +59,8 @@ def test_every_point_is_a_network_whose_blocks_come_back_from_their_text(seed: i
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_is_in_the_count_of_its_stage(operation: str) -> None:
     # One layer of stage 5, 40 -> 80 channels, 28 -> 14 px, kernel 3, no gate; everything else is B0's.
-    asked = point(B0_STAGES) | {"stage5_op": operation, "stage5_layers": 3, "stage5_se": 0.0}
-    one, two = (compute_cost(schema.Model(blocks=encode(stages(asked | {"stage5_layers": n}))), 10)[1] for n in (3, 4))
+    choice = point(B0_STAGES) | {"stage5_op": operation, "stage5_layers": 3, "stage5_se": 0.0}
+    one, two = (compute_cost(schema.Model(blocks=encode(stages(choice | {"stage5_layers": n}))), 10)[1] for n in (3, 4))
     per_pixel = {
         "conv": 9 * 80 * 80 + 80 * 80,
         "dconv": 9 * 80 + 80 * 80,

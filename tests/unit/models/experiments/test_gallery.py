@@ -1,4 +1,4 @@
-"""From trained weights to the report's part and the files of MLflow, without services."""
+"""From trained weights to the report's section and the files for MLflow, without services."""
 
 from __future__ import annotations
 
@@ -61,30 +61,30 @@ def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet
     network = build_model(TINY, 10)
     network.load_state_dict(export.load_file(tmp_path / "efficientnet_b0-10.safetensors"))
     images = Normalize(torch.device("cpu"))(torch.from_numpy(drawn.inputs))
-    found = activation_maps.explain(network, images, [7, 4])  # the labels of the 28th and the 25th made image
-    heat = activation_maps.upsample(found.maps, 67)
+    explanation = activation_maps.explain(network, images, [7, 4])  # the labels of the 28th and the 25th made image
+    heat = activation_maps.upsample(explanation.maps, 67)
     assert (drawn.method, drawn.inputs.shape) == ("cam", (2, 67, 67, 3))
     assert np.array_equal(drawn.overlays[1], activation_maps.overlay(drawn.inputs[1], heat[1]))
-    assert drawn.predictions == found.predictions
+    assert drawn.predictions == explanation.predictions
 
 
 def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_path: Path) -> None:
     trained, drawn = draw_both(made, tmp_path)
     names = made.manifest.classes
-    found = facts([3, 0], ["class 7", "class 4"], trained, drawn, names)
-    assert [(each["id"], each["label"]) for each in found["images"]] == [(3, "class 7"), (0, "class 4")]
-    assert [each["method"] for each in found["models"]] == ["cam", "grad-cam"]
-    first = found["models"][0]
+    part = facts([3, 0], ["class 7", "class 4"], trained, drawn, names)
+    assert [(each["id"], each["label"]) for each in part["images"]] == [(3, "class 7"), (0, "class 4")]
+    assert [each["method"] for each in part["models"]] == ["cam", "grad-cam"]
+    first = part["models"][0]
     assert (first["name"], first["dimension"], first["top1"], first["resolution"]) == ("b0", "baseline", 90.0, 67)
     assert (first["params"], first["multiply_adds"]) == (drawn[0].params, drawn[0].multiply_adds)
     assert first["params"] == sum(p.numel() for p in build_model(TINY, 10).parameters())
-    assert [(each["image"], each["model"]) for each in found["maps"]] == [
+    assert [(each["image"], each["model"]) for each in part["maps"]] == [
         (3, "b0"),
         (0, "b0"),
         (3, "squeeze net/1"),
         (0, "squeeze net/1"),
     ]
-    for each in found["maps"]:
+    for each in part["maps"]:
         assert each["prediction"] in names
         assert 0.1 <= each["probability"] <= 1
         picture = Image.open(io.BytesIO(base64.b64decode(each["png"])))
@@ -93,8 +93,8 @@ def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_pat
 
 def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, tmp_path: Path) -> None:
     trained, drawn = draw_both(made, tmp_path)
-    found = facts([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
-    pictures = [each["png"] for each in (*found["images"], *found["maps"])]
+    part = facts([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
+    pictures = [each["png"] for each in (*part["images"], *part["maps"])]
     assert sum(map(len, pictures)) <= 60_000
     sides = {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures}
     assert len(sides) == 1
@@ -120,30 +120,30 @@ def test_files_have_names_that_any_disk_takes_and_the_networks_own_size(made: Ma
 def test_a_sheet_has_a_row_an_image_and_a_column_a_network() -> None:
     colours = np.arange(6, dtype=np.uint8).reshape(3, 2) * 40
     columns = [np.broadcast_to(pair[:, None, None, None], (2, 5, 5, 3)).copy() for pair in colours]
-    found = sheet(columns, 10)
-    assert found.shape == (2 * 10 + 4, 3 * 10 + 2 * 4, 3)
-    assert [[int(found[5 + 14 * y, 5 + 14 * x, 0]) for x in range(3)] for y in range(2)] == colours.T.tolist()
-    assert (found[11, :] == 255).all()
+    picture = sheet(columns, 10)
+    assert picture.shape == (2 * 10 + 4, 3 * 10 + 2 * 4, 3)
+    assert [[int(picture[5 + 14 * y, 5 + 14 * x, 0]) for x in range(3)] for y in range(2)] == colours.T.tolist()
+    assert (picture[11, :] == 255).all()
 
 
 def test_weights_for_other_classes_are_refused_with_both_counts(made: MadeSet, tmp_path: Path) -> None:
     uri, sha256 = weights_of(TINY, 7, tmp_path)
     images = selection.read(made.manifest, made.uri, "val", [0])
-    with pytest.raises(ArtifactError, match="are for 7 classes, 10 were asked for"):
+    with pytest.raises(ArtifactError, match="are for 7 classes, 10 were requested"):
         draw(TINY, uri, sha256, images, 10, 0)
 
 
 def test_table_7_is_what_is_drawn_by_default() -> None:
     config = compose(["profile=paper"])
-    found = listed(config.explain)
-    assert [(each.name, each.dimension) for each in found] == [
+    entries = listed(config.explain)
+    assert [(each.name, each.dimension) for each in entries] == [
         ("b0", "baseline"),
         ("b0 d=4", "depth"),
         ("b0 w=2", "width"),
         ("b0 r=2", "resolution"),
         ("b0 d=1.4 w=1.2 r=1.3", "compound"),
     ]
-    last = found[-1].model
+    last = entries[-1].model
     assert (last.depth, last.width, last.resolution) == (1.4, 1.2, 1.3)
 
 
@@ -183,9 +183,9 @@ def test_nonsense_is_refused_by_the_configuration(override: str) -> None:
 
 @pytest.mark.parametrize("profile", ["laptop", "paper"])
 def test_the_training_of_the_baseline_is_the_job_of_any_other_flow(profile: str) -> None:
-    asked = [f"profile={profile}", "data=digits", "launch.nproc_per_node=1"]
-    config = compose(asked)
-    composed = compose([*asked, *train_overrides(config, listed(config.explain)[0].model)])
+    overrides = [f"profile={profile}", "data=digits", "launch.nproc_per_node=1"]
+    config = compose(overrides)
+    composed = compose([*overrides, *train_overrides(config, listed(config.explain)[0].model)])
     assert composed.recipe == config.explain.recipe
     shards = ShardResult("digits", "file:///m", "0" * 64, 10, 100_000, 100, 100, 1, reused=True)
     job = train_job(composed, composed.data, composed.recipe, shards, None)

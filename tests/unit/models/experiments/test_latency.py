@@ -1,4 +1,4 @@
-"""Folded networks answer as the plain ones; times are told as they were taken."""
+"""Folded networks give the logits of the unfolded ones; times are reported as measured."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_settled_activations_are_far_from_denormal_and_infinite() -> None:
 
 def test_networks_take_turns_and_the_first_turns_do_not_count() -> None:
     order: list[str] = []
-    found = latency.time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    timings = latency.time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * (latency.WARM_UP + 3)
-    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 3, "b": 3}
+    assert {name: len(seconds) for name, seconds in timings.items()} == {"a": 3, "b": 3}
 
 
 def test_a_measurement_says_what_was_measured() -> None:
@@ -94,31 +94,31 @@ def timed(network: str, ms: float) -> dict[str, object]:
 
 
 def test_speedups_are_the_rivals_time_over_ours_beside_the_papers() -> None:
-    wanted = schema.Latency()
+    request = schema.Latency()
     names = ("efficientnet_b1", "resnet152", "efficientnet_b4", "legacy_senet154")
     times = {
         "10": [timed(n, ms) for n, ms in zip(names, (5.0, 20.0, 40.0, 40.0), strict=True)],
         "1": [timed(n, ms) for n, ms in zip(names, (10.0, 55.0, 100.0, 400.0), strict=True)],
     }
-    found = table(wanted, times)
-    assert (found["threads"], found["n"], found["all_cores"]["threads"]) == (1, 20, 10)
-    assert found["speedups"] == [
+    part = table(request, times)
+    assert (part["threads"], part["n"], part["all_cores"]["threads"]) == (1, 20, 10)
+    assert part["speedups"] == [
         {"ours": "efficientnet_b1", "rival": "resnet152", "measured": 5.5, "paper": 5.7},
         {"ours": "efficientnet_b4", "rival": "legacy_senet154", "measured": 4.0, "paper": None},
     ]
-    assert found["all_cores"]["speedups"][0]["measured"] == 4.0
-    assert [(row["paper_latency_s"], row["paper_top1"]) for row in found["rows"]] == [
+    assert part["all_cores"]["speedups"][0]["measured"] == 4.0
+    assert [(row["paper_latency_s"], row["paper_top1"]) for row in part["rows"]] == [
         (0.098, 79.1),
         (0.554, 77.8),
         (None, 82.9),
         (None, 82.7),
     ]
-    json.dumps(found)
+    json.dumps(part)
 
 
 def test_the_networks_are_the_papers_with_senet_at_320_pixels() -> None:
-    found = networks(compose(["profile=laptop"]).latency)
-    sides = {name: build_model(model, 1, device="meta").resolution for name, model in found.items()}
+    models = networks(compose(["profile=laptop"]).latency)
+    sides = {name: build_model(model, 1, device="meta").resolution for name, model in models.items()}
     assert sides == {"efficientnet_b1": 240, "resnet152": 224, "efficientnet_b4": 380, "legacy_senet154": 320}
 
 

@@ -1,4 +1,4 @@
-"""The protocols of transfer learning as arithmetic: grid, lengths, rungs, choice, cost."""
+"""Transfer-learning protocols: grid, training lengths, rungs, selection and cost."""
 
 import math
 from dataclasses import replace
@@ -26,15 +26,15 @@ def test_kornblith_s_grid_is_seven_rates_by_eight_decays_each_divided_by_the_rat
 
 
 def test_a_decay_is_divided_by_the_peak_rate_of_the_batch() -> None:
-    asked = kornblith(lr_per_256=[0.1], weight_decay=[0.002])
-    asked.recipe = replace(asked.recipe, global_batch=64)
-    assert grid(asked) == [Point(0.1, pytest.approx(0.002 / 0.025))]
+    request = kornblith(lr_per_256=[0.1], weight_decay=[0.002])
+    request.recipe = replace(request.recipe, global_batch=64)
+    assert grid(request) == [Point(0.1, pytest.approx(0.002 / 0.025))]
 
 
 def test_without_a_grid_the_recipe_is_the_only_point() -> None:
-    asked = compose.compose(["transfer=author"]).transfer
-    assert grid(asked) == [Point(0.004, 1e-5)]
-    assert recipe_for(asked, grid(asked)[0], 1000) == asked.recipe
+    request = compose.compose(["transfer=author"]).transfer
+    assert grid(request) == [Point(0.004, 1e-5)]
+    assert recipe_for(request, grid(request)[0], 1000) == request.recipe
 
 
 @pytest.mark.parametrize(
@@ -92,24 +92,24 @@ def test_the_best_of_equals_is_the_first_and_of_nothing_none() -> None:
 
 
 def test_a_single_job_s_cost_is_its_epochs_and_evaluations() -> None:
-    asked = compose.compose(["profile=laptop"]).transfer  # 6 epochs of 64 images a step
-    found = cost(asked, train=1132, minival=126, val=539, multiply_adds=1000)
+    request = compose.compose(["profile=laptop"]).transfer  # 6 epochs of 64 images a step
+    estimate = cost(request, train=1132, minival=126, val=539, multiply_adds=1000)
     trained = 6 * 17 * 64
-    assert (found.jobs, found.train_images, found.eval_images) == (1, trained, 6 * 126 + 539)
-    assert found.multiply_adds == 1000 * (3 * trained + 6 * 126 + 539)
+    assert (estimate.jobs, estimate.train_images, estimate.eval_images) == (1, trained, 6 * 126 + 539)
+    assert estimate.multiply_adds == 1000 * (3 * trained + 6 * 126 + 539)
 
 
 def test_a_grid_s_cost_counts_who_goes_on_from_each_rung_and_the_last_job() -> None:
-    asked = compose.compose(["transfer=laptop_kornblith"]).transfer  # 4 points, half of them beyond epoch 3 of 6
-    found = cost(asked, train=1132, minival=126, val=539, multiply_adds=1)
-    assert found.jobs == 5
-    assert found.train_images == (4 * 3 + 2 * 3) * 17 * 64 + 6 * (1258 // 64) * 64
-    assert found.eval_images == (4 * 3 + 2 * 3) * 126 + 2 * 539 + 539
+    request = compose.compose(["transfer=laptop_kornblith"]).transfer  # 4 points, half of them beyond epoch 3 of 6
+    estimate = cost(request, train=1132, minival=126, val=539, multiply_adds=1)
+    assert estimate.jobs == 5
+    assert estimate.train_images == (4 * 3 + 2 * 3) * 17 * 64 + 6 * (1258 // 64) * 64
+    assert estimate.eval_images == (4 * 3 + 2 * 3) * 126 + 2 * 539 + 539
 
 
 def test_a_grid_whose_best_point_is_the_last_job_costs_no_further_one() -> None:
-    asked = compose.compose(["transfer=laptop_kornblith", "transfer.final_split=train"]).transfer
-    assert cost(asked, train=1132, minival=126, val=539, multiply_adds=1).jobs == 4
+    request = compose.compose(["transfer=laptop_kornblith", "transfer.final_split=train"]).transfer
+    assert cost(request, train=1132, minival=126, val=539, multiply_adds=1).jobs == 4
 
 
 def test_rungs_make_kornblith_s_grid_cost_a_third() -> None:
@@ -119,16 +119,16 @@ def test_rungs_make_kornblith_s_grid_cost_a_third() -> None:
 
 
 def test_the_cost_is_what_a_walk_through_the_rungs_counts() -> None:
-    asked = kornblith(steps=700, rungs=[0.2, 0.3, 0.7], keep=0.4)
+    request = kornblith(steps=700, rungs=[0.2, 0.3, 0.7], keep=0.4)
     train, minival, val = 2_000, 111, 222
-    recipe = recipe_for(asked, grid(asked)[0], train)
+    recipe = recipe_for(request, grid(request)[0], train)
     evaluated = {e for e in range(1, recipe.epochs + 1) if e % recipe.eval_every_epochs == 0} | {recipe.epochs}
-    alive, images, looks, rungs = 56, 0, 0, rung_epochs(asked.rungs, recipe)
+    alive, images, looks, rungs = 56, 0, 0, rung_epochs(request.rungs, recipe)
     for epoch in range(1, recipe.epochs + 1):
         images += alive * (train // 256) * 256
         looks += alive * minival * (epoch in evaluated)
-        alive = count_survivors(asked.keep, alive) if epoch in rungs else alive
-    last = recipe_for(asked, grid(asked)[0], train + minival)
-    found = cost(asked, train, minival, val, 1)
-    assert found.train_images == images + last.epochs * ((train + minival) // 256) * 256
-    assert found.eval_images == looks + alive * val + val
+        alive = count_survivors(request.keep, alive) if epoch in rungs else alive
+    last = recipe_for(request, grid(request)[0], train + minival)
+    estimate = cost(request, train, minival, val, 1)
+    assert estimate.train_images == images + last.epochs * ((train + minival) // 256) * 256
+    assert estimate.eval_images == looks + alive * val + val

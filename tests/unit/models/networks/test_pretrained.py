@@ -1,4 +1,4 @@
-"""Public weights in our networks: names and answers of timm and torchvision as they were kept, and what is refused."""
+"""Conversion of public weights: recorded names and logits of timm and torchvision, and refused files."""
 
 import argparse
 import functools
@@ -40,9 +40,9 @@ def lukemelas() -> dict[str, Tensor]:
     return made_published.tensors(made_published.shapes(network.state_dict()))
 
 
-def logits(found: pretrained.PretrainedWeights, images: Tensor) -> Tensor:
-    network = build_model(found.model, found.classes).eval()
-    network.load_state_dict(found.state_dict)
+def logits(converted: pretrained.PretrainedWeights, images: Tensor) -> Tensor:
+    network = build_model(converted.model, converted.classes).eval()
+    network.load_state_dict(converted.state_dict)
     with torch.no_grad():
         answer: Tensor = network(images)
     return answer
@@ -54,9 +54,9 @@ def logits(found: pretrained.PretrainedWeights, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("origin", ["timm", "timm_tf", "torchvision"])
 def test_b0_answers_as_in_the_network_that_the_weights_are_of(origin: str) -> None:
     tensors = kept(origin.removesuffix("_tf"))
-    asked = schema.Published(origin=origin, preprocessing="imagenet")
-    found = pretrained.convert(tensors, asked, "model.safetensors")
-    answer = logits(found, made_published.images())[:, : made_published.SHOWN]
+    request = schema.Published(origin=origin, preprocessing="imagenet")
+    converted = pretrained.convert(tensors, request, "model.safetensors")
+    answer = logits(converted, made_published.images())[:, : made_published.SHOWN]
     torch.testing.assert_close(answer, torch.tensor(REFERENCE["answers"][origin]), rtol=0, atol=1e-4)
 
 
@@ -70,12 +70,12 @@ def test_lukemelas_networks_answer_as_their_own_code_does(member: str) -> None:
     theirs = Lukemelas.from_name(f"efficientnet-{member}", image_size=72).eval()
     tensors = made_published.tensors(made_published.shapes(theirs.state_dict()))
     theirs.load_state_dict(tensors)
-    asked = schema.Published(preprocessing="imagenet")
+    request = schema.Published(preprocessing="imagenet")
     images = torch.randn(2, 3, 72, 72, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = theirs(images)
     torch.testing.assert_close(
-        logits(pretrained.convert(tensors, asked, f"{member}.pth"), images), expected, rtol=0, atol=1e-4
+        logits(pretrained.convert(tensors, request, f"{member}.pth"), images), expected, rtol=0, atol=1e-4
     )
 
 
@@ -141,9 +141,9 @@ def test_no_dialect_takes_another_s_names_for_its_own() -> None:
 def test_timm_s_file_names_say_how_the_network_computes(
     file: str, origin: str, padding: str, epsilon: float, preprocessing: str
 ) -> None:
-    found = pretrained.convert(kept("timm"), ASK, file)
-    assert found.origin == origin
-    model = found.model
+    converted = pretrained.convert(kept("timm"), ASK, file)
+    assert converted.origin == origin
+    model = converted.model
     assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
 
 
@@ -169,29 +169,31 @@ def test_the_names_of_folders_say_nothing_of_the_weights(folder: str) -> None:
     model = pretrained.convert(kept("timm"), ASK, f"/data/{folder}/efficientnet_b0_ra-3dd342df.pth").model
     assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "imagenet")
     with pytest.raises(
-        ConfigError, match=r"^model\.safetensors does not say whether .*published\.origin=timm or timm_tf"
+        ConfigError, match=r"^model\.safetensors does not show whether .*published\.origin=timm or timm_tf"
     ):
         pretrained.convert(kept("timm"), ASK, f"/data/{folder}/model.safetensors")
-    asked = schema.Published(classes=10)
-    model = pretrained.convert(lukemelas(), asked, f"/data/{folder}/efficientnet-b0-355c32eb.pth").model
+    request = schema.Published(classes=10)
+    model = pretrained.convert(lukemelas(), request, f"/data/{folder}/efficientnet-b0-355c32eb.pth").model
     assert model.preprocessing == "imagenet"
-    model = pretrained.convert(lukemelas(), asked, "/data/plain/adv-efficientnet-b0-b64d5a18.pth").model
+    model = pretrained.convert(lukemelas(), request, "/data/plain/adv-efficientnet-b0-b64d5a18.pth").model
     assert model.preprocessing == "advprop"
 
 
 @pytest.mark.parametrize("origin", ["timm", "timm_tf"])
 def test_a_renamed_file_is_no_guess_at_the_pixels_either(origin: str) -> None:
-    with pytest.raises(ConfigError, match=r"w\.pth does not say which pixels .*set published\.preprocessing=imagenet"):
+    with pytest.raises(
+        ConfigError, match=r"w\.pth does not show which input normalization .*set published\.preprocessing=imagenet"
+    ):
         pretrained.convert(kept("timm"), schema.Published(origin=origin), "w.pth")
-    asked = schema.Published(origin=origin, preprocessing="imagenet")
-    assert pretrained.convert(kept("timm"), asked, "w.pth").model.preprocessing == "imagenet"
-    with pytest.raises(ConfigError, match="does not say which pixels"):
+    request = schema.Published(origin=origin, preprocessing="imagenet")
+    assert pretrained.convert(kept("timm"), request, "w.pth").model.preprocessing == "imagenet"
+    with pytest.raises(ConfigError, match="does not show which input normalization"):
         pretrained.convert(lukemelas(), schema.Published(classes=10), "w.pth")
 
 
 def test_a_person_s_word_counts_more_than_the_file_name() -> None:
-    asked = schema.Published(origin="timm", preprocessing="lite", resolution=288)
-    model = pretrained.convert(kept("timm"), asked, "tf_efficientnet_b0_ap-f262efe1.pth").model
+    request = schema.Published(origin="timm", preprocessing="lite", resolution=288)
+    model = pretrained.convert(kept("timm"), request, "tf_efficientnet_b0_ap-f262efe1.pth").model
     assert (model.padding, model.bn_epsilon, model.preprocessing) == ("symmetric", 1e-5, "lite")
     assert resolve_architecture(model).resolution == 288
 
@@ -226,12 +228,12 @@ def with_one(key: str, value: Tensor) -> Callable[[dict[str, Tensor]], None]:
     [
         (without("_fc.bias"), "x.pth does not fit efficientnet_b0: _fc.bias is missing"),
         (without("_blocks.3._bn1.running_var"), "efficientnet_b0: _blocks.3._bn1.running_var is missing"),
-        (with_one("_bn9.weight", torch.zeros(2)), "efficientnet_b0: _bn9.weight has no place in it"),
+        (with_one("_bn9.weight", torch.zeros(2)), "efficientnet_b0: _bn9.weight is unexpected"),
         (
             with_one("_conv_head.weight", torch.zeros(8, 320, 1, 1)),
             "efficientnet_b0: _conv_head.weight is [8, 320, 1, 1], not [1280, 320, 1, 1]",
         ),
-        (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds numbers that are not finite"),
+        (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds non-finite numbers"),
     ],
 )
 def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str, Tensor]], None], message: str) -> None:
@@ -243,24 +245,21 @@ def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str,
 
 def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single() -> None:
     tensors = {k: t.half() for k, t in lukemelas().items() if not k.endswith("num_batches_tracked")}
-    found = pretrained.convert(tensors, schema.Published(classes=10), "efficientnet-b0.pth")
-    assert {t.dtype for t in found.state_dict.values()} == {torch.float32, torch.int64}
-    assert logits(found, made_published.images()).isfinite().all()
+    converted = pretrained.convert(tensors, schema.Published(classes=10), "efficientnet-b0.pth")
+    assert {t.dtype for t in converted.state_dict.values()} == {torch.float32, torch.int64}
+    assert logits(converted, made_published.images()).isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (
-            schema.Published(preprocessing="imagenet"),
-            "x.pth tells 10 classes apart, not 1000: set published.classes=10",
-        ),
+        (schema.Published(preprocessing="imagenet"), "x.pth has 10 classes, not 1000: set published.classes=10"),
         (
             schema.Published(network="efficientnet_b3"),
             "x.pth holds efficientnet_b0, not efficientnet_b3: set published.",
         ),
         (schema.Published(network="efficientnet_bo"), "did you mean 'efficientnet_b"),
-        (schema.Published(origin="timm"), "x.pth has the names of lukemelas, published.origin says timm"),
+        (schema.Published(origin="timm"), "x.pth has the tensor names of lukemelas, but published.origin is timm"),
     ],
 )
 def test_what_was_not_asked_for_is_a_mistake_in_what_was_asked(asked: schema.Published, message: str) -> None:
@@ -287,9 +286,9 @@ def saved(folder: Path, name: str, held: Any) -> bytes:
 def test_both_kinds_of_file_give_the_same_tensors(tmp_path: Path, name: str) -> None:
     tensors = {"a": torch.arange(3.0), "b": torch.zeros((), dtype=torch.int64)}
     data = safetensors.torch.save(tensors) if name.endswith("safetensors") else saved(tmp_path, name, tensors)
-    found = pretrained.read(data, name)
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[key], tensor) for key, tensor in tensors.items())
+    content = pretrained.read(data, name)
+    assert content.keys() == tensors.keys()
+    assert all(torch.equal(content[key], tensor) for key, tensor in tensors.items())
 
 
 class Touch:
@@ -310,8 +309,8 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        ({"epoch": 3, "state_dict": {}}, "x.pth holds epoch, state_dict, not only the tensors of a network by name"),
-        ([torch.zeros(1)], "x.pth holds a list, not the tensors of a network by name"),
+        ({"epoch": 3, "state_dict": {}}, "x.pth holds epoch, state_dict, not only the named tensors of a network"),
+        ([torch.zeros(1)], "x.pth holds a list, not the named tensors of a network"),
         (argparse.Namespace(a=1), "is refused"),
     ],
 )
@@ -347,11 +346,9 @@ def test_a_damaged_file_is_one_line_that_says_what_it_is(tmp_path: Path) -> None
             for _ in range(rng.randint(1, 8)):
                 data[rng.randrange(min(len(data), 400))] = rng.randrange(256)
             said = refusal(bytes(data), name)
-            assert said is None or re.fullmatch(r".*( is damaged, or no | is refused| holds ).*", said)
+            assert said is None or re.fullmatch(r".*( is damaged or (not a|was not) | is refused| holds ).*", said)
     for name in ("text.pth", "old.pth"):
-        with pytest.raises(
-            ArtifactError, match=rf"^{name} is (damaged, or no file that torch\.save wrote: \D|refused)"
-        ):
+        with pytest.raises(ArtifactError, match=rf"^{name} is (damaged or was not written by torch\.save: \D|refused)"):
             pretrained.read(wholes[name], name)
 
 

@@ -1,4 +1,4 @@
-"""Trained weights from a file: what fits, what is refused."""
+"""Loading trained weights: which files fit and which are refused."""
 
 import hashlib
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_another_number_of_classes_is_refused_where_the_classifier_must_fit(weig
     uri, _ = weights
     network, untouched = Net(classes=7), Net(classes=7)
     untouched.load_state_dict(network.state_dict())
-    with pytest.raises(ArtifactError, match=r"are for 3 classes, 7 were asked for"):
+    with pytest.raises(ArtifactError, match=r"are for 3 classes, 7 were requested"):
         weights_of.load_weights(network, uri, None)
     assert same_tensors(network, untouched)
 

@@ -1,4 +1,4 @@
-"""Shards on local disk: a machine fetches a shard once, the cap holds, and a bad disk is got over."""
+"""Shard cache: a machine fetches a shard once, the cap holds, and disk errors are recovered."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_a_reader_gets_the_bytes_of_the_shard_and_later_ones_need_no_store(
 
 
 def test_many_threads_fetch_once(open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]) -> None:
-    cache, start, found = open_cache(), threading.Barrier(8), []
+    cache, start, matches = open_cache(), threading.Barrier(8), []
 
     def read(number: int) -> None:
         start.wait()
-        found.append(cache.read(shard_of(CONTENT), number, 3) == CONTENT[number : number + 3])
+        matches.append(cache.read(shard_of(CONTENT), number, 3) == CONTENT[number : number + 3])
 
     threads = [threading.Thread(target=read, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [True] * 8
+    assert matches == [True] * 8
     assert len(requests) == 1
 
 
@@ -90,9 +90,9 @@ def test_two_processes_fetch_once(root: Path, tmp_path: Path) -> None:
     running = [process(root, tmp_path / "cache", 0.5) for _ in range(2)]
     for each in running:
         go(each)
-    told = "".join(each.communicate(timeout=30)[0] for each in running)
-    assert told.count("fetching") == 1
-    assert told.count(str(len(CONTENT))) == 2
+    output = "".join(each.communicate(timeout=30)[0] for each in running)
+    assert output.count("fetching") == 1
+    assert output.count(str(len(CONTENT))) == 2
 
 
 def test_what_a_killed_process_left_half_done_is_cleared_away_and_fetched_anew(

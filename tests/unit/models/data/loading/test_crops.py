@@ -1,4 +1,4 @@
-"""Boxes: bounds of the random ones, the official share of the central one, numbers that belong to a sample."""
+"""Crop boxes: bounds of random boxes, the official fraction of the central box, per-sample random numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Boxes against Pillow, formats by name, and bytes that are no photograph."""
+"""Decoding: boxes against Pillow, every format, and bytes that are not an image."""
 
 import io
 import random
@@ -86,8 +86,8 @@ def test_every_backend_gives_pillow_s_pixels_for_any_box(kind: str, side: int, u
     for _ in range(10):
         left, top = rng.randrange(0, 180), rng.randrange(0, 130)
         box = (left, top, rng.randrange(left + 2, 201), rng.randrange(top + 2, 151))
-        found = filled(buffer.getvalue(), box, side, using=using)
-        assert psnr(found, by_pillow(Image.open(buffer), box, side)) > AGREE_DB
+        pixels = filled(buffer.getvalue(), box, side, using=using)
+        assert psnr(pixels, by_pillow(Image.open(buffer), box, side)) > AGREE_DB
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real images: {REAL.name} is not beside the checkout")
@@ -97,23 +97,23 @@ def test_real_images_have_pillow_s_pixels(using: str) -> None:
     for data in real_images(60):
         image = open_image(data)
         box = (image.width // 7, image.height // 9, image.width - 3, image.height - image.height // 5)
-        found = filled(data, box, 224, using=using)
-        agree.append(psnr(found, by_pillow(image, box, 224)))
-        plain.append(psnr(found, np.asarray(image.crop(box).resize((224, 224), BICUBIC))))
+        opened = filled(data, box, 224, using=using)
+        agree.append(psnr(opened, by_pillow(image, box, 224)))
+        plain.append(psnr(opened, np.asarray(image.crop(box).resize((224, 224), BICUBIC))))
     assert len(agree) == 60
     assert min(agree) > AGREE_DB
     assert min(plain) > 50  # Pillow 13 takes tall boxes vertically first
 
 
 def real_images(count: int) -> list[bytes]:
-    found = []
+    blobs = []
     with tarfile.open(REAL) as outer:
         for member in outer.getmembers()[:count]:
             with tarfile.open(fileobj=outer.extractfile(member)) as inner:
                 file = inner.extractfile(inner.getmembers()[0])
                 assert file is not None
-                found.append(file.read())
-    return found
+                blobs.append(file.read())
+    return blobs
 
 
 @every_backend
@@ -225,9 +225,9 @@ def test_every_backend_gives_the_same_pixels_for_what_is_unusual(name: str, usin
     blob, expected = GOOD[name]
     width, height = expected.size
     box = (width // 5, height // 5, width, height)
-    found = filled(blob, box, 40, using=using)
-    assert psnr(found, by_pillow(expected, box, 40)) > 30  # what JPEG takes
-    assert psnr(found, filled(blob, box, 40, using="pillow")) > AGREE_DB
+    pixels = filled(blob, box, 40, using=using)
+    assert psnr(pixels, by_pillow(expected, box, 40)) > 30  # what JPEG takes
+    assert psnr(pixels, filled(blob, box, 40, using="pillow")) > AGREE_DB
 
 
 @every_backend
@@ -272,17 +272,17 @@ SIXTEEN_BIT = (GREY.astype(np.uint16) << 8) + 77
     ids=["rgb", "grey", "grey 16 bit", "rgba", "grey + alpha", "palette", "1 bit"],
 )
 def test_every_kind_of_png_becomes_rgb(image: Image.Image, expected: NDArray[np.uint8]) -> None:
-    found = open_image(encoded(image))
-    assert found.mode == "RGB"
-    assert np.array_equal(np.asarray(found), expected)
+    opened = open_image(encoded(image))
+    assert opened.mode == "RGB"
+    assert np.array_equal(np.asarray(opened), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_every_kind_of_jpeg_becomes_rgb(mode: str) -> None:
     smooth = Image.linear_gradient("L").resize((64, 64)).convert("RGB").convert(mode)
-    found = open_image(encoded(smooth, "JPEG"))
-    assert found.mode == "RGB"
-    difference = np.asarray(found, float) - np.asarray(smooth.convert("RGB"), float)
+    opened = open_image(encoded(smooth, "JPEG"))
+    assert opened.mode == "RGB"
+    difference = np.asarray(opened, float) - np.asarray(smooth.convert("RGB"), float)
     assert np.abs(difference).max() < 12  # what JPEG takes, not a negative
 
 

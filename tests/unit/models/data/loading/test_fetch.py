@@ -1,4 +1,4 @@
-"""From the store to the disk: damage never reaches a reader, and an outage is waited for."""
+"""Fetching from the store to disk: damage never reaches a reader, and outages are waited out."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_store_that_stays_away_is_told_as_that(
         yield b""
 
     monkeypatch.setattr(store, "stream_range", gone)
-    with pytest.raises(TransientError, match=r"train-0\.tar: nobody there; not a byte came for 0 s"):
+    with pytest.raises(TransientError, match=r"train-0\.tar: nobody there; no byte arrived for 0 s"):
         open_cache().read(shard_of(CONTENT), 0, 1)
 
 
@@ -149,10 +149,10 @@ def reading(cache: ShardCache) -> tuple[threading.Thread, list[fetch.StoppedErro
 def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
     open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
 
     def gone(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
-        asked.set()
+        requested.set()
         raise TransientError("nobody there")
         yield b""
 
@@ -160,7 +160,7 @@ def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
     monkeypatch.setattr(fetch, "BACKOFF_S", (60.0, 60.0))
     cache = open_cache()
     thread, raised = reading(cache)
-    assert asked.wait(5)
+    assert requested.wait(5)
     began = time.monotonic()
     cache.close()
     thread.join(5)
@@ -171,10 +171,10 @@ def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
 def test_closing_ends_a_fetch_of_many_ranges_of_which_most_have_not_begun(
     open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
 
     def endless(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
-        asked.set()
+        requested.set()
         for at in range(length):
             time.sleep(0.05)
             yield CONTENT[start + at : start + at + 1]
@@ -183,7 +183,7 @@ def test_closing_ends_a_fetch_of_many_ranges_of_which_most_have_not_begun(
     monkeypatch.setattr(fetch, "RANGE_BYTES", 100)
     cache = open_cache()
     thread, raised = reading(cache)
-    assert asked.wait(5)
+    assert requested.wait(5)
     cache.close()
     thread.join(5)
     assert len(raised) == 1
@@ -213,11 +213,11 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
     reader.advance(3)
     assert soon(set(range(8)))
     reader.join()
-    assert (cache.asked, cache.misses) == (8, 8)
+    assert (cache.requests, cache.misses) == (8, 8)
     again = prefetch.Prefetcher(cache, uses, budget_bytes=80_000)
     again.advance(3)
     again.join()
-    assert (cache.asked, cache.misses) == (16, 8)
+    assert (cache.requests, cache.misses) == (16, 8)
 
 
 def test_what_cannot_be_fetched_ahead_is_left_for_the_reader_to_meet(

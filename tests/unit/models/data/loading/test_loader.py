@@ -1,4 +1,4 @@
-"""Batches: what is in them depends on data, seed and epoch, and on nothing of the machine."""
+"""Batches: their content depends only on data, seed and epoch, not on the machine."""
 
 from __future__ import annotations
 
@@ -268,18 +268,18 @@ def test_a_local_disk_that_changed_an_image_is_healed_from_the_store(tmp_path: P
 
     def batches() -> tuple[list[Batch], int]:
         reader = Loader(made.manifest, made.uri, "val", SIDE, Augment(), tmp_path / "cache", 2)
-        found = list(reader.eval_batches(4, 0, 1))
+        batch_list = list(reader.eval_batches(4, 0, 1))
         fetched = reader.stats().cache_misses
         reader.close()
-        return found, fetched
+        return batch_list, fetched
 
     expected, _ = batches()
     path = tmp_path / "cache" / f"{made.manifest.shards[1].blake3}.tar"
     tar, row = bytearray(path.read_bytes()), made.manifest.table[6]
     tar[int(row["offset"]) : int(row["offset"] + row["size"])] = bytes(int(row["size"]))
     path.write_bytes(tar)
-    found, fetched = batches()
-    assert same(found, expected)
+    batch_list, fetched = batches()
+    assert same(batch_list, expected)
     assert fetched == 1
 
 
@@ -292,10 +292,10 @@ def test_a_cache_smaller_than_an_epoch_is_told_once_with_both_numbers_and_the_ke
         for epoch in range(2):
             list(reader.train_batches(0, epoch, 0, 4, 1, 0, 1))
         reader.close()
-        told = [record.getMessage() for record in caplog.records if "runtime.cache_gb" in record.getMessage()]
-        assert len(told) == lines
+        warnings = [record.getMessage() for record in caplog.records if "runtime.cache_gb" in record.getMessage()]
+        assert len(warnings) == lines
     needed = sum(shard.bytes for shard in made.manifest.shards)
-    assert f"an epoch reads {needed / 1e9:.3g} GB of shards and the cache holds 0.002 GB" in told[0]
+    assert f"an epoch reads {needed / 1e9:.3g} GB of shards and the cache holds 0.002 GB" in warnings[0]
 
 
 def test_images_of_other_sizes_and_kinds_make_one_batch(tmp_path: Path) -> None:

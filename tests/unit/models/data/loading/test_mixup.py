@@ -1,4 +1,4 @@
-"""Mixing on the device: shapes, shares that agree with areas, and choices that hang on the generator alone."""
+"""Batch augmentation on the device: shapes, weights that match areas, and choices that depend only on the generator."""
 
 import math
 

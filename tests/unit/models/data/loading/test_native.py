@@ -1,4 +1,4 @@
-"""The C decoder: the part of an image is the part of the whole image, to the bit; nothing that it is fed breaks it."""
+"""The C decoder: decoding a part equals cropping the whole image bit for bit, and no input crashes it."""
 
 import ctypes
 import io
@@ -57,8 +57,8 @@ def require_equal_parts(decoder: Native, blob: bytes, tries: int) -> None:
     for _ in range(tries):
         side = int(RNG.integers(1, min(width, height) + 1))
         left, top = int(RNG.integers(0, width - side + 1)), int(RNG.integers(0, height - side + 1))
-        found = square(decoder, blob, (left, top, left + side, top + side), side)
-        assert np.array_equal(found, whole[top : top + side, left : left + side]), (width, height, left, top, side)
+        pixels = square(decoder, blob, (left, top, left + side, top + side), side)
+        assert np.array_equal(pixels, whole[top : top + side, left : left + side]), (width, height, left, top, side)
 
 
 @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str)
@@ -126,9 +126,9 @@ def test_images_of_a_chunk_have_nothing_to_do_with_each_other(decoder: Native) -
     ]
     boxes = np.array([(0, 0, 149, 119), (0, 0, 9, 9), (3, 3, 60, 50), (7, 0, 140, 119), (0, 0, 10, 9)], np.int32)
     out = np.zeros((5, 48, 48, 3), np.uint8)
-    status, found = decoder.fill(out, blobs, boxes, np.zeros(5, np.bool_), None)
+    status, header_sizes = decoder.fill(out, blobs, boxes, np.zeros(5, np.bool_), None)
     assert status.tolist() == [DONE, NOT_OURS, DONE, DONE, OUTSIDE]
-    assert found[[0, 2, 3, 4]].tolist() == [[149, 119], [60, 50], [149, 119], [9, 9]]
+    assert header_sizes[[0, 2, 3, 4]].tolist() == [[149, 119], [60, 50], [149, 119], [9, 9]]
     for index in (0, 2, 3):
         assert np.array_equal(out[index], square(decoder, blobs[index], tuple(boxes[index].tolist()), 48))
 
@@ -162,12 +162,12 @@ def test_every_libjpeg_that_opens_gives_the_same_pixels(decoder: Native, path: s
     if decoder.library.effnet_open_jpeg(path.encode(), reason, 200):
         pytest.skip(reason.value.decode())
     try:
-        found = square(decoder, jpeg(NOISE), (10, 11, 140, 112), 64)
+        pixels = square(decoder, jpeg(NOISE), (10, 11, 140, 112), 64)
     finally:
         for other in native.libjpegs():  # back to the one in use
             if decoder.library.effnet_open_jpeg(other.encode(), reason, 200) == 0:
                 break
-    assert np.array_equal(found, expected)
+    assert np.array_equal(pixels, expected)
 
 
 @pytest.mark.parametrize(("paths", "reason"), [(["absent.so"], "absent.so"), (["libm.so.6"], "has no jpeg_"), ([], "")])
@@ -175,9 +175,9 @@ def test_without_a_libjpeg_it_says_why(
     decoder: Native, monkeypatch: pytest.MonkeyPatch, paths: list[str], reason: str
 ) -> None:
     monkeypatch.setattr(native, "libjpegs", lambda: paths)
-    found = native._load_once.__wrapped__()
-    assert isinstance(found, str)
-    assert reason in found
+    reason_text = native._load_once.__wrapped__()
+    assert isinstance(reason_text, str)
+    assert reason in reason_text
     assert square(decoder, jpeg(NOISE), (0, 0, 9, 9), 9).any()  # the one in use stays
 
 

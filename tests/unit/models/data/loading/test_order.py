@@ -1,4 +1,4 @@
-"""Who reads what: every property over many sizes, seeds, ranks and resume points."""
+"""Reading order: every property over many sizes, seeds, ranks and resume points."""
 
 import time
 

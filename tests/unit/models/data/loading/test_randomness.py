@@ -1,4 +1,4 @@
-"""A sample's random numbers: the same for whoever asks, and as good as a generator's."""
+"""Per-sample random numbers: the same for every reader, and of a generator's quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples picked by id from a made-up set in a folder."""
+"""Selection of samples by id from a synthetic data set in a folder."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def test_the_first_images_of_different_classes_are_chosen_and_always_the_same(ma
 
 
 def test_more_classes_than_the_split_has_are_refused(made: MadeSet) -> None:
-    with pytest.raises(ConfigError, match="made: val has images of 10 classes, 11 different ones were asked for"):
+    with pytest.raises(ConfigError, match="made: val has images of 10 classes, 11 were requested"):
         selection.distinct_classes(made.manifest, "val", 11)
 
 
 def test_images_come_by_their_id_whatever_shard_they_are_in(made: MadeSet) -> None:
-    found = selection.read(made.manifest, made.uri, "val", [13, 0, 5])
-    assert found.blobs == [made.images[24 + i] for i in (13, 0, 5)]
-    assert found.labels == [7, 4, 9]
+    samples = selection.read(made.manifest, made.uri, "val", [13, 0, 5])
+    assert samples.blobs == [made.images[24 + i] for i in (13, 0, 5)]
+    assert samples.labels == [7, 4, 9]
 
 
 def test_pixels_are_those_that_an_evaluation_sees(made: MadeSet, tmp_path: Path) -> None:
     augment = Augment(eval_crop_pad=8)
     with closing(Loader(made.manifest, made.uri, "val", 20, augment, tmp_path / "cache", 1)) as loader:
         batch = next(loader.eval_batches(14, 0, 1))
-    found = selection.read(made.manifest, made.uri, "val", batch.ids.tolist()).squares(20, 8)
-    assert np.array_equal(found, batch.images.numpy())
-    assert found[0].std() > 5
+    pixels = selection.read(made.manifest, made.uri, "val", batch.ids.tolist()).squares(20, 8)
+    assert np.array_equal(pixels, batch.images.numpy())
+    assert pixels[0].std() > 5
     assert Image.open(io.BytesIO(made.images[24])).size == (27, 28)
 
 

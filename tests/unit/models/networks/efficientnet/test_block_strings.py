@@ -1,4 +1,4 @@
-"""Searched networks as text: the official notation, read by us and by another implementation."""
+"""Block strings: the official notation, parsed by effnet and by another implementation."""
 
 import pytest
 import torch
@@ -109,14 +109,14 @@ def test_a_plain_convolution_block_adds_its_input() -> None:
 @pytest.mark.parametrize(
     ("blocks", "says"),
     [
-        (["r1_k3"], "block 1 is 'r1_k3', which is not of the form r1_k3_s11"),
+        (["r1_k3"], "block 1 is 'r1_k3', expected the form r1_k3_s11"),
         (["r1_k4_s11_e1_i32_o16"], "k4: kernels are odd"),
         (["r1_k3_s12_e1_i32_o16"], "s12: strides are 11 or 22"),
         (["r0_k3_s11_e1_i32_o16"], "at least 1"),
         (["r1_k3_s11_e1_i32_o16_se1.5"], "at most 1"),
         (["r1_k3_s11_e1_i32_o16_c1"], "not of the form"),
-        (["r1_k3_s11_e1_i16_o16"], "takes i16 channels, the stem gives 32"),
-        ([B0[0], B0[2]], r"block 2 \(r2_k5_s22_e6_i24_o40_se0.25\) takes i24 channels, block 1 gives 16"),
+        (["r1_k3_s11_e1_i16_o16"], "expects i16 input channels, but the stem outputs 32"),
+        ([B0[0], B0[2]], r"block 2 \(r2_k5_s22_e6_i24_o40_se0.25\) expects i24 input channels, but block 1 outputs 16"),
     ],
 )
 def test_blocks_that_are_no_network_are_refused_in_one_line(blocks: list[str], says: str) -> None:

@@ -71,8 +71,8 @@ FAMILY = {
 @pytest.mark.parametrize("member", FAMILY)
 def test_every_member_has_the_published_channels_and_repeats(member: str) -> None:
     arch = architecture(VARIANTS[f"efficientnet_{member}"])
-    found = ([s.channels for s in arch.stages], [s.repeats for s in arch.stages], arch.head, arch.stem)
-    assert found == FAMILY[member]
+    scaled = ([s.channels for s in arch.stages], [s.repeats for s in arch.stages], arch.head, arch.stem)
+    assert scaled == FAMILY[member]
 
 
 def test_the_paper_s_coefficients_cost_almost_twice_the_flops() -> None:
@@ -81,8 +81,8 @@ def test_the_paper_s_coefficients_cost_almost_twice_the_flops() -> None:
 
 
 def test_the_default_grid_has_just_the_fifteen_points_within_the_budget() -> None:
-    wanted = Search()
-    points = grid(wanted.alpha, wanted.beta, wanted.gamma, wanted.budget, wanted.tolerance)
+    search = Search()
+    points = grid(search.alpha, search.beta, search.gamma, search.budget, search.tolerance)
     exact = [
         tuple(map(float, (a, b, g)))
         for a, b, g in product(
@@ -96,8 +96,8 @@ def test_the_default_grid_has_just_the_fifteen_points_within_the_budget() -> Non
 
 
 def test_the_laptop_s_grid_has_five_points_and_the_paper_s_is_one() -> None:
-    wanted = compose(["profile=laptop"]).search
-    points = grid(wanted.alpha, wanted.beta, wanted.gamma, wanted.budget, wanted.tolerance)
+    search = compose(["profile=laptop"]).search
+    points = grid(search.alpha, search.beta, search.gamma, search.budget, search.tolerance)
     assert points == [
         Coefficients(1.0, 1.1, 1.3),
         Coefficients(1.0, 1.2, 1.15),

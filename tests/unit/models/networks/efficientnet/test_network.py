@@ -1,4 +1,4 @@
-"""The networks against exact counts, a plain re-computation of one block, and the official start values.
+"""The networks against exact counts, a plain recomputation of one block, and the official initialization.
 
 Counts: facts, section 1.3 (timm, torchvision and an own derivation agree to the last digit).
 """
@@ -210,8 +210,8 @@ def test_a_block_computes_what_the_paper_says(channels_out: int, kernel: int, st
 
 
 def test_survival_falls_linearly_over_the_blocks_of_b0() -> None:
-    found = [block.drop.survival_prob for block in blocks_of(on_meta("b0"))]
-    assert found == pytest.approx(
+    probabilities = [block.drop.survival_prob for block in blocks_of(on_meta("b0"))]
+    assert probabilities == pytest.approx(
         [
             1.0,
             0.9875,
