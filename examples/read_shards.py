@@ -1,4 +1,4 @@
-"""Reads the shards of a data set with plain webdataset: ``python examples/read_shards.py s3://effnet/data/DIGEST``.
+"""Reads the shards of a data set with plain webdataset: ``python examples/read_shards.py s3://effnet/data/NAME/DIGEST``.
 
 Run ``eval "$(effnet env)"`` first, which connects the shell to the services. The address is the folder of a
 ``manifest.json``. Fields are decoded here and not by webdataset's ``decode()``, which also unpickles.
