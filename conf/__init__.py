@@ -1,1 +1,1 @@
-"""What we ask for: settings, their types, their checks. Imports nothing of ours."""
+"""Settings, their types and their checks; imports no other package of this project."""

@@ -1,4 +1,4 @@
-"""Overrides in, checked dataclass out; and dataclass <-> YAML. The only file that knows Hydra."""
+"""Composes overrides into a checked dataclass, and converts it to and from YAML. The only file that uses Hydra."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ GROUPS = (
     "recipe@explain.recipe",
     "recipe@architecture.recipe",
 )
-INTERPOLATION = "${"  # opens OmegaConf's only way to the environment and to other settings
-MAX_YAML_CHARACTERS = 2**20  # of a configuration that is read back; the largest of ours has 9,000
-MAX_YAML_DEPTH = 16  # ours have 5
+INTERPOLATION = "${"  # OmegaConf's only access to the environment and to other settings
+MAX_YAML_CHARACTERS = 2**20  # of a configuration that is read back; the largest written here has 9,000
+MAX_YAML_DEPTH = 16  # those written here have 5
 T = TypeVar("T")
 
 
 class OverrideError(ValueError):
-    """An override that cannot be taken; the message is one line and names the nearest valid word."""
+    """An override that is not valid; the message is one line and names the nearest valid word."""
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
@@ -64,12 +64,12 @@ def compose(overrides: Sequence[str] = ()) -> schema.Config:
         overrides: Hydra's ``key=value`` strings, e.g. ``["model=b3", "recipe.epochs=2"]``.
 
     Raises:
-        OverrideError: unknown key, option or value; nothing has happened yet.
+        OverrideError: Unknown key, option or value; nothing has been changed.
     """
     return copy.deepcopy(_composed(tuple(overrides)))
 
 
-@lru_cache(maxsize=64)  # Hydra takes a quarter of a second, and a flow asks for the same words at every turn
+@lru_cache(maxsize=64)  # Hydra takes a quarter of a second, and a flow composes the same overrides repeatedly
 def _composed(overrides: tuple[str, ...]) -> schema.Config:
     for override in overrides:
         _check(override)
@@ -82,19 +82,19 @@ def _composed(overrides: tuple[str, ...]) -> schema.Config:
         return cast(schema.Config, OmegaConf.to_object(node))
     except OverrideError:
         raise
-    except Exception as error:  # of a dozen kinds, and who knows which the next word makes Hydra raise
+    except Exception as error:  # of a dozen kinds, and Hydra documents none of them
         raise OverrideError(_one_line(error)) from error
 
 
 def to_yaml(value: Any) -> str:
-    """A schema dataclass as YAML, from which ``from_yaml`` makes it again."""
+    """A schema dataclass as YAML; ``from_yaml`` reads it back."""
     return OmegaConf.to_yaml(OmegaConf.create(to_request(value)))
 
 
 def to_request(value: Any) -> dict[str, Any]:
-    """A schema dataclass as plain nested dicts, without the later settings that are at their default.
+    """A schema dataclass as plain nested dicts, without the LATER settings that have their default.
 
-    So a job keeps its key, and a registered model its description, when a setting is added to the schema.
+    A job therefore keeps its key, and a registered model its description, when a setting is added to the schema.
     """
     whole = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(value)))
     return _without_later(whole, value)
@@ -112,7 +112,7 @@ def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
 
 
 def to_overrides(group: str, value: Any) -> list[str]:
-    """A schema dataclass in the words of the command line, ``words("recipe", recipe)``; ``compose`` reads them back."""
+    """A schema dataclass as command-line overrides, ``to_overrides("recipe", recipe)``; ``compose`` reads them back."""
     return [f"{group}.{key}={_word(each)}" for key, each in to_dict(value).items()]
 
 
@@ -125,11 +125,11 @@ def _word(value: Any) -> str:
 def from_yaml(kind: type[T], text: str | bytes) -> T:
     """Reads YAML back into a schema dataclass; unknown keys and wrong types are refused, and so is ``${``.
 
-    The text was stored where others may write. Nothing in it is resolved, constructed or repeated: it may hold no
-    interpolation, no tag and no alias.
+    The text was stored where others may write. Nothing in it is resolved, constructed or repeated: interpolations, tags
+    and aliases are refused.
 
     Raises:
-        OverrideError: the text does not fit ``kind``; whatever it holds, nothing else is raised.
+        OverrideError: The text does not fit ``kind``; no other error is raised, whatever the text contains.
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
@@ -139,12 +139,12 @@ def from_yaml(kind: type[T], text: str | bytes) -> T:
         return cast(T, OmegaConf.to_object(merged))
     except OverrideError:
         raise
-    except Exception as error:  # of a dozen kinds, and who knows which the next text makes the parser raise
+    except Exception as error:  # of a dozen kinds, and the parser documents none of them
         raise OverrideError(_one_line(error)) from error
 
 
 def _check_yaml(text: str) -> None:
-    """Refuses what is no plain mapping, by the parser's events, whose number grows with the text and no faster."""
+    """Refuses all but a plain mapping, using the parser's events, whose number is linear in the text."""
     if len(text) > MAX_YAML_CHARACTERS:
         raise OverrideError(f"{len(text)} characters are no configuration, which has at most {MAX_YAML_CHARACTERS}")
     depth, is_root, is_mapping = 0, False, False
@@ -165,7 +165,7 @@ def _check_yaml(text: str) -> None:
 
 
 def _refuse_interpolations(value: Any) -> None:
-    r"""Refuses ``${`` in an unresolved configuration, where Hydra's own escape ``$\{`` is undone already."""
+    r"""Refuses ``${`` in an unresolved configuration, in which Hydra's own escape ``$\{`` is already undone."""
     if isinstance(value, str) and INTERPOLATION in value:
         raise OverrideError(f"values may not contain ${{...}}: {value[:80]!r}")
     if isinstance(value, dict):
@@ -180,7 +180,7 @@ def to_dict(value: Any) -> dict[str, Any]:
 
 
 def options(group: str) -> list[str]:
-    """The choices of a group, e.g. ``options("profile")``."""
+    """The options of a group, e.g. ``options("profile")``."""
     return sorted(path.stem for path in (ROOT / group.partition("@")[0]).glob("*.yaml"))
 
 
@@ -193,7 +193,7 @@ def read_setting(config: schema.Config, key: str) -> Any:
 
 
 def keys() -> list[str]:
-    """All dotted keys that an override may name."""
+    """All dotted keys that an override can set."""
     return list(_keys(schema.Config))
 
 
@@ -205,7 +205,7 @@ def _keys(kind: type, prefix: str = "") -> Iterable[str]:
 
 
 def _check(override: str) -> None:
-    """Says what is wrong with an override in our words; Hydra's own name no alternatives."""
+    """Refuses an invalid override with the nearest alternative, which Hydra's own messages do not name."""
     key, equals, value = override.partition("=")
     if not equals:
         raise OverrideError(f"{override!r} is not KEY=VALUE, as in recipe.epochs=2")
@@ -230,7 +230,7 @@ def _one_line(error: Exception) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     says, key = first_line(cause), getattr(cause, "full_key", None)
-    if word := getattr(error, "override", None):  # the grammar of Hydra's words
+    if word := getattr(error, "override", None):  # Hydra's override grammar
         return f"{word!r}: {says}; a value with = : , {{ }} [ ] stands in quotes, as data.path=\"'a=b'\""
     if problem := getattr(cause, "problem", None):  # the grammar of YAML
         mark = getattr(cause, "problem_mark", None)

@@ -1,4 +1,4 @@
-"""What each experiment of the paper is asked for: searches, scaling study, transfer, maps, latency, import."""
+"""Settings of the experiments: searches, scaling study, transfer, activation maps, latency, import."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ORIGINS = ("timm", "timm_tf", "torchvision", "lukemelas")
 class Search:
     """The grid of (alpha, beta, gamma) at phi = 1; paper section 3.3."""
 
-    alpha: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2, 1.3, 1.4])
-    beta: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2])
-    gamma: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.15, 1.2, 1.3])
-    budget: float = 2.0  # alpha * beta^2 * gamma^2 must be this, up to ...
-    tolerance: float = 0.1
-    # The multiply-adds that a point's network counts, over the baseline's, must be the budget up to this. Rounding
-    # moves them: at the paper's size the paper's own point counts 2.58, since every repeat is rounded up.
+    alpha: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2, 1.3, 1.4])  # Candidates for alpha (depth).
+    beta: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.2])  # Candidates for beta (width).
+    gamma: list[float] = field(default_factory=lambda: [1.0, 1.1, 1.15, 1.2, 1.3])  # Candidates for gamma (resolution).
+    budget: float = 2.0  # Required value of alpha * beta^2 * gamma^2.
+    tolerance: float = 0.1  # Maximum deviation of alpha * beta^2 * gamma^2 from the budget.
+    # Maximum deviation of the counted multiply-adds, over those of the baseline, from the budget; rounding moves them:
+    # at the paper's size the paper's own point counts 2.58, since every repeat is rounded up.
     counted_tolerance: float = 0.6
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=Recipe)  # How the networks of the grid are trained.
 
     def __post_init__(self) -> None:
         for key in ("alpha", "beta", "gamma"):
@@ -35,19 +35,19 @@ class Search:
 
 @dataclass
 class Architecture:
-    """The search of the baseline: accuracy * (multiply_adds / target)^exponent over MnasNet's space of blocks."""
+    """The search for the baseline: accuracy * (multiply_adds / target)^exponent over MnasNet's space of blocks."""
 
-    trials: int = 1000  # trained ones; a refused proposal costs nothing and does not count
-    model: Model = field(default_factory=Model)  # what the proposed blocks are scaled by while they are searched
-    recipe: Recipe = field(default_factory=Recipe)
-    target_multiply_adds: float = 400e6  # the paper's T, at the size of ``model``
-    exponent: float = -0.07
-    max_cost: float = 1.25  # multiply-adds over the target; a proposal that counts more is refused
-    max_params: int | None = None  # a proposal that has more is refused; null = any number
-    sampler: str = "nsga2"  # nsga2 (evolution) | tpe (better below about a thousand trials)
-    population: int = 50  # nsga2: size of a generation; tpe: trials at random before it learns
-    seed: int = 0  # of the proposals
-    storage: str | None = None  # database of the trials, e.g. postgresql+psycopg://host/name; null = SQLite in run_dir
+    trials: int = 1000  # Number of trained trials; a refused proposal costs nothing and does not count.
+    model: Model = field(default_factory=Model)  # Scales the proposed blocks during the search.
+    recipe: Recipe = field(default_factory=Recipe)  # How the proposed networks are trained.
+    target_multiply_adds: float = 400e6  # Target T of the reward, in multiply-adds at the size of `architecture.model`.
+    exponent: float = -0.07  # Exponent of the reward, accuracy * (multiply_adds / T)^exponent.
+    max_cost: float = 1.25  # Maximum multiply-adds over the target; a proposal that counts more is refused.
+    max_params: int | None = None  # Maximum number of parameters; a proposal with more is refused; null = no limit.
+    sampler: str = "nsga2"  # Optuna sampler: nsga2 (evolution) | tpe (better below about a thousand trials).
+    population: int = 50  # Size of a generation for nsga2; number of random trials before tpe learns.
+    seed: int = 0  # Seed of the proposals.
+    storage: str | None = None  # Database of the trials, e.g. postgresql+psycopg://host/name; null = SQLite in run_dir.
 
     def __post_init__(self) -> None:
         require(self.trials > 0, f"architecture.trials must be > 0, is {self.trials}")
@@ -64,13 +64,14 @@ class Architecture:
 
 @dataclass
 class Point:
-    """One network of the scaling study; its multipliers come on top of those of ``model``."""
+    """One network of the scaling study; its multipliers apply in addition to those of ``model``."""
 
-    network: str = MISSING
-    dimension: str = "baseline"  # what the point stands for: baseline | width | depth | resolution | compound
-    width: float = 1.0
-    depth: float = 1.0
-    resolution: float = 1.0
+    network: str = MISSING  # Name of the network.
+    # Dimension that the point represents: baseline | width | depth | resolution | compound.
+    dimension: str = "baseline"
+    width: float = 1.0  # Multiplier of the channels.
+    depth: float = 1.0  # Multiplier of the repeats.
+    resolution: float = 1.0  # Multiplier of the image side.
 
     def __post_init__(self) -> None:
         require_name("scaling.points: network", self.network)
@@ -88,9 +89,9 @@ class Point:
 
 @dataclass
 class Scaling:
-    """Which networks the scaling study trains, all by ``recipe`` on ``data``; paper Table 3, Figures 3, 4 and 8."""
+    """Networks of the scaling study, all trained by ``recipe`` on ``data``; paper Table 3, Figures 3, 4 and 8."""
 
-    points: list[Point] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)  # Networks that are trained, each with its multipliers.
 
     def __post_init__(self) -> None:
         asked = [(p.network, p.width, p.depth, p.resolution) for p in self.points]
@@ -102,17 +103,23 @@ class Scaling:
 class Transfer:
     """Fine-tuning of a trained network on other data sets, under a protocol (conf/transfer)."""
 
-    protocol: str = "single"  # what the report calls it
-    data: Data = field(default_factory=Data)
-    sets: list[str] = field(default_factory=list)  # names of conf/data, one after the other; empty = data alone
-    path: str | None = None  # folder that holds a folder for each of the sets, called as the set
-    recipe: Recipe = field(default_factory=Recipe)
-    steps: int | None = None  # at least so many; epochs and BN momentum follow from the set's size; null = the recipe's
-    lr_per_256: list[float] = field(default_factory=list)  # the grid; empty = the recipe's rate and decay
-    weight_decay: list[float] = field(default_factory=list)  # each is divided by the peak rate, as Kornblith et al. do
-    rungs: list[float] = field(default_factory=list)  # shares of the epochs at which hopeless points of the grid end
-    keep: float = 1 / 3  # share of the points that goes on from a rung, rounded up
-    final_split: str = "train"  # that the chosen point trains on at last; train+minival as Kornblith et al.
+    protocol: str = "single"  # Name of the protocol in the report.
+    data: Data = field(default_factory=Data)  # Data set that is transferred to.
+    # Names of conf/data, transferred to one after another; empty = `transfer.data` alone.
+    sets: list[str] = field(default_factory=list)
+    path: str | None = None  # Folder with one folder per set, named after the set.
+    recipe: Recipe = field(default_factory=Recipe)  # How the network is fine-tuned.
+    # Minimum number of steps; epochs and BN momentum follow from the size of the set; null = those of the recipe.
+    steps: int | None = None
+    # Learning rates of the grid; empty = rate and decay of the recipe.
+    lr_per_256: list[float] = field(default_factory=list)
+    # Weight decays of the grid; each is divided by the peak rate, as in Kornblith et al.
+    weight_decay: list[float] = field(default_factory=list)
+    # Shares of the epochs after which weak points of the grid are dropped.
+    rungs: list[float] = field(default_factory=list)
+    keep: float = 1 / 3  # Share of the points that continue after a rung, rounded up.
+    # Split of the last training with the selected point: train | train+minival (Kornblith et al.).
+    final_split: str = "train"
 
     def __post_init__(self) -> None:
         require_name("transfer.protocol", self.protocol)
@@ -146,11 +153,11 @@ class Transfer:
 class GalleryEntry:
     """One network of the gallery: ``explain.model`` scaled further, another network, or a registered one."""
 
-    network: str | None = None  # null = explain.model.name
-    width: float = 1.0  # this and the next two multiply those of explain.model
-    depth: float = 1.0
-    resolution: float = 1.0
-    registered: str | None = None  # NAME@ALIAS or NAME/VERSION, taken as it is; nothing is trained
+    network: str | None = None  # Name of the network; null = `explain.model.name`.
+    width: float = 1.0  # Multiplies `explain.model.width`.
+    depth: float = 1.0  # Multiplies `explain.model.depth`.
+    resolution: float = 1.0  # Multiplies `explain.model.resolution`.
+    registered: str | None = None  # Registered model, NAME@ALIAS or NAME/VERSION, used unchanged; nothing is trained.
 
     def __post_init__(self) -> None:
         require_name("explain.models: network", self.network)
@@ -178,11 +185,12 @@ def _table7() -> list[GalleryEntry]:
 class Explain:
     """Class activation maps of several networks on the same images; paper Fig. 7, the networks are Table 7's."""
 
-    model: Model = field(default_factory=Model)
-    models: list[GalleryEntry] = field(default_factory=_table7)
-    count: int = 4  # images of val, each of another class
-    images: list[int] = field(default_factory=list)  # ids in val instead, in the order of its shards from 0
-    recipe: Recipe = field(default_factory=Recipe)
+    model: Model = field(default_factory=Model)  # Network that the entries of `explain.models` scale.
+    models: list[GalleryEntry] = field(default_factory=_table7)  # Networks whose maps are compared.
+    count: int = 4  # Number of images of val, each of another class.
+    # Ids of images in val, in the order of its shards from 0, instead of `explain.count`.
+    images: list[int] = field(default_factory=list)
+    recipe: Recipe = field(default_factory=Recipe)  # How the networks are trained.
 
     def __post_init__(self) -> None:
         require(len(self.models) > 0, "explain.models must name at least one network")
@@ -194,9 +202,10 @@ class Explain:
 class LatencyPair:
     """Two networks at the paper's size whose latencies are compared."""
 
-    ours: str = MISSING
-    rival: str = MISSING
-    rival_px: int | None = None  # null = the rival's own side; SENet-154 has its accuracy of Table 2 at 320
+    ours: str = MISSING  # Name of the EfficientNet.
+    rival: str = MISSING  # Name of the network that it is compared with.
+    # Image side of the rival in pixels; null = its own; SENet-154 has its accuracy of Table 2 at 320.
+    rival_px: int | None = None
 
     def __post_init__(self) -> None:
         require_name("latency.pairs: ours", self.ours)
@@ -204,7 +213,7 @@ class LatencyPair:
 
 
 def _table4() -> list[LatencyPair]:
-    # GPipe, which Table 4 sets beside B7, is in no library; SENet is what Table 2 sets beside B4 at 82.7 %.
+    # GPipe, the rival of B7 in Table 4, is in no library; SENet is the rival of B4 in Table 2, at 82.7 %.
     return [LatencyPair("efficientnet_b1", "resnet152"), LatencyPair("efficientnet_b4", "legacy_senet154", 320)]
 
 
@@ -212,10 +221,10 @@ def _table4() -> list[LatencyPair]:
 class Latency:
     """Inference on this machine's CPU; paper Table 4."""
 
-    pairs: list[LatencyPair] = field(default_factory=_table4)
-    n: int = 20  # counted runs of one image, as many as the paper's
-    throughput_n: int = 3  # counted runs of a batch
-    throughput_batch: int = 8
+    pairs: list[LatencyPair] = field(default_factory=_table4)  # Networks that are measured in turns.
+    n: int = 20  # Measured runs of one image, as many as in the paper.
+    throughput_n: int = 3  # Measured runs of a batch.
+    throughput_batch: int = 8  # Images in a batch.
 
     def __post_init__(self) -> None:
         require(len(self.pairs) > 0, "latency.pairs must name at least one pair")
@@ -225,16 +234,19 @@ class Latency:
 
 @dataclass
 class Published:
-    """A public checkpoint that becomes a registered model. What is left null is read from the file and its name."""
+    """A public checkpoint that becomes a registered model; null values are derived from the file and its name."""
 
-    path: str | None = None  # .safetensors or .pth: a local path or s3://
-    sha256: str | None = None  # of the file, or how it begins; null believes it
-    network: str | None = None  # e.g. efficientnet_b3
-    origin: str | None = None  # timm | timm_tf (Google's weights in timm) | torchvision | lukemelas
-    preprocessing: str | None = None  # as model.preprocessing
-    resolution: int | None = None  # px; null = the variant's own
-    classes: int = 1000
-    name: str | None = None  # in the registry; null = network and origin
+    path: str | None = None  # File with the weights, .safetensors or .pth: a local path or s3://.
+    sha256: str | None = None  # SHA-256 of the file, or its first digits; null = not checked.
+    network: str | None = None  # Name of the network, e.g. efficientnet_b3; null = recognised by the tensors.
+    # Library of the weights: timm | timm_tf (Google's weights in timm) | torchvision | lukemelas; null = read from the
+    # file and its name.
+    origin: str | None = None
+    # Pixels that the weights expect, as in model.preprocessing; null = read from the file and its name.
+    preprocessing: str | None = None
+    resolution: int | None = None  # Image side in pixels; null = the variant's own.
+    classes: int = 1000  # Number of classes.
+    name: str | None = None  # Name in the registry; null = network and origin.
 
     def __post_init__(self) -> None:
         require_name("published.network", self.network)

@@ -1,6 +1,7 @@
-"""Every choice a person can make, as typed dataclasses. One field, one meaning, its unit in the name.
+"""All settings of a user as typed dataclasses: one field, one meaning, its unit in the name.
 
-Each class refuses nonsense itself, so a wrong value never reaches a flow.
+Each class validates its own values, so a wrong value never reaches a flow. The comment of a field is its sentence in
+docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -49,19 +50,22 @@ FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 @dataclass
 class Runtime:
-    """How a job runs: changes its speed and its safety, never its result (beyond rounding, where compiled)."""
+    """Speed and safety of a job. These settings never change its result, except for rounding where it is compiled."""
 
-    loader_threads: int = 2
-    cache_gb: float = 200.0  # most that shards take on this machine's disk, over all ranks
-    compile: str = "auto"  # torch.compile: auto (a GPU job long enough to win back the compile time) | on | off
-    pipeline_stages: int = 1  # ranks that share one network's activations (GPipe), for networks that do not fit
-    micro_batches: int | None = None  # at once in the pipeline: fewer need less memory, more idle less; null = stages
-    ledger: bool = False  # write ledger.jsonl: which samples each step was made of
-    accept_changes: bool = False  # resume although configuration, data or code changed since the checkpoint
-    first_step_timeout_s: float = 900.0  # process start -> first step; compiling counts
-    step_timeout_s: float = 300.0  # between two steps
-    eval_timeout_s: float = 300.0  # between two batches of an evaluation
-    checkpoint_timeout_s: float = 900.0  # writing or reading one checkpoint
+    loader_threads: int = 2  # Threads per rank that load and decode images.
+    cache_gb: float = 200.0  # Maximum disk space of the shard cache on this machine, over all ranks, in GB.
+    compile: str = "auto"  # torch.compile: auto (GPU jobs long enough to win back the compile time) | on | off.
+    # Ranks that share the activations of one network (GPipe), for networks larger than a device.
+    pipeline_stages: int = 1
+    # Micro-batches in the pipeline; fewer need less memory, more leave stages idle for less time; null = stages.
+    micro_batches: int | None = None
+    ledger: bool = False  # Write ledger.jsonl: the samples of each step.
+    accept_changes: bool = False  # Resume although configuration, data or code changed since the checkpoint.
+    # Seconds from the start of the process to the first step, compilation included.
+    first_step_timeout_s: float = 900.0
+    step_timeout_s: float = 300.0  # Seconds between two steps.
+    eval_timeout_s: float = 300.0  # Seconds between two batches of an evaluation.
+    checkpoint_timeout_s: float = 900.0  # Seconds to write or read one checkpoint.
 
     def __post_init__(self) -> None:
         require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")
@@ -82,19 +86,21 @@ class Runtime:
 
 @dataclass
 class Launch:
-    """Where and how wide a training job runs."""
+    """Where a training job runs, and on how many machines and processes."""
 
-    backend: str = "local"
-    nnodes: int = 1  # machines; fixed: a lost one ends the job, and the same command goes on with those at hand
-    rendezvous: str | None = None  # nnodes > 1: HOST:PORT of the first machine, the same on all
-    interface: str | None = None  # nnodes > 1: network interface between them; null = the one that leads to HOST
-    nproc_per_node: int = 1
-    threads_per_proc: int | None = None  # null = cores / processes
-    jobs_at_once: int = 1  # also the limit of the Prefect concurrency slot "accelerator"
-    max_restarts: int = 1  # torchrun's own, for a process that dies
-    relaunches: int = 3  # of a job that was lost or preempted without a step saved in between
-    start_timeout_s: float = 300.0  # submit -> first status of the trainer
-    stall_timeout_s: float = 1800.0  # between two signs of life
+    backend: str = "local"  # Engine that runs jobs; `local` is the only one.
+    # Number of machines, fixed: a lost machine ends the job, and the same command resumes with those that remain.
+    nnodes: int = 1
+    rendezvous: str | None = None  # HOST:PORT of the first machine, the same on all machines; required for nnodes > 1.
+    # Network interface between the machines, for nnodes > 1; null = the one that leads to HOST.
+    interface: str | None = None
+    nproc_per_node: int = 1  # Processes (ranks) per machine.
+    threads_per_proc: int | None = None  # Threads per process; null = cores / processes.
+    jobs_at_once: int = 1  # Jobs that run concurrently; also the limit of the Prefect concurrency slot `accelerator`.
+    max_restarts: int = 1  # Restarts by torchrun when a process dies.
+    relaunches: int = 3  # Restarts of a job that was lost or preempted without having saved a step in between.
+    start_timeout_s: float = 300.0  # Seconds from submission to the first status of the trainer.
+    stall_timeout_s: float = 1800.0  # Seconds between two status updates of the trainer.
 
     def __post_init__(self) -> None:
         require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
@@ -114,17 +120,17 @@ class Launch:
 
 @dataclass
 class Services:
-    """Where the three services are: ``embedded`` (started here, on 127.0.0.1) or an address.
+    """Addresses of the three services: ``embedded`` (started on this machine, on 127.0.0.1) or a URL.
 
-    Credentials never stand in the configuration: those of the embedded services are made and kept by themselves,
-    for others S3 takes them from boto3's own chain, MLflow and Prefect from their environment variables (README,
-    "Your own data, services and GPUs").
+    The configuration never contains credentials. The embedded services generate theirs; for others, S3 uses boto3's
+    own chain, and MLflow and Prefect their environment variables (docs/deployment.md).
     """
 
-    s3: str = "embedded"  # embedded | aws | endpoint URL
-    prefect: str = "embedded"  # embedded | API URL, ends with /api
-    mlflow: str = "embedded"  # embedded | tracking URI
-    auth: bool = True  # the embedded Prefect and MLflow ask for a password; false: every local user can run code as you
+    s3: str = "embedded"  # Object store: embedded | aws | endpoint URL.
+    prefect: str = "embedded"  # Prefect server: embedded | API URL that ends with /api.
+    mlflow: str = "embedded"  # MLflow server: embedded | tracking URI.
+    # The embedded Prefect and MLflow require a password; false lets every local user run code as you.
+    auth: bool = True
 
     def __post_init__(self) -> None:
         for key in ("s3", "prefect", "mlflow"):
@@ -135,11 +141,11 @@ class Services:
 
 @dataclass
 class Nightly:
-    """The scheduled fine-tune of the registered champion; the hour stands in infra/prefect.yaml."""
+    """The scheduled fine-tuning of the registered champion; its hour is set in infra/prefect.yaml."""
 
-    model: str = "efficientnet-b0"  # registered model whose champion is the start
-    # Points. A version becomes champion, here and in reproduce, if it gets more images of val right than the champion
-    # and the lower bound of the difference (95 %, by the same images) lies above -margin.
+    model: str = "efficientnet-b0"  # Registered model whose champion is fine-tuned.
+    # Tolerance in points: a version becomes champion, here and in reproduce, if it classifies more images of val
+    # correctly than the champion, and the 95 % lower bound of the paired difference is above -margin.
     margin: float = 0.3
 
     def __post_init__(self) -> None:
@@ -149,29 +155,29 @@ class Nightly:
 
 @dataclass
 class Config:
-    """All of it. ``profile=`` fills it in for a kind of machine and budget."""
+    """The whole configuration. ``profile=`` sets it for a kind of machine and a budget."""
 
-    profile: str = MISSING
-    run_dir: str = "runs"  # everything local lies in it: services, logs, cache, reports
-    storage: str = "s3://effnet"  # root of everything remote: s3://bucket[/prefix] or file:///folder
-    experiment: str = "effnet"  # MLflow experiment
-    dispatch: str = "here"  # here | workpool: run a flow in this process, or as its deployment
-    variants: list[str] = field(default_factory=lambda: list(FAMILY))  # what reproduce trains
-    model_ref: str | None = None  # evaluate, transfer: NAME@ALIAS or NAME/VERSION in the registry
-    model: Model = field(default_factory=Model)
-    data: Data = field(default_factory=Data)
-    recipe: Recipe = field(default_factory=Recipe)
-    search: Search = field(default_factory=Search)
-    scaling: Scaling = field(default_factory=Scaling)
-    architecture: Architecture = field(default_factory=Architecture)
-    transfer: Transfer = field(default_factory=Transfer)
-    explain: Explain = field(default_factory=Explain)
-    latency: Latency = field(default_factory=Latency)
-    nightly: Nightly = field(default_factory=Nightly)
-    published: Published = field(default_factory=Published)
-    launch: Launch = field(default_factory=Launch)
-    runtime: Runtime = field(default_factory=Runtime)
-    services: Services = field(default_factory=Services)
+    profile: str = MISSING  # Size of everything, set by `profile=`.
+    run_dir: str = "runs"  # Folder of everything local: services, logs, cache, reports.
+    storage: str = "s3://effnet"  # Root of everything remote: s3://bucket[/prefix] or file:///folder.
+    experiment: str = "effnet"  # Name of the MLflow experiment.
+    dispatch: str = "here"  # Where flows run: here (this process) | workpool (as their deployments).
+    variants: list[str] = field(default_factory=lambda: list(FAMILY))  # Networks that reproduce trains.
+    model_ref: str | None = None  # Registered model that evaluate and transfer use: NAME@ALIAS or NAME/VERSION.
+    model: Model = field(default_factory=Model)  # The network.
+    data: Data = field(default_factory=Data)  # The data set.
+    recipe: Recipe = field(default_factory=Recipe)  # How the network is trained.
+    search: Search = field(default_factory=Search)  # The grid search.
+    scaling: Scaling = field(default_factory=Scaling)  # The scaling study.
+    architecture: Architecture = field(default_factory=Architecture)  # The architecture search.
+    transfer: Transfer = field(default_factory=Transfer)  # Transfer learning.
+    explain: Explain = field(default_factory=Explain)  # Class activation maps.
+    latency: Latency = field(default_factory=Latency)  # The latency measurement.
+    nightly: Nightly = field(default_factory=Nightly)  # The scheduled fine-tuning.
+    published: Published = field(default_factory=Published)  # The checkpoint that `effnet import` registers.
+    launch: Launch = field(default_factory=Launch)  # Where and how wide jobs run.
+    runtime: Runtime = field(default_factory=Runtime)  # Speed and safety of a job.
+    services: Services = field(default_factory=Services)  # Addresses of the three services.
 
     def __post_init__(self) -> None:
         require_name("profile", self.profile)
@@ -189,22 +195,23 @@ class Config:
 
 @dataclass
 class Job:
-    """What one training or evaluation job is asked to do; lies as config.yaml in its run folder."""
+    """The request of one training or evaluation job, stored as config.yaml in its run folder."""
 
-    kind: str = MISSING  # train | evaluate
-    model: Model = field(default_factory=Model)
-    data_name: str = MISSING
-    manifest_uri: str = MISSING
-    manifest_sha256: str = MISSING
-    augment: Augment = field(default_factory=Augment)
-    recipe: Recipe = field(default_factory=Recipe)
-    # trained on; train+minival: nothing is chosen on minival, the last weights count
+    kind: str = MISSING  # Kind of job: train | evaluate.
+    model: Model = field(default_factory=Model)  # The network.
+    data_name: str = MISSING  # Name of the data set.
+    manifest_uri: str = MISSING  # Address of the manifest.
+    manifest_sha256: str = MISSING  # Digest that the manifest must have.
+    augment: Augment = field(default_factory=Augment)  # Augmentation of training images.
+    recipe: Recipe = field(default_factory=Recipe)  # How the network is trained.
+    # Split that is trained on; with train+minival nothing is chosen on minival and the last weights count.
     split: str = field(default="train", metadata=LATER)
-    leave_out: list[str] = field(default_factory=list, metadata=LATER)  # shards that are not read
-    init_weights_uri: str | None = None  # safetensors of a trained network; training starts with a fresh classifier
-    init_weights_sha256: str | None = None  # what they must be; part of the job's key
-    runtime: Runtime = field(default_factory=Runtime)  # no part of the job's key
-    # Save and end there; the same job without it goes on. No part of its key either.
+    leave_out: list[str] = field(default_factory=list, metadata=LATER)  # Shards that are not read.
+    # Safetensors of a trained network; training starts from it with a fresh classifier.
+    init_weights_uri: str | None = None
+    init_weights_sha256: str | None = None  # Digest that these weights must have; part of the job's key.
+    runtime: Runtime = field(default_factory=Runtime)  # Speed and safety of the job; not part of the job's key.
+    # Epoch after which the job saves and ends; the same job without it resumes; not part of the job's key.
     until_epoch: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:

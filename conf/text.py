@@ -1,6 +1,6 @@
-"""Text from outside, made safe to show: names of files and classes, words of the command line, errors of libraries.
+"""Makes text from outside safe to print: names of files and classes, command-line arguments, errors of libraries.
 
-It stands in the lowest layer because an override that is refused is shown too.
+This module is in the lowest layer because refused overrides are printed too.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ QUOTE = "  | "  # opens a line that is quoted from a log
 
 
 def escaped(text: str) -> str:
-    r"""One line on which no terminal acts: control characters, line breaks and bidi overrides as ``\x1b``."""
+    r"""One line without effect on a terminal: control characters, line breaks and bidi overrides as ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable(message: str) -> str:
-    """As ``escaped``, but for the line breaks before quoted lines (``QUOTE``); twice is the same as once."""
+    """Like ``escaped``, but keeps the line breaks before quoted lines (``QUOTE``); idempotent."""
     line_break = f"\n{QUOTE}"
     return line_break.join(map(escaped, message.split(line_break)))
 
 
 def quoted(log: str) -> str:
-    """The lines of a log as a message ends with them, each on a line of its own."""
+    """The lines of a log as the end of a message, each on its own line."""
     return "".join(f"\n{QUOTE}{escaped(line.expandtabs())}" for line in log.splitlines())
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something; its class where it says nothing. Never raises."""
+    """The first line of an error that is not blank, or else the name of its class. Never raises."""
     try:
         lines = (line.strip() for line in str(error).splitlines())
         return escaped(next(line for line in lines if line))
-    except Exception:  # noqa: BLE001 - nothing but blanks, or a library's broken __str__
+    except Exception:  # noqa: BLE001 - only blank lines, or a library's broken __str__
         return type(error).__name__
 
 
 def logger(name: str = "effnet") -> logging.Logger:
-    """The logger of this name, each message of which leaves escaped, to whatever handler."""
+    """The logger of this name; every message is escaped before any handler sees it."""
     log = logging.getLogger(name)
     if _escape_record not in log.filters:
         log.addFilter(_escape_record)
@@ -46,10 +46,10 @@ def logger(name: str = "effnet") -> logging.Logger:
 
 
 def _escape_record(record: logging.LogRecord) -> bool:
-    # On the logger and not on a handler: Prefect adds handlers of its own to it.
+    # On the logger, not on a handler: Prefect adds its own handlers.
     try:
         message = record.getMessage()
-    except (TypeError, ValueError, KeyError):  # arguments that do not fit: a line in a log stops nobody's work
+    except (TypeError, ValueError, KeyError):  # arguments that do not fit: a log line must not stop the work
         message = f"{record.msg} {record.args!r}"
     record.msg, record.args = printable(message), ()
     return True

@@ -1,6 +1,6 @@
-"""What a training job is asked for: the network, the images and the recipe.
+"""Settings of a training job: the network, the images and the recipe.
 
-Facts of the paper (block table, BN momentum, normalisation) are not choices: they stand in ``models/``.
+Facts of the paper (block table, BN momentum, normalisation) are not settings; they are in ``models/``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-MISSING: Any = "???"  # Hydra's word for "must be given"
-# Of a setting that is younger than jobs and models that are kept: at its default it is not written down (compose.py).
+MISSING: Any = "???"  # Hydra's marker for "must be given"
+# Marks a setting that is newer than stored jobs and models: at its default it is not written (compose.py).
 LATER = {"later": True}
 METRICS = ("top-1", "mean per class")
 POLICIES = ("none", "v0", "imagenet", "randaugment")
@@ -18,19 +18,19 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("shard", "rank", "sync")
 PADDINGS = ("symmetric", "same")
 PREPROCESSINGS = ("imagenet", "advprop", "lite")
-# Names become parts of object keys, paths, job names, MLflow's and Prefect's names, and words of command lines.
+# Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuses a choice with a message that names the key, the bound and the value."""
+    """Raises ValueError unless the condition holds; the message names the key, the bound and the value."""
     if not condition:
         raise ValueError(message)
 
 
 def require_name(key: str, value: str | None) -> None:
-    """Refuses a name that could mean more than itself where it is used; None and "not given yet" pass."""
+    """Refuses a name with characters that are special in paths or commands; accepts None and MISSING."""
     require(
         value in (None, MISSING) or bool(_NAME.fullmatch(str(value))),
         f"{key} must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, is {value!r}",
@@ -38,7 +38,7 @@ def require_name(key: str, value: str | None) -> None:
 
 
 def require_reference(key: str, value: str | None) -> None:
-    """Refuses what cannot be a version in the model registry; None passes."""
+    """Refuses what cannot be a version in the model registry; accepts None."""
     require(
         value is None or bool(_REFERENCE.fullmatch(value)),
         f"{key} must be NAME@ALIAS or NAME/VERSION, as efficientnet-b0@champion, is {value!r}",
@@ -47,22 +47,24 @@ def require_reference(key: str, value: str | None) -> None:
 
 @dataclass
 class Model:
-    """Which network, and how much the whole family is shrunk or grown.
+    """The network, and the factors by which the whole family is scaled.
 
     ``width``, ``depth`` and ``resolution`` multiply the variant's own coefficients; 1.0 is the paper's size.
     """
 
-    name: str = "efficientnet_b0"
-    width: float = 1.0
-    depth: float = 1.0
-    resolution: float = 1.0
-    survival_prob: float = 0.8  # of the last block; the first keeps 1.0
-    # stages as r1_k3_s11_e1_i32_o16_se0.25; empty = B0's (Table 1)
+    name: str = "efficientnet_b0"  # Name of the network, e.g. efficientnet_b0 or resnet50.
+    width: float = 1.0  # Multiplier of the channels.
+    depth: float = 1.0  # Multiplier of the repeats.
+    resolution: float = 1.0  # Multiplier of the image side.
+    survival_prob: float = 0.8  # Survival probability of the last block in stochastic depth; the first block keeps 1.0.
+    # Stages such as r1_k3_s11_e1_i32_o16_se0.25; empty = those of B0 (Table 1).
     blocks: list[str] = field(default_factory=list, metadata=LATER)
-    # What ported weights need, and `effnet import` sets:
-    padding: str = field(default="symmetric", metadata=LATER)  # symmetric (kernel // 2) | same (TensorFlow's)
-    bn_epsilon: float = field(default=1e-3, metadata=LATER)  # TensorFlow's; PyTorch's own is 1e-5
-    preprocessing: str = field(default="imagenet", metadata=LATER)  # imagenet (mean, deviation) | advprop | lite
+    # Padding of convolutions: symmetric (kernel // 2) | same (TensorFlow's); `effnet import` sets it.
+    padding: str = field(default="symmetric", metadata=LATER)
+    # Epsilon of batch norm, TensorFlow's by default (PyTorch's is 1e-5); `effnet import` sets it.
+    bn_epsilon: float = field(default=1e-3, metadata=LATER)
+    # Pixels that the weights expect: imagenet (mean, deviation) | advprop | lite; `effnet import` sets it.
+    preprocessing: str = field(default="imagenet", metadata=LATER)
 
     def __post_init__(self) -> None:
         require_name("model.name", self.name)
@@ -77,18 +79,20 @@ class Model:
 
 @dataclass
 class Augment:
-    """What may happen to a training image without changing its label; so it belongs to the data set."""
+    """Augmentation of training images; part of the data set, since it depends on what keeps a label valid."""
 
-    crop_area_min: float = 0.08  # share of the image that a random crop keeps at least
-    crop_aspect_max: float = 4 / 3  # widest crop; the narrowest is its inverse
-    flip_prob: float = 0.5
-    eval_crop_pad: int = 32  # evaluation cuts the central size/(size+pad) of the short side; 0 = no cut
-    policy: str = "none"  # none | v0 (the official code's AutoAugment) | imagenet (the published one) | randaugment
-    randaugment_layers: int = 2  # N: operations on each image
-    randaugment_magnitude: float = 9.0  # M of 10
-    erase_prob: float = 0.0  # random erasing, on the device
-    mixup_alpha: float = 0.0  # 0 = off; on the device
-    cutmix_alpha: float = 0.0  # 0 = off; with both, each batch gets one of them
+    crop_area_min: float = 0.08  # Minimum share of the image that a random crop keeps.
+    crop_aspect_max: float = 4 / 3  # Aspect ratio of the widest crop; the narrowest is its inverse.
+    flip_prob: float = 0.5  # Probability of a horizontal flip.
+    eval_crop_pad: int = 32  # Evaluation crops the central size/(size+pad) of the short side; 0 = no crop.
+    # Augmentation policy: none | v0 (AutoAugment of the official code) | imagenet (the published one) | randaugment.
+    policy: str = "none"
+    randaugment_layers: int = 2  # N of RandAugment: operations per image.
+    randaugment_magnitude: float = 9.0  # M of RandAugment, from 0 to 10.
+    erase_prob: float = 0.0  # Probability of random erasing, applied on the device.
+    mixup_alpha: float = 0.0  # Alpha of mixup, applied on the device; 0 = off.
+    # Alpha of CutMix, applied on the device; 0 = off; with mixup too, each batch gets one of them.
+    cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
@@ -107,25 +111,30 @@ class Augment:
 
 @dataclass
 class Data:
-    """A data set and how it is cut into shards."""
+    """A data set, and how it is divided into shards."""
 
-    name: str = MISSING  # also the name of its prefix in the object store: letters, digits, . _ - (63 at most)
-    source: str = MISSING  # a name of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10, ...
-    path: str | None = None  # folder with the official archives or the extracted tree; local or s3://
-    allow_partial: bool = False  # take a set whose counts are not the official ones; the manifest says what is missing
-    verify_images: bool = True  # decode every image once; what does not decode is left out and listed
-    max_side: int | None = None  # encode larger images again, at most this many pixels a side; null = original bytes
-    limit: int | None = None  # use only this many samples (of the shuffled whole)
-    val_share: float = 0.2  # only where the source has no val split of its own
-    minival_share: float = 0.02  # of train; the paper's 25,022 of 1,281,167
-    minival: str = "official"  # a set's own validation part is minival; cut: it joins train, minival_share is cut off
-    samples_per_shard: int = 1250  # the paper's 1,281,167 in 1,024 shards
-    shards_per_task: int = 8  # one Prefect task writes this many
-    seed: int = 0  # of the split and of the shuffle before sharding
-    # shards, as NAME.tar, that are damaged and cannot be written again: jobs do without them, and say so
+    # Name of the data set and of its prefix in the object store: letters, digits, . _ - (63 at most).
+    name: str = MISSING
+    # Source, a name of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
+    source: str = MISSING
+    path: str | None = None  # Folder with the official archives or the extracted tree; local or s3://.
+    # Accept a set whose counts are not the official ones; the manifest records what is missing.
+    allow_partial: bool = False
+    verify_images: bool = True  # Decode every image once; images that do not decode are excluded and listed.
+    # Encode larger images again, with at most this many pixels a side; null = original bytes.
+    max_side: int | None = None
+    limit: int | None = None  # Maximum number of samples, from the shuffled whole; null = all.
+    val_share: float = 0.2  # Share of val, where the source has no val split of its own.
+    minival_share: float = 0.02  # Share of train that becomes minival; the paper's is 25,022 of 1,281,167.
+    # official: a set's own validation part is minival | cut: it joins train, and minival_share is split off.
+    minival: str = "official"
+    samples_per_shard: int = 1250  # Samples per shard; the default writes the paper's 1,281,167 images as 1,024 shards.
+    shards_per_task: int = 8  # Shards that one Prefect task writes.
+    seed: int = 0  # Seed of the split and of the shuffle before sharding.
+    # Shards (NAME.tar) that are damaged and cannot be written again; jobs train without them and record it.
     leave_out: list[str] = field(default_factory=list, metadata=LATER)
-    metric: str = "top-1"  # that results on it are told in: top-1 | mean per class (each class weighs the same)
-    augment: Augment = field(default_factory=Augment)
+    metric: str = "top-1"  # Metric of results: top-1 | mean per class (each class has the same weight).
+    augment: Augment = field(default_factory=Augment)  # Augmentation of training images.
 
     def __post_init__(self) -> None:
         require_name("data.name", self.name)
@@ -141,33 +150,36 @@ class Data:
 
 @dataclass
 class Recipe:
-    """How a network is trained. Defaults are the official code's (facts with sources: models/training)."""
+    """How a network is trained. The defaults are those of the official code (sources: models/training)."""
 
-    epochs: int = 350
-    global_batch: int = 4096
-    logical_shards: int = 64  # fixed parts of the global batch; order and randomness hang on them, not on the ranks
-    optimizer: str = "rmsprop"  # rmsprop (TensorFlow's form, as the paper) | adamw | sgd (Nesterov)
-    lr_per_256: float = 0.016  # peak rate = lr_per_256 * global_batch / 256
-    schedule: str = "staircase"  # staircase (the paper's) | cosine (to 0 over the epochs)
-    warmup_epochs: float = 5.0
-    lr_decay: float = 0.97
-    lr_decay_epochs: float = 2.4
-    weight_decay: float = 1e-5
-    label_smoothing: float = 0.1
-    rmsprop_decay: float = 0.9
-    momentum: float = 0.9
-    rmsprop_epsilon: float = 1e-3
-    ema_decay: float = 0.9999
-    bn_momentum: float = 0.01  # PyTorch's sense (TF's 0.99); jobs of few steps need more
-    bn_groups: str = "shard"  # statistics over a logical shard | what a rank computes at once | sync over all ranks
-    shards_per_pass: int | None = None  # rank, sync: logical shards computed at once; null = all that a rank has
-    dropout: float | None = None  # null = the variant's own (0.2 for B0 to 0.5 for B7)
-    precision: str = "auto"  # fp32 | tf32 | bf16 | auto (bf16 on a GPU that has it, else fp32)
-    recompute: bool = False  # B6, B7: compute activations again in the backward pass instead of keeping them
-    seed: int = 0
-    eval_every_epochs: int = 1
-    checkpoint_every_steps: int | None = None  # null = at every evaluation
-    keep_checkpoints: int = 2
+    epochs: int = 350  # Number of epochs.
+    global_batch: int = 4096  # Images per step over all ranks.
+    logical_shards: int = 64  # Fixed parts of the global batch; order and randomness depend on them, not on the ranks.
+    optimizer: str = "rmsprop"  # Optimizer: rmsprop (TensorFlow's form, as in the paper) | adamw | sgd (Nesterov).
+    lr_per_256: float = 0.016  # Learning rate per 256 images; the peak rate is lr_per_256 * global_batch / 256.
+    schedule: str = "staircase"  # Learning rate schedule: staircase (the paper's) | cosine (to 0 over the epochs).
+    warmup_epochs: float = 5.0  # Epochs of linear warm-up.
+    lr_decay: float = 0.97  # Factor of each decay of the staircase.
+    lr_decay_epochs: float = 2.4  # Epochs between two decays of the staircase.
+    weight_decay: float = 1e-5  # Weight decay.
+    label_smoothing: float = 0.1  # Label smoothing.
+    rmsprop_decay: float = 0.9  # Decay of RMSProp's mean square.
+    momentum: float = 0.9  # Momentum of the optimizer.
+    rmsprop_epsilon: float = 1e-3  # Epsilon of RMSProp.
+    ema_decay: float = 0.9999  # Decay of the moving average of the weights.
+    # Momentum of batch norm in PyTorch's sense (TensorFlow's 0.99); jobs of few steps need more.
+    bn_momentum: float = 0.01
+    # Batch-norm statistics over: shard (a logical shard) | rank (what a rank computes together) | sync (all ranks).
+    bn_groups: str = "shard"
+    # Logical shards that a rank computes together, with rank or sync; null = all that it has.
+    shards_per_pass: int | None = None
+    dropout: float | None = None  # Dropout before the classifier; null = the variant's own (0.2 for B0 to 0.5 for B7).
+    precision: str = "auto"  # Precision: fp32 | tf32 | bf16 | auto (bf16 on a GPU that has it, else fp32).
+    recompute: bool = False  # Recompute activations in the backward pass instead of storing them, for B6 and B7.
+    seed: int = 0  # Seed of weights, order and augmentation.
+    eval_every_epochs: int = 1  # Epochs between two evaluations.
+    checkpoint_every_steps: int | None = None  # Steps between two checkpoints; null = at every evaluation.
+    keep_checkpoints: int = 2  # Number of checkpoints that are kept.
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")

@@ -1,8 +1,9 @@
-"""The rules of the house (CONTRIBUTING.md) as tests."""
+"""The rules of CONTRIBUTING.md as tests."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -101,36 +102,47 @@ def test_a_recipe_opens_with_where_it_was_run(path: Path) -> None:
     assert path.read_text().startswith("# ")
 
 
-def readme_code() -> Iterator[str]:
-    """Every line of code in the README: of its blocks, and its code spans."""
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
-    for block in blocks:
-        yield from block.splitlines()
-    yield from re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
+WITH_CONTRIBUTING = [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]
+
+
+def code_spans(document: Path) -> list[str]:
+    """The inline code of a document, without its blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL))
+
+
+def documented_code() -> Iterator[str]:
+    """Every line of code in the README, docs/ and examples/: of their blocks, and their code spans."""
+    for document in DOCUMENTS:
+        for block in re.findall(r"```[a-z]*\n(.*?)```", document.read_text(), re.DOTALL):
+            yield from block.splitlines()
+        yield from code_spans(document)
 
 
 def commands(program: str) -> list[list[str]]:
-    """What the README says after ``program``, up to a comment; placeholders like VERB are left out."""
-    lines = (line.strip().removeprefix("$ ").removeprefix(".venv/bin/").partition(" #")[0] for line in readme_code())
+    """What the documents have after ``program``, up to a comment, without placeholders like VERB."""
+    lines = (
+        line.strip().removeprefix("$ ").removeprefix(".venv/bin/").partition(" #")[0] for line in documented_code()
+    )
     words = (shlex.split(line.replace("'", "")) for line in lines if line.startswith(f"{program} "))
-    return [found[1:] for found in words if found[1].islower()]
+    return [argv[1:] for argv in words if argv[1].islower()]
 
 
-def test_every_make_command_of_the_readme_exists() -> None:
+def test_every_make_command_of_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     used = {word for command in commands("make") for word in command}
     assert {"reproduce", "test"} <= used <= targets
 
 
-def test_every_effnet_command_of_the_readme_exists_and_its_settings_compose() -> None:
+def test_every_verb_is_documented_and_every_documented_command_composes() -> None:
     used = commands("effnet")
-    assert {command[0] for command in used} <= VERBS.keys()
-    assert len(used) > 5
+    assert {command[0] for command in used} == VERBS.keys()
     for verb, *overrides in used:
         if verb == "open":  # takes a page's name instead of settings
             assert set(overrides) <= {"prefect", "mlflow"}
             continue
+        if verb == "download":  # takes the name of a data set beside settings
+            overrides = [word if "=" in word else f"data={word}" for word in overrides]
         compose.compose([word for word in overrides if not word.startswith("--")])
         assert all("=" in word or word == "--help" or word.removeprefix("--") in FLAGS for word in overrides), verb
 
@@ -139,11 +151,79 @@ PROGRAMS = r"(\$ )?(\.venv/bin/)?(effnet|make|prefect|mlflow|python3?|pip|git|ev
 
 
 def test_every_block_of_commands_in_the_documents_is_marked_sh_and_so_run_by_a_test() -> None:
-    documents = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
-    for document in documents:
+    for document in DOCUMENTS:
         for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
             typed = [line for line in block.splitlines() if re.match(PROGRAMS, line)]
             assert kind == "sh" or not typed, f"{document.name}: {typed}"
+
+
+@pytest.mark.parametrize("document", [*WITH_CONTRIBUTING, ROOT / "CHANGELOG.md"], ids=named)
+def test_every_link_of_a_document_leads_to_a_file(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+        assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+TOP_LEVEL = {path.name for path in ROOT.iterdir() if path.name not in ("runs", "build")}
+MODULES = re.compile(rf"({'|'.join(PACKAGES)})(\.[a-z_0-9]+)+")
+
+
+def missing_paths(span: str) -> list[str]:
+    """The paths and modules of this repository that a code span names and that do not exist."""
+    missing = []
+    for word in re.split(r"[\s>,|]+", span):
+        path = word.partition(":")[0].rstrip("/")
+        if MODULES.fullmatch(word) and (ROOT / word.partition(".")[0]).is_dir():
+            module = ROOT / word.replace(".", "/")
+            known = module.is_dir() or module.with_suffix(".py").exists() or (ROOT / word).exists()
+        elif "/" in word and path.partition("/")[0] in TOP_LEVEL:
+            known = any(ROOT.glob(path)) or path.startswith(".venv/")
+        else:
+            continue
+        missing += [] if known else [word]
+    return missing
+
+
+def test_a_path_that_does_not_exist_is_noticed() -> None:
+    assert missing_paths("models/nowhere.py") == ["models/nowhere.py"]
+    assert missing_paths("models.nowhere > models.data") == ["models.nowhere"]
+    assert missing_paths("flows/ conf/*.py infra/launch/local.py:submit a/b") == []
+
+
+@pytest.mark.parametrize("document", WITH_CONTRIBUTING, ids=named)
+def test_every_path_and_module_that_a_document_names_exists(document: Path) -> None:
+    assert [word for span in code_spans(document) for word in missing_paths(span)] == []
+
+
+def test_every_file_of_the_tree_in_the_architecture_exists() -> None:
+    [tree] = re.findall(r"```text\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL)
+    names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    missing = [word for word in re.findall(r"[a-z_0-9]+\.(?:py|yaml)\b", tree) if word not in names]
+    assert missing == []
+
+
+def configuration_page() -> Any:
+    spec = importlib.util.spec_from_file_location("make_configuration", ROOT / "docs/make_configuration.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_settings_is_current_and_lists_every_key() -> None:
+    page = configuration_page()
+    assert page.TARGET.read_text() == page.render(), "run: python docs/make_configuration.py"
+    sections = page.read_sections()
+    listed = {prefix + each.name for name, prefix in page.prefixes(sections) for each in sections[name].fields}
+    assert set(compose.keys()) <= listed
+
+
+def test_every_setting_has_a_sentence() -> None:
+    for name, section in configuration_page().read_sections().items():
+        assert section.about, name
+        for each in section.fields:
+            assert re.fullmatch(r"[A-Z`a-z0-9].+\.", each.sentence), f"{name}.{each.name}: {each.sentence!r}"
 
 
 def test_every_flow_names_its_runs_after_what_they_do() -> None:
