@@ -29,9 +29,9 @@ REFERENCE: dict[str, Any] = json.loads(made_published.REFERENCE.read_text())
 ASK = schema.Published()
 
 
-def kept(dialect: str) -> dict[str, Tensor]:
+def kept(key_map: str) -> dict[str, Tensor]:
     """Made-up weights under the names of somebody's B0."""
-    return made_published.tensors(REFERENCE["names"][dialect])
+    return made_published.tensors(REFERENCE["names"][key_map])
 
 
 @functools.cache
@@ -92,11 +92,11 @@ def test_every_tensor_arrives_unchanged_at_one_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "name"), [(d, n) for d in (TIMM, TORCHVISION) for n in REFERENCE["digests"][d.name]]
+    ("key_map", "name"), [(d, n) for d in (TIMM, TORCHVISION) for n in REFERENCE["digests"][d.name]]
 )
-def test_every_name_and_shape_of_every_variant_is_theirs(dialect: Any, name: str) -> None:
-    ours = pretrained._expected(dialect, schema.Model(name=name), 1000).values()
-    assert made_published.digest((key, list(shape)) for key, shape in ours) == REFERENCE["digests"][dialect.name][name]
+def test_every_name_and_shape_of_every_variant_is_theirs(key_map: Any, name: str) -> None:
+    ours = pretrained._expected_tensors(key_map, schema.Model(name=name), 1000).values()
+    assert made_published.digest((key, list(shape)) for key, shape in ours) == REFERENCE["digests"][key_map.name][name]
 
 
 @pytest.mark.parametrize("member", [*(f"b{phi}" for phi in range(9)), *(f"lite{size}" for size in range(5))])
@@ -104,24 +104,24 @@ def test_every_name_and_shape_of_lukemelas_is_theirs(member: str) -> None:
     with torch.device("meta"):
         theirs = Lukemelas.from_name(f"efficientnet-{member}").state_dict()
     model = schema.Model(name=f"efficientnet_{member}")
-    expected = dict(pretrained._expected(LUKEMELAS, model, 1000).values())
+    expected = dict(pretrained._expected_tensors(LUKEMELAS, model, 1000).values())
     assert {key: t.shape for key, t in theirs.items()} == expected
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_variant_is_recognised_by_its_tensors_alone(name: str) -> None:
+def test_a_variant_is_recognized_by_its_tensors_alone(name: str) -> None:
     tensors = {
         key: torch.empty(shape, device="meta")
-        for key, shape in pretrained._expected(LUKEMELAS, schema.Model(name=name), 10).values()
+        for key, shape in pretrained._expected_tensors(LUKEMELAS, schema.Model(name=name), 10).values()
     }
-    assert pretrained._variant(tensors, LUKEMELAS, None, "x.pth") == name
+    assert pretrained._find_variant(tensors, LUKEMELAS, None, "x.pth") == name
 
 
 def test_no_dialect_takes_another_s_names_for_its_own() -> None:
     arch = resolve_architecture(schema.Model())
-    stems = [dialect.modules(arch)["stem.0"] for dialect in KEY_MAPS]
-    for dialect, stem in zip(KEY_MAPS, stems, strict=True):
-        assert [other for other in stems if other in dialect.modules(arch).values()] == [stem]
+    stems = [key_map.modules(arch)["stem.0"] for key_map in KEY_MAPS]
+    for key_map, stem in zip(KEY_MAPS, stems, strict=True):
+        assert [other for other in stems if other in key_map.modules(arch).values()] == [stem]
 
 
 # --------------------------------------------------------------------------------------------- unstated facts
@@ -160,7 +160,7 @@ def test_timm_s_file_names_say_how_the_network_computes(
 def test_the_numerics_are_those_of_the_origin(
     name: str, origin: str, padding: str, epsilon: float, preprocessing: str
 ) -> None:
-    model = pretrained._model(name, origin, ASK, "x.pth")
+    model = pretrained._configure_model(name, origin, ASK, "x.pth")
     assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
 
 
