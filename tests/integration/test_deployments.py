@@ -1,4 +1,4 @@
-"""Deployments on a real server and worker, started by the README's own commands as they are written.
+"""Deployments on a real server and worker, started by the commands of docs/deployment.md as they are written.
 
 Every block of commands (```sh) of the README and of docs/ and examples/ runs here under ``bash -e`` in an empty
 folder, as in a fresh shell. A stand-in for ``effnet`` adds a run folder and small sizes; ``make`` only says what it
@@ -39,7 +39,7 @@ FOREIGN = ("PREFECT_", "MLFLOW_", "AWS_", "EFFNET_", "TEST_")
 
 
 class Shell:
-    """A fresh shell's environment and folder, with stand-ins for the programs that the README names."""
+    """A fresh shell's environment and folder, with stand-ins for the programs that the documents name."""
 
     def __init__(self, folder: Path, run_dir: Path) -> None:
         self.folder, bin_folder = folder, folder / ".venv" / "bin"
@@ -69,7 +69,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(services: Addresses, services_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A shell beside the session's services, whose worker is started anew by the README's `effnet up`."""
+    """A shell beside the session's services, whose worker is started anew by `effnet up`."""
     stack.down(services_dir, only=["worker"])
     yield Shell(tmp_path_factory.mktemp("shell"), services_dir)
     stack.down(services_dir, only=["worker"])
@@ -118,7 +118,7 @@ def wait(services: Addresses, services_dir: Path, run: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(worker: None, services: Addresses, services_dir: Path) -> dict[str, Any]:
-    """The run that the README's command started, or one like it where this test runs alone."""
+    """The run that the command of docs/deployment.md started, or one like it where this test runs alone."""
     overrides = ["model=b3"]
     query = {"deployment_id": {"is_null_": False}, "name": {"any_": ["train b3"]}}
     done = [
