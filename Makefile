@@ -1,4 +1,4 @@
-# The commands a person runs; CI runs the same.
+# Commands for users; CI runs the same ones.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce study test check bench rivals up down clean
 
-help: ## say what there is
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.done ## make .venv and install, nothing else
+setup: $(VENV)/.done ## create .venv and install, nothing else
 
-# torch comes first: a package that asked for another torch would pull gigabytes of CUDA.
+# torch is installed first: a package that requires another torch would download gigabytes of CUDA.
 $(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/data/loading/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@echo "installing into $(VENV) (about two minutes, once)"
@@ -27,8 +27,8 @@ reproduce: setup ## the whole pipeline at laptop size on embedded services
 study: setup ## scaling study, architecture search and latency at laptop size, then the report
 	@$(BIN)/effnet study profile=laptop
 
-# Whole files go to one of two processes, the longest first. Where the environment forbids the training processes to
-# keep what they compiled of our modules, each of some hundreds would compile them again.
+# Distributes whole files to two processes, the longest first. PYTHONDONTWRITEBYTECODE is cleared because otherwise
+# each of several hundred training processes would compile effnet's modules again.
 test: setup ## all tests, on real services
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -38,7 +38,7 @@ check: setup ## format, lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-rivals: ## install what the benchmarks compare with into .venv-rivals
+rivals: ## install the packages that the benchmarks compare with into .venv-rivals
 	@bash benchmarks/rivals/install.sh
 
 bench: setup ## all benchmarks, each with its rival in the same run

@@ -1,4 +1,4 @@
-"""Small calls to Prefect's API with its password and its CSRF token; importing Prefect's client costs seconds."""
+"""A minimal client of Prefect's API with password and CSRF token; importing Prefect's client takes seconds."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _READS = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Where the API is (``url`` ends with /api) and ``user:password``, empty where it asks for none."""
+    """Address of the API (``url`` ends with /api) and ``user:password``, empty if it needs none."""
 
     url: str
     auth: str = ""
-    client: str = field(default_factory=lambda: str(uuid.uuid4()))  # Prefect keeps one CSRF token for each client
+    client: str = field(default_factory=lambda: str(uuid.uuid4()))  # Prefect keeps one CSRF token per client
     _tokens: dict[str, str] = field(default_factory=dict)
 
 
 def from_environment(environment: Mapping[str, str]) -> PrefectApi:
-    """The API that Prefect's own clients would use with these variables."""
+    """Returns the API that Prefect's own clients would use with these variables."""
     return PrefectApi(environment["PREFECT_API_URL"], environment.get("PREFECT_API_AUTH_STRING", ""))
 
 
 def call(api: PrefectApi, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
-    """Status and decoded JSON answer of ``path``, which starts with a slash; status 0 when nobody answers."""
+    """Returns status and decoded JSON answer of ``path``, which starts with a slash; status 0 without an answer."""
     status, answer = http.call(method, api.url + path, body, timeout_s, _headers(api, method))
-    if status == 403 and api._tokens:  # expired after an hour, or the server has another database now
+    if status == 403 and api._tokens:  # expired after an hour, or the server has a new database
         api._tokens.clear()
         status, answer = http.call(method, api.url + path, body, timeout_s, _headers(api, method))
     return status, answer
@@ -45,7 +45,7 @@ def _headers(api: PrefectApi, method: str) -> dict[str, str]:
         return headers
     if not api._tokens:
         status, answer = http.call("GET", f"{api.url}/csrf-token?client={api.client}", headers=headers)
-        if status == 200:  # 422: the server asks for none
+        if status == 200:  # 422: the server does not use CSRF tokens
             api._tokens["token"] = answer["token"]
     if api._tokens:
         headers |= {"Prefect-Csrf-Token": api._tokens["token"], "Prefect-Csrf-Client": api.client}

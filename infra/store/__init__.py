@@ -3,7 +3,7 @@
 Plain functions on URIs. Endpoint and credentials come from boto3's provider chain (``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
 
-- ``TransientError``: no answer from the store, an answer of 5xx, or a truncated object, after eight tries in a few seconds;
+- ``TransientError``: no answer, a 5xx answer or a truncated object after eight tries in a few seconds;
 - ``ExpiredError``, a subclass: the credentials have expired; the chain is queried again, at most once a second;
 - ``ConfigError``: unknown scheme, missing bucket, missing or refused credentials, full disk;
 - ``NotFoundError``: nothing exists at the URI (functions that read).

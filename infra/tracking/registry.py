@@ -108,22 +108,22 @@ def resolve_version(ref: str) -> Version:
 
 
 def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Downloads the weights and the description of a version, and believes them only with the right digest.
+    """Downloads the weights and the description of a version and verifies their sha256.
 
     Args:
-        ref: ``NAME@ALIAS`` or ``NAME/VERSION``.
-        folder: made on need; files that are already there and right are not downloaded again.
+        ref: Reference, ``NAME@ALIAS`` or ``NAME/VERSION``.
+        folder: Target folder, created if missing; intact files in it are not downloaded again.
 
     Returns:
-        The path of ``weights.safetensors``, and what ``config.json`` says.
+        The path of ``weights.safetensors`` and the contents of ``config.json``.
 
     Raises:
-        ConfigError: no such version.
-        ArtifactError: it was not registered by us, or a file is not the one that was registered.
+        ConfigError: The version does not exist.
+        ArtifactError: The version was not registered by effnet, or a file differs from the registered one.
     """
-    found = resolve_version(ref)
+    version = resolve_version(ref)
     for file, tag in ((WEIGHTS, WEIGHTS_TAG), (CONFIG, CONFIG_TAG)):
-        _fetch_file(found, file, tag, folder)
+        _fetch_file(version, file, tag, folder)
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except ValueError as error:
