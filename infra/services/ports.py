@@ -31,11 +31,11 @@ _SEARCHED = 500
 _CLAIM_S = 180.0  # a service binds its port within this time after the choice
 
 
-def choose(known: dict[str, int], running: Collection[str], owner: str) -> dict[str, int]:
+def choose(previous: dict[str, int], running: Collection[str], owner: str) -> dict[str, int]:
     """Chooses a port for every key of ``PREFERRED``.
 
     Args:
-        known: Ports of an earlier choice, kept if they are still free.
+        previous: Ports of an earlier choice, kept if they are still free.
         running: Services that are running, whose ports are therefore in use.
         owner: Key of this stack among the claims: the services folder.
 
@@ -47,10 +47,10 @@ def choose(known: dict[str, int], running: Collection[str], owner: str) -> dict[
         taken = {port for who, claim in claims.items() if who != owner for port in claim["ports"]}
         for name, preferred in PREFERRED.items():
             of_weed = name not in ("prefect", "mlflow")
-            if name in known and ("s3" if of_weed else name) in running:
-                chosen[name] = known[name]
+            if name in previous and ("s3" if of_weed else name) in running:
+                chosen[name] = previous[name]
                 continue
-            candidates = [known.get(name, preferred), *range(preferred, preferred + _SEARCHED)]
+            candidates = [previous.get(name, preferred), *range(preferred, preferred + _SEARCHED)]
             chosen[name] = _first_free(candidates, GRPC_OFFSET if of_weed else 0, taken | {*chosen.values()})
         claims[owner] = {"at": time.time(), "ports": sorted(chosen.values())}
     return chosen

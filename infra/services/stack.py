@@ -61,9 +61,9 @@ def prepare(run_dir: Path, services: Services) -> Addresses:
         folder.chmod(0o700)
         keys.credentials(folder)
     running = [name for name in NAMES if processes.running(folder, name)]
-    known = _chosen_ports(folder)
-    chosen = ports.choose(known, running, owner=str(folder))
-    if chosen != known:
+    previous = _chosen_ports(folder)
+    chosen = ports.choose(previous, running, owner=str(folder))
+    if chosen != previous:
         files.write(folder / "state.json", json.dumps({"ports": chosen}, indent=2).encode())
     return _addresses(services, chosen)
 
@@ -255,10 +255,10 @@ def _chosen_ports(folder: Path) -> dict[str, int]:
     """Returns the ports in ``state.json``; empty if it is missing or damaged, so that they are chosen again."""
     try:
         recorded = json.loads((folder / "state.json").read_bytes())["ports"]
-        known = {name: recorded[name] for name in ports.PREFERRED}
+        chosen = {name: recorded[name] for name in ports.PREFERRED}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return known if all(type(port) is int and 0 < port < 2**16 for port in known.values()) else {}
+    return chosen if all(type(port) is int and 0 < port < 2**16 for port in chosen.values()) else {}
 
 
 def _addresses(services: Services, chosen: dict[str, int]) -> Addresses:

@@ -206,7 +206,7 @@ def test_a_registered_description_that_is_none_is_an_artifact_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = SimpleNamespace(name="b0", version=1, tags={registry.WEIGHTS_TAG: "00", registry.CONFIG_TAG: "00"})
-    monkeypatch.setattr(registry, "resolve", lambda _: version)
+    monkeypatch.setattr(registry, "resolve_version", lambda _: version)
     for text, message in {"[]": "does not hold a JSON object", "{": "is not JSON"}.items():
         monkeypatch.setattr(registry, "_fetch", lambda _uri, _sha, path, text=text: path.write_text(text))
         with pytest.raises(ArtifactError, match=message):
