@@ -1,7 +1,7 @@
-"""The one thing that pyproject.toml cannot say: the C code of the decoder is built when there is a compiler.
+"""Builds the C code of the image decoder if a compiler is available, which pyproject.toml cannot express.
 
-It is a plain shared library for ctypes: neither Python's headers nor libjpeg's are needed. Without a compiler the
-installation goes on without it (``optional``), and decoding is slower (``effnet doctor`` tells).
+The result is a plain shared library for ctypes and needs neither Python's headers nor libjpeg's. Without a compiler
+the installation continues without it (``optional``), and decoding is slower (``effnet doctor`` reports it).
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ setup(
             "models.data.loading.native._effnet",
             sources=sorted(str(path) for path in NATIVE.glob("*.c")),
             depends=sorted(str(path) for path in NATIVE.glob("*.h")),
-            extra_compile_args=["-O3", "-ffp-contract=off"],  # the same roundings on every processor
+            extra_compile_args=["-O3", "-ffp-contract=off"],  # identical rounding on every processor
             libraries=["m"],
             optional=True,
         )

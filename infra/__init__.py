@@ -1,1 +1,1 @@
-"""The outside: one thin file for each thing that is not ours."""
+"""Access to external systems: object store, MLflow, services and job engines."""

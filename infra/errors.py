@@ -1,26 +1,26 @@
-"""The tree of errors, and the exit code each one ends a command with.
+"""The exception hierarchy and the exit code of each class.
 
 ::
 
     EffnetError
-    ├── PermanentError          trying again changes nothing
-    │   ├── ConfigError     2   a person's mistake: key, value, missing path, wrong credentials
-    │   ├── DataError       3   the bytes are not what the manifest says
+    ├── PermanentError          retrying does not help
+    │   ├── ConfigError     2   a user's mistake: key, value, missing path, wrong credentials
+    │   ├── DataError       3   the bytes do not match the manifest
     │   ├── NotFoundError   3   no object or file at this URI
-    │   ├── DivergedError   4   the loss exploded or is not a number any more
-    │   ├── ArtifactError   5   a checkpoint or a model that is damaged or does not fit
-    │   ├── ResumeError     6   there are checkpoints, but none that verifies: never silently from step 0
-    │   ├── ChangedError    7   configuration, data or code are not those of the checkpoint
+    │   ├── DivergedError   4   the loss exploded or became NaN
+    │   ├── ArtifactError   5   a checkpoint or model is damaged or does not match the network
+    │   ├── ResumeError     6   checkpoints exist, but none verifies: never restarts silently from step 0
+    │   ├── ChangedError    7   configuration, data or code differ from those of the checkpoint
     │   ├── CapacityError  10   out of memory; the message names the setting
     │   └── JobError        1   a worker failed; its last lines are in the message
-    └── TransientError      75  the outside did not answer; the same call may work later
-        ├── PreemptedError  8   asked to end (SIGTERM); everything is saved, the same command goes on
-        ├── HungError       9   no progress within a limit; the stacks are saved
-        ├── LostError      75   the processes of a job were killed from outside
-        └── ExpiredError    75  the store says that the credentials have expired; new ones may lie there soon
+    └── TransientError      75  an external system did not answer; the same call may succeed later
+        ├── PreemptedError  8   stopped by SIGTERM; the state is saved and the same command resumes
+        ├── HungError       9   no progress within a time limit; the stack traces are saved
+        ├── LostError      75   the processes of a job were killed externally
+        └── ExpiredError    75  the store rejects the credentials as expired; they may be rotated soon
 
-The doors (``flows/__main__.py``, ``models/train.py``) print the message as one line and exit with
-``exit_code``; every other place lets the error pass. ``tasks/policy.py`` retries ``TransientError`` only.
+The entry points (``flows/__main__.py``, ``models/train.py``) print the message as one line and exit with
+``exit_code``; all other code lets the error propagate. ``tasks/policy.py`` retries ``TransientError`` only.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from conf.text import printable
 
 
 class EffnetError(Exception):
-    """Root of all errors that we raise on purpose; the message is escaped where it is made (conf/text.py).
+    """Root of all errors that effnet raises deliberately; the constructor escapes the message (conf/text.py).
 
-    So it is safe wherever it goes: a terminal, a log, Prefect's states, MLflow's tags, ``failure.json``.
+    The message is therefore safe in a terminal, a log, a Prefect state, an MLflow tag and ``failure.json``.
     """
 
     exit_code = 1
@@ -42,69 +42,69 @@ class EffnetError(Exception):
 
 
 class PermanentError(EffnetError):
-    """Trying again changes nothing."""
+    """An error that a retry cannot fix."""
 
 
 class ConfigError(PermanentError):
-    """A person's mistake. The message says what is wrong, where, and what to do."""
+    """A user's mistake. The message says what is wrong, where, and what to do."""
 
     exit_code = 2
 
 
 class DataError(PermanentError):
-    """Bytes of a shard, sample or manifest are not what they should be."""
+    """The bytes of a shard, sample or manifest are not the expected ones."""
 
     exit_code = 3
 
 
 class NotFoundError(PermanentError):
-    """There is no object or file at this URI."""
+    """No object or file exists at this URI."""
 
     exit_code = 3
 
 
 class DivergedError(PermanentError):
-    """Training left the finite numbers, or the loss exploded, and rewinding did not help."""
+    """The loss became non-finite or exploded, and rewinding did not help."""
 
     exit_code = 4
 
 
 class ArtifactError(PermanentError):
-    """A checkpoint or a registered model is damaged or does not fit the network."""
+    """A checkpoint or a registered model is damaged or does not match the network."""
 
     exit_code = 5
 
 
 class ResumeError(PermanentError):
-    """A job has checkpoints, and not one verifies. It does not start over by itself."""
+    """A job has checkpoints, but none verifies. It does not restart from scratch automatically."""
 
     exit_code = 6
 
 
 class ChangedError(PermanentError):
-    """A job would go on under another configuration, other data or other code than it began with."""
+    """A job would resume with a configuration, data or code other than those it started with."""
 
     exit_code = 7
 
 
 class CapacityError(PermanentError):
-    """The memory of the GPU or the machine does not suffice."""
+    """The GPU or the machine has too little memory."""
 
     exit_code = 10
 
 
 class JobError(PermanentError):
-    """A training job failed for a reason of its own."""
+    """A training job failed because of an error in one of its workers."""
 
 
 class TransientError(EffnetError):
-    """The outside did not answer or was busy. The same call may work later."""
+    """An external system did not answer or was busy. The same call may succeed later."""
 
     exit_code = 75
 
 
 class PreemptedError(TransientError):
-    """The job was asked to end and has saved its state."""
+    """The job was asked to stop and has saved its state."""
 
     exit_code = 8
 
@@ -116,19 +116,19 @@ class HungError(TransientError):
 
 
 class LostError(TransientError):
-    """The processes of a job were killed from outside: by a person, the system, or with their machine."""
+    """The processes of a job were killed externally: by a user, by the system, or with their machine."""
 
 
 class ExpiredError(TransientError):
-    """The credentials were good and have expired. Whoever rotates them may be about to."""
+    """The credentials were valid and have expired. They may be rotated soon."""
 
 
 def kind_of(exit_code: int, name: str = "") -> type[EffnetError]:
-    """The error that a process ended with, by its exit code; ``JobError`` for any code that names none.
+    """Returns the error class that matches the exit code of a process; ``JobError`` for any other code.
 
     Args:
-        exit_code: as in the tree above.
-        name: of the class, where it is known; it tells those of one code apart.
+        exit_code: Exit code, as listed in the module docstring.
+        name: Name of the class, if known; it distinguishes classes that share an exit code.
     """
     kinds = (
         ConfigError,
@@ -143,5 +143,5 @@ def kind_of(exit_code: int, name: str = "") -> type[EffnetError]:
         LostError,
         TransientError,
     )
-    alike = [kind for kind in kinds if kind.exit_code == exit_code]  # the general one last
-    return next((kind for kind in alike if kind.__name__ == name), alike[-1] if alike else JobError)
+    matches = [kind for kind in kinds if kind.exit_code == exit_code]  # the base class last
+    return next((kind for kind in matches if kind.__name__ == name), matches[-1] if matches else JobError)

@@ -1,4 +1,4 @@
-"""Facts about this machine and this checkout, for provenance. Never raises: what is unknown is left out."""
+"""Describes this machine and this checkout, for provenance. Never raises; unknown values are omitted."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 @functools.cache
 def facts() -> dict[str, str]:
-    """CPU, cores, memory, GPU, Python and the versions that matter."""
-    found = {
-        "cpu": _cpu(),
+    """Returns the CPU, cores, memory, GPU and the versions of Python and the main packages."""
+    description = {
+        "cpu": _cpu_name(),
         "cores": str(os.cpu_count()),
         "memory_gb": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f}",
-        "gpu": _line(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) or "none",
+        "gpu": _first_output_line(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) or "none",
         "python": platform.python_version(),
     }
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            description[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return description
 
 
 def peak_memory_gb() -> float:
-    """The most memory that this process has ever held."""
+    """Returns the peak resident memory of this process, in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def commit() -> str:
-    """The checkout's commit, with ``-dirty`` where files differ from it; empty outside a checkout."""
-    here = Path(__file__).parent
-    found = _line(["git", "-C", str(here), "rev-parse", "HEAD"])
-    if not found:
+    """Returns the commit of the checkout, with ``-dirty`` if tracked files differ; empty outside a checkout."""
+    folder = Path(__file__).parent
+    head = _first_output_line(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    if not head:
         return ""
-    dirty = _line(["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"])
-    return found + ("-dirty" if dirty else "")
+    dirty = _first_output_line(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
+    return head + ("-dirty" if dirty else "")
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -57,9 +57,9 @@ def _cpu() -> str:
     return names[0] if names else platform.machine()
 
 
-def _line(argv: list[str]) -> str:
+def _first_output_line(argv: list[str]) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+        process = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+    return process.stdout.strip().splitlines()[0] if process.returncode == 0 and process.stdout.strip() else ""

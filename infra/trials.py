@@ -1,8 +1,8 @@
-"""A search's proposals and what came of them, in a database that several machines may share. Only this imports Optuna.
+"""Stores the trials of a search in a database that several machines may share. Only this file imports Optuna.
 
-The same database, name and seed propose the same trials: a proposal is drawn from the seed and its own number, never
-from how often the search was started. A trial whose process died is given out again: at once by its own machine, by
-others after ``GRACE_S`` without a sign of life (unix seconds, so their clocks may differ by less than that).
+The same database, name and seed propose the same trials: a proposal depends on the seed and the trial number, never
+on the number of restarts. A trial whose process died is requeued: immediately by the same machine, by others after
+``GRACE_S`` without a heartbeat (unix seconds, so clocks must differ by less than that).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 BEAT_S, GRACE_S = 10.0, 45.0
 STATES = {"COMPLETE": "complete", "PRUNED": "refused", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 SAMPLERS = ("nsga2", "tpe")
-BUSY_TIMEOUT_S = 60  # SQLite: how long a writer waits for another
+BUSY_TIMEOUT_S = 60  # SQLite: longest wait for another writer
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as the database has it."""
+    """One trial as stored in the database."""
 
     number: int
     point: dict[str, Any]
-    state: str  # complete | refused | failed | running | waiting | abandoned (its process died; given out again)
+    state: str  # complete | refused | failed | running | waiting | abandoned (its process died; requeued)
     facts: dict[str, Any]
-    beat: float  # unix seconds of its last sign of life
-    owner: tuple[str, int, str] = ("", 0, "")  # machine, process number, when that process was born
+    beat: float  # unix seconds of its last heartbeat
+    owner: tuple[str, int, str] = ("", 0, "")  # machine, process id, start time of that process
 
 
 @dataclass
@@ -51,51 +51,53 @@ class Trials:
 
     study: Study
     address: str
-    asking: threading.Lock = field(default_factory=threading.Lock)  # held by who looks what is left and asks for it
+    asking: threading.Lock = field(default_factory=threading.Lock)  # held from the budget check to ask()
 
 
 def open_trials(url: str, name: str, *, directions: Sequence[str], sampler: str, startup: int, seed: int) -> Trials:
-    """Opens a search, or begins it.
+    """Opens a search, creating it if it does not exist.
 
     Args:
-        url: of a database in SQLAlchemy's words, ``sqlite:////folder/file.db`` or ``postgresql+psycopg://host/name``;
-            a password stands in the driver's own variables or files (PGPASSFILE), never in the address.
-        name: of the search; what is asked for, as a digest.
-        directions: ``maximize`` or ``minimize`` for each value of a trial.
-        sampler: ``nsga2`` or ``tpe``.
-        startup: the size of a generation (nsga2), or how many trials are random before it learns (tpe).
-        seed: of the proposals.
+        url: SQLAlchemy URL of a database, ``sqlite:////folder/file.db`` or ``postgresql+psycopg://host/name``;
+            the driver reads the password from its variables or files (PGPASSFILE), never from the URL.
+        name: Name of the search, a digest of its request.
+        directions: ``maximize`` or ``minimize`` for every value of a trial.
+        sampler: Sampler, ``nsga2`` or ``tpe``.
+        startup: Size of a generation (nsga2), or number of random trials before the model is used (tpe).
+        seed: Seed of the proposals.
 
     Raises:
-        ConfigError: the address is none, or its driver is not installed.
-        TransientError: the database does not answer.
+        ConfigError: The URL is invalid, or its driver is not installed.
+        TransientError: The database does not answer.
     """
     optuna = _library()
     from sqlalchemy.exc import ArgumentError
 
     if urlsplit(url).password is not None:
-        raise ConfigError("architecture.storage must hold no password: the database's driver has its own variables")
+        raise ConfigError("architecture.storage must hold no password: use the variables of the database's driver")
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if url.startswith("sqlite") else {}
-    by_number = _by_number(lambda number: _sampler(sampler, startup, _seed(seed, number)))
-    with _translated(url):
+    trial_sampler = _create_per_trial_sampler(
+        lambda number: _create_sampler(sampler, startup, _derive_seed(seed, number))
+    )
+    with _translate_errors(url):
         try:
             storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
         except (ArgumentError, ImportError) as error:
             raise ConfigError(f"architecture.storage={url}: {first_line(error)}") from error
         if url.startswith("sqlite"):
-            _without_syncs(storage.engine)
+            _disable_syncs(storage.engine)
         study = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), sampler=by_number, load_if_exists=True
+            storage=storage, study_name=name, directions=list(directions), sampler=trial_sampler, load_if_exists=True
         )
     return Trials(study, url)
 
 
-def _without_syncs(engine: Any) -> None:
-    """SQLite in WAL mode: a proposal is some fifty commits, and a disk's sync after each would cost a second of them.
+def _disable_syncs(engine: Any) -> None:
+    """Sets SQLite to WAL mode: a proposal makes about fifty commits, whose disk syncs would take a second in total.
 
-    A killed process loses nothing; a machine that loses its power may lose the last commits, never the file.
+    A killed process loses nothing; a power failure may lose the last commits, but never corrupts the file.
     """
     from sqlalchemy import event
 
@@ -104,21 +106,21 @@ def _without_syncs(engine: Any) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     event.listen(engine, "connect", prepare)
-    engine.dispose()  # connections made before take it up too
+    engine.dispose()  # apply to connections that already exist
 
 
 def enqueue(trials: Trials, point: Mapping[str, Any]) -> None:
-    """Proposes a point before the sampler does, unless it was proposed before."""
-    with _translated(trials.address):
+    """Queues a point ahead of the sampler's proposals, unless it was proposed before."""
+    with _translate_errors(trials.address):
         trials.study.enqueue_trial(dict(point), skip_if_exists=True)
 
 
 def ask(trials: Trials, choices: Mapping[str, Sequence[Any]]) -> Trial:
-    """The next trial; its ``params`` are one of the choices each."""
+    """Returns the next trial; each of its ``params`` is one of the choices."""
     from optuna.distributions import CategoricalDistribution
 
     space: dict[str, Any] = {name: CategoricalDistribution(tuple(options)) for name, options in choices.items()}
-    with _translated(trials.address):
+    with _translate_errors(trials.address):
         trial = trials.study.ask(space)
         trial.set_user_attr("owner", [platform.node(), os.getpid(), proctable.born(os.getpid())])
         trial.set_user_attr("beat", time.time())
@@ -126,48 +128,48 @@ def ask(trials: Trials, choices: Mapping[str, Sequence[Any]]) -> Trial:
 
 
 def record_heartbeat(trials: Trials, trial: Trial) -> None:
-    """Says that the trial's process lives; due every ``BEAT_S``."""
-    with _translated(trials.address):
+    """Records that the trial's process is alive; due every ``BEAT_S``."""
+    with _translate_errors(trials.address):
         trial.set_user_attr("beat", time.time())
 
 
 def complete(trials: Trials, trial: Trial, values: Sequence[float], facts: Mapping[str, Any]) -> None:
-    """A trained trial; ``values`` in the order of the directions. Nothing happens where it is finished already."""
-    _end(trials, trial, "COMPLETE", facts, values)
+    """Records a trained trial, ``values`` in the order of the directions; does nothing if it is already finished."""
+    _finish(trials, trial, "COMPLETE", facts, values)
 
 
 def refuse(trials: Trials, trial: Trial, excess: Mapping[str, float], facts: Mapping[str, Any]) -> None:
-    """A trial that breaks constraints and is not run; each positive excess tells the sampler how far it was off."""
-    with _translated(trials.address):
+    """Records a trial that violates constraints and is not run; the sampler learns from each positive excess."""
+    with _translate_errors(trials.address):
         for name, value in excess.items():
             trial.set_constraint(name, value)
-    _end(trials, trial, "PRUNED", facts)
+    _finish(trials, trial, "PRUNED", facts)
 
 
 def fail(trials: Trials, trial: Trial, facts: Mapping[str, Any]) -> None:
-    """A trial that ended without a value; ``facts`` hold its reason."""
-    _end(trials, trial, "FAIL", facts)
+    """Records a trial that ended without a value; ``facts`` hold the reason."""
+    _finish(trials, trial, "FAIL", facts)
 
 
 def requeue(trials: Trials, number: int) -> None:
-    """Ends a trial whose process is gone and queues its point; of several who try, one does."""
-    with _translated(trials.address):
+    """Ends a trial whose process is gone and requeues its point; of concurrent callers, exactly one succeeds."""
+    with _translate_errors(trials.address):
         point = dict(trials.study.trials[number].params)
         try:
-            trials.study.tell(number, state=_state("FAIL"))
-        except ValueError:  # another was first, or it has ended after all
+            trials.study.tell(number, state=_trial_state("FAIL"))
+        except ValueError:  # another caller was first, or the trial has ended
             return
         trials.study.enqueue_trial(point)
 
 
 def list_trials(trials: Trials) -> list[TrialRecord]:
-    """All trials so far, by number."""
-    with _translated(trials.address):
-        found = trials.study.get_trials(deepcopy=False)
-    return [_known(trial) for trial in found]
+    """Returns all trials so far, ordered by number."""
+    with _translate_errors(trials.address):
+        rows = trials.study.get_trials(deepcopy=False)
+    return [_to_record(trial) for trial in rows]
 
 
-def _known(trial: Any) -> TrialRecord:
+def _to_record(trial: Any) -> TrialRecord:
     facts = {key: value for key, value in trial.user_attrs.items() if key not in ("beat", "owner")}
     state = STATES[trial.state.name]
     if state == "failed" and "reason" not in facts:
@@ -178,87 +180,87 @@ def _known(trial: Any) -> TrialRecord:
     return TrialRecord(trial.number, dict(trial.params), state, facts, beat, (host, pid, born))
 
 
-def find_lost(found: Sequence[TrialRecord], now: float) -> list[int]:
-    """Numbers of the trials that run without a sign of life."""
-    return [t.number for t in found if t.state == "running" and (now - t.beat > GRACE_S or _is_dead(t.owner))]
+def find_lost(records: Sequence[TrialRecord], now: float) -> list[int]:
+    """Returns the numbers of the running trials whose heartbeat stopped or whose process died."""
+    return [t.number for t in records if t.state == "running" and (now - t.beat > GRACE_S or _is_dead(t.owner))]
 
 
 def _is_dead(owner: tuple[str, int, str]) -> bool:
-    """Whether it was a process of this machine that is gone."""
+    """Whether the owner was a process of this machine that no longer exists."""
     host, pid, born = owner
     return host == platform.node() and proctable.born(pid) != born
 
 
-def _end(
+def _finish(
     trials: Trials, trial: Trial, state: str, facts: Mapping[str, Any], values: Sequence[float] | None = None
 ) -> None:
-    with _translated(trials.address):
+    with _translate_errors(trials.address):
         for key, value in facts.items():
             trial.set_user_attr(key, value)
-        trials.study.tell(trial, values, state=_state(state), skip_if_finished=True)
+        trials.study.tell(trial, values, state=_trial_state(state), skip_if_finished=True)
 
 
-def _state(name: str) -> Any:
+def _trial_state(name: str) -> Any:
     return _library().trial.TrialState[name]
 
 
 def _library() -> Any:
-    """Imports Optuna, quiet; here because it takes half a second."""
+    """Imports Optuna, without log noise, on first use because it takes half a second."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
 
-def _sampler(kind: str, startup: int, seed: int) -> BaseSampler:
+def _create_sampler(kind: str, startup: int, seed: int) -> BaseSampler:
     samplers = _library().samplers
-    made: BaseSampler = (
+    created: BaseSampler = (
         samplers.NSGAIISampler(population_size=startup, seed=seed)
         if kind == "nsga2"
         else samplers.TPESampler(n_startup_trials=startup, seed=seed)
     )
-    return made
+    return created
 
 
-def _seed(seed: int, number: int) -> int:
-    """32 bits for one trial; not a sum, or the trials of seed 1 would be those of seed 0 one later."""
+def _derive_seed(seed: int, number: int) -> int:
+    """Returns 32 bits for one trial; with a sum, trial n of seed 1 would equal trial n+1 of seed 0."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
 
 
-def _by_number(make: Callable[[int], BaseSampler]) -> BaseSampler:
-    """A sampler that is made anew for each trial, so that a resumed search proposes what an undisturbed one would."""
+def _create_per_trial_sampler(make: Callable[[int], BaseSampler]) -> BaseSampler:
+    """Returns a sampler that is recreated per trial: a resumed search proposes the trials of an uninterrupted one."""
     from optuna.samplers import BaseSampler as Base
 
-    made: dict[int, BaseSampler] = {}
+    samplers: dict[int, BaseSampler] = {}
 
-    def of(trial: Any) -> BaseSampler:
-        if trial.number not in made:
-            made[trial.number] = make(trial.number)
-        return made[trial.number]
+    def sampler_of(trial: Any) -> BaseSampler:
+        if trial.number not in samplers:
+            samplers[trial.number] = make(trial.number)
+        return samplers[trial.number]
 
     class ByNumber(Base):
         def before_trial(self, study: Study, trial: Any) -> None:
-            of(trial).before_trial(study, trial)
+            sampler_of(trial).before_trial(study, trial)
 
         def infer_relative_search_space(self, study: Study, trial: Any) -> dict[str, Any]:
-            return of(trial).infer_relative_search_space(study, trial)
+            return sampler_of(trial).infer_relative_search_space(study, trial)
 
         def sample_relative(self, study: Study, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
-            return of(trial).sample_relative(study, trial, search_space)
+            return sampler_of(trial).sample_relative(study, trial, search_space)
 
         def sample_independent(self, study: Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
-            return of(trial).sample_independent(study, trial, param_name, param_distribution)
+            return sampler_of(trial).sample_independent(study, trial, param_name, param_distribution)
 
         def after_trial(self, study: Study, trial: Any, state: Any, values: Sequence[float] | None) -> None:
-            of(trial).after_trial(study, trial, state, values)
-            made.pop(trial.number, None)
+            sampler_of(trial).after_trial(study, trial, state, values)
+            samplers.pop(trial.number, None)
 
     return ByNumber()
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """The database's errors as ours."""
+def _translate_errors(url: str) -> Iterator[None]:
+    """Translates errors of the database into ``TransientError``."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line for people; ``text`` of a bad one ends with what to do."""
+    """One output line; the ``text`` of a warning or failure ends with the remedy."""
 
     mark: str
     topic: str

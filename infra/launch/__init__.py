@@ -1,1 +1,1 @@
-"""Training jobs on an engine: the command, the guard, and where it runs."""
+"""Launches training jobs: the command line, the process guard and the engine that runs them."""

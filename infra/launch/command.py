@@ -1,4 +1,4 @@
-"""A training job as a command line and an environment: pure functions, tested as text."""
+"""Builds the command line and the environment of a training job; pure functions."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from collections.abc import Mapping
 from conf.schema import Launch
 
 RENDEZVOUS_BACKEND = "effnet"  # models/training/rendezvous.py
-RENDEZVOUS_TOKEN = "EFFNET_RENDEZVOUS_TOKEN"  # noqa: S105 - a variable's name; the machines of a job share its value
-ROUND = "EFFNET_ROUND"  # how often the ranks were restarted, the same on all machines
+RENDEZVOUS_TOKEN = "EFFNET_RENDEZVOUS_TOKEN"  # noqa: S105 - the name of a variable, whose value the machines of a job share
+ROUND = "EFFNET_ROUND"  # how many times the ranks were restarted; the same on all machines
 JOB_FOLDER = "EFFNET_JOB_FOLDER"  # the job's folder on this machine
-NOT_INHERITED = {  # variables (a * stands for any ending) that torchrun or a rank would take for their own
+NOT_INHERITED = {  # variables (a trailing * is a wildcard) that torchrun or a rank would mistake for theirs
     "PET_*": "torchrun reads each of its options from PET_OPTION",
     "TORCHELASTIC_*": "an outer torchrun's restart count, error file and signals",
     "MASTER_*": "the address of an outer job's store",
-    "RANK": "the place of a process in an outer job",
+    "RANK": "the rank of a process in an outer job",
     "LOCAL_RANK": "as RANK",
     "NODE_RANK": "as RANK",
     "GROUP_*": "as RANK",
     "ROLE_*": "as RANK",
     "WORLD_SIZE": "the number of processes of an outer job",
     "LOCAL_WORLD_SIZE": "as WORLD_SIZE",
-    ROUND: "a rank's count of restarts",
-    RENDEZVOUS_TOKEN: "another job's",
-    JOB_FOLDER: "another job's",
-    # OMPI_*, PMI_* and SLURM_* stay: neither torchrun nor our ranks read them, and NCCL's plugins may.
+    ROUND: "a rank's restart count",
+    RENDEZVOUS_TOKEN: "belongs to another job",
+    JOB_FOLDER: "belongs to another job",
+    # OMPI_*, PMI_* and SLURM_* are inherited: torchrun and the ranks ignore them, NCCL's plugins may read them.
 }
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a job gets of its parent's environment: all but ``NOT_INHERITED``."""
+    """Returns the variables that a job inherits from its parent: all except ``NOT_INHERITED``."""
     names = tuple(NOT_INHERITED)
-    beginnings = tuple(name[:-1] for name in names if name.endswith("*"))
-    return {key: value for key, value in environment.items() if key not in names and not key.startswith(beginnings)}
+    prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
+    return {key: value for key, value in environment.items() if key not in names and not key.startswith(prefixes)}
 
 
 def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.executable) -> list[str]:
-    """The torchrun command of a job; on several nodes the same command on each.
+    """Returns the torchrun command of a job; every node of a multi-node job runs the same command.
 
-    On one node the agent takes a free port of the loopback interface, so jobs never collide and nobody else on the
-    network reaches them. The number of nodes is fixed: torchrun's elastic range loses the survivors when its store's
-    host goes. A lost node ends the job, and the same run folder resumes with the nodes at hand, to the same bits
-    (``models/training/step.py``).
+    On one node the agent binds a free port of the loopback interface, so jobs never collide and cannot be reached
+    from the network. The number of nodes is fixed: torchrun's elastic range loses the surviving nodes when the host
+    of its store fails. A lost node ends the job; the same run folder then resumes on the available nodes and ends
+    with identical bits (``models/training/step.py``).
 
     Args:
-        launch: nodes, processes, restarts, rendezvous.
-        module: an entry point, ``models.train`` or ``models.evaluate``.
-        job_uri: the run folder; the entry point's only argument.
-        python: interpreter of the workers.
+        launch: Nodes, processes, restarts and rendezvous.
+        module: An entry point, ``models.train`` or ``models.evaluate``.
+        job_uri: The run folder; the entry point's only argument.
+        python: The interpreter of the workers.
     """
     interface = [f"--rdzv-conf=interface={launch.interface}"] if launch.interface else []
     return [
@@ -69,15 +69,15 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
 
 
 def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
-    """Variables that a job needs beside those of its parent (addresses and credentials of the services)."""
+    """Returns the variables that a job needs in addition to those of its parent (service addresses and credentials)."""
     threads = launch.threads_per_proc or max(1, cores // launch.nproc_per_node)
     return {
         "OMP_NUM_THREADS": str(threads),
         "EFFNET_CACHE": cache,
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # c10d warns about IPv6 on every start
-        # On a CPU a step frees and takes hundreds of megabytes; glibc would give them back to the system and have
-        # them zeroed page by page each time: 15 to 25 % of a step (benchmarks/README.md, step).
+        # On a CPU a step frees and allocates hundreds of megabytes; glibc would return them to the system, which
+        # zeroes them page by page every time: 15 to 25 % of a step (benchmarks/README.md, step).
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
-        "PYTHONUNBUFFERED": "1",  # the last lines must be in the log when a process is killed
+        "PYTHONUNBUFFERED": "1",  # the log must hold the last lines when a process is killed
     }

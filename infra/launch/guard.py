@@ -1,17 +1,17 @@
-"""Stands between a supervisor and torchrun, and leaves no process behind, whoever dies first.
+"""Runs torchrun on behalf of a supervisor and leaves no process behind, whichever of the two dies first.
 
-Started as a plain script (``python -S -E guard.py DEATH_FD LOCK LOG GRACE_S COMMAND ...``), so it must import
-nothing but the standard library. It
+Started as a plain script (``python -S -E guard.py DEATH_FD LOCK LOG GRACE_S COMMAND ...``), so it may import
+only the standard library. It
 
-- holds an exclusive lock on LOCK as long as the job lives: one job a run folder, and a way to see that it runs;
-- adopts orphaned grandchildren (torchrun starts ranks in sessions of their own);
-- keeps the log of the start before this one as ``log.1.txt``, and empties the folder ``scratch`` beside LOCK, which
-  holds what torchrun and the ranks write for themselves: before the command, since killed processes leave such
-  files, and after it;
-- ends everything when the supervisor dies (DEATH_FD, a pipe, reaches its end), on SIGTERM, and after the command;
-- takes the command with it when it is killed itself: its lock is free then, so a second job may start.
+- holds an exclusive lock on LOCK while the job runs: one job per run folder, and a way to detect that it runs;
+- adopts orphaned grandchildren (torchrun starts each rank in a new session);
+- keeps the log of the previous start as ``log.1.txt``;
+- empties the folder ``scratch`` beside LOCK, which holds temporary files of torchrun and the ranks, before the
+  command, because killed processes leave such files, and after it;
+- stops all processes when the supervisor dies (the pipe DEATH_FD reaches its end), on SIGTERM, and after the command;
+- kills the command when it is killed itself, because the lock is then free and a second job may start.
 
-Exit code: the command's own, 128 + N for signal N, ``ALREADY_RUNNING`` if the lock is held.
+Exit code: that of the command, 128 + N for signal N, ``ALREADY_RUNNING`` if the lock is held.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command under guard."""
+    """Runs the command, supervised as described in the module docstring."""
     death_fd, lock_path, log_path, grace_s, command = int(argv[0]), argv[1], argv[2], float(argv[3]), argv[4:]
     lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return ALREADY_RUNNING
-    folder = os.path.dirname(lock_path)  # noqa: PTH120 - pathlib costs a third of our start-up
+    folder = os.path.dirname(lock_path)  # noqa: PTH120 - pathlib costs a third of the start-up time
     _empty(os.path.join(folder, SCRATCH))  # noqa: PTH118
     with contextlib.suppress(FileNotFoundError):
         os.replace(log_path, os.path.join(folder, "log.1.txt"))  # noqa: PTH105, PTH118
-    _ask_linux(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     stop_read, stop_write = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os.write(stop_write, b"x"))
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=lambda: _ask_linux(PR_SET_PDEATHSIG, signal.SIGKILL),
+            preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
         )
     code = _wait(child, [death_fd, stop_read], grace_s)
     _kill_all()
@@ -63,18 +63,18 @@ def main(argv: list[str]) -> int:
 
 def _empty(folder: str) -> None:
     if os.path.exists(folder):  # noqa: PTH110
-        import shutil  # costs half of our start-up, and is rarely needed before the command
+        import shutil  # costs half of the start-up time, and is rarely needed before the command
 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ask_linux(option: int, value: int) -> None:
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 
 
 def _wait(child: subprocess.Popen[bytes], stops: list[int], grace_s: float) -> int:
-    """Waits for the command; when told to stop, asks it to end and gives it ``grace_s`` seconds."""
+    """Waits for the command; on a stop request, terminates it and kills it after ``grace_s`` seconds."""
     deadline = None
     while child.poll() is None:
         if deadline is None and select.select(stops, [], [], 0.05)[0]:
@@ -88,7 +88,7 @@ def _wait(child: subprocess.Popen[bytes], stops: list[int], grace_s: float) -> i
 
 
 def _kill_all() -> None:
-    """Kills what is left below us; as a subreaper we are the parent of every orphan."""
+    """Kills all remaining descendants; as a subreaper, the guard is the parent of every orphan."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and (children := _children()):
         for pid in children:
@@ -104,7 +104,7 @@ def _children() -> list[int]:
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
             return [int(pid) for pid in file.read().split()]
-    except FileNotFoundError:  # not Linux: torchrun's own shutdown has to do
+    except FileNotFoundError:  # not Linux: torchrun's own shutdown must suffice
         return []
 
 

@@ -1,6 +1,6 @@
-"""Jobs as processes of this machine; every engine offers the same five functions.
+"""Runs jobs as processes of this machine; every engine offers the same five functions.
 
-``submit(spec)``, ``find(spec)`` (adopt what already runs), ``poll``, ``logs`` and ``cancel``.
+``submit(spec)``, ``find(spec)`` (adopts a running job), ``poll``, ``logs`` and ``cancel``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from infra.launch import guard
 from infra.launch.command import JOB_FOLDER, inherited
 from infra.store import files
 
-GRACE_S = 30.0  # between asking a job to end and killing it: it saves its state first, in 20 s at most
+GRACE_S = 30.0  # between terminating a job and killing it: the job first saves its state, in 20 s at most
 LOG_TAIL_LINES = 25
 _TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What to run: a command, the variables it needs beside ours, and a folder for its lock and log."""
+    """A command, the variables that it needs beyond the inherited ones, and a folder for its lock and log."""
 
     key: str
     argv: list[str]
@@ -34,26 +34,26 @@ class JobSpec:
 
     @property
     def log_path(self) -> Path:
-        """Where the job's output goes."""
+        """The file that receives the job's output."""
         return self.folder / "log.txt"
 
     @property
     def lock_path(self) -> Path:
-        """Locked as long as the job runs."""
+        """The file that is locked while the job runs."""
         return self.folder / "lock"
 
 
 @dataclass
 class LocalJob:
-    """A running job: our own child, or one that another supervisor started (``process`` is None)."""
+    """A running job: a child of this process, or one that another supervisor started (``process`` is None)."""
 
     spec: JobSpec
     process: subprocess.Popen[bytes] | None = None
-    death_fd: int | None = None  # closed by the kernel when we die; the guard then ends the job
+    death_fd: int | None = None  # closed by the kernel when this process dies; the guard then ends the job
 
 
 def submit(spec: JobSpec) -> LocalJob:
-    """Starts a job under its guard. It dies with this process, and with nothing else of ours."""
+    """Starts a job under its guard. The job ends when this process ends, even on SIGKILL."""
     with files.errors(spec.folder):
         files.make_private(spec.folder)
     read_end, write_end = os.pipe()
@@ -75,7 +75,7 @@ def submit(spec: JobSpec) -> LocalJob:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches us alone; we then end the job in order
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the job in order
             pass_fds=(read_end,),
         )
     finally:
@@ -84,36 +84,36 @@ def submit(spec: JobSpec) -> LocalJob:
 
 
 def find(spec: JobSpec) -> LocalJob | None:
-    """The job of this key if one runs already, whoever started it."""
-    return LocalJob(spec) if _locked(spec.lock_path) else None
+    """Returns the running job in this folder, whichever supervisor started it; None if there is none."""
+    return LocalJob(spec) if _is_locked(spec.lock_path) else None
 
 
 def poll(job: LocalJob) -> int | None:
-    """None while it runs, then the exit code; 0 for an adopted job, whose truth is its status object.
+    """Returns None while the job runs, then its exit code; 0 for an adopted job, whose status object is authoritative.
 
-    128 + N where a signal N ended the guard, torchrun, or the rank that failed first (``models/training/agent.py``).
+    The code is 128 + N if signal N ended the guard, torchrun or the first failing rank (``models/training/agent.py``).
     """
     if job.process is None:
-        return None if _locked(job.spec.lock_path) else 0
+        return None if _is_locked(job.spec.lock_path) else 0
     code = job.process.poll()
     return 128 - code if code is not None and code < 0 else code
 
 
 def logs(job: LocalJob) -> str:
-    """The last lines that the workers printed; torchrun's own report of their end, longer still, is cut."""
-    lines = _log(job).splitlines()
+    """Returns the last lines that the workers printed, without torchrun's report of their end, which is longer."""
+    lines = _read_log(job).splitlines()
     report = next((i for i, line in enumerate(lines) if _TORCHRUN_REPORT.search(line)), len(lines))
     return "\n".join(lines[:report][-LOG_TAIL_LINES:])
 
 
-def _log(job: LocalJob) -> str:
+def _read_log(job: LocalJob) -> str:
     with contextlib.suppress(FileNotFoundError):
         return job.spec.log_path.read_text(errors="replace")
     return ""
 
 
 def cancel(job: LocalJob) -> None:
-    """Ends our own job and waits until all of its processes are gone; an adopted one is not ours to end."""
+    """Ends a job of this process and waits until all its processes are gone; an adopted job is left running."""
     if job.process is None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -125,7 +125,7 @@ def cancel(job: LocalJob) -> None:
         job.death_fd = None
 
 
-def _locked(path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     try:
         with path.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

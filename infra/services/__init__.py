@@ -1,1 +1,1 @@
-"""The parts of ``infra/services/stack.py``: ports, keys, programs, processes, and what Prefect is told at start."""
+"""The embedded services: ports, keys, programs, processes and the initial settings of Prefect. See ``stack.py``."""

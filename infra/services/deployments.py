@@ -1,4 +1,4 @@
-"""What a fresh Prefect server is told: the work pool, the limit, the watch over flows, our deployments."""
+"""Configures a new Prefect server: work pool, concurrency limit, heartbeat automation and deployments."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ HOME = CHECKOUT  # prefect.yaml names flows relative to it
 _FILE = "infra/prefect.yaml"
 _DEPLOY_TIMEOUT_S = 180.0
 _BUSY_S = 60.0
-HEARTBEAT_S = 30  # Prefect's default is 180, its least 30
-WITHIN_S = 4 * HEARTBEAT_S  # a machine so busy that it misses three beats is not lost
-# Prefect's own lets whoever starts a flow run choose the command, its variables and its folder. Nothing may be chosen
-# here; `env` must not even stand in it, because the worker would merge the caller's into it.
+HEARTBEAT_S = 30  # Prefect's default is 180, its minimum 30
+WITHIN_S = 4 * HEARTBEAT_S  # tolerates three missed heartbeats of a busy machine
+# Prefect's default lets the caller of a flow run choose the command, its variables and its folder. Here nothing may be
+# chosen; even an `env` entry must be absent, because the worker would merge the caller's variables into it.
 JOB_TEMPLATE: dict[str, object] = {
     # A flow whose output is the worker's pipe crashes at its next line when the worker dies.
     "job_configuration": {"stream_output": False},
@@ -32,33 +32,33 @@ JOB_TEMPLATE: dict[str, object] = {
 
 
 def set_limits(api: PrefectApi, jobs_at_once: int) -> None:
-    """Makes the work pool and sets the concurrency limit ``accelerator``; both may be there already.
+    """Creates the work pool and sets the concurrency limit ``accelerator``; both may already exist.
 
     Raises:
-        TransientError: the server refuses, or stays busy for a minute.
+        TransientError: The server refuses, or stays busy for a minute.
     """
     pool: dict[str, object] = {"name": WORK_POOL, "type": "process", "base_job_template": JOB_TEMPLATE}
-    if _insist(api, "POST", "/work_pools/", pool, fine=(200, 201, 409)) == 409:
+    if _call_until_ok(api, "POST", "/work_pools/", pool, fine=(200, 201, 409)) == 409:
         path = f"/work_pools/{WORK_POOL}"
         if call(api, "GET", path)[1].get("base_job_template") != JOB_TEMPLATE:
-            _insist(api, "PATCH", path, {"base_job_template": JOB_TEMPLATE}, fine=(200, 204))
+            _call_until_ok(api, "PATCH", path, {"base_job_template": JOB_TEMPLATE}, fine=(200, 204))
     limits = "/v2/concurrency_limits/"
     limit: dict[str, object] = {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0}
-    if _insist(api, "POST", limits, limit, fine=(200, 201, 409)) == 409:
-        _insist(api, "PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
+    if _call_until_ok(api, "POST", limits, limit, fine=(200, 201, 409)) == 409:
+        _call_until_ok(api, "PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
 
 
 def watch_flows(api: PrefectApi) -> None:
-    """Has the server call a flow run crashed when its heartbeat stops; else a lost machine's stays Running for ever.
+    """Makes the server mark flow runs without heartbeat as crashed; otherwise those of a lost machine stay Running.
 
     Source: Prefect documentation, "How to detect and respond to zombie flows".
 
     Raises:
-        TransientError: the server refuses, or stays busy for a minute.
+        TransientError: The server refuses, or stays busy for a minute.
     """
     name = "effnet: crash flow runs without heartbeat"
-    status, found = call(api, "POST", "/automations/filter", {"automations": {"name": {"any_": [name]}}})
-    if status == 200 and found:
+    status, automations = call(api, "POST", "/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    if status == 200 and automations:
         return
     ends = [f"prefect.flow-run.{state}" for state in ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed")]
     trigger = {
@@ -77,11 +77,11 @@ def watch_flows(api: PrefectApi) -> None:
         "message": f"no heartbeat for {WITHIN_S} s: its process or machine is gone",
     }
     body: dict[str, object] = {"name": name, "trigger": trigger, "actions": [action]}
-    _insist(api, "POST", "/automations/", body, fine=(200, 201))
+    _call_until_ok(api, "POST", "/automations/", body, fine=(200, 201))
 
 
-def _insist(api: PrefectApi, method: str, path: str, body: dict[str, object], fine: Collection[int]) -> int:
-    """Asks until the status is one of ``fine``: on SQLite the server answers 503 while it writes something else."""
+def _call_until_ok(api: PrefectApi, method: str, path: str, body: dict[str, object], fine: Collection[int]) -> int:
+    """Repeats a call until its status is one of ``fine``: on SQLite the server answers 503 during another write."""
     deadline = time.monotonic() + _BUSY_S
     while True:
         status, answer = call(api, method, path, body, timeout_s=30.0)
@@ -93,19 +93,19 @@ def _insist(api: PrefectApi, method: str, path: str, body: dict[str, object], fi
 
 
 def deploy(folder: Path, environment: dict[str, str]) -> bool:
-    """Registers the deployments of ``infra/prefect.yaml``; False when this database has just these already.
+    """Registers the deployments of ``infra/prefect.yaml``; False if this database already has them.
 
     Raises:
-        ConfigError: `prefect deploy` failed; with its last lines.
+        ConfigError: `prefect deploy` failed; the message holds its last lines.
     """
-    record = folder / "prefect" / "deployed.sha256"  # beside the database: gone when that is gone
+    record = folder / "prefect" / "deployed.sha256"  # beside the database, so that both are deleted together
     digest = hashlib.sha256((HOME / _FILE).read_bytes() + str(HOME).encode()).hexdigest()
     if record.exists() and record.read_text() == digest:
         return False
     argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", _FILE]
     with log_path(folder, "deploy").open("wb") as output:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 argv,
                 cwd=HOME,
                 env={**environment, "EFFNET_HOME": str(HOME)},
@@ -116,33 +116,33 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
             )
         except subprocess.TimeoutExpired as error:
             raise TransientError(f"`prefect deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
-    if done.returncode != 0:
+    if process.returncode != 0:
         raise ConfigError(f"`prefect deploy --prefect-file {_FILE}` failed:{quoted(log_tail(folder, 'deploy'))}")
     record.write_text(digest)
     return True
 
 
 def worker_answers(api: PrefectApi, since: float = 0.0) -> bool:
-    """Whether the server heard from our worker after ``since`` (seconds of the wall clock) and lately."""
-    status, found = call(api, "POST", f"/work_pools/{WORK_POOL}/workers/filter", {})
-    for worker in found if status == 200 else []:
-        heard = datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp()
+    """Whether the embedded worker sent a heartbeat after ``since`` (unix seconds) and recently."""
+    status, workers = call(api, "POST", f"/work_pools/{WORK_POOL}/workers/filter", {})
+    for worker in workers if status == 200 else []:
+        last_heartbeat = datetime.fromisoformat(worker["last_heartbeat_time"]).timestamp()
         if worker["name"] == WORKER and worker["status"] == "ONLINE":
-            return heard > max(since, time.time() - 120.0)  # it beats every 30 s
+            return last_heartbeat > max(since, time.time() - 120.0)  # sent every 30 s
     return False
 
 
 def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> int:
-    """Cancels what runs on our work pool and waits for its end; how many runs were cancelled.
+    """Cancels the flow runs of the work pool and waits for their end; returns the number of cancelled runs.
 
-    A worker that is just stopped kills its flow runs on the spot: no ``finally`` runs, the trainer gets no
-    SIGTERM to save at, and the server shows them as Running for ever.
+    A worker that is merely stopped kills its flow runs immediately: no ``finally`` runs, the trainer receives no
+    SIGTERM and cannot save, and the server shows the runs as Running forever.
     """
     query = {
         "work_pools": {"name": {"any_": [WORK_POOL]}},
         "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
     }
-    told: set[str] = set()
+    cancelled: set[str] = set()
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         status, runs = call(api, "POST", "/flow_runs/filter", query)
@@ -150,7 +150,7 @@ def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> int:
             break
         for run in runs if status == 200 else []:
             path, state = f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}}
-            if run["id"] not in told and call(api, "POST", path, state)[0] in (200, 201):
-                told.add(run["id"])
+            if run["id"] not in cancelled and call(api, "POST", path, state)[0] in (200, 201):
+                cancelled.add(run["id"])
         time.sleep(0.25)
-    return len(told)
+    return len(cancelled)

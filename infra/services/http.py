@@ -1,4 +1,4 @@
-"""One small HTTP call without proxies, redirects or libraries: enough to ask a service how it is."""
+"""A minimal HTTP client without proxies, redirects or dependencies, for health checks and small API calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 def call(
     method: str, url: str, body: Any = None, timeout_s: float = 5.0, headers: dict[str, str] | None = None
 ) -> tuple[int, Any]:
-    """Status and decoded JSON answer (None when it is not JSON); status 0 when nobody answers."""
+    """Returns status and decoded JSON answer (None if it is not JSON); status 0 if there is no answer."""
     parts = urlsplit(url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -32,5 +32,5 @@ def call(
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of ``url`` gives 200 within two seconds."""
+    """Whether a GET of ``url`` returns 200 within two seconds."""
     return call("GET", url, timeout_s=2.0)[0] == 200

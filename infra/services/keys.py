@@ -1,4 +1,4 @@
-"""The secrets of the embedded services: made once, readable by this user only."""
+"""Creates the secrets of the embedded services once, readable only by this user."""
 
 from __future__ import annotations
 
@@ -27,51 +27,51 @@ _NAMES = (
 
 
 def credentials(folder: Path) -> dict[str, str]:
-    """The keys of the object store and the passwords of Prefect and MLflow; those that are missing are made.
+    """Returns the keys of the object store and the passwords of Prefect and MLflow, creating missing ones.
 
     Raises:
-        ConfigError: the file is there and is not what we wrote.
+        ConfigError: The credentials file is damaged.
     """
     path = folder / "credentials.json"
-    known = _read(path)
-    if not known.keys() >= set(_NAMES):
+    secrets_by_name = _read(path)
+    if not secrets_by_name.keys() >= set(_NAMES):
         with (folder / "credentials.lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # two commands that make them together must end with the same ones
-            known = {name: _new(name) for name in _NAMES} | _read(path)
-            write_private(path, json.dumps(known, indent=2).encode())
-    return known
+            fcntl.flock(stream, fcntl.LOCK_EX)  # concurrent commands must end with the same secrets
+            secrets_by_name = {name: _generate(name) for name in _NAMES} | _read(path)
+            write_private(path, json.dumps(secrets_by_name, indent=2).encode())
+    return secrets_by_name
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        known: dict[str, str] = json.loads(path.read_bytes())
-        if wrong := [name for name, value in known.items() if not isinstance(value, str) or not value]:
-            raise ValueError(f"{wrong[0]} is no key")
-        return known
+        secrets_by_name: dict[str, str] = json.loads(path.read_bytes())
+        if wrong := [name for name, value in secrets_by_name.items() if not isinstance(value, str) or not value]:
+            raise ValueError(f"{wrong[0]} is not a key")
+        return secrets_by_name
     except FileNotFoundError:
         return {}
     except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged; delete it, new keys will be made: {error}") from error
 
 
-def _new(name: str) -> str:
+def _generate(name: str) -> str:
     if name == "access_key":
         return f"effnet-{secrets.token_hex(6)}"
     return secrets.token_urlsafe(30) if name == "secret_key" else secrets.token_hex(24)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate and its key: whoever has not both is refused at weed's gRPC ports."""
+    """Returns a self-signed certificate and its key; weed's gRPC ports refuse clients without both."""
     cert_path, key_path = folder / "grpc.crt", folder / "grpc.key"
     if not (cert_path.exists() and key_path.exists()):
-        key_pem, cert_pem = _self_signed()
+        key_pem, cert_pem = _create_self_signed()
         write_private(key_path, key_pem)
-        files.write(cert_path, cert_pem)  # last, as the sign that the pair is whole
+        files.write(cert_path, cert_pem)  # last, which marks the pair as complete
     return cert_path, key_path
 
 
-def _self_signed() -> tuple[bytes, bytes]:
-    # Comes with both Prefect and MLflow. Imported here: prepare() must be fast and needs none of it.
+def _create_self_signed() -> tuple[bytes, bytes]:
+    # A dependency of both Prefect and MLflow. Imported here because prepare() must be fast and does not need it.
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -95,7 +95,7 @@ def _self_signed() -> tuple[bytes, bytes]:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Writes ``path`` whole or not at all, with mode 0600 from its first byte."""
+    """Writes ``path`` atomically, with mode 0600 from its first byte."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

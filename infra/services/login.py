@@ -1,7 +1,7 @@
-"""How a user gets into the pages of the embedded Prefect and MLflow without typing a password.
+"""Opens the pages of the embedded Prefect and MLflow in a browser, already logged in.
 
-A browser is started with an address on its command line, which every user of the machine can read. So it gets the
-address of a file that only its owner can read, and the file leads on to the service, with the password.
+Every user of the machine can read the command line of a browser. It therefore receives the address of a file that
+only its owner can read; the file redirects to the service, with the password.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from infra.services import http, keys
 
 PAGES = ("prefect", "mlflow")
 _TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
-# Prefect's pages, both versions, take the password from the browser's storage, which only a page of theirs can fill.
-# It arrives in the fragment, which no browser sends to a server and which `replace` keeps out of the history.
+# Prefect's pages, both versions, take the password from the browser's storage, which only a page of the same origin
+# can fill. It arrives in the fragment, which no browser sends to a server and which `replace` keeps out of the history.
 _PREFECT_LOGIN = """\
 <!doctype html>
 <meta charset="utf-8">
@@ -29,7 +29,7 @@ _PREFECT_LOGIN = """\
 </script>
 """
 _PREFECT_LOGIN_NAME = "effnet-login.html"
-_MLFLOW_ENTRY = "/effnet-login"  # mlflow_login.py, which loads Flask, answers it
+_MLFLOW_ENTRY = "/effnet-login"  # answered by mlflow_login.py, which loads Flask
 _FORWARD = """\
 <!doctype html>
 <meta charset="utf-8">
@@ -40,17 +40,17 @@ _FORWARD = """\
 
 
 def show(address: str) -> str:
-    """Opens the pages of somebody else's service; what to print."""
+    """Opens the pages of an external service; returns the message to print."""
     return f"opened {address}" if _open(address) else f"no browser here; open {address}"
 
 
 def show_logged_in(folder: Path, base: str, name: str) -> str:
-    """Opens the pages of an embedded service, logged in; what to print.
+    """Opens the pages of an embedded service, logged in; returns the message to print.
 
     Args:
         folder: The services folder.
         base: Address of the service.
-        name: Which one; of ``PAGES``.
+        name: Name of the service, from ``PAGES``.
     """
     if asks_for_password(base, name) is False:
         return show(base)
@@ -61,7 +61,7 @@ def show_logged_in(folder: Path, base: str, name: str) -> str:
 
 
 def link(folder: Path, base: str, name: str) -> str:
-    """The address that logs a browser in; holds the password, so it belongs on no command line."""
+    """Returns the address that logs a browser in; it holds the password, so it must not be on a command line."""
     password = keys.credentials(folder)[f"{name}_password"]
     if name == "mlflow":
         return base.replace("://", f"://{keys.USER}:{quote(password, safe='')}@") + _MLFLOW_ENTRY
@@ -71,24 +71,24 @@ def link(folder: Path, base: str, name: str) -> str:
 
 
 def forwarding_page(folder: Path, base: str, name: str) -> Path:
-    """A file that leads a browser to ``link``."""
+    """Writes a page that redirects to ``link``; returns its path."""
     page = folder / f"open-{name}.html"
     _write(page, _FORWARD.format(link=json.dumps(link(folder, base, name)).replace("<", "\\u003c")))
     return page
 
 
 def asks_for_password(base: str, name: str) -> bool | None:
-    """Whether the service refuses a caller without a password; None when it does not answer."""
+    """Whether the service refuses a caller without a password; None if it does not answer."""
     page = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/get-by-name"}[name]
     status, _ = http.call("GET", base + page)
     return status == 401 if status else None
 
 
 def warning(base: str, name: str, auth: bool) -> str | None:
-    """A line about a running service that is open to every user of the machine, or open against ``services.auth``."""
+    """Returns a warning if a running service accepts every user of the machine or contradicts ``services.auth``."""
     title, asks = _TITLES[name], asks_for_password(base, name)
     if asks is None:
-        return None  # does not answer, which others report
+        return None  # does not answer, which is reported elsewhere
     if asks and not auth:
         return f"{title} was started with a password and keeps it; `effnet down` first, then services.auth=false"
     if auth and not asks:

@@ -1,7 +1,7 @@
-"""What the embedded MLflow asks at each request; loaded by its server alone (``authorization_function``).
+"""Authenticates every request to the embedded MLflow; loaded only by its server (``authorization_function``).
 
-MLflow's own check derives the password's hash anew for each request, remembers the first password for ever, and
-lets pages of any port of this machine use the password that the browser keeps.
+MLflow's own check derives the password hash again for each request, keeps the first password forever, and
+lets pages of any port of this machine use the password that the browser stores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ENTRY = "/effnet-login"
 
 
 def authenticate() -> Authorization | Response:
-    """The user of the current request, or the answer that refuses it."""
+    """Returns the user of the current request, or the response that refuses it."""
     login = request.authorization
     if login is None or not _is_right(login.username, login.password):
         return Response("no or wrong password", 401, {"WWW-Authenticate": 'Basic realm="mlflow"'})
@@ -28,9 +28,9 @@ def authenticate() -> Authorization | Response:
         body = request.get_json(force=True, silent=True)
         location = body.get("artifact_location") if isinstance(body, dict) else None
         if location and (not str(location).startswith("mlflow-artifacts:/") or ".." in str(location)):
-            return _refusal(400, "artifact_location must lie in this server's store; leave it away")
+            return _refusal(400, "artifact_location must be in this server's store; omit it")
     if request.path == ENTRY:
-        # Pages of an address with a password in it cannot fetch anything; a browser keeps the password for this one.
+        # Pages whose address contains a password cannot fetch anything; the browser remembers it for this address.
         return Response(status=302, headers={"Location": f"http://{request.host}/"})
     return login
 

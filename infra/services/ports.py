@@ -1,4 +1,4 @@
-"""Which ports on 127.0.0.1 the embedded services get: the well-known ones, or the next free ones."""
+"""Chooses ports on 127.0.0.1 for the embedded services: the well-known ones, or the next free ones."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ PREFERRED = {
     "weed_master": 9333,
     "weed_filer": 8888,
     "weed_volume": 9340,
-    "weed_admin": 9646,  # not 23646: its gRPC twin would lie among the ports that the system hands out
+    "weed_admin": 9646,  # not 23646: its gRPC port would be in the ephemeral range
 }
 GRPC_OFFSET = 10000  # weed listens for gRPC this much above each of its ports
 _SEARCHED = 500
-_LINGERS_S = 1.5
-_CLAIM_S = 180.0  # a service binds within this time after its port was chosen
+_LINGERS_S = 1.5  # that a killed server may still hold its port
+_CLAIM_S = 180.0  # a service binds its port within this time after the choice
 
 
-def choose(known: dict[str, int], running: Collection[str], owner: str) -> dict[str, int]:
-    """A port for every key of ``PREFERRED``.
+def choose(previous: dict[str, int], running: Collection[str], owner: str) -> dict[str, int]:
+    """Chooses a port for every key of ``PREFERRED``.
 
     Args:
-        known: what was chosen before; kept where it is still free.
-        running: services that hold their ports right now, so that busy is right.
-        owner: names us among the claims; the services folder.
+        previous: Ports of an earlier choice, kept if they are still free.
+        running: Services that are running, whose ports are therefore in use.
+        owner: Key of this stack among the claims: the services folder.
 
     Raises:
-        ConfigError: no free port in reach.
+        ConfigError: No port is free in the searched range.
     """
-    # A server that was killed a moment ago holds its port until its last thread has ended; one that moves for this
-    # is lost to the clients that survived it.
-    ours = [known[name] for name in PREFERRED if name in known and _service(name) not in running]
+    # A killed server holds its port until its last thread has ended. If its successor took another port, clients that
+    # are still running would lose it.
+    stopped = [previous[name] for name in PREFERRED if name in previous and _service(name) not in running]
     deadline = time.monotonic() + _LINGERS_S
-    while time.monotonic() < deadline and not all(map(is_free, ours)):
+    while time.monotonic() < deadline and not all(map(is_free, stopped)):
         time.sleep(0.05)
     chosen: dict[str, int] = {}
     with _claims() as claims:
         taken = {port for who, claim in claims.items() if who != owner for port in claim["ports"]}
         for name, preferred in PREFERRED.items():
             of_weed = _service(name) == "s3"
-            if name in known and _service(name) in running:
-                chosen[name] = known[name]
+            if name in previous and _service(name) in running:
+                chosen[name] = previous[name]
                 continue
-            candidates = [known.get(name, preferred), *range(preferred, preferred + _SEARCHED)]
+            candidates = [previous.get(name, preferred), *range(preferred, preferred + _SEARCHED)]
             chosen[name] = _first_free(candidates, GRPC_OFFSET if of_weed else 0, taken | {*chosen.values()})
         claims[owner] = {"at": time.time(), "ports": sorted(chosen.values())}
     return chosen
@@ -67,9 +67,9 @@ def _service(name: str) -> str:
     return name if name in ("prefect", "mlflow") else "s3"
 
 
-def _first_free(candidates: list[int], twin: int, taken: set[int]) -> int:
+def _first_free(candidates: list[int], grpc_offset: int, taken: set[int]) -> int:
     for port in candidates:
-        if port not in taken and is_free(port) and (not twin or is_free(port + twin)):
+        if port not in taken and is_free(port) and (not grpc_offset or is_free(port + grpc_offset)):
             return port
     raise ConfigError(f"no free port on {HOST} from {candidates[0]} to {candidates[-1]}")
 
@@ -77,7 +77,7 @@ def _first_free(candidates: list[int], twin: int, taken: set[int]) -> int:
 def is_free(port: int) -> bool:
     """Whether a server could listen on ``port`` now."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: old connections are fine
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -87,17 +87,17 @@ def is_free(port: int) -> bool:
 
 @contextmanager
 def _claims() -> Iterator[dict[str, Any]]:
-    """Which run folder chose which ports in the last minutes; written back when the block ends.
+    """Yields the recent port choices by run folder and writes them back at the end of the block.
 
-    Prefect takes ten seconds from its start to its first listen; two stacks started in that time would both
-    find 4200 free.
+    Prefect listens ten seconds after its start; two stacks that start within that time would both consider 4200
+    free.
     """
-    # About the machine, so in the temporary folder; per user, because nobody may write another's file.
+    # Per machine, so in the temporary folder; per user, because no user may write another's file.
     path = Path(tempfile.gettempdir()) / f"effnet-ports-{os.getuid()}.json"
     try:
         descriptor = files.open_ours(path)
     except EffnetError:
-        yield {}  # a stranger's file or link of that name: then without claims
+        yield {}  # another user's file or link of that name: continue without claims
         return
     with os.fdopen(descriptor, "r+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -109,7 +109,7 @@ def _claims() -> Iterator[dict[str, Any]]:
 
 
 def _fresh_claims(text: str) -> dict[str, Any]:
-    """The claims of the last minutes in the file; what is not of their form counts as rubbish."""
+    """Returns the recent claims in the file and ignores malformed ones."""
     try:
         claims = json.loads(text or "{}")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Small calls to Prefect's API with its password and its CSRF token; importing Prefect's client costs seconds."""
+"""A minimal client of Prefect's API with password and CSRF token; importing Prefect's client takes seconds."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _NO_CSRF = 422  # what a server answers that asks for no token
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Where the API is (``url`` ends with /api) and ``user:password``, empty where it asks for none."""
+    """Address of the API (``url`` ends with /api) and ``user:password``, empty if it needs none."""
 
     url: str
     auth: str = ""
-    client: str = field(default_factory=lambda: str(uuid.uuid4()))  # Prefect keeps one CSRF token for each client
+    client: str = field(default_factory=lambda: str(uuid.uuid4()))  # Prefect keeps one CSRF token per client
     _tokens: dict[str, str] = field(default_factory=dict)
 
 
 def from_environment(environment: Mapping[str, str]) -> PrefectApi:
-    """The API that Prefect's own clients would use with these variables."""
+    """Returns the API that Prefect's own clients would use with these variables."""
     return PrefectApi(environment["PREFECT_API_URL"], environment.get("PREFECT_API_AUTH_STRING", ""))
 
 
 def call(api: PrefectApi, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
-    """Status and decoded JSON answer of ``path``, which starts with a slash; status 0 when nobody answers."""
+    """Returns status and decoded JSON answer of ``path``, which starts with a slash; status 0 without an answer."""
     status, answer = _try(api, method, path, body, timeout_s)
-    if status == 403 and api._tokens:  # expired after an hour, or the server has another database now
+    if status == 403 and api._tokens:  # expired after an hour, or the server has a new database
         api._tokens.clear()
         status, answer = _try(api, method, path, body, timeout_s)
     return status, answer

@@ -1,4 +1,4 @@
-"""Starting, recognising and stopping the service processes; a number in a file is never trusted alone."""
+"""Starts, identifies and stops the service processes; a recorded process id alone is never trusted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from infra.errors import ConfigError
 from infra.services import proctable
 from infra.store import files
 
-_MARK = "EFFNET_SERVICE"  # in the environment of all that we start: which service, of which folder
+_MARK = "EFFNET_SERVICE"  # in the environment of every started process: service and folder
 _GRACE_S = 15.0  # weed stops within 2-4 s, Prefect within 5 s on a quiet machine
-_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}  # ours to reap: unreaped, the dead would look alive
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}  # children to reap: unreaped zombies would look alive
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to start: a name for its files, the command, its whole environment, its working folder."""
+    """A program to start: name for its files, command, complete environment and working folder."""
 
     name: str
     argv: tuple[str, ...]
@@ -33,29 +33,29 @@ class Program:
 
 @dataclass(frozen=True)
 class Handle:
-    """A started process. ``born`` tells it from a later one with the same number."""
+    """A started process. ``born`` distinguishes it from a later process with the same id."""
 
     pid: int
     born: str
 
 
 def log_path(folder: Path, name: str) -> Path:
-    """Where the service writes; the file of the start before has the suffix ``.1``."""
+    """Returns the log file of the service; that of the previous start has the suffix ``.1``."""
     return folder / "logs" / f"{name}.log"
 
 
 def log_tail(folder: Path, name: str, lines: int = 12) -> str:
-    """The last lines of the service's log."""
+    """Returns the last lines of the service's log."""
     path = log_path(folder, name)
     text = path.read_text(errors="replace") if path.exists() else ""
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
 def start(folder: Path, program: Program) -> Handle:
-    """Starts ``program`` in its own session, with its own log file and no pipe to us, and notes it down.
+    """Starts ``program`` in a new session, with a log file instead of a pipe, and records its process.
 
     Raises:
-        ConfigError: the program does not exist.
+        ConfigError: The program does not exist.
     """
     log = log_path(folder, program.name)
     log.parent.mkdir(exist_ok=True)
@@ -78,28 +78,28 @@ def start(folder: Path, program: Program) -> Handle:
         raise ConfigError(f"cannot start {program.argv[0]}: {error.strerror}") from error
     _CHILDREN[child.pid] = child
     handle = Handle(child.pid, proctable.born(child.pid) or "dead at once")
-    files.write(_note(folder, program.name), json.dumps(asdict(handle)).encode())
+    files.write(_record_path(folder, program.name), json.dumps(asdict(handle)).encode())
     return handle
 
 
 def running(folder: Path, name: str) -> Handle | None:
-    """The noted process of this service, when it lives and is still the same."""
-    handle = _noted(folder, name)
+    """Returns the recorded process of this service if it is alive and still the same."""
+    handle = _read_record(folder, name)
     return handle if handle and is_alive(handle) else None
 
 
 def is_alive(handle: Handle) -> bool:
-    """Whether this very process still runs (a zombie does not)."""
+    """Whether this exact process is still running (a zombie is not)."""
     if child := _CHILDREN.get(handle.pid):
         child.poll()
     return proctable.born(handle.pid) == handle.born
 
 
 def stop(folder: Path, names: Collection[str]) -> list[str]:
-    """Ends these services with all their children: SIGTERM, and SIGKILL to what is left after the grace.
+    """Stops these services and all their children: SIGTERM, then SIGKILL after the grace period.
 
     Returns:
-        The names of those of which anything ran.
+        Names of the services of which any process was running.
     """
     groups = {name: _group(folder, name) for name in names}
     ran = [name for name in names if _members(folder, name, groups[name])]
@@ -112,8 +112,8 @@ def stop(folder: Path, names: Collection[str]) -> list[str]:
         while time.monotonic() < deadline and any(_members(folder, name, groups[name]) for name in ran):
             time.sleep(0.05)
     for name in names:
-        _note(folder, name).unlink(missing_ok=True)
-        # One whose threads end one by one looks dead before it can be reaped.
+        _record_path(folder, name).unlink(missing_ok=True)
+        # A process whose threads end one by one looks dead before it can be reaped.
         if child := _CHILDREN.pop(groups[name] or 0, None):
             with suppress(subprocess.TimeoutExpired):
                 child.wait(1.0)
@@ -121,27 +121,27 @@ def stop(folder: Path, names: Collection[str]) -> list[str]:
 
 
 def _group(folder: Path, name: str) -> int | None:
-    """The process group of this service, when anything in it is surely ours."""
-    handle = _noted(folder, name)
+    """Returns the process group of this service if a process in it certainly belongs to the service."""
+    handle = _read_record(folder, name)
     if handle is None:
         return None
     if is_alive(handle):
         return handle.pid
-    # The leader died; its children may live on. The mark tells them from strangers with a reused number.
+    # The leader died; its children may be alive. The mark distinguishes them from processes with a reused id.
     orphans = [pid for pid, group in proctable.living().items() if group == handle.pid]
     return handle.pid if any(_is_marked(pid, folder, name) for pid in orphans) else None
 
 
 def _members(folder: Path, name: str, group: int | None) -> list[int]:
-    """The living processes of a service."""
+    """Returns the ids of the living processes of a service."""
     for child in _CHILDREN.values():
         child.poll()
-    # Prefect gives each flow run a session of its own, so a killed worker leaves them behind. What they
-    # started in turn is not ours to end: the launcher sees to that, and a cluster's job may outlive us.
+    # Prefect starts each flow run in a new session, so a killed worker leaves them behind. Their child processes
+    # are not stopped here: the launcher does that, and the job of a cluster may outlive this process.
     return [
         pid
-        for pid, its_group in proctable.living().items()
-        if its_group == group or (name == "worker" and _is_flow_run(pid) and _is_marked(pid, folder, name))
+        for pid, process_group in proctable.living().items()
+        if process_group == group or (name == "worker" and _is_flow_run(pid) and _is_marked(pid, folder, name))
     ]
 
 
@@ -153,14 +153,14 @@ def _is_marked(pid: int, folder: Path, name: str) -> bool:
     return f"{_MARK}={name}@{folder}".encode() in proctable.environment(pid)
 
 
-def _noted(folder: Path, name: str) -> Handle | None:
-    """The process that the service's file names; None where there is none, or it is damaged."""
+def _read_record(folder: Path, name: str) -> Handle | None:
+    """Returns the process in the service's record; None if the record is missing or damaged."""
     try:
-        handle = Handle(**json.loads(_note(folder, name).read_bytes()))
+        handle = Handle(**json.loads(_record_path(folder, name).read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return handle if type(handle.pid) is int and handle.pid > 1 and isinstance(handle.born, str) else None
 
 
-def _note(folder: Path, name: str) -> Path:
+def _record_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.process.json"

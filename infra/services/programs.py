@@ -1,6 +1,6 @@
-"""The command line and the environment of each embedded service: plain data, nothing is started here.
+"""Builds the command line and the environment of every embedded service; starts nothing.
 
-No secret stands on a command line, which every user of the machine can read; they go by the environment.
+Secrets are passed in the environment, never on a command line, which every user of the machine can read.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What a person exported for other servers must not reach ours.
+# Variables that the user exported for other servers must not reach the embedded ones.
 _FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")
 
 
 def object_store(
     folder: Path, ports: dict[str, int], secrets: dict[str, str], certificate: tuple[Path, Path]
 ) -> Program:
-    """SeaweedFS in one process, open to those with the keys only.
+    """Returns SeaweedFS in one process, accessible only with the keys.
 
-    - S3 asks for the access key (anonymous requests get 403);
-    - HTTP on the master and filer ports is off (``-disableHttp``), the volume port wants a token
+    - S3 requires the access key (anonymous requests get 403);
+    - HTTP on the master and filer ports is off (``-disableHttp``), the volume port requires a token
       (``WEED_JWT_*``);
-    - the gRPC ports, which can do everything, want our certificate (``WEED_GRPC_*``).
+    - the gRPC ports, which allow everything, require the certificate (``WEED_GRPC_*``).
 
-    What stays readable by other users of the machine: the master's page and the volume's ``/status``, which
-    tell disk sizes and no data.
+    Other users of the machine can still read the master's page and the volume's ``/status``, which show disk
+    sizes but no data.
     """
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
@@ -58,15 +58,15 @@ def object_store(
     for name in ("s3", "weed_master", "weed_filer", "weed_volume", "weed_admin"):
         option = name.removeprefix("weed_")
         options |= {f"{option}.port": ports[name], f"{option}.port.grpc": ports[name] + GRPC_OFFSET}
-    # -logtostderr: else it also writes /tmp/weed.INFO and the like, links of names that anybody can plant.
+    # -logtostderr: otherwise it also writes /tmp/weed.INFO and similar links, whose names any user can create first.
     argv = (weed, "-logtostderr=true", "mini", *(f"-{option}={value}" for option, value in options.items()))
     return Program("s3", argv, {**_inherited(), **_weed_environment(home, secrets, certificate)}, home)
 
 
 def remove_sockets(ports: dict[str, int]) -> None:
-    """Deletes the socket files that weed leaves in /tmp, most of all after a kill."""
+    """Deletes the socket files that weed leaves in /tmp, especially after a kill."""
     numbers = {number + offset for name, number in ports.items() for offset in (0, GRPC_OFFSET)}
-    for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108  weed's own choice of folder
+    for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108  weed chooses this folder
         if path.stem.rpartition("-")[2] in {str(number) for number in numbers}:
             with suppress(OSError):  # another user's
                 path.unlink()
@@ -91,12 +91,12 @@ def _weed_environment(home: Path, secrets: dict[str, str], certificate: tuple[Pa
 
 
 def prefect_server(folder: Path, port: int, password: str) -> Program:
-    """Prefect's API, UI and services on SQLite in our folder.
+    """Returns Prefect's API, UI and services on SQLite in the services folder.
 
     Args:
         folder: The services folder.
-        port: Where it listens.
-        password: What it asks of its callers; empty lets every user of the machine run code as us.
+        port: Port on which it listens.
+        password: Password of its clients; if empty, every user of the machine can run code as this user.
     """
     home = folder / "prefect"
     pages = f"http://{HOST}:{port}"
@@ -104,13 +104,13 @@ def prefect_server(folder: Path, port: int, password: str) -> Program:
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"{pages}/api",
         "PREFECT_SERVER_UI_API_URL": f"{pages}/api",
-        # The default lets any web page that a browser on this machine opens drive the server.
+        # The default lets any web page in a browser on this machine control the server.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{pages},http://localhost:{port}",
-        # The password stands in the browser's storage, but a POST of text/plain needs no leave of CORS.
+        # The password is in the browser's storage, but CORS does not restrict a POST of text/plain.
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-        # The default keeps in memory who holds a slot, and that it is taken in the database (leases.py).
+        # The default keeps the holders of slots in memory, but their count in the database (leases.py).
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        # In our folder, which is closed to others, because a page of ours lies there too (login.py).
+        # In the services folder, which other users cannot access, because the login page is there too (login.py).
         "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -124,18 +124,18 @@ def prefect_server(folder: Path, port: int, password: str) -> Program:
 def mlflow_server(
     folder: Path, port: int, s3: dict[str, str] | None, password: str = "", session_key: str = ""
 ) -> Program:
-    """MLflow on SQLite in our folder; artifacts go through it to our object store.
+    """Returns MLflow on SQLite in the services folder; it proxies artifacts to the embedded object store.
 
     Args:
         folder: The services folder.
-        port: Where it listens.
-        s3: The AWS variables of the embedded store; None keeps the artifacts in our folder instead.
-        password: What it asks of its callers; empty lets every user of the machine in.
-        session_key: What MLflow signs its own forms with.
+        port: Port on which it listens.
+        s3: The AWS variables of the embedded store; None keeps the artifacts in the services folder.
+        password: Password of its clients; if empty, every user of the machine has access.
+        session_key: Key with which MLflow signs its forms.
     """
     home = folder / "mlflow"
     env = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight processes more, for jobs that we have not
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # otherwise eight more processes, for unused jobs
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
     }
@@ -161,18 +161,18 @@ def mlflow_server(
     if password:
         argv += ("--app-name", "basic-auth")
         env |= {
-            "MLFLOW_AUTH_CONFIG_PATH": str(_login_settings(home)),
+            "MLFLOW_AUTH_CONFIG_PATH": str(_write_login_settings(home)),
             "MLFLOW_AUTH_ADMIN_USERNAME": USER,
             "MLFLOW_AUTH_ADMIN_PASSWORD": password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": session_key,
-            # A checkout need not be installed for its own command to run; the server loads one file of it.
+            # effnet also runs from a checkout that is not installed; the server imports one of its modules.
             "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         }
     return Program("mlflow", argv, {**_inherited(), **env}, home)
 
 
-def _login_settings(home: Path) -> Path:
-    """Writes where MLflow's users are and who checks them; the password itself goes by the environment."""
+def _write_login_settings(home: Path) -> Path:
+    """Writes MLflow's user database and authorization function; the password is passed in the environment."""
     settings = {
         "default_permission": "NO_PERMISSIONS",
         "database_uri": f"sqlite:///{home}/auth.db",
@@ -186,9 +186,9 @@ def _login_settings(home: Path) -> Path:
 
 
 def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
-    """The process that runs deployments; its flow runs inherit ``environment`` and what the caller has."""
+    """Returns the worker that runs deployments; its flow runs inherit ``environment`` and the caller's variables."""
     env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
-    # Its flow runs' output goes nowhere (JOB_TEMPLATE), so what we log must reach Prefect.
+    # The output of its flow runs is discarded (JOB_TEMPLATE), so effnet's log must reach Prefect.
     env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet"}
     argv = (
         sys.executable,

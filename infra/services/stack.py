@@ -1,15 +1,15 @@
 """The embedded services on 127.0.0.1: object store, Prefect, MLflow and a Prefect worker.
 
-Everything they need and write lies under ``RUN_DIR/services`` (mode 0700)::
+All their files are under ``RUN_DIR/services`` (mode 0700)::
 
-    state.json  credentials.json  grpc.key    the chosen ports; our secrets (0600)
-    open-NAME.html                            leads a browser to a service, logged in (0600)
-    NAME.process.json  logs/NAME.log          what runs; its last and (.1) last but one log
+    state.json  credentials.json  grpc.key    the chosen ports; the secrets (0600)
+    open-NAME.html                            redirects a browser to a service, logged in (0600)
+    NAME.process.json  logs/NAME.log          the running process; its current and (.1) previous log
     s3/  prefect/  mlflow/                    their data
 
-A service whose address stands in the configuration is somebody else's: it is used, never started, stopped or
-changed. The worker belongs to the embedded Prefect. Other users of this machine get nothing from the object store
-without our keys, and nothing from Prefect and MLflow without our passwords, unless ``services.auth=false``.
+A service whose address is configured is external: it is used, but never started, stopped or changed. The worker
+belongs to the embedded Prefect. Other users of this machine cannot access the object store without the keys, nor
+Prefect and MLflow without the passwords, unless ``services.auth=false``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = ("s3", "prefect", "mlflow", "worker")
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the services are. ``s3`` is empty for Amazon's own; ``prefect`` ends with ``/api``."""
+    """Addresses of the services. ``s3`` is empty for Amazon S3; ``prefect`` ends with ``/api``."""
 
     s3: str
     prefect: str
@@ -43,17 +43,17 @@ class Addresses:
 
 @dataclass(frozen=True)
 class StartedServices:
-    """What ``up`` did: ``names`` were started by this very call, in this order; the others ran already."""
+    """Result of ``up``: ``names`` were started by this call, in this order; the others were already running."""
 
     names: tuple[str, ...]
     addresses: Addresses
 
 
 def prepare(run_dir: Path, services: Services) -> Addresses:
-    """Chooses ports and makes keys, where not done before; starts nothing and waits for nothing.
+    """Chooses ports and creates keys if missing; starts nothing and waits for nothing.
 
     Raises:
-        ConfigError: the folder cannot be written, or no port is free.
+        ConfigError: The folder cannot be written, or no port is free.
     """
     folder = _folder(run_dir)
     with files.errors(folder):
@@ -61,15 +61,15 @@ def prepare(run_dir: Path, services: Services) -> Addresses:
         folder.chmod(0o700)
         keys.credentials(folder)
     running = [name for name in NAMES if processes.running(folder, name)]
-    known = _chosen_ports(folder)
-    chosen = ports.choose(known, running, owner=str(folder))
-    if chosen != known:
+    previous = _chosen_ports(folder)
+    chosen = ports.choose(previous, running, owner=str(folder))
+    if chosen != previous:
         files.write(folder / "state.json", json.dumps({"ports": chosen}, indent=2).encode())
     return _addresses(services, chosen)
 
 
 def environment(run_dir: Path, services: Services) -> dict[str, str]:
-    """What must stand in ``os.environ`` before Prefect, boto3 or MLflow are imported; calls ``prepare``."""
+    """Returns the variables that Prefect, boto3 and MLflow need before they are imported; calls ``prepare``."""
     addresses = prepare(run_dir, services)
     folder = _folder(run_dir)
     env = {
@@ -80,33 +80,33 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     secrets = keys.credentials(folder)
-    env |= _logins(services, secrets)
+    env |= _login_variables(services, secrets)
     if services.prefect == "embedded":
-        env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays as it is
+        env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays unchanged
         env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(deployments.HEARTBEAT_S)
     if services.s3 != "aws":
         env["AWS_ENDPOINT_URL_S3"] = addresses.s3
     if services.s3 == "embedded":
         env["AWS_ACCESS_KEY_ID"] = secrets["access_key"]
         env["AWS_SECRET_ACCESS_KEY"] = secrets["secret_key"]
-        env["AWS_SESSION_TOKEN"] = ""  # one that is left over from Amazon would spoil our signature
+        env["AWS_SESSION_TOKEN"] = ""  # a token left over from Amazon would invalidate the signature
         env["AWS_DEFAULT_REGION"] = "us-east-1"
     if "embedded" in (services.s3, services.prefect, services.mlflow):
-        for name in ("NO_PROXY", "no_proxy"):  # a company's proxy does not know our 127.0.0.1
+        for name in ("NO_PROXY", "no_proxy"):  # a company's proxy cannot reach 127.0.0.1 of this machine
             others = [host for host in os.environ.get(name, "").split(",") if host and host != ports.HOST]
             env[name] = ",".join([*others, ports.HOST])
     return env
 
 
-def _logins(services: Services, secrets: dict[str, str]) -> dict[str, str]:
-    """The variables that log clients in: to ours with our passwords, elsewhere with what the user has set.
+def _login_variables(services: Services, secrets: dict[str, str]) -> dict[str, str]:
+    """Returns the login variables of clients: generated passwords for embedded services, the user's for external ones.
 
-    With ``services.auth=false`` too, because the services may have been started with it on.
+    Includes passwords with ``services.auth=false`` too, because the services may have been started with it on.
     """
     prefect = {"PREFECT_API_AUTH_STRING": f"{keys.USER}:{secrets['prefect_password']}"}
     mlflow = {"MLFLOW_TRACKING_USERNAME": keys.USER, "MLFLOW_TRACKING_PASSWORD": secrets["mlflow_password"]}
     env: dict[str, str] = {}
-    for choice, ours, neutral in (
+    for address, login_variables, neutral in (
         (services.prefect, prefect, {"PREFECT_API_KEY": ""}),
         (
             services.mlflow,
@@ -114,31 +114,31 @@ def _logins(services: Services, secrets: dict[str, str]) -> dict[str, str]:
             {"MLFLOW_TRACKING_TOKEN": "", "MLFLOW_TRACKING_AUTH": "", "MLFLOW_TRACKING_AWS_SIGV4": "false"},
         ),
     ):
-        if choice == "embedded":
-            env |= ours | {name: value for name, value in neutral.items() if os.environ.get(name)}
-        elif all(os.environ.get(name) == value for name, value in ours.items()):
-            env |= dict.fromkeys(ours, "")  # inherited from a command on ours: not for somebody else's server
+        if address == "embedded":
+            env |= login_variables | {name: value for name, value in neutral.items() if os.environ.get(name)}
+        elif all(os.environ.get(name) == value for name, value in login_variables.items()):
+            env |= dict.fromkeys(login_variables, "")  # inherited embedded passwords: not for an external server
     return env
 
 
 def up(
     run_dir: Path, services: Services, *, jobs_at_once: int, say: Callable[[str], None], only: Collection[str] = NAMES
 ) -> StartedServices:
-    """Starts what does not run yet, all at once, and returns when everything asked for is healthy.
+    """Starts the missing services concurrently and returns when all requested services are healthy.
 
-    Puts ``environment`` into ``os.environ``, because the object store is tried through ``infra.store``. When
-    anything fails, or the person presses Ctrl-C, what this call started is stopped again.
+    Sets ``environment`` in ``os.environ``, because the object store is tested through ``infra.store``. If anything
+    fails, or the user presses Ctrl-C, the services that this call started are stopped again.
 
     Args:
-        run_dir: the data of the services lies in its folder ``services``.
-        services: which are embedded.
-        jobs_at_once: value of Prefect's concurrency limit ``accelerator``.
-        say: gets a line for people now and then.
-        only: which of ``NAMES`` to look after.
+        run_dir: The run directory; the data of the services is in its folder ``services``.
+        services: Addresses of the services, or ``embedded``.
+        jobs_at_once: Value of Prefect's concurrency limit ``accelerator``.
+        say: Callback that receives progress lines for the user.
+        only: Names, from ``NAMES``, of the requested services.
 
     Raises:
-        ConfigError: a service died at its start; with the last lines of its log.
-        TransientError: a service was not healthy in time.
+        ConfigError: A service died at its start; the message holds the last lines of its log.
+        TransientError: A service was not healthy in time.
     """
     if unknown := set(only) - set(NAMES):
         raise ConfigError(f"no services {sorted(unknown)}; there are {', '.join(NAMES)}")
@@ -148,16 +148,16 @@ def up(
         env = environment(run_dir, services)
         os.environ.update(env)
         stack = startup.Stack(folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth)
-        wanted = [name for name in NAMES if name in only and _is_embedded(services, name)]
-        names = startup.bring_up(stack, wanted, jobs_at_once, say)
+        requested = [name for name in NAMES if name in only and _is_embedded(services, name)]
+        names = startup.bring_up(stack, requested, jobs_at_once, say)
         return StartedServices(tuple(names), _addresses(services, stack.ports))
 
 
 def check(services: Services, storage: str) -> None:
-    """Asks the services that are not ours for a sign of life, and the store for its bucket, before work begins.
+    """Checks, before work begins, that external services answer and that the store has its bucket.
 
     Raises:
-        ConfigError: one does not answer or refuses the credentials; a person's mistake until work has begun.
+        ConfigError: A service does not answer or refuses the credentials; before work begins, a user's mistake.
     """
     for name, page in (("prefect", "/health"), ("mlflow", "/health")):
         url = getattr(services, name)
@@ -170,16 +170,16 @@ def check(services: Services, storage: str) -> None:
 
 
 def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
-    """Stops the services of this run folder, whoever started them; the names of those that ran.
+    """Stops the services of this run directory, whoever started them; returns the names of those that were running.
 
-    Never touches a process that only has the number of one of ours.
+    Never touches an unrelated process with a reused process id.
     """
     folder = _folder(run_dir)
     names = [name for name in NAMES if only is None or name in only]
     if not folder.exists():
         return []
     with _lock(folder, lambda _: None):
-        # The worker first: what runs on it still wants to tell Prefect and write to the store.
+        # The worker first: its flow runs still report to Prefect and write to the store.
         stopped: list[str] = []
         if "worker" in names:
             if processes.running(folder, "worker"):
@@ -192,7 +192,7 @@ def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
 
 
 def status(run_dir: Path, services: Services) -> dict[str, str]:
-    """One line for people about each service; chooses and starts nothing."""
+    """Returns one status line per service; chooses and starts nothing."""
     folder = _folder(run_dir)
     chosen = _chosen_ports(folder)
     lines: dict[str, str] = {}
@@ -203,17 +203,17 @@ def status(run_dir: Path, services: Services) -> dict[str, str]:
             lines[name] = "not running"
         else:
             url = startup.url(chosen, name)
-            fine = startup.answers(url, name, _prefect_api(folder))
+            is_healthy = startup.answers(url, name, _prefect_api(folder))
             lines[name] = (
                 f"running at {url}"
-                if fine
+                if is_healthy
                 else (f"started, but does not answer at {url}; see {processes.log_path(folder, name)}")
             )
     return lines
 
 
 def login_warnings(run_dir: Path, services: Services) -> list[str]:
-    """A line about each embedded service that runs and asks for no password, or for one against ``services.auth``."""
+    """Returns a warning per running embedded service that needs no password or contradicts ``services.auth``."""
     folder = _folder(run_dir)
     chosen = _chosen_ports(folder)
     names = [name for name in login.PAGES if _is_embedded(services, name) and processes.running(folder, name)]
@@ -222,16 +222,16 @@ def login_warnings(run_dir: Path, services: Services) -> list[str]:
 
 
 def open_in_browser(run_dir: Path, services: Services, name: str) -> str:
-    """Opens the pages of ``prefect`` or ``mlflow`` in a browser, logged in; what to print.
+    """Opens the pages of ``prefect`` or ``mlflow`` in a browser, logged in; returns the message to print.
 
     Raises:
-        ConfigError: there is no such page, or the service does not run.
+        ConfigError: The page does not exist, or the service is not running.
     """
     if name not in login.PAGES:
         raise ConfigError(f"effnet open {name}: there are {' and '.join(login.PAGES)}")
-    given = getattr(services, name)
-    if given != "embedded":
-        return login.show(given.removesuffix("/api"))
+    address = getattr(services, name)
+    if address != "embedded":
+        return login.show(address.removesuffix("/api"))
     folder = _folder(run_dir)
     if not _chosen_ports(folder) or processes.running(folder, name) is None:
         raise ConfigError(f"{startup.TITLES[name]} of {run_dir} does not run; start it with `effnet up`")
@@ -252,13 +252,13 @@ def _is_embedded(services: Services, name: str) -> bool:
 
 
 def _chosen_ports(folder: Path) -> dict[str, int]:
-    """The ports in ``state.json``; none where it is not there or damaged, so that they are chosen anew."""
+    """Returns the ports in ``state.json``; empty if it is missing or damaged, so that they are chosen again."""
     try:
-        found = json.loads((folder / "state.json").read_bytes())["ports"]
-        known = {name: found[name] for name in ports.PREFERRED}
+        recorded = json.loads((folder / "state.json").read_bytes())["ports"]
+        chosen = {name: recorded[name] for name in ports.PREFERRED}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return known if all(type(port) is int and 0 < port < 2**16 for port in known.values()) else {}
+    return chosen if all(type(port) is int and 0 < port < 2**16 for port in chosen.values()) else {}
 
 
 def _addresses(services: Services, chosen: dict[str, int]) -> Addresses:
@@ -273,7 +273,7 @@ def _addresses(services: Services, chosen: dict[str, int]) -> Addresses:
 
 @contextmanager
 def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One starter or stopper of this folder at a time; the system frees it when that one dies."""
+    """Locks the services of this folder for one process; the system releases the lock when that process dies."""
     with (folder / "lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The order in which the embedded services come up, and how each one proves that it is there."""
+"""Starts the embedded services in order and waits until each of them is healthy."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from infra.services.prefect_api import PrefectApi, from_environment
 from infra.services.processes import Program
 
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
-_TIMEOUT_S = 180.0  # a first start takes about 20 s on two quiet cores, and much more on busy ones
+_TIMEOUT_S = 180.0  # a first start takes about 20 s on two idle cores, and much longer on busy ones
 
 
 @dataclass(frozen=True)
 class Stack:
     """The services of one run folder.
 
-    ``env`` is what clients of the services need; ``embedded_s3`` says whether MLflow's artifacts go there, ``auth``
-    whether Prefect and MLflow ask for a password.
+    ``env`` holds the variables that clients of the services need; with ``embedded_s3`` MLflow's artifacts go to the
+    embedded store; with ``auth`` Prefect and MLflow require a password.
     """
 
     folder: Path
@@ -36,29 +36,29 @@ class Stack:
 
 
 def url(ports: dict[str, int], name: str) -> str:
-    """Where the service is; the worker is where its server is."""
+    """Returns the address of the service; for the worker, that of its server."""
     return f"http://{HOST}:{ports['prefect' if name == 'worker' else name]}"
 
 
 def answers(base: str, name: str, api: PrefectApi, since: float = 0.0) -> bool:
-    """Whether the service at ``base`` calls itself healthy now (the worker: was heard of after ``since``)."""
+    """Whether the service at ``base`` reports that it is healthy (the worker: sent a heartbeat after ``since``)."""
     if name == "worker":
         return deployments.worker_answers(api, since)
     pages = {"s3": "/status", "prefect": "/api/health", "mlflow": "/health"}
     return http.answers(base + pages[name])
 
 
-def bring_up(stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Callable[[str], None]) -> list[str]:
-    """Starts those of ``wanted`` that do not run and waits for all of ``wanted``.
+def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: Callable[[str], None]) -> list[str]:
+    """Starts the ``requested`` services that are not running and waits for all ``requested`` services.
 
     Returns:
-        Names of those that were started here, which are stopped again when anything fails.
+        Names of the services that this call started; they are stopped again if anything fails.
 
     Raises:
-        ConfigError: one died at its start.
-        TransientError: one was not healthy in time.
+        ConfigError: A service died at its start.
+        TransientError: A service was not healthy in time.
     """
-    missing = [name for name in wanted if processes.running(stack.folder, name) is None]
+    missing = [name for name in requested if processes.running(stack.folder, name) is None]
     started: list[str] = []
     try:
         if missing:
@@ -66,21 +66,21 @@ def bring_up(stack: Stack, wanted: Collection[str], jobs_at_once: int, say: Call
         for name in ("s3", "prefect", "mlflow"):
             if name in missing:
                 _start(stack, name, say, started)
-        if "s3" in wanted:
+        if "s3" in requested:
             _wait(stack, "s3")
-            _try_store()
-        if "prefect" in wanted:
+            _test_store()
+        if "prefect" in requested:
             _wait(stack, "prefect")
             api = from_environment(stack.env)
             deployments.set_limits(api, jobs_at_once)
             deployments.watch_flows(api)
             leases.settle(api, stack.folder / "prefect", say)
-        if "worker" in wanted:
+        if "worker" in requested:
             _bring_up_worker(stack, "worker" in missing, say, started)
-        if "mlflow" in wanted:
+        if "mlflow" in requested:
             _wait(stack, "mlflow")
         for name in ("prefect", "mlflow"):
-            if name in wanted and (line := login.warning(url(stack.ports, name), name, stack.auth)):
+            if name in requested and (line := login.warning(url(stack.ports, name), name, stack.auth)):
                 say(line)
     except BaseException:
         processes.stop(stack.folder, started)
@@ -94,7 +94,7 @@ def _bring_up_worker(stack: Stack, missing: bool, say: Callable[[str], None], st
     since = time.time() if missing else 0.0
     if missing:
         _start(stack, "worker", say, started)
-    # While the worker starts, which takes as long.
+    # Deploys while the worker starts, which takes as long.
     if deployments.deploy(stack.folder, _program(stack, "worker").env):
         say("deployments of infra/prefect.yaml registered")
     _wait(stack, "worker", since)
@@ -104,7 +104,7 @@ def _start(stack: Stack, name: str, say: Callable[[str], None], started: list[st
     port, preferred = stack.ports.get(name), PREFERRED.get(name)
     if port != preferred:
         say(f"port {preferred} is taken, {TITLES[name]} uses {port}")
-    started.append(name)  # before, so that Ctrl-C in between finds it
+    started.append(name)  # before the start, so that Ctrl-C in between stops it
     processes.start(stack.folder, _program(stack, name))
 
 
@@ -141,8 +141,8 @@ def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
         time.sleep(0.1)
 
 
-def _try_store() -> None:
-    """Puts an object and gets it back: ``/status`` and listing work seconds before reading does."""
+def _test_store() -> None:
+    """Writes and reads an object: ``/status`` and listing work seconds before reading does."""
     uri = f"s3://{programs.BUCKET}/.canary"
     token = secrets.token_bytes(16)
     deadline = time.monotonic() + 60.0

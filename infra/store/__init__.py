@@ -1,14 +1,14 @@
-"""Bytes and files at ``s3://bucket/key`` and ``file:///absolute/path``; the only file that imports boto3.
+"""Reads and writes objects at ``s3://bucket/key`` and ``file:///absolute/path``; only this file imports boto3.
 
-Plain functions on URIs. Endpoint and credentials come from boto3's own chain (``AWS_ENDPOINT_URL_S3``,
+Plain functions on URIs. Endpoint and credentials come from boto3's provider chain (``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
 
-- ``TransientError``: the store does not answer, or answers 5xx or half an object, after eight tries in some seconds;
-- ``ExpiredError``, one of them: the credentials have expired; the next call asks the chain again, once a second;
+- ``TransientError``: no answer, a 5xx answer or a truncated object after eight tries in a few seconds;
+- ``ExpiredError``, a subclass: the credentials have expired; the chain is queried again, at most once a second;
 - ``ConfigError``: unknown scheme, missing bucket, missing or refused credentials, full disk;
-- ``NotFoundError``: there is nothing at the URI (where a function reads).
+- ``NotFoundError``: nothing exists at the URI (functions that read).
 
-A *folder* URI (``list_uris``, ``list_sizes``, ``delete_prefix``) means what stands below it: ``a/b`` never
+A *folder* URI (``list_uris``, ``list_sizes``, ``delete_prefix``) means the objects below it: ``a/b`` never
 touches ``a/bc``.
 """
 
@@ -34,35 +34,35 @@ from infra.store.multipart import MultipartStream
 from infra.store.uris import bucket_and_key, local_path
 from infra.store.uris import join as join  # callers say store.join
 
-PART_BYTES = 8 * 2**20  # two shards at a time, with three parts each on the way: 64 MiB
-STREAM_TIMEOUT_S = 10.0  # without a byte, in stream_range
+PART_BYTES = 8 * 2**20  # two shards concurrently, three parts of each in flight: 64 MiB
+STREAM_TIMEOUT_S = 10.0  # longest wait for a byte in stream_range
 _CHUNK_BYTES = 2**20
-_STREAM_BYTES = 2**18  # a piece is still in the processor's cache when it is written, and malloc reuses its memory
+_STREAM_BYTES = 2**18  # small enough to be in the CPU cache when it is written, and malloc reuses the memory
 _SESSION_LOCK = threading.Lock()
-_TURNS = CredentialBackoff()
+_BACKOFF = CredentialBackoff()
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _Manners:
-    """How long a call waits for the next byte, how often botocore tries again, and whether it signs bodies."""
+class _ClientOptions:
+    """Read timeout, number of tries and body signing of a client."""
 
     timeout_s: float
     tries: int
-    sign_body: bool | None = None  # None: botocore's choice, which is to sign what goes over plain http
+    sign_body: bool | None = None  # None: botocore's default, which signs bodies over plain http
 
 
-_PATIENT = _Manners(60, 8)  # 3 s of tries on average: a restart of the store
-# Signing means a sha256 of all bytes over plain http, most of the client's work; https never does it. What is
-# streamed is checked end to end: its size and sha256 stand in a manifest, and no reader takes anything else. The
-# request itself is signed as ever, so nobody else can write; who can change bytes on a plain http wire can do as
-# much to those that are read.
-_STREAMING = _Manners(60, 8, sign_body=False)
+_PATIENT = _ClientOptions(60, 8)  # 3 s of tries on average: enough for a restart of the store
+# Over plain http, signing hashes all bytes with sha256, which is most of the client's work; https never does it.
+# Streamed objects are verified end to end: a manifest holds their size and sha256, and readers accept nothing else.
+# The request itself is still signed, so nobody else can write. An attacker who can change bytes on a plain http
+# connection can change those that are read as well.
+_STREAMING = _ClientOptions(60, 8, sign_body=False)
 
 
 @lru_cache(maxsize=2)
 def _session_for(_environment: tuple[tuple[str, str], ...], _process: int, _generation: int) -> Any:
-    # One for all clients of the same credentials: each would read the description of S3 anew, for 0.1 s.
+    # Shared by all clients with the same credentials: every session loads the description of S3, in 0.1 s.
     import boto3
 
     return boto3.session.Session()
@@ -70,124 +70,126 @@ def _session_for(_environment: tuple[tuple[str, str], ...], _process: int, _gene
 
 @lru_cache(maxsize=8)
 def _client_for(
-    environment: tuple[tuple[str, str], ...], process: int, generation: int, manners: _Manners
+    environment: tuple[tuple[str, str], ...], process: int, generation: int, options: _ClientOptions
 ) -> tuple[Any, str]:
-    # All but the last are only the caches' key: boto3 reads the variables itself, a fork may not share our sockets,
-    # and expired credentials are looked up anew. Returns the client and where its credentials come from.
+    # Returns the client and the source of its credentials. All arguments but the last only form the cache key: boto3
+    # reads the variables itself, a forked process must not share sockets, and expired credentials are looked up again.
     from botocore.config import Config
 
     config = Config(
         connect_timeout=5,
-        read_timeout=manners.timeout_s,
+        read_timeout=options.timeout_s,
         max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": manners.tries},
+        retries={"mode": "standard", "total_max_attempts": options.tries},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={
             "addressing_style": "path" if s3_errors.endpoint() else "auto",
-            **({} if manners.sign_body is None else {"payload_signing_enabled": manners.sign_body}),
+            **({} if options.sign_body is None else {"payload_signing_enabled": options.sign_body}),
         },
     )
     session = _session_for(environment, process, generation)
     try:
         client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
     except ValueError as error:
-        raise ConfigError(f"{s3_errors.endpoint()!r} is no address of an object store: {error}") from error
-    found = session.get_credentials()
-    return client, f"provider {found.method!r}, profile {session.profile_name!r}" if found else "nobody"
+        raise ConfigError(f"{s3_errors.endpoint()!r} is not a valid address of an object store: {error}") from error
+    credentials = session.get_credentials()
+    if credentials is None:
+        return client, "nobody"
+    return client, f"provider {credentials.method!r}, profile {session.profile_name!r}"
 
 
 @contextmanager
-def _s3(uri: str, manners: _Manners = _PATIENT) -> Iterator[tuple[Any, dict[str, str]]]:
-    """A thread-safe client and the object's place; what botocore raises inside leaves as our error."""
+def _s3(uri: str, options: _ClientOptions = _PATIENT) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Yields a thread-safe client and the object's bucket and key; botocore's errors become ``EffnetError``."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    known = tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith("AWS_")))
+    aws_variables = tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith("AWS_")))
     bucket, key = bucket_and_key(uri)
-    generation, provider = _TURNS.take(), ""
+    generation, provider = _BACKOFF.take(), ""
     try:
-        with _SESSION_LOCK:  # making a client is the one thing in boto3 that is not thread-safe
-            client, provider = _client_for(known, os.getpid(), generation, manners)
+        with _SESSION_LOCK:  # creating a client is the only part of boto3 that is not thread-safe
+            client, provider = _client_for(aws_variables, os.getpid(), generation, options)
         yield client, {"Bucket": bucket, "Key": key}
-        _TURNS.accepted(generation)
+        _BACKOFF.accepted(generation)
     except (BotoCoreError, ClientError) as error:
-        told = s3_errors.translate_error(error, uri, provider)
-        if isinstance(told, ExpiredError):
-            _TURNS.refused(generation)
-        raise told from error
+        translated = s3_errors.translate_error(error, uri, provider)
+        if isinstance(translated, ExpiredError):
+            _BACKOFF.refused(generation)
+        raise translated from error
 
 
-def _received(uri: str, receive: Callable[[Any], _T], **which: str) -> _T:
-    """What ``receive`` makes of an object's body; it is called again, with a new body, where one breaks off.
+def _receive_body(uri: str, receive: Callable[[Any], _T], **arguments: str) -> _T:
+    """Returns ``receive(body)`` of an object; calls it again with a new body if the connection breaks.
 
-    Botocore's own tries end with the first byte of an answer.
+    Botocore itself does not retry after the first byte of an answer.
     """
     from botocore.exceptions import HTTPClientError, IncompleteReadError
 
-    broken_off = 0
+    failures = 0
     while True:
-        with _s3(uri) as (client, place), closing(client.get_object(**place, **which)["Body"]) as body:
+        with _s3(uri) as (client, place), closing(client.get_object(**place, **arguments)["Body"]) as body:
             try:
                 return receive(body)
             except (HTTPClientError, IncompleteReadError):
-                broken_off += 1
-                if broken_off == _PATIENT.tries:
+                failures += 1
+                if failures == _PATIENT.tries:
                     raise
-        time.sleep(min(2.0, 0.05 * 2**broken_off) * random.uniform(0.5, 1.0))
+        time.sleep(min(2.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
 
 
 def read(uri: str) -> bytes:
-    """All bytes at ``uri``."""
+    """Returns all bytes at ``uri``."""
     if path := local_path(uri):
         with files.errors(path):
             return path.read_bytes()
-    return cast(bytes, _received(uri, lambda body: body.read()))
+    return cast(bytes, _receive_body(uri, lambda body: body.read()))
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
-    """Exactly ``length`` (> 0) bytes from offset ``start``; a ``DataError`` when the object ends before."""
+    """Returns exactly ``length`` (> 0) bytes from offset ``start``; ``DataError`` if the object is shorter."""
     if path := local_path(uri):
         data = files.read_range(path, start, length)
     else:
-        data = _received(uri, lambda body: body.read(), Range=f"bytes={start}-{start + length - 1}")
+        data = _receive_body(uri, lambda body: body.read(), Range=f"bytes={start}-{start + length - 1}")
     if len(data) != length:
-        raise DataError(f"{uri}: {length} bytes from offset {start} asked, {len(data)} there")
+        raise DataError(f"{uri}: {length} bytes from offset {start} requested, {len(data)} received")
     return data
 
 
 def stream_range(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
-    """``length`` (> 0) bytes from offset ``start``, piece by piece as they come.
+    """Yields ``length`` (> 0) bytes from offset ``start`` in pieces, as they arrive.
 
-    Tries once: who reads knows how far it came, and asks again for the rest. Pieces may end early without an error.
+    Tries once: the caller counts the received bytes and requests the rest. The stream may end early without an error.
 
     Args:
-        uri: of the object.
-        start: first byte.
-        length: how many.
-        of: bytes that the whole object has.
+        uri: URI of the object.
+        start: Offset of the first byte.
+        length: Number of bytes.
+        of: Size of the whole object in bytes.
 
     Raises:
         TransientError: no answer, or no byte for ten seconds.
         DataError: the object has another size.
     """
     if path := local_path(uri):
-        found = files.size(path)
-        if found != of:
-            raise DataError(f"{uri} has {found} bytes, not {of}")
+        actual = files.size(path)
+        if actual != of:
+            raise DataError(f"{uri} has {actual} bytes, not {of}")
         for at in range(start, start + length, _CHUNK_BYTES):
             yield files.read_range(path, at, min(_CHUNK_BYTES, start + length - at))
         return
-    with _s3(uri, _Manners(STREAM_TIMEOUT_S, 1)) as (client, place):
+    with _s3(uri, _ClientOptions(STREAM_TIMEOUT_S, 1)) as (client, place):
         answer = client.get_object(**place, Range=f"bytes={start}-{start + length - 1}")
         with closing(answer["Body"]) as body:
-            wanted = f"bytes {start}-{start + length - 1}/{of}"
-            if (got := answer.get("ContentRange")) != wanted:
-                raise DataError(f"{uri}: asked for {wanted!r}, the store sends {got!r}")
+            expected = f"bytes {start}-{start + length - 1}/{of}"
+            if (received := answer.get("ContentRange")) != expected:
+                raise DataError(f"{uri}: requested {expected!r}, the store sends {received!r}")
             yield from body.iter_chunks(_STREAM_BYTES)
 
 
 def size(uri: str) -> int:
-    """Bytes at ``uri``."""
+    """Returns the size of ``uri`` in bytes."""
     if path := local_path(uri):
         return files.size(path)
     with _s3(uri) as (client, place):
@@ -195,7 +197,7 @@ def size(uri: str) -> int:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is an object or file (a folder is neither)."""
+    """Whether an object or file exists at ``uri`` (a folder is neither)."""
     try:
         size(uri)
     except NotFoundError:
@@ -204,9 +206,9 @@ def exists(uri: str) -> bool:
 
 
 def write(uri: str, data: bytes, *, if_absent: bool = False) -> bool:
-    """Puts ``data`` at ``uri``, whole or not at all, and returns True.
+    """Writes ``data`` to ``uri`` atomically and returns True.
 
-    With ``if_absent`` what is there stays, and the answer is False; of many writers at once one gets True.
+    With ``if_absent``, an existing object is kept and the result is False; of concurrent writers exactly one gets True.
     """
     if path := local_path(uri):
         return files.write_if_absent(path, data) if if_absent else files.write(path, data)
@@ -219,23 +221,23 @@ def write(uri: str, data: bytes, *, if_absent: bool = False) -> bool:
         except client.exceptions.ClientError as error:
             if s3_errors.error_code(error) not in s3_errors.PRECONDITION_FAILED:
                 raise
-            # A retry meets the object that its own first try wrote, when only the answer was lost.
-            tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
-            return tried_again and read(uri) == data
+            # A retry meets the object that its first try wrote if only the answer was lost.
+            retried = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+            return retried and read(uri) == data
         return True
 
 
 def read_json(uri: str) -> Any:
-    """The object that the JSON text at ``uri`` means.
+    """Reads and parses the JSON text at ``uri``.
 
     Raises:
-        DataError: it is not JSON.
+        DataError: The text is not JSON.
     """
     return parse_json(read(uri), uri)
 
 
 def parse_json(text: bytes, uri: str) -> Any:
-    """What the JSON ``text`` from ``uri`` means; errors as of ``read_json``."""
+    """Parses the JSON ``text`` from ``uri``; raises as ``read_json`` does."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -243,21 +245,21 @@ def parse_json(text: bytes, uri: str) -> Any:
 
 
 def write_json(uri: str, obj: Any) -> None:
-    """``obj`` as indented JSON with sorted keys, so that equal objects give equal bytes."""
+    """Writes ``obj`` as indented JSON with sorted keys, so that equal objects give equal bytes."""
     write(uri, (json.dumps(obj, indent=2, sort_keys=True) + "\n").encode())
 
 
 def list_uris(prefix: str) -> list[str]:
-    """URIs of all objects below the folder ``prefix``, sorted; none when there are none."""
+    """Returns the URIs of all objects below the folder ``prefix``, sorted; an empty list if none exists."""
     if path := local_path(prefix):
-        return [f"file://{found}" for found in files.files_under(path)]
+        return [f"file://{file}" for file in files.files_under(path)]
     return [uri for uri, _ in list_sizes(prefix)]
 
 
 def list_sizes(prefix: str) -> list[tuple[str, int]]:
-    """URI and bytes of each object below the folder ``prefix``, sorted; a thousand of them a request."""
+    """Returns URI and size of every object below the folder ``prefix``, sorted; one request per thousand objects."""
     if path := local_path(prefix):
-        return [(f"file://{found}", files.size(found)) for found in files.files_under(path)]
+        return [(f"file://{file}", files.size(file)) for file in files.files_under(path)]
     bucket, key = bucket_and_key(prefix.rstrip("/") + "/")
     with _s3(prefix) as (client, _):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
@@ -266,7 +268,7 @@ def list_sizes(prefix: str) -> list[tuple[str, int]]:
 
 
 def delete(uri: str) -> None:
-    """Deletes one object or file; fine when there is none."""
+    """Deletes one object or file; does nothing if it does not exist."""
     if path := local_path(uri):
         with files.errors(path):
             path.unlink(missing_ok=True)
@@ -276,28 +278,28 @@ def delete(uri: str) -> None:
 
 
 def delete_prefix(uri: str) -> int:
-    """Deletes everything below the folder ``uri``; how many objects that were.
+    """Deletes everything below the folder ``uri`` and returns the number of deleted objects.
 
     Raises:
-        ConfigError: ``uri`` is a whole bucket or the root folder.
+        ConfigError: ``uri`` is an entire bucket or the root folder.
     """
     path = local_path(uri)
     if uri.rstrip("/") in ("file:", f"s3://{bucket_and_key(uri)[0]}"):
         raise ConfigError(f"{uri}: a whole bucket or disk is not deleted from here")
     if path:
         return files.delete_under(path)
-    found = list_uris(uri)
+    uris = list_uris(uri)
     with _s3(uri) as (client, place):
-        for start in range(0, len(found), 1000):  # S3's own limit of one call
-            keys = [{"Key": bucket_and_key(each)[1]} for each in found[start : start + 1000]]
+        for start in range(0, len(uris), 1000):  # S3's limit per call
+            keys = [{"Key": bucket_and_key(item)[1]} for item in uris[start : start + 1000]]
             answer = client.delete_objects(Bucket=place["Bucket"], Delete={"Objects": keys, "Quiet": True})
             if failed := answer.get("Errors"):
-                raise TransientError(f"{uri}: {len(failed)} objects stayed: {failed[0].get('Code')}")
-    return len(found)
+                raise TransientError(f"{uri}: {len(failed)} objects were not deleted: {failed[0].get('Code')}")
+    return len(uris)
 
 
 def download(uri: str, path: Path) -> None:
-    """Streams the object to ``path``, which appears only when all bytes are there."""
+    """Streams the object to ``path``, which appears only when all bytes have arrived."""
     source = local_path(uri)
     with files.open_atomic(path) as stream:
         if source:
@@ -311,14 +313,14 @@ def download(uri: str, path: Path) -> None:
             for chunk in body.iter_chunks(_CHUNK_BYTES):
                 stream.write(chunk)
 
-        _received(uri, receive)
+        _receive_body(uri, receive)
 
 
 @contextmanager
 def open_write(uri: str, part_bytes: int = PART_BYTES) -> Iterator[BinaryIO]:
-    """A stream to ``uri`` in bounded memory; the object appears when the block ends well, and never else.
+    """Yields a stream to ``uri`` in bounded memory; the object appears only if the block ends without an error.
 
-    An object smaller than ``part_bytes`` (S3 wants at least 5 MiB) becomes one PUT.
+    An object smaller than ``part_bytes`` (S3 requires at least 5 MiB) is written in one PUT.
     """
     if path := local_path(uri):
         with files.open_atomic(path) as stream:
@@ -330,7 +332,7 @@ def open_write(uri: str, part_bytes: int = PART_BYTES) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, parts)
             parts.finish()
         except BaseException:
-            with suppress(EffnetError), _s3(uri):  # the first error is the one to tell
+            with suppress(EffnetError), _s3(uri):  # the first error is the one to report
                 parts.abort()
             raise
 
@@ -342,7 +344,7 @@ def upload(path: Path, uri: str) -> None:
 
 
 def ensure_root(uri: str) -> None:
-    """Makes the bucket or the folder of ``uri`` when it is missing."""
+    """Creates the bucket or the folder of ``uri`` if it is missing."""
     if path := local_path(uri):
         with files.errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -356,5 +358,5 @@ def ensure_root(uri: str) -> None:
             if s3_errors.error_code(error) not in s3_errors.MISSING:
                 raise
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # two starters at once
+        with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # two processes start concurrently
             client.create_bucket(Bucket=bucket, **where)

@@ -1,4 +1,4 @@
-"""What a process does while the store refuses its credentials as expired: it asks again, but gently."""
+"""Limits the rate of S3 calls while the store rejects the credentials as expired."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PERIOD_S = 1.0
 
 
 class CredentialBackoff:
-    """Lets calls pass; after a refusal one a second in the whole process, until one is accepted.
+    """Throttles S3 calls to one per second per process after the store rejects the credentials, until a call succeeds.
 
-    A *generation* is a set of credentials as the provider chain gave them at one time. A refusal asks the chain
-    anew, because a shared credentials file may have been rotated meanwhile.
+    A *generation* is the set of credentials that one query of the provider chain returned. A rejection queries the
+    chain again, because a shared credentials file may have been rotated in the meantime.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class CredentialBackoff:
         self._next_try = 0.0
 
     def take(self) -> int:
-        """Waits for this call's turn; returns the generation of credentials to use."""
+        """Waits until this call may proceed; returns the generation of credentials to use."""
         with self._changed:
             while self._refused and (wait_s := self._next_try - time.monotonic()) > 0:
                 self._changed.wait(wait_s)
@@ -31,15 +31,15 @@ class CredentialBackoff:
             return self._generation
 
     def refused(self, generation: int) -> None:
-        """Notes that the store called this generation expired."""
+        """Records that the store rejected this generation as expired."""
         with self._changed:
-            if generation == self._generation:  # calls that were on the way together are refused together
+            if generation == self._generation:  # concurrent calls are rejected together
                 self._generation += 1
                 self._refused = True
                 self._next_try = time.monotonic() + PERIOD_S
 
     def accepted(self, generation: int) -> None:
-        """Notes that the store took this generation; everybody may pass again."""
+        """Records that the store accepted this generation; all calls may proceed again."""
         with self._changed:
             if generation == self._generation and self._refused:
                 self._refused = False

@@ -1,6 +1,6 @@
-"""JSON that is read back from the store: objects with the keys that the reader needs, or one line that says why not.
+"""Reads JSON objects from the store and checks the keys and types that the caller needs.
 
-Half a write never shows in the store, but other programs, older versions and people write there too.
+The store never exposes a partial write, but other programs, older versions and users write there too.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ def read_object(uri: str, **needs: Kind) -> dict[str, Any]:
 
     Args:
         uri: Address of the object.
-        needs: Types of the keys that it must have, as in ``read_object(uri, step=int)``; other keys are not looked at.
+        needs: Types of the keys that it must have, as in ``read_object(uri, step=int)``; other keys are ignored.
 
     Raises:
-        DataError: it is no JSON object, lacks a key, or has a value of another type there.
+        DataError: The value is not a JSON object, lacks a key, or has a value of another type.
     """
     return check_object(uri, store.read_json(uri), **needs)
 
 
 def read_lines(uri: str, **needs: Kind) -> list[dict[str, Any]]:
-    """Reads JSON objects, one a line; arguments and errors are those of ``read_object``."""
+    """Reads one JSON object per line; arguments and errors are those of ``read_object``."""
     lines = enumerate(store.read(uri).splitlines(), start=1)
     return [check_object(f"{uri}, line {number},", store.parse_json(line, uri), **needs) for number, line in lines]
 
@@ -38,12 +38,12 @@ def check_object(where: str, value: Any, **needs: Kind) -> dict[str, Any]:
     """Returns ``value`` if it is an object with these keys.
 
     Args:
-        where: Place that the value comes from, for the message.
-        value: Anything that JSON can mean.
+        where: Origin of the value, for the message.
+        value: Any parsed JSON value.
         needs: Types of the keys that it must have.
 
     Raises:
-        DataError: as ``read_object``.
+        DataError: As in ``read_object``.
     """
     if not isinstance(value, dict):
         raise DataError(f"{where} does not hold a JSON object but {_TITLES.get(type(value), 'a number')}")
@@ -51,7 +51,7 @@ def check_object(where: str, value: Any, **needs: Kind) -> dict[str, Any]:
         if key not in value:
             raise DataError(f"{where} does not hold the key {key!r}")
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        # A bool is an int to Python, and no number to JSON.
+        # A bool is an int in Python, but not a number in JSON.
         if not isinstance(value[key], kinds) or (isinstance(value[key], bool) and bool not in kinds):
             expected = _TITLES.get(kinds[0], "a number")
             raise DataError(f"{where} does not hold {expected} as {key!r} but {str(value[key])[:40]!r}")

@@ -1,4 +1,4 @@
-"""Taking URIs apart and putting them together; no bytes move here."""
+"""Splits and joins URIs; performs no I/O."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from infra.errors import ConfigError
 
 
 def join(root: str, *parts: str) -> str:
-    """``root/part/part`` with single slashes.
+    """Returns ``root/part/part`` with single slashes.
 
     Raises:
-        ConfigError: a part holds ``..``, which would leave the root.
+        ConfigError: A part contains ``..``, which would leave the root.
     """
     pieces = [piece for part in parts for piece in part.split("/") if piece]
     if ".." in pieces:
@@ -20,10 +20,10 @@ def join(root: str, *parts: str) -> str:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of a ``file://`` URI, None for an ``s3://`` one.
+    """Returns the path of a ``file://`` URI, None for an ``s3://`` URI.
 
     Raises:
-        ConfigError: any other scheme, a relative file path, or no bucket.
+        ConfigError: The scheme is another one, the file path is relative, or the bucket is missing.
     """
     if uri.startswith("file:///"):
         return Path(uri.removeprefix("file://"))
@@ -33,6 +33,6 @@ def local_path(uri: str) -> Path | None:
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """``s3://bucket/a/b`` -> ``("bucket", "a/b")``."""
+    """Splits ``s3://bucket/a/b`` into ``("bucket", "a/b")``."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key

@@ -1,6 +1,6 @@
-"""The one way to MLflow: a client that answers within seconds, quiet, without pickle, with our errors.
+"""Connects to MLflow: a client with short timeouts, without log noise or pickle, that raises ``EffnetError``.
 
-Used by ``tracking.py`` (runs) and ``registry.py`` (models). The address is ``MLFLOW_TRACKING_URI``,
+Used by ``runs.py`` (runs) and ``registry.py`` (models). The address is ``MLFLOW_TRACKING_URI``,
 credentials are MLflow's own variables. Importing this file does not import MLflow, which takes two seconds.
 """
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 5
 _CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
-# Read by MLflow at its import or at each request. The time-out is long because uploads share it (the server
-# answers only when the object store has the file); that the server lives at all is asked first, quickly.
+# MLflow reads these at import or at every request. The timeout is long because uploads share it (the server
+# answers only when the object store has the file); a quick probe first checks that the server is alive.
 _QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,12 +36,12 @@ _QUIET = {
 
 @contextmanager
 def connection() -> Iterator[MlflowClient]:
-    """A client of the MLflow that answers, and MLflow's errors as ours.
+    """Yields a client of a live MLflow server and translates MLflow's errors into ``EffnetError``.
 
     Raises:
-        TransientError: nobody answers within seconds, or the server fails.
-        ConfigError: it refuses the credentials, or there is no address.
-        PermanentError: it refuses the request.
+        TransientError: The server does not answer within seconds, or fails.
+        ConfigError: The server refuses the credentials, or no address is set.
+        PermanentError: The server refuses the request.
     """
     uri = address()
     mlflow = library()
@@ -52,17 +52,17 @@ def connection() -> Iterator[MlflowClient]:
             _probe(uri)
         yield mlflow.MlflowClient(tracking_uri=uri)
     except mlflow.MlflowException as error:
-        raise _translated(error, error.get_http_status_code(), uri) from error
-    except requests.RequestException as error:  # files go past MLflow's own wrapper
+        raise _translate_error(error, error.get_http_status_code(), uri) from error
+    except requests.RequestException as error:  # file transfers bypass MLflow's error wrapper
         answer = error.response
-        raise _translated(error, 503 if answer is None else answer.status_code, uri) from error
+        raise _translate_error(error, 503 if answer is None else answer.status_code, uri) from error
 
 
 def address() -> str:
-    """The tracking URI, without a slash at its end.
+    """Returns the tracking URI without a trailing slash.
 
     Raises:
-        ConfigError: there is none, or a password stands in it and would stand in every log line.
+        ConfigError: The URI is not set, or contains a password, which would appear in every log line.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if not uri:
@@ -74,10 +74,10 @@ def address() -> str:
 
 @functools.cache
 def library() -> Any:
-    """Imports MLflow, quiet and without pickle; at the first call, not at the import of this file."""
+    """Imports MLflow, without log noise or pickle, at the first call."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a registered model may be anybody's code
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a registered model may contain arbitrary code
     import mlflow
 
     return mlflow
@@ -95,10 +95,10 @@ def _probe(uri: str) -> None:
         raise TransientError(message) from error
 
 
-def _translated(error: Exception, status: int, uri: str) -> EffnetError:
-    said = first_line(error)[:300]
+def _translate_error(error: Exception, status: int, uri: str) -> EffnetError:
+    reason = first_line(error)[:300]
     if status in (401, 403):
-        return ConfigError(f"MLflow at {uri} refuses access ({status}): {_CREDENTIALS} ({said})")
+        return ConfigError(f"MLflow at {uri} refuses access ({status}): {_CREDENTIALS} ({reason})")
     if status >= 500 or status in (408, 429):
-        return TransientError(f"MLflow at {uri} fails ({status}): {said}")
-    return PermanentError(f"MLflow at {uri} refuses the request ({status}): {said}")
+        return TransientError(f"MLflow at {uri} fails ({status}): {reason}")
+    return PermanentError(f"MLflow at {uri} refuses the request ({status}): {reason}")

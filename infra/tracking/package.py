@@ -1,11 +1,11 @@
-"""The folder that becomes a registered model: written by MLflow, checked here before anything is uploaded.
+"""Builds the folder of a registered model with MLflow and verifies it before the upload.
 
 ::
 
     MLmodel  requirements.txt  conda.yaml  python_env.yaml
-    data/model.pt2                     torch.export of the network; any process runs it, nobody can train it
+    data/model.pt2                     torch.export of the network; runs in any process, cannot be trained
     extra_files/weights.safetensors    the same weights, for evaluation, CAMs and fine-tuning
-    extra_files/config.json            how to build the network they belong to
+    extra_files/config.json            how to build the network of these weights
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-FILES_FOLDER = "extra_files"  # MLflow's word
+FILES_FOLDER = "extra_files"  # MLflow's name
 MAX_EXAMPLE_BYTES = 256 * 1024  # MLflow writes the example as JSON, twice, ten times its size
 TOLERANCE = 1e-4  # of logits, absolute and relative; another batch size may choose another convolution
 
 
 def build(folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> Model:
-    """Writes the folder and runs what it wrote.
+    """Writes the folder, then loads and runs the written model.
 
     Args:
-        folder: does not exist yet.
-        files: holds ``weights.safetensors`` and ``config.json``.
-        module: an ``nn.Module`` in evaluation mode, on the CPU.
-        example: images ``[2, 3, R, R]``; one alone would fix the batch size at 1.
-        logits: ``[2, classes]``, what ``module`` answers to them.
+        folder: The target folder, which must not exist.
+        files: The folder with ``weights.safetensors`` and ``config.json``.
+        module: An ``nn.Module`` in evaluation mode, on the CPU.
+        example: Images ``[2, 3, R, R]``; a single image would fix the batch size at 1.
+        logits: Output of ``module`` for them, ``[2, classes]``.
 
     Returns:
-        MLflow's description, to be saved again once the model has an id.
+        MLflow's description, to be saved again when the model has an id.
 
     Raises:
-        ArtifactError: the written program does not answer as ``module`` does, or only for 2 images.
+        ArtifactError: The output of the written program differs from ``module``, or it only accepts 2 images.
     """
     library()
     with warnings.catch_warnings():
@@ -53,13 +53,13 @@ def build(folder: Path, files: Path, module: Any, example: NDArray[np.float32], 
         try:
             model = _export(folder, files, module, example, logits)
             _check(mlflow.pyfunc.load_model(str(folder)), example, logits)
-        except mlflow.MlflowException as error:  # further out it would look like a failure of the server
+        except mlflow.MlflowException as error:  # callers would mistake it for a failure of the server
             raise ArtifactError(f"the network cannot be packed: {error}") from error
     return model
 
 
 def save(folder: Path, model: Model) -> None:
-    """Writes the description over the older one."""
+    """Overwrites the description in the folder."""
     model.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     model.save(str(folder / "MLmodel"))
 
@@ -79,8 +79,8 @@ def _export(folder: Path, files: Path, module: Any, example: NDArray[np.float32]
         pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "numpy", "torch")],
         serialization_format="pt2",
     )
-    # Without it MLflow asks for the GPU where there is one, and then refuses the program, which is for the
-    # CPU: an exported program cannot be moved.
+    # Without it MLflow selects a GPU if one is present and then refuses the program, which was exported for
+    # the CPU and cannot be moved.
     model.flavors["python_function"]["config"] = {"device": "cpu"}
     if example.nbytes > MAX_EXAMPLE_BYTES:
         model.saved_input_example_info = None
@@ -99,12 +99,12 @@ def _signature(example: NDArray[np.float32], logits: NDArray[np.float32]) -> Any
 
 
 def _release(package: str) -> str:
-    """``2.13.0+cpu`` is no version that an index has."""
+    """Returns the version without its local part: package indexes have no ``2.13.0+cpu``."""
     return version(package).partition("+")[0]
 
 
 def _check(served: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
-    """Three images, not two: a program whose batch size was frozen by the export fails here."""
+    """Runs three images, not two: fails if the export froze the batch size."""
     import numpy as np
 
     images, expected = (np.concatenate([a, a[:1]]) for a in (example, logits))

@@ -1,6 +1,6 @@
-"""From a trained network to a version in the model registry, once for each set of weights.
+"""Registers a trained network in the model registry, once per set of weights.
 
-The sha256 of the weights is a tag, and every step may die and be made again: search the version, search the
+The sha256 of the weights is a tag, and every step can be repeated after a crash: search the version, search the
 complete model, pack, upload, mark READY, create the version with its tags, move the aliases.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from numpy.typing import NDArray
 
-_REGISTER = threading.Lock()  # search-or-create must not interleave, and torch.export is not for two threads
+_REGISTER = threading.Lock()  # search-or-create must not interleave, and torch.export is not thread-safe
 
 
 def register(
@@ -42,35 +42,35 @@ def register(
     first_tags: Mapping[str, str] | None = None,
     aliases: Sequence[str] = (),
 ) -> Version:
-    """Makes a network a version of the registered model ``name``, or finds the version it already is.
+    """Registers a network as a version of the model ``name``, or returns its existing version.
 
     Args:
-        run_id: the run that trained it.
-        name: of the registered model, made on need.
-        module: an ``nn.Module`` in evaluation mode, on the CPU (``models.networks.export.serving_module``).
-        example: images ``[2, 3, R, R]``.
-        logits: ``[2, classes]``, the module's answer to them; the packed program must give the same.
-        files: folder with ``weights.safetensors`` and ``config.json``.
-        tags: of the version.
-        first_tags: that a new version begins with; those of a version that is found stay.
-        aliases: moved to the version, each in one step: an alias is never missing meanwhile.
+        run_id: The run that trained the network.
+        name: Name of the registered model, created if missing.
+        module: An ``nn.Module`` in evaluation mode, on the CPU (``models.networks.export.serving_module``).
+        example: Images ``[2, 3, R, R]``.
+        logits: The module's output for them, ``[2, classes]``; the packed program must return the same.
+        files: The folder with ``weights.safetensors`` and ``config.json``.
+        tags: Tags of the version.
+        first_tags: Initial tags of a new version; not applied to an existing one.
+        aliases: Aliases to move to the version, atomically: an alias never disappears in between.
 
     Raises:
-        ArtifactError: the packed program answers differently from ``module``, or the registry has these
+        ArtifactError: The output of the packed program differs from ``module``, or the registry has these
             weights with another ``config.json``.
-        TransientError: MLflow does not answer; the same call goes on later.
+        TransientError: MLflow does not answer; the same call can resume later.
     """
     tags = {key: escaped(value) for key, value in tags.items()}
     digests = {WEIGHTS_TAG: sha256_of(files / WEIGHTS), CONFIG_TAG: sha256_of(files / CONFIG)}
     with connection() as client, _REGISTER:
-        found = _by_weights(client, name, digests[WEIGHTS_TAG])
-        if found is None:
-            model_id = _logged(client, run_id, name, digests)
+        existing = _find_by_weights(client, name, digests[WEIGHTS_TAG])
+        if existing is None:
+            model_id = _find_complete_model(client, run_id, name, digests)
             if model_id is None:
                 model_id = _upload(client, run_id, name, digests, (module, example, logits, files))
             version = _create_version(client, run_id, name, model_id, {**(first_tags or {}), **tags, **digests})
         else:
-            version = found
+            version = existing
         if version.tags.get(CONFIG_TAG) != digests[CONFIG_TAG]:
             raise ArtifactError(f"{name}/{version.version} has the same weights and another {CONFIG}")
         for key, value in tags.items():
@@ -78,17 +78,17 @@ def register(
                 client.set_model_version_tag(name, version.version, key, value)
         for alias in aliases:
             client.set_registered_model_alias(name, alias, version.version)
-        return replace(to_version(client.get_model_version(name, version.version)), reused=found is not None)
+        return replace(to_version(client.get_model_version(name, version.version)), reused=existing is not None)
 
 
-def _by_weights(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """The first version with these weights, so that two processes which both made one agree."""
-    found = client.search_model_versions(f"name = '{name}' AND tags.{WEIGHTS_TAG} = '{sha256}'")
-    return min(found, key=lambda version: int(version.version), default=None)
+def _find_by_weights(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
+    """Returns the first version with these weights, so that two processes that both created one agree."""
+    matches = client.search_model_versions(f"name = '{name}' AND tags.{WEIGHTS_TAG} = '{sha256}'")
+    return min(matches, key=lambda version: int(version.version), default=None)
 
 
-def _logged(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str]) -> str | None:
-    """The id of a complete model that only lacks its version; half-uploaded ones are removed."""
+def _find_complete_model(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str]) -> str | None:
+    """Returns the id of a complete model without a version; deletes partially uploaded models."""
     experiment = client.get_run(run_id).info.experiment_id
     same = " AND ".join([f"name = '{name}'", *(f"tags.{k} = '{v}'" for k, v in digests.items())])
     complete = None
@@ -103,7 +103,7 @@ def _logged(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, 
 def _upload(
     client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str], parts: tuple[Any, Any, Any, Path]
 ) -> str:
-    """Packs the model and logs it into the run; READY is its last word, after all files are there."""
+    """Packs the model and logs it to the run; marks it READY after all files are uploaded."""
     from mlflow.entities import LoggedModelOutput
 
     module, example, logits, files = parts
@@ -128,12 +128,12 @@ def _create_version(
     except library().MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    # The tags travel with the creation: a version without its digest never exists.
-    made = client.create_model_version(name, f"models:/{model_id}", run_id, dict(tags), model_id=model_id)
-    first = _by_weights(client, name, tags[WEIGHTS_TAG]) or made
-    if first.version != made.version:
-        client.delete_model_version(name, made.version)
-    # Only for the UI, which links from the run's model to the version by it.
+    # The tags are part of the creation: a version without its digest never exists.
+    created = client.create_model_version(name, f"models:/{model_id}", run_id, dict(tags), model_id=model_id)
+    first = _find_by_weights(client, name, tags[WEIGHTS_TAG]) or created
+    if first.version != created.version:
+        client.delete_model_version(name, created.version)
+    # Only for the UI, which uses it to link from the run's model to the version.
     link = json.dumps([{"name": name, "version": int(first.version)}])
     client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
     return first

@@ -1,6 +1,6 @@
-"""The model registry: find a version, move an alias, fetch weights that are proven to be the registered ones.
+"""The model registry: finds versions, moves aliases, downloads weights and verifies their sha256.
 
-Versions are made in ``registration.py``; what a version holds stands in ``model_package.py``.
+See ``registration.py`` for the creation of versions and ``package.py`` for their contents.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REFERENCE = re.compile(r"(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<version>[0-
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the registry. ``reused``: ``register`` found it and made no new one."""
+    """A version in the registry; ``reused`` if ``register`` returned an existing version."""
 
     name: str
     version: int
@@ -44,21 +44,21 @@ class Version:
 
 
 def promote(name: str, version: int, alias: str) -> None:
-    """Moves an alias to a version in one step; a reader sees the old or the new one.
+    """Moves an alias to a version in one step; a reader sees either the old or the new one.
 
     Raises:
-        ConfigError: no such model or version.
+        ConfigError: The model or version does not exist.
     """
     with connection() as client:
         try:
             client.set_registered_model_alias(name, alias, str(version))
         except library().MlflowException as error:
-            _explain(client, error, name, f"version {version}")
+            _raise_if_missing(client, error, name, f"version {version}")
             raise
 
 
 def champion(name: str) -> Version | None:
-    """The version that ``NAME@champion`` means, None where there is no such model or alias."""
+    """Returns the version of ``NAME@champion``; None if the model or the alias does not exist."""
     with connection() as client:
         try:
             return to_version(client.get_model_version_by_alias(name, CHAMPION))
@@ -69,7 +69,7 @@ def champion(name: str) -> Version | None:
 
 
 def versions(name: str) -> list[Version]:
-    """All versions of a registered model, oldest first; the aliases of each are not filled in."""
+    """Returns all versions of a registered model, oldest first, without their aliases."""
     with connection() as client:
         listed, page = [], None
         while True:
@@ -87,10 +87,10 @@ def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
 
 
 def resolve_version(ref: str) -> Version:
-    """Finds what ``NAME@ALIAS`` or ``NAME/VERSION`` means.
+    """Returns the version of ``NAME@ALIAS`` or ``NAME/VERSION``.
 
     Raises:
-        ConfigError: it means nothing; the message names the nearest model, or the model's aliases.
+        ConfigError: The version does not exist; the message names the nearest models, or the model's aliases.
     """
     match = _REFERENCE.fullmatch(ref)
     if match is None:
@@ -102,28 +102,28 @@ def resolve_version(ref: str) -> Version:
                 return to_version(client.get_model_version_by_alias(name, alias))
             return to_version(client.get_model_version(name, number))
         except library().MlflowException as error:
-            wanted = f"alias {alias!r}" if alias is not None else f"version {number}"
-            _explain(client, error, name, wanted)
+            target = f"alias {alias!r}" if alias is not None else f"version {number}"
+            _raise_if_missing(client, error, name, target)
             raise
 
 
 def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Downloads the weights and the description of a version, and believes them only with the right digest.
+    """Downloads the weights and the description of a version and verifies their sha256.
 
     Args:
-        ref: ``NAME@ALIAS`` or ``NAME/VERSION``.
-        folder: made on need; files that are already there and right are not downloaded again.
+        ref: Reference, ``NAME@ALIAS`` or ``NAME/VERSION``.
+        folder: Target folder, created if missing; intact files in it are not downloaded again.
 
     Returns:
-        The path of ``weights.safetensors``, and what ``config.json`` says.
+        The path of ``weights.safetensors`` and the contents of ``config.json``.
 
     Raises:
-        ConfigError: no such version.
-        ArtifactError: it was not registered by us, or a file is not the one that was registered.
+        ConfigError: The version does not exist.
+        ArtifactError: The version was not registered by effnet, or a file differs from the registered one.
     """
-    found = resolve_version(ref)
+    version = resolve_version(ref)
     for file, tag in ((WEIGHTS, WEIGHTS_TAG), (CONFIG, CONFIG_TAG)):
-        _fetch_file(found, file, tag, folder)
+        _fetch_file(version, file, tag, folder)
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except ValueError as error:
@@ -134,10 +134,10 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def describe(version: Version) -> dict[str, Any]:
-    """What the ``config.json`` of a version says, without a download of its weights.
+    """Returns the ``config.json`` of a version without downloading its weights.
 
     Raises:
-        ArtifactError: the version was not registered by us, or the file is not the one that was registered.
+        ArtifactError: The version was not registered by effnet, or the file differs from the registered one.
     """
     with tempfile.TemporaryDirectory(prefix="effnet-describe-") as scratch:
         config: dict[str, Any] = json.loads(_fetch_file(version, CONFIG, CONFIG_TAG, Path(scratch)).read_text())
@@ -156,7 +156,7 @@ def _fetch(uri: str, sha256: str, path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with connection(), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        # MLflow writes files of its own beside what it is asked for.
+        # MLflow writes additional files beside the requested one.
         loaded = Path(library().artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=address()))
         actual = sha256_of(loaded)
         if actual != sha256:
@@ -165,18 +165,18 @@ def _fetch(uri: str, sha256: str, path: Path) -> None:
 
 
 def model_url(name: str, version: int) -> str:
-    """Where a person sees the version."""
+    """Returns the address of the version's page."""
     return f"{address()}/#/models/{quote(name, safe='')}/versions/{version}"
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
+    """Returns the sha256 of a file as a hex digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _explain(client: MlflowClient, error: MlflowException, name: str, wanted: str) -> None:
-    """Raises what a person needs to know if MLflow found nothing; any other error is the caller's."""
+def _raise_if_missing(client: MlflowClient, error: MlflowException, name: str, target: str) -> None:
+    """Raises a ``ConfigError`` that names the alternatives if ``target`` is missing; ignores other errors."""
     if error.error_code not in NOT_FOUND:
         return
     models = {model.name: model for model in client.search_registered_models(max_results=1000)}
@@ -185,9 +185,9 @@ def _explain(client: MlflowClient, error: MlflowException, name: str, wanted: st
         nearest = f"nearest: {', '.join(near)}" if near else "the registry is empty"
         raise ConfigError(f"no registered model {name!r}; {nearest}") from error
     aliases = ", ".join(f"{alias} = {number}" for alias, number in models[name].aliases.items()) or "none"
-    raise ConfigError(f"{name} has no {wanted}; aliases: {aliases}") from error
+    raise ConfigError(f"{name} has no {target}; aliases: {aliases}") from error
 
 
-def to_version(found: ModelVersion) -> Version:
-    """MLflow's version as ours."""
-    return Version(found.name, int(found.version), found.run_id, tuple(sorted(found.aliases)), dict(found.tags))
+def to_version(entry: ModelVersion) -> Version:
+    """Converts MLflow's version into a ``Version``."""
+    return Version(entry.name, int(entry.version), entry.run_id, tuple(sorted(entry.aliases)), dict(entry.tags))

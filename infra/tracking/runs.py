@@ -1,9 +1,9 @@
-"""MLflow runs: find or create, log, finish. The model registry is next door, in ``registry.py``.
+"""MLflow runs: find or create, log, finish. See ``registry.py`` for the model registry.
 
-The one writer of a run is the supervising task, and several of them work in one process. So there is no
-active run here, only run ids; every call may be made again after a crash; and an MLflow that does not answer
-is a ``TransientError`` within seconds, which a caller replays later: tracking never stops a training.
-The address is ``MLFLOW_TRACKING_URI``; credentials are MLflow's own variables.
+The supervising task is the only writer of a run, and several such tasks share one process. Functions therefore
+take run ids instead of using MLflow's active run. Every call can be repeated after a crash. If MLflow does not
+answer, a call raises ``TransientError`` within seconds and the caller replays it later: tracking never stops a
+training. The address is ``MLFLOW_TRACKING_URI``; credentials are MLflow's environment variables.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-KEY_TAG = "effnet.key"  # what the run was asked for; one run for each
-ROWS_TAG = "effnet.rows"  # how many epochs of the trainer's log the run has
+KEY_TAG = "effnet.key"  # digest of the run's request; one run per key
+ROWS_TAG = "effnet.rows"  # number of epochs of the trainer's log in the run
 COMMIT_TAG = "mlflow.source.git.commit"
 MAX_PARAM_KEY, MAX_PARAM_VALUE = 250, 6000  # MLflow's limits; it refuses the whole batch beyond them
-MAX_BATCH_PARAMS, MAX_BATCH_METRICS = 100, 999  # 1000 entries a request, and one of ours is a tag
+MAX_BATCH_PARAMS, MAX_BATCH_METRICS = 100, 999  # 1000 entries per request, one of which is a tag
 
 _FIND_OR_CREATE = threading.Lock()
 
@@ -42,15 +42,15 @@ def start_run(
     params: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> str:
-    """Finds the run that was asked for by ``key``, or creates it; a failed or killed one runs again.
+    """Finds the run of ``key``, or creates it; sets a failed or killed run to running.
 
     Args:
-        experiment: name of the experiment, created on need.
-        name: what people see.
-        key: digest of what is asked for; never two runs for one key in an experiment.
-        parent: id of the run that this one is shown under.
-        params: what it was asked to do, nested or flat; the first value of a parameter stays.
-        tags: free; given again they are written again.
+        experiment: Name of the experiment, created if missing.
+        name: Display name of the run.
+        key: Digest of the request; an experiment never has two runs of one key.
+        parent: Id of the run under which this one is displayed.
+        params: Parameters, nested or flat; the first value of a parameter is kept.
+        tags: Additional tags; overwritten by later calls.
 
     Returns:
         The run id.
@@ -60,32 +60,32 @@ def start_run(
         ConfigError: MLflow refuses the credentials, or the experiment was deleted.
     """
     if "'" in key or '"' in key:
-        raise ConfigError(f"a run key must be without quotes, is {key!r}")
+        raise ConfigError(f"a run key must not contain quotes: {key!r}")
     with connection() as client, _FIND_OR_CREATE:
-        experiment_id = _experiment(client, experiment)
-        run = _find(client, experiment_id, key)
+        experiment_id = _find_or_create_experiment(client, experiment)
+        run = _find_run(client, experiment_id, key)
         if run is None:
             links = {"mlflow.parentRunId": parent} if parent else {}
-            own = {COMMIT_TAG: _commit(), **tags, **links, KEY_TAG: key}
-            shown = {k: escaped(v) for k, v in own.items() if v}
-            made = client.create_run(experiment_id, run_name=escaped(name), tags=shown)
-            run = _find(client, experiment_id, key) or made
-            if run.info.run_id != made.info.run_id:  # another process was first, our lock does not hold it
-                client.delete_run(made.info.run_id)
+            all_tags = {COMMIT_TAG: _commit(), **tags, **links, KEY_TAG: key}
+            shown = {k: escaped(v) for k, v in all_tags.items() if v}
+            created = client.create_run(experiment_id, run_name=escaped(name), tags=shown)
+            run = _find_run(client, experiment_id, key) or created
+            if run.info.run_id != created.info.run_id:  # another process was first; the lock is per process
+                client.delete_run(created.info.run_id)
         _complete(client, run, params, tags)
         run_id: str = run.info.run_id
         return run_id
 
 
 def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Logs the rows that the run has not got yet.
+    """Logs the rows that the run does not have yet.
 
-    A crash between MLflow's two tables is harmless too: a metric is stored under its name, step, time and
-    value, so the same row logged twice is one row.
+    A crash between MLflow's two tables is harmless: a metric is stored by name, step, time and value, so a row
+    that is logged twice is stored once.
 
     Args:
-        run_id: of an existing run.
-        rows: all of the trainer's log so far, oldest first; ``step``, ``time`` in unix seconds, and numbers.
+        run_id: Id of an existing run.
+        rows: The trainer's whole log so far, oldest first: ``step``, ``time`` in unix seconds, and numbers.
     """
     with connection() as client:
         from mlflow.entities import Metric, RunTag
@@ -104,7 +104,7 @@ def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finish_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], metrics: Mapping[str, float]) -> None:
-    """Logs the final numbers and ends the run; a second call changes nothing."""
+    """Logs the final metrics and ends the run; idempotent."""
     with connection() as client:
         from mlflow.entities import Metric
 
@@ -118,53 +118,53 @@ def finish_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], met
 
 
 def log_text(run_id: str, text: str, path: str) -> None:
-    """Writes a text as the run's artifact ``path``, over an older one."""
+    """Writes a text to the run's artifact ``path``, replacing an older one."""
     with connection() as client:
         client.log_text(run_id, text, path)
 
 
 def log_file(run_id: str, local_path: Path, folder: str) -> None:
-    """Uploads a file into the folder ``folder`` of the run's artifacts, over an older one."""
+    """Uploads a file into the folder ``folder`` of the run's artifacts, replacing an older one."""
     with connection() as client:
         client.log_artifact(run_id, str(local_path), folder or None)
 
 
 def run_url(run_id: str) -> str:
-    """Where a person sees the run."""
+    """Returns the address of the run's page."""
     with connection() as client:
         return f"{address()}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+def _find_or_create_experiment(client: MlflowClient, name: str) -> str:
+    existing = client.get_experiment_by_name(name)
+    if existing is None:
         try:
             created: str = client.create_experiment(name)
         except library().MlflowException as error:  # another process was first
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return _experiment(client, name)
+            return _find_or_create_experiment(client, name)
         return created
-    if found.lifecycle_stage != "active":
+    if existing.lifecycle_stage != "active":
         raise ConfigError(f"the MLflow experiment {name!r} was deleted: restore it or set another `experiment`")
-    experiment_id: str = found.experiment_id
+    experiment_id: str = existing.experiment_id
     return experiment_id
 
 
-def _find(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
-    """The oldest run of that key, so that two processes which both created one agree."""
+def _find_run(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
+    """Returns the oldest run of the key, so that two processes that both created one agree."""
     order = ["attributes.start_time ASC", "attributes.run_id ASC"]
     runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", order_by=order, max_results=1)
     return runs[0] if runs else None
 
 
 def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-    """Writes what a creation that crashed, or an earlier try, left out."""
+    """Adds the parameters and tags that are missing after a crash or an earlier call."""
     from mlflow.entities import Param, RunTag
 
     if run.info.status in ("FAILED", "KILLED"):
         client.update_run(run.info.run_id, status="RUNNING")
-    new = [Param(k, v) for k, v in _flat(params) if k not in run.data.params]
+    new = [Param(k, v) for k, v in _flatten(params) if k not in run.data.params]
     shown = {k: escaped(v) for k, v in tags.items()}
     fresh = [RunTag(k, v) for k, v in shown.items() if run.data.tags.get(k) != v]
     for start in range(0, len(new), MAX_BATCH_PARAMS):
@@ -173,10 +173,10 @@ def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: M
         client.log_batch(run.info.run_id, tags=fresh)
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in params.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"[:MAX_PARAM_KEY], escaped(str(value))[:MAX_PARAM_VALUE]
 
@@ -187,7 +187,7 @@ def _is_metric(key: str, value: object) -> bool:
 
 @functools.cache
 def _commit() -> str:
-    """The commit of this code, or nothing where it was installed without git."""
+    """Returns the commit of this checkout; empty if it was installed without git."""
     argv = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -150,9 +150,11 @@ def test_a_registration_that_died_goes_on_where_it_was(mlflow_uri, tmp_path, mon
 
 def test_two_processes_that_both_made_the_version_agree_on_the_first(mlflow_uri, tmp_path, monkeypatch):
     first = register("both", tmp_path)
-    find, calls = registration._by_weights, []
+    find, calls = registration._find_by_weights, []
     # The first look finds nothing, as if the other process had made its version just after it.
-    monkeypatch.setattr(registration, "_by_weights", lambda *a: calls.append(a) or ((calls[1:] and find(*a)) or None))
+    monkeypatch.setattr(
+        registration, "_find_by_weights", lambda *a: calls.append(a) or ((calls[1:] and find(*a)) or None)
+    )
     assert register("both", tmp_path).version == first.version
     assert [v.version for v in client().search_model_versions("name = 'both'")] == ["1"]
 

@@ -49,9 +49,9 @@ def test_four_threads_that_ask_for_the_same_run_in_a_new_experiment_get_one_run(
 
 def test_two_processes_that_both_created_the_run_agree_on_the_older_one(mlflow_uri, monkeypatch):
     first = start("two processes")
-    find, calls = runs._find, []
+    find, calls = runs._find_run, []
     # The first look finds nothing, as if the other process had created its run just after it.
-    monkeypatch.setattr(runs, "_find", lambda *a: calls.append(a) or (find(*a) if len(calls) > 1 else None))
+    monkeypatch.setattr(runs, "_find_run", lambda *a: calls.append(a) or (find(*a) if len(calls) > 1 else None))
     assert start("two processes") == first
     monkeypatch.undo()
     assert start("two processes") == first
