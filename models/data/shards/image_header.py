@@ -1,4 +1,4 @@
-"""What the first bytes of a JPEG or PNG say, read in a few microseconds and without decoding.
+"""Parses the headers of JPEG and PNG in a few microseconds, without decoding.
 
 Source: ITU-T T.81 annex B (markers and frame header), ISO/IEC 15948 section 11.2.2 (IHDR), Exif 2.3 tag 0x0112.
 """
@@ -15,15 +15,15 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; not lossless, hierarchical, arithmetic
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SCAN, _END = 0xDA, 0xD9
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # but stuffed bytes and restarts inside a scan
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # not stuffed bytes or restart markers in a scan
 _MAX_MARKERS = 10_000  # 10 MB of EXIF are 160
 _WINDOW = 4096
 _ORIENTATION = 0x0112
-_PNG_COLOURS = {0: "", 2: "", 3: "palette", 4: "alpha", 6: "alpha"}
+_PNG_COLORS = {0: "", 2: "", 3: "palette", 4: "alpha", 6: "alpha"}
 
 
 class Header(NamedTuple):
-    """``suffix`` is jpg or png by content; ``remarks``: what makes it other than a plain 8-bit grey or RGB image."""
+    """Header fields: ``suffix`` (jpg or png) by content; ``remarks`` list deviations from plain 8-bit gray or RGB."""
 
     suffix: str
     width: int
@@ -32,10 +32,10 @@ class Header(NamedTuple):
 
 
 def parse(data: bytes | memoryview) -> Header:
-    """Reads kind and size in pixels.
+    """Reads the format and the size in pixels.
 
     Raises:
-        DataError: neither JPEG nor PNG, of a kind that no decoder here takes, or broken before it says its size.
+        DataError: Neither JPEG nor PNG, an unsupported kind, or truncated before the size.
     """
     if data[:2] == b"\xff\xd8":
         return _jpeg(data)
@@ -49,7 +49,7 @@ def _jpeg(data: bytes | memoryview) -> Header:
     for _ in range(_MAX_MARKERS):
         if at + 4 > len(data) or (marker := data[at + 1]) in (_SCAN, _END):
             break
-        if data[at] != 0xFF or marker == 0:  # no marker: libjpeg, too, looks for the next one
+        if data[at] != 0xFF or marker == 0:  # not a marker: skip to the next one, as libjpeg does
             at = _next_marker(data, at + 1)
         elif marker == 0xFF:  # markers may be padded
             at += 1
@@ -67,22 +67,22 @@ def _jpeg(data: bytes | memoryview) -> Header:
 
 
 def scans(data: bytes) -> int:
-    """How many scans a JPEG that ``parse`` takes is made of; each costs a decoder a pass over all its pixels."""
-    at, found = 2, 0
+    """Counts the scans of a JPEG that ``parse`` accepts; each costs a decoder one pass over all pixels."""
+    at, count = 2, 0
     while (match := _MARKER.search(data, at)) is not None and (marker := match[1][0]) != _END:
-        found += marker == _SCAN
+        count += marker == _SCAN
         at = match.end()
         if marker not in _ALONE:
             at += max(int.from_bytes(data[at : at + 2], "big"), 2)
-    return found
+    return count
 
 
 def _next_marker(data: bytes | memoryview, at: int) -> int:
-    """Where the next 0xFF is; the end where there is none."""
+    """Returns the position of the next 0xFF, or the end of the data."""
     for start in range(at, len(data), _WINDOW):
-        found = bytes(data[start : start + _WINDOW]).find(b"\xff")
-        if found >= 0:
-            return start + found
+        position = bytes(data[start : start + _WINDOW]).find(b"\xff")
+        if position >= 0:
+            return start + position
     return len(data)
 
 
@@ -97,7 +97,7 @@ def _frame(data: bytes | memoryview, at: int, remarks: list[str]) -> Header:
 
 
 def _orientation(tiff: bytes | memoryview) -> int:
-    """The EXIF orientation, 1 (upright) where there is none that can be read."""
+    """Returns the EXIF orientation, or 1 (upright) if it is absent or unreadable."""
     if tiff[:2] not in (b"II", b"MM"):
         return 1
 
@@ -116,8 +116,8 @@ def _png(data: bytes | memoryview) -> Header:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise DataError("a PNG without a header")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    bits, colour = data[24], data[25]
-    if colour not in _PNG_COLOURS:
-        raise DataError(f"a PNG of unknown colour type {colour}")
-    remarks = (_PNG_COLOURS[colour], "16 bits" if bits == 16 else "")
-    return Header("png", width, height, tuple(f"PNG with {each}" for each in remarks if each))
+    bits, color = data[24], data[25]
+    if color not in _PNG_COLORS:
+        raise DataError(f"a PNG of unknown colour type {color}")
+    remarks = (_PNG_COLORS[color], "16 bits" if bits == 16 else "")
+    return Header("png", width, height, tuple(f"PNG with {remark}" for remark in remarks if remark))

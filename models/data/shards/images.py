@@ -1,4 +1,4 @@
-"""Decodes one whole image with Pillow, the decoder that decides what a usable image is."""
+"""Decodes a whole image with Pillow, the reference decoder that decides which images are usable."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 
 from infra.errors import DataError
 
-MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a bomb, not a photograph; also in native/jpeg.h
+MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a decompression bomb; also in native/jpeg.h
 _APPLICATION = [bytes([0xE0 + number]) for number in range(16)]  # markers APP0 ... APP15
-# What Pillow's parsers let out on damaged files.
+# Exceptions that Pillow's parsers raise on damaged files.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -32,25 +32,25 @@ _DAMAGE = (
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Decodes JPEG or PNG, nothing else, to RGB as it is stored: an EXIF orientation is ignored.
+    """Decodes a JPEG or PNG to RGB as stored, ignoring the EXIF orientation.
 
     Raises:
-        DataError: another format, truncated, or larger than 64 megapixels.
+        DataError: The image has another format, is truncated, or exceeds 64 megapixels.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(_without_exif(data)), formats=("JPEG", "PNG"))
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"image claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-        if image.mode == "I;16":  # Pillow would clip 16-bit grey to white
+        if image.mode == "I;16":  # Pillow would clip 16-bit gray to white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image.info.pop("transparency", None)  # colours under an alpha stay; Pillow would warn
+        image.info.pop("transparency", None)  # keep the colors under alpha; Pillow would warn
         return image.convert("RGB")
     except _DAMAGE as error:
         raise DataError(f"image of {len(data)} bytes does not decode: {error}") from error
 
 
 def _without_exif(data: bytes) -> bytes:
-    """A JPEG without the EXIF segments at its beginning, which Pillow would parse, and warn about if they are odd."""
+    """Strips the leading EXIF segments of a JPEG, which Pillow would parse and warn about if malformed."""
     if data[:2] != b"\xff\xd8":
         return data
     kept, at = [data[:2]], 2

@@ -1,4 +1,4 @@
-"""Which image goes into which shard: arithmetic on the source's index and the settings; no pixels in sight."""
+"""Assigns images to shards from the source index and the settings alone; no pixels are read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
-LAYOUT_VERSION = 4  # raise it when the same source must give other shards
-_KEPT = 2  # plans in memory: every group of a set needs the same one
+LAYOUT_VERSION = 4  # increment when the same source must produce different shards
+_MAX_PLANS = 2  # plans kept in memory: all groups of a set share one
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """A pure function of the source and the settings.
+    """Assignment of images to shards; a pure function of the source and the settings.
 
     Attributes:
-        data: the settings.
-        source: of the images.
-        root: uri of the folder in the store; its last part is the digest of what was asked.
-        names: of the shards.
-        splits: of each shard.
-        members: source indices of each shard, already shuffled.
+        data: Data settings.
+        source: Source of the images.
+        root: Uri of the folder in the store; its last part is the digest of source and settings.
+        names: Names of the shards.
+        splits: Split of each shard.
+        members: Source indices of each shard, already shuffled.
     """
 
     data: schema.Data
@@ -45,46 +45,46 @@ class ShardLayout:
 
     @property
     def manifest_uri(self) -> str:
-        """Where the manifest will be."""
+        """Uri of the manifest."""
         return store.join(self.root, "manifest.json")
 
     @property
     def encoding(self) -> str:
-        """How the images lie in the shards, as the manifest says it."""
+        """Encoding of the images in the shards, as recorded in the manifest."""
         return "original" if self.data.max_side is None else f"max_side={self.data.max_side}"
 
     def index_uri(self, number: int) -> str:
-        """Where the index of a shard is, which is written after the shard."""
+        """Returns the uri of a shard's index, which is written after the shard."""
         return store.join(self.root, "index", f"{self.names[number]}.json")
 
 
 def plan(data: schema.Data, storage: str) -> ShardLayout:
-    """Opens the source and lays out its shards: seeded split, seeded global shuffle, equal pieces.
+    """Opens the source and lays out its shards: seeded split, seeded global shuffle, shards of equal length.
 
     Args:
-        data: source, split shares, shard size, seed.
-        storage: root uri; the shards go to ``storage/data/NAME/DIGEST/``.
+        data: Source, split fractions, shard size, seed.
+        storage: Root uri; the shards are written to ``storage/data/NAME/DIGEST/``.
 
     Raises:
-        ConfigError: the source is not there.
-        DataError: a split would be empty.
+        ConfigError: The source does not exist.
+        DataError: A split would be empty.
     """
-    return _laid_out(data, catalog.open_source(data), store.join(storage, "data", data.name))
+    return _build_layout(data, catalog.open_source(data), store.join(storage, "data", data.name))
 
 
 def groups(layout: ShardLayout, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
-    """Shard numbers, all of them or those that are given, in groups; one group a task."""
+    """Groups the shard numbers (all, or the given ones) for the tasks, one group per task."""
     numbers = range(len(layout.names)) if numbers is None else numbers
     return [list(numbers[i : i + shards_per_task]) for i in range(0, len(numbers), shards_per_task)]
 
 
 def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int64]]:
-    """Shuffled source indices of train, minival and val.
+    """Returns the shuffled source indices of train, minival and val.
 
-    Where the source has official parts they stay as they are; but with ``data.minival=cut`` an official validation
-    part joins train, as where Flowers-102 or Aircraft is trained on both for its final score. Else minival is a
-    seeded part of train, as in the paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` takes the
-    first of the shuffled whole.
+    Official splits are kept; but with ``data.minival=cut`` the official validation split joins train, as when
+    Flowers-102 or Aircraft is trained on both for its final score. Otherwise minival is a seeded part of train, as
+    in the paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` keeps the first images after the
+    shuffle.
     """
     rng = np.random.default_rng(data.seed)
     order = rng.permutation(len(source.labels))[: data.limit]
@@ -101,8 +101,8 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     return dict(zip(SPLITS, (train, minival, val), strict=True))
 
 
-def _laid_out(data: schema.Data, source: Source, folder: str) -> ShardLayout:
-    # Everything that the bytes of the shards hang on, and nothing else: not who writes them, nor in what groups.
+def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
+    # Everything that the bytes of the shards depend on, and nothing else: neither the writer nor the grouping.
     settings = (
         LAYOUT_VERSION,
         source.digest,
@@ -120,46 +120,48 @@ def _laid_out(data: schema.Data, source: Source, folder: str) -> ShardLayout:
     for split, indices in split_indices(source, data).items():
         if len(indices) == 0:
             raise DataError(f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all")
-        pieces = -(-len(indices) // data.samples_per_shard)
-        for number, piece in enumerate(np.array_split(indices, pieces)):
-            names.append(f"{split}-{number:05d}-of-{pieces:05d}.tar")
+        count = -(-len(indices) // data.samples_per_shard)
+        for number, chunk in enumerate(np.array_split(indices, count)):
+            names.append(f"{split}-{number:05d}-of-{count:05d}.tar")
             splits.append(split)
-            members.append(piece)
+            members.append(chunk)
     return ShardLayout(data, source, store.join(folder, digest), names, splits, members)
 
 
 class Plans:
-    """Plans of this process by root: an index of 138 GB is made once, and read by every other process."""
+    """Cache of layouts by root: one process indexes the 138 GB of archives, the others load the result."""
 
     def __init__(self) -> None:
         self._plans: OrderedDict[str, ShardLayout] = OrderedDict()
         self._lock = threading.Lock()
 
     def share(self, layout: ShardLayout) -> None:
-        """Saves the index of the source beside the shards, for the tasks that write them wherever they run."""
+        """Saves the source index beside the shards, for the writing tasks on any machine."""
         catalog.save(layout.source, _source_uri(layout.root))
         with self._lock:
-            self._keep(layout)
+            self._remember(layout)
 
     def get(self, data: schema.Data, root: str) -> ShardLayout:
-        """The plan that was shared under ``root``.
+        """Returns the layout shared under ``root``.
 
         Raises:
-            NotFoundError: none was shared.
-            DataError: its source has changed since.
+            NotFoundError: No layout was shared.
+            DataError: The source has changed since.
         """
-        with self._lock:  # threads of this process load one after the other, and so once
+        with self._lock:  # serialized, so that the threads of this process load it once
             if (layout := self._plans.get(root)) is None:
                 folder, _, digest = root.rpartition("/")
-                layout = _laid_out(data, catalog.load(data, _source_uri(root)), folder)
+                layout = _build_layout(data, catalog.load(data, _source_uri(root)), folder)
                 if layout.root != root:
-                    raise DataError(f"{data.name}: its source is another one than {digest} was planned for; start anew")
-                self._keep(layout)
+                    raise DataError(
+                        f"{data.name}: its source differs from the one {digest} was planned for; start again"
+                    )
+                self._remember(layout)
             return layout
 
-    def _keep(self, layout: ShardLayout) -> None:
+    def _remember(self, layout: ShardLayout) -> None:
         self._plans[layout.root] = layout
-        if len(self._plans) > _KEPT:
+        if len(self._plans) > _MAX_PLANS:
             self._plans.popitem(last=False)
 
 

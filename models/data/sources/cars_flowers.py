@@ -1,4 +1,4 @@
-"""Transfer sets whose labels lie in MATLAB files: Stanford Cars and Oxford Flowers-102.
+"""Transfer sets with labels in MATLAB files: Stanford Cars and Oxford Flowers-102.
 
 Source of layouts and counts: torchvision 0.28 ``datasets/{stanford_cars,flowers102}.py``, the readme of Flowers-102
 (the training part is the SMALL one: ``trnid`` and ``valid`` 1,020 each, ``tstid`` 6,149).
@@ -26,57 +26,57 @@ _FLOWER_PARTS = {TRAIN: "trnid", MINIVAL: "valid", VAL: "tstid"}
 
 
 def open_cars(data: schema.Data) -> Source:
-    """``cars_train/``, ``cars_test/`` and the devkit; or ``car_ims/`` and ``cars_annos.mat``, which has both parts.
+    """``cars_train/``, ``cars_test/`` and the devkit; or ``car_ims/`` and ``cars_annos.mat``, which has both splits.
 
     Raises:
-        ConfigError: the labels are not there.
-        DataError: other counts than the official ones.
+        ConfigError: The labels are missing.
+        DataError: The counts differ from the official ones.
     """
     path = listing.path_of(data, f"{', '.join(CARS_ARCHIVES[:3])} and {CARS_LABELS[0]}")
     files = archive.open_files(path, CARS_ARCHIVES, CARS_LABELS)
     if (both := files.find("cars_annos.mat")) is not None and files.folder("car_ims"):
         return listing.check_listing(data, _cars_in_one_folder(files, both), CARS, 196)
-    found = Listing(files, _texts(files, _needed(files, "cars_meta.mat"), "class_names"))
+    entries = Listing(files, _texts(files, _require_row(files, "cars_meta.mat"), "class_names"))
     lists = ((TRAIN, "cars_train", "cars_train_annos.mat"), (VAL, "cars_test", CARS_LABELS[0]))
     for part, folder, name in lists:
         images = files.folder(folder)
-        for one in _records(files, _needed(files, name), "fname"):
+        for one in _records(files, _require_row(files, name), "fname"):
             image = str(one["fname"])
-            found.add(images.get(image), f"{folder}/{image}", int(one["class"]) - 1, part)
-    return listing.check_listing(data, found, CARS, 196)
+            entries.add(images.get(image), f"{folder}/{image}", int(one["class"]) - 1, part)
+    return listing.check_listing(data, entries, CARS, 196)
 
 
 def _cars_in_one_folder(files: Files, row: int) -> Listing:
-    found = Listing(files, _texts(files, row, "class_names"))
+    entries = Listing(files, _texts(files, row, "class_names"))
     images = files.folder("car_ims")
     for one in _records(files, row, "relative_im_path"):
         image = str(one["relative_im_path"]).removeprefix("car_ims/")
-        found.add(images.get(image), image, int(one["class"]) - 1, VAL if one["test"] else TRAIN)
-    return found
+        entries.add(images.get(image), image, int(one["class"]) - 1, VAL if one["test"] else TRAIN)
+    return entries
 
 
 def open_flowers102(data: schema.Data) -> Source:
-    """``jpg/image_NNNNN.jpg``, ``imagelabels.mat`` and ``setid.mat``; the set has numbers for classes, 1 to 102.
+    """Opens ``jpg/image_NNNNN.jpg``, ``imagelabels.mat`` and ``setid.mat``; class names are the numbers 1 to 102.
 
     Raises:
-        ConfigError: the labels are not there.
-        DataError: other counts than the official ones.
+        ConfigError: The labels are missing.
+        DataError: The counts differ from the official ones.
     """
     path = listing.path_of(data, f"{FLOWERS_ARCHIVES[0]}, {' and '.join(FLOWERS_LABELS)}")
     files = archive.open_files(path, FLOWERS_ARCHIVES, FLOWERS_LABELS)
     labels = _numbers(files, "imagelabels.mat", "labels")
     images = files.folder("jpg")
-    found = Listing(files, [str(number) for number in range(1, 103)])
+    entries = Listing(files, [str(number) for number in range(1, 103)])
     for part, key in _FLOWER_PARTS.items():
         for number in _numbers(files, "setid.mat", key):
             if not 1 <= number <= len(labels):
                 raise DataError(f"{files.root}: setid.mat names image {number}, labels are there for {len(labels)}")
             name = f"image_{number:05d}.jpg"
-            found.add(images.get(name), name, labels[number - 1] - 1, part)
-    return listing.check_listing(data, found, FLOWERS, 102)
+            entries.add(images.get(name), name, labels[number - 1] - 1, part)
+    return listing.check_listing(data, entries, FLOWERS, 102)
 
 
-def _needed(files: Files, name: str) -> int:
+def _require_row(files: Files, name: str) -> int:
     row = files.find(name)
     if row is None:
         raise ConfigError(f"{files.root} holds no {name}, which has the labels")
@@ -88,19 +88,19 @@ def _texts(files: Files, row: int, key: str) -> list[str]:
 
 
 def _numbers(files: Files, name: str, key: str) -> list[int]:
-    found = np.atleast_1d(matlab.load(files, _needed(files, name), key))
-    if found.dtype.kind not in "ui":
+    numbers = np.atleast_1d(matlab.load(files, _require_row(files, name), key))
+    if numbers.dtype.kind not in "ui":
         raise DataError(f"{files.root}: {key} in {name} holds no whole numbers")
-    return [int(number) for number in found]
+    return [int(number) for number in numbers]
 
 
 def _records(files: Files, row: int, field: str) -> Any:
-    """The ``annotations`` of a devkit's file: ``class`` and ``field`` of each image."""
-    found = np.atleast_1d(matlab.load(files, row, "annotations"))
-    fields = set(found.dtype.names or ())
+    """Reads the ``annotations`` of a devkit file: ``class`` and ``field`` of each image."""
+    records = np.atleast_1d(matlab.load(files, row, "annotations"))
+    fields = set(records.dtype.names or ())
     if not {"class", field} <= fields:
         raise DataError(
             f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but no "
             f"class and {field}; the test labels are in {CARS_LABELS[0]}"
         )
-    return found
+    return records

@@ -1,6 +1,6 @@
-"""Where images come from: opens the configured source, and keeps its index in the object store.
+"""Opens the configured source and stores its index in the object store.
 
-Opening gives the same order on every machine. What takes long, the index of 138 GB of archives, is saved once and
+The order is the same on every machine. The index of 138 GB of archives takes long to build, so it is saved once and
 loaded by the other machines.
 """
 
@@ -28,7 +28,7 @@ from models.data.sources.listing import Source as Source
 from models.data.sources.reader import OWN_FILE, Reader
 
 FORMAT = "effnet-source/1"
-# [N] columns of a saved index: kind and size of their numbers; None: texts of any length.
+# [N] columns of a saved index and their dtypes; None: byte strings of any length.
 _COLUMNS: dict[str, str | None] = {
     "labels": "<i4",
     "split": "|i1",
@@ -61,8 +61,8 @@ def open_source(data: schema.Data) -> Source:
     """Opens the configured source.
 
     Raises:
-        ConfigError: unknown source, or nothing of it at ``data.path``.
-        DataError: damaged, or not whole and ``data.allow_partial`` is not given.
+        ConfigError: The source is unknown, or ``data.path`` has none of it.
+        DataError: The data are damaged, or incomplete without ``data.allow_partial``.
     """
     opener = _OPENERS.get(data.source)
     if opener is None:
@@ -103,11 +103,11 @@ def save(source: Source, uri: str) -> None:
 
 
 def load(data: schema.Data, uri: str) -> Source:
-    """The source that ``save`` wrote, reading from ``data.path`` of this machine.
+    """Loads the source that ``save`` wrote; images are read from ``data.path`` of this machine.
 
     Raises:
-        NotFoundError: nothing at ``uri``, or an archive is not at ``data.path``.
-        DataError: no index, or the data here are not those it was made of.
+        NotFoundError: ``uri`` does not exist, or an archive is missing from ``data.path``.
+        DataError: The object is not an index, or the local data differ from those indexed.
     """
     try:
         with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
@@ -115,8 +115,8 @@ def load(data: schema.Data, uri: str) -> Source:
             columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']}")
-        if "containers" not in about:  # its images are made from what lies inside a package
-            return _opened_again(data, uri, about["digest"])
+        if "containers" not in about:  # its images come from an installed package
+            return _reopen(data, uri, about["digest"])
         _check(columns, len(about["containers"]))
     except (
         ValueError,
@@ -131,8 +131,8 @@ def load(data: schema.Data, uri: str) -> Source:
         raise DataError(f"{uri} is no index of a source: {error}; delete it and shard again") from error
     root = locate(listing.path_of(data, "the data of this index"))
     for name, size in about["containers"].items():
-        if (found := Container(join_parts(root, name)).size) != size:
-            raise DataError(f"{join_parts(root, name)} has {found} bytes, the index {uri} was made of {size}")
+        if (actual := Container(join_parts(root, name)).size) != size:
+            raise DataError(f"{join_parts(root, name)} has {actual} bytes, the index {uri} was made of {size}")
     reader = Reader(
         root,
         tuple(about["containers"]),
@@ -155,7 +155,7 @@ def load(data: schema.Data, uri: str) -> Source:
     )
 
 
-def _opened_again(data: schema.Data, uri: str, digest: str) -> Source:
+def _reopen(data: schema.Data, uri: str, digest: str) -> Source:
     source = open_source(data)
     if source.digest != digest:
         raise DataError(f"{data.source} is here {source.digest[:12]}..., the index {uri} is of {digest[:12]}...")
@@ -163,7 +163,7 @@ def _opened_again(data: schema.Data, uri: str, digest: str) -> Source:
 
 
 def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
-    """Whoever can write into the store must not make us read elsewhere, nor crash in the middle of sharding."""
+    """Rejects an index that would read outside the source or crash sharding: the store is untrusted."""
     count = len(columns["labels"])
     for name, kind in _COLUMNS.items():
         column = columns[name]

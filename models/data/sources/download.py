@@ -1,4 +1,4 @@
-"""Fetching a data set from its public address: goes on where it stopped, and keeps nothing that is not whole."""
+"""Downloads a data set from its public address; resumes interrupted downloads and keeps only complete files."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SAY_EVERY_S = 5.0
 
 
 class _BrokenError(Exception):
-    """The connection broke or the server is busy; trying again may help. Never leaves this file."""
+    """The connection broke or the server is busy; a retry may help. Private to this module."""
 
 
 def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.sleep) -> Sequence[Path]:
-    """Fetches the archives of ``data.source`` into ``data.path``; those that are there and whole stay.
+    """Fetches the archives of ``data.source`` into ``data.path``; keeps complete ones.
 
     Args:
-        data: the set and its folder.
-        say: takes a line of progress.
-        wait: sleeps between tries.
+        data: Data set and its folder.
+        say: Callback for progress lines.
+        wait: Function that sleeps between tries.
 
     Raises:
         ConfigError: a set without a public address (the message says where it is), no local folder, a full disk.
         DataError: a file does not have its published md5.
         NotFoundError: the address is dead.
-        TransientError: the server does not answer; the same command goes on from there.
+        TransientError: The server does not respond; the same command resumes the download.
     """
     if data.source not in REMOTE:
         raise ConfigError(ELSEWHERE.get(data.source, f"{data.source!r} is no data set; choices: {', '.join(REMOTE)}"))
@@ -50,14 +50,14 @@ def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.s
     folder = Path(root)
     with files.errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    found = [fetch(remote, folder, say, wait) for remote in REMOTE[data.source]]
+    paths = [fetch(remote, folder, say, wait) for remote in REMOTE[data.source]]
     if data.source in AFTERWARDS:
         say(AFTERWARDS[data.source])
-    return found
+    return paths
 
 
 def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None] = time.sleep) -> Path:
-    """One file into ``folder``; raises as ``download``."""
+    """Downloads one file into ``folder``; raises as ``download``."""
     path, partial = folder / remote.name, folder / f"{remote.name}.part"
     if path.exists():
         _require_md5(path, remote, "delete it and start again")
@@ -67,7 +67,7 @@ def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None
     while True:
         before = _size(partial)
         try:
-            _go_on(remote.url, partial, say)
+            _resume(remote.url, partial, say)
             break
         except _BrokenError as error:
             failures = 1 if _size(partial) > before else failures + 1
@@ -86,8 +86,8 @@ def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None
     return path
 
 
-def _go_on(url: str, partial: Path, say: Say) -> None:
-    """Adds to ``partial`` what it lacks; returns when it is whole."""
+def _resume(url: str, partial: Path, say: Say) -> None:
+    """Downloads the missing bytes of ``partial``; returns when it is complete."""
     have = _size(partial)
     request = urllib.request.Request(url, headers={"User-Agent": "effnet"})  # noqa: S310 - the opener knows http(s) only
     if have:
@@ -96,8 +96,8 @@ def _go_on(url: str, partial: Path, say: Say) -> None:
     if answer is None:
         return
     with answer:
-        went_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if not went_on:
+        is_resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if not is_resumed:
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None
@@ -110,7 +110,7 @@ def _go_on(url: str, partial: Path, say: Say) -> None:
 
 
 def _answer(request: urllib.request.Request, partial: Path, have: int) -> http.client.HTTPResponse | None:
-    """The server's answer; None where ``partial`` is all there is already."""
+    """The server's answer; None if ``partial`` is already complete."""
     url = request.full_url
     try:
         answer: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_S)
@@ -149,7 +149,7 @@ def _copy(answer: http.client.HTTPResponse, out: BinaryIO, url: str, have: int, 
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Knows http and https and nothing else, after a redirect too."""
+    """Builds an opener restricted to http and https, including after redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -168,9 +168,9 @@ def _require_md5(path: Path, remote: Download, remedy: str) -> None:
     if remote.md5 is None:
         return
     with files.errors(path), path.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != remote.md5:
-        raise DataError(f"{path} has md5 {found}, {remote.url} is published with {remote.md5}; {remedy}")
+        actual = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if actual != remote.md5:
+        raise DataError(f"{path} has md5 {actual}, {remote.url} is published with {remote.md5}; {remedy}")
 
 
 def _size(path: Path) -> int:

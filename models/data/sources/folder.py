@@ -1,4 +1,4 @@
-"""Sets with a folder a class: any of yours, and Imagenette; as a tree or in one archive."""
+"""Sets with one folder per class: user data and Imagenette, as a tree or in one archive."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from models.data.sources.container import locate
 from models.data.sources.listing import TRAIN, VAL, Listing, Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-HELD_OUT = ("val", "test")  # what stands beside train/
+HELD_OUT = ("val", "test")  # folders beside train/
 IMAGENETTE_ARCHIVES = ("imagenette2.tgz", "imagenette2-320.tgz", "imagenette2-160.tgz")
 IMAGENETTE = {TRAIN: 9469, VAL: 3925}  # Source: fastai/imagenette README, Imagenette v2
 _IMAGENETTE_CLASSES = 10
 
 
 def is_image(name: str) -> bool:
-    """A file name, without folders, that says JPEG or PNG."""
+    """Returns whether a file name without folders has a JPEG or PNG suffix."""
     return "/" not in name and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def open_folder(data: schema.Data) -> Source:
-    """``CLASS/IMAGE``, or ``train/CLASS/IMAGE`` beside ``val/`` or ``test/``; label = rank of the class name.
+    """Opens ``CLASS/IMAGE``, or ``train/CLASS/IMAGE`` beside ``val/`` or ``test/``; label = rank of the class name.
 
     Raises:
-        ConfigError: no path, nothing there, or no images in it.
+        ConfigError: No path, an empty path, or no images in it.
     """
     if data.path is None:
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
@@ -48,19 +48,19 @@ def open_folder(data: schema.Data) -> Source:
             break
     classes = sorted({one.removeprefix(top) for top in parts for one in folders if _is_class(one, top)})
     rank = {name: label for label, name in enumerate(classes)}
-    found = Listing(files, classes)
+    entries = Listing(files, classes)
     for top, part in parts.items():
         for row, name in enumerate(names):
             one, _, image = name.removeprefix(top).partition("/")
             if name.startswith(top) and one in rank and is_image(image):
-                found.add(row, name, rank[one], part)
-    if not found.rows:
+                entries.add(row, name, rank[one], part)
+    if not entries.rows:
         raise ConfigError(f"no JPEG or PNG images in {root}/CLASS/ (found classes: {', '.join(classes) or 'none'})")
-    return found.source(())
+    return entries.source(())
 
 
 def _without_top(names: Sequence[str]) -> Sequence[str]:
-    """Names without the one folder that holds all the others, as most archives have it."""
+    """Strips the single top folder that most archives have."""
     tops = {name.partition("/")[0] for name in names}
     if (
         len(tops) == 1
@@ -72,12 +72,12 @@ def _without_top(names: Sequence[str]) -> Sequence[str]:
 
 
 def is_image_path(path: str) -> bool:
-    """A path that ends like an image."""
+    """Returns whether a path has an image suffix."""
     return is_image(path.rpartition("/")[2])
 
 
 def _folders(root: str) -> set[str]:
-    """Folders two deep, empty ones too: a class without images is still a class."""
+    """Lists folders two levels deep, including empty ones: a class without images is still a class."""
     first = [entry.name for entry in os.scandir(root) if entry.is_dir()]
     return {
         *first,
@@ -91,21 +91,21 @@ def _is_class(folder: str, top: str) -> bool:
 
 
 def open_imagenette(data: schema.Data) -> Source:
-    """Imagenette v2 of any size: its archive, or ``{train,val}/WNID/*.JPEG``; the ten WNIDs are the classes.
+    """Opens Imagenette v2 of any size: its archive, or ``{train,val}/WNID/*.JPEG``; the ten WNIDs are the classes.
 
     Raises:
-        DataError: other counts than the official ones.
+        DataError: The counts differ from the official ones.
     """
     files = archive.open_files(listing.path_of(data, IMAGENETTE_ARCHIVES[0]), IMAGENETTE_ARCHIVES)
-    found = split_folders(files, ("train", "val"), _IMAGENETTE_CLASSES)
-    return listing.check_listing(data, with_short_names(found), IMAGENETTE, _IMAGENETTE_CLASSES)
+    entries = split_folders(files, ("train", "val"), _IMAGENETTE_CLASSES)
+    return listing.check_listing(data, with_short_names(entries), IMAGENETTE, _IMAGENETTE_CLASSES)
 
 
 def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listing:
-    """A listing of ``TRAIN/CLASS/IMAGE`` and ``VAL/CLASS/IMAGE``; label = rank of the class name.
+    """Lists ``TRAIN/CLASS/IMAGE`` and ``VAL/CLASS/IMAGE``; label = rank of the class name.
 
     Raises:
-        ConfigError: no such folders, or more classes than there are in the set.
+        ConfigError: The folders are missing, or have more classes than the set.
     """
     trees = [files.folder(folder) for folder in folders]
     names = sorted(
@@ -114,16 +114,16 @@ def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listi
     if not names or len(names) > classes:
         raise ConfigError(f"{files.root} holds {len(names)} folders {folders[0]}/CLASS/IMAGE, {classes} are expected")
     rank = {name: label for label, name in enumerate(names)}
-    found = Listing(files, names)
+    entries = Listing(files, names)
     for part, top, tree in zip((TRAIN, VAL), folders, trees, strict=True):
         for path, row in tree.items():
             one, _, image = path.partition("/")
             if is_image(image):
-                found.add(row, f"{top}/{path}", rank[one], part)
-    return found
+                entries.add(row, f"{top}/{path}", rank[one], part)
+    return entries
 
 
-def with_short_names(found: Listing) -> Listing:
-    """The same with file names alone, which ImageNet and its children never repeat."""
-    found.names = [name.rpartition("/")[2] for name in found.names]
-    return found
+def with_short_names(entries: Listing) -> Listing:
+    """Reduces names to file names, which are unique in ImageNet and its subsets."""
+    entries.names = [name.rpartition("/")[2] for name in entries.names]
+    return entries

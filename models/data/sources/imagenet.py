@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC2012) out of its official archives, which are read where they lie, or out of an extracted tree.
+"""ImageNet (ILSVRC2012) from its official archives, which are read in place, or from an extracted tree.
 
 The label is the rank of the sorted WNID, as in every library; NOT the ILSVRC2012_ID that the devkit's ground truth
 holds, which is mapped ID -> WNID -> rank.
@@ -29,7 +29,7 @@ CLASSES = 1000
 IMAGES = {TRAIN: 1_281_167, VAL: 50_000}
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
-# Images that are no RGB JPEG, which the decoder takes all the same.
+# Images that are not RGB JPEG; the decoder handles them.
 # Source: tensorflow/tpu tools/datasets/imagenet_to_gcs.py, after github.com/cytsai/ilsvrc-cmyk-image-list
 KNOWN_PNG = frozenset({"n02105855_2933.JPEG"})
 KNOWN_CMYK = frozenset(
@@ -62,12 +62,12 @@ KNOWN_CMYK = frozenset(
 
 @dataclass(frozen=True)
 class Devkit:
-    """What the devkit says.
+    """Contents of the devkit.
 
     Attributes:
-        wnids: the 1,000 classes, sorted: the label is the index.
-        train_images: of each class, by label.
-        val_labels: label of each validation image, in the order of their numbers, which start at 1.
+        wnids: The 1,000 classes, sorted: the label is the index.
+        train_images: Number of training images per class, by label.
+        val_labels: Label of each validation image, in the order of their numbers, which start at 1.
     """
 
     wnids: tuple[str, ...]
@@ -76,11 +76,11 @@ class Devkit:
 
 
 def read_devkit(files: Files) -> Devkit:
-    """The devkit out of its archive or folder.
+    """Reads the devkit from its archive or folder.
 
     Raises:
-        ConfigError: it is not there.
-        DataError: it is not the one of 2012.
+        ConfigError: The devkit is missing.
+        DataError: It is not the 2012 devkit.
     """
     rows = [files.find(f"data/{name}") for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")]
     if rows[0] is None or rows[1] is None:
@@ -88,9 +88,9 @@ def read_devkit(files: Files) -> Devkit:
     synsets = matlab.load(files, rows[0], "synsets")
     try:
         leaves = sorted(
-            (str(one["WNID"]), int(one["ILSVRC2012_ID"]), int(one["num_train_images"]))
-            for one in synsets
-            if int(one["num_children"]) == 0
+            (str(synset["WNID"]), int(synset["ILSVRC2012_ID"]), int(synset["num_train_images"]))
+            for synset in synsets
+            if int(synset["num_children"]) == 0
         )
         rank = {identity: label for label, (_, identity, _) in enumerate(leaves)}
         val_labels = tuple(rank[int(line)] for line in files.read(rows[1]).split())
@@ -106,66 +106,66 @@ def read_devkit(files: Files) -> Devkit:
 
 
 def open_imagenet(data: schema.Data) -> Source:
-    """The official archives; or ``train/WNID/*.JPEG`` with ``val/WNID/*.JPEG``, or with ``val/*.JPEG`` and the devkit.
+    """Opens the archives; or ``train/WNID/*.JPEG`` with ``val/WNID/*.JPEG``, or with ``val/*.JPEG`` and the devkit.
 
     Raises:
-        ConfigError: an archive or the devkit is not there.
-        DataError: what is there is damaged, or short and ``data.allow_partial`` is not given.
+        ConfigError: An archive or the devkit is missing.
+        DataError: The data are damaged, or incomplete without ``data.allow_partial``.
     """
     root = locate(listing.path_of(data, f"{TRAIN_ARCHIVE}, {VAL_ARCHIVE} and {DEVKIT_ARCHIVE}"))
-    there = {name for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKIT_ARCHIVE) if _exists(join_parts(root, name))}
-    if TRAIN_ARCHIVE in there:
-        if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - there:
+    present = {name for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKIT_ARCHIVE) if _exists(join_parts(root, name))}
+    if TRAIN_ARCHIVE in present:
+        if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - present:
             raise ConfigError(f"{root} holds {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
         parts = [archive.archive_of_archives(root, TRAIN_ARCHIVE, "train/"), archive.archive(root, VAL_ARCHIVE, "val/")]
     elif root.startswith("s3://") or Path(root).is_dir():
         parts = [archive.walk_folder(root)]
     else:
         raise ConfigError(f"data.path {root} is not a folder")
-    if DEVKIT_ARCHIVE in there:
+    if DEVKIT_ARCHIVE in present:
         parts.append(archive.archive(root, DEVKIT_ARCHIVE, "devkit/"))
     files = archive.merge_files(parts)
     trees = files.folder("train"), files.folder("val")
     flat = any("/" not in path for path in trees[1])
     if flat or files.find("data/meta.mat") is not None:
         devkit = read_devkit(files)
-        found = _listed(files, *trees, devkit)
-        lines = [*listing.counts(found, IMAGES), *_short_classes(found, devkit)]
-        return found.source(listing.require_complete(data, lines))
-    found = folder.with_short_names(folder.split_folders(files, ("train", "val"), CLASSES))
-    return listing.check_listing(data, found, IMAGES, CLASSES)
+        entries = _list_images(files, *trees, devkit)
+        lines = [*listing.counts(entries, IMAGES), *_short_classes(entries, devkit)]
+        return entries.source(listing.require_complete(data, lines))
+    entries = folder.with_short_names(folder.split_folders(files, ("train", "val"), CLASSES))
+    return listing.check_listing(data, entries, IMAGES, CLASSES)
 
 
 def _exists(location: str) -> bool:
     return store.exists(location) if location.startswith("s3://") else Path(location).is_file()
 
 
-def _listed(files: Files, train: dict[str, int], val: dict[str, int], devkit: Devkit) -> Listing:
-    found = Listing(files, devkit.wnids)
+def _list_images(files: Files, train: dict[str, int], val: dict[str, int], devkit: Devkit) -> Listing:
+    entries = Listing(files, devkit.wnids)
     rank = {wnid: label for label, wnid in enumerate(devkit.wnids)}
     for part, tree in ((TRAIN, train), (VAL, val)):
         for path, row in tree.items():
             wnid, _, name = path.rpartition("/")
             if wnid in rank and folder.is_image(name):
-                found.add(row, name, rank[wnid], part)
+                entries.add(row, name, rank[wnid], part)
             elif part == VAL and (match := _VAL_NAME.fullmatch(path)):
                 number = int(match[1])
                 if not 1 <= number <= len(devkit.val_labels):
                     raise DataError(
                         f"{files.root}: {path} is no validation image; they end at {len(devkit.val_labels)}"
                     )
-                found.add(row, path, devkit.val_labels[number - 1], part)
-    return found
+                entries.add(row, path, devkit.val_labels[number - 1], part)
+    return entries
 
 
-def _short_classes(found: Listing, devkit: Devkit) -> Sequence[str]:
-    """A line that names classes with another number of training images than the devkit states."""
-    train = np.array(found.labels, np.int64)[np.array(found.split) == TRAIN]
-    counted = np.bincount(train, minlength=CLASSES).tolist()
+def _short_classes(entries: Listing, devkit: Devkit) -> Sequence[str]:
+    """Returns a line naming the classes whose number of training images differs from the devkit."""
+    train = np.array(entries.labels, np.int64)[np.array(entries.split) == TRAIN]
+    class_sizes = np.bincount(train, minlength=CLASSES).tolist()
     short = [
-        f"{wnid} {has:,} of {official:,}"
-        for wnid, has, official in zip(devkit.wnids, counted, devkit.train_images, strict=True)
-        if has != official
+        f"{wnid} {count:,} of {official:,}"
+        for wnid, count, official in zip(devkit.wnids, class_sizes, devkit.train_images, strict=True)
+        if count != official
     ]
     if not short:
         return ()

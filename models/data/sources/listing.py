@@ -1,7 +1,7 @@
-"""What a source of images is: the listing of its images, and how to read the bytes of one.
+"""Source of images: the listing of its images and the reader of their bytes.
 
-Every opener (``imagenet.py``, ``cifar.py``, ...) makes a ``Listing`` of what it found, and ``checked`` against the
-official counts it becomes a ``Source``; ``sources.py`` chooses among the openers.
+Every opener (``imagenet.py``, ``cifar.py``, ...) builds a ``Listing``; ``check_listing`` verifies it against the
+official counts and returns a ``Source``. ``catalog.py`` selects the opener.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from models.data.sources.archive import Files
 
 TRAIN, MINIVAL, VAL = 0, 1, 2  # what Source.split holds
 PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
-MAX_IMAGE_BYTES = 50 * 2**20  # no photograph of these sets comes near; what is larger is left out and listed
-NAMED = 5  # how many of the missing a message names
+MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
+NAMED = 5  # maximum of missing items that a message names
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Source:
     """An indexed set of N labelled, encoded images, in an order that is the same on every machine.
 
     Attributes:
-        classes: names by label.
+        classes: Class names by label.
         labels: ``[N]`` int32.
         split: ``[N]`` int8. TRAIN (minival is cut from it, and val too where ``own_val`` is False), MINIVAL
             (an official validation part), VAL (the official val or test part).
-        own_val: the set has a val or test part of its own.
+        own_val: Whether the set has an official val or test part.
         names: ``[N]`` bytes, the official name of each image, e.g. ``b"n01440764_10026.JPEG"``.
-        sizes: ``[N]`` int64, bytes of each encoded image; 0 where it is made on the fly.
+        sizes: ``[N]`` int64, bytes of each encoded image; 0 where it is encoded on the fly.
         read: index -> encoded JPEG or PNG bytes; many threads may call it. ``DataError`` where the bytes
             are not there.
         digest: sha256 of the listing; part of the key of the shards. An archive and the tree that was
             extracted from it have the same.
         missing: with ``allow_partial``, one line for each count that is not the official one.
-        crop_bottom: rows of pixels at the lower edge that are not picture; boxes must stay above them.
+        crop_bottom: rows of pixels at the lower edge that are not part of the picture; crops must stay above them.
     """
 
     classes: tuple[str, ...]
@@ -58,7 +58,7 @@ class Source:
 
 @dataclass
 class Listing:
-    """Images as an opener finds them, one after the other."""
+    """Images collected by an opener, in any order."""
 
     files: Files
     classes: Sequence[str]
@@ -68,7 +68,7 @@ class Listing:
     split: list[int] = field(default_factory=list)
 
     def add(self, row: int | None, name: str, label: int, part: int) -> None:
-        """One image; nothing where its file is not there (``row`` is None), which its count will tell."""
+        """Adds one image; skips a missing file (``row`` is None), which the count check reports."""
         if row is None:
             return
         if not 0 <= label < len(self.classes):
@@ -79,7 +79,7 @@ class Listing:
         self.split.append(part)
 
     def source(self, missing: Sequence[str], crop_bottom: int = 0) -> Source:
-        """In the order of part and name, whatever the order of the archive or the disk."""
+        """Builds the source, sorted by part and name, independently of archive or disk order."""
         if not self.rows:
             raise ConfigError(f"{self.files.root}: not one image of the set; {'; '.join(missing)}")
         names = np.array([name.encode("utf-8", "surrogateescape") for name in self.names], np.bytes_)
@@ -107,7 +107,7 @@ class Listing:
 
 
 def path_of(data: schema.Data, holds: str) -> str:
-    """``data.path``, or a ConfigError that says what it should hold."""
+    """Returns ``data.path``, or raises a ConfigError that describes the expected contents."""
     if data.path is None:
         raise ConfigError(
             f"data={data.source} needs data.path=FOLDER, which holds {holds}, or what was extracted from them; "
@@ -117,17 +117,17 @@ def path_of(data: schema.Data, holds: str) -> str:
 
 
 def counts(listing: Listing, official: Mapping[int, int]) -> list[str]:
-    """One line for each part whose number of images is not the official one."""
-    found = np.bincount(np.array(listing.split, np.int64), minlength=3)
+    """Returns one line per part whose number of images differs from the official one."""
+    actual = np.bincount(np.array(listing.split, np.int64), minlength=3)
     return [
-        f"{PARTS[part]}: {found[part]:,} of {number:,} images"
+        f"{PARTS[part]}: {actual[part]:,} of {number:,} images"
         for part, number in official.items()
-        if found[part] != number
+        if actual[part] != number
     ]
 
 
 def absent_classes(listing: Listing, official: int) -> list[str]:
-    """A line where classes have no image at all, or are not the official number."""
+    """Returns a line if classes have no images or their number differs from the official one."""
     seen = set(listing.labels)
     absent = [name for label, name in enumerate(listing.classes) if label not in seen]
     if not absent and len(seen) == official:
@@ -137,15 +137,15 @@ def absent_classes(listing: Listing, official: int) -> list[str]:
 
 
 def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
-    """``lines``, what the set lacks, where ``data.allow_partial`` says that this is fine.
+    """Returns ``lines``, which describe missing data, if ``data.allow_partial`` is set.
 
     Raises:
-        DataError: it does not.
+        DataError: Data are missing and it is not set.
     """
     if lines and not data.allow_partial:
         raise DataError(
             f"{data.name} at {data.path} is not whole: {'; '.join(lines)}. "
-            "Fetch what is missing, or give data.allow_partial=true"
+            "Fetch what is missing, or set data.allow_partial=true"
         )
     return lines
 
@@ -153,14 +153,14 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
 def check_listing(
     data: schema.Data, listing: Listing, official: Mapping[int, int], classes: int, crop_bottom: int = 0
 ) -> Source:
-    """The source, where its counts are the official ones or ``data.allow_partial`` is given.
+    """Builds the source if its counts are official or ``data.allow_partial`` is set.
 
     Args:
-        data: the settings.
-        listing: what was found.
-        official: number of images by part.
-        classes: official number of classes with images.
-        crop_bottom: as in ``Source``.
+        data: Data settings.
+        listing: Images of the set.
+        official: Official number of images by part.
+        classes: Official number of classes with images.
+        crop_bottom: As in ``Source``.
 
     Raises:
         DataError: how many images of which part, and which classes, are missing.
@@ -177,7 +177,7 @@ def digest_of(
     sizes: NDArray[np.int64],
     content: bytes = b"",
 ) -> str:
-    """sha256 of a listing; ``content`` stands for pixels that no size tells apart."""
+    """Computes the sha256 of a listing; ``content`` identifies pixels that sizes cannot."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     columns = (labels.astype("<i4"), split.astype("<i1"), sizes.astype("<i8"))
     for part in (*(column.tobytes() for column in columns), b"\n".join(names.tolist()), content):

@@ -1,4 +1,4 @@
-"""Reading one image of a source: a range of an archive, or a file of its own. May be called by many threads."""
+"""Thread-safe reader of single images of a source: a range of an archive, or a separate file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OWN_FILE = -1  # in Reader.container
 
 
 def open_member(root: str, name: str) -> Container:
-    """The archive ``root/name`` as bytes that can be read by position; a compressed one is inflated first."""
+    """Opens the archive ``root/name`` for reading by position; a compressed one is inflated first."""
     container = Container(join_parts(root, name))
     if inflate.is_compressed(container.location):
         return Container(str(inflate.plain(container)))
@@ -26,15 +26,15 @@ def open_member(root: str, name: str) -> Container:
 
 
 class Reader:
-    """Index -> bytes.
+    """Maps an index to the bytes of a file.
 
     Args:
-        root: folder or archive, a local path or an ``s3://`` uri.
-        containers: archives, relative to ``root``.
-        container: ``[N]`` index into ``containers``, or ``OWN_FILE``.
-        offsets: ``[N]`` first byte in the container or file.
-        sizes: ``[N]`` bytes.
-        paths: ``[N]`` file below ``root`` where ``container`` is ``OWN_FILE``; may be empty where it never is.
+        root: Folder or archive, a local path or an ``s3://`` uri.
+        containers: Archives, relative to ``root``.
+        container: ``[N]``, index into ``containers``, or ``OWN_FILE``.
+        offsets: ``[N]``, first byte in the container or file.
+        sizes: ``[N]``, number of bytes.
+        paths: ``[N]``, file below ``root`` where ``container`` is ``OWN_FILE``; may be empty if it never is.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Reader:
         self._lock = threading.Lock()
 
     def __call__(self, index: int) -> bytes:
-        """The bytes of file ``index``.
+        """Returns the bytes of file ``index``.
 
         Raises:
-            DataError: they are not there any more, all of them, or cannot be read.
-            TransientError: the object store does not answer.
+            DataError: The bytes are missing, incomplete or unreadable.
+            TransientError: The object store does not respond.
         """
         data = bytearray(int(self.sizes[index]))
         with memoryview(data) as target:
@@ -68,16 +68,16 @@ class Reader:
         return bytes(data)
 
     def into(self, index: int, target: memoryview) -> None:
-        """Fills ``target``, which has the size of file ``index``; raises as a call does."""
+        """Fills ``target``, which has the size of file ``index``; raises as ``__call__``."""
         number, offset = int(self.container[index]), int(self.offsets[index])
         if number == OWN_FILE:
             where = join_parts(self.root, os.fsdecode(bytes(self.paths[index])))
-            got = _own_file(where, offset, target)
+            count = _read_file(where, offset, target)
         else:
             container = self._container(number)
-            where, got = container.location, container.read_into(offset, target)
-        if got != len(target):
-            raise DataError(f"{where}: {len(target)} bytes from byte {offset} expected, {got} there; did it change?")
+            where, count = container.location, container.read_into(offset, target)
+        if count != len(target):
+            raise DataError(f"{where}: {len(target)} bytes from byte {offset} expected, {count} there; did it change?")
 
     def _container(self, number: int) -> Container:
         container = self._opened.get(number)
@@ -89,8 +89,8 @@ class Reader:
         return container
 
 
-def _own_file(where: str, offset: int, target: memoryview) -> int:
-    """Fills ``target``; how many bytes there were."""
+def _read_file(where: str, offset: int, target: memoryview) -> int:
+    """Fills ``target`` from a separate file; returns the number of bytes read."""
     if where.startswith("s3://"):
         try:
             target[:] = store.read_range(where, offset, len(target)) if target else b""

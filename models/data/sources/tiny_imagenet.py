@@ -1,7 +1,7 @@
 """Tiny-ImageNet: 200 classes of ImageNet at 64 x 64 pixels, 500 training and 50 validation images each.
 
 Layout: ``wnids.txt``, ``train/WNID/images/*.JPEG``, ``val/images/*.JPEG`` with ``val/val_annotations.txt``. The test
-images have no public labels and are left alone. The label is the rank of the sorted WNID.
+images have no public labels and are ignored. The label is the rank of the sorted WNID.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ CLASSES = 200
 
 
 def open_tiny_imagenet(data: schema.Data) -> Source:
-    """The archive or the extracted tree.
+    """Opens the archive or the extracted tree.
 
     Raises:
-        ConfigError: no such layout there.
-        DataError: other counts than the official ones.
+        ConfigError: The expected layout is missing.
+        DataError: The counts differ from the official ones.
     """
     files = archive.open_files(listing.path_of(data, ARCHIVES[0]), ARCHIVES)
     wnids, annotations = files.find("wnids.txt"), files.find("val/val_annotations.txt")
@@ -30,14 +30,14 @@ def open_tiny_imagenet(data: schema.Data) -> Source:
         raise ConfigError(f"{files.root} holds no wnids.txt and val/val_annotations.txt; is it Tiny-ImageNet?")
     classes = sorted(files.read(wnids).decode().split())
     rank = {wnid: label for label, wnid in enumerate(classes)}
-    found = Listing(files, classes)
+    entries = Listing(files, classes)
     for path, row in files.folder("train").items():
         wnid, _, image = path.partition("/images/")
         if wnid in rank and is_image(image):
-            found.add(row, image, rank[wnid], TRAIN)
+            entries.add(row, image, rank[wnid], TRAIN)
     images = files.folder("val/images")
     for line in files.read(annotations).decode().splitlines():
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid in rank:
-            found.add(images.get(name), name, rank[wnid], VAL)
-    return listing.check_listing(data, found, IMAGES, CLASSES)
+            entries.add(images.get(name), name, rank[wnid], VAL)
+    return listing.check_listing(data, entries, IMAGES, CLASSES)

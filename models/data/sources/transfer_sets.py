@@ -1,8 +1,8 @@
-"""Transfer sets whose parts are lists of names: Food-101, Oxford-IIIT Pets, FGVC Aircraft, Birdsnap.
+"""Transfer sets whose splits are lists of names: Food-101, Oxford-IIIT Pets, FGVC Aircraft, Birdsnap.
 
-Each opener takes the official archives or what was extracted from them, anywhere below ``data.path``, checks the
-counts against the official ones (``DataError``, unless ``data.allow_partial``) and raises ``ConfigError`` where the
-lists are not there.
+Each opener reads the official archives or their extracted files, anywhere below ``data.path``, checks the counts
+against the official ones (``DataError``, unless ``data.allow_partial``) and raises ``ConfigError`` if the lists are
+missing.
 
 Source of layouts and counts: the readme of each set, and torchvision 0.28 ``datasets/{food101,oxford_iiit_pet,
 fgvc_aircraft}.py``.
@@ -28,28 +28,28 @@ BIRDSNAP = {TRAIN: 47_386, VAL: 2_443}
 
 # The readme of FGVC Aircraft 2013b: "Each image has at the bottom a banner 20 pixels high containing copyright
 # information. Please make sure to remove this banner when using the images to train and evaluate algorithms."
-# Boxes stay above it; the bytes of the images stay as they are.
+# Crops stay above it; the image bytes are unchanged.
 AIRCRAFT_BANNER = 20
 
-# Five of Birdsnap's 49,829 are GIF (in its images.txt). They count as there; verification leaves them out by name.
+# Five of Birdsnap's 49,829 are GIF (in its images.txt). They count as present; verification excludes them by name.
 _BIRD_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 
 
 def open_food101(data: schema.Data) -> Source:
-    """``meta/{classes,train,test}.txt`` and ``images/CLASS/ID.jpg``."""
+    """Opens Food-101: ``meta/{classes,train,test}.txt`` and ``images/CLASS/ID.jpg``."""
     files = _files(data, FOOD_ARCHIVES)
     classes = _lines(files, "meta/classes.txt")
     rank = {name: label for label, name in enumerate(classes)}
     images = files.folder("images")
-    found = Listing(files, classes)
+    entries = Listing(files, classes)
     for part, name in ((TRAIN, "meta/train.txt"), (VAL, "meta/test.txt")):
         for line in _lines(files, name):
-            found.add(images.get(f"{line}.jpg"), f"{line}.jpg", rank.get(line.partition("/")[0], -1), part)
-    return listing.check_listing(data, found, FOOD, 101)
+            entries.add(images.get(f"{line}.jpg"), f"{line}.jpg", rank.get(line.partition("/")[0], -1), part)
+    return listing.check_listing(data, entries, FOOD, 101)
 
 
 def open_pets(data: schema.Data) -> Source:
-    """``annotations/{trainval,test}.txt`` with lines ``ID CLASS SPECIES BREED``, and ``images/ID.jpg``."""
+    """Opens Pets: ``annotations/{trainval,test}.txt`` with lines ``ID CLASS SPECIES BREED``, and ``images/ID.jpg``."""
     files = _files(data, PETS_ARCHIVES)
     lists = {
         part: [line.split() for line in _lines(files, f"annotations/{name}.txt") if line[0] != "#"]
@@ -61,10 +61,10 @@ def open_pets(data: schema.Data) -> Source:
     except ValueError as error:
         raise DataError(f"{files.root}: annotations/*.txt have other lines than ID CLASS SPECIES BREED") from error
     images = files.folder("images")
-    found = Listing(files, [breeds[label] for label in sorted(breeds)])
+    entries = Listing(files, [breeds[label] for label in sorted(breeds)])
     for part, name, label in labelled:
-        found.add(images.get(f"{name}.jpg"), f"{name}.jpg", label, part)
-    return listing.check_listing(data, found, PETS, 37)
+        entries.add(images.get(f"{name}.jpg"), f"{name}.jpg", label, part)
+    return listing.check_listing(data, entries, PETS, 37)
 
 
 def open_aircraft(data: schema.Data) -> Source:
@@ -73,18 +73,18 @@ def open_aircraft(data: schema.Data) -> Source:
     classes = _lines(files, "variants.txt")
     rank = {name: label for label, name in enumerate(classes)}
     images = files.folder("images")
-    found = Listing(files, classes)
+    entries = Listing(files, classes)
     for part, name in ((TRAIN, "train"), (MINIVAL, "val"), (VAL, "test")):
         for line in _lines(files, f"images_variant_{name}.txt"):
             image, _, variant = line.partition(" ")
-            found.add(images.get(f"{image}.jpg"), f"{image}.jpg", rank.get(variant, -1), part)
-    return listing.check_listing(data, found, AIRCRAFT, 100, crop_bottom=AIRCRAFT_BANNER)
+            entries.add(images.get(f"{image}.jpg"), f"{image}.jpg", rank.get(variant, -1), part)
+    return listing.check_listing(data, entries, AIRCRAFT, 100, crop_bottom=AIRCRAFT_BANNER)
 
 
 def open_birdsnap(data: schema.Data) -> Source:
-    """``species.txt``, ``test_images.txt``, ``images.txt`` where it is there, and the images that Flickr still had.
+    """Opens Birdsnap: ``species.txt``, ``test_images.txt``, ``images.txt`` if present, and the available images.
 
-    Without ``images.txt`` the folder of an image says its species.
+    Without ``images.txt`` the folder of an image determines its species.
     """
     files = _files(data, BIRDSNAP_ARCHIVES)
     species = [line.split("\t") for line in _lines(files, "species.txt")[1:]]
@@ -101,16 +101,16 @@ def open_birdsnap(data: schema.Data) -> Source:
         path, label = header.index("path"), header.index("species_id")
         stated = {line[path]: by_id.get(line[label], -1) for line in lines}
     test = set(_lines(files, "test_images.txt")[1:])
-    found = Listing(files, [one[1] for one in species])
+    entries = Listing(files, [one[1] for one in species])
     for name, row in _bird_images(files).items():
         bird = stated.get(name, -1) if stated else by_folder.get(name.partition("/")[0].lower(), -1)
-        if bird >= 0:  # other images are none of the set
-            found.add(row, name, bird, VAL if name in test else TRAIN)
-    return listing.check_listing(data, found, BIRDSNAP, 500)
+        if bird >= 0:  # other images are not part of the set
+            entries.add(row, name, bird, VAL if name in test else TRAIN)
+    return listing.check_listing(data, entries, BIRDSNAP, 500)
 
 
 def _bird_images(files: Files) -> dict[str, int]:
-    """Images by ``SPECIES/FILE``, wherever the folders of the species are."""
+    """Maps ``SPECIES/FILE`` to rows, wherever the species folders are."""
     return {
         "/".join(name.split("/")[-2:]): row
         for row, name in enumerate(files.names)
@@ -123,10 +123,10 @@ def _files(data: schema.Data, archives: tuple[str, ...]) -> Files:
 
 
 def _lines(files: Files, name: str) -> list[str]:
-    """The lines of a list of the set, without empty ones.
+    """Reads the non-empty lines of a list file.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: The file is missing.
     """
     row = files.find(name)
     if row is None:

@@ -96,7 +96,7 @@ def test_other_objects_are_no_manifests(text: bytes, tmp_path: Path) -> None:
 )
 def test_a_shard_s_name_can_lead_nowhere_but_into_its_folder(name: str, tmp_path: Path) -> None:
     evil = dataclasses.replace(MANIFEST, shards=(dataclasses.replace(SHARDS[0], name=name), *SHARDS[1:]))
-    with pytest.raises(DataError, match="no shard can be called"):
+    with pytest.raises(DataError, match="invalid shard name"):
         manifest.load(saved(tmp_path, evil))
 
 

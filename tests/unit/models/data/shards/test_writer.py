@@ -256,7 +256,7 @@ def test_a_plan_that_was_never_shared_or_of_other_settings_is_refused(images: Pa
     with pytest.raises(NotFoundError):
         Plans().get(data, planned.root)
     Plans().share(planned)
-    with pytest.raises(DataError, match="start anew"):
+    with pytest.raises(DataError, match="start again"):
         Plans().get(folder_data(images, seed=5), planned.root)
 
 
