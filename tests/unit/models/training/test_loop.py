@@ -12,7 +12,7 @@ import torch
 from infra.errors import DivergedError, TransientError
 from models.data.loading.loader import Loader
 from models.training.checkpoints.state import Position, TrainState
-from models.training.loop import Run, _GoBackError, _interrupted, _look, _scores, _write_rows
+from models.training.loop import Run, _GoBackError, _handle_outcome, _interrupted, _scores, _write_rows
 from models.training.metrics import Accuracy
 from models.training.step import Outcome
 
@@ -22,7 +22,7 @@ def looked(position: Position, *losses: float) -> None:
     run, state = cast(Run, SimpleNamespace()), cast(TrainState, SimpleNamespace(position=position))
     for loss in losses:
         position.step += 1
-        _look(run, state, Outcome(position.step - 1, loss, 1.0, stop=False))
+        _handle_outcome(run, state, Outcome(position.step - 1, loss, 1.0, stop=False))
 
 
 @pytest.mark.parametrize(

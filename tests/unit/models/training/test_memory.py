@@ -33,14 +33,14 @@ def test_a_small_network_counted_by_hand() -> None:
     found = count_activations(network, images=2, dtype=torch.float32)
     pixels, image = 2 * 16 * 16, 2 * 3 * 32 * 32
     norm = 2 * 8  # mean and inverse deviation of 8 channels
-    # The images, the convolution's output, its normalised values; the activation is kept by the next part.
+    # The images, the convolution's output, its normalized values; the activation is kept by the next part.
     stem = image + 2 * 8 * pixels + norm
-    # Input of the depthwise convolution, its output, its normalised values, their activation.
+    # Input of the depthwise convolution, its output, its normalized values, their activation.
     depthwise = 8 * pixels * 4 + norm
     # Means of 2 images, 2 squeezed channels before and after their activation, the gate; what was gated.
     gate = 2 * 8 + 2 * 2 * 2 + 2 * 8 + 8 * pixels
-    project = 8 * pixels + norm  # the convolution's output; nothing keeps its normalised values
-    head = 8 * pixels + 2 * 16 * pixels + 2 * 16  # what comes in, output, normalised values
+    project = 8 * pixels + norm  # the convolution's output; nothing keeps its normalized values
+    head = 8 * pixels + 2 * 16 * pixels + 2 * 16  # what comes in, output, normalized values
     last = 2 * 16 + 2 * 10 + 2  # means, logits are not kept, a few numbers may be
     assert found.kept[0] == 4 * stem
     assert found.kept[1] == 4 * (depthwise + gate + project)

@@ -114,7 +114,7 @@ def test_accumulated_passes_come_to_the_gradient_of_the_whole_batch() -> None:
     simplify(state.network)
     stepper.step(batch(1), False)
     parts = stepper.gradients.clone()
-    assert (stepper.own, stepper.at_once) == (2, 1)
+    assert (stepper.shards_per_rank, stepper.shards_per_pass) == (2, 1)
     whole, whole_state = made(job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0, bn_groups="rank"))
     simplify(whole_state.network)
     whole.step(batch(1), False)
