@@ -209,9 +209,9 @@ def peak_rate(recipe: Recipe) -> float:
 def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Returns the learning rate of a global step (counted from 0): linear warmup from 0, then the schedule.
 
-    ``staircase`` multiplies the rate by ``lr_decay`` every ``lr_decay_epochs``. It counts from step 0, not from the end of the
-    warmup, so the first rate after it is peak * 0.97^2 = 0.9409 * peak. ``cosine`` falls from the peak at the end of
-    the warmup to 0 at the end of the last epoch.
+    ``staircase`` multiplies the rate by ``lr_decay`` every ``lr_decay_epochs``. It counts from step 0, not from the end
+    of the warmup, so the first rate after it is peak * 0.97^2 = 0.9409 * peak. ``cosine`` falls from the peak at the
+    end of the warmup to 0 at the end of the last epoch.
     """
     peak = peak_rate(recipe)
     warmup_steps = int(recipe.warmup_epochs * steps_per_epoch)
