@@ -216,7 +216,8 @@ class Table6Row:
         return self.test if self.misprinted is None else self.misprinted
 
 
-# The paper prints no metric. Source: SimCLR, appendix B.8, which follows Kornblith et al. (2019) and the papers of the data sets.
+# The paper prints no metric. Source: SimCLR, appendix B.8, which follows Kornblith et al. (2019) and the papers of the
+# data sets.
 TABLE6: tuple[Table6Row, ...] = (
     Table6Row("CIFAR-10", "cifar10", 50_000, 10_000, 10, "top-1"),
     Table6Row("CIFAR-100", "cifar100", 50_000, 10_000, 100, "top-1"),

@@ -13,9 +13,10 @@ from torch import Tensor
 
 
 def decay_at(decay: float, step: int) -> float:
-    """Returns the decay of the update after ``step`` finished steps (counted from 1): ``min(decay, (1 + t) / (10 + t))``.
+    """Returns the decay after ``step`` finished steps (counted from 1): ``min(decay, (1 + t) / (10 + t))``.
 
-    The ramp lets a short job catch up: with a constant 0.9999 the average is dominated by the initial weights for 10,000 steps.
+    The ramp lets a short job catch up: with a constant 0.9999 the initial weights dominate the average for the first
+    10,000 steps.
     """
     return min(decay, (1 + step) / (10 + step))
 

@@ -177,7 +177,7 @@ def _handle_outcome(run: Run, state: TrainState, outcome: Outcome) -> None:
         )
     trouble = state.position.health.observe(outcome.loss, outcome.finite)
     if trouble is not None:
-        # Not position.step, which is one step ahead on a GPU. An exploded loss is finite, so that step did change weights.
+        # Not position.step, which is one step ahead on a GPU. A step with an exploded but finite loss changed weights.
         before = outcome.step - max(1, state.position.health.bad_in_row)
         raise _RewindError(f"step {outcome.step}: {trouble}", before)
     if outcome.stop:
@@ -314,7 +314,7 @@ def _rewind(run: Run, state: TrainState, reason: _RewindError) -> None:
     if run.ledger is not None:
         run.ledger.forget()
     run.stepper.forget()
-    if not run.checkpoints.go_back(state, before):
+    if not run.checkpoints.rewind(state, before):
         raise DivergedError(f"{reason}, and there is no checkpoint before it; {_ADVICE}")
     state.position.health = health
     run.watchdog.enter("step")

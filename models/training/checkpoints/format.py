@@ -114,8 +114,8 @@ def write_manifest(job_uri: str, manifest: dict[str, Any], faults: Faults) -> st
 
     Args:
         job_uri: The run folder.
-        manifest: The keys ``step``, ``state`` and ``best`` (entries of ``write_object``), ``position``, ``identity`` and
-            ``layout``.
+        manifest: ``step``, ``state`` and ``best`` (entries returned by ``write_object``), ``position``, ``identity``
+            and ``layout``.
         faults: Injected faults, for tests.
     """
     step = manifest["step"]
@@ -172,7 +172,8 @@ def load_newest(job_uri: str, before: int | None = None) -> LoadedCheckpoint | N
                 return checkpoint
     if before is None and (manifests or store.exists(_uri(job_uri, "started.json"))):
         raise ResumeError(
-            f"none of the {len(manifests)} checkpoints in {job_uri}/checkpoints verifies; delete that folder to start over"
+            f"none of the {len(manifests)} checkpoints in {job_uri}/checkpoints verifies; "
+            "delete that folder to start over"
         )
     return None
 

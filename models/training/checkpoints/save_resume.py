@@ -29,7 +29,7 @@ class CheckpointManager:
     ranks: Ranks
     identity: dict[str, Any]
     accept_changes: bool
-    saver: CheckpointWriter | None  # rank 0 only
+    writer: CheckpointWriter | None  # rank 0 only
     ledger: Ledger | None
     saved_step: int = -1  # step of the checkpoint last started or resumed from
 
@@ -51,11 +51,11 @@ class CheckpointManager:
                 manifest["position"]["accepted"].append({"step": saved.step, "changes": changes})
         return self._distribute(state, saved)
 
-    def go_back(self, state: TrainState, before: int) -> bool:
-        """Loads the newest checkpoint of at most ``before`` steps and deletes later ones; returns False if none exists."""
+    def rewind(self, state: TrainState, before: int) -> bool:
+        """Loads the newest checkpoint of at most ``before`` steps and deletes later ones; False if none exists."""
         saved = None
-        if self.saver is not None:
-            self.saver.wait()
+        if self.writer is not None:
+            self.writer.wait()
             saved = checkpoint_format.load_newest(self.job_uri, before)
             if saved is not None:
                 checkpoint_format.delete_after(self.job_uri, saved.step)
@@ -63,7 +63,7 @@ class CheckpointManager:
 
     def save(self, state: TrainState) -> None:
         """Starts a checkpoint, unless one is still being written or this step already has one."""
-        busy = distributed.broadcast_object(self.saver is not None and self.saver.busy)
+        busy = distributed.broadcast_object(self.writer is not None and self.writer.busy)
         if busy:
             log.warning("step %d: no checkpoint, the previous one is still being written", state.position.step)
         elif self.saved_step != state.position.step:
@@ -72,8 +72,8 @@ class CheckpointManager:
     def save_and_wait(self, state: TrainState) -> None:
         """Writes a checkpoint and returns when it is complete."""
         if self.saved_step != state.position.step:
-            if self.saver is not None:
-                self.saver.wait()
+            if self.writer is not None:
+                self.writer.wait()
             self._start(state)
         self.wait()
 
@@ -83,10 +83,10 @@ class CheckpointManager:
         Raises:
             EffnetError: The error of the last write, if it failed.
         """
-        if self.saver is not None:
-            self.saver.wait()
-            if self.saver.error is not None:
-                raise self.saver.error
+        if self.writer is not None:
+            self.writer.wait()
+            if self.writer.error is not None:
+                raise self.writer.error
 
     def ranks_agree(self, state: TrainState) -> bool:
         """Returns whether all ranks hold identical bits; detects memory corruption on one rank."""
@@ -94,8 +94,8 @@ class CheckpointManager:
 
     def _start(self, state: TrainState) -> None:
         part = self.ledger.part() if self.ledger is not None else None
-        if self.saver is not None:
-            self.saver.start(state, part)
+        if self.writer is not None:
+            self.writer.start(state, part)
         self.saved_step = state.position.step
 
     def _distribute(self, state: TrainState, saved: LoadedCheckpoint | None) -> bool:

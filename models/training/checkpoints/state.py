@@ -85,7 +85,7 @@ def digest(state: TrainState) -> int:
 
 
 def sha256(state: TrainState) -> str:
-    """Returns the sha256 of weights, BN statistics, average and optimizer: equal exactly if two states are identical."""
+    """Returns the sha256 of weights, BN statistics, average and optimizer: equal only for identical states."""
     hasher = hashlib.sha256()
     for name, tensor in sorted(state.tensors().items()):
         hasher.update(name.encode())

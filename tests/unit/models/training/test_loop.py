@@ -1,4 +1,4 @@
-"""What the loop makes of the numbers of a step and of an evaluation."""
+"""How the loop reacts to the numbers of a step and of an evaluation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def looked(position: Position, *losses: float) -> None:
         pytest.param([2.0] * 25 + [math.nan] * 5, 25, id="not finite: those changed nothing"),
     ],
 )
-def test_training_goes_back_to_before_the_first_step_of_the_trouble(losses: list[float], before: int) -> None:
+def test_training_rewinds_to_before_the_first_step_of_the_trouble(losses: list[float], before: int) -> None:
     position: Any = Position(step=1)
     with pytest.raises(_RewindError) as caught:
         looked(position, *losses)
@@ -74,7 +74,7 @@ def test_a_store_that_does_not_answer_costs_no_epoch(
 
     monkeypatch.setattr("models.training.loop.write_rows", gone)
     _write_rows(cast(Run, SimpleNamespace(job_uri="s3://b/jobs/x")), [{"step": 10}])
-    assert "metrics of step 10 not written: object store does not answer; they follow" in caplog.text
+    assert "metrics of step 10 not written: object store does not answer; they will be written with" in caplog.text
 
 
 def test_a_long_evaluation_gives_signs_of_life() -> None:
