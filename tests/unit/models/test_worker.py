@@ -61,7 +61,7 @@ def test_a_damaged_failure_is_replaced_and_stops_no_restart(
     assert failure_of(job)["error"] == "a shard is damaged"
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     store.write(f"{job}/failure.json", b'{"exit_code": 3}')
-    with pytest.raises(errors.DataError, match=r"as .*failure\.json says"):
+    with pytest.raises(errors.DataError, match=r"recorded in .*failure\.json"):
         _refuse_ended_job(job)
 
 
