@@ -213,7 +213,7 @@ def test_the_loss_is_that_of_smoothed_labels() -> None:
     smooth[0, 0] += 0.9
     smooth[1, 2] += 0.9
     by_hand = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(stepper._pass_loss(logits, labels), by_hand * stepper.share)
+    torch.testing.assert_close(stepper._pass_loss(logits, labels), by_hand * stepper.pass_weight)
 
 
 def test_a_request_to_stop_comes_out_with_the_step() -> None:
