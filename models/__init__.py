@@ -1,1 +1,1 @@
-"""The science: everything that needs torch or webdataset. Knows nothing of Prefect and MLflow."""
+"""Everything that needs torch or webdataset. Independent of Prefect and MLflow."""

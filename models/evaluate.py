@@ -1,4 +1,4 @@
-"""torchrun's door to evaluation: ``torchrun -m models.evaluate RUN_FOLDER_URI``."""
+"""torchrun entry point for evaluation: ``torchrun -m models.evaluate RUN_FOLDER_URI``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from models.worker import Worker
 
 
 def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
-    """Counts every sample of val once with the job's weights; returns what becomes ``result.json``.
+    """Evaluates the job's weights on every sample of val exactly once; returns the contents of ``result.json``.
 
     Raises:
-        ConfigError: the job names no weights.
-        PreemptedError: asked to end.
-        ArtifactError: the weights do not fit the network or the number of classes.
+        ConfigError: The job names no weights.
+        PreemptedError: Termination was requested.
+        ArtifactError: The weights do not fit the network or the number of classes.
     """
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
     network = build_model(job.model, len(manifest.classes))
@@ -34,19 +34,19 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
         raise ConfigError(f"{worker.job_uri}: an evaluation needs init_weights_uri")
     weights.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
     network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    side, cap = network.resolution, int(job.runtime.cache_gb * 1e9)
+    cache_bytes, threads = int(job.runtime.cache_gb * 1e9), job.runtime.loader_threads
     with closing(
-        Loader(manifest, job.manifest_uri, "val", side, job.augment, worker.cache, job.runtime.loader_threads, cap)
+        Loader(manifest, job.manifest_uri, "val", network.resolution, job.augment, worker.cache, threads, cache_bytes)
     ) as loader:
         worker.watchdog.enter("eval")
-        accuracy = evaluate(network, loader, worker.ranks, lambda: _interrupted(worker))
+        accuracy = evaluate(network, loader, worker.ranks, lambda: _check_interrupted(worker))
     counts: dict[str, Any] = {"class_correct": accuracy.class_correct, "class_total": accuracy.class_total}
     if worker.ranks.is_first:
         counts["correct_sha256"] = per_image.write(worker.job_uri, accuracy.correct)
     return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n, **counts}
 
 
-def _interrupted(worker: Worker) -> bool:
+def _check_interrupted(worker: Worker) -> bool:
     worker.watchdog.beat()
     return worker.preemption.requested
 

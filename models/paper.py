@@ -1,4 +1,4 @@
-"""The numbers of Tan & Le (2019) that a run is compared with, each under the name of its table.
+"""Published numbers of Tan & Le (2019) against which runs are compared, named after their tables.
 
 Source: arXiv 1905.11946v5 (11 Sep 2020). Version 5 replaced the accuracies of the ICML text by re-runs of the
 open-source code with AutoAugment, so B0 is 77.1 here and 76.3 in version 1. Accuracies are percent on the
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 ARXIV = "1905.11946v5"
 
-# Section 3.3, found by the grid search at phi = 1: depth alpha**phi, width beta**phi, resolution gamma**phi.
+# Section 3.3, result of the grid search at phi = 1: depth alpha**phi, width beta**phi, resolution gamma**phi.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
-PRODUCT = 2.0  # alpha * beta**2 * gamma**2 is asked to be about this; at the paper's optimum it is 1.92027
+PRODUCT = 2.0  # target of alpha * beta**2 * gamma**2; at the paper's optimum it is 1.92027
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Table2Row:
         top5: Percent.
         params_m: Millions.
         flops_b: 1e9 multiply-adds; None where the paper prints none (GPipe).
-        group: The EfficientNet that the paper sets the network beside, such as ``efficientnet_b0``.
-        params_ratio: Parameters over those of the group's EfficientNet, as printed.
-        flops_ratio: Multiply-adds over those of the group's EfficientNet, as printed.
+        group: The EfficientNet to which the paper compares the network, such as ``efficientnet_b0``.
+        params_ratio: Parameters divided by those of the group's EfficientNet, as printed.
+        flops_ratio: Multiply-adds divided by those of the group's EfficientNet, as printed.
     """
 
     name: str
@@ -42,19 +42,19 @@ class Table2Row:
 
     @property
     def ours(self) -> bool:
-        """Whether it is an EfficientNet, not a rival."""
+        """Whether the network is an EfficientNet, not a rival."""
         return self.name == self.group
 
 
 _B0, _B1, _B2, _B3, _B4, _B5, _B6, _B7 = (f"efficientnet_b{phi}" for phi in range(8))
 
-# Errata of the print, kept as printed:
-# - B2 params 9.2M and B4, B5, B7 FLOPS 4.2B, 9.9B, 37B; the networks count 9.11M and 4.39B, 10.27B, 37.7B.
+# Errata in the paper; the values below are kept as printed:
+# - B2 params 9.2M and B4, B5, B7 FLOPS 4.2B, 9.9B, 37B; the actual counts are 9.11M and 4.39B, 10.27B, 37.7B.
 # - AmoebaNet-A and PNASNet both 23B, but 5.5 and 6.0 times B4.
 # - GPipe 557M; the inset of Figure 1 and Table 5 say 556M.
 # - NASNet-A 82.7; the inset of Figure 5 says 80.7.
 # - Table 4 still prints version 1's 78.8 (B1) and 84.4 (B7); section 1 still says B4 83.0 and ResNet-50 76.3.
-# - The paper leaves out ensembles, multi-crop results and networks pretrained on Instagram.
+# - The paper excludes ensembles, multi-crop results and networks pretrained on Instagram.
 TABLE2: tuple[Table2Row, ...] = (
     Table2Row(_B0, 77.1, 93.3, 5.3, 0.39, _B0, 1, 1),
     Table2Row("ResNet-50", 76.0, 93.0, 26, 4.1, _B0, 4.9, 11),
@@ -99,7 +99,7 @@ def table2(name: str) -> Table2Row:
 
 @dataclass(frozen=True)
 class Transferred:
-    """One accuracy of Table 5, in percent; ``params_m`` (millions) is without the ImageNet classifier."""
+    """One accuracy of Table 5, in percent; ``params_m`` (millions) excludes the ImageNet classifier."""
 
     name: str
     accuracy: float
@@ -112,10 +112,10 @@ class Table5Row:
 
     Attributes:
         data: The data set's printed name.
-        public: The best public network, and ``ours_public`` the EfficientNet set beside it.
-        public_ratio: Parameters of ``public`` over those of ``ours_public``, as printed.
-        best: The best reported result, and ``ours_best`` the EfficientNet set beside it.
-        best_ratio: As ``public_ratio``; None where the paper prints none (DAT).
+        public: The best public network; ``ours_public`` is the EfficientNet compared with it.
+        public_ratio: Parameters of ``public`` divided by those of ``ours_public``, as printed.
+        best: The best reported result; ``ours_best`` is the EfficientNet compared with it.
+        best_ratio: Same as ``public_ratio``; None where the paper prints none (DAT).
     """
 
     data: str
@@ -127,10 +127,10 @@ class Table5Row:
     best_ratio: float | None
 
 
-# Flowers, Aircraft and Pets are mean accuracy per class by those data sets' own protocols; the paper only
-# prints "Acc.". Where the rival is DAT the paper gives no size for either side. Table 6 prints 3,369 test
-# images for Pets; the real list has 3,669.
-_T = Transferred  # short, so that a row reads as it is printed
+# Flowers, Aircraft and Pets are mean accuracy per class, following those data sets' protocols; the paper only
+# prints "Acc.". For DAT the paper gives no size for either network. Table 6 prints 3,369 test
+# images for Pets; the official list has 3,669.
+_T = Transferred  # abbreviated so that a row reads as printed
 TABLE5: tuple[Table5Row, ...] = (
     Table5Row(
         "CIFAR-10", _T("NASNet-A", 98.0, 85), _T(_B0, 98.1, 4), 21, _T("GPipe", 99.0, 556), _T(_B7, 98.9, 64), 8.7
@@ -181,11 +181,11 @@ TABLE5: tuple[Table5Row, ...] = (
         "Food-101", _T("Inception-v4", 90.8, 41), _T(_B4, 91.5, 17), 2.4, _T("GPipe", 93.0, 556), _T(_B7, 93.0, 64), 8.7
     ),
 )
-# By the names of models/data/sources/catalog.py.
+# Keyed by the names in models/data/sources/catalog.py.
 TABLE5_BY_SOURCE: dict[str, Table5Row] = dict(
     zip(("cifar10", "cifar100", "birdsnap", "cars", "flowers102", "aircraft", "pets", "food101"), TABLE5, strict=True)
 )
-TABLE5_GEO_MEAN_RATIOS = (4.7, 9.6)  # parameters of the rival over ours: against the public, against the best
+TABLE5_GEO_MEAN_RATIOS = (4.7, 9.6)  # rival's parameters / EfficientNet's: public networks, best results
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ class Table6Row:
     Attributes:
         data: The printed name.
         key: The name of the configuration in ``conf/data``.
-        train: Images of the official training part and, where there is one, of the validation part.
-        metric: What its own protocol reports, ``top-1`` or ``mean per class``.
-        validation: Images of ``train`` in the official validation part.
-        misprinted: Images of the official test list, where the print has another number.
+        train: Images in the official training split, including the validation split if there is one.
+        metric: The metric of the data set's protocol, ``top-1`` or ``mean per class``.
+        validation: Images of ``train`` that belong to the official validation split.
+        misprinted: Images in the official test list, if the paper prints another number.
     """
 
     data: str
@@ -212,11 +212,12 @@ class Table6Row:
 
     @property
     def true_test(self) -> int:
-        """Images of the official test list."""
+        """Number of images in the official test list."""
         return self.test if self.misprinted is None else self.misprinted
 
 
-# The paper prints no metric. Source: SimCLR, appendix B.8, which follows Kornblith et al. (2019) and the sets' papers.
+# The paper prints no metric. Source: SimCLR, appendix B.8, which follows Kornblith et al. (2019) and the papers of the
+# data sets.
 TABLE6: tuple[Table6Row, ...] = (
     Table6Row("CIFAR-10", "cifar10", 50_000, 10_000, 10, "top-1"),
     Table6Row("CIFAR-100", "cifar100", 50_000, 10_000, 100, "top-1"),
@@ -236,8 +237,8 @@ class Table4Row:
 
     Attributes:
         rival_s: Seconds for one image.
-        ours_top1: Percent as printed there, still of version 1 (78.8 and 84.4; Table 2 has 79.1 and 84.3).
-        speedup: Of ours over the rival, as printed.
+        ours_top1: Percent as printed there, still those of version 1 (78.8 and 84.4; Table 2 has 79.1 and 84.3).
+        speedup: Speedup of the EfficientNet over the rival, as printed.
     """
 
     rival: str

@@ -1,4 +1,4 @@
-"""Frozen facts that travel back up to the flows. Numbers and references only, never tensors."""
+"""Frozen result records returned to the flows. They hold numbers and references, never tensors."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from infra.errors import DataError
 from infra.store.json_objects import NUMBER, Kind, check_object
 
 T = TypeVar("T")
-# What JSON makes of a field's type.
+# The JSON types that correspond to a field's type.
 _COUNTS = tuple[int, ...]
 _KINDS: dict[Any, Kind] = {float: NUMBER, _COUNTS: (list, tuple), tuple[dict[str, Any], ...]: (list, tuple)}
 
 
 def result_name(job: schema.Job) -> str:
-    """The object in the run folder that a job leaves: one for each early end, and one for the whole."""
+    """Returns the name of the job's result object in the run folder: one per early stop, and one for the whole job."""
     until = job.until_epoch
     return "result.json" if until is None or until >= job.recipe.epochs else f"until-{until:05d}.json"
 
 
 def result_from(kind: type[T], facts: Mapping[str, Any], where: str) -> T:
-    """Builds a result out of a JSON object that was read back.
+    """Builds a result from a JSON object.
 
     Args:
         kind: One of the frozen dataclasses below.
         facts: The object.
-        where: Place that it comes from, for the message.
+        where: Source of the object, for the message.
 
     Raises:
-        DataError: it lacks a field, has one that ``kind`` has not, or a value of another type.
+        DataError: The object lacks a field, has an unknown one, or holds a value of another type.
     """
     hints = get_type_hints(kind)
     if unknown := sorted(facts.keys() - hints.keys()):
-        raise DataError(f"{where} holds the key {unknown[0]!r}, which is none of a {kind.__name__}")
+        raise DataError(f"{where} holds the key {unknown[0]!r}, which {kind.__name__} does not define")
     required = {
-        each.name
-        for each in fields(kind)  # type: ignore[arg-type]
-        if each.default is MISSING and each.default_factory is MISSING
+        spec.name
+        for spec in fields(kind)  # type: ignore[arg-type]
+        if spec.default is MISSING and spec.default_factory is MISSING
     }
     for name in sorted(facts.keys() | required):
         check_object(where, dict(facts), **{name: _KINDS.get(hints[name], get_origin(hints[name]) or hints[name])})
@@ -62,15 +62,15 @@ class ShardResult:
     shards: int
     reused: bool
     quarantined: int = 0  # images of the source that do not decode; the manifest names them with the reason
-    missing: tuple[str, ...] = ()  # one line for each official count that the source does not reach, or shard left out
-    left_out: tuple[str, ...] = ()  # shards that were asked to be left out; the counts are without them
+    missing: tuple[str, ...] = ()  # one line per official count that the source does not reach, or excluded shard
+    left_out: tuple[str, ...] = ()  # shards excluded by the configuration; the counts do not include them
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training job. Accuracies are percent, of the EMA weights chosen on minival.
+    """A finished training job. Accuracies are in percent, for the EMA weights selected on minival.
 
-    A job that trained on minival too chose nothing: it has the last EMA weights, and ``n_minival`` is 0.
+    A job that also trained on minival selects nothing: it reports the last EMA weights, and ``n_minival`` is 0.
     """
 
     job: str
@@ -91,20 +91,20 @@ class TrainResult:
     images_per_s: float
     weights_uri: str
     weights_sha256: str
-    class_correct: tuple[int, ...] = ()  # of the val images of each class: right at top-1, and all
+    class_correct: tuple[int, ...] = ()  # val images per class: correct at top-1; class_total counts all of them
     class_total: tuple[int, ...] = ()
-    correct_sha256: str = ""  # of the bits by image (models/training/per_image.py); "" = the job is older than they are
-    world_size: int = 1  # that the last attempt ran on
+    correct_sha256: str = ""  # of the per-image bits (models/training/per_image.py); "" for jobs that predate them
+    world_size: int = 1  # of the last attempt
     compiled: bool = False
-    state_sha256: str = ""  # of weights, average and optimizer at the end
-    accepted_changes: tuple[dict[str, Any], ...] = ()  # that resumes were told to go on under
+    state_sha256: str = ""  # of the final weights, average and optimizer
+    accepted_changes: tuple[dict[str, Any], ...] = ()  # differences under which the job was allowed to resume
     mlflow_run: str = ""
     reused: bool = False
 
 
 @dataclass(frozen=True)
 class RungResult:
-    """Where a job stands on minival after an epoch, in percent: with the EMA weights of that epoch."""
+    """Minival accuracy of a job after an epoch, in percent, with the EMA weights of that epoch."""
 
     epoch: int
     top1: float
@@ -115,12 +115,12 @@ class RungResult:
 
 @dataclass(frozen=True)
 class TransferResult:
-    """One network on one transfer set, as the set's own metric tells it; accuracies are percent of the test images."""
+    """One network on one transfer data set, in that data set's metric. Accuracies are in percent of the test images."""
 
     data: str
     manifest_sha256: str
-    source: str  # what models/data/sources/catalog.py calls the set
-    train: int  # images of its training part
+    source: str  # name of the data set in models/data/sources/catalog.py
+    train: int  # training images
     classes: int
     network: str
     protocol: str
@@ -135,9 +135,9 @@ class TransferResult:
     multiply_adds: int
     resolution: int
     chosen: dict[str, float]
-    grid: list[dict[str, Any]]  # of each point: rate, decay, accuracy on minival, its n, where it was stopped
+    grid: list[dict[str, Any]]  # per point: learning rate, weight decay, minival accuracy, its n, where it stopped
     cost: dict[str, int]
-    jobs_found: int  # of cost["jobs"], done by earlier runs
+    jobs_found: int  # of cost["jobs"]: done by earlier runs
     minutes: float
     job: str
     mlflow_run: str
@@ -155,7 +155,7 @@ class EvalResult:
     n: int
     class_correct: tuple[int, ...] = ()
     class_total: tuple[int, ...] = ()
-    correct_sha256: str = ""  # as TrainResult's
+    correct_sha256: str = ""  # as in TrainResult
     job_uri: str = ""
 
 
@@ -167,7 +167,7 @@ class Registered:
     version: int
     aliases: tuple[str, ...]
     reused: bool = False
-    verdict: str = ""  # why it is champion, or why it is not
+    verdict: str = ""  # why the version is or is not champion
 
 
 @dataclass(frozen=True)
@@ -184,17 +184,17 @@ class Trial:
     minival_top1: float
     n_minival: int
     standard_error: float  # of minival_top1, in points
-    counted_cost: float  # multiply-adds over the baseline's, after rounding; ``product`` is the wish
+    counted_cost: float  # multiply-adds relative to the baseline, after rounding; ``product`` is the target
     mlflow_run: str = ""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``make reproduce`` leaves as ``summary.json`` and the report shows."""
+    """Contents of ``summary.json``, written by ``make reproduce`` and shown in the report."""
 
     wall_s: float
     jobs: int  # of this reproduction
-    jobs_found: int  # of these, done by earlier runs: wall_s does not hold their time
+    jobs_found: int  # of these, done by earlier runs; wall_s excludes their time
     profile: str
     commit: str
     variants: list[dict[str, Any]]
@@ -206,6 +206,6 @@ class Summary:
     started: str
     finished: str
     command: str
-    missing: list[str] = field(default_factory=list)  # what failed, with its one-line reason
-    config: dict[str, Any] = field(default_factory=dict)  # what was asked for
-    config_sha256: str = ""  # of that as JSON with sorted keys
+    missing: list[str] = field(default_factory=list)  # failed parts, each with a one-line reason
+    config: dict[str, Any] = field(default_factory=dict)  # the requested configuration
+    config_sha256: str = ""  # of ``config`` as JSON with sorted keys

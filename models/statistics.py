@@ -1,4 +1,4 @@
-"""Accuracies out of counts, with their standard errors: exact counts in, percent out."""
+"""Accuracies in percent, with their standard errors, from exact counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ONE_SIDED_95 = 1.6449  # quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share in percent, its standard error in points, and the number of images behind it."""
+    """A fraction in percent, its standard error in points, and the number of images it is based on."""
 
     value: float
     standard_error: float
@@ -19,47 +19,47 @@ class Estimate:
 
 
 def share(correct: int, n: int) -> Estimate:
-    """Share of ``n`` images; the standard error is the binomial one, sqrt(p (1 - p) / n).
+    """Returns the fraction of ``n`` images; the standard error is binomial, sqrt(p (1 - p) / n).
 
     Raises:
-        ValueError: no images, or more correct ones than there are.
+        ValueError: There are no images, or more correct images than images.
     """
     if not 0 <= correct <= n or n == 0:
-        raise ValueError(f"{correct} of {n} images are no share")
+        raise ValueError(f"{correct} of {n} images is not a fraction")
     p = correct / n
     return Estimate(100 * p, 100 * math.sqrt(p * (1 - p) / n), n)
 
 
 def mean_per_class(correct: Sequence[int], total: Sequence[int]) -> Estimate:
-    """Mean of the classes' own accuracies, every class with the same weight however many images it has.
+    """Returns the mean of the per-class accuracies, each class with equal weight regardless of its number of images.
 
-    Classes are independent samples, so the variance of their mean is the sum of their variances by the square of
-    their number: the standard error is sqrt(sum of p_c (1 - p_c) / n_c) / C. Classes without images do not count.
+    Classes are independent samples, so the variance of their mean is the sum of their variances divided by the square
+    of their number: the standard error is sqrt(sum of p_c (1 - p_c) / n_c) / C. Classes without images are excluded.
 
     Source: the protocols of FGVC Aircraft, Oxford-IIIT Pets and Flowers-102 (as in SimCLR, appendix B.8).
 
     Args:
-        correct: images of each class that are right.
-        total: images of each class.
+        correct: Correctly classified images per class.
+        total: Images per class.
 
     Raises:
-        ValueError: no class has images, or one has more correct ones than images.
+        ValueError: No class has images, or a class has more correct images than images.
     """
-    shares = [share(right, n) for right, n in zip(correct, total, strict=True) if n or right]
-    if not shares:
+    accuracies = [share(hits, n) for hits, n in zip(correct, total, strict=True) if n or hits]
+    if not accuracies:
         raise ValueError("no class has images")
-    error = math.sqrt(sum(each.standard_error**2 for each in shares)) / len(shares)
-    return Estimate(sum(each.value for each in shares) / len(shares), error, sum(total))
+    error = math.sqrt(sum(accuracy.standard_error**2 for accuracy in accuracies)) / len(accuracies)
+    return Estimate(sum(accuracy.value for accuracy in accuracies) / len(accuracies), error, sum(total))
 
 
 def estimate(metric: str, correct: Sequence[int], total: Sequence[int]) -> Estimate:
-    """The data set's metric: ``top-1``, or ``mean per class``."""
+    """Computes the data set's metric, ``top-1`` or ``mean per class``."""
     return mean_per_class(correct, total) if metric == "mean per class" else share(sum(correct), sum(total))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how many points one network is better than another on the same images."""
+    """The lead of one network over another on the same images, in percentage points."""
 
     value: float
     lower: float  # one-sided 95 % confidence bound
@@ -67,26 +67,26 @@ class Difference:
 
 
 def paired_difference(gained: int, lost: int, n: int) -> Difference:
-    """Difference of two accuracies on the same ``n`` images, and the bound above which it lies with 95 %.
+    """Returns the difference of two accuracies on the same ``n`` images and its lower 95 % confidence bound.
 
-    Images that both networks get right, or both wrong, say nothing; so the bound is closer than that of two
-    independent samples. It is Bonett and Price's: one image more is counted on either side, without which the bound
-    of a few images would be far too bold (2 to 0 of 120 would lie above -0.3).
+    Images that both networks classify correctly, or both wrongly, carry no information, so the bound is tighter than
+    that of two independent samples. It is Bonett and Price's, which adds one image to either side; without it the
+    bound for few images would be far too optimistic (2 to 0 of 120 would lie above -0.3).
 
     Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on
     paired data", J. Educ. Behav. Stat. 37 (2012); recommended by Fagerland et al., Stat. Med. 33 (2014).
 
     Args:
-        gained: images that only the first network gets right.
-        lost: images that only the second one gets right.
-        n: all images.
+        gained: Images that only the first network classifies correctly.
+        lost: Images that only the second network classifies correctly.
+        n: Number of images.
 
     Raises:
-        ValueError: no images, or fewer than those on which the networks differ.
+        ValueError: There are no images, or fewer than those on which the networks differ.
     """
     if n == 0 or gained < 0 or lost < 0 or gained + lost > n:
-        raise ValueError(f"{gained} and {lost} of {n} images are no comparison")
+        raise ValueError(f"{gained} and {lost} of {n} images is not a valid comparison")
     only_first, only_second = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    centre = only_first - only_second
-    error = math.sqrt((only_first + only_second - centre**2) / (n + 2))
-    return Difference(100 * (gained - lost) / n, 100 * (centre - ONE_SIDED_95 * error), n)
+    center = only_first - only_second
+    error = math.sqrt((only_first + only_second - center**2) / (n + 2))
+    return Difference(100 * (gained - lost) / n, 100 * (center - ONE_SIDED_95 * error), n)

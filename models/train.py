@@ -1,4 +1,4 @@
-"""torchrun's door to training: ``torchrun -m models.train RUN_FOLDER_URI``; the same command resumes."""
+"""torchrun entry point for training: ``torchrun -m models.train RUN_FOLDER_URI``. The same command resumes."""
 
 from __future__ import annotations
 
@@ -36,82 +36,89 @@ from models.worker import Worker
 
 
 def train(job: Job, worker: Worker) -> dict[str, Any]:
-    """Runs or resumes one training job and returns what becomes ``result.json``.
+    """Runs or resumes one training job and returns the contents of ``result.json``.
 
-    A run that ends at ``job.until_epoch`` says only where it stands; the job goes on from its checkpoint.
+    A run that stops at ``job.until_epoch`` returns only the epoch and step reached; a later run resumes the job from
+    its checkpoint. Ranks other than 0 return an empty dict.
 
     Raises:
-        ConfigError: the global batch does not fit the ranks or the data.
-        DataError: manifest, shard or image is damaged.
-        DivergedError: the loss exploded or is not finite, and going back did not help.
-        ArtifactError: initial weights or a checkpoint do not fit the network.
-        ResumeError, ChangedError: the checkpoints do not verify, or are of another job.
-        PreemptedError: asked to end; saved.
-        CapacityError: out of memory.
+        ConfigError: The global batch does not fit the ranks or the data.
+        DataError: The manifest, a shard or an image is damaged.
+        DivergedError: The loss exploded or is not finite, and rewinding did not help.
+        ArtifactError: The initial weights or a checkpoint do not fit the network.
+        ResumeError, ChangedError: No checkpoint verifies, or the checkpoints belong to another job.
+        PreemptedError: Termination was requested; the state is saved.
+        CapacityError: Out of memory.
     """
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
     recipe, runtime = job.recipe, job.runtime
     ranks = distributed.in_stages(worker.ranks, runtime.pipeline_stages)
     worker = replace(worker, ranks=ranks)
     check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples(job.split))
-    network = _network(job, len(manifest.classes), worker)
+    network = _build_network(job, len(manifest.classes), worker)
     state = states.initial_state(network, recipe)
     worker.startup.done("network")
-    persistence = _persistence(job, worker)
-    if persistence.resume(state) and worker.progress is not None:
+    manager = _build_checkpoint_manager(job, worker)
+    if manager.resume(state) and worker.progress is not None:
         worker.progress.report(resumed_at=state.position.step)
     worker.startup.done("checkpoint")
 
     def loader(split: str) -> Loader:
-        cap, side = int(runtime.cache_gb * 1e9), int(network.resolution)  # type: ignore[arg-type]
-        return Loader(manifest, job.manifest_uri, split, side, job.augment, worker.cache, runtime.loader_threads, cap)
+        image_size, cache_bytes = int(network.resolution), int(runtime.cache_gb * 1e9)  # type: ignore[arg-type]
+        cache, threads = worker.cache, runtime.loader_threads
+        return Loader(manifest, job.manifest_uri, split, image_size, job.augment, cache, threads, cache_bytes)
 
-    # Closed also when training fails: threads that wait for a store that is gone would keep the process alive.
+    # Closed also when training fails: loader threads waiting for an unreachable store would keep the process alive.
     with closing(loader(job.split)) as training, closing(loader("minival")) as minival, closing(loader("val")) as val:
         steps = steps_per_epoch(training.samples, recipe.global_batch)
         compiled = compiling.compile_if_worth(network, job, ranks, recipe.epochs * steps - state.position.step)
-        eval_network = _network(job, len(manifest.classes), worker)
+        eval_network = _build_network(job, len(manifest.classes), worker)
         flat.bind(eval_network, state.layout, state.average)
         stepper = Stepper(job, ranks, state, steps, worker.watchdog, worker.faults)
         worker.faults.at("start", 0)
-        chosen_on = None if "minival" in job.split else minival
-        run = _run(job, worker, training, chosen_on, eval_network, steps, persistence, stepper)
+        selection = None if "minival" in job.split else minival
+        run = _build_run(job, worker, training, selection, eval_network, steps, manager, stepper)
         fit(run, state)
         if run.last_step < run.total_steps:
             return {"epochs": job.until_epoch, "steps": state.position.step}
         accuracy = last_evaluation(run, state, val)
-    n_minival = 0 if chosen_on is None else minival.samples
-    state_sha256 = _finish(worker, persistence, state)
+    manager.wait()
+    sha256 = states.sha256(state)
+    ledger_tail = manager.ledger.part() if manager.ledger is not None else None
     if not ranks.is_first:
         return {}
-    result = _result(job, worker.job_uri, state, eval_network, accuracy, n_minival)
-    how = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": state_sha256}
-    return {**result, **how, "accepted_changes": tuple(state.position.accepted)}
+    write_rows(worker.job_uri, state.position.rows)  # an outage may have lost the last rows
+    if ledger_tail is not None:
+        ledger.finish(worker.job_uri, state.position.ledger, ledger_tail, sha256)
+    n_minival = 0 if selection is None else minival.samples
+    result = _write_result(job, worker.job_uri, state, eval_network, accuracy, n_minival)
+    execution = {"world_size": ranks.world_size, "compiled": compiled, "state_sha256": sha256}
+    return {**result, **execution, "accepted_changes": tuple(state.position.accepted)}
 
 
-def _run(
+def _build_run(
     job: Job,
     worker: Worker,
     training: Loader,
-    chosen_on: Loader | None,
+    selection: Loader | None,
     eval_network: nn.Module,
     steps: int,
-    persistence: CheckpointManager,
+    manager: CheckpointManager,
     stepper: Stepper,
 ) -> Run:
-    """What the loop needs, in one object."""
+    """Bundles what the training loop needs; ``selection`` is the split on which weights are chosen, if any."""
     return Run(
         job,
         worker.job_uri,
         worker.ranks,
         training,
-        chosen_on,
+        selection,
         eval_network,
         steps,
         worker.progress,
-        persistence,
+        manager,
         stepper,
-        persistence.ledger,
+        manager.ledger,
         worker.watchdog,
         worker.preemption,
         worker.faults,
@@ -119,20 +126,8 @@ def _run(
     )
 
 
-def _finish(worker: Worker, persistence: CheckpointManager, state: TrainState) -> str:
-    """Waits for the last checkpoint and completes the run folder's logs; returns the sha256 of the final state."""
-    persistence.wait()
-    sha256 = states.sha256(state)
-    rest = persistence.ledger.part() if persistence.ledger is not None else None
-    if worker.ranks.is_first:
-        write_rows(worker.job_uri, state.position.rows)  # an outage may have cost the last ones
-        if rest is not None:
-            ledger.finish(worker.job_uri, state.position.ledger, rest, sha256)
-    return sha256
-
-
-def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
-    """The network before step 0, the same on every rank."""
+def _build_network(job: Job, classes: int, worker: Worker) -> nn.Module:
+    """Builds the network as it is before step 0, identical on every rank."""
     torch.manual_seed(job.recipe.seed)
     network = build_model(job.model, classes, dropout=job.recipe.dropout)
     for module in network.modules():
@@ -143,32 +138,32 @@ def _network(job: Job, classes: int, worker: Worker) -> nn.Module:
         weights.load_features(network, job.init_weights_uri, job.init_weights_sha256)
     if job.recipe.bn_groups == "sync" and worker.ranks.world_size > 1:
         if worker.ranks.device.type != "cuda":
-            raise ConfigError("recipe.bn_groups=sync needs GPUs (torch has it for CUDA only); take shard or rank")
+            raise ConfigError("recipe.bn_groups=sync needs GPUs (torch implements it for CUDA only); use shard or rank")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    # On CPU a training step takes about half the time that the contiguous layout needs (depthwise kernels).
+    # On CPU, channels_last roughly halves the time of a training step (depthwise kernels).
     return network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _persistence(job: Job, worker: Worker) -> CheckpointManager:
+def _build_checkpoint_manager(job: Job, worker: Worker) -> CheckpointManager:
     identity = lineage.identity(job)
-    saver = None
+    writer = None
     if worker.ranks.is_first:
-        saver = CheckpointWriter(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
-    own_shards = job.recipe.logical_shards // worker.ranks.replicas
-    book = Ledger(own_shards, worker.ranks.stages) if job.runtime.ledger else None
-    return CheckpointManager(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, saver, book)
+        writer = CheckpointWriter(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
+    shards_per_rank = job.recipe.logical_shards // worker.ranks.replicas
+    sample_ledger = Ledger(shards_per_rank, worker.ranks.stages) if job.runtime.ledger else None
+    return CheckpointManager(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, writer, sample_ledger)
 
 
-def _result(
+def _write_result(
     job: Job, job_uri: str, state: TrainState, network: nn.Module, accuracy: Accuracy, n_minival: int
 ) -> dict[str, Any]:
-    """Writes the chosen weights and sums the job up; the keys are those of models.results.TrainResult."""
-    # Cloned: views of one flat tensor share their memory, which safetensors refuses.
-    chosen = safetensors.torch.save(
+    """Writes the selected weights and returns the job's summary; the keys are those of models.results.TrainResult."""
+    # Cloned, because safetensors rejects tensors that share memory, as views of one flat tensor do.
+    serialized = safetensors.torch.save(
         {k: v.clone(memory_format=torch.contiguous_format) for k, v in network.state_dict().items()}
     )
     weights_uri = store.join(job_uri, "weights.safetensors")
-    store.write(weights_uri, chosen)
+    store.write(weights_uri, serialized)
     position = state.position
     classes = int(network.classifier.out_features)  # type: ignore[union-attr, arg-type]
     params, multiply_adds, resolution = compute_cost(job.model, classes)
@@ -190,7 +185,7 @@ def _result(
         "n_minival": n_minival,
         "images_per_s": position.step * job.recipe.global_batch / position.train_seconds,
         "weights_uri": weights_uri,
-        "weights_sha256": hashlib.sha256(chosen).hexdigest(),
+        "weights_sha256": hashlib.sha256(serialized).hexdigest(),
     }
 
 

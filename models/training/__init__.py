@@ -1,1 +1,1 @@
-"""The recipe and its machinery: optimizer, average, loop, checkpoints, ranks."""
+"""Training: optimizer, weight averaging, training loop, checkpoints, ranks."""

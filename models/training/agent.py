@@ -1,7 +1,7 @@
-"""Torchrun for our jobs: torch's own, with our rendezvous, and with an exit code that says how the job ended.
+"""torchrun with effnet's rendezvous and with an exit code that reports how the job ended.
 
-``python -m models.training.agent TORCHRUN_ARGUMENTS``. The code is that of the rank that failed first, 128 + N where
-signal N ended it, 8 where the agent itself was asked to end, 75 where the machines did not meet.
+``python -m models.training.agent TORCHRUN_ARGUMENTS``. The exit code is that of the rank that failed first, 128 + N if
+signal N ended it, 8 if the agent itself received a termination signal, 75 if the rendezvous failed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from models.training import rendezvous
 
 
 def main(argv: list[str]) -> int:
-    """Runs one node's share of a job; returns the exit code."""
+    """Runs one node's ranks of a job; returns the exit code."""
     rendezvous.register()
-    if JOB_FOLDER in os.environ:  # else torchrun leaves a folder in /tmp after each job
+    if JOB_FOLDER in os.environ:  # or torchrun leaves a folder in /tmp after each job
         argv = [f"--log-dir={Path(os.environ[JOB_FOLDER], SCRATCH, 'torchrun')}", *argv]
     try:
         run.main(argv)
     except SignalException as error:
-        sys.stderr.write(f"torchrun: asked to end by {error.sigval.name}\n")
+        sys.stderr.write(f"torchrun: terminated by {error.sigval.name}\n")
         return PreemptedError.exit_code
     except ChildFailedError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,4 +1,4 @@
-"""Whether torch.compile is worth its time: short jobs must not pay for it."""
+"""Decides whether torch.compile pays off; it does not for short jobs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from models.networks.build import compute_cost
 from models.training.distributed import Ranks
 
 log = logging.getLogger("effnet")
-# Below this much left to compute on a rank (training images x multiply-adds of one) compiling does not pay: on an H200
-# it cost B0 60 s and made 6,300 of 4,930 images/s, so it was won back after 1.4 million images of 0.39 G. Measured:
-# benchmarks/README.md, step.
+# With less computation left per rank (training images x multiply-adds per image), compiling does not pay off: on an
+# H200 it took 60 s for B0 and raised throughput from 4,930 to 6,300 images/s, which breaks even after 1.4 million
+# images of 0.39 G. Measured: benchmarks/README.md, step.
 BREAK_EVEN_MULTIPLY_ADDS = 5e14
 
 
 def compile_if_worth(network: nn.Module, job: Job, ranks: Ranks, steps_left: int) -> bool:
-    """Compiles the network in place where asked for, or where it will win back what it costs.
+    """Compiles the network in place if configured, or if it will save more time than it costs.
 
     Args:
-        network: keeps its names and its tensors.
-        job: ``runtime.compile``; ``auto`` compiles on a GPU beyond the break-even.
-        ranks: this process.
-        steps_left: of the job.
+        network: The network; its parameter names and tensors do not change.
+        job: The job, for ``runtime.compile``; ``auto`` compiles on a GPU beyond the break-even point.
+        ranks: Position of this process in the job.
+        steps_left: Remaining steps of the job.
     """
     if ranks.stages > 1:
-        worth = False  # a stage runs parts of the network, which is compiled as a whole
+        worth = False  # a stage runs parts of the network, but only the whole network can be compiled
     elif job.runtime.compile != "auto" or ranks.device.type != "cuda":
         worth = job.runtime.compile == "on"
     else:

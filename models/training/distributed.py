@@ -1,4 +1,4 @@
-"""The process group of one job: who am I, and the few messages between ranks."""
+"""The process group of one job: this process's rank, and the few collectives used between ranks."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from infra.errors import ConfigError
 from infra.launch.command import RENDEZVOUS_TOKEN, ROUND
 
-# Only the last resort: the limits of models/training/supervision/watchdog.py are shorter and say what hangs.
+# A last resort: the limits in models/training/supervision/watchdog.py are shorter and report what hangs.
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
 STORE_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process within its job."""
+    """Position of this process in its job."""
 
     rank: int
     world_size: int
     device: torch.device
-    stages: int = 1  # ranks in a row that share one network's work, see pipeline.py
+    stages: int = 1  # consecutive ranks that share the computation of one network; see pipeline.py
 
     @property
     def replica(self) -> int:
-        """Which copy of the network this rank computes on, or on a part of: says what it reads of a batch."""
+        """Index of the network copy that this rank computes, fully or partly; determines its part of a batch."""
         return self.rank // self.stages
 
     @property
     def replicas(self) -> int:
-        """Copies of the network at work."""
+        """Number of copies of the network."""
         return self.world_size // self.stages
 
     @property
     def stage(self) -> int:
-        """Which part of the network this rank computes."""
+        """Index of the pipeline stage that this rank computes."""
         return self.rank % self.stages
 
     @property
     def is_first(self) -> bool:
-        """Rank 0 alone talks to the outside."""
+        """Whether this is rank 0, the only rank that writes results and status."""
         return self.rank == 0
 
 
@@ -71,10 +71,10 @@ def join() -> Ranks:
 
 
 def in_stages(ranks: Ranks, stages: int) -> Ranks:
-    """These ranks, ``stages`` of them in a row to one network.
+    """Groups the ranks into pipelines of ``stages`` consecutive ranks.
 
     Raises:
-        ConfigError: they cannot be shared out evenly.
+        ConfigError: ``stages`` does not divide the number of ranks.
     """
     if ranks.world_size % stages:
         raise ConfigError(
@@ -85,9 +85,9 @@ def in_stages(ranks: Ranks, stages: int) -> Ranks:
 
 
 def job_store(name: str) -> Store:
-    """A connection of its own to the agent's key-value store, under a prefix of this name and attempt.
+    """Opens a separate connection to the agent's key-value store, under a prefix of this name and attempt.
 
-    The store outlives a restart of the ranks; without the prefix the new ranks read the dead ones' addresses.
+    The store outlives a restart of the ranks; without the prefix new ranks would read addresses of dead ones.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     agent = TCPStore(address, port, None, is_master=False, timeout=STORE_TIMEOUT)
@@ -96,12 +96,12 @@ def job_store(name: str) -> Store:
 
 
 def restart_count() -> int:
-    """How often torchrun has restarted the ranks of this job; the same number on all machines."""
+    """Returns how often torchrun has restarted the ranks of this job; the same number on all machines."""
     return int(os.environ.get(ROUND) or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def leave() -> None:
-    """Leaves the group, if there is one."""
+    """Leaves the process group, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -114,49 +114,49 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any rank; the same answer on all."""
+    """Returns whether the flag is set on any rank; the same answer on all ranks."""
     return bool(sum_over_ranks(torch.tensor(int(flag))).item())
 
 
 def wait_for_all() -> None:
-    """Returns when every rank has come here; by way of the CPU, which keeps NCCL out of it."""
+    """Returns when every rank has reached this call; a CPU tensor, so that NCCL is not involved."""
     sum_over_ranks(torch.zeros(1))
 
 
 def broadcast(tensors: list[Tensor]) -> None:
-    """Gives every rank rank 0's values, in place."""
+    """Copies rank 0's values to every rank, in place."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def broadcast_object(value: Any) -> Any:
-    """Rank 0's value (plain data), on every rank."""
+    """Returns rank 0's value (plain data) on every rank."""
     if not dist.is_initialized():
         return value
-    box = [value]
-    dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
+    return values[0]
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The values of all ranks, in order, on rank 0; nothing elsewhere."""
+    """Returns the values of all ranks in order on rank 0, and an empty list elsewhere."""
     if not dist.is_initialized():
         return [value]
     first = dist.get_rank() == 0
-    box: list[Any] | None = [None] * dist.get_world_size() if first else None
-    dist.gather_object(value, box)
-    return box or []
+    values: list[Any] | None = [None] * dist.get_world_size() if first else None
+    dist.gather_object(value, values)
+    return values or []
 
 
 def is_peer_failure(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank has ended, which is that rank's story to tell."""
+    """Whether a collective failed because another rank has ended; that rank reports the cause."""
     text = str(error)
     return isinstance(error, dist.DistError) or "gloo/transport" in text or "Connection closed by peer" in text
 
 
 def all_equal(digest: int) -> bool:
-    """Whether a number of 63 bits is the same on every rank; the same answer on all."""
+    """Returns whether a 63-bit number is equal on every rank; the same answer on all ranks."""
     if not dist.is_initialized():
         return True
     extremes = torch.tensor([digest, -digest])
@@ -165,12 +165,12 @@ def all_equal(digest: int) -> bool:
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to kill this rank when torchrun's agent is gone, however it went.
+    """Asks Linux to kill this rank when torchrun's agent ends for any reason.
 
-    The agent starts ranks in sessions of their own, so no process group covers both.
+    The agent starts ranks in separate sessions, so no OS process group contains both.
     """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() == 1:  # it went before we could ask
+        if os.getppid() == 1:  # the agent ended before prctl took effect
             os.kill(os.getpid(), signal.SIGKILL)

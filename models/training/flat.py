@@ -1,11 +1,11 @@
 """All parameters and BN statistics of a network as views of one flat tensor.
 
-What is flat is updated, averaged over ranks, copied and saved in one kernel or one message, however many tensors
-the network has::
+A flat tensor is updated, averaged over ranks, copied and saved in one kernel or one message, regardless of how many
+tensors the network has::
 
     values = [ decayed parameters | other parameters | BN running statistics ]
 
-Each tensor starts at a multiple of 64 bytes and keeps the memory order that it has in the network (channels_last).
+Each tensor starts at a multiple of 64 bytes and keeps its memory format in the network (channels_last).
 The padding between them is zero and stays zero.
 """
 
@@ -23,7 +23,7 @@ _ALIGN = 16  # floats
 
 @dataclass(frozen=True)
 class Field:
-    """One tensor of the network: ``[start, start + prod(shape))`` of the flat one."""
+    """One tensor of the network: elements ``[start, start + prod(shape))`` of the flat tensor."""
 
     name: str
     shape: tuple[int, ...]
@@ -31,10 +31,10 @@ class Field:
     channels_last: bool
 
     def view(self, flat: Tensor) -> Tensor:
-        """This tensor's part of ``flat``, in its own shape; shares memory."""
+        """Returns this tensor's part of ``flat`` in its original shape; shares memory."""
         size = 1
-        for side in self.shape:
-            size *= side
+        for length in self.shape:
+            size *= length
         part = flat[self.start : self.start + size]
         if not self.channels_last:
             return part.view(self.shape)
@@ -44,7 +44,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each floating tensor of a network stands in a flat one. The same on every rank."""
+    """Positions of a network's floating-point tensors in a flat tensor; the same on every rank."""
 
     fields: tuple[Field, ...]
     decayed: int  # [0, decayed): parameters with weight decay
@@ -52,16 +52,16 @@ class Layout:
     size: int  # [parameters, size): BN statistics
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """All tensors by name, as views of ``flat [size]``."""
+        """Returns all tensors by name, as views of ``flat [size]``."""
         return {field.name: field.view(flat) for field in self.fields}
 
     def described(self) -> list[list[object]]:
-        """``[[name, shape], ...]``: what a checkpoint says of itself."""
+        """Returns ``[[name, shape], ...]``, the description stored in a checkpoint."""
         return [[field.name, list(field.shape)] for field in self.fields]
 
 
 def layout_of(network: nn.Module) -> Layout:
-    """Lays out a network: all but batch norm's gamma and beta are decayed.
+    """Computes the layout of a network: weight decay applies to all parameters but batch norm's gamma and beta.
 
     Biases of squeeze-and-excitation and of the classifier ARE decayed. Source: official main.py, L2 over every
     variable whose name lacks ``batch_normalization``.
@@ -78,8 +78,8 @@ def layout_of(network: nn.Module) -> Layout:
     at = 0
     for group in groups:
         for name, tensor in group:
-            last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-            fields.append(Field(name, tuple(tensor.shape), at, last))
+            channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+            fields.append(Field(name, tuple(tensor.shape), at, channels_last))
             at += -(-tensor.numel() // _ALIGN) * _ALIGN
         ends.append(at)
     return Layout(tuple(fields), *ends)
@@ -90,27 +90,27 @@ def flatten(network: nn.Module, layout: Layout) -> Tensor:
     """Copies the network's values into a new flat tensor and makes the network's tensors views of it."""
     device = next(network.parameters()).device
     flat = torch.zeros(layout.size, device=device)
-    views, own = layout.views(flat), _floating(network)
+    views, tensors = layout.views(flat), _floating_tensors(network)
     for name, view in views.items():
-        view.copy_(own[name])
+        view.copy_(tensors[name])
     bind(network, layout, flat)
     return flat
 
 
 def bind(network: nn.Module, layout: Layout, flat: Tensor) -> None:
-    """Makes the network's parameters and BN statistics views of ``flat``, whose values it thus takes."""
-    own = _floating(network)
+    """Makes the network's parameters and BN statistics views of ``flat`` and thereby takes over its values."""
+    tensors = _floating_tensors(network)
     for name, view in layout.views(flat).items():
-        own[name].data = view
+        tensors[name].data = view
 
 
 def bind_gradients(network: nn.Module, layout: Layout, flat: Tensor) -> None:
-    """Makes every parameter's gradient a view of ``flat``, to which the backward pass then adds."""
+    """Makes every parameter's gradient a view of ``flat``, so that the backward pass accumulates into it."""
     views = layout.views(flat)
     for name, parameter in network.named_parameters():
         parameter.grad = views[name]
 
 
-def _floating(network: nn.Module) -> dict[str, Tensor]:
+def _floating_tensors(network: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(network.named_parameters())
     return tensors | {name: b for name, b in network.named_buffers() if b.is_floating_point()}

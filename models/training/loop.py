@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations, checkpoints; ends with the weights chosen on minival."""
+"""The training loop: steps, evaluations, checkpoints; selects the final weights on minival."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _ADVICE = "lower recipe.lr_per_256 or lengthen recipe.warmup_epochs"
 
 @dataclass
 class Run:
-    """One job in the hands of one rank."""
+    """Everything that one rank needs to train a job, and what it has observed so far."""
 
     job: Job
     job_uri: str
     ranks: Ranks
     train: Loader
-    minival: Loader | None  # None: the job trains on it, so nothing can be chosen on it
+    minival: Loader | None  # None if the job trains on it, so that no weights can be selected on it
     eval_network: nn.Module  # its tensors are views of state.average
     steps_per_epoch: int
     progress: Progress | None  # rank 0 only
-    persistence: CheckpointManager
+    checkpoints: CheckpointManager
     stepper: Stepper
     ledger: Ledger | None
     watchdog: Watchdog
@@ -55,7 +55,7 @@ class Run:
     faults: Faults
     startup: Startup
     last_loss: float = field(default=math.nan, init=False)
-    loading: dict[str, float] = field(default_factory=dict, init=False)  # how this rank's loading goes
+    loading: dict[str, float] = field(default_factory=dict, init=False)  # data-loading metrics of this rank
     corrupted: int = field(default=0, init=False)
 
     @property
@@ -65,83 +65,83 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """Where this run of the job ends; the schedule does not know of it."""
+        """The step at which this run stops; the learning-rate schedule does not depend on it."""
         return min(self.total_steps, self.steps_per_epoch * (self.job.until_epoch or self.job.recipe.epochs))
 
 
-class _GoBackError(Exception):
-    """Training must go back to a checkpoint of at most ``before`` steps; raised on all ranks in the same step."""
+class _RewindError(Exception):
+    """Training must rewind to a checkpoint of at most ``before`` steps; raised on all ranks in the same step."""
 
     def __init__(self, message: str, before: int) -> None:
         super().__init__(message)
         self.before = before
 
 
-class _CorruptedError(_GoBackError):
-    """The ranks' states differ, which only faulty hardware explains."""
+class _CorruptedError(_RewindError):
+    """The ranks' states differ, which indicates faulty hardware."""
 
 
 def fit(run: Run, state: TrainState) -> None:
-    """Trains from ``state.position.step`` to the end. ``state.best`` then holds the chosen weights.
+    """Trains from ``state.position.step`` to the end. ``state.best`` then holds the selected weights.
 
-    Where ``job.until_epoch`` ends it before, the state is saved and the same job goes on from there.
+    If ``job.until_epoch`` stops it earlier, the state is saved and the same job can resume from there.
 
     Raises:
-        DivergedError: the loss exploded or is not finite, and going back did not help.
-        PreemptedError: some rank was asked to end; the state is saved.
-        CapacityError: out of memory.
+        DivergedError: The loss exploded or is not finite, and rewinding did not help.
+        PreemptedError: Termination was requested on some rank; the state is saved.
+        CapacityError: Out of memory.
     """
     if distributed.any_rank(run.preemption.requested):
-        _preempted(run, state)
-    while state.position.step < run.last_step or not _epoch_ended(run, state):
+        _save_and_preempt(run, state)
+    while state.position.step < run.last_step or not _epoch_end_handled(run, state):
         epoch, start_step = divmod(state.position.step, run.steps_per_epoch)
         try:
-            if _epoch_ended(run, state):
-                _epoch(run, state, epoch, start_step)
+            if _epoch_end_handled(run, state):
+                _train_epoch(run, state, epoch, start_step)
             else:
                 _end_epoch(run, state, epoch)
-        except _GoBackError as reason:
-            _go_back(run, state, reason)
+        except _RewindError as reason:
+            _rewind(run, state, reason)
         except PreemptedError:
-            _preempted(run, state)
+            _save_and_preempt(run, state)
     if run.last_step < run.total_steps:
         run.watchdog.enter("checkpoint")
-        run.persistence.save_and_wait(state)
+        run.checkpoints.save_and_wait(state)
     elif run.minival is None:
         state.best.copy_(state.average)
         state.position.best_step = state.position.step
 
 
-def _epoch_ended(run: Run, state: TrainState) -> bool:
-    """Whether there is no end of an epoch to deal with; a resume may land before its evaluation."""
+def _epoch_end_handled(run: Run, state: TrainState) -> bool:
+    """Whether no end of an epoch is pending; after a resume, its evaluation may still have to run."""
     position = state.position
     return position.step % run.steps_per_epoch > 0 or position.epoch_ended == position.step
 
 
 def _end_epoch(run: Run, state: TrainState, epoch: int) -> None:
-    """Evaluates and saves where due."""
+    """Evaluates and saves a checkpoint if due at the end of an epoch."""
     recipe = run.job.recipe
     evaluates = state.position.step == run.total_steps or epoch % recipe.eval_every_epochs == 0
     if evaluates:
-        _evaluate(run, state, epoch)
+        _record_epoch(run, state, epoch)
     state.position.epoch_ended = state.position.step
     if evaluates or recipe.checkpoint_every_steps:
-        _checkpoint(run, state)
+        _save_checkpoint(run, state)
 
 
-def _epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> None:
-    """Trains to the end of an epoch."""
+def _train_epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> None:
+    """Trains to the end of the epoch."""
     recipe, ranks = run.job.recipe, run.ranks
     began = reported = time.monotonic()
-    steps_then, stats_then, seconds_then = state.position.step, run.train.stats(), state.position.train_seconds
+    first_step, first_stats, seconds_before = state.position.step, run.train.stats(), state.position.train_seconds
     batches = run.train.train_batches(
         recipe.seed, epoch, start_step, recipe.global_batch, recipe.logical_shards, ranks.replica, ranks.replicas
     )
 
     def report() -> None:
         now = time.monotonic()
-        run.loading = (run.train.stats() - stats_then).metrics(now - began)
-        steps_per_s = (state.position.step - steps_then) / max(now - began, 1e-9)
+        run.loading = (run.train.stats() - first_stats).metrics(now - began)
+        steps_per_s = (state.position.step - first_step) / max(now - began, 1e-9)
         _report(run, state, epoch, steps_per_s)
 
     for batch in to_device(batches, ranks.device):
@@ -152,24 +152,24 @@ def _epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> None:
         run.watchdog.enter("step")
         if not run.startup.over:
             _report_startup(run)
-        state.position.train_seconds = seconds_then + time.monotonic() - began
+        state.position.train_seconds = seconds_before + time.monotonic() - began
         if run.ledger is not None:
             run.ledger.note(step, batch)
         for outcome in run.stepper.outcomes():
-            _look(run, state, outcome)
-        every = recipe.checkpoint_every_steps
-        if every and step % every == 0 and step % run.steps_per_epoch:
-            _checkpoint(run, state)
+            _handle_outcome(run, state, outcome)
+        interval = recipe.checkpoint_every_steps
+        if interval and step % interval == 0 and step % run.steps_per_epoch:
+            _save_checkpoint(run, state)
         if time.monotonic() - reported >= REPORT_PERIOD_S:
             report()
             reported = time.monotonic()
-    for outcome in run.stepper.outcomes(all_of_them=True):
-        _look(run, state, outcome)
+    for outcome in run.stepper.outcomes(drain=True):
+        _handle_outcome(run, state, outcome)
     report()
 
 
-def _look(run: Run, state: TrainState, outcome: Outcome) -> None:
-    """Decides what follows from a step; every rank has the same numbers and so decides the same."""
+def _handle_outcome(run: Run, state: TrainState, outcome: Outcome) -> None:
+    """Reacts to the outcome of a step. All ranks have the same numbers, so they make the same decision."""
     run.last_loss = outcome.loss
     if not outcome.finite:
         log.warning(
@@ -177,17 +177,17 @@ def _look(run: Run, state: TrainState, outcome: Outcome) -> None:
         )
     trouble = state.position.health.observe(outcome.loss, outcome.finite)
     if trouble is not None:
-        # Not position.step, which on a GPU is one further; a loss that exploded was finite, and so changed weights.
+        # Not position.step, which is one step ahead on a GPU. A step with an exploded but finite loss changed weights.
         before = outcome.step - max(1, state.position.health.bad_in_row)
-        raise _GoBackError(f"step {outcome.step}: {trouble}", before)
+        raise _RewindError(f"step {outcome.step}: {trouble}", before)
     if outcome.stop:
-        raise PreemptedError("asked to end")
+        raise PreemptedError("termination requested")
 
 
-def _evaluate(run: Run, state: TrainState, epoch: int) -> None:
-    """Writes the epoch's row, with what the average scores on minival where there is one to choose on."""
+def _record_epoch(run: Run, state: TrainState, epoch: int) -> None:
+    """Adds the epoch's row to the metrics, with the scores of the averaged weights if there is a minival split."""
     position = state.position
-    scores = _scores(run, state, run.minival, epoch) if run.minival is not None else {}
+    scores = _evaluate_minival(run, state, run.minival, epoch) if run.minival is not None else {}
     row = {
         "step": position.step,
         "epoch": epoch,
@@ -205,17 +205,22 @@ def _evaluate(run: Run, state: TrainState, epoch: int) -> None:
 
 
 def _write_rows(run: Run, rows: list[dict[str, float]]) -> None:
-    """A store that does not answer costs no epoch: each write replaces the one before, and the result waits for one."""
+    """Writes all metrics rows; an unreachable store does not end training, since each write replaces the previous one.
+
+    The rows are written once more before the result.
+    """
     try:
         write_rows(run.job_uri, rows)
     except TransientError as error:
-        log.warning("metrics of step %d not written: %s; they follow with the next ones", rows[-1]["step"], error)
+        log.warning(
+            "metrics of step %d not written: %s; they will be written with the next ones", rows[-1]["step"], error
+        )
 
 
-def _scores(run: Run, state: TrainState, minival: Loader, epoch: int) -> dict[str, float]:
-    """Evaluates the average on minival and keeps it if it is the best yet."""
+def _evaluate_minival(run: Run, state: TrainState, minival: Loader, epoch: int) -> dict[str, float]:
+    """Evaluates the averaged weights on minival and keeps them if they are the best so far."""
     run.watchdog.enter("eval")
-    accuracy = evaluate(run.eval_network, minival, run.ranks, lambda: _interrupted(run, state, "eval"))
+    accuracy = evaluate(run.eval_network, minival, run.ranks, lambda: _check_interrupted(run, state, "eval"))
     run.watchdog.enter("step")
     _check_finite(accuracy, f"minival after epoch {epoch}")
     position = state.position
@@ -231,65 +236,70 @@ def _scores(run: Run, state: TrainState, minival: Loader, epoch: int) -> dict[st
 
 
 def last_evaluation(run: Run, state: TrainState, val: Loader) -> Accuracy:
-    """The chosen weights on val, after ``fit``; afterwards they are in ``run.eval_network``.
+    """Evaluates the selected weights on val, after ``fit``; afterwards ``run.eval_network`` holds them.
 
     Raises:
-        DivergedError: they predict nothing.
-        PreemptedError: some rank was asked to end; the state is saved.
+        DivergedError: The loss of the selected weights is not finite.
+        PreemptedError: Termination was requested on some rank; the state is saved.
     """
     flat.bind(run.eval_network, state.layout, state.best)
     run.watchdog.enter("eval")
     try:
-        accuracy = evaluate(run.eval_network, val, run.ranks, lambda: _interrupted(run, state, "last-eval"))
+        accuracy = evaluate(run.eval_network, val, run.ranks, lambda: _check_interrupted(run, state, "last-eval"))
     except PreemptedError:
-        _preempted(run, state)
+        _save_and_preempt(run, state)
     _check_finite(accuracy, "val")
     run.watchdog.enter("checkpoint")
     return accuracy
 
 
-def _check_finite(accuracy: Accuracy, where: str) -> None:
-    """Refuses averaged weights that predict nothing."""
+def _check_finite(accuracy: Accuracy, split: str) -> None:
+    """Raises if the loss of the averaged weights is not finite."""
     if not math.isfinite(accuracy.loss):
-        raise DivergedError(f"the averaged weights' loss on {where} is {accuracy.loss}; {_ADVICE}")
+        raise DivergedError(f"the averaged weights' loss on {split} is {accuracy.loss}; {_ADVICE}")
 
 
-def _interrupted(run: Run, state: TrainState, site: str) -> bool:
-    """After each batch of an evaluation: signs of life, and whether to end."""
+def _check_interrupted(run: Run, state: TrainState, site: str) -> bool:
+    """Reports liveness after each evaluation batch; returns whether termination was requested."""
     run.watchdog.beat()
     if run.progress is not None:
-        run.progress.report()  # else an evaluation longer than launch.stall_timeout_s would look like a dead job
+        run.progress.report()  # or an evaluation longer than launch.stall_timeout_s would look like a dead job
     run.faults.at(site, state.position.step)
     return run.preemption.requested
 
 
-def _preempted(run: Run, state: TrainState) -> NoReturn:
+def _save_and_preempt(run: Run, state: TrainState) -> NoReturn:
+    """Saves the state on behalf of all ranks and raises PreemptedError."""
     run.watchdog.enter("checkpoint")
-    run.persistence.save_and_wait(state)
-    # Nobody ends before rank 0 has written for all: with the first that is gone torchrun ends the others.
+    run.checkpoints.save_and_wait(state)
+    # No rank exits before rank 0 has finished writing: torchrun terminates the others as soon as one is gone.
     run.preemption.saved()
     distributed.wait_for_all()
-    raise PreemptedError(f"asked to end; saved after step {state.position.step}, the same command goes on from there")
+    raise PreemptedError(
+        f"termination requested; saved after step {state.position.step}, the same command resumes from there"
+    )
 
 
-def _checkpoint(run: Run, state: TrainState) -> None:
-    """Saves, unless a step has just failed or the last write is still under way; finds ranks that differ."""
+def _save_checkpoint(run: Run, state: TrainState) -> None:
+    """Saves a checkpoint unless the last step was not finite; raises if the states of the ranks differ."""
     if state.position.health.bad_in_row:
         return
     run.watchdog.enter("checkpoint")
-    if not run.persistence.ranks_agree(state):
+    if not run.checkpoints.ranks_agree(state):
         step = state.position.step
-        raise _CorruptedError(f"step {step}: the ranks' weights differ, so one of them computed wrong", step)
-    run.persistence.save(state)
+        raise _CorruptedError(
+            f"step {step}: the ranks' weights differ, so at least one rank has corrupted values", step
+        )
+    run.checkpoints.save(state)
     run.watchdog.enter("step")
 
 
-def _go_back(run: Run, state: TrainState, reason: _GoBackError) -> None:
-    """To the last checkpoint before the trouble, with half the learning rate where the loss was the trouble.
+def _rewind(run: Run, state: TrainState, reason: _RewindError) -> None:
+    """Restores the last checkpoint before the failure; halves the learning rate if the loss was the cause.
 
     Raises:
-        DivergedError: it has been tried, or there is no checkpoint.
-        JobError: ranks differed time and again.
+        DivergedError: The rewinds are used up, or there is no checkpoint.
+        JobError: The ranks differed more than MAX_CORRUPTED times.
     """
     health, before = state.position.health, reason.before
     if isinstance(reason, _CorruptedError):
@@ -297,18 +307,18 @@ def _go_back(run: Run, state: TrainState, reason: _GoBackError) -> None:
         if run.corrupted > MAX_CORRUPTED:
             raise JobError(f"{reason}, for the {run.corrupted}th time: suspect the hardware")
     elif not health.may_rewind(before):
-        raise DivergedError(f"{reason}; it went back {health.rewinds} times before; {_ADVICE}")
+        raise DivergedError(f"{reason}; training has already been rewound {health.rewinds} times; {_ADVICE}")
     else:
         health = health.rewound(before)
     run.watchdog.enter("checkpoint")
     if run.ledger is not None:
         run.ledger.forget()
     run.stepper.forget()
-    if not run.persistence.go_back(state, before):
+    if not run.checkpoints.rewind(state, before):
         raise DivergedError(f"{reason}, and there is no checkpoint before it; {_ADVICE}")
     state.position.health = health
     run.watchdog.enter("step")
-    log.warning("%s; gone back to step %d, learning rate x %g", reason, state.position.step, health.rate_scale)
+    log.warning("%s; rewound to step %d, learning rate x %g", reason, state.position.step, health.rate_scale)
 
 
 def _report_startup(run: Run) -> None:

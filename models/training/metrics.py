@@ -1,4 +1,4 @@
-"""Top-1, top-5 and counts by class over a whole split, each sample counted exactly once at any number of ranks."""
+"""Top-1, top-5 and per-class counts over a whole split; every sample counts exactly once for any number of ranks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from models.data.loading.loader import Loader
 from models.networks.efficientnet.preprocessing import Normalize
 from models.training.distributed import Ranks, sum_over_ranks
 
-EVAL_BATCH = 64  # a rank
+EVAL_BATCH = 64  # per rank
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Percent correct of ``n`` samples, their mean cross-entropy, and counts of each class."""
+    """Accuracies of ``n`` samples in percent, their mean cross-entropy, and per-class counts."""
 
     top1: float
     top5: float
     loss: float
     n: int
-    class_correct: tuple[int, ...]  # right at top-1
-    class_total: tuple[int, ...]  # all
+    class_correct: tuple[int, ...]  # correct at top-1
+    class_total: tuple[int, ...]  # all samples
     correct: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False)  # by sample id
 
 
@@ -37,39 +37,42 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
     """Evaluates in fp32 on every sample of the loader's split; the same result on every rank.
 
     Args:
-        network: logits ``[N, classes]`` from ``[N, 3, R, R]``; put into evaluation mode.
-        loader: of the split.
-        ranks: ranks read disjoint parts of it, so there is no padding to subtract.
-        interrupted: called after each batch; True ends the evaluation on this rank.
+        network: Maps ``[N, 3, R, R]`` to logits ``[N, classes]``; set to evaluation mode.
+        loader: Loader of the split.
+        ranks: Position of this process. Ranks read disjoint parts of the split, so there is no padding to subtract.
+        interrupted: Called after each batch; returning True ends the evaluation on this rank.
 
     Raises:
-        PreemptedError: some rank was interrupted, on all of them.
+        PreemptedError: Some rank was interrupted; raised on all ranks.
     """
     network.eval()
-    normalise = Normalize(ranks.device)
+    normalize = Normalize(ranks.device)
     counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # top5, loss, interrupted
-    # [correct, total] by class. Not bincount, for which the host would wait on a GPU to learn the largest label.
+    # [correct, total] per class. Not bincount, which makes the host wait for the GPU to find the largest label.
     classes = torch.zeros((2, loader.classes), dtype=torch.float64, device=ranks.device)
-    correct_by_id = torch.zeros(loader.samples, dtype=torch.uint8, device=ranks.device)  # no two ranks read one sample
+    correct_by_id = torch.zeros(
+        loader.samples, dtype=torch.uint8, device=ranks.device
+    )  # no sample is read by two ranks
     batches = to_device(loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size), ranks.device)
     for batch in batches:
         labels = batch.labels
-        logits = network(normalise(batch.images))
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        right = ranked[:, 0].double()
-        classes.index_add_(1, labels, torch.stack([right, torch.ones_like(right)]))
+        logits = network(normalize(batch.images))
+        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        top1_hits = hits[:, 0].double()
+        classes.index_add_(1, labels, torch.stack([top1_hits, torch.ones_like(top1_hits)]))
         ids = torch.from_numpy(batch.ids).to(ranks.device, non_blocking=True)
-        correct_by_id.index_copy_(0, ids, ranked[:, 0].to(torch.uint8))
-        counts[0] += ranked.any(1).sum()
+        correct_by_id.index_copy_(0, ids, hits[:, 0].to(torch.uint8))
+        counts[0] += hits.any(1).sum()
         counts[1] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         if interrupted():
             counts[2] += 1
             break
     summed = sum_over_ranks(torch.cat([counts, classes.flatten()])).tolist()
     top5, loss, stopped = summed[:3]
-    correct, total = (tuple(map(int, each)) for each in (summed[3 : 3 + loader.classes], summed[3 + loader.classes :]))
+    split_at = 3 + loader.classes
+    correct, total = tuple(map(int, summed[3:split_at])), tuple(map(int, summed[split_at:]))
     if stopped:
-        raise PreemptedError("asked to end during an evaluation")
+        raise PreemptedError("termination requested during an evaluation")
     n = sum(total)
     by_id = sum_over_ranks(correct_by_id).cpu().numpy().astype(np.bool_)
     return Accuracy(100 * sum(correct) / n, 100 * top5 / n, loss / n, n, correct, total, by_id)

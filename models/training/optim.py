@@ -1,8 +1,8 @@
-"""RMSProp as TensorFlow defines it, AdamW and SGD beside it, and the learning-rate schedules.
+"""RMSProp as TensorFlow defines it, AdamW, SGD, and the learning-rate schedules.
 
-A rule says how one flat tensor of weights is updated; the optimizer holds two of them, of which one is decayed. They
-are no ``torch.optim.Optimizer``: making one imports torch's compiler, 1.2 s of the start of every process, for hooks
-that nothing here uses.
+A rule defines how one flat tensor of weights is updated; the optimizer applies it to two tensors, one of them with
+weight decay. They are not ``torch.optim.Optimizer`` subclasses: creating one imports torch's compiler, which adds 1.2 s
+to the start of every process for hooks that are not used here.
 
 Source: tensorflow/python/training/rmsprop.py; official utils.py (``build_optimizer``,
 ``build_learning_rate``) and main.py (the L2 term).
@@ -23,12 +23,12 @@ from torch.optim.sgd import sgd
 from conf.schema import Recipe
 from models.training.flat import Layout
 
-_PIECE = 2**18  # floats: six of them are 6 MB
+_CHUNK = 2**18  # floats: six of them are 6 MB
 
 
 @dataclass
 class Part:
-    """Weights that are updated alike: flat, in place, with the rule's own tensors beside them."""
+    """Flat weights with the same weight decay, updated in place, and the rule's state tensors for them."""
 
     weights: Tensor
     gradients: Tensor
@@ -37,28 +37,28 @@ class Part:
 
 
 class Rule(Protocol):
-    """How weights follow their gradients."""
+    """Update rule of an optimizer."""
 
     def slots(self, weights: Tensor) -> dict[str, Tensor]:
-        """The rule's own tensors before the first step: all of them, so that every checkpoint has them."""
+        """Returns all state tensors as they are before the first step, so that every checkpoint contains them."""
 
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
-        """One step. ``found_inf`` is a scalar: where it is 1 no bit may change, and the host must not wait for it."""
+        """Updates the weights. If the scalar ``found_inf`` is 1, no bit may change; the host must not wait for it."""
 
 
 @dataclass(frozen=True)
 class TFRMSProp:
     """RMSProp with momentum and coupled L2, in TensorFlow's form.
 
-    Differs from ``torch.optim.RMSprop`` in three ways: the mean square starts at one, epsilon stands inside
-    the root, and the learning rate is multiplied into the momentum buffer, so that a later change of the
+    Differs from ``torch.optim.RMSprop`` in three ways: the mean square starts at one, epsilon is inside
+    the square root, and the learning rate is multiplied into the momentum buffer, so that a later change of the
     rate does not scale old gradients::
 
         ms  = decay * ms + (1 - decay) * g^2          ms_0 = 1
         mom = momentum * mom + lr * g / sqrt(ms + eps)
         w   = w - mom
 
-    On a CPU it works in pieces that stay in the cache from one operation to the next.
+    On a CPU it works on chunks that stay in the cache from one operation to the next.
     """
 
     decay: float = 0.9
@@ -66,29 +66,29 @@ class TFRMSProp:
     epsilon: float = 1e-3
 
     def slots(self, weights: Tensor) -> dict[str, Tensor]:
-        """``mean_square`` and ``momentum``, each as the weights."""
+        """Returns ``mean_square`` and ``momentum``, both shaped like the weights."""
         return {"mean_square": torch.ones_like(weights), "momentum": torch.zeros_like(weights)}
 
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
-        """One step."""
-        go = 1.0 if found_inf is None else 1.0 - found_inf
+        """Updates the weights by one step."""
+        active = 1.0 if found_inf is None else 1.0 - found_inf
         tensors = (part.weights, part.gradients, part.slots["mean_square"], part.slots["momentum"])
         for weights, gradients, mean_square, momentum in zip(*pieces(tensors), strict=True):
             grad = gradients.add(weights, alpha=part.weight_decay)
-            if found_inf is not None:  # every factor then is exactly 1 and every summand exactly 0
+            if found_inf is not None:  # if set, every factor is exactly 1 and every summand exactly 0
                 grad.masked_fill_(found_inf > 0, 0.0)
-            mean_square.lerp_(grad.square(), (1 - self.decay) * go)
-            moved = grad.div(mean_square.add(self.epsilon).sqrt_()).mul_(lr * go)
-            momentum.mul_(1 - (1 - self.momentum) * go).add_(moved)
-            weights.sub_(torch.mul(momentum, go, out=moved))
+            mean_square.lerp_(grad.square(), (1 - self.decay) * active)
+            update = grad.div(mean_square.add(self.epsilon).sqrt_()).mul_(lr * active)
+            momentum.mul_(1 - (1 - self.momentum) * active).add_(update)
+            weights.sub_(torch.mul(momentum, active, out=update))
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """torch's own, fused."""
+    """torch's fused AdamW."""
 
     def slots(self, weights: Tensor) -> dict[str, Tensor]:
-        """``step``, a scalar, and the two averages, each as the weights."""
+        """Returns the scalar ``step`` and the two moving averages, both shaped like the weights."""
         return {
             "step": torch.zeros((), device=weights.device),
             "exp_avg": torch.zeros_like(weights),
@@ -96,7 +96,7 @@ class AdamW:
         }
 
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
-        """One step."""
+        """Updates the weights by one step."""
         adamw(
             [part.weights],
             [part.gradients],
@@ -118,16 +118,16 @@ class AdamW:
 
 @dataclass(frozen=True)
 class SGD:
-    """torch's own with Nesterov's momentum and coupled L2, fused."""
+    """torch's fused SGD with Nesterov momentum and coupled L2."""
 
     momentum: float = 0.9
 
     def slots(self, weights: Tensor) -> dict[str, Tensor]:
-        """``momentum_buffer``, as the weights."""
+        """Returns ``momentum_buffer``, shaped like the weights."""
         return {"momentum_buffer": torch.zeros_like(weights)}
 
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
-        """One step."""
+        """Updates the weights by one step."""
         sgd(
             [part.weights],
             [part.gradients],
@@ -144,49 +144,49 @@ class SGD:
 
 
 class Optimizer:
-    """A rule over flat weights, of which some are decayed.
+    """Applies a rule to flat weights, with weight decay on some of them.
 
     Attributes:
-        lr: the rate of the next step; set before each.
-        found_inf: None, or a scalar tensor that is 1 where the step must change nothing, else 0. The host does not
-            wait for it.
+        lr: Learning rate of the next step; set before each step.
+        found_inf: None, or a scalar tensor that is 1 if the step must change nothing, else 0. The host does not wait
+            for it.
     """
 
     def __init__(self, rule: Rule, parts: dict[str, tuple[Tensor, Tensor, float]], lr: float) -> None:
-        """``parts``: by name weights, gradients and weight decay."""
+        """Creates the optimizer; ``parts`` maps names to weights, gradients and weight decay."""
         self.rule, self.lr = rule, lr
         self.parts = {name: Part(*part, rule.slots(part[0])) for name, part in parts.items()}
         self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of all weights."""
+        """Updates all weights once."""
         for part in self.parts.values():
             self.rule.update(part, self.lr, self.found_inf)
 
     def slots(self) -> dict[str, Tensor]:
-        """The rule's own tensors, live: ``decayed.momentum``, ``free.momentum``, ..."""
+        """Returns the live state tensors by name: ``decayed.momentum``, ``free.momentum``, ..."""
         return {f"{name}.{slot}": value for name, part in self.parts.items() for slot, value in part.slots.items()}
 
 
 def pieces(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    """Equal tensors cut alike: on a CPU into pieces that fit its cache, elsewhere not at all.
+    """Splits tensors of equal size into chunks: on a CPU into chunks that fit its cache, elsewhere into one.
 
-    What is done piece by piece then needs memory for one piece, where whole temporaries of a large network would each
-    be fetched from the system and zeroed page by page.
+    Chunked work needs temporary memory for one chunk only. Temporaries for a whole large network would have to be
+    obtained from the system and zeroed page by page.
     """
-    cut = all(t.device.type == "cpu" and t.dim() == 1 for t in tensors)
-    return [torch.split(t, _PIECE) if cut else [t] for t in tensors]
+    on_cpu = all(t.device.type == "cpu" and t.dim() == 1 for t in tensors)
+    return [torch.split(t, _CHUNK) if on_cpu else [t] for t in tensors]
 
 
 def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over the flat parameters.
+    """Builds the recipe's optimizer over the flat parameters.
 
     Args:
-        values: ``[size]``, of which the parameters are updated in place.
-        gradients: ``[parameters]``, where it finds them.
-        layout: what of them is decayed.
-        recipe: optimizer, its numbers, weight decay.
+        values: Flat state ``[size]``; its parameters are updated in place.
+        gradients: Flat gradients ``[parameters]``.
+        layout: Layout, which determines the parameters with weight decay.
+        recipe: Optimizer, its hyperparameters, weight decay.
     """
     decayed, free = slice(0, layout.decayed), slice(layout.decayed, layout.parameters)
     parts = {
@@ -202,23 +202,23 @@ def build_optimizer(values: Tensor, gradients: Tensor, layout: Layout, recipe: R
 
 
 def peak_rate(recipe: Recipe) -> float:
-    """The rate follows the global batch, never the hardware: 0.016 per 256 images is 0.256 at 4,096."""
+    """Returns the peak learning rate, which scales with the global batch: 0.016 per 256 images is 0.256 at 4,096."""
     return recipe.lr_per_256 * recipe.global_batch / 256
 
 
 def rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of the given global step (counted from 0): linear warmup from 0, then the schedule.
+    """Returns the learning rate of a global step (counted from 0): linear warmup from 0, then the schedule.
 
-    ``staircase`` falls by ``lr_decay`` every ``lr_decay_epochs``. It counts from step 0, not from the end of the
-    warmup, so the first full rate is peak * 0.97^2 = 0.9409 * peak. ``cosine`` falls from the peak at the end of
-    the warmup to 0 at the end of the last epoch.
+    ``staircase`` multiplies the rate by ``lr_decay`` every ``lr_decay_epochs``. It counts from step 0, not from the end
+    of the warmup, so the first rate after it is peak * 0.97^2 = 0.9409 * peak. ``cosine`` falls from the peak at the
+    end of the warmup to 0 at the end of the last epoch.
     """
     peak = peak_rate(recipe)
     warmup_steps = int(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
         return peak * step / warmup_steps
     if recipe.schedule == "cosine":
-        done = (step - warmup_steps) / max(1, recipe.epochs * steps_per_epoch - warmup_steps)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        progress = (step - warmup_steps) / max(1, recipe.epochs * steps_per_epoch - warmup_steps)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     decay_steps = recipe.lr_decay_epochs * steps_per_epoch
     return peak * recipe.lr_decay ** int(step / decay_steps)

@@ -1,7 +1,7 @@
-"""Which images of a split a network got right: one bit an image, in the order of the sample ids.
+"""Which images of a split a network classified correctly: one bit per image, in the order of the sample ids.
 
-Two networks that answered the same images can be compared image by image, which needs far fewer images than a
-comparison of two accuracies. The bits lie in the job's run folder; the result holds their digest.
+Two networks evaluated on the same images can be compared image by image, which needs far fewer images than comparing
+two accuracies. The bits are stored in the job's run folder; the result holds their digest.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ log = logging.getLogger("effnet")
 
 
 def write(job_uri: str, correct: NDArray[np.bool_]) -> str:
-    """Writes the bits of val into a run folder; returns their sha256 for the result."""
+    """Writes the bits of val to a run folder; returns their sha256 for the result."""
     data = np.packbits(correct).tobytes()
     store.write(store.join(job_uri, VAL_CORRECT), data)
     return hashlib.sha256(data).hexdigest()
 
 
 def read(job_uri: str, result: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    """``[images of val]``: what a job's network got right; None where that is damaged or was not kept.
+    """Reads which val images a job's network classified correctly, as ``[images]``; None if damaged or not stored.
 
     Args:
-        job_uri: run folder of a training or an evaluation.
-        result: its ``result.json``.
+        job_uri: Run folder of a training or evaluation job.
+        result: The job's ``result.json``.
     """
     sha256, total = result.get("correct_sha256"), sum(result.get("class_total", ()))
     uri = store.join(job_uri, VAL_CORRECT)
@@ -44,6 +44,6 @@ def read(job_uri: str, result: Mapping[str, Any]) -> NDArray[np.bool_] | None:
     except NotFoundError:
         return None
     if hashlib.sha256(data).hexdigest() != sha256 or len(data) != -(-total // 8):
-        log.warning("%s is damaged: val is evaluated again", uri)
+        log.warning("%s is damaged: val will be evaluated again", uri)
         return None
     return np.unpackbits(np.frombuffer(data, np.uint8), count=total).astype(np.bool_)

@@ -1,21 +1,21 @@
-"""One global step: passes over this rank's logical shards, one message between ranks, one masked update.
+"""One global training step: passes over this rank's logical shards, one all-reduce, one masked update.
 
-The global batch is L fixed *logical shards* (``recipe.logical_shards``); of W ranks each computes L / W of them. A
-pass is what is computed at once: one logical shard (``recipe.bn_groups=shard``), or several. Batch statistics,
-dropout and stochastic depth belong to a pass; with one logical shard a pass, what is computed hangs on
-(seed, step, logical shard) and not on how many ranks there are.
+The global batch consists of L fixed *logical shards* (``recipe.logical_shards``); each of W ranks computes L / W of
+them. A pass is one forward and backward computation over one logical shard (``recipe.bn_groups=shard``) or several.
+Batch statistics and the random draws of dropout and stochastic depth are per pass; with one logical shard per pass,
+the result depends only on (seed, step, logical shard), not on the number of ranks.
 
-What ranks tell each other is one flat tensor, summed once a step::
+Ranks exchange one flat tensor, the message, summed once per step::
 
     message = [ gradients | new BN running statistics | loss, stop, 0 ... ]
 
-Every pass's part is weighted by its share of the global batch, so the sum is the mean. For L = 2 the sum of two floats
-is the same whoever holds them: one rank and two ranks train to the same bits. For larger L the order of the sum
-differs with W, by rounding.
+Each pass's contribution is weighted by its fraction of the global batch, so the sum is the mean. For L = 2 the sum of
+two floats does not depend on which rank holds them: training on one rank and on two ends with identical bits. For
+larger L the order of summation depends on W, so results differ by rounding.
 
-Each pass starts from the BN running statistics that the step began with, and their mean over all passes is what the
-step ends with: statistics move once a step, however many passes it has. Source: shared design, "deferred" batch
-norm; the official code's cores each move their own and keep the first one's.
+Each pass starts from the BN running statistics at the beginning of the step, and the step ends with their mean over
+all passes: the statistics are updated once per step, regardless of the number of passes ("deferred" batch norm). In
+the official code each core updates its own statistics, and those of the first core are kept.
 """
 
 from __future__ import annotations
@@ -47,34 +47,34 @@ from models.training.supervision.faults import Faults
 from models.training.supervision.watchdog import Watchdog
 
 log = logging.getLogger("effnet")
-_LOSS, _STOP = 0, 1  # places behind gradients and statistics in the message
+_LOSS, _STOP = 0, 1  # positions in the message, after gradients and statistics
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step came to, for the host; the same on every rank."""
+    """Numbers of a finished step, on the host; identical on every rank."""
 
-    step: int  # counted as finished: the first is 1
+    step: int  # finished steps: the first is 1
     loss: float
     gradient_norm: float
-    stop: bool  # some rank was asked to end
+    stop: bool  # whether any rank requested termination
 
     @property
     def finite(self) -> bool:
-        """Whether the step changed anything."""
+        """Whether loss and gradient norm are finite; otherwise the step changed nothing."""
         return all(abs(x) < float("inf") for x in (self.loss, self.gradient_norm))
 
 
 class Stepper:
-    """Makes global steps on this rank.
+    """Runs global training steps on this rank.
 
     Args:
-        job: its recipe and augmentation.
-        ranks: this process.
-        state: what is changed.
-        steps_per_epoch: for the schedule.
-        watchdog: told of waiting.
-        faults: for tests.
+        job: The job, for its recipe and augmentation.
+        ranks: Position of this process in the job.
+        state: The training state, updated in place.
+        steps_per_epoch: Steps per epoch, for the learning-rate schedule.
+        watchdog: Watchdog to notify while this rank waits for others.
+        faults: Injected faults, for tests.
     """
 
     def __init__(
@@ -83,16 +83,17 @@ class Stepper:
         self.job, self.ranks, self.state = job, ranks, state
         self.steps_per_epoch, self.watchdog, self.faults = steps_per_epoch, watchdog, faults
         recipe = job.recipe
-        self.own = recipe.logical_shards // ranks.replicas
-        self.at_once = slices_per_pass(recipe, ranks.replicas)
-        if self.own % self.at_once:
+        self.shards_per_rank = recipe.logical_shards // ranks.replicas
+        self.shards_per_pass = slices_per_pass(recipe, ranks.replicas)
+        if self.shards_per_rank % self.shards_per_pass:
             raise ConfigError(
-                f"recipe.shards_per_pass {self.at_once} does not divide the {self.own} logical shards of a rank"
+                f"recipe.shards_per_pass={self.shards_per_pass} does not divide the {self.shards_per_rank} logical "
+                "shards of each rank"
             )
-        self.passes = self.own // self.at_once
-        self.share = self.at_once / recipe.logical_shards  # of a pass in the global batch
+        self.passes = self.shards_per_rank // self.shards_per_pass
+        self.pass_weight = self.shards_per_pass / recipe.logical_shards  # fraction of the global batch in one pass
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.normalise = Normalize(ranks.device)
+        self.normalize = Normalize(ranks.device)
         self.classes = int(state.network.classifier.out_features)  # type: ignore[union-attr, arg-type]
         self.bf16 = set_precision(recipe, ranks.device)
         layout, message = state.layout, state.message
@@ -100,11 +101,11 @@ class Stepper:
         self.gradients = message[: layout.parameters]
         self.new_statistics = message[layout.parameters : layout.size]
         self.numbers = message[layout.size :]
-        self._forward: Callable[[int], AbstractContextManager[Any]] = nullcontext  # of the step under way
+        self._forward: Callable[[int], AbstractContextManager[Any]] = nullcontext  # of the current step
         self.pipeline: Pipeline | None = None
         if ranks.stages > 1:
             if recipe.bn_groups == "sync":
-                raise ConfigError("recipe.bn_groups=sync cannot be had with runtime.pipeline_stages > 1")
+                raise ConfigError("recipe.bn_groups=sync is incompatible with runtime.pipeline_stages > 1")
             self.pipeline = Pipeline(
                 state.network,
                 layout,
@@ -113,19 +114,19 @@ class Stepper:
                 job.runtime.micro_batches or ranks.stages,
                 self.bf16,
                 lambda number: self._forward(number),
-                self._loss,
+                self._pass_loss,
             )
         self._outcomes: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def step(self, batch: Batch, stop: bool) -> None:
-        """Makes the next step.
+        """Runs the next step.
 
         Args:
-            batch: this rank's part, its logical shards side by side.
-            stop: this rank has been asked to end; all learn of it.
+            batch: This rank's images and labels, its logical shards in order.
+            stop: Whether this rank was asked to terminate; the message passes it on to all ranks.
 
         Raises:
-            CapacityError: out of memory although activations are computed again.
+            CapacityError: Out of memory even though activations are recomputed.
         """
         step, layout = self.state.position.step, self.state.layout
         self._compute(batch, step)
@@ -136,14 +137,17 @@ class Stepper:
         norm = torch.linalg.vector_norm(self.gradients)
         self._update(step, norm)
         self.state.position.step = step + 1
-        self._tell(step + 1, torch.stack([self.numbers[_LOSS], norm, self.numbers[_STOP]]))
+        self._queue_outcome(step + 1, torch.stack([self.numbers[_LOSS], norm, self.numbers[_STOP]]))
         if self.faults.at("state", step + 1) == "flip":
             self.state.values[: layout.size].view(torch.int32)[0] ^= 1
 
-    def outcomes(self, all_of_them: bool = False) -> list[Outcome]:
-        """Steps that the host has not yet heard of. On a GPU the newest is left for later, so that nobody waits."""
+    def outcomes(self, drain: bool = False) -> list[Outcome]:
+        """Returns the outcomes not yet returned.
+
+        On a GPU the newest one is kept for the next call unless ``drain`` is set, so that the host does not wait.
+        """
         ready = []
-        while len(self._outcomes) > (0 if all_of_them or self.ranks.device.type == "cpu" else 1):
+        while len(self._outcomes) > (0 if drain or self.ranks.device.type == "cpu" else 1):
             step, numbers, copied = self._outcomes.popleft()
             if copied is not None:
                 copied.synchronize()
@@ -152,22 +156,24 @@ class Stepper:
         return ready
 
     def forget(self) -> None:
-        """Drops what the host has not heard of: training goes back."""
+        """Drops pending outcomes, because training rewinds to a checkpoint."""
         self._outcomes.clear()
 
     def _compute(self, batch: Batch, step: int) -> None:
-        """All passes of this rank into the message; out of memory, once more with activations computed again."""
+        """Runs all passes of this rank; if out of memory, retries once with activation recomputation."""
         network, before = self.state.network, self.statistics.clone()
         try:
-            self._passes(batch, step, before)
+            self._run_passes(batch, step, before)
             return
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if network.recompute or self.pipeline is not None:  # other stages would wait for this one's second try
-                raise CapacityError(self._too_large(batch)) from error
+            if (
+                network.recompute or self.pipeline is not None
+            ):  # in a pipeline the other stages would wait for the retry
+                raise CapacityError(self._describe_capacity(batch)) from error
         log.warning(
-            "out of memory in step %d: from now on activations are computed again (recipe.recompute=true); "
+            "out of memory in step %d: activations are recomputed from now on (recipe.recompute=true); "
             "the result is the same, a step takes about a third longer",
             step + 1,
         )
@@ -177,82 +183,82 @@ class Stepper:
             torch.cuda.empty_cache()
         self._compute(batch, step)
 
-    def _too_large(self, batch: Batch) -> str:
-        images = len(batch.labels) // self.own * self.at_once
+    def _describe_capacity(self, batch: Batch) -> str:
+        images = len(batch.labels) // self.shards_per_rank * self.shards_per_pass
         return (
-            f"out of memory with {images} images of {self.state.network.resolution} px at once and activations "
-            f"computed again (peak {machine.peak_memory_gb():.1f} GB of this process); raise recipe.logical_shards "
-            "(smaller passes, other batch-norm groups), or take a machine with more memory"
+            f"out of memory with {images} images of {self.state.network.resolution} px per pass and activations "
+            f"recomputed (peak {machine.peak_memory_gb():.1f} GB in this process); raise recipe.logical_shards "
+            "(smaller passes, other batch-norm groups), or use a machine with more memory"
         )
 
-    def _passes(self, batch: Batch, step: int, before: Tensor) -> None:
-        """Gradients, new statistics and loss into the message; the statistics themselves stay ``before``."""
+    def _run_passes(self, batch: Batch, step: int, before: Tensor) -> None:
+        """Accumulates gradients, new statistics and loss in the message; the live statistics stay ``before``."""
         self.state.network.train()
         self.state.message.zero_()
-        parts = zip(batch.images.chunk(self.passes), batch.labels.chunk(self.passes), strict=True)
-        inputs = (self._inputs(*part, step, number) for number, part in enumerate(parts))
-        self._forward = partial(self._one_pass, step, before)
+        slices = zip(batch.images.chunk(self.passes), batch.labels.chunk(self.passes), strict=True)
+        inputs = (self._prepare_inputs(*pair, step, number) for number, pair in enumerate(slices))
+        self._forward = partial(self._pass_context, step, before)
         if self.pipeline is not None:
-            parts_of_both = list(inputs)
-            self.pipeline.step(torch.cat([i for i, _ in parts_of_both]), torch.cat([t for _, t in parts_of_both]))
-            self.new_statistics.mul_(self.pipeline.own_statistics)
+            pairs = list(inputs)
+            self.pipeline.step(torch.cat([images for images, _ in pairs]), torch.cat([target for _, target in pairs]))
+            self.new_statistics.mul_(self.pipeline.statistics_mask)
             return
         for number, (images, targets) in enumerate(inputs):
             with self._forward(number):
                 logits = self.state.network(images)
-            self._loss(logits, targets).backward()  # type: ignore[no-untyped-call]
+            self._pass_loss(logits, targets).backward()  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def _one_pass(self, step: int, before: Tensor, number: int) -> Iterator[None]:
-        """Around the forward pass ``number`` of a step: its random numbers, its precision, its statistics."""
-        torch.manual_seed(self._seed(step, number) % 2**63)  # for dropout and stochastic depth
+    def _pass_context(self, step: int, before: Tensor, number: int) -> Iterator[None]:
+        """Wraps forward pass ``number`` of a step: seeds it, sets its precision, collects its BN statistics."""
+        torch.manual_seed(self._pass_seed(step, number) % 2**63)  # for dropout and stochastic depth
         with self._autocast():
             yield
-        self.new_statistics.add_(self.statistics, alpha=self.share)
+        self.new_statistics.add_(self.statistics, alpha=self.pass_weight)
         self.statistics.copy_(before)
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """A pass's part of the global batch's mean loss; noted in the message."""
+    def _pass_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns a pass's contribution to the mean loss of the global batch, and adds it to the message."""
         with self._autocast():
-            loss: Tensor = self.criterion(logits, targets) * self.share
+            loss: Tensor = self.criterion(logits, targets) * self.pass_weight
         self.numbers[_LOSS] += loss.detach()
         return loss
 
-    def _seed(self, step: int, number: int) -> int:
-        """Of pass ``number`` of a step: by the logical shard that it begins with."""
-        shard = self.ranks.replica * self.own + number * self.at_once
+    def _pass_seed(self, step: int, number: int) -> int:
+        """Returns the seed of pass ``number`` of a step, derived from the pass's first logical shard."""
+        shard = self.ranks.replica * self.shards_per_rank + number * self.shards_per_pass
         return (self.job.recipe.seed * 1_000_003 + step) * 65_536 + shard
 
-    def _inputs(self, images: Tensor, labels: Tensor, step: int, number: int) -> tuple[Tensor, Tensor]:
-        """Images and targets of pass ``number``."""
-        inputs, targets = self._mixed(self.normalise(images), labels, self._seed(step, number))
+    def _prepare_inputs(self, images: Tensor, labels: Tensor, step: int, number: int) -> tuple[Tensor, Tensor]:
+        """Returns images and targets of pass ``number``: normalized, mixed if configured, with injected faults."""
+        inputs, targets = self._mix(self.normalize(images), labels, self._pass_seed(step, number))
         fault = self.faults.at("batch", step + 1)
         if fault == "nan":
             inputs = inputs * float("nan")
         if fault == "oom" and not self.state.network.recompute:
-            raise torch.OutOfMemoryError("as asked for by FAULT")
+            raise torch.OutOfMemoryError("injected by FAULT")
         return inputs, targets
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def _mixed(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Erases and mixes within each logical shard, if the data set asks for it."""
+    def _mix(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Applies random erasing, mixup and cutmix within each logical shard, if the data set configures them."""
         augment = self.job.augment
         if not (augment.erase_prob or augment.mixup_alpha or augment.cutmix_alpha):
             return images, labels
-        parts = []
+        mixed = []
         for number, (part, targets) in enumerate(
-            zip(images.chunk(self.at_once), labels.chunk(self.at_once), strict=True)
+            zip(images.chunk(self.shards_per_pass), labels.chunk(self.shards_per_pass), strict=True)
         ):
-            # The upper half of the numbers of a step; the lower half belongs to dropout.
+            # The upper half of the seeds of a step; the lower half is used for dropout and stochastic depth.
             generator = torch.Generator().manual_seed((seed + 32_768 + number) % 2**63)
-            parts.append(mix_batch(part, targets, self.classes, augment, generator))
-        return torch.cat([part for part, _ in parts]), torch.cat([targets for _, targets in parts])
+            mixed.append(mix_batch(part, targets, self.classes, augment, generator))
+        return torch.cat([part for part, _ in mixed]), torch.cat([targets for _, targets in mixed])
 
     @torch.no_grad()
     def _update(self, step: int, norm: Tensor) -> None:
-        """Optimizer, BN statistics and average. Where a number is not finite, nothing changes; no one waits to know."""
+        """Updates weights, BN statistics and average; a non-finite step changes nothing, without a host sync."""
         state, recipe = self.state, self.job.recipe
         bad = ~torch.isfinite(norm + self.numbers[_LOSS])
         self.statistics.copy_(torch.where(bad, self.statistics, self.new_statistics))
@@ -261,20 +267,20 @@ class Stepper:
         state.optimizer.step()
         average.update(state.average, state.values, recipe.ema_decay, step + 1, (~bad).float())
 
-    def _tell(self, step: int, numbers: Tensor) -> None:
-        """Sends a step's numbers to the host, which looks at them later."""
+    def _queue_outcome(self, step: int, numbers: Tensor) -> None:
+        """Queues a step's numbers for the host; on a GPU the copy is asynchronous."""
         if not numbers.is_cuda:
             self._outcomes.append((step, numbers, None))
             return
-        here = torch.empty(numbers.shape, pin_memory=True)
-        here.copy_(numbers, non_blocking=True)
+        host = torch.empty(numbers.shape, pin_memory=True)
+        host.copy_(numbers, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
-        self._outcomes.append((step, here, copied))
+        self._outcomes.append((step, host, copied))
 
 
 def set_precision(recipe: Recipe, device: torch.device) -> bool:
-    """Sets how matrices are multiplied; returns whether to run under bfloat16 autocast."""
+    """Sets the precision of matrix multiplication; returns whether to run under bfloat16 autocast."""
     auto = recipe.precision == "auto"
     bf16 = recipe.precision == "bf16" or (auto and device.type == "cuda" and torch.cuda.is_bf16_supported())
     if device.type == "cuda":
@@ -284,5 +290,5 @@ def set_precision(recipe: Recipe, device: torch.device) -> bool:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Also the CPU allocator's, which is a plain RuntimeError."""
+    """Whether the error means out of memory; the CPU allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

@@ -133,21 +133,21 @@ def test_nan_for_ever_ends_as_diverged_within_ten_steps_and_keeps_the_good_check
 def test_five_bad_steps_in_a_row_go_back_once_and_training_recovers(rig: Rig) -> None:
     end = rig.run("recovered", fault=";".join(f"batch@1:{step}=nan" for step in range(23, 28)))
     assert end.code == 0, end.log
-    assert "step 27: 5 steps in a row whose loss or gradients are not finite; gone back to step 20" in end.log
+    assert "step 27: 5 steps in a row whose loss or gradients are not finite; rewound to step 20" in end.log
     assert_exactly_once(end.ledger)
 
 
 def test_out_of_memory_recomputes_activations_and_comes_to_the_same_bits(rig: Rig, reference: End) -> None:
     end = rig.run("oom", fault="batch@1:7=oom!")
     assert_same(end, reference)
-    assert "out of memory in step 7: from now on activations are computed again" in end.log
+    assert "out of memory in step 7: activations are recomputed from now on" in end.log
 
 
 def test_a_flipped_bit_in_one_rank_is_found_at_the_next_checkpoint(rig: Rig, reference: End) -> None:
     end = rig.run("flipped", fault="state@1:25=flip")
     assert_same(end, reference)
     assert "step 30: the ranks' weights differ" in end.log
-    assert "gone back to step 20" in end.log
+    assert "rewound to step 20" in end.log
 
 
 CHANGES = {

@@ -1,1 +1,1 @@
-"""Checkpoints: format, writing, resuming, and the identity of the job they belong to."""
+"""Checkpoints: format, writing, resuming, and the identity of the job to which they belong."""

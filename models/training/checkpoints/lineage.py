@@ -1,4 +1,7 @@
-"""What a job is, as its checkpoints remember it; a resume under anything else is refused, with the difference."""
+"""Identity of a job, stored in its checkpoints.
+
+Resuming with another configuration, data or code is refused, and the differences are shown.
+"""
 
 from __future__ import annotations
 
@@ -20,51 +23,53 @@ _SHOWN = 5
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """Configuration by dotted key, the data's digest among it, and the digest of the code that trains."""
-    asked = compose.to_dict(replace(job, runtime=Runtime(), until_epoch=None))
-    return {**_flat(asked), "code": code_digest(), "torch": torch.__version__.split("+")[0]}
+    """Returns the configuration by dotted key, including the data's digest, and the digest of the training code."""
+    config = compose.to_dict(replace(job, runtime=Runtime(), until_epoch=None))
+    return {**_flatten(config), "code": code_digest(), "torch": torch.__version__.split("+")[0]}
 
 
 def code_digest() -> str:
-    """sha256 of every source file of ``models/``, shortened."""
-    whole = hashlib.sha256()
+    """Returns the first 16 digits of the sha256 over all source files of ``models/``."""
+    hasher = hashlib.sha256()
     root = Path(models.__path__[0])
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h")):
-        whole.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()[:16]
+        hasher.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return hasher.hexdigest()[:16]
 
 
 def check(saved: dict[str, Any], now: dict[str, Any], accept: bool, uri: str) -> list[str]:
-    """Compares what a checkpoint was made by with what would go on from it.
+    """Compares the identity in a checkpoint with that of the job that resumes from it.
 
     Args:
-        saved: identity in the checkpoint.
-        now: of this job.
-        accept: go on in spite of differences.
-        uri: of the checkpoint, for the message.
+        saved: Identity in the checkpoint.
+        now: Identity of this job.
+        accept: Whether to resume despite differences.
+        uri: URI of the checkpoint, for messages.
 
     Returns:
-        the differences that were accepted, one line each.
+        The accepted differences, one line each.
 
     Raises:
-        ChangedError: there are differences, and ``accept`` is false.
+        ChangedError: There are differences, and ``accept`` is false.
     """
-    saved, now = ({k: v for k, v in each.items() if not k.startswith("runtime.")} for each in (saved, now))
+    saved, now = (
+        {key: value for key, value in items.items() if not key.startswith("runtime.")} for items in (saved, now)
+    )
     keys = [key for key in sorted(saved.keys() | now.keys()) if saved.get(key) != now.get(key)]
     changes = [f"{key}: {saved.get(key)} -> {now.get(key)}" for key in keys]
     if changes and not accept:
         more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         raise ChangedError(
-            f"checkpoint {uri} was made by another job ({'; '.join(changes[:_SHOWN])}{more}); give it "
-            "another run folder, or go on with --accept-changes"
+            f"checkpoint {uri} was written by a different job ({'; '.join(changes[:_SHOWN])}{more}); use "
+            "another run folder, or resume with --accept-changes"
         )
     for change in changes:
-        log.warning("resuming in spite of a change: %s", change)
+        log.warning("resuming despite a change: %s", change)
     return changes
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat

@@ -1,4 +1,4 @@
-"""Everything that training changes, and nothing else: what a checkpoint holds."""
+"""The complete training state, which is the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from models.training.supervision.health import Health
 
 @dataclass
 class Position:
-    """All of the training state that is no tensor."""
+    """The part of the training state that is not a tensor."""
 
     step: int = 0  # finished global steps
     best_minival_top1: float = -1.0
-    best_step: int = 0  # that state.best is the average of
-    epoch_ended: int = 0  # step of the last end of an epoch that was dealt with: evaluated where due, and saved
-    train_seconds: float = 0.0  # over all attempts, evaluation left out
+    best_step: int = 0  # step of the average in state.best
+    epoch_ended: int = 0  # step of the last epoch end that was handled: evaluated if due, and saved
+    train_seconds: float = 0.0  # over all attempts, excluding evaluation
     rows: list[dict[str, float]] = field(default_factory=list)  # one per evaluation
     health: Health = field(default_factory=Health)
-    ledger: list[str] = field(default_factory=list)  # names of the parts that lead here
-    accepted: list[dict[str, Any]] = field(default_factory=list)  # changes that a resume was told to accept
+    ledger: list[str] = field(default_factory=list)  # names of the ledger parts that lead to this state
+    accepted: list[dict[str, Any]] = field(default_factory=list)  # changes accepted by resumes
 
     @staticmethod
     def restored(saved: dict[str, Any]) -> Position:
-        """The inverse of ``asdict``."""
+        """Rebuilds a position from the output of ``plain``."""
         return Position(**{**saved, "health": Health(**saved["health"])})
 
     def plain(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """Returns the position as plain data for JSON."""
         return asdict(self)
 
 
 @dataclass
 class TrainState:
-    """The random numbers of a step follow from (seed, step, logical shard), so they need no place here."""
+    """Everything that training changes.
+
+    Random numbers are not part of it: those of a step are derived from (seed, step, logical shard).
+    """
 
     network: nn.Module
     layout: Layout
-    values: Tensor  # [layout.size]; the network's own tensors are views of it
+    values: Tensor  # [layout.size]; the network's tensors are views of it
     message: Tensor  # [layout.size + MESSAGE_EXTRA]: gradients, new BN statistics, and a few numbers of this step
     optimizer: optim.Optimizer
     average: Tensor  # [layout.size]
@@ -53,16 +56,16 @@ class TrainState:
     position: Position
 
     def tensors(self) -> dict[str, Tensor]:
-        """What makes the next step what it is, live and flat."""
+        """Returns the live flat tensors that determine the next step."""
         slots = {f"optimizer.{name}": slot for name, slot in self.optimizer.slots().items()}
         return {"values": self.values, "average": self.average, **slots}
 
 
-MESSAGE_EXTRA = 16  # numbers behind gradients and statistics; see step.py
+MESSAGE_EXTRA = 16  # numbers after gradients and statistics; see step.py
 
 
 def initial_state(network: nn.Module, recipe: Recipe) -> TrainState:
-    """The state before step 0 of a network, whose tensors become views of one flat tensor."""
+    """Builds the state before step 0; the network's tensors become views of one flat tensor."""
     layout = flat.layout_of(network)
     values = flat.flatten(network, layout)
     message = values.new_zeros(layout.size + MESSAGE_EXTRA)
@@ -73,7 +76,7 @@ def initial_state(network: nn.Module, recipe: Recipe) -> TrainState:
 
 @torch.no_grad()
 def digest(state: TrainState) -> int:
-    """A number of 62 bits that differs when any bit of the state differs; cheap, and computed on the device."""
+    """Returns a 62-bit number that differs if any single bit of the state differs; computed cheaply on the device."""
     total = torch.zeros((), dtype=torch.int64, device=state.values.device)
     for tensor in state.tensors().values():
         bits = tensor.reshape(-1).view(torch.int32)
@@ -82,9 +85,9 @@ def digest(state: TrainState) -> int:
 
 
 def sha256(state: TrainState) -> str:
-    """Of weights, BN statistics, average and optimizer: equal exactly where two trainings are equal to the bit."""
-    whole = hashlib.sha256()
+    """Returns the sha256 of weights, BN statistics, average and optimizer: equal only for identical states."""
+    hasher = hashlib.sha256()
     for name, tensor in sorted(state.tensors().items()):
-        whole.update(name.encode())
-        whole.update(tensor.detach().reshape(-1).cpu().numpy().tobytes())
-    return whole.hexdigest()
+        hasher.update(name.encode())
+        hasher.update(tensor.detach().reshape(-1).cpu().numpy().tobytes())
+    return hasher.hexdigest()

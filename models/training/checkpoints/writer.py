@@ -1,4 +1,4 @@
-"""Writes checkpoints from a thread, so that a step waits only for a copy in memory."""
+"""Writes checkpoints from a thread, so that a training step waits only for a copy in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra import store
 from infra.errors import EffnetError
 from models.training.checkpoints import format as checkpoint_format
 from models.training.checkpoints.state import TrainState
-from models.training.supervision.faults import Faults, room_again
+from models.training.supervision.faults import Faults, restore_disk_space
 from models.training.supervision.watchdog import Watchdog
 
 log = logging.getLogger("effnet")
@@ -21,14 +21,14 @@ MAX_FAILURES = 3  # in a row
 
 
 class CheckpointWriter:
-    """Rank 0's writer. One checkpoint at a time; its memory is taken once and used again.
+    """Rank 0's checkpoint writer. Writes one checkpoint at a time; its buffers are allocated once and reused.
 
     Args:
-        job_uri: the run folder.
-        identity: what the job is; see lineage.py.
-        keep: how many checkpoints stay.
-        faults: for tests.
-        watchdog: bounds how long a write may take.
+        job_uri: The run folder.
+        identity: Identity of the job; see lineage.py.
+        keep: Number of checkpoints to keep.
+        faults: Injected faults, for tests.
+        watchdog: Watchdog that limits the duration of a write.
     """
 
     def __init__(self, job_uri: str, identity: dict[str, Any], keep: int, faults: Faults, watchdog: Watchdog) -> None:
@@ -38,7 +38,7 @@ class CheckpointWriter:
         self.error: EffnetError | None = None
         self._thread: threading.Thread | None = None
         self._copies: dict[str, Tensor] = {}
-        self._best: tuple[int, Any] = (-1, None)  # step and manifest entry of the best average last written
+        self._best: tuple[int, Any] = (-1, None)  # step and manifest entry of the last written best average
         self._ledger: dict[str, str] = {}  # parts not yet in the store, by name
 
     @property
@@ -50,11 +50,11 @@ class CheckpointWriter:
         """Copies the state, waiting for an earlier write first, and writes it from a thread.
 
         Args:
-            state: after a whole step.
-            ledger_part: lines of the ledger since the last checkpoint; None: there is no ledger.
+            state: State after a complete step.
+            ledger_part: Lines of the ledger since the last checkpoint; None without a ledger.
 
         Raises:
-            EffnetError: the third write in a row has failed.
+            EffnetError: The third write in a row has failed.
         """
         self.wait()
         position = state.position
@@ -75,10 +75,10 @@ class CheckpointWriter:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when nothing is being written.
+        """Returns when no checkpoint is being written.
 
         Raises:
-            EffnetError: the third write in a row has failed.
+            EffnetError: The third write in a row has failed.
         """
         if self._thread is not None:
             self._thread.join()
@@ -87,7 +87,7 @@ class CheckpointWriter:
             raise self.error
 
     def _copy(self, tensors: dict[str, Tensor]) -> torch.cuda.Event | None:
-        """Copies to memory of our own; on a GPU without waiting for it."""
+        """Copies the tensors to the writer's buffers; on a GPU asynchronously, returning the event to wait for."""
         for name, tensor in tensors.items():
             if name not in self._copies:
                 self._copies[name] = torch.empty(tensor.numel(), dtype=tensor.dtype, pin_memory=tensor.is_cuda)
@@ -110,7 +110,7 @@ class CheckpointWriter:
         except EffnetError as error:
             self.failures, self.error = self.failures + 1, error
             log.error(
-                "checkpoint of step %d NOT written (%d of %d failures allowed in a row), the one before it stays: %s",
+                "checkpoint of step %d NOT written (%d of %d failures allowed in a row), the previous one remains: %s",
                 step,
                 self.failures,
                 MAX_FAILURES - 1,
@@ -118,7 +118,7 @@ class CheckpointWriter:
             )
         finally:
             if full:
-                room_again()
+                restore_disk_space()
             self.watchdog.writing(None)
 
     def _write(self, manifest: dict[str, Any], best_step: int) -> None:

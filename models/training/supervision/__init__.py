@@ -1,1 +1,1 @@
-"""What watches a training: progress, health, preemption, hangs, injected faults."""
+"""Supervision of a training job: progress, health, preemption, hang detection, fault injection."""

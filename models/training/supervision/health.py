@@ -1,8 +1,8 @@
-"""What to do about a step whose loss or gradients are not what they should be: pure rules, the same on every rank.
+"""Rules for steps with an abnormal loss or gradients; pure functions with the same result on every rank.
 
-A step with a NaN or an infinity anywhere changes nothing (the update is masked on the device). Five in a row, or a
-loss above ten times its own average, and training goes back to the last good checkpoint with half the learning
-rate. What goes on going wrong, or goes wrong a third time, has diverged.
+A step with a NaN or an infinity anywhere changes nothing (the update is masked on the device). After five of them
+in a row, or a loss above ten times its running average, training rewinds to the last good checkpoint with half the
+learning rate. A job that fails again without having passed the previous failure, or fails a third time, has diverged.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from dataclasses import dataclass
 BAD_IN_ROW = 5
 EXPLODED = 10.0  # times the average loss
 AVERAGE_DECAY = 0.98
-TRUSTED_AFTER = 20  # steps that the average needs before it can accuse a loss
+TRUSTED_AFTER = 20  # steps in the average before a loss is compared with it
 MAX_REWINDS = 2
 REWIND_RATE = 0.5
 
 
 @dataclass
 class Health:
-    """How training has been going; part of a checkpoint."""
+    """Numerical health of the training so far; part of a checkpoint."""
 
     loss_average: float = 0.0
-    good_steps: int = 0  # that the average is of
+    good_steps: int = 0  # steps in loss_average
     bad_in_row: int = 0
     rewinds: int = 0
     rate_scale: float = 1.0
-    turned_at: int = -1  # the step before the trouble that the last way back was about
+    turned_at: int = -1  # last step before the failure that caused the latest rewind
 
     def observe(self, loss: float, finite: bool) -> str | None:
-        """Takes one finished step; returns what is wrong when training must go back, else None.
+        """Records one finished step; returns the problem if training must rewind, else None.
 
         Args:
-            loss: of the global batch.
-            finite: whether the loss and all gradients were.
+            loss: Mean loss of the global batch.
+            finite: Whether the loss and all gradients are finite.
         """
         if not finite or not math.isfinite(loss):
             self.bad_in_row += 1
@@ -50,13 +50,13 @@ class Health:
         return None
 
     def may_rewind(self, before: int) -> bool:
-        """Whether going back may help: not where it did not get any further, nor a third time.
+        """Whether a rewind may help: training got past the previous failure, and fewer than MAX_REWINDS were made.
 
         Args:
-            before: the last step before the trouble.
+            before: Last step before the failure.
         """
         return self.rewinds < MAX_REWINDS and before > self.turned_at
 
     def rewound(self, before: int) -> Health:
-        """The health after going back because of trouble after step ``before``."""
+        """Returns the health after a rewind caused by a failure after step ``before``."""
         return Health(self.loss_average, self.good_steps, 0, self.rewinds + 1, self.rate_scale * REWIND_RATE, before)

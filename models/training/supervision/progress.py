@@ -1,7 +1,7 @@
-"""What the trainer tells the outside, as two objects in its run folder: status.json and metrics.jsonl.
+"""Progress of a training job, published as two objects in its run folder: status.json and metrics.jsonl.
 
-The object store is all that a trainer can count on anywhere (laptop, Slurm, Kubernetes). Whoever supervises
-the job reads these objects, feeds MLflow and the display from them, and believes them more than exit codes.
+The object store is the only channel that is available everywhere (laptop, Slurm, Kubernetes). The supervisor of the
+job reads these objects, updates MLflow and the display from them, and gives them precedence over exit codes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PERIOD_S = 1.0
 
 
 class Progress:
-    """Writes the newest status about once a second from a thread, so that a slow store costs no step."""
+    """Writes the newest status about once a second from a thread, so that a slow store does not delay training."""
 
     def __init__(self, job_uri: str) -> None:
         self.job_uri = job_uri
@@ -32,12 +32,12 @@ class Progress:
         self._thread.start()
 
     def report(self, **fields: Any) -> None:
-        """Merges ``fields`` into the status; returns at once."""
+        """Merges ``fields`` into the status; returns immediately."""
         self._status = {**self._status, **fields, "time": time.time()}
         self._dirty.set()
 
     def finish(self, **fields: Any) -> None:
-        """Writes the last status and returns when it is there."""
+        """Writes the final status and returns when it is stored."""
         self._closed.set()
         self._dirty.set()
         self._thread.join()
@@ -50,12 +50,12 @@ class Progress:
             self._dirty.clear()
             try:
                 store.write_json(store.join(self.job_uri, "status.json"), self._status)
-            except EffnetError as error:  # the next status tells all that this one would have told
+            except EffnetError as error:  # the next status includes everything in this one
                 log.warning("status not written: %s", error)
             self._closed.wait(PERIOD_S)
 
 
 def write_rows(job_uri: str, rows: Sequence[dict[str, float]]) -> None:
-    """Replaces metrics.jsonl by all rows so far: one a line, in order."""
+    """Replaces metrics.jsonl with all rows so far, one per line, in order."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
     store.write(store.join(job_uri, "metrics.jsonl"), text.encode())

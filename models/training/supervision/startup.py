@@ -1,4 +1,4 @@
-"""How long a job takes from its process's start to its first step, and what takes it."""
+"""Breakdown of the time from process start to the first step."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ log = logging.getLogger("effnet")
 
 
 class Startup:
-    """A row of parts, each from the end of the one before it; the first begins with the process."""
+    """Consecutive phases of the startup; the first begins with the process."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}  # seconds
-        self.began = self._last = _born()  # unix time
+        self.began = self._last = _process_start()  # unix time
         self.over = False
 
     def done(self, part: str) -> None:
-        """A part has ended."""
+        """Records the end of a phase."""
         now = time.time()
         self.parts[part] = round(now - self._last, 3)
         self._last = now
 
     def finish(self) -> dict[str, float]:
-        """The first step has been made."""
+        """Records the end of the first step; logs and returns the seconds per phase."""
         self.done("first step")
         self.over = True
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.parts.items())
@@ -33,8 +33,8 @@ class Startup:
         return self.parts
 
 
-def _born() -> float:
-    """Unix time of this process's start; now, where the system does not tell."""
+def _process_start() -> float:
+    """Returns the Unix time of this process's start; the current time if the system does not report it."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # field 22, starttime
         up = float(Path("/proc/uptime").read_text().split()[0])

@@ -1,11 +1,11 @@
-"""Notices a rank that makes no progress, saves everybody's stacks, and ends the job so that it can start again.
+"""Detects a rank that makes no progress, saves the stacks of all ranks, and ends the job so that it can restart.
 
-A thread on every rank. The main thread says which phase it is in and beats at every step; each phase has its own
-limit. A second thread tells all ranks' states to each other through the agent's store, twice a second; it alone waits
-where that store's machine has stopped. When a rank runs out of time it may only be waiting for another one: the stacks
-of those that neither wait nor answer show who holds up whom. A rank of the same machine that has stopped altogether
-(SIGSTOP, a deadlock below Python) is made to write its stacks by a signal, then killed, since torchrun would wait half
-a minute for it.
+A watchdog thread runs on every rank. The main thread reports its phase and beats at every step; each phase has its own
+time limit. A second thread exchanges the ranks' states through the agent's store, twice a second; only this thread
+blocks if that store's machine has stopped. A rank that exceeds its limit may only be waiting for another one: the
+stacks of ranks that neither wait nor answer show which rank blocks the others. A rank on the same machine that has
+stopped entirely (SIGSTOP, a deadlock below Python) is made to write its stacks by a signal, then killed, since torchrun
+would wait half a minute for it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from models.training.supervision.preemption import Preemption
 
 log = logging.getLogger("effnet")
 TICK_S = 0.5
-SILENT_S = 4.0  # without a word from its watchdog, a rank counts as stopped
-END_S = 30.0  # for stacks and cause to be saved, also where the object store does not answer
+SILENT_S = 4.0  # a rank whose watchdog has been silent for this long counts as stopped
+END_S = 30.0  # for saving stacks and cause, even if the object store does not answer
 _STACK_SIGNAL = signal.SIGUSR1
 _STOP_KEY = "stop"
 
 
-def _scratch() -> Path | None:
-    """The job's own folder for such files, which its guard empties; None (the system's) in a rank without a guard."""
+def _scratch_folder() -> Path | None:
+    """Returns the job's scratch folder, emptied by its guard; None (the system's default) without a guard."""
     if JOB_FOLDER not in os.environ:
         return None
     (folder := Path(os.environ[JOB_FOLDER], SCRATCH)).mkdir(exist_ok=True)
@@ -53,20 +53,20 @@ def _scratch() -> Path | None:
 
 
 class Watchdog:
-    """One rank's. Everything that the main thread calls is an assignment.
+    """The watchdog of one rank. Methods called by the main thread only assign attributes.
 
     Args:
-        job_uri: the run folder; stacks go to ``stacks/``.
-        ranks: this process.
-        runtime: the limits.
-        preemption: also set when another rank was asked to end, so that none waits for it in vain.
-        failed: told the error before the process ends.
+        job_uri: The run folder; stacks are written to ``stacks/``.
+        ranks: Position of this process in the job.
+        runtime: Runtime configuration with the time limits.
+        preemption: Also set when termination was requested on another rank, so that no rank waits for it in vain.
+        on_hang: Called with the error before the process ends.
     """
 
     def __init__(
-        self, job_uri: str, ranks: Ranks, runtime: Runtime, preemption: Preemption, failed: Callable[[HungError], None]
+        self, job_uri: str, ranks: Ranks, runtime: Runtime, preemption: Preemption, on_hang: Callable[[HungError], None]
     ) -> None:
-        self.job_uri, self.ranks, self.preemption, self.failed = job_uri, ranks, preemption, failed
+        self.job_uri, self.ranks, self.preemption, self.on_hang = job_uri, ranks, preemption, on_hang
         self.limits = {
             "start": runtime.first_step_timeout_s,
             "step": runtime.step_timeout_s,
@@ -77,29 +77,29 @@ class Watchdog:
         self._writing: tuple[int, float] | None = None
         self._closed = threading.Event()
         self._store = job_store("watchdog") if ranks.world_size > 1 else None
-        self._states: dict[int, dict[str, Any]] = {}  # of each other rank, as it last told it
-        self._seen: dict[int, tuple[int, float]] = {}  # of each: its last count, and when it came
-        self._heard_at = time.monotonic()  # from the agent's store
-        descriptor, self._stacks = tempfile.mkstemp(prefix="effnet-stacks-", suffix=".txt", dir=_scratch())
+        self._states: dict[int, dict[str, Any]] = {}  # last received state of every other rank
+        self._seen: dict[int, tuple[int, float]] = {}  # per rank: last count, and when it arrived
+        self._heard_at = time.monotonic()  # last answer of the agent's store
+        descriptor, self._stacks = tempfile.mkstemp(prefix="effnet-stacks-", suffix=".txt", dir=_scratch_folder())
         self._file = os.fdopen(descriptor, "w")
         faulthandler.register(_STACK_SIGNAL, file=self._file, all_threads=True)
         self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
         if self._store is not None:
-            self._threads.append(threading.Thread(target=self._talk, name="watchdog-talk", daemon=True))
+            self._threads.append(threading.Thread(target=self._exchange_states, name="watchdog-exchange", daemon=True))
         for thread in self._threads:
             thread.start()
 
     def enter(self, phase: str) -> None:
-        """The main thread begins a phase: start, step, eval or checkpoint."""
+        """Records that the main thread begins a phase: start, step, eval or checkpoint."""
         self._phase, self._since = phase, time.monotonic()
 
     def beat(self) -> None:
-        """The main thread has finished a step, or a batch of an evaluation."""
+        """Records that the main thread has finished a step or an evaluation batch."""
         self._since = time.monotonic()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The block waits for other ranks."""
+        """Marks this rank as waiting for other ranks within the block."""
         self._waiting = True
         try:
             yield
@@ -107,11 +107,11 @@ class Watchdog:
             self._waiting = False
 
     def writing(self, step: int | None) -> None:
-        """The writer's thread begins a checkpoint, or has ended it."""
+        """Records that the writer thread begins the checkpoint of ``step``, or has finished it (None)."""
         self._writing = None if step is None else (step, time.monotonic())
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Stops the threads and removes the stack file."""
         self._closed.set()
         for thread in self._threads:
             thread.join(SILENT_S)
@@ -121,16 +121,16 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(TICK_S):
-            late = self._late()
-            if late is not None and not self._closed.is_set():
-                self._end(late)
+            reason = self._find_timeout()
+            if reason is not None and not self._closed.is_set():
+                self._end(reason)
 
-    def _talk(self) -> None:
-        assert self._store is not None  # noqa: S101 - else there is no such thread
+    def _exchange_states(self) -> None:
+        assert self._store is not None  # noqa: S101 - without a store this thread is not started
         for count in range(sys.maxsize):
             if self._closed.wait(TICK_S):
                 return
-            with contextlib.suppress(RuntimeError):  # the store's host is gone; the agent ends us
+            with contextlib.suppress(RuntimeError):  # the store's host is gone; the agent ends this rank
                 self._exchange(self._store, count)
                 self._heard_at = time.monotonic()
 
@@ -154,7 +154,7 @@ class Watchdog:
                 if self._seen.get(rank, (-1, 0.0))[0] != other["count"]:
                     self._seen[rank] = (other["count"], time.monotonic())
 
-    def _late(self) -> str | None:
+    def _find_timeout(self) -> str | None:
         now = time.monotonic()
         if now - self._since > (limit := self.limits[self._phase]):
             key = "first_step" if self._phase == "start" else self._phase
@@ -164,44 +164,44 @@ class Watchdog:
             return f"the checkpoint of step {writing[0]} took longer than {limit:g} s (runtime.checkpoint_timeout_s)"
         return None
 
-    def _end(self, late: str) -> None:
-        """Saves the stacks, names who did not answer or did not wait, and leaves."""
-        last = threading.Timer(END_S, os._exit, (HungError.exit_code,))
-        last.daemon = True
-        last.start()
+    def _end(self, reason: str) -> None:
+        """Saves the stacks, reports the ranks that did not answer or were not waiting, and exits."""
+        deadline = threading.Timer(END_S, os._exit, (HungError.exit_code,))
+        deadline.daemon = True
+        deadline.start()
         rank = self.ranks.rank
         faulthandler.dump_traceback(self._file, all_threads=True)
         self._save_stacks(rank, self._stacks)
         silent, busy = [], []
         stopped: list[tuple[int, dict[str, Any]]] = []
         now = time.monotonic()
-        deaf = self._store is not None and now - self._heard_at > SILENT_S  # then nothing is known of anybody
-        for other, state in [] if deaf else list(self._states.items()):
+        store_silent = self._store is not None and now - self._heard_at > SILENT_S  # no state is current then
+        for other, state in [] if store_silent else list(self._states.items()):
             if now - self._seen[other][1] > SILENT_S:
                 silent.append(other)
                 if state["host"] == socket.gethostname():
                     stopped.append((other, state))
             elif not state["waiting"]:
                 busy.append(other)
-        whom = (
+        culprits = (
             "".join(
-                f"; {what} rank{'s' * (len(who) > 1)} {', '.join(map(str, who))}"
-                for what, who in (("stopped:", silent), ("busy elsewhere:", busy))
-                if who
+                f"; {label} rank{'s' * (len(members) > 1)} {', '.join(map(str, members))}"
+                for label, members in (("stopped:", silent), ("busy elsewhere:", busy))
+                if members
             )
-            + "; torchrun's store does not answer" * deaf
+            + "; torchrun's store does not answer" * store_silent
         )
-        error = HungError(f"rank {rank}: {late}{whom}; stacks in {store.join(self.job_uri, 'stacks')}")
+        error = HungError(f"rank {rank}: {reason}{culprits}; stacks in {store.join(self.job_uri, 'stacks')}")
         sys.stderr.write(f"{error}\n")
-        self.failed(error)  # before a stopped rank is woken for its stacks: it is late too, and knows no cause
+        self.on_hang(error)  # before a stopped rank is resumed for its stacks: it is late too, without a cause
         for other, state in stopped:
-            self._stacks_of(other, state)
+            self._collect_stacks(other, state)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state["pid"], signal.SIGKILL)
         os._exit(HungError.exit_code)
 
-    def _stacks_of(self, rank: int, state: dict[str, Any]) -> None:
-        """Makes a stopped rank of this machine write its stacks."""
+    def _collect_stacks(self, rank: int, state: dict[str, Any]) -> None:
+        """Makes a stopped rank on this machine write its stacks, and saves them."""
         path = Path(state["stacks"])
         with contextlib.suppress(OSError):
             os.kill(state["pid"], _STACK_SIGNAL)
@@ -210,7 +210,7 @@ class Watchdog:
             while not path.stat().st_size and time.monotonic() < deadline:
                 time.sleep(0.05)
             time.sleep(0.2)  # for the rest of the file
-        self._save_stacks(rank, str(path))  # also where it has ended meanwhile: its file stays
+        self._save_stacks(rank, str(path))  # also if the rank has ended meanwhile: its file remains
 
     def _save_stacks(self, rank: int, path: str) -> None:
         with contextlib.suppress(EffnetError, OSError):

@@ -15,10 +15,10 @@ def test_a_share_has_the_standard_error_of_a_binomial() -> None:
 
 def test_every_class_weighs_the_same_however_many_images_it_has() -> None:
     # 1/2, 3/4 and 8/8: the mean is 3/4, where the share of all images is 12/14.
-    found = mean_per_class([1, 3, 8], [2, 4, 8])
-    assert (found.value, found.n) == (pytest.approx(75.0), 14)
+    estimated = mean_per_class([1, 3, 8], [2, 4, 8])
+    assert (estimated.value, estimated.n) == (pytest.approx(75.0), 14)
     # Variances 1/4 / 2 = 1/8, 3/16 / 4 = 3/64, 0: their sum is 11/64, its root by three classes is the error.
-    assert found.standard_error == pytest.approx(100 * math.sqrt(11 / 64) / 3)
+    assert estimated.standard_error == pytest.approx(100 * math.sqrt(11 / 64) / 3)
 
 
 def test_with_as_many_images_in_each_class_the_mean_is_the_share_and_its_error_is_not_larger() -> None:
@@ -68,10 +68,10 @@ def test_the_error_of_the_mean_is_the_spread_that_a_simulation_shows() -> None:
 
 
 def test_a_paired_difference_is_the_one_worked_by_hand() -> None:
-    found = paired_difference(10, 5, 100)
+    estimated = paired_difference(10, 5, 100)
     # (10 - 5) / 100; the bound from 11/102 and 6/102: 0.04902 - 1.6449 sqrt((0.16667 - 0.00240) / 102)
-    assert (found.value, found.n) == (5.0, 100)
-    assert found.lower == pytest.approx(4.902 - 164.49 * math.sqrt((0.166667 - 0.002403) / 102), abs=1e-3)
+    assert (estimated.value, estimated.n) == (5.0, 100)
+    assert estimated.lower == pytest.approx(4.902 - 164.49 * math.sqrt((0.166667 - 0.002403) / 102), abs=1e-3)
 
 
 def test_a_few_images_are_no_proof_and_the_same_share_of_many_is() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from conf import compose, schema
 from infra import errors, store
-from models.worker import _failed, _job, _refuse_what_has_ended
+from models.worker import _load_job, _record_failure, _refuse_ended_job
 
 
 def job() -> schema.Job:
@@ -25,13 +25,13 @@ def test_the_first_rank_that_fails_in_the_latest_attempt_names_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = f"file://{tmp_path}/job"
-    _failed(job, None, errors.LostError("another rank is gone"))
-    _failed(job, None, errors.JobError("too late"))
+    _record_failure(job, None, errors.LostError("another rank is gone"))
+    _record_failure(job, None, errors.JobError("too late"))
     first = {"error": "another rank is gone", "exit_code": 75, "kind": "LostError", "attempt": 0}
     assert failure_of(job) == first
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    _failed(job, None, errors.DataError("a shard is damaged"))
-    _failed(job, None, errors.LostError("another rank is gone"))
+    _record_failure(job, None, errors.DataError("a shard is damaged"))
+    _record_failure(job, None, errors.LostError("another rank is gone"))
     assert failure_of(job) == {"error": "a shard is damaged", "exit_code": 3, "kind": "DataError", "attempt": 1}
 
 
@@ -57,19 +57,19 @@ def test_a_damaged_failure_is_replaced_and_stops_no_restart(
 ) -> None:
     job = f"file://{tmp_path}/job"
     store.write(f"{job}/failure.json", text.encode())
-    _failed(job, None, errors.DataError("a shard is damaged"))
+    _record_failure(job, None, errors.DataError("a shard is damaged"))
     assert failure_of(job)["error"] == "a shard is damaged"
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     store.write(f"{job}/failure.json", b'{"exit_code": 3}')
-    with pytest.raises(errors.DataError, match=r"as .*failure\.json says"):
-        _refuse_what_has_ended(job)
+    with pytest.raises(errors.DataError, match=r"recorded in .*failure\.json"):
+        _refuse_ended_job(job)
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"42", b"", b"{" * 3000, b"data_name: ${oc.env:HOME}"])
 def test_a_configuration_that_is_none_ends_a_job_as_the_person_s_mistake(tmp_path: Path, text: bytes) -> None:
     store.write(f"file://{tmp_path}/config.yaml", text)
     with pytest.raises(errors.ConfigError, match=r"/config\.yaml: ") as caught:
-        _job(f"file://{tmp_path}")
+        _load_job(f"file://{tmp_path}")
     assert str(caught.value).isprintable()
 
 

@@ -22,9 +22,9 @@ def test_the_network_computes_the_same_and_its_gradients_land_in_the_flat_tensor
     gradients = torch.zeros(layout.size)
     flat.bind_gradients(net, layout, gradients)
     images = torch.randn(4, 3, 32, 32)
-    for each in (plain, net):
+    for model in (plain, net):
         torch.manual_seed(5)
-        each.train()(images.to(memory_format=torch.channels_last)).square().sum().backward()
+        model.train()(images.to(memory_format=torch.channels_last)).square().sum().backward()
     views = layout.views(gradients)
     for (name, expected), (_, parameter) in zip(plain.named_parameters(), net.named_parameters(), strict=True):
         assert expected.grad is not None
@@ -44,8 +44,8 @@ def test_what_is_written_to_the_flat_tensor_is_what_the_network_is() -> None:
     values = flat.flatten(net, layout)
     flat.bind(other.to(memory_format=torch.channels_last), layout, values)
     values.mul_(0.5)
-    theirs = other.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in net.state_dict().items())
+    expected = other.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in net.state_dict().items())
 
 
 def test_the_parts_lie_in_order_aligned_and_the_padding_stays_zero() -> None:
@@ -62,7 +62,7 @@ def test_the_parts_lie_in_order_aligned_and_the_padding_stays_zero() -> None:
     assert all("running" in f.name for f in layout.fields if f.start >= layout.parameters)
 
 
-def test_batch_norm_that_is_synchronised_over_ranks_is_laid_out_as_any_other() -> None:
+def test_batch_norm_that_is_synchronized_over_ranks_is_laid_out_as_any_other() -> None:
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(network())
     assert flat.layout_of(synced) == flat.layout_of(network())
 

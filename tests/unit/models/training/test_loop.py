@@ -1,4 +1,4 @@
-"""What the loop makes of the numbers of a step and of an evaluation."""
+"""How the loop reacts to the numbers of a step and of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from infra.errors import DivergedError, TransientError
 from models.data.loading.loader import Loader
 from models.training.checkpoints.state import Position, TrainState
-from models.training.loop import Run, _GoBackError, _interrupted, _look, _scores, _write_rows
+from models.training.loop import Run, _check_interrupted, _evaluate_minival, _handle_outcome, _RewindError, _write_rows
 from models.training.metrics import Accuracy
 from models.training.step import Outcome
 
@@ -22,7 +22,7 @@ def looked(position: Position, *losses: float) -> None:
     run, state = cast(Run, SimpleNamespace()), cast(TrainState, SimpleNamespace(position=position))
     for loss in losses:
         position.step += 1
-        _look(run, state, Outcome(position.step - 1, loss, 1.0, stop=False))
+        _handle_outcome(run, state, Outcome(position.step - 1, loss, 1.0, stop=False))
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,9 @@ def looked(position: Position, *losses: float) -> None:
         pytest.param([2.0] * 25 + [math.nan] * 5, 25, id="not finite: those changed nothing"),
     ],
 )
-def test_training_goes_back_to_before_the_first_step_of_the_trouble(losses: list[float], before: int) -> None:
+def test_training_rewinds_to_before_the_first_step_of_the_trouble(losses: list[float], before: int) -> None:
     position: Any = Position(step=1)
-    with pytest.raises(_GoBackError) as caught:
+    with pytest.raises(_RewindError) as caught:
         looked(position, *losses)
     assert caught.value.before == before
 
@@ -51,7 +51,7 @@ def test_of_averages_the_best_on_minival_is_kept_and_of_equals_the_first(monkeyp
     for step in (10, 20, 30, 40):
         position.step = step
         state.average.fill_(step)
-        scores = _scores(run, state, cast(Loader, None), epoch=0)
+        scores = _evaluate_minival(run, state, cast(Loader, None), epoch=0)
     assert scores["minival_top1"] == 50.0
     assert (position.best_minival_top1, position.best_step) == (60.0, 20)
     assert state.best.tolist() == [20.0, 20.0]
@@ -62,7 +62,7 @@ def test_an_average_that_predicts_nothing_has_diverged(monkeypatch: pytest.Monke
     run = cast(Run, SimpleNamespace(watchdog=SimpleNamespace(enter=lambda _: None), eval_network=None, ranks=None))
     state = cast(TrainState, SimpleNamespace(position=Position(), average=torch.ones(2), best=torch.zeros(2)))
     with pytest.raises(DivergedError, match=r"loss on minival after epoch 3 is nan; lower recipe\.lr_per_256"):
-        _scores(run, state, cast(Loader, None), epoch=3)
+        _evaluate_minival(run, state, cast(Loader, None), epoch=3)
     assert state.best.tolist() == [0.0, 0.0]
 
 
@@ -74,7 +74,7 @@ def test_a_store_that_does_not_answer_costs_no_epoch(
 
     monkeypatch.setattr("models.training.loop.write_rows", gone)
     _write_rows(cast(Run, SimpleNamespace(job_uri="s3://b/jobs/x")), [{"step": 10}])
-    assert "metrics of step 10 not written: object store does not answer; they follow" in caplog.text
+    assert "metrics of step 10 not written: object store does not answer; they will be written with" in caplog.text
 
 
 def test_a_long_evaluation_gives_signs_of_life() -> None:
@@ -85,5 +85,5 @@ def test_a_long_evaluation_gives_signs_of_life() -> None:
         faults=SimpleNamespace(at=lambda *_: None),
         preemption=SimpleNamespace(requested=False),
     )
-    assert not _interrupted(cast(Run, run), cast(TrainState, SimpleNamespace(position=Position())), "eval")
+    assert not _check_interrupted(cast(Run, run), cast(TrainState, SimpleNamespace(position=Position())), "eval")
     assert signs == ["beat", "status"]

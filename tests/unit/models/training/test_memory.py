@@ -30,22 +30,22 @@ def test_a_small_network_counted_by_hand() -> None:
     arch = Architecture(stem=8, stages=(Stage(1, 3, 1, 8, 1),), head=16, resolution=32, dropout=0.0)
     with torch.device("meta"):
         network = EfficientNet(arch, 10, survival_prob=1.0).train()
-    found = count_activations(network, images=2, dtype=torch.float32)
+    activations = count_activations(network, images=2, dtype=torch.float32)
     pixels, image = 2 * 16 * 16, 2 * 3 * 32 * 32
     norm = 2 * 8  # mean and inverse deviation of 8 channels
-    # The images, the convolution's output, its normalised values; the activation is kept by the next part.
+    # The images, the convolution's output, its normalized values; the activation is kept by the next part.
     stem = image + 2 * 8 * pixels + norm
-    # Input of the depthwise convolution, its output, its normalised values, their activation.
+    # Input of the depthwise convolution, its output, its normalized values, their activation.
     depthwise = 8 * pixels * 4 + norm
     # Means of 2 images, 2 squeezed channels before and after their activation, the gate; what was gated.
     gate = 2 * 8 + 2 * 2 * 2 + 2 * 8 + 8 * pixels
-    project = 8 * pixels + norm  # the convolution's output; nothing keeps its normalised values
-    head = 8 * pixels + 2 * 16 * pixels + 2 * 16  # what comes in, output, normalised values
+    project = 8 * pixels + norm  # the convolution's output; nothing keeps its normalized values
+    head = 8 * pixels + 2 * 16 * pixels + 2 * 16  # what comes in, output, normalized values
     last = 2 * 16 + 2 * 10 + 2  # means, logits are not kept, a few numbers may be
-    assert found.kept[0] == 4 * stem
-    assert found.kept[1] == 4 * (depthwise + gate + project)
-    assert 0 <= found.kept[2] - 4 * head <= 4 * last
-    assert found.inputs == (4 * image, 4 * 8 * pixels, 4 * 8 * pixels)
+    assert activations.kept[0] == 4 * stem
+    assert activations.kept[1] == 4 * (depthwise + gate + project)
+    assert 0 <= activations.kept[2] - 4 * head <= 4 * last
+    assert activations.inputs == (4 * image, 4 * 8 * pixels, 4 * 8 * pixels)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_a_small_network_counted_by_hand() -> None:
     ],
 )
 def test_the_peak(recompute: bool, passes: int, expected: int) -> None:
-    found = Activations(kept=(10, 40, 30, 5), inputs=(1, 4, 3, 2))
-    assert found.peak(0, 4, recompute, passes) == expected
+    activations = Activations(kept=(10, 40, 30, 5), inputs=(1, 4, 3, 2))
+    assert activations.peak(0, 4, recompute, passes) == expected
 
 
 def test_stages_share_out_what_is_kept() -> None:
-    found = Activations(kept=(10, 40, 30, 20, 20), inputs=(1,) * 5)
-    assert cut_points(found, 1) == []
-    assert cut_points(found, 2) == [2]  # 50 and 70
-    assert cut_points(found, 3) == [2, 3]  # 50, 30 and 40
+    activations = Activations(kept=(10, 40, 30, 20, 20), inputs=(1,) * 5)
+    assert cut_points(activations, 1) == []
+    assert cut_points(activations, 2) == [2]  # 50 and 70
+    assert cut_points(activations, 3) == [2, 3]  # 50, 30 and 40
 
 
 @pytest.mark.parametrize(("passes", "at_most", "expected"), [(8, 4, 4), (6, 4, 3), (7, 4, 1), (2, 4, 2)])
@@ -92,7 +92,7 @@ def test_what_makes_it_smaller_makes_it_smaller() -> None:
     assert whole.state == 6 * 4 * sum(t.numel() for t in tensors)
 
 
-def test_logical_shards_at_once() -> None:
+def test_logical_shards_per_pass() -> None:
     assert slices_per_pass(schema.Recipe(logical_shards=8), 2) == 1
     assert slices_per_pass(schema.Recipe(logical_shards=8, bn_groups="rank"), 2) == 4
     assert slices_per_pass(schema.Recipe(logical_shards=8, bn_groups="rank", shards_per_pass=2), 2) == 2

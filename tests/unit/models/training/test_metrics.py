@@ -24,7 +24,7 @@ SIDE, CLASSES = 16, 10
 
 
 class Brightness(nn.Module):
-    """Logits that hang on the pixels alone, wrong for many images."""
+    """Logits that depend on the pixels alone, wrong for many images."""
 
     def forward(self, images: Tensor) -> Tensor:
         pooled = nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
@@ -63,11 +63,11 @@ def by_hand(val: Loader) -> Accuracy:
 
 
 def test_counts_are_those_of_a_count_by_hand(val: Loader) -> None:
-    found, expected = evaluate(Brightness(), val, ranks(0, 1), lambda: False), by_hand(val)
-    assert (found.class_correct, found.class_total) == (expected.class_correct, expected.class_total)
-    assert (found.top1, found.top5, found.n) == (expected.top1, expected.top5, 103)
-    assert found.loss == pytest.approx(expected.loss)
-    assert 0 < sum(found.class_correct) < 103  # else it would prove nothing
+    accuracy, expected = evaluate(Brightness(), val, ranks(0, 1), lambda: False), by_hand(val)
+    assert (accuracy.class_correct, accuracy.class_total) == (expected.class_correct, expected.class_total)
+    assert (accuracy.top1, accuracy.top5, accuracy.n) == (expected.top1, expected.top5, 103)
+    assert accuracy.loss == pytest.approx(expected.loss)
+    assert 0 < sum(accuracy.class_correct) < 103  # else it would prove nothing
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
@@ -104,25 +104,25 @@ def test_each_image_is_right_or_wrong_at_its_own_place(val: Loader) -> None:
     for batch in val.eval_batches(7, 0, 1):
         images = metrics.Normalize(torch.device("cpu"))(batch.images)
         expected[batch.ids] = (Brightness()(images).argmax(1) == batch.labels).numpy()
-    found = evaluate(Brightness(), val, ranks(0, 1), lambda: False)
-    assert np.array_equal(found.correct, expected)
-    assert 0 < found.correct.sum() == sum(found.class_correct) < 103
+    accuracy = evaluate(Brightness(), val, ranks(0, 1), lambda: False)
+    assert np.array_equal(accuracy.correct, expected)
+    assert 0 < accuracy.correct.sum() == sum(accuracy.class_correct) < 103
 
 
 def test_the_bits_of_an_evaluation_come_back_and_damaged_ones_do_not(tmp_path: Path) -> None:
     job_uri, correct = f"file://{tmp_path}", np.arange(103) % 3 == 0
     result = {"correct_sha256": per_image.write(job_uri, correct), "class_total": [100, 3]}
-    found = per_image.read(job_uri, result)
-    assert found is not None
-    assert np.array_equal(found, correct)
-    assert per_image.read(job_uri, {"class_total": [103]}) is None  # a result of before there were bits
+    stored = per_image.read(job_uri, result)
+    assert stored is not None
+    assert np.array_equal(stored, correct)
+    assert per_image.read(job_uri, {"class_total": [103]}) is None  # a result that predates the bits
     assert per_image.read(f"{job_uri}/elsewhere", result) is None
     file = tmp_path / per_image.VAL_CORRECT
     file.write_bytes(b"\x01" + file.read_bytes()[1:])
     assert per_image.read(job_uri, result) is None
 
 
-def test_an_interrupted_evaluation_tells_no_numbers(val: Loader) -> None:
+def test_an_interrupted_evaluation_returns_no_numbers(val: Loader) -> None:
     with pytest.raises(PreemptedError):
         evaluate(Brightness(), val, ranks(0, 1), lambda: True)
 

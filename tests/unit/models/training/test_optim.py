@@ -29,7 +29,7 @@ class Reference:
 
 
 class Ours:
-    """Our optimizer with one weight, whose gradient is set before each step."""
+    """effnet's optimizer with one weight, whose gradient is set before each step."""
 
     def __init__(self, start: Tensor, weight_decay: float = 0.0, epsilon: float = 1e-3) -> None:
         self.weight, self.gradient = start.clone(), torch.zeros_like(start)
@@ -76,8 +76,8 @@ def test_twenty_steps_with_a_changing_rate_agree_with_the_reference(weight_decay
 
 def test_the_mean_square_starts_at_one_where_torch_starts_at_zero() -> None:
     ours, theirs = Ours(torch.zeros(1), epsilon=0.0), Theirs(eps=0.0)
-    for each in (ours, theirs):
-        each.step([2.0], 1.0)
+    for optimizer in (ours, theirs):
+        optimizer.step([2.0], 1.0)
     assert ours.weight.item() == pytest.approx(-2 / math.sqrt(0.9 * 1 + 0.1 * 4))
     assert theirs.weight.item() == pytest.approx(-2 / math.sqrt(0.1 * 4))
 
@@ -85,19 +85,19 @@ def test_the_mean_square_starts_at_one_where_torch_starts_at_zero() -> None:
 def test_epsilon_stands_inside_the_root_where_torch_has_it_outside() -> None:
     ours, theirs = Ours(torch.zeros(1), epsilon=0.04), Theirs(eps=0.04)
     ours.slots["mean_square"].zero_()  # so that only epsilon tells the two apart
-    for each in (ours, theirs):
-        each.step([0.3], 1.0)
+    for optimizer in (ours, theirs):
+        optimizer.step([0.3], 1.0)
     assert ours.weight.item() == pytest.approx(-0.3 / math.sqrt(0.1 * 0.09 + 0.04))
     assert theirs.weight.item() == pytest.approx(-0.3 / (math.sqrt(0.1 * 0.09) + 0.04))
 
 
 def test_a_new_rate_does_not_scale_old_gradients_where_torch_s_does() -> None:
     ours, theirs = Ours(torch.zeros(1)), Theirs()
-    for each in (ours, theirs):
-        each.step([1.0], 1.0)
+    for optimizer in (ours, theirs):
+        optimizer.step([1.0], 1.0)
     first_ours, first_theirs = ours.weight.item(), theirs.weight.item()
-    for each in (ours, theirs):
-        each.step([1.0], 0.0)
+    for optimizer in (ours, theirs):
+        optimizer.step([1.0], 0.0)
     assert ours.weight.item() == pytest.approx(1.9 * first_ours)  # 0.9 of the first step again
     assert theirs.weight.item() == first_theirs
 

@@ -75,7 +75,7 @@ def test_a_machine_that_gives_up_lets_no_other_wait(port: int) -> None:
     agents = [FixedRendezvous("127.0.0.1", port, 2, "job") for _ in range(2)]
     meet(*agents)
     assert agents[0].shutdown()
-    with pytest.raises(RendezvousClosedError, match="given this job up"):
+    with pytest.raises(RendezvousClosedError, match="abandoned this job"):
         agents[1].next_rendezvous()
 
 
@@ -101,12 +101,15 @@ def test_a_name_that_only_its_own_machine_reaches_is_refused(monkeypatch: pytest
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", port))]
     )
-    with pytest.raises(RendezvousConnectionError, match=r"n1 is 127\.0\.1\.1 on its own machine"):
+    with pytest.raises(RendezvousConnectionError, match=r"n1 resolves to 127\.0\.1\.1 on this machine"):
         FixedRendezvous("n1", port, 2, "job").next_rendezvous()
 
 
 def test_an_unknown_interface_is_named_beside_those_there_are() -> None:
-    with pytest.raises(RendezvousConnectionError, match=r"launch\.interface: ib9 has no address here; there are .*lo"):
+    with pytest.raises(
+        RendezvousConnectionError,
+        match=r"launch\.interface: ib9 has no address on this machine; available interfaces: .*lo",
+    ):
         rendezvous.address_of("ib9")
 
 

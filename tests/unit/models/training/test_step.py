@@ -36,21 +36,21 @@ class Waiting:
 
 
 def job(**recipe: Any) -> schema.Job:
-    asked = {"global_batch": 2 * SHARD, "logical_shards": 2, "warmup_epochs": 0.0, "dropout": 0.2, "bn_momentum": 0.1}
+    spec = {"global_batch": 2 * SHARD, "logical_shards": 2, "warmup_epochs": 0.0, "dropout": 0.2, "bn_momentum": 0.1}
     model = schema.Model(width=0.25, depth=0.2)
-    return schema.Job(kind="train", model=model, recipe=schema.Recipe(**{**asked, **recipe}))
+    return schema.Job(kind="train", model=model, recipe=schema.Recipe(**{**spec, **recipe}))
 
 
-def made(asked: schema.Job, ranks: int = 1) -> tuple[Stepper, TrainState]:
+def build_stepper(spec: schema.Job, ranks: int = 1) -> tuple[Stepper, TrainState]:
     torch.manual_seed(0)
-    network = build_model(asked.model, 5, dropout=asked.recipe.dropout)
+    network = build_model(spec.model, 5, dropout=spec.recipe.dropout)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = asked.recipe.bn_momentum
-    network.recompute = asked.recipe.recompute  # type: ignore[assignment]
-    state = states.initial_state(network.to(memory_format=torch.channels_last), asked.recipe)
+            module.momentum = spec.recipe.bn_momentum
+    network.recompute = spec.recipe.recompute  # type: ignore[assignment]
+    state = states.initial_state(network.to(memory_format=torch.channels_last), spec.recipe)
     place = Ranks(0, ranks, torch.device("cpu"))
-    return Stepper(asked, place, state, 10, cast(Watchdog, Waiting()), Faults("file:///nowhere", 0)), state
+    return Stepper(spec, place, state, 10, cast(Watchdog, Waiting()), Faults("file:///nowhere", 0)), state
 
 
 def batch(seed: int, images: int = 2 * SHARD) -> Batch:
@@ -68,7 +68,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 def test_statistics_move_once_a_step_by_the_mean_over_the_logical_shards() -> None:
-    stepper, state = made(job())
+    stepper, state = build_stepper(job())
     torch.manual_seed(0)
     plain = build_model(job().model, 5, dropout=0.0).train()
     for module in plain.modules():
@@ -80,14 +80,14 @@ def test_statistics_move_once_a_step_by_the_mean_over_the_logical_shards() -> No
     norm = plain.stem[1]
     means = whole.reshape(2, SHARD, *whole.shape[1:]).mean((1, 3, 4))
     stepper.step(batch(1), False)
-    own = state.network.stem[1]  # type: ignore[index, union-attr]
+    batch_norm = state.network.stem[1]  # type: ignore[index, union-attr]
     expected = 0.9 * norm.running_mean + 0.1 * means.mean(0)
-    torch.testing.assert_close(own.running_mean, expected, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr]
+    torch.testing.assert_close(batch_norm.running_mean, expected, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr]
 
 
-def test_a_pass_over_two_shards_normalises_over_both() -> None:
-    apart, state_apart = made(job())
-    together, state_together = made(job(bn_groups="rank"))
+def test_a_pass_over_two_shards_normalizes_over_both() -> None:
+    apart, state_apart = build_stepper(job())
+    together, state_together = build_stepper(job(bn_groups="rank"))
     for stepper in (apart, together):
         stepper.step(batch(1), False)
     assert not torch.equal(state_apart.values, state_together.values)
@@ -107,15 +107,15 @@ def simplify(network: nn.Module) -> None:
             module.survival_prob = 1.0
 
 
-def test_accumulated_passes_come_to_the_gradient_of_the_whole_batch() -> None:
+def test_accumulated_passes_add_up_to_the_gradient_of_the_whole_batch() -> None:
     """In a network without batch norm and randomness the parts must add up to the whole."""
-    asked = job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0)
-    stepper, state = made(asked)
+    spec = job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0)
+    stepper, state = build_stepper(spec)
     simplify(state.network)
     stepper.step(batch(1), False)
     parts = stepper.gradients.clone()
-    assert (stepper.own, stepper.at_once) == (2, 1)
-    whole, whole_state = made(job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0, bn_groups="rank"))
+    assert (stepper.shards_per_rank, stepper.shards_per_pass) == (2, 1)
+    whole, whole_state = build_stepper(job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0, bn_groups="rank"))
     simplify(whole_state.network)
     whole.step(batch(1), False)
     torch.testing.assert_close(parts, whole.gradients, rtol=1e-3, atol=1e-5)
@@ -125,9 +125,9 @@ def test_a_step_with_nan_changes_no_bit_and_the_next_one_is_as_if_it_had_not_bee
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAULT", "batch@0:2=nan!")
-    broken, state = made(job())
+    broken, state = build_stepper(job())
     monkeypatch.delenv("FAULT")
-    plain, expected = made(job())
+    plain, expected = build_stepper(job())
     for stepper in (broken, plain):
         stepper.step(batch(1), False)
     before = everything(state)
@@ -137,7 +137,7 @@ def test_a_step_with_nan_changes_no_bit_and_the_next_one_is_as_if_it_had_not_bee
     assert same(everything(state), before)
     assert state.position.step == 2
     broken.faults.faults.clear()
-    expected.position.step = 2  # a run that leaves this step out
+    expected.position.step = 2  # a run that skips this step
     for stepper in (broken, plain):
         stepper.step(batch(3), False)
     assert same(everything(state), everything(expected))
@@ -146,18 +146,18 @@ def test_a_step_with_nan_changes_no_bit_and_the_next_one_is_as_if_it_had_not_bee
 def test_out_of_memory_is_tried_again_with_recomputation_and_gives_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain, expected = made(job())
+    plain, expected = build_stepper(job())
     plain.step(batch(1), False)
     monkeypatch.setenv("FAULT", "batch@0:1=oom!")
-    short, state = made(job())
+    short, state = build_stepper(job())
     short.step(batch(1), False)
     assert state.network.recompute
     assert same(everything(state), everything(expected))
 
 
-def test_recomputed_activations_give_the_same_bits_and_are_really_computed_again() -> None:
-    plain, expected = made(job())
-    again, state = made(job(recompute=True))
+def test_recomputed_activations_give_the_same_bits_and_are_recomputed() -> None:
+    plain, expected = build_stepper(job())
+    again, state = build_stepper(job(recompute=True))
     calls = []
     for module in state.network.modules():
         if isinstance(module, SqueezeExcite):
@@ -171,7 +171,7 @@ def test_recomputed_activations_give_the_same_bits_and_are_really_computed_again
 
 
 def test_out_of_memory_in_spite_of_recomputation_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    stepper, state = made(job(recompute=True))
+    stepper, state = build_stepper(job(recompute=True))
 
     def allocator(*_: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
@@ -183,7 +183,9 @@ def test_out_of_memory_in_spite_of_recomputation_names_the_setting(monkeypatch: 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
 def test_training_lowers_the_loss(optimizer: str) -> None:
-    stepper, _ = made(job(optimizer=optimizer, lr_per_256=0.1 if optimizer == "rmsprop" else 0.05, dropout=0.0))
+    stepper, _ = build_stepper(
+        job(optimizer=optimizer, lr_per_256=0.1 if optimizer == "rmsprop" else 0.05, dropout=0.0)
+    )
     for _ in range(30):
         stepper.step(batch(1), False)
     losses = [outcome.loss for outcome in stepper.outcomes()]
@@ -191,10 +193,10 @@ def test_training_lowers_the_loss(optimizer: str) -> None:
 
 
 def test_bf16_trains_close_to_fp32() -> None:
-    # 32 images a logical shard: over 4, batch norm multiplies the rounding, by 6 % of the loss on one kind of CPU.
-    asked = {"dropout": 0.0, "global_batch": 64, "lr_per_256": 1e-4}
-    exact, _ = made(job(**asked))
-    rough, _ = made(job(**asked, precision="bf16"))
+    # 32 images per logical shard: over 4, batch norm multiplies the rounding, by 6 % of the loss on one kind of CPU.
+    spec = {"dropout": 0.0, "global_batch": 64, "lr_per_256": 1e-4}
+    exact, _ = build_stepper(job(**spec))
+    rough, _ = build_stepper(job(**spec, precision="bf16"))
     for stepper in (exact, rough):
         for seed in range(3):
             stepper.step(batch(seed, images=64), False)
@@ -205,17 +207,17 @@ def test_bf16_trains_close_to_fp32() -> None:
 
 def test_the_loss_is_that_of_smoothed_labels() -> None:
     """Source: official main.py, ``label_smoothing=0.1``: 0.1 of the weight is spread over all classes, alike."""
-    stepper, _ = made(job(label_smoothing=0.1))
+    stepper, _ = build_stepper(job(label_smoothing=0.1))
     logits, labels = torch.tensor([[2.0, 0.0, -1.0, 0.5, 1.0], [0.0, 0.0, 0.0, 0.0, 3.0]]), torch.tensor([0, 2])
     smooth = torch.full((2, 5), 0.1 / 5)
     smooth[0, 0] += 0.9
     smooth[1, 2] += 0.9
     by_hand = -(smooth * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(stepper._loss(logits, labels), by_hand * stepper.share)
+    torch.testing.assert_close(stepper._pass_loss(logits, labels), by_hand * stepper.pass_weight)
 
 
 def test_a_request_to_stop_comes_out_with_the_step() -> None:
-    stepper, _ = made(job())
+    stepper, _ = build_stepper(job())
     stepper.step(batch(1), True)
     stepper.step(batch(2), False)
     assert [outcome.stop for outcome in stepper.outcomes()] == [True, False]

@@ -62,7 +62,7 @@ def train(state: TrainState, steps: int) -> None:
 
 
 def equal(first: TrainState, second: TrainState) -> bool:
-    a, b = ({**each.tensors(), "best": each.best} for each in (first, second))
+    a, b = ({**state.tensors(), "best": state.best} for state in (first, second))
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and first.position == second.position
 
 
@@ -83,7 +83,7 @@ def watchdog(job: str) -> Iterator[Watchdog]:
 IDENTITY = {"recipe.seed": 0, "manifest_sha256": "ab", "code": "cd"}
 
 
-def persistence(
+def make_manager(
     job: str, watchdog: Watchdog, keep: int = 2, accept: bool = False, **identity: object
 ) -> CheckpointManager:
     known = {**IDENTITY, **identity}
@@ -109,12 +109,12 @@ def of(job: str, step: int, kind: str) -> str:
 
 def saved_twice(job: str, watchdog: Watchdog) -> TrainState:
     """Checkpoints after 2 and 5 steps; a copy of the state after 2."""
-    state, older, keeper = fresh(), fresh(), persistence(job, watchdog)
+    state, older, manager = fresh(), fresh(), make_manager(job, watchdog)
     train(older, 2)
     train(state, 2)
-    keeper.save_and_wait(state)
+    manager.save_and_wait(state)
     train(state, 3)
-    keeper.save_and_wait(state)
+    manager.save_and_wait(state)
     return older
 
 
@@ -127,9 +127,9 @@ def flip(uri: str, at: int, bit: int = 0) -> None:
 def test_a_resumed_state_is_the_saved_one_to_the_last_bit(job: str, watchdog: Watchdog) -> None:
     state, other = fresh(0), fresh(1)
     train(state, 3)
-    persistence(job, watchdog).save_and_wait(state)
+    make_manager(job, watchdog).save_and_wait(state)
     assert not equal(state, other)
-    assert persistence(job, watchdog).resume(other)
+    assert make_manager(job, watchdog).resume(other)
     assert equal(state, other)
     assert states.sha256(state) == states.sha256(other)
 
@@ -137,26 +137,26 @@ def test_a_resumed_state_is_the_saved_one_to_the_last_bit(job: str, watchdog: Wa
 def test_the_network_itself_is_what_was_resumed(job: str, watchdog: Watchdog) -> None:
     state, other = fresh(0), fresh(1)
     train(state, 3)
-    persistence(job, watchdog).save_and_wait(state)
-    persistence(job, watchdog).resume(other)
-    theirs = other.network.state_dict()
-    assert all(torch.equal(t, theirs[name]) for name, t in state.network.state_dict().items())
+    make_manager(job, watchdog).save_and_wait(state)
+    make_manager(job, watchdog).resume(other)
+    expected = other.network.state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in state.network.state_dict().items())
 
 
 def test_without_checkpoints_there_is_nothing_to_resume(job: str, watchdog: Watchdog) -> None:
     state = fresh()
-    assert not persistence(job, watchdog).resume(state)
+    assert not make_manager(job, watchdog).resume(state)
     assert equal(state, fresh())
 
 
 def test_what_is_saved_is_the_state_when_saving_began(job: str, watchdog: Watchdog) -> None:
-    state, then, other, keeper = fresh(), fresh(), fresh(1), persistence(job, watchdog)
+    state, then, other, manager = fresh(), fresh(), fresh(1), make_manager(job, watchdog)
     train(state, 2)
     train(then, 2)
-    keeper.save(state)
+    manager.save(state)
     train(state, 1)  # while it may still be written
-    keeper.wait()
-    persistence(job, watchdog).resume(other)
+    manager.wait()
+    make_manager(job, watchdog).resume(other)
     assert equal(other, then)
 
 
@@ -171,7 +171,7 @@ def test_a_flipped_bit_anywhere_in_the_newest_makes_the_older_one_be_used(
         store.write(newest, sound)
         flip(newest, rng.randrange(len(sound)), rng.randrange(8))
         state = fresh(1)
-        assert persistence(job, watchdog).resume(state)
+        assert make_manager(job, watchdog).resume(state)
         assert equal(state, older)
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_newest_makes_the_older_one_be_used(
     else:
         store.write(newest, data[: int(len(data) * keep_share)])
     state = fresh(1)
-    assert persistence(job, watchdog).resume(state)
+    assert make_manager(job, watchdog).resume(state)
     assert equal(state, older)
 
 
@@ -196,11 +196,11 @@ def test_a_damaged_checkpoint_is_written_anew_when_training_comes_by_again(job: 
     saved_twice(job, watchdog)
     flip(of(job, 5, "manifest"), 100)
     flip(of(job, 5, "state"), 1000)
-    state, again, keeper = fresh(1), fresh(1), persistence(job, watchdog)
-    keeper.resume(state)
+    state, again, manager = fresh(1), fresh(1), make_manager(job, watchdog)
+    manager.resume(state)
     train(state, 3)
-    keeper.save_and_wait(state)
-    persistence(job, watchdog).resume(again)
+    manager.save_and_wait(state)
+    make_manager(job, watchdog).resume(again)
     assert equal(state, again)
 
 
@@ -214,33 +214,33 @@ def test_when_none_verifies_training_does_not_start_over_in_silence(how: str, jo
             store.delete(of(job, step, "manifest"))
     state = fresh(1)
     with pytest.raises(ResumeError, match=r"none of the \d checkpoints .* verifies; delete that folder"):
-        persistence(job, watchdog).resume(state)
+        make_manager(job, watchdog).resume(state)
     assert equal(state, fresh(1))
 
 
 def test_a_checkpoint_of_another_network_is_refused(job: str, watchdog: Watchdog) -> None:
     saved_twice(job, watchdog)
     with pytest.raises(ArtifactError, match=r"belongs to another network: \['conv.weight', \[4, 3, 1, 1\]\] where"):
-        persistence(job, watchdog).resume(fresh(width=8))
+        make_manager(job, watchdog).resume(fresh(width=8))
 
 
 def test_a_damaged_later_one_does_not_crowd_out_what_is_written_now(job: str, watchdog: Watchdog) -> None:
     saved_twice(job, watchdog)
     flip(of(job, 5, "state"), 1000)
-    state, again, keeper = fresh(1), fresh(1), persistence(job, watchdog, keep=1)
-    keeper.resume(state)
+    state, again, manager = fresh(1), fresh(1), make_manager(job, watchdog, keep=1)
+    manager.resume(state)
     train(state, 1)
-    keeper.save_and_wait(state)
-    assert persistence(job, watchdog).resume(again)
+    manager.save_and_wait(state)
+    assert make_manager(job, watchdog).resume(again)
     assert equal(state, again)
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_only_the_newest_are_kept(keep: int, job: str, watchdog: Watchdog) -> None:
-    state, keeper = fresh(), persistence(job, watchdog, keep)
+    state, manager = fresh(), make_manager(job, watchdog, keep)
     for _ in range(4):
         train(state, 1)
-        keeper.save_and_wait(state)
+        manager.save_and_wait(state)
     kept = sorted(n.split("-")[0] + n.split("-")[1] + n[n.index(".") :] for n in files(job) if "-" in n)
     steps = range(5 - keep, 5)
     assert kept == sorted(
@@ -251,15 +251,15 @@ def test_only_the_newest_are_kept(keep: int, job: str, watchdog: Watchdog) -> No
 
 
 def test_the_best_weights_are_written_once_and_stay_while_a_checkpoint_names_them(job: str, watchdog: Watchdog) -> None:
-    state, keeper, other = fresh(), persistence(job, watchdog, keep=1), fresh(1)
+    state, manager, other = fresh(), make_manager(job, watchdog, keep=1), fresh(1)
     train(state, 1)
     for _ in range(3):
-        keeper.save_and_wait(state)
+        manager.save_and_wait(state)
         written = store.read(of(job, 1, "best"))
         state.values.add_(1)
         state.position.step += 1
     assert [n for n in files(job) if n.startswith("best")] == [of(job, 1, "best").rpartition("/")[2]]
-    assert persistence(job, watchdog).resume(other)
+    assert make_manager(job, watchdog).resume(other)
     assert torch.equal(other.best, state.best)
     assert len(written) > other.best.numel() * 4
 
@@ -288,20 +288,20 @@ def test_a_process_killed_anywhere_in_a_save_leaves_the_last_whole_checkpoint(
 ) -> None:
     state = fresh()
     train(state, 2)
-    persistence(job, watchdog, keep=1).save_and_wait(state)
+    make_manager(job, watchdog, keep=1).save_and_wait(state)
     monkeypatch.setenv("FAULT", f"{point}@0:5=kill")
     train(state, 3)
     if (child := os.fork()) == 0:
-        persistence(job, watchdog, keep=1).save_and_wait(state)
+        make_manager(job, watchdog, keep=1).save_and_wait(state)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     resumed = fresh(1)
-    assert persistence(job, watchdog).resume(resumed)
+    assert make_manager(job, watchdog).resume(resumed)
     assert resumed.position.step == (2 if point in BEFORE_THE_MANIFEST else 5)
     train(resumed, 5 - resumed.position.step)
     assert equal(resumed, state)
-    keeper = persistence(job, watchdog, keep=1)
-    keeper.save_and_wait(resumed)
+    manager = make_manager(job, watchdog, keep=1)
+    manager.save_and_wait(resumed)
     assert len(files(job)) == 4  # one checkpoint of three objects, and the mark that there has been one
 
 
@@ -309,13 +309,13 @@ def test_a_job_with_another_identity_is_refused_with_the_difference(job: str, wa
     saved_twice(job, watchdog)
     other = {"recipe.seed": 1, "code": "ef"}
     with pytest.raises(ChangedError, match=r"\(code: cd -> ef; recipe\.seed: 0 -> 1\).*--accept-changes"):
-        persistence(job, watchdog, **other).resume(fresh())
+        make_manager(job, watchdog, **other).resume(fresh())
 
 
 def test_accepted_changes_stand_in_the_lineage(job: str, watchdog: Watchdog) -> None:
     saved_twice(job, watchdog)
     state = fresh(1)
-    assert persistence(job, watchdog, accept=True, **{"recipe.seed": 1}).resume(state)
+    assert make_manager(job, watchdog, accept=True, **{"recipe.seed": 1}).resume(state)
     assert state.position.accepted == [{"step": 5, "changes": ["recipe.seed: 0 -> 1"]}]
 
 

@@ -1,4 +1,4 @@
-"""When training goes on, goes back, and gives up."""
+"""When training continues, rewinds, and gives up."""
 
 import math
 

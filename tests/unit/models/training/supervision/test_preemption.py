@@ -9,10 +9,10 @@ SIGNAL = "os.kill(os.getpid(), signal.SIGTERM)"
 SIGNALLED = """
 import os, signal, sys
 from models.training.supervision.preemption import Preemption
-asked = Preemption()
+preemption = Preemption()
 {before}
 os.kill(os.getpid(), signal.SIGTERM)
-print("alive", asked.requested)
+print("alive", preemption.requested)
 """
 
 
@@ -27,13 +27,13 @@ def test_the_first_signal_only_asks() -> None:
 
 
 def test_the_signal_that_follows_another_rank_s_request_is_still_the_first() -> None:
-    """Machines are asked one after another, and torchrun asks the ranks that are left when one has ended."""
-    assert after_sigterm("import time; asked.request(); time.sleep(3.1)") == (0, "alive True")
+    """Machines are preemption one after another, and torchrun asks the ranks that are left when one has ended."""
+    assert after_sigterm("import time; preemption.request(); time.sleep(3.1)") == (0, "alive True")
 
 
 def test_a_second_one_seconds_later_ends_at_once() -> None:
-    assert after_sigterm(f"{SIGNAL}; asked._signalled_at -= 4") == (8, "")
+    assert after_sigterm(f"{SIGNAL}; preemption._signalled_at -= 4") == (8, "")
 
 
 def test_once_all_is_saved_no_signal_ends_it() -> None:
-    assert after_sigterm(f"{SIGNAL}; asked._signalled_at -= 4; asked.saved()") == (0, "alive True")
+    assert after_sigterm(f"{SIGNAL}; preemption._signalled_at -= 4; preemption.saved()") == (0, "alive True")
