@@ -232,7 +232,7 @@ def test_a_study_that_cannot_be_summed_up_leaves_no_part(
 
     ended: list[str] = []
     monkeypatch.setattr(runs, "finish_run", lambda run, status, numbers: ended.append(status))
-    monkeypatch.setattr(study.report_results, "leave", lambda *_: pytest.fail("left a part"))
+    monkeypatch.setattr(study.report_results, "publish_part", lambda *_: pytest.fail("left a part"))
     config = config_of("{network:resnet50}", "{network:resnet50,dimension:width,width:2.0}")
     with pytest.raises(raised):
         study._record(config, "run", SHARDS, results)
