@@ -51,7 +51,7 @@ def _import(config: schema.Config) -> Registered:
     data = store.read(uri)
     sha256 = hashlib.sha256(data).hexdigest()
     if options.sha256 is not None and not sha256.startswith(options.sha256.lower()):
-        raise ArtifactError(f"{options.path} has sha256 {sha256}, published.sha256 is {options.sha256}")
+        raise ArtifactError(f"{options.path} has sha256 {sha256}, published.sha256 says {options.sha256}")
     weights = pretrained.convert(pretrained.read(data, options.path), options, options.path)
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, uri, sha256)

@@ -140,7 +140,7 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     worse = settled(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
     assert worse.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 79.17 % of the same 120 images" in worse.verdict
-    assert "not promoted, it is not better; to promote it all the same, set its alias champion at http" in worse.verdict
+    assert "not promoted, it is not better; to promote it anyway, set its alias champion at http" in worse.verdict
     tie = settled(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
     assert tie.aliases == ("candidate",)
     assert champion("steps") == 1

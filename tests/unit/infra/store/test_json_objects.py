@@ -176,10 +176,10 @@ def test_a_damaged_status_is_no_sign_of_life_and_no_end_of_the_watch(tmp_path: P
     watch = supervise._Watch(job_run(tmp_path), schema.Launch(), "")
     put(tmp_path, "jobs/1/status.json", json.dumps(STATUS))
     watch.poll_status()
-    seen_at = watch.seen_at
+    seen_at = watch.changed_at
     put(tmp_path, "jobs/1/status.json", text)
     watch.poll_status()
-    assert (watch.last, watch.seen_at) == (STATUS, seen_at)
+    assert (watch.last, watch.changed_at) == (STATUS, seen_at)
 
 
 @pytest.mark.parametrize("eta_s", [float("inf"), float("nan"), 5.0])
