@@ -15,7 +15,7 @@ from infra.errors import CapacityError, DivergedError, JobError, ResumeError
 from tasks import architecture as search
 from tasks.dispatch import dispatch, fan_out
 
-# Of one network. Any other error would be every trial's: it ends the search, and the same command goes on.
+# Failures of a single network. Any other error would fail every trial: it ends the search; the same command resumes.
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
@@ -23,8 +23,8 @@ TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 async def architecture(overrides: list[str]) -> dict[str, Any]:
     """Trains proposals until ``architecture.trials`` have ended, ``launch.jobs_at_once`` at a time.
 
-    The same command again goes on where it stopped; on another machine with the same ``architecture.storage`` it works
-    on the same search.
+    The same command resumes where it stopped; on another machine with the same ``architecture.storage`` it joins the
+    same search.
 
     Returns:
         Every trial with its state, reward and whether it is on the Pareto front; the best, and B0's own.
@@ -41,18 +41,18 @@ async def architecture(overrides: list[str]) -> dict[str, Any]:
 
 async def worker(config: schema.Config, overrides: list[str], started: search.ArchitectureRun) -> None:
     """Trains one proposal after another; one that diverges does not end the search."""
-    while (asked := await search.propose(config, started)) is not None:
-        name = f"architecture {asked.number}"
-        words = [*overrides, *search.proposal_overrides(config, asked)]
+    while (proposal := await search.propose(config, started)) is not None:
+        name = f"architecture {proposal.number}"
+        words = [*overrides, *search.proposal_overrides(config, proposal)]
         try:
-            async with search.heartbeat(started, asked):
+            async with search.heartbeat(started, proposal):
                 result = await dispatch(
                     train, config, words, title=name, parent_run=started.mlflow_run, role="trial", label=name
                 )
         except TRIAL_FAILED as error:
-            await search.report_failure(started, asked, error)
+            await search.report_failure(started, proposal, error)
         except BaseException:
-            search.requeue(started, asked)
+            search.requeue(started, proposal)
             raise
         else:
-            await search.report_result(started, asked, result)
+            await search.report_result(started, proposal, result)

@@ -1,8 +1,8 @@
-"""What each flow begins with: its configuration, its log, its name; the same from a terminal and on a worker.
+"""Set-up shared by all flows: configuration, logging and run name, in a terminal and on a worker.
 
-A worker passes its own settings to its flow runs in the environment variable ``EFFNET_SETTINGS``, a JSON list of
-overrides. A deployment's run composes them below its own overrides, so that ``effnet up storage=s3://bucket`` counts
-for every run that the UI or the schedule starts.
+A worker passes its settings to its flow runs in the environment variable ``EFFNET_SETTINGS``, a JSON list of
+overrides. A deployment's run composes them below its own overrides, so that ``effnet up storage=s3://bucket`` applies
+to every run that the UI or the schedule starts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SERVICE_VARIABLES = {"s3": "AWS_ENDPOINT_URL_S3", "prefect": "PREFECT_API_URL", 
 
 
 def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
-    """Composes a flow's configuration and switches its log on.
+    """Composes a flow's configuration and enables its log.
 
     Returns:
         The configuration, and the overrides it was made of, for the flow's children.
 
     Raises:
-        OverrideError: an unknown key, option or value.
-        ConfigError: a deployment names services or a run folder that its worker does not use.
+        OverrideError: Unknown key, option or value.
+        ConfigError: A deployment names services or a run folder that its worker does not use.
     """
     log = logger()
     if log.level == logging.NOTSET:  # on a worker; the terminal's display has set it
@@ -70,12 +70,12 @@ def name_runs_by(describe: Callable[[schema.Config, dict[str, Any]], str]) -> Ca
 
 
 def now() -> str:
-    """The minute, to tell the runs of one flow apart."""
+    """The current time in minutes, to distinguish the runs of one flow."""
     return time.strftime("%Y-%m-%d %H:%M")
 
 
 def worker_environment(config: schema.Config, words: Sequence[str]) -> dict[str, str]:
-    """Variables that a worker needs besides those of the services: its settings, and our log in Prefect's.
+    """Variables that a worker needs besides those of the services: its settings, and effnet's log in Prefect's.
 
     Args:
         config: Configuration of the command that starts the worker.
@@ -90,12 +90,12 @@ def worker_environment(config: schema.Config, words: Sequence[str]) -> dict[str,
 
 
 def select_places(overrides: Sequence[str]) -> list[str]:
-    """Overrides that say where things are, as opposed to what is done."""
+    """Overrides that set locations (storage, services), not the work."""
     return [word for word in overrides if _key(word) == "storage" or _key(word).startswith("services.")]
 
 
 def worker_settings() -> list[str]:
-    """Settings of the worker that this process runs on; none where nobody gave it any."""
+    """Settings of the worker that this process runs on; empty if it has none."""
     return list(json.loads(os.environ.get(VARIABLE, "[]")))
 
 
@@ -144,23 +144,23 @@ def _deployment_run() -> FlowRun | None:
 def _refuse_other_services(overrides: Sequence[str], config: schema.Config) -> None:
     """Refuses overrides that a flow run cannot follow: it uses the services that its worker was started with."""
     worker = compose.compose(worker_settings())
-    asked: Any
+    requested: Any
     for key in sorted({_key(word) for word in overrides}):
         name = key.removeprefix("services.")
         if key == "run_dir" and VARIABLE in os.environ:
-            asked, used = str(Path(config.run_dir).resolve()), worker.run_dir
+            requested, used = str(Path(config.run_dir).resolve()), worker.run_dir
         elif key != name and name in SERVICE_VARIABLES:
-            asked, address = getattr(config.services, name), os.environ.get(SERVICE_VARIABLES[name]) or "aws"
+            requested, address = getattr(config.services, name), os.environ.get(SERVICE_VARIABLES[name]) or "aws"
             used = getattr(worker.services, name) if VARIABLE in os.environ else address
-            asked = used if asked.rstrip("/") == address.rstrip("/") else asked
+            requested = used if requested.rstrip("/") == address.rstrip("/") else requested
         elif key != name and VARIABLE in os.environ:
-            asked, used = getattr(config.services, name), getattr(worker.services, name)
+            requested, used = getattr(config.services, name), getattr(worker.services, name)
         else:
             continue
-        if asked != used:
+        if requested != used:
             raise ConfigError(
-                f"{key}={asked}: a deployment runs with what its worker was started with, {key}={used}; omit the "
-                f"setting, or restart the worker by `effnet down` and `effnet up {key}={asked}`"
+                f"{key}={requested}: a deployment runs with what its worker was started with, {key}={used}; omit the "
+                f"setting, or restart the worker by `effnet down` and `effnet up {key}={requested}`"
             )
 
 

@@ -1,6 +1,6 @@
 """Class activation maps of Figure 7: the baseline and its scaled versions on the same images.
 
-What failure must never look like: a gallery without a network that was asked for and without a word about it.
+What failure must never look like: a gallery that silently lacks a requested network.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from tasks.train import evaluate, evaluate_job
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config, _: f"explain {config.profile}"))
 async def explain(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
-    """Trains, or finds, every network of ``explain.models``, and maps what each sees in some images of val.
+    """Trains or reuses every network of ``explain.models``, and draws its maps of some val images.
 
     Returns:
         The report's part ``maps``.
     """
     config, overrides = configure(overrides)
-    wanted = await candidates(config)
+    selected = await candidates(config)
     shards = await ensure_shards(config.data, config.storage)
     run = await start_gallery(config, shards, parent_run)
-    trained = await fan_out(config, (partial(one, config, overrides, each, shards, run) for each in wanted))
-    return await record_gallery(config, shards, run, wanted, trained)
+    trained = await fan_out(config, (partial(one, config, overrides, candidate, shards, run) for candidate in selected))
+    return await record_gallery(config, shards, run, selected, trained)
 
 
 async def one(
-    config: schema.Config, overrides: list[str], wanted: Candidate, shards: ShardResult, run: str
+    config: schema.Config, overrides: list[str], candidate: Candidate, shards: ShardResult, run: str
 ) -> GalleryNetwork:
     """One network with its weights: an ordinary training job, or a registered version."""
-    if wanted.registered is not None:
-        model, weights, exact = await fetch_registered(wanted.registered, config.storage)
+    if candidate.registered is not None:
+        model, weights, exact = await fetch_registered(candidate.registered, config.storage)
         await check_classes(exact, shards)
-        found = await evaluate(evaluate_job(config, model, shards, weights, exact), config, exact)
-        return wanted.fetched(model, weights, found)
-    asked = [*overrides, *train_overrides(config, wanted.model)]
-    title = f"explain {wanted.name}"
-    result = await dispatch(train, config, asked, title=title, parent_run=run, role="explain", label=title)
-    return await asyncio.to_thread(wanted.trained, result)
+        result = await evaluate(evaluate_job(config, model, shards, weights, exact), config, exact)
+        return candidate.fetched(model, weights, result)
+    request = [*overrides, *train_overrides(config, candidate.model)]
+    title = f"explain {candidate.name}"
+    result = await dispatch(train, config, request, title=title, parent_run=run, role="explain", label=title)
+    return await asyncio.to_thread(candidate.trained, result)

@@ -1,4 +1,4 @@
-"""Every night: the registered champion, fine-tuned on the transfer set, registered if it is worth it.
+"""Every night: the registered champion, fine-tuned on the transfer set, registered, and promoted if better.
 
 Its key is the digest of champion, data and recipe: a night without anything new finds last night's result and
 registers nothing twice.

@@ -1,7 +1,7 @@
 """The whole paper: shard, search, train B0..B7, register, transfer, map what networks see, report.
 
 What failure must never look like: a report that hides a missing variant, or one bad variant that takes the
-others with it. Each runs to its own end; what failed is missing in the report and fails the flow last.
+others with it. Each runs to its end; failures are listed as missing in the report and fail the flow last.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
     """Reproduces the paper at the size of the profile.
 
     Args:
-        overrides: as on the command line, e.g. ``["profile=laptop"]``.
-        began: unix time at which the person's command began; the flow's own start where it is not given.
+        overrides: Command-line overrides, e.g. ``["profile=laptop"]``.
+        began: Unix time at which the user's command started; by default the start of the flow.
     """
     config, overrides = configure(overrides)
     started = await start_reproduction(config, began)
@@ -63,16 +63,16 @@ async def one_variant(
     config: schema.Config, overrides: list[str], name: str, parent_run: str, shards: ShardResult
 ) -> VariantOutcome:
     """One member of the family: trained, registered, champion if it beats the one before, transferred."""
-    asked = [*overrides, f"model.name={name}"]
-    result = await dispatch(train, config, asked, title=f"train {short_name(name)}", parent_run=parent_run)
+    request = [*overrides, f"model.name={name}"]
+    result = await dispatch(train, config, request, title=f"train {short_name(name)}", parent_run=parent_run)
     model = schema.Model(**{**vars(config.model), "name": name})
     registered = await register(name.replace("_", "-"), result, model, config.data, shards.manifest_uri)
 
     async def evaluate_version(ref: str) -> EvalResult:
-        words = [*overrides, f"model_ref={ref}"]
-        evaluated: EvalResult = await dispatch(evaluate, config, words, title=f"evaluate {ref}")
+        version_overrides = [*overrides, f"model_ref={ref}"]
+        evaluated: EvalResult = await dispatch(evaluate, config, version_overrides, title=f"evaluate {ref}")
         return evaluated
 
     registered = await judge(registered, shards, config.nightly.margin, evaluate_version)
-    moved = await dispatch(transfer, config, asked, title=f"transfer {short_name(name)}", parent_run=parent_run)
-    return VariantOutcome(result, registered, moved)
+    transferred = await dispatch(transfer, config, request, title=f"transfer {short_name(name)}", parent_run=parent_run)
+    return VariantOutcome(result, registered, transferred)

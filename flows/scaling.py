@@ -35,6 +35,6 @@ async def scaling(overrides: list[str]) -> dict[str, Any]:
 async def one_point(config: schema.Config, overrides: list[str], point: schema.Point, run: str) -> TrainResult:
     """One network of the study, as a child of its MLflow run."""
     name = title(point)
-    asked = [*overrides, *point_overrides(config, point)]
-    result: TrainResult = await dispatch(train, config, asked, title=name, parent_run=run, role="scaling", label=name)
+    request = [*overrides, *point_overrides(config, point)]
+    result: TrainResult = await dispatch(train, config, request, title=name, parent_run=run, role="scaling", label=name)
     return result

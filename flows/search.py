@@ -38,6 +38,6 @@ async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
 async def trial(config: schema.Config, overrides: list[str], point: Coefficients, run: str) -> TrainResult:
     """One point of the grid, as a child of the search's MLflow run."""
     name = f"trial {point.alpha} {point.beta} {point.gamma}"
-    asked = [*overrides, *trial_overrides(config, point)]
-    result: TrainResult = await dispatch(train, config, asked, title=name, parent_run=run, role="trial", label=name)
+    request = [*overrides, *trial_overrides(config, point)]
+    result: TrainResult = await dispatch(train, config, request, title=name, parent_run=run, role="trial", label=name)
     return result

@@ -14,17 +14,17 @@ from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
 def run_name(config: schema.Config, given: dict[str, Any]) -> str:
-    """After the data set."""
+    """Run name: the name of the data set."""
     return f"shard {(config.data if given.get('part', 'data') == 'data' else config.transfer.data).name}"
 
 
 @flow(name="shard", flow_run_name=name_runs_by(run_name))
 async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data") -> ShardResult:
-    """Shards the configured data set, or finds it.
+    """Shards the configured data set, or returns the existing shards.
 
     Args:
-        overrides: as on the command line, e.g. ``["data=digits"]``.
-        part: the main data set or the transfer set.
+        overrides: Command-line overrides, e.g. ``["data=digits"]``.
+        part: ``data`` for the main data set, ``transfer`` for the transfer set.
     """
     config, _ = configure(overrides)
     return await ensure_shards(config.data if part == "data" else config.transfer.data, config.storage)

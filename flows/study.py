@@ -1,7 +1,7 @@
-"""What the paper does beside its family: scaling study, architecture search, latency; then the report of all of it.
+"""The experiments beside the family: scaling study, architecture search, latency; then the report.
 
-What failure must never look like: an experiment that is lost because the one before it failed. Each runs to its own
-end, the report shows what came of it, and the first failure fails the flow last. The same command again goes on.
+What failure must never look like: an experiment that is lost because the one before it failed. Each runs to its
+end, the report shows its result, and the first failure fails the flow last. The same command resumes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from infra.errors import EffnetError, first_line
 from tasks.dispatch import dispatch
 
 log = logger()
-# One after another: nothing may run beside the latency's clock, and the report comes last.
+# One after another: nothing may run during the latency measurement, and the report comes last.
 PARTS = (scaling, architecture, latency, report)
 
 
 @flow(name="study", flow_run_name=name_runs_by(lambda config, _: f"study {config.profile} {now()}"))
 async def study(overrides: list[str]) -> str:
-    """Runs every part, whatever becomes of the others; returns the report's path.
+    """Runs every part even if others fail; returns the path of the report.
 
     Raises:
-        EffnetError: the first part's that failed, after all others have run.
+        EffnetError: The error of the first failed part, after all others have run.
     """
     config, overrides = configure(overrides)
     failures: list[EffnetError] = []

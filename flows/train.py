@@ -15,19 +15,19 @@ from tasks.train import train as train_task
 
 
 def run_name(config: schema.Config, given: dict[str, Any]) -> str:
-    """After the network, unless the parent flow gave a label."""
+    """Run name: the network, unless the parent flow passed a label."""
     return str(given.get("label") or "") or f"train {short_name(config.model.name)}"
 
 
 @flow(name="train", flow_run_name=name_runs_by(run_name))
 async def train(overrides: list[str], parent_run: str = "", role: str = "train", label: str = "") -> TrainResult:
-    """Trains, resumes or finds one network.
+    """Trains or resumes one network, or returns its stored result.
 
     Args:
-        overrides: as on the command line, e.g. ``["model=b3", "recipe.epochs=2"]``.
-        parent_run: MLflow run that this one is shown under.
-        role: tag of the MLflow run.
-        label: what people see; made from the job where it is not given.
+        overrides: Command-line overrides, e.g. ``["model=b3", "recipe.epochs=2"]``.
+        parent_run: Parent MLflow run.
+        role: Value of the tag ``role`` of the MLflow run.
+        label: Display name; by default derived from the job.
     """
     config, _ = configure(overrides)
     result, _ = await train_network(config, parent_run, role, label)

@@ -48,20 +48,20 @@ from tasks.transfer_part import record_transfer, result_of
 
 @flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short_name(config.model.name)}"))
 async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferResult]:
-    """Fine-tunes the network on each set; trains it first where that is not done yet.
+    """Fine-tunes the network on each data set; trains it first if necessary.
 
     Args:
-        overrides: as on the command line, e.g. ``["transfer=kornblith", "data@transfer.data=pets"]``.
-        parent_run: MLflow run that this one is shown under.
+        overrides: Command-line overrides, e.g. ``["transfer=kornblith", "data@transfer.data=pets"]``.
+        parent_run: Parent MLflow run.
     """
     config, overrides = configure(overrides)
     model, weights = await fetch_source(config)
     sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
-    layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]  # each is there, before any
+    layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]
     shards = await asyncio.gather(
         *(write_shards(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
     )
-    plans = [await plan_transfer(one, found) for (_, one), found in zip(sets, shards, strict=True)]
+    plans = [await plan_transfer(one, shard) for (_, one), shard in zip(sets, shards, strict=True)]
     announce(plans)
     source_run = ""
     if weights is None:
@@ -106,10 +106,10 @@ async def one_set(
 async def try_grid(
     plan: TransferPlan, overrides: list[str], weights: Weights, run: str
 ) -> tuple[Point, list[GridTrial]]:
-    """All points to the first rung, the better ones to the next, the best of those that came to the end."""
+    """Successive halving: all points to the first rung, the better ones to the next; returns the best that finished."""
     tried = alive = [GridTrial(point) for point in plan.points]
     for epoch in (*plan.rungs, None):
-        jobs = [point_job(plan, each.point, weights, epoch) for each in alive]
+        jobs = [point_job(plan, trial.point, weights, epoch) for trial in alive]
         calls = (partial(one_point, plan.config, overrides, job, run) for job in jobs)
         record_rung(alive, await fan_out(plan.config, calls))
         if epoch is not None:
@@ -119,9 +119,9 @@ async def try_grid(
 
 async def one_point(config: schema.Config, overrides: list[str], job: JobRun, run: str) -> RungResult:
     """One point of the grid to its rung, wherever jobs run."""
-    asked = {"job": to_yaml(job.job), "key": job.key, "job_uri": job.job_uri, "label": job.label}
+    request = {"job": to_yaml(job.job), "key": job.key, "job_uri": job.job_uri, "label": job.label}
     title = f"{job.label} to epoch {job.job.until_epoch or job.job.recipe.epochs}"
-    standing: RungResult = await dispatch(finetune, config, overrides, title=title, parent_run=run, **asked)
+    standing: RungResult = await dispatch(finetune, config, overrides, title=title, parent_run=run, **request)
     return standing
 
 
@@ -138,12 +138,12 @@ async def finetune(
     """A job that is described already: one point of a grid, to a rung or to its end.
 
     Args:
-        overrides: as on the command line; they say where the job runs.
-        job: the job as YAML.
-        key: its name and digest.
-        job_uri: its run folder.
-        label: what people see.
-        parent_run: MLflow run that it is shown under.
+        overrides: Command-line overrides, which set where the job runs.
+        job: The job as YAML.
+        key: Name and digest of the job.
+        job_uri: Run folder of the job.
+        label: Display name.
+        parent_run: Parent MLflow run.
 
     Raises:
         ConfigError: the parameters describe no job that this code made; whoever reaches Prefect can send them.
@@ -154,7 +154,7 @@ async def finetune(
 
 
 def described_job(config: schema.Config, job: str, key: str, job_uri: str, label: str) -> JobRun:
-    """A job out of a deployment's parameters, of which no word is trusted; raises as ``finetune``."""
+    """Validates the untrusted parameters of a deployment and builds the job; raises the errors of ``finetune``."""
     try:
         described = from_yaml(schema.Job, job)
     except OverrideError as error:

@@ -1,7 +1,7 @@
-"""The architecture search's bookkeeping: what is proposed, refused, trained and told, and what came of all of it.
+"""Bookkeeping of the architecture search: proposals, refused and trained trials, and the summary.
 
-A trial is an ordinary training job, named by the digest of what is asked: one that was trained before is found. The
-database of trials (``infra/trials.py``) only says what to ask next, so a lost one costs no training.
+A trial is an ordinary training job, keyed by the digest of its request, so an earlier training is reused. The database
+of trials (``infra/trials.py``) only decides what to propose next; losing it loses no training.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tasks.report.numbers import standard_error
 
 log = logger()
 B0_BLOCKS = block_strings.encode(B0_STAGES)
-MAX_REFUSED = 500  # in a row, then the constraints leave nothing
-WAIT_S = 2.0  # for trials of other workers, when there is nothing left to propose
+MAX_REFUSED = 500  # consecutive refused proposals after which the search fails
+WAIT_S = 2.0  # polling interval while other workers train the last trials
 
 
 @dataclass(frozen=True)
 class ArchitectureRun:
-    """An architecture search under way."""
+    """A running architecture search."""
 
     trials: database.Trials
     shards: ShardResult
@@ -48,7 +48,7 @@ class ArchitectureRun:
 
 @dataclass(frozen=True)
 class Proposal:
-    """One proposal that meets the constraints."""
+    """A proposal that meets the constraints."""
 
     trial: Any  # Optuna's handle, for infra.trials alone
     number: int
@@ -62,8 +62,8 @@ async def start_architecture(config: schema.Config, shards: ShardResult) -> Arch
     """Opens the database and the MLflow run of the search; B0's own blocks are its first proposal.
 
     Raises:
-        ConfigError: B0 itself breaks the constraints, or the database's address is none.
-        TransientError: the database or MLflow do not answer.
+        ConfigError: B0 itself breaks the constraints, or the database URL is invalid.
+        TransientError: The database or MLflow does not respond.
     """
     return await asyncio.to_thread(_start, config, shards)
 
@@ -72,164 +72,164 @@ def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
     from infra.tracking import runs
     from models.networks.build import compute_cost
 
-    wanted = config.architecture
-    params, multiply_adds, _ = compute_cost(replace(wanted.model, blocks=B0_BLOCKS), shards.classes)
-    if excess := broken(wanted, params, multiply_adds):
+    options = config.architecture
+    params, multiply_adds, _ = compute_cost(replace(options.model, blocks=B0_BLOCKS), shards.classes)
+    if excess := broken(options, params, multiply_adds):
         raise ConfigError(
-            f"B0's own blocks break the search's constraints: {why(wanted, params, multiply_adds, excess)}; "
+            f"B0's own blocks break the search's constraints: {why(options, params, multiply_adds, excess)}; "
             "set architecture.target_multiply_adds to the size of architecture.model"
         )
-    asked = compose.to_dict(wanted) | {"manifest_sha256": shards.manifest_sha256, "choices": space.choices()}
-    for key in ("trials", "storage"):  # more trials go on with the same search
-        del asked[key]
-    name = "architecture-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    request = compose.to_dict(options) | {"manifest_sha256": shards.manifest_sha256, "choices": space.choices()}
+    for key in ("trials", "storage"):  # more trials continue the same search
+        del request[key]
+    name = "architecture-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
     opened = database.open_trials(
-        wanted.storage or f"sqlite:///{Path(config.run_dir).resolve()}/architecture.db",
+        options.storage or f"sqlite:///{Path(config.run_dir).resolve()}/architecture.db",
         name,
         directions=("maximize", "minimize"),
-        sampler=wanted.sampler,
-        startup=wanted.population,
-        seed=wanted.seed,
+        sampler=options.sampler,
+        startup=options.population,
+        seed=options.seed,
     )
     database.enqueue(opened, space.point(B0_STAGES))
     run = runs.start_run(
         config.experiment,
         "architecture search",
         name,
-        params={"architecture": compose.to_dict(wanted), "data": compose.to_dict(config.data)},
+        params={"architecture": compose.to_dict(options), "data": compose.to_dict(config.data)},
         tags={"role": "architecture"},
     )
-    done = sum(each.state == "complete" for each in database.list_trials(opened))
+    done = sum(trial.state == "complete" for trial in database.list_trials(opened))
     return ArchitectureRun(opened, shards, run, done)
 
 
 async def propose(config: schema.Config, started: ArchitectureRun) -> Proposal | None:
-    """The next proposal that is worth training; None when as many as wanted have ended.
+    """The next proposal that meets the constraints; None when ``architecture.trials`` have ended.
 
-    What breaks a constraint is told to the sampler as refused, and the next is asked for. A trial whose process died
-    is given out again. Where the last ones are still being trained by others, this waits for them: one may be lost.
+    A proposal that breaks a constraint is reported to the sampler as refused, and another is requested. A trial whose
+    process died is requeued. While other workers train the last trials this waits, since one of them may be lost.
 
     Raises:
-        ConfigError: the constraints refuse everything.
+        ConfigError: The constraints refuse every proposal.
     """
     while True:
-        left, asked = await asyncio.to_thread(_propose, config.architecture, started)
-        if asked is not None or left <= 0:
-            return asked
+        left, proposal = await asyncio.to_thread(_propose, config.architecture, started)
+        if proposal is not None or left <= 0:
+            return proposal
         await asyncio.sleep(WAIT_S)
 
 
-def _propose(wanted: schema.Architecture, started: ArchitectureRun) -> tuple[int, Proposal | None]:
-    """How many trials have not ended yet, and the next proposal where one of them is not being trained."""
-    with started.trials.asking:  # of two workers that both see one left, one gets it
-        found = database.list_trials(started.trials)
-        for number in database.find_lost(found, time.time()):
-            log.info("trial %d: its process is gone; it is given out again", number)
+def _propose(options: schema.Architecture, started: ArchitectureRun) -> tuple[int, Proposal | None]:
+    """The number of unfinished trials, and the next proposal unless all of them are running."""
+    with started.trials.asking:  # if two workers see one trial left, only one gets it
+        records = database.list_trials(started.trials)
+        for number in database.find_lost(records, time.time()):
+            log.info("trial %d: its process is gone; requeued", number)
             database.requeue(started.trials, number)
-        left = wanted.trials - sum(each.state in ("complete", "failed") for each in found)
-        if left <= sum(each.state == "running" for each in found):
+        left = options.trials - sum(record.state in ("complete", "failed") for record in records)
+        if left <= sum(record.state == "running" for record in records):
             return left, None
-        return left, _within_constraints(wanted, started)
+        return left, _propose_within_constraints(options, started)
 
 
-def _within_constraints(wanted: schema.Architecture, started: ArchitectureRun) -> Proposal:
+def _propose_within_constraints(options: schema.Architecture, started: ArchitectureRun) -> Proposal:
     from models.networks.build import compute_cost
 
     for _ in range(MAX_REFUSED):
         trial = database.ask(started.trials, space.choices())
         blocks = block_strings.encode(space.stages(trial.params))
-        params, multiply_adds, _ = compute_cost(replace(wanted.model, blocks=blocks), started.shards.classes)
-        excess = broken(wanted, params, multiply_adds)
+        params, multiply_adds, _ = compute_cost(replace(options.model, blocks=blocks), started.shards.classes)
+        excess = broken(options, params, multiply_adds)
         if not excess:
             return Proposal(trial, trial.number, blocks, params, multiply_adds)
-        reason = why(wanted, params, multiply_adds, excess)
+        reason = why(options, params, multiply_adds, excess)
         log.info("trial %d: refused, %s", trial.number, reason)
         facts = {"blocks": blocks, "params": params, "multiply_adds": multiply_adds, "reason": reason}
         database.refuse(started.trials, trial, excess, facts)
     raise ConfigError(
         f"{MAX_REFUSED} proposals in a row break the constraints; raise architecture.max_cost, which is "
-        f"{wanted.max_cost:g}, or architecture.max_params"
+        f"{options.max_cost:g}, or architecture.max_params"
     )
 
 
-def broken(wanted: schema.Architecture, params: int, multiply_adds: int) -> dict[str, float]:
-    """By how much a network exceeds each limit that it breaks, relative to the limit."""
-    limits = {"multiply_adds": (multiply_adds, wanted.max_cost * wanted.target_multiply_adds)}
-    if wanted.max_params is not None:
-        limits["params"] = (params, float(wanted.max_params))
+def broken(options: schema.Architecture, params: int, multiply_adds: int) -> dict[str, float]:
+    """Relative excess of a network over each limit that it breaks."""
+    limits = {"multiply_adds": (multiply_adds, options.max_cost * options.target_multiply_adds)}
+    if options.max_params is not None:
+        limits["params"] = (params, float(options.max_params))
     return {name: value / limit - 1 for name, (value, limit) in limits.items() if value > limit}
 
 
-def why(wanted: schema.Architecture, params: int, multiply_adds: int, excess: dict[str, float]) -> str:
-    """The limits that are broken, with the numbers."""
-    says = {
-        "multiply_adds": f"{multiply_adds:,} multiply-adds are more than {wanted.max_cost:g} times the target "
-        f"{wanted.target_multiply_adds:,.0f}",
-        "params": f"{params:,} parameters are more than {wanted.max_params or 0:,}",
+def why(options: schema.Architecture, params: int, multiply_adds: int, excess: dict[str, float]) -> str:
+    """The broken limits as text, with the numbers."""
+    texts = {
+        "multiply_adds": f"{multiply_adds:,} multiply-adds are more than {options.max_cost:g} times the target "
+        f"{options.target_multiply_adds:,.0f}",
+        "params": f"{params:,} parameters are more than {options.max_params or 0:,}",
     }
-    return "; ".join(says[name] for name in excess)
+    return "; ".join(texts[name] for name in excess)
 
 
-def proposal_overrides(config: schema.Config, asked: Proposal) -> list[str]:
-    """One trial in the words of the command line."""
-    wanted = config.architecture
-    model = replace(wanted.model, blocks=asked.blocks)
-    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", wanted.recipe)]
+def proposal_overrides(config: schema.Config, proposal: Proposal) -> list[str]:
+    """One trial as command-line overrides."""
+    options = config.architecture
+    model = replace(options.model, blocks=proposal.blocks)
+    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", options.recipe)]
 
 
 @asynccontextmanager
-async def heartbeat(started: ArchitectureRun, asked: Proposal) -> AsyncIterator[None]:
-    """Says that the trial lives for as long as the context is open, so that nobody else gives it out again."""
+async def heartbeat(started: ArchitectureRun, proposal: Proposal) -> AsyncIterator[None]:
+    """Records heartbeats while the context is open, so that no other worker requeues the trial."""
 
-    async def beats() -> None:
+    async def beat() -> None:
         while True:
             await asyncio.sleep(database.BEAT_S)
             with suppress(EffnetError):  # the next beat may reach the database
-                await asyncio.to_thread(database.record_heartbeat, started.trials, asked.trial)
+                await asyncio.to_thread(database.record_heartbeat, started.trials, proposal.trial)
 
-    beating = asyncio.create_task(beats())
+    beat_task = asyncio.create_task(beat())
     try:
         yield
     finally:
-        beating.cancel()
+        beat_task.cancel()
 
 
-async def report_result(started: ArchitectureRun, asked: Proposal, result: TrainResult) -> None:
-    """A trained proposal: its minival accuracy and its cost."""
+async def report_result(started: ArchitectureRun, proposal: Proposal, result: TrainResult) -> None:
+    """Reports a trained proposal: its minival accuracy and its cost."""
     facts = {
-        **_facts(asked),
+        **_facts(proposal),
         "accuracy": result.minival_top1,
         "n": result.n_minival,
         "mlflow_run": result.mlflow_run,
         "job": result.job,
     }
-    values = (result.minival_top1, float(asked.multiply_adds))
-    await asyncio.to_thread(database.complete, started.trials, asked.trial, values, facts)
+    values = (result.minival_top1, float(proposal.multiply_adds))
+    await asyncio.to_thread(database.complete, started.trials, proposal.trial, values, facts)
 
 
-async def report_failure(started: ArchitectureRun, asked: Proposal, error: Exception) -> None:
-    """A proposal that could not be trained: it diverged, or did not fit into memory. The search goes on without it."""
+async def report_failure(started: ArchitectureRun, proposal: Proposal, error: Exception) -> None:
+    """Reports a proposal that diverged or did not fit into memory. The search continues without it."""
     reason = first_line(error)
-    log.warning("trial %d failed: %s", asked.number, reason)
-    await asyncio.to_thread(database.fail, started.trials, asked.trial, {**_facts(asked), "reason": reason})
+    log.warning("trial %d failed: %s", proposal.number, reason)
+    await asyncio.to_thread(database.fail, started.trials, proposal.trial, {**_facts(proposal), "reason": reason})
 
 
-def requeue(started: ArchitectureRun, asked: Proposal) -> None:
-    """A proposal whose training was broken off from outside: the same command takes it up again at once."""
-    with suppress(EffnetError):  # else it is found lost after a while
-        database.requeue(started.trials, asked.number)
+def requeue(started: ArchitectureRun, proposal: Proposal) -> None:
+    """Requeues an interrupted proposal, so that the same command resumes it immediately."""
+    with suppress(EffnetError):  # otherwise it is detected as lost later
+        database.requeue(started.trials, proposal.number)
 
 
-def _facts(asked: Proposal) -> dict[str, Any]:
-    return {"blocks": asked.blocks, "params": asked.params, "multiply_adds": asked.multiply_adds}
+def _facts(proposal: Proposal) -> dict[str, Any]:
+    return {"blocks": proposal.blocks, "params": proposal.params, "multiply_adds": proposal.multiply_adds}
 
 
 @task(task_run_name="sum up", **policy.BOOKKEEPING)
 async def record_architecture(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
-    """Leaves the search's facts for the report, and in its MLflow run.
+    """Writes the search's summary to the report and to its MLflow run.
 
     Raises:
-        JobError: no trial finished.
+        JobError: No trial finished.
     """
     return await asyncio.to_thread(_record, config, started)
 
@@ -238,54 +238,56 @@ def _record(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
     from infra.tracking import runs
 
     run = started.mlflow_run
-    runs_url = runs.run_url(run).removesuffix(run)  # every trial is of the same experiment
+    runs_url = runs.run_url(run).removesuffix(run)  # all trials are in the same experiment
     facts = {
         **summary(config.architecture, database.list_trials(started.trials), runs_url),
         "data": started.shards.name,
         "found": started.done_before,
         "command": f"effnet architecture profile={config.profile}",
     }
-    whole = report_results.publish_part(config, "architecture", facts, report_results.digests([started.shards]))
-    runs.log_text(run, json.dumps(whole, indent=1), "architecture.json")
+    part = report_results.publish_part(config, "architecture", facts, report_results.digests([started.shards]))
+    runs.log_text(run, json.dumps(part, indent=1), "architecture.json")
     best = facts["best"]
     numbers = {key: float(best[key]) for key in ("reward", "accuracy", "multiply_adds", "params")}
     runs.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
-    return whole
+    return part
 
 
-def summary(wanted: schema.Architecture, found: list[database.TrialRecord], runs_url: str = "") -> dict[str, Any]:
-    """All trials with reward and front, the best by reward, and B0's own.
+def summary(options: schema.Architecture, records: list[database.TrialRecord], runs_url: str = "") -> dict[str, Any]:
+    """All trials with their reward and Pareto front, the best by reward, and the trial of B0's blocks.
 
     Raises:
-        JobError: no trial finished; the message holds the first one's reason.
+        JobError: No trial finished; the message holds the reason of the first failure.
     """
-    listed = [each for each in found if each.state in ("complete", "refused", "failed")]
-    rows = [_row(wanted, each, runs_url) for each in listed]
+    listed = [record for record in records if record.state in ("complete", "refused", "failed")]
+    rows = [_row(options, record, runs_url) for record in listed]
     done = [row for row in rows if row["state"] == "complete"]
-    broke = [f"trial {row['number']}: {row['reason']}" for row in rows if row["state"] == "failed"]
+    failures = [f"trial {row['number']}: {row['reason']}" for row in rows if row["state"] == "failed"]
     if not done:
-        raise JobError(f"no trial of the architecture search finished; {broke[0] if broke else 'none was started'}")
+        raise JobError(
+            f"no trial of the architecture search finished; {failures[0] if failures else 'none was started'}"
+        )
     for row, front in zip(done, space.pareto([(r["accuracy"], r["multiply_adds"]) for r in done]), strict=True):
         row["pareto"] = front
     best = max(done, key=lambda row: row["reward"])
     baseline = next((row for row in done if row["blocks"] == B0_BLOCKS), None)
     return {
-        "objective": {"exponent": wanted.exponent, "target_multiply_adds": wanted.target_multiply_adds},
+        "objective": {"exponent": options.exponent, "target_multiply_adds": options.target_multiply_adds},
         "trials": rows,
         "best": best,
         "baseline": baseline,
         "verdict": verdict(best, baseline, len(done)),
-        "sampler": wanted.sampler,
-        "seed": wanted.seed,
+        "sampler": options.sampler,
+        "seed": options.seed,
         "points_of_the_space": space.size(),
-        "missing": broke + ([] if baseline else ["B0's own blocks did not train"]),
+        "missing": failures + ([] if baseline else ["B0's own blocks did not train"]),
     }
 
 
-def _row(wanted: schema.Architecture, trial: database.TrialRecord, runs_url: str) -> dict[str, Any]:
+def _row(options: schema.Architecture, trial: database.TrialRecord, runs_url: str) -> dict[str, Any]:
     facts, accuracy = trial.facts, trial.facts.get("accuracy")
     cost = facts["multiply_adds"]
-    scored = None if accuracy is None else space.reward(accuracy, cost, wanted.target_multiply_adds, wanted.exponent)
+    scored = None if accuracy is None else space.reward(accuracy, cost, options.target_multiply_adds, options.exponent)
     return {
         "number": trial.number,
         "blocks": facts["blocks"],
@@ -303,14 +305,14 @@ def _row(wanted: schema.Architecture, trial: database.TrialRecord, runs_url: str
 
 
 def verdict(best: dict[str, Any], baseline: dict[str, Any] | None, trials: int) -> str:
-    """How the best by reward stands to B0's own blocks, in words."""
+    """The best trial by reward compared with B0's blocks, as text."""
     scored = f"reward {best['reward']:.2f}, {best['accuracy']:.2f} ± {best['standard_error']:.2f} % of {best['n']}"
-    said = f"trial {best['number']} is best of {trials} ({scored} minival images)"
+    outcome = f"trial {best['number']} is best of {trials} ({scored} minival images)"
     if baseline is None:
-        return f"{said}; B0's own blocks did not train"
+        return f"{outcome}; B0's own blocks did not train"
     if best["number"] == baseline["number"]:
-        return f"{said}: B0's own blocks"
+        return f"{outcome}: B0's own blocks"
     margin = best["reward"] - baseline["reward"]
     error = best["standard_error"] * best["reward"] / best["accuracy"] if best["accuracy"] else 0.0
     apart = "more than" if margin > error else "not more than"
-    return f"{said}; that is {margin:.2f} above B0's own blocks, {apart} one standard error ({error:.2f})"
+    return f"{outcome}; that is {margin:.2f} above B0's own blocks, {apart} one standard error ({error:.2f})"

@@ -1,4 +1,4 @@
-"""Whether a registered model tells the classes of a data set apart, in the data set's order."""
+"""Checks that a registered model has the classes of a data set, in the same order."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SHOWN = 3  # differences in a message
 
 @task(task_run_name="classes of {ref}", **policy.BOOKKEEPING)
 async def check_classes(ref: str, shards: ShardResult) -> None:
-    """Refuses to evaluate a model on labels that mean something else to it.
+    """Raises if the labels of a data set are not the classes of a model.
 
     Args:
         ref: ``NAME/VERSION``.
-        shards: the data set that it meets.
+        shards: The data set to evaluate on.
 
     Raises:
-        ConfigError: the lists of classes differ; the message shows where.
-        ArtifactError: the version was not registered by us, or its description is damaged.
+        ConfigError: The lists of classes differ; the message shows the difference.
+        ArtifactError: The version was not registered by effnet, or its description is damaged.
     """
     await asyncio.to_thread(_check, ref, shards)
 
@@ -38,19 +38,18 @@ async def check_classes(ref: str, shards: ShardResult) -> None:
 def _check(ref: str, shards: ShardResult) -> None:
     from infra.tracking import registry
 
-    differs = class_mismatch(registry.resolve_version(ref), shards)
-    if differs is not None:
+    mismatch = class_mismatch(registry.resolve_version(ref), shards)
+    if mismatch is not None:
         raise ConfigError(
-            f"{ref} was trained on other classes than those of {shards.name}: {differs}; its accuracy "
+            f"{ref} was trained on other classes than those of {shards.name}: {mismatch}; its accuracy "
             "there would mean nothing. Take the data set that it was trained on"
         )
 
 
 def class_mismatch(version: Version, shards: ShardResult) -> str | None:
-    """How the classes of a version differ from a data set's, in words; None where they are the same.
+    """The difference between the classes of a version and of a data set as text; None if they are equal.
 
-    The classes of imported weights have no names. Then their number is all there is to compare, and a line in the
-    log says so.
+    Imported weights have no class names. Then only the number of classes is compared, which is logged.
     """
     from infra.tracking import registry
     from models.data.shards import manifest as manifests
@@ -65,7 +64,7 @@ def class_mismatch(version: Version, shards: ShardResult) -> str | None:
 
 
 def describe_difference(model: Sequence[str], data: Sequence[str]) -> str | None:
-    """The first classes that differ between a model's list and a data set's; None where the lists are equal."""
+    """The first classes that differ between a model's list and a data set's; None if the lists are equal."""
     if list(model) == list(data):
         return None
     if len(model) != len(data):

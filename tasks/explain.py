@@ -1,4 +1,4 @@
-"""Class activation maps as tasks: which networks, which images, the maps, and where they go."""
+"""Class activation map tasks: select networks and images, draw the maps, publish them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ MULTIPLIERS = {"depth": "d", "width": "w", "resolution": "r"}  # in the paper's 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network whose maps are wanted."""
+    """A network to draw maps of."""
 
-    name: str  # as people see it; no two are alike
+    name: str  # display name, unique
     dimension: str  # baseline | depth | width | resolution | compound
     model: schema.Model
-    registered: str | None  # the reference to take it from, instead of training it
+    registered: str | None  # registered version to use instead of training
 
     def trained(self, result: TrainResult) -> GalleryNetwork:
-        """The candidate as its job left it."""
+        """The candidate with the weights of its training job."""
         from infra.tracking import runs
 
         return GalleryNetwork(
@@ -55,60 +55,60 @@ class Candidate:
         )
 
     def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> GalleryNetwork:
-        """The candidate as the registry has it, evaluated on our data."""
+        """The candidate with registered weights, evaluated on the configured data."""
         return GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", found=True)
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
 async def candidates(config: schema.Config) -> list[Candidate]:
-    """Lists the networks, before anything costs time.
+    """Lists the networks, before any training.
 
     Raises:
-        ConfigError: a network that does not exist, or one that is named twice.
+        ConfigError: Unknown or repeated network.
     """
     return await asyncio.to_thread(listed, config.explain)
 
 
-def listed(wanted: schema.Explain) -> list[Candidate]:
-    """See ``candidates``."""
+def listed(options: schema.Explain) -> list[Candidate]:
+    """Lists the networks of ``options.models``; raises the errors of ``candidates``."""
     from models.networks.build import build_model
 
-    found: dict[str, Candidate] = {}
-    for each in wanted.models:
-        one = _candidate(wanted.model, each)
-        if one.name in found:
-            raise ConfigError(f"explain.models names {one.name!r} twice")
-        if one.registered is None:
-            build_model(one.model, 1, device="meta")  # refuses an unknown name
-        found[one.name] = one
-    return list(found.values())
+    by_name: dict[str, Candidate] = {}
+    for entry in options.models:
+        candidate = _candidate(options.model, entry)
+        if candidate.name in by_name:
+            raise ConfigError(f"explain.models names {candidate.name!r} twice")
+        if candidate.registered is None:
+            build_model(candidate.model, 1, device="meta")  # raises for an unknown name
+        by_name[candidate.name] = candidate
+    return list(by_name.values())
 
 
-def _candidate(base: schema.Model, each: schema.GalleryEntry) -> Candidate:
-    if each.registered is not None:
-        return Candidate(each.registered, "baseline", base, each.registered)
-    multiplied = {key: getattr(base, key) * getattr(each, key) for key in MULTIPLIERS}
-    model = dataclasses.replace(base, name=each.network or base.name, **multiplied)
-    scaled = [key for key in MULTIPLIERS if getattr(each, key) != 1.0]
+def _candidate(base: schema.Model, entry: schema.GalleryEntry) -> Candidate:
+    if entry.registered is not None:
+        return Candidate(entry.registered, "baseline", base, entry.registered)
+    multiplied = {key: getattr(base, key) * getattr(entry, key) for key in MULTIPLIERS}
+    model = dataclasses.replace(base, name=entry.network or base.name, **multiplied)
+    scaled = [key for key in MULTIPLIERS if getattr(entry, key) != 1.0]
     dimension = "baseline" if not scaled else scaled[0] if len(scaled) == 1 else "compound"
-    words = [short_name(model.name), *(f"{MULTIPLIERS[key]}={getattr(each, key):g}" for key in scaled)]
-    return Candidate(" ".join(words), dimension, model, None)
+    terms = [short_name(model.name), *(f"{MULTIPLIERS[key]}={getattr(entry, key):g}" for key in scaled)]
+    return Candidate(" ".join(terms), dimension, model, None)
 
 
 def train_overrides(config: schema.Config, model: schema.Model) -> list[str]:
-    """A candidate's training in the words of the command line: whatever flow asks the same finds the same job."""
+    """A candidate's training as command-line overrides; any flow with the same request shares the job."""
     return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", config.explain.recipe)]
 
 
 @task(task_run_name="images of the maps", **policy.BOOKKEEPING)
 async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
-    """Reads the images once, so that a wrong id costs no training, and opens the MLflow run of all the trainings.
+    """Reads the images once, so that a wrong id fails before any training, and opens the parent MLflow run.
 
     Returns:
-        The run's id.
+        The id of the run.
 
     Raises:
-        ConfigError: val has not so many classes, or not such an image.
+        ConfigError: Val has fewer classes than ``explain.count``, or no such image.
     """
     return await asyncio.to_thread(_start, config, shards, parent_run)
 
@@ -117,25 +117,25 @@ def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     from infra.tracking import runs
 
     _, images = chosen_images(config.explain, shards)
-    asked = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
-    key = "explain-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    request = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
+    key = "explain-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
     return runs.start_run(
         config.experiment,
         "class activation maps",
         key,
         parent=parent_run or None,
-        params={**asked, "image_ids": images.ids},
+        params={**request, "image_ids": images.ids},
         tags={"role": "explain", "profile": config.profile},
     )
 
 
-def chosen_images(wanted: schema.Explain, shards: ShardResult) -> tuple[Manifest, SampleSelection]:
-    """The images of val that all networks are asked about; the same for the same shards."""
+def chosen_images(options: schema.Explain, shards: ShardResult) -> tuple[Manifest, SampleSelection]:
+    """The val images that all networks are shown; the same for the same shards."""
     from models.data.loading import selection
     from models.data.shards import manifest as manifests
 
     manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
-    ids = wanted.images or selection.distinct_classes(manifest, SPLIT, wanted.count)
+    ids = options.images or selection.distinct_classes(manifest, SPLIT, options.count)
     return manifest, selection.read(manifest, shards.manifest_uri, SPLIT, ids)
 
 
@@ -147,15 +147,15 @@ async def record_gallery(
     wanted: list[Candidate],
     trained: list[GalleryNetwork | BaseException],
 ) -> dict[str, Any]:
-    """Draws every network's map of the true class of every image, for the report and for MLflow.
+    """Draws each network's map of the true class of each image, for the report and MLflow.
 
     Returns:
-        The report's part; a network that failed is named in its ``missing``.
+        The report part; ``missing`` lists the networks that failed.
 
     Raises:
-        EffnetError: all failed; the first one's error.
+        EffnetError: All networks failed; the error of the first one.
     """
-    done = [each for each in trained if isinstance(each, GalleryNetwork)]
+    done = [result for result in trained if isinstance(result, GalleryNetwork)]
     failed = [(c.name, e) for c, e in zip(wanted, trained, strict=True) if isinstance(e, BaseException)]
     if not done:
         raise failed[0][1]
@@ -177,7 +177,7 @@ def _record(
         "data": shards.name,
         **facts(images.ids, labels, done, drawn, classes),
         "missing": missing,
-        "found": sum(each.found for each in done),
+        "found": sum(network.found for network in done),
         "command": f"effnet explain profile={config.profile}",
         "mlflow_url": runs.run_url(mlflow_run),
     }

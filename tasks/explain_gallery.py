@@ -1,4 +1,4 @@
-"""What the gallery of class activation maps leaves: the report's part, and picture files for MLflow."""
+"""Output of the gallery of class activation maps: the report part, and image files for MLflow."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from conf import schema
 if TYPE_CHECKING:
     from models.experiments.gallery import GalleryImages
 
-REPORT_PX = 160  # side of a picture in the report; the files have the networks' own size
-REPORT_BYTES = 2_800_000  # most that all pictures of the report take there, as base64
+REPORT_PX = 160  # image side in the report; the files have the resolution of their network
+REPORT_BYTES = 2_800_000  # limit of all report images together, as base64
 
 
 @dataclass(frozen=True)
 class GalleryNetwork:
     """A network with its weights."""
 
-    name: str  # as people see it; no two are alike
+    name: str  # display name, unique
     dimension: str  # baseline | depth | width | resolution | compound
     model: schema.Model
     weights_uri: str
@@ -30,7 +30,7 @@ class GalleryNetwork:
     top1: float
     n_val: int
     mlflow_url: str
-    found: bool  # it was trained, or evaluated, before
+    found: bool  # an earlier run trained or evaluated it
 
 
 def facts(
@@ -41,22 +41,22 @@ def facts(
     classes: Sequence[str],
     limit: int = REPORT_BYTES,
 ) -> dict[str, Any]:
-    """The part of the report, its pictures as small as ``limit`` asks.
+    """The report part, with images scaled down until all of them fit into ``limit``.
 
     Args:
-        ids: of the images.
-        labels: their classes' names.
-        trained: the networks.
-        drawn: their maps.
-        classes: names of all classes of the data set.
-        limit: bytes of all pictures together, as base64.
+        ids: Ids of the images.
+        labels: Class name of each image.
+        trained: The networks.
+        drawn: The maps of each network.
+        classes: Names of all classes of the data set.
+        limit: Limit of all images together, in bytes of base64.
     """
-    side = REPORT_PX
+    side_px = REPORT_PX
     while True:
-        found = _facts(ids, labels, trained, drawn, classes, side)
-        if side <= 1 or sum(len(each["png"]) for each in (*found["images"], *found["maps"])) <= limit:
-            return found
-        side = side * 4 // 5
+        part = _facts(ids, labels, trained, drawn, classes, side_px)
+        if side_px <= 1 or sum(len(entry["png"]) for entry in (*part["images"], *part["maps"])) <= limit:
+            return part
+        side_px = side_px * 4 // 5
 
 
 def _facts(
@@ -65,12 +65,12 @@ def _facts(
     trained: list[GalleryNetwork],
     drawn: list[GalleryImages],
     classes: Sequence[str],
-    side: int,
+    side_px: int,
 ) -> dict[str, Any]:
     from models.experiments.gallery import png
 
     def picture(pixels: Any) -> str:
-        return base64.b64encode(png(pixels, side)).decode()
+        return base64.b64encode(png(pixels, side_px)).decode()
 
     images = [
         {"id": number, "label": label, "png": picture(pixels)}
@@ -78,16 +78,16 @@ def _facts(
     ]
     networks: list[dict[str, Any]] = []
     maps: list[dict[str, Any]] = []
-    for network, found in zip(trained, drawn, strict=True):
+    for network, gallery in zip(trained, drawn, strict=True):
         networks.append(
             {
                 "name": network.name,
                 "dimension": network.dimension,
                 "network": network.model.name,
-                "method": found.method,
-                "params": found.params,
-                "multiply_adds": found.multiply_adds,
-                "resolution": found.inputs.shape[1],
+                "method": gallery.method,
+                "params": gallery.params,
+                "multiply_adds": gallery.multiply_adds,
+                "resolution": gallery.inputs.shape[1],
                 "top1": network.top1,
                 "n_val": network.n_val,
                 "mlflow_url": network.mlflow_url,
@@ -98,24 +98,24 @@ def _facts(
                 {
                     "image": number,
                     "model": network.name,
-                    "prediction": classes[found.predictions[i]],
-                    "probability": found.probabilities[i],
-                    "png": picture(found.overlays[i]),
+                    "prediction": classes[gallery.predictions[i]],
+                    "probability": gallery.probabilities[i],
+                    "png": picture(gallery.overlays[i]),
                 }
             )
     return {"images": images, "models": networks, "maps": maps}
 
 
 def save(folder: Path, ids: list[int], trained: list[GalleryNetwork], drawn: list[GalleryImages]) -> list[Path]:
-    """Writes every map at its network's own size, and one sheet of all: images by rows, networks by columns."""
+    """Writes each map at its network's resolution, and one sheet of all maps: images as rows, networks as columns."""
     from models.experiments.gallery import png, sheet
 
-    columns = [drawn[0].inputs, *(each.overlays for each in drawn)]
+    columns = [drawn[0].inputs, *(images.overlays for images in drawn)]
     pictures = {"gallery.png": png(sheet(columns, max(REPORT_PX, drawn[0].inputs.shape[1])))}
-    for network, found in zip(trained, drawn, strict=True):
-        word = re.sub(r"[^A-Za-z0-9.]+", "-", network.name)
+    for network, gallery in zip(trained, drawn, strict=True):
+        stem = re.sub(r"[^A-Za-z0-9.]+", "-", network.name)
         for i, number in enumerate(ids):
-            pictures[f"{number}-{word}.png"] = png(found.overlays[i])
+            pictures[f"{number}-{stem}.png"] = png(gallery.overlays[i])
     for name, data in pictures.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in pictures]

@@ -1,4 +1,4 @@
-"""Retry and cache settings by kind of work, and which errors are worth another try."""
+"""Retry and cache settings by kind of work, and which errors are retried."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from infra.errors import TransientError
 
 
 async def is_transient(task: Task[Any, Any], run: TaskRun, state: State) -> bool:  # noqa: ARG001 - Prefect's signature
-    """Only the outside's failures are tried again; a person's mistake stays one however often it is tried."""
+    """Whether a failure is retried: only those of external services; retrying cannot repair a user's mistake."""
     try:
         await state.aresult()
     except TransientError:
         return True
-    except BaseException:  # noqa: BLE001 - whatever else it was, it is no reason to try again
+    except BaseException:  # noqa: BLE001 - no other failure is retried
         return False
     return False
 
 
-# Our own keys are digests of inputs, kept in the object store: a second run finds its results there, on any
-# machine. Prefect's cache would key by run id and source, and lie in Prefect's own storage.
+# effnet's keys are digests of inputs, stored in the object store: a second run finds its results there, on any
+# machine. Prefect's cache would use keys of run id and source, and Prefect's storage.
 _COMMON: dict[str, Any] = {"cache_policy": NO_CACHE, "retry_condition_fn": is_transient, "retry_jitter_factor": 0.5}
 
 STORE_WORK: dict[str, Any] = {**_COMMON, "retries": 4, "retry_delay_seconds": [2, 10, 30, 60]}

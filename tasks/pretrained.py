@@ -1,4 +1,4 @@
-"""A public checkpoint becomes a version in the registry, with where it came from."""
+"""Imports a published checkpoint into the registry, with its provenance."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ log = logger()
 
 @task(task_run_name="import published weights", **policy.BOOKKEEPING)
 async def import_published(config: schema.Config) -> Registered:
-    """Reads ``published.path``, checks every tensor of it, and registers it; champion where the name has none.
+    """Reads the published weights, checks every tensor, and registers them; as champion if the name has none.
 
     Raises:
-        ConfigError: no path, another kind of file, or another network, origin or class count than asked for.
-        NotFoundError: there is no such file.
-        ArtifactError: it is damaged, not the file that was meant, or fits none of our networks.
-        TransientError: MLflow or the store do not answer; the same call goes on later.
+        ConfigError: No path, an unsupported file type, or a network, origin or class count other than requested.
+        NotFoundError: No such file.
+        ArtifactError: The file is damaged, has another sha256, or fits no network of effnet.
+        TransientError: MLflow or the store does not respond; the same call resumes later.
     """
     return await asyncio.to_thread(_import, config)
 
@@ -44,25 +44,25 @@ def _import(config: schema.Config) -> Registered:
     from infra.tracking import runs
     from models.networks import pretrained
 
-    asked = config.published
-    if asked.path is None:
+    options = config.published
+    if options.path is None:
         raise ConfigError("which file? e.g. published.path=/weights/tf_efficientnet_b0_aa-827b6e33.pth")
-    uri = asked.path if "://" in asked.path else f"file://{Path(asked.path).resolve()}"
+    uri = options.path if "://" in options.path else f"file://{Path(options.path).resolve()}"
     data = store.read(uri)
     sha256 = hashlib.sha256(data).hexdigest()
-    if asked.sha256 is not None and not sha256.startswith(asked.sha256.lower()):
-        raise ArtifactError(f"{asked.path} has sha256 {sha256}, published.sha256 says {asked.sha256}")
-    found = pretrained.convert(pretrained.read(data, asked.path), asked, asked.path)
-    name = asked.name or f"{found.model.name}-{found.origin}".replace("_", "-")
-    facts = _facts(found, uri, sha256)
-    log.info("%s", ", ".join(f"{key} {value}" for key, value in facts.items()))
-    digest = hashlib.sha256(f"{sha256}\n{compose.to_yaml(found.model)}".encode()).hexdigest()[:10]
-    tags = {"role": "import", **facts}
-    run = runs.start_run(config.experiment, f"import {name}", f"import-{name}-{digest}", params=facts, tags=tags)
+    if options.sha256 is not None and not sha256.startswith(options.sha256.lower()):
+        raise ArtifactError(f"{options.path} has sha256 {sha256}, published.sha256 says {options.sha256}")
+    weights = pretrained.convert(pretrained.read(data, options.path), options, options.path)
+    name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
+    source_tags = _describe_source(weights, uri, sha256)
+    log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
+    digest = hashlib.sha256(f"{sha256}\n{compose.to_yaml(weights.model)}".encode()).hexdigest()[:10]
+    tags = {"role": "import", **source_tags}
+    run = runs.start_run(config.experiment, f"import {name}", f"import-{name}-{digest}", params=source_tags, tags=tags)
     try:
-        version = _registered(found, run, name, facts)
+        version = _register_weights(weights, run, name, source_tags)
     except BaseException:
-        with suppress(TransientError):  # the error at hand matters more than MLflow's silence
+        with suppress(TransientError):  # the original error matters more than an unreachable MLflow
             runs.finish_run(run, "FAILED", {})
         raise
     registered = champion_if_first(version)
@@ -70,31 +70,31 @@ def _import(config: schema.Config) -> Registered:
     return registered
 
 
-def _registered(found: PretrainedWeights, run: str, name: str, facts: dict[str, str]) -> Version:
+def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dict[str, str]) -> Version:
     from models.networks import export
     from models.networks.build import resolve_architecture
 
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
-        export.save_weights(found.state_dict, Path(scratch) / WEIGHTS)
-        classes = [str(number) for number in range(found.classes)]  # no file names them
+        export.save_weights(weights.state_dict, Path(scratch) / WEIGHTS)
+        classes = [str(number) for number in range(weights.classes)]  # no published file has class names
         crop_pad = schema.Augment().eval_crop_pad
-        side = resolve_architecture(found.model).resolution
-        return new_version(run, name, Path(scratch), found.model, side, classes, crop_pad, facts)
+        resolution = resolve_architecture(weights.model).resolution
+        return new_version(run, name, Path(scratch), weights.model, resolution, classes, crop_pad, tags)
 
 
-def _facts(found: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:
-    """What is known of the weights: their source, and the numerics that were taken for them."""
+def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:
+    """Tags of the weights: their source and the numerics used for them."""
     from models.networks.build import compute_cost
 
-    params, multiply_adds, resolution = compute_cost(found.model, found.classes)
+    params, multiply_adds, resolution = compute_cost(weights.model, weights.classes)
     return {
-        "network": found.model.name,
+        "network": weights.model.name,
         "source": uri,
         "source_sha256": sha256,
-        "origin": found.origin,
-        "padding": found.model.padding,
-        "bn_epsilon": str(found.model.bn_epsilon),
-        "preprocessing": found.model.preprocessing,
+        "origin": weights.origin,
+        "padding": weights.model.padding,
+        "bn_epsilon": str(weights.model.bn_epsilon),
+        "preprocessing": weights.model.preprocessing,
         "params": str(params),
         "multiply_adds": str(multiply_adds),
         "resolution": str(resolution),

@@ -1,7 +1,7 @@
-"""The rule by which a registered version becomes champion: it beats the champion on the same images.
+"""Promotion rule: a registered version becomes champion if it beats the champion on the same images.
 
-A version is judged once. What was found is written onto it as tags, so a version that is only found again changes
-nothing: an alias that was moved by hand stays where it was put.
+A version is judged once. The verdict is stored in its tags, so judging it again changes nothing: an alias that was
+moved by hand stays where it is.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
 PENDING, PROMOTING, PROMOTED, REFUSED = "pending", "promoting", "promoted", "refused"  # values of STATE
 UNJUDGED = (PENDING, PROMOTING)  # the command that registered the version ended before it was judged
-FIRST_TAGS = {STATE: PENDING}  # that a version is created with
-LEFT_OUT = "left_out_samples"  # tag of a version that was trained without a part of its data
+FIRST_TAGS = {STATE: PENDING}  # tags of every new version
+LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards excluded
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ async def judge(
     """Makes a new version champion if it beats the champion on the val split of ``shards``.
 
     Args:
-        registered: the version, as ``register`` left it.
-        shards: the data set that it was trained on.
-        margin: points; the lower bound of the difference must lie above -margin.
-        evaluate_version: the caller's way to evaluate ``NAME/VERSION`` on the same val split; awaited only for
-            versions whose answers on these images are not known yet.
+        registered: The version, as returned by ``register``.
+        shards: The data set that it was trained on.
+        margin: Percentage points; the lower bound of the difference must lie above -margin.
+        evaluate_version: Evaluates ``NAME/VERSION`` on the same val split; awaited only for versions whose per-image
+            results are not stored yet.
     """
     evaluations: dict[str, EvalResult] = {}
     while True:
-        judged = await judge_step(registered, shards, margin, evaluations)
-        if isinstance(judged, Registered):
-            return judged
-        for ref in judged:
+        outcome = await judge_step(registered, shards, margin, evaluations)
+        if isinstance(outcome, Registered):
+            return outcome
+        for ref in outcome:
             evaluations[ref] = await evaluate_version(ref)
 
 
@@ -70,38 +70,39 @@ async def judge_step(
     """One step of ``judge``: the judged version, or the versions that must be evaluated first.
 
     Raises:
-        ArtifactError: the champion was not registered by us, or its description or an evaluation is damaged.
-        TransientError: MLflow or the store do not answer; the same call resumes later.
+        ArtifactError: The champion was not registered by effnet, or its description or an evaluation is damaged.
+        TransientError: MLflow or the store does not respond; the same call resumes later.
     """
-    return await asyncio.to_thread(_settle, registered, shards, margin, evaluations)
+    return await asyncio.to_thread(_judge_step, registered, shards, margin, evaluations)
 
 
-def _settle(
+def _judge_step(
     registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
 ) -> Registered | tuple[str, ...]:
     from infra.tracking import registry
 
     version = registry.resolve_version(f"{registered.name}/{registered.version}")
     if version.tags.get(STATE) not in UNJUDGED:
-        return _found_again(version, registered.reused)
+        return _report_earlier_verdict(version, registered.reused)
     while True:
-        judged_before = judged_versions(version.name)  # before the champion is read, see _promote
+        judged_before = judged_versions(version.name)  # before the champion is read, see promote
         champion = registry.champion(version.name)
         verdict = _compare(version, champion, shards, margin, evaluations)
         if not isinstance(verdict, Verdict):
             return verdict
         if not verdict.better:
             return refuse(version, verdict, registered.reused)
-        if _number(registry.champion(version.name)) == _number(champion):  # else another one was promoted meanwhile
+        # Otherwise another version was promoted in the meantime: judge again.
+        if _version_number(registry.champion(version.name)) == _version_number(champion):
             return promote(version, verdict, judged_before, registered.reused)
 
 
 def champion_if_first(version: Version) -> Registered:
-    """Makes a new version champion only if its name has none: for weights whose accuracy nobody has measured."""
+    """Makes a new version champion only if its name has none: for weights without a measured accuracy."""
     from infra.tracking import registry
 
     if version.tags.get(STATE) not in UNJUDGED:
-        return _found_again(version, version.reused)
+        return _report_earlier_verdict(version, version.reused)
     judged_before, champion = judged_versions(version.name), registry.champion(version.name)
     if champion is None or champion.version == version.version:
         return promote(version, Verdict(True, "promoted: there was no champion"), judged_before, version.reused)
@@ -110,7 +111,7 @@ def champion_if_first(version: Version) -> Registered:
 
 
 def judged_versions(name: str) -> set[int]:
-    """Numbers of the versions that nobody is about to promote."""
+    """Numbers of the versions whose promotion is decided."""
     from infra.tracking import registry
 
     return {version.version for version in registry.versions(name) if version.tags.get(STATE) not in UNJUDGED}
@@ -121,22 +122,22 @@ def refuse(version: Version, verdict: Verdict, reused: bool) -> Registered:
     from infra.tracking import registry
 
     registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: REFUSED})
-    return _judged(version, verdict.reason, reused)
+    return _report_verdict(version, verdict.reason, reused)
 
 
 def promote(version: Version, verdict: Verdict, judged_before: set[int], reused: bool) -> Registered:
     """Makes a version champion, unless a better one of the same data is promoted at the same time.
 
-    MLflow moves an alias whatever it was before. So each process says first that it is about to move it, and looks
-    at what others said afterwards: whoever writes last has seen all that could have been overwritten, and puts the
-    best of them back.
+    MLflow moves an alias without checking its old value. So each process first tags its version as promoting, and
+    reads the tags of the others after it has moved the alias: the last writer has seen every version that it could
+    have overwritten, and restores the best of them.
 
     Args:
-        version: that has won.
-        verdict: why.
-        judged_before: versions that were judged when the champion was read; one of these that is no champion now was
-            beaten, or moved away by hand, and is none of the others.
-        reused: whether the version was there before.
+        version: The version that beat the champion.
+        verdict: The reason and the numbers.
+        judged_before: Versions already judged when the champion was read. If one of them is not champion now, it
+            was beaten or its alias was moved by hand, so it is not a rival.
+        reused: Whether the version existed before.
     """
     from infra.tracking import registry
 
@@ -153,11 +154,11 @@ def promote(version: Version, verdict: Verdict, judged_before: set[int], reused:
         )
         return refuse(version, Verdict(False, reason), reused)
     registry.set_tags(name, version.version, {STATE: PROMOTED})
-    return _judged(version, verdict.reason, reused)
+    return _report_verdict(version, verdict.reason, reused)
 
 
 def _rivals(version: Version, judged_before: set[int]) -> list[Version]:
-    """Versions of the same data that won while this one was judged. Those of other data do not compare by a tag."""
+    """Versions of the same data promoted while this one was judged. Tags of other data are not comparable."""
     from infra.tracking import registry
 
     return [
@@ -174,7 +175,7 @@ def _top1(version: Version) -> float:
     return float(version.tags.get("val_top1", "0"))
 
 
-def _number(version: Version | None) -> int | None:
+def _version_number(version: Version | None) -> int | None:
     return None if version is None else version.version
 
 
@@ -191,7 +192,7 @@ def _compare(
         return Verdict(False, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
     if champion is None:
         return Verdict(True, "promoted: there was no champion")
-    if champion.version == version.version:  # the command ended between the two writes of a promotion
+    if champion.version == version.version:  # an earlier command ended between the two writes of a promotion
         return Verdict(True, version.tags.get(REASON, "promoted"))
     differs = class_mismatch(champion, shards)
     if differs is not None:
@@ -199,25 +200,25 @@ def _compare(
             False,
             f"not promoted: the champion, version {champion.version}, cannot be compared on {shards.name}: {differs}",
         )
-    answers = {_exact(v): _answers(v, shards, evaluations) for v in (version, champion)}
-    lacking = tuple(ref for ref, correct in answers.items() if correct is None)
-    if lacking:
-        return lacking
-    ours, theirs = (correct for correct in answers.values() if correct is not None)
+    correct_by_ref = {_reference(v): _read_correct(v, shards, evaluations) for v in (version, champion)}
+    unevaluated = tuple(ref for ref, correct in correct_by_ref.items() if correct is None)
+    if unevaluated:
+        return unevaluated
+    ours, theirs = (correct for correct in correct_by_ref.values() if correct is not None)
     return compare_answers(ours, theirs, margin, champion.version)
 
 
 def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: float, champion: int) -> Verdict:
-    """Judges by the images that two networks got right: better, and not by so few images that it may be chance.
+    """Compares two networks by the images that they classify correctly; the challenger must be significantly better.
 
     Args:
-        ours: ``[images]``, what the challenger got right.
-        theirs: ``[images]``, what the champion got right.
-        margin: points; the lower bound of the difference must lie above -margin.
-        champion: number of its version, for the tags.
+        ours: ``[images]``, True where the challenger is correct.
+        theirs: ``[images]``, True where the champion is correct.
+        margin: Percentage points; the lower bound of the difference must lie above -margin.
+        champion: Version number of the champion, for the tags.
 
     Raises:
-        ArtifactError: they are not of the same images.
+        ArtifactError: The two arrays are not of the same images.
     """
     n = len(ours)
     if n != len(theirs):
@@ -229,11 +230,11 @@ def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: 
         f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})"
     )
     if difference.value <= 0:
-        why = "not promoted, it is not better"
+        conclusion = "not promoted, it is not better"
     elif difference.lower <= -margin:
-        why = f"not promoted, the lower bound is not above {-margin:g} (nightly.margin)"
+        conclusion = f"not promoted, the lower bound is not above {-margin:g} (nightly.margin)"
     else:
-        why = "promoted"
+        conclusion = "promoted"
     tags = {
         "compared_with": str(champion),
         "compared_top1": f"{top1:.4f}",
@@ -242,19 +243,23 @@ def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: 
         "compared_difference": f"{difference.value:.4f}",
         "compared_lower_bound": f"{difference.lower:.4f}",
     }
-    return Verdict(why == "promoted", f"{numbers}: {why}", tags)
+    return Verdict(conclusion == "promoted", f"{numbers}: {conclusion}", tags)
 
 
-def _answers(version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]) -> NDArray[np.bool_] | None:
-    """``[images]``: what a version got right on val of ``shards``, None where it must be evaluated."""
+def _read_correct(
+    version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]
+) -> NDArray[np.bool_] | None:
+    """``[images]``: True where a version is correct on val of ``shards``; None if it must be evaluated first."""
     from infra.tracking.registry import WEIGHTS_TAG
     from models.training import per_image
 
-    done = evaluations.get(_exact(version))
-    if done is not None:
-        correct = per_image.read(done.job_uri, vars(done))
+    evaluation = evaluations.get(_reference(version))
+    if evaluation is not None:
+        correct = per_image.read(evaluation.job_uri, vars(evaluation))
         if correct is None:
-            raise ArtifactError(f"{done.job_uri}/{per_image.VAL_CORRECT} is damaged or missing: run the command again")
+            raise ArtifactError(
+                f"{evaluation.job_uri}/{per_image.VAL_CORRECT} is damaged or missing: rerun the command"
+            )
         return correct
     job_uri = version.tags.get("job_uri")
     if not job_uri or LEFT_OUT in version.tags or version.tags["data_manifest_sha256"] != shards.manifest_sha256:
@@ -264,26 +269,26 @@ def _answers(version: Version, shards: ShardResult, evaluations: Mapping[str, Ev
         if result["weights_sha256"] != version.tags[WEIGHTS_TAG]:
             return None
         return per_image.read(job_uri, result)
-    except (PermanentError, KeyError, TypeError, ValueError):  # gone, damaged or of another store: evaluated anew
+    except (PermanentError, KeyError, TypeError, ValueError):  # missing, damaged or in another store: evaluate again
         return None
 
 
-def _exact(version: Version) -> str:
+def _reference(version: Version) -> str:
     return f"{version.name}/{version.version}"
 
 
-def _found_again(version: Version, reused: bool) -> Registered:
+def _report_earlier_verdict(version: Version, reused: bool) -> Registered:
     reason = version.tags.get(REASON, "registered before promotions were recorded")
-    return _judged(version, f"judged before: {reason}", reused)
+    return _report_verdict(version, f"judged before: {reason}", reused)
 
 
-def _judged(version: Version, reason: str, reused: bool) -> Registered:
-    """The version with its verdict; says how a user promotes it where it is not champion."""
+def _report_verdict(version: Version, reason: str, reused: bool) -> Registered:
+    """The version with its verdict; if it is not champion, with how a user can promote it."""
     from infra.tracking import registry
 
-    aliases = registry.resolve_version(_exact(version)).aliases
+    aliases = registry.resolve_version(_reference(version)).aliases
     hint = ""
     if registry.CHAMPION not in aliases:
         url = registry.model_url(version.name, version.version)
-        hint = f"; to promote it all the same, set its alias {registry.CHAMPION} at {url}"
+        hint = f"; to promote it anyway, set its alias {registry.CHAMPION} at {url}"
     return Registered(version.name, version.version, aliases, reused, reason + hint)

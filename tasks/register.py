@@ -1,4 +1,4 @@
-"""From a finished training job to a version in the registry, and from there back into the object store."""
+"""Registers the weights of a finished job as a model version, and copies registered weights to the object store."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ WEIGHTS = "weights.safetensors"
 async def register(
     name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
 ) -> Registered:
-    """Registers the job's weights as a candidate of ``name``; ``tasks.promote.judge`` decides what becomes of it.
+    """Registers the job's weights as a candidate of ``name``; ``tasks.promote.judge`` decides about promotion.
 
-    What was trained without some of the data's shards (``data.leave_out``) says so in a tag.
+    A version trained with some shards excluded (``data.leave_out``) has a tag with the number of missing samples.
 
     Raises:
-        ArtifactError: the weights in the store are not those that the job wrote.
-        TransientError: MLflow or the store do not answer; the same call goes on later.
+        ArtifactError: The weights in the store are not those that the job wrote.
+        TransientError: MLflow or the store does not respond; the same call resumes later.
     """
     return await asyncio.to_thread(_register, name, result, model, data, manifest_uri)
 
@@ -46,7 +46,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     missing = len(manifest.table) - len(manifests.exclude_shards(manifest, data.leave_out).table)
-    left_out = {LEFT_OUT: str(missing)} if missing else {}
+    excluded_tags = {LEFT_OUT: str(missing)} if missing else {}
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
         store.download(result.weights_uri, Path(scratch) / WEIGHTS)
         sha256 = registry.sha256_of(Path(scratch) / WEIGHTS)
@@ -63,7 +63,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             result.resolution,
             manifest.classes,
             data.augment.eval_crop_pad,
-            _tags(result, manifest.name, manifest_sha256) | left_out,
+            _build_tags(result, manifest.name, manifest_sha256) | excluded_tags,
         )
     return Registered(name, version.version, version.aliases, version.reused)
 
@@ -78,27 +78,27 @@ def new_version(
     crop_pad: int,
     tags: Mapping[str, str],
 ) -> Version:
-    """The weights in ``files`` as a version of ``name``, candidate at once; nothing is registered if they do not fit.
+    """Registers the weights in ``files`` as a candidate version of ``name``, after checking that they load.
 
     Args:
-        run_id: MLflow run that they come from.
-        name: in the registry.
-        files: folder with ``weights.safetensors``; ``config.json`` is written beside it.
-        model: the network that they are of.
-        resolution: side of its images in pixels.
-        class_names: in the order of the logits.
-        crop_pad: see ``models.networks.export.config_json``.
-        tags: of the version.
+        run_id: The MLflow run that produced the weights.
+        name: Name of the registered model.
+        files: Folder with ``weights.safetensors``; ``config.json`` is written beside it.
+        model: Configuration of the network.
+        resolution: Image side in pixels.
+        class_names: Class names in the order of the logits.
+        crop_pad: Crop padding of the evaluation transform, see ``models.networks.export.config_json``.
+        tags: Tags of the version.
 
     Raises:
-        ArtifactError: the weights are damaged or do not fit.
-        TransientError: MLflow does not answer; the same call goes on later.
+        ArtifactError: The weights are damaged or do not fit; nothing is registered.
+        TransientError: MLflow does not respond; the same call resumes later.
     """
     from infra.tracking import registration
     from models.networks import export
     from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
 
-    described = export.config_json(
+    description = export.config_json(
         model,
         resolution=resolution,
         class_names=class_names,
@@ -106,8 +106,8 @@ def new_version(
         std=[value / 255 for value in STDDEV_RGB],
         crop_pad=crop_pad,
     )
-    (files / "config.json").write_text(described)
-    network = export.load_network(files / WEIGHTS, json.loads(described))
+    (files / "config.json").write_text(description)
+    network = export.load_network(files / WEIGHTS, json.loads(description))
     module, images = export.serving_module(network), export.example(resolution)
     return registration.register(
         run_id,
@@ -122,7 +122,7 @@ def new_version(
     )
 
 
-def _tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str, str]:
+def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str, str]:
     return {
         "data": data_name,
         "data_manifest_sha256": manifest_sha256,
@@ -137,14 +137,14 @@ def _tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str
 
 @task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)
 async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
-    """Brings a registered version's weights into the object store, under their digest.
+    """Copies the weights of a registered version to the object store, under their digest.
 
     Returns:
         The network's configuration, the uri and sha256 of the weights, and ``NAME/VERSION``.
 
     Raises:
-        ConfigError: no such model or version; the message names the nearest.
-        ArtifactError: the registry's file is not what was registered.
+        ConfigError: No such model or version; the message names the closest.
+        ArtifactError: The file in the registry differs from what was registered.
     """
     return await asyncio.to_thread(_fetch, ref, storage)
 
@@ -155,22 +155,22 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
     version = registry.resolve_version(ref)
     exact = f"{version.name}/{version.version}"
     with tempfile.TemporaryDirectory(prefix="effnet-fetch-") as scratch:
-        path, described = registry.fetch_weights(exact, Path(scratch))
+        path, description = registry.fetch_weights(exact, Path(scratch))
         try:
-            model = schema.Model(**described["model"])
+            model = schema.Model(**description["model"])
         except (KeyError, TypeError, ValueError) as error:
             message = f"{exact}: its config.json does not describe a network: {first_line(error)}"
             raise ArtifactError(message) from error
         sha256 = version.tags["weights_sha256"]
         uri = store.join(storage, "weights", f"{sha256}.safetensors")
-        if not _holds(uri, sha256, Path(scratch) / "stored"):
+        if not _has_digest(uri, sha256, Path(scratch) / "stored"):
             store.ensure_root(storage)
             store.upload(path, uri)
     return model, (uri, sha256), exact
 
 
-def _holds(uri: str, sha256: str, scratch: Path) -> bool:
-    """Whether an object has the content that its name promises; a damaged one is written again."""
+def _has_digest(uri: str, sha256: str, scratch: Path) -> bool:
+    """Whether an object exists and its content has the given digest; a damaged object is written again."""
     from infra.tracking import registry
 
     try:

@@ -1,4 +1,4 @@
-"""A reproduction's own bookkeeping: its MLflow run, and the summary of what its children did."""
+"""Bookkeeping of a reproduction: its MLflow run, and the summary of its child flows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAPS = "class activation maps"
 
 @dataclass(frozen=True)
 class ReproductionRun:
-    """A reproduction under way."""
+    """A running reproduction."""
 
     mlflow_run: str
     began: float  # unix seconds
@@ -32,19 +32,19 @@ class ReproductionRun:
 
 @dataclass(frozen=True)
 class VariantOutcome:
-    """All that was done for one member of the family."""
+    """All results of one member of the family."""
 
     trained: TrainResult
     registered: Registered
-    transferred: list[TransferResult]  # one a set
+    transferred: list[TransferResult]  # one per data set
 
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
 async def start_reproduction(config: schema.Config, began: float | None) -> ReproductionRun:
-    """Checks the names of all variants before anything costs time, and opens the parent run in MLflow.
+    """Checks the names of all variants before any work, and opens the parent run in MLflow.
 
     Raises:
-        ConfigError: a variant that does not exist.
+        ConfigError: Unknown variant.
     """
     return await asyncio.to_thread(_start, config, began)
 
@@ -55,10 +55,12 @@ def _start(config: schema.Config, began: float | None) -> ReproductionRun:
 
     unknown = [name for name in config.variants if name not in network_names()]
     if unknown:
-        raise ConfigError(f"variants names {unknown[0]!r}; networks are {', '.join(network_names())}")
-    asked = report_results.request_of(config)
-    key = "reproduce-" + report_results.digest(asked)[:10]
-    run = runs.start_run(config.experiment, f"B0..B7 ({config.profile})", key, params=asked, tags={"role": "reproduce"})
+        raise ConfigError(f"variants: unknown network {unknown[0]!r}; choices: {', '.join(network_names())}")
+    request = report_results.request_of(config)
+    key = "reproduce-" + report_results.digest(request)[:10]
+    run = runs.start_run(
+        config.experiment, f"B0..B7 ({config.profile})", key, params=request, tags={"role": "reproduce"}
+    )
     return ReproductionRun(run, began or time.time())
 
 
@@ -71,15 +73,15 @@ async def finish_reproduction(
     outcomes: list[VariantOutcome | BaseException],
     mapped: dict[str, Any] | BaseException,
 ) -> tuple[Summary, list[BaseException]]:
-    """Gathers everything into the summary; what failed is named in it and handed back.
+    """Collects all results into the summary, which lists the failures; returns it with the exceptions.
 
     Args:
-        config: of the command.
-        started: what ``start_reproduction`` returned.
-        data: all sets.
-        searched: what the grid search came to.
-        outcomes: one a variant.
-        mapped: the report's part of the class activation maps.
+        config: Configuration of the command.
+        started: Return value of ``start_reproduction``.
+        data: All data sets.
+        searched: Result of the grid search.
+        outcomes: Outcome of each variant, or its exception.
+        mapped: Report part of the class activation maps, or its exception.
     """
     return await asyncio.to_thread(_finish, config, started, data, searched, outcomes, mapped)
 
@@ -95,9 +97,9 @@ def _finish(
     from infra.tracking import runs
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
-    transferred = [moved for o in done for moved in o.transferred]
-    ended = zip((*config.variants, MAPS), (*outcomes, mapped), strict=True)
-    failed = {name: error for name, error in ended if isinstance(error, BaseException)}
+    transferred = [result for o in done for result in o.transferred]
+    by_name = zip((*config.variants, MAPS), (*outcomes, mapped), strict=True)
+    failed = {name: error for name, error in by_name if isinstance(error, BaseException)}
     lines = [f"{name}: {first_line(error)}" for name, error in failed.items()]
     maps: dict[str, Any] = mapped if isinstance(mapped, dict) else {"models": [], "found": 0, "missing": []}
     for trial in (*searched["trials"], searched["best"], *searched["tied"]):
@@ -113,7 +115,7 @@ def _finish(
         commit=machine.commit(),
         variants=[_variant_row(o) for o in done],
         search=searched,
-        transfer=[_transfer_row(moved) for moved in transferred],
+        transfer=[_transfer_row(result) for result in transferred],
         data=[dataclasses.asdict(d) for d in data],
         machine=machine.facts(),
         services={
@@ -124,8 +126,8 @@ def _finish(
                 ("s3", "AWS_ENDPOINT_URL_S3"),
             )
         },
-        started=_clock(started.began),
-        finished=_clock(time.time()),
+        started=_format_utc(started.began),
+        finished=_format_utc(time.time()),
         command=f"effnet reproduce profile={config.profile}",
         config=report_results.request_of(config),
         config_sha256=report_results.digest(report_results.request_of(config)),
@@ -195,5 +197,5 @@ def _transfer_row(result: TransferResult) -> dict[str, Any]:
     }
 
 
-def _clock(unix: float) -> str:
+def _format_utc(unix: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))

@@ -1,4 +1,4 @@
-"""The scaling study's bookkeeping: its points, counted and checked; its MLflow run; its part of the report."""
+"""Bookkeeping of the scaling study: checks and counts its points, keeps its MLflow run and writes its report part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.results import ShardResult, TrainResult
 from tasks import policy
 from tasks.report import results as report_results
 
-# The printed names of the networks that the paper scales.
+# Names, as the paper prints them, of the networks that it scales.
 PRINTED = {
     "mobilenetv1_100": "MobileNetV1",
     "mobilenet_v2": "MobileNetV2",
@@ -30,10 +30,10 @@ IMAGENET_CLASSES = 1000
 
 @task(task_run_name="points", **policy.BOOKKEEPING)
 async def start_scaling(config: schema.Config) -> str:
-    """Builds every point once, without memory, and opens the MLflow run that they are shown under.
+    """Builds every point once on the meta device, and opens the parent MLflow run.
 
     Raises:
-        ConfigError: no points, or one that cannot be built; nothing has been trained yet.
+        ConfigError: No points, or a point that cannot be built; nothing has been trained yet.
     """
     return await asyncio.to_thread(_start, config)
 
@@ -44,28 +44,28 @@ def _start(config: schema.Config) -> str:
 
     points = config.scaling.points
     if not points:
-        raise ConfigError("scaling.points names no network; take scaling=table3 or scaling=paper")
+        raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
     for point in points:
         build_model(scaled(config.model, point), IMAGENET_CLASSES, device="meta")
-    asked = {
+    request = {
         "scaling": compose.to_dict(config.scaling),
         "model": compose.to_dict(config.model),
         "data": compose.to_dict(config.data),
         "recipe": compose.to_dict(config.recipe),
     }
-    key = "scaling-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
-    # The points are 50 lines: too many for a parameter, so they are an artifact with the results.
+    key = "scaling-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
+    # The points are 50 lines: too many for a parameter, so they are logged as an artifact with the results.
     return runs.start_run(
         config.experiment,
         "scaling study",
         key,
-        params={k: asked[k] for k in ("model", "data", "recipe")},
+        params={k: request[k] for k in ("model", "data", "recipe")},
         tags={"role": "scaling"},
     )
 
 
 def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
-    """The network that a point trains: its multipliers times those of the configuration."""
+    """The network of a point: the multipliers of the point times those of the configuration."""
     return replace(
         model,
         name=point.network,
@@ -76,7 +76,7 @@ def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
 
 
 def point_overrides(config: schema.Config, point: schema.Point) -> list[str]:
-    """A point in the words of the command line."""
+    """A point as command-line overrides."""
     return compose.to_overrides("model", scaled(config.model, point))
 
 
@@ -91,11 +91,11 @@ def title(point: schema.Point) -> str:
 async def record_scaling(
     config: schema.Config, run: str, shards: ShardResult, results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
-    """Leaves the part ``scaling`` in the store and in the study's MLflow run.
+    """Writes the report part ``scaling`` to the store and to the study's MLflow run.
 
     Raises:
-        TransientError: something did not answer; the same command goes on.
-        EffnetError: no point finished; the first one's error.
+        TransientError: A service did not respond; the same command resumes.
+        EffnetError: No point finished; the error of the first point.
     """
     return await asyncio.to_thread(_record, config, run, shards, results)
 
@@ -105,40 +105,40 @@ def _record(
 ) -> dict[str, Any]:
     from infra.tracking import runs
 
-    # Not of one network: a store or a server that does not answer would be every point's reason.
-    gone = [r for r in results if isinstance(r, BaseException) and not isinstance(r, PermanentError)]
+    # An unreachable store or server is not a failure of one network: it would fail every point.
+    transient = [r for r in results if isinstance(r, BaseException) and not isinstance(r, PermanentError)]
     failed = [r for r in results if isinstance(r, BaseException)]
-    if gone or len(failed) == len(results):
+    if transient or len(failed) == len(results):
         runs.finish_run(run, "FAILED", {})
-        raise (gone or failed)[0]
+        raise (transient or failed)[0]
     urls = [runs.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
-    found = report_results.publish_part(
+    part = report_results.publish_part(
         config, "scaling", facts(config, shards, results, urls), report_results.digests([shards])
     )
-    runs.log_text(run, json.dumps(found, indent=1), "scaling.json")
+    runs.log_text(run, json.dumps(part, indent=1), "scaling.json")
     numbers = {
         f"{title(p)} top1".replace(" ", "_"): r.top1
         for p, r in zip(config.scaling.points, results, strict=True)
         if isinstance(r, TrainResult)
     }
     runs.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
-    return found
+    return part
 
 
 def facts(
     config: schema.Config, shards: ShardResult, results: list[TrainResult | BaseException], urls: list[str | None]
 ) -> dict[str, Any]:
-    """Every point with its size, its accuracy (null where it failed) and what the paper prints of it.
+    """Every point with its size, its accuracy (null if it failed) and the values that the paper prints.
 
     Args:
-        config: its points, and the multipliers that they come on top of.
-        shards: what was trained on.
-        results: in the order of the points.
-        urls: of the points' MLflow runs.
+        config: Configuration with the points and the base multipliers.
+        shards: The data set that the points were trained on.
+        results: Results in the order of the points.
+        urls: URLs of the MLflow runs of the points.
     """
     points, missing = [], []
     for point, result, url in zip(config.scaling.points, results, urls, strict=True):
-        points.append(_fact(config.model, point, result, shards.classes) | {"mlflow_url": url})
+        points.append(_point_row(config.model, point, result, shards.classes) | {"mlflow_url": url})
         if isinstance(result, BaseException):
             missing.append(f"{title(point)}: {first_line(result)}")
     return {
@@ -150,20 +150,20 @@ def facts(
     }
 
 
-def _fact(
+def _point_row(
     model: schema.Model, point: schema.Point, result: TrainResult | BaseException, classes: int
 ) -> dict[str, Any]:
     from models.networks.build import compute_cost
 
     params, multiply_adds, resolution_px = compute_cost(scaled(model, point), classes)
     accuracy = {key: getattr(result, key, None) for key in ("top1", "top5", "n_val")}
-    own = {key: getattr(point, key) for key in ("network", "dimension", "width", "depth", "resolution")}
+    multipliers = {key: getattr(point, key) for key in ("network", "dimension", "width", "depth", "resolution")}
     size = {"params": params, "multiply_adds": multiply_adds, "resolution_px": resolution_px}
-    return {**own, **size, **accuracy, "paper": _paper(point)}
+    return {**multipliers, **size, **accuracy, "paper": _paper(point)}
 
 
 def _paper(point: schema.Point) -> dict[str, Any]:
-    """The same point at the paper's size: counted, and as printed."""
+    """The same point at the paper's size: computed and printed values."""
     from models.networks.build import compute_cost
 
     _, multiply_adds, _ = compute_cost(scaled(schema.Model(), point), IMAGENET_CLASSES)
@@ -177,18 +177,18 @@ def _paper(point: schema.Point) -> dict[str, Any]:
 
 
 def printed(point: schema.Point) -> PaperScalingRow | None:
-    """The row of Table 3 or 7 that a point is. Multipliers that a row does not print fit any."""
-    return next((row for row in (*scaling_study.TABLE3, *scaling_study.TABLE7) if _is(row, point)), None)
+    """The row of Table 3 or 7 that matches a point. A multiplier that a row does not print matches any value."""
+    return next((row for row in (*scaling_study.TABLE3, *scaling_study.TABLE7) if _matches(row, point)), None)
 
 
-def _is(row: PaperScalingRow, point: schema.Point) -> bool:
+def _matches(row: PaperScalingRow, point: schema.Point) -> bool:
     pairs = ((row.depth, point.depth), (row.width, point.width), (row.resolution, point.resolution))
-    same = all(theirs in (None, ours) for theirs, ours in pairs)
+    same = all(printed_value in (None, value) for printed_value, value in pairs)
     return same and (row.base, row.method) == (PRINTED.get(point.network), point.dimension)
 
 
 def source(point: schema.Point) -> str | None:
-    """Where in the paper a point stands; None where it does not."""
+    """Table or figure of the paper that shows a point, else None."""
     if (row := printed(point)) is not None:
         return "Table 3" if row in scaling_study.TABLE3 else "Table 7"
     if PRINTED.get(point.network) != "EfficientNet-B0" or point.dimension == "baseline":

@@ -1,4 +1,4 @@
-"""The grid search's bookkeeping: its points, its MLflow run, its choice, and the family that follows from it."""
+"""Bookkeeping of the grid search: its points, MLflow run, chosen trial, and the family derived from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PHIS = range(1, 8)  # B1..B7
 
 @dataclass(frozen=True)
 class ScreenedGrid:
-    """The grid after counting: what is trained, and what is refused before it costs anything."""
+    """The grid after counting: the points to train, and those refused before any training."""
 
     points: list[Coefficients]
     refused: list[dict[str, Any]]  # alpha, beta, gamma, multiply_adds, reason
@@ -32,16 +32,16 @@ class ScreenedGrid:
     mlflow_run: str = ""
 
 
-def grid_points(wanted: schema.Search) -> list[Coefficients]:
-    """The points with alpha * beta^2 * gamma^2 within the tolerance; pure arithmetic.
+def grid_points(options: schema.Search) -> list[Coefficients]:
+    """The grid points with alpha * beta^2 * gamma^2 within the tolerance, before rounding.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: No point is within the tolerance.
     """
-    points = grid(wanted.alpha, wanted.beta, wanted.gamma, wanted.budget, wanted.tolerance)
+    points = grid(options.alpha, options.beta, options.gamma, options.budget, options.tolerance)
     if not points:
         raise ConfigError(
-            f"no point of the grid has alpha*beta^2*gamma^2 within {wanted.tolerance} of {wanted.budget}; "
+            f"no point of the grid has alpha*beta^2*gamma^2 within {options.tolerance} of {options.budget}; "
             "widen search.tolerance or the lists search.alpha, search.beta, search.gamma"
         )
     return points
@@ -51,10 +51,10 @@ def grid_points(wanted: schema.Search) -> list[Coefficients]:
 async def start_search(
     config: schema.Config, points: list[Coefficients], classes: int, parent_run: str = ""
 ) -> ScreenedGrid:
-    """Counts every point's network and opens the MLflow run that the trials are shown under.
+    """Counts the network of every point and opens the parent MLflow run of the trials.
 
     Raises:
-        ConfigError: no point's network costs what the budget says.
+        ConfigError: No network is within the budget.
     """
     return await asyncio.to_thread(_start, config, points, classes, parent_run)
 
@@ -63,29 +63,29 @@ def _start(config: schema.Config, points: list[Coefficients], classes: int, pare
     from infra.tracking import runs
 
     screened = screen(config.search, config.model, points, classes)
-    asked = {
+    request = {
         "search": compose.to_dict(config.search),
         "model": compose.to_dict(config.model),
         "data": compose.to_dict(config.data),
     }
-    key = "search-" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    key = "search-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
     run = runs.start_run(
         config.experiment,
         "grid search",
         key,
         parent=parent_run or None,
-        params=asked,
+        params=request,
         tags={"role": "search", "refused": str(len(screened.refused))},
     )
     runs.log_text(run, json.dumps(screened.refused, indent=1), "refused.json")
     return replace(screened, mlflow_run=run)
 
 
-def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients], classes: int) -> ScreenedGrid:
-    """Refuses what rounding has moved out of the budget, and what it has made equal to another point.
+def screen(options: schema.Search, model: schema.Model, points: list[Coefficients], classes: int) -> ScreenedGrid:
+    """Refuses points whose rounded network is out of budget or equal to that of another point.
 
     Raises:
-        ConfigError: nothing is left; the message names the tolerance that would leave something.
+        ConfigError: No point remains; the message holds the distance of the nearest.
     """
     from models.networks.build import compute_cost, resolve_architecture
 
@@ -97,30 +97,30 @@ def screen(wanted: schema.Search, model: schema.Model, points: list[Coefficients
         network = scaled(model, point.alpha, point.beta, point.gamma)
         _, multiply_adds, _ = compute_cost(network, classes)
         cost = multiply_adds / baseline
-        twin = kept.get(resolve_architecture(network))
-        misses.append(abs(cost - wanted.budget))
-        if misses[-1] > wanted.counted_tolerance:
+        equal_point = kept.get(resolve_architecture(network))
+        misses.append(abs(cost - options.budget))
+        if misses[-1] > options.counted_tolerance:
             reason = (
                 f"counts {cost:.2f} times the baseline's multiply-adds after rounding, "
-                f"not {wanted.budget:g} ± {wanted.counted_tolerance:g}"
+                f"not {options.budget:g} ± {options.counted_tolerance:g}"
             )
-        elif twin is not None:
-            reason = f"rounds to the same network as {format_point(twin)}"
+        elif equal_point is not None:
+            reason = f"rounds to the same network as {format_point(equal_point)}"
         else:
             kept[resolve_architecture(network)] = point
             continue
         refused.append({**dataclasses.asdict(point), "multiply_adds": multiply_adds, "reason": reason})
     if not kept:
         raise ConfigError(
-            f"all {len(points)} points of the grid near the budget {wanted.budget:g} count too far from it after "
+            f"all {len(points)} points of the grid near the budget {options.budget:g} count too far from it after "
             f"rounding, the nearest by {min(misses):.3f}; raise search.counted_tolerance, which is "
-            f"{wanted.counted_tolerance:g}, or widen the lists"
+            f"{options.counted_tolerance:g}, or widen the lists"
         )
     return ScreenedGrid(list(kept.values()), refused, baseline, classes)
 
 
 def scaled(model: schema.Model, depth: float, width: float, resolution: float) -> schema.Model:
-    """The configured network with its multipliers multiplied."""
+    """The configured network with its multipliers scaled by the given factors."""
     return replace(
         model, depth=model.depth * depth, width=model.width * width, resolution=model.resolution * resolution
     )
@@ -132,7 +132,7 @@ def format_point(point: Coefficients | Trial) -> str:
 
 
 def trial_overrides(config: schema.Config, point: Coefficients) -> list[str]:
-    """One trial in the words of the command line: B0 scaled by the point, trained by the search's recipe."""
+    """One trial as command-line overrides: B0 scaled by the point, trained by the search's recipe."""
     model = scaled(config.model, point.alpha, point.beta, point.gamma)
     return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", config.search.recipe)]
 
@@ -141,26 +141,26 @@ def trial_overrides(config: schema.Config, point: Coefficients) -> list[str]:
 async def record_search(
     config: schema.Config, screened: ScreenedGrid, results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
-    """Chooses by minival accuracy, names the ties, derives the family, and writes it all to the search's MLflow run.
+    """Chooses by minival accuracy, lists ties, derives the family, and logs the result to the search's MLflow run.
 
     Raises:
-        EffnetError: no trial finished; the first one's error.
+        EffnetError: No trial finished; the error of the first trial.
     """
-    found = select_trials(config.search, screened, results)
-    best = found["best"]
+    choice = select_trials(config.search, screened, results)
+    best = choice["best"]
     winner = Coefficients(best["alpha"], best["beta"], best["gamma"])
-    found["family"] = await asyncio.to_thread(family, config.model, winner, screened.classes)
-    await asyncio.to_thread(_record, screened.mlflow_run, found)
-    return found
+    choice["family"] = await asyncio.to_thread(family, config.model, winner, screened.classes)
+    await asyncio.to_thread(_record, screened.mlflow_run, choice)
+    return choice
 
 
 def select_trials(
-    wanted: schema.Search, screened: ScreenedGrid, results: list[TrainResult | BaseException]
+    options: schema.Search, screened: ScreenedGrid, results: list[TrainResult | BaseException]
 ) -> dict[str, Any]:
-    """The choice among the trials that finished; those that did not are named under ``failed`` with their reason.
+    """Chooses among the finished trials; lists the others under ``failed`` with their reason.
 
     Raises:
-        EffnetError: no trial finished; the first one's error.
+        EffnetError: No trial finished; the error of the first trial.
     """
     pairs = list(zip(screened.points, results, strict=True))
     done = [(p, r) for p, r in pairs if isinstance(r, TrainResult)]
@@ -169,15 +169,15 @@ def select_trials(
         raise failed[0][1]
     kept = replace(screened, points=[p for p, _ in done])
     return {
-        **summary(wanted, kept, [r for _, r in done]),
+        **summary(options, kept, [r for _, r in done]),
         "failed": [f"trial {p.alpha} {p.beta} {p.gamma}: {first_line(error)}" for p, error in failed],
     }
 
 
-def summary(wanted: schema.Search, screened: ScreenedGrid, results: list[TrainResult]) -> dict[str, Any]:
+def summary(options: schema.Search, screened: ScreenedGrid, results: list[TrainResult]) -> dict[str, Any]:
     """Trials in grid order, the best, and those within one standard error of it.
 
-    The standard error is that of a binomial share: sqrt(p (1 - p) / n). Of equals the cheapest is the best.
+    The standard error is that of a binomial proportion: sqrt(p (1 - p) / n). Equal accuracies: the cheapest is best.
     """
     trials = [
         Trial(
@@ -204,15 +204,15 @@ def summary(wanted: schema.Search, screened: ScreenedGrid, results: list[TrainRe
         "tied": [dataclasses.asdict(t) for t in tied],
         "verdict": verdict(best, tied, len(trials)),
         "refused": screened.refused,
-        "budget": wanted.budget,
-        "tolerance": wanted.tolerance,
-        "counted_tolerance": wanted.counted_tolerance,
+        "budget": options.budget,
+        "tolerance": options.tolerance,
+        "counted_tolerance": options.counted_tolerance,
         "found": sum(r.reused for r in results),  # trials of earlier runs
     }
 
 
 def verdict(best: Trial, tied: list[Trial], trials: int) -> str:
-    """How sure the choice is, in words."""
+    """The choice and its statistical uncertainty, as text."""
     scored = f"{best.minival_top1:.2f} ± {best.standard_error:.2f} % of {best.n_minival} minival images"
     if trials == 1:
         return f"{format_point(best)} is the only trial ({scored})"
@@ -220,15 +220,15 @@ def verdict(best: Trial, tied: list[Trial], trials: int) -> str:
         return f"{format_point(best)} is best ({scored}); no other trial lies within one standard error"
     others = f"{len(tied)} of the other {trials - 1} trial{'s' if trials > 2 else ''}"
     return (
-        f"{format_point(best)} leads ({scored}) but is not told apart from {others}, within one standard error: "
+        f"{format_point(best)} leads ({scored}) but is within one standard error of {others}: "
         f"{'; '.join(format_point(t) for t in tied)}"
     )
 
 
 def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict[str, Any]]:
-    """B1..B7 as the winner's powers give them, beside those that the paper set by hand; both counted.
+    """B1..B7 derived from the winner's coefficients, beside the family that the paper set by hand, with their costs.
 
-    Width, depth and resolution are relative to B0; ``resolution_px`` is the side of the images. No integer phi of the
+    Width, depth and resolution are relative to B0; ``resolution_px`` is the image side. No integer phi of the
     paper's own coefficients gives the hand-set family. Source: paper section 3.3; official ``efficientnet_params``.
     """
     from models.networks.efficientnet.variants import VARIANTS
@@ -237,14 +237,14 @@ def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict
     rows = []
     for phi in PHIS:
         name = f"efficientnet_b{phi}"
-        hand = VARIANTS[name]
+        variant = VARIANTS[name]
         derived = (winner.beta**phi, winner.alpha**phi, winner.gamma**phi)
-        given = (hand.width, hand.depth, hand.resolution / b0.resolution)
+        relative = (variant.width, variant.depth, variant.resolution / b0.resolution)
         rows.append(
             {
                 "phi": phi,
                 "derived": _member(derived, scaled(model, derived[1], derived[0], derived[2]), classes),
-                "hand_set": {"name": name, **_member(given, replace(model, name=name), classes)},
+                "hand_set": {"name": name, **_member(relative, replace(model, name=name), classes)},
             }
         )
     return rows
@@ -253,7 +253,7 @@ def family(model: schema.Model, winner: Coefficients, classes: int) -> list[dict
 def _member(relative: tuple[float, float, float], network: schema.Model, classes: int) -> dict[str, Any]:
     from models.networks.build import compute_cost
 
-    params, multiply_adds, side = compute_cost(network, classes)
+    params, multiply_adds, resolution_px = compute_cost(network, classes)
     width, depth, resolution = relative
     return {
         "width": width,
@@ -261,14 +261,14 @@ def _member(relative: tuple[float, float, float], network: schema.Model, classes
         "resolution": resolution,
         "params": params,
         "multiply_adds": multiply_adds,
-        "resolution_px": side,
+        "resolution_px": resolution_px,
     }
 
 
-def _record(run: str, found: dict[str, Any]) -> None:
+def _record(run: str, choice: dict[str, Any]) -> None:
     from infra.tracking import runs
 
-    runs.log_text(run, json.dumps(found, indent=1), "search.json")
-    best = found["best"]
+    runs.log_text(run, json.dumps(choice, indent=1), "search.json")
+    best = choice["best"]
     numbers = {key: float(best[key]) for key in ("alpha", "beta", "gamma", "minival_top1", "standard_error")}
     runs.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})

@@ -1,4 +1,4 @@
-"""Sharding as tasks: plan, write groups of shards in parallel, manifest last."""
+"""Sharding tasks: plan the shards, write groups of them in parallel, write the manifest last."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Where the shards go, and in what groups they are written; or the result where the manifest is there already."""
+    """Location of the shards and the groups to write, or the result if the data set is complete already."""
 
     root: str
     groups: list[list[int]]
@@ -32,9 +32,9 @@ class ShardPlan:
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
 async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
-    """Opens the source and lays out its shards; what they are written from is left in the store.
+    """Opens the source, lays out its shards and stores the layout for the writers.
 
-    Where the manifest is there, only those shards are planned that the store has lost since.
+    If the manifest exists, only the shards that the store has lost since then are planned.
     """
     return await asyncio.to_thread(_plan, data, storage)
 
@@ -46,9 +46,9 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     with _source_errors(data):
         layout = writer.plan(data, storage)
     if store.exists(layout.manifest_uri):
-        sha256, found = manifest.load(layout.manifest_uri)
-        if not (lost := writer.reopen_lost(layout, found)):
-            return ShardPlan(layout.root, [], _result(data, layout.manifest_uri, sha256, found, reused=True))
+        sha256, current = manifest.load(layout.manifest_uri)
+        if not (lost := writer.reopen_lost(layout, current)):
+            return ShardPlan(layout.root, [], _build_result(data, layout.manifest_uri, sha256, current, reused=True))
     else:
         lost = None
     writer.PLANS.share(layout)
@@ -57,7 +57,7 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)
 async def write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
-    """Writes one group of shards; those that a run before this one finished are left as they are."""
+    """Writes one group of shards; skips those that an earlier run finished."""
     return await asyncio.to_thread(_write_group, data, root, numbers)
 
 
@@ -71,29 +71,29 @@ def _write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
 @task(task_run_name="manifest of {data.name}", **policy.STORE_WORK)
 async def write_manifest(data: schema.Data, root: str) -> ShardResult:
     """Writes the manifest; from then on the data set exists."""
-    return await asyncio.to_thread(_manifest, data, root)
+    return await asyncio.to_thread(_write_manifest, data, root)
 
 
-def _manifest(data: schema.Data, root: str) -> ShardResult:
+def _write_manifest(data: schema.Data, root: str) -> ShardResult:
     from models.data.shards import writer
 
     with _source_errors(data):
         layout = writer.PLANS.get(data, root)
     sha256, manifest = writer.write_manifest(layout)
-    return _result(data, layout.manifest_uri, sha256, manifest, reused=False)
+    return _build_result(data, layout.manifest_uri, sha256, manifest, reused=False)
 
 
 @contextmanager
 def _source_errors(data: schema.Data) -> Iterator[None]:
-    """What the system says while a source is read, as one of our errors: a lost disk is worth another try."""
+    """Converts system errors while a source is read to effnet's errors, so that e.g. a lost disk is retried."""
     with files.errors(Path(data.path or data.source)):
         yield
 
 
-def _result(data: schema.Data, uri: str, sha256: str, whole: Manifest, *, reused: bool) -> ShardResult:
+def _build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *, reused: bool) -> ShardResult:
     from models.data.shards.manifest import exclude_shards
 
-    manifest = exclude_shards(whole, data.leave_out)
+    manifest = exclude_shards(complete, data.leave_out)
     counts = {split: manifest.samples(split) for split in ("train", "minival", "val")}
     return ShardResult(
         manifest.name,

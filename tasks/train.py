@@ -1,4 +1,4 @@
-"""Training, fine-tuning and evaluation as tasks: key by digest, launch under the concurrency limit, track."""
+"""Training, fine-tuning and evaluation tasks: jobs keyed by digest, limited in number, tracked in MLflow."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from models.results import EvalResult, RungResult, ShardResult, TrainResult, res
 from tasks import policy, slots
 from tasks.supervise import JobRun, finished, result_uri, run_job
 
-RECIPE_VERSION = 4  # raise it when the same configuration must train to other weights
+RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
 
 
 @cache
-def _local_slots(loop: asyncio.AbstractEventLoop, limit: int) -> asyncio.Semaphore:  # noqa: ARG001 - the key
-    """Jobs of this process queue here first, in order; asking the server costs seconds a refusal."""
+def _local_slots(loop: asyncio.AbstractEventLoop, limit: int) -> asyncio.Semaphore:  # noqa: ARG001 - the cache key
+    """Queues the jobs of this process in order, since every refusal by the Prefect server costs seconds."""
     return asyncio.Semaphore(limit)
 
 
@@ -39,8 +39,8 @@ def train_job(
     label: str = "",
     split: str = "train",
 ) -> JobRun:
-    """Describes one training job; what is asked gives its key, so asking twice is asking once."""
-    # Here too, because the trainer's own checks cost the ten seconds of its start.
+    """Describes one training job. Its key is a digest of the request, so the same request is the same job."""
+    # Fail early: the trainer repeats these checks, but only after about 10 s of start-up.
     block_strings.decode(config.model.blocks)
     images = shards.train if split == "train" else shards.train + shards.minival
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
@@ -66,7 +66,7 @@ def train_job(
 def evaluate_job(
     config: schema.Config, model: schema.Model, shards: ShardResult, weights: tuple[str, str], exact: str
 ) -> JobRun:
-    """Describes the evaluation of registered weights."""
+    """Describes an evaluation of registered weights."""
     job = schema.Job(
         kind="evaluate",
         model=model,
@@ -83,12 +83,12 @@ def evaluate_job(
 
 
 def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
-    """Gives a job its key and its run folder."""
-    asked = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
-    # With statistics by logical shard the number of processes changes nothing either.
+    """Assigns a job its key and its run folder."""
+    request = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
+    # With batch statistics per logical shard, the result does not depend on the number of processes.
     processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
     world = "" if job.recipe.bn_groups == "shard" else processes.removesuffix("/1")
-    digest = hashlib.sha256(f"{RECIPE_VERSION}{world}\n{asked}".encode()).hexdigest()[:10]
+    digest = hashlib.sha256(f"{RECIPE_VERSION}{world}\n{request}".encode()).hexdigest()[:10]
     key = f"{name}-{digest}"
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
 
@@ -100,47 +100,47 @@ def short_name(model: str) -> str:
 
 @task(task_run_name="train {run.key}", **policy.TRAINING)
 async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> TrainResult:
-    """Trains, resumes or finds one job, tracked as one MLflow run.
+    """Trains one job, resumes it or returns its stored result; tracked as one MLflow run.
 
     Raises:
-        JobError: the job failed; the message holds the worker's last lines.
-        EffnetError: as the trainer said.
+        JobError: The job failed; the message holds the last lines of the worker's log.
+        EffnetError: The error that the trainer reported.
     """
-    result, mlflow_run, reused = await _tracked(run, config, parent_run, tags)
-    own = {"job": run.key, "job_uri": run.job_uri, "mlflow_run": mlflow_run, "reused": reused}
-    return result_from(TrainResult, {**result, **own}, result_uri(run))
+    result, mlflow_run, reused = await _run_tracked(run, config, parent_run, tags)
+    context = {"job": run.key, "job_uri": run.job_uri, "mlflow_run": mlflow_run, "reused": reused}
+    return result_from(TrainResult, {**result, **context}, result_uri(run))
 
 
 @task(task_run_name="train {run.key} to its rung", **policy.TRAINING)
 async def train_to_rung(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> RungResult:
-    """As ``train``, as far as ``job.until_epoch`` asks; says where the job then stands. Raises as ``train``."""
-    _, mlflow_run, reused = await _tracked(run, config, parent_run, tags)
+    """Trains up to ``job.until_epoch`` and returns the minival accuracy there. Raises the same errors as ``train``."""
+    _, mlflow_run, reused = await _run_tracked(run, config, parent_run, tags)
     row = await asyncio.to_thread(_last_row, run)
     return RungResult(row["epoch"], row["minival_top1"], row["minival_mean_per_class"], mlflow_run, reused)
 
 
 def _last_row(run: JobRun) -> dict[str, Any]:
-    """Of the trainer's log, up to the epoch that the job is asked for: it may have gone further before."""
+    """Last row of the trainer's log up to ``until_epoch``: an earlier run may have trained further."""
     until = run.job.until_epoch or run.job.recipe.epochs
     uri = store.join(run.job_uri, "metrics.jsonl")
     rows = read_lines(uri, epoch=NUMBER, minival_top1=NUMBER, minival_mean_per_class=NUMBER)
     if not (reached := [row for row in rows if row["epoch"] <= until]):
-        raise DataError(f"{uri} does not hold a line of an epoch up to {until}")
+        raise DataError(f"{uri} has no row for an epoch up to {until}")
     return reached[-1]
 
 
-async def _tracked(
+async def _run_tracked(
     run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]
 ) -> tuple[dict[str, Any], str, bool]:
-    """The job's result, its MLflow run, and whether it was there before."""
+    """Runs the job; returns its result, its MLflow run, and whether the result existed before."""
     from infra.tracking import runs
 
     reused = await asyncio.to_thread(finished, run) is not None
     mlflow_run = await asyncio.to_thread(_start_run, run, config, parent_run, tags)
     try:
-        result = await _under_limit(run, config, mlflow_run)
+        result = await _run_under_limit(run, config, mlflow_run)
     except BaseException:
-        with suppress(TransientError):  # the job's own error matters more than MLflow's silence
+        with suppress(TransientError):  # the job's error matters more than an unreachable MLflow
             await asyncio.to_thread(runs.finish_run, mlflow_run, "FAILED", {})
         raise
     numbers = {k: float(v) for k, v in result.items() if isinstance(v, int | float)}
@@ -150,14 +150,15 @@ async def _tracked(
 
 @task(task_run_name="evaluate {run.key}", **policy.TRAINING)
 async def evaluate(run: JobRun, config: schema.Config, model_ref: str) -> EvalResult:
-    """Evaluates, or finds an evaluation that still says which images were right."""
+    """Evaluates, or returns a stored evaluation if its per-image results are intact."""
     await asyncio.to_thread(_forget_incomplete, run)
-    result = await _under_limit(run, config, "")
+    result = await _run_under_limit(run, config, "")
     context = {"job": run.key, "model_ref": model_ref, "data": run.job.data_name, "job_uri": run.job_uri}
     return result_from(EvalResult, {k: v for k, v in (result | context).items() if k != "minutes"}, result_uri(run))
 
 
 def _forget_incomplete(run: JobRun) -> None:
+    """Deletes a stored evaluation result whose per-image results are missing or damaged."""
     from models.training import per_image
 
     done = finished(run)
@@ -165,9 +166,9 @@ def _forget_incomplete(run: JobRun) -> None:
         store.delete(store.join(run.job_uri, result_name(run.job)))
 
 
-async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
+async def _run_under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
     done = await asyncio.to_thread(finished, run)
-    if done is not None:  # needs no slot; only what MLflow lacks is fed
+    if done is not None:  # needs no slot; only sends missing epochs to MLflow
         return await run_job(run, config, mlflow_run)
     async with _local_slots(asyncio.get_running_loop(), config.launch.jobs_at_once), slots.slot(run.label):
         return await run_job(run, config, mlflow_run)
@@ -176,7 +177,7 @@ async def _under_limit(run: JobRun, config: schema.Config, mlflow_run: str) -> d
 def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> str:
     from infra.tracking import runs
 
-    facts = {
+    provenance = {
         "data_manifest_sha256": run.job.manifest_sha256,
         "data_manifest_uri": run.job.manifest_uri,
         "job_uri": run.job_uri,
@@ -189,5 +190,5 @@ def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[s
         run.key,
         parent=parent_run or None,
         params={**compose.to_dict(run.job), "launch": compose.to_dict(config.launch)},
-        tags={**facts, **tags},
+        tags={**provenance, **tags},
     )

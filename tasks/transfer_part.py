@@ -1,4 +1,4 @@
-"""What transfer learning came to: each result by its set's metric, and the part of the report beside Table 5."""
+"""Transfer results, each in its data set's metric, and their report part beside Table 5."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from tasks.report import results as report_results
 from tasks.transfer import GridTrial, TransferPlan
 
 PART = "transfer"
-FORMAT = 2  # of a row; those that another version left are left alone
+FORMAT = 2  # of a row; rows of other formats are ignored
 
 
 def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, final: TrainResult) -> TransferResult:
-    """All of it, as the set's metric tells it."""
+    """Combines the grid and the final job into the result, in the data set's metric."""
     data, minival = plan.config.transfer.data, plan.shards.minival
     scored = statistics.estimate(data.metric, final.class_correct, final.class_total)
     grid = [
         {
-            **dataclasses.asdict(each.point),
-            "value": each.value(data.metric),
+            **dataclasses.asdict(trial.point),
+            "value": trial.value(data.metric),
             "n": minival,
-            "stopped_at_epoch": each.stopped_at_epoch,
-            "reason": each.reason,
-            "mlflow_run": each.standing.mlflow_run if each.standing else "",
+            "stopped_at_epoch": trial.stopped_at_epoch,
+            "reason": trial.reason,
+            "mlflow_run": trial.standing.mlflow_run if trial.standing else "",
         }
-        for each in tried
+        for trial in tried
     ]
-    is_point = bool(tried) and plan.config.transfer.final_split == "train"  # found is then no job of its own
+    is_point = bool(tried) and plan.config.transfer.final_split == "train"  # the final job is then the grid point's job
     return TransferResult(
         data=data.name,
         manifest_sha256=plan.shards.manifest_sha256,
@@ -63,7 +63,7 @@ def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, fin
         chosen=dataclasses.asdict(chosen),
         grid=grid,
         cost=dataclasses.asdict(plan.cost),
-        jobs_found=sum(each.found for each in tried) + (final.reused and not is_point),
+        jobs_found=sum(trial.found for trial in tried) + (final.reused and not is_point),
         minutes=final.minutes,
         job=final.job,
         mlflow_run=final.mlflow_run,
@@ -77,16 +77,16 @@ async def record_transfer(
     plans: list[TransferPlan],
     results: list[TransferResult | BaseException],
 ) -> list[TransferResult]:
-    """Leaves the part of the report. What failed is named in it.
+    """Writes the report part, including the names of failed data sets.
 
     Args:
-        config: of the command.
-        overrides: that it was given.
-        plans: one a set.
-        results: of the plans; an error in the place of one that failed.
+        config: Configuration of the command.
+        overrides: Command-line overrides.
+        plans: One plan per data set.
+        results: Result of each plan, or its exception.
 
     Raises:
-        EffnetError: the first set's that failed, when all others are recorded.
+        EffnetError: The error of the first failed data set, raised after all others are recorded.
     """
     await asyncio.to_thread(_record, config, " ".join(["effnet transfer", *overrides]), plans, results)
     for result in results:
@@ -113,54 +113,54 @@ def _record(
 
 
 def leave_part(config: schema.Config, failed: Sequence[str]) -> None:
-    """Writes the part out of all rows of this profile, whichever commands they come from."""
+    """Writes the part from all rows of this profile, including those of earlier commands."""
     folder = store.join(config.storage, "reports", config.profile, PART)
-    found = {uri: read_object(uri) for uri in store.list_uris(folder)}
+    stored = {uri: read_object(uri) for uri in store.list_uris(folder)}
     keys = dict.fromkeys(("source", "network", "command", "data", "manifest_sha256"), str)
-    rows = [check_object(uri, row, **keys) for uri, row in found.items() if row.get("format") == FORMAT]
-    there = {(row["source"], row["network"]) for row in rows}
+    rows = [check_object(uri, row, **keys) for uri, row in stored.items() if row.get("format") == FORMAT]
+    done = {(row["source"], row["network"]) for row in rows}
     missing = list(failed)
     for source, row in TABLE5_BY_SOURCE.items():
-        lacking = [ours.name for ours in (row.ours_public, row.ours_best) if (source, ours.name) not in there]
-        if lacking:
-            missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(lacking)}")
+        absent = [ours.name for ours in (row.ours_public, row.ours_best) if (source, ours.name) not in done]
+        if absent:
+            missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(absent)}")
     commands = list(dict.fromkeys(row["command"] for row in rows))
     facts = {"rows": rows, "missing": missing, "command": "; ".join(commands)}
     report_results.publish_part(config, PART, facts, {row["data"]: row["manifest_sha256"] for row in rows})
 
 
 def row_of(result: TransferResult, command: str) -> dict[str, Any]:
-    """A result as a row of the part, with where it comes from, beside the paper's."""
+    """A result as a row of the part, with its provenance and the paper's values."""
     from infra import machine
     from infra.tracking import runs
 
     finished = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    here = {
+    provenance = {
         "format": FORMAT,
         "mlflow_url": runs.run_url(result.mlflow_run),
         "command": command,
         "commit": machine.commit(),
         "finished": finished,
     }
-    return {**dataclasses.asdict(result), **here, "paper": _paper(result.source, result.network)}
+    return {**dataclasses.asdict(result), **provenance, "paper": _paper(result.source, result.network)}
 
 
 def _paper(source: str, network: str) -> dict[str, Any] | None:
-    """What Table 5 has of a network on a set; it prints no multiply-adds."""
+    """Values of Table 5 for a network on a data set; the table prints no multiply-adds."""
     row = TABLE5_BY_SOURCE.get(source)
     pairs = ((row.ours_public, row.public), (row.ours_best, row.best)) if row else ()
     for ours, rival in pairs:
         if ours.name == network:
-            beside = {"name": rival.name, "value": rival.accuracy, "params": _whole(rival.params_m)}
+            comparison = {"name": rival.name, "value": rival.accuracy, "params": _to_count(rival.params_m)}
             return {
                 "value": ours.accuracy,
-                "params": _whole(ours.params_m),
+                "params": _to_count(ours.params_m),
                 "multiply_adds": None,
-                "rival": beside,
+                "rival": comparison,
                 "source": "Table 5",
             }
     return None
 
 
-def _whole(millions: float | None) -> int | None:
+def _to_count(millions: float | None) -> int | None:
     return None if millions is None else round(millions * 1e6)

@@ -1,4 +1,4 @@
-"""What a person sees while a flow works: bars in a terminal, plain lines elsewhere. Fed by logging alone."""
+"""Progress display of a flow: bars in a terminal, plain lines elsewhere. Driven by logging only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def attach() -> AbstractContextManager[Any]:
     if not sys.stderr.isatty():
         log.addHandler(_Lines())
         return nullcontext()
-    # Rich's markup is off everywhere: it would swallow the [train-00001.tar] of a message, and raise at a [/red].
+    # Rich's markup is off everywhere: it would drop the [train-00001.tar] of a message, and raise at a [/red].
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -33,15 +33,15 @@ def attach() -> AbstractContextManager[Any]:
         transient=True,
     )
     bars = _Bars(progress)
-    for each in (log, logger("effnet-progress")):  # the second: every second's progress
-        each.setLevel(logging.INFO)
-        each.propagate = False
-        each.addHandler(bars)
+    for source in (log, logger("effnet-progress")):  # the second logger: frequent progress updates
+        source.setLevel(logging.INFO)
+        source.propagate = False
+        source.addHandler(bars)
     return progress
 
 
 class _Lines(logging.Handler):
-    """One plain line an event."""
+    """One plain line per event."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {record.getMessage()}\n")

@@ -1,4 +1,4 @@
-"""One command's life: services up, flow run, everything of ours down again if it is broken off."""
+"""Runs one command: starts the services, runs the flow, and stops what it started if interrupted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infra.services import stack
 
 log = logger()
 
-# Prefect speaks through the same log as we do; its own console lines would say everything twice.
+# Prefect uses the same log as effnet; its console handler would print every line twice.
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -30,11 +30,11 @@ def run(verb: str, flow_path: str, config: schema.Config, overrides: list[str], 
     """Runs one flow on its services and returns its result.
 
     The services that this call started are stopped again if it is interrupted; after a good or a failed run
-    they stay, so that a person can look.
+    they keep running, so that the user can inspect the result.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing of ours runs any more (``flows/cli/signals.py``).
-        EffnetError: what the flow or a service said.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything started here has ended (``flows/cli/signals.py``).
+        EffnetError: The error of the flow or of a service.
     """
     run_dir = Path(config.run_dir).resolve()
     for_worker = configure.worker_environment(config, configure.select_places(overrides))
@@ -62,6 +62,6 @@ def run(verb: str, flow_path: str, config: schema.Config, overrides: list[str], 
 
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:
-    """The worker and the deployments cost seconds; one flow that runs here can do without them."""
+    """Services that a command needs: a single local flow needs no worker, whose start takes seconds."""
     whole = verb == "reproduce" or config.dispatch == "workpool"
     return stack.NAMES if whole else tuple(name for name in stack.NAMES if name != "worker")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what this command started ends in order, and the command says so in one line."""
+"""Ctrl-C and SIGTERM: ends what this command started, in order, and reports it in one line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 
 from infra.errors import PreemptedError
 
-INTERRUPTED = 130  # as shells call an end by Ctrl-C
-_AGAIN_S = 3.0  # `timeout` and some schedulers send a signal to the process and to its group: that is still one
+INTERRUPTED = 130  # exit code of shells after Ctrl-C
+_AGAIN_S = 3.0  # `timeout` and some schedulers send a signal to the process and to its group: count both as one
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this command to end.
+    """A signal requested the end of this command.
 
     Args:
-        number: the signal.
-        again: whether it is the second one, so that nothing is to be waited for.
+        number: Number of the signal.
+        again: Whether it is the second one, after which nothing is waited for.
     """
 
     def __init__(self, number: int, *, again: bool = False) -> None:
@@ -35,7 +35,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def handle() -> None:
-    """Lets SIGINT and SIGTERM raise ``Stopped`` in the main thread; a shell's background jobs ignore SIGINT else."""
+    """Makes SIGINT and SIGTERM raise ``Stopped`` in the main thread, also in a shell's background jobs."""
     first: list[float] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -51,7 +51,7 @@ def handle() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Signals change nothing within the block, which must be short."""
+    """Ignores signals within the block, which must be short."""
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     for number in _NUMBERS:
         signal.signal(number, lambda *_: None)  # SIG_IGN would be inherited by child processes
@@ -65,11 +65,11 @@ def deferred() -> Iterator[None]:
 def run_flow(flow: Coroutine[Any, Any, Any]) -> Any:
     """Runs a flow to its end, or, after a signal, until it has ended what it started.
 
-    It runs in a thread of its own: in the main thread Prefect would replace our SIGTERM handler by one that raises
-    wherever the program happens to be, also inside callbacks in which asyncio swallows it.
+    It runs in a separate thread: in the main thread Prefect would replace the SIGTERM handler by one that raises at
+    any point of the program, even in callbacks where asyncio swallows it.
 
     Raises:
-        Stopped: a signal came. At a second one the flow still runs; its jobs end with this process, by their guards.
+        Stopped: A signal arrived. After a second one the flow still runs; its guards end its jobs with this process.
     """
     running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
     ended: Future[Any] = Future()
@@ -99,7 +99,7 @@ def run_flow(flow: Coroutine[Any, Any, Any]) -> Any:
 
 
 def leave(stop: KeyboardInterrupt) -> int:
-    """Says in one line what a signal came to; the command's exit code: 8 where SIGTERM ended jobs that saved."""
+    """Prints the outcome of a signal in one line; returns the exit code, 8 if SIGTERM ended jobs that saved."""
     supervise = sys.modules.get("tasks.supervise")  # not imported: then no job ran
     jobs: dict[str, bool] = supervise.interrupted if supervise else {}
     name = getattr(stop, "name", "SIGINT")

@@ -1,4 +1,4 @@
-"""The short block that ends a command: what came of it, where to look, how to stop the services."""
+"""The summary printed after a command: result, addresses, and how to stop the services."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def block(result: Any, config: schema.Config, addresses: Addresses, seconds: flo
 
 
 def services(addresses: Addresses, settings: schema.Services) -> str:
-    """Where the services are, and how to get into them."""
+    """Addresses of the services, and how to log in."""
     closed = [name for name in ("prefect", "mlflow") if settings.auth and getattr(settings, name) == "embedded"]
     lines = (
         f"Prefect    {addresses.prefect.removesuffix('/api')}",
@@ -39,11 +39,11 @@ def format_duration(seconds: float) -> str:
 
 def describe_result(result: Any, config: schema.Config) -> list[str]:
     """A flow's result in a few lines."""
-    found = " (found, nothing to do)" if getattr(result, "reused", False) else ""
+    reused = " (found, nothing to do)" if getattr(result, "reused", False) else ""
     match result:
         case TrainResult():
             return [
-                f"{result.job}{found}",
+                f"{result.job}{reused}",
                 f"top-1      {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n_val} val images",
                 *(f"left out   {name}" for name in config.data.leave_out),
                 f"weights    {result.weights_uri}",
@@ -52,23 +52,23 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
         case EvalResult():
             top = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n} images"
             scored = estimate(config.data.metric, result.class_correct, result.class_total)
-            own = f"; {config.data.metric} {scored.value:.2f} ± {scored.standard_error:.2f} %"
-            return [f"{result.model_ref} on {result.data}: {top}{own}"]
+            metric = f"; {config.data.metric} {scored.value:.2f} ± {scored.standard_error:.2f} %"
+            return [f"{result.model_ref} on {result.data}: {top}{metric}"]
         case ShardResult():
             counts = f"{result.train} train, {result.minival} minival, {result.val} val"
             lost = f", {result.quarantined} unusable ones left out" if result.quarantined else ""
             listed = " lists them" if lost else ""
             return [
-                f"{result.name}: {counts} in {result.shards} shards{lost}{found}",
+                f"{result.name}: {counts} in {result.shards} shards{lost}{reused}",
                 f"manifest   {result.manifest_uri}{listed}",
                 *(f"missing    {line}" for line in result.missing),
             ]
         case Registered():
             aliases = ", ".join(result.aliases) or "none"
-            lines = [f"registered {result.name}/{result.version}{found}, aliases: {aliases}"]
+            lines = [f"registered {result.name}/{result.version}{reused}, aliases: {aliases}"]
             return [*lines, f"champion   {result.verdict}"] if result.verdict else lines
         case [TransferResult(), *_]:
-            return [_moved(each) for each in result]
+            return [_moved(item) for item in result]
         case Summary():
             return _family(result, config)
         case {"points": points, "missing": missing}:
@@ -109,10 +109,10 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
     return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]
 
 
-def _scaling(points: list[dict[str, Any]], missing: list[str], found: int) -> list[str]:
+def _scaling(points: list[dict[str, Any]], missing: list[str], reused: int) -> list[str]:
     titles = f"{'params':>12} {'multiply-adds':>14} {'px':>4} {'top-1':>7}"
     lines = [
-        f"points     {len(points)}, {len(missing)} of them missing, {found} from earlier runs",
+        f"points     {len(points)}, {len(missing)} of them missing, {reused} from earlier runs",
         f"{'':40} {titles}",
     ]
     for point in points:
@@ -124,17 +124,17 @@ def _scaling(points: list[dict[str, Any]], missing: list[str], found: int) -> li
 
 
 def _gallery(
-    found: dict[str, Any], maps: list[dict[str, Any]], models: list[dict[str, Any]], images: list[dict[str, Any]]
+    part: dict[str, Any], maps: list[dict[str, Any]], models: list[dict[str, Any]], images: list[dict[str, Any]]
 ) -> list[str]:
-    labels = {each["id"]: each["label"] for each in images}
+    labels = {entry["id"]: entry["label"] for entry in images}
     lines = []
     for model in models:
-        own = [each for each in maps if each["model"] == model["name"]]
-        right = sum(each["prediction"] == labels[each["image"]] for each in own)
+        model_maps = [entry for entry in maps if entry["model"] == model["name"]]
+        right = sum(entry["prediction"] == labels[entry["image"]] for entry in model_maps)
         sizes = f"{model['multiply_adds']:>14,} multiply-adds, top-1 {model['top1']:.2f} %"
-        lines.append(f"{model['name']:24} {model['method']:8} {sizes}, {right} of {len(own)} images right")
-    lines += [f"missing    {line}" for line in found["missing"]]
-    return [*lines, f"maps       {found['mlflow_url']}"]
+        lines.append(f"{model['name']:24} {model['method']:8} {sizes}, {right} of {len(model_maps)} images right")
+    lines += [f"missing    {line}" for line in part["missing"]]
+    return [*lines, f"maps       {part['mlflow_url']}"]
 
 
 def _latency(rows: list[dict[str, Any]], speedups: list[dict[str, Any]]) -> list[str]:
@@ -143,32 +143,32 @@ def _latency(rows: list[dict[str, Any]], speedups: list[dict[str, Any]]) -> list
         f"{row['batch1_ms_low']:.1f} to {row['batch1_ms_high']:.1f}), {row['images_per_s']:.1f} images/s"
         for row in rows
     ]
-    for each in speedups:
-        printed = f" (paper: {each['paper']})" if each["paper"] else ""
-        lines.append(f"{each['ours']} is {each['measured']:.2f} times as fast as {each['rival']}{printed}")
+    for speedup in speedups:
+        printed = f" (paper: {speedup['paper']})" if speedup["paper"] else ""
+        lines.append(f"{speedup['ours']} is {speedup['measured']:.2f} times as fast as {speedup['rival']}{printed}")
     return lines
 
 
-def _searched(found: dict[str, Any]) -> list[str]:
-    best, trials = found["best"], found["trials"]
+def _searched(result: dict[str, Any]) -> list[str]:
+    best, trials = result["best"], result["trials"]
     point = f"alpha {best['alpha']}, beta {best['beta']}, gamma {best['gamma']}"
     lines = [f"search     {point}: best of {len(trials)} trials (paper: 1.2, 1.1, 1.15)"]
-    if found["tied"]:
-        lines.append(f"tie        {found['verdict']}")
-    return lines + [f"refused    {r['alpha']} {r['beta']} {r['gamma']}: {r['reason']}" for r in found["refused"]]
+    if result["tied"]:
+        lines.append(f"tie        {result['verdict']}")
+    return lines + [f"refused    {r['alpha']} {r['beta']} {r['gamma']}: {r['reason']}" for r in result["refused"]]
 
 
-def _architectures(found: dict[str, Any]) -> list[str]:
-    states = [trial["state"] for trial in found["trials"]]
+def _architectures(result: dict[str, Any]) -> list[str]:
+    states = [trial["state"] for trial in result["trials"]]
     counts = f"{states.count('complete')} trained, {states.count('refused')} refused, {states.count('failed')} failed"
-    lines = [f"trials     {counts}; {found['found']} from earlier runs"]
+    lines = [f"trials     {counts}; {result['found']} from earlier runs"]
     titles = f"{'params':>12} {'multiply-adds':>14} {'minival':>8} {'reward':>7}"
     lines += [f"front      {titles}"]
-    front = sorted((t for t in found["trials"] if t["pareto"]), key=lambda t: -float(t["multiply_adds"]))
-    for trial in front + [b for b in [found["baseline"]] if b and not b["pareto"]]:
-        own = "  B0's own" if found["baseline"] and trial["number"] == found["baseline"]["number"] else ""
+    front = sorted((t for t in result["trials"] if t["pareto"]), key=lambda t: -float(t["multiply_adds"]))
+    for trial in front + [b for b in [result["baseline"]] if b and not b["pareto"]]:
+        suffix = "  B0's own" if result["baseline"] and trial["number"] == result["baseline"]["number"] else ""
         sizes = f"{trial['params']:>12,} {trial['multiply_adds']:>14,}"
-        lines.append(f"{trial['number']:>10} {sizes} {trial['accuracy']:>7.2f}% {trial['reward']:>7.2f}{own}")
-    lines += [f"missing    {line}" for line in found["missing"]]
-    lines.append(f"search     {found['verdict']}")
-    return [*lines, f"blocks     model.blocks=[{','.join(found['best']['blocks'])}]"]
+        lines.append(f"{trial['number']:>10} {sizes} {trial['accuracy']:>7.2f}% {trial['reward']:>7.2f}{suffix}")
+    lines += [f"missing    {line}" for line in result["missing"]]
+    lines.append(f"search     {result['verdict']}")
+    return [*lines, f"blocks     model.blocks=[{','.join(result['best']['blocks'])}]"]

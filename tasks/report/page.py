@@ -1,7 +1,7 @@
 """The report as one self-contained HTML page, and its first table as markdown. Pure: dicts in, text out.
 
-The numbers come from :mod:`tasks.report.sections`; the sentences, the style and the script are in ``templates/``.
-Nothing is loaded from anywhere, and the page works without its script.
+The numbers come from :mod:`tasks.report.sections`; the text, style and script are in ``templates/``. The page loads
+nothing from elsewhere, and works without its script.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.report.sections import architecture, family, latency, maps, provenanc
 from tasks.report.sections.values import Json, clean, lines, mapping, typed
 
 TEMPLATES = Path(__file__).parent / "templates"
-# The page in its order: a section's anchor, and its short title for the list of contents.
+# Anchor and short title of each section, in page order, for the table of contents.
 CONTENTS = (
     ("table2", "B0 to B7"),
     ("figures", "Accuracy over size"),
@@ -40,42 +40,42 @@ def render(summary: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -
     """Returns the page for a ``summary.json`` (the JSON of :class:`models.results.Summary`) and the parts.
 
     Args:
-        summary: of a reproduction; empty where there was none. Any key may be missing or empty.
-        parts: what :func:`tasks.report.results.gather` finds, by name; those that are not there are shown as missing,
+        summary: Summary of a reproduction, empty without one. Any key may be missing or empty.
+        parts: Parts by name, from :func:`tasks.report.results.load_parts`; the page shows absent parts as missing,
             with the command that makes them.
     """
-    whole: Json = clean(summary)
-    found: Json = clean(parts or {})
-    profile = next((str(each["profile"]) for each in (whole, *found.values()) if _has_profile(each)), None)
-    there = {
-        name: provenance.status(mapping(found, name), verb, profile) for name, (verb, _) in provenance.PARTS.items()
+    cleaned: Json = clean(summary)
+    available: Json = clean(parts or {})
+    profile = next((str(entry["profile"]) for entry in (cleaned, *available.values()) if _has_profile(entry)), None)
+    statuses = {
+        name: provenance.status(mapping(available, name), verb, profile) for name, (verb, _) in provenance.PARTS.items()
     }
-    rows = family.facts(whole)
+    rows = family.facts(cleaned)
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
-            about=_about(whole, profile),
-            missing=lines(whole, "missing"),
-            parts=there,
-            contents=_contents(whole, found),
+            about=_about(cleaned, profile),
+            missing=lines(cleaned, "missing"),
+            parts=statuses,
+            contents=_contents(cleaned, available),
             reproduce=provenance.make("reproduce", profile),
             family=rows,
-            search=search.facts(whole),
-            architecture=architecture.facts(mapping(found, "architecture")),
-            scaling=scaling.facts(mapping(found, "scaling")),
-            latency=latency.facts(mapping(found, "latency")),
-            transfer=transfer.facts(whole, mapping(found, "transfer")),
-            maps=maps.facts(mapping(found, "maps")),
-            provenance=provenance.facts(whole, found, profile),
+            search=search.facts(cleaned),
+            architecture=architecture.facts(mapping(available, "architecture")),
+            scaling=scaling.facts(mapping(available, "scaling")),
+            latency=latency.facts(mapping(available, "latency")),
+            transfer=transfer.facts(cleaned, mapping(available, "transfer")),
+            maps=maps.facts(mapping(available, "maps")),
+            provenance=provenance.facts(cleaned, available, profile),
             paper=paper,
             **_assets(),
         )
     )
 
 
-def _has_profile(each: Any) -> bool:
-    return isinstance(each, dict) and each.get("profile") not in (None, "")
+def _has_profile(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("profile") not in (None, "")
 
 
 def _about(summary: Json, profile: str | None) -> Json:
@@ -84,7 +84,7 @@ def _about(summary: Json, profile: str | None) -> Json:
 
 
 def _contents(summary: Json, parts: Json) -> list[Json]:
-    """Every section with whether there is anything of ours in it."""
+    """All sections, with whether this run has results for them."""
     filled = {
         "table2": bool(summary.get("variants")),
         "figures": bool(summary.get("variants")),
@@ -100,7 +100,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
-        undefined=StrictUndefined,  # a slip in the template must fail a test, not leave a hole in the page
+        undefined=StrictUndefined,  # a mistake in a template must fail a test, not leave a gap in the page
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -110,14 +110,14 @@ def _environment() -> Environment:
 
 @cache
 def _assets() -> dict[str, str]:
-    """Style and script as they stand in their files; the policy lets exactly this script run and no other."""
+    """Style and script, with the sha256 by which the content security policy allows only this script."""
     style, script = ((TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {"style": style, "script": script, "script_sha256": digest}
 
 
 def markdown_table(summary: Mapping[str, Any]) -> str:
-    """Returns B0 to B7, ours beside the paper's Table 2, as a markdown table."""
+    """Returns the results of B0 to B7 beside Table 2 of the paper, as a markdown table."""
     lines = [
         "| model | params | multiply-adds | px | top-1, % | top-5, % | n | minutes "
         "| paper: params | multiply-adds | top-1, % | top-5, % |",
@@ -142,7 +142,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
         last = ["\N{EM DASH}"] * 4
         if theirs:
             last = [f"{theirs.params_m:g} M", f"{theirs.flops_b:g} B", f"{theirs.top1}", f"{theirs.top5}"]
-        # A name that is not ours may hold anything; a bar or a tag would break the table or the page.
+        # A custom name may hold any character; a bar or a tag would break the table or the page.
         name = re.sub(r"([|<>`\[\]\\])", r"\\\1", " ".join(row["short"].split()))
         lines.append(f"| {' | '.join([name, *cells.values(), *last])} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Publishing the report: files on disk, copies in the store and in MLflow, artifacts in Prefect."""
+"""Publishes the report: files on disk, copies in the store and in MLflow, artifacts in Prefect."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ LATEST = "latest"
 
 @task(task_run_name="publish the report", **policy.BOOKKEEPING)
 async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> str:
-    """Writes ``summary.json`` and ``report.html`` everywhere a person may look for them.
+    """Writes ``summary.json`` and ``report.html`` to disk, store, MLflow and Prefect.
 
-    The page holds the summary and all parts that other flows have left so far.
+    The page holds the summary and the parts that other flows have published so far.
 
     Returns:
         The path of the page on this machine.
@@ -47,18 +47,18 @@ async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> s
 
 
 def _publish(config: schema.Config, summary: Mapping[str, Any], mlflow_run: str) -> str:
-    return _spread(config, _written(config, summary, report_results.load_parts(config)), mlflow_run)
+    return _upload_report(config, _write_report(config, summary, report_results.load_parts(config)), mlflow_run)
 
 
 @task(task_run_name="refresh the report", **policy.BOOKKEEPING)
 async def refresh(config: schema.Config) -> str:
-    """Renders the page anew from the last reproduction's summary and the parts in the store, whichever are there.
+    """Renders the page again from the last reproduction's summary and the parts in the store, as far as they exist.
 
     Returns:
-        The path of the page on this machine; copies lie in the store and in the profile's MLflow run "report".
+        The path of the page on this machine; copies are in the store and in the profile's MLflow run "report".
 
     Raises:
-        ConfigError: there is neither a reproduction nor a part of this profile yet.
+        ConfigError: This profile has neither a reproduction nor a part yet.
     """
     return await asyncio.to_thread(_refresh, config)
 
@@ -68,15 +68,15 @@ def _refresh(config: schema.Config) -> str:
 
     uri = store.join(config.storage, "reports", config.profile, SUMMARY)
     summary = read_object(uri) if store.exists(uri) else {}
-    found = report_results.load_parts(config)
-    if not summary and not found:
+    parts = report_results.load_parts(config)
+    if not summary and not parts:
         raise ConfigError(
-            f"nothing to report: neither {uri} nor a part of an experiment beside it is there; run "
+            f"nothing to report: neither {uri} nor a part of an experiment exists; run "
             f"`effnet reproduce profile={config.profile}` or an experiment, e.g. `effnet scaling "
             f"profile={config.profile}`"
         )
-    folder = _written(config, summary, found)
-    commits = {name: part.get("commit", "") for name, part in found.items()}
+    folder = _write_report(config, summary, parts)
+    commits = {name: part.get("commit", "") for name, part in parts.items()}
     run = runs.start_run(
         config.experiment,
         f"report ({config.profile})",
@@ -84,23 +84,23 @@ def _refresh(config: schema.Config) -> str:
         params={},
         tags=commits | {"role": "report"},
     )
-    page = _spread(config, folder, run)
+    page = _upload_report(config, folder, run)
     runs.finish_run(run, "FINISHED", {})
     return page
 
 
-def _written(config: schema.Config, summary: Mapping[str, Any], found: Mapping[str, Any]) -> Path:
-    """Writes the page, and the summary if there is one, into a folder of their own; points ``runs/latest`` at it."""
+def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapping[str, Any]) -> Path:
+    """Writes the page and any summary to a new folder, and points ``runs/latest`` at it."""
     folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PAGE).write_text(render(summary, found), encoding="utf-8")
+    (folder / PAGE).write_text(render(summary, parts), encoding="utf-8")
     if summary:
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _point_latest(folder)
     return folder
 
 
-def _spread(config: schema.Config, folder: Path, mlflow_run: str) -> str:
+def _upload_report(config: schema.Config, folder: Path, mlflow_run: str) -> str:
     """Copies the folder's files into the store and into an MLflow run; returns the page's path."""
     from infra.tracking import runs
 
@@ -111,9 +111,9 @@ def _spread(config: schema.Config, folder: Path, mlflow_run: str) -> str:
 
 
 def _point_latest(folder: Path) -> None:
-    """Moves ``runs/latest`` in one step: a reader sees the old report or the new one."""
+    """Replaces ``runs/latest`` atomically: a reader sees the old report or the new one."""
     link = folder.parent.parent / LATEST
-    fresh = link.with_name(f".{LATEST}.{folder.name}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
-    fresh.replace(link)
+    new_link = link.with_name(f".{LATEST}.{folder.name}")
+    new_link.unlink(missing_ok=True)
+    new_link.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+    new_link.replace(link)

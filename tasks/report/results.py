@@ -1,4 +1,4 @@
-"""The experiments' results, one JSON object each in the store; the report is made of whichever are there."""
+"""Report parts: one JSON object in the store per experiment; the report uses those that exist."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from infra import machine, store
 from infra.store.json_objects import read_object
 from models.results import ShardResult
 
-# Where and how something runs, not what is asked for.
-ELSEWHERE = ("run_dir", "services", "dispatch", "launch")
+# Where and how a flow runs; not part of the request.
+NOT_IN_REQUEST = ("run_dir", "services", "dispatch", "launch")
 PARTS = ("scaling", "architecture", "transfer", "maps", "latency")
 
 
 def uri(config: schema.Config, part: str) -> str:
-    """Where a part's facts lie: one object for each profile."""
+    """URI of a part: one object per profile."""
     return store.join(config.storage, "reports", config.profile, f"{part}.json")
 
 
 def request_of(config: schema.Config) -> dict[str, Any]:
-    """What a result depends on, as far as the configuration says it."""
-    return {key: value for key, value in compose.to_dict(config).items() if key not in ELSEWHERE}
+    """The part of the configuration that a result depends on."""
+    return {key: value for key, value in compose.to_dict(config).items() if key not in NOT_IN_REQUEST}
 
 
 def digest(facts: dict[str, Any]) -> str:
-    """The sha256 of a JSON object, whatever the order of its keys."""
+    """The sha256 of a JSON object, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def digests(data: Iterable[ShardResult]) -> dict[str, str]:
-    """Name and manifest's digest of data sets."""
+    """Digest of the manifest of each data set, by name."""
     return {shards.name: shards.manifest_sha256 for shards in data}
 
 
 def publish_part(
     config: schema.Config, part: str, facts: dict[str, Any], data: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Writes a part, with where it comes from; it replaces the one before it.
+    """Writes a part with its provenance; replaces an earlier one.
 
     Args:
-        config: of the flow that made it.
-        part: one of :data:`PARTS`.
-        facts: JSON.
-        data: name and manifest's digest of the data sets that it was made of, for the provenance.
+        config: Configuration of the flow that made the part.
+        part: One of :data:`PARTS`.
+        facts: Content of the part, as JSON values.
+        data: Manifest digest of each data set that was used, by name, for the provenance.
 
     Returns:
-        The facts as they were written.
+        The part as written.
     """
     if part not in PARTS:
-        raise ValueError(f"{part!r} is none of {', '.join(PARTS)}")
-    whole = {
+        raise ValueError(f"{part!r} is not one of {', '.join(PARTS)}")
+    content = {
         **facts,
         "profile": config.profile,
         "config": request_of(config),
@@ -64,11 +64,11 @@ def publish_part(
         "machine": machine.facts(),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }
-    store.write(uri(config, part), json.dumps(whole, indent=1).encode())
-    return whole
+    store.write(uri(config, part), json.dumps(content, indent=1).encode())
+    return content
 
 
 def load_parts(config: schema.Config) -> dict[str, dict[str, Any]]:
-    """All parts that have been left so far, by name."""
-    there = ((part, uri(config, part)) for part in PARTS)
-    return {part: read_object(address) for part, address in there if store.exists(address)}
+    """All parts published so far, by name."""
+    addresses = ((part, uri(config, part)) for part in PARTS)
+    return {part: read_object(address) for part, address in addresses if store.exists(address)}

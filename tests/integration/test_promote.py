@@ -31,7 +31,7 @@ from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
 from tasks import class_names, promote
-from tasks.promote import FIRST_TAGS, _settle, champion_if_first
+from tasks.promote import FIRST_TAGS, _judge_step, champion_if_first
 from tasks.register import _fetch, _register
 
 pytestmark = pytest.mark.services
@@ -114,7 +114,7 @@ def made_version(
 
 
 def settled(version: Registered, shards: ShardResult, **evaluations: EvalResult) -> Registered:
-    judged = _settle(version, shards, MARGIN, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
+    judged = _judge_step(version, shards, MARGIN, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
     assert isinstance(judged, Registered), judged
     return judged
 
@@ -140,7 +140,7 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     worse = settled(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
     assert worse.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 79.17 % of the same 120 images" in worse.verdict
-    assert "not promoted, it is not better; to promote it all the same, set its alias champion at http" in worse.verdict
+    assert "not promoted, it is not better; to promote it anyway, set its alias champion at http" in worse.verdict
     tie = settled(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
     assert tie.aliases == ("candidate",)
     assert champion("steps") == 1
@@ -190,7 +190,7 @@ def test_a_bad_night_is_compared_with_the_champion_on_the_new_images_and_refused
     yesterday, today = data(storage), data(storage, "today")
     settled(made_version(storage, "night", 0, GOOD, yesterday, tmp_path), yesterday)
     poisoned = made_version(storage, "night", 1, WORSE, today, tmp_path)
-    assert _settle(poisoned, today, MARGIN, {}) == ("night/1",)  # only the champion has not answered these images
+    assert _judge_step(poisoned, today, MARGIN, {}) == ("night/1",)  # only the champion has not answered these images
     judged = settled(poisoned, today, night__1=evaluated(storage, "night/1", GOOD - 3))
     assert judged.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 76.67 % of the same 120 images" in judged.verdict
@@ -208,7 +208,7 @@ def test_results_of_before_there_were_bits_are_evaluated_again(storage: str, tmp
     for seed in (0, 1):
         uri = f"{storage}/jobs/bits-{seed}/result.json"
         store.write_json(uri, {k: v for k, v in store.read_json(uri).items() if k != "correct_sha256"})
-    assert _settle(second, shards, MARGIN, {}) == ("bits/2", "bits/1")
+    assert _judge_step(second, shards, MARGIN, {}) == ("bits/2", "bits/1")
     evaluations = {f"bits__{i}": evaluated(storage, f"bits/{i}", right) for i, right in ((1, GOOD), (2, BETTER))}
     assert settled(second, shards, **evaluations).aliases == ("candidate", "champion")
 

@@ -95,7 +95,7 @@ def test_an_architecture_search_killed_in_the_middle_goes_on_to_the_wanted_numbe
     again = subprocess.run(argv, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stderr
     assert "trials     2 trained, 0 refused, 0 failed; 1 from earlier runs" in again.stdout
-    assert "its process is gone; it is given out again" in again.stderr
+    assert "its process is gone; requeued" in again.stderr
     after = results(storage)
     assert len(jobs(storage)) == len(after) == 2  # the trial that was broken off is the one that was finished
     assert before.items() <= after.items()

@@ -1,4 +1,4 @@
-"""Places for the names of a chart's dots: near enough to be read as theirs, clear of everything else."""
+"""Label placement for the dots of a chart: close to the dot, without overlaps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import product
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in units of the view box
 Place = tuple[float, float]
-Filed = dict[tuple[int, int], list[Box]]
+BoxIndex = dict[tuple[int, int], list[Box]]
 
 TURNS = (0, 8, 12, 4, 14, 2, 10, 6, 15, 1, 13, 3, 11, 5, 9, 7)  # sixteenths of a circle, the best first
-# The style sheet sets names at 10.5 units on a wide screen and 12.5 on a phone; room is kept for the larger.
+# The style sheet sets names at 10.5 units on a wide screen and 12.5 on a phone; space is reserved for the larger.
 CHAR_WIDTH, LINE_HEIGHT = 7.0, 13.0
 CELL = 16.0
 
 
 @dataclass(frozen=True)
 class Name:
-    """Where a name stands."""
+    """Position of a name."""
 
     box: Box
-    line: Box | None  # from its dot, where it stands too far off to be read as its own
+    line: Box | None  # leader line from the dot, if the name is too far away to be attributed to it
     steps: list[Box]  # small boxes along that line
 
 
@@ -31,16 +31,16 @@ def _overlaps(a: Box, b: Box) -> bool:
 
 
 def around(x: float, y: float, radius: float) -> Box:
-    """The square around a place."""
+    """The square around a point."""
     return x - radius, y - radius, x + radius, y + radius
 
 
 def samples(start: Sequence[float], end: Sequence[float], radius: float) -> list[Box]:
-    """Small boxes along a line, so that names can keep clear of it."""
+    """Small boxes along a line, so that names can avoid it."""
     count = max(1, round(math.dist(start, end) / 5))
-    shares = [i / count for i in range(count + 1)]
+    fractions = [i / count for i in range(count + 1)]
     dx, dy = end[0] - start[0], end[1] - start[1]
-    return [around(start[0] + share * dx, start[1] + share * dy, radius) for share in shares]
+    return [around(start[0] + fraction * dx, start[1] + fraction * dy, radius) for fraction in fractions]
 
 
 def _cells(box: Box) -> Iterator[tuple[int, int]]:
@@ -48,17 +48,17 @@ def _cells(box: Box) -> Iterator[tuple[int, int]]:
     return product(range(left, right + 1), range(top, bottom + 1))
 
 
-def _filed(boxes: Iterable[Box]) -> Filed:
-    """The boxes by the cells that they touch, so that thousands of them are asked about as fast as ten."""
-    filed: Filed = {}
+def _index_by_cell(boxes: Iterable[Box]) -> BoxIndex:
+    """The boxes by the grid cells that they touch, so that a query does not scan all boxes."""
+    index: BoxIndex = {}
     for box in boxes:
         for cell in _cells(box):
-            filed.setdefault(cell, []).append(box)
-    return filed
+            index.setdefault(cell, []).append(box)
+    return index
 
 
-def _hits(box: Box, filed: Filed) -> int:
-    return len({other for cell in _cells(box) for other in filed.get(cell, ()) if _overlaps(box, other)})
+def _hits(box: Box, index: BoxIndex) -> int:
+    return len({other for cell in _cells(box) for other in index.get(cell, ()) if _overlaps(box, other)})
 
 
 def _candidates(x: float, y: float, label: str, room: Box) -> list[Name]:
@@ -82,17 +82,17 @@ def _candidates(x: float, y: float, label: str, room: Box) -> list[Name]:
 def place_names(
     labels: Sequence[str], places: Sequence[Place], room: Box, taken: list[Box], curve: list[Box]
 ) -> list[Name]:
-    """Finds a place for every name: fewest collisions, then the nearest; three passes, each mending the last.
+    """Finds a place for every name: fewest collisions, then the nearest; three passes of improvement.
 
     Args:
-        labels: the names.
-        places: of their dots.
-        room: that the names are kept in, where one of their places lies in it.
-        taken: what neither a name nor its leader line may cover.
-        curve: what a leader line may cross, but no name.
+        labels: The names.
+        places: Positions of their dots.
+        room: Area that names are kept in, if any candidate position lies in it.
+        taken: Boxes that neither a name nor its leader line may cover.
+        curve: Boxes that a leader line may cross, but a name may not.
     """
     options = [_candidates(*place, label, room) for label, place in zip(labels, places, strict=True)]
-    for_lines, for_names = _filed(taken), _filed(taken + curve)
+    for_lines, for_names = _index_by_cell(taken), _index_by_cell(taken + curve)
     chosen: dict[int, Name] = {}
     for _, index in product(range(3), range(len(labels))):
         others = [name for other, name in chosen.items() if other != index]

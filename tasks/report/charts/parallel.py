@@ -11,7 +11,7 @@ from tasks.report.charts.scatter import Interval, ticks
 
 WIDTH, HEIGHT = 520.0, 270.0
 LEFT, TOP, RIGHT, BOTTOM = 34.0, 34.0, 480.0, 252.0
-SPREAD = 14.0  # threads that meet in one value lie side by side over at most so much
+SPREAD = 14.0  # largest height over which threads of equal value are spread
 MOST_TICKS = 7
 
 
@@ -21,7 +21,7 @@ class Axis:
 
     Attributes:
         label: Its name.
-        values: All that the threads have there; at least one.
+        values: All values of the threads on this axis; at least one.
         band: A range to shade, such as a budget.
     """
 
@@ -31,7 +31,7 @@ class Axis:
 
     @property
     def span(self) -> Interval:
-        """The values at the axis' ends; never empty."""
+        """The values at the ends of the axis; never an empty interval."""
         every = [*self.values, *(self.band or ())]
         low, high = min(every), max(every)
         return (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -47,10 +47,10 @@ class Thread:
     """One trial.
 
     Attributes:
-        values: One for each axis; None ends the thread, for nothing was measured there.
+        values: One for each axis; None ends the thread, since nothing was measured there.
         series: The style, as in the style sheet.
-        key: What its row in the table is called.
-        hover: What the pointer shows.
+        key: Key of its row in the table.
+        hover: Text of the tooltip.
     """
 
     values: Sequence[float | None]

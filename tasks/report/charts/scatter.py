@@ -1,4 +1,4 @@
-"""Charts as inline SVG for the report: no script, no image; colours come from the page's style sheet.
+"""Charts as inline SVG for the report: no script, no image; colors come from the page's style sheet.
 
 A name goes into the SVG through ``Markup.format`` only, which escapes it.
 """
@@ -23,7 +23,7 @@ LEFT, TOP, RIGHT, BOTTOM = 42.0, 30.0, 446.0, 296.0  # the plot inside it
 INTERVAL_WIDTH, INTERVAL_PAD = 190.0, 8.0
 
 
-# The shape of a series' marks, so that colour is not all that tells them apart; a circle where none is named.
+# Marker shape of a series, so that color is not the only difference; a circle by default.
 SHAPES = {
     "width": "M{:.1f} {:.1f}m-3.2-3.2h6.4v6.4h-6.4z",
     "depth": "M{:.1f} {:.1f}m0-4.4l4.2 7.4h-8.4z",
@@ -42,7 +42,7 @@ class Dot:
         y: Top-1 in percent.
         se: Standard error of ``y`` in points, drawn as a whisker; 0 draws none.
         series: The style, as in the style sheet.
-        hover: What the pointer shows.
+        hover: Text of the tooltip.
     """
 
     label: str
@@ -199,14 +199,14 @@ def scatter(
     taken.extend(_whisker(dot, scale) for dot in shown if dot.se > 0)
     ends = [pair for _, curve in curves for pair in pairwise(curve)]
     named = [index for index, dot in enumerate(shown) if dot.label]
-    found = place_names(
+    placed = place_names(
         [shown[index].label for index in named],
         [places[index] for index in named],
         (LEFT, TOP - 10, WIDTH, BOTTOM),
         taken,
         [box for start, end in ends for box in samples(start, end, 2)],
     )
-    names = dict(zip(named, found, strict=True))
+    names = dict(zip(named, placed, strict=True))
     body = [*_axes(scale, _log_ticks(low, high), ticks(bottom, top), x_label)]
     body.extend(_mark(mark, scale) for mark in marks if mark.x > 0)
     for series, curve in curves:
@@ -232,7 +232,7 @@ def interval(value: float, ends: Interval, span: Interval, band: Interval | None
     return Markup(
         '<svg class="interval" viewBox="0 0 {:g} 24" role="img" aria-label="{hover}"><title>{hover}</title>{}'
         '<path d="M{:.1f} 12H{:.1f}"/><circle cx="{:.1f}" cy="12" r="3.5"/></svg>'
-    ).format(INTERVAL_WIDTH, shade, *(_along(each, span) for each in (*ends, value)), hover=hover)
+    ).format(INTERVAL_WIDTH, shade, *(_along(end, span) for end in (*ends, value)), hover=hover)
 
 
 def interval_axis(span: Interval) -> Markup:

@@ -16,17 +16,19 @@ def facts(part: Json) -> Json:
     """The objective, B0's own point and the trials: by reward, then those that failed, then those refused."""
     baseline = _trial(mapping(part, "baseline")) if mapping(part, "baseline") else None
     trials = [_trial(entry) for entry in entries(part, "trials")]
-    own = next((t for t in trials if baseline and t["number"] is not None and t["number"] == baseline["number"]), None)
+    b0_trial = next(
+        (t for t in trials if baseline and t["number"] is not None and t["number"] == baseline["number"]), None
+    )
     trials.sort(key=lambda t: (STATES.index(t["state"]), -(t["reward"] or 0.0), t["number"] or 0))
     objective = typed(mapping(part, "objective"), ("exponent", "target_multiply_adds"), ())
     return {
         "objective": objective,
         "baseline": baseline,
-        "trials": [trial for trial in trials if trial is not own],  # B0's own blocks are one of them: listed first
+        "trials": [trial for trial in trials if trial is not b0_trial],  # B0's own blocks are one of them: listed first
         "data": typed(part, (), ("data",))["data"],
         "verdict": typed(part, (), ("verdict",))["verdict"],
         "states": {state: sum(trial["state"] == state for trial in trials) for state in STATES},
-        "chart": _chart(trials, own, baseline, objective),
+        "chart": _chart(trials, b0_trial, baseline, objective),
     }
 
 
@@ -41,15 +43,15 @@ def _trial(entry: Json) -> Json:
     }
 
 
-def _chart(trials: list[Json], own: Json | None, baseline: Json | None, objective: Json) -> Markup:
+def _chart(trials: list[Json], b0_trial: Json | None, baseline: Json | None, objective: Json) -> Markup:
     dots = []
     for trial in trials:
         name = "a trial" if trial["number"] is None else f"#{trial['number']:.0f}"
         if trial["state"] == "complete":
             dots += _dot(trial, name, "front" if trial["pareto"] else "trial", name if trial["pareto"] else "")
     front = sorted((dot for dot in dots if dot.series == "front"), key=lambda dot: dot.x)
-    if own:  # drawn once, as what it is
-        dots = [dot for dot in dots if (dot.x, dot.y) != (own["multiply_adds"], own["accuracy"])]
+    if b0_trial:  # drawn once, as what it is
+        dots = [dot for dot in dots if (dot.x, dot.y) != (b0_trial["multiply_adds"], b0_trial["accuracy"])]
     if baseline:
         dots += _dot(baseline, "B0, the paper’s", "base", "B0")
     refused = [trial for trial in trials if trial["state"] == "refused" and trial["multiply_adds"]]

@@ -68,7 +68,7 @@ def _pairs(part: Json) -> list[Json]:
                 "speedup": printed.speedup,
             }
         )
-        ours = [pair for pair in ours if not any(pair is each for each in same)]
+        ours = [pair for pair in ours if not any(pair is match for match in same)]
     return rows + [
         {
             "printed": None,

@@ -11,7 +11,7 @@ DATA = ("train", "minival", "val", "classes", "shards")
 HARDWARE = ("cpu", "cores", "memory_gb", "gpu")
 SERVICES = ("prefect", "mlflow", "s3")
 TEXTS = ("profile", "commit", "finished", "command", "config_sha256")
-# Each part, what makes it, and its section's title: in the order of the page.
+# Part -> verb that makes it and title of its section, in page order.
 PARTS = {
     "architecture": ("architecture", "Architecture search"),
     "scaling": ("scaling", "Scaling study"),
@@ -22,7 +22,7 @@ PARTS = {
 
 
 def facts(summary: Json, parts: Json, profile: str | None) -> Json:
-    """The reproduction and every part, there or not, each with its origin; the data and the services."""
+    """Origin of the reproduction and of every part, present or not; the data and the services."""
     rows = [_origin(summary, "Reproduction and grid search", make("reproduce", profile))]
     for name, (verb, title) in PARTS.items():
         rows.append(_origin(mapping(parts, name), title, make(verb, profile)))
@@ -39,7 +39,7 @@ def make(verb: str, profile: str | None) -> str:
 
 
 def status(part: Json, verb: str, profile: str | None) -> Json:
-    """What a section says first: whether it is there, what failed in it, and how to make it."""
+    """Opening of a section: whether the part exists, what failed in it, and the command that makes it."""
     return {"there": bool(part), "missing": lines(part, "missing"), "make": make(verb, profile)}
 
 
@@ -61,7 +61,7 @@ def _origin(part: Json, title: str, command: str) -> Json:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The configuration in the words of the command line: ``recipe.epochs=8``."""
+    """The configuration as command-line overrides: ``recipe.epochs=8``."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

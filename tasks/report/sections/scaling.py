@@ -71,11 +71,11 @@ def _point(entry: Json) -> Json:
 def _factors(point: Json, points: Points) -> dict[str, float | None]:
     """Its multipliers relative to its own baseline, so that a shrunken baseline is 1 too."""
     whole = next((p for p in points if p["base"] == point["base"] and p["dimension"] == "baseline"), None)
-    found: dict[str, float | None] = {}
+    factors: dict[str, float | None] = {}
     for key in DIMENSIONS:
         start = whole[key] if whole and whole[key] else 1.0
-        found[key] = None if point[key] is None else round(point[key] / start, 9)
-    return found
+        factors[key] = None if point[key] is None else round(point[key] / start, 9)
+    return factors
 
 
 def _table3(base: str, points: Points) -> list[Json]:
@@ -132,8 +132,10 @@ def _dots(points: Iterable[Json]) -> list[scatter.Dot]:
 
 def _measured(points: Points, base: str, *methods: str) -> Points:
     """The points of a network that can be drawn, by multiply-adds."""
-    wanted = (p for p in points if p["base"] == base and p["dimension"] in methods)
-    return sorted((p for p in wanted if p["multiply_adds"] and is_percent(p["top1"])), key=lambda p: p["multiply_adds"])
+    candidates = (p for p in points if p["base"] == base and p["dimension"] in methods)
+    return sorted(
+        (p for p in candidates if p["multiply_adds"] and is_percent(p["top1"])), key=lambda p: p["multiply_adds"]
+    )
 
 
 def _one_dimension(point: Json, dimension: str) -> bool:
@@ -145,10 +147,10 @@ def _panel(base: str, points: Points) -> Markup:
     start = _measured(points, base, "baseline")
     lines, dots = [], _dots(start)
     for method in (*DIMENSIONS, "compound"):
-        found = _dots(p for p in _measured(points, base, method) if method == "compound" or _one_dimension(p, method))
-        lines.append(scatter.joined(method, [*dots[:1], *found]))
+        series = _dots(p for p in _measured(points, base, method) if method == "compound" or _one_dimension(p, method))
+        lines.append(scatter.joined(method, [*dots[:1], *series]))
         # Compound points have no multiplier of their own to be named by; one name is enough for their line.
-        dots += [replace(dot, label="") for dot in found[:-1]] + found[-1:] if method == "compound" else found
+        dots += [replace(dot, label="") for dot in series[:-1]] + series[-1:] if method == "compound" else series
     return scatter.scatter(dots, "multiply-adds", f"This run: {base} scaled by each method", lines)
 
 
@@ -168,10 +170,10 @@ def _printed_panel(base: str) -> Markup:
 
 def _single(dimension: str, points: Points) -> Markup:
     """One panel of Figure 3: B0 scaled in one dimension."""
-    found = [p for p in _measured(points, B0, "baseline", dimension) if _one_dimension(p, dimension)]
-    if len(found) < 2:
+    measured = [p for p in _measured(points, B0, "baseline", dimension) if _one_dimension(p, dimension)]
+    if len(measured) < 2:
         return Markup("")
-    dots = _dots(found)
+    dots = _dots(measured)
     return scatter.scatter(
         dots, "multiply-adds", f"This run: B0 scaled by {dimension}", [scatter.joined(dimension, dots)]
     )
@@ -211,5 +213,5 @@ def _figure4(points: Points) -> Json:
 
 def _setting(point: Json) -> tuple[Any, ...]:
     """(depth, resolution), or nothing where the width or one of them is not known."""
-    found = tuple(point["factors"][key] for key in ("depth", "resolution", "width"))
-    return () if None in found else found[:2]
+    setting = tuple(point["factors"][key] for key in ("depth", "resolution", "width"))
+    return () if None in setting else setting[:2]

@@ -86,27 +86,29 @@ def _family_row(entry: Json) -> Json:
     return typed(entry, ("phi",), ()) | {"derived": derived, "hand_set": hand_set, "ratios": ratios}
 
 
-def _parallel(trials: list[Json], refused: list[Json], wanted: Json) -> Markup:
+def _parallel(trials: list[Json], refused: list[Json], budget: Json) -> Markup:
     """Alpha, beta, gamma, their product and the accuracy; what was refused ends at the product, the best on top."""
     shown = [trial for trial in trials if trial["point"] and trial["product"] is not None]
-    turned_down = [point for point in refused if point["product"] is not None]
-    everything = [*shown, *turned_down]
+    refused_points = [point for point in refused if point["product"] is not None]
+    everything = [*shown, *refused_points]
     measured = [trial["minival_top1"] for trial in shown if trial["minival_top1"] is not None]
     if not measured:
         return Markup("")
     band = None
-    if None not in (wanted["budget"], wanted["tolerance"]):
-        band = (wanted["budget"] - wanted["tolerance"], wanted["budget"] + wanted["tolerance"])
+    if None not in (budget["budget"], budget["tolerance"]):
+        band = (budget["budget"] - budget["tolerance"], budget["budget"] + budget["tolerance"])
     axes = [
-        *(Axis(sign, [each[key] for each in everything]) for sign, key in zip("αβγ", COEFFICIENTS, strict=True)),
-        Axis("αβ²γ²", [each["product"] for each in everything], band),
+        *(Axis(sign, [trial[key] for trial in everything]) for sign, key in zip("αβγ", COEFFICIENTS, strict=True)),
+        Axis("αβ²γ²", [trial["product"] for trial in everything], band),
         Axis("top-1, %", measured),
     ]
-    threads = [Thread(_values(point), "refused", "", f"{_words(point)}: refused") for point in turned_down]
-    for trial in sorted(shown, key=lambda each: (each["best"], each["tied"])):
+    threads = [Thread(_values(point), "refused", "", f"{_format_point(point)}: refused") for point in refused_points]
+    for trial in sorted(shown, key=lambda trial: (trial["best"], trial["tied"])):
         series = "best" if trial["best"] else "tied" if trial["tied"] else "other"
         accuracy = plus_minus(trial["minival_top1"], trial["se"], trial["n_minival"])
-        threads.append(Thread(_values(trial), series, trial["key"], f"{_words(trial)}: minival top-1 {accuracy}"))
+        threads.append(
+            Thread(_values(trial), series, trial["key"], f"{_format_point(trial)}: minival top-1 {accuracy}")
+        )
     return parallel(axes, threads, "The grid of alpha, beta and gamma, with the accuracy of each point")
 
 
@@ -114,6 +116,6 @@ def _values(point: Json) -> list[float | None]:
     return [*(point[key] for key in (*COEFFICIENTS, "product")), point.get("minival_top1")]
 
 
-def _words(point: Json) -> str:
+def _format_point(point: Json) -> str:
     sized = ", ".join(f"{point[key]:g}" for key in COEFFICIENTS)
     return f"({sized}), αβ²γ² = {point['product']:.2f}"

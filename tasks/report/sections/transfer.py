@@ -1,4 +1,4 @@
-"""Tables 5 and 6: transfer to other data, each in its own protocol, ours beside the paper's."""
+"""Tables 5 and 6: transfer to other data, each in the protocol of its data set, beside the paper's results."""
 
 from __future__ import annotations
 

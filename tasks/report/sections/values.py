@@ -1,4 +1,4 @@
-"""Reading JSON that may lack anything: numbers or None, texts or None, never a surprise for a template."""
+"""Reads JSON in which any key may be missing: templates get numbers or None, and texts or None."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUN = ("mlflow_run", "mlflow_url")
 
 
 def clean(value: Any) -> Any:
-    """Makes JSON fit to show: NaN and infinity become missing, a password in an address becomes ``***``."""
+    """Cleans JSON for display: NaN and infinity become missing, a password in an address becomes ``***``."""
     if isinstance(value, Mapping):
         return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -26,9 +26,9 @@ def clean(value: Any) -> Any:
 
 
 def items(parent: Json, key: str) -> list[Any]:
-    """The list under a key; empty where there is none."""
-    found = parent.get(key)
-    return found if isinstance(found, list) else []
+    """The list under a key, else an empty list."""
+    value = parent.get(key)
+    return value if isinstance(value, list) else []
 
 
 def entries(parent: Json, key: str) -> list[Json]:
@@ -37,9 +37,9 @@ def entries(parent: Json, key: str) -> list[Json]:
 
 
 def mapping(parent: Json, key: str) -> Json:
-    """The object under a key; empty where there is none."""
-    found = parent.get(key)
-    return found if isinstance(found, dict) else {}
+    """The object under a key, else an empty object."""
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def lines(parent: Json, key: str) -> list[str]:
@@ -49,11 +49,11 @@ def lines(parent: Json, key: str) -> list[str]:
 
 def typed(entry: Json, numbers: Iterable[str], texts: Iterable[str]) -> Json:
     """Returns exactly the named keys: numbers or None, texts or None."""
-    found: Json = {}
+    values: Json = {}
     for key in numbers:
         value = entry.get(key)
-        found[key] = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    return found | {key: None if entry.get(key) in (None, "") else str(entry[key]) for key in texts}
+        values[key] = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return values | {key: None if entry.get(key) in (None, "") else str(entry[key]) for key in texts}
 
 
 def named(entry: Json, expected: tuple[str, ...]) -> Json:

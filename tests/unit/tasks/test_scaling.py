@@ -132,7 +132,7 @@ def test_senseless_points_are_refused_in_one_line(points: str, message: str) -> 
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ("[]", "names no network"),
+        ("[]", "is empty"),
         ("[{network:resnet51}]", "no network named 'resnet51'; did you mean 'resnet50'"),
         ("[{network:resnet50,dimension:resolution,resolution:0.5}]", "12 px are too few for resnet50"),
     ],

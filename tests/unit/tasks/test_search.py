@@ -110,8 +110,8 @@ def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
         "no other trial lies within one standard error"
     )
     assert choose(result(50.0), result(70.0), result(69.0))["verdict"] == (
-        "alpha 1.2, beta 1.1, gamma 1.15 leads (70.00 ± 2.05 % of 500 minival images) but is not told apart from 1 of "
-        "the other 2 trials, within one standard error: alpha 1.4, beta 1.2, gamma 1"
+        "alpha 1.2, beta 1.1, gamma 1.15 leads (70.00 ± 2.05 % of 500 minival images) but is within one standard "
+        "error of 1 of the other 2 trials: alpha 1.4, beta 1.2, gamma 1"
     )
     assert "is the only trial" in choose(result(50.0))["verdict"]
 

@@ -12,7 +12,7 @@ from conf import compose, schema
 from infra import errors, store
 from infra.launch.command import RENDEZVOUS_TOKEN
 from infra.launch.local import JobSpec, LocalJob
-from tasks.supervise import JobRun, _judge, _spec, _until_done, _Watch, finished, progress_line
+from tasks.supervise import JobRun, _build_spec, _raise_error, _until_done, _Watch, finished, progress_line
 
 STATUS: dict[str, Any] = {
     "state": "running",
@@ -61,7 +61,7 @@ def test_the_time_left_is_right_beyond_an_hour(eta_s: float, text: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tmp_path: Path) -> None:
-    _judge(
+    _raise_error(
         run_in(tmp_path), {"state": "done"}, {"error": "of an attempt before", "exit_code": 3}, code, job_in(tmp_path)
     )
 
@@ -72,20 +72,20 @@ def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tm
 def test_the_trainer_s_own_error_comes_up_as_what_it_was(kind: type[errors.EffnetError], tmp_path: Path) -> None:
     failure = {"error": "loss is nan at step 7", "exit_code": kind.exit_code}
     with pytest.raises(kind) as caught:
-        _judge(run_in(tmp_path), {}, failure, 1, job_in(tmp_path))  # torchrun flattens every code to 1
+        _raise_error(run_in(tmp_path), {}, failure, 1, job_in(tmp_path))  # torchrun flattens every code to 1
     assert str(caught.value) == "train b0: loss is nan at step 7"
 
 
 def test_an_adopted_job_that_its_owner_ended_may_be_tried_again(tmp_path: Path) -> None:
     adopted = LocalJob(job_in(tmp_path).spec)
     with pytest.raises(errors.TransientError, match="ended it"):
-        _judge(run_in(tmp_path), {"state": "running"}, {}, 0, adopted)
+        _raise_error(run_in(tmp_path), {"state": "running"}, {}, 0, adopted)
 
 
 def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tmp_path: Path) -> None:
     failure = {"error": "another rank is gone", "exit_code": 75, "kind": "LostError"}
     with pytest.raises(errors.LostError, match="another rank is gone"):  # started again without using up a retry
-        _judge(run_in(tmp_path), {"state": "failed"}, failure, 1, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), {"state": "failed"}, failure, 1, job_in(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -120,14 +120,14 @@ def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
     with pytest.raises(
         errors.LostError, match="was killed by signal 9: by a user, or by the system for want of memory"
     ):
-        _judge(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("code", "kind", "said"),
     [
-        (8, errors.PreemptedError, "asked to end while it started"),
-        (143, errors.PreemptedError, "asked to end while it started"),  # before torchrun, or by way of srun
+        (8, errors.PreemptedError, "preempted during start-up"),
+        (143, errors.PreemptedError, "preempted during start-up"),  # before torchrun, or by way of srun
         (75, errors.LostError, "torchrun: the store at n1:29500 does not answer"),
         (139, errors.JobError, r"failed \(exit code 139, log in "),  # a fault of the program: its last lines help
     ],
@@ -137,33 +137,33 @@ def test_an_end_that_left_no_word_is_known_by_its_code(
 ) -> None:
     job = job_in(tmp_path, "a line\ntorchrun: the store at n1:29500 does not answer\n")
     with pytest.raises(kind, match=said):
-        _judge(run_in(tmp_path), {"state": "starting"}, {}, code, job)
+        _raise_error(run_in(tmp_path), {"state": "starting"}, {}, code, job)
 
 
 def test_the_job_s_own_word_counts_more_than_the_exit_code(tmp_path: Path) -> None:
     failure = {"error": "a shard is damaged", "exit_code": 3, "kind": "DataError"}
     with pytest.raises(errors.DataError, match="a shard is damaged"):
-        _judge(run_in(tmp_path), {"state": "failed"}, failure, 143, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), {"state": "failed"}, failure, 143, job_in(tmp_path))
 
 
 def test_the_machines_of_a_job_share_a_random_word_that_stays(tmp_path: Path) -> None:
     config = compose.compose(["launch.nnodes=2", "launch.rendezvous=n1:29500", f"run_dir={tmp_path}"])
-    words = [_spec(run_in(tmp_path), config).env[RENDEZVOUS_TOKEN] for _ in range(2)]
+    words = [_build_spec(run_in(tmp_path), config).env[RENDEZVOUS_TOKEN] for _ in range(2)]
     assert words[0] == words[1]
     assert len(words[0]) == 32
-    assert words[0] not in " ".join(_spec(run_in(tmp_path), config).argv)  # which every user can read
+    assert words[0] not in " ".join(_build_spec(run_in(tmp_path), config).argv)  # which every user can read
 
 
 def test_a_job_that_was_asked_to_end_is_no_failure(tmp_path: Path) -> None:
     status = {"state": "preempted", "error": "asked to end; saved after step 7", "exit_code": 8}
     with pytest.raises(errors.PreemptedError, match="saved after step 7"):
-        _judge(run_in(tmp_path), status, {}, 1, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), status, {}, 1, job_in(tmp_path))
 
 
 @pytest.mark.parametrize("failure", [{}, {"error": "ValueError: a bug", "exit_code": 1}], ids=["no word", "a bug"])
 def test_any_other_end_shows_the_last_lines_and_where_the_log_is(failure: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(errors.JobError) as caught:
-        _judge(run_in(tmp_path), {"state": "running"}, failure, 1, job_in(tmp_path, LOG))
+        _raise_error(run_in(tmp_path), {"state": "running"}, failure, 1, job_in(tmp_path, LOG))
     first, *rest = str(caught.value).splitlines()
     assert first == f"train b0 failed (exit code 1, log in {tmp_path}/log.txt):"
     assert rest == [*(f"  | line {i}" for i in range(16, 40)), "  | ValueError: a bug"]
@@ -177,18 +177,18 @@ def test_a_job_without_a_sign_of_life_is_given_up_and_may_be_tried_again(
     run = run_in(tmp_path)
     watch = _Watch(run, schema.Launch(start_timeout_s=300, stall_timeout_s=60), "")
     now[0] += 299
-    watch.look()  # still starting
+    watch.poll_status()  # still starting
     store.write_json(watch.status_uri, STATUS)
     now[0] += 50
-    watch.look()
+    watch.poll_status()
     now[0] += 59
-    watch.look()
+    watch.poll_status()
     store.write_json(watch.status_uri, {**STATUS, "step": 111})
     now[0] += 59
-    watch.look()  # it moved
+    watch.poll_status()  # it moved
     now[0] += 61
-    with pytest.raises(errors.TransientError, match=r"no sign of life for 60 s \(launch\.stall_timeout_s\)"):
-        watch.look()
+    with pytest.raises(errors.TransientError, match=r"no status update for 60 s \(launch\.stall_timeout_s\)"):
+        watch.poll_status()
 
 
 def test_a_job_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_a_job_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest
     watch = _Watch(run_in(tmp_path), schema.Launch(start_timeout_s=300), "")
     now[0] = 301
     with pytest.raises(errors.TransientError, match="start_timeout_s"):
-        watch.look()
+        watch.poll_status()
 
 
 def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     watch = _Watch(run_in(tmp_path), schema.Launch(), "")
     for step in (111, 112):
         store.write_json(watch.status_uri, {**STATUS, "resumed_at": 110, "step": step})
-        watch.look()
+        watch.poll_status()
     assert [m for m in messages if "resumed" in m] == ["train b0: resumed at step 110, no sample lost"]
     assert sum("images/s" in m for m in messages) == 1  # one line an epoch; the bars get the rest
 

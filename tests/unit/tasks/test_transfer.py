@@ -66,8 +66,8 @@ def test_without_sets_the_command_stays_as_it_is() -> None:
     ("words", "said"),
     [
         (["transfer.sets=[pets]"], "transfer.sets needs transfer.path=FOLDER"),
-        (["transfer.sets=[digits,petz]"], "transfer.sets names 'petz' which is none; choices: aircraft, birdsnap"),
-        (["transfer.sets=[digits,digits]"], "transfer.sets names 'digits' twice"),
+        (["transfer.sets=[digits,petz]"], "transfer.sets: unknown data set 'petz'; choices: aircraft, birdsnap"),
+        (["transfer.sets=[digits,digits]"], "transfer.sets: repeated data set 'digits'"),
     ],
 )
 def test_sets_that_cannot_be_found_are_refused_by_name(words: list[str], said: str) -> None:
@@ -133,7 +133,7 @@ def test_a_grid_of_which_nothing_is_left_has_diverged(plan: TransferPlan, error:
     tried = [GridTrial(point) for point in plan.points]
     record_rung(tried, [error] * 4)
     assert prune(plan, tried, 3) == []
-    with pytest.raises(DivergedError, match=r"no point of the grid came to its end; lower transfer\.lr_per_256"):
+    with pytest.raises(DivergedError, match=r"no point of the grid finished; lower transfer\.lr_per_256"):
         select_best(plan, [])
 
 

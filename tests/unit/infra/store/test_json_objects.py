@@ -175,11 +175,11 @@ STATUS = {"epoch": 1, "epochs": 2, "step": 3, "steps": 4, "loss": 1.5, "images_p
 def test_a_damaged_status_is_no_sign_of_life_and_no_end_of_the_watch(tmp_path: Path, text: str) -> None:
     watch = supervise._Watch(job_run(tmp_path), schema.Launch(), "")
     put(tmp_path, "jobs/1/status.json", json.dumps(STATUS))
-    watch.look()
-    seen_at = watch.seen_at
+    watch.poll_status()
+    seen_at = watch.changed_at
     put(tmp_path, "jobs/1/status.json", text)
-    watch.look()
-    assert (watch.last, watch.seen_at) == (STATUS, seen_at)
+    watch.poll_status()
+    assert (watch.last, watch.changed_at) == (STATUS, seen_at)
 
 
 @pytest.mark.parametrize("eta_s", [float("inf"), float("nan"), 5.0])
@@ -189,7 +189,7 @@ def test_a_status_without_an_estimate_has_a_line_all_the_same(eta_s: float) -> N
 
 @pytest.mark.parametrize("text", [*NO_OBJECTS, "{"])
 def test_a_damaged_object_at_a_job_s_end_leaves_the_exit_code_to_decide(tmp_path: Path, text: str) -> None:
-    assert supervise._object(put(tmp_path, "failure.json", text)) == {}
+    assert supervise._read_object_or_empty(put(tmp_path, "failure.json", text)) == {}
 
 
 @pytest.mark.parametrize(
