@@ -57,6 +57,7 @@ async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferR
     config, overrides = configure(overrides)
     model, weights = await fetch_source(config)
     sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
+    # Opens every source before any work starts.
     layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]
     shards = await asyncio.gather(
         *(write_shards(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
