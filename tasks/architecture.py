@@ -7,7 +7,6 @@ of trials (``infra/trials.py``) only decides what to propose next; losing it los
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -27,6 +26,7 @@ from models.networks.efficientnet import block_strings
 from models.networks.efficientnet.variants import B0_STAGES
 from models.results import ShardResult, TrainResult
 from tasks import policy
+from tasks.jobs import work_key
 from tasks.report import results as report_results
 from tasks.report.numbers import standard_error
 
@@ -82,7 +82,7 @@ def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
     request = compose.to_dict(options) | {"manifest_sha256": shards.manifest_sha256, "choices": space.choices()}
     for key in ("trials", "storage"):  # more trials continue the same search
         del request[key]
-    name = "architecture-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
+    name = work_key("architecture", request)
     opened = database.open_trials(
         options.storage or f"sqlite:///{Path(config.run_dir).resolve()}/architecture.db",
         name,

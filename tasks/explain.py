@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from infra.errors import ConfigError, first_line
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.explain_gallery import GalleryNetwork, facts, save
+from tasks.jobs import work_key
 from tasks.report import results as report_results
 from tasks.train import short_name
 
@@ -118,7 +117,7 @@ def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
 
     _, images = chosen_images(config.explain, shards)
     request = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
-    key = "explain-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
+    key = work_key("explain", request)
     return runs.start_run(
         config.experiment,
         "class activation maps",

@@ -17,6 +17,7 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError, TransientError
 from models.results import Registered
 from tasks import policy
+from tasks.jobs import work_key
 from tasks.promote import champion_if_first
 from tasks.register import WEIGHTS, new_version
 
@@ -56,9 +57,9 @@ def _import(config: schema.Config) -> Registered:
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, uri, sha256)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
-    digest = hashlib.sha256(f"{sha256}\n{compose.to_yaml(weights.model)}".encode()).hexdigest()[:10]
+    key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}")
     tags = {"role": "import", **source_tags}
-    run = runs.start_run(config.experiment, f"import {name}", f"import-{name}-{digest}", params=source_tags, tags=tags)
+    run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
     try:
         version = _register_weights(weights, run, name, source_tags)
     except BaseException:

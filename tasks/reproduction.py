@@ -16,6 +16,7 @@ from infra import machine
 from infra.errors import ConfigError, first_line
 from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
 from tasks import policy
+from tasks.jobs import work_key
 from tasks.report import results as report_results
 from tasks.transfer_part import leave_part
 
@@ -57,7 +58,7 @@ def _start(config: schema.Config, began: float | None) -> ReproductionRun:
     if unknown:
         raise ConfigError(f"variants: unknown network {unknown[0]!r}; choices: {', '.join(network_names())}")
     request = report_results.request_of(config)
-    key = "reproduce-" + report_results.digest(request)[:10]
+    key = work_key("reproduce", request)
     run = runs.start_run(
         config.experiment, f"B0..B7 ({config.profile})", key, params=request, tags={"role": "reproduce"}
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from models.experiments import scaling_study
 from models.experiments.scaling_study import PaperScalingRow
 from models.results import ShardResult, TrainResult
 from tasks import policy
+from tasks.jobs import work_key
 from tasks.report import results as report_results
 
 # Names, as the paper prints them, of the networks that it scales.
@@ -53,7 +53,7 @@ def _start(config: schema.Config) -> str:
         "data": compose.to_dict(config.data),
         "recipe": compose.to_dict(config.recipe),
     }
-    key = "scaling-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
+    key = work_key("scaling", request)
     # The points are 50 lines: too many for a parameter, so they are logged as an artifact with the results.
     return runs.start_run(
         config.experiment,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from infra.errors import ConfigError, first_line
 from models.networks.efficientnet.compound_scaling import Coefficients, grid
 from models.results import TrainResult, Trial
 from tasks import policy
+from tasks.jobs import work_key
 from tasks.report.numbers import standard_error
 
 PHIS = range(1, 8)  # B1..B7
@@ -68,7 +68,7 @@ def _start(config: schema.Config, points: list[Coefficients], classes: int, pare
         "model": compose.to_dict(config.model),
         "data": compose.to_dict(config.data),
     }
-    key = "search-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
+    key = work_key("search", request)
     run = runs.start_run(
         config.experiment,
         "grid search",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -19,6 +18,7 @@ from models.data.loading.order import check_batch
 from models.networks.efficientnet import block_strings
 from models.results import EvalResult, RungResult, ShardResult, TrainResult, result_from, result_name
 from tasks import policy, slots
+from tasks.jobs import work_key
 from tasks.supervise import JobRun, finished, result_uri, run_job
 
 RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
@@ -88,8 +88,7 @@ def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "")
     # With batch statistics per logical shard, the result does not depend on the number of processes.
     processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
     world = "" if job.recipe.bn_groups == "shard" else processes.removesuffix("/1")
-    digest = hashlib.sha256(f"{RECIPE_VERSION}{world}\n{request}".encode()).hexdigest()[:10]
-    key = f"{name}-{digest}"
+    key = work_key(name, f"{RECIPE_VERSION}{world}\n{request}")
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +17,7 @@ from models.experiments.transfer import Cost, Point
 from models.paper import TABLE5_BY_SOURCE
 from models.results import RungResult, ShardResult
 from tasks import policy
+from tasks.jobs import work_key
 from tasks.supervise import JobRun
 from tasks.train import short_name, train_job
 
@@ -154,7 +153,7 @@ async def start_grid(plan: TransferPlan, weights: Weights, parent_run: str) -> s
             "model": compose.to_dict(config.model),
             "weights_sha256": weights[1],
         }
-        key = "transfer-" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:10]
+        key = work_key("transfer", request)
         params = {**request, "cost": dataclasses.asdict(plan.cost)}
         return runs.start_run(
             config.experiment, plan.title, key, parent=parent_run or None, params=params, tags={"role": "transfer"}

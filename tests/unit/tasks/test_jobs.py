@@ -15,6 +15,7 @@ from conf import compose, schema
 from infra.tracking import runs
 from models.results import ShardResult
 from tasks import architecture, explain, scaling, search, transfer
+from tasks.jobs import work_key
 from tasks.train import evaluate_job, train_job
 
 SHARDS = ShardResult("x", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True)
@@ -129,3 +130,9 @@ def test_every_setting_of_the_network_away_from_its_default_changes_the_key() ->
     )
     assert len({key(model) for model in models}) == len(models)
     assert len({evaluate_job(CONFIG, model, SHARDS, WEIGHTS, "m/1").key for model in models}) == len(models)
+
+
+def test_a_request_that_is_not_json_has_no_key() -> None:
+    assert work_key("x", {"b": 1, "a": 2}) == work_key("x", {"a": 2, "b": 1})
+    with pytest.raises(TypeError):
+        work_key("x", {"a": {1, 2}})
