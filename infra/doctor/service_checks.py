@@ -41,7 +41,7 @@ def health(name: str, url: str) -> list[Finding]:
     if code == 200:
         return [Finding(OK, name, f"answers at {url}")]
     if code in (401, 403):
-        return [Finding(WARN, name, f"{url} asks for credentials ({code}); README, Services, names the variables")]
+        return [Finding(WARN, name, f"{url} asks for credentials ({code}); docs/deployment.md, names the variables")]
     problem = f"answers {code}" if code else "does not answer"
     return [Finding(FAIL, name, f"{url}/health {problem}; start it or correct services.{name}")]
 
