@@ -102,18 +102,18 @@ def to_request(value: Any) -> dict[str, Any]:
 
 def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     kept = {}
-    for each in dataclasses.fields(value):
-        held = getattr(value, each.name)
-        default = each.default_factory() if callable(each.default_factory) else each.default
-        if not (each.metadata.get("later") and held == default):
+    for entry in dataclasses.fields(value):
+        held = getattr(value, entry.name)
+        default = entry.default_factory() if callable(entry.default_factory) else entry.default
+        if not (entry.metadata.get("later") and held == default):
             inside = dataclasses.is_dataclass(held)
-            kept[each.name] = _without_later(plain[each.name], held) if inside else plain[each.name]
+            kept[entry.name] = _without_later(plain[entry.name], held) if inside else plain[entry.name]
     return kept
 
 
 def to_overrides(group: str, value: Any) -> list[str]:
     """A schema dataclass as command-line overrides, ``to_overrides("recipe", recipe)``; ``compose`` reads them back."""
-    return [f"{group}.{key}={_word(each)}" for key, each in to_dict(value).items()]
+    return [f"{group}.{key}={_word(entry)}" for key, entry in to_dict(value).items()]
 
 
 def _word(value: Any) -> str:

@@ -94,8 +94,8 @@ class Scaling:
     points: list[Point] = field(default_factory=list)  # Networks that are trained, each with its multipliers.
 
     def __post_init__(self) -> None:
-        asked = [(p.network, p.width, p.depth, p.resolution) for p in self.points]
-        twice = next((each for each in asked if asked.count(each) > 1), None)
+        points = [(p.network, p.width, p.depth, p.resolution) for p in self.points]
+        twice = next((point for point in points if points.count(point) > 1), None)
         require(twice is None, f"scaling.points names {twice} twice")
 
 

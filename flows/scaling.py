@@ -1,4 +1,4 @@
-"""The scaling study: networks scaled in one dimension against all three at once, each point a training job."""
+"""The scaling study: networks scaled in one dimension against all three together, each point a training job."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Candidate:
 
     def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> GalleryNetwork:
         """The candidate with registered weights, evaluated on the configured data."""
-        return GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", found=True)
+        return GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", reused=True)
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
@@ -143,7 +143,7 @@ async def record_gallery(
     config: schema.Config,
     shards: ShardResult,
     mlflow_run: str,
-    wanted: list[Candidate],
+    candidates: list[Candidate],
     trained: list[GalleryNetwork | BaseException],
 ) -> dict[str, Any]:
     """Draws each network's map of the true class of each image, for the report and MLflow.
@@ -155,7 +155,7 @@ async def record_gallery(
         EffnetError: All networks failed; the error of the first one.
     """
     done = [result for result in trained if isinstance(result, GalleryNetwork)]
-    failed = [(c.name, e) for c, e in zip(wanted, trained, strict=True) if isinstance(e, BaseException)]
+    failed = [(c.name, e) for c, e in zip(candidates, trained, strict=True) if isinstance(e, BaseException)]
     if not done:
         raise failed[0][1]
     missing = [f"{name}: {first_line(error)}" for name, error in failed]
@@ -176,7 +176,7 @@ def _record(
         "data": shards.name,
         **facts(images.ids, labels, done, drawn, classes),
         "missing": missing,
-        "found": sum(network.found for network in done),
+        "found": sum(network.reused for network in done),
         "command": f"effnet explain profile={config.profile}",
         "mlflow_url": runs.run_url(mlflow_run),
     }

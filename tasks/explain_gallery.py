@@ -30,7 +30,7 @@ class GalleryNetwork:
     top1: float
     n_val: int
     mlflow_url: str
-    found: bool  # an earlier run trained or evaluated it
+    reused: bool  # an earlier run trained or evaluated it
 
 
 def facts(

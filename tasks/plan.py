@@ -20,7 +20,7 @@ def lines(config: schema.Config) -> Iterator[str]:
     network split over two processes that share one micro-batch.
     """
     yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
-    yield f"{'':<49} {'at once':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"
+    yield f"{'':<49} {'a pass':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"
     yield " " * 57 + "   " + "   ".join(["  fp32     bf16"] * 3)
     for name in config.variants:
         yield _format_row(config, dataclasses.replace(config.model, name=name))

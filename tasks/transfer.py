@@ -170,7 +170,7 @@ class GridTrial:
     standing: RungResult | None = None
     stopped_at_epoch: int | None = None
     reason: str | None = None
-    found: bool = True  # whether earlier runs did all of it
+    reused: bool = True  # whether earlier runs did all of it
 
     def value(self, metric: str) -> float | None:
         """Minival accuracy at its last epoch; None if it diverged."""
@@ -187,11 +187,11 @@ def record_rung(tried: Sequence[GridTrial], results: Sequence[RungResult | BaseE
     """
     for trial, result in zip(tried, results, strict=True):
         if isinstance(result, DivergedError | JobError):
-            trial.reason, trial.found = first_line(result), False
+            trial.reason, trial.reused = first_line(result), False
         elif isinstance(result, BaseException):
             raise result
         else:
-            trial.standing, trial.found = result, trial.found and result.reused
+            trial.standing, trial.reused = result, trial.reused and result.reused
 
 
 def prune(plan: TransferPlan, alive: list[GridTrial], epoch: int) -> list[GridTrial]:

@@ -63,7 +63,7 @@ def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, fin
         chosen=dataclasses.asdict(chosen),
         grid=grid,
         cost=dataclasses.asdict(plan.cost),
-        jobs_found=sum(trial.found for trial in tried) + (final.reused and not is_point),
+        jobs_found=sum(trial.reused for trial in tried) + (final.reused and not is_point),
         minutes=final.minutes,
         job=final.job,
         mlflow_run=final.mlflow_run,

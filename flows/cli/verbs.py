@@ -73,7 +73,7 @@ VERBS: dict[str, Verb] = {
     "download": Verb(
         "fetch a data set from its public address, or say where it is",
         f"  effnet download DATASET data.path=FOLDER   DATASET: {_choices('data')}\n\n"
-        "goes on where it stopped; a file is kept only when its published md5 agrees",
+        "resumes where it stopped; a file is kept only when its published md5 agrees",
     ),
     "shard": Verb(
         "write a data set as WebDataset shards into the object store",
@@ -94,12 +94,12 @@ VERBS: dict[str, Verb] = {
         "  architecture.target_multiply_adds=X architecture.max_cost=X\n"
         "  architecture.storage=URL         one search on several machines, e.g. postgresql+psycopg://host/name\n"
         "  launch.jobs_at_once=N\n\n"
-        "train what it found:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
+        "train its result:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
         flow="flows.architecture:architecture",
         trains=True,
     ),
     "scaling": Verb(
-        "scale networks in width, depth or resolution alone, and in all three at once",
+        "scale networks in width, depth or resolution alone, and in all three together",
         f"{_COMMON}\n{_TRAIN}\n  scaling={_choices('scaling')}   paper: Figures 3, 4 and 8 too\n"
         "  scaling.points=[{network:resnet50},{network:resnet50,dimension:width,width:2.0}]   only these\n\n"
         "multipliers of a point come on top of model.width, model.depth and model.resolution",
@@ -162,7 +162,7 @@ VERBS: dict[str, Verb] = {
     "study": Verb(
         "scaling study, architecture search and latency, one after another, then the report",
         f"{_COMMON}\n  settings of effnet scaling, effnet architecture and effnet latency\n\n"
-        "the same command goes on where it stopped; a part that fails stops no other",
+        "the same command resumes where it stopped; a part that fails stops no other",
         flow="flows.study:study",
         trains=True,
     ),

@@ -77,7 +77,7 @@ def start(folder: Path, program: Program) -> Handle:
     except OSError as error:
         raise ConfigError(f"cannot start {program.argv[0]}: {error.strerror}") from error
     _CHILDREN[child.pid] = child
-    handle = Handle(child.pid, proctable.born(child.pid) or "dead at once")
+    handle = Handle(child.pid, proctable.born(child.pid) or "already dead")
     files.write(_record_path(folder, program.name), json.dumps(asdict(handle)).encode())
     return handle
 

@@ -268,3 +268,25 @@ def test_no_tracked_file_holds_a_path_of_somebody_s_machine() -> None:
         pytest.skip("not a git checkout")
     done = run("git", "grep", "--untracked", "-InE", r"(^|[^A-Za-z0-9_.])/(home|root|Users|work)/[A-Za-z]")
     assert done.returncode == 1, done.stdout + done.stderr  # 1: nothing found
+
+
+# Names that say nothing about what they hold, and phrases that a reader has to translate.
+EMPTY_NAMES = {"found", "asked", "wanted", "told", "settled", "own", "each"}
+PHRASES = re.compile(r"\b(hangs? on|go(es|ing)? on|a person|of ours|asked for|comes? to the same|at once)\b")
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_names_say_what_they_hold_and_sentences_need_no_translation(path: Path) -> None:
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name = node.id
+        elif isinstance(node, ast.arg):
+            name = node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = node.name
+        else:
+            continue
+        assert name.strip("_") not in EMPTY_NAMES, f"line {node.lineno}: {name}"
+    phrases = [f"line {text[: match.start()].count(chr(10)) + 1}: {match[0]}" for match in PHRASES.finditer(text)]
+    assert phrases == []

@@ -1,4 +1,4 @@
-"""What each data set consists of on the web, or where a person gets it.
+"""What each data set consists of on the web, or where a user can get it.
 
 Source of addresses and md5 sums: torchvision 0.28 ``datasets/*.py``; cs231n.stanford.edu for Tiny-ImageNet;
 thomasberg.org for Birdsnap's lists.

@@ -59,15 +59,15 @@ class Files:
     def folder(self, name: str) -> dict[str, int]:
         """Rows of the files below the folder ``name`` (the one nearest to the root), by path in it."""
         infix, nearest = f"/{name}/", 10**6
-        found: dict[str, int] = {}
+        rows: dict[str, int] = {}
         for row, path in enumerate(self.names):
             at = f"/{path}".find(infix)
             if at < 0 or (depth := path.count("/", 0, at)) > nearest:
                 continue
             if depth < nearest:
-                nearest, found = depth, {}
-            found.setdefault(path[at + len(infix) - 1 :], row)  # an archive's file goes before a loose one
-        return found
+                nearest, rows = depth, {}
+            rows.setdefault(path[at + len(infix) - 1 :], row)  # an archive's file goes before a loose one
+        return rows
 
     def read(self, row: int) -> bytes:
         """The bytes of one file; ``DataError`` when they are not there."""
@@ -109,9 +109,9 @@ def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) ->
         with files.errors(Path(root)):
             if not Path(root).is_dir():
                 raise ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
-        there = [name for name in archives if (Path(root) / name).is_file()]
-        found = [entry for entry in _walked(Path(root)) if entry[0] not in archives]
-        parts = [*(archive(root, name) for name in there), _loose(root, found)]
+        present = [name for name in archives if (Path(root) / name).is_file()]
+        entries = [entry for entry in _walked(Path(root)) if entry[0] not in archives]
+        parts = [*(archive(root, name) for name in present), _loose(root, entries)]
     if not any(part.names for part in parts):
         raise ConfigError(f"data.path {root} holds nothing; looked for {', '.join([*archives, *loose])}")
     return merge_files(parts)
@@ -159,28 +159,28 @@ def archive_of_archives(root: str, name: str, prefix: str = "") -> Files:
         ]
 
     with ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="index") as pool:
-        found = [member for members in pool.map(inner, outer) for member in members]
-    if len(found) > tar.MAX_MEMBERS:
-        raise DataError(f"{where} holds {len(found)} files, more than {tar.MAX_MEMBERS}")
-    return _files(root, name, prefix, found)
+        members = [member for inside in pool.map(inner, outer) for member in inside]
+    if len(members) > tar.MAX_MEMBERS:
+        raise DataError(f"{where} holds {len(members)} files, more than {tar.MAX_MEMBERS}")
+    return _files(root, name, prefix, members)
 
 
-def _files(root: str, name: str, prefix: str, found: Sequence[tar.Member]) -> Files:
+def _files(root: str, name: str, prefix: str, members: Sequence[tar.Member]) -> Files:
     return Files(
         root,
         (name,),
-        [prefix + member.name for member in found],
-        np.zeros(len(found), np.int32),
-        np.array([member.offset for member in found], np.int64),
-        np.array([member.size for member in found], np.int64),
+        [prefix + member.name for member in members],
+        np.zeros(len(members), np.int32),
+        np.array([member.offset for member in members], np.int64),
+        np.array([member.size for member in members], np.int64),
     )
 
 
-def _loose(root: str, found: Sequence[tuple[str, int]]) -> Files:
-    count = len(found)
-    sizes = np.array([size for _, size in found], np.int64)
-    own = np.full(count, OWN_FILE, np.int32)
-    return Files(root, (), [name for name, _ in found], own, np.zeros(count, np.int64), sizes)
+def _loose(root: str, entries: Sequence[tuple[str, int]]) -> Files:
+    count = len(entries)
+    sizes = np.array([size for _, size in entries], np.int64)
+    containers = np.full(count, OWN_FILE, np.int32)
+    return Files(root, (), [name for name, _ in entries], containers, np.zeros(count, np.int64), sizes)
 
 
 def _size(location: str) -> int:

@@ -96,8 +96,8 @@ def open_cifar(data: schema.Data, layout: Layout) -> Source:
     files = archive.open_files(listing.path_of(data, layout.archives[0]), layout.archives)
     batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
     if layout.meta not in batches:
-        found = folder.split_folders(files, ("train", "test"), layout.classes)
-        return listing.check_listing(data, found, IMAGES, layout.classes)
+        splits = folder.split_folders(files, ("train", "test"), layout.classes)
+        return listing.check_listing(data, splits, IMAGES, layout.classes)
     classes = _read(files, batches[layout.meta])[layout.names]
     if len(classes) != layout.classes:
         raise DataError(f"{files.root}: {layout.meta} names {len(classes)} classes, {layout.classes} are expected")
@@ -118,14 +118,14 @@ def _from_batches(
         if (row := batches.get(batch)) is None:
             continue
         content = files.read(row)
-        found = pickles.read(content, f"{files.root}:{batch}")
-        start, count = _place(found, layout, f"{files.root}:{batch}")
+        fields = pickles.read(content, f"{files.root}:{batch}")
+        start, count = _place(fields, layout, f"{files.root}:{batch}")
         pixels.update(content[start : start + count * IMAGE_BYTES])
-        official = found.get("filenames", [""] * count)
+        official = fields.get("filenames", [""] * count)
         rows += [row] * count
         offsets += [int(files.offsets[row]) + start + number * IMAGE_BYTES for number in range(count)]
         names += [f"{batch}/{number:05d}_{official[number]}" for number in range(count)]
-        labels += found[layout.labels]
+        labels += fields[layout.labels]
         split += [part] * count
     if not rows:
         raise ConfigError(f"{files.root} holds none of {', '.join(layout.batches)}")

@@ -1,4 +1,4 @@
-"""One file that holds many: bytes by position, from a local path or an object store, for many threads at once."""
+"""One file that holds many: bytes by position, from a local path or an object store, for many threads concurrently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCAN_BYTES = 8 * 2**20  # one request to an object store while headers are read
 
 
 def locate(path: str) -> str:
-    """A data path as a person gives it -> a local path or an ``s3://`` uri, without a slash at the end."""
+    """Turns the data path of a user into a local path or an ``s3://`` uri, without a trailing slash."""
     if path.startswith("s3://"):
         return path.rstrip("/")
     local = path.removeprefix("file://")

@@ -72,7 +72,7 @@ def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None
         except _BrokenError as error:
             failures = 1 if _size(partial) > before else failures + 1
             if failures == TRIES:
-                kept = f"{_size(partial):,} bytes are kept, the same command goes on"
+                kept = f"{_size(partial):,} bytes are kept, the same command resumes"
                 raise TransientError(f"{remote.url}: {error} after {TRIES} tries; {kept}") from error
             wait(min(2.0**failures, 10.0))
     try:

@@ -47,13 +47,13 @@ def members(read_at: ReadAt, where: str, start: int, end: int) -> list[Member]:
     Raises:
         DataError: damaged, cut off, or something that no official archive holds.
     """
-    found: list[Member] = []
+    members_read: list[Member] = []
     seen: set[str] = set()
     position, long_name, long_size = start, "", -1
     while True:
         header = read_at(position, BLOCK) if position + BLOCK <= end else b""
         if header == _ZEROS:
-            return found
+            return members_read
         if len(header) < BLOCK:
             raise DataError(f"{where} is cut off: no end mark, a header is due at byte {position}, {end} bytes there")
         size, kind = _checked(header, where, position), header[156:157]
@@ -68,8 +68,8 @@ def members(read_at: ReadAt, where: str, start: int, end: int) -> list[Member]:
                 if name in seen:
                     raise DataError(f"{where} holds {name} twice; no official archive does")
                 seen.add(name)
-                found.append(Member(name, position, size))
-                if len(found) > MAX_MEMBERS:
+                members_read.append(Member(name, position, size))
+                if len(members_read) > MAX_MEMBERS:
                     raise DataError(f"{where} holds more than {MAX_MEMBERS} files")
             long_name, long_size = "", -1
         elif kind in b"xgLK":

@@ -50,7 +50,7 @@ def _table(part: Json) -> Json:
 
 
 def _pairs(part: Json) -> list[Json]:
-    """The printed pairs, each with ours where it was measured, then the other pairs of ours."""
+    """Returns the printed pairs with the measured values where they exist, then the other measured pairs."""
     ours = [typed(entry, ("measured", "paper"), ("ours", "rival")) for entry in entries(part, "speedups")]
     rows: list[Json] = []
     for printed in paper.TABLE4:

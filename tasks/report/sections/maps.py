@@ -27,7 +27,7 @@ def facts(part: Json) -> Json:
 
 
 def _table7(models: list[Json]) -> list[Json]:
-    """The printed rows, each with ours of the same method, then the other networks of ours."""
+    """Returns the printed rows, each with the measured row of the same method, then the other measured networks."""
     rows: list[Json] = []
     left = [*models]
     for printed in scaling_study.TABLE7:

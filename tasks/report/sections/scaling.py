@@ -45,7 +45,7 @@ def facts(part: Json) -> Json:
     return {
         "data": part.get("data") if isinstance(part.get("data"), str) else None,
         "tables": tables,
-        "others": [point for point in points if not any(point is each for each in used)],
+        "others": [point for point in points if not any(point is row for row in used)],
         "figure3": [
             {"dimension": d, "chart": _single(d, points), "settings": scaling_study.FIGURE3[d]}
             for d in ("width", "depth", "resolution")
@@ -79,7 +79,7 @@ def _factors(point: Json, points: Points) -> dict[str, float | None]:
 
 
 def _table3(base: str, points: Points) -> list[Json]:
-    """The printed rows of one network, each with ours of the same method, and those of ours that are not printed."""
+    """Returns the printed rows of one network, each with the measured row of the same method, then unprinted ones."""
     rows: list[Json] = []
     left = [point for point in points if point["base"] == base]
     for printed in (row for row in scaling_study.TABLE3 if row.base == base):

@@ -118,7 +118,7 @@ LOG = "".join(f"line {i}\n" for i in range(40)) + "ValueError: a bug\n"
 
 def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
     with pytest.raises(
-        errors.LostError, match="was killed by signal 9: by a user, or by the system for want of memory"
+        errors.LostError, match="was killed by signal 9: by a user, or by the system for lack of memory"
     ):
         _raise_error(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
 

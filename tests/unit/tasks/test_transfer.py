@@ -170,7 +170,7 @@ def trained(**changes: Any) -> TrainResult:
 
 
 def results(plan: TransferPlan) -> list[TransferResult]:
-    tried = [GridTrial(point, standing(50, 40), found=False) for point in plan.points]
+    tried = [GridTrial(point, standing(50, 40), reused=False) for point in plan.points]
     return [transfer_part.result_of(plan, tried, plan.points[2], trained(model=f"efficientnet_b{i}")) for i in (4, 5)]
 
 

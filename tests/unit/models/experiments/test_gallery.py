@@ -51,7 +51,7 @@ def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[G
         ("squeeze net/1", "baseline", schema.Model("squeezenet1_1", width=0.25, resolution=0.5)),
     ):
         uri, sha256 = weights_of(model, 10, folder)
-        trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", found=False))
+        trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", reused=False))
         drawn.append(draw(model, uri, sha256, images, 10, 0))
     return trained, drawn
 
