@@ -145,7 +145,7 @@ def _run_flow(name: str, config: schema.Config, overrides: list[str]) -> int:
     began = time.time()
     parameters = {"began": began} if name == "reproduce" else {}
     with progress.attach():
-        result = session.run(name, verb.flow, config, overrides, **parameters)
+        result = session.run(name, config, overrides, **parameters)
     seconds = time.time() - began
     addresses = stack.prepare(Path(config.run_dir).resolve(), config.services)
     print(summary.block(result, config, addresses, seconds))

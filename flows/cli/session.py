@@ -14,6 +14,7 @@ from conf import schema
 from conf.text import logger
 from flows import configure
 from flows.cli import signals
+from flows.cli.verbs import VERBS
 from infra.services import stack
 
 log = logger()
@@ -26,7 +27,7 @@ QUIET = {
 }
 
 
-def run(verb: str, flow_path: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
+def run(verb: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
     """Runs one flow on its services and returns its result.
 
     The services that this call started are stopped again if it is interrupted; after a good or a failed run
@@ -42,7 +43,7 @@ def run(verb: str, flow_path: str, config: schema.Config, overrides: list[str], 
     started: Collection[str] = ()
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
     # only one that Ctrl-C reaches: `up` then stops again what it has started.
-    module, _, name = flow_path.partition(":")
+    module, _, name = VERBS[verb].flow.partition(":")
     imported = ThreadPoolExecutor(1).submit(importlib.import_module, module)
     try:
         started = stack.up(

@@ -71,7 +71,7 @@ def test_its_evaluation_gives_the_accuracy_that_training_reported(rig: Rig, trai
     argv = torchrun_argv(schema.Launch(nproc_per_node=2), "models.evaluate", job_uri)
     end = finish(local.submit(dataclasses.replace(spec, argv=argv)), job_uri, time.monotonic())
     assert end.code == 0, end.tail
-    same = {key: weights[key] for key in ("top1", "top5", "class_correct", "class_total")}
+    same = {key: weights[key] for key in ("top1", "top5", "class_correct", "class_total", "correct_sha256")}
     assert result(job_uri) == {**same, "n": 70}
 
 

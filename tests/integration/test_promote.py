@@ -349,13 +349,13 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
 RACER = """
 import json, sys
 from models.results import Registered, ShardResult
-from tasks.promote import _settle
+from tasks.promote import _judge_step
 from infra.tracking import registry
 shards, version = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2])
 registry.champion("crowd")  # MLflow is imported
 print("ready", flush=True)
 sys.stdin.readline()
-_settle(Registered("crowd", version, ()), shards, 0.3, {})
+_judge_step(Registered("crowd", version, ()), shards, 0.3, {})
 """
 
 

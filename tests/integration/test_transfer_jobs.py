@@ -78,7 +78,7 @@ def test_counts_by_class_are_the_same_on_one_process_and_on_two(rig: Rig, undist
     asked = dataclasses.replace(rig.job, kind="evaluate", init_weights_uri=trained["weights_uri"])
     job_uri = f"{rig.storage}/jobs/evaluate"
     spec, _ = rig.spec("evaluate", ranks=1)
-    spec = dataclasses.replace(spec, argv=[word.replace("models.train", "models.evaluate") for word in spec.argv])
+    spec = dataclasses.replace(spec, argv=["models.evaluate" if word == "models.train" else word for word in spec.argv])
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(asked).encode())
     end = finish(local.submit(spec), job_uri, time.monotonic())
     assert end.code == 0, end.tail

@@ -18,7 +18,7 @@ from infra.errors import ConfigError
 from models.data.loading.loader import Loader
 from models.data.shards import manifest as manifests
 from models.data.shards import writer
-from tasks.shard import ShardPlan, _manifest, _plan, _write_group
+from tasks.shard import ShardPlan, _plan, _write_group, _write_manifest
 from tasks.train import evaluate_job, train_job
 
 
@@ -42,7 +42,7 @@ def test_a_shard_that_the_store_has_lost_is_written_again_to_the_same_bytes(
     storage = f"file://{tmp_path}/store"
     first = _plan(data, storage)
     assert written(data, first) == 6
-    done = _manifest(data, first.root)
+    done = _write_manifest(data, first.root)
     lost = f"{first.root}/train-00001-of-00004.tar"
     before = {uri: store.read(uri) for uri in store.list_uris(first.root)}
     if damage == "deleted":
@@ -53,7 +53,7 @@ def test_a_shard_that_the_store_has_lost_is_written_again_to_the_same_bytes(
     assert again.done is None
     assert again.groups == [[1]]
     assert written(data, again) == 1
-    assert _manifest(data, again.root).manifest_sha256 == done.manifest_sha256
+    assert _write_manifest(data, again.root).manifest_sha256 == done.manifest_sha256
     assert {uri: store.read(uri) for uri in store.list_uris(first.root)} == before
     found = _plan(data, storage)
     assert found.done is not None
@@ -85,7 +85,7 @@ def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_
     storage = f"file://{tmp_path}/store"
     plan = _plan(data, storage)
     written(data, plan)
-    whole = _manifest(data, plan.root)
+    whole = _write_manifest(data, plan.root)
     data.leave_out = ["val-00000-of-00001.tar", "train-00002-of-00004.tar"]
     rest = _plan(data, storage).done
     assert rest is not None

@@ -114,7 +114,7 @@ def test_a_plain_convolution_block_adds_its_input() -> None:
         (["r1_k3_s12_e1_i32_o16"], "s12: strides are 11 or 22"),
         (["r0_k3_s11_e1_i32_o16"], "at least 1"),
         (["r1_k3_s11_e1_i32_o16_se1.5"], "at most 1"),
-        (["r1_k3_s11_e1_i32_o16_c1"], "not of the form"),
+        (["r1_k3_s11_e1_i32_o16_c1"], "expected the form"),
         (["r1_k3_s11_e1_i16_o16"], "expects i16 input channels, but the stem outputs 32"),
         ([B0[0], B0[2]], r"block 2 \(r2_k5_s22_e6_i24_o40_se0.25\) expects i24 input channels, but block 1 outputs 16"),
     ],
