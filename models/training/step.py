@@ -139,7 +139,8 @@ class Stepper:
         self.state.position.step = step + 1
         self._queue_outcome(step + 1, torch.stack([self.numbers[_LOSS], norm, self.numbers[_STOP]]))
         if self.faults.at("state", step + 1) == "flip":
-            self.state.values[: layout.size].view(torch.int32)[0] ^= 1
+            # A middle bit of the mantissa: later updates can round a difference in the last bit away again.
+            self.state.values[: layout.size].view(torch.int32)[0] ^= 1 << 16
 
     def outcomes(self, drain: bool = False) -> list[Outcome]:
         """Returns the outcomes not yet returned.
