@@ -19,7 +19,7 @@ from infra.errors import ArtifactError
 from infra.tracking import package
 from infra.tracking.client import connection, library
 from infra.tracking.package import CONFIG, WEIGHTS
-from infra.tracking.registry import CONFIG_TAG, WEIGHTS_TAG, Version, sha256_of, to_version
+from infra.tracking.registry import CONFIG_TAG, WEIGHTS_TAG, Version, set_alias, sha256_of, to_version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def register(
             if version.tags.get(key) != value:
                 client.set_model_version_tag(name, version.version, key, value)
         for alias in aliases:
-            client.set_registered_model_alias(name, alias, version.version)
+            set_alias(client, name, alias, version.version)
         return replace(to_version(client.get_model_version(name, version.version)), reused=existing is not None)
 
 

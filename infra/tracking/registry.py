@@ -51,10 +51,21 @@ def promote(name: str, version: int, alias: str) -> None:
     """
     with connection() as client:
         try:
-            client.set_registered_model_alias(name, alias, str(version))
+            set_alias(client, name, alias, str(version))
         except library().MlflowException as error:
             _raise_if_missing(client, error, name, f"version {version}")
             raise
+
+
+def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Moves an alias; also where another process creates the same alias between MLflow's look and its insert."""
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except library().MlflowException as error:
+        refusal = str(error).lower()  # SQLite: "UNIQUE constraint failed"; PostgreSQL: "violates unique constraint"
+        if "registered_model_aliases" not in refusal or "unique constraint" not in refusal:
+            raise
+        client.set_registered_model_alias(name, alias, version)  # the alias exists now, so this updates it
 
 
 def champion(name: str) -> Version | None:
