@@ -25,8 +25,7 @@ from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
 from tasks.supervise import JobRun
-from tasks.train import name_job as name_job
-from tasks.train import short_name, train_to_rung
+from tasks.train import name_job, short_name, train_to_rung
 from tasks.train import train as train_task
 from tasks.transfer import (
     GridTrial,

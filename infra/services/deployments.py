@@ -16,7 +16,6 @@ from infra.services.prefect_api import PrefectApi, call
 from infra.services.processes import log_path, log_tail
 from infra.services.programs import CHECKOUT, WORK_POOL, WORKER
 
-HOME = CHECKOUT  # prefect.yaml names flows relative to it
 _FILE = "infra/prefect.yaml"
 _DEPLOY_TIMEOUT_S = 180.0
 _BUSY_S = 60.0
@@ -99,7 +98,7 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
         ConfigError: `prefect deploy` failed; the message holds its last lines.
     """
     record = folder / "prefect" / "deployed.sha256"  # beside the database, so that both are deleted together
-    digest = hashlib.sha256((HOME / _FILE).read_bytes() + str(HOME).encode()).hexdigest()
+    digest = hashlib.sha256((CHECKOUT / _FILE).read_bytes() + str(CHECKOUT).encode()).hexdigest()
     if record.exists() and record.read_text() == digest:
         return False
     argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", _FILE]
@@ -107,8 +106,8 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
         try:
             process = subprocess.run(
                 argv,
-                cwd=HOME,
-                env={**environment, "EFFNET_HOME": str(HOME)},
+                cwd=CHECKOUT,
+                env={**environment, "EFFNET_HOME": str(CHECKOUT)},
                 timeout=_DEPLOY_TIMEOUT_S,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from infra.services import http, keys
+from infra.services.programs import TITLES
 
 PAGES = ("prefect", "mlflow")
-_TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
 # Prefect's pages, both versions, take the password from the browser's storage, which only a page of the same origin
 # can fill. It arrives in the fragment, which no browser sends to a server and which `replace` keeps out of the history.
 _PREFECT_LOGIN = """\
@@ -86,7 +86,7 @@ def asks_for_password(base: str, name: str) -> bool | None:
 
 def warning(base: str, name: str, auth: bool) -> str | None:
     """Returns a warning if a running service accepts every user of the machine or contradicts ``services.auth``."""
-    title, asks = _TITLES[name], asks_for_password(base, name)
+    title, asks = TITLES[name], asks_for_password(base, name)
     if asks is None:
         return None  # does not answer, which is reported elsewhere
     if asks and not auth:

@@ -20,7 +20,8 @@ from infra.store import files
 BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]  # prefect.yaml names flows relative to it
+TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
 # Variables that the user exported for other servers must not reach the embedded ones.
 _FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")
 

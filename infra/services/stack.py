@@ -234,7 +234,7 @@ def open_in_browser(run_dir: Path, services: Services, name: str) -> str:
         return login.show(address.removesuffix("/api"))
     folder = _folder(run_dir)
     if not _chosen_ports(folder) or processes.running(folder, name) is None:
-        raise ConfigError(f"{startup.TITLES[name]} of {run_dir} does not run; start it with `effnet up`")
+        raise ConfigError(f"{programs.TITLES[name]} of {run_dir} does not run; start it with `effnet up`")
     return login.show_logged_in(folder, startup.url(_chosen_ports(folder), name), name)
 
 

@@ -15,8 +15,8 @@ from infra.services import deployments, http, keys, leases, login, processes, pr
 from infra.services.ports import HOST, PREFERRED
 from infra.services.prefect_api import PrefectApi, from_environment
 from infra.services.processes import Program
+from infra.services.programs import TITLES
 
-TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
 _TIMEOUT_S = 180.0  # a first start takes about 20 s on two idle cores, and much longer on busy ones
 
 

@@ -37,8 +37,8 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def project() -> dict[str, Any]:
-    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return found
+    metadata: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return metadata
 
 
 def test_the_import_contracts_are_kept() -> None:
@@ -256,8 +256,8 @@ def test_the_constraints_satisfy_the_project_s_bounds() -> None:
     lines = (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())
     pinned = dict(line.split("==") for line in lines if line)
     pinned = {canonicalize_name(name): version for name, version in pinned.items()}
-    asked = [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]
-    for requirement in map(Requirement, asked):
+    requirements = [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, requirements):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not pinned"
         assert requirement.specifier.contains(version), f"{requirement} but constraints.txt has {version}"

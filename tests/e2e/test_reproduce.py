@@ -209,8 +209,8 @@ def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
         for uri in store.list_uris("s3://effnet/e2e/jobs")
         if "/evaluate-efficientnet-b0-digits-v1-" in uri and uri.endswith("/result.json")
     )
-    found = store.read_json(evaluation)
-    assert (f"{found['top1']:.2f}", str(found["n"])) == (said[3], said[4])
+    result = store.read_json(evaluation)
+    assert (f"{result['top1']:.2f}", str(result["n"])) == (said[3], said[4])
     champion = library().MlflowClient().get_model_version_by_alias("efficientnet-b0-digits", "champion")
     assert (champion.version == "2") == bool(said[1]) == (said[5] is None)  # which of them depends on few images
 

@@ -1,6 +1,10 @@
 """What several files of these tests ask for: MLflow without Prefect, which starts slowest, and the fault tests' rig."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_rig import End, Rig, make_rig
@@ -28,3 +32,28 @@ def reference(rig: Rig) -> End:
     end = rig.run("reference")
     assert end.code == 0, end.log
     return end
+
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; skips where it or Playwright is not installed, since the project depends on neither."""
+    if not Path(CHROMIUM).is_file():
+        pytest.skip(f"there is no Chromium at {CHROMIUM}")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -113,7 +113,7 @@ def made_version(
     return Registered(name, version.version, version.aliases, version.reused)
 
 
-def settled(version: Registered, shards: ShardResult, **evaluations: EvalResult) -> Registered:
+def judge(version: Registered, shards: ShardResult, **evaluations: EvalResult) -> Registered:
     judged = _judge_step(version, shards, MARGIN, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
     assert isinstance(judged, Registered), judged
     return judged
@@ -135,16 +135,16 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     storage: str, tmp_path: Path
 ) -> None:
     shards = data(storage)
-    first = settled(made_version(storage, "steps", 0, GOOD, shards, tmp_path), shards)
+    first = judge(made_version(storage, "steps", 0, GOOD, shards, tmp_path), shards)
     assert (first.aliases, first.verdict) == (("candidate", "champion"), "promoted: there was no champion")
-    worse = settled(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
+    worse = judge(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
     assert worse.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 79.17 % of the same 120 images" in worse.verdict
     assert "not promoted, it is not better; to promote it anyway, set its alias champion at http" in worse.verdict
-    tie = settled(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
+    tie = judge(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
     assert tie.aliases == ("candidate",)
     assert champion("steps") == 1
-    better = settled(made_version(storage, "steps", 3, BETTER, shards, tmp_path), shards)
+    better = judge(made_version(storage, "steps", 3, BETTER, shards, tmp_path), shards)
     assert better.aliases == ("candidate", "champion")
     assert better.verdict.startswith("challenger 91.67 %, champion 79.17 % of the same 120 images, difference +12.50 (")
     tags = registry.resolve_version("steps@champion").tags
@@ -156,15 +156,15 @@ def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_foun
     storage: str, tmp_path: Path
 ) -> None:
     shards = data(storage)
-    settled(made_version(storage, "rolled-back", 0, GOOD, shards, tmp_path), shards)
-    settled(made_version(storage, "rolled-back", 1, BETTER, shards, tmp_path), shards)
+    judge(made_version(storage, "rolled-back", 0, GOOD, shards, tmp_path), shards)
+    judge(made_version(storage, "rolled-back", 1, BETTER, shards, tmp_path), shards)
     assert champion("rolled-back") == 2
     registry.promote("rolled-back", 1, registry.CHAMPION)
-    again = settled(made_version(storage, "rolled-back", 1, BETTER, shards, tmp_path), shards)
+    again = judge(made_version(storage, "rolled-back", 1, BETTER, shards, tmp_path), shards)
     assert (again.version, again.reused, champion("rolled-back")) == (2, True, 1)
     assert again.verdict.startswith("judged before: challenger 91.67 %")
     # What comes next is compared with the version that was put back, and does not bring back the one that was not.
-    third = settled(made_version(storage, "rolled-back", 2, BETTER - 2, shards, tmp_path), shards)
+    third = judge(made_version(storage, "rolled-back", 2, BETTER - 2, shards, tmp_path), shards)
     assert third.version == champion("rolled-back") == 3
 
 
@@ -174,7 +174,7 @@ def test_a_version_that_was_found_again_and_never_judged_is_left_as_it_is(storag
     version = made_version(storage, "old", 0, GOOD, shards, tmp_path)
     client = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     client.delete_model_version_tag("old", "1", promote.STATE)
-    assert settled(version, shards).verdict.startswith("judged before: registered before promotions were recorded")
+    assert judge(version, shards).verdict.startswith("judged before: registered before promotions were recorded")
     assert champion("old") is None
 
 
@@ -183,40 +183,40 @@ def test_a_registration_that_ended_before_its_verdict_is_judged_by_the_next(stor
     made_version(storage, "interrupted", 0, GOOD, shards, tmp_path)
     again = made_version(storage, "interrupted", 0, GOOD, shards, tmp_path)
     assert again.reused
-    assert settled(again, shards).aliases == ("candidate", "champion")
+    assert judge(again, shards).aliases == ("candidate", "champion")
 
 
 def test_a_bad_night_is_compared_with_the_champion_on_the_new_images_and_refused(storage: str, tmp_path: Path) -> None:
     yesterday, today = data(storage), data(storage, "today")
-    settled(made_version(storage, "night", 0, GOOD, yesterday, tmp_path), yesterday)
+    judge(made_version(storage, "night", 0, GOOD, yesterday, tmp_path), yesterday)
     poisoned = made_version(storage, "night", 1, WORSE, today, tmp_path)
     assert _judge_step(poisoned, today, MARGIN, {}) == ("night/1",)  # only the champion has not answered these images
-    judged = settled(poisoned, today, night__1=evaluated(storage, "night/1", GOOD - 3))
+    judged = judge(poisoned, today, night__1=evaluated(storage, "night/1", GOOD - 3))
     assert judged.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 76.67 % of the same 120 images" in judged.verdict
     assert champion("night") == 1
     good = made_version(storage, "night", 2, BETTER, today, tmp_path)
-    judged = settled(good, today, night__1=evaluated(storage, "night/1", GOOD - 3))
+    judged = judge(good, today, night__1=evaluated(storage, "night/1", GOOD - 3))
     assert "difference +15.00" in judged.verdict
     assert champion("night") == 3
 
 
 def test_results_of_before_there_were_bits_are_evaluated_again(storage: str, tmp_path: Path) -> None:
     shards = data(storage)
-    settled(made_version(storage, "bits", 0, GOOD, shards, tmp_path), shards)
+    judge(made_version(storage, "bits", 0, GOOD, shards, tmp_path), shards)
     second = made_version(storage, "bits", 1, BETTER, shards, tmp_path)
     for seed in (0, 1):
         uri = f"{storage}/jobs/bits-{seed}/result.json"
         store.write_json(uri, {k: v for k, v in store.read_json(uri).items() if k != "correct_sha256"})
     assert _judge_step(second, shards, MARGIN, {}) == ("bits/2", "bits/1")
     evaluations = {f"bits__{i}": evaluated(storage, f"bits/{i}", right) for i, right in ((1, GOOD), (2, BETTER))}
-    assert settled(second, shards, **evaluations).aliases == ("candidate", "champion")
+    assert judge(second, shards, **evaluations).aliases == ("candidate", "champion")
 
 
 def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(storage: str, tmp_path: Path) -> None:
     cats, dogs = data(storage, "cats", "cat"), data(storage, "dogs", "dog")
-    settled(made_version(storage, "pets", 0, WORSE, cats, tmp_path), cats)
-    judged = settled(made_version(storage, "pets", 1, BETTER, dogs, tmp_path), dogs)
+    judge(made_version(storage, "pets", 0, WORSE, cats, tmp_path), cats)
+    judged = judge(made_version(storage, "pets", 1, BETTER, dogs, tmp_path), dogs)
     assert judged.aliases == ("candidate",)
     assert "the champion, version 1, cannot be compared on dogs: class 0 is 'cat 0' in the model" in judged.verdict
     assert f"set its alias champion at {registry.model_url('pets', 2)}" in judged.verdict
@@ -273,14 +273,14 @@ def test_an_import_is_champion_only_of_a_name_that_has_none(storage: str, tmp_pa
 
 def test_what_was_trained_without_a_part_of_its_data_is_never_champion(storage: str, tmp_path: Path) -> None:
     shards = data(storage)
-    judged = settled(made_version(storage, "partial", 0, BETTER, shards, tmp_path, left_out_samples="8"), shards)
+    judged = judge(made_version(storage, "partial", 0, BETTER, shards, tmp_path, left_out_samples="8"), shards)
     assert "trained without 8 samples of its data" in judged.verdict
     assert champion("partial") is None
 
 
 def test_weights_that_were_damaged_after_the_training_are_not_registered(storage: str, tmp_path: Path) -> None:
     shards = data(storage)
-    settled(made_version(storage, "damaged", 0, GOOD, shards, tmp_path), shards)
+    judge(made_version(storage, "damaged", 0, GOOD, shards, tmp_path), shards)
     written = job(storage, "flipped", BETTER, (tmp_path / WEIGHTS).read_bytes())
     file = Path(f"{storage}/jobs/flipped/weights.safetensors".removeprefix("file://"))
     data_bytes = bytearray(file.read_bytes())
@@ -327,7 +327,7 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = data(storage)
-    settled(made_version(storage, "raced", 0, GOOD, shards, tmp_path), shards)
+    judge(made_version(storage, "raced", 0, GOOD, shards, tmp_path), shards)
     ours = made_version(storage, "raced", 1, BETTER - 5, shards, tmp_path)
     theirs = made_version(storage, "raced", 2, BETTER, shards, tmp_path)
     move, moves = registry.promote, []
@@ -335,11 +335,11 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
     def delayed(name: str, version: int, alias: str) -> None:
         moves.append(version)
         if moves == [2]:
-            settled(theirs, shards)  # from beginning to end while our write is on its way
+            judge(theirs, shards)  # from beginning to end while our write is on its way
         move(name, version, alias)
 
     monkeypatch.setattr(registry, "promote", delayed)
-    judged = settled(ours, shards)
+    judged = judge(ours, shards)
     assert moves == [2, 3, 3]
     assert champion("raced") == 3
     assert "version 3, promoted at the same time, has 91.67 %: not promoted" in judged.verdict

@@ -250,7 +250,7 @@ async def train(overrides: list[str]):
 @pytest.fixture
 def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with one flow, and of our prefect.yaml only what is about it."""
-    text = (deployments.HOME / "infra/prefect.yaml").read_text()
+    text = (deployments.CHECKOUT / "infra/prefect.yaml").read_text()
     head, *each = re.split(r"(?m)^(?=  - name: )", text)
     chosen = [
         part.replace("nightly.py:nightly", "train.py:train")
@@ -261,7 +261,7 @@ def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "flows").mkdir()
     (tmp_path / "infra/prefect.yaml").write_text(head + "".join(chosen))
     (tmp_path / "flows/train.py").write_text(FLOW)
-    monkeypatch.setattr(deployments, "HOME", tmp_path)
+    monkeypatch.setattr(deployments, "CHECKOUT", tmp_path)
     return tmp_path
 
 
@@ -328,7 +328,7 @@ def test_a_flow_run_outlives_its_killed_worker_and_its_log_reaches_prefect(
 
 
 def test_prefect_yaml_holds_no_path_of_a_machine() -> None:
-    text = (deployments.HOME / "infra/prefect.yaml").read_text()
+    text = (deployments.CHECKOUT / "infra/prefect.yaml").read_text()
     assert not re.search(r"(?m)[\s\"':]/\w", text)
     named = re.findall(r"(?m)^  - name: (\w+)", text)
     entries = re.findall(r"entrypoint: flows/(\w+)\.py:(\w+)", text)
