@@ -111,17 +111,6 @@ def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     return kept
 
 
-def to_overrides(group: str, value: Any) -> list[str]:
-    """A schema dataclass as command-line overrides, ``to_overrides("recipe", recipe)``; ``compose`` reads them back."""
-    return [f"{group}.{key}={_word(entry)}" for key, entry in to_dict(value).items()]
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
-    return "null" if value is None else str(value)
-
-
 def from_yaml(kind: type[T], text: str | bytes) -> T:
     """Reads YAML back into a schema dataclass; unknown keys and wrong types are refused, and so is ``${``.
 

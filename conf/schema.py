@@ -45,6 +45,7 @@ __all__ = [
     "Transfer",
 ]
 
+ENGINES = ("local", "workpool")  # infra/launch/engine.py
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -88,7 +89,8 @@ class Runtime:
 class Launch:
     """Where a training job runs, and on how many machines and processes."""
 
-    backend: str = "local"  # Engine that runs jobs; `local` is the only one.
+    # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool).
+    engine: str = "local"
     # Number of machines, fixed: a lost machine ends the job, and the same command resumes with those that remain.
     nnodes: int = 1
     rendezvous: str | None = None  # HOST:PORT of the first machine, the same on all machines; required for nnodes > 1.
@@ -103,7 +105,7 @@ class Launch:
     stall_timeout_s: float = 1800.0  # Seconds between two status updates of the trainer.
 
     def __post_init__(self) -> None:
-        require(self.backend == "local", f"launch.backend must be local, is {self.backend!r}")
+        require(self.engine in ENGINES, f"launch.engine must be {' or '.join(ENGINES)}, is {self.engine!r}")
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
         require(
             self.nnodes == 1 or ":" in (self.rendezvous or ""),
@@ -161,7 +163,6 @@ class Config:
     run_dir: str = "runs"  # Folder of everything local: services, logs, cache, reports.
     storage: str = "s3://effnet"  # Root of everything remote: s3://bucket[/prefix] or file:///folder.
     experiment: str = "effnet"  # Name of the MLflow experiment.
-    dispatch: str = "here"  # Where flows run: here (this process) | workpool (as their deployments).
     variants: list[str] = field(default_factory=lambda: list(FAMILY))  # Networks that reproduce trains.
     model_ref: str | None = None  # Registered model that evaluate and transfer use: NAME@ALIAS or NAME/VERSION.
     model: Model = field(default_factory=Model)  # The network.
@@ -185,7 +186,6 @@ class Config:
         for name in self.variants:
             require_name("variants: each name", name)
         require_reference("model_ref", self.model_ref)
-        require(self.dispatch in ("here", "workpool"), f"dispatch must be here or workpool, is {self.dispatch!r}")
         require(
             self.storage.startswith(("s3://", "file://")),
             f"storage must start with s3:// or file://, is {self.storage!r}",

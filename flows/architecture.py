@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 from typing import Any
 
 from prefect import flow
@@ -10,10 +10,9 @@ from prefect import flow
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
-from flows.train import train
+from flows.train import train_network
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
 from tasks import architecture as search
-from tasks.dispatch import dispatch, fan_out
 
 # Failures of a single network. Any other error would fail every trial: it ends the search; the same command resumes.
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
@@ -21,7 +20,13 @@ TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config, _: f"architecture {config.profile}"))
 async def architecture(overrides: list[str]) -> dict[str, Any]:
-    """Trains proposals until ``architecture.trials`` have ended, ``launch.jobs_at_once`` at a time.
+    """Trains proposals until ``architecture.trials`` have ended."""
+    config, _ = configure(overrides)
+    return await search_blocks(config)
+
+
+async def search_blocks(config: schema.Config) -> dict[str, Any]:
+    """Trains proposals, ``launch.jobs_at_once`` at a time, and writes the report's part.
 
     The same command resumes where it stopped; on another machine with the same ``architecture.storage`` it joins the
     same search.
@@ -29,26 +34,23 @@ async def architecture(overrides: list[str]) -> dict[str, Any]:
     Returns:
         Every trial with its state, reward and whether it is on the Pareto front; the best, and B0's own.
     """
-    config, overrides = configure(overrides)
     shards = await ensure_shards(config.data, config.storage)
     started = await search.start_architecture(config, shards)
-    workers = [partial(worker, config, overrides, started)] * config.launch.jobs_at_once
-    for ended in await fan_out(config, workers):
+    workers = (train_proposals(config, started) for _ in range(config.launch.jobs_at_once))
+    for ended in await asyncio.gather(*workers, return_exceptions=True):
         if isinstance(ended, BaseException):
             raise ended
     return await search.record_architecture(config, started)
 
 
-async def worker(config: schema.Config, overrides: list[str], started: search.ArchitectureRun) -> None:
+async def train_proposals(config: schema.Config, started: search.ArchitectureRun) -> None:
     """Trains one proposal after another; one that diverges does not end the search."""
     while (proposal := await search.propose(config, started)) is not None:
         name = f"architecture {proposal.number}"
-        words = [*overrides, *search.proposal_overrides(config, proposal)]
+        trial = search.proposal_config(config, proposal)
         try:
             async with search.heartbeat(started, proposal):
-                result = await dispatch(
-                    train, config, words, title=name, parent_run=started.mlflow_run, role="trial", label=name
-                )
+                result = await train_network(trial, started.shards, started.mlflow_run, "trial", name)
         except TRIAL_FAILED as error:
             await search.report_failure(started, proposal, error)
         except BaseException:

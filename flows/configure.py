@@ -122,14 +122,8 @@ def merge(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _settings_of_this_run() -> list[str]:
-    """Settings of the worker that count here: none in a terminal, nor in a child, whose parent has merged them."""
-    run = _deployment_run()
-    if run is None:
-        return []
-    if run.parent_task_run_id is None:
-        return worker_settings()
-    # Another flow sent this one to the pool. What is done is that one's choice alone, or it would not find the result.
-    return [word for word in worker_settings() if _key(word) == "run_dir" or _key(word).startswith("services.")]
+    """Settings of the worker that count here: none in a terminal."""
+    return worker_settings() if _deployment_run() is not None else []
 
 
 def _deployment_run() -> FlowRun | None:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from prefect import flow
 
+from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
-from models.results import EvalResult
+from models.results import EvalResult, ShardResult
 from tasks.class_names import check_classes
+from tasks.evaluate import evaluate as evaluate_task
+from tasks.jobs import evaluate_job
 from tasks.register import fetch_registered
-from tasks.train import evaluate as evaluate_task
-from tasks.train import evaluate_job
 
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config, _: f"evaluate {config.model_ref or ''}".strip()))
 async def evaluate(overrides: list[str]) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
     config, _ = configure(overrides)
-    model, weights, exact = await fetch_registered(config.model_ref or "", config.storage)
-    shards = await ensure_shards(config.data, config.storage)
+    registered = await fetch_registered(config.model_ref or "", config.storage)
+    return await evaluate_version(config, registered, await ensure_shards(config.data, config.storage))
+
+
+async def evaluate_version(
+    config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
+) -> EvalResult:
+    """Evaluates a registered version on the val split of the shards.
+
+    Args:
+        config: Configuration with ``data``.
+        registered: Network, URI and sha256 of its weights, and ``NAME/VERSION``.
+        shards: Shards of ``config.data``.
+
+    Raises:
+        ConfigError: The version was trained on other classes.
+    """
+    model, weights, exact = registered
     await check_classes(exact, shards)
-    job = evaluate_job(config, model, shards, weights, exact)
-    return await evaluate_task(job, config, exact)
+    return await evaluate_task(evaluate_job(config, model, shards, weights, exact), config, exact)

@@ -6,49 +6,52 @@ What failure must never look like: a gallery that silently lacks a requested net
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from prefect import flow
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.evaluate import evaluate_version
 from flows.shard import ensure_shards
-from flows.train import train
+from flows.train import train_network
 from models.results import ShardResult
-from tasks.class_names import check_classes
-from tasks.dispatch import dispatch, fan_out
-from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_overrides
+from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_config
 from tasks.explain_gallery import GalleryNetwork
 from tasks.register import fetch_registered
-from tasks.train import evaluate, evaluate_job
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config, _: f"explain {config.profile}"))
-async def explain(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
-    """Trains or reuses every network of ``explain.models``, and draws its maps of some val images.
+async def explain(overrides: list[str]) -> dict[str, Any]:
+    """Trains or reuses every network of ``explain.models``, and draws its maps of some val images."""
+    config, _ = configure(overrides)
+    return await draw_gallery(config)
+
+
+async def draw_gallery(config: schema.Config, parent_run: str = "") -> dict[str, Any]:
+    """Trains or reuses the networks and draws the maps.
+
+    Args:
+        config: Configuration of the command.
+        parent_run: Parent MLflow run.
 
     Returns:
         The report's part ``maps``.
     """
-    config, overrides = configure(overrides)
     selected = await candidates(config)
     shards = await ensure_shards(config.data, config.storage)
     run = await start_gallery(config, shards, parent_run)
-    trained = await fan_out(config, (partial(one, config, overrides, candidate, shards, run) for candidate in selected))
+    networks = (obtain_network(config, candidate, shards, run) for candidate in selected)
+    trained = await asyncio.gather(*networks, return_exceptions=True)
     return await record_gallery(config, shards, run, selected, trained)
 
 
-async def one(
-    config: schema.Config, overrides: list[str], candidate: Candidate, shards: ShardResult, run: str
-) -> GalleryNetwork:
+async def obtain_network(config: schema.Config, candidate: Candidate, shards: ShardResult, run: str) -> GalleryNetwork:
     """One network with its weights: an ordinary training job, or a registered version."""
     if candidate.registered is not None:
-        model, weights, exact = await fetch_registered(candidate.registered, config.storage)
-        await check_classes(exact, shards)
-        result = await evaluate(evaluate_job(config, model, shards, weights, exact), config, exact)
-        return candidate.fetched(model, weights, result)
-    request = [*overrides, *train_overrides(config, candidate.model)]
-    title = f"explain {candidate.name}"
-    result = await dispatch(train, config, request, title=title, parent_run=run, role="explain", label=title)
+        registered = await fetch_registered(candidate.registered, config.storage)
+        model, weights, _ = registered
+        return candidate.fetched(model, weights, await evaluate_version(config, registered, shards))
+    request, title = train_config(config, candidate.model), f"explain {candidate.name}"
+    result = await train_network(request, shards, run, "explain", title)
     return await asyncio.to_thread(candidate.trained, result)

@@ -13,9 +13,10 @@ from prefect import flow
 from flows.configure import configure, name_runs_by, now
 from flows.shard import ensure_shards
 from models.results import EvalResult, Registered
+from tasks.evaluate import evaluate
+from tasks.jobs import evaluate_job, train_job
 from tasks.promote import judge
 from tasks.register import fetch_registered, register
-from tasks.train import evaluate, evaluate_job, train_job
 from tasks.train import train as train_task
 
 

@@ -7,27 +7,25 @@ others with it. Each runs to its end; failures are listed as missing in the repo
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 
 from prefect import flow
 
 from conf import schema
-from conf.compose import compose
 from flows.configure import configure, name_runs_by, now
-from flows.evaluate import evaluate
-from flows.explain import explain
-from flows.search import search
-from flows.shard import shard
-from flows.train import train
-from flows.transfer import transfer
+from flows.evaluate import evaluate_version
+from flows.explain import draw_gallery
+from flows.search import search_grid
+from flows.shard import ensure_shards
+from flows.train import train_network
+from flows.transfer import transfer_network
 from models.results import EvalResult, ShardResult, Summary
-from tasks.dispatch import dispatch, fan_out
 from tasks.promote import judge
-from tasks.register import register
+from tasks.register import fetch_registered, register
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
-from tasks.train import short_name
-from tasks.transfer import set_overrides
+from tasks.transfer import set_configs
 
 
 @flow(name="reproduce", flow_run_name=name_runs_by(lambda config, _: f"reproduce {config.profile} {now()}"))
@@ -39,40 +37,34 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
         began: Unix time at which the user's command started; by default the start of the flow.
     """
     config, overrides = configure(overrides)
+    sets = set_configs(config, overrides)
     started = await start_reproduction(config, began)
     data, *transfer_data = await asyncio.gather(
-        dispatch(shard, config, overrides, title=f"shard {config.data.name}"),
-        *(
-            dispatch(shard, config, words, title=f"shard {compose(words).transfer.data.name}", part="transfer")
-            for words in set_overrides(config, overrides)
-        ),
+        ensure_shards(config.data, config.storage), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
     )
-    searched = await dispatch(search, config, overrides, title="search", parent_run=started.mlflow_run)
-    family = (partial(one_variant, config, overrides, name, started.mlflow_run, data) for name in config.variants)
-    outcomes = await fan_out(config, family)
-    maps = partial(dispatch, explain, config, overrides, title="explain", parent_run=started.mlflow_run)
-    [mapped] = await fan_out(config, [maps])
-    summary, failures = await finish_reproduction(config, started, [data, *transfer_data], searched, outcomes, mapped)
+    searched = await search_grid(config, data, started.mlflow_run)
+    command = " ".join(["effnet transfer", *overrides])
+    family = (reproduce_variant(config, name, sets, command, data, started.mlflow_run) for name in config.variants)
+    outcomes = await asyncio.gather(*family, return_exceptions=True)
+    maps = await asyncio.gather(draw_gallery(config, started.mlflow_run), return_exceptions=True)
+    summary, failures = await finish_reproduction(config, started, [data, *transfer_data], searched, outcomes, maps[0])
     await publish(config, summary, started.mlflow_run)
     for failure in failures:
         raise failure
     return summary
 
 
-async def one_variant(
-    config: schema.Config, overrides: list[str], name: str, parent_run: str, shards: ShardResult
+async def reproduce_variant(
+    config: schema.Config, name: str, sets: Sequence[schema.Config], command: str, shards: ShardResult, parent_run: str
 ) -> VariantOutcome:
     """One member of the family: trained, registered, champion if it beats the one before, transferred."""
-    request = [*overrides, f"model.name={name}"]
-    result = await dispatch(train, config, request, title=f"train {short_name(name)}", parent_run=parent_run)
-    model = schema.Model(**{**vars(config.model), "name": name})
-    registered = await register(name.replace("_", "-"), result, model, config.data, shards.manifest_uri)
+    variant = replace(config, model=replace(config.model, name=name))
+    result = await train_network(variant, shards, parent_run)
+    registered = await register(name.replace("_", "-"), result, variant.model, config.data, shards.manifest_uri)
 
-    async def evaluate_version(ref: str) -> EvalResult:
-        version_overrides = [*overrides, f"model_ref={ref}"]
-        evaluated: EvalResult = await dispatch(evaluate, config, version_overrides, title=f"evaluate {ref}")
-        return evaluated
+    async def evaluate_ref(ref: str) -> EvalResult:
+        return await evaluate_version(config, await fetch_registered(ref, config.storage), shards)
 
-    registered = await judge(registered, shards, config.nightly.margin, evaluate_version)
-    transferred = await dispatch(transfer, config, request, title=f"transfer {short_name(name)}", parent_run=parent_run)
+    registered = await judge(registered, shards, config.nightly.margin, evaluate_ref)
+    transferred = await transfer_network(variant, sets, f"{command} model.name={name}", parent_run)
     return VariantOutcome(result, registered, transferred)

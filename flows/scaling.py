@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 from typing import Any
 
 from prefect import flow
@@ -10,31 +10,29 @@ from prefect import flow
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
-from flows.train import train
-from models.results import TrainResult
-from tasks.dispatch import dispatch, fan_out
-from tasks.scaling import point_overrides, record_scaling, start_scaling, title
+from flows.train import train_network
+from tasks.scaling import point_config, record_scaling, start_scaling, title
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config, _: f"scaling {config.profile}"))
 async def scaling(overrides: list[str]) -> dict[str, Any]:
-    """Trains every point of ``scaling.points`` by ``recipe`` on ``data``.
+    """Trains every point of ``scaling.points`` by ``recipe`` on ``data``."""
+    config, _ = configure(overrides)
+    return await study_scaling(config)
+
+
+async def study_scaling(config: schema.Config) -> dict[str, Any]:
+    """Trains the points and writes the report's part.
 
     A point that fails does not end the study: it is listed as missing. The same command finds what is done.
 
     Returns:
         The part of the report, see ``tasks/scaling.py``.
     """
-    config, overrides = configure(overrides)
     run = await start_scaling(config)
     shards = await ensure_shards(config.data, config.storage)
-    results = await fan_out(config, (partial(one_point, config, overrides, p, run) for p in config.scaling.points))
-    return await record_scaling(config, run, shards, results)
-
-
-async def one_point(config: schema.Config, overrides: list[str], point: schema.Point, run: str) -> TrainResult:
-    """One network of the study, as a child of its MLflow run."""
-    name = title(point)
-    request = [*overrides, *point_overrides(config, point)]
-    result: TrainResult = await dispatch(train, config, request, title=name, parent_run=run, role="scaling", label=name)
-    return result
+    points = (
+        train_network(point_config(config, point), shards, run, "scaling", title(point))
+        for point in config.scaling.points
+    )
+    return await record_scaling(config, run, shards, await asyncio.gather(*points, return_exceptions=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 from typing import Any
 
 from prefect import flow
@@ -10,34 +10,35 @@ from prefect import flow
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
-from flows.train import train
-from models.networks.efficientnet.compound_scaling import Coefficients
-from models.results import TrainResult
-from tasks.dispatch import dispatch, fan_out
-from tasks.search import grid_points, record_search, start_search, trial_overrides
+from flows.train import train_network
+from models.results import ShardResult
+from tasks.search import grid_points, record_search, start_search, trial_config, trial_title
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config, _: f"search {config.profile}"))
-async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
-    """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival.
+async def search(overrides: list[str]) -> dict[str, Any]:
+    """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival."""
+    config, _ = configure(overrides)
+    grid_points(config.search)  # a mistake in the grid is reported before anything is sharded
+    return await search_grid(config, await ensure_shards(config.data, config.storage))
+
+
+async def search_grid(config: schema.Config, shards: ShardResult, parent_run: str = "") -> dict[str, Any]:
+    """Trains and compares the points of the grid.
+
+    Args:
+        config: Configuration of the command.
+        shards: Shards of ``config.data``; their number of classes belongs to the cost.
+        parent_run: Parent MLflow run.
 
     Returns:
         ``trials``, ``best``, ``tied`` (within one standard error of the best) and ``verdict``, which says so in words;
         ``refused`` and ``failed`` with their reasons; ``family``; ``budget`` and its tolerances.
     """
-    config, overrides = configure(overrides)
-    points = grid_points(config.search)
-    shards = await ensure_shards(config.data, config.storage)  # the class count belongs to the cost
-    screened = await start_search(config, points, shards.classes, parent_run)
+    screened = await start_search(config, grid_points(config.search), shards.classes, parent_run)
+    trials = (
+        train_network(trial_config(config, point), shards, screened.mlflow_run, "trial", trial_title(point))
+        for point in screened.points
+    )
     # A trial that diverges does not end the search: its error comes back in its place.
-    run = screened.mlflow_run
-    results = await fan_out(config, (partial(trial, config, overrides, point, run) for point in screened.points))
-    return await record_search(config, screened, results)
-
-
-async def trial(config: schema.Config, overrides: list[str], point: Coefficients, run: str) -> TrainResult:
-    """One point of the grid, as a child of the search's MLflow run."""
-    name = f"trial {point.alpha} {point.beta} {point.gamma}"
-    request = [*overrides, *trial_overrides(config, point)]
-    result: TrainResult = await dispatch(train, config, request, title=name, parent_run=run, role="trial", label=name)
-    return result
+    return await record_search(config, screened, await asyncio.gather(*trials, return_exceptions=True))

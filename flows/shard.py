@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
 
 from prefect import flow
 
@@ -13,21 +12,15 @@ from models.results import ShardResult
 from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
-def run_name(config: schema.Config, given: dict[str, Any]) -> str:
-    """Run name: the name of the data set."""
-    return f"shard {(config.data if given.get('part', 'data') == 'data' else config.transfer.data).name}"
-
-
-@flow(name="shard", flow_run_name=name_runs_by(run_name))
-async def shard(overrides: list[str], part: Literal["data", "transfer"] = "data") -> ShardResult:
+@flow(name="shard", flow_run_name=name_runs_by(lambda config, _: f"shard {config.data.name}"))
+async def shard(overrides: list[str]) -> ShardResult:
     """Shards the configured data set, or returns the existing shards.
 
     Args:
         overrides: Command-line overrides, e.g. ``["data=digits"]``.
-        part: ``data`` for the main data set, ``transfer`` for the transfer set.
     """
     config, _ = configure(overrides)
-    return await ensure_shards(config.data if part == "data" else config.transfer.data, config.storage)
+    return await ensure_shards(config.data, config.storage)
 
 
 async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:

@@ -6,20 +6,28 @@ end, the report shows its result, and the first failure fails the flow last. The
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from prefect import flow
 
+from conf import schema
 from conf.text import logger
-from flows.architecture import architecture
+from flows.architecture import search_blocks
 from flows.configure import configure, name_runs_by, now
-from flows.latency import latency
-from flows.report import report
-from flows.scaling import scaling
+from flows.scaling import study_scaling
 from infra.errors import EffnetError, first_line
-from tasks.dispatch import dispatch
+from tasks.latency import measure_latency
+from tasks.report.publish import refresh
 
 log = logger()
 # One after another: nothing may run during the latency measurement, and the report comes last.
-PARTS = (scaling, architecture, latency, report)
+PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
+    "scaling": study_scaling,
+    "architecture": search_blocks,
+    "latency": measure_latency,
+    "report": refresh,
+}
 
 
 @flow(name="study", flow_run_name=name_runs_by(lambda config, _: f"study {config.profile} {now()}"))
@@ -29,14 +37,14 @@ async def study(overrides: list[str]) -> str:
     Raises:
         EffnetError: The error of the first failed part, after all others have run.
     """
-    config, overrides = configure(overrides)
+    config, _ = configure(overrides)
     failures: list[EffnetError] = []
     page = ""
-    for part in PARTS:
+    for name, run_part in PARTS.items():
         try:
-            page = await dispatch(part, config, overrides, title=part.name)
+            page = await run_part(config)
         except EffnetError as error:
-            log.warning("%s failed: %s", part.name, first_line(error))
+            log.warning("%s failed: %s", name, first_line(error))
             failures.append(error)
     if failures:
         raise failures[0]

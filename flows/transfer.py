@@ -7,26 +7,23 @@ sharded, checked and counted first. One set that fails leaves the others alone a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 from prefect import flow
 
 from conf import schema
-from conf.compose import OverrideError, compose, from_yaml, to_yaml
 from flows.configure import configure, name_runs_by
-from flows.shard import write_shards
+from flows.shard import ensure_shards, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
 from models.experiments.transfer import Point
-from models.results import RungResult, TransferResult
-from tasks.dispatch import dispatch, fan_out
+from models.results import TransferResult
+from tasks.jobs import short_name
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
-from tasks.supervise import JobRun
-from tasks.train import name_job, short_name, train_to_rung
 from tasks.train import train as train_task
+from tasks.train import train_to_rung
 from tasks.transfer import (
     GridTrial,
     TransferPlan,
@@ -39,40 +36,51 @@ from tasks.transfer import (
     prune,
     record_rung,
     select_best,
-    set_overrides,
+    set_configs,
     start_grid,
 )
 from tasks.transfer_part import record_transfer, result_of
 
 
 @flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short_name(config.model.name)}"))
-async def transfer(overrides: list[str], parent_run: str = "") -> list[TransferResult]:
+async def transfer(overrides: list[str]) -> list[TransferResult]:
     """Fine-tunes the network on each data set; trains it first if necessary.
 
     Args:
         overrides: Command-line overrides, e.g. ``["transfer=kornblith", "data@transfer.data=pets"]``.
-        parent_run: Parent MLflow run.
     """
     config, overrides = configure(overrides)
+    command = " ".join(["effnet transfer", *overrides])
+    return await transfer_network(config, set_configs(config, overrides), command)
+
+
+async def transfer_network(
+    config: schema.Config, sets: Sequence[schema.Config], command: str, parent_run: str = ""
+) -> list[TransferResult]:
+    """Fine-tunes ``config.model`` on each data set; trains it first if necessary.
+
+    Args:
+        config: Configuration of the command.
+        sets: One configuration for each data set, which is its ``transfer.data``.
+        command: The command that makes this result, for the report.
+        parent_run: Parent MLflow run.
+    """
     model, weights = await fetch_source(config)
-    sets = [(words, replace(compose(words), model=model)) for words in set_overrides(config, overrides)]
+    sets = [replace(one, model=model) for one in sets]
     # Opens every source before any work starts.
-    layouts = [await plan_shards(one.transfer.data, config.storage) for _, one in sets]
+    layouts = [await plan_shards(one.transfer.data, config.storage) for one in sets]
     shards = await asyncio.gather(
-        *(write_shards(one.transfer.data, layout) for (_, one), layout in zip(sets, layouts, strict=True))
+        *(write_shards(one.transfer.data, layout) for one, layout in zip(sets, layouts, strict=True))
     )
-    plans = [await plan_transfer(one, shard) for (_, one), shard in zip(sets, shards, strict=True)]
+    plans = [await plan_transfer(one, shard) for one, shard in zip(sets, shards, strict=True)]
     announce(plans)
     source_run = ""
     if weights is None:
-        source, _ = await train_network(config, parent_run)
+        source = await train_network(config, await ensure_shards(config.data, config.storage), parent_run)
         weights, source_run = (source.weights_uri, source.weights_sha256), source.mlflow_run
         announce_time(plans, source.images_per_s)
-    calls = (
-        partial(one_set, plan, words, weights, parent_run, source_run)
-        for plan, (words, _) in zip(plans, sets, strict=True)
-    )
-    return await record_transfer(config, overrides, plans, await fan_out(config, calls))
+    calls = (fine_tune(plan, weights, parent_run, source_run) for plan in plans)
+    return await record_transfer(config, command, plans, await asyncio.gather(*calls, return_exceptions=True))
 
 
 async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | None]:
@@ -89,78 +97,25 @@ async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | N
     return model, weights
 
 
-async def one_set(
-    plan: TransferPlan, overrides: list[str], weights: Weights, parent_run: str, source_run: str
-) -> TransferResult:
+async def fine_tune(plan: TransferPlan, weights: Weights, parent_run: str, source_run: str) -> TransferResult:
     """One network on one set: the grid, where there is one, then the chosen point."""
     config, tags = plan.config, {"role": "transfer", "source_run": source_run}
     chosen, run = plan.points[0], parent_run
     tried: list[GridTrial] = []
     if len(plan.points) > 1:
         run = await start_grid(plan, weights, parent_run)
-        chosen, tried = await try_grid(plan, overrides, weights, run)
+        chosen, tried = await try_grid(plan, weights, run)
     final = await train_task(final_job(plan, chosen, weights), config, run, tags)
     return result_of(plan, tried, chosen, final)
 
 
-async def try_grid(
-    plan: TransferPlan, overrides: list[str], weights: Weights, run: str
-) -> tuple[Point, list[GridTrial]]:
+async def try_grid(plan: TransferPlan, weights: Weights, run: str) -> tuple[Point, list[GridTrial]]:
     """Successive halving: all points to the first rung, the better ones to the next; returns the best that finished."""
     tried = alive = [GridTrial(point) for point in plan.points]
     for epoch in (*plan.rungs, None):
         jobs = [point_job(plan, trial.point, weights, epoch) for trial in alive]
-        calls = (partial(one_point, plan.config, overrides, job, run) for job in jobs)
-        record_rung(alive, await fan_out(plan.config, calls))
+        calls = (train_to_rung(job, plan.config, run, {"role": "grid"}) for job in jobs)
+        record_rung(alive, await asyncio.gather(*calls, return_exceptions=True))
         if epoch is not None:
             alive = prune(plan, alive, epoch)
     return select_best(plan, alive), tried
-
-
-async def one_point(config: schema.Config, overrides: list[str], job: JobRun, run: str) -> RungResult:
-    """One point of the grid to its rung, wherever jobs run."""
-    request = {"job": to_yaml(job.job), "key": job.key, "job_uri": job.job_uri, "label": job.label}
-    title = f"{job.label} to epoch {job.job.until_epoch or job.job.recipe.epochs}"
-    standing: RungResult = await dispatch(finetune, config, overrides, title=title, parent_run=run, **request)
-    return standing
-
-
-def finetune_name(_: schema.Config, given: dict[str, Any]) -> str:
-    """After the job and how far it goes."""
-    job = from_yaml(schema.Job, given["job"])
-    return f"{given['label']} to epoch {job.until_epoch or job.recipe.epochs}"
-
-
-@flow(name="finetune", flow_run_name=name_runs_by(finetune_name))
-async def finetune(
-    overrides: list[str], job: str, key: str, job_uri: str, label: str, parent_run: str = ""
-) -> RungResult:
-    """A job that is described already: one point of a grid, to a rung or to its end.
-
-    Args:
-        overrides: Command-line overrides, which set where the job runs.
-        job: The job as YAML.
-        key: Name and digest of the job.
-        job_uri: Run folder of the job.
-        label: Display name.
-        parent_run: Parent MLflow run.
-
-    Raises:
-        ConfigError: the parameters describe no job that this code made; whoever reaches Prefect can send them.
-    """
-    config, _ = configure(overrides)
-    run = described_job(config, job, key, job_uri, label)
-    return await train_to_rung(run, config, parent_run, {"role": "grid"})
-
-
-def described_job(config: schema.Config, job: str, key: str, job_uri: str, label: str) -> JobRun:
-    """Validates the untrusted parameters of a deployment and builds the job; raises the errors of ``finetune``."""
-    try:
-        described = from_yaml(schema.Job, job)
-    except OverrideError as error:
-        raise ConfigError(f"finetune: job: {error}") from error
-    verb = "finetune" if described.init_weights_uri else "train"
-    run = name_job(config, described, f"{verb}-{short_name(described.model.name)}-{described.data_name}", label)
-    if described.kind != "train" or (run.key, run.job_uri) != (key, job_uri):
-        raise ConfigError(f"finetune: key {key!r} and job_uri {job_uri!r} are not those of the job, {run.key!r}")
-    return run

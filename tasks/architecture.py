@@ -170,11 +170,10 @@ def why(options: schema.Architecture, params: int, multiply_adds: int, excess: d
     return "; ".join(texts[name] for name in excess)
 
 
-def proposal_overrides(config: schema.Config, proposal: Proposal) -> list[str]:
-    """One trial as command-line overrides."""
+def proposal_config(config: schema.Config, proposal: Proposal) -> schema.Config:
+    """The configuration of a trial's training."""
     options = config.architecture
-    model = replace(options.model, blocks=proposal.blocks)
-    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", options.recipe)]
+    return replace(config, model=replace(options.model, blocks=proposal.blocks), recipe=options.recipe)
 
 
 @asynccontextmanager

@@ -16,9 +16,8 @@ from infra.errors import ConfigError, first_line
 from models.results import EvalResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.explain_gallery import GalleryNetwork, facts, save
-from tasks.jobs import work_key
+from tasks.jobs import short_name, work_key
 from tasks.report import results as report_results
-from tasks.train import short_name
 
 if TYPE_CHECKING:
     from models.data.loading.selection import SampleSelection
@@ -94,9 +93,9 @@ def _candidate(base: schema.Model, entry: schema.GalleryEntry) -> Candidate:
     return Candidate(" ".join(terms), dimension, model, None)
 
 
-def train_overrides(config: schema.Config, model: schema.Model) -> list[str]:
-    """A candidate's training as command-line overrides; any flow with the same request shares the job."""
-    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", config.explain.recipe)]
+def train_config(config: schema.Config, model: schema.Model) -> schema.Config:
+    """The configuration of a candidate's training; any flow with the same request shares the job."""
+    return dataclasses.replace(config, model=model, recipe=config.explain.recipe)
 
 
 @task(task_run_name="images of the maps", **policy.BOOKKEEPING)

@@ -1,11 +1,32 @@
-"""The identity of work: the same request has the same key, on every machine and in later versions of this code."""
+"""Jobs and their identity: the same request has the same key, on every machine and in later versions of this code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from conf import compose, schema
+from infra import store
+from infra.store.json_objects import read_object
+from models.data.loading.order import check_batch
+from models.networks.efficientnet import block_strings
+from models.results import ShardResult, result_name
+
+RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
+MODULES = {"train": "models.train", "evaluate": "models.evaluate"}  # entry point of a job, by its kind
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A job with its key, run folder and display name."""
+
+    job: schema.Job
+    key: str  # name and digest of the request; also the last component of job_uri
+    job_uri: str
+    label: str
 
 
 def work_key(name: str, request: Mapping[str, Any] | str) -> str:
@@ -20,3 +41,96 @@ def work_key(name: str, request: Mapping[str, Any] | str) -> str:
     """
     text = request if isinstance(request, str) else json.dumps(request, sort_keys=True)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def train_job(
+    config: schema.Config,
+    data: schema.Data,
+    recipe: schema.Recipe,
+    shards: ShardResult,
+    init_weights: tuple[str, str] | None,
+    label: str = "",
+    split: str = "train",
+) -> JobRun:
+    """Describes one training job. Its key is a digest of the request, so the same request is the same job."""
+    # Fail early: the trainer repeats these checks, but only after about 10 s of start-up.
+    block_strings.decode(config.model.blocks)
+    images = shards.train if split == "train" else shards.train + shards.minival
+    replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
+    check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), images)
+    job = schema.Job(
+        kind="train",
+        model=config.model,
+        data_name=shards.name,
+        manifest_uri=shards.manifest_uri,
+        manifest_sha256=shards.manifest_sha256,
+        augment=data.augment,
+        recipe=recipe,
+        split=split,
+        leave_out=list(shards.left_out),
+        init_weights_uri=init_weights[0] if init_weights else None,
+        init_weights_sha256=init_weights[1] if init_weights else None,
+        runtime=config.runtime,
+    )
+    return name_job(config, job, train_name(job), label)
+
+
+def train_name(job: schema.Job) -> str:
+    """``train-b0-digits``, or ``finetune-...`` for a job that starts from weights."""
+    verb = "finetune" if job.init_weights_uri is not None else "train"
+    return f"{verb}-{short_name(job.model.name)}-{job.data_name}"
+
+
+def evaluate_job(
+    config: schema.Config, model: schema.Model, shards: ShardResult, weights: tuple[str, str], exact: str
+) -> JobRun:
+    """Describes an evaluation of registered weights.
+
+    Args:
+        config: Configuration of the command.
+        model: The registered network.
+        shards: Data set to evaluate on.
+        weights: URI and sha256 of the weights.
+        exact: ``NAME/VERSION`` of the registered model.
+    """
+    job = schema.Job(
+        kind="evaluate",
+        model=model,
+        data_name=shards.name,
+        manifest_uri=shards.manifest_uri,
+        manifest_sha256=shards.manifest_sha256,
+        augment=config.data.augment,
+        leave_out=list(shards.left_out),
+        init_weights_uri=weights[0],
+        init_weights_sha256=weights[1],
+        runtime=config.runtime,
+    )
+    return name_job(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
+
+
+def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
+    """Assigns a job its key and its run folder."""
+    request = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
+    # With batch statistics per logical shard, the result does not depend on the number of processes.
+    processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
+    world = "" if job.recipe.bn_groups == "shard" else processes.removesuffix("/1")
+    key = work_key(name, f"{RECIPE_VERSION}{world}\n{request}")
+    return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
+
+
+def short_name(model: str) -> str:
+    """``efficientnet_b3`` -> ``b3``."""
+    return model.removeprefix("efficientnet_")
+
+
+def stored_result(run: JobRun) -> dict[str, Any] | None:
+    """The stored result of a job up to the epoch that it requests, else None."""
+    uri = result_uri(run)
+    if not store.exists(uri):
+        return None
+    return {"minutes": 0.0, **read_object(uri)}
+
+
+def result_uri(run: JobRun) -> str:
+    """URI of the job's result."""
+    return store.join(run.job_uri, result_name(run.job))

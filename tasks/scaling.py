@@ -75,9 +75,9 @@ def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
     )
 
 
-def point_overrides(config: schema.Config, point: schema.Point) -> list[str]:
-    """A point as command-line overrides."""
-    return compose.to_overrides("model", scaled(config.model, point))
+def point_config(config: schema.Config, point: schema.Point) -> schema.Config:
+    """The configuration of a point's training."""
+    return replace(config, model=scaled(config.model, point))
 
 
 def title(point: schema.Point) -> str:

@@ -131,10 +131,15 @@ def format_point(point: Coefficients | Trial) -> str:
     return f"alpha {point.alpha:g}, beta {point.beta:g}, gamma {point.gamma:g}"
 
 
-def trial_overrides(config: schema.Config, point: Coefficients) -> list[str]:
-    """One trial as command-line overrides: B0 scaled by the point, trained by the search's recipe."""
+def trial_config(config: schema.Config, point: Coefficients) -> schema.Config:
+    """One trial: B0 scaled by the point, trained by the search's recipe."""
     model = scaled(config.model, point.alpha, point.beta, point.gamma)
-    return [*compose.to_overrides("model", model), *compose.to_overrides("recipe", config.search.recipe)]
+    return replace(config, model=model, recipe=config.search.recipe)
+
+
+def trial_title(point: Coefficients) -> str:
+    """``trial 1.2 1.1 1.15``."""
+    return f"trial {point.alpha} {point.beta} {point.gamma}"
 
 
 @task(task_run_name="choose", **policy.BOOKKEEPING)
@@ -170,7 +175,7 @@ def select_trials(
     kept = replace(screened, points=[p for p, _ in done])
     return {
         **summary(options, kept, [r for _, r in done]),
-        "failed": [f"trial {p.alpha} {p.beta} {p.gamma}: {first_line(error)}" for p, error in failed],
+        "failed": [f"{trial_title(p)}: {first_line(error)}" for p, error in failed],
     }
 
 

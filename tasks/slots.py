@@ -11,7 +11,8 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -21,8 +22,10 @@ from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound
 
+from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
+from infra.launch.engine import ENGINES
 from infra.services import leases
 
 SLOT = "accelerator"
@@ -34,6 +37,26 @@ _RELEASE_S = 10.0
 _LOCKED, _GONE = 423, 410
 
 log = logger()
+
+
+def queue(launch: schema.Launch) -> AbstractAsyncContextManager[None]:
+    """The queue of this process's jobs, in order: ``launch.jobs_at_once`` run, and the others are not yet task runs.
+
+    Jobs of an engine with a queue are all submitted to it.
+    """
+    if not ENGINES[launch.engine].LIMITED:
+        return nullcontext()
+    return _semaphore(asyncio.get_running_loop(), launch.jobs_at_once)
+
+
+@cache
+def _semaphore(loop: asyncio.AbstractEventLoop, limit: int) -> asyncio.Semaphore:  # noqa: ARG001 - the cache key
+    return asyncio.Semaphore(limit)
+
+
+def slot_of(launch: schema.Launch, label: str) -> AbstractAsyncContextManager[None]:
+    """A slot for a job that runs on this machine; other engines limit their jobs themselves."""
+    return slot(label) if ENGINES[launch.engine].LIMITED else nullcontext()
 
 
 @asynccontextmanager

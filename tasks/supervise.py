@@ -9,12 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import secrets
-import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTERM
 from typing import Any
@@ -22,15 +18,14 @@ from typing import Any
 from conf import compose, schema
 from conf.text import logger, quoted
 from infra import errors, store
-from infra.launch import local
-from infra.launch.command import RENDEZVOUS_TOKEN, job_environment, torchrun_argv
+from infra.launch.engine import ENGINES, Engine
 from infra.launch.guard import ALREADY_RUNNING
+from infra.launch.job import Handle, JobSpec
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
-from models.results import result_name
+from tasks.jobs import MODULES, JobRun, result_uri, stored_result
 
 log = logger()  # also stored in Prefect's database: one line per epoch
 progress_log = logger("effnet-progress")  # every status update; only for progress bars in a terminal
-POLL_S = 0.2  # polling interval of the process
 STATUS_POLL_S = 1.0  # polling interval of the status object, which the trainer writes about once a second
 LOG_S = 30.0  # longest time between two log lines in a long epoch
 SIGNALLED = 128  # exit code of a process ended by signal n is SIGNALLED + n
@@ -40,16 +35,6 @@ MLFLOW_S = 10.0  # shortest time between two updates of MLflow, whose server may
 interrupted: dict[str, bool] = {}  # label of each job ended with this command -> whether it saved its state
 
 
-@dataclass(frozen=True)
-class JobRun:
-    """A job with its key, run folder and display name."""
-
-    job: schema.Job
-    key: str  # name and digest of the request; also the last component of job_uri
-    job_uri: str
-    label: str
-
-
 async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
     """Runs a job unless its result exists already; returns the result with the job's duration in minutes.
 
@@ -57,13 +42,12 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         TransientError, DataError, DivergedError, ArtifactError, ConfigError: The error that the trainer reported.
         JobError: The job died in another way; the message ends with the last lines of the worker's log.
     """
-    done = await asyncio.to_thread(finished, run)
+    done = await asyncio.to_thread(stored_result, run)
     if done is None:
         started_at = time.monotonic()
         request = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), request)
-        spec = await asyncio.to_thread(_build_spec, run, config)
-        await _until_done(run, spec, config.launch, mlflow_run)
+        await _until_done(run, _build_spec(run, config), mlflow_run)
         uri = result_uri(run)
         result = await asyncio.to_thread(read_object, uri)
         done = {**result, "minutes": (time.monotonic() - started_at) / 60}
@@ -73,37 +57,12 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     return done
 
 
-def finished(run: JobRun) -> dict[str, Any] | None:
-    """The stored result of a job up to the epoch that it requests, else None."""
-    uri = result_uri(run)
-    if not store.exists(uri):
-        return None
-    return {"minutes": 0.0, **read_object(uri)}
+def _build_spec(run: JobRun, config: schema.Config) -> JobSpec:
+    module = MODULES[run.job.kind]
+    return JobSpec(run.key, run.label, module, run.job_uri, config.launch, Path(config.run_dir).resolve())
 
 
-def result_uri(run: JobRun) -> str:
-    """URI of the job's result."""
-    return store.join(run.job_uri, result_name(run.job))
-
-
-def _build_spec(run: JobRun, config: schema.Config) -> local.JobSpec:
-    run_dir = Path(config.run_dir).resolve()
-    module = {"train": "models.train", "evaluate": "models.evaluate"}[run.job.kind]
-    environment = job_environment(config.launch, os.cpu_count() or 1, str(run_dir / "cache"))
-    if config.launch.nnodes > 1:
-        environment[RENDEZVOUS_TOKEN] = _rendezvous_token(run.job_uri)
-    argv = torchrun_argv(config.launch, module, run.job_uri, sys.executable)
-    return local.JobSpec(run.key, argv, environment, run_dir / "jobs" / run.key)
-
-
-def _rendezvous_token(job_uri: str) -> str:
-    """A random token shared by the machines of one job; only readers of its run folder can know it."""
-    uri = store.join(job_uri, "rendezvous")
-    store.write(uri, secrets.token_hex(16).encode(), if_absent=True)
-    return store.read(uri).decode()
-
-
-async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
+async def _until_done(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:
     """Restarts the job after a preemption, a loss or a hang, as long as it makes progress in between.
 
     None of these is a failure of the task, so none uses up one of its retries. Without progress the job is abandoned
@@ -116,13 +75,13 @@ async def _until_done(run: JobRun, spec: local.JobSpec, launch: schema.Launch, m
     idle, reached = 0, -1
     while True:
         try:
-            return await _supervise(run, spec, launch, mlflow_run)
+            return await _supervise(run, spec, mlflow_run)
         except (errors.PreemptedError, errors.LostError, errors.HungError) as error:
             step = await asyncio.to_thread(_saved_step, run.job_uri)
             progressed, preempted = step > reached, isinstance(error, errors.PreemptedError)
             idle = idle + 1 if not progressed else 0 if preempted else 1
             reached = max(step, reached)
-            if idle > launch.relaunches:
+            if idle > spec.launch.relaunches:
                 message = f"{error}; start {idle} without a step saved after step {max(step, 0)}"
                 if preempted:
                     raise errors.PreemptedError(message) from error
@@ -138,35 +97,42 @@ def _saved_step(job_uri: str) -> int:
     return max((int(n.split("-")[1]) for n in names if n.startswith("step-") and n.endswith(".json")), default=-1)
 
 
-async def _supervise(run: JobRun, spec: local.JobSpec, launch: schema.Launch, mlflow_run: str) -> None:
+async def _supervise(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:
     """Waits for the job's end; ends the job if this call is cancelled or fails."""
-    job = local.find(spec)
-    if job is None:
-        for name in ("status.json", "failure.json"):  # of an earlier attempt
-            await asyncio.to_thread(store.delete, store.join(run.job_uri, name))
-        job = local.submit(spec)
-    watch, polled_at = _Watch(run, launch, mlflow_run), time.monotonic()
+    engine = ENGINES[spec.launch.engine]
+    job = await asyncio.to_thread(engine.find, spec) or await _submit(engine, run, spec)
+    watch, polled_at = _Watch(run, spec.launch, mlflow_run), time.monotonic()
     try:
-        while (code := local.poll(job)) is None:
-            await asyncio.sleep(POLL_S)
-            if time.monotonic() - polled_at >= STATUS_POLL_S:
+        while (code := await asyncio.to_thread(engine.poll, job)) is None:
+            await asyncio.sleep(engine.POLL_S)
+            if job.queued:
+                watch.start_again()
+            elif time.monotonic() - polled_at >= STATUS_POLL_S:
                 polled_at = time.monotonic()
                 await asyncio.to_thread(watch.poll_status)
         if code == ALREADY_RUNNING:
             raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
-        objects = (watch.status_uri, store.join(run.job_uri, "failure.json"))
-        status, failure = [await asyncio.to_thread(_read_object_or_empty, uri) for uri in objects]
-        if await asyncio.to_thread(finished, run) is None:
-            _raise_error(run, status, failure, code, job)
+        await asyncio.to_thread(_check_end, run, code, engine, job)
     except asyncio.CancelledError:
-        await asyncio.to_thread(local.cancel, job)
-        if job.process is not None:  # an adopted job continues
+        await asyncio.to_thread(engine.cancel, job)
+        if not job.adopted:  # an adopted job continues
             with suppress(errors.EffnetError):
                 state = (await asyncio.to_thread(_read_object_or_empty, watch.status_uri)).get("state")
                 interrupted[run.label] = state in ("preempted", "done")
         raise
     finally:
-        await asyncio.to_thread(local.cancel, job)
+        await asyncio.to_thread(engine.cancel, job)
+
+
+async def _submit(engine: Engine[Any], run: JobRun, spec: JobSpec) -> Any:
+    for name in ("status.json", "failure.json"):  # of an earlier attempt
+        await asyncio.to_thread(store.delete, store.join(run.job_uri, name))
+    submission = asyncio.ensure_future(asyncio.to_thread(engine.submit, spec))
+    try:
+        return await asyncio.shield(submission)
+    except asyncio.CancelledError:  # the thread submits it nevertheless
+        await asyncio.to_thread(engine.cancel, await submission)
+        raise
 
 
 def _read_object_or_empty(uri: str) -> dict[str, Any]:
@@ -187,6 +153,10 @@ class _Watch:
         self.status_uri = store.join(run.job_uri, "status.json")
         self.last: dict[str, Any] = {}
         self.changed_at = self.sent_at = self.logged_at = time.monotonic()
+
+    def start_again(self) -> None:
+        """Postpones the timeout, e.g. because the job waits for a machine."""
+        self.changed_at = time.monotonic()
 
     def poll_status(self) -> None:
         try:
@@ -248,7 +218,16 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
         runs.log_epochs(mlflow_run, read_lines(uri, step=NUMBER, time=NUMBER))
 
 
-def _raise_error(run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, job: local.LocalJob) -> None:
+def _check_end(run: JobRun, code: int, engine: Engine[Any], job: Handle) -> None:
+    if stored_result(run) is None:
+        status = _read_object_or_empty(store.join(run.job_uri, "status.json"))
+        failure = _read_object_or_empty(store.join(run.job_uri, "failure.json"))
+        _raise_error(run, status, failure, code, engine, job)
+
+
+def _raise_error(
+    run: JobRun, status: dict[str, Any], failure: dict[str, Any], code: int, engine: Engine[Any], job: Handle
+) -> None:
     """Raises the error of a job that ended without a result.
 
     The job's status and failure objects take precedence over the exit code, which not every engine passes on.
@@ -258,18 +237,18 @@ def _raise_error(run: JobRun, status: dict[str, Any], failure: dict[str, Any], c
         return
     if status.get("state") == "preempted":
         raise errors.PreemptedError(f"{run.label}: {status.get('error', 'preempted')}")
-    if job.process is None and not failure:
+    if job.adopted and not failure:
         raise errors.TransientError(f"{run.label}: the supervisor that started this job ended it")
     kind = errors.kind_of(failure.get("exit_code", 1), failure.get("kind", ""))
     if kind is not errors.JobError:
         raise kind(f"{run.label}: {failure.get('error', 'no message')}")
     if not failure:
-        _raise_by_exit_code(run, code, job)
-    where = f"exit code {code}, log in {job.spec.log_path}"
-    raise errors.JobError(f"{run.label} failed ({where}):{quoted(local.logs(job))}")
+        _raise_by_exit_code(run, code, engine.logs(job))
+    where = f"exit code {code}, log in {job.log}"
+    raise errors.JobError(f"{run.label} failed ({where}):{quoted(engine.logs(job))}")
 
 
-def _raise_by_exit_code(run: JobRun, code: int, job: local.LocalJob) -> None:
+def _raise_by_exit_code(run: JobRun, code: int, logs: str) -> None:
     """Raises by exit code (``models/training/agent.py``) if the job left no failure object.
 
     Raises:
@@ -279,7 +258,7 @@ def _raise_by_exit_code(run: JobRun, code: int, job: local.LocalJob) -> None:
     if code in (errors.PreemptedError.exit_code, SIGNALLED + SIGTERM):
         raise errors.PreemptedError(f"{run.label}: preempted during start-up")
     if code == errors.LostError.exit_code:
-        raise errors.LostError(f"{run.label}: {local.logs(job).rpartition(chr(10))[2]}")
+        raise errors.LostError(f"{run.label}: {logs.rpartition(chr(10))[2]}")
     if code > SIGNALLED and code - SIGNALLED not in FAULTS:
         hint = ": by a user, or by the system for lack of memory" if code == SIGNALLED + SIGKILL else ""
         raise errors.LostError(f"{run.label}: torchrun or a rank was killed by signal {code - SIGNALLED}{hint}")

@@ -17,9 +17,7 @@ from models.experiments.transfer import Cost, Point
 from models.paper import TABLE5_BY_SOURCE
 from models.results import RungResult, ShardResult
 from tasks import policy
-from tasks.jobs import work_key
-from tasks.supervise import JobRun
-from tasks.train import short_name, train_job
+from tasks.jobs import JobRun, short_name, train_job, work_key
 
 log = logger()
 Weights = tuple[str, str]
@@ -42,8 +40,12 @@ class TransferPlan:
         return f"transfer {short_name(self.config.model.name)} to {self.shards.name}"
 
 
-def set_overrides(config: schema.Config, overrides: list[str]) -> list[list[str]]:
-    """Command-line overrides for each of ``transfer.sets``, or for ``transfer.data`` if that is empty.
+def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Config]:
+    """The configuration of each of ``transfer.sets``, or of ``transfer.data`` if that is empty.
+
+    Args:
+        config: Configuration of the command.
+        overrides: Overrides of the command; those of ``transfer.data`` apply to every set.
 
     Raises:
         ConfigError: Unknown or repeated data set, or no folder for it.
@@ -56,10 +58,10 @@ def set_overrides(config: schema.Config, overrides: list[str]) -> list[list[str]
         if name in TABLE5_BY_SOURCE and options.path is None:
             raise ConfigError(f"transfer.sets needs transfer.path=FOLDER, with one folder per data set: {name}/, ...")
     if not options.sets:
-        return [overrides]
+        return [config]
     paths = [[f"transfer.data.path={options.path.rstrip('/')}/{name}"] if options.path else [] for name in options.sets]
     return [
-        [*overrides, "transfer.sets=[]", f"data@transfer.data={name}", *path]
+        compose.compose([*overrides, "transfer.sets=[]", f"data@transfer.data={name}", *path])
         for name, path in zip(options.sets, paths, strict=True)
     ]
 

@@ -72,23 +72,20 @@ def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, fin
 
 @task(task_run_name="record transfer", **policy.BOOKKEEPING)
 async def record_transfer(
-    config: schema.Config,
-    overrides: list[str],
-    plans: list[TransferPlan],
-    results: list[TransferResult | BaseException],
+    config: schema.Config, command: str, plans: list[TransferPlan], results: list[TransferResult | BaseException]
 ) -> list[TransferResult]:
     """Writes the report part, including the names of failed data sets.
 
     Args:
         config: Configuration of the command.
-        overrides: Command-line overrides.
+        command: The command that makes this result, for the report.
         plans: One plan per data set.
         results: Result of each plan, or its exception.
 
     Raises:
         EffnetError: The error of the first failed data set, raised after all others are recorded.
     """
-    await asyncio.to_thread(_record, config, " ".join(["effnet transfer", *overrides]), plans, results)
+    await asyncio.to_thread(_record, config, command, plans, results)
     for result in results:
         if isinstance(result, BaseException):
             raise result

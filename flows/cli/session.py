@@ -64,5 +64,5 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:
     """Services that a command needs: a single local flow needs no worker, whose start takes seconds."""
-    whole = verb == "reproduce" or config.dispatch == "workpool"
+    whole = verb == "reproduce" or config.launch.engine == "workpool"
     return stack.NAMES if whole else tuple(name for name in stack.NAMES if name != "worker")

@@ -1,7 +1,4 @@
-"""Runs jobs as processes of this machine; every engine offers the same five functions.
-
-``submit(spec)``, ``find(spec)`` (adopts a running job), ``poll``, ``logs`` and ``cancel``.
-"""
+"""The engine of this machine: jobs as child processes. Its functions are documented in ``engine.py``."""
 
 from __future__ import annotations
 
@@ -9,37 +6,41 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import store
 from infra.launch import guard
-from infra.launch.command import JOB_FOLDER, inherited
+from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, inherited, job_environment, torchrun_argv
+from infra.launch.job import JobSpec
 from infra.store import files
 
+POLL_S = 0.2
+LIMITED = True
 GRACE_S = 30.0  # between terminating a job and killing it: the job first saves its state, in 20 s at most
 LOG_TAIL_LINES = 25
 _TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
 
 
 @dataclass(frozen=True)
-class JobSpec:
+class Command:
     """A command, the variables that it needs beyond the inherited ones, and a folder for its lock and log."""
 
-    key: str
     argv: list[str]
     env: dict[str, str]
     folder: Path
 
     @property
     def log_path(self) -> Path:
-        """The file that receives the job's output."""
+        """The file that receives the output."""
         return self.folder / "log.txt"
 
     @property
     def lock_path(self) -> Path:
-        """The file that is locked while the job runs."""
+        """The file that is locked while the command runs."""
         return self.folder / "lock"
 
 
@@ -47,15 +48,51 @@ class JobSpec:
 class LocalJob:
     """A running job: a child of this process, or one that another supervisor started (``process`` is None)."""
 
-    spec: JobSpec
+    command: Command
     process: subprocess.Popen[bytes] | None = None
     death_fd: int | None = None  # closed by the kernel when this process dies; the guard then ends the job
+    queued: bool = False
+
+    @property
+    def adopted(self) -> bool:
+        """Whether another supervisor started it."""
+        return self.process is None
+
+    @property
+    def log(self) -> str:
+        """Path of the file with its output."""
+        return str(self.command.log_path)
 
 
 def submit(spec: JobSpec) -> LocalJob:
     """Starts a job under its guard. The job ends when this process ends, even on SIGKILL."""
-    with files.errors(spec.folder):
-        files.make_private(spec.folder)
+    return start(build_command(spec))
+
+
+def build_command(spec: JobSpec) -> Command:
+    """The torchrun command of a job on this machine."""
+    environment = job_environment(spec.launch, os.cpu_count() or 1, str(spec.run_dir / "cache"))
+    if spec.launch.nnodes > 1:
+        environment[RENDEZVOUS_TOKEN] = _rendezvous_token(spec.job_uri)
+    argv = torchrun_argv(spec.launch, spec.module, spec.job_uri, sys.executable)
+    return Command(argv, environment, _folder(spec))
+
+
+def _folder(spec: JobSpec) -> Path:
+    return spec.run_dir / "jobs" / spec.key
+
+
+def _rendezvous_token(job_uri: str) -> str:
+    """A random token shared by the machines of one job; only readers of its run folder can know it."""
+    uri = store.join(job_uri, "rendezvous")
+    store.write(uri, secrets.token_hex(16).encode(), if_absent=True)
+    return store.read(uri).decode()
+
+
+def start(command: Command) -> LocalJob:
+    """Starts a command under a guard, which ends it when this process ends, even on SIGKILL."""
+    with files.errors(command.folder):
+        files.make_private(command.folder)
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
@@ -65,13 +102,13 @@ def submit(spec: JobSpec) -> LocalJob:
                 "-E",
                 guard.__file__,
                 str(read_end),
-                str(spec.lock_path),
-                str(spec.log_path),
+                str(command.lock_path),
+                str(command.log_path),
                 str(GRACE_S),
-                *spec.argv,
+                *command.argv,
             ],
-            env={**inherited(os.environ), **spec.env, JOB_FOLDER: str(spec.folder)},
-            umask=files.umask_in(spec.folder),
+            env={**inherited(os.environ), **command.env, JOB_FOLDER: str(command.folder)},
+            umask=files.umask_in(command.folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -80,12 +117,13 @@ def submit(spec: JobSpec) -> LocalJob:
         )
     finally:
         os.close(read_end)
-    return LocalJob(spec, process, write_end)
+    return LocalJob(command, process, write_end)
 
 
 def find(spec: JobSpec) -> LocalJob | None:
-    """Returns the running job in this folder, whichever supervisor started it; None if there is none."""
-    return LocalJob(spec) if _is_locked(spec.lock_path) else None
+    """Returns the running job of this key on this machine, whichever supervisor started it; None if there is none."""
+    command = Command([], {}, _folder(spec))
+    return LocalJob(command) if _is_locked(command.lock_path) else None
 
 
 def poll(job: LocalJob) -> int | None:
@@ -94,7 +132,7 @@ def poll(job: LocalJob) -> int | None:
     The code is 128 + N if signal N ended the guard, torchrun or the first failing rank (``models/training/agent.py``).
     """
     if job.process is None:
-        return None if _is_locked(job.spec.lock_path) else 0
+        return None if _is_locked(job.command.lock_path) else 0
     code = job.process.poll()
     return 128 - code if code is not None and code < 0 else code
 
@@ -108,7 +146,7 @@ def logs(job: LocalJob) -> str:
 
 def _read_log(job: LocalJob) -> str:
     with contextlib.suppress(FileNotFoundError):
-        return job.spec.log_path.read_text(errors="replace")
+        return job.command.log_path.read_text(errors="replace")
     return ""
 
 

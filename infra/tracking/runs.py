@@ -77,6 +77,18 @@ def start_run(
         return run_id
 
 
+def find_finished(experiment: str, key: str) -> str | None:
+    """Returns the id of the finished run of a key; None if there is none.
+
+    Raises:
+        TransientError: MLflow does not answer.
+    """
+    with connection() as client:
+        existing = client.get_experiment_by_name(experiment)
+        run = _find_run(client, existing.experiment_id, key) if existing is not None else None
+        return run.info.run_id if run is not None and run.info.status == "FINISHED" else None
+
+
 def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Logs the rows that the run does not have yet.
 

@@ -14,7 +14,7 @@ from infra.store.json_objects import read_object
 from models.results import ShardResult
 
 # Where and how a flow runs; not part of the request.
-NOT_IN_REQUEST = ("run_dir", "services", "dispatch", "launch")
+NOT_IN_REQUEST = ("run_dir", "services", "launch")
 PARTS = ("scaling", "architecture", "transfer", "maps", "latency")
 
 

@@ -1,0 +1,88 @@
+"""One job on the machine of a worker, as ``launch.engine=workpool`` submits it (``infra/launch/workpool.py``).
+
+The job's description is read from its run folder. Its result, its progress and its errors are there as well, so this
+flow only starts the process, waits for it, and passes on its exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.states import Failed
+
+from conf import schema
+from conf.compose import OverrideError, from_yaml
+from conf.text import logger, quoted
+from flows.configure import configure
+from infra import store
+from infra.errors import ConfigError, EffnetError
+from infra.launch import local
+from infra.launch.job import JobSpec
+from infra.launch.workpool import EXIT_CODE
+from tasks.jobs import MODULES, name_job
+from tasks.slots import slot
+
+log = logger()
+
+
+@flow(name="job")
+async def job(key: str, storage: str, launch: str) -> Any:
+    """Runs one job to its end.
+
+    Args:
+        key: Name and digest of the job.
+        storage: Where its run folder is, ``STORAGE/jobs/KEY``.
+        launch: Processes and machines of the job, ``schema.Launch`` as YAML.
+
+    Returns:
+        A failed state with the exit code if it is not 0.
+    """
+    config, _ = configure([])
+    try:
+        spec = await asyncio.to_thread(read_spec, config, key, storage, launch)
+    except EffnetError as error:
+        log.error("%s", error)
+        return Failed(message=EXIT_CODE.format(code=error.exit_code))
+    async with slot(spec.label):
+        code = await run_here(spec)
+    return Failed(message=EXIT_CODE.format(code=code)) if code else None
+
+
+def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> JobSpec:
+    """Reads and checks a job. Whoever reaches Prefect can send its parameters, so they are not trusted.
+
+    Raises:
+        ConfigError: The run folder holds no job of this key, or one of another version of this code.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", key):
+        raise ConfigError(f"job: {key!r} is not the key of a job")
+    job_uri = store.join(storage, "jobs", key)
+    try:
+        launched = replace(config, storage=storage, launch=replace(from_yaml(schema.Launch, launch), engine="local"))
+        described = from_yaml(schema.Job, store.read(store.join(job_uri, "config.yaml")))
+    except OverrideError as error:
+        raise ConfigError(f"job {key}: {error}") from error
+    run = name_job(launched, described, key.rpartition("-")[0])
+    if run.key != key:
+        raise ConfigError(
+            f"job: {job_uri} holds a job whose key is {run.key} here; the flow and this worker need the same version"
+        )
+    return JobSpec(key, run.label, MODULES[described.kind], job_uri, launched.launch, Path(config.run_dir).resolve())
+
+
+async def run_here(spec: JobSpec) -> int:
+    """Runs a job on this machine and returns its exit code; the last lines of its log follow a failure."""
+    running = await asyncio.to_thread(local.submit, spec)
+    try:
+        while (code := local.poll(running)) is None:
+            await asyncio.sleep(local.POLL_S)
+    finally:
+        await asyncio.to_thread(local.cancel, running)
+    if code:
+        log.error("%s", quoted(local.logs(running)))
+    return code

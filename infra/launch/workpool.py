@@ -1,0 +1,137 @@
+"""The engine of a Prefect work pool: each job is one run of the deployment ``job``, on whichever worker is free.
+
+Its functions are documented in ``engine.py``; the worker's side is ``flows/job.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from conf import compose
+from conf.text import QUOTE
+from infra.errors import ConfigError, LostError, TransientError
+from infra.launch.job import JobSpec
+from infra.services import prefect_api
+
+POLL_S = 2.0
+LIMITED = False
+DEPLOYMENT = "job/job"
+TAG = "effnet.job"  # TAG:KEY marks the flow runs of a job
+WAITING = ("SCHEDULED", "PENDING", "PAUSED")
+ACTIVE = (*WAITING, "RUNNING", "CANCELLING")
+EXIT_CODE = "exit code {code}"  # message of a failed flow run
+_TERMINATED = 128 + 15
+_BUSY_S = 60.0  # a server on SQLite answers 503 during another write
+_CANCEL_S = 60.0  # the worker polls for cancellations, then the job saves its state
+_LOG_LINES = 25
+
+
+@dataclass
+class FlowRunJob:
+    """The flow run of a job."""
+
+    run_id: str
+    log: str
+    adopted: bool
+    queued: bool = True
+
+
+def submit(spec: JobSpec) -> FlowRunJob:
+    """Creates the flow run. Two supervisors that submit the same job at the same time get the same flow run."""
+    status, deployment = _request("GET", f"/deployments/name/{DEPLOYMENT}")
+    if status == 404:
+        raise ConfigError(
+            f"launch.engine=workpool: Prefect at {_api().url} has no deployment {DEPLOYMENT}; `effnet up` registers it"
+        )
+    tag = f"{TAG}:{spec.key}"
+    _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": [tag]}}})
+    request = {
+        "name": spec.label,
+        "parameters": {
+            "key": spec.key,
+            "storage": spec.job_uri.removesuffix(f"/jobs/{spec.key}"),
+            "launch": compose.to_yaml(spec.launch),
+        },
+        "tags": [tag],
+        "idempotency_key": f"{spec.key}:{earlier}",
+    }
+    _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
+    return _job(run, adopted=False)
+
+
+def find(spec: JobSpec) -> FlowRunJob | None:
+    """Returns the waiting or running flow run of this key, whoever submitted it."""
+    query = {"flow_runs": {"tags": {"all_": [f"{TAG}:{spec.key}"]}, "state": {"type": {"any_": ACTIVE}}}, "limit": 1}
+    _, runs = _request("POST", "/flow_runs/filter", query)
+    return _job(runs[0], adopted=True) if runs else None
+
+
+def poll(job: FlowRunJob) -> int | None:
+    """Returns None while the flow run is not at its end, then the job's exit code."""
+    status, run = prefect_api.call(_api(), "GET", f"/flow_runs/{job.run_id}")
+    if status == 404:
+        return 0
+    if status != 200:
+        return None  # the job does not need Prefect; the timeouts of its status object apply
+    state = run["state"]
+    job.queued = state["type"] in WAITING
+    if state["type"] in ACTIVE:
+        return None
+    if state["type"] == "CANCELLED":
+        return _TERMINATED
+    if state["type"] == "COMPLETED":
+        return 0
+    code = re.fullmatch(EXIT_CODE.format(code=r"(\d+)"), state["message"] or "")
+    return int(code[1]) if code else LostError.exit_code
+
+
+def logs(job: FlowRunJob) -> str:
+    """Returns the last lines of the flow run's log: the worker sends the job's own last lines there when it fails."""
+    query = {"logs": {"flow_run_id": {"any_": [job.run_id]}}, "sort": "TIMESTAMP_DESC", "limit": 50}
+    _, records = _request("POST", "/logs/filter", query)
+    ours = [record["message"] for record in reversed(records) if record["name"] == "effnet"]
+    lines = [line.removeprefix(QUOTE) for message in ours for line in message.splitlines() if line]
+    return "\n".join(lines[-_LOG_LINES:])
+
+
+def cancel(job: FlowRunJob) -> None:
+    """Cancels the flow run and waits until its worker has ended the job; an adopted one is left running."""
+    if job.adopted:
+        return
+    deadline = time.monotonic() + _CANCEL_S
+    while poll(job) is None and time.monotonic() < deadline:
+        state = {"type": "CANCELLED" if job.queued else "CANCELLING"}
+        prefect_api.call(_api(), "POST", f"/flow_runs/{job.run_id}/set_state", {"state": state})
+        time.sleep(0.5)
+
+
+def _job(run: dict[str, Any], *, adopted: bool) -> FlowRunJob:
+    address = _api().url.removesuffix("/api")
+    return FlowRunJob(run["id"], f"{address}/runs/flow-run/{run['id']}", adopted, run["state"]["type"] in WAITING)
+
+
+def _api() -> prefect_api.PrefectApi:
+    return prefect_api.from_environment(os.environ)
+
+
+def _request(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    """Calls Prefect's API and repeats the call while the server is busy.
+
+    Raises:
+        TransientError: No answer, or the server stays busy.
+        ConfigError: The server refuses the request.
+    """
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        status, answer = prefect_api.call(_api(), method, path, body, timeout_s=30.0)
+        if status in (200, 201, 404):
+            return status, answer
+        if 0 < status < 500 and status != 429:
+            raise ConfigError(f"launch.engine=workpool: Prefect refuses {method} {path}: {status} {str(answer)[:300]}")
+        if time.monotonic() > deadline:
+            raise TransientError(f"launch.engine=workpool: Prefect at {_api().url} does not answer ({status})")
+        time.sleep(0.5)
