@@ -122,7 +122,12 @@ def start(command: Command) -> LocalJob:
 
 def find(spec: JobSpec) -> LocalJob | None:
     """Returns the running job of this key on this machine, whichever supervisor started it; None if there is none."""
-    command = Command([], {}, _folder(spec))
+    return find_in(_folder(spec))
+
+
+def find_in(folder: Path) -> LocalJob | None:
+    """Returns the command that runs in a folder; None if there is none."""
+    command = Command([], {}, folder)
     return LocalJob(command) if _is_locked(command.lock_path) else None
 
 

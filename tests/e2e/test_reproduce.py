@@ -239,7 +239,7 @@ def test_a_deployment_started_as_the_ui_does_runs_on_the_work_pool(
 def test_a_search_fanned_out_over_the_work_pool_finds_the_same_trials(
     summary: dict[str, Any], services: Addresses, services_dir: Path
 ) -> None:
-    done = effnet(services_dir, "search", *SMALL, "dispatch=workpool")
+    done = effnet(services_dir, "search", *SMALL, "launch.engine=workpool", "storage=s3://effnet/workpool")
     assert done.returncode == 0, done.stderr
     best = summary["search"]["best"]
     assert f"alpha {best['alpha']}, beta {best['beta']}, gamma {best['gamma']}" in done.stdout

@@ -62,14 +62,14 @@ def test_it_computes_activations_again_to_the_same_bits(rig: Rig, trained: str) 
 
 
 def test_its_evaluation_gives_the_accuracy_that_training_reported(rig: Rig, trained: str) -> None:
-    spec, job_uri = rig.spec("evaluated")
+    command, job_uri = rig.command("evaluated")
     weights = result(trained)
     job = dataclasses.replace(
         rig.job, kind="evaluate", init_weights_uri=weights["weights_uri"], init_weights_sha256=weights["weights_sha256"]
     )
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(job).encode())
     argv = torchrun_argv(schema.Launch(nproc_per_node=2), "models.evaluate", job_uri)
-    end = finish(local.submit(dataclasses.replace(spec, argv=argv)), job_uri, time.monotonic())
+    end = finish(local.start(dataclasses.replace(command, argv=argv)), job_uri, time.monotonic())
     assert end.code == 0, end.tail
     same = {key: weights[key] for key in ("top1", "top5", "class_correct", "class_total", "correct_sha256")}
     assert result(job_uri) == {**same, "n": 70}

@@ -59,7 +59,8 @@ def start(job: schema.Job, storage: str, name: str, fault: str = "", **launch: A
     root = Path(storage.removeprefix("file://"))
     env = job_environment(asked, os.cpu_count() or 1, str(root / "cache")) | {"FAULT": fault}
     module = f"models.{job.kind}"
-    return local.submit(local.JobSpec(name, torchrun_argv(asked, module, job_uri), env, root / "local" / name)), job_uri
+    command = local.Command(torchrun_argv(asked, module, job_uri), env, root / "local" / name)
+    return local.start(command), job_uri
 
 
 def finish(running: local.LocalJob, within_s: float = 90) -> int:

@@ -77,10 +77,10 @@ def test_counts_by_class_are_the_same_on_one_process_and_on_two(rig: Rig, undist
     assert trained["top1"] == 100 * sum(trained["class_correct"]) / 70
     asked = dataclasses.replace(rig.job, kind="evaluate", init_weights_uri=trained["weights_uri"])
     job_uri = f"{rig.storage}/jobs/evaluate"
-    spec, _ = rig.spec("evaluate", ranks=1)
-    spec = dataclasses.replace(spec, argv=["models.evaluate" if word == "models.train" else word for word in spec.argv])
+    command, _ = rig.command("evaluate", ranks=1)
+    argv = ["models.evaluate" if word == "models.train" else word for word in command.argv]
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(asked).encode())
-    end = finish(local.submit(spec), job_uri, time.monotonic())
+    end = finish(local.start(dataclasses.replace(command, argv=argv)), job_uri, time.monotonic())
     assert end.code == 0, end.tail
     keys = ("top1", "top5", "class_correct", "class_total")
     assert {key: end.object("result.json")[key] for key in keys} == {key: trained[key] for key in keys}

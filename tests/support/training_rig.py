@@ -25,7 +25,7 @@ from infra import store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
-from tasks.supervise import JobRun
+from tasks.jobs import JobRun
 
 STEPS, EPOCH, SAMPLES = 96, 32, 2048
 
@@ -71,24 +71,23 @@ class Rig:
     storage: str
     folder: Path
 
-    def spec(
+    def command(
         self, name: str, fault: str = "", ranks: int = 2, folder: str = "", **launch: Any
-    ) -> tuple[local.JobSpec, str]:
+    ) -> tuple[local.Command, str]:
         """A job's command, and its run folder; ``folder`` is another one on this machine, for a second node."""
         job_uri = f"{self.storage}/jobs/{name}"
         asked = schema.Launch(nproc_per_node=ranks, threads_per_proc=1, **{"max_restarts": 1, **launch})
         env = job_environment(asked, os.cpu_count() or 1, str(self.folder / "cache")) | {"FAULT": fault}
-        return local.JobSpec(
-            name, torchrun_argv(asked, "models.train", job_uri), env, self.folder / (folder or name)
-        ), job_uri
+        argv = torchrun_argv(asked, "models.train", job_uri)
+        return local.Command(argv, env, self.folder / (folder or name)), job_uri
 
     def start(self, name: str, job: schema.Job | None = None, **how: Any) -> tuple[local.LocalJob, str]:
         """Starts a job, or starts it again."""
-        spec, job_uri = self.spec(name, **how)
+        command, job_uri = self.command(name, **how)
         store.write(f"{job_uri}/config.yaml", compose.to_yaml(job or self.job).encode())
         store.delete(f"{job_uri}/failure.json")  # as the supervisor does
         store.delete(f"{job_uri}/status.json")
-        return local.submit(spec), job_uri
+        return local.start(command), job_uri
 
     def run(self, name: str, job: schema.Job | None = None, within_s: float = 150, **how: Any) -> End:
         """Runs a job to its end."""
@@ -117,7 +116,7 @@ def finish(running: local.LocalJob, job_uri: str, began: float, within_s: float 
     seconds = time.monotonic() - began
     local.cancel(running)
     assert processes_of(job_uri) == []
-    return End(code, job_uri, seconds, running.spec.log_path.read_text(errors="replace"), local.logs(running))
+    return End(code, job_uri, seconds, running.command.log_path.read_text(errors="replace"), local.logs(running))
 
 
 def processes_of(job_uri: str) -> list[int]:

@@ -24,7 +24,7 @@ def test_without_overrides_it_is_the_laptop_s_reproduction_on_embedded_services(
     config = compose.compose()
     assert config.profile == "laptop"
     assert config.services == schema.Services("embedded", "embedded", "embedded")
-    assert (config.run_dir, config.storage, config.dispatch) == ("runs", "s3://effnet", "here")
+    assert (config.run_dir, config.storage, config.launch.engine) == ("runs", "s3://effnet", "local")
     assert config.variants == [f"efficientnet_b{i}" for i in range(8)]
     assert (config.data.name, config.transfer.data.name) == ("mnist5k", "digits")
     assert config.recipe.epochs == 8
@@ -185,7 +185,7 @@ def test_an_unknown_option_is_refused_with_the_choices(override: str, message: s
         (schema.Services, {"mlflow": "aws"}),
         (schema.Config, {"storage": "runs"}),
         (schema.Config, {"variants": []}),
-        (schema.Config, {"dispatch": "there"}),
+        (schema.Launch, {"engine": "there"}),
         (schema.Data, {"val_share": 1.0}),
         (schema.Data, {"limit": 0}),
         (schema.Launch, {"nproc_per_node": 0}),

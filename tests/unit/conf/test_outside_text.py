@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from conf import compose, schema
 from conf.compose import OverrideError
+from infra import store
 from infra.errors import ConfigError
 
 CANARY = "canary-4f1e77"
@@ -335,11 +337,12 @@ def test_a_hostile_name_on_the_command_line_is_one_line_with_the_pattern() -> No
     assert str(caught.value) == f"data.name {PATTERN}, is '--export=x'"
 
 
-def test_the_parameters_of_a_finetune_deployment_are_those_of_the_job_that_they_describe() -> None:
-    from flows.transfer import described_job
-    from tasks.train import name_job
+def test_the_parameters_of_a_job_s_deployment_are_those_of_the_job_in_its_run_folder(tmp_path: Path) -> None:
+    from flows.job import read_spec
+    from tasks.jobs import name_job
 
-    config = compose.compose(["storage=file:///store"])
+    storage = f"file://{tmp_path}/store"
+    config = compose.compose([f"storage={storage}"])
     job = schema.Job(
         kind="train",
         data_name="x",
@@ -349,17 +352,20 @@ def test_the_parameters_of_a_finetune_deployment_are_those_of_the_job_that_they_
         until_epoch=2,
     )
     run = name_job(config, job, "finetune-b0-x")
-    text = compose.to_yaml(job)
-    assert described_job(config, text, run.key, run.job_uri, run.label) == run
+    text, launch = compose.to_yaml(job), compose.to_yaml(config.launch)
     secret = text.replace("data_name: x", "data_name: ${oc.env:EFFNET_CANARY}")
     evaluation = text.replace("kind: train", "kind: evaluate")
-    for wrong in (
-        (text, "../../escape-" + run.key[-10:], run.job_uri),
-        (text, run.key, "file:///elsewhere"),
-        (text, "-rf", run.job_uri),
-        (secret, run.key, run.job_uri),
-        (evaluation, run.key, run.job_uri),
+    store.write(f"{run.job_uri}/config.yaml", text.encode())
+    assert read_spec(config, run.key, storage, launch).job_uri == run.job_uri
+    for content, key, place, how in (
+        (text, "../../escape-" + run.key[-10:], storage, launch),
+        (text, "-rf", storage, launch),
+        (text, run.key, storage, launch + "nnodes: ${oc.env:EFFNET_CANARY}"),
+        (text, run.key, storage, launch.replace("nproc_per_node: ", "nproc_per_node: many")),
+        (secret, run.key, storage, launch),
+        (evaluation, run.key, storage, launch),
     ):
-        with pytest.raises(ConfigError, match=r"^finetune: ") as caught:
-            described_job(config, *wrong, run.label)
+        store.write(f"{run.job_uri}/config.yaml", content.encode())
+        with pytest.raises(ConfigError, match=r"^job[: ]") as caught:
+            read_spec(config, key, place, how)
         assert CANARY not in str(caught.value)

@@ -19,7 +19,7 @@ from tasks.architecture import (
     ArchitectureRun,
     Proposal,
     broken,
-    proposal_overrides,
+    proposal_config,
     propose,
     report_failure,
     report_result,
@@ -187,10 +187,10 @@ def test_a_search_without_one_good_trial_ends_with_the_first_reason(tmp_path: Pa
 
 
 @pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
-def test_a_proposal_s_overrides_compose_to_its_network_and_the_search_s_recipe(profile: str) -> None:
+def test_a_proposal_is_trained_as_its_network_by_the_search_s_recipe(profile: str) -> None:
     config = compose([f"profile={profile}"])
     asked = Proposal(None, 0, B0_BLOCKS, 1, 2)
-    trial = compose([f"profile={profile}", *proposal_overrides(config, asked)])
+    trial = proposal_config(config, asked)
     assert trial.recipe == config.architecture.recipe
     assert trial.model == dataclasses.replace(config.architecture.model, blocks=B0_BLOCKS)
     assert trial.data == config.data

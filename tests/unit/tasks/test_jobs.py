@@ -15,8 +15,7 @@ from conf import compose, schema
 from infra.tracking import runs
 from models.results import ShardResult
 from tasks import architecture, explain, scaling, search, transfer
-from tasks.jobs import work_key
-from tasks.train import evaluate_job, train_job
+from tasks.jobs import evaluate_job, train_job, work_key
 
 SHARDS = ShardResult("x", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True)
 WEIGHTS = ("file:///w", "1" * 64)

@@ -12,9 +12,9 @@ from infra import store
 from infra.errors import ArtifactError
 from models.training import per_image
 from tasks.class_names import describe_difference
+from tasks.evaluate import intact_result
+from tasks.jobs import JobRun
 from tasks.promote import compare_answers
-from tasks.supervise import JobRun
-from tasks.train import _forget_incomplete
 
 
 def answers(n: int, correct: int, lost: int = 0) -> np.ndarray:
@@ -96,11 +96,11 @@ def test_an_evaluation_that_no_longer_says_which_images_were_right_is_made_again
     run = JobRun(schema.Job(kind="evaluate"), "key", job_uri, "label")
     result = {"class_total": [120], "correct_sha256": per_image.write(job_uri, answers(120, 7))}
     store.write_json(f"{job_uri}/result.json", result)
-    _forget_incomplete(run)
+    assert intact_result(run) == {"minutes": 0.0, **result}
     assert store.exists(f"{job_uri}/result.json")
     (tmp_path / per_image.VAL_CORRECT).write_bytes(b"damaged")
-    _forget_incomplete(run)
+    assert intact_result(run) is None
     assert not store.exists(f"{job_uri}/result.json")
     store.write_json(f"{job_uri}/result.json", {"class_total": [120]})  # from before there were bits
-    _forget_incomplete(run)
+    assert intact_result(run) is None
     assert not store.exists(f"{job_uri}/result.json")

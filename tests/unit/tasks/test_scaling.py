@@ -105,8 +105,7 @@ def test_figure_8_s_compound_points_are_members_of_the_family() -> None:
 def test_a_point_s_multipliers_come_on_top_of_the_profile_s() -> None:
     config = compose(["model.width=0.5", "model.depth=0.2", "model.resolution=0.25"])
     point = Point("resnet50", "compound", width=1.2, depth=1.5, resolution=2.0)
-    words = study.point_overrides(config, point)
-    again = compose([*words]).model
+    again = study.point_config(config, point).model
     assert again == study.scaled(config.model, point)
     assert (again.name, again.width, again.resolution) == ("resnet50", 0.6, 0.5)
     assert again.depth == pytest.approx(0.3)

@@ -12,7 +12,7 @@ from conf.schema import Model, Search
 from infra.errors import ConfigError, DivergedError
 from models.networks.efficientnet.compound_scaling import PAPER, Coefficients
 from models.results import TrainResult
-from tasks.search import ScreenedGrid, family, grid_points, screen, select_trials, summary, trial_overrides
+from tasks.search import ScreenedGrid, family, grid_points, screen, select_trials, summary, trial_config
 
 POINTS = [Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.1, 1.15), Coefficients(1.4, 1.2, 1.0)]
 
@@ -204,9 +204,9 @@ def test_points_and_results_must_pair_up() -> None:
 
 
 @pytest.mark.parametrize("overrides", [["profile=laptop"], ["profile=paper"], ["search.recipe.dropout=0.25"]])
-def test_a_trial_s_overrides_compose_to_the_scaled_network_and_the_search_s_recipe(overrides: list[str]) -> None:
+def test_a_trial_is_the_scaled_network_by_the_search_s_recipe(overrides: list[str]) -> None:
     config = compose(overrides)
-    trial = compose([*overrides, *trial_overrides(config, PAPER)])
+    trial = trial_config(config, PAPER)
     assert trial.recipe == config.search.recipe
     assert (trial.model.depth, trial.model.width, trial.model.resolution) == (
         config.model.depth * 1.2,

@@ -10,9 +10,11 @@ import pytest
 
 from conf import compose, schema
 from infra import errors, store
+from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN
-from infra.launch.local import JobSpec, LocalJob
-from tasks.supervise import JobRun, _build_spec, _raise_error, _until_done, _Watch, finished, progress_line
+from infra.launch.local import Command, LocalJob
+from tasks.jobs import JobRun, stored_result
+from tasks.supervise import _build_spec, _raise_error, _until_done, _Watch, progress_line
 
 STATUS: dict[str, Any] = {
     "state": "running",
@@ -31,10 +33,10 @@ def run_in(folder: Path) -> JobRun:
 
 
 def job_in(folder: Path, log: str = "") -> LocalJob:
-    job = LocalJob(JobSpec("train-b0-x-12ab", [], {}, folder), subprocess.Popen(["true"]))
+    job = LocalJob(Command([], {}, folder), subprocess.Popen(["true"]))
     assert job.process is not None
     job.process.wait()
-    job.spec.log_path.write_text(log)
+    job.command.log_path.write_text(log)
     return job
 
 
@@ -61,9 +63,8 @@ def test_the_time_left_is_right_beyond_an_hour(eta_s: float, text: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tmp_path: Path) -> None:
-    _raise_error(
-        run_in(tmp_path), {"state": "done"}, {"error": "of an attempt before", "exit_code": 3}, code, job_in(tmp_path)
-    )
+    failure = {"error": "of an attempt before", "exit_code": 3}
+    _raise_error(run_in(tmp_path), {"state": "done"}, failure, code, local, job_in(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -72,20 +73,20 @@ def test_a_job_that_says_it_is_done_is_done_whatever_its_exit_code(code: int, tm
 def test_the_trainer_s_own_error_comes_up_as_what_it_was(kind: type[errors.EffnetError], tmp_path: Path) -> None:
     failure = {"error": "loss is nan at step 7", "exit_code": kind.exit_code}
     with pytest.raises(kind) as caught:
-        _raise_error(run_in(tmp_path), {}, failure, 1, job_in(tmp_path))  # torchrun flattens every code to 1
+        _raise_error(run_in(tmp_path), {}, failure, 1, local, job_in(tmp_path))  # torchrun flattens every code to 1
     assert str(caught.value) == "train b0: loss is nan at step 7"
 
 
 def test_an_adopted_job_that_its_owner_ended_may_be_tried_again(tmp_path: Path) -> None:
-    adopted = LocalJob(job_in(tmp_path).spec)
+    adopted = LocalJob(job_in(tmp_path).command)
     with pytest.raises(errors.TransientError, match="ended it"):
-        _raise_error(run_in(tmp_path), {"state": "running"}, {}, 0, adopted)
+        _raise_error(run_in(tmp_path), {"state": "running"}, {}, 0, local, adopted)
 
 
 def test_a_rank_that_lost_its_peers_is_no_failure_of_the_store_or_the_outside(tmp_path: Path) -> None:
     failure = {"error": "another rank is gone", "exit_code": 75, "kind": "LostError"}
     with pytest.raises(errors.LostError, match="another rank is gone"):  # started again without using up a retry
-        _raise_error(run_in(tmp_path), {"state": "failed"}, failure, 1, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), {"state": "failed"}, failure, 1, local, job_in(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,9 @@ def test_a_job_that_is_lost_time_and_again_without_progress_is_given_up(
         raise lost
 
     monkeypatch.setattr("tasks.supervise._supervise", dies)
+    config = compose.compose(["launch.relaunches=2", f"run_dir={tmp_path}"])
     with pytest.raises(ends) as caught:
-        asyncio.run(_until_done(run_in(tmp_path), job_in(tmp_path).spec, schema.Launch(relaunches=2), ""))
+        asyncio.run(_until_done(run_in(tmp_path), _build_spec(run_in(tmp_path), config), ""))
     assert len(starts) == 3
     # A task tries transient errors again.
     assert isinstance(caught.value, errors.TransientError) == (ends is not errors.JobError)
@@ -120,7 +122,7 @@ def test_a_job_killed_from_outside_may_be_started_again(tmp_path: Path) -> None:
     with pytest.raises(
         errors.LostError, match="was killed by signal 9: by a user, or by the system for lack of memory"
     ):
-        _raise_error(run_in(tmp_path), {"state": "running"}, {}, 137, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), {"state": "running"}, {}, 137, local, job_in(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -137,33 +139,34 @@ def test_an_end_that_left_no_word_is_known_by_its_code(
 ) -> None:
     job = job_in(tmp_path, "a line\ntorchrun: the store at n1:29500 does not answer\n")
     with pytest.raises(kind, match=said):
-        _raise_error(run_in(tmp_path), {"state": "starting"}, {}, code, job)
+        _raise_error(run_in(tmp_path), {"state": "starting"}, {}, code, local, job)
 
 
 def test_the_job_s_own_word_counts_more_than_the_exit_code(tmp_path: Path) -> None:
     failure = {"error": "a shard is damaged", "exit_code": 3, "kind": "DataError"}
     with pytest.raises(errors.DataError, match="a shard is damaged"):
-        _raise_error(run_in(tmp_path), {"state": "failed"}, failure, 143, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), {"state": "failed"}, failure, 143, local, job_in(tmp_path))
 
 
 def test_the_machines_of_a_job_share_a_random_word_that_stays(tmp_path: Path) -> None:
     config = compose.compose(["launch.nnodes=2", "launch.rendezvous=n1:29500", f"run_dir={tmp_path}"])
-    words = [_build_spec(run_in(tmp_path), config).env[RENDEZVOUS_TOKEN] for _ in range(2)]
+    commands = [local.build_command(_build_spec(run_in(tmp_path), config)) for _ in range(2)]
+    words = [command.env[RENDEZVOUS_TOKEN] for command in commands]
     assert words[0] == words[1]
     assert len(words[0]) == 32
-    assert words[0] not in " ".join(_build_spec(run_in(tmp_path), config).argv)  # which every user can read
+    assert words[0] not in " ".join(commands[0].argv)  # which every user can read
 
 
 def test_a_job_that_was_asked_to_end_is_no_failure(tmp_path: Path) -> None:
     status = {"state": "preempted", "error": "asked to end; saved after step 7", "exit_code": 8}
     with pytest.raises(errors.PreemptedError, match="saved after step 7"):
-        _raise_error(run_in(tmp_path), status, {}, 1, job_in(tmp_path))
+        _raise_error(run_in(tmp_path), status, {}, 1, local, job_in(tmp_path))
 
 
 @pytest.mark.parametrize("failure", [{}, {"error": "ValueError: a bug", "exit_code": 1}], ids=["no word", "a bug"])
 def test_any_other_end_shows_the_last_lines_and_where_the_log_is(failure: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(errors.JobError) as caught:
-        _raise_error(run_in(tmp_path), {"state": "running"}, failure, 1, job_in(tmp_path, LOG))
+        _raise_error(run_in(tmp_path), {"state": "running"}, failure, 1, local, job_in(tmp_path, LOG))
     first, *rest = str(caught.value).splitlines()
     assert first == f"train b0 failed (exit code 1, log in {tmp_path}/log.txt):"
     assert rest == [*(f"  | line {i}" for i in range(16, 40)), "  | ValueError: a bug"]
@@ -213,6 +216,6 @@ def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_finished_job_is_found_by_its_result(tmp_path: Path) -> None:
     run = run_in(tmp_path)
-    assert finished(run) is None
+    assert stored_result(run) is None
     store.write(f"{run.job_uri}/result.json", json.dumps({"top1": 77.1}).encode())
-    assert finished(run) == {"top1": 77.1, "minutes": 0.0}
+    assert stored_result(run) == {"top1": 77.1, "minutes": 0.0}

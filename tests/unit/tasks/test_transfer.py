@@ -12,7 +12,7 @@ from made_set import MadeSet, write_set
 
 from conf import compose, schema
 from flows.cli import summary
-from flows.transfer import described_job
+from flows.job import read_spec
 from infra import store
 from infra.errors import ConfigError, DataError, DivergedError, JobError, TransientError
 from models.data.shards import manifest as manifests
@@ -20,7 +20,7 @@ from models.experiments.transfer import Point
 from models.networks.efficientnet.variants import VARIANTS
 from models.results import EvalResult, RungResult, ShardResult, TrainResult, TransferResult
 from tasks import transfer, transfer_part
-from tasks.transfer import GridTrial, TransferPlan, final_job, point_job, prune, record_rung, select_best, set_overrides
+from tasks.transfer import GridTrial, TransferPlan, final_job, point_job, prune, record_rung, select_best, set_configs
 
 SMALL = ["transfer=laptop_kornblith", "data@transfer.data=pets", "transfer.recipe.global_batch=16"]
 
@@ -50,16 +50,17 @@ def standing(top1: float, mean: float = 0.0) -> RungResult:
 
 def test_each_set_is_the_command_in_its_own_words() -> None:
     config = compose.compose(["transfer.sets=[digits,pets]", "transfer.path=/sets/", "transfer.data.limit=50"])
-    words = set_overrides(config, ["transfer.sets=[digits,pets]", "transfer.path=/sets/", "transfer.data.limit=50"])
-    found = [compose.compose(each).transfer for each in words]
+    sets = set_configs(config, ["transfer.sets=[digits,pets]", "transfer.path=/sets/", "transfer.data.limit=50"])
+    found = [one.transfer for one in sets]
     assert [(one.data.name, one.data.path, one.data.limit, one.sets) for one in found] == [
         ("digits", "/sets/digits", 50, []),
         ("pets", "/sets/pets", 50, []),
     ]
 
 
-def test_without_sets_the_command_stays_as_it_is() -> None:
-    assert set_overrides(compose.compose(), ["model=b1"]) == [["model=b1"]]
+def test_without_sets_the_only_one_is_that_of_the_command() -> None:
+    config = compose.compose(["model=b1"])
+    assert set_configs(config, ["model=b1"]) == [config]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_without_sets_the_command_stays_as_it_is() -> None:
 )
 def test_sets_that_cannot_be_found_are_refused_by_name(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        set_overrides(compose.compose(words), words)
+        set_configs(compose.compose(words), words)
     assert said in str(caught.value)
 
 
@@ -111,9 +112,13 @@ def test_a_point_s_job_is_the_same_job_at_every_rung_and_the_final_one_is_anothe
 
 
 @pytest.mark.parametrize("until_epoch", [1, None])
-def test_a_point_of_a_grid_passes_the_check_of_its_deployment(plan: TransferPlan, until_epoch: int | None) -> None:
+def test_a_point_of_a_grid_passes_the_check_of_its_deployment(
+    plan: TransferPlan, until_epoch: int | None, tmp_path: Path
+) -> None:
     run = point_job(plan, plan.points[0], ("file:///w", "0" * 64), until_epoch)
-    assert described_job(plan.config, compose.to_yaml(run.job), run.key, run.job_uri, run.label) == run
+    store.write(f"file://{tmp_path}/jobs/{run.key}/config.yaml", compose.to_yaml(run.job).encode())
+    spec = read_spec(plan.config, run.key, f"file://{tmp_path}", compose.to_yaml(plan.config.launch))
+    assert (spec.key, spec.module, spec.job_uri) == (run.key, "models.train", f"file://{tmp_path}/jobs/{run.key}")
 
 
 def test_points_are_cut_and_chosen_by_the_set_s_metric(plan: TransferPlan) -> None:

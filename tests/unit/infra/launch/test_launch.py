@@ -14,7 +14,7 @@ import pytest
 
 from conf.schema import Launch
 from infra.launch import command, guard, local
-from infra.launch.local import JobSpec, LocalJob
+from infra.launch.local import Command, LocalJob
 from infra.services import proctable
 
 # A worker as torchrun makes them: in a session of its own, so no signal to a process group reaches it.
@@ -69,7 +69,7 @@ def test_a_job_inherits_nothing_that_an_outer_launcher_left(
     for name, value in (dropped | kept).items():
         monkeypatch.setenv(name, value)
     tell = "import json, os, sys; open(sys.argv[1], 'w').write(json.dumps(dict(os.environ)))"
-    started.append(job := local.submit(python(tmp_path, tell, str(tmp_path / "environment"), OURS="1")))
+    started.append(job := local.start(python(tmp_path, tell, str(tmp_path / "environment"), OURS="1")))
     assert wait(job) == 0
     child = json.loads((tmp_path / "environment").read_text())
     assert {name: child.get(name) for name in dropped} == {**dict.fromkeys(dropped), "EFFNET_JOB_FOLDER": str(tmp_path)}
@@ -93,15 +93,15 @@ def test_the_cores_are_shared_out_among_the_processes(launch: Launch, cores: int
     assert environment["PYTHONUNBUFFERED"] == "1"
 
 
-def spec(folder: Path, *argv: str, **env: str) -> JobSpec:
-    return JobSpec("job", list(argv), env, folder)
+def command_in(folder: Path, *argv: str, **env: str) -> Command:
+    return Command(list(argv), env, folder)
 
 
-def python(folder: Path, code: str, *argv: str, **env: str) -> JobSpec:
-    return spec(folder, sys.executable, "-S", "-c", code, *argv, **env)
+def python(folder: Path, code: str, *argv: str, **env: str) -> Command:
+    return command_in(folder, sys.executable, "-S", "-c", code, *argv, **env)
 
 
-def family(folder: Path, seconds: float = 120) -> JobSpec:
+def family(folder: Path, seconds: float = 120) -> Command:
     return python(folder, FAMILY, str(folder / "pids"), str(seconds))
 
 
@@ -143,7 +143,7 @@ SUPERVISOR = """
 import sys, time
 from pathlib import Path
 from infra.launch import local
-local.submit(local.JobSpec("job", sys.argv[2:], {}, Path(sys.argv[1])))
+local.start(local.Command(sys.argv[2:], {}, Path(sys.argv[1])))
 time.sleep(120)
 """
 
@@ -154,15 +154,15 @@ def test_a_job_with_far_grandchildren_dies_with_its_supervisor(number: int, tmp_
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(tmp_path), *job.argv])
     pids = pids_of(tmp_path)
     assert all(proctable.born(pid) for pid in pids)
-    assert local.find(job) is not None
+    assert local.find_in(job.folder) is not None
     supervisor.send_signal(number)
     supervisor.wait(10)
     assert gone(pids)
-    assert until(lambda: local.find(job) is None)
+    assert until(lambda: local.find_in(job.folder) is None)
 
 
 def test_a_cancelled_job_is_gone_with_its_grandchildren_when_cancel_returns(tmp_path: Path) -> None:
-    job = local.submit(family(tmp_path))
+    job = local.start(family(tmp_path))
     pids = pids_of(tmp_path)
     local.cancel(job)
     assert not any(proctable.born(pid) for pid in pids)
@@ -171,13 +171,13 @@ def test_a_cancelled_job_is_gone_with_its_grandchildren_when_cancel_returns(tmp_
 
 
 def test_a_job_that_ends_by_itself_leaves_no_grandchildren(tmp_path: Path, started: list[LocalJob]) -> None:
-    started.append(job := local.submit(family(tmp_path, seconds=0.2)))
+    started.append(job := local.start(family(tmp_path, seconds=0.2)))
     assert wait(job) == 0
     assert not any(proctable.born(pid) for pid in pids_of(tmp_path))
 
 
 def test_a_job_dies_with_its_guard(tmp_path: Path, started: list[LocalJob]) -> None:
-    started.append(job := local.submit(family(tmp_path)))
+    started.append(job := local.start(family(tmp_path)))
     near, far = pids_of(tmp_path)
     assert job.process is not None
     job.process.kill()
@@ -189,22 +189,22 @@ def test_a_killed_guard_counts_as_a_loss_and_its_files_are_swept_at_the_next_sta
     tmp_path: Path, started: list[LocalJob]
 ) -> None:
     leave = "import os, time; os.mkdir('scratch'); open('scratch/stacks.txt', 'w'); print('first'); time.sleep(120)"
-    started.append(job := local.submit(python(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {leave}")))
+    started.append(job := local.start(python(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {leave}")))
     assert until((tmp_path / "scratch/stacks.txt").exists)
     assert job.process is not None
     job.process.kill()
     assert wait(job) == 128 + signal.SIGKILL
     assert (tmp_path / "scratch").exists()
-    started.append(again := local.submit(python(tmp_path, "import os; print(os.listdir())")))
+    started.append(again := local.start(python(tmp_path, "import os; print(os.listdir())")))
     assert wait(again) == 0
     assert not (tmp_path / "scratch").exists()
     assert (tmp_path / "log.1.txt").exists()
 
 
 def test_a_start_that_gives_way_leaves_the_log_of_the_running_job(tmp_path: Path, started: list[LocalJob]) -> None:
-    started.append(first := local.submit(python(tmp_path, "print('mine', flush=True); import time; time.sleep(120)")))
+    started.append(first := local.start(python(tmp_path, "print('mine', flush=True); import time; time.sleep(120)")))
     assert until(lambda: "mine" in local.logs(first))
-    started.append(second := local.submit(python(tmp_path, "print('never')")))
+    started.append(second := local.start(python(tmp_path, "print('never')")))
     assert wait(second) == guard.ALREADY_RUNNING
     assert local.logs(first) == "mine"
 
@@ -220,7 +220,7 @@ def test_a_job_s_files_are_for_those_who_may_write_into_its_folder(
         folder.mkdir(parents=True)
         folder.chmod(mode)
     write = f"open({str(folder / 'theirs')!r}, 'w')"
-    started.append(job := local.submit(python(folder, write)))
+    started.append(job := local.start(python(folder, write)))
     assert wait(job) == 0
     modes = {oct(stat.S_IMODE((folder / name).stat().st_mode)) for name in ("theirs", "log.txt")}
     assert f"{oct(stat.S_IMODE(folder.stat().st_mode))} {' '.join(modes)}" == expected
@@ -231,7 +231,7 @@ def test_a_job_that_does_not_want_to_end_is_killed(
 ) -> None:
     monkeypatch.setattr(local, "GRACE_S", 0.3)
     stubborn = "import signal, sys, time; signal.signal(15, 1); open(sys.argv[1], 'w').write('0'); time.sleep(120)"
-    started.append(job := local.submit(python(tmp_path, stubborn, str(tmp_path / "pids"))))
+    started.append(job := local.start(python(tmp_path, stubborn, str(tmp_path / "pids"))))
     pids_of(tmp_path)
     began = time.monotonic()
     local.cancel(job)
@@ -246,7 +246,7 @@ def test_a_job_that_does_not_want_to_end_is_killed(
 def test_the_command_s_exit_code_comes_through(
     code: str, expected: int, tmp_path: Path, started: list[LocalJob]
 ) -> None:
-    started.append(job := local.submit(python(tmp_path, code)))
+    started.append(job := local.start(python(tmp_path, code)))
     assert wait(job) == expected
 
 
@@ -265,7 +265,7 @@ def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
 ) -> None:
     (tmp_path / "rank.py").write_text(f"import os, sys, time\n{end}\n")
     torchrun = command.torchrun_argv(Launch(max_restarts=0), "rank", "the-job")
-    started.append(job := local.submit(JobSpec("ended", torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
+    started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
     assert wait(job, 120) == expected, local.logs(job)
     assert not (tmp_path / "scratch").exists()  # torchrun's own files, which it leaves in /tmp otherwise
 
@@ -275,9 +275,9 @@ def path_with(folder: Path) -> str:
 
 
 def test_a_second_guard_on_the_same_folder_gives_way(tmp_path: Path, started: list[LocalJob]) -> None:
-    started.append(first := local.submit(family(tmp_path)))
+    started.append(first := local.start(family(tmp_path)))
     pids = pids_of(tmp_path)
-    started.append(second := local.submit(python(tmp_path, "print('never')")))
+    started.append(second := local.start(python(tmp_path, "print('never')")))
     assert wait(second) == guard.ALREADY_RUNNING == 97
     assert local.poll(first) is None
     assert all(proctable.born(pid) for pid in pids)
@@ -286,24 +286,24 @@ def test_a_second_guard_on_the_same_folder_gives_way(tmp_path: Path, started: li
 
 def test_a_running_job_is_found_watched_and_left_alone_by_others(tmp_path: Path, started: list[LocalJob]) -> None:
     asked = family(tmp_path)
-    assert local.find(asked) is None
-    started.append(job := local.submit(asked))
+    assert local.find_in(asked.folder) is None
+    started.append(job := local.start(asked))
     pids_of(tmp_path)
-    found = local.find(asked)
+    found = local.find_in(asked.folder)
     assert found is not None
     assert local.poll(found) is None
     local.cancel(found)
     assert local.poll(job) is None
     local.cancel(job)
     assert local.poll(found) == 0
-    assert local.find(asked) is None
+    assert local.find_in(asked.folder) is None
 
 
 def test_the_last_lines_of_a_job_and_its_variables_are_in_its_log(tmp_path: Path, started: list[LocalJob]) -> None:
     code = "import os, sys\nfor i in range(40): print('line', i)\nsys.stderr.write(os.environ['GREETING'])"
     asked = python(tmp_path, code, GREETING="hello")
     assert local.logs(LocalJob(asked)) == ""
-    started.append(job := local.submit(asked))
+    started.append(job := local.start(asked))
     wait(job)
     lines = local.logs(job).splitlines()
     assert lines == [*(f"line {i}" for i in range(16, 40)), "hello"]

@@ -18,7 +18,7 @@ from infra.services import keys, ports, processes, stack
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
 from infra.tracking import registry
 from models.results import EvalResult, TrainResult, result_from
-from tasks import register, supervise, train, transfer_part
+from tasks import jobs, register, supervise, train, transfer_part
 from tasks.report import publish
 from tasks.report import results as report_results
 
@@ -121,15 +121,15 @@ def test_a_row_of_the_transfer_part_without_its_keys_is_one_line(tmp_path: Path)
         transfer_part.leave_part(config_of(tmp_path), [])
 
 
-def job_run(tmp_path: Path) -> supervise.JobRun:
-    return supervise.JobRun(schema.Job(kind="train"), "train-b0-x-1", f"file://{tmp_path}/jobs/1", "train b0")
+def job_run(tmp_path: Path) -> jobs.JobRun:
+    return jobs.JobRun(schema.Job(kind="train"), "train-b0-x-1", f"file://{tmp_path}/jobs/1", "train b0")
 
 
 @pytest.mark.parametrize("text", NO_OBJECTS)
 def test_a_result_that_is_no_object_is_one_line(tmp_path: Path, text: str) -> None:
     put(tmp_path, "jobs/1/result.json", text)
     with pytest.raises(DataError, match=r"jobs/1/result\.json does not hold a JSON object"):
-        supervise.finished(job_run(tmp_path))
+        jobs.stored_result(job_run(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_damaged_object_at_a_job_s_end_leaves_the_exit_code_to_decide(tmp_path
 )
 def test_a_log_of_epochs_that_does_not_fit_is_one_line(tmp_path: Path, text: str) -> None:
     put(tmp_path, "jobs/1/metrics.jsonl", text)
-    run = supervise.JobRun(schema.Job(recipe=schema.Recipe(epochs=2)), "k", f"file://{tmp_path}/jobs/1", "l")
+    run = jobs.JobRun(schema.Job(recipe=schema.Recipe(epochs=2)), "k", f"file://{tmp_path}/jobs/1", "l")
     with pytest.raises(DataError, match=r"metrics\.jsonl"):
         train._last_row(run)
 

@@ -24,7 +24,7 @@ from models.networks.efficientnet.preprocessing import Normalize
 from models.results import ShardResult
 from tasks.explain import listed, train_overrides
 from tasks.explain_gallery import GalleryNetwork, facts, save
-from tasks.train import train_job
+from tasks.jobs import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
 

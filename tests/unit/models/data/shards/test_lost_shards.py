@@ -18,8 +18,8 @@ from infra.errors import ConfigError
 from models.data.loading.loader import Loader
 from models.data.shards import manifest as manifests
 from models.data.shards import writer
+from tasks.jobs import evaluate_job, train_job
 from tasks.shard import ShardPlan, _plan, _write_group, _write_manifest
-from tasks.train import evaluate_job, train_job
 
 
 @pytest.fixture
