@@ -30,14 +30,15 @@ from tasks.slots import slot
 log = logger()
 
 
-@flow(name="job")
-async def job(key: str, storage: str, launch: str) -> Any:
+@flow(name="job", flow_run_name="{label}")
+async def job(key: str, storage: str, launch: str, label: str) -> Any:
     """Runs one job to its end.
 
     Args:
         key: Name and digest of the job.
         storage: Where its run folder is, ``STORAGE/jobs/KEY``.
         launch: Processes and machines of the job, ``schema.Launch`` as YAML.
+        label: Display name.
 
     Returns:
         A failed state with the exit code if it is not 0.
@@ -48,7 +49,7 @@ async def job(key: str, storage: str, launch: str) -> Any:
     except EffnetError as error:
         log.error("%s", error)
         return Failed(message=EXIT_CODE.format(code=error.exit_code))
-    async with slot(spec.label):
+    async with slot(label):
         code = await run_here(spec)
     return Failed(message=EXIT_CODE.format(code=code)) if code else None
 

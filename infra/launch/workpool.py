@@ -55,6 +55,7 @@ def submit(spec: JobSpec) -> FlowRunJob:
             "key": spec.key,
             "storage": spec.job_uri.removesuffix(f"/jobs/{spec.key}"),
             "launch": compose.to_yaml(spec.launch),
+            "label": spec.label,
         },
         "tags": [tag],
         "idempotency_key": f"{spec.key}:{earlier}",

@@ -68,17 +68,11 @@ def test_env_names_the_services_of_somebody_else_as_they_are(tmp_path: Path) -> 
     assert compose.compose(json.loads(settings)).services.mlflow == "https://m.ex"
 
 
-def test_a_flow_sent_to_the_pool_by_another_takes_only_its_machine_s_settings_from_the_worker(
+def test_only_a_flow_run_of_a_deployment_takes_the_settings_of_its_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(configure.VARIABLE, json.dumps(["data.limit=9", "services.s3=aws", "run_dir='/there'"]))
-    for parent, settings in (
-        (None, ["data.limit=9", "services.s3=aws", "run_dir='/there'"]),
-        ("a task run", ["services.s3=aws", "run_dir='/there'"]),
-    ):
-        monkeypatch.setattr(
-            configure, "_deployment_run", lambda parent=parent: SimpleNamespace(parent_task_run_id=parent)
-        )
-        assert configure._settings_of_this_run() == settings
+    monkeypatch.setattr(configure, "_deployment_run", lambda: SimpleNamespace())
+    assert configure._settings_of_this_run() == ["data.limit=9", "services.s3=aws", "run_dir='/there'"]
     monkeypatch.setattr(configure, "_deployment_run", lambda: None)  # in a terminal
     assert configure._settings_of_this_run() == []
