@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
@@ -25,6 +25,7 @@ async def architecture(overrides: list[str]) -> dict[str, Any]:
     return await search_blocks(config)
 
 
+@task(task_run_name="architecture", **policy.GROUP)
 async def search_blocks(config: schema.Config) -> dict[str, Any]:
     """Trains proposals, ``launch.jobs_at_once`` at a time, and writes the report's part.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
@@ -16,6 +16,7 @@ from flows.evaluate import evaluate_version
 from flows.shard import ensure_shards
 from flows.train import train_network
 from models.results import ShardResult
+from tasks import policy
 from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_config
 from tasks.explain_gallery import GalleryNetwork
 from tasks.register import fetch_registered
@@ -28,6 +29,7 @@ async def explain(overrides: list[str]) -> dict[str, Any]:
     return await draw_gallery(config)
 
 
+@task(task_run_name="explain", **policy.GROUP)
 async def draw_gallery(config: schema.Config, parent_run: str = "") -> dict[str, Any]:
     """Trains or reuses the networks and draws the maps.
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prefect import flow
+from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by, now
@@ -21,6 +21,7 @@ from flows.shard import ensure_shards
 from flows.train import train_network
 from flows.transfer import transfer_network
 from models.results import EvalResult, ShardResult, Summary
+from tasks import policy
 from tasks.promote import judge
 from tasks.register import fetch_registered, register
 from tasks.report.publish import publish
@@ -54,6 +55,7 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
     return summary
 
 
+@task(task_run_name="{name}", **policy.GROUP)
 async def reproduce_variant(
     config: schema.Config, name: str, sets: Sequence[schema.Config], command: str, shards: ShardResult, parent_run: str
 ) -> VariantOutcome:

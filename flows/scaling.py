@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train_network
+from tasks import policy
 from tasks.scaling import point_config, record_scaling, start_scaling, title
 
 
@@ -21,6 +22,7 @@ async def scaling(overrides: list[str]) -> dict[str, Any]:
     return await study_scaling(config)
 
 
+@task(task_run_name="scaling", **policy.GROUP)
 async def study_scaling(config: schema.Config) -> dict[str, Any]:
     """Trains the points and writes the report's part.
 

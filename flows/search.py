@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train_network
 from models.results import ShardResult
+from tasks import policy
 from tasks.search import grid_points, record_search, start_search, trial_config, trial_title
 
 
@@ -23,6 +24,7 @@ async def search(overrides: list[str]) -> dict[str, Any]:
     return await search_grid(config, await ensure_shards(config.data, config.storage))
 
 
+@task(task_run_name="search", **policy.GROUP)
 async def search_grid(config: schema.Config, shards: ShardResult, parent_run: str = "") -> dict[str, Any]:
     """Trains and compares the points of the grid.
 

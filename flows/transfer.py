@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prefect import flow
+from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
@@ -19,6 +19,7 @@ from flows.train import train_network
 from infra.errors import ConfigError
 from models.experiments.transfer import Point
 from models.results import TransferResult
+from tasks import policy
 from tasks.jobs import short_name
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
@@ -54,6 +55,7 @@ async def transfer(overrides: list[str]) -> list[TransferResult]:
     return await transfer_network(config, set_configs(config, overrides), command)
 
 
+@task(task_run_name="transfer {config.model.name}", **policy.GROUP)
 async def transfer_network(
     config: schema.Config, sets: Sequence[schema.Config], command: str, parent_run: str = ""
 ) -> list[TransferResult]:

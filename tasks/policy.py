@@ -28,4 +28,6 @@ _COMMON: dict[str, Any] = {"cache_policy": NO_CACHE, "retry_condition_fn": is_tr
 
 STORE_WORK: dict[str, Any] = {**_COMMON, "retries": 4, "retry_delay_seconds": [2, 10, 30, 60]}
 TRAINING: dict[str, Any] = {**_COMMON, "retries": 3, "retry_delay_seconds": [5, 30, 120]}
+# Shows what belongs together in Prefect. Nothing is retried here: the tasks inside retry themselves.
+GROUP: dict[str, Any] = {"cache_policy": NO_CACHE}
 BOOKKEEPING: dict[str, Any] = {**_COMMON, "retries": 4, "retry_delay_seconds": [2, 10, 30, 60]}
