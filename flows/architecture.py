@@ -13,6 +13,7 @@ from flows.shard import ensure_shards
 from flows.train import train_network
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
 from tasks import architecture as search
+from tasks import policy
 
 # Failures of a single network. Any other error would fail every trial: it ends the search; the same command resumes.
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
