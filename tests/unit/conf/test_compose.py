@@ -267,6 +267,32 @@ def test_a_later_setting_at_its_default_is_not_written_down() -> None:
     assert compose.to_request(changed).keys() - compose.to_request(schema.Model()).keys() == later - {"blocks"}
 
 
+def test_a_renamed_setting_is_stored_under_its_old_name_and_read_back() -> None:
+    recipe = schema.Recipe(batch_slices=8, bn_groups="slice")
+    text = compose.to_yaml(recipe)
+    assert "logical_shards: 8\n" in text
+    assert "bn_groups: shard\n" in text
+    assert "slice" not in text
+    assert compose.from_yaml(schema.Recipe, text) == recipe
+    assert compose.to_dict(job())["recipe"].items() >= {"logical_shards": 64, "shards_per_pass": None}.items()
+    assert "recipe.batch_slices=8" in compose.to_overrides("recipe", recipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.logical_shards=8", "recipe.logical_shards was renamed to recipe.batch_slices"),
+        (
+            "search.recipe.shards_per_pass=2",
+            "search.recipe.shards_per_pass was renamed to search.recipe.slices_per_pass",
+        ),
+        ("recipe.bn_groups=shard", "recipe.bn_groups=shard was renamed to recipe.bn_groups=slice"),
+    ],
+)
+def test_an_old_word_on_the_command_line_names_its_successor(override: str, message: str) -> None:
+    assert refused(override) == message
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -26,7 +26,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 @st.composite
 def jobs(draw: st.DrawFn) -> tuple[list[int], int, int, int, int]:
-    """Tar sizes, seed, logical shards, a number of ranks that divides them, a global batch that the data fills."""
+    """Tar sizes, seed, batch slices, a number of ranks that divides them, a global batch that the data fills."""
     world_size = draw(st.sampled_from([1, 2, 3, 4, 8]))
     logical = world_size * draw(st.integers(1, 4))
     part = draw(st.integers(1, 5))
@@ -110,9 +110,9 @@ def test_the_order_stays_what_it_was_when_checkpoints_were_written() -> None:
 PINNED = [3, 4, 0, 8, 5, 6, 1, 2, 7]
 
 
-def test_a_logical_shard_reads_one_run_of_the_order_from_its_beginning_to_its_end() -> None:
+def test_a_batch_slice_reads_one_run_of_the_order_from_its_beginning_to_its_end() -> None:
     order = epoch_order([50] * 4, 3, 0, run_samples=run_samples(200, 24, 4))
-    ids = rank_ids(order, 24, 4, 1, 2)  # logical shards 2 and 3 of 4, six samples each, eight steps
+    ids = rank_ids(order, 24, 4, 1, 2)  # batch slices 2 and 3 of 4, six samples each, eight steps
     assert ids.shape == (8, 12)
     assert ids[:, :6].reshape(-1).tolist() == order[96:144].tolist()
     assert ids[:, 6:].reshape(-1).tolist() == order[144:192].tolist()
@@ -159,8 +159,8 @@ def test_imagenet_is_ordered_within_half_a_second() -> None:
 @pytest.mark.parametrize(
     ("batch", "logical", "world_size", "samples", "text"),
     [
-        (100, 64, 1, 10_000, r"recipe\.global_batch 100 .* recipe\.logical_shards 64"),
-        (128, 64, 3, 10_000, r"recipe\.logical_shards 64 .* 3 processes .*launch\.nproc_per_node"),
+        (100, 64, 1, 10_000, r"recipe\.global_batch 100 .* recipe\.batch_slices 64"),
+        (128, 64, 3, 10_000, r"recipe\.batch_slices 64 .* 3 processes .*launch\.nproc_per_node"),
         (4096, 64, 8, 4000, r"recipe\.global_batch 4096 is larger than the 4000 training samples"),
     ],
 )

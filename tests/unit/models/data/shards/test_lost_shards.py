@@ -92,7 +92,7 @@ def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_
     assert (rest.train, rest.minival, rest.val) == (whole.train - 8, whole.minival, 0)
     assert rest.left_out == ("train-00002-of-00004.tar", "val-00000-of-00001.tar")
     config = Config(profile="paper", storage=storage, data=data)
-    recipe = Recipe(global_batch=4, logical_shards=1)
+    recipe = Recipe(global_batch=4, batch_slices=1)
     first, second = (train_job(config, data, recipe, each, None) for each in (whole, rest))
     assert first.key != second.key
     assert second.job.leave_out == list(rest.left_out)
