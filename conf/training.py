@@ -12,8 +12,8 @@ from typing import Any
 MISSING: Any = "???"  # Hydra's marker for "must be given"
 # Marks a setting that is newer than stored jobs and models: at its default it is not written (compose.py).
 LATER = {"later": True}
-# A renamed setting carries ``stored_as``, or ``stored_values`` for its values: the words under which it is still stored,
-# so that stored jobs can be read and keep their keys (compose.py).
+# A renamed setting carries ``stored_as``, or ``stored_values`` for its values: the words under which it is stored, so
+# that stored jobs can be read and keep their keys (compose.py).
 METRICS = ("top-1", "mean per class")
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
@@ -117,7 +117,7 @@ class Data:
 
     # Name of the data set and of its prefix in the object store: letters, digits, . _ - (63 at most).
     name: str = MISSING
-    # Source, a name of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
+    # Source, a row of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
     source: str = MISSING
     path: str | None = None  # Folder with the official archives or the extracted tree; local or s3://.
     # Accept a set whose counts are not the official ones; the manifest records what is missing.

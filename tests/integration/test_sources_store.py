@@ -12,7 +12,8 @@ from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.sources import archive, container
-from models.data.sources.catalog import load, open_source, save
+from models.data.sources.catalog import open_source
+from models.data.sources.index import load, save
 
 pytestmark = pytest.mark.services
 REAL = REAL_DATA

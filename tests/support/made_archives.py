@@ -2,17 +2,25 @@
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from conf.schema import Data
+from models.data.sources import catalog
 
 
 def asked(source: str, path: Path | None = None, **changes: Any) -> Data:
     return Data(name=source, source=source, path=None if path is None else str(path), **changes)
+
+
+def set_counts(monkeypatch: pytest.MonkeyPatch, source: str, images: dict[int, int]) -> None:
+    """Makes other numbers of images per part the official ones."""
+    monkeypatch.setitem(catalog.DATA_SETS, source, replace(catalog.DATA_SETS[source], images=images))
 
 
 def photo(seed: int, kind: str = "JPEG") -> bytes:
@@ -20,6 +28,12 @@ def photo(seed: int, kind: str = "JPEG") -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
+
+
+def small_tree() -> dict[str, bytes]:
+    """Twelve images in ``{train,val}/{a,b}/``."""
+    names = [f"{part}/{label}/{i}.jpg" for part in ("train", "val") for label in "ab" for i in range(3)]
+    return {name: photo(number) for number, name in enumerate(names)}
 
 
 def written(root: Path, files: dict[str, bytes]) -> Path:

@@ -84,25 +84,30 @@ class Files:
         )
 
 
-def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) -> Files:
+def open_files(path: str, names: Sequence[str]) -> Files:
     """What there is of a set at ``path``: one archive, or a folder with archives, loose files, or both.
 
     Args:
         path: ``data.path``.
-        archives: official names of the set's archives; those that are there are opened.
-        loose: official names of files beside them; a folder without archives, and a local one, is searched anyway.
+        names: Official names of archives, of which the existing ones are opened, and of files beside them. A local
+            folder, and a remote one without archives, is searched for other files too.
 
     Raises:
         ConfigError: there is nothing of the set.
         DataError: an archive is damaged or unsafe.
     """
     root = locate(path)
+    archives = [name for name in names if name.endswith(ARCHIVES)]
     if root.lower().endswith(ARCHIVES) and (root.startswith("s3://") or Path(root).is_file()):
         return merge_files([archive(root, "")])
     if root.startswith("s3://"):
         parts = [archive(root, name) for name in archives if store.exists(join_parts(root, name))]
         if parts:  # who keeps the archives there may keep much else
-            parts += [_loose(root, [(name, size)]) for name in loose if (size := _size(join_parts(root, name))) >= 0]
+            parts += [
+                _loose(root, [(name, size)])
+                for name in names
+                if name not in archives and (size := _size(join_parts(root, name))) >= 0
+            ]
         else:
             parts = [walk_folder(root)]
     else:
@@ -113,7 +118,7 @@ def open_files(path: str, archives: Sequence[str], loose: Sequence[str] = ()) ->
         entries = [entry for entry in _walked(Path(root)) if entry[0] not in archives]
         parts = [*(archive(root, name) for name in present), _loose(root, entries)]
     if not any(part.names for part in parts):
-        raise ConfigError(f"data.path {root} holds nothing; looked for {', '.join([*archives, *loose])}")
+        raise ConfigError(f"data.path {root} holds nothing; looked for {', '.join(names)}")
     return merge_files(parts)
 
 

@@ -20,46 +20,33 @@ from PIL import Image
 
 from conf import schema
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, folder, listing, pickles
+from models.data.sources import folder, listing, pickles
 from models.data.sources.archive import Files
-from models.data.sources.listing import TRAIN, VAL, Listing, Source
+from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
-IMAGES = {TRAIN: 50_000, VAL: 10_000}
 
 
 @dataclass(frozen=True)
 class Layout:
     """How one of the two sets lies in its archive."""
 
-    archives: tuple[str, ...]
     folder: str
     batches: dict[str, int]  # file -> part
     labels: str  # key of the labels in a batch
     meta: str  # file with the names of the classes
     names: str  # their key in it
-    classes: int
 
 
 CIFAR10 = Layout(
-    ("cifar-10-python.tar.gz", "cifar-10-images.tar.xz"),
     "cifar-10-batches-py",
     {**{f"data_batch_{number}": TRAIN for number in range(1, 6)}, "test_batch": VAL},
     "labels",
     "batches.meta",
     "label_names",
-    10,
 )
-CIFAR100 = Layout(
-    ("cifar-100-python.tar.gz", "cifar-100-images.tar.xz"),
-    "cifar-100-python",
-    {"train": TRAIN, "test": VAL},
-    "fine_labels",
-    "meta",
-    "fine_label_names",
-    100,
-)
+CIFAR100 = Layout("cifar-100-python", {"train": TRAIN, "test": VAL}, "fine_labels", "meta", "fine_label_names")
 
 
 class PngReader:
@@ -76,32 +63,32 @@ class PngReader:
         return buffer.getvalue()
 
 
-def open_cifar10(data: schema.Data) -> Source:
-    """CIFAR-10; raises as ``open_cifar``."""
-    return open_cifar(data, CIFAR10)
+def open_cifar10(data: schema.Data, data_set: DataSet) -> Source:
+    """Opens CIFAR-10; raises as ``open_cifar``."""
+    return open_cifar(data, data_set, CIFAR10)
 
 
-def open_cifar100(data: schema.Data) -> Source:
-    """CIFAR-100 with its 100 fine labels; raises as ``open_cifar``."""
-    return open_cifar(data, CIFAR100)
+def open_cifar100(data: schema.Data, data_set: DataSet) -> Source:
+    """Opens CIFAR-100 with its 100 fine labels; raises as ``open_cifar``."""
+    return open_cifar(data, data_set, CIFAR100)
 
 
-def open_cifar(data: schema.Data, layout: Layout) -> Source:
+def open_cifar(data: schema.Data, data_set: DataSet, layout: Layout) -> Source:
     """The python archive or its folder, or ``{train,test}/CLASS/IMAGE``.
 
     Raises:
         ConfigError: neither is there.
         DataError: other counts than the official ones, or a batch that is not plain data.
     """
-    files = archive.open_files(listing.path_of(data, layout.archives[0]), layout.archives)
+    files = listing.open_files(data, data_set)
     batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
     if layout.meta not in batches:
-        splits = folder.split_folders(files, ("train", "test"), layout.classes)
-        return listing.check_listing(data, splits, IMAGES, layout.classes)
+        splits = folder.split_folders(files, ("train", "test"), data_set.classes)
+        return listing.check_listing(data, splits, data_set)
     classes = _read(files, batches[layout.meta])[layout.names]
-    if len(classes) != layout.classes:
-        raise DataError(f"{files.root}: {layout.meta} names {len(classes)} classes, {layout.classes} are expected")
-    return _from_batches(data, files, batches, layout, [str(name) for name in classes])
+    if len(classes) != data_set.classes:
+        raise DataError(f"{files.root}: {layout.meta} names {len(classes)} classes, {data_set.classes} are expected")
+    return _from_batches(data, data_set, files, batches, layout, [str(name) for name in classes])
 
 
 def _read(files: Files, row: int) -> dict[str, Any]:
@@ -109,7 +96,7 @@ def _read(files: Files, row: int) -> dict[str, Any]:
 
 
 def _from_batches(
-    data: schema.Data, files: Files, batches: dict[str, int], layout: Layout, classes: list[str]
+    data: schema.Data, data_set: DataSet, files: Files, batches: dict[str, int], layout: Layout, classes: list[str]
 ) -> Source:
     """Every image becomes a file of its own in ``Files``: a range of the batch that holds it."""
     rows, offsets, names, labels, split = [], [], [], [], []
@@ -119,7 +106,7 @@ def _from_batches(
             continue
         content = files.read(row)
         fields = pickles.read(content, f"{files.root}:{batch}")
-        start, count = _place(fields, layout, f"{files.root}:{batch}")
+        start, count = _place(fields, layout, len(classes), f"{files.root}:{batch}")
         pixels.update(content[start : start + count * IMAGE_BYTES])
         official = fields.get("filenames", [""] * count)
         rows += [row] * count
@@ -138,7 +125,7 @@ def _from_batches(
         sizes=sizes,
     )
     found_all = Listing(single, classes, list(range(len(rows))), names, labels, split)
-    source = listing.check_listing(data, found_all, IMAGES, layout.classes)
+    source = listing.check_listing(data, found_all, data_set)
     return _as_png(source, pixels.digest())
 
 
@@ -149,13 +136,13 @@ def _as_png(source: Source, pixels: bytes) -> Source:
     return dataclasses.replace(source, sizes=sizes, read=PngReader(source.read), digest=digest)
 
 
-def _place(batch: dict[str, Any], layout: Layout, where: str) -> tuple[int, int]:
+def _place(batch: dict[str, Any], layout: Layout, classes: int, where: str) -> tuple[int, int]:
     """Where the pixels of a batch begin in its file, and how many images they are."""
     pixels, labels = batch.get("data"), batch.get(layout.labels)
     if not isinstance(pixels, pickles.Array) or not isinstance(labels, list):
         raise DataError(f"{where} has no data and {layout.labels}; its keys: {', '.join(sorted(batch))}")
     if pixels.shape != (len(labels), IMAGE_BYTES) or len(batch.get("filenames", labels)) != len(labels):
         raise DataError(f"{where}: pixels of shape {pixels.shape}, {len(labels)} labels; expected [N, {IMAGE_BYTES}]")
-    if not all(isinstance(label, int) and 0 <= label < layout.classes for label in labels):
-        raise DataError(f"{where}: labels outside 0 to {layout.classes - 1}")
+    if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+        raise DataError(f"{where}: labels outside 0 to {classes - 1}")
     return pixels.start, len(labels)

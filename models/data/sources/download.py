@@ -15,8 +15,9 @@ from typing import BinaryIO
 from conf import schema
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from infra.store import files
-from models.data.sources.addresses import AFTERWARDS, ELSEWHERE, REMOTE, Download
+from models.data.sources import catalog
 from models.data.sources.container import locate
+from models.data.sources.listing import Download
 
 Say = Callable[[str], None]
 TRIES = 6  # in a row without a new byte
@@ -43,16 +44,17 @@ def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.s
         NotFoundError: the address is dead.
         TransientError: The server does not respond; the same command resumes the download.
     """
-    if data.source not in REMOTE:
-        raise ConfigError(ELSEWHERE.get(data.source, f"{data.source!r} is no data set; choices: {', '.join(REMOTE)}"))
+    data_set = catalog.find(data.source)
+    if not data_set.downloads:
+        raise ConfigError(data_set.note)
     if data.path is None or (root := locate(data.path)).startswith("s3://"):
         raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local one")
     folder = Path(root)
     with files.errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    paths = [fetch(remote, folder, say, wait) for remote in REMOTE[data.source]]
-    if data.source in AFTERWARDS:
-        say(AFTERWARDS[data.source])
+    paths = [fetch(remote, folder, say, wait) for remote in data_set.downloads]
+    if data_set.note:
+        say(data_set.note)
     return paths
 
 

@@ -1,7 +1,7 @@
 """Source of images: the listing of its images and the reader of their bytes.
 
 Every opener (``imagenet.py``, ``cifar.py``, ...) builds a ``Listing``; ``check_listing`` verifies it against the
-official counts and returns a ``Source``. ``catalog.py`` selects the opener.
+official counts of the data set's row in ``catalog.py`` and returns a ``Source``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from conf import schema
 from infra.errors import ConfigError, DataError
+from models.data.sources import archive
 from models.data.sources.archive import Files
 
 TRAIN, MINIVAL, VAL = 0, 1, 2  # what Source.split holds
@@ -54,6 +55,51 @@ class Source:
     digest: str
     missing: tuple[str, ...] = ()
     crop_bottom: int = 0
+
+
+@dataclass(frozen=True)
+class Download:
+    """One published file: its URL, and its md5 if one is published, which detects damage but not malice."""
+
+    url: str
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the local file."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set: a row of ``catalog.py``.
+
+    Attributes:
+        open: Opener: ``(settings, this row) -> Source``; raises ConfigError and DataError.
+        classes: Official number of classes with images.
+        images: Official number of images by part.
+        metric: Metric of the data set's protocol, the default of ``conf/data/NAME.yaml``.
+        downloads: Published files with public addresses.
+        undownloadable: Published files without a public address.
+        alternatives: Names of other files that the opener accepts.
+        note: Remark printed after a download; where there is nothing to download, the reason.
+        packaged: Whether the data set is part of an installed Python package, so that it needs no ``data.path``.
+    """
+
+    open: Callable[[schema.Data, DataSet], Source]
+    classes: int = 0
+    images: Mapping[int, int] = field(default_factory=dict)
+    metric: str = "top-1"
+    downloads: tuple[Download, ...] = ()
+    undownloadable: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    note: str = ""
+    packaged: bool = False
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Names of the published files that make up the data set."""
+        return (*(download.name for download in self.downloads), *self.undownloadable)
 
 
 @dataclass
@@ -106,14 +152,19 @@ class Listing:
         )
 
 
-def path_of(data: schema.Data, holds: str) -> str:
+def path_of(data: schema.Data, data_set: DataSet) -> str:
     """Returns ``data.path``, or raises a ConfigError that describes the expected contents."""
     if data.path is None:
         raise ConfigError(
-            f"data={data.source} needs data.path=FOLDER, which holds {holds}, or what was extracted from them; "
-            f"`effnet download {data.source} data.path=FOLDER` fetches them or says where they are"
+            f"data={data.source} needs data.path=FOLDER with {', '.join(data_set.published)}, or with what was "
+            f"extracted from them; `effnet download {data.source} data.path=FOLDER` fetches them or says where they are"
         )
     return data.path
+
+
+def open_files(data: schema.Data, data_set: DataSet) -> Files:
+    """Opens what exists of the data set at ``data.path``; raises as ``archive.open_files``."""
+    return archive.open_files(path_of(data, data_set), (*data_set.published, *data_set.alternatives))
 
 
 def counts(listing: Listing, official: Mapping[int, int]) -> list[str]:
@@ -150,22 +201,19 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
-def check_listing(
-    data: schema.Data, listing: Listing, official: Mapping[int, int], classes: int, crop_bottom: int = 0
-) -> Source:
+def check_listing(data: schema.Data, listing: Listing, data_set: DataSet, crop_bottom: int = 0) -> Source:
     """Builds the source if its counts are official or ``data.allow_partial`` is set.
 
     Args:
         data: Data settings.
         listing: Images of the set.
-        official: Official number of images by part.
-        classes: Official number of classes with images.
+        data_set: Row with the official counts.
         crop_bottom: As in ``Source``.
 
     Raises:
         DataError: how many images of which part, and which classes, are missing.
     """
-    lines = [*counts(listing, official), *absent_classes(listing, classes)]
+    lines = [*counts(listing, data_set.images), *absent_classes(listing, data_set.classes)]
     return listing.source(require_complete(data, lines), crop_bottom)
 
 

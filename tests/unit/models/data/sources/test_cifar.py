@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from checkout import REAL_DATA
-from made_archives import asked, packed
+from made_archives import asked, packed, set_counts
 from PIL import Image
 
 from infra.errors import DataError
-from models.data.sources import cifar, pickles
-from models.data.sources.catalog import TRAIN, VAL, load, open_source, save
+from models.data.sources import catalog, pickles
+from models.data.sources.catalog import open_source
 from models.data.sources.cifar import CIFAR10, CIFAR100, Layout
+from models.data.sources.index import load, save
+from models.data.sources.listing import TRAIN, VAL
 
 REAL = REAL_DATA / "transfer"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -27,6 +29,18 @@ EACH = 20  # images in a batch
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+
+
+def name_of(layout: Layout) -> str:
+    return "cifar10" if layout == CIFAR10 else "cifar100"
+
+
+def classes_of(layout: Layout) -> int:
+    return catalog.DATA_SETS[name_of(layout)].classes
+
+
+def archive_of(layout: Layout) -> str:
+    return catalog.DATA_SETS[name_of(layout)].published[0]
 
 
 def text(value: str) -> bytes:
@@ -60,7 +74,7 @@ def batch(seed: int, layout: Layout, count: int = EACH) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {
         "batch_label": f"batch {seed}",
-        layout.labels: rng.integers(0, layout.classes, count).tolist(),
+        layout.labels: rng.integers(0, classes_of(layout), count).tolist(),
         "data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
         "filenames": [f"thing_s_{seed:03d}{n:03d}.png" for n in range(count)],
     }
@@ -71,21 +85,17 @@ def batches(layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def archived(path: Path, layout: Layout, write: Callable[[dict[str, Any]], bytes] = python2_pickle) -> Path:
-    meta = {layout.names: [f"class{n}" for n in range(layout.classes)]}
+    meta = {layout.names: [f"class{n}" for n in range(classes_of(layout))]}
     files = {name: write(content) for name, content in (batches(layout) | {layout.meta: meta}).items()}
-    return packed(path / layout.archives[0], {f"{layout.folder}/{name}": data for name, data in files.items()})
+    return packed(path / archive_of(layout), {f"{layout.folder}/{name}": data for name, data in files.items()})
 
 
 @pytest.fixture(params=[CIFAR10, CIFAR100], ids=["cifar10", "cifar100"])
 def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Layout:
     found: Layout = request.param
     train = sum(part == TRAIN for part in found.batches.values())
-    monkeypatch.setattr(cifar, "IMAGES", {TRAIN: EACH * train, VAL: EACH})
+    set_counts(monkeypatch, name_of(found), {TRAIN: EACH * train, VAL: EACH})
     return found
-
-
-def name_of(layout: Layout) -> str:
-    return f"cifar{layout.classes}"
 
 
 def test_our_made_pickles_are_what_the_standard_unpickler_takes() -> None:
@@ -124,7 +134,7 @@ def test_every_pixel_and_label_survives(layout: Layout, tmp_path: Path) -> None:
         assert source.split[index] == layout.batches[batch_name]
         with Image.open(io.BytesIO(source.read(index)), formats=("PNG",)) as image:
             assert np.array_equal(np.asarray(image), content["data"][row].reshape(3, 32, 32).transpose(1, 2, 0))
-    assert source.classes == tuple(f"class{n}" for n in range(layout.classes))
+    assert source.classes == tuple(f"class{n}" for n in range(classes_of(layout)))
 
 
 def test_other_pixels_have_another_digest_though_nothing_else_changes(tmp_path: Path) -> None:
@@ -134,7 +144,7 @@ def test_other_pixels_have_another_digest_though_nothing_else_changes(tmp_path: 
         files["test_batch"]["data"][3, 5] ^= number
         contents: dict[str, dict[str, Any]] = {**files, "batches.meta": {"label_names": [str(n) for n in range(10)]}}
         packed(
-            tmp_path / str(number) / CIFAR10.archives[0],
+            tmp_path / str(number) / archive_of(CIFAR10),
             {f"{CIFAR10.folder}/{name}": python2_pickle(content) for name, content in contents.items()},
         )
         digests.add(open_source(asked("cifar10", tmp_path / str(number), allow_partial=True)).digest)
@@ -154,9 +164,9 @@ def test_a_saved_index_gives_the_same_png(layout: Layout, tmp_path: Path) -> Non
 def test_a_missing_batch_is_counted(tmp_path: Path) -> None:
     contents = {"data_batch_1": batch(0, CIFAR10), "test_batch": batch(1, CIFAR10)}
     contents["batches.meta"] = {"label_names": [str(n) for n in range(10)]}
-    packed(tmp_path / CIFAR10.archives[0], {f"x/{name}": python2_pickle(one) for name, one in contents.items()})
+    packed(tmp_path / archive_of(CIFAR10), {f"x/{name}": python2_pickle(one) for name, one in contents.items()})
     packed(
-        tmp_path / CIFAR10.archives[0],
+        tmp_path / archive_of(CIFAR10),
         {f"{CIFAR10.folder}/{name}": python2_pickle(one) for name, one in contents.items()},
     )
     with pytest.raises(DataError, match="train: 20 of 50,000 images; val or test: 20 of 10,000 images"):
@@ -190,7 +200,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_not_run(
 def test_an_archive_with_such_a_pickle_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     evil = pickle.dumps({"label_names": Evil(f"touch {marker}")}, 2)
-    packed(tmp_path / CIFAR10.archives[0], {f"{CIFAR10.folder}/batches.meta": evil})
+    packed(tmp_path / archive_of(CIFAR10), {f"{CIFAR10.folder}/batches.meta": evil})
     with pytest.raises(DataError, match=r"batches.meta is not a pickle of plain data"):
         open_source(asked("cifar10", tmp_path))
     assert not marker.exists()
@@ -241,7 +251,7 @@ def test_a_cut_off_batch_is_refused() -> None:
 def test_a_batch_that_does_not_fit_together_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     contents = {"test_batch": batch(0, CIFAR10) | change, "batches.meta": {"label_names": [str(n) for n in range(10)]}}
     packed(
-        tmp_path / CIFAR10.archives[0],
+        tmp_path / archive_of(CIFAR10),
         {f"{CIFAR10.folder}/{name}": python2_pickle(one) for name, one in contents.items()},
     )
     with pytest.raises(DataError, match="test_batch"):

@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,9 +12,9 @@ import pytest
 from made_archives import asked
 
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
-from models.data.sources import addresses, download
-from models.data.sources.addresses import ELSEWHERE, REMOTE, Download
+from models.data.sources import catalog, download
 from models.data.sources.download import fetch
+from models.data.sources.listing import Download
 
 CONTENT = os.urandom(5_000_000)
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -208,17 +208,17 @@ def test_a_folder_that_cannot_be_written_is_a_person_s_mistake(site: Site, tmp_p
 def test_a_set_of_several_files_is_fetched_whole(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files |= {"/a.mat": b"a", "/b.mat": b"b"}
     files = (Download(f"{site.url}/set.tgz", MD5), Download(f"{site.url}/a.mat"), Download(f"{site.url}/b.mat"))
-    monkeypatch.setitem(addresses.REMOTE, "flowers102", files)
+    monkeypatch.setitem(catalog.DATA_SETS, "flowers102", replace(catalog.DATA_SETS["flowers102"], downloads=files))
     found = download.download(asked("flowers102", tmp_path / "new"), print)
     assert [path.name for path in found] == ["set.tgz", "a.mat", "b.mat"]
 
 
-@pytest.mark.parametrize("source", ELSEWHERE)
+@pytest.mark.parametrize("source", [name for name, row in catalog.DATA_SETS.items() if not row.downloads])
 def test_what_has_no_public_address_says_where_it_is(source: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         download.download(asked(source, tmp_path), print)
     assert caught.value.exit_code == 2
-    assert str(caught.value) == ELSEWHERE[source]
+    assert str(caught.value) == catalog.DATA_SETS[source].note
 
 
 @pytest.mark.parametrize("path", [None, Path("s3:/bucket/x")])
@@ -229,8 +229,12 @@ def test_a_download_needs_a_local_folder(path: Path | None) -> None:
         download.download(data, print)
 
 
-def test_every_source_has_an_address_or_a_word_about_it() -> None:
-    from models.data.sources import catalog
+def test_an_unknown_source_is_refused_with_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'cifar' is unknown; choices: .*cifar10"):
+        download.download(asked("cifar", tmp_path), print)
 
-    assert set(REMOTE) | set(ELSEWHERE) == set(catalog._OPENERS)
-    assert all(each.url.startswith(("https://", "http://")) for files in REMOTE.values() for each in files)
+
+def test_every_source_has_an_address_or_a_word_about_it() -> None:
+    assert all(row.downloads or row.note for row in catalog.DATA_SETS.values())
+    addresses = [each.url for row in catalog.DATA_SETS.values() for each in row.downloads]
+    assert all(url.startswith(("https://", "http://")) for url in addresses)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkout import REAL_DATA
-from made_archives import asked, packed, written
+from made_archives import asked, packed, set_counts, written
 from PIL import Image
 
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, folder, imagenet, tiny_imagenet
-from models.data.sources.catalog import TRAIN, VAL, open_source
+from models.data.sources import archive, catalog, imagenet
+from models.data.sources.catalog import open_source
 from models.data.sources.imagenet import DEVKIT_ARCHIVE, TRAIN_ARCHIVE, VAL_ARCHIVE, Devkit
+from models.data.sources.listing import TRAIN, VAL
 
 REAL = REAL_DATA / "imagenet"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -47,7 +48,7 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devkit]:
         pytest.skip("no real devkit: ../shared/data is absent")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield imagenet.read_devkit(archive.archive(str(REAL), DEVKIT_ARCHIVE))
+        yield imagenet.read_devkit(archive.archive(str(REAL), DEVKIT_ARCHIVE), catalog.DATA_SETS["imagenet"])
 
 
 def test_the_label_is_the_rank_of_the_sorted_wnid(devkit: Devkit) -> None:
@@ -108,8 +109,8 @@ def mini(tmp_path: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch) -> Pat
     """Official archives with official names, of 1 to 3 tiny images a class; with the counts that make them whole."""
     sizes = [1 + rank % 3 for rank in range(1000)]
     whole = Devkit(devkit.wnids, tuple(sizes), devkit.val_labels)
-    monkeypatch.setattr(imagenet, "read_devkit", lambda files: whole)
-    monkeypatch.setattr(imagenet, "IMAGES", {TRAIN: sum(sizes), VAL: 300})
+    monkeypatch.setattr(imagenet, "read_devkit", lambda *_: whole)
+    set_counts(monkeypatch, "imagenet", {TRAIN: sum(sizes), VAL: 300})
     root = tmp_path / "imagenet"
     root.mkdir()
     shutil.copy(REAL / DEVKIT_ARCHIVE, root)
@@ -220,11 +221,6 @@ def test_another_devkit_is_refused(tmp_path: Path) -> None:
         open_source(asked("imagenet", root, allow_partial=True))
 
 
-def test_the_known_odd_images_are_the_twenty_two_and_the_one() -> None:
-    assert (len(imagenet.KNOWN_CMYK), len(imagenet.KNOWN_PNG)) == (22, 1)
-    assert all(len(name.split("_")[0]) == 9 and name.endswith(".JPEG") for name in imagenet.KNOWN_CMYK)
-
-
 @real_images
 def test_tiny_imagenet_has_its_annotated_val() -> None:
     source = open_source(asked("tiny_imagenet", REAL / "tiny-imagenet-20x550.tar.xz", allow_partial=True))
@@ -251,7 +247,7 @@ def test_a_whole_tiny_imagenet_opens_from_its_zip_and_from_its_tree(
 ) -> None:
     import zipfile
 
-    monkeypatch.setattr(tiny_imagenet, "IMAGES", {TRAIN: 400, VAL: 200})
+    set_counts(monkeypatch, "tiny_imagenet", {TRAIN: 400, VAL: 200})
     wnids = [f"n{1000 - n:08d}" for n in range(200)]  # the official file is not sorted either
     files = tiny(wnids)
     written(tmp_path / "tree", files)
@@ -268,7 +264,7 @@ def test_a_whole_tiny_imagenet_opens_from_its_zip_and_from_its_tree(
 
 def imagenette(missing: int = 0) -> dict[str, bytes]:
     files = {}
-    for part, count in folder.IMAGENETTE.items():
+    for part, count in catalog.DATA_SETS["imagenette"].images.items():
         top = "train" if part == TRAIN else "val"
         for n in range(count - (missing if part == VAL else 0)):
             wnid = list(RANKS)[n % 10]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from checkout import REAL_DATA
-from made_archives import asked, packed, written
+from made_archives import asked, packed, set_counts, written
 from PIL import Image
 from scipy.io import savemat
 
 from infra.errors import ConfigError, DataError
-from models.data.sources import cars_flowers, transfer_sets
-from models.data.sources.catalog import MINIVAL, TRAIN, VAL, Source, open_source
+from models.data.sources.catalog import open_source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
 REAL = REAL_DATA / "transfer"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -90,7 +90,7 @@ def test_annotations_alone_are_no_set(name: str) -> None:
 
 
 def test_food_splits_by_its_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "FOOD", {TRAIN: 202, VAL: 101})
+    set_counts(monkeypatch, "food101", {TRAIN: 202, VAL: 101})
     classes = [f"dish_{n:03d}" for n in range(101)]
     lists = {
         "classes": classes,
@@ -123,7 +123,7 @@ def pets(breeds: int = 37) -> dict[str, bytes]:
 
 
 def test_pets_open_from_two_archives_and_from_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "PETS", {TRAIN: 37, VAL: 37})
+    set_counts(monkeypatch, "pets", {TRAIN: 37, VAL: 37})
     files = pets()
     for part in ("images", "annotations"):
         mine = {name: data for name, data in files.items() if name.startswith(part)}
@@ -148,7 +148,7 @@ def test_a_list_with_other_lines_is_refused(tmp_path: Path) -> None:
 
 
 def test_aircraft_has_three_parts_and_a_banner_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "AIRCRAFT", {TRAIN: 100, MINIVAL: 100, VAL: 100})
+    set_counts(monkeypatch, "aircraft", {TRAIN: 100, MINIVAL: 100, VAL: 100})
     variants = [f"Model {n} with spaces/{n}" for n in range(100)]
     files = {"variants.txt": "\n".join(variants).encode()}
     for number, part in enumerate(("train", "val", "test")):
@@ -178,7 +178,7 @@ def birds(with_list: bool) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("with_list", [True, False])
 def test_birdsnap_is_what_was_downloaded(with_list: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "BIRDSNAP", {TRAIN: 500, VAL: 500})
+    set_counts(monkeypatch, "birdsnap", {TRAIN: 500, VAL: 500})
     source = open_source(asked("birdsnap", written(tmp_path, birds(with_list))))
     assert source.classes[:2] == ("Bird 1", "Bird 2")
     for name, (label, part, data) in rows(source).items():
@@ -239,7 +239,7 @@ def cars_in_one_folder() -> dict[str, bytes]:
 def test_cars_open_in_both_layouts(
     layout: Callable[[], dict[str, bytes]], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cars_flowers, "CARS", {TRAIN: 196, VAL: 196})
+    set_counts(monkeypatch, "cars", {TRAIN: 196, VAL: 196})
     files = layout()
     if kind == "tree":
         written(tmp_path, {f"stanford_cars/{name}": data for name, data in files.items()})
@@ -274,7 +274,7 @@ def flowers() -> dict[str, bytes]:
 
 
 def test_flowers_have_a_validation_part_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cars_flowers, "FLOWERS", {TRAIN: 102, MINIVAL: 102, VAL: 102})
+    set_counts(monkeypatch, "flowers102", {TRAIN: 102, MINIVAL: 102, VAL: 102})
     files = flowers()
     packed(tmp_path / "102flowers.tgz", {name: data for name, data in files.items() if name.startswith("jpg")})
     written(tmp_path, {name: data for name, data in files.items() if name.endswith(".mat")})
