@@ -224,6 +224,12 @@ def test_an_archive_with_such_a_pickle_is_refused(tmp_path: Path) -> None:
         pickle.dumps({"data": np.empty((2, 2), object)}, 4),
         pickle.dumps({1, 2, 3}),
         pickle.dumps(io.StringIO),
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo of 2^31 entries
+        b"\x80\x02}(" + b")" + b"\x85" * 1_000_000 + b"K\x01u.",  # a key that is nested a million deep
+        b"\x80\x02}(U\x01acnumpy\ndtype\n(U\x02u1tRu.",
+        b"\x80\x02}(U\x01acnumpy\nndarray\n}U\x05shapeK\x01sbu.",
+        b"\x80\x04B\xff\xff\xff\xff",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00",
     ],
 )
 def test_what_is_no_plain_data_is_refused(data: bytes) -> None:
