@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -28,7 +27,7 @@ from yaml.events import (
 )
 
 from conf import schema
-from conf.text import escaped, first_line
+from conf.text import did_you_mean, escaped, first_line
 
 ROOT = Path(__file__).parent
 GROUPS = (
@@ -209,6 +208,14 @@ def _stored_name(entry: dataclasses.Field[Any]) -> str:
     return str(entry.metadata.get("stored_as", entry.name))
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys, as ``recipe.epochs``."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def options(group: str) -> list[str]:
     """The options of a group, e.g. ``options("profile")``."""
     return sorted(path.stem for path in (ROOT / group.partition("@")[0]).glob("*.yaml"))
@@ -260,9 +267,8 @@ def _refuse_old_words(key: str, value: str) -> None:
 
 
 def _nearest(word: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return hint + (f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones")
+    more = f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones"
+    return f"{did_you_mean(word, choices)} {more}".strip()
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 out of their python archives, or as folders of images.
 
-The archives contain raw pixels, which are served as PNG: lossless, and encoded when an image is read. The pickles around
-the pixels are read as plain data (``pickles.py``).
+The archives contain raw pixels, which are served as PNG: lossless, and encoded when an image is read. The pickles
+around the pixels are read as plain data (``pickles.py``).
 
 Source of the layout: cs.toronto.edu/~kriz/cifar.html; 32 x 32 images as 3,072 bytes, all red, all green, all blue.
 """

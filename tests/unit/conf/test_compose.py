@@ -322,6 +322,10 @@ def test_a_config_as_a_dict_holds_plain_values_only() -> None:
     assert {type(leaf) for leaf in leaves(found)} <= {str, int, float, bool, type(None)}
 
 
+def test_nested_settings_are_flattened_to_dotted_keys() -> None:
+    assert compose.flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+
+
 def test_keys_are_all_settings_down_to_the_leaves() -> None:
     assert {"recipe", "recipe.epochs", "transfer.data.augment.flip_prob", "search.recipe.seed"} <= set(compose.keys())
 

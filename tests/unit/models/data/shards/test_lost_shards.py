@@ -76,7 +76,7 @@ def test_a_loader_without_a_shard_reads_every_other_sample_once(tmp_path: Path) 
 def test_a_shard_that_the_set_does_not_have_is_refused_with_the_nearest(tmp_path: Path) -> None:
     made = write_set(f"file://{tmp_path}/set", {"train": [8, 6], "val": [5]})
     with pytest.raises(
-        ConfigError, match=r"made has no shard 'train-0000.tar'; the nearest is train-0000\d-of-00002.tar"
+        ConfigError, match=r"made has no shard 'train-0000.tar'; did you mean 'train-0000\d-of-00002.tar'\?"
     ):
         manifests.exclude_shards(made.manifest, ["train-0000.tar"])
 
