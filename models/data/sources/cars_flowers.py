@@ -21,7 +21,7 @@ _FLOWER_PARTS = {TRAIN: "trnid", MINIVAL: "valid", VAL: "tstid"}
 
 
 def open_cars(data: schema.Data, data_set: DataSet) -> Source:
-    """``cars_train/``, ``cars_test/`` and the devkit; or ``car_ims/`` and ``cars_annos.mat``, which has both splits.
+    """Opens ``cars_train/``, ``cars_test/`` and the devkit; or ``car_ims/`` and ``cars_annos.mat``, with both splits.
 
     Raises:
         ConfigError: The labels are missing.
@@ -34,18 +34,18 @@ def open_cars(data: schema.Data, data_set: DataSet) -> Source:
     lists = ((TRAIN, "cars_train", "cars_train_annos.mat"), (VAL, "cars_test", CARS_TEST_LABELS))
     for part, folder, name in lists:
         images = files.folder(folder)
-        for one in _records(files, _require_row(files, name), "fname"):
-            image = str(one["fname"])
-            entries.add(images.get(image), f"{folder}/{image}", int(one["class"]) - 1, part)
+        for record in _records(files, _require_row(files, name), "fname"):
+            image = str(record["fname"])
+            entries.add(images.get(image), f"{folder}/{image}", int(record["class"]) - 1, part)
     return listing.check_listing(data, entries, data_set)
 
 
 def _cars_in_one_folder(files: Files, row: int) -> Listing:
     entries = Listing(files, _texts(files, row, "class_names"))
     images = files.folder("car_ims")
-    for one in _records(files, row, "relative_im_path"):
-        image = str(one["relative_im_path"]).removeprefix("car_ims/")
-        entries.add(images.get(image), image, int(one["class"]) - 1, VAL if one["test"] else TRAIN)
+    for record in _records(files, row, "relative_im_path"):
+        image = str(record["relative_im_path"]).removeprefix("car_ims/")
+        entries.add(images.get(image), image, int(record["class"]) - 1, VAL if record["test"] else TRAIN)
     return entries
 
 
@@ -63,7 +63,9 @@ def open_flowers102(data: schema.Data, data_set: DataSet) -> Source:
     for part, key in _FLOWER_PARTS.items():
         for number in _numbers(files, "setid.mat", key):
             if not 1 <= number <= len(labels):
-                raise DataError(f"{files.root}: setid.mat names image {number}, labels are there for {len(labels)}")
+                raise DataError(
+                    f"{files.root}: setid.mat names image {number}, but imagelabels.mat has {len(labels)} labels"
+                )
             name = f"image_{number:05d}.jpg"
             entries.add(images.get(name), name, labels[number - 1] - 1, part)
     return listing.check_listing(data, entries, data_set)
@@ -72,7 +74,7 @@ def open_flowers102(data: schema.Data, data_set: DataSet) -> Source:
 def _require_row(files: Files, name: str) -> int:
     row = files.find(name)
     if row is None:
-        raise ConfigError(f"{files.root} holds no {name}, which has the labels")
+        raise ConfigError(f"{files.root} has no {name}, which contains the labels")
     return row
 
 
@@ -83,7 +85,7 @@ def _texts(files: Files, row: int, key: str) -> list[str]:
 def _numbers(files: Files, name: str, key: str) -> list[int]:
     numbers = np.atleast_1d(matlab.load(files, _require_row(files, name), key))
     if numbers.dtype.kind not in "ui":
-        raise DataError(f"{files.root}: {key} in {name} holds no whole numbers")
+        raise DataError(f"{files.root}: {key} in {name} are not integers")
     return [int(number) for number in numbers]
 
 
@@ -93,7 +95,7 @@ def _records(files: Files, row: int, field: str) -> Any:
     fields = set(records.dtype.names or ())
     if not {"class", field} <= fields:
         raise DataError(
-            f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but no "
+            f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but not "
             f"class and {field}; the test labels are in {CARS_TEST_LABELS}"
         )
     return records

@@ -52,7 +52,7 @@ def read_devkit(files: Files, data_set: DataSet) -> Devkit:
     """
     rows = [files.find(f"data/{name}") for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")]
     if rows[0] is None or rows[1] is None:
-        raise ConfigError(f"{files.root}: the labels of ImageNet need {DEVKIT_ARCHIVE} there")
+        raise ConfigError(f"{files.root}: the labels of ImageNet require {DEVKIT_ARCHIVE}")
     synsets = matlab.load(files, rows[0], "synsets")
     try:
         leaves = sorted(
@@ -63,7 +63,7 @@ def read_devkit(files: Files, data_set: DataSet) -> Devkit:
         rank = {identity: label for label, (_, identity, _) in enumerate(leaves)}
         val_labels = tuple(rank[int(line)] for line in files.read(rows[1]).split())
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{files.root}: {DEVKIT_ARCHIVE} is not as it should be: {error!r}") from error
+        raise DataError(f"{files.root}: {DEVKIT_ARCHIVE} has another structure than expected: {error!r}") from error
     if len(leaves) != data_set.classes or len(val_labels) != data_set.images[VAL]:
         raise DataError(
             f"{files.root}: the devkit has {len(leaves)} of {data_set.classes} classes and {len(val_labels)} of "
@@ -84,7 +84,7 @@ def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
     present = {name for name in data_set.published if _exists(join_parts(root, name))}
     if TRAIN_ARCHIVE in present:
         if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - present:
-            raise ConfigError(f"{root} holds {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
+            raise ConfigError(f"{root} has {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
         parts = [archive.archive_of_archives(root, TRAIN_ARCHIVE, "train/"), archive.archive(root, VAL_ARCHIVE, "val/")]
     elif root.startswith("s3://") or Path(root).is_dir():
         parts = [archive.walk_folder(root)]
@@ -120,7 +120,7 @@ def _list_images(files: Files, train: dict[str, int], val: dict[str, int], devki
                 number = int(match[1])
                 if not 1 <= number <= len(devkit.val_labels):
                     raise DataError(
-                        f"{files.root}: {path} is no validation image; they end at {len(devkit.val_labels)}"
+                        f"{files.root}: {path} is not a validation image; the last is number {len(devkit.val_labels)}"
                     )
                 entries.add(row, path, devkit.val_labels[number - 1], part)
     return entries

@@ -83,7 +83,7 @@ def load(data: schema.Data, uri: str) -> Source:
             columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']}")
-        if "containers" not in about:  # its images come from an installed package
+        if "containers" not in about:  # the images are part of an installed package
             return _reopen(data, uri, about["digest"])
         _check(columns, len(about["containers"]))
     except (
@@ -96,11 +96,11 @@ def load(data: schema.Data, uri: str) -> Source:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise DataError(f"{uri} is no index of a source: {error}; delete it and shard again") from error
+        raise DataError(f"{uri} is not an index of a source: {error}; delete it and shard again") from error
     root = locate(listing.path_of(data, catalog.find(data.source)))
     for name, size in about["containers"].items():
         if (actual := Container(join_parts(root, name)).size) != size:
-            raise DataError(f"{join_parts(root, name)} has {actual} bytes, the index {uri} was made of {size}")
+            raise DataError(f"{join_parts(root, name)} has {actual} bytes, the index {uri} states {size}")
     reader = Reader(
         root,
         tuple(about["containers"]),
@@ -126,7 +126,7 @@ def load(data: schema.Data, uri: str) -> Source:
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:
     source = catalog.open_source(data)
     if source.digest != digest:
-        raise DataError(f"{data.source} is here {source.digest[:12]}..., the index {uri} is of {digest[:12]}...")
+        raise DataError(f"{data.source} has digest {source.digest[:12]}..., the index {uri} states {digest[:12]}...")
     return source
 
 
@@ -141,9 +141,9 @@ def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
     container, paths = columns["container"], columns["paths"]
     loose = container == OWN_FILE
     if np.any(container >= containers) or np.any(container < OWN_FILE) or (np.any(loose) and len(paths) != count):
-        raise ValueError("it names an archive that it does not list")
+        raise ValueError("an image is in an archive that is not listed")
     around = np.char.add(np.char.add(b"/", paths[loose] if len(paths) else paths), b"/")
     if np.any(np.char.find(around, b"/../") >= 0) or np.any(np.char.startswith(around, b"//")):
-        raise ValueError("a path leads out of the folder")
+        raise ValueError("a path outside the folder")
     if min(int(columns[name].min(initial=0)) for name in ("offsets", "read_sizes")) < 0:
         raise ValueError("a negative offset or size")

@@ -19,7 +19,7 @@ from infra.errors import ConfigError, DataError
 from models.data.sources import archive
 from models.data.sources.archive import Files
 
-TRAIN, MINIVAL, VAL = 0, 1, 2  # what Source.split holds
+TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split
 PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
 MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
 NAMED = 5  # maximum of missing items that a message names
@@ -32,17 +32,16 @@ class Source:
     Attributes:
         classes: Class names by label.
         labels: ``[N]`` int32.
-        split: ``[N]`` int8. TRAIN (minival is cut from it, and val too where ``own_val`` is False), MINIVAL
-            (an official validation part), VAL (the official val or test part).
+        split: ``[N]`` int8. TRAIN (minival is split off, and val too if ``own_val`` is False), MINIVAL (an official
+            validation part), VAL (the official val or test part).
         own_val: Whether the set has an official val or test part.
-        names: ``[N]`` bytes, the official name of each image, e.g. ``b"n01440764_10026.JPEG"``.
-        sizes: ``[N]`` int64, bytes of each encoded image; 0 where it is encoded on the fly.
-        read: index -> encoded JPEG or PNG bytes; many threads may call it. ``DataError`` where the bytes
-            are not there.
-        digest: sha256 of the listing; part of the key of the shards. An archive and the tree that was
-            extracted from it have the same.
-        missing: with ``allow_partial``, one line for each count that is not the official one.
-        crop_bottom: rows of pixels at the lower edge that are not part of the picture; crops must stay above them.
+        names: ``[N]`` bytes, official names of the images, e.g. ``b"n01440764_10026.JPEG"``.
+        sizes: ``[N]`` int64, bytes of the encoded images; 0 for an image that is encoded when it is read.
+        read: Thread-safe function from index to encoded JPEG or PNG bytes; raises DataError if they are missing.
+        digest: The sha256 of the listing, part of the key of the shards; the same for an archive and the tree
+            extracted from it.
+        missing: One line per count that differs from the official one, with ``allow_partial``.
+        crop_bottom: Rows of pixels at the lower edge that are not part of the image; crops must stay above them.
     """
 
     classes: tuple[str, ...]
@@ -127,7 +126,7 @@ class Listing:
     def source(self, missing: Sequence[str], crop_bottom: int = 0) -> Source:
         """Builds the source, sorted by part and name, independently of archive or disk order."""
         if not self.rows:
-            raise ConfigError(f"{self.files.root}: not one image of the set; {'; '.join(missing)}")
+            raise ConfigError(f"{self.files.root}: no image of the data set; {'; '.join(missing)}")
         names = np.array([name.encode("utf-8", "surrogateescape") for name in self.names], np.bytes_)
         split = np.array(self.split, np.int8)
         order = np.lexsort((names, split))
@@ -156,8 +155,8 @@ def path_of(data: schema.Data, data_set: DataSet) -> str:
     """Returns ``data.path``, or raises a ConfigError that describes the expected contents."""
     if data.path is None:
         raise ConfigError(
-            f"data={data.source} needs data.path=FOLDER with {', '.join(data_set.published)}, or with what was "
-            f"extracted from them; `effnet download {data.source} data.path=FOLDER` fetches them or says where they are"
+            f"data={data.source} needs data.path=FOLDER with {', '.join(data_set.published)}, or with the extracted "
+            f"files; `effnet download {data.source} data.path=FOLDER` downloads them or says where to get them"
         )
     return data.path
 
@@ -195,8 +194,8 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     """
     if lines and not data.allow_partial:
         raise DataError(
-            f"{data.name} at {data.path} is not whole: {'; '.join(lines)}. "
-            "Fetch what is missing, or set data.allow_partial=true"
+            f"{data.name} at {data.path} is incomplete: {'; '.join(lines)}. "
+            "Add what is missing, or set data.allow_partial=true"
         )
     return lines
 
@@ -211,7 +210,7 @@ def check_listing(data: schema.Data, listing: Listing, data_set: DataSet, crop_b
         crop_bottom: As in ``Source``.
 
     Raises:
-        DataError: how many images of which part, and which classes, are missing.
+        DataError: Images or classes are missing; the message gives the counts.
     """
     lines = [*counts(listing, data_set.images), *absent_classes(listing, data_set.classes)]
     return listing.source(require_complete(data, lines), crop_bottom)

@@ -61,7 +61,7 @@ class _Recorder:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NUMPY:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it imports {module}.{name}")
         return _Recorder(name)
 
 
@@ -79,13 +79,13 @@ def read(data: bytes, where: str) -> dict[str, Any]:
         positions = _check_opcodes(data)
         result = _Unpickler(io.BytesIO(data), encoding="latin-1").load()
         if not isinstance(result, dict):
-            raise pickle.UnpicklingError("it holds no dictionary")
+            raise pickle.UnpicklingError("it is not a dictionary")
         return {
             str(key): _to_array(value, data, positions) if isinstance(value, _Recorder) else value
             for key, value in result.items()
         }
     except Exception as error:  # of a dozen kinds, depending on the damage
-        raise DataError(f"{where} is not a pickle of plain data: {error}; nothing in it was run") from error
+        raise DataError(f"{where} is not a pickle of plain data: {error}; nothing in it was executed") from error
 
 
 def _check_opcodes(data: bytes) -> list[int]:
@@ -113,7 +113,7 @@ def _to_array(recorder: _Recorder, data: bytes, positions: list[int]) -> Array:
     for side in shape:
         size *= side
     if dtype.arguments[0] != "u1" or is_fortran or len(raw) != size:
-        raise pickle.UnpicklingError(f"an array of shape {shape} that is no plain bytes")
+        raise pickle.UnpicklingError(f"an array of shape {shape} that is not of plain bytes")
     # The content is the argument of an opcode, so it ends where the next opcode begins.
     starts = (end - size for end in positions if end >= size)
     return Array(tuple(shape), next(start for start in starts if data.startswith(raw, start)))

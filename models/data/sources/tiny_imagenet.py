@@ -23,7 +23,7 @@ def open_tiny_imagenet(data: schema.Data, data_set: DataSet) -> Source:
     files = listing.open_files(data, data_set)
     wnids, annotations = files.find("wnids.txt"), files.find("val/val_annotations.txt")
     if wnids is None or annotations is None:
-        raise ConfigError(f"{files.root} holds no wnids.txt and val/val_annotations.txt; is it Tiny-ImageNet?")
+        raise ConfigError(f"{files.root} has no wnids.txt or val/val_annotations.txt; is it Tiny-ImageNet?")
     classes = sorted(files.read(wnids).decode().split())
     rank = {wnid: label for label, wnid in enumerate(classes)}
     entries = Listing(files, classes)

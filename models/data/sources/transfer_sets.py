@@ -50,7 +50,7 @@ def open_pets(data: schema.Data, data_set: DataSet) -> Source:
         breeds = {int(label): name.rpartition("_")[0] for lines in lists.values() for name, label, *_ in lines}
         labelled = [(part, name, int(label) - 1) for part, lines in lists.items() for name, label, *_ in lines]
     except ValueError as error:
-        raise DataError(f"{files.root}: annotations/*.txt have other lines than ID CLASS SPECIES BREED") from error
+        raise DataError(f"{files.root}: annotations/*.txt has lines other than ID CLASS SPECIES BREED") from error
     images = files.folder("images")
     entries = Listing(files, [breeds[label] for label in sorted(breeds)])
     for part, name, label in labelled:
@@ -59,7 +59,7 @@ def open_pets(data: schema.Data, data_set: DataSet) -> Source:
 
 
 def open_aircraft(data: schema.Data, data_set: DataSet) -> Source:
-    """The 100 variants: ``images_variant_{train,val,test}.txt`` with lines ``ID VARIANT``, and ``images/ID.jpg``."""
+    """Opens Aircraft: ``images_variant_{train,val,test}.txt`` with lines ``ID VARIANT``, and ``images/ID.jpg``."""
     files = listing.open_files(data, data_set)
     classes = _lines(files, "variants.txt")
     rank = {name: label for label, name in enumerate(classes)}
@@ -80,7 +80,7 @@ def open_birdsnap(data: schema.Data, data_set: DataSet) -> Source:
     files = listing.open_files(data, data_set)
     species = [line.split("\t") for line in _lines(files, "species.txt")[1:]]
     if any(len(one) != 4 for one in species):
-        raise DataError(f"{files.root}: species.txt has other columns than id, common, scientific, dir")
+        raise DataError(f"{files.root}: species.txt has columns other than id, common, scientific, dir")
     species.sort(key=lambda one: int(one[0]) if one[0].isdigit() else 0)
     by_id = {one[0]: label for label, one in enumerate(species)}
     by_folder = {one[3].lower(): label for label, one in enumerate(species)}
@@ -117,8 +117,8 @@ def _lines(files: Files, name: str) -> list[str]:
     """
     row = files.find(name)
     if row is None:
-        raise ConfigError(f"{files.root} holds no {name}; is it the right set, and all of its archives?")
+        raise ConfigError(f"{files.root} has no {name}; is it the right data set, with all of its archives?")
     try:
         return [line.strip() for line in files.read(row).decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{files.root}: {files.names[row]} is no text: {error}") from error
+        raise DataError(f"{files.root}: {files.names[row]} is not text: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkout import REAL_DATA, ROOT
-from made_archives import asked, packed, photo, small_tree, written
+from made_archives import data_settings, photo, small_tree, write_archive, write_tree
 from PIL import Image
 
 from conf import compose
@@ -39,8 +39,8 @@ def as_rows(source: Source) -> list[tuple[bytes, str, int, bytes]]:
 TREE = small_tree()
 
 
-def test_a_tree_with_its_own_val_keeps_it(tmp_path: Path) -> None:
-    source = open_source(asked("folder", written(tmp_path, TREE)))
+def test_an_existing_val_folder_is_kept(tmp_path: Path) -> None:
+    source = open_source(data_settings("folder", write_tree(tmp_path, TREE)))
     assert source.own_val
     assert source.classes == ("a", "b")
     expected = [
@@ -51,31 +51,33 @@ def test_a_tree_with_its_own_val_keeps_it(tmp_path: Path) -> None:
 
 def test_a_tree_without_val_is_all_train(tmp_path: Path) -> None:
     files = {name.removeprefix("train/"): data for name, data in TREE.items() if name.startswith("train/")}
-    source = open_source(asked("folder", written(tmp_path, {**files, "b/readme.txt": b"", "b/x/deep.jpg": b""})))
+    source = open_source(
+        data_settings("folder", write_tree(tmp_path, {**files, "b/readme.txt": b"", "b/x/deep.jpg": b""}))
+    )
     assert not source.own_val
     assert set(source.split.tolist()) == {TRAIN}
     assert source.names.tolist() == sorted(name.encode() for name in files)
 
 
 def test_a_class_without_images_is_still_a_class(tmp_path: Path) -> None:
-    (written(tmp_path, {"b/1.png": photo(1, "PNG")}) / "a").mkdir()
-    source = open_source(asked("folder", tmp_path))
+    (write_tree(tmp_path, {"b/1.png": photo(1, "PNG")}) / "a").mkdir()
+    source = open_source(data_settings("folder", tmp_path))
     assert source.classes == ("a", "b")
     assert source.labels.tolist() == [1]
 
 
 @pytest.mark.parametrize("name", ["set.tar", "set.tgz", "set.tar.xz"])
 def test_an_archive_of_a_tree_is_the_tree(name: str, tmp_path: Path) -> None:
-    tree = open_source(asked("folder", written(tmp_path / "tree", TREE)))
-    archive = packed(tmp_path / name, {f"set/{name}": data for name, data in TREE.items()})
-    source = open_source(asked("folder", archive))
+    tree = open_source(data_settings("folder", write_tree(tmp_path / "tree", TREE)))
+    archive = write_archive(tmp_path / name, {f"set/{name}": data for name, data in TREE.items()})
+    source = open_source(data_settings("folder", archive))
     assert as_rows(source) == as_rows(tree)
     assert source.digest == tree.digest
 
 
 @real_images
-def test_the_real_flowers_have_their_own_test_part() -> None:
-    source = open_source(asked("folder", REAL / "transfer" / "flowers17-12x80.tar"))
+def test_the_real_flowers_have_an_official_test_part() -> None:
+    source = open_source(data_settings("folder", REAL / "transfer" / "flowers17-12x80.tar"))
     assert (len(source.classes), source.own_val, np.bincount(source.split).tolist()) == (12, True, [720, 0, 240])
     assert Image.open(io.BytesIO(source.read(0))).size == (224, 224)
 
@@ -91,14 +93,14 @@ def test_the_real_flowers_have_their_own_test_part() -> None:
     ],
 )
 def test_another_listing_has_another_digest(change: Callable[[Path], Any], tmp_path: Path) -> None:
-    before = open_source(asked("folder", written(tmp_path, TREE))).digest
+    before = open_source(data_settings("folder", write_tree(tmp_path, TREE))).digest
     change(tmp_path)
-    assert open_source(asked("folder", tmp_path)).digest != before
+    assert open_source(data_settings("folder", tmp_path)).digest != before
 
 
 @pytest.mark.parametrize(("name", "count", "shape"), [("mnist5k", 5000, (28, 28)), ("digits", 1797, (8, 8))])
-def test_the_sets_in_packages_are_whole(name: str, count: int, shape: tuple[int, int]) -> None:
-    source, data_set = open_source(asked(name)), catalog.DATA_SETS[name]
+def test_packaged_sets_are_complete(name: str, count: int, shape: tuple[int, int]) -> None:
+    source, data_set = open_source(data_settings(name)), catalog.DATA_SETS[name]
     assert (len(source.labels), len(source.classes), source.own_val) == (count, 10, False)
     assert (data_set.images, data_set.classes) == ({TRAIN: count}, 10)
     assert len(set(source.names.tolist())) == count
@@ -107,25 +109,24 @@ def test_the_sets_in_packages_are_whole(name: str, count: int, shape: tuple[int,
 
 
 @pytest.mark.parametrize("source", sorted(set(catalog.DATA_SETS) - catalog.packaged()))
-def test_a_set_without_a_path_says_what_to_do(source: str) -> None:
+def test_a_missing_path_is_refused_with_the_expected_files(source: str) -> None:
     with pytest.raises(ConfigError, match=rf"data={source} needs data.path="):
-        open_source(asked(source))
+        open_source(data_settings(source))
 
 
 @pytest.mark.parametrize("source", sorted(set(catalog.DATA_SETS) - catalog.packaged()))
-def test_a_folder_with_nothing_of_the_set_is_a_person_s_mistake(source: str, tmp_path: Path) -> None:
+def test_a_folder_without_files_of_the_set_is_a_config_error(source: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        open_source(asked(source, written(tmp_path / "set", {"x/readme.txt": b"."}), allow_partial=True))
+        open_source(data_settings(source, write_tree(tmp_path / "set", {"x/readme.txt": b"."}), allow_partial=True))
 
 
 def test_an_unknown_source_lists_the_choices() -> None:
     with pytest.raises(ConfigError, match=r"'cifar' is unknown; choices: mnist5k, digits, folder, imagenet, .*food101"):
-        open_source(asked("cifar"))
+        open_source(data_settings("cifar"))
 
 
 def test_every_source_has_a_configuration_of_its_name() -> None:
-    found = set(compose.options("data"))
-    assert found == set(catalog.DATA_SETS)
+    assert set(compose.options("data")) == set(catalog.DATA_SETS)
 
 
 @pytest.mark.parametrize("source", catalog.DATA_SETS)
@@ -139,8 +140,8 @@ def test_every_source_is_documented(source: str) -> None:
     assert f"`{source}`" in (ROOT / "docs" / "data.md").read_text()
 
 
-def test_reading_from_a_tree_needs_no_index_of_it(tmp_path: Path) -> None:
-    source = open_source(asked("folder", written(tmp_path, TREE)))
+def test_a_removed_image_of_a_tree_is_reported_when_it_is_read(tmp_path: Path) -> None:
+    source = open_source(data_settings("folder", write_tree(tmp_path, TREE)))
     assert isinstance(source.read, Reader)
     (tmp_path / "train/a/0.jpg").unlink()
     with pytest.raises(DataError, match=r"train/a/0.jpg cannot be read"):

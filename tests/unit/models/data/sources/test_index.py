@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_archives import asked, packed, small_tree, written
+from made_archives import data_settings, small_tree, write_archive, write_tree
 
 from infra import store
 from infra.errors import DataError, NotFoundError
@@ -35,9 +35,9 @@ def same(one: Source, other: Source) -> bool:
 @pytest.mark.parametrize("kind", ["tree", "tgz", "package"])
 def test_a_saved_index_opens_the_same_source(kind: str, tmp_path: Path) -> None:
     data = {
-        "tree": lambda: asked("folder", written(tmp_path / "tree", TREE)),
-        "tgz": lambda: asked("folder", packed(tmp_path / "set.tgz", TREE)),
-        "package": lambda: asked("digits"),
+        "tree": lambda: data_settings("folder", write_tree(tmp_path / "tree", TREE)),
+        "tgz": lambda: data_settings("folder", write_archive(tmp_path / "set.tgz", TREE)),
+        "package": lambda: data_settings("digits"),
     }[kind]()
     source, uri = open_source(data), f"file://{tmp_path}/index.npz"
     save(source, uri)
@@ -46,26 +46,26 @@ def test_a_saved_index_opens_the_same_source(kind: str, tmp_path: Path) -> None:
     assert [again.read(i) for i in range(12)] == [source.read(i) for i in range(12)]
 
 
-def test_a_saved_index_reads_from_the_path_of_the_machine_it_is_on(tmp_path: Path) -> None:
-    source = open_source(asked("folder", packed(tmp_path / "here" / "set.tar", TREE)))
+def test_a_saved_index_reads_from_the_path_configured_on_this_machine(tmp_path: Path) -> None:
+    source = open_source(data_settings("folder", write_archive(tmp_path / "here" / "set.tar", TREE)))
     save(source, f"file://{tmp_path}/index.npz")
     (tmp_path / "here").rename(tmp_path / "there")
-    again = load(asked("folder", tmp_path / "there" / "set.tar"), f"file://{tmp_path}/index.npz")
-    assert again.read(3) == open_source(asked("folder", tmp_path / "there" / "set.tar")).read(3)
+    again = load(data_settings("folder", tmp_path / "there" / "set.tar"), f"file://{tmp_path}/index.npz")
+    assert again.read(3) == open_source(data_settings("folder", tmp_path / "there" / "set.tar")).read(3)
 
 
 def test_an_index_of_another_archive_is_refused(tmp_path: Path) -> None:
-    data = asked("folder", packed(tmp_path / "set.tar", TREE))
+    data = data_settings("folder", write_archive(tmp_path / "set.tar", TREE))
     save(open_source(data), f"file://{tmp_path}/index.npz")
-    packed(tmp_path / "set.tar", {**TREE, "train/a/new.jpg": bytes(20_000)})
-    with pytest.raises(DataError, match=r"set.tar has \d+ bytes, the index .* was made of \d+"):
+    write_archive(tmp_path / "set.tar", {**TREE, "train/a/new.jpg": bytes(20_000)})
+    with pytest.raises(DataError, match=r"set.tar has \d+ bytes, the index .* states \d+"):
         load(data, f"file://{tmp_path}/index.npz")
 
 
 def test_an_index_of_other_digits_is_refused(tmp_path: Path) -> None:
-    save(open_source(asked("mnist5k")), f"file://{tmp_path}/index.npz")
-    with pytest.raises(DataError, match="digits is here"):
-        load(asked("digits"), f"file://{tmp_path}/index.npz")
+    save(open_source(data_settings("mnist5k")), f"file://{tmp_path}/index.npz")
+    with pytest.raises(DataError, match="digits has digest"):
+        load(data_settings("digits"), f"file://{tmp_path}/index.npz")
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def test_an_index_of_other_digits_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_or_forged_index_is_refused(damage: Callable[[Any], Any], tmp_path: Path) -> None:
-    data, path = asked("folder", written(tmp_path / "tree", TREE)), tmp_path / "index.npz"
+    data, path = data_settings("folder", write_tree(tmp_path / "tree", TREE)), tmp_path / "index.npz"
     save(open_source(data), f"file://{path}")
     with np.load(path) as arrays:
         forged = damage(dict(arrays))
     np.savez(path, **forged)
-    with pytest.raises(DataError, match="is no index of a source"):
+    with pytest.raises(DataError, match="is not an index of a source"):
         load(data, f"file://{path}")
 
 
-def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
+def test_an_object_that_is_not_an_npz_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"nothing", zipfile_with_garbage()):
         store.write(f"file://{tmp_path}/index.npz", content)
-        with pytest.raises(DataError, match="is no index of a source"):
-            load(asked("digits"), f"file://{tmp_path}/index.npz")
+        with pytest.raises(DataError, match="is not an index of a source"):
+            load(data_settings("digits"), f"file://{tmp_path}/index.npz")
     with pytest.raises(NotFoundError):
-        load(asked("digits"), f"file://{tmp_path}/nowhere.npz")
+        load(data_settings("digits"), f"file://{tmp_path}/nowhere.npz")
 
 
 def zipfile_with_garbage() -> bytes:
