@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
+PACKAGES = ("torch", "prefect", "mlflow")
 
 
 @functools.cache
