@@ -182,7 +182,7 @@ def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
         manifest,
         shards=tuple(shard for shard in manifest.shards if shard.name not in leave_out),
         table=manifest.table[np.repeat(is_kept, list(sizes.values()))],
-        missing=(*manifest.missing, *(f"{name} is left out: {sizes[name]} samples" for name in sorted(set(leave_out)))),
+        missing=(*manifest.missing, *(f"{name} is excluded: {sizes[name]} samples" for name in sorted(set(leave_out)))),
     )
 
 

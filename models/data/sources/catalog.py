@@ -25,7 +25,7 @@ DATA_SETS: dict[str, DataSet] = {
     "digits": DataSet(lambda *_: builtin.digits(), 10, {TRAIN: 1_797}, note=f"digits {_PACKAGED}", packaged=True),
     "folder": DataSet(
         lambda data, _: folder.open_folder(data),
-        note="data=folder is a set of your own: data.path=FOLDER names where it is",
+        note="data=folder reads your own images; set data.path=FOLDER to the folder that contains them",
     ),
     "imagenet": DataSet(
         imagenet.open_imagenet,
@@ -69,7 +69,7 @@ DATA_SETS: dict[str, DataSet] = {
         500,
         {TRAIN: 47_386, VAL: 2_443},
         downloads=(Download("http://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"),),
-        note="birdsnap.tgz contains lists only: its own get_birdsnap.py downloads the images from Flickr that still "
+        note="birdsnap.tgz contains lists only: the get_birdsnap.py in it downloads the images from Flickr that still "
         "exist (about 40,000 of 49,829), so data.allow_partial=true will be needed",
     ),
     "cars": DataSet(

@@ -64,7 +64,7 @@ def test_a_loader_that_excludes_a_shard_reads_every_other_sample_once(tmp_path: 
     store.delete(f"file://{tmp_path}/set/{name}")
     rest = manifests.exclude_shards(made.manifest, [name])
     assert (len(rest.table), rest.samples("train"), rest.samples("val")) == (22, 17, 5)
-    assert rest.missing == (f"{name} is left out: 6 samples",)
+    assert rest.missing == (f"{name} is excluded: 6 samples",)
     with closing(Loader(rest, made.uri, "train", 16, Augment(), tmp_path / "cache", 2)) as loader:
         batches = list(loader.eval_batches(8, 0, 1))
     labels = torch.cat([batch.labels for batch in batches]).tolist()
@@ -96,5 +96,5 @@ def test_jobs_that_exclude_a_shard_have_another_key_and_record_it(data: Data, tm
     assert second.job.leave_out == list(rest.left_out)
     assert evaluate_job(config, config.model, rest, ("file:///w", "1" * 64), "m/1").job.leave_out == list(rest.left_out)
     lines = describe_result(rest, compose.compose([]))
-    assert lines[2:] == [f"missing    {name} is left out: 8 samples" for name in rest.left_out]
+    assert lines[2:] == [f"missing    {name} is excluded: 8 samples" for name in rest.left_out]
     assert writer.plan(data, storage).root == plan.root
