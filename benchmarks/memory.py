@@ -60,7 +60,7 @@ def main() -> None:
 
 def _asked(case: Case) -> tuple[schema.Model, schema.Recipe]:
     model = schema.Model(name=case.network, resolution=case.resolution)
-    return model, schema.Recipe(global_batch=case.images, logical_shards=1, recompute=case.recompute)
+    return model, schema.Recipe(global_batch=case.images, batch_slices=1, recompute=case.recompute)
 
 
 def _planned(case: Case) -> float:
@@ -71,7 +71,7 @@ def _planned(case: Case) -> float:
 def measured(case: Case) -> float:
     """The most resident memory while network, state and one step are made, above that of the libraries, in GB."""
     torch.set_num_threads(1)
-    _step(schema.Model(width=0.25, depth=0.2, resolution=0.15), schema.Recipe(global_batch=2, logical_shards=1))
+    _step(schema.Model(width=0.25, depth=0.2, resolution=0.15), schema.Recipe(global_batch=2, batch_slices=1))
     gc.collect()
     model, recipe = _asked(case)
     before = _resident()

@@ -176,7 +176,7 @@ def _ours(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tup
 
 def our_step(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tuple[Step, TrainState]:
     """The engine on one network: a function that makes a step, and what it changes."""
-    recipe = schema.Recipe(global_batch=case.batch, logical_shards=1, warmup_epochs=0.0)
+    recipe = schema.Recipe(global_batch=case.batch, batch_slices=1, warmup_epochs=0.0)
     job = schema.Job(kind="train", model=schema.Model(name=f"efficientnet_{case.name}"), recipe=recipe)
     network = _network(case, device)
     state = states.initial_state(network, recipe)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -28,7 +27,7 @@ from yaml.events import (
 )
 
 from conf import schema
-from conf.text import escaped, first_line
+from conf.text import did_you_mean, escaped, first_line
 
 ROOT = Path(__file__).parent
 GROUPS = (
@@ -97,17 +96,16 @@ def to_request(value: Any) -> dict[str, Any]:
     A job therefore keeps its key, and a registered model its description, when a setting is added to the schema.
     """
     whole = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(value)))
-    return _without_later(whole, value)
+    return _without_later(_in_stored_words(whole, type(value)), value)
 
 
 def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     kept = {}
     for entry in dataclasses.fields(value):
-        held = getattr(value, entry.name)
+        held, stored = getattr(value, entry.name), _stored_name(entry)
         default = entry.default_factory() if callable(entry.default_factory) else entry.default
         if not (entry.metadata.get("later") and held == default):
-            inside = dataclasses.is_dataclass(held)
-            kept[entry.name] = _without_later(plain[entry.name], held) if inside else plain[entry.name]
+            kept[stored] = _without_later(plain[stored], held) if dataclasses.is_dataclass(held) else plain[stored]
     return kept
 
 
@@ -123,7 +121,8 @@ def from_yaml(kind: type[T], text: str | bytes) -> T:
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         _check_yaml(decoded)
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(decoded))
+        stored = OmegaConf.to_container(OmegaConf.create(decoded), resolve=False)
+        merged = OmegaConf.merge(OmegaConf.structured(kind), _in_present_words(stored, kind))
         _refuse_interpolations(OmegaConf.to_container(merged, resolve=False))
         return cast(T, OmegaConf.to_object(merged))
     except OverrideError:
@@ -164,8 +163,46 @@ def _refuse_interpolations(value: Any) -> None:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """A schema dataclass as plain nested dicts, for digests and for tracking."""
-    return dataclasses.asdict(value)
+    """A schema dataclass as plain nested dicts, for digests and for tracking, in the words of stored jobs."""
+    return _in_stored_words(dataclasses.asdict(value), type(value))
+
+
+# A renamed setting is stored and digested under its old name (metadata of the schema): jobs keep their keys.
+def _in_stored_words(plain: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Renames settings and values to the words under which they are stored; ``_in_present_words`` is the inverse."""
+    stored, hints = {}, get_type_hints(kind)
+    for entry in dataclasses.fields(kind):
+        value = plain[entry.name]
+        value = _in_stored_words(value, hints[entry.name]) if isinstance(value, dict) else value
+        words = entry.metadata.get("stored_values")
+        stored[_stored_name(entry)] = words.get(value, value) if words else value
+    return stored
+
+
+def _in_present_words(stored: Any, kind: Any) -> Any:
+    """Renames what was stored to the words of the schema, unknown keys included, which the schema then refuses."""
+    if not (isinstance(stored, dict) and dataclasses.is_dataclass(kind)):
+        return stored
+    present, hints = {}, get_type_hints(kind)
+    entries = {_stored_name(entry): entry for entry in dataclasses.fields(kind)}
+    for key, value in stored.items():
+        name, words = key, {}
+        if entry := entries.get(key):
+            name, words = entry.name, {old: new for new, old in entry.metadata.get("stored_values", {}).items()}
+        present[name] = words.get(value, value) if isinstance(value, str) else _in_present_words(value, hints.get(name))
+    return present
+
+
+def _stored_name(entry: dataclasses.Field[Any]) -> str:
+    return str(entry.metadata.get("stored_as", entry.name))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys, as ``recipe.epochs``."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def options(group: str) -> list[str]:
@@ -183,14 +220,15 @@ def read_setting(config: schema.Config, key: str) -> Any:
 
 def keys() -> list[str]:
     """All dotted keys that an override can set."""
-    return list(_keys(schema.Config))
+    return [key for key, _ in _settings(schema.Config)]
 
 
-def _keys(kind: type, prefix: str = "") -> Iterable[str]:
-    for name, hint in get_type_hints(kind).items():
-        yield prefix + name
-        if dataclasses.is_dataclass(hint):
-            yield from _keys(cast(type, hint), f"{prefix}{name}.")
+def _settings(kind: Any, prefix: str = "") -> Iterable[tuple[str, dataclasses.Field[Any]]]:
+    hints = get_type_hints(kind)
+    for entry in dataclasses.fields(kind):
+        yield prefix + entry.name, entry
+        if dataclasses.is_dataclass(hints[entry.name]):
+            yield from _settings(hints[entry.name], f"{prefix}{entry.name}.")
 
 
 def _check(override: str) -> None:
@@ -200,6 +238,7 @@ def _check(override: str) -> None:
         raise OverrideError(f"{override!r} is not KEY=VALUE, as in recipe.epochs=2")
     if INTERPOLATION in value:
         raise OverrideError(f"{override!r}: values may not contain ${{...}}")  # would read the environment
+    _refuse_old_words(key, value)
     if key in GROUPS:
         if value not in (choices := options(key)):
             raise OverrideError(f"no {key} named {value!r}; {_nearest(value, choices)}")
@@ -207,10 +246,18 @@ def _check(override: str) -> None:
         raise OverrideError(f"no setting named {key!r}; {_nearest(key, [*known, *GROUPS])}")
 
 
+def _refuse_old_words(key: str, value: str) -> None:
+    for name, entry in _settings(schema.Config):
+        if key != name and key == name.removesuffix(entry.name) + _stored_name(entry):
+            raise OverrideError(f"{key} was renamed to {name}")
+        for new, old in entry.metadata.get("stored_values", {}).items():
+            if (key, value) == (name, old):
+                raise OverrideError(f"{key}={old} was renamed to {key}={new}")
+
+
 def _nearest(word: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return hint + (f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones")
+    more = f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones"
+    return f"{did_you_mean(word, choices)} {more}".strip()
 
 
 def _one_line(error: Exception) -> str:

@@ -5,7 +5,9 @@ This module is in the lowest layer because refused overrides are printed too.
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Iterable
 
 QUOTE = "  | "  # opens a line that is quoted from a log
 
@@ -35,6 +37,19 @@ def first_line(error: BaseException) -> str:
         return escaped(next(line for line in lines if line))
     except Exception:  # noqa: BLE001 - only blank lines, or a library's broken __str__
         return type(error).__name__
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The question ``did you mean 'resnet50'?`` for a word that is none of the choices; empty if none is similar."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def format_duration(seconds: float) -> str:
+    """``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def logger(name: str = "effnet") -> logging.Logger:

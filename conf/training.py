@@ -12,10 +12,12 @@ from typing import Any
 MISSING: Any = "???"  # Hydra's marker for "must be given"
 # Marks a setting that is newer than stored jobs and models: at its default it is not written (compose.py).
 LATER = {"later": True}
+# A renamed setting carries ``stored_as``, or ``stored_values`` for its values: the words under which it is stored, so
+# that stored jobs can be read and keep their keys (compose.py).
 METRICS = ("top-1", "mean per class")
 POLICIES = ("none", "v0", "imagenet", "randaugment")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
-BN_GROUPS = ("shard", "rank", "sync")
+BN_GROUPS = ("slice", "rank", "sync")
 PADDINGS = ("symmetric", "same")
 PREPROCESSINGS = ("imagenet", "advprop", "lite")
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
@@ -115,7 +117,7 @@ class Data:
 
     # Name of the data set and of its prefix in the object store: letters, digits, . _ - (63 at most).
     name: str = MISSING
-    # Source, a name of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
+    # Source, a row of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
     source: str = MISSING
     path: str | None = None  # Folder with the official archives or the extracted tree; local or s3://.
     # Accept a set whose counts are not the official ones; the manifest records what is missing.
@@ -154,7 +156,8 @@ class Recipe:
 
     epochs: int = 350  # Number of epochs.
     global_batch: int = 4096  # Images per step over all ranks.
-    logical_shards: int = 64  # Fixed parts of the global batch; order and randomness depend on them, not on the ranks.
+    # Fixed parts of the global batch; order and randomness depend on them, not on the ranks.
+    batch_slices: int = field(default=64, metadata={"stored_as": "logical_shards"})
     optimizer: str = "rmsprop"  # Optimizer: rmsprop (TensorFlow's form, as in the paper) | adamw | sgd (Nesterov).
     lr_per_256: float = 0.016  # Learning rate per 256 images; the peak rate is lr_per_256 * global_batch / 256.
     schedule: str = "staircase"  # Learning rate schedule: staircase (the paper's) | cosine (to 0 over the epochs).
@@ -169,10 +172,10 @@ class Recipe:
     ema_decay: float = 0.9999  # Decay of the moving average of the weights.
     # Momentum of batch norm in PyTorch's sense (TensorFlow's 0.99); jobs of few steps need more.
     bn_momentum: float = 0.01
-    # Batch-norm statistics over: shard (a logical shard) | rank (what a rank computes together) | sync (all ranks).
-    bn_groups: str = "shard"
-    # Logical shards that a rank computes together, with rank or sync; null = all that it has.
-    shards_per_pass: int | None = None
+    # Batch-norm statistics over: slice (of the batch) | rank (what a rank computes together) | sync (all ranks).
+    bn_groups: str = field(default="slice", metadata={"stored_values": {"slice": "shard"}})
+    # Batch slices that a rank computes together, with rank or sync; null = all that it has.
+    slices_per_pass: int | None = field(default=None, metadata={"stored_as": "shards_per_pass"})
     dropout: float | None = None  # Dropout before the classifier; null = the variant's own (0.2 for B0 to 0.5 for B7).
     precision: str = "auto"  # Precision: fp32 | tf32 | bf16 | auto (bf16 on a GPU that has it, else fp32).
     recompute: bool = False  # Recompute activations in the backward pass instead of storing them, for B6 and B7.
@@ -184,7 +187,7 @@ class Recipe:
     def __post_init__(self) -> None:
         require(self.epochs > 0, f"recipe.epochs must be > 0, is {self.epochs}")
         require(self.global_batch > 0, f"recipe.global_batch must be > 0, is {self.global_batch}")
-        require(self.logical_shards > 0, f"recipe.logical_shards must be > 0, is {self.logical_shards}")
+        require(self.batch_slices > 0, f"recipe.batch_slices must be > 0, is {self.batch_slices}")
         require(0 < self.lr_per_256 < float("inf"), f"recipe.lr_per_256 must be > 0, is {self.lr_per_256}")
         require(self.warmup_epochs >= 0, f"recipe.warmup_epochs must be >= 0, is {self.warmup_epochs}")
         require(0 < self.lr_decay <= 1, f"recipe.lr_decay must be in (0, 1], is {self.lr_decay}")
@@ -198,12 +201,12 @@ class Recipe:
         ):
             value = getattr(self, key)
             require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
-        at_once = self.shards_per_pass
-        require(at_once is None or at_once > 0, f"recipe.shards_per_pass must be > 0, is {at_once}")
+        at_once = self.slices_per_pass
+        require(at_once is None or at_once > 0, f"recipe.slices_per_pass must be > 0, is {at_once}")
         require(
-            at_once in (None, 1) or self.bn_groups != "shard",
-            f"recipe.shards_per_pass={at_once} needs recipe.bn_groups=rank or sync: with shard each logical "
-            "shard is computed alone",
+            at_once in (None, 1) or self.bn_groups != "slice",
+            f"recipe.slices_per_pass={at_once} needs recipe.bn_groups=rank or sync: with slice each slice of "
+            "the batch is computed alone",
         )
         require(0 <= self.label_smoothing < 1, f"recipe.label_smoothing must be in [0, 1), is {self.label_smoothing}")
         require(0 <= self.ema_decay < 1, f"recipe.ema_decay must be in [0, 1), is {self.ema_decay}")

@@ -95,8 +95,9 @@ def _download(config: schema.Config, _: list[str]) -> int:
 def _doctor(config: schema.Config, _: list[str]) -> int:
     from infra import doctor
     from models.data.loading import decode
+    from models.data.sources import catalog
 
-    return doctor.main(config, decode.backends())
+    return doctor.main(config, decode.backends(), catalog.packaged())
 
 
 def _up(config: schema.Config, overrides: list[str]) -> int:

@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
+PACKAGES = ("torch", "prefect", "mlflow")
 
 
 @functools.cache
@@ -38,6 +38,7 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+@functools.cache  # this process runs the code that it found at its start
 def commit() -> str:
     """Returns the commit of the checkout, with ``-dirty`` if tracked files differ; empty outside a checkout."""
     folder = Path(__file__).parent

@@ -1,1 +1,1 @@
-"""Everything that needs torch or webdataset. Independent of Prefect and MLflow."""
+"""Everything that needs torch. Independent of Prefect and MLflow."""

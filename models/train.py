@@ -54,7 +54,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     recipe, runtime = job.recipe, job.runtime
     ranks = distributed.in_stages(worker.ranks, runtime.pipeline_stages)
     worker = replace(worker, ranks=ranks)
-    check_batch(recipe.global_batch, recipe.logical_shards, ranks.replicas, manifest.samples(job.split))
+    check_batch(recipe.global_batch, recipe.batch_slices, ranks.replicas, manifest.samples(job.split))
     network = _build_network(job, len(manifest.classes), worker)
     state = states.initial_state(network, recipe)
     worker.startup.done("network")
@@ -138,7 +138,7 @@ def _build_network(job: Job, classes: int, worker: Worker) -> nn.Module:
         weights.load_features(network, job.init_weights_uri, job.init_weights_sha256)
     if job.recipe.bn_groups == "sync" and worker.ranks.world_size > 1:
         if worker.ranks.device.type != "cuda":
-            raise ConfigError("recipe.bn_groups=sync needs GPUs (torch implements it for CUDA only); use shard or rank")
+            raise ConfigError("recipe.bn_groups=sync needs GPUs (torch implements it for CUDA only); use slice or rank")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     # On CPU, channels_last roughly halves the time of a training step (depthwise kernels).
     return network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -149,8 +149,8 @@ def _build_checkpoint_manager(job: Job, worker: Worker) -> CheckpointManager:
     writer = None
     if worker.ranks.is_first:
         writer = CheckpointWriter(worker.job_uri, identity, job.recipe.keep_checkpoints, worker.faults, worker.watchdog)
-    shards_per_rank = job.recipe.logical_shards // worker.ranks.replicas
-    sample_ledger = Ledger(shards_per_rank, worker.ranks.stages) if job.runtime.ledger else None
+    slices_per_rank = job.recipe.batch_slices // worker.ranks.replicas
+    sample_ledger = Ledger(slices_per_rank, worker.ranks.stages) if job.runtime.ledger else None
     return CheckpointManager(worker.job_uri, worker.ranks, identity, job.runtime.accept_changes, writer, sample_ledger)
 
 

@@ -57,7 +57,7 @@ def train_job(
     block_strings.decode(config.model.blocks)
     images = shards.train if split == "train" else shards.train + shards.minival
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
-    check_batch(recipe.global_batch, recipe.logical_shards, max(1, replicas), images)
+    check_batch(recipe.global_batch, recipe.batch_slices, max(1, replicas), images)
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -111,9 +111,9 @@ def evaluate_job(
 def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Assigns a job its key and its run folder."""
     request = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
-    # With batch statistics per logical shard, the result does not depend on the number of processes.
+    # With batch statistics per batch slice, the result does not depend on the number of processes.
     processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
-    world = "" if job.recipe.bn_groups == "shard" else processes.removesuffix("/1")
+    world = "" if job.recipe.bn_groups == "slice" else processes.removesuffix("/1")
     key = work_key(name, f"{RECIPE_VERSION}{world}\n{request}")
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
 

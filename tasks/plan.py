@@ -61,5 +61,5 @@ def _format_row(config: schema.Config, model: schema.Model) -> str:
         estimates = (plan(model, variant, _CLASSES, replicas, stages, micro_batches, bf16) for bf16 in (False, True))
         memory.append(" ".join(f"{estimate.total / 1e9:8.2f}" for estimate in estimates))
     images = slices_per_pass(recipe, max(1, processes // runtime.pipeline_stages))
-    images *= recipe.global_batch // recipe.logical_shards
+    images *= recipe.global_batch // recipe.batch_slices
     return f"{model.name:<16} {resolution:>4} {params:>11,} {multiply_adds:>15,} {images:>7,}   {'   '.join(memory)}"

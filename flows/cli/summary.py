@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
-from conf.text import escaped
+from conf.text import escaped, format_duration
 from infra.services.stack import Addresses
 from models.results import EvalResult, Registered, ShardResult, Summary, TrainResult, TransferResult
 from models.statistics import estimate
@@ -29,12 +29,6 @@ def services(addresses: Addresses, settings: schema.Services) -> str:
         "stop them  effnet down   (or make down)",
     )
     return "\n".join(map(escaped, lines))
-
-
-def format_duration(seconds: float) -> str:
-    """``754.2`` -> ``12 min 34 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def describe_result(result: Any, config: schema.Config) -> list[str]:

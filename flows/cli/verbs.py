@@ -168,7 +168,7 @@ VERBS: dict[str, Verb] = {
     ),
     "plan": Verb(
         "count what a training needs: parameters, multiply-adds, memory of a process",
-        f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.logical_shards=N recipe.bn_groups=shard|rank|sync\n"
+        f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.batch_slices=N recipe.bn_groups=slice|rank|sync\n"
         "  runtime.pipeline_stages=N\n\nnothing is started; 1,000 classes are assumed",
     ),
     "up": Verb(

@@ -25,17 +25,18 @@ PATIENCE_S = 8.0
 Check = Callable[[], list[Finding]]
 
 
-def main(config: Config, decoders: dict[str, str]) -> int:
+def main(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> int:
     """Prints all findings; returns 0 if all checks pass, 1 with warnings only, 2 with a failure.
 
     Args:
         config: The composed configuration.
         decoders: State of every image decoder, best first: ``ok`` or why it does not work. A parameter, because
             the decoders are in ``models``, which this layer may not import.
+        packaged: Data sources that need no folder, also known to ``models``.
     """
     run_dir = Path(config.run_dir).resolve()
     os.environ.update(_s3_environment(config, run_dir))  # before the threads start: boto3 reads it in them
-    findings = _run_concurrently(_checks(config, run_dir, decoders))
+    findings = _run_concurrently(_checks(config, run_dir, decoders, packaged))
     for finding in findings:
         print(printable(f"{finding.mark:5} {finding.topic:9} {finding.text}"))
     marks = [finding.mark for finding in findings]
@@ -50,7 +51,7 @@ def _transfer_data(config: Config) -> dict[str, Data]:
     return {"transfer.data": transfer.data}
 
 
-def _checks(config: Config, run_dir: Path, decoders: dict[str, str]) -> dict[str, Check]:
+def _checks(config: Config, run_dir: Path, decoders: dict[str, str], packaged: frozenset[str]) -> dict[str, Check]:
     """Returns the checks for this configuration by topic, in the order of the output."""
     services_dir = run_dir / "services"
     checks: dict[str, Check] = {
@@ -59,7 +60,7 @@ def _checks(config: Config, run_dir: Path, decoders: dict[str, str]) -> dict[str
         "machine": partial(host.capacity, config.launch.nproc_per_node),
         "disk": partial(host.disk, run_dir),
         "decoder": partial(host.decoder, decoders),
-        "data": partial(host.data, {"data": config.data, **_transfer_data(config)}),
+        "data": partial(host.data, {"data": config.data, **_transfer_data(config)}, packaged),
         "services": partial(service_checks.status, run_dir, config.services),
         "prefect": partial(service_checks.health, "prefect", config.services.prefect),
         "mlflow": partial(service_checks.health, "mlflow", config.services.mlflow),

@@ -109,12 +109,17 @@ def secrets(services_dir: Path) -> list[Finding]:
     return [Finding(OK, "secrets", f"{len(paths)} files, readable by you alone" if paths else "none made yet")]
 
 
-def data(sources: dict[str, Data]) -> list[Finding]:
-    """Checks that the folders of the configured data exist. ``sources``: by their key in the configuration."""
+def data(sources: dict[str, Data], packaged: frozenset[str]) -> list[Finding]:
+    """Checks that the folders of the configured data exist.
+
+    Args:
+        sources: Settings of the data sets, by their key in the configuration.
+        packaged: Sources that need no folder.
+    """
     findings = []
     for key, source in sources.items():
-        if source.source in ("mnist5k", "digits"):
-            findings.append(Finding(OK, "data", f"{key}: {source.name}, inside a Python package"))
+        if source.source in packaged:
+            findings.append(Finding(OK, "data", f"{key}: {source.name}, part of a Python package"))
         elif source.path is None:
             findings.append(Finding(FAIL, "data", f"{key}: no path is given; give {key}.path=PATH"))
         elif not source.path.startswith("s3://") and not Path(source.path).expanduser().exists():

@@ -1,4 +1,9 @@
-"""Reads the process table: from /proc if it exists, otherwise from `ps`."""
+"""Reads the process table: from /proc if it exists, otherwise from `ps`.
+
+Not psutil: its ``create_time()`` adds the boot time of the wall clock, so after a correction of the clock a recorded
+process would look like another one and be started twice. The ticks since boot, together with the id of that boot, do
+not change; psutil has them only under a private name.
+"""
 
 from __future__ import annotations
 

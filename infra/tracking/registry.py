@@ -5,7 +5,6 @@ See ``registration.py`` for the creation of versions and ``package.py`` for thei
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from conf.text import did_you_mean
 from infra.errors import ArtifactError, ConfigError
 from infra.tracking.client import address, connection, library
 from infra.tracking.package import CONFIG, FILES_FOLDER, WEIGHTS
@@ -192,9 +192,8 @@ def _raise_if_missing(client: MlflowClient, error: MlflowException, name: str, t
         return
     models = {model.name: model for model in client.search_registered_models(max_results=1000)}
     if name not in models:
-        near = difflib.get_close_matches(name, models, n=3, cutoff=0.0)
-        nearest = f"nearest: {', '.join(near)}" if near else "the registry is empty"
-        raise ConfigError(f"no registered model {name!r}; {nearest}") from error
+        hint = f"{did_you_mean(name, models)} it has {', '.join(sorted(models))}" if models else "the registry is empty"
+        raise ConfigError(f"no registered model {name!r}; {hint}") from error
     aliases = ", ".join(f"{alias} = {number}" for alias, number in models[name].aliases.items()) or "none"
     raise ConfigError(f"{name} has no {target}; aliases: {aliases}") from error
 

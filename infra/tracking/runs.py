@@ -8,15 +8,15 @@ training. The address is ``MLFLOW_TRACKING_URI``; credentials are MLflow's envir
 
 from __future__ import annotations
 
-import functools
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from conf import compose
 from conf.text import escaped
+from infra import machine
 from infra.errors import ConfigError
 from infra.tracking.client import address, connection, library
 
@@ -66,7 +66,7 @@ def start_run(
         run = _find_run(client, experiment_id, key)
         if run is None:
             links = {"mlflow.parentRunId": parent} if parent else {}
-            all_tags = {COMMIT_TAG: _commit(), **tags, **links, KEY_TAG: key}
+            all_tags = {COMMIT_TAG: machine.commit(), **tags, **links, KEY_TAG: key}
             shown = {k: escaped(v) for k, v in all_tags.items() if v}
             created = client.create_run(experiment_id, run_name=escaped(name), tags=shown)
             run = _find_run(client, experiment_id, key) or created
@@ -176,7 +176,8 @@ def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: M
 
     if run.info.status in ("FAILED", "KILLED"):
         client.update_run(run.info.run_id, status="RUNNING")
-    new = [Param(k, v) for k, v in _flatten(params) if k not in run.data.params]
+    texts = {k[:MAX_PARAM_KEY]: escaped(str(v))[:MAX_PARAM_VALUE] for k, v in compose.flatten(params).items()}
+    new = [Param(k, v) for k, v in texts.items() if k not in run.data.params]
     shown = {k: escaped(v) for k, v in tags.items()}
     fresh = [RunTag(k, v) for k, v in shown.items() if run.data.tags.get(k) != v]
     for start in range(0, len(new), MAX_BATCH_PARAMS):
@@ -185,23 +186,5 @@ def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: M
         client.log_batch(run.info.run_id, tags=fresh)
 
 
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"[:MAX_PARAM_KEY], escaped(str(value))[:MAX_PARAM_VALUE]
-
-
 def _is_metric(key: str, value: object) -> bool:
     return key not in ("step", "time") and isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@functools.cache
-def _commit() -> str:
-    """Returns the commit of this checkout; empty if it was installed without git."""
-    argv = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

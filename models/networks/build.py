@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 
 import torch
 
 from conf import schema
+from conf.text import did_you_mean
 from infra.errors import ConfigError
 from models.networks import baselines
 from models.networks.baselines import BASELINES
@@ -32,9 +32,8 @@ def resolve_architecture(model: schema.Model) -> Architecture:
         ConfigError: unknown network (the message suggests the closest name), malformed blocks, or too small an image.
     """
     if model.name not in VARIANTS:
-        near = difflib.get_close_matches(model.name, network_names(), n=1, cutoff=0.0)[0]
         raise ConfigError(
-            f"no network named {model.name!r}; did you mean {near!r}? "
+            f"no network named {model.name!r}; {did_you_mean(model.name, network_names())} "
             f"({', '.join(VARIANTS)}, and the baselines in models/networks/baselines.py)"
         )
     stages = block_strings.decode(model.blocks) if model.blocks else B0_STAGES

@@ -135,7 +135,7 @@ def _train_epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> No
     began = reported = time.monotonic()
     first_step, first_stats, seconds_before = state.position.step, run.train.stats(), state.position.train_seconds
     batches = run.train.train_batches(
-        recipe.seed, epoch, start_step, recipe.global_batch, recipe.logical_shards, ranks.replica, ranks.replicas
+        recipe.seed, epoch, start_step, recipe.global_batch, recipe.batch_slices, ranks.replica, ranks.replicas
     )
 
     def report() -> None:

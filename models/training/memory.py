@@ -65,7 +65,7 @@ def plan(
 
     Args:
         model: The network.
-        recipe: Global batch, logical shards, shards per pass, recomputation.
+        recipe: Global batch, batch slices, slices per pass, recomputation.
         classes: Number of classes.
         replicas: Number of ranks, or of groups of ``stages`` ranks.
         stages: Number of pipeline stages; see pipeline.py.
@@ -74,8 +74,8 @@ def plan(
     """
     network = build_model(model, classes, device="meta").train()
     per_pass = slices_per_pass(recipe, replicas)
-    images = recipe.global_batch // recipe.logical_shards * per_pass
-    passes = recipe.logical_shards // replicas // per_pass
+    images = recipe.global_batch // recipe.batch_slices * per_pass
+    passes = recipe.batch_slices // replicas // per_pass
     dtype = torch.bfloat16 if bf16 else torch.float32
     activations = count_activations(network, images, dtype)
     cuts = [0, *cut_points(activations, stages), len(activations.kept)]
@@ -89,9 +89,9 @@ def plan(
 
 
 def slices_per_pass(recipe: schema.Recipe, replicas: int) -> int:
-    """Returns the number of logical shards per pass."""
-    per_rank = recipe.logical_shards // replicas
-    return 1 if recipe.bn_groups == "shard" else min(per_rank, recipe.shards_per_pass or per_rank)
+    """Returns the number of batch slices per pass."""
+    per_rank = recipe.batch_slices // replicas
+    return 1 if recipe.bn_groups == "slice" else min(per_rank, recipe.slices_per_pass or per_rank)
 
 
 def micro_batches_in_flight(passes: int, at_most: int) -> int:

@@ -3,8 +3,8 @@
 Every rank holds all weights and optimizer slots, 1.5 GB for B7; only the computation and its activations, tens of
 gigabytes, are split. A rank computes its stage of each micro-batch and leaves the gradients of the other stages at
 zero, so the one message per step merges stages exactly as it merges replicas, and checkpoints, evaluation and resume
-are independent of stages. A micro-batch corresponds to a pass without a pipeline (a logical shard, with
-``recipe.bn_groups=shard``): batch statistics are the same, and so are all random numbers, since a stage first draws
+are independent of stages. A micro-batch corresponds to a pass without a pipeline (a batch slice, with
+``recipe.bn_groups=slice``): batch statistics are the same, and so are all random numbers, since a stage first draws
 those of the preceding blocks. On CPU a step ends with identical bits with and without a pipeline.
 
 Source: GPipe (Huang et al., 2018), arXiv:1811.06965; schedule and messages: torch.distributed.pipelining.

@@ -1,9 +1,9 @@
-"""One global training step: passes over this rank's logical shards, one all-reduce, one masked update.
+"""One global training step: passes over this rank's batch slices, one all-reduce, one masked update.
 
-The global batch consists of L fixed *logical shards* (``recipe.logical_shards``); each of W ranks computes L / W of
-them. A pass is one forward and backward computation over one logical shard (``recipe.bn_groups=shard``) or several.
-Batch statistics and the random draws of dropout and stochastic depth are per pass; with one logical shard per pass,
-the result depends only on (seed, step, logical shard), not on the number of ranks.
+The global batch consists of L fixed *batch slices* (``recipe.batch_slices``); each of W ranks computes L / W of
+them. A pass is one forward and backward computation over one batch slice (``recipe.bn_groups=slice``) or several.
+Batch statistics and the random draws of dropout and stochastic depth are per pass; with one batch slice per pass,
+the result depends only on (seed, step, batch slice), not on the number of ranks.
 
 Ranks exchange one flat tensor, the message, summed once per step::
 
@@ -83,15 +83,15 @@ class Stepper:
         self.job, self.ranks, self.state = job, ranks, state
         self.steps_per_epoch, self.watchdog, self.faults = steps_per_epoch, watchdog, faults
         recipe = job.recipe
-        self.shards_per_rank = recipe.logical_shards // ranks.replicas
-        self.shards_per_pass = slices_per_pass(recipe, ranks.replicas)
-        if self.shards_per_rank % self.shards_per_pass:
+        self.slices_per_rank = recipe.batch_slices // ranks.replicas
+        self.slices_per_pass = slices_per_pass(recipe, ranks.replicas)
+        if self.slices_per_rank % self.slices_per_pass:
             raise ConfigError(
-                f"recipe.shards_per_pass={self.shards_per_pass} does not divide the {self.shards_per_rank} logical "
-                "shards of each rank"
+                f"recipe.slices_per_pass={self.slices_per_pass} does not divide the {self.slices_per_rank} batch "
+                "slices of each rank"
             )
-        self.passes = self.shards_per_rank // self.shards_per_pass
-        self.pass_weight = self.shards_per_pass / recipe.logical_shards  # fraction of the global batch in one pass
+        self.passes = self.slices_per_rank // self.slices_per_pass
+        self.pass_weight = self.slices_per_pass / recipe.batch_slices  # fraction of the global batch in one pass
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self.normalize = Normalize(ranks.device)
         self.classes = int(state.network.classifier.out_features)  # type: ignore[union-attr, arg-type]
@@ -122,7 +122,7 @@ class Stepper:
         """Runs the next step.
 
         Args:
-            batch: This rank's images and labels, its logical shards in order.
+            batch: This rank's images and labels, its batch slices in order.
             stop: Whether this rank was asked to terminate; the message passes it on to all ranks.
 
         Raises:
@@ -185,10 +185,10 @@ class Stepper:
         self._compute(batch, step)
 
     def _describe_capacity(self, batch: Batch) -> str:
-        images = len(batch.labels) // self.shards_per_rank * self.shards_per_pass
+        images = len(batch.labels) // self.slices_per_rank * self.slices_per_pass
         return (
             f"out of memory with {images} images of {self.state.network.resolution} px per pass and activations "
-            f"recomputed (peak {machine.peak_memory_gb():.1f} GB in this process); raise recipe.logical_shards "
+            f"recomputed (peak {machine.peak_memory_gb():.1f} GB in this process); raise recipe.batch_slices "
             "(smaller passes, other batch-norm groups), or use a machine with more memory"
         )
 
@@ -196,8 +196,8 @@ class Stepper:
         """Accumulates gradients, new statistics and loss in the message; the live statistics stay ``before``."""
         self.state.network.train()
         self.state.message.zero_()
-        slices = zip(batch.images.chunk(self.passes), batch.labels.chunk(self.passes), strict=True)
-        inputs = (self._prepare_inputs(*pair, step, number) for number, pair in enumerate(slices))
+        chunks = zip(batch.images.chunk(self.passes), batch.labels.chunk(self.passes), strict=True)
+        inputs = (self._prepare_inputs(*pair, step, number) for number, pair in enumerate(chunks))
         self._forward = partial(self._pass_context, step, before)
         if self.pipeline is not None:
             pairs = list(inputs)
@@ -226,9 +226,9 @@ class Stepper:
         return loss
 
     def _pass_seed(self, step: int, number: int) -> int:
-        """Returns the seed of pass ``number`` of a step, derived from the pass's first logical shard."""
-        shard = self.ranks.replica * self.shards_per_rank + number * self.shards_per_pass
-        return (self.job.recipe.seed * 1_000_003 + step) * 65_536 + shard
+        """Returns the seed of pass ``number`` of a step, derived from the pass's first batch slice."""
+        first = self.ranks.replica * self.slices_per_rank + number * self.slices_per_pass
+        return (self.job.recipe.seed * 1_000_003 + step) * 65_536 + first
 
     def _prepare_inputs(self, images: Tensor, labels: Tensor, step: int, number: int) -> tuple[Tensor, Tensor]:
         """Returns images and targets of pass ``number``: normalized, mixed if configured, with injected faults."""
@@ -244,13 +244,13 @@ class Stepper:
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _mix(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Applies random erasing, mixup and cutmix within each logical shard, if the data set configures them."""
+        """Applies random erasing, mixup and cutmix within each batch slice, if the data set configures them."""
         augment = self.job.augment
         if not (augment.erase_prob or augment.mixup_alpha or augment.cutmix_alpha):
             return images, labels
         mixed = []
         for number, (part, targets) in enumerate(
-            zip(images.chunk(self.shards_per_pass), labels.chunk(self.shards_per_pass), strict=True)
+            zip(images.chunk(self.slices_per_pass), labels.chunk(self.slices_per_pass), strict=True)
         ):
             # The upper half of the seeds of a step; the lower half is used for dropout and stochastic depth.
             generator = torch.Generator().manual_seed((seed + 32_768 + number) % 2**63)

@@ -8,6 +8,8 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from conf.text import format_duration
+
 NIL = Markup('<span class="nil" title="not recorded">\N{EM DASH}</span>')
 _GAP = "\N{NO-BREAK SPACE}"
 
@@ -117,10 +119,7 @@ def date(value: str | None) -> str:
 
 def duration(seconds: float | None) -> Markup:
     """``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
-    minutes, rest = divmod(round(seconds or 0), 60)
-    hours, minutes = divmod(minutes, 60)
-    shown = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return _numeral(seconds, shown)
+    return _numeral(seconds, format_duration(seconds or 0))
 
 
 FILTERS = {

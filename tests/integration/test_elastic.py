@@ -1,4 +1,4 @@
-"""Four logical shards on one, two and four processes: equal up to the order of a sum, and how much that is."""
+"""Four batch slices on one, two and four processes: equal up to the order of a sum, and how much that is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.torchrun, pytest.mark.services]
 @pytest.fixture(scope="module")
 def rig(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Rig:
     made = make_rig(f"{object_store}/elastic", tmp_path_factory.mktemp("elastic"))
-    return dataclasses.replace(made, job=with_recipe(made.job, logical_shards=4, epochs=1))
+    return dataclasses.replace(made, job=with_recipe(made.job, batch_slices=4, epochs=1))
 
 
 def trained(rig: Rig, name: str, ranks: int, **recipe: Any) -> tuple[Tensor, list[dict[str, Any]]]:

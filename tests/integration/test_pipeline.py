@@ -14,7 +14,7 @@ def rig(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Rig:
 
 
 def test_two_stages_come_to_the_bits_of_one(rig: Rig) -> None:
-    """Mixup, erasing, dropout and stochastic depth are on; statistics are those of logical shards."""
+    """Mixup, erasing, dropout and stochastic depth are on; statistics are those of batch slices."""
     whole = rig.run("whole", ranks=1)
     assert whole.code == 0, whole.log
     cut = with_runtime(rig.job, pipeline_stages=2)

@@ -271,7 +271,7 @@ def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
 
 def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
     register("misspelt-b0", tmp_path, aliases=["champion"])
-    with pytest.raises(ConfigError, match="no registered model 'mispelt-b0'; nearest: misspelt-b0"):
+    with pytest.raises(ConfigError, match=r"no registered model 'mispelt-b0'; did you mean 'misspelt-b0'\?"):
         registry.resolve_version("mispelt-b0@champion")
     with pytest.raises(ConfigError, match=r"misspelt-b0 has no alias 'champ'; aliases: champion = 1"):
         registry.resolve_version("misspelt-b0@champ")

@@ -1,4 +1,4 @@
-"""Archives read where they lie in a real object store."""
+"""Archives read in place from a real object store."""
 
 import gzip
 from pathlib import Path
@@ -12,7 +12,8 @@ from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.sources import archive, container
-from models.data.sources.catalog import load, open_source, save
+from models.data.sources.catalog import open_source
+from models.data.sources.index import load, save
 
 pytestmark = pytest.mark.services
 REAL = REAL_DATA
@@ -35,23 +36,23 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
 
 
-def asked(path: str | Path, source: str = "imagenet") -> Data:
+def data_settings(path: str | Path, source: str = "imagenet") -> Data:
     return Data(name=source, source=source, path=str(path), allow_partial=True)
 
 
 def test_imagenet_in_the_store_is_imagenet_on_disk(imagenet: str, tmp_path: Path) -> None:
-    there, here = open_source(asked(imagenet)), open_source(asked(REAL / "imagenet"))
+    there, here = open_source(data_settings(imagenet)), open_source(data_settings(REAL / "imagenet"))
     assert there.digest == here.digest
     assert np.array_equal(there.names, here.names)
     assert [there.read(i) for i in range(0, 750, 75)] == [here.read(i) for i in range(0, 750, 75)]
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.tar")) < 2**20  # the devkit alone
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.tar")) < 2**20  # only the devkit
 
 
 def test_an_index_saved_in_the_store_serves_a_machine_with_its_own_copy(imagenet: str) -> None:
-    there, uri = open_source(asked(imagenet)), store.join(imagenet, "index.npz")
+    there, uri = open_source(data_settings(imagenet)), store.join(imagenet, "index.npz")
     save(there, uri)
     for path in (imagenet, REAL / "imagenet"):
-        again = load(asked(path), uri)
+        again = load(data_settings(path), uri)
         assert again.digest == there.digest
         assert again.read(400) == there.read(400)
 
@@ -65,37 +66,37 @@ def test_headers_are_read_in_few_requests(imagenet: str, monkeypatch: pytest.Mon
         return real(uri, start, length)
 
     monkeypatch.setattr(store, "read_range", counted)
-    found = archive.archive(imagenet, "ILSVRC2012_img_val.tar")
-    assert len(found.names) == 250
+    files = archive.archive(imagenet, "ILSVRC2012_img_val.tar")
+    assert len(files.names) == 250
     assert len(asked_for) == -(-store.size(f"{imagenet}/ILSVRC2012_img_val.tar") // container.SCAN_BYTES)
 
 
 @real_images
-def test_a_compressed_archive_in_the_store_is_inflated_here(object_store: str, tmp_path: Path) -> None:
+def test_a_compressed_archive_in_the_store_is_decompressed_locally(object_store: str, tmp_path: Path) -> None:
     root = store.join(object_store, "official", "food")
     data = gzip.compress((REAL / "transfer" / "food-101-10x40.tar").read_bytes(), 1)
     store.write(store.join(root, "food-101.tar.gz"), data)
-    there = open_source(asked(root, "food101"))
-    here = open_source(asked(REAL / "transfer" / "food-101-10x40.tar", "food101"))
+    there = open_source(data_settings(root, "food101"))
+    here = open_source(data_settings(REAL / "transfer" / "food-101-10x40.tar", "food101"))
     assert there.digest == here.digest
     assert there.read(11) == here.read(11)
 
 
 def test_an_archive_that_shrank_in_the_store_is_said(imagenet: str) -> None:
-    source = open_source(asked(imagenet))
+    source = open_source(data_settings(imagenet))
     whole = store.read(f"{imagenet}/ILSVRC2012_img_val.tar")
     store.write(f"{imagenet}/ILSVRC2012_img_val.tar", whole[:100_000])
     try:
         with pytest.raises(DataError):
             source.read(749)
-        with pytest.raises(DataError, match="cut off"):
-            open_source(asked(imagenet))
+        with pytest.raises(DataError, match="truncated"):
+            open_source(data_settings(imagenet))
     finally:
         store.write(f"{imagenet}/ILSVRC2012_img_val.tar", whole)
 
 
 def tree(root: Path, classes: tuple[str, ...], object_store: str) -> str:
-    """A small tree at ``root``, and the same in the store beside what a tree may also hold; where that is."""
+    """Writes a small tree to ``root`` and to the store, there beside other objects; returns its uri in the store."""
     for top in ("train", "val"):
         for number in range(8):
             name = f"{classes[number % len(classes)]}_{top}{number}.JPEG"
@@ -104,10 +105,10 @@ def tree(root: Path, classes: tuple[str, ...], object_store: str) -> str:
             Image.new("RGB", (40, 30), (30 * number, 0, 0)).save(path, "JPEG")
     there = store.join(object_store, "trees", root.name)
     store.ensure_root(there)
-    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+    for path in sorted(file for file in root.rglob("*") if file.is_file()):
         store.upload(path, store.join(there, str(path.relative_to(root))))
     bucket, _, prefix = there.removeprefix("s3://").partition("/")
-    with store._s3(there) as (client, _):  # what consoles and rsync leave behind
+    with store._s3(there) as (client, _):  # objects that consoles and rsync create
         client.put_object(Bucket=bucket, Key=f"{prefix}/train/")
         client.put_object(Bucket=bucket, Key=f"{prefix}/train/.hidden/x.jpg", Body=b"x")
         client.put_object(Bucket=bucket, Key=f"{prefix}-beside/train/other/x.jpg", Body=b"x")
@@ -117,17 +118,17 @@ def tree(root: Path, classes: tuple[str, ...], object_store: str) -> str:
 @pytest.mark.parametrize("source", ["folder", "imagenet", "imagenette"])
 def test_an_extracted_tree_in_the_store_is_the_tree_on_disk(source: str, object_store: str, tmp_path: Path) -> None:
     root = tree(tmp_path / source, ("n01440764", "n01443537"), object_store)
-    there, here = open_source(asked(root, source)), open_source(asked(tmp_path / source, source))
+    there, here = open_source(data_settings(root, source)), open_source(data_settings(tmp_path / source, source))
     assert there.digest == here.digest
     assert len(there.names) == 16
     assert [there.read(i) for i in range(16)] == [here.read(i) for i in range(16)]
     save(there, uri := store.join(root, "index.npz"))
-    assert load(asked(tmp_path / source, source), uri).digest == there.digest
+    assert load(data_settings(tmp_path / source, source), uri).digest == there.digest
 
 
 def test_an_image_that_left_the_store_is_named(object_store: str, tmp_path: Path) -> None:
     root = tree(tmp_path / "gone", ("a", "b"), object_store)
-    source = open_source(asked(root, "folder"))
+    source = open_source(data_settings(root, "folder"))
     store.delete(f"{root}/train/a/a_train0.JPEG")
     with pytest.raises(DataError, match=r"a_train0\.JPEG"):
         source.read(0)
@@ -136,4 +137,4 @@ def test_an_image_that_left_the_store_is_named(object_store: str, tmp_path: Path
 @pytest.mark.parametrize("source", ["folder", "imagenet", "food101"])
 def test_an_empty_place_in_the_store_is_said(source: str, object_store: str) -> None:
     with pytest.raises(ConfigError, match=r"s3://.*/nothing/here"):
-        open_source(asked(store.join(object_store, "nothing/here"), source))
+        open_source(data_settings(store.join(object_store, "nothing/here"), source))

@@ -71,7 +71,7 @@ def test_a_run_says_what_it_was_asked_to_do_and_where_it_belongs(mlflow_uri):
 
 
 def test_a_run_names_the_commit_of_the_code(mlflow_uri, monkeypatch):
-    monkeypatch.setattr(runs, "_commit", lambda: "a" * 40)
+    monkeypatch.setattr(runs.machine, "commit", lambda: "a" * 40)
     assert client().get_run(start("commit")).data.tags["mlflow.source.git.commit"] == "a" * 40
 
 

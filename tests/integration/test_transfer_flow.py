@@ -136,7 +136,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
         (
             ["transfer.sets=[digits,pets]", "transfer.path={sets}"],
             3,
-            "pets at {sets}/pets is not whole: train: 370 of 3,680 images",
+            "pets at {sets}/pets is incomplete: train: 370 of 3,680 images",
         ),
         (["transfer.sets=[digits,food101]", "transfer.path={sets}"], 2, "{sets}/food101"),
         (["transfer.data.limit=12"], 3, "of 10 classes have no image in"),

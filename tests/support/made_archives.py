@@ -1,18 +1,26 @@
-"""Small data sets made for the tests of sources: settings, trees and archives."""
+"""Small synthetic data sets for the tests of sources: settings, trees and archives."""
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from conf.schema import Data
+from models.data.sources import catalog
 
 
-def asked(source: str, path: Path | None = None, **changes: Any) -> Data:
+def data_settings(source: str, path: Path | None = None, **changes: Any) -> Data:
     return Data(name=source, source=source, path=None if path is None else str(path), **changes)
+
+
+def set_counts(monkeypatch: pytest.MonkeyPatch, source: str, images: dict[int, int]) -> None:
+    """Replaces the official numbers of images per part."""
+    monkeypatch.setitem(catalog.DATA_SETS, source, replace(catalog.DATA_SETS[source], images=images))
 
 
 def photo(seed: int, kind: str = "JPEG") -> bytes:
@@ -22,7 +30,13 @@ def photo(seed: int, kind: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
-def written(root: Path, files: dict[str, bytes]) -> Path:
+def small_tree() -> dict[str, bytes]:
+    """Twelve images in ``{train,val}/{a,b}/``."""
+    names = [f"{part}/{label}/{i}.jpg" for part in ("train", "val") for label in "ab" for i in range(3)]
+    return {name: photo(number) for number, name in enumerate(names)}
+
+
+def write_tree(root: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,8 +44,8 @@ def written(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def packed(path: Path, files: dict[str, bytes]) -> Path:
-    """A tar, compressed as the name says."""
+def write_archive(path: Path, files: dict[str, bytes]) -> Path:
+    """Writes a tar, compressed according to the suffix of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = {".tgz": "w:gz", ".gz": "w:gz", ".xz": "w:xz"}.get(path.suffix, "w")
     with tarfile.open(path, kind) as writer:  # type: ignore[call-overload]

@@ -1,7 +1,7 @@
 """The rig of the fault tests: a small real job whose every bit is known, and ways to break it.
 
 2,048 made-up 32 px JPEGs in 16 shards in the real object store; EfficientNet-B0 at width and depth 0.1 with all of
-the paper's recipe on; two gloo ranks of one thread; global batch 64 = 2 logical shards; 3 epochs of 32 steps; a
+the paper's recipe on; two gloo ranks of one thread; global batch 64 = 2 batch slices; 3 epochs of 32 steps; a
 checkpoint every 10 steps. The undisturbed run's sha256 of weights, average and optimizer is what every disturbed run
 must come to, with a ledger in which each sample of each epoch stands once.
 """
@@ -132,7 +132,7 @@ def make_rig(storage: str, folder: Path) -> Rig:
         config.recipe,
         epochs=3,
         global_batch=64,
-        logical_shards=2,
+        batch_slices=2,
         checkpoint_every_steps=10,
         keep_checkpoints=2,
         dropout=0.2,

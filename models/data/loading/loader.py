@@ -105,9 +105,9 @@ class Loader:
         self.pin = torch.cuda.is_available()  # pinned memory allows asynchronous copies to the GPU
 
     def train_batches(
-        self, seed: int, epoch: int, start_step: int, global_batch: int, logical_shards: int, rank: int, world_size: int
+        self, seed: int, epoch: int, start_step: int, global_batch: int, batch_slices: int, rank: int, world_size: int
     ) -> Iterator[Batch]:
-        """Yields this rank's batches of one epoch from ``start_step`` on: its logical shards' slices, concatenated.
+        """Yields this rank's batches of one epoch from ``start_step`` on: its batch slices, concatenated.
 
         A sample's crop, flip and operations depend only on (seed, epoch, sample id), not on the rank or thread.
 
@@ -115,9 +115,9 @@ class Loader:
             DataError: a shard or an image is damaged; the message names it.
             TransientError: the store was unavailable for four minutes.
         """
-        run = run_samples(self.samples, global_batch, logical_shards)
+        run = run_samples(self.samples, global_batch, batch_slices)
         order = epoch_order([s.samples for s in self.rows.shards], seed, epoch, run_samples=run)
-        ids = rank_ids(order, global_batch, logical_shards, rank, world_size)[start_step:]
+        ids = rank_ids(order, global_batch, batch_slices, rank, world_size)[start_step:]
         yield from self._batches(ids.reshape(-1), global_batch // world_size, (seed, epoch))
 
     def eval_batches(self, batch: int, rank: int, world_size: int) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """Batch augmentation on the device: random erasing, mixup and cutmix, with labels mixed accordingly.
 
 All choices (boxes, mixing weights, partners) come from the caller's generator on the CPU, so they are the same on every
-kind of device. Images are mixed only within a call: with one call per logical shard and a generator seeded by
+kind of device. Images are mixed only within a call: with one call per batch slice and a generator seeded by
 (seed, step, shard), the result does not depend on the number of ranks.
 
 Soft targets are probabilities ``[B, classes]``; ``nn.CrossEntropyLoss`` accepts and smooths them like labels.

@@ -1,16 +1,16 @@
 """Reading order and its distribution over ranks, as arithmetic on seed, epoch and sizes; no I/O.
 
-The global batch is divided into L *logical shards*, independent of the number of ranks. Logical shard l reads the run
+The global batch is divided into L *batch slices*, independent of the number of ranks. Batch slice l reads the run
 ``[l * S * b, (l + 1) * S * b)`` of the epoch's order (S steps, b = global batch / L) sequentially, b samples per step.
-Rank r of W (W divides L) reads for the logical shards ``[r * L / W, (r + 1) * L / W)``. So the samples of a global step
-and their assignment to logical shards depend neither on ranks nor on threads; each sample is read at most once per
+Rank r of W (W divides L) reads for the batch slices ``[r * L / W, (r + 1) * L / W)``. So the samples of a global step
+and their assignment to batch slices depend neither on ranks nor on threads; each sample is read at most once per
 epoch; a resume needs only (epoch, step); and a machine fetches only the tars of its runs, not all of them.
 
 **The window.** Tars are filled from a global shuffle, so each is a random sample of the whole set, and their order is
 redrawn every epoch. To keep the same images from appearing together again, samples are also mixed with those of the
 neighboring tars: each sample is delayed by up to a window from the start of its tar, so a run opens its tars one after
 another and has about ``WINDOW_SHARDS`` of them open. ImageNet (1,024 tars of 1,250) has 64 runs of 20,000 samples or 16
-tars, of which 8 are mixed at a time (10,000 samples). The first batch needs one or two tars for each logical shard of
+tars, of which 8 are mixed at a time (10,000 samples). The first batch needs one or two tars for each batch slice of
 the machine; shuffling whole blocks of 64 tars would need all 64.
 """
 
@@ -44,7 +44,7 @@ def epoch_order(
         seed: Seed of the job.
         epoch: Epoch, counted from 0.
         window_shards: Size of the mixing window, in tars of mean size.
-        run_samples: Number of samples that one logical shard reads; samples are not mixed across runs.
+        run_samples: Number of samples that one batch slice reads; samples are not mixed across runs.
             None: the epoch is one run.
     """
     sizes = np.asarray(shard_samples, np.int64)
@@ -71,47 +71,47 @@ def steps_per_epoch(samples: int, global_batch: int) -> int:
     return samples // global_batch
 
 
-def check_batch(global_batch: int, logical_shards: int, world_size: int, samples: int) -> None:
+def check_batch(global_batch: int, batch_slices: int, world_size: int, samples: int) -> None:
     """Refuses a global batch that cannot be divided equally, or that is larger than the data set.
 
     Raises:
         ConfigError: the message gives the two numbers that disagree.
     """
-    if global_batch % logical_shards:
+    if global_batch % batch_slices:
         raise ConfigError(
-            f"recipe.global_batch {global_batch} cannot be divided into recipe.logical_shards {logical_shards} equal "
-            f"parts; use a multiple of {logical_shards}"
+            f"recipe.global_batch {global_batch} cannot be divided into recipe.batch_slices {batch_slices} equal "
+            f"parts; use a multiple of {batch_slices}"
         )
-    if logical_shards % world_size:
+    if batch_slices % world_size:
         raise ConfigError(
-            f"recipe.logical_shards {logical_shards} cannot be distributed evenly over {world_size} processes "
-            f"(launch.nproc_per_node, on all nodes); use a divisor of {logical_shards}"
+            f"recipe.batch_slices {batch_slices} cannot be distributed evenly over {world_size} processes "
+            f"(launch.nproc_per_node, on all nodes); use a divisor of {batch_slices}"
         )
     if global_batch > samples:
         raise ConfigError(f"recipe.global_batch {global_batch} is larger than the {samples} training samples; lower it")
 
 
-def rank_ids(order: Ids, global_batch: int, logical_shards: int, rank: int, world_size: int) -> Ids:
-    """Returns the ids that ``rank`` reads in an epoch, ``[steps, rank_batch]``, logical shards concatenated per step.
+def rank_ids(order: Ids, global_batch: int, batch_slices: int, rank: int, world_size: int) -> Ids:
+    """Returns the ids that ``rank`` reads in an epoch, ``[steps, rank_batch]``, batch slices concatenated per step.
 
     Args:
         order: Order of the epoch, created with ``run_samples(...)``.
-        global_batch: Global batch size, divisible by ``logical_shards``.
-        logical_shards: Number of logical shards, divisible by ``world_size``.
+        global_batch: Global batch size, divisible by ``batch_slices``.
+        batch_slices: Number of batch slices, divisible by ``world_size``.
         rank: Rank of this process.
         world_size: Number of processes.
     """
-    steps, slice_size = steps_per_epoch(len(order), global_batch), global_batch // logical_shards
-    shards_per_rank = logical_shards // world_size
-    runs = order[: steps * global_batch].reshape(logical_shards, steps, slice_size)[
-        rank * shards_per_rank : (rank + 1) * shards_per_rank
+    steps, slice_size = steps_per_epoch(len(order), global_batch), global_batch // batch_slices
+    slices_per_rank = batch_slices // world_size
+    runs = order[: steps * global_batch].reshape(batch_slices, steps, slice_size)[
+        rank * slices_per_rank : (rank + 1) * slices_per_rank
     ]
-    return np.ascontiguousarray(runs.transpose(1, 0, 2)).reshape(steps, shards_per_rank * slice_size)
+    return np.ascontiguousarray(runs.transpose(1, 0, 2)).reshape(steps, slices_per_rank * slice_size)
 
 
-def run_samples(samples: int, global_batch: int, logical_shards: int) -> int:
-    """Number of samples that one logical shard reads in an epoch."""
-    return steps_per_epoch(samples, global_batch) * (global_batch // logical_shards)
+def run_samples(samples: int, global_batch: int, batch_slices: int) -> int:
+    """Number of samples that one batch slice reads in an epoch."""
+    return steps_per_epoch(samples, global_batch) * (global_batch // batch_slices)
 
 
 def eval_ids(samples: int, rank: int, world_size: int) -> Ids:

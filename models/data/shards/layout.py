@@ -16,7 +16,7 @@ from conf import schema
 from infra import store
 from infra.errors import DataError
 from models.data.shards.manifest import SPLITS
-from models.data.sources import catalog
+from models.data.sources import catalog, index
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
@@ -137,7 +137,7 @@ class Plans:
 
     def share(self, layout: ShardLayout) -> None:
         """Saves the source index beside the shards, for the writing tasks on any machine."""
-        catalog.save(layout.source, _source_uri(layout.root))
+        index.save(layout.source, _source_uri(layout.root))
         with self._lock:
             self._remember(layout)
 
@@ -151,7 +151,7 @@ class Plans:
         with self._lock:  # serialized, so that the threads of this process load it once
             if (layout := self._plans.get(root)) is None:
                 folder, _, digest = root.rpartition("/")
-                layout = _build_layout(data, catalog.load(data, _source_uri(root)), folder)
+                layout = _build_layout(data, index.load(data, _source_uri(root)), folder)
                 if layout.root != root:
                     raise DataError(
                         f"{data.name}: its source differs from the one {digest} was planned for; start again"

@@ -14,7 +14,6 @@ were verified on arrival.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -25,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.text import did_you_mean
 from infra import store
 from infra.errors import ConfigError, DataError
 
@@ -175,14 +175,14 @@ def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
         return manifest
     sizes = {shard.name: shard.samples for shard in manifest.shards}
     if unknown := [name for name in leave_out if name not in sizes]:
-        near = (difflib.get_close_matches(unknown[0], sizes, 1, 0.0) or [""])[0]
-        raise ConfigError(f"data.leave_out: {manifest.name} has no shard {unknown[0]!r}; the nearest is {near}")
+        hint = did_you_mean(unknown[0], sizes) or f"its shards are named as {next(iter(sizes), '')}"
+        raise ConfigError(f"data.leave_out: {manifest.name} has no shard {unknown[0]!r}; {hint}")
     is_kept = np.array([shard.name not in leave_out for shard in manifest.shards])
     return replace(
         manifest,
         shards=tuple(shard for shard in manifest.shards if shard.name not in leave_out),
         table=manifest.table[np.repeat(is_kept, list(sizes.values()))],
-        missing=(*manifest.missing, *(f"{name} is left out: {sizes[name]} samples" for name in sorted(set(leave_out)))),
+        missing=(*manifest.missing, *(f"{name} is excluded: {sizes[name]} samples" for name in sorted(set(leave_out)))),
     )
 
 

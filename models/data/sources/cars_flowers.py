@@ -1,6 +1,6 @@
 """Transfer sets with labels in MATLAB files: Stanford Cars and Oxford Flowers-102.
 
-Source of layouts and counts: torchvision 0.28 ``datasets/{stanford_cars,flowers102}.py``, the readme of Flowers-102
+Source of the layouts: torchvision 0.28 ``datasets/{stanford_cars,flowers102}.py``, the readme of Flowers-102
 (the training part is the SMALL one: ``trnid`` and ``valid`` 1,020 each, ``tstid`` 6,149).
 """
 
@@ -12,74 +12,69 @@ import numpy as np
 
 from conf import schema
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, listing, matlab
+from models.data.sources import listing, matlab
 from models.data.sources.archive import Files
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, Source
 
-CARS_ARCHIVES = ("cars_train.tgz", "cars_test.tgz", "car_devkit.tgz", "car_ims.tgz")
-CARS_LABELS = ("cars_test_annos_withlabels.mat", "cars_annos.mat")
-CARS = {TRAIN: 8_144, VAL: 8_041}
-FLOWERS_ARCHIVES = ("102flowers.tgz",)
-FLOWERS_LABELS = ("imagelabels.mat", "setid.mat")
-FLOWERS = {TRAIN: 1_020, MINIVAL: 1_020, VAL: 6_149}
+CARS_TEST_LABELS = "cars_test_annos_withlabels.mat"
 _FLOWER_PARTS = {TRAIN: "trnid", MINIVAL: "valid", VAL: "tstid"}
 
 
-def open_cars(data: schema.Data) -> Source:
-    """``cars_train/``, ``cars_test/`` and the devkit; or ``car_ims/`` and ``cars_annos.mat``, which has both splits.
+def open_cars(data: schema.Data, data_set: DataSet) -> Source:
+    """Opens ``cars_train/``, ``cars_test/`` and the devkit; or ``car_ims/`` and ``cars_annos.mat``, with both splits.
 
     Raises:
         ConfigError: The labels are missing.
         DataError: The counts differ from the official ones.
     """
-    path = listing.path_of(data, f"{', '.join(CARS_ARCHIVES[:3])} and {CARS_LABELS[0]}")
-    files = archive.open_files(path, CARS_ARCHIVES, CARS_LABELS)
+    files = listing.open_files(data, data_set)
     if (both := files.find("cars_annos.mat")) is not None and files.folder("car_ims"):
-        return listing.check_listing(data, _cars_in_one_folder(files, both), CARS, 196)
+        return listing.check_listing(data, _cars_in_one_folder(files, both), data_set)
     entries = Listing(files, _texts(files, _require_row(files, "cars_meta.mat"), "class_names"))
-    lists = ((TRAIN, "cars_train", "cars_train_annos.mat"), (VAL, "cars_test", CARS_LABELS[0]))
+    lists = ((TRAIN, "cars_train", "cars_train_annos.mat"), (VAL, "cars_test", CARS_TEST_LABELS))
     for part, folder, name in lists:
         images = files.folder(folder)
-        for one in _records(files, _require_row(files, name), "fname"):
-            image = str(one["fname"])
-            entries.add(images.get(image), f"{folder}/{image}", int(one["class"]) - 1, part)
-    return listing.check_listing(data, entries, CARS, 196)
+        for record in _records(files, _require_row(files, name), "fname"):
+            image = str(record["fname"])
+            entries.add(images.get(image), f"{folder}/{image}", int(record["class"]) - 1, part)
+    return listing.check_listing(data, entries, data_set)
 
 
 def _cars_in_one_folder(files: Files, row: int) -> Listing:
     entries = Listing(files, _texts(files, row, "class_names"))
     images = files.folder("car_ims")
-    for one in _records(files, row, "relative_im_path"):
-        image = str(one["relative_im_path"]).removeprefix("car_ims/")
-        entries.add(images.get(image), image, int(one["class"]) - 1, VAL if one["test"] else TRAIN)
+    for record in _records(files, row, "relative_im_path"):
+        image = str(record["relative_im_path"]).removeprefix("car_ims/")
+        entries.add(images.get(image), image, int(record["class"]) - 1, VAL if record["test"] else TRAIN)
     return entries
 
 
-def open_flowers102(data: schema.Data) -> Source:
+def open_flowers102(data: schema.Data, data_set: DataSet) -> Source:
     """Opens ``jpg/image_NNNNN.jpg``, ``imagelabels.mat`` and ``setid.mat``; class names are the numbers 1 to 102.
 
     Raises:
         ConfigError: The labels are missing.
         DataError: The counts differ from the official ones.
     """
-    path = listing.path_of(data, f"{FLOWERS_ARCHIVES[0]}, {' and '.join(FLOWERS_LABELS)}")
-    files = archive.open_files(path, FLOWERS_ARCHIVES, FLOWERS_LABELS)
+    files = listing.open_files(data, data_set)
     labels = _numbers(files, "imagelabels.mat", "labels")
     images = files.folder("jpg")
     entries = Listing(files, [str(number) for number in range(1, 103)])
     for part, key in _FLOWER_PARTS.items():
         for number in _numbers(files, "setid.mat", key):
             if not 1 <= number <= len(labels):
-                raise DataError(f"{files.root}: setid.mat names image {number}, labels are there for {len(labels)}")
+                raise DataError(
+                    f"{files.root}: setid.mat names image {number}, but imagelabels.mat has {len(labels)} labels"
+                )
             name = f"image_{number:05d}.jpg"
             entries.add(images.get(name), name, labels[number - 1] - 1, part)
-    return listing.check_listing(data, entries, FLOWERS, 102)
+    return listing.check_listing(data, entries, data_set)
 
 
 def _require_row(files: Files, name: str) -> int:
     row = files.find(name)
     if row is None:
-        raise ConfigError(f"{files.root} holds no {name}, which has the labels")
+        raise ConfigError(f"{files.root} has no {name}, which contains the labels")
     return row
 
 
@@ -90,7 +85,7 @@ def _texts(files: Files, row: int, key: str) -> list[str]:
 def _numbers(files: Files, name: str, key: str) -> list[int]:
     numbers = np.atleast_1d(matlab.load(files, _require_row(files, name), key))
     if numbers.dtype.kind not in "ui":
-        raise DataError(f"{files.root}: {key} in {name} holds no whole numbers")
+        raise DataError(f"{files.root}: {key} in {name} are not integers")
     return [int(number) for number in numbers]
 
 
@@ -100,7 +95,7 @@ def _records(files: Files, row: int, field: str) -> Any:
     fields = set(records.dtype.names or ())
     if not {"class", field} <= fields:
         raise DataError(
-            f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but no "
-            f"class and {field}; the test labels are in {CARS_LABELS[0]}"
+            f"{files.root}: annotations in {files.names[row]} have {', '.join(sorted(fields))}, but not "
+            f"class and {field}; the test labels are in {CARS_TEST_LABELS}"
         )
     return records

@@ -1,60 +1,129 @@
-"""Opens the configured source and stores its index in the object store.
+"""The table of data sets.
 
-The order is the same on every machine. The index of 138 GB of archives takes long to build, so it is saved once and
-loaded by the other machines.
+A row states how a data set is opened, its official counts, its files and where they are. Its settings are in
+``conf/data/NAME.yaml``.
+
+Source of addresses and md5 sums: torchvision 0.28 ``datasets/*.py``; cs231n.stanford.edu for Tiny-ImageNet;
+thomasberg.org for Birdsnap's lists. Source of counts: the readme of each data set; meta.mat of the devkit for ImageNet;
+README of fastai/imagenette (v2). Source of metrics: SimCLR, appendix B.8, after Kornblith et al. (2019).
 """
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from conf import schema
-from infra import store
-from infra.errors import ConfigError, DataError
-from models.data.sources import builtin, cars_flowers, cifar, folder, imagenet, listing, tiny_imagenet, transfer_sets
-from models.data.sources.container import Container, join_parts, locate
-from models.data.sources.listing import MINIVAL as MINIVAL
-from models.data.sources.listing import TRAIN as TRAIN
-from models.data.sources.listing import VAL as VAL
-from models.data.sources.listing import Source as Source
-from models.data.sources.reader import OWN_FILE, Reader
+from infra.errors import ConfigError
+from models.data.sources import builtin, cars_flowers, cifar, folder, imagenet, tiny_imagenet, transfer_sets
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Download, Source
 
-FORMAT = "effnet-source/1"
-# [N] columns of a saved index and their dtypes; None: byte strings of any length.
-_COLUMNS: dict[str, str | None] = {
-    "labels": "<i4",
-    "split": "|i1",
-    "names": None,
-    "sizes": "<i8",
-    "container": "<i4",
-    "offsets": "<i8",
-    "read_sizes": "<i8",
-    "paths": None,
+_TORONTO = "https://www.cs.toronto.edu/~kriz"
+_OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
+_FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
+_PACKAGED = "is part of a Python package that is installed with effnet; there is nothing to download"
+
+DATA_SETS: dict[str, DataSet] = {
+    "mnist5k": DataSet(lambda *_: builtin.mnist5k(), 10, {TRAIN: 5_000}, note=f"mnist5k {_PACKAGED}", packaged=True),
+    "digits": DataSet(lambda *_: builtin.digits(), 10, {TRAIN: 1_797}, note=f"digits {_PACKAGED}", packaged=True),
+    "folder": DataSet(
+        lambda data, _: folder.open_folder(data),
+        note="data=folder reads your own images; set data.path=FOLDER to the folder that contains them",
+    ),
+    "imagenet": DataSet(
+        imagenet.open_imagenet,
+        1_000,
+        {TRAIN: 1_281_167, VAL: 50_000},
+        undownloadable=(imagenet.TRAIN_ARCHIVE, imagenet.VAL_ARCHIVE, imagenet.DEVKIT_ARCHIVE),
+        note="ImageNet requires agreement to its terms: sign in at https://image-net.org/download-images and put "
+        f"{imagenet.TRAIN_ARCHIVE} (138 GB), {imagenet.VAL_ARCHIVE} (6 GB) and {imagenet.DEVKIT_ARCHIVE} into "
+        "data.path",
+    ),
+    "imagenette": DataSet(
+        folder.open_imagenette,
+        10,
+        {TRAIN: 9_469, VAL: 3_925},
+        downloads=(Download(f"{_FASTAI}/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),),
+        alternatives=("imagenette2-320.tgz", "imagenette2-160.tgz"),
+    ),
+    "tiny_imagenet": DataSet(
+        tiny_imagenet.open_tiny_imagenet,
+        200,
+        {TRAIN: 100_000, VAL: 10_000},
+        downloads=(Download("http://cs231n.stanford.edu/tiny-imagenet-200.zip"),),
+        alternatives=("tiny-imagenet-200.tar.gz", "tiny-imagenet-200.tar"),
+    ),
+    "cifar10": DataSet(
+        cifar.open_cifar10,
+        10,
+        {TRAIN: 50_000, VAL: 10_000},
+        downloads=(Download(f"{_TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+        alternatives=("cifar-10-images.tar.xz",),
+    ),
+    "cifar100": DataSet(
+        cifar.open_cifar100,
+        100,
+        {TRAIN: 50_000, VAL: 10_000},
+        downloads=(Download(f"{_TORONTO}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
+        alternatives=("cifar-100-images.tar.xz",),
+    ),
+    "birdsnap": DataSet(
+        transfer_sets.open_birdsnap,
+        500,
+        {TRAIN: 47_386, VAL: 2_443},
+        downloads=(Download("http://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"),),
+        note="birdsnap.tgz contains lists only: the get_birdsnap.py in it downloads the images from Flickr that still "
+        "exist (about 40,000 of 49,829), so data.allow_partial=true will be needed",
+    ),
+    "cars": DataSet(
+        cars_flowers.open_cars,
+        196,
+        {TRAIN: 8_144, VAL: 8_041},
+        undownloadable=("cars_train.tgz", "cars_test.tgz", "car_devkit.tgz", cars_flowers.CARS_TEST_LABELS),
+        alternatives=("car_ims.tgz", "cars_annos.mat"),
+        note="the address of Stanford Cars is dead: put cars_train.tgz, cars_test.tgz, car_devkit.tgz and "
+        f"{cars_flowers.CARS_TEST_LABELS}, or car_ims.tgz and cars_annos.mat, from a copy that you may use into "
+        "data.path (github.com/pytorch/vision/issues/7545 names copies)",
+    ),
+    "flowers102": DataSet(
+        cars_flowers.open_flowers102,
+        102,
+        {TRAIN: 1_020, MINIVAL: 1_020, VAL: 6_149},
+        metric="mean per class",
+        downloads=(
+            Download(f"{_OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+            Download(f"{_OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
+            Download(f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
+        ),
+    ),
+    "aircraft": DataSet(
+        transfer_sets.open_aircraft,
+        100,
+        {TRAIN: 3_334, MINIVAL: 3_333, VAL: 3_333},
+        metric="mean per class",
+        downloads=(Download(f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),),
+    ),
+    "pets": DataSet(
+        transfer_sets.open_pets,
+        37,
+        {TRAIN: 3_680, VAL: 3_669},  # the paper's Table 6 prints 3,369 for val
+        metric="mean per class",
+        downloads=(
+            Download(f"{_OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+            Download(f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        ),
+    ),
+    "food101": DataSet(
+        transfer_sets.open_food101,
+        101,
+        {TRAIN: 75_750, VAL: 25_250},
+        downloads=(Download("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),),
+    ),
 }
-_OPENERS: dict[str, Callable[[schema.Data], Source]] = {
-    "mnist5k": lambda _: builtin.mnist5k(),
-    "digits": lambda _: builtin.digits(),
-    "folder": folder.open_folder,
-    "imagenet": imagenet.open_imagenet,
-    "imagenette": folder.open_imagenette,
-    "tiny_imagenet": tiny_imagenet.open_tiny_imagenet,
-    "cifar10": cifar.open_cifar10,
-    "cifar100": cifar.open_cifar100,
-    "birdsnap": transfer_sets.open_birdsnap,
-    "cars": cars_flowers.open_cars,
-    "flowers102": cars_flowers.open_flowers102,
-    "aircraft": transfer_sets.open_aircraft,
-    "pets": transfer_sets.open_pets,
-    "food101": transfer_sets.open_food101,
-}
+
+
+def find(source: str) -> DataSet:
+    """Returns the row of ``data.source``; raises ConfigError with the choices if there is none."""
+    if source not in DATA_SETS:
+        raise ConfigError(f"data.source {source!r} is unknown; choices: {', '.join(DATA_SETS)}")
+    return DATA_SETS[source]
 
 
 def open_source(data: schema.Data) -> Source:
@@ -64,118 +133,10 @@ def open_source(data: schema.Data) -> Source:
         ConfigError: The source is unknown, or ``data.path`` has none of it.
         DataError: The data are damaged, or incomplete without ``data.allow_partial``.
     """
-    opener = _OPENERS.get(data.source)
-    if opener is None:
-        raise ConfigError(f"data.source {data.source!r} is unknown; choices: {', '.join(_OPENERS)}")
-    return opener(data)
+    data_set = find(data.source)
+    return data_set.open(data, data_set)
 
 
-def save(source: Source, uri: str) -> None:
-    """Writes the index of ``source`` as ``.npz``, for ``load`` on any machine with the same data."""
-    png = isinstance(source.read, cifar.PngReader)
-    reader = source.read.pixels if isinstance(source.read, cifar.PngReader) else source.read
-    about: dict[str, Any] = {
-        "format": FORMAT,
-        "classes": source.classes,
-        "own_val": source.own_val,
-        "digest": source.digest,
-        "missing": source.missing,
-        "crop_bottom": source.crop_bottom,
-        "png": png,
-    }
-    arrays: dict[str, NDArray[Any]] = {
-        "labels": source.labels,
-        "split": source.split,
-        "names": source.names,
-        "sizes": source.sizes,
-    }
-    if isinstance(reader, Reader):
-        about["containers"] = {name: Container(join_parts(reader.root, name)).size for name in reader.containers}
-        arrays |= {
-            "container": reader.container,
-            "offsets": reader.offsets,
-            "read_sizes": reader.sizes,
-            "paths": reader.paths,
-        }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    store.write(uri, buffer.getvalue())
-
-
-def load(data: schema.Data, uri: str) -> Source:
-    """Loads the source that ``save`` wrote; images are read from ``data.path`` of this machine.
-
-    Raises:
-        NotFoundError: ``uri`` does not exist, or an archive is missing from ``data.path``.
-        DataError: The object is not an index, or the local data differ from those indexed.
-    """
-    try:
-        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
-        if about["format"] != FORMAT:
-            raise ValueError(f"format {about['format']}")
-        if "containers" not in about:  # its images come from an installed package
-            return _reopen(data, uri, about["digest"])
-        _check(columns, len(about["containers"]))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise DataError(f"{uri} is no index of a source: {error}; delete it and shard again") from error
-    root = locate(listing.path_of(data, "the data of this index"))
-    for name, size in about["containers"].items():
-        if (actual := Container(join_parts(root, name)).size) != size:
-            raise DataError(f"{join_parts(root, name)} has {actual} bytes, the index {uri} was made of {size}")
-    reader = Reader(
-        root,
-        tuple(about["containers"]),
-        columns["container"],
-        columns["offsets"],
-        columns["read_sizes"],
-        columns["paths"],
-    )
-    return Source(
-        tuple(about["classes"]),
-        columns["labels"],
-        columns["split"],
-        about["own_val"],
-        columns["names"],
-        columns["sizes"],
-        cifar.PngReader(reader) if about["png"] else reader,
-        about["digest"],
-        tuple(about["missing"]),
-        about["crop_bottom"],
-    )
-
-
-def _reopen(data: schema.Data, uri: str, digest: str) -> Source:
-    source = open_source(data)
-    if source.digest != digest:
-        raise DataError(f"{data.source} is here {source.digest[:12]}..., the index {uri} is of {digest[:12]}...")
-    return source
-
-
-def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
-    """Rejects an index that would read outside the source or crash sharding: the store is untrusted."""
-    count = len(columns["labels"])
-    for name, kind in _COLUMNS.items():
-        column = columns[name]
-        right_kind = column.dtype.kind == "S" if kind is None else column.dtype == np.dtype(kind)
-        if not right_kind or column.ndim != 1 or len(column) not in (count, 0 if name == "paths" else count):
-            raise ValueError(f"column {name} is {column.dtype}{list(column.shape)}")
-    container, paths = columns["container"], columns["paths"]
-    loose = container == OWN_FILE
-    if np.any(container >= containers) or np.any(container < OWN_FILE) or (np.any(loose) and len(paths) != count):
-        raise ValueError("it names an archive that it does not list")
-    around = np.char.add(np.char.add(b"/", paths[loose] if len(paths) else paths), b"/")
-    if np.any(np.char.find(around, b"/../") >= 0) or np.any(np.char.startswith(around, b"//")):
-        raise ValueError("a path leads out of the folder")
-    if min(int(columns[name].min(initial=0)) for name in ("offsets", "read_sizes")) < 0:
-        raise ValueError("a negative offset or size")
+def packaged() -> frozenset[str]:
+    """Returns the names of the data sets that need no ``data.path``."""
+    return frozenset(name for name, data_set in DATA_SETS.items() if data_set.packaged)

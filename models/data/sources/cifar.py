@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 out of their python archives, or as folders of images.
+"""CIFAR-10 and CIFAR-100 from their Python archives, or as folders of images.
 
-The archives hold raw pixels, which are served as PNG: without loss, and encoded when an image is read. The pickles
-around the pixels are never loaded (``pickles.py``).
+The archives contain raw pixels, which are served as PNG: lossless, and encoded when an image is read. The pickles
+around the pixels are read as plain data (``pickles.py``).
 
 Source of the layout: cs.toronto.edu/~kriz/cifar.html; 32 x 32 images as 3,072 bytes, all red, all green, all blue.
 """
@@ -20,88 +20,75 @@ from PIL import Image
 
 from conf import schema
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, folder, listing, pickles
+from models.data.sources import folder, listing, pickles
 from models.data.sources.archive import Files
-from models.data.sources.listing import TRAIN, VAL, Listing, Source
+from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
-IMAGES = {TRAIN: 50_000, VAL: 10_000}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one of the two sets lies in its archive."""
+    """Layout of the archive of one of the two data sets."""
 
-    archives: tuple[str, ...]
     folder: str
     batches: dict[str, int]  # file -> part
     labels: str  # key of the labels in a batch
-    meta: str  # file with the names of the classes
-    names: str  # their key in it
-    classes: int
+    meta: str  # file with the class names
+    names: str  # key of the class names in that file
 
 
 CIFAR10 = Layout(
-    ("cifar-10-python.tar.gz", "cifar-10-images.tar.xz"),
     "cifar-10-batches-py",
     {**{f"data_batch_{number}": TRAIN for number in range(1, 6)}, "test_batch": VAL},
     "labels",
     "batches.meta",
     "label_names",
-    10,
 )
-CIFAR100 = Layout(
-    ("cifar-100-python.tar.gz", "cifar-100-images.tar.xz"),
-    "cifar-100-python",
-    {"train": TRAIN, "test": VAL},
-    "fine_labels",
-    "meta",
-    "fine_label_names",
-    100,
-)
+CIFAR100 = Layout("cifar-100-python", {"train": TRAIN, "test": VAL}, "fine_labels", "meta", "fine_label_names")
 
 
 class PngReader:
-    """Index -> PNG of the raw pixels that ``pixels`` reads."""
+    """Maps an index to a PNG of the raw pixels that ``pixels`` returns."""
 
     def __init__(self, pixels: Callable[[int], bytes]) -> None:
         self.pixels = pixels
 
     def __call__(self, index: int) -> bytes:
-        """Raises as the reader of the pixels does."""
+        """Returns the encoded image; raises as the reader of the pixels."""
         planes = np.frombuffer(self.pixels(index), np.uint8).reshape(3, SIDE, SIDE)
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
 
-def open_cifar10(data: schema.Data) -> Source:
-    """CIFAR-10; raises as ``open_cifar``."""
-    return open_cifar(data, CIFAR10)
+def open_cifar10(data: schema.Data, data_set: DataSet) -> Source:
+    """Opens CIFAR-10; raises as ``open_cifar``."""
+    return open_cifar(data, data_set, CIFAR10)
 
 
-def open_cifar100(data: schema.Data) -> Source:
-    """CIFAR-100 with its 100 fine labels; raises as ``open_cifar``."""
-    return open_cifar(data, CIFAR100)
+def open_cifar100(data: schema.Data, data_set: DataSet) -> Source:
+    """Opens CIFAR-100 with its 100 fine labels; raises as ``open_cifar``."""
+    return open_cifar(data, data_set, CIFAR100)
 
 
-def open_cifar(data: schema.Data, layout: Layout) -> Source:
-    """The python archive or its folder, or ``{train,test}/CLASS/IMAGE``.
+def open_cifar(data: schema.Data, data_set: DataSet, layout: Layout) -> Source:
+    """Opens the Python archive or its extracted folder, or ``{train,test}/CLASS/IMAGE``.
 
     Raises:
-        ConfigError: neither is there.
-        DataError: other counts than the official ones, or a batch that is not plain data.
+        ConfigError: None of them exists.
+        DataError: The counts differ from the official ones, or a batch is not plain data.
     """
-    files = archive.open_files(listing.path_of(data, layout.archives[0]), layout.archives)
+    files = listing.open_files(data, data_set)
     batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
     if layout.meta not in batches:
-        splits = folder.split_folders(files, ("train", "test"), layout.classes)
-        return listing.check_listing(data, splits, IMAGES, layout.classes)
+        splits = folder.split_folders(files, ("train", "test"), data_set.classes)
+        return listing.check_listing(data, splits, data_set)
     classes = _read(files, batches[layout.meta])[layout.names]
-    if len(classes) != layout.classes:
-        raise DataError(f"{files.root}: {layout.meta} names {len(classes)} classes, {layout.classes} are expected")
-    return _from_batches(data, files, batches, layout, [str(name) for name in classes])
+    if len(classes) != data_set.classes:
+        raise DataError(f"{files.root}: {layout.meta} has {len(classes)} classes, {data_set.classes} are expected")
+    return _from_batches(data, data_set, files, batches, layout, [str(name) for name in classes])
 
 
 def _read(files: Files, row: int) -> dict[str, Any]:
@@ -109,9 +96,9 @@ def _read(files: Files, row: int) -> dict[str, Any]:
 
 
 def _from_batches(
-    data: schema.Data, files: Files, batches: dict[str, int], layout: Layout, classes: list[str]
+    data: schema.Data, data_set: DataSet, files: Files, batches: dict[str, int], layout: Layout, classes: list[str]
 ) -> Source:
-    """Every image becomes a file of its own in ``Files``: a range of the batch that holds it."""
+    """Represents every image as a separate file in ``Files``: a range of its batch."""
     rows, offsets, names, labels, split = [], [], [], [], []
     pixels = hashlib.sha256()
     for batch, part in layout.batches.items():
@@ -119,7 +106,7 @@ def _from_batches(
             continue
         content = files.read(row)
         fields = pickles.read(content, f"{files.root}:{batch}")
-        start, count = _place(fields, layout, f"{files.root}:{batch}")
+        start, count = _locate_pixels(fields, layout, len(classes), f"{files.root}:{batch}")
         pixels.update(content[start : start + count * IMAGE_BYTES])
         official = fields.get("filenames", [""] * count)
         rows += [row] * count
@@ -128,34 +115,39 @@ def _from_batches(
         labels += fields[layout.labels]
         split += [part] * count
     if not rows:
-        raise ConfigError(f"{files.root} holds none of {', '.join(layout.batches)}")
+        raise ConfigError(f"{files.root} has none of {', '.join(layout.batches)}")
     sizes = np.full(len(rows), IMAGE_BYTES, np.int64)
-    single = dataclasses.replace(
+    ranges = dataclasses.replace(
         files,
         names=[files.names[row] for row in rows],
         container=files.container[rows],
         offsets=np.array(offsets, np.int64),
         sizes=sizes,
     )
-    found_all = Listing(single, classes, list(range(len(rows))), names, labels, split)
-    source = listing.check_listing(data, found_all, IMAGES, layout.classes)
+    entries = Listing(ranges, classes, list(range(len(rows))), names, labels, split)
+    source = listing.check_listing(data, entries, data_set)
     return _as_png(source, pixels.digest())
 
 
 def _as_png(source: Source, pixels: bytes) -> Source:
-    """The same images as PNG, which has no size before it is made; ``pixels`` is a digest of what they show."""
+    """Returns the source with PNG images, whose sizes are unknown until they are encoded.
+
+    Args:
+        source: Source of raw pixels.
+        pixels: Digest of all pixels, which identifies the images in place of their sizes.
+    """
     sizes = np.zeros(len(source.labels), np.int64)
     digest = listing.digest_of(source.classes, source.labels, source.split, source.names, sizes, pixels)
     return dataclasses.replace(source, sizes=sizes, read=PngReader(source.read), digest=digest)
 
 
-def _place(batch: dict[str, Any], layout: Layout, where: str) -> tuple[int, int]:
-    """Where the pixels of a batch begin in its file, and how many images they are."""
+def _locate_pixels(batch: dict[str, Any], layout: Layout, classes: int, where: str) -> tuple[int, int]:
+    """Returns the position of the pixels of a batch in its file, and the number of images."""
     pixels, labels = batch.get("data"), batch.get(layout.labels)
     if not isinstance(pixels, pickles.Array) or not isinstance(labels, list):
-        raise DataError(f"{where} has no data and {layout.labels}; its keys: {', '.join(sorted(batch))}")
+        raise DataError(f"{where} has no data or no {layout.labels}; its keys: {', '.join(sorted(batch))}")
     if pixels.shape != (len(labels), IMAGE_BYTES) or len(batch.get("filenames", labels)) != len(labels):
         raise DataError(f"{where}: pixels of shape {pixels.shape}, {len(labels)} labels; expected [N, {IMAGE_BYTES}]")
-    if not all(isinstance(label, int) and 0 <= label < layout.classes for label in labels):
-        raise DataError(f"{where}: labels outside 0 to {layout.classes - 1}")
+    if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+        raise DataError(f"{where}: labels outside 0 to {classes - 1}")
     return pixels.start, len(labels)

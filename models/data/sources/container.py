@@ -1,4 +1,4 @@
-"""One file that holds many: bytes by position, from a local path or an object store, for many threads concurrently."""
+"""Random access to a large file, local or in an object store, from many threads concurrently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infra.errors import ConfigError
 from infra.store import files
 from models.data.sources.tar import ReadAt
 
-SCAN_BYTES = 8 * 2**20  # one request to an object store while headers are read
+SCAN_BYTES = 8 * 2**20  # per request to an object store while headers are scanned
 
 
 def locate(path: str) -> str:
@@ -26,7 +26,7 @@ def locate(path: str) -> str:
 
 
 def join_parts(root: str, name: str) -> str:
-    """Where ``name`` lies below ``root``; an empty name is the root itself."""
+    """Returns the location of ``name`` below ``root``; an empty name is the root itself."""
     if not name:
         return root
     return store.join(root, name) if root.startswith("s3://") else str(Path(root) / name)
@@ -36,13 +36,13 @@ class Container:
     """Opens ``location``, a local path or an ``s3://`` uri.
 
     Attributes:
-        location: as given.
-        size: bytes.
-        stamp: changes when a local file changes.
+        location: The location that was opened.
+        size: Number of bytes.
+        stamp: Text that changes when a local file changes.
 
     Raises:
-        NotFoundError: nothing there.
-        ConfigError: not readable by this user.
+        NotFoundError: The file does not exist.
+        ConfigError: This user may not read it.
     """
 
     _descriptor = -1
@@ -53,7 +53,7 @@ class Container:
         if self.remote:
             self.size, self.stamp = store.size(location), location
             return
-        self._path = Path(location)  # once: making one takes longer than reading a header
+        self._path = Path(location)  # kept, because creating it takes longer than reading a header
         self.size = files.size(self._path)
         with files.errors(self._path):
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -64,7 +64,7 @@ class Container:
             os.close(self._descriptor)
 
     def read(self, position: int, length: int) -> bytes:
-        """The bytes from ``position``, at most ``length``: fewer only at the end."""
+        """Returns ``length`` bytes from ``position``, fewer only at the end of the file."""
         if self.remote:
             length = min(length, self.size - position)
             return store.read_range(self.location, position, length) if length > 0 else b""
@@ -72,7 +72,7 @@ class Container:
             return os.pread(self._descriptor, length, position)
 
     def read_into(self, position: int, target: memoryview) -> int:
-        """Fills ``target`` from ``position``; how many bytes that were: fewer only at the end."""
+        """Fills ``target`` from ``position``; returns the number of bytes, fewer only at the end of the file."""
         if self.remote:
             data = self.read(position, len(target))
             target[: len(data)] = data
@@ -81,7 +81,7 @@ class Container:
             return os.preadv(self._descriptor, [target], position)
 
     def scanner(self, block_bytes: int = SCAN_BYTES) -> ReadAt:
-        """``read`` for one thread that goes forwards in small steps: few requests to an object store."""
+        """Returns a ``read`` for one thread that advances in small steps, with few requests to an object store."""
         if not self.remote:
             return self.read
         start, block = 0, b""
@@ -95,7 +95,7 @@ class Container:
         return read_at
 
     def stream(self) -> io.BufferedReader:
-        """All of it as a file to read and seek in."""
+        """Returns a seekable binary file."""
         return io.BufferedReader(_Raw(self), SCAN_BYTES if self.remote else 2**20)
 
 

@@ -15,44 +15,47 @@ from typing import BinaryIO
 from conf import schema
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
 from infra.store import files
-from models.data.sources.addresses import AFTERWARDS, ELSEWHERE, REMOTE, Download
+from models.data.sources import catalog
 from models.data.sources.container import locate
+from models.data.sources.listing import Download
 
 Say = Callable[[str], None]
-TRIES = 6  # in a row without a new byte
+TRIES = 6  # consecutive attempts without a new byte
 _CHUNK_BYTES = 2**20
 _TIMEOUT_S = 60.0
 _SAY_EVERY_S = 5.0
 
 
 class _BrokenError(Exception):
-    """The connection broke or the server is busy; a retry may help. Private to this module."""
+    """The connection broke or the server is busy, so a retry may help. Private to this module."""
 
 
 def download(data: schema.Data, say: Say, wait: Callable[[float], None] = time.sleep) -> Sequence[Path]:
-    """Fetches the archives of ``data.source`` into ``data.path``; keeps complete ones.
+    """Downloads the files of ``data.source`` into ``data.path``; keeps complete ones.
 
     Args:
         data: Data set and its folder.
         say: Callback for progress lines.
-        wait: Function that sleeps between tries.
+        wait: Function that sleeps between attempts.
 
     Raises:
-        ConfigError: a set without a public address (the message says where it is), no local folder, a full disk.
-        DataError: a file does not have its published md5.
-        NotFoundError: the address is dead.
+        ConfigError: The data set has no public address (the message says where to get it), ``data.path`` is not a
+            local folder, or the disk is full.
+        DataError: A file does not have its published md5.
+        NotFoundError: The address is dead.
         TransientError: The server does not respond; the same command resumes the download.
     """
-    if data.source not in REMOTE:
-        raise ConfigError(ELSEWHERE.get(data.source, f"{data.source!r} is no data set; choices: {', '.join(REMOTE)}"))
+    data_set = catalog.find(data.source)
+    if not data_set.downloads:
+        raise ConfigError(data_set.note)
     if data.path is None or (root := locate(data.path)).startswith("s3://"):
-        raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local one")
+        raise ConfigError(f"download {data.source} needs data.path=FOLDER, a local folder")
     folder = Path(root)
     with files.errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    paths = [fetch(remote, folder, say, wait) for remote in REMOTE[data.source]]
-    if data.source in AFTERWARDS:
-        say(AFTERWARDS[data.source])
+    paths = [fetch(remote, folder, say, wait) for remote in data_set.downloads]
+    if data_set.note:
+        say(data_set.note)
     return paths
 
 
@@ -61,7 +64,7 @@ def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None
     path, partial = folder / remote.name, folder / f"{remote.name}.part"
     if path.exists():
         _require_md5(path, remote, "delete it and start again")
-        say(f"{path} is there")
+        say(f"{path} exists")
         return path
     failures = 0
     while True:
@@ -72,8 +75,8 @@ def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None
         except _BrokenError as error:
             failures = 1 if _size(partial) > before else failures + 1
             if failures == TRIES:
-                kept = f"{_size(partial):,} bytes are kept, the same command resumes"
-                raise TransientError(f"{remote.url}: {error} after {TRIES} tries; {kept}") from error
+                kept = f"{_size(partial):,} bytes are kept; the same command resumes"
+                raise TransientError(f"{remote.url}: {error} after {TRIES} attempts; {kept}") from error
             wait(min(2.0**failures, 10.0))
     try:
         _require_md5(partial, remote, "start again")
@@ -92,58 +95,58 @@ def _resume(url: str, partial: Path, say: Say) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "effnet"})  # noqa: S310 - the opener knows http(s) only
     if have:
         request.add_header("Range", f"bytes={have}-")
-    answer = _answer(request, partial, have)
-    if answer is None:
+    response = _open(request, partial, have)
+    if response is None:
         return
-    with answer:
-        is_resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    with response:
+        is_resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not is_resumed:
             have = 0
-        length = answer.headers.get("Content-Length")
+        length = response.headers.get("Content-Length")
         total = have + int(length) if length and length.isdigit() else None
         with files.errors(partial), os.fdopen(files.open_ours(partial, 0o666), "r+b") as out:
-            out.truncate(have)  # 0 where the server begins again
+            out.truncate(have)  # 0 if the server restarts from the beginning
             out.seek(have)
-            got = have + _copy(answer, out, url, have, total, say)
-    if total is not None and got < total:
-        raise _BrokenError(f"the connection ended after {got:,} of {total:,} bytes")
+            received = have + _copy(response, out, url, have, total, say)
+    if total is not None and received < total:
+        raise _BrokenError(f"the connection ended after {received:,} of {total:,} bytes")
 
 
-def _answer(request: urllib.request.Request, partial: Path, have: int) -> http.client.HTTPResponse | None:
-    """The server's answer; None if ``partial`` is already complete."""
+def _open(request: urllib.request.Request, partial: Path, have: int) -> http.client.HTTPResponse | None:
+    """Returns the server's response; None if ``partial`` is already complete."""
     url = request.full_url
     try:
-        answer: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_S)
-        return answer
+        response: http.client.HTTPResponse = _opener().open(request, timeout=_TIMEOUT_S)
+        return response
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
                 return None
             if error.code == 416:
                 partial.unlink()
-                raise _BrokenError("the server has another, shorter file now") from error
+                raise _BrokenError("the file on the server is shorter now") from error
             if error.code == 429 or error.code >= 500:
-                raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
+                raise _BrokenError(f"the server responds {error.code} {error.reason}") from error
             kind = NotFoundError if error.code in (404, 410) else ConfigError
-            raise kind(f"{url}: the server answers {error.code} {error.reason}") from error
+            raise kind(f"{url}: the server responds {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise _BrokenError(str(error) or type(error).__name__) from error
 
 
-def _copy(answer: http.client.HTTPResponse, out: BinaryIO, url: str, have: int, total: int | None, say: Say) -> int:
-    """Bytes written; an error of the connection leaves as ``_BrokenError``, one of the disk as it is."""
-    written, said = 0, time.monotonic()
+def _copy(response: http.client.HTTPResponse, out: BinaryIO, url: str, have: int, total: int | None, say: Say) -> int:
+    """Copies the response to ``out``; returns the number of bytes. Errors of the connection become ``_BrokenError``."""
+    written, reported = 0, time.monotonic()
     while True:
         try:
-            chunk = answer.read(_CHUNK_BYTES)
+            chunk = response.read(_CHUNK_BYTES)
         except (http.client.HTTPException, OSError) as error:
             raise _BrokenError(f"the connection broke: {error}") from error
         if not chunk:
             return written
         out.write(chunk)
         written += len(chunk)
-        if time.monotonic() - said > _SAY_EVERY_S:
-            said = time.monotonic()
+        if time.monotonic() - reported > _SAY_EVERY_S:
+            reported = time.monotonic()
             of = f" of {total / 1e6:,.0f} MB ({(have + written) / total:.0%})" if total else " MB"
             say(f"{url.rpartition('/')[2]}: {(have + written) / 1e6:,.0f}{of}")
 
@@ -170,7 +173,7 @@ def _require_md5(path: Path, remote: Download, remedy: str) -> None:
     with files.errors(path), path.open("rb") as stream:
         actual = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if actual != remote.md5:
-        raise DataError(f"{path} has md5 {actual}, {remote.url} is published with {remote.md5}; {remedy}")
+        raise DataError(f"{path} has md5 {actual}, the published md5 of {remote.url} is {remote.md5}; {remedy}")
 
 
 def _size(path: Path) -> int:

@@ -11,13 +11,10 @@ from infra.errors import ConfigError
 from models.data.sources import archive, listing
 from models.data.sources.archive import ARCHIVES, Files
 from models.data.sources.container import locate
-from models.data.sources.listing import TRAIN, VAL, Listing, Source
+from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 HELD_OUT = ("val", "test")  # folders beside train/
-IMAGENETTE_ARCHIVES = ("imagenette2.tgz", "imagenette2-320.tgz", "imagenette2-160.tgz")
-IMAGENETTE = {TRAIN: 9469, VAL: 3925}  # Source: fastai/imagenette README, Imagenette v2
-_IMAGENETTE_CLASSES = 10
 
 
 def is_image(name: str) -> bool:
@@ -90,15 +87,15 @@ def _is_class(folder: str, top: str) -> bool:
     return folder.startswith(top) and bool(name) and "/" not in name and not name.startswith(".")
 
 
-def open_imagenette(data: schema.Data) -> Source:
+def open_imagenette(data: schema.Data, data_set: DataSet) -> Source:
     """Opens Imagenette v2 of any size: its archive, or ``{train,val}/WNID/*.JPEG``; the ten WNIDs are the classes.
 
     Raises:
         DataError: The counts differ from the official ones.
     """
-    files = archive.open_files(listing.path_of(data, IMAGENETTE_ARCHIVES[0]), IMAGENETTE_ARCHIVES)
-    entries = split_folders(files, ("train", "val"), _IMAGENETTE_CLASSES)
-    return listing.check_listing(data, with_short_names(entries), IMAGENETTE, _IMAGENETTE_CLASSES)
+    files = listing.open_files(data, data_set)
+    entries = split_folders(files, ("train", "val"), data_set.classes)
+    return listing.check_listing(data, with_short_names(entries), data_set)
 
 
 def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listing:
@@ -112,7 +109,7 @@ def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listi
         {one for tree in trees for path in tree for one, _, image in [path.partition("/")] if is_image(image)}
     )
     if not names or len(names) > classes:
-        raise ConfigError(f"{files.root} holds {len(names)} folders {folders[0]}/CLASS/IMAGE, {classes} are expected")
+        raise ConfigError(f"{files.root} has {len(names)} folders {folders[0]}/CLASS/IMAGE, {classes} are expected")
     rank = {name: label for label, name in enumerate(names)}
     entries = Listing(files, names)
     for part, top, tree in zip((TRAIN, VAL), folders, trees, strict=True):

@@ -3,7 +3,7 @@
 The label is the rank of the sorted WNID, as in every library; NOT the ILSVRC2012_ID that the devkit's ground truth
 holds, which is mapped ID -> WNID -> rank.
 
-Source: readme.txt and data/meta.mat of ILSVRC2012_devkit_t12; counts from meta.mat's ``num_train_images``.
+Source: readme.txt and data/meta.mat of ILSVRC2012_devkit_t12.
 """
 
 from __future__ import annotations
@@ -21,43 +21,11 @@ from infra.errors import ConfigError, DataError
 from models.data.sources import archive, folder, listing, matlab
 from models.data.sources.archive import Files
 from models.data.sources.container import join_parts, locate
-from models.data.sources.listing import TRAIN, VAL, Listing, Source
+from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 TRAIN_ARCHIVE, VAL_ARCHIVE = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
-CLASSES = 1000
-IMAGES = {TRAIN: 1_281_167, VAL: 50_000}
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-
-# Images that are not RGB JPEG; the decoder handles them.
-# Source: tensorflow/tpu tools/datasets/imagenet_to_gcs.py, after github.com/cytsai/ilsvrc-cmyk-image-list
-KNOWN_PNG = frozenset({"n02105855_2933.JPEG"})
-KNOWN_CMYK = frozenset(
-    {
-        "n01739381_1309.JPEG",
-        "n02077923_14822.JPEG",
-        "n02447366_23489.JPEG",
-        "n02492035_15739.JPEG",
-        "n02747177_10752.JPEG",
-        "n03018349_4028.JPEG",
-        "n03062245_4620.JPEG",
-        "n03347037_9675.JPEG",
-        "n03467068_12171.JPEG",
-        "n03529860_11437.JPEG",
-        "n03544143_17228.JPEG",
-        "n03633091_5218.JPEG",
-        "n03710637_5125.JPEG",
-        "n03961711_5286.JPEG",
-        "n04033995_2932.JPEG",
-        "n04258138_17003.JPEG",
-        "n04264628_27969.JPEG",
-        "n04336792_7448.JPEG",
-        "n04371774_5854.JPEG",
-        "n04596742_4225.JPEG",
-        "n07583066_647.JPEG",
-        "n13037406_4650.JPEG",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +43,7 @@ class Devkit:
     val_labels: tuple[int, ...]
 
 
-def read_devkit(files: Files) -> Devkit:
+def read_devkit(files: Files, data_set: DataSet) -> Devkit:
     """Reads the devkit from its archive or folder.
 
     Raises:
@@ -84,7 +52,7 @@ def read_devkit(files: Files) -> Devkit:
     """
     rows = [files.find(f"data/{name}") for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")]
     if rows[0] is None or rows[1] is None:
-        raise ConfigError(f"{files.root}: the labels of ImageNet need {DEVKIT_ARCHIVE} there")
+        raise ConfigError(f"{files.root}: the labels of ImageNet require {DEVKIT_ARCHIVE}")
     synsets = matlab.load(files, rows[0], "synsets")
     try:
         leaves = sorted(
@@ -95,28 +63,28 @@ def read_devkit(files: Files) -> Devkit:
         rank = {identity: label for label, (_, identity, _) in enumerate(leaves)}
         val_labels = tuple(rank[int(line)] for line in files.read(rows[1]).split())
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{files.root}: {DEVKIT_ARCHIVE} is not as it should be: {error!r}") from error
-    if len(leaves) != CLASSES or len(val_labels) != IMAGES[VAL]:
+        raise DataError(f"{files.root}: {DEVKIT_ARCHIVE} has another structure than expected: {error!r}") from error
+    if len(leaves) != data_set.classes or len(val_labels) != data_set.images[VAL]:
         raise DataError(
-            f"{files.root}: the devkit has {len(leaves)} of {CLASSES} classes and {len(val_labels)} of "
-            f"{IMAGES[VAL]} validation labels"
+            f"{files.root}: the devkit has {len(leaves)} of {data_set.classes} classes and {len(val_labels)} of "
+            f"{data_set.images[VAL]} validation labels"
         )
     wnids, _, train_images = zip(*leaves, strict=True)
     return Devkit(tuple(wnids), tuple(train_images), val_labels)
 
 
-def open_imagenet(data: schema.Data) -> Source:
+def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
     """Opens the archives; or ``train/WNID/*.JPEG`` with ``val/WNID/*.JPEG``, or with ``val/*.JPEG`` and the devkit.
 
     Raises:
         ConfigError: An archive or the devkit is missing.
         DataError: The data are damaged, or incomplete without ``data.allow_partial``.
     """
-    root = locate(listing.path_of(data, f"{TRAIN_ARCHIVE}, {VAL_ARCHIVE} and {DEVKIT_ARCHIVE}"))
-    present = {name for name in (TRAIN_ARCHIVE, VAL_ARCHIVE, DEVKIT_ARCHIVE) if _exists(join_parts(root, name))}
+    root = locate(listing.path_of(data, data_set))
+    present = {name for name in data_set.published if _exists(join_parts(root, name))}
     if TRAIN_ARCHIVE in present:
         if absent := {VAL_ARCHIVE, DEVKIT_ARCHIVE} - present:
-            raise ConfigError(f"{root} holds {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
+            raise ConfigError(f"{root} has {TRAIN_ARCHIVE} but not {' and not '.join(sorted(absent))}")
         parts = [archive.archive_of_archives(root, TRAIN_ARCHIVE, "train/"), archive.archive(root, VAL_ARCHIVE, "val/")]
     elif root.startswith("s3://") or Path(root).is_dir():
         parts = [archive.walk_folder(root)]
@@ -128,12 +96,12 @@ def open_imagenet(data: schema.Data) -> Source:
     trees = files.folder("train"), files.folder("val")
     flat = any("/" not in path for path in trees[1])
     if flat or files.find("data/meta.mat") is not None:
-        devkit = read_devkit(files)
+        devkit = read_devkit(files, data_set)
         entries = _list_images(files, *trees, devkit)
-        lines = [*listing.counts(entries, IMAGES), *_short_classes(entries, devkit)]
+        lines = [*listing.counts(entries, data_set.images), *_short_classes(entries, devkit)]
         return entries.source(listing.require_complete(data, lines))
-    entries = folder.with_short_names(folder.split_folders(files, ("train", "val"), CLASSES))
-    return listing.check_listing(data, entries, IMAGES, CLASSES)
+    entries = folder.with_short_names(folder.split_folders(files, ("train", "val"), data_set.classes))
+    return listing.check_listing(data, entries, data_set)
 
 
 def _exists(location: str) -> bool:
@@ -152,7 +120,7 @@ def _list_images(files: Files, train: dict[str, int], val: dict[str, int], devki
                 number = int(match[1])
                 if not 1 <= number <= len(devkit.val_labels):
                     raise DataError(
-                        f"{files.root}: {path} is no validation image; they end at {len(devkit.val_labels)}"
+                        f"{files.root}: {path} is not a validation image; the last is number {len(devkit.val_labels)}"
                     )
                 entries.add(row, path, devkit.val_labels[number - 1], part)
     return entries
@@ -161,7 +129,7 @@ def _list_images(files: Files, train: dict[str, int], val: dict[str, int], devki
 def _short_classes(entries: Listing, devkit: Devkit) -> Sequence[str]:
     """Returns a line naming the classes whose number of training images differs from the devkit."""
     train = np.array(entries.labels, np.int64)[np.array(entries.split) == TRAIN]
-    class_sizes = np.bincount(train, minlength=CLASSES).tolist()
+    class_sizes = np.bincount(train, minlength=len(devkit.wnids)).tolist()
     short = [
         f"{wnid} {count:,} of {official:,}"
         for wnid, count, official in zip(devkit.wnids, class_sizes, devkit.train_images, strict=True)
@@ -169,5 +137,6 @@ def _short_classes(entries: Listing, devkit: Devkit) -> Sequence[str]:
     ]
     if not short:
         return ()
+    complete = len(devkit.wnids) - len(short)
     named = ", ".join(short[: listing.NAMED]) + (", ..." if len(short) > listing.NAMED else "")
-    return (f"classes with all their training images: {CLASSES - len(short):,} of {CLASSES:,} ({named})",)
+    return (f"classes with all their training images: {complete:,} of {len(devkit.wnids):,} ({named})",)

@@ -1,7 +1,7 @@
 """Source of images: the listing of its images and the reader of their bytes.
 
 Every opener (``imagenet.py``, ``cifar.py``, ...) builds a ``Listing``; ``check_listing`` verifies it against the
-official counts and returns a ``Source``. ``catalog.py`` selects the opener.
+official counts of the data set's row in ``catalog.py`` and returns a ``Source``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from conf import schema
 from infra.errors import ConfigError, DataError
+from models.data.sources import archive
 from models.data.sources.archive import Files
 
-TRAIN, MINIVAL, VAL = 0, 1, 2  # what Source.split holds
+TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split
 PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
 MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
 NAMED = 5  # maximum of missing items that a message names
@@ -31,17 +32,16 @@ class Source:
     Attributes:
         classes: Class names by label.
         labels: ``[N]`` int32.
-        split: ``[N]`` int8. TRAIN (minival is cut from it, and val too where ``own_val`` is False), MINIVAL
-            (an official validation part), VAL (the official val or test part).
+        split: ``[N]`` int8. TRAIN (minival is split off, and val too if ``own_val`` is False), MINIVAL (an official
+            validation part), VAL (the official val or test part).
         own_val: Whether the set has an official val or test part.
-        names: ``[N]`` bytes, the official name of each image, e.g. ``b"n01440764_10026.JPEG"``.
-        sizes: ``[N]`` int64, bytes of each encoded image; 0 where it is encoded on the fly.
-        read: index -> encoded JPEG or PNG bytes; many threads may call it. ``DataError`` where the bytes
-            are not there.
-        digest: sha256 of the listing; part of the key of the shards. An archive and the tree that was
-            extracted from it have the same.
-        missing: with ``allow_partial``, one line for each count that is not the official one.
-        crop_bottom: rows of pixels at the lower edge that are not part of the picture; crops must stay above them.
+        names: ``[N]`` bytes, official names of the images, e.g. ``b"n01440764_10026.JPEG"``.
+        sizes: ``[N]`` int64, bytes of the encoded images; 0 for an image that is encoded when it is read.
+        read: Thread-safe function from index to encoded JPEG or PNG bytes; raises DataError if they are missing.
+        digest: The sha256 of the listing, part of the key of the shards; the same for an archive and the tree
+            extracted from it.
+        missing: One line per count that differs from the official one, with ``allow_partial``.
+        crop_bottom: Rows of pixels at the lower edge that are not part of the image; crops must stay above them.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +54,51 @@ class Source:
     digest: str
     missing: tuple[str, ...] = ()
     crop_bottom: int = 0
+
+
+@dataclass(frozen=True)
+class Download:
+    """One published file: its URL, and its md5 if one is published, which detects damage but not malice."""
+
+    url: str
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the local file."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set: a row of ``catalog.py``.
+
+    Attributes:
+        open: Opener: ``(settings, this row) -> Source``; raises ConfigError and DataError.
+        classes: Official number of classes with images.
+        images: Official number of images by part.
+        metric: Metric of the data set's protocol, the default of ``conf/data/NAME.yaml``.
+        downloads: Published files with public addresses.
+        undownloadable: Published files without a public address.
+        alternatives: Names of other files that the opener accepts.
+        note: Remark printed after a download; where there is nothing to download, the reason.
+        packaged: Whether the data set is part of an installed Python package, so that it needs no ``data.path``.
+    """
+
+    open: Callable[[schema.Data, DataSet], Source]
+    classes: int = 0
+    images: Mapping[int, int] = field(default_factory=dict)
+    metric: str = "top-1"
+    downloads: tuple[Download, ...] = ()
+    undownloadable: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    note: str = ""
+    packaged: bool = False
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Names of the published files that make up the data set."""
+        return (*(download.name for download in self.downloads), *self.undownloadable)
 
 
 @dataclass
@@ -81,7 +126,7 @@ class Listing:
     def source(self, missing: Sequence[str], crop_bottom: int = 0) -> Source:
         """Builds the source, sorted by part and name, independently of archive or disk order."""
         if not self.rows:
-            raise ConfigError(f"{self.files.root}: not one image of the set; {'; '.join(missing)}")
+            raise ConfigError(f"{self.files.root}: no image of the data set; {'; '.join(missing)}")
         names = np.array([name.encode("utf-8", "surrogateescape") for name in self.names], np.bytes_)
         split = np.array(self.split, np.int8)
         order = np.lexsort((names, split))
@@ -106,14 +151,19 @@ class Listing:
         )
 
 
-def path_of(data: schema.Data, holds: str) -> str:
+def path_of(data: schema.Data, data_set: DataSet) -> str:
     """Returns ``data.path``, or raises a ConfigError that describes the expected contents."""
     if data.path is None:
         raise ConfigError(
-            f"data={data.source} needs data.path=FOLDER, which holds {holds}, or what was extracted from them; "
-            f"`effnet download {data.source} data.path=FOLDER` fetches them or says where they are"
+            f"data={data.source} needs data.path=FOLDER with {', '.join(data_set.published)}, or with the extracted "
+            f"files; `effnet download {data.source} data.path=FOLDER` downloads them or says where to get them"
         )
     return data.path
+
+
+def open_files(data: schema.Data, data_set: DataSet) -> Files:
+    """Opens what exists of the data set at ``data.path``; raises as ``archive.open_files``."""
+    return archive.open_files(path_of(data, data_set), (*data_set.published, *data_set.alternatives))
 
 
 def counts(listing: Listing, official: Mapping[int, int]) -> list[str]:
@@ -144,28 +194,25 @@ def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:
     """
     if lines and not data.allow_partial:
         raise DataError(
-            f"{data.name} at {data.path} is not whole: {'; '.join(lines)}. "
-            "Fetch what is missing, or set data.allow_partial=true"
+            f"{data.name} at {data.path} is incomplete: {'; '.join(lines)}. "
+            "Add what is missing, or set data.allow_partial=true"
         )
     return lines
 
 
-def check_listing(
-    data: schema.Data, listing: Listing, official: Mapping[int, int], classes: int, crop_bottom: int = 0
-) -> Source:
+def check_listing(data: schema.Data, listing: Listing, data_set: DataSet, crop_bottom: int = 0) -> Source:
     """Builds the source if its counts are official or ``data.allow_partial`` is set.
 
     Args:
         data: Data settings.
         listing: Images of the set.
-        official: Official number of images by part.
-        classes: Official number of classes with images.
+        data_set: Row with the official counts.
         crop_bottom: As in ``Source``.
 
     Raises:
-        DataError: how many images of which part, and which classes, are missing.
+        DataError: Images or classes are missing; the message gives the counts.
     """
-    lines = [*counts(listing, official), *absent_classes(listing, classes)]
+    lines = [*counts(listing, data_set.images), *absent_classes(listing, data_set.classes)]
     return listing.source(require_complete(data, lines), crop_bottom)
 
 

@@ -1,4 +1,4 @@
-"""MATLAB files, as the devkits of ImageNet, Cars and Flowers have them; reading one runs no code."""
+"""Reads the MATLAB files of the devkits of ImageNet, Cars and Flowers; reading one executes no code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.data.sources.archive import Files
 
 
 def load(files: Files, row: int, key: str) -> Any:
-    """The variable ``key`` of a ``.mat`` file, with dimensions of one removed.
+    """Returns the variable ``key`` of a ``.mat`` file, without dimensions of size one.
 
     Raises:
-        DataError: no MATLAB file, damaged, or without that variable.
+        DataError: The file is not a MATLAB file, is damaged, or has no such variable.
     """
-    # Here and not above: it takes half a second, and few sets need it. scipy ships no types.
+    # Imported here because it takes half a second and few data sets need it. scipy has no type annotations.
     from scipy.io import loadmat  # type: ignore[import-untyped]
     from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from infra import store
 from infra.errors import DataError, NotFoundError
-from models.data.sources import inflate
+from models.data.sources import decompress
 from models.data.sources.container import Container, join_parts
 
 OWN_FILE = -1  # in Reader.container
 
 
 def open_member(root: str, name: str) -> Container:
-    """Opens the archive ``root/name`` for reading by position; a compressed one is inflated first."""
+    """Opens the archive ``root/name`` for reading by position; a compressed one is decompressed first."""
     container = Container(join_parts(root, name))
-    if inflate.is_compressed(container.location):
-        return Container(str(inflate.plain(container)))
+    if decompress.is_compressed(container.location):
+        return Container(str(decompress.ensure_plain(container)))
     return container
 
 
@@ -77,7 +77,9 @@ class Reader:
             container = self._container(number)
             where, count = container.location, container.read_into(offset, target)
         if count != len(target):
-            raise DataError(f"{where}: {len(target)} bytes from byte {offset} expected, {count} there; did it change?")
+            raise DataError(
+                f"{where}: {len(target)} bytes expected at byte {offset}, {count} read; did the file change?"
+            )
 
     def _container(self, number: int) -> Container:
         container = self._opened.get(number)
@@ -95,7 +97,7 @@ def _read_file(where: str, offset: int, target: memoryview) -> int:
         try:
             target[:] = store.read_range(where, offset, len(target)) if target else b""
         except NotFoundError as error:
-            raise DataError(f"{where} cannot be read: there is no object any more") from error
+            raise DataError(f"{where} cannot be read: the object no longer exists") from error
         return len(target)
     try:
         with Path(where).open("rb", buffering=0) as stream:

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 from conf import schema
 from infra.errors import ConfigError
-from models.data.sources import archive, listing
+from models.data.sources import listing
 from models.data.sources.folder import is_image
-from models.data.sources.listing import TRAIN, VAL, Listing, Source
-
-ARCHIVES = ("tiny-imagenet-200.zip", "tiny-imagenet-200.tar.gz", "tiny-imagenet-200.tar")
-IMAGES = {TRAIN: 100_000, VAL: 10_000}
-CLASSES = 200
+from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 
-def open_tiny_imagenet(data: schema.Data) -> Source:
+def open_tiny_imagenet(data: schema.Data, data_set: DataSet) -> Source:
     """Opens the archive or the extracted tree.
 
     Raises:
         ConfigError: The expected layout is missing.
         DataError: The counts differ from the official ones.
     """
-    files = archive.open_files(listing.path_of(data, ARCHIVES[0]), ARCHIVES)
+    files = listing.open_files(data, data_set)
     wnids, annotations = files.find("wnids.txt"), files.find("val/val_annotations.txt")
     if wnids is None or annotations is None:
-        raise ConfigError(f"{files.root} holds no wnids.txt and val/val_annotations.txt; is it Tiny-ImageNet?")
+        raise ConfigError(f"{files.root} has no wnids.txt or val/val_annotations.txt; is it Tiny-ImageNet?")
     classes = sorted(files.read(wnids).decode().split())
     rank = {wnid: label for label, wnid in enumerate(classes)}
     entries = Listing(files, classes)
@@ -40,4 +36,4 @@ def open_tiny_imagenet(data: schema.Data) -> Source:
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid in rank:
             entries.add(images.get(name), name, rank[wnid], VAL)
-    return listing.check_listing(data, entries, IMAGES, CLASSES)
+    return listing.check_listing(data, entries, data_set)

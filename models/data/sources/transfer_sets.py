@@ -4,7 +4,7 @@ Each opener reads the official archives or their extracted files, anywhere below
 against the official ones (``DataError``, unless ``data.allow_partial``) and raises ``ConfigError`` if the lists are
 missing.
 
-Source of layouts and counts: the readme of each set, and torchvision 0.28 ``datasets/{food101,oxford_iiit_pet,
+Source of the layouts: the readme of each set, and torchvision 0.28 ``datasets/{food101,oxford_iiit_pet,
 fgvc_aircraft}.py``.
 """
 
@@ -12,19 +12,10 @@ from __future__ import annotations
 
 from conf import schema
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, listing
+from models.data.sources import listing
 from models.data.sources.archive import Files
 from models.data.sources.folder import IMAGE_SUFFIXES
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
-
-FOOD_ARCHIVES = ("food-101.tar.gz",)
-PETS_ARCHIVES = ("images.tar.gz", "annotations.tar.gz")
-AIRCRAFT_ARCHIVES = ("fgvc-aircraft-2013b.tar.gz",)
-BIRDSNAP_ARCHIVES = ("birdsnap.tgz",)
-FOOD = {TRAIN: 75_750, VAL: 25_250}
-PETS = {TRAIN: 3_680, VAL: 3_669}  # the paper's Table 6 prints 3,369 for the second
-AIRCRAFT = {TRAIN: 3_334, MINIVAL: 3_333, VAL: 3_333}
-BIRDSNAP = {TRAIN: 47_386, VAL: 2_443}
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, Source
 
 # The readme of FGVC Aircraft 2013b: "Each image has at the bottom a banner 20 pixels high containing copyright
 # information. Please make sure to remove this banner when using the images to train and evaluate algorithms."
@@ -35,9 +26,9 @@ AIRCRAFT_BANNER = 20
 _BIRD_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 
 
-def open_food101(data: schema.Data) -> Source:
+def open_food101(data: schema.Data, data_set: DataSet) -> Source:
     """Opens Food-101: ``meta/{classes,train,test}.txt`` and ``images/CLASS/ID.jpg``."""
-    files = _files(data, FOOD_ARCHIVES)
+    files = listing.open_files(data, data_set)
     classes = _lines(files, "meta/classes.txt")
     rank = {name: label for label, name in enumerate(classes)}
     images = files.folder("images")
@@ -45,12 +36,12 @@ def open_food101(data: schema.Data) -> Source:
     for part, name in ((TRAIN, "meta/train.txt"), (VAL, "meta/test.txt")):
         for line in _lines(files, name):
             entries.add(images.get(f"{line}.jpg"), f"{line}.jpg", rank.get(line.partition("/")[0], -1), part)
-    return listing.check_listing(data, entries, FOOD, 101)
+    return listing.check_listing(data, entries, data_set)
 
 
-def open_pets(data: schema.Data) -> Source:
+def open_pets(data: schema.Data, data_set: DataSet) -> Source:
     """Opens Pets: ``annotations/{trainval,test}.txt`` with lines ``ID CLASS SPECIES BREED``, and ``images/ID.jpg``."""
-    files = _files(data, PETS_ARCHIVES)
+    files = listing.open_files(data, data_set)
     lists = {
         part: [line.split() for line in _lines(files, f"annotations/{name}.txt") if line[0] != "#"]
         for part, name in ((TRAIN, "trainval"), (VAL, "test"))
@@ -59,17 +50,17 @@ def open_pets(data: schema.Data) -> Source:
         breeds = {int(label): name.rpartition("_")[0] for lines in lists.values() for name, label, *_ in lines}
         labelled = [(part, name, int(label) - 1) for part, lines in lists.items() for name, label, *_ in lines]
     except ValueError as error:
-        raise DataError(f"{files.root}: annotations/*.txt have other lines than ID CLASS SPECIES BREED") from error
+        raise DataError(f"{files.root}: annotations/*.txt has lines other than ID CLASS SPECIES BREED") from error
     images = files.folder("images")
     entries = Listing(files, [breeds[label] for label in sorted(breeds)])
     for part, name, label in labelled:
         entries.add(images.get(f"{name}.jpg"), f"{name}.jpg", label, part)
-    return listing.check_listing(data, entries, PETS, 37)
+    return listing.check_listing(data, entries, data_set)
 
 
-def open_aircraft(data: schema.Data) -> Source:
-    """The 100 variants: ``images_variant_{train,val,test}.txt`` with lines ``ID VARIANT``, and ``images/ID.jpg``."""
-    files = _files(data, AIRCRAFT_ARCHIVES)
+def open_aircraft(data: schema.Data, data_set: DataSet) -> Source:
+    """Opens Aircraft: ``images_variant_{train,val,test}.txt`` with lines ``ID VARIANT``, and ``images/ID.jpg``."""
+    files = listing.open_files(data, data_set)
     classes = _lines(files, "variants.txt")
     rank = {name: label for label, name in enumerate(classes)}
     images = files.folder("images")
@@ -78,18 +69,18 @@ def open_aircraft(data: schema.Data) -> Source:
         for line in _lines(files, f"images_variant_{name}.txt"):
             image, _, variant = line.partition(" ")
             entries.add(images.get(f"{image}.jpg"), f"{image}.jpg", rank.get(variant, -1), part)
-    return listing.check_listing(data, entries, AIRCRAFT, 100, crop_bottom=AIRCRAFT_BANNER)
+    return listing.check_listing(data, entries, data_set, crop_bottom=AIRCRAFT_BANNER)
 
 
-def open_birdsnap(data: schema.Data) -> Source:
+def open_birdsnap(data: schema.Data, data_set: DataSet) -> Source:
     """Opens Birdsnap: ``species.txt``, ``test_images.txt``, ``images.txt`` if present, and the available images.
 
     Without ``images.txt`` the folder of an image determines its species.
     """
-    files = _files(data, BIRDSNAP_ARCHIVES)
+    files = listing.open_files(data, data_set)
     species = [line.split("\t") for line in _lines(files, "species.txt")[1:]]
     if any(len(one) != 4 for one in species):
-        raise DataError(f"{files.root}: species.txt has other columns than id, common, scientific, dir")
+        raise DataError(f"{files.root}: species.txt has columns other than id, common, scientific, dir")
     species.sort(key=lambda one: int(one[0]) if one[0].isdigit() else 0)
     by_id = {one[0]: label for label, one in enumerate(species)}
     by_folder = {one[3].lower(): label for label, one in enumerate(species)}
@@ -106,7 +97,7 @@ def open_birdsnap(data: schema.Data) -> Source:
         bird = stated.get(name, -1) if stated else by_folder.get(name.partition("/")[0].lower(), -1)
         if bird >= 0:  # other images are not part of the set
             entries.add(row, name, bird, VAL if name in test else TRAIN)
-    return listing.check_listing(data, entries, BIRDSNAP, 500)
+    return listing.check_listing(data, entries, data_set)
 
 
 def _bird_images(files: Files) -> dict[str, int]:
@@ -118,10 +109,6 @@ def _bird_images(files: Files) -> dict[str, int]:
     }
 
 
-def _files(data: schema.Data, archives: tuple[str, ...]) -> Files:
-    return archive.open_files(listing.path_of(data, " and ".join(archives)), archives)
-
-
 def _lines(files: Files, name: str) -> list[str]:
     """Reads the non-empty lines of a list file.
 
@@ -130,8 +117,8 @@ def _lines(files: Files, name: str) -> list[str]:
     """
     row = files.find(name)
     if row is None:
-        raise ConfigError(f"{files.root} holds no {name}; is it the right set, and all of its archives?")
+        raise ConfigError(f"{files.root} has no {name}; is it the right data set, with all of its archives?")
     try:
         return [line.strip() for line in files.read(row).decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise DataError(f"{files.root}: {files.names[row]} is no text: {error}") from error
+        raise DataError(f"{files.root}: {files.names[row]} is not text: {error}") from error

@@ -1,6 +1,6 @@
 """The ledger: the sample ids of each training step. Optional; proves that no sample is lost or read twice.
 
-A line is ``{"step": 7, "ids": [[...], [...]]}``: ids of the training split, one list per logical shard. Parts are
+A line is ``{"step": 7, "ids": [[...], [...]]}``: ids of the training split, one list per batch slice. Parts are
 stored in the run folder's ``ledger/``, one per checkpoint; a checkpoint references the parts that lead to it, so
 steps that were rolled back are in no ledger. At the end all parts are joined into ``ledger.jsonl``, after a first line
 with the sha256 of the final weights, average and optimizer.
@@ -18,13 +18,13 @@ from models.training.distributed import gather_objects
 class Ledger:
     """The samples that this rank has read since the last part."""
 
-    def __init__(self, shards: int, stages: int = 1) -> None:
-        self.shards, self.stages = shards, stages  # logical shards of this rank; ranks that read the same shards
+    def __init__(self, slices: int, stages: int = 1) -> None:
+        self.slices, self.stages = slices, stages  # batch slices of this rank; ranks that read the same slices
         self._steps: list[tuple[int, list[list[int]]]] = []
 
     def note(self, step: int, batch: Batch) -> None:
         """Adds a finished step."""
-        self._steps.append((step, batch.ids.reshape(self.shards, -1).tolist()))
+        self._steps.append((step, batch.ids.reshape(self.slices, -1).tolist()))
 
     def forget(self) -> None:
         """Drops the recorded steps, because training rewinds to the last checkpoint."""
@@ -36,7 +36,7 @@ class Ledger:
         for ranks in zip(*gather_objects(self._steps)[:: self.stages], strict=True):
             steps, ids = zip(*ranks, strict=True)
             assert len(set(steps)) == 1  # noqa: S101 - internal invariant: ranks step together
-            lines.append(json.dumps({"step": steps[0], "ids": [shard for rank in ids for shard in rank]}) + "\n")
+            lines.append(json.dumps({"step": steps[0], "ids": [part for rank in ids for part in rank]}) + "\n")
         self._steps.clear()
         return "".join(lines)
 

@@ -25,7 +25,7 @@ _SHOWN = 5
 def identity(job: Job) -> dict[str, Any]:
     """Returns the configuration by dotted key, including the data's digest, and the digest of the training code."""
     config = compose.to_dict(replace(job, runtime=Runtime(), until_epoch=None))
-    return {**_flatten(config), "code": code_digest(), "torch": torch.__version__.split("+")[0]}
+    return {**compose.flatten(config), "code": code_digest(), "torch": torch.__version__.split("+")[0]}
 
 
 def code_digest() -> str:
@@ -66,10 +66,3 @@ def check(saved: dict[str, Any], now: dict[str, Any], accept: bool, uri: str) ->
     for change in changes:
         log.warning("resuming despite a change: %s", change)
     return changes
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -43,7 +43,7 @@ class Position:
 class TrainState:
     """Everything that training changes.
 
-    Random numbers are not part of it: those of a step are derived from (seed, step, logical shard).
+    Random numbers are not part of it: those of a step are derived from (seed, step, batch slice).
     """
 
     network: nn.Module

@@ -267,6 +267,31 @@ def test_a_later_setting_at_its_default_is_not_written_down() -> None:
     assert compose.to_request(changed).keys() - compose.to_request(schema.Model()).keys() == later - {"blocks"}
 
 
+def test_a_renamed_setting_is_stored_under_its_old_name_and_read_back() -> None:
+    recipe = schema.Recipe(batch_slices=8, bn_groups="slice")
+    text = compose.to_yaml(recipe)
+    assert "logical_shards: 8\n" in text
+    assert "bn_groups: shard\n" in text
+    assert "slice" not in text
+    assert compose.from_yaml(schema.Recipe, text) == recipe
+    assert compose.to_dict(job())["recipe"].items() >= {"logical_shards": 64, "shards_per_pass": None}.items()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe.logical_shards=8", "recipe.logical_shards was renamed to recipe.batch_slices"),
+        (
+            "search.recipe.shards_per_pass=2",
+            "search.recipe.shards_per_pass was renamed to search.recipe.slices_per_pass",
+        ),
+        ("recipe.bn_groups=shard", "recipe.bn_groups=shard was renamed to recipe.bn_groups=slice"),
+    ],
+)
+def test_an_old_word_on_the_command_line_names_its_successor(override: str, message: str) -> None:
+    assert refused(override) == message
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -294,6 +319,10 @@ def test_a_config_as_a_dict_holds_plain_values_only() -> None:
     found = compose.to_dict(compose.compose())
     assert found["recipe"]["global_batch"] == 64
     assert {type(leaf) for leaf in leaves(found)} <= {str, int, float, bool, type(None)}
+
+
+def test_nested_settings_are_flattened_to_dotted_keys() -> None:
+    assert compose.flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
 
 
 def test_keys_are_all_settings_down_to_the_leaves() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import flows.__main__ as command
 from conf import compose, schema
-from conf.text import escaped, first_line, logger, printable, quoted
+from conf.text import did_you_mean, escaped, first_line, format_duration, logger, printable, quoted
 from flows.cli import progress, summary
 from infra import doctor, errors
 from infra.doctor.finding import OK, Finding
@@ -61,6 +61,16 @@ def test_the_lines_of_a_log_stay_lines() -> None:
     message = "it failed:" + quoted("one\ttwo\n\x1b[31mred")
     assert message == printable(message) == "it failed:\n  | one     two\n  | \\x1b[31mred"
     assert str(errors.JobError(f"x{EVIL}:{quoted('a')}")) == f"x{SAFE}:\n  | a"
+
+
+def test_a_mistyped_word_is_answered_with_the_nearest_choice_or_with_nothing() -> None:
+    assert did_you_mean("resnet51", {"resnet50": 1, "mobilenet": 2}) == "did you mean 'resnet50'?"
+    assert did_you_mean("resnet51", ["x"]) == did_you_mean("", []) == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(41.6, "42 s"), (754.2, "12 min 34 s"), (11_520, "3 h 12 min")])
+def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 class MuteError(Exception):
@@ -186,7 +196,7 @@ def test_the_doctor_and_the_plan_print_escaped_lines(
 ) -> None:
     monkeypatch.setattr(doctor, "_checks", lambda *_: {"data": lambda: [Finding(OK, "data", EVIL)]})
     config = compose.compose([f"run_dir={tmp_path}", "services.s3=aws"])
-    assert doctor.main(config, {}) == 0
+    assert doctor.main(config, {}, frozenset()) == 0
     monkeypatch.setattr("tasks.plan.lines", lambda _: iter(["", f"transfer to {EVIL}"]))
     assert command._run("plan", config, []) == 0
     shown = capsys.readouterr().out

@@ -18,6 +18,7 @@ from infra.doctor import host, service_checks
 from infra.doctor.finding import FAIL, OK, WARN, Finding
 from infra.errors import ConfigError
 from infra.services import stack
+from models.data.sources import catalog
 
 Disk = namedtuple("Disk", "total used free")
 
@@ -165,7 +166,7 @@ def test_folders_of_data_must_be_there(tmp_path: Path) -> None:
         "c": Data("x", "folder", str(tmp_path)),
         "d": Data("x", "folder", str(tmp_path / "gone")),
     }
-    found = host.data(sources)
+    found = host.data(sources, frozenset({"mnist5k"}))
     assert [finding.mark for finding in found] == [OK, FAIL, OK, FAIL]
     assert found[1].text == "b: no path is given; give b.path=PATH"
     assert found[3].text == f"d: {tmp_path}/gone is not there; give d.path=PATH"
@@ -240,7 +241,8 @@ def test_a_clock_that_is_off_is_told(skew_s: float, mark: str, server: FakeServe
 
 
 def doctor_says(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
-    code = doctor.main(compose.compose(["launch.nproc_per_node=1", *overrides]), {"native": "ok"})
+    config = compose.compose(["launch.nproc_per_node=1", *overrides])
+    code = doctor.main(config, {"native": "ok"}, catalog.packaged())
     return code, capsys.readouterr().out
 
 

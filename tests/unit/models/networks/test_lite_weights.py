@@ -19,7 +19,7 @@ from torch import Tensor
 from conf import schema
 from models.data.loading import crops, decode
 from models.data.shards import image_header
-from models.data.sources import imagenet
+from models.data.sources import catalog
 from models.data.sources.listing import VAL
 from models.networks import pretrained
 from models.networks.build import build_model, compute_cost
@@ -40,7 +40,7 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(tmp_path_factory.mktemp("cache")))
         data_config = schema.Data(name="imagenet", source="imagenet", path=str(REAL), allow_partial=True)
-        source = imagenet.open_imagenet(data_config)
+        source = catalog.open_source(data_config)
         chosen = np.flatnonzero(source.split == VAL)
         yield [source.read(int(index)) for index in chosen], source.labels[chosen]
 

@@ -76,7 +76,7 @@ def test_rounds_of_micro_batches_are_equal(passes: int, at_most: int, expected: 
 
 def test_what_makes_it_smaller_makes_it_smaller() -> None:
     model = schema.Model(name="efficientnet_b1")
-    recipe = schema.Recipe(global_batch=64, logical_shards=4)
+    recipe = schema.Recipe(global_batch=64, batch_slices=4)
     whole = plan(model, recipe, 1000, 1)
     half = plan(model, recipe, 1000, 1, bf16=True)
     again = plan(model, dataclasses.replace(recipe, recompute=True), 1000, 1)
@@ -92,10 +92,10 @@ def test_what_makes_it_smaller_makes_it_smaller() -> None:
     assert whole.state == 6 * 4 * sum(t.numel() for t in tensors)
 
 
-def test_logical_shards_per_pass() -> None:
-    assert slices_per_pass(schema.Recipe(logical_shards=8), 2) == 1
-    assert slices_per_pass(schema.Recipe(logical_shards=8, bn_groups="rank"), 2) == 4
-    assert slices_per_pass(schema.Recipe(logical_shards=8, bn_groups="rank", shards_per_pass=2), 2) == 2
+def test_batch_slices_per_pass() -> None:
+    assert slices_per_pass(schema.Recipe(batch_slices=8), 2) == 1
+    assert slices_per_pass(schema.Recipe(batch_slices=8, bn_groups="rank"), 2) == 4
+    assert slices_per_pass(schema.Recipe(batch_slices=8, bn_groups="rank", slices_per_pass=2), 2) == 2
 
 
 def test_the_table_has_a_line_for_each_variant() -> None:

@@ -24,7 +24,7 @@ from models.training.step import Stepper
 from models.training.supervision.faults import Faults
 from models.training.supervision.watchdog import Watchdog
 
-SIDE, SHARD = 32, 4
+SIDE, SLICE = 32, 4
 
 
 class Waiting:
@@ -36,7 +36,7 @@ class Waiting:
 
 
 def job(**recipe: Any) -> schema.Job:
-    spec = {"global_batch": 2 * SHARD, "logical_shards": 2, "warmup_epochs": 0.0, "dropout": 0.2, "bn_momentum": 0.1}
+    spec = {"global_batch": 2 * SLICE, "batch_slices": 2, "warmup_epochs": 0.0, "dropout": 0.2, "bn_momentum": 0.1}
     model = schema.Model(width=0.25, depth=0.2)
     return schema.Job(kind="train", model=model, recipe=schema.Recipe(**{**spec, **recipe}))
 
@@ -53,7 +53,7 @@ def build_stepper(spec: schema.Job, ranks: int = 1) -> tuple[Stepper, TrainState
     return Stepper(spec, place, state, 10, cast(Watchdog, Waiting()), Faults("file:///nowhere", 0)), state
 
 
-def batch(seed: int, images: int = 2 * SHARD) -> Batch:
+def batch(seed: int, images: int = 2 * SLICE) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (images, SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
     return Batch(pixels, torch.randint(0, 5, (images,), generator=generator), np.arange(images))
@@ -67,7 +67,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_statistics_move_once_a_step_by_the_mean_over_the_logical_shards() -> None:
+def test_statistics_move_once_a_step_by_the_mean_over_the_batch_slices() -> None:
     stepper, state = build_stepper(job())
     torch.manual_seed(0)
     plain = build_model(job().model, 5, dropout=0.0).train()
@@ -78,14 +78,14 @@ def test_statistics_move_once_a_step_by_the_mean_over_the_logical_shards() -> No
     with torch.no_grad():  # the stem comes before anything that is random
         whole = plain.stem[0](images)
     norm = plain.stem[1]
-    means = whole.reshape(2, SHARD, *whole.shape[1:]).mean((1, 3, 4))
+    means = whole.reshape(2, SLICE, *whole.shape[1:]).mean((1, 3, 4))
     stepper.step(batch(1), False)
     batch_norm = state.network.stem[1]  # type: ignore[index, union-attr]
     expected = 0.9 * norm.running_mean + 0.1 * means.mean(0)
     torch.testing.assert_close(batch_norm.running_mean, expected, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr]
 
 
-def test_a_pass_over_two_shards_normalizes_over_both() -> None:
+def test_a_pass_over_two_slices_normalizes_over_both() -> None:
     apart, state_apart = build_stepper(job())
     together, state_together = build_stepper(job(bn_groups="rank"))
     for stepper in (apart, together):
@@ -114,7 +114,7 @@ def test_accumulated_passes_add_up_to_the_gradient_of_the_whole_batch() -> None:
     simplify(state.network)
     stepper.step(batch(1), False)
     parts = stepper.gradients.clone()
-    assert (stepper.shards_per_rank, stepper.shards_per_pass) == (2, 1)
+    assert (stepper.slices_per_rank, stepper.slices_per_pass) == (2, 1)
     whole, whole_state = build_stepper(job(dropout=0.0, weight_decay=0.0, label_smoothing=0.0, bn_groups="rank"))
     simplify(whole_state.network)
     whole.step(batch(1), False)
@@ -177,7 +177,7 @@ def test_out_of_memory_in_spite_of_recomputation_names_the_setting(monkeypatch: 
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(state.network, "forward", allocator)
-    with pytest.raises(CapacityError, match=r"out of memory with 4 images of 224 px .* raise recipe\.logical_shards"):
+    with pytest.raises(CapacityError, match=r"out of memory with 4 images of 224 px .* raise recipe\.batch_slices"):
         stepper.step(batch(1), False)
 
 
@@ -193,7 +193,7 @@ def test_training_lowers_the_loss(optimizer: str) -> None:
 
 
 def test_bf16_trains_close_to_fp32() -> None:
-    # 32 images per logical shard: over 4, batch norm multiplies the rounding, by 6 % of the loss on one kind of CPU.
+    # 32 images per batch slice: over 4, batch norm multiplies the rounding, by 6 % of the loss on one kind of CPU.
     spec = {"dropout": 0.0, "global_batch": 64, "lr_per_256": 1e-4}
     exact, _ = build_stepper(job(**spec))
     rough, _ = build_stepper(job(**spec, precision="bf16"))

@@ -1,4 +1,4 @@
-"""Policies against their sources, draws against their probabilities, the C operations against Pillow's to the bit."""
+"""Policies compared with their sources, draws with their probabilities, the C operations bit by bit with Pillow's."""
 
 import ctypes
 import io
@@ -102,11 +102,11 @@ def test_randaugment_has_the_sixteen_operations_of_the_official_code() -> None:
         (Op.EQUALIZE, 9, "v0", 224, 0.0),
     ],
 )
-def test_levels_mean_what_they_mean_in_the_sources(op: Op, level: int, policy: str, side: int, expected: float) -> None:
+def test_levels_map_to_the_values_of_the_sources(op: Op, level: int, policy: str, side: int, expected: float) -> None:
     assert magnitude(op, level, RANGES[policy], side) == pytest.approx(expected)
 
 
-def test_the_c_code_numbers_the_operations_alike() -> None:
+def test_the_c_code_uses_the_same_operation_numbers() -> None:
     text = (ROOT / "models" / "data" / "loading" / "native" / "ops.c").read_text()
     block = re.search(r"enum \{[^\n]*Op \*/(.*?)\}", text, re.DOTALL)
     assert block is not None
@@ -116,13 +116,13 @@ def test_the_c_code_numbers_the_operations_alike() -> None:
 # ---------------------------------------------------------------------------------------------------- draws
 
 
-def test_no_policy_draws_nothing() -> None:
+def test_without_a_policy_no_random_numbers_are_needed() -> None:
     assert draws(Augment()) == 0
     assert sample_ops(Augment(), np.zeros((5, 0)), 224) is None
 
 
 @pytest.mark.parametrize(("policy", "table"), [("v0", V0), ("imagenet", IMAGENET)])
-def test_operations_come_as_often_as_the_table_says(policy: str, table: Policy) -> None:
+def test_operations_have_the_probabilities_of_the_table(policy: str, table: Policy) -> None:
     n = 200_000
     codes = sampled(Augment(policy=policy), n).codes
     for place in (0, 1):
@@ -132,7 +132,7 @@ def test_operations_come_as_often_as_the_table_says(policy: str, table: Policy) 
             assert abs(share - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / n), (op, place)
 
 
-def test_the_two_operations_of_a_pair_happen_independently() -> None:
+def test_the_two_operations_of_a_pair_are_independent() -> None:
     n = 200_000
     codes = sampled(Augment(policy="v0"), n).codes
     both = float(((codes[:, 0] == Op.EQUALIZE) & (codes[:, 1] == Op.SHEAR_Y)).mean())
@@ -140,7 +140,7 @@ def test_the_two_operations_of_a_pair_happen_independently() -> None:
     assert abs(both - expected) < 4.5 * math.sqrt(expected * (1 - expected) / n)
 
 
-def test_each_layer_of_randaugment_takes_each_operation_as_often() -> None:
+def test_every_layer_of_randaugment_draws_the_operations_uniformly() -> None:
     n = 100_000
     codes = sampled(Augment(policy="randaugment", randaugment_layers=3), n).codes
     assert codes.shape == (n, 3)
@@ -149,7 +149,7 @@ def test_each_layer_of_randaugment_takes_each_operation_as_often() -> None:
 
 
 @pytest.mark.parametrize("policy", ["v0", "imagenet", "randaugment"])
-def test_only_geometry_has_a_sign_and_minus_in_half_of_the_cases(policy: str) -> None:
+def test_only_geometric_operations_have_a_sign_that_is_negative_half_of_the_time(policy: str) -> None:
     ops = sampled(Augment(policy=policy), 100_000)
     values = ops.args[:, :, 0]
     moving = np.isin(ops.codes, list(SIGNED)) & (values != 0)
@@ -167,7 +167,7 @@ def test_the_centre_of_a_cutout_is_any_pixel() -> None:
 
 
 @pytest.mark.parametrize("policy", ["v0", "imagenet", "randaugment"])
-def test_an_image_gets_the_same_operations_whatever_else_is_in_the_call(policy: str) -> None:
+def test_the_operations_of_an_image_do_not_depend_on_the_batch(policy: str) -> None:
     augment = Augment(policy=policy)
     u = some_uniforms(augment, 100)
     whole, part = sample_ops(augment, u, 224), sample_ops(augment, u[40:50], 224)
@@ -190,15 +190,15 @@ def test_arrays_have_the_types_that_the_c_code_reads(policy: str) -> None:
 
 
 def pictures(side: int) -> list[NDArray[np.uint8]]:
-    """Noise, faint noise, one colour, black and white, and three real images where they lie."""
+    """Returns noise, faint noise, one colour, black and white, and three real images if available."""
     rng = np.random.default_rng(side)
-    made = [
+    synthetic = [
         rng.integers(0, 256, (side, side, 3), dtype=np.uint8),
         rng.integers(90, 140, (side, side, 3), dtype=np.uint8),
         np.full((side, side, 3), 77, np.uint8),
         np.repeat(rng.integers(0, 2, (side, side, 1), dtype=np.uint8) * np.uint8(255), 3, axis=2),
     ]
-    return made + [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in real_images(3)]
+    return synthetic + [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in real_images(3)]
 
 
 def real_images(count: int) -> list[Image.Image]:
@@ -258,7 +258,7 @@ def test_solarize_add_lifts_only_dark_values_and_stops_at_white() -> None:
     assert np.array_equal(got[128:], np.arange(128, 256))
 
 
-def test_a_cutout_is_a_grey_square_cut_at_the_border() -> None:
+def test_a_cutout_is_a_grey_square_clipped_at_the_border() -> None:
     got = np.asarray(apply_pillow(Image.new("RGB", (24, 24)), Op.CUTOUT, [4, 2, 12]))[:, :, 0]
     expected = np.zeros((24, 24), np.uint8)
     expected[8:16, 0:6] = 128
@@ -276,8 +276,8 @@ def test_an_unknown_operation_is_refused() -> None:
 
 
 @pytest.mark.parametrize("policy", ["v0", "imagenet", "randaugment"])
-def test_fill_augments_alike_with_both_backends(policy: str) -> None:
-    """PNG at its own size: no loss and no resize, so every byte must agree."""
+def test_both_backends_augment_identically(policy: str) -> None:
+    """A PNG at its original size needs no resize and loses nothing, so every byte must be equal."""
     if backends()["native"] != "ok":
         pytest.skip(f"native backend: {backends()['native']}")
     n, side = 64, 63

@@ -21,7 +21,7 @@ from models.data.loading.cache import MAX_OPEN, ShardCache
 pytest_plugins = ("made_cache",)
 
 
-def test_a_reader_gets_the_bytes_of_the_shard_and_later_ones_need_no_store(
+def test_a_cached_shard_is_read_without_the_store(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]
 ) -> None:
     shard = shard_of(CONTENT)
@@ -88,14 +88,14 @@ def go(started: subprocess.Popen[str]) -> None:
 
 def test_two_processes_fetch_once(root: Path, tmp_path: Path) -> None:
     running = [process(root, tmp_path / "cache", 0.5) for _ in range(2)]
-    for each in running:
-        go(each)
-    output = "".join(each.communicate(timeout=30)[0] for each in running)
+    for started in running:
+        go(started)
+    output = "".join(started.communicate(timeout=30)[0] for started in running)
     assert output.count("fetching") == 1
     assert output.count(str(len(CONTENT))) == 2
 
 
-def test_what_a_killed_process_left_half_done_is_cleared_away_and_fetched_anew(
+def test_a_partial_file_of_a_killed_process_is_replaced(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache]
 ) -> None:
     killed = process(root, tmp_path / "cache", 60)
@@ -104,16 +104,16 @@ def test_what_a_killed_process_left_half_done_is_cleared_away_and_fetched_anew(
     assert killed.stdout.readline() == "fetching\n"
     shard = shard_of(CONTENT)
     running = open_cache()
-    assert left(tmp_path / "cache") == [f"{shard.blake3}.tmp"]  # it is somebody's, so it stays
+    assert left(tmp_path / "cache") == [f"{shard.blake3}.tmp"]  # its owner is alive, so it stays
     killed.kill()
     killed.communicate(timeout=10)
-    assert running.read(shard, 0, len(CONTENT)) == CONTENT  # a cache that was open all the time
+    assert running.read(shard, 0, len(CONTENT)) == CONTENT  # a cache that stayed open
     (tmp_path / "cache" / f"{'0' * 64}.tmp").write_bytes(b"rubbish")
     open_cache()
     assert left(tmp_path / "cache") == [f"{shard.blake3}.tar"]
 
 
-def test_a_file_of_the_wrong_size_is_fetched_again(
+def test_a_file_of_the_wrong_size_is_refetched(
     tmp_path: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]
 ) -> None:
     shard = shard_of(CONTENT)
@@ -123,7 +123,7 @@ def test_a_file_of_the_wrong_size_is_fetched_again(
     assert len(requests) == 1
 
 
-def test_the_cap_holds_and_the_shard_that_was_opened_longest_ago_goes_first(
+def test_the_cap_is_kept_by_evicting_the_least_recently_opened_shard(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache]
 ) -> None:
     shards, cache = many(root, 5), open_cache(cap_bytes=30_000)
@@ -131,14 +131,14 @@ def test_the_cap_holds_and_the_shard_that_was_opened_longest_ago_goes_first(
         cache.read(shard, 0, 1)
         used_at = time.time() - 1000 + number
         os.utime(tmp_path / "cache" / f"{shard.blake3}.tar", (used_at, used_at))
-    open_cache(cap_bytes=30_000).read(shards[0], 0, 1)  # another rank uses the oldest
+    open_cache(cap_bytes=30_000).read(shards[0], 0, 1)  # another rank uses the oldest shard
     cache.read(shards[3], 0, 1)
     assert left(tmp_path / "cache") == sorted(f"{shards[i].blake3}.tar" for i in (0, 2, 3))
     cache.read(shards[4], 0, 1)
     assert left(tmp_path / "cache") == sorted(f"{shards[i].blake3}.tar" for i in (0, 3, 4))
 
 
-def test_an_evicted_shard_stays_readable_for_who_has_it_open(
+def test_an_evicted_shard_stays_readable_through_an_open_file(
     root: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]
 ) -> None:
     shards, cache = many(root, 3), open_cache(cap_bytes=10_000)
@@ -153,7 +153,7 @@ def test_a_cap_smaller_than_one_shard_still_works(root: Path, open_cache: Callab
     cache = open_cache(cap_bytes=1)
     for number in [*range(len(shards)), *range(len(shards))]:
         assert cache.read(shards[number], 4, 6) == numbered(number)[4:10]
-    assert cache.misses > len(shards)  # it had to fetch some again
+    assert cache.misses > len(shards)  # some shards were fetched again
 
 
 def test_the_number_of_open_files_is_bounded(root: Path, open_cache: Callable[..., ShardCache]) -> None:
@@ -166,7 +166,7 @@ def test_the_number_of_open_files_is_bounded(root: Path, open_cache: Callable[..
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
-def test_a_read_that_the_disk_refuses_is_tried_on_the_file_opened_anew(
+def test_a_failed_read_is_repeated_on_the_reopened_file(
     root: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failures = os.pread, [errno.ESTALE, errno.EIO]
@@ -181,7 +181,7 @@ def test_a_read_that_the_disk_refuses_is_tried_on_the_file_opened_anew(
     assert len(requests) == 1
 
 
-def test_a_file_that_stays_unreadable_is_fetched_again(
+def test_a_file_that_stays_unreadable_is_refetched(
     root: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.pread
@@ -196,14 +196,14 @@ def test_a_file_that_stays_unreadable_is_fetched_again(
     assert len(requests) == 2
 
 
-def test_what_can_neither_be_read_nor_deleted_is_told(open_cache: Callable[..., ShardCache]) -> None:
+def test_a_file_that_can_neither_be_read_nor_deleted_is_reported(open_cache: Callable[..., ShardCache]) -> None:
     shard, cache = shard_of(CONTENT), open_cache()
     (cache.folder / f"{shard.blake3}.tar").mkdir()
     with pytest.raises((TransientError, ConfigError), match=f"{shard.blake3}.tar"):
         cache.read(shard, 0, 10)
 
 
-def test_a_disk_that_never_reads_is_told(
+def test_a_disk_that_never_reads_is_reported(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pread(descriptor: int, size: int, offset: int) -> bytes:
@@ -214,7 +214,7 @@ def test_a_disk_that_never_reads_is_told(
         open_cache().read(shard_of(CONTENT), 10, 10)
 
 
-def test_a_shard_that_another_rank_is_fetching_is_waited_for(
+def test_a_reader_waits_for_a_shard_that_another_rank_fetches(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]]
 ) -> None:
     shard, cache = shard_of(CONTENT), open_cache()

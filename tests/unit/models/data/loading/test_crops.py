@@ -37,9 +37,9 @@ def test_the_height_is_uniform_between_its_bounds_for_its_aspect() -> None:
     assert sides.mean() == pytest.approx((51 + sum(range(51, 101)) + 88) / 52, abs=0.3)
 
 
-def test_without_a_valid_box_or_with_the_whole_image_the_central_box_is_taken() -> None:
+def test_without_a_valid_box_or_with_the_whole_image_the_central_box_is_used() -> None:
     u = uniforms(0, 0, np.arange(50), DRAWS)
-    widths, heights = np.full(50, 1000), np.full(50, 20)  # no aspect up to 4/3 covers a tenth of it
+    widths, heights = np.full(50, 1000), np.full(50, 20)  # no box with an aspect up to 4/3 covers a tenth of the image
     boxes, _ = train_boxes(widths, heights, u, Augment(), 224)
     assert np.array_equal(boxes, eval_boxes(widths, heights, 224, 32))
     whole = Augment(crop_area_min=1.0, crop_aspect_max=1.0)
@@ -61,15 +61,15 @@ def test_without_a_valid_box_or_with_the_whole_image_the_central_box_is_taken() 
         (672, 0.954),
     ],
 )
-def test_the_central_box_takes_the_official_share_of_the_short_side(side: int, share: float) -> None:
+def test_the_central_box_has_the_official_fraction_of_the_short_side(side: int, share: float) -> None:
     left, top, right, bottom = eval_boxes(np.array([1500]), np.array([1000]), side, 32)[0].tolist()
-    assert (right - left) / 1000 == pytest.approx(share, abs=1.6e-3)  # whole pixels, cut off
+    assert (right - left) / 1000 == pytest.approx(share, abs=1.6e-3)  # truncated to whole pixels
     assert bottom - top == right - left
     assert abs(left + right - 1500) <= 1
     assert abs(top + bottom - 1000) <= 1
 
 
-def test_numbers_belong_to_seed_epoch_and_sample_whoever_asks() -> None:
+def test_random_numbers_depend_only_on_seed_epoch_and_sample() -> None:
     whole = uniforms(3, 2, np.arange(100), 7)
     assert np.array_equal(uniforms(3, 2, np.array([41, 7]), 7), whole[[41, 7]])
     assert np.array_equal(uniforms(3, 2, np.arange(100), 3), whole[:, :3])

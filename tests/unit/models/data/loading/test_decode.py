@@ -35,7 +35,7 @@ SMOOTH = Image.fromarray(RNG.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resi
 
 BOXES = [(0, 0, 100, 60), (35, 15, 65, 45), (1, 3, 98, 50), (60, 20, 61, 21), (50, 0, 100, 60)]
 REAL = REAL_DATA / "imagenet" / "ILSVRC2012_img_train.tar"
-AGREE_DB = 60.0  # what the backends may differ: roundings
+AGREE_DB = 60.0  # maximum difference of the backends, from rounding
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -102,7 +102,7 @@ def test_real_images_have_pillow_s_pixels(using: str) -> None:
         plain.append(psnr(opened, np.asarray(image.crop(box).resize((224, 224), BICUBIC))))
     assert len(agree) == 60
     assert min(agree) > AGREE_DB
-    assert min(plain) > 50  # Pillow 13 takes tall boxes vertically first
+    assert min(plain) > 50  # Pillow 13 resizes tall boxes vertically first
 
 
 def real_images(count: int) -> list[bytes]:
@@ -136,7 +136,7 @@ def test_a_box_outside_the_image_is_refused(box: tuple[int, ...], blob: bytes, u
 
 
 @every_backend
-def test_operations_come_last_and_are_the_same_everywhere(using: str) -> None:
+def test_operations_are_applied_last_and_identically_by_every_backend(using: str) -> None:
     ops = Ops(np.array([[Op.INVERT, Op.POSTERIZE]], np.int32), np.array([[[0, 0, 0], [3, 0, 0]]], np.float32))
     blob, box, flips = encoded(SMOOTH, "JPEG"), (3, 5, 90, 60), np.array([True])
     plain = filled(blob, box, 40, flip=True, using=using)
@@ -174,7 +174,7 @@ def jpeg(image: Image.Image, **how: Any) -> bytes:
 
 def turned() -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: to be shown turned by a quarter
+    exif[0x0112] = 6  # orientation: rotated by 90 degrees
     return jpeg(SMOOTH, exif=exif)
 
 
@@ -184,7 +184,7 @@ def with_segments(blob: bytes, body: bytes, count: int) -> bytes:
 
 
 def claiming(blob: bytes, width: int, height: int) -> bytes:
-    """A JPEG whose header tells another size."""
+    """Returns a JPEG whose header states another size."""
     at = blob.index(b"\xff\xc0") + 5
     return blob[:at] + struct.pack(">HH", height, width) + blob[at + 4 :]
 
@@ -221,12 +221,12 @@ BAD = {
 
 @every_backend
 @pytest.mark.parametrize("name", GOOD)
-def test_every_backend_gives_the_same_pixels_for_what_is_unusual(name: str, using: str) -> None:
+def test_every_backend_gives_the_same_pixels_for_unusual_images(name: str, using: str) -> None:
     blob, expected = GOOD[name]
     width, height = expected.size
     box = (width // 5, height // 5, width, height)
     pixels = filled(blob, box, 40, using=using)
-    assert psnr(pixels, by_pillow(expected, box, 40)) > 30  # what JPEG takes
+    assert psnr(pixels, by_pillow(expected, box, 40)) > 30  # loss of JPEG
     assert psnr(pixels, filled(blob, box, 40, using="pillow")) > AGREE_DB
 
 
@@ -234,7 +234,7 @@ def test_every_backend_gives_the_same_pixels_for_what_is_unusual(name: str, usin
 @pytest.mark.parametrize("name", BAD)
 def test_every_backend_refuses_the_same_files(name: str, using: str) -> None:
     with pytest.raises(DecodeError, match=r"does not decode|pixels, more than"):
-        filled(BAD[name], (0, 0, 2, 2), 8, using=using)  # a box that is whole even where the file is not
+        filled(BAD[name], (0, 0, 2, 2), 8, using=using)  # a box whose pixels exist even in a truncated file
 
 
 @every_backend
@@ -283,11 +283,11 @@ def test_every_kind_of_jpeg_becomes_rgb(mode: str) -> None:
     opened = open_image(encoded(smooth, "JPEG"))
     assert opened.mode == "RGB"
     difference = np.asarray(opened, float) - np.asarray(smooth.convert("RGB"), float)
-    assert np.abs(difference).max() < 12  # what JPEG takes, not a negative
+    assert np.abs(difference).max() < 12  # loss of JPEG; a negative would differ more
 
 
 def huge_png(side: int) -> bytes:
-    """A valid header that claims ``side`` x ``side`` pixels, and hardly any bytes."""
+    """Returns a valid header that states ``side`` x ``side`` pixels, with hardly any data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

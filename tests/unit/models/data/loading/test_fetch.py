@@ -1,4 +1,4 @@
-"""Fetching from the store to disk: damage never reaches a reader, and outages are waited out."""
+"""Fetching from the store to disk: readers never see damaged bytes, and outages only delay."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from models.data.loading.fetch import FETCH_TRIES
 pytest_plugins = ("made_cache",)
 
 
-def test_a_store_that_is_gone_is_named_before_the_watchdog_calls_the_wait_a_hang() -> None:
+def test_an_unreachable_store_is_reported_before_the_watchdog_timeout() -> None:
     limits = Runtime()
-    longest = fetch.OUTAGE_S + fetch.BACKOFF_S[1] + 5 + store.STREAM_TIMEOUT_S  # and the last try's two time limits
+    longest = fetch.OUTAGE_S + fetch.BACKOFF_S[1] + 5 + store.STREAM_TIMEOUT_S  # and both timeouts of the last attempt
     assert longest + 30 < min(limits.step_timeout_s, limits.eval_timeout_s)
 
 
-def test_a_large_shard_comes_in_ranges_and_is_put_together_right(
+def test_a_large_shard_is_fetched_in_ranges_and_assembled_correctly(
     root: Path, open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "RANGE_BYTES", 1000)
@@ -46,7 +46,7 @@ def test_a_large_shard_comes_in_ranges_and_is_put_together_right(
     ],
     ids=["flipped bit", "truncated", "longer", "empty"],
 )
-def test_a_damaged_shard_is_refused_by_name_after_three_fetches_and_leaves_nothing(
+def test_a_damaged_shard_is_refused_by_name_after_three_fetches_and_leaves_no_file(
     damage: Callable[[bytes], bytes],
     root: Path,
     tmp_path: Path,
@@ -60,7 +60,7 @@ def test_a_damaged_shard_is_refused_by_name_after_three_fetches_and_leaves_nothi
     assert left(tmp_path / "cache") == []
 
 
-def test_one_bad_fetch_is_forgiven(
+def test_one_damaged_fetch_is_repeated(
     open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = store.stream_range
@@ -74,14 +74,14 @@ def test_one_bad_fetch_is_forgiven(
     assert len(requests) == 2
 
 
-def test_an_answer_that_breaks_off_goes_on_where_it_broke(
+def test_an_interrupted_response_resumes_at_the_last_byte(
     open_cache: Callable[..., ShardCache], requests: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "BACKOFF_S", (0.0, 0.0))
     real = store.stream_range
 
     def cut(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
-        yield b"".join(real(uri, start, length, of))[:3000]  # and not a word about the rest
+        yield b"".join(real(uri, start, length, of))[:3000]  # without an error
 
     monkeypatch.setattr(store, "stream_range", cut)
     cache = open_cache()
@@ -90,7 +90,7 @@ def test_an_answer_that_breaks_off_goes_on_where_it_broke(
     assert cache.fetcher.bytes_received == len(CONTENT)
 
 
-def test_a_store_that_stays_away_is_told_as_that(
+def test_a_long_outage_is_a_transient_error(
     open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "BACKOFF_S", (0.01, 0.02))
@@ -105,7 +105,7 @@ def test_a_store_that_stays_away_is_told_as_that(
         open_cache().read(shard_of(CONTENT), 0, 1)
 
 
-def test_waits_between_tries_grow_to_ten_seconds_and_are_never_the_same() -> None:
+def test_retry_delays_grow_to_ten_seconds_and_are_random() -> None:
     waits = [[fetch._pause_s(failures) for _ in range(50)] for failures in range(12)]
     assert max(map(max, waits)) <= 10.0
     assert max(waits[0]) <= 0.2
@@ -113,13 +113,13 @@ def test_waits_between_tries_grow_to_ten_seconds_and_are_never_the_same() -> Non
     assert len(set(waits[11])) == 50
 
 
-def test_a_missing_shard_is_not_found_and_leaves_nothing(tmp_path: Path, open_cache: Callable[..., ShardCache]) -> None:
+def test_a_missing_shard_is_not_found_and_leaves_no_file(tmp_path: Path, open_cache: Callable[..., ShardCache]) -> None:
     with pytest.raises(NotFoundError, match=r"train-9\.tar"):
         open_cache().read(shard_of(b"x", "train-9.tar"), 0, 1)
     assert left(tmp_path / "cache") == []
 
 
-def test_a_full_disk_is_told_as_that_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_no_file(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pwrite(descriptor: int, data: bytes, offset: int) -> int:
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_as_that_and_leaves_nothing(
 
 
 def reading(cache: ShardCache) -> tuple[threading.Thread, list[fetch.StoppedError]]:
-    """A thread that reads, and what it met when it was stopped."""
+    """Starts a thread that reads; returns it with the list of its errors."""
     raised: list[fetch.StoppedError] = []
 
     def read() -> None:
@@ -146,7 +146,7 @@ def reading(cache: ShardCache) -> tuple[threading.Thread, list[fetch.StoppedErro
     return thread, raised
 
 
-def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
+def test_closing_ends_a_fetch_that_waits_for_the_store(
     open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requested = threading.Event()
@@ -168,7 +168,7 @@ def test_closing_ends_a_fetch_that_waits_for_a_store_that_is_gone(
     assert time.monotonic() - began < 2
 
 
-def test_closing_ends_a_fetch_of_many_ranges_of_which_most_have_not_begun(
+def test_closing_ends_a_fetch_with_ranges_that_have_not_started(
     open_cache: Callable[..., ShardCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requested = threading.Event()
@@ -189,7 +189,7 @@ def test_closing_ends_a_fetch_of_many_ranges_of_which_most_have_not_begun(
     assert len(raised) == 1
 
 
-def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
+def test_shards_are_prefetched_in_reading_order_up_to_a_budget(
     root: Path, tmp_path: Path, open_cache: Callable[..., ShardCache]
 ) -> None:
     shards, cache = many(root, 8), open_cache()
@@ -204,12 +204,12 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
         deadline = time.monotonic() + 5
         while fetched() != expected and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.05)  # and no more than that
+        time.sleep(0.05)  # and no further ones
         return fetched() == expected
 
     assert soon({0, 1, 2})  # before the first step, three of 10,000 bytes
     reader.advance(0)
-    assert soon({0, 1, 2, 3, 4})  # the two of the step itself, and three ahead
+    assert soon({0, 1, 2, 3, 4})  # the two of the step, and three ahead
     reader.advance(3)
     assert soon(set(range(8)))
     reader.join()
@@ -220,9 +220,7 @@ def test_shards_are_fetched_ahead_in_their_order_up_to_a_budget(
     assert (cache.requests, cache.misses) == (16, 8)
 
 
-def test_what_cannot_be_fetched_ahead_is_left_for_the_reader_to_meet(
-    root: Path, open_cache: Callable[..., ShardCache]
-) -> None:
+def test_a_failed_prefetch_is_left_to_the_reader(root: Path, open_cache: Callable[..., ShardCache]) -> None:
     (root / "train-0.tar").write_bytes(b"damaged")
     cache = open_cache()
     prefetch.Prefetcher(cache, [(0, shard_of(CONTENT))], budget_bytes=PLENTY).join()

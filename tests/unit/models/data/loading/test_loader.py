@@ -47,7 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(made: MadeSet, cache: Path) -> Callable[..., list[Batch]]:
-    """All batches of an epoch, from a loader of its own."""
+    """Reads all batches of an epoch with a new loader."""
 
     def batches(
         *,
@@ -86,7 +86,7 @@ def side_by_side(parts: list[list[Batch]]) -> list[Batch]:
     ]
 
 
-def test_an_epoch_has_whole_batches_of_bytes_and_labels(train: Callable[..., list[Batch]]) -> None:
+def test_an_epoch_has_full_batches_of_bytes_and_labels(train: Callable[..., list[Batch]]) -> None:
     batches = train()
     assert len(batches) == sum(TRAIN) // BATCH
     for batch in batches:
@@ -101,7 +101,7 @@ def test_the_pixels_are_those_of_the_image_with_its_own_box_flip_and_operations(
     augment = Augment(policy=policy)
     order = epoch_order(TRAIN, 3, 2, run_samples=run_samples(sum(TRAIN), BATCH, LOGICAL))
     for ids, batch in zip(rank_ids(order, BATCH, LOGICAL, 0, 1), train(seed=3, epoch=2, augment=augment), strict=True):
-        rows = made.manifest.table[ids]  # train's shards come first in the manifest
+        rows = made.manifest.table[ids]  # the manifest lists train's shards first
         drawn = uniforms(3, 2, ids, crops.DRAWS + draws(augment))
         sizes = rows["width"].astype(np.int64), rows["height"].astype(np.int64)
         boxes, flips = crops.train_boxes(*sizes, drawn[:, : crops.DRAWS], augment, SIDE)
@@ -118,7 +118,7 @@ def test_batches_are_bit_equal_with_any_number_of_threads(train: Callable[..., l
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_the_ranks_batches_side_by_side_are_the_one_rank_s_batch(
+def test_the_concatenated_batches_of_the_ranks_equal_the_batch_of_one_rank(
     train: Callable[..., list[Batch]], world_size: int
 ) -> None:
     parts = [train(rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -127,7 +127,7 @@ def test_the_ranks_batches_side_by_side_are_the_one_rank_s_batch(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, sum(TRAIN) // BATCH), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(0, 3))
-def test_a_run_resumed_anywhere_with_other_ranks_and_threads_gives_the_batches_that_were_missing(
+def test_a_resume_with_other_ranks_and_threads_yields_the_remaining_batches(
     train: Callable[..., list[Batch]], start: int, world_size: int, threads: int, epoch: int
 ) -> None:
     parts = [
@@ -141,7 +141,7 @@ def test_another_epoch_and_another_seed_give_other_batches(train: Callable[..., 
     assert not same(train(), train(seed=1))
 
 
-def test_a_sample_is_cropped_differently_in_each_epoch(made: MadeSet, cache: Path) -> None:
+def test_a_sample_is_cropped_differently_in_every_epoch(made: MadeSet, cache: Path) -> None:
     reader = Loader(made.manifest, made.uri, "train", SIDE, Augment(), cache, 1)
     ids = np.arange(20)
     first, again, later = (reader._draw(ids, ids * 0, key).boxes for key in ((0, 0), (0, 0), (0, 1)))
@@ -169,13 +169,13 @@ def test_evaluation_reads_the_whole_split_in_small_last_batches(made: MadeSet, c
     assert torch.cat(labels).tolist() == rows["label"].tolist()
 
 
-def test_a_batch_stays_as_it_is_while_later_ones_are_made(train: Callable[..., list[Batch]]) -> None:
+def test_a_batch_does_not_change_while_later_ones_are_filled(train: Callable[..., list[Batch]]) -> None:
     kept = [(batch.images.clone(), batch) for batch in train(threads=2)]
     assert all(torch.equal(copy, batch.images) for copy, batch in kept)
     assert len({batch.images.data_ptr() for _, batch in kept}) == len(kept)
 
 
-def test_few_batches_are_made_before_anybody_takes_them(
+def test_few_batches_are_filled_ahead_of_the_consumer(
     made: MadeSet, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled, real = [], decode.fill
@@ -195,10 +195,10 @@ def test_few_batches_are_made_before_anybody_takes_them(
     monkeypatch.setattr(loader, "PREFETCH_BYTES", 3 * BATCH * SIDE**2 * 3)
     assert made_after_the_first(SIDE) == 3
     monkeypatch.setattr(loader, "PREFETCH_BYTES", 1)
-    assert made_after_the_first(SIDE) == 2  # the one at work and the next: never less
+    assert made_after_the_first(SIDE) == 2  # the current one and the next
 
 
-def test_no_thread_is_left_when_an_epoch_is_given_up_in_the_middle(made: MadeSet, cache: Path) -> None:
+def test_no_thread_remains_when_an_epoch_is_abandoned(made: MadeSet, cache: Path) -> None:
     before = threading.active_count()
     reader = Loader(made.manifest, made.uri, "train", SIDE, Augment(), cache, 3)
     batches = reader.train_batches(0, 0, 0, BATCH, LOGICAL, 0, 1)
@@ -208,7 +208,7 @@ def test_no_thread_is_left_when_an_epoch_is_given_up_in_the_middle(made: MadeSet
     assert threading.active_count() == before
 
 
-def test_the_loader_tells_what_it_read_fetched_and_waited_for(made: MadeSet, tmp_path: Path) -> None:
+def test_the_loader_reports_what_it_read_fetched_and_waited_for(made: MadeSet, tmp_path: Path) -> None:
     reader = Loader(made.manifest, made.uri, "val", SIDE, Augment(), tmp_path, 2)
     list(reader.eval_batches(4, 0, 1))
     first = reader.stats()
@@ -230,14 +230,14 @@ def test_the_loader_tells_what_it_read_fetched_and_waited_for(made: MadeSet, tmp
     assert (first - first).metrics(1.0) == {}
 
 
-def test_batches_pass_as_they_are_on_a_cpu(train: Callable[..., list[Batch]]) -> None:
+def test_batches_are_unchanged_on_a_cpu(train: Callable[..., list[Batch]]) -> None:
     batches = train()
     passed = list(to_device(iter(batches), torch.device("cpu")))
     assert all(a is b for a, b in itertools.zip_longest(passed, batches))
 
 
 def damaged_set(folder: Path, bad: bytes) -> MadeSet:
-    """A set in which the third image of val is ``bad``, as if the source had been so."""
+    """Writes a data set whose third image of val is ``bad``, with matching checksums."""
     made = write_set(f"file://{folder}/store", {"train": [4], "val": [5]})
     name = made.manifest.shards[1].name
     tar = bytearray(store.read(f"file://{folder}/store/{name}"))
@@ -254,16 +254,16 @@ def rewritten(made: MadeSet, folder: Path, tar: bytes, checksum: int) -> MadeSet
     return replace(made, manifest=replace(made.manifest, shards=(made.manifest.shards[0], shard)))
 
 
-def test_an_image_that_does_not_decode_is_told_with_its_shard_and_number(tmp_path: Path) -> None:
+def test_an_image_that_does_not_decode_is_reported_with_its_shard_and_number(tmp_path: Path) -> None:
     made = damaged_set(tmp_path, b"no image")
     reader = Loader(made.manifest, made.uri, "val", SIDE, Augment(), tmp_path / "cache", 2)
     with pytest.raises(DataError, match=r"shard val-00000-of-00001\.tar, sample 2: "):
         list(reader.eval_batches(4, 0, 1))
-    assert reader.stats().cache_misses == 1  # its bytes are what they should be, so nothing is fetched again
+    assert reader.stats().cache_misses == 1  # the checksum matches, so nothing is refetched
     reader.close()
 
 
-def test_a_local_disk_that_changed_an_image_is_healed_from_the_store(tmp_path: Path) -> None:
+def test_an_image_damaged_on_the_local_disk_is_refetched(tmp_path: Path) -> None:
     made = write_set(f"file://{tmp_path}/store", {"train": [4], "val": [5]})
 
     def batches() -> tuple[list[Batch], int]:
@@ -283,7 +283,7 @@ def test_a_local_disk_that_changed_an_image_is_healed_from_the_store(tmp_path: P
     assert fetched == 1
 
 
-def test_a_cache_smaller_than_an_epoch_is_told_once_with_both_numbers_and_the_key_to_raise(
+def test_a_cache_smaller_than_an_epoch_is_reported_once_with_both_sizes_and_the_setting(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = write_set(f"file://{tmp_path}/store", {"train": [4, 4]}, padding=250_000)
@@ -298,7 +298,7 @@ def test_a_cache_smaller_than_an_epoch_is_told_once_with_both_numbers_and_the_ke
     assert f"an epoch reads {needed / 1e9:.3g} GB of shards and the cache holds 0.002 GB" in warnings[0]
 
 
-def test_images_of_other_sizes_and_kinds_make_one_batch(tmp_path: Path) -> None:
+def test_images_of_different_sizes_and_formats_form_one_batch(tmp_path: Path) -> None:
     made = write_set(f"file://{tmp_path}/store", {"train": [4], "val": [5]})
     buffer = io.BytesIO()
     Image.new("L", (int(made.manifest.table["width"][6]), int(made.manifest.table["height"][6])), 77).save(

@@ -15,7 +15,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def constant_images(count: int, side: int = 32) -> Tensor:
-    """Image i is i everywhere, so a mixed pixel tells where it came from."""
+    """All pixels of image i are i, so a mixed pixel shows its origin."""
     return torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(count, 3, side, side).contiguous()
 
 
@@ -23,7 +23,7 @@ def one_hot(count: int) -> Tensor:
     return torch.eye(count)
 
 
-def test_nothing_asked_for_gives_back_the_very_arguments() -> None:
+def test_without_augmentation_the_arguments_are_returned() -> None:
     images, targets = constant_images(4), torch.arange(4)
     got = mix_batch(images, targets, 4, Augment(), seeded())
     assert got[0] is images
@@ -36,7 +36,7 @@ def test_erasing_alone_leaves_the_targets_as_indices() -> None:
 
 
 @pytest.mark.parametrize("alphas", [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
-def test_mixed_gives_images_of_the_same_shape_and_probabilities(alphas: tuple[float, float]) -> None:
+def test_a_mixed_batch_has_the_same_shape_and_target_probabilities(alphas: tuple[float, float]) -> None:
     augment = Augment(mixup_alpha=alphas[0], cutmix_alpha=alphas[1], erase_prob=0.5)
     images, targets = mix_batch(constant_images(6), torch.arange(6), 10, augment, seeded())
     assert images.shape == (6, 3, 32, 32)
@@ -53,20 +53,20 @@ def test_the_arguments_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_mixup_weights_images_and_targets_alike(seed: int) -> None:
+def test_mixup_weights_images_and_targets_equally(seed: int) -> None:
     images, targets = mixup(constant_images(8), one_hot(8), 1.0, seeded(seed))
     value_by_target = targets @ torch.arange(8, dtype=torch.float32)
     assert torch.allclose(images, value_by_target[:, None, None, None].expand_as(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
-def test_mixup_shares_have_the_mean_and_variance_of_beta(alpha: float) -> None:
+def test_mixup_weights_have_the_mean_and_variance_of_beta(alpha: float) -> None:
     draws = 2000
     shares = []
     generator = seeded()
     for _ in range(draws):
         _, targets = mixup(torch.zeros(5, 1, 1, 1), one_hot(5), alpha, generator)
-        off = [i for i in range(5) if targets[i, i] < 0.999999]  # an image may be its own partner
+        off = [i for i in range(5) if targets[i, i] < 0.999999]  # an image may be mixed with itself
         if off:
             shares.append(float(targets[off[0], off[0]]))
     values = torch.tensor(shares)
@@ -83,32 +83,32 @@ def test_cutmix_targets_are_the_areas_of_the_pixels(seed: int) -> None:
         assert torch.allclose(areas, target, atol=1e-6)
 
 
-def test_cutmix_takes_one_box_for_all_channels() -> None:
+def test_cutmix_uses_one_box_for_all_channels() -> None:
     images, _ = cutmix(constant_images(8), one_hot(8), 1.0, seeded(3))
     assert torch.equal(images[:, 0], images[:, 1])
     assert torch.equal(images[:, 0], images[:, 2])
 
 
-def test_with_both_alphas_half_of_the_batches_are_cut() -> None:
+def test_with_both_alphas_half_of_the_batches_use_cutmix() -> None:
     augment, generator = Augment(mixup_alpha=1.0, cutmix_alpha=1.0), seeded()
     cut = 0
     for _ in range(400):
         images, _ = mix_batch(constant_images(5, side=16), torch.arange(5), 5, augment, generator)
-        cut += bool(torch.equal(images, images.round()))  # only mixup makes values between those of two images
+        cut += bool(torch.equal(images, images.round()))  # only mixup produces values between those of two images
     assert 160 < cut < 240  # 4 standard deviations
 
 
-def test_erasing_changes_the_share_of_images_it_was_asked_for() -> None:
+def test_erasing_changes_the_configured_fraction_of_images() -> None:
     images = torch.full((2000, 1, 16, 16), 9.0)
     changed = (random_erasing(images, 0.3, seeded()) != 9.0).flatten(1).any(1).float().mean()
     assert abs(changed - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)
 
 
-def test_erased_boxes_keep_to_the_area_and_aspect_of_the_source() -> None:
+def test_erased_boxes_have_the_area_and_aspect_bounds_of_the_source() -> None:
     erased = random_erasing(torch.full((500, 1, 64, 64), 9.0), 1.0, seeded()) != 9.0
     heights, widths = erased.any(3).sum(2).flatten().float(), erased.any(2).sum(2).flatten().float()
     areas = heights * widths / 64**2
-    assert torch.equal(erased.flatten(1).sum(1).float(), heights * widths)  # one full box each
+    assert torch.equal(erased.flatten(1).sum(1).float(), heights * widths)  # one full box per image
     assert areas.min() > 0.02 * 0.9  # rounding to whole pixels
     assert areas.max() < 1 / 3 * 1.05
     assert (heights / widths).min() > 0.25

@@ -23,7 +23,7 @@ from models.data.loading.native import DONE, NOT_OURS, OUTSIDE, Native
 
 REAL = REAL_DATA / "imagenet" / "ILSVRC2012_img_train.tar"
 RNG = np.random.default_rng(0)
-NOISE: NDArray[np.uint8] = RNG.integers(0, 256, (119, 149, 3), dtype=np.uint8)  # no whole number of blocks
+NOISE: NDArray[np.uint8] = RNG.integers(0, 256, (119, 149, 3), dtype=np.uint8)  # not a multiple of the block size
 
 
 def jpeg(pixels: NDArray[np.uint8], **how: Any) -> bytes:
@@ -51,7 +51,7 @@ def square(decoder: Native, blob: bytes, box: tuple[int, ...], side: int, flip: 
 
 
 def require_equal_parts(decoder: Native, blob: bytes, tries: int) -> None:
-    """Boxes of the output's own size are not resized, so they show what was decoded."""
+    """Boxes of the size of the output are not resized, so they show the decoded pixels."""
     whole = np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
     height, width = whole.shape[:2]
     for _ in range(tries):
@@ -104,7 +104,7 @@ def test_plain_c_and_avx2_give_the_same_bytes(decoder: Native, side: int) -> Non
 
 @pytest.mark.parametrize("side", [1, 2, 5, 33, 224])
 @pytest.mark.parametrize("box", [(0, 0, 149, 119), (3, 5, 9, 100), (148, 118, 149, 119), (10, 10, 70, 69)])
-def test_the_resize_is_pillow_s_but_for_roundings_even_on_noise(
+def test_the_resize_equals_pillow_s_up_to_rounding_even_on_noise(
     decoder: Native, box: tuple[int, int, int, int], side: int
 ) -> None:
     blob = jpeg(NOISE)
@@ -112,11 +112,11 @@ def test_the_resize_is_pillow_s_but_for_roundings_even_on_noise(
     wide = part.resize((side, part.height), Image.Resampling.BICUBIC)
     expected = np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
     difference = np.abs(square(decoder, blob, box, side) - expected)
-    assert difference.max() <= 2  # one in each pass
+    assert difference.max() <= 2  # one per pass
     assert np.mean(difference != 0) < 0.04
 
 
-def test_images_of_a_chunk_have_nothing_to_do_with_each_other(decoder: Native) -> None:
+def test_images_of_a_chunk_are_independent(decoder: Native) -> None:
     blobs = [
         jpeg(NOISE),
         b"text",
@@ -133,7 +133,7 @@ def test_images_of_a_chunk_have_nothing_to_do_with_each_other(decoder: Native) -
         assert np.array_equal(out[index], square(decoder, blobs[index], tuple(boxes[index].tolist()), 48))
 
 
-def test_a_jpeg_without_its_own_tables_does_not_take_those_of_its_neighbour(decoder: Native) -> None:
+def test_a_jpeg_without_tables_does_not_use_those_of_another_image(decoder: Native) -> None:
     whole = jpeg(NOISE, quality=30)
     at = whole.index(b"\xff\xdb")
     bare = whole[:at] + whole[whole.index(b"\xff\xc0") :]  # no quantisation tables
@@ -156,7 +156,7 @@ def test_other_threads_run_while_a_chunk_is_decoded(decoder: Native) -> None:
 
 
 @pytest.mark.parametrize("path", native.libjpegs())
-def test_every_libjpeg_that_opens_gives_the_same_pixels(decoder: Native, path: str) -> None:
+def test_every_loadable_libjpeg_gives_the_same_pixels(decoder: Native, path: str) -> None:
     expected = square(decoder, jpeg(NOISE), (10, 11, 140, 112), 64)
     reason = ctypes.create_string_buffer(200)
     if decoder.library.effnet_open_jpeg(path.encode(), reason, 200):
@@ -164,38 +164,38 @@ def test_every_libjpeg_that_opens_gives_the_same_pixels(decoder: Native, path: s
     try:
         pixels = square(decoder, jpeg(NOISE), (10, 11, 140, 112), 64)
     finally:
-        for other in native.libjpegs():  # back to the one in use
+        for other in native.libjpegs():  # the library in use is restored at the end
             if decoder.library.effnet_open_jpeg(other.encode(), reason, 200) == 0:
                 break
     assert np.array_equal(pixels, expected)
 
 
 @pytest.mark.parametrize(("paths", "reason"), [(["absent.so"], "absent.so"), (["libm.so.6"], "has no jpeg_"), ([], "")])
-def test_without_a_libjpeg_it_says_why(
+def test_without_a_libjpeg_the_reason_is_reported(
     decoder: Native, monkeypatch: pytest.MonkeyPatch, paths: list[str], reason: str
 ) -> None:
     monkeypatch.setattr(native, "libjpegs", lambda: paths)
     reason_text = native._load_once.__wrapped__()
     assert isinstance(reason_text, str)
     assert reason in reason_text
-    assert square(decoder, jpeg(NOISE), (0, 0, 9, 9), 9).any()  # the one in use stays
+    assert square(decoder, jpeg(NOISE), (0, 0, 9, 9), 9).any()  # the library in use is unchanged
 
 
-def test_without_the_built_library_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_built_library_the_remedy_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
     assert "compiler" in str(native._load_once.__wrapped__())
 
 
-def test_without_a_compiler_the_installation_goes_on(tmp_path: Path) -> None:
+def test_without_a_compiler_the_installation_continues(tmp_path: Path) -> None:
     command = [sys.executable, "setup.py", "-q", "build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path}"]
     environment = os.environ | {"CC": "/bin/false", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "_effnet" in done.stderr  # it was tried
+    assert "_effnet" in done.stderr  # the build was attempted
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_the_entropy_decode_takes_jpegs_alone(decoder: Native) -> None:
+def test_the_entropy_decoder_accepts_only_jpegs(decoder: Native) -> None:
     buffer = io.BytesIO()
     Image.fromarray(NOISE).save(buffer, "PNG")
     assert decoder.entropy_decode(jpeg(NOISE))

@@ -1,4 +1,4 @@
-"""Per-sample random numbers: the same for every reader, and of a generator's quality."""
+"""Per-sample random numbers: identical for every reader, with the quality of a generator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mix(z: int) -> int:
 
 
 def one(seed: int, epoch: int, sample: int, draw: int) -> float:
-    """The same number with Python's own integers."""
+    """Computes the same number with Python integers."""
     key = mix(mix(seed + GOLDEN & MASK) + epoch * GOLDEN & MASK)
     bits = mix(mix(key + sample * GOLDEN & MASK) + (draw + 1) * GOLDEN & MASK)
     return (bits >> 11) * 2.0**-53
@@ -39,14 +39,14 @@ def test_the_mixing_is_splitmix64() -> None:
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-def test_a_sample_has_the_same_numbers_whoever_it_is_drawn_with() -> None:
+def test_the_numbers_of_a_sample_do_not_depend_on_the_batch() -> None:
     whole = uniforms(3, 1, np.arange(100), 6)
     assert np.array_equal(uniforms(3, 1, np.array([70, 5]), 6), whole[[70, 5]])
     assert np.array_equal(uniforms(3, 1, np.arange(100), 2), whole[:, :2])
 
 
 @pytest.mark.parametrize("other", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["seed", "epoch", "sample"])
-def test_neighbouring_keys_have_numbers_that_have_nothing_in_common(other: tuple[int, int, int]) -> None:
+def test_numbers_of_neighbouring_keys_are_uncorrelated(other: tuple[int, int, int]) -> None:
     seed, epoch, step = other
     ids = np.arange(5000)
     first, second = uniforms(0, 0, ids, 4), uniforms(seed, epoch, ids + step, 4)
@@ -55,7 +55,7 @@ def test_neighbouring_keys_have_numbers_that_have_nothing_in_common(other: tuple
     assert len(np.intersect1d(first[:, 0], second[:, 1])) == 0
 
 
-def test_the_numbers_are_spread_evenly() -> None:
+def test_the_numbers_are_uniform() -> None:
     drawn = uniforms(7, 3, np.arange(20_000), 5)
     assert drawn.min() >= 0
     assert drawn.max() < 1

@@ -20,11 +20,11 @@ from models.data.loading.loader import Loader
 
 @pytest.fixture
 def made(tmp_path: Path) -> MadeSet:
-    """Labels of val run 0, 1 ... 9, 0, 1 ... from the 24th made image on: 4, 5 ... 9, 0, 1 ..."""
+    """Labels cycle through 0 to 9; val starts at the 24th synthetic image: 4, 5 ... 9, 0, 1 ..."""
     return write_set(f"file://{tmp_path}/set", {"train": [16], "minival": [8], "val": [5, 9]})
 
 
-def test_the_first_images_of_different_classes_are_chosen_and_always_the_same(made: MadeSet) -> None:
+def test_the_selection_is_deterministic_and_of_different_classes(made: MadeSet) -> None:
     assert selection.distinct_classes(made.manifest, "val", 4) == [0, 1, 2, 3]
     made.manifest.table["label"][24:30] = [4, 4, 7, 4, 7, 0]
     for _ in range(2):
@@ -36,13 +36,13 @@ def test_more_classes_than_the_split_has_are_refused(made: MadeSet) -> None:
         selection.distinct_classes(made.manifest, "val", 11)
 
 
-def test_images_come_by_their_id_whatever_shard_they_are_in(made: MadeSet) -> None:
+def test_images_are_read_by_id_from_any_shard(made: MadeSet) -> None:
     samples = selection.read(made.manifest, made.uri, "val", [13, 0, 5])
     assert samples.blobs == [made.images[24 + i] for i in (13, 0, 5)]
     assert samples.labels == [7, 4, 9]
 
 
-def test_pixels_are_those_that_an_evaluation_sees(made: MadeSet, tmp_path: Path) -> None:
+def test_pixels_equal_those_of_an_evaluation(made: MadeSet, tmp_path: Path) -> None:
     augment = Augment(eval_crop_pad=8)
     with closing(Loader(made.manifest, made.uri, "val", 20, augment, tmp_path / "cache", 1)) as loader:
         batch = next(loader.eval_batches(14, 0, 1))
@@ -53,12 +53,12 @@ def test_pixels_are_those_that_an_evaluation_sees(made: MadeSet, tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [-1, 14])
-def test_an_id_that_the_split_lacks_is_named_with_those_it_has(made: MadeSet, number: int) -> None:
+def test_an_unknown_id_is_refused_with_the_valid_range(made: MadeSet, number: int) -> None:
     with pytest.raises(ConfigError, match=f"made: val has no image {number}; ids are 0 to 13"):
         selection.read(made.manifest, made.uri, "val", [0, number])
 
 
-def test_a_damaged_image_is_found_out(made: MadeSet) -> None:
+def test_a_damaged_image_is_refused(made: MadeSet) -> None:
     uri = store.join(made.uri.rpartition("/")[0], made.manifest.shards[2].name)
     data = bytearray(store.read(uri))
     data[int(made.manifest.table["offset"][24]) + 100] ^= 1

@@ -1,4 +1,4 @@
-"""One verdict on every kind of image: a corpus of odd ones, headers against Pillow, tars against tarfile."""
+"""Validation of a corpus of unusual images; headers compared with Pillow, tars with tarfile."""
 
 import io
 import random
@@ -30,7 +30,7 @@ def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
 
 
 def with_exif(size: int, tiff: bytes = b"") -> bytes:
-    """A JPEG with ``size`` bytes of EXIF in as many segments as that takes, ``tiff`` in the first."""
+    """Returns a JPEG with ``size`` bytes of EXIF in as many segments as necessary, ``tiff`` in the first."""
     plain, segments = encoded(PICTURE, "JPEG"), list[bytes]()
     for left in range(size, 0, -60_000):
         body = b"Exif\0\0" + (b"" if segments else tiff).ljust(min(left, 60_000), b"x")
@@ -39,7 +39,7 @@ def with_exif(size: int, tiff: bytes = b"") -> bytes:
 
 
 def png_bomb(side: int, rows: int = 0) -> bytes:
-    """A header that claims ``side`` squared pixels, and a tiny stream that inflates to ``rows`` of them."""
+    """Returns a PNG whose header states ``side`` squared pixels, with a tiny stream that decompresses to ``rows``."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -50,14 +50,14 @@ def png_bomb(side: int, rows: int = 0) -> bytes:
 
 
 def many_scans(count: int, between: bytes = b"") -> bytes:
-    """A progressive JPEG whose last scan comes again and again, behind ``between``."""
+    """Returns a progressive JPEG whose last scan is repeated, after ``between``."""
     data = encoded(PICTURE, "JPEG", progressive=True)
     last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
     return data[:end] + between + data[last:end] * (count - data.count(b"\xff\xda")) + data[end:]
 
 
 def noise(bytes_: int) -> bytes:
-    """In which, by chance, stands one marker of a scan every 64 KiB."""
+    """Returns bytes with one accidental scan marker every 64 KiB."""
     return np.random.default_rng(0).bytes(bytes_)
 
 
@@ -99,32 +99,32 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("case", TAKEN)
-def test_what_decodes_is_taken_with_its_size_and_what_is_unusual(case: str) -> None:
+def test_a_decodable_image_is_accepted_with_its_size_and_remarks(case: str) -> None:
     data, name, unusual = TAKEN[case]
-    found = check_image(data, name, decode=True)
-    assert found.unusual == unusual
-    assert found == check_image(data, name, decode=False)
-    assert (found.width, found.height) == open_image(data).size
-    assert found.suffix == ("png" if data.startswith(b"\x89PNG") else "jpg")
-    out = np.zeros((1, 16, 16, 3), np.uint8)  # and at training time it decodes, not rotated
-    fill(out, [data], np.array([[0, 0, found.width, found.height]], np.int32), np.zeros(1, np.bool_))
+    info = check_image(data, name, decode=True)
+    assert info.unusual == unusual
+    assert info == check_image(data, name, decode=False)
+    assert (info.width, info.height) == open_image(data).size
+    assert info.suffix == ("png" if data.startswith(b"\x89PNG") else "jpg")
+    out = np.zeros((1, 16, 16, 3), np.uint8)  # the training decoder accepts it, without rotation
+    fill(out, [data], np.array([[0, 0, info.width, info.height]], np.int32), np.zeros(1, np.bool_))
     if case == "rotated":
         assert np.abs(out[0].astype(int) - np.asarray(PICTURE.resize((16, 16), 3)).astype(int)).mean() < 12
 
 
 @pytest.mark.parametrize("case", LEFT_OUT)
-def test_what_cannot_be_used_is_left_out_with_a_reason_in_one_line(case: str) -> None:
+def test_an_unusable_image_is_excluded_with_a_reason_of_one_line(case: str) -> None:
     data, reason = LEFT_OUT[case]
     with pytest.raises(DataError, match=reason) as raised:
         check_image(data, "a.jpg", decode=True)
     assert "\n" not in str(raised.value)
-    assert "0x" not in str(raised.value)  # an address would make the shard's index other bytes every time
-    if case != "60 MB" and not case.startswith("101 scans"):  # decodable, if one has the time
+    assert "0x" not in str(raised.value)  # a memory address would change the bytes of the shard's index
+    if case != "60 MB" and not case.startswith("101 scans"):  # decodable, but slow
         with pytest.raises(DecodeError):
             fill(np.zeros((1, 8, 8, 3), np.uint8), [data], np.array([[0, 0, 1, 1]], np.int32), np.zeros(1, np.bool_))
 
 
-def test_bombs_are_left_out_within_five_seconds_and_half_a_gigabyte() -> None:
+def test_decompression_bombs_are_excluded_within_five_seconds_and_half_a_gigabyte() -> None:
     code = """
 import resource, sys, time
 sys.path.insert(0, "tests/unit/models/data/shards")
@@ -141,7 +141,7 @@ print(refused, time.monotonic() - began, (resource.getrusage(resource.RUSAGE_SEL
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     refused, seconds, megabytes = map(float, done.stdout.split())
-    assert refused == 2  # the second is as large as an image may be, and Pillow takes one that lacks rows
+    assert refused == 2  # the second has the maximum size, and Pillow accepts missing rows
     assert seconds < 5
     assert megabytes < 512
 
@@ -162,23 +162,23 @@ def test_a_damaged_header_gives_a_header_or_a_data_error_and_nothing_else() -> N
     assert min(outcomes.values()) > 100
 
 
-def test_names_that_a_terminal_would_obey_are_escaped() -> None:
+def test_terminal_control_characters_in_names_are_escaped() -> None:
     assert printable(b"a\x1b]0;x\x07\n.jpg") == r"a\x1b]0;x\x07\n.jpg"
     assert printable("blüte.jpg".encode()) == "blüte.jpg"
     assert printable(b"\xff.jpg") == r"\xff.jpg"
 
 
-def test_header_make_a_tar_that_tarfile_reads() -> None:
+def test_tarfile_reads_a_tar_of_these_headers() -> None:
     members = {"00000001.cls": b"7", "00000001.jpg": JPEG, "00000002.png": bytes(5000), "empty": b""}
     written = b"".join(
         header(name.encode(), len(data)) + data + bytes(-len(data) % 512) for name, data in members.items()
     )
     with tarfile.open(fileobj=io.BytesIO(written + END), mode="r:") as read:
-        assert {each.name: read.extractfile(each).read() for each in read} == members  # type: ignore[union-attr]
-        assert {(each.mtime, each.mode, each.uname) for each in read} == {(0, 0o444, "effnet")}
+        assert {member.name: read.extractfile(member).read() for member in read} == members  # type: ignore[union-attr]
+        assert {(member.mtime, member.mode, member.uname) for member in read} == {(0, 0o444, "effnet")}
 
 
 @pytest.mark.parametrize("name", ["x" * 100, "blüte.jpg"])
-def test_a_header_refuses_a_name_that_it_cannot_hold(name: str) -> None:
+def test_a_name_that_does_not_fit_into_a_header_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot hold"):
         header(name.encode(), 0)

@@ -1,4 +1,4 @@
-"""A shard that is damaged in the store: written again to the same bytes, or done without, by name and by count."""
+"""A shard that is damaged in the store: rewritten with identical bytes, or excluded and recorded."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def written(data: Data, plan: ShardPlan) -> int:
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut"])
-def test_a_shard_that_the_store_has_lost_is_written_again_to_the_same_bytes(
-    damage: str, data: Data, tmp_path: Path
-) -> None:
+def test_a_lost_shard_is_rewritten_with_identical_bytes(damage: str, data: Data, tmp_path: Path) -> None:
     storage = f"file://{tmp_path}/store"
     first = _plan(data, storage)
     assert written(data, first) == 6
@@ -55,33 +53,33 @@ def test_a_shard_that_the_store_has_lost_is_written_again_to_the_same_bytes(
     assert written(data, again) == 1
     assert _write_manifest(data, again.root).manifest_sha256 == done.manifest_sha256
     assert {uri: store.read(uri) for uri in store.list_uris(first.root)} == before
-    found = _plan(data, storage)
-    assert found.done is not None
-    assert found.done.reused
+    plan = _plan(data, storage)
+    assert plan.done is not None
+    assert plan.done.reused
 
 
-def test_a_loader_without_a_shard_reads_every_other_sample_once(tmp_path: Path) -> None:
+def test_a_loader_that_excludes_a_shard_reads_every_other_sample_once(tmp_path: Path) -> None:
     made = write_set(f"file://{tmp_path}/set", {"train": [8, 6, 9], "val": [5]})
     name = "train-00001-of-00003.tar"
     store.delete(f"file://{tmp_path}/set/{name}")
     rest = manifests.exclude_shards(made.manifest, [name])
     assert (len(rest.table), rest.samples("train"), rest.samples("val")) == (22, 17, 5)
-    assert rest.missing == (f"{name} is left out: 6 samples",)
+    assert rest.missing == (f"{name} is excluded: 6 samples",)
     with closing(Loader(rest, made.uri, "train", 16, Augment(), tmp_path / "cache", 2)) as loader:
         batches = list(loader.eval_batches(8, 0, 1))
     labels = torch.cat([batch.labels for batch in batches]).tolist()
     assert labels == [number % 10 for number in (*range(8), *range(14, 23))]
 
 
-def test_a_shard_that_the_set_does_not_have_is_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_excluding_an_unknown_shard_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     made = write_set(f"file://{tmp_path}/set", {"train": [8, 6], "val": [5]})
     with pytest.raises(
-        ConfigError, match=r"made has no shard 'train-0000.tar'; the nearest is train-0000\d-of-00002.tar"
+        ConfigError, match=r"made has no shard 'train-0000.tar'; did you mean 'train-0000\d-of-00002.tar'\?"
     ):
         manifests.exclude_shards(made.manifest, ["train-0000.tar"])
 
 
-def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_path: Path) -> None:
+def test_jobs_that_exclude_a_shard_have_another_key_and_record_it(data: Data, tmp_path: Path) -> None:
     storage = f"file://{tmp_path}/store"
     plan = _plan(data, storage)
     written(data, plan)
@@ -92,11 +90,11 @@ def test_jobs_do_without_the_shard_under_another_key_and_say_so(data: Data, tmp_
     assert (rest.train, rest.minival, rest.val) == (whole.train - 8, whole.minival, 0)
     assert rest.left_out == ("train-00002-of-00004.tar", "val-00000-of-00001.tar")
     config = Config(profile="paper", storage=storage, data=data)
-    recipe = Recipe(global_batch=4, logical_shards=1)
-    first, second = (train_job(config, data, recipe, each, None) for each in (whole, rest))
+    recipe = Recipe(global_batch=4, batch_slices=1)
+    first, second = (train_job(config, data, recipe, shards, None) for shards in (whole, rest))
     assert first.key != second.key
     assert second.job.leave_out == list(rest.left_out)
     assert evaluate_job(config, config.model, rest, ("file:///w", "1" * 64), "m/1").job.leave_out == list(rest.left_out)
     lines = describe_result(rest, compose.compose([]))
-    assert lines[2:] == [f"missing    {name} is left out: 8 samples" for name in rest.left_out]
+    assert lines[2:] == [f"missing    {name} is excluded: 8 samples" for name in rest.left_out]
     assert writer.plan(data, storage).root == plan.root

@@ -1,4 +1,4 @@
-"""The manifest: damage refused, names from outside not trusted, and the way from a sample's number to its bytes."""
+"""The manifest: damage and unsafe names are refused; samples are located by id."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ MANIFEST = Manifest("pets", ("cat", "dog"), "digest", "original", SHARDS, ROWS, 
 
 
 def saved(folder: Path, what: Manifest = MANIFEST, **changes: Any) -> str:
-    """Writes a manifest, then changes keys of its JSON; its uri."""
+    """Writes a manifest with changed keys in its JSON; returns its uri."""
     manifest.save(what, f"file://{folder}")
     uri = f"file://{folder}/manifest.json"
     if changes:
@@ -42,10 +42,10 @@ def saved(folder: Path, what: Manifest = MANIFEST, **changes: Any) -> str:
     return uri
 
 
-def test_saved_and_loaded_is_the_same_manifest(tmp_path: Path) -> None:
+def test_a_saved_manifest_loads_unchanged(tmp_path: Path) -> None:
     sha256 = manifest.save(MANIFEST, f"file://{tmp_path}")
-    found, loaded = manifest.load(f"file://{tmp_path}/manifest.json")
-    assert (found, loaded) == (sha256, MANIFEST)
+    digest, loaded = manifest.load(f"file://{tmp_path}/manifest.json")
+    assert (digest, loaded) == (sha256, MANIFEST)
     assert np.array_equal(loaded.table, ROWS)
 
 
@@ -67,13 +67,13 @@ def test_equal_manifests_have_equal_bytes(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_manifest_is_refused_with_its_place(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_refused_with_its_address(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=str(tmp_path)):
         manifest.load(saved(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"\xff\xfe", b'{"format": "other/1"}'])
-def test_other_objects_are_no_manifests(text: bytes, tmp_path: Path) -> None:
+def test_objects_that_are_not_manifests_are_refused(text: bytes, tmp_path: Path) -> None:
     store.write(f"file://{tmp_path}/manifest.json", text)
     with pytest.raises(DataError, match=str(tmp_path)):
         manifest.load(f"file://{tmp_path}/manifest.json")
@@ -94,7 +94,7 @@ def test_other_objects_are_no_manifests(text: bytes, tmp_path: Path) -> None:
         "train\n.tar",
     ],
 )
-def test_a_shard_s_name_can_lead_nowhere_but_into_its_folder(name: str, tmp_path: Path) -> None:
+def test_a_shard_name_outside_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     evil = dataclasses.replace(MANIFEST, shards=(dataclasses.replace(SHARDS[0], name=name), *SHARDS[1:]))
     with pytest.raises(DataError, match="invalid shard name"):
         manifest.load(saved(tmp_path, evil))
@@ -110,7 +110,7 @@ def test_a_shard_s_name_can_lead_nowhere_but_into_its_folder(name: str, tmp_path
         ("label", -1, "outside the 2 classes"),
     ],
 )
-def test_a_row_that_leads_out_of_its_shard_or_classes_is_refused(
+def test_a_row_outside_its_shard_or_the_classes_is_refused(
     column: str, value: int, message: str, tmp_path: Path
 ) -> None:
     rows = ROWS.copy()
@@ -120,12 +120,12 @@ def test_a_row_that_leads_out_of_its_shard_or_classes_is_refused(
 
 
 @pytest.mark.parametrize("rows", [ROWS[:-1], np.concatenate([ROWS, ROWS[:1]]), np.zeros(6), ROWS.reshape(2, 3)])
-def test_a_table_that_does_not_fit_its_shards_is_refused(rows: Any, tmp_path: Path) -> None:
+def test_a_table_that_does_not_match_the_shards_is_refused(rows: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         manifest.load(saved(tmp_path, dataclasses.replace(MANIFEST, table=rows)))
 
 
-def test_a_table_of_pickles_is_not_opened(tmp_path: Path) -> None:
+def test_a_table_of_pickled_objects_is_refused(tmp_path: Path) -> None:
     uri = saved(tmp_path)
     np.save(tmp_path / "samples.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(DataError):
@@ -136,7 +136,7 @@ def test_splits_are_counted() -> None:
     assert [MANIFEST.samples(split) for split in manifest.SPLITS] == [4, 0, 2]
 
 
-def test_a_sample_s_number_leads_to_its_shard_and_row() -> None:
+def test_an_id_is_mapped_to_its_shard_and_row() -> None:
     samples = Samples(MANIFEST, ["train"])
     assert [samples.shards[i].name for i in samples.shard_numbers(np.arange(4))] == ["train-0.tar"] * 3 + [
         "train-1.tar"
@@ -146,7 +146,7 @@ def test_a_sample_s_number_leads_to_its_shard_and_row() -> None:
     assert len(Samples(MANIFEST, ["minival"])) == 0
 
 
-def test_only_the_manifest_that_was_asked_for_is_loaded(tmp_path: Path) -> None:
+def test_a_manifest_with_another_digest_is_refused(tmp_path: Path) -> None:
     sha256 = manifest.save(MANIFEST, f"file://{tmp_path}")
     uri = f"file://{tmp_path}/manifest.json"
     assert manifest.load_verified(uri, sha256) == MANIFEST

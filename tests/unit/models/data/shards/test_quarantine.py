@@ -1,4 +1,4 @@
-"""How many images a set may lose without anybody being asked."""
+"""The number of unusable images that is accepted without ``data.allow_partial``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.shard import _build_result
 
 
 def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, Manifest]:
-    """Shards a tree of so many images of two classes."""
+    """Shards a tree of sound and damaged images of two classes."""
     for number in range(sound + damaged):
         path = folder / "images" / ("cat", "dog")[number % 2] / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, 
 
 
 @pytest.mark.parametrize(("sound", "damaged"), [(50, 10), (1089, 11)])
-def test_a_few_damaged_images_are_left_out(sound: int, damaged: int, tmp_path: Path) -> None:
+def test_a_few_damaged_images_are_excluded(sound: int, damaged: int, tmp_path: Path) -> None:
     data, manifest = sharded(tmp_path, sound, damaged)
     assert (len(manifest.table), len(manifest.quarantine)) == (sound, damaged)
     first, second = describe_result(
@@ -44,7 +44,7 @@ def test_a_few_damaged_images_are_left_out(sound: int, damaged: int, tmp_path: P
     assert second == "manifest   file:///m lists them"
 
 
-def test_more_than_a_percent_is_refused_unless_asked_for(tmp_path: Path) -> None:
+def test_more_than_one_percent_of_damaged_images_requires_allow_partial(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"made: 11 of 511 images cannot be used, the first is \w+/\d+.png: .*; fetch"):
         sharded(tmp_path, 500, 11)
     assert len(sharded(tmp_path, 500, 11, allow_partial=True)[1].quarantine) == 11

@@ -26,7 +26,7 @@ from models.data.shards.layout import Plans, ShardLayout
 from models.data.shards.manifest import Manifest
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader leaves it open
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader does not close it
 
 
 def picture(seed: int, suffix: str) -> bytes:
@@ -37,11 +37,11 @@ def picture(seed: int, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def fill(folder: Path, seed: int, each: int = 12) -> None:
-    """``each`` images in each of two classes, JPEG and PNG mixed."""
+def fill(folder: Path, seed: int, count: int = 12) -> None:
+    """Writes ``count`` images per class of two classes, JPEG and PNG mixed."""
     for label, name in enumerate(("cat", "dog")):
         (folder / name).mkdir(parents=True)
-        for i in range(each):
+        for i in range(count):
             suffix = ("jpg", "png", "JPEG")[i % 3]
             (folder / name / f"{i:02d}.{suffix}").write_bytes(picture(seed + 100 * label + i, suffix))
     (folder / "dog" / "readme.txt").write_text("not an image")
@@ -60,7 +60,7 @@ def folder_data(path: Path, **changes: Any) -> Data:
 
 
 def write_all(data: Data, root: Path) -> tuple[str, Manifest]:
-    """Plans and writes everything; the folder's uri and the manifest."""
+    """Plans and writes the whole data set; returns the uri of its folder and the manifest."""
     storage = f"file://{root}"
     layout = writer.plan(data, storage)
     for numbers in writer.groups(layout, data.shards_per_task):
@@ -75,7 +75,7 @@ def read_by_webdataset(path: Path) -> list[dict[str, Any]]:
 
 
 def keys_by_split(root: str, manifest: Manifest) -> dict[str, list[int]]:
-    """Source indices in each split, as webdataset finds them."""
+    """Returns the source indices per split as read by webdataset."""
     folder = Path(root.removeprefix("file://"))
     return {
         split: [
@@ -88,7 +88,7 @@ def keys_by_split(root: str, manifest: Manifest) -> dict[str, list[int]]:
     }
 
 
-def test_plain_webdataset_reads_the_images_and_labels_that_went_in(images: Path, tmp_path: Path) -> None:
+def test_webdataset_reads_the_images_and_labels_that_were_written(images: Path, tmp_path: Path) -> None:
     root, manifest = write_all(folder_data(images), tmp_path)
     files = sorted(p for p in images.glob("*/*") if p.suffix != ".txt")
     seen = 0
@@ -102,7 +102,7 @@ def test_plain_webdataset_reads_the_images_and_labels_that_went_in(images: Path,
     assert seen == len(files) == 24
 
 
-def test_offsets_and_sizes_cut_out_the_exact_image(images: Path, tmp_path: Path) -> None:
+def test_offsets_and_sizes_locate_the_exact_image(images: Path, tmp_path: Path) -> None:
     root, manifest = write_all(folder_data(images), tmp_path)
     by_bytes = {p.read_bytes(): p.parent.name for p in images.glob("*/*")}
     samples = manifests.Samples(manifest, manifests.SPLITS)
@@ -114,24 +114,24 @@ def test_offsets_and_sizes_cut_out_the_exact_image(images: Path, tmp_path: Path)
     assert len(samples) == 24
 
 
-def test_bytes_and_digest_of_each_shard_are_those_in_the_store(images: Path, tmp_path: Path) -> None:
+def test_size_and_digest_of_every_shard_match_the_store(images: Path, tmp_path: Path) -> None:
     root, manifest = write_all(folder_data(images), tmp_path)
     for shard in manifest.shards:
         data = store.read(f"{root}/{shard.name}")
         assert (len(data), blake3(data).hexdigest()) == (shard.bytes, shard.blake3)
 
 
-def test_writing_again_elsewhere_gives_equal_bytes(images: Path, tmp_path: Path) -> None:
+def test_writing_to_another_store_gives_equal_bytes(images: Path, tmp_path: Path) -> None:
     def everything(root: Path) -> dict[str, bytes]:
         write_all(folder_data(images), root)
         return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
     first, second = everything(tmp_path / "a"), everything(tmp_path / "b")
     assert first == second
-    assert len(first) == 2 * 7 + 2  # seven shards, each with its index, the table and the manifest
+    assert len(first) == 2 * 7 + 2  # seven shards and their indices, the table and the manifest
 
 
-def test_a_plan_cuts_each_split_into_equal_pieces(images: Path) -> None:
+def test_every_split_is_divided_into_equal_shards(images: Path) -> None:
     layout = writer.plan(folder_data(images), "file:///nowhere")
     sizes = [(split, len(members)) for split, members in zip(layout.splits, layout.members, strict=True)]
     # 24 images: 6 val, 18 rest, of which round(18 * 0.2) = 4 minival
@@ -142,13 +142,13 @@ def test_a_plan_cuts_each_split_into_equal_pieces(images: Path) -> None:
 
 def test_splits_are_disjoint_and_complete(images: Path, tmp_path: Path) -> None:
     keys = keys_by_split(*write_all(folder_data(images), tmp_path))
-    assert {split: len(found) for split, found in keys.items()} == {"train": 14, "minival": 4, "val": 6}
+    assert {split: len(ids) for split, ids in keys.items()} == {"train": 14, "minival": 4, "val": 6}
     assert sorted(keys["train"] + keys["minival"] + keys["val"]) == list(range(24))
 
 
-def test_a_source_s_own_val_stays_val_and_minival_comes_from_train(tmp_path: Path) -> None:
+def test_an_official_val_is_kept_and_minival_comes_from_train(tmp_path: Path) -> None:
     fill(tmp_path / "images" / "train", 0)
-    fill(tmp_path / "images" / "val", 500, each=5)
+    fill(tmp_path / "images" / "val", 500, count=5)
     data = folder_data(tmp_path / "images")
     layout = writer.plan(data, f"file://{tmp_path}/store")
     source = layout.source
@@ -169,18 +169,18 @@ def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_c
     parts = np.array([TRAIN, MINIVAL, VAL] * 8, np.int8)
     source = dataclasses.replace(source, split=parts, own_val=True)
     official = layouts.split_indices(source, folder_data(images))
-    assert {split: set(parts[found]) for split, found in official.items()} == {
+    assert {split: set(parts[ids]) for split, ids in official.items()} == {
         "train": {TRAIN},
         "minival": {MINIVAL},
         "val": {VAL},
     }
     cut = layouts.split_indices(source, folder_data(images, minival="cut"))
-    assert {split: len(found) for split, found in cut.items()} == {"train": 13, "minival": 3, "val": 8}
+    assert {split: len(ids) for split, ids in cut.items()} == {"train": 13, "minival": 3, "val": 8}
     assert set(parts[cut["train"]]) == {TRAIN, MINIVAL}
     assert sorted(np.concatenate(list(cut.values())).tolist()) == list(range(24))
 
 
-def test_limit_takes_that_many_of_the_shuffled_whole(images: Path) -> None:
+def test_limit_takes_the_first_samples_after_the_shuffle(images: Path) -> None:
     layout = writer.plan(folder_data(images, limit=10), "file:///nowhere")
     chosen = np.concatenate(layout.members)
     assert len(set(chosen.tolist())) == 10
@@ -194,7 +194,7 @@ def test_another_seed_gives_another_shuffle_under_another_address(images: Path) 
     assert np.concatenate(first.members).tolist() != np.concatenate(second.members).tolist()
 
 
-def test_a_folder_with_other_files_gets_another_address(tmp_path: Path) -> None:
+def test_another_file_in_the_folder_changes_the_address(tmp_path: Path) -> None:
     fill(tmp_path, 0)
     before = writer.plan(folder_data(tmp_path), "file:///nowhere").root
     (tmp_path / "cat" / "new.png").write_bytes(picture(77, "png"))
@@ -202,7 +202,7 @@ def test_a_folder_with_other_files_gets_another_address(tmp_path: Path) -> None:
 
 
 def dying_at(layout: ShardLayout, number: int) -> ShardLayout:
-    """The plan with a source that dies in the middle of a shard, as a killed task does."""
+    """Returns the layout with a source that fails in the middle of a shard, like a killed task."""
     last = int(layout.members[number][-1])
 
     def read(index: int) -> bytes:
@@ -213,7 +213,7 @@ def dying_at(layout: ShardLayout, number: int) -> ShardLayout:
     return dataclasses.replace(layout, source=dataclasses.replace(layout.source, read=read))
 
 
-def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(images: Path, tmp_path: Path) -> None:
+def test_an_interrupted_group_resumes_without_rewriting_finished_shards(images: Path, tmp_path: Path) -> None:
     data, storage = folder_data(images), f"file://{tmp_path}"
     layout = writer.plan(data, storage)
     group = writer.groups(layout, 100)[0]
@@ -221,7 +221,7 @@ def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(imag
         writer.write_group(dying_at(layout, 2), group)
     tars = {tar.name for tar in tmp_path.rglob("*.tar")}
     assert layout.names[0] in tars
-    assert layout.names[2] not in tars  # the half-written third is nowhere
+    assert layout.names[2] not in tars  # the partially written third does not exist
     assert {path.name.removesuffix(".json") for path in tmp_path.rglob("index/*.json")} == tars
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -232,7 +232,7 @@ def test_an_interrupted_group_goes_on_without_writing_finished_shards_again(imag
     assert resumed == write_all(data, tmp_path / "at-once")[1]
 
 
-def test_another_process_writes_from_the_saved_index_without_opening_the_source_again(
+def test_another_process_writes_from_the_saved_index_without_reopening_the_source(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, storage = folder_data(images), f"file://{tmp_path}"
@@ -240,10 +240,10 @@ def test_another_process_writes_from_the_saved_index_without_opening_the_source_
     Plans().share(planned)
     monkeypatch.setattr(layouts.catalog, "open_source", lambda _: pytest.fail("opened again"))
     elsewhere = Plans()
-    found = elsewhere.get(data, planned.root)
-    assert (found.root, found.names) == (planned.root, planned.names)
-    assert elsewhere.get(data, planned.root) is found
-    assert writer.write_group(found, [0]) == 1
+    shared = elsewhere.get(data, planned.root)
+    assert (shared.root, shared.names) == (planned.root, planned.names)
+    assert elsewhere.get(data, planned.root) is shared
+    assert writer.write_group(shared, [0]) == 1
     monkeypatch.undo()
     assert writer.write_group(planned, [0]) == 0
     assert writer.write_group(planned, range(7)) == 6
@@ -260,7 +260,7 @@ def test_a_plan_that_was_never_shared_or_of_other_settings_is_refused(images: Pa
         Plans().get(folder_data(images, seed=5), planned.root)
 
 
-def test_larger_images_are_encoded_again_when_a_side_is_given_and_the_manifest_says_so(tmp_path: Path) -> None:
+def test_max_side_reencodes_larger_images_and_is_recorded_in_the_manifest(tmp_path: Path) -> None:
     fill(tmp_path / "images", 0)
     large = Image.linear_gradient("L").convert("RGB").resize((200, 100))
     large.save(tmp_path / "images" / "cat" / "large.png")
@@ -272,10 +272,10 @@ def test_larger_images_are_encoded_again_when_a_side_is_given_and_the_manifest_s
     assert plain != root
 
 
-def test_a_banner_is_left_out_of_the_height_that_boxes_are_drawn_for(images: Path, tmp_path: Path) -> None:
+def test_a_banner_is_excluded_from_the_height_of_crops(images: Path, tmp_path: Path) -> None:
     layout = writer.plan(folder_data(images), f"file://{tmp_path}")
     with_banner = dataclasses.replace(layout, source=dataclasses.replace(layout.source, crop_bottom=2))
-    heights = [writer.write_shard(each, 0, io.BytesIO())["height"] for each in (layout, with_banner)]
+    heights = [writer.write_shard(one, 0, io.BytesIO())["height"] for one in (layout, with_banner)]
     assert [height - 2 for height in heights[0]] == list(heights[1])
 
 
@@ -299,7 +299,7 @@ def test_a_manifest_without_all_its_shards_is_not_written(images: Path, tmp_path
     assert not store.exists(layout.manifest_uri)
 
 
-def test_the_digits_go_in_as_their_own_pixels(tmp_path: Path) -> None:
+def test_the_digits_are_stored_with_their_original_pixels(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     data = Data(name="digits", source="digits", limit=40, minival_share=0.2, samples_per_shard=20)
@@ -314,18 +314,18 @@ def test_the_digits_go_in_as_their_own_pixels(tmp_path: Path) -> None:
             assert np.abs(pixels - digits.images[index] * 255 / 16).mean() < 4  # JPEG of quality 95
 
 
-def test_images_that_do_not_decode_are_left_out_and_listed(tmp_path: Path) -> None:
+def test_images_that_do_not_decode_are_excluded_and_listed(tmp_path: Path) -> None:
     fill(tmp_path / "images", 0)
     whole = (tmp_path / "images/cat/00.jpg").read_bytes()
     (tmp_path / "images/cat/00.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "images/dog/00.jpg").write_bytes(b"no image at all")
     _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
-    assert {each.name for each in manifest.quarantine} == {"cat/00.jpg", "dog/00.jpg"}
+    assert {note.name for note in manifest.quarantine} == {"cat/00.jpg", "dog/00.jpg"}
     assert len(manifest.table) + len(manifest.quarantine) == 24
-    assert all(each.what for each in manifest.quarantine)
+    assert all(note.what for note in manifest.quarantine)
 
 
-def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
+def test_an_oversized_image_is_excluded_and_listed_without_reading_it(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "MAX_IMAGE_BYTES", 10_000)
@@ -333,7 +333,7 @@ def test_an_image_beyond_reason_is_left_out_and_listed_and_not_even_read(
     (tmp_path / "images/cat/03.jpg").write_bytes(bytes(20_000))
     monkeypatch.setattr(chunks, "check_image", partial(_unread, check_image, 20_000))
     _, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
-    assert [(each.name, each.what) for each in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
+    assert [(note.name, note.what) for note in manifest.quarantine] == [("cat/03.jpg", "20000 bytes, more than 10000")]
     assert len(manifest.table) == 23
 
 
@@ -350,7 +350,7 @@ def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> 
         write_all(folder_data(tmp_path / "images"), tmp_path / "store")
 
 
-def test_images_larger_than_a_piece_and_pieces_that_shrink_go_in_unharmed(
+def test_images_larger_than_a_chunk_and_shrinking_chunks_are_written_intact(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = write_all(folder_data(images), tmp_path / "plain")[1]
@@ -359,11 +359,11 @@ def test_images_larger_than_a_piece_and_pieces_that_shrink_go_in_unharmed(
     assert write_all(folder_data(images), tmp_path / "small")[1] == plain
 
 
-def test_a_png_under_another_name_is_stored_as_png_and_remarked(tmp_path: Path) -> None:
+def test_a_png_with_a_jpeg_suffix_is_stored_as_png_and_noted(tmp_path: Path) -> None:
     fill(tmp_path / "images", 0)
     (tmp_path / "images/cat/03.jpg").write_bytes(picture(9, "png"))
     root, manifest = write_all(folder_data(tmp_path / "images"), tmp_path / "store")
-    assert ("cat/03.jpg", "PNG named .jpg") in {(each.name, each.what) for each in manifest.unusual}
+    assert ("cat/03.jpg", "PNG named .jpg") in {(note.name, note.what) for note in manifest.unusual}
     stored = [
         s for shard in manifest.shards for s in read_by_webdataset(Path(root.removeprefix("file://")) / shard.name)
     ]
@@ -384,14 +384,12 @@ def test_a_split_without_samples_is_refused(images: Path) -> None:
         (lambda tmp: Data(name="x", source="cifar"), "'cifar' is unknown; choices: mnist5k, digits, folder"),
     ],
 )
-def test_a_source_that_is_not_there_is_a_person_s_mistake(
-    make: Callable[[Path], Data], message: str, tmp_path: Path
-) -> None:
+def test_a_missing_source_is_a_config_error(make: Callable[[Path], Data], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         writer.plan(make(tmp_path), f"file://{tmp_path}/store")
 
 
-def test_the_order_of_files_on_disk_does_not_matter(tmp_path: Path) -> None:
+def test_the_result_does_not_depend_on_the_order_of_files_on_disk(tmp_path: Path) -> None:
     names = [f"{i:02d}.png" for i in range(12)]
     layouts = []
     for attempt in range(2):

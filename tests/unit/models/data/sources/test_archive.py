@@ -1,4 +1,4 @@
-"""Tars by their headers, against ``tarfile``; compressed archives; what is refused and what is ignored."""
+"""Index of tars compared with ``tarfile``; compressed archives; rejected and ignored members."""
 
 import bz2
 import gzip
@@ -18,9 +18,9 @@ import pytest
 from checkout import REAL_DATA, ROOT
 
 from infra.errors import ConfigError, DataError, NotFoundError
-from models.data.sources import archive, inflate, tar
+from models.data.sources import archive, decompress, tar
 from models.data.sources.container import Container
-from models.data.sources.tar import members
+from models.data.sources.tar import read_members
 
 REAL = REAL_DATA
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -32,7 +32,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "archives"
 
 
-def tarred(files: dict[str, bytes], format: int = tarfile.USTAR_FORMAT) -> bytes:
+def tar_of(files: dict[str, bytes], format: int = tarfile.USTAR_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format) as writer:
         for name, content in files.items():
@@ -43,7 +43,7 @@ def tarred(files: dict[str, bytes], format: int = tarfile.USTAR_FORMAT) -> bytes
 
 
 def one_member(**changes: object) -> bytes:
-    """A tar of one empty member, made as the arguments say."""
+    """Returns a tar of one empty member with the given header fields."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as writer:
         info = tarfile.TarInfo("a/b.jpg")
@@ -53,31 +53,31 @@ def one_member(**changes: object) -> bytes:
     return buffer.getvalue()
 
 
-def listed(data: bytes) -> list[tar.Member]:
-    return members(lambda position, length: data[position : position + length], "x.tar", 0, len(data))
+def index_of(data: bytes) -> list[tar.Member]:
+    return read_members(lambda position, length: data[position : position + length], "x.tar", 0, len(data))
 
 
 LONG = "a/" + "long-name/" * 15 + "image.jpg"
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_names_and_bytes_are_those_that_tarfile_finds(format: int) -> None:
-    data = tarred({"a/1.jpg": b"x" * 700, "./a/2.jpg": b"", LONG: b"y" * 512, "b/3.png": os.urandom(1025)}, format)
+def test_names_and_bytes_equal_those_of_tarfile(format: int) -> None:
+    data = tar_of({"a/1.jpg": b"x" * 700, "./a/2.jpg": b"", LONG: b"y" * 512, "b/3.png": os.urandom(1025)}, format)
     with tarfile.open(fileobj=io.BytesIO(data)) as reader:
         expected = [(i.name.removeprefix("./"), reader.extractfile(i).read()) for i in reader]  # type: ignore[union-attr]
-    assert [(name, data[offset : offset + size]) for name, offset, size in listed(data)] == expected
+    assert [(name, data[offset : offset + size]) for name, offset, size in index_of(data)] == expected
 
 
 @real_images
 @pytest.mark.parametrize("name", ["imagenet/ILSVRC2012_img_val.tar", "transfer/food-101-10x40.tar"])
-def test_real_archives_are_indexed_as_tarfile_does(name: str) -> None:
+def test_the_index_of_real_archives_equals_that_of_tarfile(name: str) -> None:
     container = Container(str(REAL / name))
     with tarfile.open(REAL / name) as reader:
         expected = [(i.name, i.offset_data, i.size) for i in reader if i.isfile()]
-    assert members(container.read, name, 0, container.size) == expected
+    assert read_members(container.read, name, 0, container.size) == expected
 
 
-def test_a_size_in_binary_and_one_in_pax_records_are_understood() -> None:
+def test_binary_sizes_and_pax_sizes_are_supported() -> None:
     size = 10 * 2**30
     info = tarfile.TarInfo("big.jpg")
     info.size = size
@@ -88,7 +88,7 @@ def test_a_size_in_binary_and_one_in_pax_records_are_understood() -> None:
         def read_at(position: int, length: int, header: bytes = header) -> bytes:
             return (header + bytes(length))[position : position + length] if position < len(header) else bytes(length)
 
-        assert members(read_at, "x", 0, end) == [("big.jpg", len(header), size)]
+        assert read_members(read_at, "x", 0, end) == [("big.jpg", len(header), size)]
 
 
 @pytest.mark.parametrize(
@@ -100,62 +100,62 @@ def test_a_size_in_binary_and_one_in_pax_records_are_understood() -> None:
         (lambda: one_member(type=tarfile.BLKTYPE), "is a device"),
         (lambda: one_member(type=tarfile.FIFOTYPE), "is a pipe"),
         (lambda: one_member(type=tarfile.GNUTYPE_SPARSE), "unknown type"),
-        (lambda: one_member(name="/etc/passwd"), "leads out of the archive"),
-        (lambda: one_member(name="a/../../b.jpg"), "leads out of the archive"),
-        (lambda: one_member(name="../b.jpg"), "leads out of the archive"),
+        (lambda: one_member(name="/etc/passwd"), "is outside the archive"),
+        (lambda: one_member(name="a/../../b.jpg"), "is outside the archive"),
+        (lambda: one_member(name="../b.jpg"), "is outside the archive"),
         (lambda: one_member(name="a/\x1b[2J.jpg"), "no official archive has a name like"),
         (lambda: one_member(name="a\\b.jpg"), "no official archive has a name like"),
         (lambda: one_member(name="x" * 2000), "no official archive has a name like"),
-        (lambda: tarred({"a": b"1"})[:1024] + tarred({"a": b"2"}), "holds a twice"),
-        (lambda: tarred({"a": b"x" * 2000})[:1500], "cut off: a member needs bytes up to 2512, 1500 are there"),
-        (lambda: tarred({"a": b"x" * 512})[:1024], "cut off: no end mark"),
-        (lambda: tarred({"a": b"x" * 512})[:1200], "cut off: no end mark"),
+        (lambda: tar_of({"a": b"1"})[:1024] + tar_of({"a": b"2"}), "contains a twice"),
+        (lambda: tar_of({"a": b"x" * 2000})[:1500], "truncated: a member extends to byte 2512 of 1500"),
+        (lambda: tar_of({"a": b"x" * 512})[:1024], "truncated: no end marker"),
+        (lambda: tar_of({"a": b"x" * 512})[:1200], "truncated: no end marker"),
         (lambda: b"\xff\xd8\xff" + bytes(2000), "no tar header at byte 0"),
-        (lambda: tarred({"a": b"x"}).replace(b"a\0", b"b\0", 1), "no tar header at byte 0"),
-        (lambda: b"", "cut off: no end mark"),
+        (lambda: tar_of({"a": b"x"}).replace(b"a\0", b"b\0", 1), "no tar header at byte 0"),
+        (lambda: b"", "truncated: no end marker"),
     ],
 )
-def test_what_no_official_archive_holds_is_refused(made: Callable[[], bytes], message: str) -> None:
+def test_members_that_official_archives_do_not_have_are_refused(made: Callable[[], bytes], message: str) -> None:
     with pytest.raises(DataError, match=message.replace("(", r"\(")):
-        listed(made())
+        index_of(made())
 
 
-def test_a_path_for_all_members_is_refused() -> None:
+def test_a_global_path_is_refused() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"path": "../../x"}) as writer:
         writer.addfile(tarfile.TarInfo("a"))
-    with pytest.raises(DataError, match="one path or size for all members"):
-        listed(buffer.getvalue())
+    with pytest.raises(DataError, match="a global path or size"):
+        index_of(buffer.getvalue())
 
 
-def test_a_pax_name_that_leads_out_is_refused() -> None:
+def test_a_pax_path_outside_the_archive_is_refused() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as writer:
         info = tarfile.TarInfo("a")
         info.pax_headers = {"path": "../../x"}
         writer.addfile(info)
-    with pytest.raises(DataError, match="leads out of the archive"):
-        listed(buffer.getvalue())
+    with pytest.raises(DataError, match="is outside the archive"):
+        index_of(buffer.getvalue())
 
 
 def test_too_many_members_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar, "MAX_MEMBERS", 3)
     with pytest.raises(DataError, match="more than 3 files"):
-        listed(tarred({f"{i}.jpg": b"" for i in range(4)}))
+        index_of(tar_of({f"{i}.jpg": b"" for i in range(4)}))
 
 
-def test_shadows_and_hidden_files_are_ignored() -> None:
+def test_resource_forks_and_hidden_files_are_ignored() -> None:
     files = {"a/._1.jpg": b"", "a/.DS_Store": b"", "__MACOSX/1.jpg": b"", ".hidden": b"", "a/1.jpg": b"x"}
-    assert [member.name for member in listed(tarred(files))] == ["a/1.jpg"]
+    assert [member.name for member in index_of(tar_of(files))] == ["a/1.jpg"]
 
 
-def nested(classes: dict[str, dict[str, bytes]]) -> bytes:
-    return tarred({f"{name}.tar": tarred(files) for name, files in classes.items()})
+def tar_of_tars(classes: dict[str, dict[str, bytes]]) -> bytes:
+    return tar_of({f"{name}.tar": tar_of(files) for name, files in classes.items()})
 
 
-def test_files_of_inner_tars_are_found_and_read_where_they_lie(tmp_path: Path) -> None:
+def test_files_of_inner_tars_are_read_in_place(tmp_path: Path) -> None:
     classes = {f"n{c}": {f"n{c}_{i}.JPEG": os.urandom(100 + 700 * i) for i in range(4)} for c in range(20)}
-    (tmp_path / "train.tar").write_bytes(nested(classes))
+    (tmp_path / "train.tar").write_bytes(tar_of_tars(classes))
     files = archive.archive_of_archives(str(tmp_path), "train.tar", "train/")
     expected = {f"train/{name}/{file}": data for name, inner in classes.items() for file, data in inner.items()}
     assert files.names == list(expected)
@@ -164,20 +164,20 @@ def test_files_of_inner_tars_are_found_and_read_where_they_lie(tmp_path: Path) -
     assert not (tmp_path / "cache").exists()  # nothing was copied
 
 
-def test_an_inner_tar_may_not_reach_into_the_next(tmp_path: Path) -> None:
-    inner = tarred({"1.JPEG": b"x" * 2000})[:1536]  # its header wants 2,000 bytes, the inner tar ends before
-    (tmp_path / "train.tar").write_bytes(tarred({"a.tar": inner, "b.tar": tarred({"2.JPEG": b"y"})}))
-    with pytest.raises(DataError, match=r"train.tar:a.tar is cut off"):
+def test_a_member_that_extends_beyond_its_inner_tar_is_refused(tmp_path: Path) -> None:
+    inner = tar_of({"1.JPEG": b"x" * 2000})[:1536]  # its header states 2,000 bytes, but the inner tar ends before
+    (tmp_path / "train.tar").write_bytes(tar_of({"a.tar": inner, "b.tar": tar_of({"2.JPEG": b"y"})}))
+    with pytest.raises(DataError, match=r"train.tar:a.tar is truncated"):
         archive.archive_of_archives(str(tmp_path), "train.tar")
 
 
-def test_anything_but_tars_in_a_tar_of_tars_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "train.tar").write_bytes(tarred({"a.jpg": b""}))
-    with pytest.raises(DataError, match="should hold tars only"):
+def test_a_tar_of_tars_with_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.tar").write_bytes(tar_of({"a.jpg": b""}))
+    with pytest.raises(DataError, match="must contain tars only"):
         archive.archive_of_archives(str(tmp_path), "train.tar")
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def zip_of(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as writer:
         for name, content in files.items():
@@ -191,44 +191,42 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "x.tar.gz": gzip.compress,
     "x.tar.xz": lzma.compress,
     "x.tar.bz2": bz2.compress,
-    "x.zip": lambda _: zipped(CONTENT),
+    "x.zip": lambda _: zip_of(CONTENT),
 }
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_compressed_archive_reads_like_the_plain_one(name: str, tmp_path: Path, scratch: Path) -> None:
-    (tmp_path / name).write_bytes(PACKED[name](tarred(CONTENT)))
+def test_a_compressed_archive_has_the_files_of_the_plain_one(name: str, tmp_path: Path, scratch: Path) -> None:
+    (tmp_path / name).write_bytes(PACKED[name](tar_of(CONTENT)))
     files = archive.open_files(str(tmp_path / name), ())
     assert {path: files.read(row) for row, path in enumerate(files.names)} == CONTENT
     assert len(list(scratch.glob("*.tar"))) == 1
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_compressed_archive_that_is_cut_off_is_refused_and_leaves_nothing(
-    name: str, tmp_path: Path, scratch: Path
-) -> None:
-    whole = PACKED[name](tarred(CONTENT))
+def test_a_truncated_compressed_archive_is_refused_and_leaves_no_file(name: str, tmp_path: Path, scratch: Path) -> None:
+    whole = PACKED[name](tar_of(CONTENT))
     (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(DataError, match="damaged or cut off"):
+    with pytest.raises(DataError, match="damaged or truncated"):
         archive.open_files(str(tmp_path / name), ())
     assert list(scratch.glob("*.tar")) == []
     assert list(scratch.glob(".*")) == []
 
 
-def test_an_archive_is_inflated_once_and_again_when_it_changes(tmp_path: Path, scratch: Path) -> None:
+def test_an_archive_is_decompressed_once_and_again_after_a_change(tmp_path: Path, scratch: Path) -> None:
     path = tmp_path / "x.tgz"
-    path.write_bytes(gzip.compress(tarred({"1.jpg": b"one"})))
+    path.write_bytes(gzip.compress(tar_of({"1.jpg": b"one"})))
     archive.open_files(str(path), ())
     before = {file: file.stat().st_mtime_ns for file in scratch.glob("*.tar")}
     archive.open_files(str(path), ())
     assert {file: file.stat().st_mtime_ns for file in scratch.glob("*.tar")} == before
-    path.write_bytes(gzip.compress(tarred({"1.jpg": b"two!"})))
+    path.write_bytes(gzip.compress(tar_of({"1.jpg": b"two!"})))
     assert archive.open_files(str(path), ()).read(0) == b"two!"
 
 
-def test_of_several_processes_one_inflates(tmp_path: Path, scratch: Path) -> None:
+def test_only_one_of_several_processes_decompresses(tmp_path: Path, scratch: Path) -> None:
     path = tmp_path / "x.tgz"
-    path.write_bytes(gzip.compress(tarred({"1.jpg": os.urandom(3_000_000)})))
+    path.write_bytes(gzip.compress(tar_of({"1.jpg": os.urandom(3_000_000)})))
     code = (
         "import logging, sys; logging.basicConfig(level=20)\nfrom models.data.sources import archive\n"
         f"print(len(archive.open_files({str(path)!r}, ()).read(0)))"
@@ -239,26 +237,26 @@ def test_of_several_processes_one_inflates(tmp_path: Path, scratch: Path) -> Non
     ]
     outputs = [process.communicate(timeout=60) for process in started]
     assert [out.strip() for out, _ in outputs] == [b"3000000"] * 3
-    assert sum(log.count(b"inflating") for _, log in outputs) == 1
+    assert sum(log.count(b"decompressing") for _, log in outputs) == 1
     assert len(list(scratch.glob("*.tar"))) == 1
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
-def test_a_bomb_is_stopped_at_its_limit(
+def test_a_decompression_bomb_is_stopped_at_the_limit(
     pack: Callable[[bytes], bytes], tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inflate, "SMALL_BYTES", 2**20)
+    monkeypatch.setattr(decompress, "SMALL_BYTES", 2**20)
     path = tmp_path / ("x.tar.xz" if pack is lzma.compress else "x.tgz")
     path.write_bytes(pack(bytes(50 * 2**20)))
-    with pytest.raises(DataError, match="inflate to more than"):
+    with pytest.raises(DataError, match="decompress to more than"):
         archive.open_files(str(path), ())
     assert list(scratch.glob("*.tar")) == []
 
 
-def test_a_zip_bomb_is_refused_by_what_it_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflate, "SMALL_BYTES", 2**20)
-    (tmp_path / "x.zip").write_bytes(zipped({"a.jpg": bytes(50 * 2**20)}))
-    with pytest.raises(DataError, match="inflate to more than"):
+def test_a_zip_bomb_is_refused_by_its_stated_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decompress, "SMALL_BYTES", 2**20)
+    (tmp_path / "x.zip").write_bytes(zip_of({"a.jpg": bytes(50 * 2**20)}))
+    with pytest.raises(DataError, match="decompress to more than"):
         archive.open_files(str(tmp_path / "x.zip"), ())
 
 
@@ -271,14 +269,14 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         archive.open_files(str(tmp_path / "x.zip"), ())
 
 
-def test_a_zip_name_that_leads_out_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(zipped({"../a.jpg": b"x"}))
-    with pytest.raises(DataError, match="leads out of the archive"):
+def test_a_zip_path_outside_the_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(zip_of({"../a.jpg": b"x"}))
+    with pytest.raises(DataError, match="is outside the archive"):
         archive.open_files(str(tmp_path / "x.zip"), ())
 
 
-def test_archives_and_loose_files_of_a_folder_are_one_tree(tmp_path: Path) -> None:
-    (tmp_path / "images.tar.gz").write_bytes(gzip.compress(tarred({"images/1.jpg": b"packed"})))
+def test_archives_and_loose_files_form_one_tree(tmp_path: Path) -> None:
+    (tmp_path / "images.tar.gz").write_bytes(gzip.compress(tar_of({"images/1.jpg": b"packed"})))
     (tmp_path / "set" / "images").mkdir(parents=True)
     (tmp_path / "set" / "images" / "1.jpg").write_bytes(b"loose")
     (tmp_path / "set" / "list.txt").write_bytes(b"1")
@@ -286,26 +284,26 @@ def test_archives_and_loose_files_of_a_folder_are_one_tree(tmp_path: Path) -> No
     files = archive.open_files(str(tmp_path), ("images.tar.gz",))
     assert sorted(files.names) == ["images/1.jpg", "set/images/1.jpg", "set/list.txt"]
     assert files.read(files.folder("images")["1.jpg"]) == b"packed"  # the nearest to the root
-    found = files.find("list.txt")
-    assert found is not None
-    assert files.read(found) == b"1"
+    row = files.find("list.txt")
+    assert row is not None
+    assert files.read(row) == b"1"
     assert files.find("other.txt") is None
 
 
-def test_a_file_that_shrank_after_it_was_listed_is_said(tmp_path: Path) -> None:
+def test_a_file_that_shrank_after_listing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"x" * 100)
     files = archive.walk_folder(str(tmp_path))
     (tmp_path / "1.jpg").write_bytes(b"x" * 10)
-    with pytest.raises(DataError, match=r"1.jpg: 100 bytes from byte 0 expected, 10 there"):
+    with pytest.raises(DataError, match=r"1.jpg: 100 bytes expected at byte 0, 10 read"):
         files.read(0)
     (tmp_path / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"1.jpg cannot be read: No such file"):
         files.read(0)
 
 
-def test_many_threads_read_at_once(tmp_path: Path) -> None:
+def test_many_threads_read_concurrently(tmp_path: Path) -> None:
     content = {f"{i}.jpg": os.urandom(5000) for i in range(50)}
-    (tmp_path / "x.tar").write_bytes(tarred(content))
+    (tmp_path / "x.tar").write_bytes(tar_of(content))
     files = archive.open_files(str(tmp_path / "x.tar"), ())
     reader = files.reader(range(50))
     wrong: list[int] = []
@@ -326,13 +324,13 @@ def test_many_threads_read_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("empty", "holds nothing; looked for a.tar"),
+        ("empty", "contains nothing of the data set; looked for a.tar"),
         ("http://x/y", "neither a local path nor s3://"),
         ("file.txt", "neither a folder nor an archive"),
         ("missing", "neither a folder nor an archive"),
     ],
 )
-def test_a_path_with_nothing_of_the_set_is_a_person_s_mistake(path: str, message: str, tmp_path: Path) -> None:
+def test_a_path_without_files_of_the_set_is_a_config_error(path: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(ConfigError, match=message):
@@ -344,18 +342,18 @@ def test_a_missing_archive_is_not_found(tmp_path: Path) -> None:
         archive.archive(str(tmp_path), "x.tar")
 
 
-def test_a_scanner_asks_seldom_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x.tar").write_bytes(tarred({f"{i}.jpg": os.urandom(900) for i in range(100)}))
+def test_a_scanner_returns_the_same_bytes_with_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.tar").write_bytes(tar_of({f"{i}.jpg": os.urandom(900) for i in range(100)}))
     container = Container(str(tmp_path / "x.tar"))
-    expected = members(container.read, "x", 0, container.size)
+    expected = read_members(container.read, "x", 0, container.size)
     content = (tmp_path / "x.tar").read_bytes()
-    asked: list[int] = []
+    requests: list[int] = []
 
     def counted(position: int, length: int) -> bytes:
-        asked.append(length)
+        requests.append(length)
         return content[position : position + length]
 
     monkeypatch.setattr(container, "read", counted)
     container.remote = True
-    assert members(container.scanner(10_000), "x", 0, container.size) == expected
-    assert len(asked) < 30
+    assert read_members(container.scanner(10_000), "x", 0, container.size) == expected
+    assert len(requests) < 30

@@ -1,4 +1,4 @@
-"""ImageNet's archives and layouts: labels against published ranks, counts against the official ones."""
+"""ImageNet's archives and layouts: labels compared with published ranks, counts with the official ones."""
 
 import io
 import random
@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkout import REAL_DATA
-from made_archives import asked, packed, written
+from made_archives import data_settings, set_counts, write_archive, write_tree
 from PIL import Image
 
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, folder, imagenet, tiny_imagenet
-from models.data.sources.catalog import TRAIN, VAL, open_source
+from models.data.sources import archive, catalog, imagenet
+from models.data.sources.catalog import open_source
 from models.data.sources.imagenet import DEVKIT_ARCHIVE, TRAIN_ARCHIVE, VAL_ARCHIVE, Devkit
+from models.data.sources.listing import TRAIN, VAL
 
 REAL = REAL_DATA / "imagenet"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -47,7 +48,7 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devkit]:
         pytest.skip("no real devkit: ../shared/data is absent")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield imagenet.read_devkit(archive.archive(str(REAL), DEVKIT_ARCHIVE))
+        yield imagenet.read_devkit(archive.archive(str(REAL), DEVKIT_ARCHIVE), catalog.DATA_SETS["imagenet"])
 
 
 def test_the_label_is_the_rank_of_the_sorted_wnid(devkit: Devkit) -> None:
@@ -55,7 +56,7 @@ def test_the_label_is_the_rank_of_the_sorted_wnid(devkit: Devkit) -> None:
     assert list(devkit.wnids) == sorted(devkit.wnids)
 
 
-def test_the_devkit_adds_up_to_the_official_numbers(devkit: Devkit) -> None:
+def test_the_devkit_has_the_official_counts(devkit: Devkit) -> None:
     assert (len(devkit.wnids), sum(devkit.train_images), len(devkit.val_labels)) == (1000, 1_281_167, 50_000)
     assert np.bincount(devkit.val_labels).tolist() == [50] * 1000
 
@@ -67,8 +68,8 @@ def test_a_validation_label_is_not_the_id_of_the_ground_truth(devkit: Devkit) ->
 
 
 @real_images
-def test_the_real_archives_open_without_being_unpacked() -> None:
-    source = open_source(asked("imagenet", REAL, allow_partial=True))
+def test_the_real_archives_are_read_in_place() -> None:
+    source = open_source(data_settings("imagenet", REAL, allow_partial=True))
     assert (len(source.classes), source.own_val, np.bincount(source.split).tolist()) == (1000, True, [500, 0, 250])
     for index in range(0, 750, 50):
         name, wnid = source.names[index].decode(), source.classes[source.labels[index]]
@@ -82,8 +83,8 @@ def test_the_real_archives_open_without_being_unpacked() -> None:
 
 
 @real_images
-def test_the_real_training_images_are_those_that_tarfile_finds() -> None:
-    source = open_source(asked("imagenet", REAL, allow_partial=True))
+def test_the_real_training_images_equal_those_of_tarfile() -> None:
+    source = open_source(data_settings("imagenet", REAL, allow_partial=True))
     expected: dict[str, bytes] = {}
     with tarfile.open(REAL / TRAIN_ARCHIVE) as outer:
         for number, member in enumerate(outer):
@@ -96,27 +97,28 @@ def test_the_real_training_images_are_those_that_tarfile_finds() -> None:
 
 
 @real_images
-def test_a_short_set_is_refused_with_what_is_missing() -> None:
+def test_an_incomplete_set_is_refused_with_the_missing_counts() -> None:
     with pytest.raises(
-        DataError, match=r"not whole: train: 500 of 1,281,167 images; val or test: 250 of 50,000.*n01440764 0 of 1,300"
+        DataError,
+        match=r"is incomplete: train: 500 of 1,281,167 images; val or test: 250 of 50,000.*n01440764 0 of 1,300",
     ):
-        open_source(asked("imagenet", REAL))
+        open_source(data_settings("imagenet", REAL))
 
 
 @pytest.fixture
 def mini(tmp_path: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Official archives with official names, of 1 to 3 tiny images a class; with the counts that make them whole."""
+    """Archives with the official names, of 1 to 3 tiny images per class, whose counts are made the official ones."""
     sizes = [1 + rank % 3 for rank in range(1000)]
     whole = Devkit(devkit.wnids, tuple(sizes), devkit.val_labels)
-    monkeypatch.setattr(imagenet, "read_devkit", lambda files: whole)
-    monkeypatch.setattr(imagenet, "IMAGES", {TRAIN: sum(sizes), VAL: 300})
+    monkeypatch.setattr(imagenet, "read_devkit", lambda *_: whole)
+    set_counts(monkeypatch, "imagenet", {TRAIN: sum(sizes), VAL: 300})
     root = tmp_path / "imagenet"
     root.mkdir()
     shutil.copy(REAL / DEVKIT_ARCHIVE, root)
     order = list(zip(devkit.wnids, sizes, strict=True))
     random.Random(0).shuffle(order)
     write_train(root, {wnid: train_images(wnid, count) for wnid, count in order})
-    packed(root / VAL_ARCHIVE, {f"ILSVRC2012_val_{n:08d}.JPEG": b"val %d" % n for n in range(1, 301)})
+    write_archive(root / VAL_ARCHIVE, {f"ILSVRC2012_val_{n:08d}.JPEG": b"val %d" % n for n in range(1, 301)})
     return root
 
 
@@ -125,13 +127,13 @@ def train_images(wnid: str, count: int) -> dict[str, bytes]:
 
 
 def write_train(root: Path, classes: dict[str, dict[str, bytes]]) -> None:
-    inner = {f"{wnid}.tar": packed(root / "inner.tar", files).read_bytes() for wnid, files in classes.items()}
-    packed(root / TRAIN_ARCHIVE, inner)
+    inner = {f"{wnid}.tar": write_archive(root / "inner.tar", files).read_bytes() for wnid, files in classes.items()}
+    write_archive(root / TRAIN_ARCHIVE, inner)
     (root / "inner.tar").unlink()
 
 
-def test_whole_archives_need_no_permission(mini: Path, devkit: Devkit) -> None:
-    source = open_source(asked("imagenet", mini))
+def test_complete_archives_open_without_allow_partial(mini: Path, devkit: Devkit) -> None:
+    source = open_source(data_settings("imagenet", mini))
     assert source.missing == ()
     assert source.classes == devkit.wnids
     for index in random.Random(1).sample(range(len(source.labels)), 200):
@@ -143,35 +145,35 @@ def test_whole_archives_need_no_permission(mini: Path, devkit: Devkit) -> None:
 
 
 def extracted(mini: Path, root: Path, devkit: Devkit, val_in_classes: bool) -> Path:
-    source = open_source(asked("imagenet", mini))
+    source = open_source(data_settings("imagenet", mini))
     for index, (name, part) in enumerate(zip(source.names.tolist(), source.split.tolist(), strict=True)):
         top = "train" if part == TRAIN else "val"
         wnid = source.classes[source.labels[index]] if part == TRAIN or val_in_classes else ""
-        written(root, {f"{top}/{wnid}/{name.decode()}": source.read(index)})
+        write_tree(root, {f"{top}/{wnid}/{name.decode()}": source.read(index)})
     return root
 
 
 @pytest.mark.parametrize("val_in_classes", [True, False])
 def test_an_extracted_tree_is_the_same_source(mini: Path, tmp_path: Path, devkit: Devkit, val_in_classes: bool) -> None:
     tree = extracted(mini, tmp_path / "tree", devkit, val_in_classes)
-    if val_in_classes:  # then labels need no devkit, but not every class has one of our 300 images
+    if val_in_classes:  # then labels need no devkit, but not every class has one of the 300 images
         for wnid in devkit.wnids:
             (tree / "val" / wnid).mkdir(exist_ok=True)
     else:
         shutil.copy(mini / DEVKIT_ARCHIVE, tree)
-    one, other = open_source(asked("imagenet", mini)), open_source(asked("imagenet", tree))
+    one, other = open_source(data_settings("imagenet", mini)), open_source(data_settings("imagenet", tree))
     assert other.digest == one.digest
     assert [other.read(i) for i in range(0, 2000, 97)] == [one.read(i) for i in range(0, 2000, 97)]
 
 
-def test_a_flat_val_without_the_devkit_says_that_it_needs_it(
+def test_a_flat_val_without_the_devkit_is_refused(
     mini: Path, tmp_path: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = extracted(mini, tmp_path / "tree", devkit, val_in_classes=False)
     monkeypatch.undo()
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(ConfigError, match=f"need {DEVKIT_ARCHIVE}"):
-        open_source(asked("imagenet", tree))
+    with pytest.raises(ConfigError, match=f"require {DEVKIT_ARCHIVE}"):
+        open_source(data_settings("imagenet", tree))
 
 
 def test_missing_classes_are_named(mini: Path, devkit: Devkit) -> None:
@@ -182,29 +184,31 @@ def test_missing_classes_are_named(mini: Path, devkit: Devkit) -> None:
     with pytest.raises(
         DataError, match=r"training images: 998 of 1,000 \(n01443537 0 of 2, n03888257 2 of 3\)"
     ) as caught:
-        open_source(asked("imagenet", mini))
+        open_source(data_settings("imagenet", mini))
     assert "allow_partial=true" in str(caught.value)
-    assert len(open_source(asked("imagenet", mini, allow_partial=True)).missing) == 2
+    assert len(open_source(data_settings("imagenet", mini, allow_partial=True)).missing) == 2
 
 
-def test_a_truncated_train_archive_is_said_even_where_partial_is_allowed(mini: Path) -> None:
+def test_a_truncated_train_archive_is_refused_even_with_allow_partial(mini: Path) -> None:
     path = mini / TRAIN_ARCHIVE
     path.write_bytes(path.read_bytes()[:-700_000])
-    with pytest.raises(DataError, match=r"train.tar is cut off"):
-        open_source(asked("imagenet", mini, allow_partial=True))
+    with pytest.raises(DataError, match=r"train.tar is truncated"):
+        open_source(data_settings("imagenet", mini, allow_partial=True))
 
 
 @pytest.mark.parametrize("name", [VAL_ARCHIVE, DEVKIT_ARCHIVE])
-def test_each_archive_that_is_absent_is_named(name: str, mini: Path) -> None:
+def test_every_absent_archive_is_named(name: str, mini: Path) -> None:
     (mini / name).unlink()
-    with pytest.raises(ConfigError, match=f"holds {TRAIN_ARCHIVE} but not {name}"):
-        open_source(asked("imagenet", mini))
+    with pytest.raises(ConfigError, match=f"has {TRAIN_ARCHIVE} but not {name}"):
+        open_source(data_settings("imagenet", mini))
 
 
 def test_a_validation_image_beyond_the_last_is_refused(mini: Path) -> None:
-    packed(mini / VAL_ARCHIVE, {"ILSVRC2012_val_00050001.JPEG": b"x"})
-    with pytest.raises(DataError, match=r"ILSVRC2012_val_00050001.JPEG is no validation image; they end at 50000"):
-        open_source(asked("imagenet", mini, allow_partial=True))
+    write_archive(mini / VAL_ARCHIVE, {"ILSVRC2012_val_00050001.JPEG": b"x"})
+    with pytest.raises(
+        DataError, match=r"ILSVRC2012_val_00050001.JPEG is not a validation image; the last is number 50000"
+    ):
+        open_source(data_settings("imagenet", mini, allow_partial=True))
 
 
 @real_images
@@ -215,19 +219,14 @@ def test_another_devkit_is_refused(tmp_path: Path) -> None:
     shutil.copy(REAL / VAL_ARCHIVE, root)
     name = "ILSVRC2012_devkit_t12/data"
     truth = "ILSVRC2012_validation_ground_truth.txt"
-    packed(root / DEVKIT_ARCHIVE, {f"{name}/meta.mat": b"no matlab" * 100, f"{name}/{truth}": b"1\n"})
+    write_archive(root / DEVKIT_ARCHIVE, {f"{name}/meta.mat": b"no matlab" * 100, f"{name}/{truth}": b"1\n"})
     with pytest.raises(DataError, match="cannot be read as MATLAB data"):
-        open_source(asked("imagenet", root, allow_partial=True))
-
-
-def test_the_known_odd_images_are_the_twenty_two_and_the_one() -> None:
-    assert (len(imagenet.KNOWN_CMYK), len(imagenet.KNOWN_PNG)) == (22, 1)
-    assert all(len(name.split("_")[0]) == 9 and name.endswith(".JPEG") for name in imagenet.KNOWN_CMYK)
+        open_source(data_settings("imagenet", root, allow_partial=True))
 
 
 @real_images
 def test_tiny_imagenet_has_its_annotated_val() -> None:
-    source = open_source(asked("tiny_imagenet", REAL / "tiny-imagenet-20x550.tar.xz", allow_partial=True))
+    source = open_source(data_settings("tiny_imagenet", REAL / "tiny-imagenet-20x550.tar.xz", allow_partial=True))
     assert (len(source.classes), np.bincount(source.split).tolist()) == (20, [10_000, 0, 1_000])
     assert np.bincount(source.labels[source.split == VAL]).tolist() == [50] * 20
     assert Image.open(io.BytesIO(source.read(10_500))).size == (64, 64)
@@ -246,20 +245,20 @@ def tiny(wnids: list[str]) -> dict[str, bytes]:
     }
 
 
-def test_a_whole_tiny_imagenet_opens_from_its_zip_and_from_its_tree(
+def test_a_complete_tiny_imagenet_opens_from_its_zip_and_from_its_tree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import zipfile
 
-    monkeypatch.setattr(tiny_imagenet, "IMAGES", {TRAIN: 400, VAL: 200})
-    wnids = [f"n{1000 - n:08d}" for n in range(200)]  # the official file is not sorted either
+    set_counts(monkeypatch, "tiny_imagenet", {TRAIN: 400, VAL: 200})
+    wnids = [f"n{1000 - n:08d}" for n in range(200)]  # unsorted, as the official file
     files = tiny(wnids)
-    written(tmp_path / "tree", files)
+    write_tree(tmp_path / "tree", files)
     (tmp_path / "zip").mkdir()
     with zipfile.ZipFile(tmp_path / "zip" / "tiny-imagenet-200.zip", "w") as writer:
         for name, content in files.items():
             writer.writestr(name, content)
-    one, other = (open_source(asked("tiny_imagenet", tmp_path / kind)) for kind in ("tree", "zip"))
+    one, other = (open_source(data_settings("tiny_imagenet", tmp_path / kind)) for kind in ("tree", "zip"))
     assert one.classes == tuple(sorted(wnids))
     assert one.missing == other.missing == ()
     assert one.digest == other.digest
@@ -268,7 +267,7 @@ def test_a_whole_tiny_imagenet_opens_from_its_zip_and_from_its_tree(
 
 def imagenette(missing: int = 0) -> dict[str, bytes]:
     files = {}
-    for part, count in folder.IMAGENETTE.items():
+    for part, count in catalog.DATA_SETS["imagenette"].images.items():
         top = "train" if part == TRAIN else "val"
         for n in range(count - (missing if part == VAL else 0)):
             wnid = list(RANKS)[n % 10]
@@ -277,14 +276,14 @@ def imagenette(missing: int = 0) -> dict[str, bytes]:
 
 
 def test_imagenette_opens_from_its_archive(tmp_path: Path) -> None:
-    packed(tmp_path / "imagenette2-160.tgz", imagenette())
-    source = open_source(asked("imagenette", tmp_path))
+    write_archive(tmp_path / "imagenette2-160.tgz", imagenette())
+    source = open_source(data_settings("imagenette", tmp_path))
     assert source.classes == tuple(sorted(RANKS))
     assert source.own_val
     assert all(source.read(i).decode() == source.classes[source.labels[i]] for i in range(0, 13_000, 501))
 
 
-def test_a_short_imagenette_is_refused_with_its_counts(tmp_path: Path) -> None:
-    packed(tmp_path / "imagenette2-160.tgz", imagenette(missing=3))
+def test_an_incomplete_imagenette_is_refused_with_its_counts(tmp_path: Path) -> None:
+    write_archive(tmp_path / "imagenette2-160.tgz", imagenette(missing=3))
     with pytest.raises(DataError, match="val or test: 3,922 of 3,925 images"):
-        open_source(asked("imagenette", tmp_path))
+        open_source(data_settings("imagenette", tmp_path))

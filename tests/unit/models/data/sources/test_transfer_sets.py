@@ -1,4 +1,4 @@
-"""The transfer sets but CIFAR: real subsets in official layouts, and made archives for what they do not hold."""
+"""The transfer sets except CIFAR: real subsets in official layouts, and synthetic archives for the rest."""
 
 import io
 import tarfile
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from checkout import REAL_DATA
-from made_archives import asked, packed, written
+from made_archives import data_settings, set_counts, write_archive, write_tree
 from PIL import Image
 from scipy.io import savemat
 
 from infra.errors import ConfigError, DataError
-from models.data.sources import cars_flowers, transfer_sets
-from models.data.sources.catalog import MINIVAL, TRAIN, VAL, Source, open_source
+from models.data.sources.catalog import open_source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
 REAL = REAL_DATA / "transfer"
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -27,7 +27,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(source: Source) -> dict[str, tuple[str, int, bytes]]:
-    """Class, part and bytes by name."""
+    """Returns class, part and bytes by name."""
     return {
         name.decode(): (source.classes[source.labels[i]], int(source.split[i]), source.read(i))
         for i, name in enumerate(source.names.tolist())
@@ -61,36 +61,36 @@ def rows(source: Source) -> dict[str, tuple[str, int, bytes]]:
         ),
     ],
 )
-def test_real_subsets_open_with_what_they_lack_written_down(
+def test_real_subsets_open_with_their_missing_counts(
     name: str, archive: str, counts: list[int], classes: int, missing: tuple[str, ...]
 ) -> None:
-    source = open_source(asked(name, REAL / archive, allow_partial=True))
+    source = open_source(data_settings(name, REAL / archive, allow_partial=True))
     assert np.bincount(source.split, minlength=3).tolist() == counts
     assert (len(source.classes), source.own_val) == (classes, counts[2] > 0)
     assert all(line.startswith(start) for line, start in zip(source.missing, missing, strict=False))
     for index in range(0, len(source.labels), 37):
         Image.open(io.BytesIO(source.read(index))).load()
-    with pytest.raises(DataError, match=f"{name} at .* is not whole: {missing[0]}"):
-        open_source(asked(name, REAL / archive))
+    with pytest.raises(DataError, match=f"{name} at .* is incomplete: {missing[0]}"):
+        open_source(data_settings(name, REAL / archive))
 
 
 @real_images
 def test_the_names_of_real_images_agree_with_their_labels() -> None:
-    food = rows(open_source(asked("food101", REAL / "food-101-10x40.tar", allow_partial=True)))
+    food = rows(open_source(data_settings("food101", REAL / "food-101-10x40.tar", allow_partial=True)))
     assert all(name.split("/")[0] == label for name, (label, _, _) in food.items())
-    pets = rows(open_source(asked("pets", REAL / "oxford-iiit-pet-37x10.tar", allow_partial=True)))
+    pets = rows(open_source(data_settings("pets", REAL / "oxford-iiit-pet-37x10.tar", allow_partial=True)))
     assert all(name.rpartition("_")[0] == label for name, (label, _, _) in pets.items())
 
 
 @real_images
 @pytest.mark.parametrize("name", ["flowers102", "birdsnap", "food101"])
-def test_annotations_alone_are_no_set(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"not one image of the set; train: 0 of"):
-        open_source(asked(name, REAL / "annotations.tar.xz", allow_partial=True))
+def test_annotations_without_images_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"no image of the data set; train: 0 of"):
+        open_source(data_settings(name, REAL / "annotations.tar.xz", allow_partial=True))
 
 
 def test_food_splits_by_its_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "FOOD", {TRAIN: 202, VAL: 101})
+    set_counts(monkeypatch, "food101", {TRAIN: 202, VAL: 101})
     classes = [f"dish_{n:03d}" for n in range(101)]
     lists = {
         "classes": classes,
@@ -99,10 +99,10 @@ def test_food_splits_by_its_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }
     files = {f"meta/{name}.txt": "\n".join(lines).encode() for name, lines in lists.items()}
     files |= {f"images/{one}/{n}.jpg": f"{one} {n}".encode() for one in classes for n in (1, 2, 3, 4)}
-    packed(tmp_path / "food-101.tar.gz", {f"food-101/{name}": data for name, data in files.items()})
-    found = rows(open_source(asked("food101", tmp_path)))
-    assert len(found) == 303  # image 4 is in no list
-    for name, (label, part, data) in found.items():
+    write_archive(tmp_path / "food-101.tar.gz", {f"food-101/{name}": data for name, data in files.items()})
+    entries = rows(open_source(data_settings("food101", tmp_path)))
+    assert len(entries) == 303  # image 4 is in no list
+    for name, (label, part, data) in entries.items():
         assert (label, part) == (name.split("/")[0], VAL if name.endswith("/3.jpg") else TRAIN)
         assert data.decode() == f"{label} {name[-5]}"
 
@@ -118,37 +118,41 @@ def pets(breeds: int = 37) -> dict[str, bytes]:
         "annotations/trainval.txt": trainval.encode(),
         "annotations/test.txt": test.encode(),
         "annotations/._test.txt": b"shadow",
-        "images/Breed_01.mat": b"left over",
+        "images/Breed_01.mat": b"unrelated",
     }
 
 
 def test_pets_open_from_two_archives_and_from_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "PETS", {TRAIN: 37, VAL: 37})
+    set_counts(monkeypatch, "pets", {TRAIN: 37, VAL: 37})
     files = pets()
     for part in ("images", "annotations"):
         mine = {name: data for name, data in files.items() if name.startswith(part)}
-        packed(tmp_path / "packed" / f"{part}.tar.gz", mine)
-    written(tmp_path / "tree" / "oxford-iiit-pet", files)
-    one, other = (open_source(asked("pets", tmp_path / kind)) for kind in ("packed", "tree"))
+        write_archive(tmp_path / "packed" / f"{part}.tar.gz", mine)
+    write_tree(tmp_path / "tree" / "oxford-iiit-pet", files)
+    one, other = (open_source(data_settings("pets", tmp_path / kind)) for kind in ("packed", "tree"))
     assert rows(one) == rows(other)
     assert one.digest == other.digest
     assert rows(one)["Breed_07_2.jpg"] == ("Breed_07", VAL, b"Breed_07 2")
 
 
-def test_pets_without_their_lists_say_which(tmp_path: Path) -> None:
-    packed(tmp_path / "images.tar.gz", {name: data for name, data in pets().items() if name.startswith("images")})
-    with pytest.raises(ConfigError, match=r"holds no annotations/trainval\.txt"):
-        open_source(asked("pets", tmp_path))
+def test_pets_without_a_list_file_are_refused_with_its_name(tmp_path: Path) -> None:
+    write_archive(
+        tmp_path / "images.tar.gz", {name: data for name, data in pets().items() if name.startswith("images")}
+    )
+    with pytest.raises(ConfigError, match=r"has no annotations/trainval\.txt"):
+        open_source(data_settings("pets", tmp_path))
 
 
 def test_a_list_with_other_lines_is_refused(tmp_path: Path) -> None:
-    written(tmp_path, pets() | {"annotations/test.txt": b"Breed_01_2 one 1 1\n"})
-    with pytest.raises(DataError, match="other lines than ID CLASS SPECIES BREED"):
-        open_source(asked("pets", tmp_path, allow_partial=True))
+    write_tree(tmp_path, pets() | {"annotations/test.txt": b"Breed_01_2 one 1 1\n"})
+    with pytest.raises(DataError, match="lines other than ID CLASS SPECIES BREED"):
+        open_source(data_settings("pets", tmp_path, allow_partial=True))
 
 
-def test_aircraft_has_three_parts_and_a_banner_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "AIRCRAFT", {TRAIN: 100, MINIVAL: 100, VAL: 100})
+def test_aircraft_has_three_parts_and_a_banner_at_the_lower_edge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_counts(monkeypatch, "aircraft", {TRAIN: 100, MINIVAL: 100, VAL: 100})
     variants = [f"Model {n} with spaces/{n}" for n in range(100)]
     files = {"variants.txt": "\n".join(variants).encode()}
     for number, part in enumerate(("train", "val", "test")):
@@ -156,8 +160,10 @@ def test_aircraft_has_three_parts_and_a_banner_below(tmp_path: Path, monkeypatch
         files[f"images_variant_{part}.txt"] = "\n".join(lines).encode()
         files[f"images_family_{part}.txt"] = b"other labels"
         files |= {f"images/{line[:7]}.jpg": line.encode() for line in lines}
-    packed(tmp_path / "fgvc-aircraft-2013b.tar.gz", {f"fgvc-aircraft-2013b/data/{n}": d for n, d in files.items()})
-    source = open_source(asked("aircraft", tmp_path))
+    write_archive(
+        tmp_path / "fgvc-aircraft-2013b.tar.gz", {f"fgvc-aircraft-2013b/data/{n}": d for n, d in files.items()}
+    )
+    source = open_source(data_settings("aircraft", tmp_path))
     assert source.crop_bottom == 20
     assert np.bincount(source.split).tolist() == [100, 100, 100]
     for name, (label, part, data) in rows(source).items():
@@ -177,9 +183,11 @@ def birds(with_list: bool) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("with_list", [True, False])
-def test_birdsnap_is_what_was_downloaded(with_list: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_sets, "BIRDSNAP", {TRAIN: 500, VAL: 500})
-    source = open_source(asked("birdsnap", written(tmp_path, birds(with_list))))
+def test_birdsnap_consists_of_the_downloaded_images(
+    with_list: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_counts(monkeypatch, "birdsnap", {TRAIN: 500, VAL: 500})
+    source = open_source(data_settings("birdsnap", write_tree(tmp_path, birds(with_list))))
     assert source.classes[:2] == ("Bird 1", "Bird 2")
     for name, (label, part, data) in rows(source).items():
         assert data.decode() == name
@@ -192,8 +200,8 @@ def test_the_real_lists_of_birdsnap_name_their_species_and_test_images(tmp_path:
         members = [one for one in archive if one.name.startswith("birdsnap/") and one.isfile()]
         read = {one.name: archive.extractfile(one).read() for one in members}  # type: ignore[union-attr]
     images = read["birdsnap/all-ims"].decode().split()
-    packed(tmp_path / "x.tar", read | {f"birdsnap/{name}": b"" for name in images})
-    source = open_source(asked("birdsnap", tmp_path / "x.tar"))
+    write_archive(tmp_path / "x.tar", read | {f"birdsnap/{name}": b"" for name in images})
+    source = open_source(data_settings("birdsnap", tmp_path / "x.tar"))
     assert (len(source.classes), np.bincount(source.split).tolist()) == (500, [47_386, 0, 2_443])
     assert source.missing == ()
 
@@ -239,17 +247,17 @@ def cars_in_one_folder() -> dict[str, bytes]:
 def test_cars_open_in_both_layouts(
     layout: Callable[[], dict[str, bytes]], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cars_flowers, "CARS", {TRAIN: 196, VAL: 196})
+    set_counts(monkeypatch, "cars", {TRAIN: 196, VAL: 196})
     files = layout()
     if kind == "tree":
-        written(tmp_path, {f"stanford_cars/{name}": data for name, data in files.items()})
+        write_tree(tmp_path, {f"stanford_cars/{name}": data for name, data in files.items()})
     else:
         tops = {"cars_train": "cars_train", "cars_test": "cars_test", "devkit": "car_devkit", "car_ims": "car_ims"}
         for top, archive in tops.items():
             if mine := {name: data for name, data in files.items() if name.startswith(f"{top}/")}:
-                packed(tmp_path / f"{archive}.tgz", mine)
-        written(tmp_path, {name: data for name, data in files.items() if "/" not in name})
-    source = open_source(asked("cars", tmp_path))
+                write_archive(tmp_path / f"{archive}.tgz", mine)
+        write_tree(tmp_path, {name: data for name, data in files.items() if "/" not in name})
+    source = open_source(data_settings("cars", tmp_path))
     assert source.classes == tuple(CARS)
     assert np.bincount(source.split).tolist() == [196, 0, 196]
     for label, part, data in rows(source).values():
@@ -258,11 +266,11 @@ def test_cars_open_in_both_layouts(
         assert folder in ("car_ims", "cars_test" if part == VAL else "cars_train")
 
 
-def test_cars_without_test_labels_say_which_file_has_them(tmp_path: Path) -> None:
+def test_cars_without_test_labels_are_refused_with_the_name_of_their_file(tmp_path: Path) -> None:
     files = cars_in_two_folders()
     del files["cars_test_annos_withlabels.mat"]
-    with pytest.raises(ConfigError, match=r"holds no cars_test_annos_withlabels\.mat"):
-        open_source(asked("cars", written(tmp_path, files)))
+    with pytest.raises(ConfigError, match=r"has no cars_test_annos_withlabels\.mat"):
+        open_source(data_settings("cars", write_tree(tmp_path, files)))
 
 
 def flowers() -> dict[str, bytes]:
@@ -273,12 +281,12 @@ def flowers() -> dict[str, bytes]:
     return files | {"setid.mat": mat(**{key: value.astype(np.uint16) for key, value in parts.items()})}
 
 
-def test_flowers_have_a_validation_part_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cars_flowers, "FLOWERS", {TRAIN: 102, MINIVAL: 102, VAL: 102})
+def test_flowers_have_an_official_validation_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_counts(monkeypatch, "flowers102", {TRAIN: 102, MINIVAL: 102, VAL: 102})
     files = flowers()
-    packed(tmp_path / "102flowers.tgz", {name: data for name, data in files.items() if name.startswith("jpg")})
-    written(tmp_path, {name: data for name, data in files.items() if name.endswith(".mat")})
-    source = open_source(asked("flowers102", tmp_path))
+    write_archive(tmp_path / "102flowers.tgz", {name: data for name, data in files.items() if name.startswith("jpg")})
+    write_tree(tmp_path, {name: data for name, data in files.items() if name.endswith(".mat")})
+    source = open_source(data_settings("flowers102", tmp_path))
     for label, part, data in rows(source).values():
         number = int(data.split()[1])
         assert int(label) == (number - 1) % 102 + 1
@@ -289,23 +297,25 @@ def test_flowers_have_a_validation_part_of_their_own(tmp_path: Path, monkeypatch
 def test_the_real_lists_of_flowers_are_the_official_parts(tmp_path: Path) -> None:
     with tarfile.open(REAL / "annotations.tar.xz") as archive:
         for name in ("setid.mat", "imagelabels.mat"):
-            written(tmp_path, {name: archive.extractfile(f"flowers-102/{name}").read()})  # type: ignore[union-attr]
-    packed(tmp_path / "102flowers.tgz", {f"jpg/image_{n:05d}.jpg": b"%d" % n for n in range(1, 8190)})
-    source = open_source(asked("flowers102", tmp_path))
+            write_tree(tmp_path, {name: archive.extractfile(f"flowers-102/{name}").read()})  # type: ignore[union-attr]
+    write_archive(tmp_path / "102flowers.tgz", {f"jpg/image_{n:05d}.jpg": b"%d" % n for n in range(1, 8190)})
+    source = open_source(data_settings("flowers102", tmp_path))
     assert np.bincount(source.split).tolist() == [1_020, 1_020, 6_149]
     assert np.bincount(source.labels[source.split == TRAIN]).tolist() == [10] * 102
     assert rows(source)["image_06765.jpg"] == ("1", TRAIN, b"6765")  # the first of trnid is of class 1
 
 
-def test_flowers_with_a_number_beyond_the_labels_are_refused(tmp_path: Path) -> None:
+def test_a_flower_number_beyond_the_labels_is_refused(tmp_path: Path) -> None:
     files = flowers() | {"setid.mat": mat(trnid=[400, 401], valid=[1], tstid=[2])}
-    with pytest.raises(DataError, match=r"setid\.mat names image 400, labels are there for 306"):
-        open_source(asked("flowers102", written(tmp_path, files), allow_partial=True))
+    with pytest.raises(DataError, match=r"setid\.mat names image 400, but imagelabels\.mat has 306 labels"):
+        open_source(data_settings("flowers102", write_tree(tmp_path, files), allow_partial=True))
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0", mat(other=1), mat(labels="text")])
 def test_damaged_matlab_files_are_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"imagelabels\.mat"):
         open_source(
-            asked("flowers102", written(tmp_path, flowers() | {"imagelabels.mat": content}), allow_partial=True)
+            data_settings(
+                "flowers102", write_tree(tmp_path, flowers() | {"imagelabels.mat": content}), allow_partial=True
+            )
         )

@@ -1,0 +1,149 @@
+"""Decompresses archives once, as a stream, into a plain tar, because a compressed archive has no random access.
+
+The plain tar is in ``EFFNET_CACHE/archives`` (default ``runs/cache/archives``), named by location, size and
+modification time of the archive. It may be deleted at any time. ImageNet's archives are plain tars and are read in
+place. Nothing is extracted: files are read from the plain tar by position.
+"""
+
+from __future__ import annotations
+
+import bz2
+import fcntl
+import gzip
+import hashlib
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from conf.text import logger
+from infra.errors import DataError
+from infra.store import files
+from models.data.sources.container import Container
+from models.data.sources.tar import BLOCK, MAX_MEMBERS
+
+log = logger()
+COMPRESSED = (".tgz", ".tar.gz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
+MAX_RATIO, MAX_BYTES = 20, 64 * 2**30  # photographs hardly compress; the largest data set, Food-101, has 5 GB
+SMALL_BYTES = 64 * 2**20  # no limit on the ratio below this size: lists of names compress well
+_CHUNK_BYTES = 2**20
+_XZ_MEMORY_BYTES = 256 * 2**20  # four times the need of `xz -9`
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+
+
+def is_compressed(name: str) -> bool:
+    """Whether the file must be decompressed before its content can be read."""
+    return name.lower().endswith(COMPRESSED)
+
+
+def ensure_plain(archive: Container) -> Path:
+    """Returns the path of the archive's plain tar; one process decompresses it while others wait.
+
+    Raises:
+        DataError: The archive is damaged or truncated, or its content exceeds the limits.
+        ConfigError: The disk is full.
+    """
+    folder = Path(os.environ.get("EFFNET_CACHE", "runs/cache")) / "archives"
+    key = hashlib.sha256(f"{archive.stamp}\n{archive.size}".encode()).hexdigest()[:32]
+    path = folder / f"{key}.tar"
+    if path.exists():
+        return path
+    with files.errors(folder):
+        files.make_private(folder)
+    with os.fdopen(files.open_ours(folder / f"{key}.lock"), "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():  # else another process has decompressed it in the meantime
+            log.info("decompressing %s once, to %s", archive.location, path)
+            _decompress(archive, path)
+    return path
+
+
+def _decompress(archive: Container, path: Path) -> None:
+    limit = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * archive.size))
+    written = 0
+    with files.open_atomic(path) as out:
+        for chunk in _read_plain(archive, limit):
+            written += len(chunk)
+            if written > limit:
+                raise _bomb_error(archive, limit)
+            out.write(chunk)
+
+
+def _bomb_error(archive: Container, limit: int) -> DataError:
+    return DataError(
+        f"{archive.location}: its {archive.size} bytes decompress to more than {limit}, as those of no data set do"
+    )
+
+
+def _read_plain(archive: Container, limit: int) -> Iterator[bytes]:
+    """Yields the plain tar in chunks of bounded size; errors of the decompressor become DataError."""
+    name = archive.location.lower()
+    with archive.stream() as stream:
+        if name.endswith(".zip"):
+            chunks = _read_zip(archive, stream, limit)
+        elif name.endswith("xz"):
+            chunks = _read_xz(stream)
+        else:
+            opener = bz2.open if name.endswith(".bz2") else gzip.open
+            chunks = _read_chunks(cast(BinaryIO, opener(stream, "rb")))
+        while True:
+            try:
+                chunk = next(chunks, b"")
+            except _DAMAGE as error:
+                raise DataError(f"{archive.location} is damaged or truncated: {error}; download it again") from error
+            if not chunk:
+                return
+            yield chunk
+
+
+def _read_chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _read_xz(stream: IO[bytes]) -> Iterator[bytes]:
+    # Not lzma.open, which allocates as much memory as the file requests.
+    decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+    while True:
+        data = stream.read(_CHUNK_BYTES) if decompressor.needs_input else b""
+        if decompressor.needs_input and not data:
+            raise EOFError("the compressed stream has no end")
+        if chunk := decompressor.decompress(data, _CHUNK_BYTES):
+            yield chunk
+        if decompressor.eof:
+            rest = decompressor.unused_data.strip(b"\0") or stream.read(_CHUNK_BYTES).strip(b"\0")
+            if rest:
+                raise DataError("data after the end of the compressed stream")
+            return
+
+
+def _read_zip(archive: Container, stream: IO[bytes], limit: int) -> Iterator[bytes]:
+    """Yields the files of a zip as a tar; ``tar.read_members`` checks their names later."""
+    with zipfile.ZipFile(stream) as zipped:
+        entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
+        if len(entries) > MAX_MEMBERS or sum(entry.file_size for entry in entries) > limit:
+            raise _bomb_error(archive, limit)
+        for entry in entries:
+            if (entry.external_attr >> 28) == 0o12:
+                raise DataError(f"{archive.location}: {entry.filename!r} is a symbolic link; only files are supported")
+            header = tarfile.TarInfo(entry.filename)
+            header.size = entry.file_size
+            yield header.tobuf(tarfile.GNU_FORMAT)
+            with zipped.open(entry) as member:
+                yield from _read_exactly(member, entry.file_size)
+            if padding := -entry.file_size % BLOCK:
+                yield bytes(padding)
+    yield bytes(2 * BLOCK)
+
+
+def _read_exactly(stream: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0:
+        chunk = stream.read(min(size, _CHUNK_BYTES))
+        if not chunk:
+            raise EOFError(f"{size} bytes of a file are missing")
+        size -= len(chunk)
+        yield chunk

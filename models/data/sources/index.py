@@ -1,0 +1,149 @@
+"""Index of a source in the object store: its listing, and where each image is in the archives.
+
+The order is the same on every machine. The index of 138 GB of archives takes long to build, so it is saved once and
+loaded by the other machines.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf import schema
+from infra import store
+from infra.errors import DataError
+from models.data.sources import catalog, cifar, listing
+from models.data.sources.container import Container, join_parts, locate
+from models.data.sources.listing import Source
+from models.data.sources.reader import OWN_FILE, Reader
+
+FORMAT = "effnet-source/1"
+# [N] columns of a saved index and their dtypes; None: byte strings of any length.
+_COLUMNS: dict[str, str | None] = {
+    "labels": "<i4",
+    "split": "|i1",
+    "names": None,
+    "sizes": "<i8",
+    "container": "<i4",
+    "offsets": "<i8",
+    "read_sizes": "<i8",
+    "paths": None,
+}
+
+
+def save(source: Source, uri: str) -> None:
+    """Writes the index of ``source`` as ``.npz``, for ``load`` on any machine with the same data."""
+    png = isinstance(source.read, cifar.PngReader)
+    reader = source.read.pixels if isinstance(source.read, cifar.PngReader) else source.read
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "classes": source.classes,
+        "own_val": source.own_val,
+        "digest": source.digest,
+        "missing": source.missing,
+        "crop_bottom": source.crop_bottom,
+        "png": png,
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        "labels": source.labels,
+        "split": source.split,
+        "names": source.names,
+        "sizes": source.sizes,
+    }
+    if isinstance(reader, Reader):
+        about["containers"] = {name: Container(join_parts(reader.root, name)).size for name in reader.containers}
+        arrays |= {
+            "container": reader.container,
+            "offsets": reader.offsets,
+            "read_sizes": reader.sizes,
+            "paths": reader.paths,
+        }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    store.write(uri, buffer.getvalue())
+
+
+def load(data: schema.Data, uri: str) -> Source:
+    """Loads the source that ``save`` wrote; images are read from ``data.path`` of this machine.
+
+    Raises:
+        NotFoundError: ``uri`` does not exist, or an archive is missing from ``data.path``.
+        DataError: The object is not an index, or the local data differ from those indexed.
+    """
+    try:
+        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}")
+        if "containers" not in about:  # the images are part of an installed package
+            return _reopen(data, uri, about["digest"])
+        _check(columns, len(about["containers"]))
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"{uri} is not an index of a source: {error}; delete it and shard again") from error
+    root = locate(listing.path_of(data, catalog.find(data.source)))
+    for name, size in about["containers"].items():
+        if (actual := Container(join_parts(root, name)).size) != size:
+            raise DataError(f"{join_parts(root, name)} has {actual} bytes, the index {uri} states {size}")
+    reader = Reader(
+        root,
+        tuple(about["containers"]),
+        columns["container"],
+        columns["offsets"],
+        columns["read_sizes"],
+        columns["paths"],
+    )
+    return Source(
+        tuple(about["classes"]),
+        columns["labels"],
+        columns["split"],
+        about["own_val"],
+        columns["names"],
+        columns["sizes"],
+        cifar.PngReader(reader) if about["png"] else reader,
+        about["digest"],
+        tuple(about["missing"]),
+        about["crop_bottom"],
+    )
+
+
+def _reopen(data: schema.Data, uri: str, digest: str) -> Source:
+    source = catalog.open_source(data)
+    if source.digest != digest:
+        raise DataError(f"{data.source} has digest {source.digest[:12]}..., the index {uri} states {digest[:12]}...")
+    return source
+
+
+def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
+    """Rejects an index that would read outside the source or crash sharding: the store is untrusted."""
+    count = len(columns["labels"])
+    for name, kind in _COLUMNS.items():
+        column = columns[name]
+        right_kind = column.dtype.kind == "S" if kind is None else column.dtype == np.dtype(kind)
+        if not right_kind or column.ndim != 1 or len(column) not in (count, 0 if name == "paths" else count):
+            raise ValueError(f"column {name} is {column.dtype}{list(column.shape)}")
+    container, paths = columns["container"], columns["paths"]
+    loose = container == OWN_FILE
+    if np.any(container >= containers) or np.any(container < OWN_FILE) or (np.any(loose) and len(paths) != count):
+        raise ValueError("an image is in an archive that is not listed")
+    around = np.char.add(np.char.add(b"/", paths[loose] if len(paths) else paths), b"/")
+    if np.any(np.char.find(around, b"/../") >= 0) or np.any(np.char.startswith(around, b"//")):
+        raise ValueError("a path outside the folder")
+    if min(int(columns[name].min(initial=0)) for name in ("offsets", "read_sizes")) < 0:
+        raise ValueError("a negative offset or size")
