@@ -247,7 +247,8 @@ def test_every_deployment_names_a_flow_that_exists_and_every_flow_has_one() -> N
         "finetune",
     }
     for deployment in deployments:
-        file, _, function = deployment["entrypoint"].partition(":")
+        module, _, function = deployment["entrypoint"].rpartition(".")
+        file = f"{module.replace('.', '/')}.py"
         assert f"async def {function}(" in (ROOT / file).read_text()
         assert f'@flow(name="{deployment["name"]}", flow_run_name=' in (ROOT / file).read_text()
         compose.compose(deployment["parameters"]["overrides"])
