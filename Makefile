@@ -1,5 +1,6 @@
 # The commands for users and contributors; CI runs the same ones (.ci/run).
 PYTHON ?= python3
+TORCH ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -9,17 +10,8 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.done ## create .venv and install, nothing else
-
-# torch is installed first: a package that requires another torch would install gigabytes of CUDA.
-$(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/data/loading/native/*.[ch])
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
-	@echo "installing into $(VENV) (about two minutes, once)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt pytorchcv
-	@touch $@
+setup: ## create .venv and install, nothing else; TORCH=cpu or TORCH=cuda chooses the build of torch
+	@TORCH=$(TORCH) $(PYTHON) infra/install.py $(VENV)
 
 reproduce: setup ## the whole pipeline at laptop size on embedded services
 	@$(BIN)/effnet reproduce profile=laptop
@@ -52,4 +44,4 @@ down: setup ## stop the embedded services
 
 clean: ## stop the services, then delete .venv and everything under runs/
 	@if [ -x $(BIN)/effnet ]; then $(BIN)/effnet down; fi
-	@rm -rf $(VENV) runs build models/data/loading/native/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) runs build models/*/native/*.so models/*/*/native/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,4 +1,7 @@
-"""Composes overrides into a checked dataclass, and converts it to and from YAML. The only file that uses Hydra."""
+"""Composes overrides into a checked dataclass, and converts it to and from YAML. The only file that uses Hydra.
+
+Hydra, OmegaConf and YAML are imported by the functions that use them: they take most of the time of ``effnet --help``.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
-
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
-from yaml import SafeLoader
-from yaml import parse as parse_yaml
-from yaml.events import (
-    AliasEvent,
-    CollectionEndEvent,
-    CollectionStartEvent,
-    DocumentStartEvent,
-    MappingStartEvent,
-    NodeEvent,
-    ScalarEvent,
-)
 
 from conf import schema
 from conf.text import did_you_mean, escaped, first_line
@@ -70,6 +56,12 @@ def compose(overrides: Sequence[str] = ()) -> schema.Config:
 
 @lru_cache(maxsize=64)  # Hydra takes a quarter of a second, and a flow composes the same overrides repeatedly
 def _composed(overrides: tuple[str, ...]) -> schema.Config:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
     for override in overrides:
         _check(override)
     ConfigStore.instance().store(name="schema", node=schema.Config)
@@ -87,6 +79,8 @@ def _composed(overrides: tuple[str, ...]) -> schema.Config:
 
 def to_yaml(value: Any) -> str:
     """A schema dataclass as YAML; ``from_yaml`` reads it back."""
+    from omegaconf import OmegaConf
+
     return OmegaConf.to_yaml(OmegaConf.create(to_request(value)))
 
 
@@ -95,6 +89,8 @@ def to_request(value: Any) -> dict[str, Any]:
 
     A job therefore keeps its key, and a registered model its description, when a setting is added to the schema.
     """
+    from omegaconf import OmegaConf
+
     whole = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(value)))
     return _without_later(_in_stored_words(whole, type(value)), value)
 
@@ -118,6 +114,8 @@ def from_yaml(kind: type[T], text: str | bytes) -> T:
     Raises:
         OverrideError: The text does not fit ``kind``; no other error is raised, whatever the text contains.
     """
+    from omegaconf import OmegaConf
+
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         _check_yaml(decoded)
@@ -133,10 +131,21 @@ def from_yaml(kind: type[T], text: str | bytes) -> T:
 
 def _check_yaml(text: str) -> None:
     """Refuses all but a plain mapping, using the parser's events, whose number is linear in the text."""
+    from yaml import SafeLoader, parse
+    from yaml.events import (
+        AliasEvent,
+        CollectionEndEvent,
+        CollectionStartEvent,
+        DocumentStartEvent,
+        MappingStartEvent,
+        NodeEvent,
+        ScalarEvent,
+    )
+
     if len(text) > MAX_YAML_CHARACTERS:
         raise OverrideError(f"{len(text)} characters are no configuration, which has at most {MAX_YAML_CHARACTERS}")
     depth, is_root, is_mapping = 0, False, False
-    for event in parse_yaml(text, Loader=SafeLoader):
+    for event in parse(text, Loader=SafeLoader):
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor is not None):
             raise OverrideError(f"anchors and aliases are refused, as {event.anchor!r}")
         if (tag := getattr(event, "tag", None)) is not None:

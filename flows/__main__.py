@@ -1,4 +1,7 @@
-"""The ``effnet`` command: compose the configuration, call a flow, say what came of it."""
+"""The ``effnet`` command: compose the configuration, call a flow, say what came of it.
+
+Modules are imported by the functions that use them, so that ``effnet --help`` answers immediately.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,8 @@ from typing import NoReturn
 
 from conf import compose, schema
 from conf.text import printable
-from flows import configure
-from flows.cli import progress, signals, summary, verbs
+from flows.cli import signals, verbs
 from infra.errors import ConfigError, EffnetError
-from infra.store import files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = [word for word in overrides if word != page]
     try:
         config = compose.compose(overrides)
+        from infra.store import files
+
         # A data set that is downloaded may be for others; all else that we write is the user's own.
         with nullcontext() if arguments.verb == "download" else files.private(Path(config.run_dir).resolve()):
             return _open(page, config) if arguments.verb == "open" else _run(arguments.verb, config, overrides)
@@ -101,6 +104,8 @@ def _doctor(config: schema.Config, _: list[str]) -> int:
 
 
 def _up(config: schema.Config, overrides: list[str]) -> int:
+    from flows import configure
+    from flows.cli import summary
     from infra.services import stack
 
     run_dir = Path(config.run_dir).resolve()
@@ -122,6 +127,7 @@ def _down(config: schema.Config, _: list[str]) -> int:
 
 def _print_environment(config: schema.Config, overrides: list[str]) -> int:
     """Prints what makes Prefect, MLflow and boto3 of a shell use our services: ``eval "$(effnet env)"``."""
+    from flows import configure
     from infra.services import stack
 
     run_dir = Path(config.run_dir).resolve()
@@ -136,7 +142,7 @@ def _print_environment(config: schema.Config, overrides: list[str]) -> int:
 
 
 def _run_flow(name: str, config: schema.Config, overrides: list[str]) -> int:
-    from flows.cli import session
+    from flows.cli import progress, session, summary
     from infra.services import stack
 
     verb = verbs.VERBS[name]

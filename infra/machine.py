@@ -8,9 +8,11 @@ import platform
 import resource
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+CODE = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
 PACKAGES = ("torch", "prefect", "mlflow")
 
 
@@ -30,6 +32,18 @@ def facts() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return description
+
+
+def import_path() -> dict[str, str]:
+    """Returns the variables with which a child process imports this code, in whatever folder it starts.
+
+    With ``PYTHONSAFEPATH`` no module of the user's folder, such as ``models.py``, is imported instead; ``PYTHONPATH``
+    leads to a checkout that is not installed.
+    """
+    variables = {"PYTHONSAFEPATH": "1"}
+    if str(CODE) != sysconfig.get_path("purelib"):
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
+    return variables
 
 
 def peak_memory_gb() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything started here has ended (``flows/cli/signals.py``).
         EffnetError: The error of the flow or of a service.
     """
+    log.info("effnet %s: checking the services", verb)
+    began = time.monotonic()
     run_dir = Path(config.run_dir).resolve()
     for_worker = configure.worker_environment(config, configure.select_places(overrides))
     os.environ.update(stack.environment(run_dir, config.services) | QUIET | for_worker)
@@ -50,6 +53,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
         ).names
         stack.check(config.services, config.storage)
+        ready = f"services ready after {time.monotonic() - began:.0f} s" if started else "services are running"
+        log.info("%s; loading the flow", ready)
         flow = getattr(imported.result(), name)
         return signals.run_flow(flow(overrides=overrides, **parameters))
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:

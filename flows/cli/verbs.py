@@ -169,7 +169,7 @@ VERBS: dict[str, Verb] = {
     "plan": Verb(
         "count what a training needs: parameters, multiply-adds, memory of a process",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.batch_slices=N recipe.bn_groups=slice|rank|sync\n"
-        "  runtime.pipeline_stages=N\n\nnothing is started; 1,000 classes are assumed",
+        "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set",
     ),
     "up": Verb(
         "start the embedded services, or find them",

@@ -1,4 +1,4 @@
-"""Builds the command line and the environment of a training job; pure functions."""
+"""Builds the command line and the environment of a training job; starts nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from conf.schema import Launch
+from infra import machine
 
 RENDEZVOUS_BACKEND = "effnet"  # models/training/rendezvous.py
 RENDEZVOUS_TOKEN = "EFFNET_RENDEZVOUS_TOKEN"  # noqa: S105 - the name of a variable, whose value the machines of a job share
@@ -71,7 +72,7 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
 def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
     """Returns the variables that a job needs in addition to those of its parent (service addresses and credentials)."""
     threads = launch.threads_per_proc or max(1, cores // launch.nproc_per_node)
-    return {
+    return machine.import_path() | {
         "OMP_NUM_THREADS": str(threads),
         "EFFNET_CACHE": cache,
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # c10d warns about IPv6 on every start

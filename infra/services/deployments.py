@@ -14,9 +14,9 @@ from conf.text import quoted
 from infra.errors import ConfigError, TransientError
 from infra.services.prefect_api import PrefectApi, call
 from infra.services.processes import log_path, log_tail
-from infra.services.programs import CHECKOUT, WORK_POOL, WORKER
+from infra.services.programs import WORK_POOL, WORKER
 
-_FILE = "infra/prefect.yaml"
+FILE = Path(__file__).resolve().parents[1] / "prefect.yaml"
 _DEPLOY_TIMEOUT_S = 180.0
 _BUSY_S = 60.0
 HEARTBEAT_S = 30  # Prefect's default is 180, its minimum 30
@@ -98,16 +98,16 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
         ConfigError: `prefect deploy` failed; the message holds its last lines.
     """
     record = folder / "prefect" / "deployed.sha256"  # beside the database, so that both are deleted together
-    digest = hashlib.sha256((CHECKOUT / _FILE).read_bytes() + str(CHECKOUT).encode()).hexdigest()
+    digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
     if record.exists() and record.read_text() == digest:
         return False
-    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", _FILE]
+    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
     with log_path(folder, "deploy").open("wb") as output:
         try:
             process = subprocess.run(
                 argv,
-                cwd=CHECKOUT,
-                env={**environment, "EFFNET_HOME": str(CHECKOUT)},
+                cwd=folder,
+                env=environment,
                 timeout=_DEPLOY_TIMEOUT_S,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -116,7 +116,7 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
         except subprocess.TimeoutExpired as error:
             raise TransientError(f"`prefect deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
     if process.returncode != 0:
-        raise ConfigError(f"`prefect deploy --prefect-file {_FILE}` failed:{quoted(log_tail(folder, 'deploy'))}")
+        raise ConfigError(f"`prefect deploy --prefect-file {FILE}` failed:{quoted(log_tail(folder, 'deploy'))}")
     record.write_text(digest)
     return True
 

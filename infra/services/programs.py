@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from infra import machine
 from infra.errors import ConfigError
 from infra.services.keys import USER
 from infra.services.ports import GRPC_OFFSET, HOST
@@ -20,7 +21,6 @@ from infra.store import files
 BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
-CHECKOUT = Path(__file__).resolve().parents[2]  # prefect.yaml names flows relative to it
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
 # Variables that the user exported for other servers must not reach the embedded ones.
 _FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")
@@ -166,8 +166,7 @@ def mlflow_server(
             "MLFLOW_AUTH_ADMIN_USERNAME": USER,
             "MLFLOW_AUTH_ADMIN_PASSWORD": password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": session_key,
-            # effnet also runs from a checkout that is not installed; the server imports one of its modules.
-            "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            **machine.import_path(),  # the server imports one of our modules
         }
     return Program("mlflow", argv, {**_inherited(), **env}, home)
 
@@ -190,7 +189,12 @@ def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
     """Returns the worker that runs deployments; its flow runs inherit ``environment`` and the caller's variables."""
     env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
     # The output of its flow runs is discarded (JOB_TEMPLATE), so effnet's log must reach Prefect.
-    env |= {**environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet"}
+    env |= {
+        **environment,
+        **machine.import_path(),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
+    }
     argv = (
         sys.executable,
         "-m",

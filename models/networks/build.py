@@ -1,27 +1,31 @@
-"""Builds any supported network by name."""
+"""Builds any supported network by name.
+
+torch is imported by the functions that build: the family is counted without it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-
-import torch
+from typing import TYPE_CHECKING
 
 from conf import schema
 from conf.text import did_you_mean
 from infra.errors import ConfigError
-from models.networks import baselines
-from models.networks.baselines import BASELINES
 from models.networks.complexity import count_architecture, count_model
 from models.networks.efficientnet import block_strings
-from models.networks.efficientnet.network import EfficientNet, Network
 from models.networks.efficientnet.variants import B0_STAGES, LITE, VARIANTS, Architecture, architecture, lite
+
+if TYPE_CHECKING:
+    from models.networks.efficientnet.network import Network
 
 _COUNTS: dict[tuple[str, int], tuple[int, int, int]] = {}  # a report, its plan and its jobs request the same counts
 
 
 def network_names() -> tuple[str, ...]:
     """All names that ``build_network`` accepts: the EfficientNet family and the baselines of the related work."""
+    from models.networks.baselines import BASELINES
+
     return (*VARIANTS, *BASELINES)
 
 
@@ -80,11 +84,16 @@ def build_model(model: schema.Model, num_classes: int, *, dropout: float | None 
     Raises:
         ConfigError: unknown network, missing library, an option the network does not support, or too small an image.
     """
-    if model.name in BASELINES:
+    import torch
+
+    from models.networks import baselines
+    from models.networks.efficientnet.network import EfficientNet
+
+    if model.name in baselines.BASELINES:
         for key in ("blocks", "padding", "bn_epsilon", "preprocessing"):
             if getattr(model, key) != getattr(schema.Model(), key):
                 raise ConfigError(f"model.{key} applies to EfficientNet only; {model.name} does not support it")
-        baseline = BASELINES[model.name]
+        baseline = baselines.BASELINES[model.name]
         _check_resolution(model, baseline.resolution, baseline.smallest)
         with torch.device(device):
             return baselines.build(model, num_classes, dropout)
@@ -100,7 +109,7 @@ def compute_cost(model: schema.Model, num_classes: int) -> tuple[int, int, int]:
 
     Arithmetic for the EfficientNet family; a baseline is built and run on the meta device once, then cached.
     """
-    if model.name not in BASELINES:
+    if model.name in VARIANTS:
         arch = resolve_architecture(model)
         return (*count_architecture(arch, num_classes), arch.resolution)
     key = (repr(model), num_classes)

@@ -1,5 +1,7 @@
 """Exact parameter and multiply-add counts, from an architecture's numbers or by running a network on meta tensors.
 
+Importing this module does not import torch, which would take most of the time of ``effnet plan``.
+
 Multiply-adds are those of convolutions and linear layers, squeeze-and-excitation included; batch norm, activations,
 pooling, gates and biases are not counted. BN running statistics are not parameters.
 """
@@ -8,13 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from models.networks.efficientnet.variants import Architecture, Stage, squeezed
 
-from models.networks.efficientnet.blocks import squeezed
-from models.networks.efficientnet.variants import Architecture, Stage
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
@@ -25,6 +26,9 @@ def count_model(network: nn.Module, resolution: int) -> tuple[int, int]:
     Source: reference counts in tests/unit/models/networks/efficientnet/test_network.py; counter
     torch.utils.flop_counter, halved.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     params = sum(p.numel() for p in network.parameters())
     # Meta copies of the weights: the count needs shapes only, so a B7 takes no memory.
     weights = {name: torch.empty_like(t, device="meta") for name, t in network.state_dict().items()}

@@ -1,22 +1,29 @@
 """Memory of a training step, computed before it runs.
 
-Activations needed by the backward pass are counted on the meta device from the tensors that autograd saves: each
-storage once, weights excluded. Kernel workspaces, gradients in transit and allocator overhead are not included;
-measured against a real step: benchmarks/README.md, memory.
+Activations needed by the backward pass are the tensors that autograd saves: each storage once, weights excluded. For
+the EfficientNet family they are computed by arithmetic without torch, for a baseline counted on the meta device; both
+give the same numbers (tests/unit/models/training/test_memory.py). Kernel workspaces, gradients in transit and
+allocator overhead are not included; measured against a real step: benchmarks/README.md, memory.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from conf import schema
-from models.networks.build import build_model
-from models.networks.efficientnet.network import Network
+from models.networks.build import build_model, resolve_architecture
+from models.networks.complexity import count_architecture
+from models.networks.efficientnet.variants import VARIANTS, Architecture, Stage, squeezed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from models.networks.efficientnet.network import Network
 
 _FLATS = 6  # float32: values, message, average, best, and two slots of the optimizer
 
@@ -72,20 +79,31 @@ def plan(
         micro_batches: Micro-batches concurrently in the pipeline, as in ``runtime.micro_batches``.
         bf16: Whether the step runs under bfloat16 autocast.
     """
-    network = build_model(model, classes, device="meta").train()
     per_pass = slices_per_pass(recipe, replicas)
     images = recipe.global_batch // recipe.batch_slices * per_pass
     passes = recipe.batch_slices // replicas // per_pass
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    activations = count_activations(network, images, dtype)
+    activations, floats, resolution = _measure(model, classes, images, bf16)
     cuts = [0, *cut_points(activations, stages), len(activations.kept)]
     waiting = micro_batches_in_flight(passes, micro_batches or stages) if stages > 1 else 1
     peak = max(activations.peak(first, last, recipe.recompute, waiting) for first, last in itertools.pairwise(cuts))
-    floats = sum(t.numel() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point())
     casts = 2 * floats if bf16 else 0
-    pixels = 3 * network.resolution**2
+    pixels = 3 * resolution**2
     batch = images * passes * pixels + images * waiting * pixels * 4
     return MemoryPlan(4 * _FLATS * floats + casts, peak, batch)
+
+
+def _measure(model: schema.Model, classes: int, images: int, bf16: bool) -> tuple[Activations, int, int]:
+    """Returns the activations of a pass, the number of floats of the weights and statistics, and the image's side."""
+    if model.name in VARIANTS:
+        arch = resolve_architecture(model)
+        activations, channels = compute_activations(arch, images, model.survival_prob, bf16)
+        return activations, count_architecture(arch, classes)[0] + 2 * channels, arch.resolution
+    import torch
+
+    network = build_model(model, classes, device="meta").train()
+    floats = sum(t.numel() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point())
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return count_activations(network, images, dtype), floats, network.resolution
 
 
 def slices_per_pass(recipe: schema.Recipe, replicas: int) -> int:
@@ -113,6 +131,79 @@ def cut_points(activations: Activations, stages: int) -> list[int]:
     return cuts
 
 
+@dataclass
+class _Saved:
+    """Numbers that autograd saves, part by part, and the shape of the next layer's input."""
+
+    channels: int
+    side: int
+    same: bool  # strided convolutions pad as TensorFlow does, and save the padded copy
+    values: int = 0  # of one image
+    normalized: int = 0  # channels of batch norms
+
+    def add_conv_norm(self, channels: int, kernel: int, stride: int, activated: bool = True) -> None:
+        """Convolution, batch norm and activation save their inputs; batch norm its statistics too, counted apart."""
+        side = math.ceil(self.side / stride)
+        padding = max(0, (side - 1) * stride + kernel - self.side) if self.same and stride > 1 else 0
+        self.values += self.channels * (self.side + padding) ** 2
+        self.channels, self.side = channels, side
+        self.values += (1 + activated) * channels * side**2
+        self.normalized += channels
+
+    def add_gate(self, width: int) -> None:
+        """Squeeze-and-excitation saves means, squeezed values before and after the activation, gates, and its input."""
+        self.values += 2 * self.channels + 2 * width + self.channels * self.side**2
+
+
+def compute_activations(
+    arch: Architecture, images: int, survival_prob: float, bf16: bool = False
+) -> tuple[Activations, int]:
+    """Computes what ``count_activations`` counts, and the number of channels with batch-norm statistics.
+
+    Args:
+        arch: A network of the family.
+        images: Images per pass.
+        survival_prob: Survival probability of the last block; from 1 down no block is dropped.
+        bf16: Whether values are bfloat16 and not float32.
+    """
+    size = 2 if bf16 else 4
+    saved = _Saved(3, arch.resolution, arch.padding == "same")
+    kept, inputs = [], []
+
+    def end_part(before: _Saved) -> None:
+        statistics = 2 * 4 * (saved.normalized - before.normalized)  # mean and deviation, always in float32
+        kept.append(size * images * (saved.values - before.values) + statistics)
+        inputs.append(size * images * before.channels * before.side**2)
+
+    before = replace(saved)
+    saved.add_conv_norm(arch.stem, 3, 2)
+    end_part(before)
+    for stage in arch.stages:
+        for repeat in range(stage.repeats):
+            before = replace(saved)
+            _add_block(saved, stage, stage.stride if repeat == 0 else 1, len(kept) > 1 and survival_prob < 1)
+            end_part(before)
+    before = replace(saved)
+    saved.add_conv_norm(arch.head, 1, 1)
+    saved.values += (1 + (arch.dropout > 0)) * arch.head  # means, or the classifier's input and what was dropped
+    end_part(before)
+    return Activations(tuple(kept), tuple(inputs)), saved.normalized
+
+
+def _add_block(saved: _Saved, stage: Stage, stride: int, dropped: bool) -> None:
+    """Adds a ``blocks.MBConv`` or ``blocks.FusedMBConv``."""
+    channels = saved.channels
+    inner = channels * stage.expand_ratio
+    if not stage.fused and stage.expand_ratio != 1:
+        saved.add_conv_norm(inner, 1, 1)
+    saved.add_conv_norm(inner, stage.kernel, stride)
+    if stage.se_ratio:
+        saved.add_gate(squeezed(channels, stage.se_ratio))
+    saved.add_conv_norm(stage.channels, 1, 1, activated=False)
+    has_skip = stage.skip and stride == 1 and channels == stage.channels
+    saved.values += dropped and has_skip  # one factor for each image
+
+
 def count_activations(network: Network, images: int, dtype: torch.dtype) -> Activations:
     """Counts saved activations by running the network once on the meta device, where nothing is computed.
 
@@ -121,6 +212,8 @@ def count_activations(network: Network, images: int, dtype: torch.dtype) -> Acti
         images: Images per pass.
         dtype: Data type of the computation.
     """
+    import torch
+
     network = network.to(dtype)
     size = network.resolution
     parts: list[Callable[[Tensor], Tensor]] = [

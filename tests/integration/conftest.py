@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 from training_rig import End, Rig, make_rig
 
 from conf.schema import Services
@@ -34,7 +35,6 @@ def reference(rig: Rig) -> End:
     return end
 
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -49,11 +49,12 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium; skips where it or Playwright is not installed, since the project depends on neither."""
-    if not Path(CHROMIUM).is_file():
-        pytest.skip(f"there is no Chromium at {CHROMIUM}")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    """A headless Chromium of this machine, or the one that ``playwright install`` fetches; skips without either."""
+    with sync_playwright() as playwright:
+        places = [os.environ.get("CHROMIUM"), shutil.which("chromium"), playwright.chromium.executable_path]
+        path = next((place for place in places if place and Path(place).is_file()), None)
+        if path is None:
+            pytest.skip(f"no Chromium: not in CHROMIUM, not on PATH, not at {places[-1]}")
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
         chromium.close()

@@ -229,6 +229,8 @@ import asyncio, logging, os
 from pathlib import Path
 from prefect import flow
 
+os.chdir(Path(__file__).parent)
+
 @flow
 async def train(overrides: list[str]):
     Path("ran.part").write_text(f"{overrides} {os.environ['AWS_ACCESS_KEY_ID']}")
@@ -249,19 +251,18 @@ async def train(overrides: list[str]):
 
 @pytest.fixture
 def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with one flow, and of our prefect.yaml only what is about it."""
-    text = (deployments.CHECKOUT / "infra/prefect.yaml").read_text()
+    """A folder with one flow, and of our prefect.yaml only what is about it; a process imports it from there."""
+    text = deployments.FILE.read_text()
     head, *each = re.split(r"(?m)^(?=  - name: )", text)
     chosen = [
-        part.replace("nightly.py:nightly", "train.py:train")
+        re.sub(r"flows\.\w+\.\w+", "scratch_flows.train", part)
         for part in each
         if re.match(r"  - name: (train|nightly)\n", part)
     ]
-    (tmp_path / "infra").mkdir()
-    (tmp_path / "flows").mkdir()
-    (tmp_path / "infra/prefect.yaml").write_text(head + "".join(chosen))
-    (tmp_path / "flows/train.py").write_text(FLOW)
-    monkeypatch.setattr(deployments, "CHECKOUT", tmp_path)
+    (tmp_path / "prefect.yaml").write_text(head + "".join(chosen))
+    (tmp_path / "scratch_flows.py").write_text(FLOW)
+    monkeypatch.setattr(deployments, "FILE", tmp_path / "prefect.yaml")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
 
 
@@ -328,9 +329,9 @@ def test_a_flow_run_outlives_its_killed_worker_and_its_log_reaches_prefect(
 
 
 def test_prefect_yaml_holds_no_path_of_a_machine() -> None:
-    text = (deployments.CHECKOUT / "infra/prefect.yaml").read_text()
+    text = deployments.FILE.read_text()
     assert not re.search(r"(?m)[\s\"':]/\w", text)
     named = re.findall(r"(?m)^  - name: (\w+)", text)
-    entries = re.findall(r"entrypoint: flows/(\w+)\.py:(\w+)", text)
+    entries = re.findall(r"entrypoint: flows\.(\w+)\.(\w+)", text)
     assert named == [flow.rstrip("_") for _, flow in entries]  # import is a word of Python
     assert all(hasattr(importlib.import_module(f"flows.{module}"), flow) for module, flow in entries)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from models.networks.efficientnet.variants import squeezed
+
 # TF's BN momentum 0.99 is PyTorch's 0.01; neither is PyTorch's default (0.1, 1e-5).
 BN_MOMENTUM = 0.01
 BN_EPSILON = 1e-3
@@ -177,8 +179,3 @@ class FusedMBConv(nn.Module):
 
 def _squeeze_excite(channels_in: int, inner: int, se_ratio: float) -> nn.Module:
     return SqueezeExcite(inner, squeezed(channels_in, se_ratio)) if se_ratio else nn.Identity()
-
-
-def squeezed(channels_in: int, se_ratio: float) -> int:
-    """Inner width of squeeze-and-excitation, computed from the block's input channels, not from the gated channels."""
-    return max(1, int(channels_in * se_ratio))

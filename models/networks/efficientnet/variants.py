@@ -123,6 +123,11 @@ def architecture(
     )
 
 
+def squeezed(channels_in: int, se_ratio: float) -> int:
+    """Inner width of squeeze-and-excitation, computed from the block's input channels, not from the gated channels."""
+    return max(1, int(channels_in * se_ratio))
+
+
 def lite(scaled: Architecture, table: Sequence[Stage] = B0_STAGES) -> Architecture:
     """Converts to EfficientNet-Lite: no squeeze-and-excitation, ReLU6; unscaled stem, head, first and last repeats.
 

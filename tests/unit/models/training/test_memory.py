@@ -11,11 +11,12 @@ from conf import compose, schema
 from infra.errors import ConfigError
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.network import EfficientNet
-from models.networks.efficientnet.variants import Architecture, Stage
+from models.networks.efficientnet.variants import VARIANTS, Architecture, Stage
 from models.training import distributed
 from models.training.distributed import Ranks
 from models.training.memory import (
     Activations,
+    compute_activations,
     count_activations,
     cut_points,
     micro_batches_in_flight,
@@ -46,6 +47,30 @@ def test_a_small_network_counted_by_hand() -> None:
     assert activations.kept[1] == 4 * (depthwise + gate + project)
     assert 0 <= activations.kept[2] - 4 * head <= 4 * last
     assert activations.inputs == (4 * image, 4 * 8 * pixels, 4 * 8 * pixels)
+
+
+SEARCHED = ["r1_k3_s22_e1_i32_o16_se0.25", "r3_k5_s22_e6_i16_o24_se0_noskip", "r2_k3_s11_e4_i24_o24_se0"]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(schema.Model(name=name) for name in VARIANTS if name not in ("efficientnet_b8", "efficientnet_l2")),
+        schema.Model(width=0.25, depth=0.2, resolution=24 / 224, survival_prob=1.0),
+        schema.Model(name="efficientnet_b3", padding="same", resolution=0.37),
+        schema.Model(name="efficientnet_b1", preprocessing="advprop"),
+        schema.Model(blocks=SEARCHED, padding="same", resolution=0.5),
+        schema.Model(blocks=["r2_k3_s22_e4_i32_o16_f1_se0.25", *SEARCHED[1:]]),
+    ],
+    ids=lambda model: f"{model.name} {model.resolution:.2f} {model.padding} {len(model.blocks)}",
+)
+def test_the_arithmetic_gives_what_the_network_saves(model: schema.Model, bf16: bool) -> None:
+    network = build_model(model, 10, device="meta").train()
+    counted = count_activations(network, 3, torch.bfloat16 if bf16 else torch.float32)
+    computed, channels = compute_activations(resolve_architecture(model), 3, model.survival_prob, bf16)
+    assert computed == counted
+    assert 2 * channels == sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())
 
 
 @pytest.mark.parametrize(
@@ -100,8 +125,8 @@ def test_batch_slices_per_pass() -> None:
 
 def test_the_table_has_a_line_for_each_variant() -> None:
     config = compose.compose(["profile=laptop", "variants=[efficientnet_b0,efficientnet_b1]"])
-    b0, b1 = list(lines(config))[3:]
-    assert b0.split()[:5] == ["efficientnet_b0", "24", "444,612", "676,592", "32"]
+    b0, b1 = list(lines(config))[4:]
+    assert b0.split()[:5] == ["efficientnet_b0", "24", "126,822", "359,792", "32"]
     assert b1.startswith("efficientnet_b1")
     assert all(float(number) > 0 for number in b0.split()[5:])
 

@@ -1,0 +1,159 @@
+"""What `make setup` calls, with programs on PATH that record how they were called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra import install
+
+FAKE_UV = """#!/bin/sh
+echo "$* | links=$UV_FIND_LINKS index=$UV_INDEX default=$UV_DEFAULT_INDEX" >> "$CALLS"
+case "$*" in *--no-index*) test -n "$HAS_CPU_WHEEL" ;; *) test -z "$FAIL" ;; esac
+"""
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fake uv is the first program on PATH; pip has no settings but those of the test."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "uv").write_text(FAKE_UV)
+    (programs / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    for name in (*install.UV_NAMES.values(), "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    folder = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return folder
+
+
+def test_of_pip_s_settings_the_environment_counts_most_and_other_commands_settings_do_not() -> None:
+    listing = (
+        ":env:.find-links='/wheels'\ndownload.index-url='https://d'\nglobal.find-links='/other'\n"
+        "global.index-url='https://g'\ninstall.index-url='https://i'\nglobal.trusted-host='a\\nb'\n"
+    )
+    settings = {"find-links": "/wheels", "index-url": "https://i", "trusted-host": "a\nb"}
+    assert install.pip_settings(listing) == settings
+
+
+def test_uv_gets_pip_s_settings_unless_it_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*install.UV_NAMES.values(), "UV_INDEX_STRATEGY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mine")
+    settings = {
+        "index-url": "https://i",
+        "extra-index-url": "https://a https://b",
+        "find-links": "/one\n/two",
+        "trusted-host": "a b",
+        "cert": "/ca.pem",
+        "quiet": "1",
+    }
+    assert install.uv_environment(settings) == {
+        "UV_INDEX": "https://a https://b",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": "/one,/two",
+        "UV_INSECURE_HOST": "a b",
+        "SSL_CERT_FILE": "/ca.pem",
+    }
+
+
+def test_a_cpu_wheel_in_a_folder_that_pip_knows_is_taken(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    monkeypatch.setenv("HAS_CPU_WHEEL", "yes")
+    install._install(venv, "cpu")
+    torch, project, baselines = calls.read_text().splitlines()
+    assert torch.endswith("--no-index --no-deps torch | links=/wheels index= default=")
+    assert "[dev]" in project
+    assert "--no-deps pytorchcv" in baselines
+    assert all(f"-c {install.LOCK}" in line for line in (torch, project, baselines))
+
+
+def test_without_such_a_wheel_the_build_for_the_cpu_comes_from_its_index_not_from_the_registry(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install._install(venv, "cpu")
+    assert f"--no-deps --index-url {install.CPU_INDEX} torch" in calls.read_text().splitlines()[0]
+    calls.unlink()
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    install._install(venv, "cpu")
+    assert f"--no-deps --index-url {install.CPU_INDEX} torch" in calls.read_text().splitlines()[1]
+
+
+def test_for_a_gpu_a_cpu_wheel_in_a_folder_is_not_taken(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    install._install(venv, "cuda")
+    assert "torch!=2.13.0+cpu | links=/wheels" in calls.read_text().splitlines()[0]
+    assert install.CPU_INDEX not in calls.read_text()
+
+
+def test_the_excluded_cpu_build_is_that_of_the_pinned_version() -> None:
+    assert f"torch=={install.TORCH_VERSION}" in Path(install.LOCK).read_text().splitlines()
+
+
+def test_pip_installs_where_uv_fails_and_says_so(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAIL", "yes")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # so pip fails at its first package
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        install._install(venv, "cpu")
+    assert "pip" in failed.value.cmd
+    assert "uv failed, as it says above; continuing with pip" in capfd.readouterr().out
+
+
+def test_pip_installs_where_uv_cannot_be_installed_and_says_so(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(subprocess.CalledProcessError):
+        install._install(venv, "cpu")
+    assert "uv cannot be installed; using pip" in capfd.readouterr().out
+
+
+def test_a_second_setup_does_nothing(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "_compile", lambda _: None)  # nothing was installed that could be imported
+    monkeypatch.setenv("TORCH", "cpu")
+    assert install.main(["install.py", str(venv)]) == 0
+    before = calls.read_text()
+    monkeypatch.setenv("TORCH", "auto")
+    assert install.main(["install.py", str(venv)]) == 0
+    assert calls.read_text() == before
+    assert capsys.readouterr().out.endswith("setup: venv is current (torch: cpu)\n")
+
+
+@pytest.mark.parametrize(("program", "build"), [("nvidia-smi", "cuda"), ("other", "cpu")])
+def test_a_machine_with_a_gpu_gets_the_cuda_build(
+    program: str, build: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / program).write_text("#!/bin/sh\n")
+    (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert install._torch_build("auto", installed="") == build
+    assert install._torch_build("auto", installed="cpu 0123") == "cpu"
+    assert install._torch_build("cuda", installed="cpu 0123") == "cuda"
+
+
+def test_another_build_of_torch_than_the_two_is_refused(
+    venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH", "rocm")
+    assert install.main(["install.py", str(venv)]) == 2
+    assert capsys.readouterr().err == "error: TORCH=rocm: cpu, cuda or auto\n"
