@@ -15,8 +15,9 @@ from conf import compose
 from infra.errors import ConfigError, DataError
 from models.data.sources import catalog
 from models.data.sources.catalog import open_source
-from models.data.sources.listing import TRAIN, VAL, Source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 from models.data.sources.reader import Reader
+from models.paper import TABLE6_BY_SOURCE
 
 REAL = REAL_DATA
 real_images = pytest.mark.skipif(not REAL.is_dir(), reason="no real images: ../shared/data is absent")
@@ -133,6 +134,15 @@ def test_every_source_has_a_configuration_of_its_name() -> None:
 def test_the_configuration_of_a_source_has_its_name_and_metric(source: str) -> None:
     data = compose.compose([f"data={source}"]).data
     assert (data.name, data.source, data.metric) == (source, source, catalog.DATA_SETS[source].metric)
+
+
+@pytest.mark.parametrize("source", TABLE6_BY_SOURCE)
+def test_the_counts_of_table_6_are_those_of_the_catalog(source: str) -> None:
+    printed, data_set = TABLE6_BY_SOURCE[source], catalog.DATA_SETS[source]
+    train = data_set.images[TRAIN] + data_set.images.get(MINIVAL, 0)
+    assert (printed.train, printed.true_test) == (train, data_set.images[VAL])
+    assert printed.validation == data_set.images.get(MINIVAL, 0)
+    assert (printed.classes, printed.metric) == (data_set.classes, data_set.metric)
 
 
 @pytest.mark.parametrize("source", catalog.DATA_SETS)
