@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime
 
@@ -10,13 +9,6 @@ from markupsafe import Markup
 
 NIL = Markup('<span class="nil" title="not recorded">\N{EM DASH}</span>')
 _GAP = "\N{NO-BREAK SPACE}"
-
-
-def standard_error(percent: float | None, n: float | None) -> float | None:
-    """Binomial, in points: ``sqrt(p (100 - p) / n)``; None where a number is missing or senseless."""
-    if percent is None or n is None or n <= 0 or not 0 <= percent <= 100:
-        return None
-    return math.sqrt(percent * (100 - percent) / n)
 
 
 def si(value: float) -> str:
