@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from prefect import flow
 
@@ -12,6 +11,7 @@ from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
+from models.results import ArchitectureResult
 from tasks import architecture as search
 from tasks.dispatch import dispatch, fan_out
 
@@ -20,7 +20,7 @@ TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config, _: f"architecture {config.profile}"))
-async def architecture(overrides: list[str]) -> dict[str, Any]:
+async def architecture(overrides: list[str]) -> ArchitectureResult:
     """Trains proposals until ``architecture.trials`` have ended, ``launch.jobs_at_once`` at a time.
 
     The same command resumes where it stopped; on another machine with the same ``architecture.storage`` it joins the

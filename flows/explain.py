@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
 
 from prefect import flow
 
@@ -15,21 +14,20 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
-from models.results import ShardResult
+from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks.class_names import check_classes
 from tasks.dispatch import dispatch, fan_out
 from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_overrides
-from tasks.explain_gallery import GalleryNetwork
 from tasks.register import fetch_registered
 from tasks.train import evaluate, evaluate_job
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config, _: f"explain {config.profile}"))
-async def explain(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
+async def explain(overrides: list[str], parent_run: str = "") -> GalleryResult:
     """Trains or reuses every network of ``explain.models``, and draws its maps of some val images.
 
     Returns:
-        The report's part ``maps``.
+        The networks, the images and the maps.
     """
     config, overrides = configure(overrides)
     selected = await candidates(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from prefect import flow
 
@@ -11,19 +10,20 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
-from models.results import TrainResult
+from models.experiments.scaling_study import title
+from models.results import ScalingResult, TrainResult
 from tasks.dispatch import dispatch, fan_out
-from tasks.scaling import point_overrides, record_scaling, start_scaling, title
+from tasks.scaling import point_overrides, record_scaling, start_scaling
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config, _: f"scaling {config.profile}"))
-async def scaling(overrides: list[str]) -> dict[str, Any]:
+async def scaling(overrides: list[str]) -> ScalingResult:
     """Trains every point of ``scaling.points`` by ``recipe`` on ``data``.
 
     A point that fails does not end the study: it is listed as missing. The same command finds what is done.
 
     Returns:
-        The part of the report, see ``tasks/scaling.py``.
+        Every point with its size and its accuracy.
     """
     config, overrides = configure(overrides)
     run = await start_scaling(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from prefect import flow
 
@@ -11,19 +10,19 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train
+from models.experiments.grid_search import grid_points
 from models.networks.efficientnet.compound_scaling import Coefficients
-from models.results import TrainResult
+from models.results import SearchResult, TrainResult
 from tasks.dispatch import dispatch, fan_out
-from tasks.search import grid_points, record_search, start_search, trial_overrides
+from tasks.search import record_search, start_search, trial_overrides
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config, _: f"search {config.profile}"))
-async def search(overrides: list[str], parent_run: str = "") -> dict[str, Any]:
+async def search(overrides: list[str], parent_run: str = "") -> SearchResult:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival.
 
     Returns:
-        ``trials``, ``best``, ``tied`` (within one standard error of the best) and ``verdict``, which says so in words;
-        ``refused`` and ``failed`` with their reasons; ``family``; ``budget`` and its tolerances.
+        The trials, the best and those within one standard error of it, what was refused or failed, and the family.
     """
     config, overrides = configure(overrides)
     points = grid_points(config.search)

@@ -19,8 +19,8 @@ from flows.configure import configure, name_runs_by
 from flows.shard import write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
-from models.experiments.transfer import Point
-from models.results import RungResult, TransferResult
+from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best
+from models.results import Point, RungResult, TransferResult
 from tasks.dispatch import dispatch, fan_out
 from tasks.register import fetch_registered
 from tasks.shard import plan_shards
@@ -28,8 +28,6 @@ from tasks.supervise import JobRun
 from tasks.train import name_job, short_name, train_to_rung
 from tasks.train import train as train_task
 from tasks.transfer import (
-    GridTrial,
-    TransferPlan,
     Weights,
     announce,
     announce_time,
@@ -37,12 +35,10 @@ from tasks.transfer import (
     plan_transfer,
     point_job,
     prune,
-    record_rung,
-    select_best,
+    record_transfer,
     set_overrides,
     start_grid,
 )
-from tasks.transfer_part import record_transfer, result_of
 
 
 @flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short_name(config.model.name)}"))

@@ -260,6 +260,7 @@ PRINTED_NAMES = {
     "mobilenetv1_100": "MobileNetV1",
     "mobilenet_v2": "MobileNetV2",
     "resnet50": "ResNet-50",
+    "efficientnet_b0": "EfficientNet-B0",
     "resnet152": "ResNet-152",
     "legacy_senet154": "SENet",
 }
@@ -267,15 +268,14 @@ PRINTED_NAMES = {
 
 def printed_top1(network: str) -> float | None:
     """Accuracy of a network in Table 2, in percent."""
-    name = PRINTED_NAMES.get(network, network)
-    return next((row.top1 for row in TABLE2 if row.name == name), None)
+    names = (network, PRINTED_NAMES.get(network))
+    return next((row.top1 for row in TABLE2 if row.name in names), None)
 
 
 def printed_latency_s(network: str) -> float | None:
     """Latency of a network in Table 4, in seconds."""
-    name = PRINTED_NAMES.get(network, network)
     seconds = {row.ours: row.ours_s for row in TABLE4} | {row.rival: row.rival_s for row in TABLE4}
-    return seconds.get(name)
+    return seconds.get(PRINTED_NAMES.get(network, network))
 
 
 def printed_speedup(ours: str, rival: str) -> float | None:

@@ -10,15 +10,7 @@ from typing import Any
 from conf import schema
 from infra.errors import ConfigError, first_line
 from models.networks.efficientnet.compound_scaling import Coefficients, grid
-from models.results import (
-    FamilyMember,
-    HandSetSize,
-    NetworkSize,
-    RefusedPoint,
-    SearchResult,
-    TrainResult,
-    Trial,
-)
+from models.results import FamilyMember, HandSetSize, NetworkSize, RefusedPoint, SearchResult, TrainResult, Trial
 from models.statistics import standard_error
 
 PHIS = range(1, 8)  # B1..B7
