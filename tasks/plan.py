@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from conf import compose, schema
 from models.experiments import transfer
-from models.experiments.transfer import Cost
 from models.paper import TABLE6_BY_SOURCE
+from models.results import Cost
 
 _CLASSES = 1000  # the classifier is a small part of the total; its true width is known once the data are sharded
 

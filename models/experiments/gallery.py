@@ -124,7 +124,7 @@ def summarize(
         classes: Names of all classes of the data set.
         limit: Limit of all images together, in bytes of base64.
     """
-    gallery = GalleryResult(
+    result = GalleryResult(
         models=tuple(_model(network, images) for network, images in zip(trained, drawn, strict=True)),
         found=sum(network.reused for network in trained),
     )
@@ -138,15 +138,16 @@ def summarize(
             GalleryMap(
                 image=number,
                 model=network.name,
-                prediction=classes[overlaid.predictions[i]],
-                probability=overlaid.probabilities[i],
-                png=_base64_png(overlaid.overlays[i], side_px),
+                prediction=classes[gallery.predictions[i]],
+                probability=gallery.probabilities[i],
+                png=_base64_png(gallery.overlays[i], side_px),
             )
-            for network, overlaid in zip(trained, drawn, strict=True)
+            for network, gallery in zip(trained, drawn, strict=True)
             for i, number in enumerate(ids)
         )
-        if side_px <= 1 or sum(len(entry.png) for entry in (*images, *maps)) <= limit:
-            return replace(gallery, images=images, maps=maps)
+        pictures = [image.png for image in images] + [entry.png for entry in maps]
+        if side_px <= 1 or sum(len(picture) for picture in pictures) <= limit:
+            return replace(result, images=images, maps=maps)
         side_px = side_px * 4 // 5
 
 

@@ -11,6 +11,11 @@ NIL = Markup('<span class="nil" title="not recorded">\N{EM DASH}</span>')
 _GAP = "\N{NO-BREAK SPACE}"
 
 
+def is_percent(value: float | None) -> bool:
+    """Whether a number can be drawn as an accuracy."""
+    return value is not None and 0 <= value <= 100
+
+
 def si(value: float) -> str:
     """Three significant digits and the paper's suffix: ``72.4 k``, ``5.29 M``, ``37.7 B``."""
     rounded = float(f"{value:.3g}")  # first, so that 999,600 becomes 1.00 M and not 1000 k
@@ -80,14 +85,14 @@ def ratio(value: float | None) -> Markup:
     return _numeral(value, f"×{(value or 0):#.3g}".rstrip(".") if (value or 0) < 999.5 else f"×{value:,.0f}")
 
 
-def text(value: str | None) -> str:
-    """The text itself; the template escapes it."""
-    return NIL if value is None else value
+def text(value: str | int | None) -> str:
+    """The text itself, which the template escapes; a dash for none."""
+    return NIL if value in (None, "") else str(value)
 
 
 def link(label: str | None, url: str | None) -> str:
     """A link where the address is one of the web; any other (``javascript:``, a file) stays plain text."""
-    if label is None or not re.match(r"https?://", url or "", re.IGNORECASE):
+    if not label or not re.match(r"https?://", url or "", re.IGNORECASE):
         return text(label)
     return Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, label)
 

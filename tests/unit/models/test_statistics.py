@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models.statistics import Estimate, estimate, mean_per_class, paired_difference, share
+from models.statistics import Estimate, estimate, mean_per_class, paired_difference, share, standard_error
 
 
 def test_a_share_has_the_standard_error_of_a_binomial() -> None:
@@ -106,5 +106,5 @@ def test_the_bound_lies_above_the_true_difference_in_no_more_than_about_one_case
     ],
 )
 def test_the_standard_error_is_binomial(percent: float | None, n: float | None, expected: float | None) -> None:
-    error = statistics.standard_error(percent, n)
+    error = standard_error(percent, n)
     assert error is None if expected is None else error == pytest.approx(expected, abs=1e-5)
