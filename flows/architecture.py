@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from prefect import flow, task
 
@@ -12,6 +11,7 @@ from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train_network
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
+from models.results import ArchitectureResult
 from tasks import architecture as search
 from tasks import policy
 
@@ -20,14 +20,14 @@ TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config, _: f"architecture {config.profile}"))
-async def architecture(overrides: list[str]) -> dict[str, Any]:
+async def architecture(overrides: list[str]) -> ArchitectureResult:
     """Trains proposals until ``architecture.trials`` have ended."""
     config, _ = configure(overrides)
     return await search_blocks(config)
 
 
 @task(task_run_name="architecture", **policy.GROUP)
-async def search_blocks(config: schema.Config) -> dict[str, Any]:
+async def search_blocks(config: schema.Config) -> ArchitectureResult:
     """Trains proposals, ``launch.jobs_at_once`` at a time, and writes the report's part.
 
     The same command resumes where it stopped; on another machine with the same ``architecture.storage`` it joins the

@@ -6,7 +6,6 @@ What failure must never look like: a gallery that silently lacks a requested net
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from prefect import flow, task
 
@@ -15,22 +14,21 @@ from flows.configure import configure, name_runs_by
 from flows.evaluate import evaluate_version
 from flows.shard import ensure_shards
 from flows.train import train_network
-from models.results import ShardResult
+from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks import policy
 from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_config
-from tasks.explain_gallery import GalleryNetwork
 from tasks.register import fetch_registered
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config, _: f"explain {config.profile}"))
-async def explain(overrides: list[str]) -> dict[str, Any]:
+async def explain(overrides: list[str]) -> GalleryResult:
     """Trains or reuses every network of ``explain.models``, and draws its maps of some val images."""
     config, _ = configure(overrides)
     return await draw_gallery(config)
 
 
 @task(task_run_name="explain", **policy.GROUP)
-async def draw_gallery(config: schema.Config, parent_run: str = "") -> dict[str, Any]:
+async def draw_gallery(config: schema.Config, parent_run: str = "") -> GalleryResult:
     """Trains or reuses the networks and draws the maps.
 
     Args:
@@ -38,7 +36,7 @@ async def draw_gallery(config: schema.Config, parent_run: str = "") -> dict[str,
         parent_run: Parent MLflow run.
 
     Returns:
-        The report's part ``maps``.
+        The networks, the images and the maps.
     """
     selected = await candidates(config)
     shards = await ensure_shards(config.data, config.storage)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from flows.configure import configure, name_runs_by
+from models.results import LatencyResult
 from tasks.latency import measure_latency
 
 
 @flow(name="latency", flow_run_name=name_runs_by(lambda config, _: f"latency {config.profile}"))
-async def latency(overrides: list[str]) -> dict[str, Any]:
+async def latency(overrides: list[str]) -> LatencyResult:
     """Measures all networks of ``latency.pairs`` in one run.
 
     Returns:
-        The report's part ``latency``.
+        The latency of each network, and how many times as fast as its rival it is.
     """
     config, _ = configure(overrides)
     return await measure_latency(config)

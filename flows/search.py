@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from prefect import flow, task
 
@@ -11,13 +10,14 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from flows.train import train_network
-from models.results import ShardResult
+from models.experiments.grid_search import grid_points, trial_title
+from models.results import SearchResult, ShardResult
 from tasks import policy
-from tasks.search import grid_points, record_search, start_search, trial_config, trial_title
+from tasks.search import record_search, start_search, trial_config
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config, _: f"search {config.profile}"))
-async def search(overrides: list[str]) -> dict[str, Any]:
+async def search(overrides: list[str]) -> SearchResult:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival."""
     config, _ = configure(overrides)
     grid_points(config.search)  # a mistake in the grid is reported before anything is sharded
@@ -25,7 +25,7 @@ async def search(overrides: list[str]) -> dict[str, Any]:
 
 
 @task(task_run_name="search", **policy.GROUP)
-async def search_grid(config: schema.Config, shards: ShardResult, parent_run: str = "") -> dict[str, Any]:
+async def search_grid(config: schema.Config, shards: ShardResult, parent_run: str = "") -> SearchResult:
     """Trains and compares the points of the grid.
 
     Args:
@@ -34,8 +34,7 @@ async def search_grid(config: schema.Config, shards: ShardResult, parent_run: st
         parent_run: Parent MLflow run.
 
     Returns:
-        ``trials``, ``best``, ``tied`` (within one standard error of the best) and ``verdict``, which says so in words;
-        ``refused`` and ``failed`` with their reasons; ``family``; ``budget`` and its tolerances.
+        The trials, the best and those within one standard error of it, what was refused or failed, and the family.
     """
     screened = await start_search(config, grid_points(config.search), shards.classes, parent_run)
     trials = (

@@ -17,8 +17,8 @@ from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
-from models.experiments.transfer import Point
-from models.results import TransferResult
+from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best
+from models.results import Point, TransferResult
 from tasks import policy
 from tasks.jobs import short_name
 from tasks.register import fetch_registered
@@ -26,8 +26,6 @@ from tasks.shard import plan_shards
 from tasks.train import train as train_task
 from tasks.train import train_to_rung
 from tasks.transfer import (
-    GridTrial,
-    TransferPlan,
     Weights,
     announce,
     announce_time,
@@ -35,12 +33,10 @@ from tasks.transfer import (
     plan_transfer,
     point_job,
     prune,
-    record_rung,
-    select_best,
+    record_transfer,
     set_configs,
     start_grid,
 )
-from tasks.transfer_part import record_transfer, result_of
 
 
 @flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short_name(config.model.name)}"))

@@ -252,3 +252,31 @@ TABLE4: tuple[Table4Row, ...] = (
     Table4Row("ResNet-152", 77.8, 0.554, _B1, 78.8, 0.098, 5.7),
     Table4Row("GPipe", 84.3, 19.0, _B7, 84.4, 3.1, 6.1),
 )
+
+# Printed names of the networks of related work and of B0, by their names in models/networks.
+PRINTED_NAMES = {
+    "mobilenetv1_100": "MobileNetV1",
+    "mobilenet_v2": "MobileNetV2",
+    "resnet50": "ResNet-50",
+    "efficientnet_b0": "EfficientNet-B0",
+    "resnet152": "ResNet-152",
+    "legacy_senet154": "SENet",
+}
+
+
+def printed_top1(network: str) -> float | None:
+    """Accuracy of a network in Table 2, in percent."""
+    names = (network, PRINTED_NAMES.get(network))
+    return next((row.top1 for row in TABLE2 if row.name in names), None)
+
+
+def printed_latency_s(network: str) -> float | None:
+    """Latency of a network in Table 4, in seconds."""
+    seconds = {row.ours: row.ours_s for row in TABLE4} | {row.rival: row.rival_s for row in TABLE4}
+    return seconds.get(PRINTED_NAMES.get(network, network))
+
+
+def printed_speedup(ours: str, rival: str) -> float | None:
+    """How many times as fast as a rival an EfficientNet is in Table 4."""
+    pair = (ours, PRINTED_NAMES.get(rival, rival))
+    return next((row.speedup for row in TABLE4 if (row.ours, row.rival) == pair), None)

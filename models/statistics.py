@@ -18,6 +18,13 @@ class Estimate:
     n: int
 
 
+def standard_error(percent: float | None, n: float | None) -> float | None:
+    """Returns the binomial standard error in points, sqrt(p (100 - p) / n); None if a number is missing or invalid."""
+    if percent is None or n is None or n <= 0 or not 0 <= percent <= 100:
+        return None
+    return math.sqrt(percent * (100 - percent) / n)
+
+
 def share(correct: int, n: int) -> Estimate:
     """Returns the fraction of ``n`` images; the standard error is binomial, sqrt(p (1 - p) / n).
 

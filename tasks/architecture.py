@@ -1,4 +1,4 @@
-"""Bookkeeping of the architecture search: proposals, refused and trained trials, and the summary.
+"""Bookkeeping of the architecture search: proposals, refused and trained trials, and the result.
 
 A trial is an ordinary training job, keyed by the digest of its request, so an earlier training is reused. The database
 of trials (``infra/trials.py``) only decides what to propose next; losing it loses no training.
@@ -20,18 +20,17 @@ from prefect import task
 from conf import compose, schema
 from conf.text import logger
 from infra import trials as database
-from infra.errors import ConfigError, EffnetError, JobError, first_line
+from infra.errors import ConfigError, EffnetError, first_line
 from models.experiments import architecture_space as space
+from models.experiments.architecture_search import B0_BLOCKS, broken, summarize, why
 from models.networks.efficientnet import block_strings
 from models.networks.efficientnet.variants import B0_STAGES
-from models.results import ShardResult, TrainResult
+from models.results import ArchitectureResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.jobs import work_key
 from tasks.report import results as report_results
-from tasks.report.numbers import standard_error
 
 log = logger()
-B0_BLOCKS = block_strings.encode(B0_STAGES)
 MAX_REFUSED = 500  # consecutive refused proposals after which the search fails
 WAIT_S = 2.0  # polling interval while other workers train the last trials
 
@@ -152,24 +151,6 @@ def _propose_within_constraints(options: schema.Architecture, started: Architect
     )
 
 
-def broken(options: schema.Architecture, params: int, multiply_adds: int) -> dict[str, float]:
-    """Relative excess of a network over each limit that it breaks."""
-    limits = {"multiply_adds": (multiply_adds, options.max_cost * options.target_multiply_adds)}
-    if options.max_params is not None:
-        limits["params"] = (params, float(options.max_params))
-    return {name: value / limit - 1 for name, (value, limit) in limits.items() if value > limit}
-
-
-def why(options: schema.Architecture, params: int, multiply_adds: int, excess: dict[str, float]) -> str:
-    """The broken limits as text, with the numbers."""
-    texts = {
-        "multiply_adds": f"{multiply_adds:,} multiply-adds are more than {options.max_cost:g} times the target "
-        f"{options.target_multiply_adds:,.0f}",
-        "params": f"{params:,} parameters are more than {options.max_params or 0:,}",
-    }
-    return "; ".join(texts[name] for name in excess)
-
-
 def proposal_config(config: schema.Config, proposal: Proposal) -> schema.Config:
     """The configuration of a trial's training."""
     options = config.architecture
@@ -224,7 +205,7 @@ def _facts(proposal: Proposal) -> dict[str, Any]:
 
 
 @task(task_run_name="sum up", **policy.BOOKKEEPING)
-async def record_architecture(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
+async def record_architecture(config: schema.Config, started: ArchitectureRun) -> ArchitectureResult:
     """Writes the search's summary to the report and to its MLflow run.
 
     Raises:
@@ -233,85 +214,19 @@ async def record_architecture(config: schema.Config, started: ArchitectureRun) -
     return await asyncio.to_thread(_record, config, started)
 
 
-def _record(config: schema.Config, started: ArchitectureRun) -> dict[str, Any]:
+def _record(config: schema.Config, started: ArchitectureRun) -> ArchitectureResult:
     from infra.tracking import runs
 
     run = started.mlflow_run
     runs_url = runs.run_url(run).removesuffix(run)  # all trials are in the same experiment
-    facts = {
-        **summary(config.architecture, database.list_trials(started.trials), runs_url),
-        "data": started.shards.name,
-        "found": started.done_before,
-        "command": f"effnet architecture profile={config.profile}",
-    }
-    part = report_results.publish_part(config, "architecture", facts, report_results.digests([started.shards]))
+    result = replace(
+        summarize(config.architecture, database.list_trials(started.trials), runs_url),
+        data=started.shards.name,
+        found=started.done_before,
+        command=f"effnet architecture profile={config.profile}",
+    )
+    part = report_results.publish_part(config, "architecture", result, report_results.digests([started.shards]))
     runs.log_text(run, json.dumps(part, indent=1), "architecture.json")
-    best = facts["best"]
-    numbers = {key: float(best[key]) for key in ("reward", "accuracy", "multiply_adds", "params")}
+    numbers = {key: float(getattr(result.best, key)) for key in ("reward", "accuracy", "multiply_adds", "params")}
     runs.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
-    return part
-
-
-def summary(options: schema.Architecture, records: list[database.TrialRecord], runs_url: str = "") -> dict[str, Any]:
-    """All trials with their reward and Pareto front, the best by reward, and the trial of B0's blocks.
-
-    Raises:
-        JobError: No trial finished; the message holds the reason of the first failure.
-    """
-    listed = [record for record in records if record.state in ("complete", "refused", "failed")]
-    rows = [_row(options, record, runs_url) for record in listed]
-    done = [row for row in rows if row["state"] == "complete"]
-    failures = [f"trial {row['number']}: {row['reason']}" for row in rows if row["state"] == "failed"]
-    if not done:
-        raise JobError(
-            f"no trial of the architecture search finished; {failures[0] if failures else 'none was started'}"
-        )
-    for row, front in zip(done, space.pareto([(r["accuracy"], r["multiply_adds"]) for r in done]), strict=True):
-        row["pareto"] = front
-    best = max(done, key=lambda row: row["reward"])
-    baseline = next((row for row in done if row["blocks"] == B0_BLOCKS), None)
-    return {
-        "objective": {"exponent": options.exponent, "target_multiply_adds": options.target_multiply_adds},
-        "trials": rows,
-        "best": best,
-        "baseline": baseline,
-        "verdict": verdict(best, baseline, len(done)),
-        "sampler": options.sampler,
-        "seed": options.seed,
-        "points_of_the_space": space.size(),
-        "missing": failures + ([] if baseline else ["B0's own blocks did not train"]),
-    }
-
-
-def _row(options: schema.Architecture, trial: database.TrialRecord, runs_url: str) -> dict[str, Any]:
-    facts, accuracy = trial.facts, trial.facts.get("accuracy")
-    cost = facts["multiply_adds"]
-    scored = None if accuracy is None else space.reward(accuracy, cost, options.target_multiply_adds, options.exponent)
-    return {
-        "number": trial.number,
-        "blocks": facts["blocks"],
-        "params": facts["params"],
-        "multiply_adds": cost,
-        "accuracy": accuracy,
-        "n": facts.get("n"),
-        "standard_error": standard_error(accuracy, facts.get("n")),
-        "reward": scored,
-        "state": trial.state,
-        "reason": facts.get("reason"),
-        "mlflow_url": f"{runs_url}{facts['mlflow_run']}" if facts.get("mlflow_run") else None,
-        "pareto": False,
-    }
-
-
-def verdict(best: dict[str, Any], baseline: dict[str, Any] | None, trials: int) -> str:
-    """The best trial by reward compared with B0's blocks, as text."""
-    scored = f"reward {best['reward']:.2f}, {best['accuracy']:.2f} ± {best['standard_error']:.2f} % of {best['n']}"
-    outcome = f"trial {best['number']} is best of {trials} ({scored} minival images)"
-    if baseline is None:
-        return f"{outcome}; B0's own blocks did not train"
-    if best["number"] == baseline["number"]:
-        return f"{outcome}: B0's own blocks"
-    margin = best["reward"] - baseline["reward"]
-    error = best["standard_error"] * best["reward"] / best["accuracy"] if best["accuracy"] else 0.0
-    apart = "more than" if margin > error else "not more than"
-    return f"{outcome}; that is {margin:.2f} above B0's own blocks, {apart} one standard error ({error:.2f})"
+    return result

@@ -7,15 +7,14 @@ import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import task
 
 from conf import compose, schema
 from infra.errors import ConfigError, first_line
-from models.results import EvalResult, ShardResult, TrainResult
+from models.results import EvalResult, GalleryNetwork, GalleryResult, ShardResult, TrainResult
 from tasks import policy
-from tasks.explain_gallery import GalleryNetwork, facts, save
 from tasks.jobs import short_name, work_key
 from tasks.report import results as report_results
 
@@ -144,11 +143,11 @@ async def record_gallery(
     mlflow_run: str,
     candidates: list[Candidate],
     trained: list[GalleryNetwork | BaseException],
-) -> dict[str, Any]:
+) -> GalleryResult:
     """Draws each network's map of the true class of each image, for the report and MLflow.
 
     Returns:
-        The report part; ``missing`` lists the networks that failed.
+        The maps; ``missing`` lists the networks that failed.
 
     Raises:
         EffnetError: All networks failed; the error of the first one.
@@ -163,24 +162,24 @@ async def record_gallery(
 
 def _record(
     config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[GalleryNetwork], missing: list[str]
-) -> dict[str, Any]:
+) -> GalleryResult:
     from infra.tracking import runs
-    from models.experiments.gallery import draw
+    from models.experiments.gallery import draw, save, summarize
 
     manifest, images = chosen_images(config.explain, shards)
     pad, classes = config.data.augment.eval_crop_pad, manifest.classes
     drawn = [draw(t.model, t.weights_uri, t.weights_sha256, images, len(classes), pad) for t in done]
     labels = [classes[label] for label in images.labels]
-    part = {
-        "data": shards.name,
-        **facts(images.ids, labels, done, drawn, classes),
-        "missing": missing,
-        "found": sum(network.reused for network in done),
-        "command": f"effnet explain profile={config.profile}",
-        "mlflow_url": runs.run_url(mlflow_run),
-    }
+    result = dataclasses.replace(
+        summarize(images.ids, labels, done, drawn, classes),
+        data=shards.name,
+        missing=tuple(missing),
+        command=f"effnet explain profile={config.profile}",
+        mlflow_url=runs.run_url(mlflow_run),
+    )
     with tempfile.TemporaryDirectory(prefix="effnet-maps-") as scratch:
         for path in save(Path(scratch), images.ids, done, drawn):
             runs.log_file(mlflow_run, path, "maps")
     runs.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
-    return report_results.publish_part(config, "maps", part, report_results.digests([shards]))
+    report_results.publish_part(config, "maps", result, report_results.digests([shards]))
+    return result

@@ -6,19 +6,13 @@ import dataclasses
 from collections.abc import Iterator
 
 from conf import compose, schema
+from models.data.sources.catalog import DATA_SETS
 from models.experiments import transfer
-from models.experiments.transfer import Cost
 from models.networks.build import compute_cost
 from models.paper import TABLE6_BY_SOURCE
+from models.results import Cost
 from models.training.memory import plan, slices_per_pass
 
-CLASSES = {row.key: row.classes for row in TABLE6_BY_SOURCE.values()} | {
-    "digits": 10,
-    "mnist5k": 10,
-    "imagenet": 1000,
-    "imagenette": 10,
-    "tiny_imagenet": 200,
-}
 ASSUMED_CLASSES = 1000  # of a folder, whose classes are known once it is sharded
 
 
@@ -29,8 +23,9 @@ def lines(config: schema.Config) -> Iterator[str]:
     Memory is that of one step in float32 and in bfloat16: as configured, with recomputed activations, and with the
     network split over two processes that share one micro-batch.
     """
-    classes = CLASSES.get(config.data.source, ASSUMED_CLASSES)
-    assumed = "" if config.data.source in CLASSES else ", assumed: the true number is known once the data are sharded"
+    known = DATA_SETS[config.data.source].classes
+    classes = known or ASSUMED_CLASSES
+    assumed = "" if known else ", assumed: the true number is known once the data are sharded"
     yield f"{config.data.name}: {classes:,} classes{assumed}"
     yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
     yield f"{'':<49} {'a pass':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"

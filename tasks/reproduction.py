@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from prefect import task
 
 from conf import schema
 from infra import machine
 from infra.errors import ConfigError, first_line
-from models.results import Registered, ShardResult, Summary, TrainResult, TransferResult
+from models.results import (
+    FineTunedRow,
+    GalleryResult,
+    Registered,
+    SearchResult,
+    ShardResult,
+    Summary,
+    TrainResult,
+    TransferResult,
+    VariantRow,
+)
 from tasks import policy
 from tasks.jobs import work_key
 from tasks.report import results as report_results
-from tasks.transfer_part import leave_part
+from tasks.transfer import publish_transfer
 
 MAPS = "class activation maps"
 
@@ -70,9 +78,9 @@ async def finish_reproduction(
     config: schema.Config,
     started: ReproductionRun,
     data: list[ShardResult],
-    searched: dict[str, Any],
+    searched: SearchResult,
     outcomes: list[VariantOutcome | BaseException],
-    mapped: dict[str, Any] | BaseException,
+    mapped: GalleryResult | BaseException,
 ) -> tuple[Summary, list[BaseException]]:
     """Collects all results into the summary, which lists the failures; returns it with the exceptions.
 
@@ -82,7 +90,7 @@ async def finish_reproduction(
         data: All data sets.
         searched: Result of the grid search.
         outcomes: Outcome of each variant, or its exception.
-        mapped: Report part of the class activation maps, or its exception.
+        mapped: The class activation maps, or their exception.
     """
     return await asyncio.to_thread(_finish, config, started, data, searched, outcomes, mapped)
 
@@ -91,9 +99,9 @@ def _finish(
     config: schema.Config,
     started: ReproductionRun,
     data: list[ShardResult],
-    searched: dict[str, Any],
+    searched: SearchResult,
     outcomes: list[VariantOutcome | BaseException],
-    mapped: dict[str, Any] | BaseException,
+    mapped: GalleryResult | BaseException,
 ) -> tuple[Summary, list[BaseException]]:
     from infra.tracking import runs
 
@@ -102,22 +110,20 @@ def _finish(
     by_name = zip((*config.variants, MAPS), (*outcomes, mapped), strict=True)
     failed = {name: error for name, error in by_name if isinstance(error, BaseException)}
     lines = [f"{name}: {first_line(error)}" for name, error in failed.items()]
-    maps: dict[str, Any] = mapped if isinstance(mapped, dict) else {"models": [], "found": 0, "missing": []}
-    for trial in (*searched["trials"], searched["best"], *searched["tied"]):
-        trial["mlflow_url"] = runs.run_url(trial["mlflow_run"])
+    maps = mapped if isinstance(mapped, GalleryResult) else GalleryResult()
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
-        jobs=len(searched["trials"]) + len(done) + sum(m.cost["jobs"] for m in transferred) + len(maps["models"]),
-        jobs_found=searched["found"]
+        jobs=len(searched.trials) + len(done) + sum(m.cost.jobs for m in transferred) + len(maps.models),
+        jobs_found=searched.found
         + sum(o.trained.reused for o in done)
         + sum(m.jobs_found for m in transferred)
-        + maps["found"],
+        + maps.found,
         profile=config.profile,
         commit=machine.commit(),
-        variants=[_variant_row(o) for o in done],
+        variants=tuple(_variant_row(o) for o in done),
         search=searched,
-        transfer=[_transfer_row(result) for result in transferred],
-        data=[dataclasses.asdict(d) for d in data],
+        transfer=tuple(_fine_tuned_row(result) for result in transferred),
+        data=tuple(data),
         machine=machine.facts(),
         services={
             name: os.environ.get(key, "")
@@ -132,70 +138,64 @@ def _finish(
         command=f"effnet reproduce profile={config.profile}",
         config=report_results.request_of(config),
         config_sha256=report_results.digest(report_results.request_of(config)),
-        missing=[*searched["failed"], *lines, *(f"{MAPS}: {line}" for line in maps["missing"])],
+        missing=(*searched.failed, *lines, *(f"{MAPS}: {line}" for line in maps.missing)),
     )
-    leave_part(config, [line for line in lines if not line.startswith(MAPS)])
-    numbers = {f"{row['name']}_top1": row["top1"] for row in summary.variants}
+    publish_transfer(config, [line for line in lines if not line.startswith(MAPS)])
+    numbers = {f"{row.name}_top1": row.top1 for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
 
 
-def _variant_row(outcome: VariantOutcome) -> dict[str, Any]:
+def _variant_row(outcome: VariantOutcome) -> VariantRow:
     from infra.tracking import runs
     from models.networks.build import compute_cost
 
-    result = outcome.trained
+    result, registered = outcome.trained, outcome.registered
     paper_params, paper_multiply_adds, _ = compute_cost(schema.Model(name=result.model), 1000)
-    keys = (
-        "params",
-        "multiply_adds",
-        "resolution",
-        "top1",
-        "top5",
-        "n_val",
-        "minutes",
-        "images_per_s",
-        "epochs",
-        "minival_top1",
-        "n_minival",
-        "mlflow_run",
+    return VariantRow(
+        name=result.model,
+        params=result.params,
+        multiply_adds=result.multiply_adds,
+        resolution=result.resolution,
+        top1=result.top1,
+        top5=result.top5,
+        n_val=result.n_val,
+        minutes=result.minutes,
+        images_per_s=result.images_per_s,
+        epochs=result.epochs,
+        minival_top1=result.minival_top1,
+        n_minival=result.n_minival,
+        mlflow_run=result.mlflow_run,
+        mlflow_url=runs.run_url(result.mlflow_run),
+        registered_name=registered.name,
+        registered_version=registered.version,
+        aliases=registered.aliases,
+        paper_params=paper_params,
+        paper_multiply_adds=paper_multiply_adds,
     )
-    return {
-        "name": result.model,
-        **{key: getattr(result, key) for key in keys},
-        "mlflow_url": runs.run_url(result.mlflow_run),
-        "registered_name": outcome.registered.name,
-        "registered_version": outcome.registered.version,
-        "aliases": list(outcome.registered.aliases),
-        "paper_params": paper_params,
-        "paper_multiply_adds": paper_multiply_adds,
-    }
 
 
-def _transfer_row(result: TransferResult) -> dict[str, Any]:
+def _fine_tuned_row(result: TransferResult) -> FineTunedRow:
     from infra.tracking import runs
 
-    keys = (
-        "data",
-        "protocol",
-        "metric",
-        "value",
-        "standard_error",
-        "n",
-        "top1",
-        "top5",
-        "minutes",
-        "params",
-        "multiply_adds",
-        "chosen",
-        "mlflow_run",
+    return FineTunedRow(
+        name=result.network,
+        n_val=result.n,
+        data=result.data,
+        protocol=result.protocol,
+        metric=result.metric,
+        value=result.value,
+        standard_error=result.standard_error,
+        n=result.n,
+        top1=result.top1,
+        top5=result.top5,
+        minutes=result.minutes,
+        params=result.params,
+        multiply_adds=result.multiply_adds,
+        chosen=result.chosen,
+        mlflow_run=result.mlflow_run,
+        mlflow_url=runs.run_url(result.mlflow_run),
     )
-    return {
-        "name": result.network,
-        "n_val": result.n,
-        **{key: getattr(result, key) for key in keys},
-        "mlflow_url": runs.run_url(result.mlflow_run),
-    }
 
 
 def _format_utc(unix: float) -> str:

@@ -1,43 +1,32 @@
-"""Steps of transfer learning: data sets, cost, jobs, successive halving at the rungs, and the final choice."""
+"""Steps of transfer learning: data sets, cost, jobs, and the results beside Table 5."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from prefect import task
 
 from conf import compose, schema
 from conf.text import logger
-from infra.errors import ConfigError, DataError, DivergedError, JobError, first_line
+from infra import store
+from infra.errors import ConfigError, DataError, first_line
+from infra.store.json_objects import read_object
 from models.experiments import transfer as protocol
-from models.experiments.transfer import Cost, Point
+from models.experiments.transfer import GridTrial, TransferPlan
 from models.paper import TABLE5_BY_SOURCE
-from models.results import RungResult, ShardResult
+from models.results import Cost, Point, ShardResult, TransferResult, TransferRow, result_from
 from tasks import policy
-from tasks.jobs import JobRun, short_name, train_job, work_key
+from tasks.jobs import JobRun, train_job, work_key
+from tasks.report import results as report_results
 
 log = logger()
 Weights = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class TransferPlan:
-    """Plan for one network on one data set."""
-
-    config: schema.Config  # of this set and this network
-    shards: ShardResult
-    points: list[Point]
-    rungs: list[int]
-    cost: Cost
-    feature_params: int
-
-    @property
-    def title(self) -> str:
-        """Display name."""
-        return f"transfer {short_name(self.config.model.name)} to {self.shards.name}"
+PART = "transfer"
+FORMAT = 2  # of a row; rows of other formats are ignored
 
 
 def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Config]:
@@ -164,57 +153,78 @@ async def start_grid(plan: TransferPlan, weights: Weights, parent_run: str) -> s
     return await asyncio.to_thread(start)
 
 
-@dataclass
-class GridTrial:
-    """One point of the grid and its result."""
-
-    point: Point
-    standing: RungResult | None = None
-    stopped_at_epoch: int | None = None
-    reason: str | None = None
-    reused: bool = True  # whether earlier runs did all of it
-
-    def value(self, metric: str) -> float | None:
-        """Minival accuracy at its last epoch; None if it diverged."""
-        if self.standing is None or self.reason is not None:
-            return None
-        return self.standing.mean_per_class if metric == "mean per class" else self.standing.top1
-
-
-def record_rung(tried: Sequence[GridTrial], results: Sequence[RungResult | BaseException]) -> None:
-    """Records each trial's result at its rung. A trial that diverges or crashes is dropped; the others continue.
-
-    Raises:
-        EffnetError: An error that the trial did not cause, e.g. an unreachable store.
-    """
-    for trial, result in zip(tried, results, strict=True):
-        if isinstance(result, DivergedError | JobError):
-            trial.reason, trial.reused = first_line(result), False
-        elif isinstance(result, BaseException):
-            raise result
-        else:
-            trial.standing, trial.reused = result, trial.reused and result.reused
-
-
-def prune(plan: TransferPlan, alive: list[GridTrial], epoch: int) -> list[GridTrial]:
+def prune(plan: TransferPlan, alive: Sequence[GridTrial], epoch: int) -> list[GridTrial]:
     """Stops all but the best trials at a rung and returns those that continue."""
-    metric = plan.config.transfer.data.metric
-    kept = protocol.survivors([trial.value(metric) for trial in alive], plan.config.transfer.keep)
-    for number, trial in enumerate(alive):
-        if number not in kept:
-            trial.stopped_at_epoch = epoch
+    kept = protocol.prune(plan, alive, epoch)
     log.info("%s: %d of %d points continue after epoch %d", plan.title, len(kept), len(alive), epoch)
-    return [alive[number] for number in kept]
+    return kept
 
 
-def select_best(plan: TransferPlan, alive: Sequence[GridTrial]) -> Point:
-    """The best point on minival among the finished trials.
+@task(task_run_name="record transfer", **policy.BOOKKEEPING)
+async def record_transfer(
+    config: schema.Config, command: str, plans: list[TransferPlan], results: list[TransferResult | BaseException]
+) -> list[TransferResult]:
+    """Writes the report part, including the names of failed data sets.
+
+    Args:
+        config: Configuration of the command.
+        command: The command that makes this result, for the report.
+        plans: One plan per data set.
+        results: Result of each plan, or its exception.
 
     Raises:
-        DivergedError: No trial finished.
+        EffnetError: The error of the first failed data set, raised after all others are recorded.
     """
-    metric = plan.config.transfer.data.metric
-    chosen = protocol.best([trial.value(metric) for trial in alive])
-    if chosen is None:
-        raise DivergedError(f"{plan.title}: no point of the grid finished; lower transfer.lr_per_256")
-    return alive[chosen].point
+    await asyncio.to_thread(_record, config, command, plans, results)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if isinstance(result, TransferResult)]
+
+
+def _record(
+    config: schema.Config,
+    command: str,
+    plans: Sequence[TransferPlan],
+    results: Sequence[TransferResult | BaseException],
+) -> None:
+    failed = []
+    for plan, result in zip(plans, results, strict=True):
+        if isinstance(result, TransferResult):
+            name = f"{result.data}-{result.network}-{result.protocol}.json"
+            row = dataclasses.asdict(_row_of(result, command))
+            store.write_json(store.join(_rows_folder(config), name), row)
+        else:
+            failed.append(f"{plan.title}: {first_line(result)}")
+    publish_transfer(config, failed)
+
+
+def _rows_folder(config: schema.Config) -> str:
+    return store.join(config.storage, "reports", config.profile, PART)
+
+
+def _row_of(result: TransferResult, command: str) -> TransferRow:
+    from infra import machine
+    from infra.tracking import runs
+
+    return TransferRow(
+        **vars(result),
+        format=FORMAT,
+        mlflow_url=runs.run_url(result.mlflow_run),
+        command=command,
+        commit=machine.commit(),
+        finished=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        paper=protocol.printed(result.source, result.network),
+    )
+
+
+def publish_transfer(config: schema.Config, failed: Sequence[str]) -> None:
+    """Writes the part from all rows of this profile, including those of earlier commands.
+
+    Raises:
+        DataError: A stored row is damaged.
+    """
+    stored = {uri: read_object(uri) for uri in store.list_uris(_rows_folder(config))}
+    rows = [result_from(TransferRow, row, uri) for uri, row in stored.items() if row.get("format") == FORMAT]
+    data = {row.data: row.manifest_sha256 for row in rows}
+    report_results.publish_part(config, PART, protocol.summarize(rows, failed), data)

@@ -15,7 +15,7 @@ Kind = type | tuple[type, ...]
 _TITLES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
 
 
-def read_object(uri: str, **needs: Kind) -> dict[str, Any]:
+def read_object(uri: str, /, **needs: Kind) -> dict[str, Any]:
     """Reads the JSON object at ``uri``.
 
     Args:
@@ -28,13 +28,13 @@ def read_object(uri: str, **needs: Kind) -> dict[str, Any]:
     return check_object(uri, store.read_json(uri), **needs)
 
 
-def read_lines(uri: str, **needs: Kind) -> list[dict[str, Any]]:
+def read_lines(uri: str, /, **needs: Kind) -> list[dict[str, Any]]:
     """Reads one JSON object per line; arguments and errors are those of ``read_object``."""
     lines = enumerate(store.read(uri).splitlines(), start=1)
     return [check_object(f"{uri}, line {number},", store.parse_json(line, uri), **needs) for number, line in lines]
 
 
-def check_object(where: str, value: Any, **needs: Kind) -> dict[str, Any]:
+def check_object(where: str, value: Any, /, **needs: Kind) -> dict[str, Any]:
     """Returns ``value`` if it is an object with these keys.
 
     Args:
@@ -54,5 +54,6 @@ def check_object(where: str, value: Any, **needs: Kind) -> dict[str, Any]:
         # A bool is an int in Python, but not a number in JSON.
         if not isinstance(value[key], kinds) or (isinstance(value[key], bool) and bool not in kinds):
             expected = _TITLES.get(kinds[0], "a number")
-            raise DataError(f"{where} does not hold {expected} as {key!r} but {str(value[key])[:40]!r}")
+            held = "null" if value[key] is None else repr(str(value[key])[:40])
+            raise DataError(f"{where} does not hold {expected} as {key!r} but {held}")
     return value

@@ -1,10 +1,13 @@
-"""Renders activation maps of several networks on the same images."""
+"""Renders activation maps of several networks on the same images: for the report, and as files."""
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +21,11 @@ from models.networks import weights
 from models.networks.build import build_model
 from models.networks.complexity import count_model
 from models.networks.efficientnet.preprocessing import Normalize
+from models.results import GalleryImage, GalleryMap, GalleryModel, GalleryNetwork, GalleryResult
 
 GAP_PX = 4  # gap between the pictures of a sheet
+REPORT_PX = 160  # image side in the report; the files have the resolution of their network
+REPORT_BYTES = 2_800_000  # limit of all report images together, as base64
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,82 @@ def sheet(columns: Sequence[Pixels], side: int) -> Pixels:
             picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
             canvas.paste(picture, (x * step, y * step))
     return np.asarray(canvas)
+
+
+def summarize(
+    ids: Sequence[int],
+    labels: Sequence[str],
+    trained: Sequence[GalleryNetwork],
+    drawn: Sequence[GalleryImages],
+    classes: Sequence[str],
+    limit: int = REPORT_BYTES,
+) -> GalleryResult:
+    """The gallery for the report, with images scaled down until all of them fit into ``limit``.
+
+    Args:
+        ids: Ids of the images.
+        labels: Class name of each image.
+        trained: The networks.
+        drawn: The maps of each network.
+        classes: Names of all classes of the data set.
+        limit: Limit of all images together, in bytes of base64.
+    """
+    result = GalleryResult(
+        models=tuple(_model(network, images) for network, images in zip(trained, drawn, strict=True)),
+        found=sum(network.reused for network in trained),
+    )
+    side_px = REPORT_PX
+    while True:
+        images = tuple(
+            GalleryImage(id=number, label=label, png=_base64_png(pixels, side_px))
+            for number, label, pixels in zip(ids, labels, drawn[0].inputs, strict=True)
+        )
+        maps = tuple(
+            GalleryMap(
+                image=number,
+                model=network.name,
+                prediction=classes[gallery.predictions[i]],
+                probability=gallery.probabilities[i],
+                png=_base64_png(gallery.overlays[i], side_px),
+            )
+            for network, gallery in zip(trained, drawn, strict=True)
+            for i, number in enumerate(ids)
+        )
+        pictures = [image.png for image in images] + [entry.png for entry in maps]
+        if side_px <= 1 or sum(len(picture) for picture in pictures) <= limit:
+            return replace(result, images=images, maps=maps)
+        side_px = side_px * 4 // 5
+
+
+def _model(network: GalleryNetwork, images: GalleryImages) -> GalleryModel:
+    return GalleryModel(
+        name=network.name,
+        dimension=network.dimension,
+        network=network.model.name,
+        method=images.method,
+        params=images.params,
+        multiply_adds=images.multiply_adds,
+        resolution=images.inputs.shape[1],
+        top1=network.top1,
+        n_val=network.n_val,
+        mlflow_url=network.mlflow_url,
+    )
+
+
+def _base64_png(pixels: Pixels, side_px: int) -> str:
+    return base64.b64encode(png(pixels, side_px)).decode()
+
+
+def save(
+    folder: Path, ids: Sequence[int], trained: Sequence[GalleryNetwork], drawn: Sequence[GalleryImages]
+) -> list[Path]:
+    """Writes each map at its network's resolution, and one sheet of all maps: images as rows, networks as columns."""
+    columns = [drawn[0].inputs, *(images.overlays for images in drawn)]
+    pictures = {"gallery.png": png(sheet(columns, max(REPORT_PX, drawn[0].inputs.shape[1])))}
+    for network, images in zip(trained, drawn, strict=True):
+        stem = re.sub(r"[^A-Za-z0-9.]+", "-", network.name)
+        for i, number in enumerate(ids):
+            pictures[f"{number}-{stem}.png"] = png(images.overlays[i])
+    for name, data in pictures.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in pictures]

@@ -11,42 +11,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conf.schema import Model
+from conf.schema import Latency, Model
+from models import paper
 from models.networks.build import build_model
 from models.networks.complexity import count_model
 from models.networks.folding import fold_batch_norm
+from models.results import LatencyResult, LatencyRow, LatencyTable, LatencyTiming, Speedup
 
 CLASSES = 1000
 WARM_UP = 2  # uncounted runs of each network
 SETTLING_PX = 128  # image side for computing the statistics; any side works
-
-
-@dataclass(frozen=True)
-class LatencyTiming:
-    """Latency and throughput of one network.
-
-    Attributes:
-        batch1_ms: Median latency of single images; ``_low`` and ``_high`` are the 10th and 90th percentile.
-        images_per_s: Median throughput of batches of ``throughput_batch``.
-    """
-
-    network: str
-    resolution: int
-    params: int
-    multiply_adds: int
-    batch1_ms: float
-    batch1_ms_low: float
-    batch1_ms_high: float
-    images_per_s: float
-    throughput_batch: int
 
 
 def settle_batch_norm(model: Model) -> nn.Module:
@@ -89,9 +71,19 @@ def measure(
     timings = []
     for name, model in models.items():
         low, median, high = np.percentile(np.array(single_s[name]) * 1000, [10, 50, 90]).tolist()
-        size = count_model(build_model(model, CLASSES, device="meta"), sides[name])
-        per_s = throughput_batch / float(np.median(batch_s[name]))
-        timings.append(LatencyTiming(name, sides[name], *size, median, low, high, per_s, throughput_batch))
+        params, multiply_adds = count_model(build_model(model, CLASSES, device="meta"), sides[name])
+        timing = LatencyTiming(
+            network=name,
+            resolution=sides[name],
+            params=params,
+            multiply_adds=multiply_adds,
+            batch1_ms=median,
+            batch1_ms_low=low,
+            batch1_ms_high=high,
+            images_per_s=throughput_batch / float(np.median(batch_s[name])),
+            throughput_batch=throughput_batch,
+        )
+        timings.append(timing)
     return timings
 
 
@@ -112,6 +104,39 @@ def runner(network: nn.Module, batch: int, side: int) -> Callable[[], Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, side, side, generator=generator).contiguous(memory_format=torch.channels_last)
     return lambda: network(images)
+
+
+def tabulate(options: Latency, timings: Mapping[int, Sequence[LatencyTiming]]) -> LatencyResult:
+    """The measurements on one core, as in the paper, and on ``all_cores`` if the machine has more.
+
+    Args:
+        options: Options with the pairs.
+        timings: Timings of all networks, by number of threads.
+    """
+    one, *more = [_table(options, threads, timings[threads]) for threads in sorted(timings)]
+    return LatencyResult(**vars(one), all_cores=more[0] if more else None, batch_norm="folded", layout="channels_last")
+
+
+def _table(options: Latency, threads: int, timings: Sequence[LatencyTiming]) -> LatencyTable:
+    ms = {timing.network: timing.batch1_ms for timing in timings}
+    rows = (
+        LatencyRow(
+            **vars(timing),
+            paper_top1=paper.printed_top1(timing.network),
+            paper_latency_s=paper.printed_latency_s(timing.network),
+        )
+        for timing in timings
+    )
+    speedups = (
+        Speedup(
+            ours=pair.ours,
+            rival=pair.rival,
+            measured=ms[pair.rival] / ms[pair.ours],
+            paper=paper.printed_speedup(pair.ours, pair.rival),
+        )
+        for pair in options.pairs
+    )
+    return LatencyTable(threads=threads, n=options.n, rows=tuple(rows), speedups=tuple(speedups))
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:

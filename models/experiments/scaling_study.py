@@ -1,4 +1,4 @@
-"""The paper's scaling experiments: Tables 3 and 7 as printed, and the settings of Figures 3, 4 and 8.
+"""The paper's scaling experiments: Tables 3 and 7 as printed, the settings of Figures 3, 4 and 8, and our points.
 
 The figures plot accuracies without printing them, so only their settings are listed here; the points of Figure 8 at
 four times B0's cost are those of Table 7. Source: arXiv 1905.11946v5, as in :mod:`models.paper`. What the paper calls
@@ -7,8 +7,15 @@ FLOPS are multiply-adds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from conf import schema
+from infra.errors import first_line
+from models.paper import PRINTED_NAMES
+from models.results import ScalingPaper, ScalingPoint, ScalingResult, ShardResult, TrainResult
+
+IMAGENET_CLASSES = 1000
 METHODS = ("baseline", "depth", "width", "resolution", "compound")
 
 
@@ -73,3 +80,115 @@ FIGURE3: dict[str, tuple[tuple[float, float], ...]] = {
 }
 # Figure 4: B0's width is scaled at these (depth, resolution). The text of section 3.3 gives r = 2.0 for the last.
 FIGURE4: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.3), (2.0, 1.0), (2.0, 1.3))
+
+
+def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
+    """The network of a point: the multipliers of the point times those of the configuration."""
+    return replace(
+        model,
+        name=point.network,
+        width=model.width * point.width,
+        depth=model.depth * point.depth,
+        resolution=model.resolution * point.resolution,
+    )
+
+
+def title(point: schema.Point) -> str:
+    """``resnet50 baseline`` or ``resnet50 compound d1.4 w1.2 r1.3``."""
+    letters = (("d", point.depth), ("w", point.width), ("r", point.resolution))
+    factors = [f"{letter}{value:g}" for letter, value in letters if value != 1.0]
+    return " ".join([point.network, point.dimension, *factors])
+
+
+def summarize(
+    config: schema.Config,
+    shards: ShardResult,
+    results: Sequence[TrainResult | BaseException],
+    urls: Sequence[str | None],
+) -> ScalingResult:
+    """Every point with its size, its accuracy (None if it failed) and the values that the paper prints.
+
+    Args:
+        config: Configuration with the points and the base multipliers.
+        shards: The data set that the points were trained on.
+        results: Results in the order of the points.
+        urls: URLs of the MLflow runs of the points.
+    """
+    points, missing = [], []
+    for point, result, url in zip(config.scaling.points, results, urls, strict=True):
+        points.append(_trained_point(config.model, point, result, shards.classes, url))
+        if isinstance(result, BaseException):
+            missing.append(f"{title(point)}: {first_line(result)}")
+    return ScalingResult(
+        data=shards.name,
+        points=tuple(points),
+        found=sum(r.reused for r in results if isinstance(r, TrainResult)),
+        missing=tuple(missing),
+        command=f"effnet scaling profile={config.profile}",
+    )
+
+
+def _trained_point(
+    model: schema.Model, point: schema.Point, result: TrainResult | BaseException, classes: int, url: str | None
+) -> ScalingPoint:
+    from models.networks.build import compute_cost
+
+    params, multiply_adds, resolution_px = compute_cost(scaled(model, point), classes)
+    done = result if isinstance(result, TrainResult) else None
+    return ScalingPoint(
+        network=point.network,
+        dimension=point.dimension,
+        width=point.width,
+        depth=point.depth,
+        resolution=point.resolution,
+        params=params,
+        multiply_adds=multiply_adds,
+        resolution_px=resolution_px,
+        top1=done.top1 if done else None,
+        top5=done.top5 if done else None,
+        n_val=done.n_val if done else None,
+        paper=_at_paper_size(point),
+        mlflow_url=url,
+    )
+
+
+def _at_paper_size(point: schema.Point) -> ScalingPaper:
+    """The same point at the paper's size: computed and printed values."""
+    from models.networks.build import compute_cost
+
+    _, multiply_adds, _ = compute_cost(scaled(schema.Model(), point), IMAGENET_CLASSES)
+    row = printed(point)
+    return ScalingPaper(
+        multiply_adds=multiply_adds,
+        printed_flops=None if row is None else round(row.flops_b * 1e9),
+        top1=None if row is None else row.top1,
+        source=source(point),
+    )
+
+
+def printed(point: schema.Point) -> PaperScalingRow | None:
+    """The row of Table 3 or 7 that matches a point. A multiplier that a row does not print matches any value."""
+    return next((row for row in (*TABLE3, *TABLE7) if _matches(row, point)), None)
+
+
+def _matches(row: PaperScalingRow, point: schema.Point) -> bool:
+    pairs = ((row.depth, point.depth), (row.width, point.width), (row.resolution, point.resolution))
+    same = all(printed_value in (None, value) for printed_value, value in pairs)
+    return same and (row.base, row.method) == (PRINTED_NAMES.get(point.network), point.dimension)
+
+
+def source(point: schema.Point) -> str | None:
+    """Table or figure of the paper that shows a point, else None."""
+    if (row := printed(point)) is not None:
+        return "Table 3" if row in TABLE3 else "Table 7"
+    if PRINTED_NAMES.get(point.network) != "EfficientNet-B0" or point.dimension == "baseline":
+        return None
+    if point.dimension == "compound":
+        return "Figure 8"
+    scales = {key: getattr(point, key) for key in ("width", "depth", "resolution")}
+    single = all(value == 1.0 for key, value in scales.items() if key != point.dimension)
+    if single and scales[point.dimension] in [label for label, _ in FIGURE3[point.dimension]]:
+        return "Figure 3"
+    if point.dimension == "width" and (point.depth, point.resolution) in FIGURE4[1:]:
+        return "Figure 4"
+    return None

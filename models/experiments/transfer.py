@@ -1,4 +1,4 @@
-"""Protocol of transfer learning: the grid, training length per data set, survivors of a rung, and cost.
+"""Protocol of transfer learning: the grid, training length per data set, survivors of a rung, cost and results.
 
 Unpromising grid points end early by successive halving: all points train to a rung, which is an epoch; there the best
 fraction by minival accuracy (ties included) continues. A rung ends a job but never affects its learning-rate schedule,
@@ -12,31 +12,63 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 
 from conf import schema
+from infra.errors import DivergedError, JobError, first_line
+from models import statistics
 from models.data.loading.order import steps_per_epoch
+from models.paper import TABLE5_BY_SOURCE
+from models.results import (
+    Cost,
+    GridRow,
+    PaperRival,
+    PaperTransfer,
+    Point,
+    RungResult,
+    ShardResult,
+    TrainResult,
+    TransferPart,
+    TransferResult,
+    TransferRow,
+)
 
 EVALUATIONS = 20  # per job if its epochs follow from its steps: small data sets have more than a thousand epochs
 BACKWARD = 2  # backward / forward multiply-adds: gradients of inputs and of weights
 
 
 @dataclass(frozen=True)
-class Point:
-    """One point of the grid, in the units of the recipe."""
+class TransferPlan:
+    """Plan for one network on one data set."""
 
-    lr_per_256: float
-    weight_decay: float
+    config: schema.Config  # of this set and this network
+    shards: ShardResult
+    points: list[Point]
+    rungs: list[int]
+    cost: Cost
+    feature_params: int
+
+    @property
+    def title(self) -> str:
+        """Display name."""
+        return f"transfer {self.config.model.name.removeprefix('efficientnet_')} to {self.shards.name}"
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cost estimate of a request before it starts; includes what earlier runs already did."""
+@dataclass
+class GridTrial:
+    """One point of the grid and its result."""
 
-    jobs: int
-    train_images: int
-    eval_images: int
-    multiply_adds: int  # of all images: a training image counts three forward passes
+    point: Point
+    standing: RungResult | None = None
+    stopped_at_epoch: int | None = None
+    reason: str | None = None
+    reused: bool = True  # whether earlier runs did all of it
+
+    def value(self, metric: str) -> float | None:
+        """Minival accuracy at its last epoch; None if it diverged."""
+        if self.standing is None or self.reason is not None:
+            return None
+        return self.standing.mean_per_class if metric == "mean per class" else self.standing.top1
 
 
 def grid(request: schema.Transfer) -> list[Point]:
@@ -136,3 +168,122 @@ def _count_evaluations(recipe: schema.Recipe, begun: int, epoch: int) -> int:
     """Number of evaluations on minival in epochs ``(begun, epoch]``."""
     every = recipe.eval_every_epochs
     return epoch // every - begun // every + (epoch == recipe.epochs and epoch % every > 0)
+
+
+def record_rung(tried: Sequence[GridTrial], results: Sequence[RungResult | BaseException]) -> None:
+    """Records each trial's result at its rung. A trial that diverges or crashes is dropped; the others continue.
+
+    Raises:
+        EffnetError: An error that the trial did not cause, e.g. an unreachable store.
+    """
+    for trial, result in zip(tried, results, strict=True):
+        if isinstance(result, DivergedError | JobError):
+            trial.reason, trial.reused = first_line(result), False
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            trial.standing, trial.reused = result, trial.reused and result.reused
+
+
+def prune(plan: TransferPlan, alive: Sequence[GridTrial], epoch: int) -> list[GridTrial]:
+    """Stops all but the best trials at a rung and returns those that continue."""
+    metric = plan.config.transfer.data.metric
+    kept = survivors([trial.value(metric) for trial in alive], plan.config.transfer.keep)
+    for number, trial in enumerate(alive):
+        if number not in kept:
+            trial.stopped_at_epoch = epoch
+    return [alive[number] for number in kept]
+
+
+def select_best(plan: TransferPlan, alive: Sequence[GridTrial]) -> Point:
+    """The best point on minival among the finished trials.
+
+    Raises:
+        DivergedError: No trial finished.
+    """
+    metric = plan.config.transfer.data.metric
+    chosen = best([trial.value(metric) for trial in alive])
+    if chosen is None:
+        raise DivergedError(f"{plan.title}: no point of the grid finished; lower transfer.lr_per_256")
+    return alive[chosen].point
+
+
+def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, final: TrainResult) -> TransferResult:
+    """Combines the grid and the final job into the result, in the data set's metric."""
+    data = plan.config.transfer.data
+    scored = statistics.estimate(data.metric, final.class_correct, final.class_total)
+    grid_rows = tuple(
+        GridRow(
+            **asdict(trial.point),
+            value=trial.value(data.metric),
+            n=plan.shards.minival,
+            stopped_at_epoch=trial.stopped_at_epoch,
+            reason=trial.reason,
+            mlflow_run=trial.standing.mlflow_run if trial.standing else "",
+        )
+        for trial in tried
+    )
+    is_point = bool(tried) and plan.config.transfer.final_split == "train"  # the final job is then the grid point's job
+    return TransferResult(
+        data=data.name,
+        manifest_sha256=plan.shards.manifest_sha256,
+        source=data.source,
+        train=plan.shards.train,
+        classes=plan.shards.classes,
+        network=final.model,
+        protocol=plan.config.transfer.protocol,
+        metric=data.metric,
+        value=scored.value,
+        standard_error=scored.standard_error,
+        n=scored.n,
+        top1=final.top1,
+        top5=final.top5,
+        params=final.params,
+        feature_params=plan.feature_params,
+        multiply_adds=final.multiply_adds,
+        resolution=final.resolution,
+        chosen=chosen,
+        grid=grid_rows,
+        cost=plan.cost,
+        jobs_found=sum(trial.reused for trial in tried) + (final.reused and not is_point),
+        minutes=final.minutes,
+        job=final.job,
+        mlflow_run=final.mlflow_run,
+    )
+
+
+def summarize(rows: Sequence[TransferRow], failed: Sequence[str]) -> TransferPart:
+    """All results of a profile, and what of Table 5 is missing.
+
+    Args:
+        rows: Results of this command and of earlier ones.
+        failed: One line per failed data set.
+    """
+    done = {(row.source, row.network) for row in rows}
+    missing = list(failed)
+    for source, row in TABLE5_BY_SOURCE.items():
+        absent = [ours.name for ours in (row.ours_public, row.ours_best) if (source, ours.name) not in done]
+        if absent:
+            missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(absent)}")
+    commands = dict.fromkeys(row.command for row in rows)
+    return TransferPart(rows=tuple(rows), missing=tuple(missing), command="; ".join(commands))
+
+
+def printed(source: str, network: str) -> PaperTransfer | None:
+    """Values of Table 5 for a network on a data set."""
+    row = TABLE5_BY_SOURCE.get(source)
+    pairs = ((row.ours_public, row.public), (row.ours_best, row.best)) if row else ()
+    for ours, rival in pairs:
+        if ours.name == network:
+            return PaperTransfer(
+                value=ours.accuracy,
+                params=_to_count(ours.params_m),
+                multiply_adds=None,
+                rival=PaperRival(name=rival.name, value=rival.accuracy, params=_to_count(rival.params_m)),
+                source="Table 5",
+            )
+    return None
+
+
+def _to_count(millions: float | None) -> int | None:
+    return None if millions is None else round(millions * 1e6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime
 
@@ -14,11 +13,9 @@ NIL = Markup('<span class="nil" title="not recorded">\N{EM DASH}</span>')
 _GAP = "\N{NO-BREAK SPACE}"
 
 
-def standard_error(percent: float | None, n: float | None) -> float | None:
-    """Binomial, in points: ``sqrt(p (100 - p) / n)``; None where a number is missing or senseless."""
-    if percent is None or n is None or n <= 0 or not 0 <= percent <= 100:
-        return None
-    return math.sqrt(percent * (100 - percent) / n)
+def is_percent(value: float | None) -> bool:
+    """Whether a number can be drawn as an accuracy."""
+    return value is not None and 0 <= value <= 100
 
 
 def si(value: float) -> str:
@@ -90,14 +87,14 @@ def ratio(value: float | None) -> Markup:
     return _numeral(value, f"×{(value or 0):#.3g}".rstrip(".") if (value or 0) < 999.5 else f"×{value:,.0f}")
 
 
-def text(value: str | None) -> str:
-    """The text itself; the template escapes it."""
-    return NIL if value is None else value
+def text(value: str | int | None) -> str:
+    """The text itself, which the template escapes; a dash for none."""
+    return NIL if value in (None, "") else str(value)
 
 
 def link(label: str | None, url: str | None) -> str:
     """A link where the address is one of the web; any other (``javascript:``, a file) stays plain text."""
-    if label is None or not re.match(r"https?://", url or "", re.IGNORECASE):
+    if not label or not re.match(r"https?://", url or "", re.IGNORECASE):
         return text(label)
     return Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, label)
 

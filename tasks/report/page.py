@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, and its first table as markdown. Pure: dicts in, text out.
+"""The report as one self-contained HTML page, and its first table as markdown. Pure: results in, text out.
 
 The numbers come from :mod:`tasks.report.sections`; the text, style and script are in ``templates/``. The page loads
 nothing from elsewhere, and works without its script.
@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,82 +18,84 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from models import paper
+from models.results import Summary
 from tasks.report.numbers import FILTERS, plain
-from tasks.report.sections import architecture, family, latency, maps, provenance, scaling, search, transfer
-from tasks.report.sections.values import Json, clean, lines, mapping, typed
+from tasks.report.results import PARTS, ReportPart, Stored
+from tasks.report.sections import family, provenance, search
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Anchor and short title of each section, in page order, for the table of contents.
-CONTENTS = (
-    ("table2", "B0 to B7"),
-    ("figures", "Accuracy over size"),
-    ("search", "Grid search"),
-    ("architecture", "Architecture search"),
-    ("scaling", "Scaling study"),
-    ("latency", "Latency"),
-    ("transfer", "Transfer"),
-    ("maps", "Activation maps"),
-    ("provenance", "Provenance"),
-)
 
 
-def render(summary: Mapping[str, Any], parts: Mapping[str, Any] | None = None) -> str:
-    """Returns the page for a ``summary.json`` (the JSON of :class:`models.results.Summary`) and the parts.
+def render(reproduction: Stored | None, parts: Mapping[str, Stored]) -> str:
+    """Returns the page.
 
     Args:
-        summary: Summary of a reproduction, empty without one. Any key may be missing or empty.
-        parts: Parts by name, from :func:`tasks.report.results.load_parts`; the page shows absent parts as missing,
-            with the command that makes them.
+        reproduction: The :class:`models.results.Summary` of a reproduction, if there was one.
+        parts: The parts that exist, by name; the page shows the others as missing, with the command that makes them.
     """
-    cleaned: Json = clean(summary)
-    available: Json = clean(parts or {})
-    profile = next((str(entry["profile"]) for entry in (cleaned, *available.values()) if _has_profile(entry)), None)
-    statuses = {
-        name: provenance.status(mapping(available, name), verb, profile) for name, (verb, _) in provenance.PARTS.items()
-    }
-    rows = family.facts(cleaned)
+    stored = [reproduction, *parts.values()] if reproduction else [*parts.values()]
+    profile = next((entry.provenance.profile for entry in stored if entry.provenance.profile), None)
+    summary = reproduction.result if reproduction else Summary()
+    results = {part.name: parts[part.name].result if part.name in parts else part.result() for part in PARTS}
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
-            about=_about(cleaned, profile),
-            missing=lines(cleaned, "missing"),
-            parts=statuses,
-            contents=_contents(cleaned, available),
-            reproduce=provenance.make("reproduce", profile),
-            family=rows,
-            search=search.facts(cleaned),
-            architecture=architecture.facts(mapping(available, "architecture")),
-            scaling=scaling.facts(mapping(available, "scaling")),
-            latency=latency.facts(mapping(available, "latency")),
-            transfer=transfer.facts(cleaned, mapping(available, "transfer")),
-            maps=maps.facts(mapping(available, "maps")),
-            provenance=provenance.facts(cleaned, available, profile),
+            summary=summary,
+            reproduced=reproduction is not None,
+            missing=[*(reproduction.problems if reproduction else ()), *summary.missing],
+            profile=profile,
+            parts={part.name: _status(part, parts.get(part.name), profile) for part in PARTS},
+            contents=_contents(summary, parts),
+            reproduce=_make("reproduce", profile),
+            family=family.facts(summary),
+            search=search.facts(summary.search),
+            provenance=_provenance(reproduction, parts, profile),
             paper=paper,
+            **{part.name: part.facts(results[part.name], summary) for part in PARTS},
             **_assets(),
         )
     )
 
 
-def _has_profile(entry: Any) -> bool:
-    return isinstance(entry, dict) and entry.get("profile") not in (None, "")
+def _make(verb: str, profile: str | None) -> str:
+    """The command that makes a part."""
+    return f"effnet {verb} profile={profile}" if profile else f"effnet {verb}"
 
 
-def _about(summary: Json, profile: str | None) -> Json:
-    about = typed(summary, ("wall_s", "jobs", "jobs_found"), ("commit", "started", "finished", "command"))
-    return about | {"there": bool(summary), "profile": profile}
+def _status(part: ReportPart, stored: Stored | None, profile: str | None) -> dict[str, Any]:
+    """Opening of a section: whether the part exists, what failed in it, and the command that makes it."""
+    missing = [*stored.problems, *stored.result.missing] if stored else []
+    return {"there": stored is not None, "missing": missing, "make": _make(part.verb, profile)}
 
 
-def _contents(summary: Json, parts: Json) -> list[Json]:
-    """All sections, with whether this run has results for them."""
-    filled = {
-        "table2": bool(summary.get("variants")),
-        "figures": bool(summary.get("variants")),
-        "search": bool(mapping(summary, "search").get("trials")),
-        "provenance": True,
-    } | {name: bool(mapping(parts, name)) for name in provenance.PARTS}
-    filled["transfer"] = filled["transfer"] or bool(summary.get("transfer"))
-    return [{"id": name, "title": title, "filled": filled[name]} for name, title in CONTENTS]
+def _contents(summary: Summary, parts: Mapping[str, Stored]) -> list[dict[str, Any]]:
+    """All sections in page order, with whether there are results for them."""
+    rows: list[tuple[str, str, bool]] = [
+        ("table2", "B0 to B7", bool(summary.variants)),
+        ("figures", "Accuracy over size", bool(summary.variants)),
+        ("search", "Grid search", summary.search is not None),
+        *((part.name, part.title, part.name in parts) for part in PARTS),
+        ("provenance", "Provenance", True),
+    ]
+    return [{"id": name, "title": title, "filled": filled} for name, title, filled in rows]
+
+
+def _provenance(reproduction: Stored | None, parts: Mapping[str, Stored], profile: str | None) -> dict[str, Any]:
+    """Origin of the reproduction and of every part, present or not; the data and the services."""
+    make = _make("reproduce", profile)
+    summary = reproduction.result if reproduction else Summary()
+    recorded = None
+    if reproduction:
+        digests = {shards.name: shards.manifest_sha256 for shards in summary.data}
+        recorded = replace(reproduction.provenance, data_sha256=digests)
+    rows = [provenance.origin("Reproduction and grid search", make, recorded, summary.command)]
+    for part in PARTS:
+        stored = parts.get(part.name)
+        made_by = stored.result.command if stored else ""
+        origin = stored.provenance if stored else None
+        rows.append(provenance.origin(part.title, _make(part.verb, profile), origin, made_by))
+    return {"rows": rows, "data": summary.data, "services": provenance.services(summary.services)}
 
 
 @cache
@@ -116,7 +119,7 @@ def _assets() -> dict[str, str]:
     return {"style": style, "script": script, "script_sha256": digest}
 
 
-def markdown_table(summary: Mapping[str, Any]) -> str:
+def markdown_table(summary: Summary) -> str:
     """Returns the results of B0 to B7 beside Table 2 of the paper, as a markdown table."""
     lines = [
         "| model | params | multiply-adds | px | top-1, % | top-5, % | n | minutes "
@@ -132,17 +135,17 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
         "n_val": ",.0f",
         "minutes": ".1f",
     }
-    for row in family.variant_rows(clean(summary)):
-        ours, theirs = row["ours"], row["paper"]
-        cells = {key: plain(ours[key] if ours else None, spec) for key, spec in specs.items()}
+    for row in family.variant_rows(summary):
+        ours, theirs = row.ours, row.paper
+        cells = {key: plain(getattr(ours, key, None), spec) for key, spec in specs.items()}
         if ours is None:
             cells["top1"] = "not run"
-        elif ours["se1"] is not None:
-            cells["top1"] += f" ± {ours['se1']:.2f}"
+        elif row.error is not None:
+            cells["top1"] += f" ± {row.error:.2f}"
         last = ["\N{EM DASH}"] * 4
         if theirs:
             last = [f"{theirs.params_m:g} M", f"{theirs.flops_b:g} B", f"{theirs.top1}", f"{theirs.top5}"]
         # A custom name may hold any character; a bar or a tag would break the table or the page.
-        name = re.sub(r"([|<>`\[\]\\])", r"\\\1", " ".join(row["short"].split()))
+        name = re.sub(r"([|<>`\[\]\\])", r"\\\1", " ".join(row.short.split()))
         lines.append(f"| {' | '.join([name, *cells.values(), *last])} |")
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from models.results import Summary
 from tasks import policy
 from tasks.report import results as report_results
 from tasks.report.page import markdown_table, render
+from tasks.report.results import Stored
 
 PAGE, SUMMARY = "report.html", "summary.json"
 LATEST = "latest"
@@ -37,9 +38,11 @@ async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> s
     """
     facts = dataclasses.asdict(summary)
     page = await asyncio.to_thread(_publish, config, facts, mlflow_run)
-    await acreate_markdown_artifact(markdown_table(facts), key="reproduction", description=f"profile {summary.profile}")
-    await acreate_table_artifact(summary.search.get("trials", []), key="grid-search")
-    await acreate_table_artifact(summary.transfer, key="transfer")
+    table = markdown_table(summary)
+    await acreate_markdown_artifact(table, key="reproduction", description=f"profile {summary.profile}")
+    trials = summary.search.trials if summary.search else ()
+    await acreate_table_artifact([dataclasses.asdict(trial) for trial in trials], key="grid-search")
+    await acreate_table_artifact([dataclasses.asdict(row) for row in summary.transfer], key="transfer")
     await acreate_link_artifact(
         f"{summary.services['mlflow']}/#/models", key="model-registry", link_text="MLflow registry"
     )
@@ -76,7 +79,7 @@ def _refresh(config: schema.Config) -> str:
             f"profile={config.profile}`"
         )
     folder = _write_report(config, summary, parts)
-    commits = {name: part.get("commit", "") for name, part in parts.items()}
+    commits = {name: part.provenance.commit for name, part in parts.items()}
     run = runs.start_run(
         config.experiment,
         f"report ({config.profile})",
@@ -89,11 +92,12 @@ def _refresh(config: schema.Config) -> str:
     return page
 
 
-def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapping[str, Any]) -> Path:
-    """Writes the page and any summary to a new folder, and points ``runs/latest`` at it."""
+def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapping[str, Stored]) -> Path:
+    """Writes the page and the JSON of any summary to a new folder, and points ``runs/latest`` at it."""
     folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PAGE).write_text(render(summary, parts), encoding="utf-8")
+    reproduction = report_results.read_stored(Summary, summary, SUMMARY) if summary else None
+    (folder / PAGE).write_text(render(reproduction, parts), encoding="utf-8")
     if summary:
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _point_latest(folder)

@@ -1,21 +1,65 @@
-"""Report parts: one JSON object in the store per experiment; the report uses those that exist."""
+"""The parts of the report: the table of them, and their objects in the store, one per experiment and profile."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conf import compose, schema
 from infra import machine, store
 from infra.store.json_objects import read_object
-from models.results import ShardResult
+from models.results import (
+    ArchitectureResult,
+    GalleryResult,
+    LatencyResult,
+    Provenance,
+    ScalingResult,
+    ShardResult,
+    Summary,
+    TransferPart,
+    salvage,
+)
+from tasks.report.sections import architecture, latency, maps, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
 NOT_IN_REQUEST = ("run_dir", "services", "launch")
-PARTS = ("scaling", "architecture", "transfer", "maps", "latency")
+
+
+@dataclass(frozen=True)
+class ReportPart:
+    """A part of the report: what makes it, and how it is read and shown."""
+
+    name: str  # of its object in the store, of its template and of its anchor on the page
+    title: str
+    verb: str  # `effnet VERB` makes it
+    result: type[Any]  # every field has a default: an absent part is shown as an empty result
+    facts: Callable[[Any, Summary], dict[str, Any]]  # what the template needs
+
+
+# In page order, between the sections of the reproduction and the provenance.
+PARTS = (
+    ReportPart("architecture", "Architecture search", "architecture", ArchitectureResult, architecture.facts),
+    ReportPart("scaling", "Scaling study", "scaling", ScalingResult, scaling.facts),
+    ReportPart("latency", "Latency", "latency", LatencyResult, latency.facts),
+    ReportPart("transfer", "Transfer", "transfer", TransferPart, transfer.facts),
+    ReportPart("maps", "Class activation maps", "explain", GalleryResult, maps.facts),
+)
+NAMES = tuple(part.name for part in PARTS)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result as read from the store, as far as it can be read."""
+
+    result: Any
+    provenance: Provenance
+    problems: tuple[str, ...] = ()  # one line for each value that cannot be read
 
 
 def uri(config: schema.Config, part: str) -> str:
@@ -39,36 +83,69 @@ def digests(data: Iterable[ShardResult]) -> dict[str, str]:
 
 
 def publish_part(
-    config: schema.Config, part: str, facts: dict[str, Any], data: Mapping[str, str] | None = None
+    config: schema.Config, part: str, result: Any, data: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Writes a part with its provenance; replaces an earlier one.
 
     Args:
         config: Configuration of the flow that made the part.
-        part: One of :data:`PARTS`.
-        facts: Content of the part, as JSON values.
+        part: Name of one of :data:`PARTS`.
+        result: Result of that part's type.
         data: Manifest digest of each data set that was used, by name, for the provenance.
 
     Returns:
-        The part as written.
+        The JSON object as written.
     """
-    if part not in PARTS:
-        raise ValueError(f"{part!r} is not one of {', '.join(PARTS)}")
-    content = {
-        **facts,
-        "profile": config.profile,
-        "config": request_of(config),
-        "config_sha256": digest(request_of(config)),
-        "data_sha256": dict(data or {}),
-        "commit": machine.commit(),
-        "machine": machine.facts(),
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-    }
+    if part not in NAMES:
+        raise ValueError(f"{part!r} is not one of {', '.join(NAMES)}")
+    provenance = Provenance(
+        profile=config.profile,
+        config=request_of(config),
+        config_sha256=digest(request_of(config)),
+        data_sha256=dict(data or {}),
+        commit=machine.commit(),
+        machine=machine.facts(),
+        finished=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    )
+    content = {**asdict(result), **asdict(provenance)}
     store.write(uri(config, part), json.dumps(content, indent=1).encode())
     return content
 
 
-def load_parts(config: schema.Config) -> dict[str, dict[str, Any]]:
-    """All parts published so far, by name."""
-    addresses = ((part, uri(config, part)) for part in PARTS)
-    return {part: read_object(address) for part, address in addresses if store.exists(address)}
+def load_parts(config: schema.Config) -> dict[str, Stored]:
+    """All parts published so far, by name.
+
+    Raises:
+        DataError: A part is no JSON object.
+    """
+    addresses = ((part, uri(config, part.name)) for part in PARTS)
+    return {
+        part.name: read_stored(part.result, read_object(address), address)
+        for part, address in addresses
+        if store.exists(address)
+    }
+
+
+def read_stored(kind: type[Any], value: Any, where: str) -> Stored:
+    """Reads a result and its provenance from JSON, as far as possible.
+
+    Args:
+        kind: Type of the result.
+        value: Any JSON value.
+        where: Address of the value, for the problems.
+    """
+    cleaned = _clean(value)
+    result, problems = salvage(kind, cleaned, where)
+    provenance, more = salvage(Provenance, cleaned, where)
+    return Stored(result or kind(), provenance or Provenance(), tuple(dict.fromkeys((*problems, *more))))
+
+
+def _clean(value: Any) -> Any:
+    """Cleans JSON for display: NaN and infinity become null, a password in an address becomes ``***``."""
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"://[^/?#\s]*@", "://***@", value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

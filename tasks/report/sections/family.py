@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from markupsafe import Markup
 
 from models import paper
+from models.paper import Table2Row
+from models.results import Summary, VariantRow
+from models.statistics import standard_error
 from tasks.report.charts import scatter
-from tasks.report.numbers import plus_minus, si
-from tasks.report.sections.values import RUN, Json, entries, is_percent, scored
+from tasks.report.numbers import is_percent, plus_minus, si
 
-SIZE = ("params", "multiply_adds", "resolution")
-FULL_SIZE = ("paper_params", "paper_multiply_adds")
-NUMBERS = (*SIZE, *FULL_SIZE, "minutes", "images_per_s", "epochs")
-TEXTS = ("name", "data", *RUN, "registered_name", "registered_version")
+SIZES = ("params", "multiply_adds", "paper_params", "paper_multiply_adds")
 
 
-def facts(summary: Json) -> Json:
+@dataclass(frozen=True)
+class FamilyRow:
+    """One network: as trained here, and its row of Table 2."""
+
+    short: str
+    ours: VariantRow | None
+    error: float | None  # standard error of our top-1, in points
+    paper: Table2Row | None
+    ratios: dict[str, float | None]  # sizes relative to our B0
+
+
+def facts(summary: Summary) -> dict[str, Any]:
     """The rows of Table 2, the two figures, and the data that the family was trained on."""
     rows = variant_rows(summary)
-    tuned = [entry.get("data") for entry in entries(summary, "transfer")]
-    names = [entry.get("name") for entry in entries(summary, "data")]
+    fine_tuned_on = {row.data for row in summary.transfer}
     return {
         "rows": rows,
         "figures": _figures(rows),
-        "trained_on": [str(name) for name in names if name and name not in tuned],
-        "done": [row for row in rows if row["ours"] and row["ours"]["top1"] is not None],
+        "trained_on": [shards.name for shards in summary.data if shards.name not in fine_tuned_on],
+        "done": [row for row in rows if row.ours],
     }
 
 
-def variant_rows(summary: Json) -> list[Json]:
-    """Joins every network of the family, and any other that ran, with its row of Table 2."""
-    ran = {str(entry.get("name") or "unnamed"): scored(entry, NUMBERS, TEXTS) for entry in entries(summary, "variants")}
+def variant_rows(summary: Summary) -> list[FamilyRow]:
+    """Joins every network of the family, and any other that was trained, with its row of Table 2."""
+    trained = {row.name: row for row in summary.variants}
     printed = {row.name: row for row in paper.EFFICIENTNETS}
-    base = ran.get(paper.EFFICIENTNETS[0].name, {})
-    rows: list[Json] = []
-    for name in [*printed, *(name for name in ran if name not in printed)]:
-        ours = ran.get(name)
-        ratios = {
-            key: ours[key] / base[key] if ours and ours[key] and base.get(key) else None
-            for key in (*SIZE[:2], *FULL_SIZE)
-        }
+    base = trained.get(paper.EFFICIENTNETS[0].name)
+    rows = []
+    for name in [*printed, *(name for name in trained if name not in printed)]:
+        ours = trained.get(name)
+        error = standard_error(ours.top1, ours.n_val) if ours else None
         short = short_name(name) if name in printed else name
-        rows.append({"short": short, "ours": ours, "paper": printed.get(name), "ratios": ratios})
+        ratios = {key: _ratio(ours, base, key) for key in SIZES}
+        rows.append(FamilyRow(short, ours, error, printed.get(name), ratios))
     return rows
+
+
+def _ratio(ours: VariantRow | None, base: VariantRow | None, key: str) -> float | None:
+    size, base_size = getattr(ours, key, 0), getattr(base, key, 0)
+    return size / base_size if size and base_size else None
 
 
 def short_name(name: str) -> str:
@@ -52,7 +67,7 @@ def short_name(name: str) -> str:
     return name.removeprefix("efficientnet_").upper() if name.startswith("efficientnet_b") else name
 
 
-def _figures(rows: list[Json]) -> list[Json]:
+def _figures(rows: Sequence[FamilyRow]) -> list[dict[str, Any]]:
     """Figures 1 and 5: the run's panel beside the paper's, over parameters and over multiply-adds."""
     figures = []
     for number, key, unit in ((1, "params", "parameters"), (5, "multiply_adds", "multiply-adds")):
@@ -68,16 +83,15 @@ def _figures(rows: list[Json]) -> list[Json]:
     return figures
 
 
-def _our_dots(rows: list[Json], key: str, unit: str) -> list[scatter.Dot]:
+def _our_dots(rows: Sequence[FamilyRow], key: str, unit: str) -> list[scatter.Dot]:
     dots = []
     for row in rows:
-        ours = row["ours"]
-        if ours and ours[key] and is_percent(ours["top1"]):
-            accuracy = plus_minus(ours["top1"], ours["se1"], ours["n_val"])
-            hover = f"{row['short']}: top-1 {accuracy}, {ours[key]:,.0f} {unit}"
-            label, error = row["short"][:24], ours["se1"] or 0.0
-            dots.append(scatter.Dot(label, ours[key], ours["top1"], error, "run", hover))
-    return dots
+        if row.ours and is_percent(row.ours.top1):
+            size = getattr(row.ours, key)
+            accuracy = plus_minus(row.ours.top1, row.error, row.ours.n_val)
+            hover = f"{row.short}: top-1 {accuracy}, {size:,.0f} {unit}"
+            dots.append(scatter.Dot(row.short[:24], size, row.ours.top1, row.error or 0.0, "run", hover))
+    return [dot for dot in dots if dot.x]
 
 
 @cache  # it never changes, and placing 24 names is the slow part of the page

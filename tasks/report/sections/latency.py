@@ -1,86 +1,64 @@
-"""Table 4: how long one image takes on a processor."""
+"""Table 4: inference latency on a CPU."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
 
 from models import paper
+from models.paper import PRINTED_NAMES, Table4Row
+from models.results import LatencyResult, LatencyRow, LatencyTable, Speedup, Summary
 from tasks.report.charts import scatter
-from tasks.report.numbers import NIL, plain
+from tasks.report.numbers import NIL
 from tasks.report.sections.family import short_name
-from tasks.report.sections.values import Json, entries, mapping, typed
-
-NUMBERS = (
-    "resolution",
-    "params",
-    "multiply_adds",
-    "batch1_ms",
-    "batch1_ms_low",
-    "batch1_ms_high",
-    "images_per_s",
-    "throughput_batch",
-    "paper_top1",
-    "paper_latency_s",
-)
 
 
-def facts(part: Json) -> Json:
-    """On one thread, as the paper's, and on all cores where that was measured too; the pairs beside the printed."""
-    tables = [_table(part)]
-    if entries(mapping(part, "all_cores"), "rows"):
-        tables.append(_table(mapping(part, "all_cores")))
-    return {"tables": [table for table in tables if table["rows"]], "pairs": _pairs(part)}
+@dataclass(frozen=True)
+class Pair:
+    """Two networks, as measured and as printed."""
+
+    ours: str
+    rival: str
+    measured: float | None
+    speedup: float | None  # as printed
+    printed: Table4Row | None
 
 
-def _table(part: Json) -> Json:
+def facts(part: LatencyResult, _summary: Summary) -> dict[str, Any]:
+    """On one thread, as in the paper, and on all cores if that was measured; the pairs beside the printed ones."""
+    tables = [table for table in (part, part.all_cores) if table and table.rows]
+    return {"tables": [_table(table) for table in tables], "pairs": _pairs(part)}
+
+
+def _table(table: LatencyTable) -> dict[str, Any]:
     """The networks as measured, with their charts on one axis."""
-    rows = [typed(entry, NUMBERS, ("network",)) for entry in entries(part, "rows")]
-    ends = [row[key] for row in rows for key in ("batch1_ms", "batch1_ms_high") if row[key] is not None]
-    span = (0.0, max(ends)) if ends and max(ends) > 0 else None
-    for row in rows:
-        row["short"] = short_name(row["network"] or "unnamed")
-        row["chart"] = NIL
-        if span and row["batch1_ms"] is not None:
-            low, high = (row["batch1_ms"] if row[key] is None else row[key] for key in NUMBERS[4:6])
-            hover = f"{row['short']}: {plain(row['batch1_ms'], '.1f')} ms, {low:.1f} to {high:.1f} ms"
-            row["chart"] = scatter.interval(row["batch1_ms"], (low, high), span, None, hover)
-    numbers = typed(part, ("threads", "n"), ())
+    highest = max(max(row.batch1_ms, row.batch1_ms_high) for row in table.rows)
+    span = (0.0, highest) if highest > 0 else None
+    rows = [(row, short_name(row.network), _chart(row, span)) for row in table.rows]
     axis = scatter.interval_axis(span) if span else ""
-    return numbers | {"rows": rows, "axis": axis}
+    return {"threads": table.threads, "n": table.n, "rows": rows, "axis": axis}
 
 
-def _pairs(part: Json) -> list[Json]:
+def _chart(row: LatencyRow, span: scatter.Interval | None) -> Markup:
+    if span is None:
+        return NIL
+    low, high = row.batch1_ms_low, row.batch1_ms_high
+    hover = f"{short_name(row.network)}: {row.batch1_ms:.1f} ms, {low:.1f} to {high:.1f} ms"
+    return scatter.interval(row.batch1_ms, (low, high), span, None, hover)
+
+
+def _pairs(part: LatencyResult) -> list[Pair]:
     """Returns the printed pairs with the measured values where they exist, then the other measured pairs."""
-    ours = [typed(entry, ("measured", "paper"), ("ours", "rival")) for entry in entries(part, "speedups")]
-    rows: list[Json] = []
+    measured = {(pair.ours, PRINTED_NAMES.get(pair.rival, pair.rival)): pair for pair in part.speedups}
+    pairs = []
     for printed in paper.TABLE4:
-        same = [
-            pair
-            for pair in ours
-            if _bare(pair["ours"]) == _bare(printed.ours) and _bare(pair["rival"]) == _bare(printed.rival)
-        ]
-        rows.append(
-            {
-                "printed": printed,
-                "measured": same[0]["measured"] if same else None,
-                "ours": short_name(printed.ours),
-                "rival": printed.rival,
-                "speedup": printed.speedup,
-            }
-        )
-        ours = [pair for pair in ours if not any(pair is match for match in same)]
-    return rows + [
-        {
-            "printed": None,
-            "measured": pair["measured"],
-            "ours": short_name(pair["ours"] or "unnamed"),
-            "rival": pair["rival"],
-            "speedup": pair["paper"],
-        }
-        for pair in ours
-    ]
+        ours = measured.pop((printed.ours, printed.rival), None)
+        ratio = ours.measured if ours else None
+        pairs.append(Pair(short_name(printed.ours), printed.rival, ratio, printed.speedup, printed))
+    return pairs + [_unprinted(pair) for pair in measured.values()]
 
 
-def _bare(name: str | None) -> str:
-    """``resnet152`` for ``ResNet-152`` and ``resnet_152``, ``b1`` for ``efficientnet_b1`` and ``EfficientNet-B1``."""
-    return re.sub(r"[^a-z0-9]", "", (name or "").lower()).removeprefix("efficientnet")
+def _unprinted(pair: Speedup) -> Pair:
+    return Pair(short_name(pair.ours), pair.rival, pair.measured, pair.paper, None)

@@ -5,59 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.report.sections.values import Json, entries, lines, mapping, named, typed
+from models.results import Provenance
 
-DATA = ("train", "minival", "val", "classes", "shards")
 HARDWARE = ("cpu", "cores", "memory_gb", "gpu")
 SERVICES = ("prefect", "mlflow", "s3")
-TEXTS = ("profile", "commit", "finished", "command", "config_sha256")
-# Part -> verb that makes it and title of its section, in page order.
-PARTS = {
-    "architecture": ("architecture", "Architecture search"),
-    "scaling": ("scaling", "Scaling study"),
-    "latency": ("latency", "Latency"),
-    "transfer": ("transfer", "Transfer"),
-    "maps": ("explain", "Class activation maps"),
-}
 
 
-def facts(summary: Json, parts: Json, profile: str | None) -> Json:
-    """Origin of the reproduction and of every part, present or not; the data and the services."""
-    rows = [_origin(summary, "Reproduction and grid search", make("reproduce", profile))]
-    for name, (verb, title) in PARTS.items():
-        rows.append(_origin(mapping(parts, name), title, make(verb, profile)))
+def origin(title: str, make: str, provenance: Provenance | None, command: str) -> dict[str, Any]:
+    """Origin of a part.
+
+    Args:
+        title: Title of the part.
+        make: The command that makes it.
+        provenance: Its provenance; None if there is no such part yet.
+        command: The command that made it; empty if it is not recorded.
+    """
+    recorded = provenance or Provenance()
     return {
-        "rows": rows,
-        "data": [typed(e, DATA, ("name", "manifest_sha256", "manifest_uri")) for e in entries(summary, "data")],
-        "services": named(mapping(summary, "services"), SERVICES),
-    }
-
-
-def make(verb: str, profile: str | None) -> str:
-    """The command that makes a part."""
-    return f"effnet {verb} profile={profile}" if profile else f"effnet {verb}"
-
-
-def status(part: Json, verb: str, profile: str | None) -> Json:
-    """Opening of a section: whether the part exists, what failed in it, and the command that makes it."""
-    return {"there": bool(part), "missing": lines(part, "missing"), "make": make(verb, profile)}
-
-
-def _origin(part: Json, title: str, command: str) -> Json:
-    machine = mapping(part, "machine")
-    digests = mapping(part, "data_sha256")
-    if isinstance(part.get("data"), str):
-        digests = {str(part["data"]): "digest not recorded", **digests}
-    digests = {**digests, **{str(e.get("name")): e.get("manifest_sha256") for e in entries(part, "data")}}
-    return typed(part, ("wall_s",), (*TEXTS, "started")) | {
         "title": title,
-        "make": command,
-        "there": bool(part),
-        "hardware": typed(machine, (), HARDWARE),
-        "versions": {key: str(value) for key, value in machine.items() if key not in HARDWARE},
-        "data": {key: str(value) for key, value in digests.items() if value},
-        "config": list(_flat(mapping(part, "config"))),
+        "there": provenance is not None,
+        "make": make,
+        "command": command or make,
+        "provenance": recorded,
+        "hardware": {key: recorded.machine.get(key) for key in HARDWARE},
+        "versions": {key: value for key, value in recorded.machine.items() if key not in HARDWARE},
+        "config": list(_flat(recorded.config)),
     }
+
+
+def services(addresses: Mapping[str, str]) -> dict[str, str | None]:
+    """The expected services first, recorded or not, then any others."""
+    return {name: addresses.get(name) for name in dict.fromkeys([*SERVICES, *addresses])}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

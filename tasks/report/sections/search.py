@@ -1,121 +1,117 @@
-"""The grid search for alpha, beta and gamma, and the family that follows from its winner (section 3.3)."""
+"""The grid search for alpha, beta and gamma, and the family that follows from its best point (section 3.3)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from models import paper
+from models.results import FamilyMember, RefusedPoint, SearchResult, Trial
 from tasks.report.charts import scatter
 from tasks.report.charts.parallel import Axis, Thread, parallel
-from tasks.report.numbers import NIL, plus_minus, standard_error
-from tasks.report.sections.values import RUN, Json, best_first, entries, is_percent, items, lines, mapping, typed
+from tasks.report.numbers import NIL, is_percent, plus_minus
 
 COEFFICIENTS = ("alpha", "beta", "gamma")
-TRIAL = (*COEFFICIENTS, "product", "params", "multiply_adds", "resolution", "minival_top1", "n_minival", "counted_cost")
-SIZED = ("width", "depth", "resolution", "params", "multiply_adds", "resolution_px")
 
 
-def facts(summary: Json) -> Json:
-    """The trials, the best first, each with its verdict: the best, tied with it, the paper's own."""
-    search = mapping(summary, "search")
-    trials = best_first((_trial(entry) for entry in entries(search, "trials")), "minival_top1")
-    best = _trial(mapping(search, "best")) if mapping(search, "best") else None
-    tied = {_point(item) for item in items(search, "tied")}
-    for number, trial in enumerate(trials, 1):
-        trial["key"] = f"trial-{number}"
-        trial["best"] = best is not None and trial["point"] == best["point"]
-        trial["tied"] = trial["point"] in tied and trial["point"] is not None and not trial["best"]
-        trial["paper"] = trial["point"] == (paper.ALPHA, paper.BETA, paper.GAMMA)
-    refused = [_refused(entry) for entry in entries(search, "refused")]
-    numbers = typed(search, ("budget", "tolerance", "counted_tolerance"), ())
-    return numbers | {
-        "trials": trials,
-        "best": best,
-        "axis": _intervals(trials, best),
-        "refused": refused,
-        "failed": lines(search, "failed"),
-        "chart": _parallel(trials, refused, numbers),
-        "family": [_family_row(entry) for entry in entries(search, "family")],
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial with its verdict, its interval chart, and the key of its line in the figure."""
+
+    trial: Trial
+    key: str
+    best: bool
+    tied: bool
+    paper: bool  # the paper's own choice
+    chart: Markup
+
+
+def facts(search: SearchResult | None) -> dict[str, Any]:
+    """The trials, the best first, each with its verdict; what was refused or failed; the family."""
+    if search is None:
+        return {"result": None, "trials": [], "refused": [], "family": [], "paper": paper}
+    ranked = sorted(search.trials, key=lambda trial: -trial.minival_top1)
+    measured = [(trial.minival_top1, trial.standard_error) for trial in ranked if is_percent(trial.minival_top1)]
+    span = scatter.percent_range(measured) if measured else None
+    tied = {_point(trial) for trial in search.tied} - {_point(search.best)}
+    rows = [
+        TrialRow(
+            trial,
+            key=f"trial-{number}",
+            best=_point(trial) == _point(search.best),
+            tied=_point(trial) in tied,
+            paper=_point(trial) == (paper.ALPHA, paper.BETA, paper.GAMMA),
+            chart=_interval(trial, search.best, span),
+        )
+        for number, trial in enumerate(ranked, 1)
+    ]
+    return {
+        "result": search,
+        "trials": rows,
+        "axis": scatter.interval_axis(span) if span else Markup(""),
+        "refused": [(point, _product(point)) for point in search.refused],
+        "chart": _parallel(rows, search),
+        "family": [(member, _ratios(member)) for member in search.family],
         "paper": paper,
     }
 
 
-def _intervals(trials: list[Json], best: Json | None) -> Markup:
-    """Gives every trial its chart; returns their common axis."""
-    measured = [(t["minival_top1"], t["se"] or 0.0) for t in trials if is_percent(t["minival_top1"])]
-    span = scatter.percent_range(measured) if measured else None
-    band = None
-    if best and best["se"] is not None:
-        band = (best["minival_top1"] - best["se"], best["minival_top1"] + best["se"])
-    for trial in trials:
-        trial["chart"] = NIL
-        if span and is_percent(trial["minival_top1"]):
-            hover = plus_minus(trial["minival_top1"], trial["se"], trial["n_minival"])
-            low, high = (trial["minival_top1"] + k * (trial["se"] or 0.0) for k in (-1, 1))
-            trial["chart"] = scatter.interval(trial["minival_top1"], (low, high), span, band, hover)
-    return scatter.interval_axis(span) if span else Markup("")
+def _interval(trial: Trial, best: Trial, span: scatter.Interval | None) -> Markup:
+    """The trial's accuracy with its standard error, over the shaded one of the best."""
+    if span is None or not is_percent(trial.minival_top1):
+        return NIL
+    error = trial.standard_error
+    ends = (trial.minival_top1 - error, trial.minival_top1 + error)
+    band = (best.minival_top1 - best.standard_error, best.minival_top1 + best.standard_error)
+    hover = plus_minus(trial.minival_top1, error, trial.n_minival)
+    return scatter.interval(trial.minival_top1, ends, span, band, hover)
 
 
-def _trial(entry: Json) -> Json:
-    trial = typed(entry, TRIAL, RUN)
-    return trial | {"point": _point(entry), "se": standard_error(trial["minival_top1"], trial["n_minival"])}
+def _point(trial: Trial) -> tuple[float, ...]:
+    """(alpha, beta, gamma), rounded so that 1.1500000001 is 1.15."""
+    return tuple(round(getattr(trial, key), 6) for key in COEFFICIENTS)
 
 
-def _refused(entry: Json) -> Json:
-    point = typed(entry, (*COEFFICIENTS, "multiply_adds"), ("reason",))
-    alpha, beta, gamma = (math.nan if point[key] is None else float(point[key]) for key in COEFFICIENTS)
-    product = alpha * beta * beta * gamma * gamma
-    return point | {"product": product if math.isfinite(product) else None}
+def _product(point: RefusedPoint) -> float | None:
+    product = point.alpha * point.beta * point.beta * point.gamma * point.gamma
+    return product if math.isfinite(product) else None
 
 
-def _point(item: Any) -> tuple[float, ...] | None:
-    """(alpha, beta, gamma) of a trial or of a bare triple, rounded so that 1.1500000001 is 1.15."""
-    values = [item.get(key) for key in COEFFICIENTS] if isinstance(item, dict) else item
-    if not isinstance(values, list) or len(values) != 3:
-        return None
-    return tuple(round(v, 6) for v in values) if all(isinstance(v, int | float) for v in values) else None
+def _ratios(member: FamilyMember) -> dict[str, float | None]:
+    pairs = {key: (getattr(member.derived, key), getattr(member.hand_set, key)) for key in ("params", "multiply_adds")}
+    return {key: derived / hand_set if derived and hand_set else None for key, (derived, hand_set) in pairs.items()}
 
 
-def _family_row(entry: Json) -> Json:
-    derived = typed(mapping(entry, "derived"), SIZED, ())
-    hand_set = typed(mapping(entry, "hand_set"), SIZED, ("name",))
-    ratios = {key: derived[key] / hand_set[key] if derived[key] and hand_set[key] else None for key in SIZED[3:5]}
-    return typed(entry, ("phi",), ()) | {"derived": derived, "hand_set": hand_set, "ratios": ratios}
-
-
-def _parallel(trials: list[Json], refused: list[Json], budget: Json) -> Markup:
+def _parallel(rows: Sequence[TrialRow], search: SearchResult) -> Markup:
     """Alpha, beta, gamma, their product and the accuracy; what was refused ends at the product, the best on top."""
-    shown = [trial for trial in trials if trial["point"] and trial["product"] is not None]
-    refused_points = [point for point in refused if point["product"] is not None]
-    everything = [*shown, *refused_points]
-    measured = [trial["minival_top1"] for trial in shown if trial["minival_top1"] is not None]
-    if not measured:
+    if not rows:
         return Markup("")
+    threads = []
+    for point in search.refused:
+        if (product := _product(point)) is not None:
+            values = [point.alpha, point.beta, point.gamma, product, None]
+            threads.append(Thread(values, "refused", "", f"{_format_point(point, product)}: refused"))
+    for row in sorted(rows, key=lambda row: (row.best, row.tied)):
+        trial = row.trial
+        series = "best" if row.best else "tied" if row.tied else "other"
+        accuracy = plus_minus(trial.minival_top1, trial.standard_error, trial.n_minival)
+        hover = f"{_format_point(trial, trial.product)}: minival top-1 {accuracy}"
+        values = [trial.alpha, trial.beta, trial.gamma, trial.product, trial.minival_top1]
+        threads.append(Thread(values, series, row.key, hover))
     band = None
-    if None not in (budget["budget"], budget["tolerance"]):
-        band = (budget["budget"] - budget["tolerance"], budget["budget"] + budget["tolerance"])
+    if search.budget is not None and search.tolerance is not None:
+        band = (search.budget - search.tolerance, search.budget + search.tolerance)
+    labels = ("α", "β", "γ", "αβ²γ²", "top-1, %")
     axes = [
-        *(Axis(sign, [trial[key] for trial in everything]) for sign, key in zip("αβγ", COEFFICIENTS, strict=True)),
-        Axis("αβ²γ²", [trial["product"] for trial in everything], band),
-        Axis("top-1, %", measured),
+        Axis(label, [v for thread in threads if (v := thread.values[i]) is not None], band if i == 3 else None)
+        for i, label in enumerate(labels)
     ]
-    threads = [Thread(_values(point), "refused", "", f"{_format_point(point)}: refused") for point in refused_points]
-    for trial in sorted(shown, key=lambda trial: (trial["best"], trial["tied"])):
-        series = "best" if trial["best"] else "tied" if trial["tied"] else "other"
-        accuracy = plus_minus(trial["minival_top1"], trial["se"], trial["n_minival"])
-        threads.append(
-            Thread(_values(trial), series, trial["key"], f"{_format_point(trial)}: minival top-1 {accuracy}")
-        )
     return parallel(axes, threads, "The grid of alpha, beta and gamma, with the accuracy of each point")
 
 
-def _values(point: Json) -> list[float | None]:
-    return [*(point[key] for key in (*COEFFICIENTS, "product")), point.get("minival_top1")]
-
-
-def _format_point(point: Json) -> str:
-    sized = ", ".join(f"{point[key]:g}" for key in COEFFICIENTS)
-    return f"({sized}), αβ²γ² = {point['product']:.2f}"
+def _format_point(point: Trial | RefusedPoint, product: float) -> str:
+    return f"({point.alpha:g}, {point.beta:g}, {point.gamma:g}), αβ²γ² = {product:.2f}"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models.statistics import Estimate, estimate, mean_per_class, paired_difference, share
+from models.statistics import Estimate, estimate, mean_per_class, paired_difference, share, standard_error
 
 
 def test_a_share_has_the_standard_error_of_a_binomial() -> None:
@@ -90,3 +90,21 @@ def test_the_bound_lies_above_the_true_difference_in_no_more_than_about_one_case
     drawn = rng.multinomial(n, [gained, lost, 1 - gained - lost], 20_000)
     above = [paired_difference(int(a), int(b), n).lower > 100 * truth for a, b, _ in drawn]
     assert 0.03 < np.mean(above) < 0.055
+
+
+@pytest.mark.parametrize(
+    ("percent", "n", "expected"),
+    [
+        (50, 100, 5.0),
+        (77.1, 50_000, 0.18791),
+        (100, 10, 0.0),
+        (None, 10, None),
+        (50, None, None),
+        (50, 0, None),
+        (101, 10, None),
+        (-1, 10, None),
+    ],
+)
+def test_the_standard_error_is_binomial(percent: float | None, n: float | None, expected: float | None) -> None:
+    error = standard_error(percent, n)
+    assert error is None if expected is None else error == pytest.approx(expected, abs=1e-5)

@@ -17,14 +17,13 @@ from conf.compose import compose
 from infra.errors import ArtifactError, ConfigError
 from models.data.loading import selection
 from models.experiments import activation_maps
-from models.experiments.gallery import GalleryImages, draw, sheet
+from models.experiments.gallery import GalleryImages, draw, save, sheet, summarize
 from models.networks import export
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
-from models.results import ShardResult
-from tasks.explain import listed, train_overrides
-from tasks.explain_gallery import GalleryNetwork, facts, save
-from tasks.jobs import train_job
+from models.results import GalleryNetwork, ShardResult
+from tasks.explain import listed, train_config
+from tasks.train import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
 
@@ -71,30 +70,30 @@ def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet
 def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_path: Path) -> None:
     trained, drawn = draw_both(made, tmp_path)
     names = made.manifest.classes
-    part = facts([3, 0], ["class 7", "class 4"], trained, drawn, names)
-    assert [(each["id"], each["label"]) for each in part["images"]] == [(3, "class 7"), (0, "class 4")]
-    assert [each["method"] for each in part["models"]] == ["cam", "grad-cam"]
-    first = part["models"][0]
-    assert (first["name"], first["dimension"], first["top1"], first["resolution"]) == ("b0", "baseline", 90.0, 67)
-    assert (first["params"], first["multiply_adds"]) == (drawn[0].params, drawn[0].multiply_adds)
-    assert first["params"] == sum(p.numel() for p in build_model(TINY, 10).parameters())
-    assert [(each["image"], each["model"]) for each in part["maps"]] == [
+    part = summarize([3, 0], ["class 7", "class 4"], trained, drawn, names)
+    assert [(each.id, each.label) for each in part.images] == [(3, "class 7"), (0, "class 4")]
+    assert [each.method for each in part.models] == ["cam", "grad-cam"]
+    first = part.models[0]
+    assert (first.name, first.dimension, first.top1, first.resolution) == ("b0", "baseline", 90.0, 67)
+    assert (first.params, first.multiply_adds) == (drawn[0].params, drawn[0].multiply_adds)
+    assert first.params == sum(p.numel() for p in build_model(TINY, 10).parameters())
+    assert [(each.image, each.model) for each in part.maps] == [
         (3, "b0"),
         (0, "b0"),
         (3, "squeeze net/1"),
         (0, "squeeze net/1"),
     ]
-    for each in part["maps"]:
-        assert each["prediction"] in names
-        assert 0.1 <= each["probability"] <= 1
-        picture = Image.open(io.BytesIO(base64.b64decode(each["png"])))
+    for each in part.maps:
+        assert each.prediction in names
+        assert 0.1 <= each.probability <= 1
+        picture = Image.open(io.BytesIO(base64.b64decode(each.png)))
         assert (picture.format, picture.size) == ("PNG", (160, 160))
 
 
 def test_pictures_shrink_until_the_part_fits_into_a_page(made: MadeSet, tmp_path: Path) -> None:
     trained, drawn = draw_both(made, tmp_path)
-    part = facts([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
-    pictures = [each["png"] for each in (*part["images"], *part["maps"])]
+    part = summarize([3, 0], ["", ""], trained, drawn, made.manifest.classes, limit=60_000)
+    pictures = [each.png for each in (*part.images, *part.maps)]
     assert sum(map(len, pictures)) <= 60_000
     sides = {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures}
     assert len(sides) == 1
@@ -185,7 +184,7 @@ def test_nonsense_is_refused_by_the_configuration(override: str) -> None:
 def test_the_training_of_the_baseline_is_the_job_of_any_other_flow(profile: str) -> None:
     overrides = [f"profile={profile}", "data=digits", "launch.nproc_per_node=1"]
     config = compose(overrides)
-    composed = compose([*overrides, *train_overrides(config, listed(config.explain)[0].model)])
+    composed = train_config(config, listed(config.explain)[0].model)
     assert composed.recipe == config.explain.recipe
     shards = ShardResult("digits", "file:///m", "0" * 64, 10, 100_000, 100, 100, 1, reused=True)
     job = train_job(composed, composed.data, composed.recipe, shards, None)

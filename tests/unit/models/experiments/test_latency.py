@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -14,7 +15,8 @@ from infra.errors import ConfigError
 from models.experiments import latency
 from models.networks.build import build_model
 from models.networks.folding import fold_batch_norm
-from tasks.latency import networks, table
+from models.results import LatencyTiming, Speedup
+from tasks.latency import networks
 
 SMALL = [
     schema.Model("efficientnet_b0", width=0.25, depth=0.4),
@@ -89,31 +91,42 @@ def test_a_measurement_says_what_was_measured() -> None:
     assert row.images_per_s > 0
 
 
-def timed(network: str, ms: float) -> dict[str, object]:
-    return {"network": network, "batch1_ms": ms}
+def timed(network: str, ms: float) -> LatencyTiming:
+    return LatencyTiming(
+        network=network,
+        resolution=224,
+        params=1,
+        multiply_adds=2,
+        batch1_ms=ms,
+        batch1_ms_low=ms,
+        batch1_ms_high=ms,
+        images_per_s=3.0,
+        throughput_batch=4,
+    )
 
 
 def test_speedups_are_the_rivals_time_over_ours_beside_the_papers() -> None:
     request = schema.Latency()
     names = ("efficientnet_b1", "resnet152", "efficientnet_b4", "legacy_senet154")
     times = {
-        "10": [timed(n, ms) for n, ms in zip(names, (5.0, 20.0, 40.0, 40.0), strict=True)],
-        "1": [timed(n, ms) for n, ms in zip(names, (10.0, 55.0, 100.0, 400.0), strict=True)],
+        10: [timed(n, ms) for n, ms in zip(names, (5.0, 20.0, 40.0, 40.0), strict=True)],
+        1: [timed(n, ms) for n, ms in zip(names, (10.0, 55.0, 100.0, 400.0), strict=True)],
     }
-    part = table(request, times)
-    assert (part["threads"], part["n"], part["all_cores"]["threads"]) == (1, 20, 10)
-    assert part["speedups"] == [
-        {"ours": "efficientnet_b1", "rival": "resnet152", "measured": 5.5, "paper": 5.7},
-        {"ours": "efficientnet_b4", "rival": "legacy_senet154", "measured": 4.0, "paper": None},
-    ]
-    assert part["all_cores"]["speedups"][0]["measured"] == 4.0
-    assert [(row["paper_latency_s"], row["paper_top1"]) for row in part["rows"]] == [
+    part = latency.tabulate(request, times)
+    assert part.all_cores is not None
+    assert (part.threads, part.n, part.all_cores.threads) == (1, 20, 10)
+    assert part.speedups == (
+        Speedup(ours="efficientnet_b1", rival="resnet152", measured=5.5, paper=5.7),
+        Speedup(ours="efficientnet_b4", rival="legacy_senet154", measured=4.0, paper=None),
+    )
+    assert part.all_cores.speedups[0].measured == 4.0
+    assert [(row.paper_latency_s, row.paper_top1) for row in part.rows] == [
         (0.098, 79.1),
         (0.554, 77.8),
         (None, 82.9),
         (None, 82.7),
     ]
-    json.dumps(part)
+    json.dumps(dataclasses.asdict(part))
 
 
 def test_the_networks_are_the_papers_with_senet_at_320_pixels() -> None:

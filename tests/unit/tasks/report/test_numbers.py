@@ -8,24 +8,6 @@ from tasks.report import numbers
 
 
 @pytest.mark.parametrize(
-    ("percent", "n", "expected"),
-    [
-        (50, 100, 5.0),
-        (77.1, 50_000, 0.18791),
-        (100, 10, 0.0),
-        (None, 10, None),
-        (50, None, None),
-        (50, 0, None),
-        (101, 10, None),
-        (-1, 10, None),
-    ],
-)
-def test_the_standard_error_is_binomial(percent: float | None, n: float | None, expected: float | None) -> None:
-    error = numbers.standard_error(percent, n)
-    assert error is None if expected is None else error == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(
     ("value", "text"),
     [
         (5_288_548, "5.29 M"),

@@ -1,0 +1,106 @@
+"""Results of jobs: shards, training, evaluation, registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from conf import schema
+
+
+def result_name(job: schema.Job) -> str:
+    """Returns the name of the job's result object in the run folder: one per early stop, and one for the whole job."""
+    until = job.until_epoch
+    return "result.json" if until is None or until >= job.recipe.epochs else f"until-{until:05d}.json"
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A finished data set in the object store."""
+
+    name: str
+    manifest_uri: str
+    manifest_sha256: str
+    classes: int
+    train: int
+    minival: int
+    val: int
+    shards: int
+    reused: bool
+    quarantined: int = 0  # images of the source that do not decode; the manifest names them with the reason
+    missing: tuple[str, ...] = ()  # one line per official count that the source does not reach, or excluded shard
+    left_out: tuple[str, ...] = ()  # shards excluded by the configuration; the counts do not include them
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training job. Accuracies are in percent, for the EMA weights selected on minival.
+
+    A job that also trained on minival selects nothing: it reports the last EMA weights, and ``n_minival`` is 0.
+    """
+
+    job: str
+    job_uri: str
+    model: str
+    params: int
+    multiply_adds: int
+    resolution: int
+    classes: int
+    epochs: int
+    steps: int
+    top1: float
+    top5: float
+    n_val: int
+    minival_top1: float
+    n_minival: int
+    minutes: float
+    images_per_s: float
+    weights_uri: str
+    weights_sha256: str
+    class_correct: tuple[int, ...] = ()  # val images per class: correct at top-1; class_total counts all of them
+    class_total: tuple[int, ...] = ()
+    correct_sha256: str = ""  # of the per-image bits (models/training/per_image.py); "" for jobs that predate them
+    world_size: int = 1  # of the last attempt
+    compiled: bool = False
+    state_sha256: str = ""  # of the final weights, average and optimizer
+    accepted_changes: tuple[dict[str, Any], ...] = ()  # differences under which the job was allowed to resume
+    mlflow_run: str = ""
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """Minival accuracy of a job after an epoch, in percent, with the EMA weights of that epoch."""
+
+    epoch: int
+    top1: float
+    mean_per_class: float
+    mlflow_run: str
+    reused: bool
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """A finished evaluation: every sample of the split counted once."""
+
+    job: str
+    model_ref: str
+    data: str
+    top1: float
+    top5: float
+    n: int
+    class_correct: tuple[int, ...] = ()
+    class_total: tuple[int, ...] = ()
+    correct_sha256: str = ""  # as in TrainResult
+    job_uri: str = ""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the model registry."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    reused: bool = False
+    verdict: str = ""  # why the version is or is not champion

@@ -1,0 +1,202 @@
+"""A grid search: what is refused before it costs anything, the choice worked out by hand, the family it leads to."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from conf.compose import compose
+from conf.schema import Model, Search
+from infra.errors import ConfigError, DivergedError
+from models.experiments.grid_search import ScreenedGrid, choose, family, grid_points, screen, select_trials
+from models.networks.efficientnet.compound_scaling import PAPER, Coefficients
+from models.results import SearchResult, TrainResult, Trial
+
+POINTS = [Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.1, 1.15), Coefficients(1.4, 1.2, 1.0)]
+
+
+def result(minival_top1: float, multiply_adds: int = 100, n: int = 500) -> TrainResult:
+    return TrainResult(
+        job="j",
+        job_uri="file:///j",
+        model="efficientnet_b0",
+        params=7,
+        multiply_adds=multiply_adds,
+        resolution=28,
+        classes=10,
+        epochs=1,
+        steps=2,
+        top1=1.0,
+        top5=2.0,
+        n_val=9,
+        minival_top1=minival_top1,
+        n_minival=n,
+        minutes=0.1,
+        images_per_s=3.0,
+        weights_uri="file:///w",
+        weights_sha256="0",
+        mlflow_run="run",
+    )
+
+
+def chosen(*results: TrainResult) -> SearchResult:
+    return choose(Search(), screened(len(results)), results)
+
+
+def screened(trials: int) -> ScreenedGrid:
+    return ScreenedGrid(tuple(POINTS[:trials]), (), multiply_adds=50, classes=10)
+
+
+def point(trial: Trial) -> tuple[float, float, float]:
+    return trial.alpha, trial.beta, trial.gamma
+
+
+def test_the_best_has_the_highest_minival_accuracy() -> None:
+    found = chosen(result(50.0), result(70.0), result(60.0))
+    assert point(found.best) == (1.2, 1.1, 1.15)
+    assert found.tied == ()
+
+
+def test_trials_within_one_standard_error_of_the_best_are_ties() -> None:
+    # sqrt(0.8 * 0.2 / 400) = 2 percentage points
+    found = chosen(result(77.9, n=400), result(80.0, n=400), result(78.1, n=400))
+    assert point(found.best) == (1.2, 1.1, 1.15)
+    assert [point(t) for t in found.tied] == [(1.4, 1.2, 1.0)]
+
+
+def test_a_trial_exactly_one_standard_error_below_is_a_tie() -> None:
+    error = 100 * math.sqrt(0.8 * 0.2 / 500)
+    assert [point(t) for t in chosen(result(80.0 - error), result(80.0)).tied] == [(1.0, 1.2, 1.15)]
+    assert chosen(result(80.0 - error - 1e-9), result(80.0)).tied == ()
+
+
+def test_of_equal_accuracies_the_cheaper_is_best_and_the_other_a_tie() -> None:
+    found = chosen(result(80.0, multiply_adds=300), result(80.0, multiply_adds=200), result(10.0, multiply_adds=1))
+    assert point(found.best) == (1.2, 1.1, 1.15)
+    assert [point(t) for t in found.tied] == [(1.0, 1.2, 1.15)]
+
+
+def test_a_perfect_accuracy_has_no_standard_error_and_ties_only_with_its_equal() -> None:
+    found = chosen(result(100.0, multiply_adds=2), result(99.99), result(100.0, multiply_adds=1))
+    assert point(found.best) == (1.4, 1.2, 1.0)
+    assert [point(t) for t in found.tied] == [(1.0, 1.2, 1.15)]
+
+
+def test_trials_stay_in_grid_order_with_all_their_numbers() -> None:
+    found = chosen(result(50.0), result(70.0), result(60.0))
+    assert [point(t) for t in found.trials] == [(p.alpha, p.beta, p.gamma) for p in POINTS]
+    assert found.trials[1] == Trial(
+        alpha=1.2,
+        beta=1.1,
+        gamma=1.15,
+        product=pytest.approx(1.92027),
+        params=7,
+        multiply_adds=100,
+        resolution=28,
+        minival_top1=70.0,
+        n_minival=500,
+        standard_error=pytest.approx(100 * math.sqrt(0.7 * 0.3 / 500)),
+        counted_cost=2.0,
+        mlflow_run="run",
+    )
+    assert (found.budget, found.tolerance, found.counted_tolerance) == (2.0, 0.1, 0.6)
+
+
+def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
+    assert chosen(result(50.0), result(70.0)).verdict == (
+        "alpha 1.2, beta 1.1, gamma 1.15 is best (70.00 ± 2.05 % of 500 minival images); "
+        "no other trial lies within one standard error"
+    )
+    assert chosen(result(50.0), result(70.0), result(69.0)).verdict == (
+        "alpha 1.2, beta 1.1, gamma 1.15 leads (70.00 ± 2.05 % of 500 minival images) but is within one standard "
+        "error of 1 of the other 2 trials: alpha 1.4, beta 1.2, gamma 1"
+    )
+    assert "is the only trial" in chosen(result(50.0)).verdict
+
+
+def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_reason() -> None:
+    found = select_trials(
+        Search(), screened(3), [result(50.0), DivergedError("the loss is not finite\n  | more"), result(60.0)]
+    )
+    assert point(found.best) == (1.4, 1.2, 1.0)
+    assert [point(t) for t in found.trials] == [(1.0, 1.2, 1.15), (1.4, 1.2, 1.0)]
+    assert found.failed == ("trial 1.2 1.1 1.15: the loss is not finite",)
+
+
+def test_a_search_without_one_good_trial_ends_with_the_first_error() -> None:
+    with pytest.raises(DivergedError, match="first"):
+        select_trials(Search(), screened(2), [DivergedError("first"), DivergedError("second")])
+
+
+def test_a_point_whose_network_counts_too_much_is_refused_with_the_numbers() -> None:
+    # 1.4 x depth: B0's repeats 1 2 2 3 3 4 1 become 2 3 3 5 5 6 2; the count of the wish is 1.95.
+    wanted = Search(alpha=[1.0, 1.4], beta=[1.0], gamma=[1.18, 1.4], counted_tolerance=0.5)
+    points = grid_points(wanted)
+    assert [(p.alpha, p.gamma) for p in points] == [(1.0, 1.4), (1.4, 1.18)]
+    found = screen(wanted, Model(), points, 1000)
+    assert found.multiply_adds == 385_814_752
+    assert found.points == (Coefficients(1.0, 1.0, 1.4),)
+    assert [(r.alpha, r.beta, r.gamma) for r in found.refused] == [(1.4, 1.0, 1.18)]
+    cost = found.refused[0].multiply_adds / 385_814_752
+    assert cost > 2.5
+    assert found.refused[0].reason == (
+        f"counts {cost:.2f} times the baseline's multiply-adds after rounding, not 2 ± 0.5"
+    )
+    json.dumps([dataclasses.asdict(point) for point in found.refused])
+
+
+def test_the_paper_s_own_point_is_kept_at_the_paper_s_size_and_on_the_laptop() -> None:
+    for profile in ("paper", "laptop"):
+        config = compose([f"profile={profile}"])
+        found = screen(config.search, config.model, grid_points(config.search), 10)
+        assert PAPER in found.points
+        assert len(found.points) + len(found.refused) == len(grid_points(config.search))
+        assert len(found.points) >= 5
+
+
+def test_a_point_that_rounds_to_another_point_s_network_is_refused_as_its_twin() -> None:
+    # Every repeat is at most 4, so a depth of 1.1 and one of 1.2 round up to the same network.
+    wanted = Search(alpha=[1.1, 1.2], beta=[1.0], gamma=[1.3], tolerance=0.2, counted_tolerance=1.0)
+    found = screen(wanted, Model(), grid_points(wanted), 1000)
+    assert found.points == (Coefficients(1.1, 1.0, 1.3),)
+    assert [r.reason for r in found.refused] == ["rounds to the same network as alpha 1.1, beta 1, gamma 1.3"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Search(alpha=[1.0], tolerance=0.0), "search.tolerance or the lists search.alpha, search.beta, search.gamma"),
+        (
+            Search(alpha=[1.2], beta=[1.1], gamma=[1.15], counted_tolerance=0.1),
+            "all 1 points .* count too far .* nearest by 0.57.; raise search.counted_tolerance, which is 0.1",
+        ),
+    ],
+)
+def test_a_grid_without_a_feasible_point_is_one_clear_line(wanted: Search, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        screen(wanted, Model(), grid_points(wanted), 1000)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_paper_s_coefficients_give_another_family_than_the_paper_s_table() -> None:
+    rows = family(Model(), PAPER, 1000)
+    assert [row.phi for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    counts = [(row.hand_set.name, row.hand_set.params, row.hand_set.multiply_adds) for row in rows]
+    assert counts[0] == ("efficientnet_b1", 7_794_184, 686_802_832)
+    assert counts[6] == ("efficientnet_b7", 66_347_960, 37_745_884_192)
+    assert [row.hand_set.resolution_px for row in rows] == [240, 260, 300, 380, 456, 528, 600]
+    assert [row.derived.resolution_px for row in rows] == [round(224 * 1.15**phi) for phi in range(1, 8)]
+    assert rows[1].derived.depth == pytest.approx(1.44)
+    assert rows[1].derived.width == pytest.approx(1.21)
+    for row in rows:
+        assert row.derived.multiply_adds != row.hand_set.multiply_adds
+
+
+def test_trials_of_earlier_runs_are_counted() -> None:
+    assert chosen(result(1.0), dataclasses.replace(result(2.0), reused=True), result(3.0)).found == 1
+
+
+def test_points_and_results_must_pair_up() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        choose(Search(), screened(3), [result(1.0)])
