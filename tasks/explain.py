@@ -68,7 +68,7 @@ async def candidates(config: schema.Config) -> list[Candidate]:
 
 def listed(options: schema.Explain) -> list[Candidate]:
     """Lists the networks of ``options.models``; raises the errors of ``candidates``."""
-    from models.networks.build import build_model
+    from models.networks.build import compute_cost
 
     by_name: dict[str, Candidate] = {}
     for entry in options.models:
@@ -76,7 +76,7 @@ def listed(options: schema.Explain) -> list[Candidate]:
         if candidate.name in by_name:
             raise ConfigError(f"explain.models names {candidate.name!r} twice")
         if candidate.registered is None:
-            build_model(candidate.model, 1, device="meta")  # raises for an unknown name
+            compute_cost(candidate.model, 1)  # raises for an unknown name
         by_name[candidate.name] = candidate
     return list(by_name.values())
 

@@ -19,7 +19,7 @@ from tasks.report import results as report_results
 
 @task(task_run_name="points", **policy.BOOKKEEPING)
 async def start_scaling(config: schema.Config) -> str:
-    """Builds every point once on the meta device, and opens the parent MLflow run.
+    """Counts every point once, and opens the parent MLflow run.
 
     Raises:
         ConfigError: No points, or a point that cannot be built; nothing has been trained yet.
@@ -29,13 +29,13 @@ async def start_scaling(config: schema.Config) -> str:
 
 def _start(config: schema.Config) -> str:
     from infra.tracking import runs
-    from models.networks.build import build_model
+    from models.networks.build import compute_cost
 
     points = config.scaling.points
     if not points:
         raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
     for point in points:
-        build_model(scaled(config.model, point), IMAGENET_CLASSES, device="meta")
+        compute_cost(scaled(config.model, point), IMAGENET_CLASSES)
     request = {
         "scaling": compose.to_dict(config.scaling),
         "model": compose.to_dict(config.model),

@@ -18,8 +18,7 @@ from models.data.loading.selection import SampleSelection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
 from models.networks import weights
-from models.networks.build import build_model
-from models.networks.complexity import count_model
+from models.networks.build import build_model, compute_cost
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import GalleryImage, GalleryMap, GalleryModel, GalleryNetwork, GalleryResult
 
@@ -77,7 +76,7 @@ def draw(
     overlays = np.stack([activation_maps.overlay(image, values) for image, values in zip(inputs, heat, strict=True)])
     return GalleryImages(
         explanation.method,
-        *count_model(network, side),
+        *compute_cost(model, classes)[:2],
         explanation.predictions,
         explanation.probabilities,
         inputs,
