@@ -62,8 +62,8 @@ def _composed(overrides: tuple[str, ...]) -> schema.Config:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    for override in overrides:
-        _check(override)
+    if mistakes := [mistake for override in overrides if (mistake := _mistake(override))]:
+        raise OverrideError("; ".join(mistakes))
     ConfigStore.instance().store(name="schema", node=schema.Config)
     GlobalHydra.instance().clear()  # a flow may compose inside a process that composed before
     try:
@@ -240,28 +240,35 @@ def _settings(kind: Any, prefix: str = "") -> Iterable[tuple[str, dataclasses.Fi
             yield from _settings(hints[entry.name], f"{prefix}{entry.name}.")
 
 
-def _check(override: str) -> None:
-    """Refuses an invalid override with the nearest alternative, which Hydra's own messages do not name."""
+def _mistake(override: str) -> str | None:
+    """What is wrong with an override, with the nearest alternative, which Hydra's own messages do not name."""
     key, equals, value = override.partition("=")
     if not equals:
-        raise OverrideError(f"{override!r} is not KEY=VALUE, as in recipe.epochs=2")
+        return f"{override!r} is not KEY=VALUE, as in recipe.epochs=2"
     if INTERPOLATION in value:
-        raise OverrideError(f"{override!r}: values may not contain ${{...}}")  # would read the environment
-    _refuse_old_words(key, value)
+        return f"{override!r}: values may not contain ${{...}}"  # would read the environment
+    if renamed := _renamed(key, value):
+        return renamed
     if key in GROUPS:
-        if value not in (choices := options(key)):
-            raise OverrideError(f"no {key} named {value!r}; {_nearest(value, choices)}")
-    elif key not in (known := keys()):
-        raise OverrideError(f"no setting named {key!r}; {_nearest(key, [*known, *GROUPS])}")
+        return None if value in (choices := options(key)) else f"no {key} named {value!r}; {_nearest(value, choices)}"
+    if key not in (known := keys()):
+        return f"no setting named {key!r}; {_nearest(key, [*known, *GROUPS])}"
+    if value[:1] in ("[", "{") and any(
+        value.count(opening) != value.count(closing) for opening, closing in ("[]", "{}")
+    ):
+        return f"{override!r}: a bracket is missing; a list is {key}=[A,B]"
+    return None
 
 
-def _refuse_old_words(key: str, value: str) -> None:
+def _renamed(key: str, value: str) -> str | None:
+    """The new word for an old one."""
     for name, entry in _settings(schema.Config):
         if key != name and key == name.removesuffix(entry.name) + _stored_name(entry):
-            raise OverrideError(f"{key} was renamed to {name}")
+            return f"{key} was renamed to {name}"
         for new, old in entry.metadata.get("stored_values", {}).items():
             if (key, value) == (name, old):
-                raise OverrideError(f"{key}={old} was renamed to {key}={new}")
+                return f"{key}={old} was renamed to {key}={new}"
+    return None
 
 
 def _nearest(word: str, choices: Sequence[str]) -> str:

@@ -41,7 +41,9 @@ def first_line(error: BaseException) -> str:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The question ``did you mean 'resnet50'?`` for a word that is none of the choices; empty if none is similar."""
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    choices = sorted(choices, key=len, reverse=True)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    near += [choice for choice in choices if len(choice) > 1 and word.endswith(choice)]  # efficientnet_b3 for b3
     return f"did you mean {near[0]!r}?" if near else ""
 
 

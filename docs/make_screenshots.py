@@ -1,7 +1,7 @@
 """Takes the pictures in docs/screenshots: ``python docs/make_screenshots.py [RUN_DIR]`` after ``make reproduce``.
 
-The services of RUN_DIR (default ``runs``) must be running. Needs a Chromium: that of the system, in ``CHROMIUM`` or on the
-path, or else Playwright's.
+The services of RUN_DIR (default ``runs``) must run. Needs a Chromium: the one named by ``CHROMIUM`` or found on the
+path, or else Playwright's own.
 """
 
 from __future__ import annotations

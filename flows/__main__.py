@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from conf import compose, schema
-from conf.text import printable
+from conf.text import did_you_mean, printable
 from flows.cli import signals, verbs
 from infra.errors import ConfigError, EffnetError
 
@@ -24,7 +25,13 @@ from infra.errors import ConfigError, EffnetError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
-    arguments = _parser().parse_args(argv)
+    words = _translate(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-") and words[0] not in verbs.VERBS:
+        hint = did_you_mean(words[0], verbs.VERBS)
+        return _fail(" ".join(filter(None, [f"no verb {words[0]!r};", hint, "`effnet --help` lists them"])), 2)
+    arguments, unknown = _parser().parse_known_args(words)
+    if unknown:
+        return _fail(_explain_options(unknown, arguments.overrides), 2)
     overrides = arguments.overrides
     for flag in verbs.FLAGS:
         if getattr(arguments, flag.replace("-", "_"), False):
@@ -48,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
         return signals.leave(stop)
+
+
+def _translate(argv: Sequence[str]) -> Sequence[str]:
+    """Other usual ways to ask for help and for the version, as options."""
+    first = argv[0] if argv else "help"
+    return {"help": [*argv[1:2], "--help"], "version": ["--version"]}.get(first, argv)
+
+
+def _explain_options(unknown: Sequence[str], overrides: Sequence[str]) -> str:
+    """Says how an option that does not exist is written as a setting: ``--model b3`` is ``model=b3``."""
+    key, equals, value = unknown[0].lstrip("-").partition("=")
+    if not equals:
+        value = next((word for word in overrides if "=" not in word), "VALUE")
+    return f"no option {unknown[0]!r}; settings are written without dashes: {key}={value}"
 
 
 def _fail(message: str, code: int) -> int:
@@ -160,23 +181,36 @@ def _run_flow(name: str, config: schema.Config, overrides: list[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse repeats an unknown word as it is."""
+    """argparse repeats an unknown word as it is, and its message is two lines."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        sys.exit(_fail(message, 2))
+
+
+class _Version(argparse.Action):
+    """Prints the version; found only when it is asked for, since that reads files."""
+
+    def __call__(self, *_: Any) -> NoReturn:
+        from infra import machine
+
+        print(f"effnet {metadata.version('effnet')} {machine.commit()}".rstrip())
+        sys.exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="effnet",
+        allow_abbrev=False,
         description=verbs.ABOUT,
         epilog=verbs.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and the commit, and exit")
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in verbs.VERBS.items():
         sub = parsers.add_parser(
             name,
+            allow_abbrev=False,
             help=verb.summary,
             description=f"{verb.summary}\n\n{verb.details}",
             formatter_class=argparse.RawDescriptionHelpFormatter,

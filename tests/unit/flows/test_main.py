@@ -1,0 +1,72 @@
+"""The command line before anything runs: help, version, and mistakes as one line with exit code 2."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flows.__main__ import main
+from flows.cli.verbs import VERBS
+
+
+@pytest.fixture(autouse=True)
+def no_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers would remain in this process."""
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"]])
+def test_help_lists_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(re.search(rf"^    {verb}\s", shown, re.MULTILINE) for verb in VERBS)
+
+
+def test_help_of_a_verb_is_that_of_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for words in (["help", "train"], ["train", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert VERBS["train"].summary in texts[0]
+
+
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("effnet 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian", "model=b3"], "no verb 'trian'; did you mean 'train'? `effnet --help` lists them"),
+        (["xyzzy"], "no verb 'xyzzy'; `effnet --help` lists them"),
+        (["train", "--model", "b3"], "no option '--model'; settings are written without dashes: model=b3"),
+        (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
+        (["train", "--ledge"], "no option '--ledge'; settings are written without dashes: ledge=VALUE"),
+        (["train", "model=efficientnet_b3"], "no model named 'efficientnet_b3'; did you mean 'b3'? "),
+        (
+            ["train", "recipe.epoch=3", "model=b9"],
+            "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? `effnet --help` names the usual ones; "
+            "no model named 'b9'; did you mean 'b8'? ",
+        ),
+        (["train", "data.leave_out=[a"], "'data.leave_out=[a': a bracket is missing; a list is data.leave_out=[A,B]"),
+        (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_nearest_valid_word(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"error: {message}")
+    assert shown.err.count("\n") == 1
