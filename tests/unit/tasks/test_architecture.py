@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import made_results
 import pytest
 
 from conf.compose import compose
@@ -45,27 +46,7 @@ def started(folder: Path, config: Config) -> ArchitectureRun:
 
 
 def result(minival_top1: float, n: int = 400) -> TrainResult:
-    return TrainResult(
-        job="j",
-        job_uri="file:///j",
-        model="efficientnet_b0",
-        params=7,
-        multiply_adds=8,
-        resolution=24,
-        classes=10,
-        epochs=1,
-        steps=2,
-        top1=1.0,
-        top5=2.0,
-        n_val=9,
-        minival_top1=minival_top1,
-        n_minival=n,
-        minutes=0.1,
-        images_per_s=3.0,
-        weights_uri="file:///w",
-        weights_sha256="0",
-        mlflow_run="trial",
-    )
+    return made_results.trained(minival_top1=minival_top1, n_minival=n, mlflow_run="trial")
 
 
 async def all_of_it(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import made_results
 import pytest
 
 from conf.compose import compose
@@ -17,27 +18,7 @@ POINTS = [Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.1, 1.15), Coefficien
 
 
 def result(minival_top1: float, multiply_adds: int = 100, n: int = 500) -> TrainResult:
-    return TrainResult(
-        job="j",
-        job_uri="file:///j",
-        model="efficientnet_b0",
-        params=7,
-        multiply_adds=multiply_adds,
-        resolution=28,
-        classes=10,
-        epochs=1,
-        steps=2,
-        top1=1.0,
-        top5=2.0,
-        n_val=9,
-        minival_top1=minival_top1,
-        n_minival=n,
-        minutes=0.1,
-        images_per_s=3.0,
-        weights_uri="file:///w",
-        weights_sha256="0",
-        mlflow_run="run",
-    )
+    return made_results.trained(minival_top1=minival_top1, multiply_adds=multiply_adds, n_minival=n, resolution=28)
 
 
 def chosen(*results: TrainResult) -> SearchResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import made_results
 import pytest
 
 from conf.compose import OverrideError, compose
@@ -122,28 +123,7 @@ def config_of(*points: str) -> Config:
 
 
 def trained(top1: float, reused: bool = False) -> TrainResult:
-    return TrainResult(
-        job="j",
-        job_uri="file:///j",
-        model="efficientnet_b0",
-        params=7,
-        multiply_adds=8,
-        resolution=24,
-        classes=10,
-        epochs=1,
-        steps=2,
-        top1=top1,
-        top5=99.0,
-        n_val=120,
-        minival_top1=50.0,
-        n_minival=100,
-        minutes=0.1,
-        images_per_s=3.0,
-        weights_uri="file:///w",
-        weights_sha256="0",
-        mlflow_run="run",
-        reused=reused,
-    )
+    return made_results.trained(top1=top1, top5=99.0, n_val=120, reused=reused)
 
 
 def summed(*results: Any) -> ScalingResult:
