@@ -26,6 +26,7 @@ from infra.launch.job import JobSpec
 from infra.launch.workpool import EXIT_CODE
 from tasks.jobs import MODULES, name_job
 from tasks.slots import slot
+from tasks.supervise import QUEUED
 
 log = logger()
 
@@ -49,6 +50,8 @@ async def job(key: str, storage: str, launch: str, label: str) -> Any:
     except EffnetError as error:
         log.error("%s", error)
         return Failed(message=EXIT_CODE.format(code=error.exit_code))
+    status = store.join(spec.job_uri, "status.json")
+    await asyncio.to_thread(store.write_json, status, {"state": QUEUED})  # the supervisor's patience begins later
     async with slot(label):
         code = await run_here(spec)
     return Failed(message=EXIT_CODE.format(code=code)) if code else None

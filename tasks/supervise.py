@@ -28,6 +28,7 @@ log = logger()  # also stored in Prefect's database: one line per epoch
 progress_log = logger("effnet-progress")  # every status update; only for progress bars in a terminal
 STATUS_POLL_S = 1.0  # polling interval of the status object, which the trainer writes about once a second
 LOG_S = 30.0  # longest time between two log lines in a long epoch
+QUEUED = "queued"  # state of a job that waits for a slot on the machine of its worker
 SIGNALLED = 128  # exit code of a process ended by signal n is SIGNALLED + n
 STATUS_KEYS = dict.fromkeys(("epoch", "epochs", "step", "steps", "loss", "images_per_s", "eta_s"), NUMBER)
 FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)  # signals caused by the program itself
@@ -163,7 +164,9 @@ class _Watch:
             status = _checked_status(self.status_uri)
         except errors.EffnetError:  # not written yet or unreachable: the timeouts below decide
             status = self.last
-        if status != self.last:
+        if status.get("state") == QUEUED:
+            self.start_again()
+        elif status != self.last:
             self._report(status)
             self.last, self.changed_at = status, time.monotonic()
         limit_s = self.launch.stall_timeout_s if self.last else self.launch.start_timeout_s

@@ -47,6 +47,22 @@ def set_limits(api: PrefectApi, jobs_at_once: int) -> None:
         _call_until_ok(api, "PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
 
 
+def limit_jobs(api: PrefectApi, jobs_at_once: int) -> None:
+    """Limits the concurrent runs of the deployment ``job``; others wait in the queue, not as processes of a worker.
+
+    Raises:
+        TransientError: The server refuses, or stays busy for a minute.
+    """
+    status, deployment = call(api, "GET", "/deployments/name/job/job")
+    if status != 200 or (deployment.get("global_concurrency_limit") or {}).get("limit") == jobs_at_once:
+        return
+    body: dict[str, object] = {
+        "concurrency_limit": jobs_at_once,
+        "concurrency_options": {"collision_strategy": "ENQUEUE"},
+    }
+    _call_until_ok(api, "PATCH", f"/deployments/{deployment['id']}", body, fine=(200, 204))
+
+
 def watch_flows(api: PrefectApi) -> None:
     """Makes the server mark flow runs without heartbeat as crashed; otherwise those of a lost machine stay Running.
 

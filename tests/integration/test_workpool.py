@@ -107,6 +107,17 @@ def test_a_job_on_a_worker_comes_to_the_bits_of_one_on_this_machine(
     assert (worker / "jobs" / run.key / "log.txt").exists()
 
 
+def test_a_second_job_waits_in_the_queue_while_one_runs(worker: Path, rig: Rig, tmp_path: Path) -> None:
+    first, second = (
+        workpool.submit(spec_of(*described(rig, name, tmp_path), tmp_path)) for name in ("running", "waiting")
+    )
+    wait(lambda: workpool.poll(first) is None and not first.queued)
+    assert workpool.poll(second) is None
+    assert second.queued
+    workpool.cancel(second)
+    workpool.cancel(first)
+
+
 def test_a_cancelled_job_saves_its_state_on_its_worker(worker: Path, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "cancelled", tmp_path)
     job = workpool.submit(spec_of(run, config, tmp_path))

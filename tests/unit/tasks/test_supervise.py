@@ -203,6 +203,22 @@ def test_a_job_that_never_starts_is_given_up(tmp_path: Path, monkeypatch: pytest
         watch.poll_status()
 
 
+def test_a_job_that_waits_for_a_slot_of_its_worker_may_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tasks.supervise.time.monotonic", lambda: now[0])
+    watch = _Watch(run_in(tmp_path), schema.Launch(start_timeout_s=300), "")
+    store.write_json(watch.status_uri, {"state": "queued"})
+    for _ in range(5):
+        now[0] += 299
+        watch.poll_status()
+    store.delete(watch.status_uri)  # its worker is gone
+    now[0] += 301
+    with pytest.raises(errors.TransientError, match="start_timeout_s"):
+        watch.poll_status()
+
+
 def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr("tasks.supervise.log.info", lambda text, *parts, **_: messages.append(text % parts))
