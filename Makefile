@@ -12,7 +12,7 @@ help: ## list the targets
 setup: $(VENV)/.done ## create .venv and install, nothing else
 
 # torch is installed first: a package that requires another torch would install gigabytes of CUDA.
-$(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/data/loading/native/*.[ch])
+$(VENV)/.done: pyproject.toml constraints.txt setup.py $(wildcard models/*/native/*.[ch] models/*/*/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@echo "installing into $(VENV) (about two minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
@@ -52,4 +52,4 @@ down: setup ## stop the embedded services
 
 clean: ## stop the services, then delete .venv and everything under runs/
 	@if [ -x $(BIN)/effnet ]; then $(BIN)/effnet down; fi
-	@rm -rf $(VENV) runs build models/data/loading/native/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) runs build models/*/native/*.so models/*/*/native/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
