@@ -1,8 +1,8 @@
 """Layers in few passes over memory for training on a CPU, by the C code of ``models.networks.native``.
 
-A depthwise or pointwise convolution, its batch norm, its activation and the residual are one operation of autograd, and so
-is squeeze-and-excitation. Where they do not apply (other devices and data types, evaluation, compilation, a library that
-was not built), the modules themselves compute the same up to rounding.
+A depthwise or pointwise convolution, its batch norm, its activation and the residual are one operation of autograd,
+and so is squeeze-and-excitation. Where they do not apply (other devices and data types, evaluation, compilation, a
+library that was not built), the modules themselves compute the same up to rounding.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class _Plan(NamedTuple):
 
 def usable(x: Tensor) -> Layers | None:
     """Returns the C library if it can compute on ``x`` in the present mode, otherwise None."""
-    if x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() != 4 or x.shape[0] < 2:
-        return None
+    if type(x) is not Tensor or x.device.type != "cpu" or x.dtype != torch.float32 or x.dim() != 4 or x.shape[0] < 2:
+        return None  # a subclass may have no memory, and one image may have too few pixels for statistics
     if not x.is_contiguous(memory_format=torch.channels_last):
         return None
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
@@ -68,18 +68,20 @@ def conv_norm(
         residual: Tensor to add, shaped like the result; only without activation.
     """
     layers = usable(x)
-    if layers is None or not _is_plain(norm) or (activation is not None and activation not in ACTIVATIONS):
+    if layers is None or type(norm) is not nn.BatchNorm2d or not _is_plain(norm):
+        return None
+    if activation is not None and activation not in ACTIVATIONS:
         return None
     depthwise = _depthwise_shape(x, conv, padding)
     pointwise = _is_small_product(x, conv)
     if depthwise is None and not pointwise:
         x = conv(x).contiguous(memory_format=torch.channels_last)
-    if depthwise is not None:
-        image_pixels = depthwise.out_height * depthwise.out_width
-    else:
-        image_pixels = x.shape[2] * x.shape[3]
-    channels, code = conv.out_channels, 0 if activation is None else ACTIVATIONS[activation]
-    shape = _norm_shape(x.shape[0] * image_pixels, image_pixels, channels, code, norm.eps, norm.momentum)
+    height, width = x.shape[2:] if depthwise is None else (depthwise.out_height, depthwise.out_width)
+    image_pixels = height * width
+    code = 0 if activation is None else ACTIVATIONS[activation]
+    momentum = float(norm.momentum or 0.0)
+    shape = _norm_shape(x.shape[0] * image_pixels, image_pixels, conv.out_channels, code, norm.eps, momentum)
+    assert norm.num_batches_tracked is not None  # noqa: S101 - for the type checker
     norm.num_batches_tracked.add_(1)
     plan, running = _Plan(layers, shape, depthwise, pointwise), (norm.running_mean, norm.running_var)
     if residual is not None:
@@ -124,22 +126,22 @@ class _ConvNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Returns the gradients in the order of ``forward``'s arguments."""
         plan: _Plan = ctx.plan
         x, weight, gamma, beta, keep, y, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        dx, dgamma, dbeta = plan.layers.norm_backward(plan.norm, y, grad, (gamma, beta), saved, keep)
-        dweight = None
+        dy, dgamma, dbeta = plan.layers.norm_backward(plan.norm, y, grad, (gamma, beta), saved, keep)
+        dx: Tensor | None = dy
+        dweight: Tensor | None = None
         if plan.depthwise is not None:
-            dy = dx
             dx = plan.layers.depthwise_input(plan.depthwise, dy, weight) if ctx.needs_input_grad[2] else None
             dweight = plan.layers.depthwise_weight(plan.depthwise, x, dy, weight) if ctx.needs_input_grad[3] else None
         elif plan.pointwise:
-            dy = _pixels(dx)
-            dx = _images(torch.mm(dy, weight.flatten(1)), x) if ctx.needs_input_grad[2] else None
-            dweight = torch.mm(dy.t(), _pixels(x)).view(weight.shape) if ctx.needs_input_grad[3] else None
+            rows = _pixels(dy)
+            dx = _images(torch.mm(rows, weight.flatten(1)), x) if ctx.needs_input_grad[2] else None
+            dweight = torch.mm(rows.t(), _pixels(x)).view(weight.shape) if ctx.needs_input_grad[3] else None
         return None, None, dx, dweight, dgamma, dbeta, None, grad if ctx.has_residual else None
 
 
@@ -160,7 +162,7 @@ class _SqueezeExcite(torch.autograd.Function):
         return layers.scale(x, gate, None)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Returns the gradients in the order of ``forward``'s arguments."""
         layers: Layers = ctx.layers
@@ -173,9 +175,9 @@ class _SqueezeExcite(torch.autograd.Function):
         return None, dx, torch.mm(inner.t(), pooled), inner.sum(0), torch.mm(outer.t(), active), outer.sum(0)
 
 
-def _is_plain(norm: nn.Module) -> bool:
-    """Whether it is a batch norm that normalizes by the batch and tracks statistics with a constant momentum."""
-    return type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None and norm.affine
+def _is_plain(norm: nn.BatchNorm2d) -> bool:
+    """Whether it normalizes by the batch, has gamma and beta, and tracks statistics with a constant momentum."""
+    return norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 def _depthwise_shape(x: Tensor, conv: nn.Conv2d, padding: Sequence[int]) -> ConvShape | None:

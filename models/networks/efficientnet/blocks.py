@@ -77,7 +77,9 @@ class ConvNorm(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W] -> [N, C_out, H / stride, W / stride]``."""
         out = self.fused(x) if self.training else None
-        return super().forward(x) if out is None else out
+        if out is None:
+            out = super().forward(x)  # type: ignore[no-untyped-call]
+        return out
 
     def fused(self, x: Tensor, keep: Tensor | None = None, residual: Tensor | None = None) -> Tensor | None:
         """Computes ``self(x) * keep + residual`` in few passes over memory; None if that is not possible."""
@@ -207,16 +209,18 @@ class FusedMBConv(nn.Module):
 
 def _project(block: MBConv | FusedMBConv, inner: Tensor, x: Tensor) -> Tensor:
     """Applies the last convolution of a block, stochastic depth and the residual connection to ``x``."""
-    project = block.project
+    if block.has_skip and block.training and fused.usable(inner) is not None:
+        keep = block.drop.factor(inner)
+        out = block.project.fused(inner, keep, x)
+        if out is not None:
+            return out
+        projected: Tensor = block.project(inner)
+        return x + (projected if keep is None else projected * keep)
+    projected = block.project(inner)
     if not block.has_skip:
-        return project(inner)
-    if not block.training or fused.usable(inner) is None:
-        return x + block.drop(project(inner))
-    keep = block.drop.factor(inner)
-    out = project.fused(inner, keep, x)
-    if out is not None:
-        return out
-    return x + (project(inner) if keep is None else project(inner) * keep)
+        return projected
+    out = x + block.drop(projected)
+    return out
 
 
 def _squeeze_excite(channels_in: int, inner: int, se_ratio: float) -> nn.Module:

@@ -67,5 +67,5 @@ class RenormalizingStem(ConvNorm):
             channel * (std / self.deviation) + (mean - self.mean) / self.deviation
             for channel, mean, std in zip(x.unbind(1), MEAN_RGB, STDDEV_RGB, strict=True)
         ]
-        out: Tensor = super().forward(torch.stack(channels, dim=1))  # type: ignore[no-untyped-call]
+        out: Tensor = super().forward(torch.stack(channels, dim=1))
         return out
