@@ -209,18 +209,16 @@ class FusedMBConv(nn.Module):
 
 def _project(block: MBConv | FusedMBConv, inner: Tensor, x: Tensor) -> Tensor:
     """Applies the last convolution of a block, stochastic depth and the residual connection to ``x``."""
+    out: Tensor | None = None
     if block.has_skip and block.training and fused.usable(inner) is not None:
         keep = block.drop.factor(inner)
         out = block.project.fused(inner, keep, x)
-        if out is not None:
-            return out
-        projected: Tensor = block.project(inner)
-        return x + (projected if keep is None else projected * keep)
-    projected = block.project(inner)
-    if not block.has_skip:
-        return projected
-    out = x + block.drop(projected)
-    return out
+        if out is None:
+            out = block.project(inner) if keep is None else block.project(inner) * keep
+            out = x + out
+    elif block.has_skip:
+        out = x + block.drop(block.project(inner))
+    return block.project(inner) if out is None else out
 
 
 def _squeeze_excite(channels_in: int, inner: int, se_ratio: float) -> nn.Module:

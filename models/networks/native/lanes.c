@@ -7,6 +7,8 @@
 #define NAME(name) EXPAND(name, LANES)
 
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #define LANES 16
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma")))
 #include "lanes.h"
