@@ -10,14 +10,14 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 
-def library(name: str, contraction: str) -> Extension:
-    """Describes a library built from all C files of its package; ``contraction`` is that of ``-ffp-contract``."""
+def library(name: str, *options: str) -> Extension:
+    """Describes a library built from all C files of its package."""
     package = Path(*name.split(".")[:-1])
     return Extension(
         name,
         sources=sorted(str(path) for path in package.glob("*.c")),
         depends=sorted(str(path) for path in package.glob("*.h")),
-        extra_compile_args=["-O3", f"-ffp-contract={contraction}"],
+        extra_compile_args=["-O3", *options],
         libraries=["m"],
         optional=True,
     )
@@ -25,7 +25,7 @@ def library(name: str, contraction: str) -> Extension:
 
 setup(
     ext_modules=[
-        library("models.data.loading.native._effnet", "off"),  # identical rounding on every processor
-        library("models.networks.native._layers", "fast"),  # fused multiply-add
+        library("models.data.loading.native._effnet", "-ffp-contract=off"),  # identical rounding on every processor
+        library("models.networks.native._layers", "-ffp-contract=fast", "-fno-math-errno"),
     ]
 )

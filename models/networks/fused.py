@@ -27,6 +27,9 @@ KERNELS, STRIDES = (3, 5, 7), (1, 2)
 MATMUL_PIXELS, MATMUL_PRODUCTS = 2048, 2**24
 
 
+SMALL_GATE_PRODUCTS = 2**19  # up to here torch's calls take longer than the products
+
+
 class _Plan(NamedTuple):
     """What an operation computes, besides its tensors."""
 
@@ -81,9 +84,8 @@ def conv_norm(
     code = 0 if activation is None else ACTIVATIONS[activation]
     momentum = float(norm.momentum or 0.0)
     shape = _norm_shape(x.shape[0] * image_pixels, image_pixels, conv.out_channels, code, norm.eps, momentum)
-    assert norm.num_batches_tracked is not None  # noqa: S101 - for the type checker
-    norm.num_batches_tracked.add_(1)
-    plan, running = _Plan(layers, shape, depthwise, pointwise), (norm.running_mean, norm.running_var)
+    plan = _Plan(layers, shape, depthwise, pointwise)
+    running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     out: Tensor = _ConvNorm.apply(plan, running, x, conv.weight, norm.weight, norm.bias, keep, residual)  # type: ignore[no-untyped-call]
@@ -95,8 +97,8 @@ def squeeze_excite(x: Tensor, reduce: nn.Conv2d, expand: nn.Conv2d) -> Tensor | 
     layers = usable(x)
     if layers is None:
         return None
-    weights = (reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias)
-    out: Tensor = _SqueezeExcite.apply(layers, x, *weights)  # type: ignore[no-untyped-call]
+    operation = _SmallGate if x.shape[0] * reduce.weight.numel() <= SMALL_GATE_PRODUCTS else _SqueezeExcite
+    out: Tensor = operation.apply(layers, x, reduce.weight, reduce.bias, expand.weight, expand.bias)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -107,7 +109,7 @@ class _ConvNorm(torch.autograd.Function):
     def forward(
         ctx: Any,
         plan: _Plan,
-        running: tuple[Tensor, Tensor],
+        running: tuple[Tensor, Tensor, Tensor],
         x: Tensor,
         weight: Tensor,
         gamma: Tensor,
@@ -153,6 +155,7 @@ class _SqueezeExcite(torch.autograd.Function):
         ctx: Any, layers: Layers, x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor
     ) -> Tensor:
         """Saves the input and the small tensors."""
+        reduce, expand = reduce.flatten(1), expand.flatten(1)
         pooled = layers.reduce(x, None, 1 / (x.shape[2] * x.shape[3]))
         hidden = torch.addmm(reduce_bias, pooled, reduce.t())
         active = F.silu(hidden)
@@ -172,7 +175,32 @@ class _SqueezeExcite(torch.autograd.Function):
         inner = torch.ops.aten.silu_backward(torch.mm(outer, expand), hidden)
         shift = torch.mm(inner, reduce).mul_(1 / (x.shape[2] * x.shape[3]))
         dx = layers.scale(grad, gate, shift)
-        return None, dx, torch.mm(inner.t(), pooled), inner.sum(0), torch.mm(outer.t(), active), outer.sum(0)
+        dreduce, dexpand = torch.mm(inner.t(), pooled), torch.mm(outer.t(), active)
+        return None, dx, dreduce[:, :, None, None], inner.sum(0), dexpand[:, :, None, None], outer.sum(0)
+
+
+class _SmallGate(torch.autograd.Function):
+    """``squeeze_excite`` as one operation, with its matrix products in the C code."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layers: Layers, x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor
+    ) -> Tensor:
+        """Saves the input and the small tensors."""
+        y, saved = layers.gate(x, (reduce, reduce_bias, expand, expand_bias))
+        ctx.layers = layers
+        ctx.save_for_backward(x, reduce, expand, saved)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        """Returns the gradients in the order of ``forward``'s arguments."""
+        layers: Layers = ctx.layers
+        x, reduce, expand, saved = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        dx, dweights = layers.gate_backward(x, grad, reduce, expand, saved)
+        return None, dx, *dweights
 
 
 def _is_plain(norm: nn.BatchNorm2d) -> bool:

@@ -1,4 +1,4 @@
-"""C code for training on a CPU: depthwise convolution, batch norm with its activation, squeeze-and-excitation.
+"""C code for training on a CPU: depthwise convolution, batch norm with activation, squeeze-and-excitation, RMSProp.
 
 The library is built at install (``setup.py``) and called through ctypes, which releases the GIL for the whole call. All
 tensors are float32 on the CPU, activations in channels_last memory. Without the library, torch's operators compute the
@@ -8,6 +8,7 @@ same up to rounding.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -57,6 +58,15 @@ class NormShape(ctypes.Structure):
     )
 
 
+class RMSProp(ctypes.Structure):
+    """Tensors and constants of an update of ``models.training.optim.TFRMSProp``; layers.h: ``struct rmsprop``."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("weights", "mean_square", "momentum", "gradients")),
+        *((name, ctypes.c_double) for name in ("lr", "square_decay", "momentum_decay", "epsilon", "weight_decay")),
+    )
+
+
 class Layers:
     """The loaded C library. Each function returns new tensors, and raises MemoryError if there is no memory."""
 
@@ -65,8 +75,11 @@ class Layers:
         library.effnet_depthwise.argtypes = [*[_POINTER] * 4, _INT]
         library.effnet_depthwise_input.argtypes = [*[_POINTER] * 4, _INT]
         library.effnet_depthwise_weights.argtypes = [*[_POINTER] * 4, _INT]
-        library.effnet_norm.argtypes = [*[_POINTER] * 10, _INT]
+        library.effnet_norm.argtypes = [*[_POINTER] * 11, _INT]
         library.effnet_norm_backward.argtypes = [*[_POINTER] * 10, _INT]
+        library.effnet_gate.argtypes = [*[_POINTER] * 7, *[_INT64] * 4, _INT]
+        library.effnet_gate_backward.argtypes = [*[_POINTER] * 10, *[_INT64] * 4, _INT]
+        library.effnet_rmsprop.argtypes = [_POINTER, _INT64, _INT]
         library.effnet_reduce.argtypes = [_POINTER, _POINTER, ctypes.c_double, _POINTER, *[_INT64] * 3, _INT]
         library.effnet_scale.argtypes = [*[_POINTER] * 4, *[_INT64] * 3, _INT]
 
@@ -93,7 +106,7 @@ class Layers:
         shape: NormShape,
         x: Tensor,
         affine: tuple[Tensor, Tensor],
-        running: tuple[Tensor, Tensor],
+        running: tuple[Tensor, Tensor, Tensor],
         keep: Tensor | None,
         residual: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -103,7 +116,7 @@ class Layers:
             shape: Shape, activation and constants.
             x: Input.
             affine: gamma and beta, ``[C]``.
-            running: Running mean and variance, ``[C]``, updated in place.
+            running: Running mean and variance, ``[C]``, and the number of batches, an int64; updated in place.
             keep: Factor of each image before the residual is added, ``[N]``; only without activation.
             residual: Added to the result; only without activation.
 
@@ -146,6 +159,42 @@ class Layers:
         self.library.effnet_scale(*_addresses(x, factor, shift, out), images, height * width, channels, _threads())
         return out
 
+    def gate(self, x: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Computes squeeze-and-excitation of ``x [N, C, H, W]`` with small weights.
+
+        Args:
+            x: Input.
+            weights: Weights ``[S, C]`` and bias of the reduction, weights ``[C, S]`` and bias of the expansion.
+
+        Returns:
+            The output, and small tensors for ``gate_backward``.
+        """
+        images, channels, height, width = x.shape
+        squeezed = weights[0].shape[0]
+        y, saved = torch.empty_like(x), x.new_empty(images * (2 * channels + squeezed))
+        shape = (images, height * width, channels, squeezed)
+        _check(self.library.effnet_gate(*_addresses(x, *weights, y, saved), *shape, _threads()))
+        return y, saved
+
+    def gate_backward(
+        self, x: Tensor, grad: Tensor, reduce: Tensor, expand: Tensor, saved: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Returns the gradients of input and weights."""
+        images, channels, height, width = x.shape
+        squeezed = reduce.shape[0]
+        dx = torch.empty_like(x)
+        # One allocation for both biases: their views are added to the gradients of the parameters.
+        dreduce, dexpand, biases = torch.empty_like(reduce), torch.empty_like(expand), x.new_empty(squeezed + channels)
+        outputs = (dx, dreduce, biases, dexpand)
+        tensors = _addresses(x, grad, reduce, expand, saved, *outputs)
+        shape = (images, height * width, channels, squeezed)
+        _check(self.library.effnet_gate_backward(*tensors, biases[squeezed:].data_ptr(), *shape, _threads()))
+        return dx, (dreduce, biases[:squeezed], dexpand, biases[squeezed:])
+
+    def rmsprop(self, update: RMSProp, size: int) -> None:
+        """Updates ``size`` weights and their state in place."""
+        self.library.effnet_rmsprop(ctypes.addressof(update), size, _threads())
+
     def use_lanes(self, width: int) -> None:
         """Limits the width of vectors, in floats; 16 is no limit. For tests."""
         self.library.effnet_use_lanes(_INT(width))
@@ -163,6 +212,11 @@ def load() -> Layers | None:
             library.effnet_use_team(_team())
             return Layers(library)
     return None
+
+
+def are_plain(tensors: Iterable[Tensor]) -> bool:
+    """Whether all tensors are float32 in contiguous memory of the CPU."""
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
 
 
 def _team() -> ctypes.c_void_p | None:

@@ -1,4 +1,6 @@
 /* Compiles the kernels once for each vector width, and chooses among them when they are first needed. */
+#include <math.h>
+
 #include "layers.h"
 
 #define INLINE static inline __attribute__((always_inline))

@@ -19,6 +19,12 @@ struct norm { /* `pixels` of all images; activation: 0 none, 1 SiLU, 2 ReLU6 */
     double epsilon, momentum;
 };
 
+struct rmsprop {
+    float *weights, *mean_square, *momentum;
+    const float *gradients;
+    double lr, square_decay, momentum_decay, epsilon, weight_decay;
+};
+
 struct lanes {
     int width;
     /* Output rows [row, rows) of all images; `w` holds the weights as [kernel * kernel, channels]. */
@@ -45,6 +51,13 @@ struct lanes {
     /* Means over `rows` pixels of x, or of x * dy unless that is NULL, multiplied by `factor`. */
     void (*reduce)(const float *x, const float *dy, float factor, float *sum, int64_t rows, int64_t channels, int64_t first,
                    int64_t end);
+    /* Sum of a * b, and y += a * x, over `size` floats. */
+    float (*dot)(const float *a, const float *b, int64_t size);
+    void (*add)(float *y, float a, const float *x, int64_t size);
+    /* x = 1 / (1 + exp(-x)) of `size` floats. */
+    void (*sigmoids)(float *x, int64_t size);
+    /* RMSProp as TensorFlow defines it; models/training/optim.py has the formula. */
+    void (*rmsprop)(const struct rmsprop *r, int64_t first, int64_t end);
     /* y = x * scale + shift for `rows` pixels; shift may be NULL. */
     void (*scale)(const float *x, const float *scale, const float *shift, float *y, int64_t rows, int64_t channels,
                   int64_t first, int64_t end);
@@ -52,6 +65,14 @@ struct lanes {
 
 /* The widths that this processor supports, widest first; the last one is 1. */
 const struct lanes *const *supported_lanes(void);
+
+/* Sums over an image's pixels of x, or of x * dy unless that is NULL, times `factor`: [images, channels]. */
+void effnet_reduce(const float *x, const float *dy, double factor, float *sums, int64_t images, int64_t pixels,
+                   int64_t channels, int threads);
+
+/* y = x * scale + shift with a scale and, unless NULL, a shift of each image: [images, channels]. */
+void effnet_scale(const float *x, const float *scale, const float *shift, float *y, int64_t images, int64_t pixels,
+                  int64_t channels, int threads);
 
 /* Calls `body` for each task, on several threads. */
 void run_tasks(void (*body)(void *context, int64_t task), void *context, int64_t tasks, int threads);

@@ -80,14 +80,15 @@ static void combine(const struct pass *p, int64_t tasks, int64_t c, double *mean
 }
 
 /* Batch norm in training mode, updating the running statistics; then the activation, or the factors `keep` of the images
- * and the residual (either may be NULL). `saved` receives mean and inverse deviation. Returns 1 if there is no memory. */
+ * and the residual (either may be NULL). `batches` counts the calls; `saved` receives mean and inverse deviation. Returns 1 if there is no memory. */
 int effnet_norm(const struct norm *n, const float *x, const float *gamma, const float *beta, float *running_mean,
-                float *running_variance, const float *keep, const float *residual, float *y, float *saved, int threads) {
+                float *running_variance, int64_t *batches, const float *keep, const float *residual, float *y, float *saved, int threads) {
     const int64_t channels = n->channels;
     struct pass p = {.n = n, .x = x, .keep = keep, .residual = residual, .out = y};
     const int64_t tasks = divide(&p);
     p.parts = malloc(sizeof(float) * (size_t)(2 * (tasks + 1) * channels));
     if (!p.parts) return 1;
+    *batches += 1;
     run_tasks(moments_task, &p, tasks, threads);
     float *scale = p.parts + 2 * tasks * channels, *shift = scale + channels;
     for (int64_t c = 0; c < channels; c++) {
@@ -169,14 +170,12 @@ static void scale_task(void *context, int64_t image) {
                                               i->pixels, i->channels, first, end));
 }
 
-/* Sums over an image's pixels of x, or of x * dy unless that is NULL, times `factor`: [images, channels]. */
 void effnet_reduce(const float *x, const float *dy, double factor, float *sums, int64_t images, int64_t pixels,
                    int64_t channels, int threads) {
     struct images work = {.x = x, .dy = dy, .out = sums, .factor = (float)factor, .pixels = pixels, .channels = channels};
     run_tasks(reduce_task, &work, images, images * pixels * channels < FEW_FLOATS ? 1 : threads);
 }
 
-/* y = x * scale + shift with a scale and, unless NULL, a shift of each image: [images, channels]. */
 void effnet_scale(const float *x, const float *scale, const float *shift, float *y, int64_t images, int64_t pixels,
                   int64_t channels, int threads) {
     struct images work = {.x = x, .scale = scale, .shift = shift, .out = y, .pixels = pixels, .channels = channels};

@@ -40,6 +40,12 @@ INLINE TARGET VEC NAME(sigmoid)(VEC z) {
     return NAME(inverse)(1.0f + (VEC)((INTS)power + ((INTS)shifted << 23)));
 }
 
+static TARGET void NAME(sigmoids)(float *x, int64_t size) {
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) STORE(x + i, NAME(sigmoid)(LOAD(x + i)));
+    for (; i < size; i++) x[i] = 1.0f / (1.0f + expf(-x[i]));
+}
+
 /* Of `columns` vectors of channels; `step` rows have sums of their own, so that additions need not wait for each other. */
 INLINE TARGET void NAME(moments_of)(const float *x, int64_t rows, int64_t channels, float *mean, float *squares,
                                     const int columns, const int step) {
