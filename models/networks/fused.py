@@ -246,10 +246,13 @@ def _is_small_product(x: Tensor, conv: nn.Conv2d) -> bool:
 
 def _pixels(x: Tensor) -> Tensor:
     """Views channels_last ``[N, C, H, W]`` as ``[N * H * W, C]``."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    images, channels, height, width = x.shape
+    return x.as_strided((images * height * width, channels), (channels, 1))
 
 
 def _images(rows: Tensor, like: Tensor) -> Tensor:
-    """Views ``[N * H * W, C]`` as channels_last ``[N, C, H, W]`` with the N, H and W of ``like``."""
+    """Views contiguous ``[N * H * W, C]`` as channels_last ``[N, C, H, W]`` with the N, H and W of ``like``."""
     images, _, height, width = like.shape
-    return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
+    channels = rows.shape[1]
+    strides = (height * width * channels, 1, width * channels, channels)
+    return rows.as_strided((images, channels, height, width), strides)

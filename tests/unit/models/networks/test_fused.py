@@ -1,4 +1,4 @@
-"""Fused layers: the network computes the same with and without the C code, and torch's modules where it does not apply."""
+"""Fused layers: networks compute the same with and without the C code; where it does not apply, torch does."""
 
 import copy
 
