@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from models.networks import native
 from models.networks.native import ConvShape, Layers, NormShape
@@ -128,9 +127,9 @@ class _ConvNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Returns the gradients in the order of ``forward``'s arguments."""
+        _refuse_second_derivatives()
         plan: _Plan = ctx.plan
         x, weight, gamma, beta, keep, y, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
@@ -165,9 +164,9 @@ class _SqueezeExcite(torch.autograd.Function):
         return layers.scale(x, gate, None)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Returns the gradients in the order of ``forward``'s arguments."""
+        _refuse_second_derivatives()
         layers: Layers = ctx.layers
         x, reduce, expand, pooled, hidden, active, gate = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
@@ -193,14 +192,20 @@ class _SmallGate(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         """Returns the gradients in the order of ``forward``'s arguments."""
+        _refuse_second_derivatives()
         layers: Layers = ctx.layers
         x, reduce, expand, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         dx, dweights = layers.gate_backward(x, grad, reduce, expand, saved)
         return None, dx, *dweights
+
+
+def _refuse_second_derivatives() -> None:
+    """Raises in a backward pass that is recorded; as ``once_differentiable``, which takes 6 us a call."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("layers in C have no second derivative; use network.eval() or another device")
 
 
 def _is_plain(norm: nn.BatchNorm2d) -> bool:

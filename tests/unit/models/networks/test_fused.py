@@ -163,3 +163,10 @@ def test_a_network_in_training_mode_can_be_exported() -> None:
     x = images(4, 6, 8)
     program = torch.export.export(layer, (x,))
     torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_derivative_is_refused_instead_of_being_wrong() -> None:
+    layer = ConvNorm(8, 8, 3, groups=8).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    x = images(4, 6, 8).requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(layer(x).sum(), x, create_graph=True)
