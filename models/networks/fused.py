@@ -72,7 +72,7 @@ def conv_norm(
     layers = usable(x)
     if layers is None or type(norm) is not nn.BatchNorm2d or not _is_plain(norm):
         return None
-    if activation is not None and activation not in ACTIVATIONS:
+    if not _are_float32(conv.weight, norm.weight) or (activation is not None and activation not in ACTIVATIONS):
         return None
     depthwise = _depthwise_shape(x, conv, padding)
     pointwise = _is_small_product(x, conv)
@@ -94,7 +94,7 @@ def conv_norm(
 def squeeze_excite(x: Tensor, reduce: nn.Conv2d, expand: nn.Conv2d) -> Tensor | None:
     """Computes squeeze-and-excitation with SiLU in training; None where the C code does not apply."""
     layers = usable(x)
-    if layers is None:
+    if layers is None or not _are_float32(reduce.weight, expand.weight):
         return None
     operation = _SmallGate if x.shape[0] * reduce.weight.numel() <= SMALL_GATE_PRODUCTS else _SqueezeExcite
     out: Tensor = operation.apply(layers, x, reduce.weight, reduce.bias, expand.weight, expand.bias)  # type: ignore[no-untyped-call]
@@ -200,6 +200,11 @@ class _SmallGate(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         dx, dweights = layers.gate_backward(x, grad, reduce, expand, saved)
         return None, dx, *dweights
+
+
+def _are_float32(*weights: Tensor) -> bool:
+    """Whether weights are such as C can read; where they do not match the input, torch raises a clear error."""
+    return all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
 
 
 def _refuse_second_derivatives() -> None:

@@ -165,6 +165,12 @@ def test_a_network_in_training_mode_can_be_exported() -> None:
     torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
+def test_weights_of_another_type_are_an_error_as_with_torch() -> None:
+    layer = nn.Sequential(ConvNorm(8, 8, 3, groups=8)).to(memory_format=torch.channels_last).double().train()  # type: ignore[call-overload]
+    with pytest.raises(RuntimeError):
+        layer(images(4, 6, 8))
+
+
 def test_a_second_derivative_is_refused_instead_of_being_wrong() -> None:
     layer = ConvNorm(8, 8, 3, groups=8).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     x = images(4, 6, 8).requires_grad_()
