@@ -4,7 +4,8 @@ Ours is the engine itself (``models/training/step.py``): forward, backward, mess
 rival's loop is what a good engineer writes: the same normalisation, channels_last, autocast and compile setting,
 ``torch.optim.RMSprop(foreach=True)`` and an average by ``torch._foreach_lerp_``. Both have the same batches of uint8
 images in memory, take turns, and the medians of whole steps count. On a CUDA machine the networks are larger and the
-batches those of a real run. Rivals come with ``make rivals``; one that is not there is reported as absent.
+batches those of a real run. On a CPU there are also the small networks of ``profile=laptop``, as one rank of such a
+job trains them: 32 images a step, one thread. Rivals come with ``make rivals``; an absent one is reported as such.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,10 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import harness
-from conf import schema
+from conf import compose, schema
 from infra.launch.command import job_environment
 from models.data.loading.loader import Batch
-from models.networks.build import build_model
+from models.networks.build import build_model, compute_cost, resolve_architecture
 from models.networks.efficientnet.preprocessing import Normalize
 from models.training.checkpoints import state as states
 from models.training.checkpoints.state import TrainState
@@ -49,9 +50,27 @@ class Case:
     name: str  # b0 .. b7
     side: int  # pixels
     batch: int
+    laptop: schema.Config | None = None  # the configuration of a laptop's job, with its multipliers and threads
+
+    @property
+    def label(self) -> str:
+        """Name in the report."""
+        return f"laptop_{self.name}" if self.laptop else self.name
+
+    @property
+    def model(self) -> schema.Model:
+        """The network."""
+        name = f"efficientnet_{self.name}"
+        return replace(self.laptop.model, name=name) if self.laptop else schema.Model(name=name)
+
+    @property
+    def classes(self) -> int:
+        """Width of the classifier."""
+        return 10 if self.laptop else 1000
 
 
 CPU_CASES = (Case("b0", 224, 16), Case("b3", 300, 8), Case("b7", 160, 8))
+LAPTOP_NETWORKS = ("b0", "b4", "b7")
 CUDA_CASES = (Case("b0", 224, 256), Case("b4", 380, 128))
 
 
@@ -70,9 +89,25 @@ def main() -> None:
     rivals = _rivals(report)
     for case in CUDA_CASES if device.type == "cuda" else CPU_CASES:
         _compare(case, device, False, rivals, report, options.n)
+    if device.type == "cpu":
+        _compare_laptop(device, rivals, report, options.n)
     if device.type == "cuda":  # B0 alone: compiling takes a minute a side
         _compare(CUDA_CASES[0], device, True, rivals, report, options.n)
     harness.show(report, options.json)
+
+
+def _compare_laptop(
+    device: torch.device, rivals: dict[str, Callable[[Case], nn.Module]], report: harness.Report, n: int
+) -> None:
+    """Measures the networks of ``profile=laptop`` as one rank of a job trains them."""
+    config = compose.compose(["profile=laptop"])
+    batch = config.recipe.global_batch // config.recipe.logical_shards
+    torch.set_num_threads(config.launch.threads_per_proc or 1)
+    report.notes.append(f"laptop: {batch} images a step, {torch.get_num_threads()} thread, {5 * n} steps of each side")
+    at_this_size = {name: build for name, build in rivals.items() if name == "pytorchcv"}  # timm rounds otherwise
+    for name in LAPTOP_NETWORKS:
+        side = resolve_architecture(Case(name, 0, batch, config).model).resolution
+        _compare(Case(name, side, batch, config), device, False, at_this_size, report, 5 * n)
 
 
 def _rivals(report: harness.Report) -> dict[str, Callable[[Case], nn.Module]]:
@@ -90,7 +125,24 @@ def _rivals(report: harness.Report) -> dict[str, Callable[[Case], nn.Module]]:
 
 def _pytorchcv(case: Case) -> nn.Module:
     module = importlib.import_module("pytorchcv.models.efficientnet")
-    return cast(nn.Module, getattr(module, f"efficientnet_{case.name}")())
+    if not case.laptop:
+        return cast(nn.Module, getattr(module, f"efficientnet_{case.name}")())
+    arch = resolve_architecture(case.model)
+    network = module.EfficientNet(
+        channels=[[stage.channels] * stage.repeats for stage in arch.stages],
+        init_block_channels=arch.stem,
+        final_block_channels=arch.head,
+        kernel_sizes=[[stage.kernel] * stage.repeats for stage in arch.stages],
+        strides_per_stage=[stage.stride for stage in arch.stages],
+        expansion_factors=[[stage.expand_ratio] * stage.repeats for stage in arch.stages],
+        dropout_rate=arch.dropout,
+        in_size=(case.side, case.side),
+        num_classes=case.classes,
+    )
+    parameters = sum(p.numel() for p in network.parameters())
+    expected = compute_cost(case.model, case.classes)[0]
+    assert parameters == expected, f"pytorchcv's {case.label} has {parameters} parameters, ours has {expected}"
+    return cast(nn.Module, network)
 
 
 def _timm(case: Case) -> nn.Module:
@@ -103,7 +155,7 @@ def _compare(
     case: Case, device: torch.device, compiled: bool, rivals: dict[str, Any], report: harness.Report, n: int
 ) -> None:
     """Measures one case: a side after the other is set up, then all take turns."""
-    label = case.name + ("_compiled" if compiled else "")
+    label = case.label + ("_compiled" if compiled else "")
     modes = (("", _ours, _theirs), ("_eval", _our_evaluation, _evaluation))
     for mode, ours, theirs in modes[:1] if compiled else modes:
         batches = batch_of(case, device)
@@ -150,7 +202,7 @@ def batch_of(case: Case, device: torch.device) -> Batch:
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.side, case.side, 3)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
-    labels = torch.randint(0, 1000, (case.batch,), generator=generator).to(device)
+    labels = torch.randint(0, case.classes, (case.batch,), generator=generator).to(device)
     return Batch(images, labels, np.arange(case.batch))
 
 
@@ -165,7 +217,7 @@ class _NoWatchdog:
 
 def _network(case: Case, device: torch.device) -> Any:
     torch.manual_seed(0)
-    network = build_model(schema.Model(name=f"efficientnet_{case.name}"), 1000)
+    network = build_model(case.model, case.classes)
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -177,7 +229,7 @@ def _ours(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tup
 def our_step(case: Case, device: torch.device, compiled: bool, batch: Batch) -> tuple[Step, TrainState]:
     """The engine on one network: a function that makes a step, and what it changes."""
     recipe = schema.Recipe(global_batch=case.batch, batch_slices=1, warmup_epochs=0.0)
-    job = schema.Job(kind="train", model=schema.Model(name=f"efficientnet_{case.name}"), recipe=recipe)
+    job = schema.Job(kind="train", model=case.model, recipe=recipe)
     network = _network(case, device)
     state = states.initial_state(network, recipe)
     if compiled:
@@ -261,7 +313,7 @@ def _least_bytes(network: nn.Module, case: Case) -> float:
         outputs.append(output[0].numel())
 
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.SiLU, nn.Linear)
-    fresh = build_model(schema.Model(name=f"efficientnet_{case.name}"), 1000, device="meta").eval()
+    fresh = build_model(case.model, case.classes, device="meta").eval()
     handles = [m.register_forward_hook(note) for m in fresh.modules() if isinstance(m, kinds)]
     fresh(torch.empty(1, 3, case.side, case.side, device="meta"))
     for handle in handles:

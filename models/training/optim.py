@@ -21,6 +21,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from conf.schema import Recipe
+from models.networks import native
 from models.training.flat import Layout
 
 _CHUNK = 2**18  # floats: six of them are 6 MB
@@ -58,7 +59,7 @@ class TFRMSProp:
         mom = momentum * mom + lr * g / sqrt(ms + eps)
         w   = w - mom
 
-    On a CPU it works on chunks that stay in the cache from one operation to the next.
+    On a CPU it is one pass of C code, or works on chunks that stay in the cache from one operation to the next.
     """
 
     decay: float = 0.9
@@ -71,6 +72,12 @@ class TFRMSProp:
 
     def update(self, part: Part, lr: float, found_inf: Tensor | None) -> None:
         """Updates the weights by one step."""
+        tensors = (part.weights, part.slots["mean_square"], part.slots["momentum"], part.gradients)
+        if (layers := native.load()) is not None and native.are_plain(tensors):
+            if found_inf is None or not found_inf:
+                constants = (lr, self.decay, self.momentum, self.epsilon, part.weight_decay)
+                layers.rmsprop(native.RMSProp(*(t.data_ptr() for t in tensors), *constants), part.weights.numel())
+            return
         active = 1.0 if found_inf is None else 1.0 - found_inf
         tensors = (part.weights, part.gradients, part.slots["mean_square"], part.slots["momentum"])
         for weights, gradients, mean_square, momentum in zip(*pieces(tensors), strict=True):

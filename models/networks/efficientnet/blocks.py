@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from models.networks import fused
 from models.networks.efficientnet.variants import squeezed
 
 # TF's BN momentum 0.99 is PyTorch's 0.01; neither is PyTorch's default (0.1, 1e-5).
@@ -30,12 +31,18 @@ class SameConv2d(nn.Conv2d):
         """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
         if self.stride == (1, 1):  # symmetric kernel // 2, which nn.Conv2d already pads
             return super().forward(x)
-        (top, bottom), (left, right) = (
-            _same_padding(side, kernel, stride)
-            for side, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
-        )
+        top, bottom, left, right = _padding(self, x)
         x = F.pad(x, (left, right, top, bottom))
         return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def _padding(conv: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
+    """Returns the padding before and after the rows, before and after the columns."""
+    if not isinstance(conv, SameConv2d):
+        rows, columns = (int(pixels) for pixels in conv.padding)
+        return rows, rows, columns, columns
+    sides = zip(x.shape[2:], conv.kernel_size, conv.stride, strict=True)
+    return tuple(pixels for side in sides for pixels in _same_padding(*side))
 
 
 def _same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -68,9 +75,25 @@ class ConvNorm(nn.Sequential):
             layers.append(activation())
         super().__init__(*layers)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C_in, H, W] -> [N, C_out, H / stride, W / stride]``."""
+        out = self.fused(x) if self.training else None
+        if out is None:
+            out = super().forward(x)  # type: ignore[no-untyped-call]
+        return out
+
+    def fused(self, x: Tensor, keep: Tensor | None = None, residual: Tensor | None = None) -> Tensor | None:
+        """Computes ``self(x) * keep + residual`` in few passes over memory; None if that is not possible."""
+        conv, norm, *activation = self
+        assert isinstance(conv, nn.Conv2d)  # noqa: S101 - for the type checker
+        kind = type(activation[0]) if activation else None
+        return fused.conv_norm(x, conv, norm, kind, _padding(conv, x), keep, residual)
+
 
 class SqueezeExcite(nn.Module):
     """Channel gate: global mean -> 1x1 conv -> SiLU -> 1x1 conv -> sigmoid -> scale. Convs have biases.
+
+    The convolutions of one pixel are computed as matrix products, which on a CPU take a tenth of the time.
 
     Args:
         channels: Channels of the gated tensor.
@@ -85,8 +108,13 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W] -> [N, C, H, W]``."""
-        gate: Tensor = self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        out = fused.squeeze_excite(x, self.reduce, self.expand) if self.training else None
+        if out is not None:
+            return out
+        pooled = x.mean((2, 3))
+        hidden: Tensor = self.act(F.linear(pooled, self.reduce.weight.flatten(1), self.reduce.bias))
+        gate = F.linear(hidden, self.expand.weight.flatten(1), self.expand.bias)
+        return x * gate.sigmoid()[:, :, None, None]
 
 
 class StochasticDepth(nn.Module):
@@ -101,7 +129,12 @@ class StochasticDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W] -> [N, C, H, W]``; the identity in evaluation."""
-        return x * self.drawn(x) if self.training and self.survival_prob < 1 else x
+        factor = self.factor(x)
+        return x if factor is None else x * factor
+
+    def factor(self, x: Tensor) -> Tensor | None:
+        """Returns the factor of each sample, or None if all are 1."""
+        return self.drawn(x) if self.training and self.survival_prob < 1 else None
 
     def drawn(self, x: Tensor) -> Tensor:
         """Draws a factor for each sample of ``x``, ``[N, 1, 1, 1]``: 0 or 1 / survival_prob."""
@@ -140,8 +173,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        out: Tensor = self.project(self.se(self.depthwise(self.expand(x))))
-        return x + self.drop(out) if self.has_skip else out
+        return _project(self, self.se(self.depthwise(self.expand(x))), x)
 
 
 class FusedMBConv(nn.Module):
@@ -173,8 +205,21 @@ class FusedMBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W] -> [N, C_out, ceil(H / stride), ceil(W / stride)]``."""
-        out: Tensor = self.project(self.se(self.conv(x)))
-        return x + self.drop(out) if self.has_skip else out
+        return _project(self, self.se(self.conv(x)), x)
+
+
+def _project(block: MBConv | FusedMBConv, inner: Tensor, x: Tensor) -> Tensor:
+    """Applies the last convolution of a block, stochastic depth and the residual connection to ``x``."""
+    out: Tensor | None = None
+    if block.has_skip and block.training and fused.usable(inner) is not None:
+        keep = block.drop.factor(inner)
+        out = block.project.fused(inner, keep, x)
+        if out is None:
+            out = block.project(inner) if keep is None else block.project(inner) * keep
+            out = x + out
+    elif block.has_skip:
+        out = x + block.drop(block.project(inner))
+    return block.project(inner) if out is None else out
 
 
 def _squeeze_excite(channels_in: int, inner: int, se_ratio: float) -> nn.Module:

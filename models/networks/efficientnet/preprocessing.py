@@ -18,6 +18,8 @@ STDDEV_RGB = (58.395, 57.12, 57.375)
 # preprocessing of AdvProp (README, "2x - 1"), lite/efficientnet_lite_builder.py.
 OTHERS = {"advprop": (127.5, 127.5), "lite": (127.0, 128.0)}
 
+_CACHED_FLOATS = 2**17  # 512 kB
+
 
 class Normalize(nn.Module):
     """uint8 ``[N, R, R, 3]`` on any device -> normalized float ``[N, 3, R, R]`` on ``device``.
@@ -43,7 +45,8 @@ class Normalize(nn.Module):
         n, rows, columns, _ = images.shape
         mean, std = self.mean.repeat(columns), self.std.repeat(columns)
         pixels = torch.empty((n, rows, columns * 3))
-        for source, target in zip(images.flatten(2), pixels, strict=True):  # by image, to stay in the cache
+        some = max(1, _CACHED_FLOATS // (rows * columns * 3))  # images that stay in the cache between two operations
+        for source, target in zip(torch.split(images.flatten(2), some), torch.split(pixels, some), strict=True):
             torch.sub(source, mean, out=target).div_(std)
         return pixels.view(n, rows, columns, 3).permute(0, 3, 1, 2)
 
@@ -67,5 +70,5 @@ class RenormalizingStem(ConvNorm):
             channel * (std / self.deviation) + (mean - self.mean) / self.deviation
             for channel, mean, std in zip(x.unbind(1), MEAN_RGB, STDDEV_RGB, strict=True)
         ]
-        out: Tensor = super().forward(torch.stack(channels, dim=1))  # type: ignore[no-untyped-call]
+        out: Tensor = super().forward(torch.stack(channels, dim=1))
         return out
