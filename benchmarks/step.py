@@ -101,7 +101,7 @@ def _compare_laptop(
 ) -> None:
     """Measures the networks of ``profile=laptop`` as one rank of a job trains them."""
     config = compose.compose(["profile=laptop"])
-    batch = config.recipe.global_batch // config.recipe.logical_shards
+    batch = config.recipe.global_batch // config.recipe.batch_slices
     torch.set_num_threads(config.launch.threads_per_proc or 1)
     report.notes.append(f"laptop: {batch} images a step, {torch.get_num_threads()} thread, {5 * n} steps of each side")
     at_this_size = {name: build for name, build in rivals.items() if name == "pytorchcv"}  # timm rounds otherwise
