@@ -28,6 +28,9 @@ QUIET = {
 }
 
 
+_READ_DATA = ("shard", "search", "architecture", "scaling", "train", "explain")  # their flows begin with config.data
+
+
 def run(verb: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
     """Runs one flow on its services and returns its result.
 
@@ -38,7 +41,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything started here has ended (``flows/cli/signals.py``).
         EffnetError: The error of the flow or of a service.
     """
-    log.info("effnet %s: checking the services", verb)
+    log.info("effnet %s: checking the settings, then the services", verb)
+    _check_early(verb, config)
     began = time.monotonic()
     run_dir = Path(config.run_dir).resolve()
     for_worker = configure.worker_environment(config, configure.select_places(overrides))
@@ -65,6 +69,26 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         if isinstance(stop, KeyboardInterrupt):
             raise
         raise KeyboardInterrupt from None
+
+
+def _check_early(verb: str, config: schema.Config) -> None:
+    """Refuses before services start, which takes seconds, what the flow would refuse after it with the same message.
+
+    Raises:
+        ConfigError: A missing ``data.path``, or a network that cannot have so few pixels.
+    """
+    path, is_packaged = config.data.path, config.data.source in ("mnist5k", "digits")
+    is_missing = path is None or ("://" not in path and not Path(path).exists())
+    if verb in _READ_DATA and is_missing and not is_packaged:
+        from models.data.sources import catalog
+
+        catalog.open_source(config.data)
+    if verb == "train":
+        from models.networks.build import resolve_architecture
+        from models.networks.efficientnet.variants import VARIANTS
+
+        if config.model.name in VARIANTS:
+            resolve_architecture(config.model)
 
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:

@@ -130,9 +130,13 @@ def commands(program: str) -> list[list[str]]:
 
 
 def test_every_make_command_of_the_documents_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = {word for command in commands("make") for word in command}
-    assert {"reproduce", "test"} <= used <= targets
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    variables = set(re.findall(r"^([A-Z]+) \?=", text, re.MULTILINE))
+    words = {word for command in commands("make") for word in command}
+    settings = {word.partition("=")[0] for word in words if "=" in word}
+    assert settings <= variables
+    assert {"reproduce", "test"} <= {word for word in words if "=" not in word} <= targets
 
 
 def test_every_verb_is_documented_and_every_documented_command_composes() -> None:

@@ -1,0 +1,44 @@
+"""What a command refuses before it starts services."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf import compose
+from flows.cli import session
+from infra.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "message"),
+    [
+        ("shard", ["data=imagenet"], "data=imagenet needs data.path=FOLDER"),
+        ("train", ["data=folder", "data.path=/nonexistent"], "/nonexistent is not a folder"),
+        ("search", ["data=cifar10", "data.path=/nonexistent"], "/nonexistent"),
+        ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_services_start(
+    verb: str, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("services started")
+
+    for name in ("environment", "up"):
+        monkeypatch.setattr(session.stack, name, refuse)
+    overrides = [*words, f"run_dir={tmp_path}"]
+    with pytest.raises(ConfigError, match=message):
+        session.run(verb, compose.compose(overrides), overrides)
+
+
+@pytest.mark.parametrize("verb", ["report", "evaluate", "latency"])
+def test_a_command_that_reads_no_data_set_needs_no_path(verb: str) -> None:
+    session._check_early(verb, compose.compose(["data=imagenet"]))
+
+
+def test_data_sets_that_are_installed_or_remote_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
+    for words in (["data=digits"], ["data=mnist5k"], ["data=imagenet", "data.path=s3://bucket/imagenet"]):
+        session._check_early("train", compose.compose(words))
