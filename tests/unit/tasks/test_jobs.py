@@ -13,6 +13,7 @@ import pytest
 
 from conf import compose, schema
 from infra.tracking import runs
+from models.experiments.grid_search import grid_points
 from models.results import ShardResult
 from tasks import architecture, explain, scaling, search, transfer
 from tasks.jobs import evaluate_job, train_job, work_key
@@ -61,7 +62,7 @@ def run_key(start: Callable[[], Any]) -> str:
 
 def search_key() -> str:
     config = composed()
-    return run_key(lambda: search._start(config, search.grid_points(config.search), 10, ""))
+    return run_key(lambda: search._start(config, grid_points(config.search), 10, ""))
 
 
 def scaling_key() -> str:
