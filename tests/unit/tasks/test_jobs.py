@@ -14,7 +14,8 @@ import pytest
 from conf import compose, schema
 from infra.tracking import runs
 from models.experiments.grid_search import grid_points
-from models.results import ShardResult
+from models.experiments.transfer import TransferPlan
+from models.results import Cost, ShardResult
 from tasks import architecture, explain, scaling, search, transfer
 from tasks.jobs import evaluate_job, train_job, work_key
 
@@ -76,8 +77,8 @@ def explain_key() -> str:
 
 
 def transfer_key() -> str:
-    cost = transfer.Cost(0, 0, 0, 0.0)
-    plan = transfer.TransferPlan(composed("transfer=laptop_kornblith"), SHARDS, [], [], cost, 0)
+    cost = Cost(0, 0, 0, 0)
+    plan = TransferPlan(composed("transfer=laptop_kornblith"), SHARDS, [], [], cost, 0)
     return run_key(lambda: asyncio.run(transfer.start_grid.fn(plan, WEIGHTS, "")))
 
 

@@ -23,7 +23,7 @@ from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import GalleryNetwork, ShardResult
 from tasks.explain import listed, train_config
-from tasks.train import train_job
+from tasks.jobs import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
 
