@@ -106,7 +106,7 @@ def publish_part(
         data_sha256=dict(data or {}),
         commit=machine.commit(),
         machine=machine.facts(),
-        finished=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        finished=machine.format_utc(time.time()),
     )
     content = {**asdict(result), **asdict(provenance)}
     store.write(uri(config, part), json.dumps(content, indent=1).encode())

@@ -33,7 +33,7 @@ async def broken(overrides: list[str], parent_run: str = "") -> None:
 
 @flow(name="architecture")
 async def good(overrides: list[str], parent_run: str = "") -> None:
-    parts.publish_part(compose.compose(overrides), "architecture", made_parts.architecture())
+    parts.publish_part(compose.compose(overrides), "architecture", made_parts.result("architecture"))
 
 @flow(name="latency")
 async def also_broken(overrides: list[str], parent_run: str = "") -> None:

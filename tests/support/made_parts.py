@@ -394,6 +394,12 @@ def variant(phi: int) -> Json:
     }
 
 
+def result(name: str) -> Any:
+    """The result of a part, as the experiment hands it over."""
+    [kind] = [part.result for part in PARTS if part.name == name]
+    return read_stored(kind, everything()[name], f"{name}.json").result
+
+
 def render_stored(summary: Any, parts: Mapping[str, Any] | None = None) -> str:
     """Renders the page from JSON objects, each read as the product reads it from the store."""
     kinds = {part.name: part.result for part in PARTS}
