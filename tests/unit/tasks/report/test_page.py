@@ -201,9 +201,9 @@ def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
     assert ["not run" in words for _, words in page.found("data-network")] == [True] * 8
     sentences = [
         "Not run: no network has",
-        "the summary holds no trial",
+        "the summary contains no trials",
         "no fine-tuned network",
-        "names no data",
+        "lists no data",
         "an unrecorded profile",
         "The profile is not recorded",
         "84.3",
