@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
 import made_parts
 import pytest
@@ -33,20 +33,13 @@ def test_half_a_surrogate_pair_is_replaced_so_that_the_page_can_be_written() -> 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e31, -1e31, 10**400])
 def test_a_number_beyond_use_is_missing(number: float) -> None:
-    assert (
-        read_stored(LatencyResult, {"n": number}, "l.json").problems
-        == ("l.json does not hold a number as 'n' but null",)
-        or read_stored(LatencyResult, {"n": number}, "l.json").result == LatencyResult()
-    )
+    assert read_stored(LatencyResult, {"n": number}, "l.json").result == LatencyResult(n=None)
 
 
 def test_json_nested_deeper_than_any_that_is_written_cannot_break_the_page() -> None:
-    deep: Any = "end"
-    for _ in range(400):
-        deep = {"x": deep}
-    assert made_parts.render_stored(
-        {"config": deep, "wall_s": 1.0}, {"latency": made_parts.latency() | {"config": deep}}
-    )
+    deep = json.loads('{"x":' * 700 + "1" + "}" * 700)
+    html = made_parts.render_stored({"config": deep}, {"latency": made_parts.latency() | {"config": deep}})
+    assert "a made-up processor" in html
 
 
 def test_a_password_in_an_address_is_hidden_wherever_it_is() -> None:
