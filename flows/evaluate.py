@@ -8,7 +8,7 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from models.results import EvalResult, ShardResult
-from tasks.class_names import check_classes
+from tasks.evaluate import check_classes
 from tasks.evaluate import evaluate as evaluate_task
 from tasks.jobs import evaluate_job
 from tasks.register import fetch_registered

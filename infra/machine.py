@@ -9,11 +9,12 @@ import resource
 import subprocess
 import sys
 import sysconfig
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
-PACKAGES = ("torch", "prefect", "mlflow")
+PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 
 @functools.cache
@@ -44,6 +45,11 @@ def import_path() -> dict[str, str]:
     if str(CODE) != sysconfig.get_path("purelib"):
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
     return variables
+
+
+def format_utc(unix: float) -> str:
+    """Returns ``2026-11-26 08:12:44 UTC`` for a time in Unix seconds."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))
 
 
 def peak_memory_gb() -> float:

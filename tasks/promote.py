@@ -18,7 +18,7 @@ from infra.errors import ArtifactError, PermanentError
 from models.results import EvalResult, Registered, ShardResult
 from models.statistics import paired_difference
 from tasks import policy
-from tasks.class_names import class_mismatch
+from tasks.evaluate import class_mismatch
 
 if TYPE_CHECKING:
     import numpy as np

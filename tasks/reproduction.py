@@ -133,8 +133,8 @@ def _finish(
                 ("s3", "AWS_ENDPOINT_URL_S3"),
             )
         },
-        started=_format_utc(started.began),
-        finished=_format_utc(time.time()),
+        started=machine.format_utc(started.began),
+        finished=machine.format_utc(time.time()),
         command=f"effnet reproduce profile={config.profile}",
         config=report_results.request_of(config),
         config_sha256=report_results.digest(report_results.request_of(config)),
@@ -196,7 +196,3 @@ def _fine_tuned_row(result: TransferResult) -> FineTunedRow:
         mlflow_run=result.mlflow_run,
         mlflow_url=runs.run_url(result.mlflow_run),
     )
-
-
-def _format_utc(unix: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))

@@ -10,7 +10,7 @@ from prefect import task
 
 from conf import compose, schema
 from infra.errors import ConfigError, PermanentError
-from models.experiments.scaling_study import IMAGENET_CLASSES, scaled, summarize, title
+from models.experiments.scaling_study import IMAGENET_CLASSES, network_of, summarize, title
 from models.results import ScalingResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.jobs import work_key
@@ -35,7 +35,7 @@ def _start(config: schema.Config) -> str:
     if not points:
         raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
     for point in points:
-        compute_cost(scaled(config.model, point), IMAGENET_CLASSES)
+        compute_cost(network_of(config.model, point), IMAGENET_CLASSES)
     request = {
         "scaling": compose.to_dict(config.scaling),
         "model": compose.to_dict(config.model),
@@ -55,7 +55,7 @@ def _start(config: schema.Config) -> str:
 
 def point_config(config: schema.Config, point: schema.Point) -> schema.Config:
     """The configuration of a point's training."""
-    return replace(config, model=scaled(config.model, point))
+    return replace(config, model=network_of(config.model, point))
 
 
 @task(task_run_name="record", **policy.BOOKKEEPING)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from prefect import task
 
 from conf import compose, schema
-from models.experiments.grid_search import ScreenedGrid, family, scaled, screen, select_trials
+from models.experiments.grid_search import ScreenedGrid, family, screen, select_trials
+from models.experiments.scaling_study import scaled
 from models.networks.efficientnet.compound_scaling import Coefficients
 from models.results import SearchResult, TrainResult, Trial
 from tasks import policy

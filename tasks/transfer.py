@@ -213,7 +213,7 @@ def _row_of(result: TransferResult, command: str) -> TransferRow:
         mlflow_url=runs.run_url(result.mlflow_run),
         command=command,
         commit=machine.commit(),
-        finished=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        finished=machine.format_utc(time.time()),
         paper=protocol.printed(result.source, result.network),
     )
 

@@ -83,7 +83,7 @@ def _train(result: TrainResult, config: schema.Config) -> list[str]:
     return [
         f"{result.job}{_reused(result)}",
         f"top-1      {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n_val} val images",
-        *(f"left out   {name}" for name in config.data.leave_out),
+        *(f"excluded   {name}" for name in config.data.leave_out),
         f"weights    {result.weights_uri}",
         f"MLflow run {result.mlflow_run}",
     ]
@@ -98,7 +98,7 @@ def _evaluation(result: EvalResult, config: schema.Config) -> list[str]:
 
 def _shards(result: ShardResult) -> list[str]:
     counts = f"{result.train} train, {result.minival} minival, {result.val} val"
-    lost = f", {result.quarantined} unusable ones left out" if result.quarantined else ""
+    lost = f", {result.quarantined} unusable images excluded" if result.quarantined else ""
     listed = " lists them" if lost else ""
     return [
         f"{result.name}: {counts} in {result.shards} shards{lost}{_reused(result)}",
@@ -192,7 +192,7 @@ def _architectures(result: ArchitectureResult) -> list[str]:
     front = sorted((trial for trial in result.trials if trial.pareto), key=lambda trial: -trial.multiply_adds)
     baseline = result.baseline
     for trial in front + ([baseline] if baseline and not baseline.pareto else []):
-        suffix = "  B0's own" if baseline and trial.number == baseline.number else ""
+        suffix = "  baseline (B0)" if baseline and trial.number == baseline.number else ""
         sizes = f"{trial.params:>12,} {trial.multiply_adds:>14,}"
         lines.append(f"{trial.number:>10} {sizes} {trial.accuracy:>7.2f}% {trial.reward:>7.2f}{suffix}")
     lines += [*_missing(result.missing), f"search     {result.verdict}"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from conf import schema
 from infra.errors import ConfigError, first_line
+from models.experiments.scaling_study import scaled
 from models.networks.efficientnet.compound_scaling import Coefficients, grid
 from models.results import FamilyMember, HandSetSize, NetworkSize, RefusedPoint, SearchResult, TrainResult, Trial
 from models.statistics import standard_error
@@ -78,13 +79,6 @@ def screen(options: schema.Search, model: schema.Model, points: Sequence[Coeffic
             f"{options.counted_tolerance:g}, or widen the lists"
         )
     return ScreenedGrid(tuple(kept.values()), tuple(refused), baseline, classes)
-
-
-def scaled(model: schema.Model, depth: float, width: float, resolution: float) -> schema.Model:
-    """The configured network with its multipliers scaled by the given factors."""
-    return replace(
-        model, depth=model.depth * depth, width=model.width * width, resolution=model.resolution * resolution
-    )
 
 
 def trial_title(point: Coefficients) -> str:

@@ -82,15 +82,16 @@ FIGURE3: dict[str, tuple[tuple[float, float], ...]] = {
 FIGURE4: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.3), (2.0, 1.0), (2.0, 1.3))
 
 
-def scaled(model: schema.Model, point: schema.Point) -> schema.Model:
-    """The network of a point: the multipliers of the point times those of the configuration."""
+def scaled(model: schema.Model, depth: float, width: float, resolution: float) -> schema.Model:
+    """The configured network with its multipliers scaled by the given factors."""
     return replace(
-        model,
-        name=point.network,
-        width=model.width * point.width,
-        depth=model.depth * point.depth,
-        resolution=model.resolution * point.resolution,
+        model, depth=model.depth * depth, width=model.width * width, resolution=model.resolution * resolution
     )
+
+
+def network_of(model: schema.Model, point: schema.Point) -> schema.Model:
+    """The network of a point: the multipliers of the point times those of the configuration."""
+    return scaled(replace(model, name=point.network), point.depth, point.width, point.resolution)
 
 
 def title(point: schema.Point) -> str:
@@ -133,7 +134,7 @@ def _trained_point(
 ) -> ScalingPoint:
     from models.networks.build import compute_cost
 
-    params, multiply_adds, resolution_px = compute_cost(scaled(model, point), classes)
+    params, multiply_adds, resolution_px = compute_cost(network_of(model, point), classes)
     done = result if isinstance(result, TrainResult) else None
     return ScalingPoint(
         network=point.network,
@@ -156,7 +157,7 @@ def _at_paper_size(point: schema.Point) -> ScalingPaper:
     """The same point at the paper's size: computed and printed values."""
     from models.networks.build import compute_cost
 
-    _, multiply_adds, _ = compute_cost(scaled(schema.Model(), point), IMAGENET_CLASSES)
+    _, multiply_adds, _ = compute_cost(network_of(schema.Model(), point), IMAGENET_CLASSES)
     row = printed(point)
     return ScalingPaper(
         multiply_adds=multiply_adds,

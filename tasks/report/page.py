@@ -71,11 +71,12 @@ def _status(part: ReportPart, stored: Stored | None, profile: str | None) -> dic
 
 def _contents(summary: Summary, parts: Mapping[str, Stored]) -> list[dict[str, Any]]:
     """All sections in page order, with whether there are results for them."""
+    reproduced = {"transfer"} if summary.transfer else set()  # shown in the section of the part
     rows: list[tuple[str, str, bool]] = [
         ("table2", "B0 to B7", bool(summary.variants)),
         ("figures", "Accuracy over size", bool(summary.variants)),
         ("search", "Grid search", summary.search is not None),
-        *((part.name, part.title, part.name in parts) for part in PARTS),
+        *((part.name, part.title, part.name in parts or part.name in reproduced) for part in PARTS),
         ("provenance", "Provenance", True),
     ]
     return [{"id": name, "title": title, "filled": filled} for name, title, filled in rows]

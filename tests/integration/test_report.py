@@ -20,7 +20,7 @@ from infra import store
 from infra.errors import ConfigError
 from infra.services.stack import Addresses
 from infra.tracking import client as mlflow_client
-from models.results import ShardResult, Summary
+from models.results import ShardResult, Summary, VariantRow, result_from
 from tasks.report import results as report_results
 from tasks.report.publish import refresh
 
@@ -46,10 +46,10 @@ def test_without_anything_to_report_one_line_says_what_to_run(config: schema.Con
 
 
 def test_the_page_of_one_part_alone_holds_the_store_s_numbers_and_lies_everywhere(config: schema.Config) -> None:
-    made = made_parts.latency()
-    facts = {key: made[key] for key in ("threads", "n", "rows", "speedups", "missing")}
     shards = ShardResult("mnist5k", "s3://x/manifest.json", "ab12" * 16, 10, 3500, 500, 1000, 10, reused=True)
-    left = report_results.publish_part(config, "latency", facts, report_results.digests([shards]))
+    left = report_results.publish_part(
+        config, "latency", made_parts.result("latency"), report_results.digests([shards])
+    )
     path = _refreshed(config)
     page = Page(path.read_text())
     stored = store.read_json(report_results.uri(config, "latency"))
@@ -70,12 +70,18 @@ def test_the_page_of_one_part_alone_holds_the_store_s_numbers_and_lies_everywher
 
 
 def test_a_second_part_joins_the_reproduction_and_the_first_part(config: schema.Config) -> None:
-    row = {"name": "efficientnet_b0", "top1": 96.0, "n_val": 1000, "params": 126_822, "multiply_adds": 359_792}
-    summary = Summary(1.0, 1, 0, "laptop", "c", [row], {}, [], [], {}, {}, "", "", "effnet reproduce")
+    row = made_parts.variant(0) | {"top1": 96.0, "n_val": 1000, "params": 126_822, "multiply_adds": 359_792}
+    summary = Summary(
+        wall_s=1.0,
+        jobs=1,
+        profile="laptop",
+        variants=(result_from(VariantRow, row, "row"),),
+        command="effnet reproduce",
+    )
     address = store.join(config.storage, "reports", "laptop", "summary.json")
     store.write(address, json.dumps(dataclasses.asdict(summary)).encode())
     for name in ("latency", "transfer"):
-        report_results.publish_part(config, name, getattr(made_parts, name)())
+        report_results.publish_part(config, name, made_parts.result(name))
         page = Page(_refreshed(config).read_text())
         assert page.row("B0")[0][0] == 126_822
         assert page.row("B1", "data-latency")[0][3] == 61.2
@@ -98,7 +104,7 @@ def test_the_command_makes_a_page_of_parts_alone_and_names_what_to_run_without_a
     [error] = [line for line in nothing.stderr.splitlines() if line.startswith("error: ")]
     assert error.startswith("error: nothing to report: neither s3://effnet/")
     assert "Traceback" not in nothing.stderr
-    report_results.publish_part(config, "architecture", made_parts.architecture())
+    report_results.publish_part(config, "architecture", made_parts.result("architecture"))
     done = _effnet(services_dir, config)
     assert done.returncode == 0, done.stderr
     [path] = re.findall(r"^report +(\S+)$", done.stdout, re.MULTILINE)

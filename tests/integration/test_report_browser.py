@@ -11,18 +11,16 @@ from typing import Any
 
 import made_parts
 import pytest
+from made_parts import render_stored
 
 from models import paper
-from tasks.report.page import render
 
 
 def _summary() -> dict[str, Any]:
     """A full run with long names and digests, so that whatever can overflow does."""
     run = {"mlflow_run": "3f2a91bc" * 4, "mlflow_url": f"http://127.0.0.1:5000/#/runs/{'3f2a91bc' * 4}"}
-    size = {"params": 72_434, "multiply_adds": 1_384_812, "resolution": 32}
-    score = {"top1": 95.4, "top5": 99.6, "n_val": 1000, "minutes": 1.5, "images_per_s": 2210.4}
     registered = {"registered_name": "efficientnet-b0-on-a-data-set-with-a-long-name", "registered_version": 12}
-    trial = {"alpha": 1.2, "beta": 1.1, "gamma": 1.15, "product": 1.92, "minival_top1": 96.2, "n_minival": 400}
+    trial = made_parts.trial(1.2, 1.1, 1.15, 96.2)
     names = [row.name for row in paper.EFFICIENTNETS]
     data = {
         "name": "a-data-set-with-a-long-name",
@@ -33,28 +31,18 @@ def _summary() -> dict[str, Any]:
         "shards": 1024,
         "manifest_sha256": "9b" * 32,
         "manifest_uri": f"s3://bucket/{'long-prefix/' * 12}manifest.json",
+        "reused": False,
     }
     return {
         "wall_s": 2472.3,
         "profile": "laptop",
         "commit": "0f3c9a7d51" * 4,
         "command": "effnet reproduce " * 12,
-        "variants": [
-            {
-                "name": n,
-                **size,
-                **score,
-                **run,
-                **registered,
-                "paper_params": 5_288_548,
-                "paper_multiply_adds": 385_814_752,
-            }
-            for n in names
-        ],
+        "variants": [made_parts.variant(0) | run | registered | {"name": name} for name in names],
         "search": made_parts.grown_search(
-            {"trials": [trial | size | run] * 12, "best": trial, "tied": [], "budget": 2.0, "tolerance": 0.1}
+            {"trials": [trial | run] * 12, "best": trial, "tied": [], "budget": 2.0, "tolerance": 0.1}
         ),
-        "transfer": [{"name": n, "data": data["name"], **score, **run} for n in names],
+        "transfer": [made_parts.fine_tuned(data["name"], 95.4, 1000) | run | {"name": name} for name in names],
         "data": [data],
         "machine": {"cpu": "x" * 90},
         "services": {"s3": f"http://{'long.' * 30}example"},
@@ -93,7 +81,7 @@ def _look(browser: Any, path: Path, width: int, scheme: str) -> _Seen:
 
 def _written(folder: Path) -> Path:
     path = folder / "report.html"
-    path.write_text(render(_summary(), made_parts.everything()), encoding="utf-8")
+    path.write_text(render_stored(_summary(), made_parts.everything()), encoding="utf-8")
     return path
 
 
@@ -101,7 +89,7 @@ def _written(folder: Path) -> Path:
 def test_the_page_is_quiet_alone_and_no_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"
     for summary, parts in ((_summary(), made_parts.everything()), ({}, {})):
-        path.write_text(render(summary, parts), encoding="utf-8")
+        path.write_text(render_stored(summary, parts), encoding="utf-8")
         seen = _look(browser, path, width, "light")
         assert seen.messages == []
         assert [url for url in seen.requests if not url.startswith("data:")] == [path.as_uri()]
@@ -162,7 +150,7 @@ def test_a_range_of_an_axis_keeps_the_trials_in_it_until_all_are_shown_again(bro
     for number, trial in enumerate(summary["search"]["trials"]):
         trial["alpha"] = 1.0 + 0.1 * number
     path = tmp_path / "report.html"
-    path.write_text(render(summary), encoding="utf-8")
+    path.write_text(render_stored(summary), encoding="utf-8")
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(path.as_uri())
     faded = page.locator("tr.trial.out")

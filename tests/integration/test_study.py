@@ -1,4 +1,4 @@
-"""The study's order and its failures, with small flows in the places of the long ones."""
+"""The study's order and its failures, with short experiments in place of the long ones."""
 
 from __future__ import annotations
 
@@ -20,26 +20,21 @@ SMALL = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 import made_parts
-from prefect import flow
-from conf import compose
+from conf import schema
 from flows import study
-from flows.report import report
 from infra.errors import JobError
 from tasks.report import results as parts
 
-@flow(name="scaling")
-async def broken(overrides: list[str], parent_run: str = "") -> None:
+async def broken(config: schema.Config) -> None:
     raise JobError("resnet50: ended at step 3")
 
-@flow(name="architecture")
-async def good(overrides: list[str], parent_run: str = "") -> None:
-    parts.publish_part(compose.compose(overrides), "architecture", made_parts.architecture())
+async def good(config: schema.Config) -> None:
+    parts.publish_part(config, "architecture", made_parts.result("architecture"))
 
-@flow(name="latency")
-async def also_broken(overrides: list[str], parent_run: str = "") -> None:
+async def also_broken(config: schema.Config) -> None:
     raise JobError("no network could be timed")
 
-study.PARTS = (broken, good, also_broken, report)
+study.PARTS |= {"scaling": broken, "architecture": good, "latency": also_broken}
 try:
     asyncio.run(study.study(sys.argv[2:]))
 except JobError as error:
@@ -60,4 +55,4 @@ def test_a_part_that_fails_stops_no_other_and_fails_the_study_last(services: Add
 
 
 def test_nothing_may_run_beside_the_latency_s_clock_and_the_report_comes_last() -> None:
-    assert [part.name for part in study.PARTS] == ["scaling", "architecture", "latency", "report"]
+    assert list(study.PARTS) == ["scaling", "architecture", "latency", "report"]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
+
+from models.results import Summary
+from tasks.report.page import render
+from tasks.report.results import PARTS, read_stored
 
 Json = dict[str, Any]
 
@@ -38,6 +44,11 @@ def png(shade: int, side: int = 24) -> str:
     out = io.BytesIO()
     image.save(out, "PNG")
     return base64.b64encode(out.getvalue()).decode()
+
+
+def error_of(percent: float | None, n: int) -> float | None:
+    """The binomial standard error in points, by its definition."""
+    return None if percent is None else 100 * math.sqrt(percent / 100 * (1 - percent / 100) / n)
 
 
 def _point(
@@ -112,6 +123,7 @@ def architecture() -> Json:
                 "multiply_adds": cost,
                 "accuracy": accuracy,
                 "n": 500,
+                "standard_error": error_of(accuracy, 500),
                 "reward": round(accuracy * (cost / 400_000) ** -0.07, 4),
                 "state": "complete",
                 "reason": None,
@@ -122,7 +134,14 @@ def architecture() -> Json:
     for trial in trials:
         cheaper = [t for t in trials if t["multiply_adds"] <= trial["multiply_adds"] and t is not trial]
         trial["pareto"] = all(t["accuracy"] < trial["accuracy"] for t in cheaper)
-    nothing: Json = {"accuracy": None, "n": None, "reward": None, "pareto": False, "mlflow_url": None}
+    nothing: Json = {
+        "accuracy": None,
+        "n": None,
+        "standard_error": None,
+        "reward": None,
+        "pareto": False,
+        "mlflow_url": None,
+    }
     for number in (30, 31, 32):
         refused = {
             "number": number,
@@ -133,10 +152,11 @@ def architecture() -> Json:
         trials.append(trials[number - 30] | nothing | refused)
     trials.append(trials[3] | nothing | {"number": 33, "state": "failed", "reason": "the loss was not finite"})
     baseline = trials[0] | {
-        "number": None,
+        "number": 34,
         "multiply_adds": 359_792,
         "params": 126_822,
         "accuracy": 89.6,
+        "standard_error": error_of(89.6, 500),
         "reward": 90.27,
         "pareto": False,
     }
@@ -157,28 +177,47 @@ def transfer() -> Json:
             "value": 90 + 100 * lr - 1e4 * wd,
             "n": 400,
             "stopped_at_epoch": 3 if lr == 0.064 else None,
+            "reason": None,
+            "mlflow_run": "0a1b2c3d",
         }
         for lr in (0.004, 0.016, 0.064)
         for wd in (0.0, 1e-5, 1e-4)
     ]
     row: Json = {
         "data": "cifar10",
+        "manifest_sha256": "9b" * 32,
+        "source": "cifar10",
+        "train": 4000,
+        "classes": 10,
         "network": "efficientnet_b0",
         "metric": "top-1",
         "value": 91.0,
-        "standard_error": None,
+        "standard_error": error_of(91.0, 1000),
         "n": 1000,
         "top1": 91.0,
+        "top5": 99.0,
         "params": 114_000,
+        "feature_params": 104_000,
         "multiply_adds": 359_000,
+        "resolution": 32,
         "protocol": "kornblith",
         "chosen": {"lr_per_256": 0.016, "weight_decay": 1e-5},
         "grid": grid,
+        "cost": {"jobs": 10, "train_images": 400_000, "eval_images": 40_000, "multiply_adds": 446_000_000_000},
+        "jobs_found": 0,
+        "minutes": 1.5,
+        "job": "finetune-b0-cifar10-0a1b2c3d4e",
+        "mlflow_run": "0a1b2c3d",
+        "format": 2,
         "mlflow_url": URL,
+        "command": "effnet transfer profile=laptop",
+        "commit": ORIGIN["commit"],
+        "finished": ORIGIN["finished"],
         "paper": None,
     }
     flowers = row | {
         "data": "flowers102",
+        "source": "flowers102",
         "metric": "mean per class",
         "value": 71.25,
         "standard_error": 1.37,
@@ -187,7 +226,14 @@ def transfer() -> Json:
         "grid": [],
         "protocol": "author",
     }
-    digits = row | {"data": "digits", "value": 95.18, "n": 539, "grid": []}
+    digits = row | {
+        "data": "digits",
+        "source": "digits",
+        "value": 95.18,
+        "standard_error": error_of(95.18, 539),
+        "n": 539,
+        "grid": [],
+    }
     return ORIGIN | {"rows": [row, flowers, digits], "command": "effnet transfer profile=laptop"}
 
 
@@ -198,6 +244,7 @@ def maps() -> Json:
         {
             "name": f"efficientnet_b0 {method}",
             "dimension": method,
+            "network": "efficientnet_b0",
             "method": "cam",
             "params": 126_822 + 1000 * i,
             "multiply_adds": 359_792 + 90_000 * i,
@@ -208,9 +255,7 @@ def maps() -> Json:
         }
         for i, method in enumerate(methods)
     ]
-    images = [
-        {"id": f"image-{i}", "label": label, "png": png(3 + i)} for i, label in enumerate(("seven", "two", "one"))
-    ]
+    images = [{"id": i, "label": label, "png": png(3 + i)} for i, label in enumerate(("seven", "two", "one"))]
     found = [
         {
             "image": image["id"],
@@ -272,7 +317,7 @@ def latency() -> Json:
 
 
 def everything() -> Json:
-    """All parts, as :func:`tasks.report.results.gather` hands them over."""
+    """All parts, as JSON in the store."""
     return {
         "scaling": scaling(),
         "architecture": architecture(),
@@ -282,10 +327,96 @@ def everything() -> Json:
     }
 
 
+def trial(alpha: float, beta: float, gamma: float, top1: float, n: int = 400) -> Json:
+    """A trained point of the grid search."""
+    product = alpha * beta**2 * gamma**2
+    return {
+        "alpha": alpha,
+        "beta": beta,
+        "gamma": gamma,
+        "product": product,
+        "params": 88_431,
+        "multiply_adds": 2_706_015,
+        "resolution": round(32 * gamma),
+        "minival_top1": top1,
+        "n_minival": n,
+        "standard_error": error_of(top1, n),
+        "counted_cost": 1.01 * product,
+        "mlflow_run": "ab12cd34ef56",
+        "mlflow_url": "http://127.0.0.1:5000/#/runs/ab12cd34",
+    }
+
+
+def fine_tuned(data: str, top1: float, n: int) -> Json:
+    """A network that a reproduction fine-tuned."""
+    return {
+        "name": "efficientnet_b0",
+        "n_val": n,
+        "data": data,
+        "protocol": "kornblith",
+        "metric": "top-1",
+        "value": top1,
+        "standard_error": error_of(top1, n),
+        "n": n,
+        "top1": top1,
+        "top5": 99.72,
+        "minutes": 0.6,
+        "params": 114_000,
+        "multiply_adds": 359_000,
+        "chosen": {"lr_per_256": 0.016, "weight_decay": 1e-5},
+        "mlflow_run": "77aa88bb99",
+        "mlflow_url": "http://127.0.0.1:5000/#/77aa",
+    }
+
+
+def variant(phi: int) -> Json:
+    """A trained member of the family."""
+    return {
+        "name": f"efficientnet_b{phi}",
+        "params": 72_434 + 91_007 * phi,
+        "multiply_adds": 1_384_812 * (1 + phi) ** 2,
+        "resolution": 32 + 8 * phi,
+        "top1": 95.4 + 0.3 * phi,
+        "top5": 99.6 + 0.05 * phi,
+        "n_val": 1000,
+        "minutes": 0.8 + phi,
+        "images_per_s": 2210.0 / (1 + phi),
+        "epochs": 12,
+        "minival_top1": 95.0,
+        "n_minival": 400,
+        "mlflow_run": f"{phi}f2a91bcd5e4f6a7",
+        "mlflow_url": f"http://127.0.0.1:5000/#/runs/{phi}f2a91bc",
+        "registered_name": f"efficientnet-b{phi}",
+        "registered_version": 3,
+        "aliases": [],
+        "paper_params": 5_288_548 + phi,
+        "paper_multiply_adds": 385_814_752 + phi,
+    }
+
+
+def result(name: str) -> Any:
+    """The result of a part, as the experiment hands it over."""
+    [kind] = [part.result for part in PARTS if part.name == name]
+    return read_stored(kind, everything()[name], f"{name}.json").result
+
+
+def render_stored(summary: Any, parts: Mapping[str, Any] | None = None) -> str:
+    """Renders the page from JSON objects, each read as the product reads it from the store."""
+    kinds = {part.name: part.result for part in PARTS}
+    stored = {name: read_stored(kinds[name], part, f"{name}.json") for name, part in (parts or {}).items()}
+    return render(read_stored(Summary, summary, "summary.json") if summary else None, stored)
+
+
 def grown_search(search: Json) -> Json:
     """A grid search's summary with the points it refused and the family that follows from it."""
     refused = [
-        {"alpha": a, "beta": b, "gamma": g, "reason": f"costs {a * b * b * g * g:.2f} times B0, not 2.0 ± 0.1"}
+        {
+            "alpha": a,
+            "beta": b,
+            "gamma": g,
+            "multiply_adds": round(359_792 * a * b * b * g * g),
+            "reason": f"costs {a * b * b * g * g:.2f} times B0, not 2.0 ± 0.1",
+        }
         for a in (1.0, 1.2, 1.4)
         for b in (1.0, 1.1, 1.2)
         for g in (1.0, 1.15, 1.3)
@@ -311,5 +442,4 @@ def grown_search(search: Json) -> Json:
             "multiply_adds": round(359_792 * 1.7**phi),
         }
         family.append({"phi": phi, "derived": derived, "hand_set": hand})
-    trials = [trial | {"counted_cost": 1.01 * trial["product"]} for trial in search["trials"]]
-    return search | {"trials": trials, "counted_tolerance": 0.3, "refused": refused, "family": family}
+    return search | {"counted_tolerance": 0.3, "refused": refused, "family": family}

@@ -15,14 +15,14 @@ STATES = ("complete", "failed", "refused")
 
 
 def facts(part: ArchitectureResult, _summary: Summary) -> dict[str, Any]:
-    """The objective, B0's own point and the trials: by reward, then those that failed, then those refused."""
+    """The objective, B0's trial and the others: by reward, then those that failed, then those refused."""
     baseline = part.baseline
     b0_trial = next((trial for trial in part.trials if baseline and trial.number == baseline.number), None)
     ranks = {state: rank for rank, state in enumerate(STATES)}
     trials = sorted(part.trials, key=lambda t: (ranks.get(t.state, len(ranks)), -(t.reward or 0.0), t.number))
     return {
         "result": part,
-        "trials": [trial for trial in trials if trial is not b0_trial],  # B0's own blocks are one of them: listed first
+        "trials": [trial for trial in trials if trial is not b0_trial],  # B0 is one of them: listed first
         "states": {state: sum(trial.state == state for trial in trials) for state in STATES},
         "chart": _chart(trials, b0_trial, baseline, part.objective),
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from conf.compose import flatten
 from models.results import Provenance
 
 HARDWARE = ("cpu", "cores", "memory_gb", "gpu")
@@ -29,19 +30,10 @@ def origin(title: str, make: str, provenance: Provenance | None, command: str) -
         "provenance": recorded,
         "hardware": {key: recorded.machine.get(key) for key in HARDWARE},
         "versions": {key: value for key, value in recorded.machine.items() if key not in HARDWARE},
-        "config": list(_flat(recorded.config)),
+        "config": [f"{key}={'null' if value is None else value}" for key, value in flatten(recorded.config).items()],
     }
 
 
 def services(addresses: Mapping[str, str]) -> dict[str, str | None]:
     """The expected services first, recorded or not, then any others."""
     return {name: addresses.get(name) for name in dict.fromkeys([*SERVICES, *addresses])}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The configuration as command-line overrides: ``recipe.epochs=8``."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={'null' if value is None else value}"

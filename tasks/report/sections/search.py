@@ -26,7 +26,7 @@ class TrialRow:
     key: str
     best: bool
     tied: bool
-    paper: bool  # the paper's own choice
+    paper: bool  # the paper's choice
     chart: Markup
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from conf import compose, schema
 from infra.tracking import runs
-from models.results import ShardResult
+from models.experiments.grid_search import grid_points
+from models.experiments.transfer import TransferPlan
+from models.results import Cost, ShardResult
 from tasks import architecture, explain, scaling, search, transfer
 from tasks.jobs import evaluate_job, train_job, work_key
 
@@ -61,7 +63,7 @@ def run_key(start: Callable[[], Any]) -> str:
 
 def search_key() -> str:
     config = composed()
-    return run_key(lambda: search._start(config, search.grid_points(config.search), 10, ""))
+    return run_key(lambda: search._start(config, grid_points(config.search), 10, ""))
 
 
 def scaling_key() -> str:
@@ -75,8 +77,8 @@ def explain_key() -> str:
 
 
 def transfer_key() -> str:
-    cost = transfer.Cost(0, 0, 0, 0.0)
-    plan = transfer.TransferPlan(composed("transfer=laptop_kornblith"), SHARDS, [], [], cost, 0)
+    cost = Cost(0, 0, 0, 0)
+    plan = TransferPlan(composed("transfer=laptop_kornblith"), SHARDS, [], [], cost, 0)
     return run_key(lambda: asyncio.run(transfer.start_grid.fn(plan, WEIGHTS, "")))
 
 

@@ -1,19 +1,11 @@
-"""The verdict on a challenger, out of what two networks got right; and what is said where classes differ."""
+"""The verdict on a challenger, out of what two networks got right."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conf import schema
-from infra import store
 from infra.errors import ArtifactError
-from models.training import per_image
-from tasks.class_names import describe_difference
-from tasks.evaluate import intact_result
-from tasks.jobs import JobRun
 from tasks.promote import compare_answers
 
 
@@ -62,45 +54,3 @@ def test_a_small_lead_on_many_images_suffices() -> None:
 def test_answers_to_other_images_are_no_comparison() -> None:
     with pytest.raises(ArtifactError, match="on 10 images, the champion on 11"):
         compare_answers(answers(10, 3), answers(11, 3), 0.3, 1)
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "said"),
-    [
-        (["cat", "dog"], ["cat", "dog"], None),
-        (
-            ["cat", "dog", "eel"],
-            ["cat", "eel", "dog"],
-            "class 1 is 'dog' in the model and 'eel' in the data, class 2 is 'eel' in the model and 'dog' in the data "
-            "(2 of 3 differ)",
-        ),
-        (["cat"], ["cat", "dog"], "the model has 1 classes, the data 2; only one of them has 'dog'"),
-        (["cat", "dog"], ["cat"], "the model has 2 classes, the data 1; only one of them has 'dog'"),
-    ],
-)
-def test_lists_of_classes_are_the_same_or_the_first_differences_are_named(
-    model: list[str], data: list[str], said: str | None
-) -> None:
-    assert describe_difference(model, data) == said
-
-
-def test_of_a_thousand_differences_three_are_named() -> None:
-    said = describe_difference([f"n{i:08d}" for i in range(1000)], [str(i) for i in range(1000)])
-    assert said is not None
-    assert said.count("in the data") == 3
-    assert said.endswith("(1000 of 1000 differ)")
-
-
-def test_an_evaluation_that_no_longer_says_which_images_were_right_is_made_again(tmp_path: Path) -> None:
-    job_uri = f"file://{tmp_path}"
-    run = JobRun(schema.Job(kind="evaluate"), "key", job_uri, "label")
-    result = {"class_total": [120], "correct_sha256": per_image.write(job_uri, answers(120, 7))}
-    store.write_json(f"{job_uri}/result.json", result)
-    assert intact_result(run) == {"minutes": 0.0, **result}
-    assert store.exists(f"{job_uri}/result.json")
-    (tmp_path / per_image.VAL_CORRECT).write_bytes(b"damaged")
-    assert intact_result(run) is None
-    assert not store.exists(f"{job_uri}/result.json")
-    store.write_json(f"{job_uri}/result.json", {"class_total": [120]})  # from before there were bits
-    assert intact_result(run) is None
-    assert not store.exists(f"{job_uri}/result.json")

@@ -10,7 +10,7 @@ import pytest
 from conf.compose import compose
 from conf.schema import Config, Point
 from infra.errors import ConfigError, DivergedError, TransientError
-from models.experiments.scaling_study import scaled, title
+from models.experiments.scaling_study import network_of, title
 from models.results import ShardResult, TrainResult
 from tasks import scaling as study
 
@@ -23,7 +23,7 @@ def test_a_point_s_multipliers_come_on_top_of_the_profile_s() -> None:
     config = compose(["model.width=0.5", "model.depth=0.2", "model.resolution=0.25"])
     point = Point("resnet50", "compound", width=1.2, depth=1.5, resolution=2.0)
     again = study.point_config(config, point).model
-    assert again == scaled(config.model, point)
+    assert again == network_of(config.model, point)
     assert (again.name, again.width, again.resolution) == ("resnet50", 0.6, 0.5)
     assert again.depth == pytest.approx(0.3)
     assert title(point) == "resnet50 compound d1.5 w1.2 r2"

@@ -16,11 +16,11 @@ from flows.job import read_spec
 from infra import store
 from infra.errors import ConfigError, DataError, DivergedError, JobError, TransientError
 from models.data.shards import manifest as manifests
-from models.experiments.transfer import Point
+from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best
 from models.networks.efficientnet.variants import VARIANTS
-from models.results import EvalResult, RungResult, ShardResult, TrainResult, TransferResult
-from tasks import transfer, transfer_part
-from tasks.transfer import GridTrial, TransferPlan, final_job, point_job, prune, record_rung, select_best, set_configs
+from models.results import EvalResult, Point, RungResult, ShardResult, TrainResult, TransferResult
+from tasks import transfer
+from tasks.transfer import final_job, point_job, prune, set_configs
 
 SMALL = ["transfer=laptop_kornblith", "data@transfer.data=pets", "transfer.recipe.global_batch=16"]
 
@@ -176,7 +176,7 @@ def trained(**changes: Any) -> TrainResult:
 
 def results(plan: TransferPlan) -> list[TransferResult]:
     tried = [GridTrial(point, standing(50, 40), reused=False) for point in plan.points]
-    return [transfer_part.result_of(plan, tried, plan.points[2], trained(model=f"efficientnet_b{i}")) for i in (4, 5)]
+    return [result_of(plan, tried, plan.points[2], trained(model=f"efficientnet_b{i}")) for i in (4, 5)]
 
 
 def test_a_result_is_told_in_the_set_s_metric_with_its_standard_error(plan: TransferPlan) -> None:
@@ -184,9 +184,9 @@ def test_a_result_is_told_in_the_set_s_metric_with_its_standard_error(plan: Tran
     assert (found.metric, found.value, found.n, found.top1) == ("mean per class", pytest.approx(75.0), 14, 60.0)
     assert (found.train, found.classes) == (plan.shards.train, plan.shards.classes)
     assert found.standard_error == pytest.approx(100 * (11 / 64) ** 0.5 / 3)
-    assert found.chosen == {"lr_per_256": 0.1, "weight_decay": 0.0}
-    assert [row["value"] for row in found.grid] == [40.0] * 4
-    assert (found.cost["jobs"], found.jobs_found) == (5, 0)
+    assert found.chosen == Point(lr_per_256=0.1, weight_decay=0.0)
+    assert [row.value for row in found.grid] == [40.0] * 4
+    assert (found.cost.jobs, found.jobs_found) == (5, 0)
 
 
 def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
@@ -197,8 +197,8 @@ def test_the_part_keeps_the_rows_of_earlier_commands_and_stands_beside_table_5(
     first, second = results(plan)
     store.write_json(f"file://{tmp_path}/reports/laptop/transfer/of-another-version.json", {"network": "b0"})
     for command, result in (("effnet transfer a", first), ("effnet transfer b", second), ("effnet transfer c", second)):
-        transfer_part._record(config, command, [plan], [result])
-    transfer_part._record(config, "effnet transfer d", [plan], [JobError("a worker failed:\n  | at length")])
+        transfer._record(config, command, [plan], [result])
+    transfer._record(config, "effnet transfer d", [plan], [JobError("a worker failed:\n  | at length")])
     part = store.read_json(f"file://{tmp_path}/reports/laptop/transfer.json")
     assert [(row["network"], row["command"]) for row in part["rows"]] == [
         ("efficientnet_b4", "effnet transfer a"),

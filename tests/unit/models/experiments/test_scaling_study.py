@@ -23,7 +23,7 @@ SHARDS = ShardResult("digits", "file:///m", "0", 10, 800, 100, 120, 5, reused=Tr
 
 
 def at_paper_size(point: Point) -> tuple[int, int, int]:
-    return compute_cost(study.scaled(Model(), point), 1000)
+    return compute_cost(study.network_of(Model(), point), 1000)
 
 
 # Off by more than the print's rounding, and why. All else is within 5 % of what is printed.
@@ -134,7 +134,7 @@ def summed(*results: Any) -> ScalingResult:
 def test_a_point_has_our_numbers_and_the_paper_s_in_one_place() -> None:
     config = config_of("{network:resnet50,dimension:width,width:2.0}")
     found = study.summarize(config, SHARDS, [trained(91.5, reused=True)], ["http://a/1"])
-    params, multiply_adds, px = compute_cost(study.scaled(config.model, config.scaling.points[0]), 10)
+    params, multiply_adds, px = compute_cost(study.network_of(config.model, config.scaling.points[0]), 10)
     assert found == ScalingResult(
         data="digits",
         points=(

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from conf import compose, schema
-from models.experiments.transfer import Point, best, cost, count_survivors, grid, recipe_for, rung_epochs, survivors
+from models.experiments.transfer import best, cost, count_survivors, grid, recipe_for, rung_epochs, survivors
+from models.results import Point
 from models.training.optim import rate_at
 
 

@@ -10,56 +10,22 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import made_parts
 import pytest
+from made_parts import render_stored, trial
 from page_reader import Page
 
 from models import paper
-from models.results import Summary
-from tasks.report.page import markdown_table, render
+from models.results import Summary, result_from
+from tasks.report.page import markdown_table
+from tasks.report.results import read_stored
 
 Json = dict[str, Any]
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>&{{ 7*7 }}"
 
 
-def _variant(phi: int) -> Json:
-    return {
-        "name": f"efficientnet_b{phi}",
-        "params": 72_434 + 91_007 * phi,
-        "multiply_adds": 1_384_812 * (1 + phi) ** 2,
-        "resolution": 32 + 8 * phi,
-        "top1": 95.4 + 0.3 * phi,
-        "top5": 99.6 + 0.05 * phi,
-        "n_val": 1000,
-        "minutes": 0.8 + phi,
-        "images_per_s": 2210.0 / (1 + phi),
-        "epochs": 12,
-        "mlflow_run": f"{phi}f2a91bcd5e4f6a7",
-        "mlflow_url": f"http://127.0.0.1:5000/#/runs/{phi}f2a91bc",
-        "registered_name": f"efficientnet-b{phi}",
-        "registered_version": 3,
-        "paper_params": 5_288_548 + phi,
-        "paper_multiply_adds": 385_814_752 + phi,
-    }
-
-
-def _trial(alpha: float, beta: float, gamma: float, top1: float) -> Json:
-    return {
-        "alpha": alpha,
-        "beta": beta,
-        "gamma": gamma,
-        "product": alpha * beta**2 * gamma**2,
-        "params": 88_431,
-        "multiply_adds": 2_706_015,
-        "resolution": round(32 * gamma),
-        "minival_top1": top1,
-        "n_minival": 400,
-        "mlflow_run": "ab12cd34ef56",
-        "mlflow_url": "http://127.0.0.1:5000/#/runs/ab12cd34",
-    }
-
-
 def _summary() -> Json:
-    trials = [_trial(1.4, 1.2, 1.0, 94.25), _trial(1.2, 1.1, 1.15, 96.25), _trial(1.2, 1.0, 1.3, 96.5)]
+    trials = [trial(1.4, 1.2, 1.0, 94.25), trial(1.2, 1.1, 1.15, 96.25), trial(1.2, 1.0, 1.3, 96.5)]
     return {
         "wall_s": 2472.3,
         "jobs": 21,
@@ -69,20 +35,9 @@ def _summary() -> Json:
         "started": "2025-11-23T20:31:02+00:00",
         "finished": "2025-11-23T21:12:14+00:00",
         "command": "make reproduce",
-        "variants": [_variant(phi) for phi in range(8)],
+        "variants": [made_parts.variant(phi) for phi in range(8)],
         "search": {"trials": trials, "best": trials[2], "tied": [trials[1]], "budget": 2.0, "tolerance": 0.1},
-        "transfer": [
-            {
-                "name": "efficientnet_b0",
-                "data": "digits",
-                "top1": 97.22,
-                "top5": 99.72,
-                "n_val": 360,
-                "minutes": 0.6,
-                "mlflow_run": "77aa88bb99",
-                "mlflow_url": "http://127.0.0.1:5000/#/77aa",
-            }
-        ],
+        "transfer": [made_parts.fine_tuned("digits", 97.22, 360)],
         "data": [
             {
                 "name": "mnist5k",
@@ -93,6 +48,7 @@ def _summary() -> Json:
                 "shards": 8,
                 "manifest_sha256": "9b" * 32,
                 "manifest_uri": "s3://effnet/data/mnist5k/manifest.json",
+                "reused": False,
             }
         ],
         "machine": {
@@ -111,9 +67,13 @@ def _summary() -> Json:
     }
 
 
+def _table(summary: Json) -> str:
+    return markdown_table(read_stored(Summary, summary, "summary.json").result)
+
+
 def test_every_number_of_a_network_stands_in_its_row_beside_the_paper_s() -> None:
     summary = _summary()
-    page, base = Page(render(summary)), summary["variants"][0]
+    page, base = Page(render_stored(summary)), summary["variants"][0]
     for phi, entry in enumerate(summary["variants"]):
         printed = paper.table2(entry["name"])
         share = entry["top1"] / 100
@@ -147,13 +107,14 @@ def test_every_number_of_a_network_stands_in_its_row_beside_the_paper_s() -> Non
 
 def test_every_trial_stands_in_the_ranking_with_its_verdict() -> None:
     summary = _summary()
-    html = render(summary)
+    html = render_stored(summary)
     rows = [row for row in Page(html).rows if row[0].get("class") == "trial"]
-    trials = sorted(summary["search"]["trials"], key=lambda trial: -trial["minival_top1"])
-    for (_, numbers, _), trial in zip(rows, trials, strict=True):
-        keys = ("alpha", "beta", "gamma", "product", "params", "multiply_adds", "resolution", "minival_top1")
-        error = math.sqrt(trial["minival_top1"] * (100 - trial["minival_top1"]) / 400)
-        assert numbers == pytest.approx([*(trial[key] for key in keys), error, 400], rel=1e-12)
+    trials = sorted(summary["search"]["trials"], key=lambda row: -row["minival_top1"])
+    for (_, numbers, _), row in zip(rows, trials, strict=True):
+        sizes = ("product", "counted_cost", "params", "multiply_adds", "resolution")
+        keys = ("alpha", "beta", "gamma", *sizes, "minival_top1")
+        error = math.sqrt(row["minival_top1"] * (100 - row["minival_top1"]) / 400)
+        assert numbers == pytest.approx([*(row[key] for key in keys), error, 400], rel=1e-12)
     texts = [" ".join(" ".join(words).split()) for _, _, words in rows]
     verdicts = [re.sub(r".* 400 |ab12cd34", "", text).strip() for text in texts]
     assert verdicts == ["best", "within 1 s.e. the paper’s choice", ""]
@@ -162,7 +123,7 @@ def test_every_trial_stands_in_the_ranking_with_its_verdict() -> None:
 
 def test_the_rest_of_the_summary_stands_on_the_page() -> None:
     summary = _summary()
-    html = render(summary)
+    html = render_stored(summary)
     page = Page(html)
     text = page.text()
     strings = [*summary["machine"].values(), *summary["services"].values(), summary["commit"]]
@@ -180,13 +141,13 @@ def test_the_rest_of_the_summary_stands_on_the_page() -> None:
 
 def test_a_small_run_says_that_it_is_not_comparable_and_the_paper_s_own_profile_does_not() -> None:
     summary = _summary()
-    small = Page(render(summary)).text()
+    small = Page(render_stored(summary)).text()
     assert "Not comparable with ImageNet. The networks are shrunken (B0 has 72,434 parameters" in small
     assert "data (mnist5k) is a stand-in" in small
-    whole = _summary() | {"variants": [_variant(0) | {"params": 5_288_548}]}
-    assert "shrunken" not in Page(render(whole)).text()
-    assert "is a stand-in" in Page(render(whole)).text()
-    assert "Not comparable" not in Page(render(summary | {"profile": "paper"})).text()
+    whole = _summary() | {"variants": [made_parts.variant(0) | {"params": 5_288_548}]}
+    assert "shrunken" not in Page(render_stored(whole)).text()
+    assert "is a stand-in" in Page(render_stored(whole)).text()
+    assert "Not comparable" not in Page(render_stored(summary | {"profile": "paper"})).text()
 
 
 def test_a_hostile_string_anywhere_comes_out_as_text() -> None:
@@ -198,8 +159,8 @@ def test_a_hostile_string_anywhere_comes_out_as_text() -> None:
             return [poison(item) for item in value]
         return HOSTILE if isinstance(value, str) else value
 
-    html = render(poison(_summary()))
-    page, benign = Page(html), Page(render(_summary()))
+    html = render_stored(poison(_summary()))
+    page, benign = Page(html), Page(render_stored(_summary()))
     assert html.count("<script") == 1, "the page's own"
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in benign.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
@@ -212,13 +173,13 @@ def test_only_an_address_of_the_web_becomes_a_link(url: str) -> None:
     summary = _summary()
     summary["variants"][0]["mlflow_url"] = url
     summary["services"] = {"s3": url or None}
-    page = Page(render(summary))
+    page = Page(render_stored(summary))
     assert url not in [attrs.get("href") for tag, attrs in page.tags if tag == "a"]
     assert "0f2a91bc" in page.row("B0")[1]
 
 
 def test_the_page_loads_nothing_and_forbids_everything_else() -> None:
-    html = render(_summary())
+    html = render_stored(_summary())
     page = Page(html)
     names = ("src", "srcset", "data", "action", "poster")
     loads = [(tag, name) for tag, attrs in page.tags for name in names if name in attrs]
@@ -235,14 +196,14 @@ def test_the_page_loads_nothing_and_forbids_everything_else() -> None:
 
 
 def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
-    page = Page(render({}))
+    page = Page(render_stored({}))
     text = page.text()
     assert ["not run" in words for _, words in page.found("data-network")] == [True] * 8
     sentences = [
         "Not run: no network has",
-        "the summary holds no trial",
+        "the summary contains no trials",
         "no fine-tuned network",
-        "names no data",
+        "lists no data",
         "an unrecorded profile",
         "The profile is not recorded",
         "84.3",
@@ -254,7 +215,7 @@ def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
 def test_a_network_that_did_not_run_is_shown_as_such_and_the_others_as_they_are() -> None:
     summary = _summary()
     del summary["variants"][3], summary["variants"][0]
-    page = Page(render(summary))
+    page = Page(render_stored(summary))
     assert page.row("B3") == ([12, 1.8, 81.6, 95.7], "B3 not run 12 M 1.8 B 81.6 95.7")
     b4 = summary["variants"][2]
     assert page.row("B4")[0][:2] == [b4["params"], b4["multiply_adds"]]
@@ -262,9 +223,9 @@ def test_a_network_that_did_not_run_is_shown_as_such_and_the_others_as_they_are(
 
 
 def test_what_failed_is_named_with_its_reason() -> None:
-    text = Page(render(_summary() | {"missing": ["efficientnet_b6: out of memory <at> step 3"]})).text()
+    text = Page(render_stored(_summary() | {"missing": ["efficientnet_b6: out of memory <at> step 3"]})).text()
     assert "Incomplete. This failed and is missing below: efficientnet_b6: out of memory <at> step 3" in text
-    assert "Incomplete" not in Page(render(_summary())).text()
+    assert "Incomplete" not in Page(render_stored(_summary())).text()
 
 
 def _without_one_key(value: Any) -> Iterator[Any]:
@@ -286,11 +247,12 @@ def test_no_missing_key_breaks_the_page_or_the_table() -> None:
     summary["variants"] = summary["variants"][:1]
     summary["search"]["trials"] = summary["search"]["trials"][:2]
     for smaller in _without_one_key(summary):
-        Page(render(smaller))
-        assert markdown_table(smaller).count("\n") in (10, 11)  # one more where the network lost its name
+        Page(render_stored(smaller))
+        assert _table(smaller).count("\n") == 10
 
 
-_B0 = {"name": "efficientnet_b0", "params": 5, "multiply_adds": 1}
+_B0 = made_parts.variant(0) | {"params": 5, "multiply_adds": 1}
+_TRIAL = trial(1.2, 1.1, 1.15, 50.0)
 
 
 @pytest.mark.parametrize(
@@ -302,21 +264,29 @@ _B0 = {"name": "efficientnet_b0", "params": 5, "multiply_adds": 1}
         {"variants": [_B0 | {"params": -1, "top1": float("nan"), "n_val": float("inf")}]},
         {"variants": [_B0 | {"top1": 100.0, "n_val": 1}]},
         {"variants": [_B0 | {"top1": 0.0, "n_val": 9e9}]},
-        {"variants": [{"name": "x" * 300, "params": 10**14, "multiply_adds": 10**14, "top1": 50.0}]},
+        {"variants": [_B0 | {"params": 10**400, "minutes": 10**400, "top1": 1e300}]},
+        {"variants": [_B0 | {"name": "x" * 300, "params": 10**14, "multiply_adds": 10**14, "top1": 50.0}]},
         {"search": {"trials": [{"minival_top1": 0.0, "n_minival": 5}], "tied": [[1, 2, 3], [1], "x", None]}},
+        {
+            "search": {
+                "trials": [_TRIAL | {"minival_top1": 0.0, "n_minival": 5}, {}],
+                "best": _TRIAL | {"minival_top1": -3.0, "standard_error": 1e300},
+                "tied": [[1, 2, 3], [1], "x", None],
+            }
+        },
     ],
 )
 def test_odd_values_break_nothing(odd: Json) -> None:
-    Page(render(odd))
-    assert not re.search(r"\b(nan|inf|none)\b", Page(render(odd)).text(), re.IGNORECASE)
-    markdown_table(odd)
+    Page(render_stored(odd))
+    assert not re.search(r"\b(nan|inf|none)\b", Page(render_stored(odd)).text(), re.IGNORECASE)
+    _table(odd)
 
 
 def test_a_password_in_an_address_is_not_published() -> None:
     summary = _summary()
     summary["services"]["prefect"] = "postgresql://user:s3cret@db:5432/prefect"
     summary["command"] = "effnet reproduce services.mlflow=https://me:s3cret@mlflow.example"
-    html = render(summary)
+    html = render_stored(summary)
     assert "s3cret" not in html
     assert "postgresql://***@db:5432/prefect" in html
 
@@ -324,23 +294,28 @@ def test_a_password_in_an_address_is_not_published() -> None:
 def test_rendering_is_repeatable_and_leaves_its_input_alone() -> None:
     summary = _summary()
     before = copy.deepcopy(summary)
-    assert render(summary) == render(json.loads(json.dumps(summary)))
+    assert render_stored(summary) == render_stored(json.loads(json.dumps(summary)))
     assert summary == before
 
 
 def test_the_dataclass_of_a_run_renders_as_it_is() -> None:
     whole = _summary()
-    assert Page(render(asdict(Summary(**whole)))).row("B7")[0][0] == whole["variants"][7]["params"]
+    assert (
+        Page(render_stored(asdict(result_from(Summary, whole, "summary.json")))).row("B7")[0][0]
+        == whole["variants"][7]["params"]
+    )
 
 
 def test_the_markdown_table_has_ours_beside_the_paper_s() -> None:
     summary = _summary()
     del summary["variants"][5]
-    summary["variants"].append({"name": "a|b <script>\nc", "top1": 50.0, "n_val": 100})
-    lines = markdown_table(summary).splitlines()
+    summary["variants"].append(made_parts.variant(0) | {"name": "a|b <script>\nc", "top1": 50.0, "n_val": 100})
+    lines = _table(summary).splitlines()
     assert lines[2] == (
         "| B0 | 72,434 | 1,384,812 | 32 | 95.40 ± 0.66 | 99.60 | 1,000 | 0.8 | 5.3 M | 0.39 B | 77.1 | 93.3 |"
     )
     assert lines[7] == "| B5 | — | — | — | not run | — | — | — | 30 M | 9.9 B | 83.6 | 96.7 |"
-    assert lines[10].startswith(r"| a\|b \<script\> c | — | — | — | 50.00 ± 5.00 |")
+    assert lines[10] == (
+        r"| a\|b \<script\> c | 72,434 | 1,384,812 | 32 | 50.00 ± 5.00 | 99.60 | 100 | 0.8 | — | — | — | — |"
+    )
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {13}

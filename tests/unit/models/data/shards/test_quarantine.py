@@ -40,7 +40,7 @@ def test_a_few_damaged_images_are_excluded(sound: int, damaged: int, tmp_path: P
     first, second = describe_result(
         _build_result(data, "file:///m", "0" * 64, manifest, reused=False), compose.compose([])
     )[:2]
-    assert first.endswith(f" shards, {damaged} unusable ones left out")
+    assert first.endswith(f" shards, {damaged} unusable images excluded")
     assert second == "manifest   file:///m lists them"
 
 

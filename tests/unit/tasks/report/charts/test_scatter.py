@@ -24,7 +24,7 @@ def test_the_dots_of_a_figure_lie_where_the_numbers_say() -> None:
 
 
 def test_no_two_names_of_the_paper_s_panels_collide() -> None:
-    figures = re.findall(r'<svg class="chart".*?</svg>', render({}), re.DOTALL)
+    figures = re.findall(r'<svg class="chart".*?</svg>', render(None, {}), re.DOTALL)
     # GPipe has no multiply-adds; then the rows of Table 3 by network, and those of Table 7.
     assert [svg.count("<title>") for svg in figures] == [24, 23, 4, 5, 5, 5]
     for svg in figures:

@@ -1,0 +1,47 @@
+"""A part as it is read from the store for display."""
+
+from __future__ import annotations
+
+import json
+
+import made_parts
+import pytest
+
+from models.results import LatencyResult, Provenance, ScalingResult
+from tasks.report.results import read_stored
+
+
+def test_a_part_comes_with_its_provenance() -> None:
+    stored = read_stored(LatencyResult, made_parts.latency(), "latency.json")
+    assert (stored.result.threads, stored.provenance.commit) == (1, made_parts.ORIGIN["commit"])
+    assert stored.provenance.config["recipe"] == {"epochs": 8, "lr_per_256": 0.016}
+    assert stored.problems == ()
+
+
+def test_what_is_no_object_is_an_empty_result_with_one_problem() -> None:
+    stored = read_stored(LatencyResult, [], "latency.json")
+    assert (stored.result, stored.provenance) == (LatencyResult(), Provenance())
+    assert stored.problems == ("latency.json does not hold a JSON object but a list",)
+
+
+def test_half_a_surrogate_pair_is_replaced_so_that_the_page_can_be_written() -> None:
+    data = read_stored(ScalingResult, {"data": "a\ud800b", "machine": {"\udfff": "x"}}, "s.json")
+    assert (data.result.data, data.provenance.machine) == ("a?b", {"?": "x"})
+    html = made_parts.render_stored({}, {"scaling": made_parts.scaling() | {"data": "a\ud800b", "command": "\udfff"}})
+    assert html.encode()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e31, -1e31, 10**400])
+def test_a_number_beyond_use_is_missing(number: float) -> None:
+    assert read_stored(LatencyResult, {"n": number}, "l.json").result == LatencyResult(n=None)
+
+
+def test_json_nested_deeper_than_any_that_is_written_cannot_break_the_page() -> None:
+    deep = json.loads('{"x":' * 700 + "1" + "}" * 700)
+    html = made_parts.render_stored({"config": deep}, {"latency": made_parts.latency() | {"config": deep}})
+    assert "a made-up processor" in html
+
+
+def test_a_password_in_an_address_is_hidden_wherever_it_is() -> None:
+    part = {"command": "effnet x services.s3=https://me:s3cret@host", "config": {"s3": ["s3://k:s3cret@b/c"]}}
+    assert "s3cret" not in repr(read_stored(ScalingResult, part, "s.json"))
