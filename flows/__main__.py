@@ -188,7 +188,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Prints the version; found only when it is asked for, since that reads files."""
+    """Prints the version, which is read from files, so not on every command."""
 
     def __call__(self, *_: Any) -> NoReturn:
         from infra import machine
