@@ -77,12 +77,12 @@ def _check_early(verb: str, config: schema.Config) -> None:
     Raises:
         ConfigError: A missing ``data.path``, or a network that cannot have so few pixels.
     """
-    path, is_packaged = config.data.path, config.data.source in ("mnist5k", "digits")
-    is_missing = path is None or ("://" not in path and not Path(path).exists())
-    if verb in _READ_DATA and is_missing and not is_packaged:
+    path = config.data.path
+    if verb in _READ_DATA and (path is None or ("://" not in path and not Path(path).exists())):
         from models.data.sources import catalog
 
-        catalog.open_source(config.data)
+        if config.data.source not in catalog.packaged():
+            catalog.open_source(config.data)
     if verb == "train":
         from models.networks.build import resolve_architecture
         from models.networks.efficientnet.variants import VARIANTS
