@@ -113,6 +113,8 @@ async def _supervise(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:
                 await asyncio.to_thread(watch.poll_status)
         if code == ALREADY_RUNNING:
             raise errors.TransientError(f"{run.label}: another supervisor has just started this job")
+        with suppress(errors.TransientError):  # how it ended counts, not how long it was silent
+            await asyncio.to_thread(watch.poll_status)  # a short job ends between two polls
         await asyncio.to_thread(_check_end, run, code, engine, job)
     except asyncio.CancelledError:
         await asyncio.to_thread(engine.cancel, job)
@@ -178,8 +180,9 @@ class _Watch:
         if "resumed_at" in status and "resumed_at" not in self.last:
             log.info("%s: resumed at step %d, no sample lost", self.run.label, status["resumed_at"])
         if "step" in status:
-            new_epoch = status["epoch"] != self.last.get("epoch")
-            due = new_epoch or time.monotonic() - self.logged_at > LOG_S
+            reached_end = status["step"] == status["steps"] != self.last.get("step")
+            moved = reached_end or status["epoch"] != self.last.get("epoch")
+            due = moved or time.monotonic() - self.logged_at > LOG_S
             self.logged_at = time.monotonic() if due else self.logged_at
             extra = {"progress": {"job": self.run.label, **status}}
             (log if due else progress_log).info(progress_line(self.run.label, status), extra=extra)

@@ -172,6 +172,16 @@ def test_any_other_end_shows_the_last_lines_and_where_the_log_is(failure: dict[s
     assert rest == [*(f"  | line {i}" for i in range(16, 40)), "  | ValueError: a bug"]
 
 
+def test_the_last_step_is_logged_once_however_short_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("tasks.supervise.log.info", lambda text, *parts, **_: messages.append(text % parts))
+    watch = _Watch(run_in(tmp_path), schema.Launch(), "")
+    for change in ({"step": 438}, {"step": 439}, {"step": 440}, {"step": 440, "minival_top1": 91.0}, {"state": "done"}):
+        store.write_json(watch.status_uri, {**STATUS, "step": 440, **change})
+        watch.poll_status()
+    assert [m.partition("step ")[2].partition(",")[0] for m in messages] == ["438/440", "440/440"]
+
+
 def test_a_job_without_a_sign_of_life_is_given_up_and_may_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
