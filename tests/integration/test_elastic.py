@@ -48,7 +48,7 @@ def test_the_world_size_changes_a_float32_result_by_less_than_a_hundredth(rig: R
     assert distance(one, stranger) > 0.5
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_the_world_size_changes_a_bfloat16_result_by_less_than_a_tenth(rig: Rig) -> None:
     """After 32 steps: measured 4.9 %."""
     one, read = trained(rig, "bf16-1", 1, precision="bf16")

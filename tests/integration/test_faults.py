@@ -48,7 +48,7 @@ def test_a_killed_rank_costs_nothing_but_time(rank: int, step: int, rig: Rig, re
     assert end.object("status.json")["restarts"] == 1
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "step"), [(0, 3), (1, 3), (1, 10), (0, 47), (0, 95), (1, 95)])
 def test_a_killed_rank_costs_nothing_but_time_at_other_steps(rank: int, step: int, rig: Rig, reference: End) -> None:
     test_a_killed_rank_costs_nothing_but_time(rank, step, rig, reference)
@@ -87,7 +87,7 @@ def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig:
     assert b"most recent call first" in store.read(f"{end.job_uri}/stacks/rank-1.txt")
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_rank_that_is_stuck_elsewhere_is_named(rig: Rig, reference: End) -> None:
     job = with_runtime(rig.job, step_timeout_s=10.0)
     end = rig.run("stuck", job, fault="step@1:20=sleep")
@@ -160,9 +160,9 @@ CHANGES = {
 @pytest.mark.parametrize(
     "key",
     [  # what is compared with what: tests/unit/models/training/checkpoints/test_format.py
-        pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly),
+        pytest.param("recipe.lr_per_256", marks=pytest.mark.slow),
         "recipe.seed",
-        pytest.param("manifest_sha256", marks=pytest.mark.nightly),
+        pytest.param("manifest_sha256", marks=pytest.mark.slow),
     ],
 )
 def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: Rig) -> None:

@@ -50,7 +50,7 @@ PREEMPTIONS = [f"{whom}-{phase}-{threads}" for whom in ASKED for phase in ASKED[
 
 
 @pytest.mark.parametrize(
-    "case", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.nightly) for name in PREEMPTIONS]
+    "case", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in PREEMPTIONS]
 )
 def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(case: str, rig: Rig, reference: End) -> None:
     whom, phase, threads = case.split("-")
@@ -78,7 +78,7 @@ def test_a_preempted_job_saves_the_last_step_and_goes_on_to_the_same_bits(case: 
     assert_same(rig.run(name, job), reference)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_rank_that_has_nothing_to_write_does_not_end_the_one_that_writes(rig: Rig, reference: End) -> None:
     """Asked 5 s before the step ends, so that torchrun's signal would be the second; the write takes 5 s more."""
     slow = "step@1:47=term;step@*:48=slow;save-state-open@0:46=slow!"
