@@ -70,6 +70,7 @@ def test_a_job_that_ends_at_a_rung_goes_on_to_the_bits_of_one_that_never_stopped
     assert end.object("result.json")["class_correct"] == undisturbed.object("result.json")["class_correct"]
 
 
+@pytest.mark.slow
 def test_counts_by_class_are_the_same_on_one_process_and_on_two(rig: Rig, undisturbed: End) -> None:
     trained = undisturbed.object("result.json")
     labels = np.arange(2048 + 64, 2048 + 64 + 70) % 10
