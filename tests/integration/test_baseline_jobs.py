@@ -45,6 +45,7 @@ def result(job_uri: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_it_trains_to_the_same_bits_on_one_process_and_two_and_after_a_kill(rig: Rig, trained: str) -> None:
     alone = rig.run("alone", ranks=1)
     assert alone.code == 0, alone.tail

@@ -87,6 +87,7 @@ def test_counts_by_class_are_the_same_on_one_process_and_on_two(rig: Rig, undist
     assert {key: end.object("result.json")[key] for key in keys} == {key: trained[key] for key in keys}
 
 
+@pytest.mark.slow
 def test_a_job_on_train_and_minival_reads_both_chooses_nothing_and_keeps_the_last_weights(
     rig: Rig, undisturbed: End
 ) -> None:

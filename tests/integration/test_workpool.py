@@ -107,6 +107,7 @@ def test_a_job_on_a_worker_comes_to_the_bits_of_one_on_this_machine(
     assert (worker / "jobs" / run.key / "log.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_saves_its_state_on_its_worker(worker: Path, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "cancelled", tmp_path)
     job = workpool.submit(spec_of(run, config, tmp_path))
@@ -117,6 +118,7 @@ def test_a_cancelled_job_saves_its_state_on_its_worker(worker: Path, rig: Rig, t
     wait(lambda: store.read_json(status)["state"] == "preempted")
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_refuses_the_job_and_says_why(worker: Path, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "other", tmp_path)
     changed = dataclasses.replace(run.job, split="all")  # another request, so another key
