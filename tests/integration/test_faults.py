@@ -35,7 +35,6 @@ def test_the_undisturbed_run_reads_every_sample_once_an_epoch(reference: End) ->
     assert reference.steps_saved() == [90, STEPS]
 
 
-@pytest.mark.slow
 def test_one_rank_trains_to_the_same_bits_as_two(rig: Rig, reference: End) -> None:
     assert_same(rig.run("one-rank", ranks=1), reference)
 
