@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce study test check bench rivals up down clean
+.PHONY: help setup reproduce study test test-all check bench rivals up down clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 setup: ## create .venv and install, nothing else; TORCH=cpu or TORCH=cuda chooses the build of torch
 	@TORCH=$(TORCH) $(PYTHON) infra/install.py $(VENV)
@@ -19,10 +19,13 @@ reproduce: setup ## the whole pipeline at laptop size on embedded services
 study: setup ## scaling study, architecture search and latency at laptop size, then the report
 	@$(BIN)/effnet study profile=laptop
 
-# Two processes run whole test files, the longest first. PYTHONDONTWRITEBYTECODE is cleared because otherwise each of
-# several hundred training processes would compile the modules again.
-test: setup ## all tests, on real services
+# Two processes run whole test files in the order of their paths: end to end and integration, then units.
+# PYTHONDONTWRITEBYTECODE is cleared because otherwise each of many training processes would compile the modules again.
+test: setup ## the tests, on real services, without those marked slow
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-all: test ## all tests: those of make test, then those marked slow
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -131,7 +131,7 @@ def commands(program: str) -> list[list[str]]:
 
 def test_every_make_command_of_the_documents_exists() -> None:
     text = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
     variables = set(re.findall(r"^([A-Z]+) \?=", text, re.MULTILINE))
     words = {word for command in commands("make") for word in command}
     settings = {word.partition("=")[0] for word in words if "=" in word}
@@ -240,8 +240,8 @@ def test_every_flow_names_its_runs_after_what_they_do() -> None:
 def test_every_make_target_is_phony_and_helped() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
-    helped = set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE))
-    assert phony == helped == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    helped = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    assert phony == helped == set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
 
 
 def test_every_deployment_names_a_flow_that_exists_and_every_flow_has_one() -> None:

@@ -200,6 +200,7 @@ def test_nightly_fine_tunes_the_champion_and_registers_once_for_the_same_inputs(
     assert "champion   judged before: promoted" in second.stdout
 
 
+@pytest.mark.slow
 def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
     summary: dict[str, Any], services_dir: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_deployment_started_as_the_ui_does_runs_on_the_work_pool(
     assert len(manifests_of_digits()) == len(before) + 1
 
 
+@pytest.mark.slow
 def test_a_search_fanned_out_over_the_work_pool_finds_the_same_trials(
     summary: dict[str, Any], services: Addresses, services_dir: Path
 ) -> None:
@@ -259,14 +261,20 @@ def test_a_search_fanned_out_over_the_work_pool_finds_the_same_trials(
     ("words", "said"),
     [
         (["train", "recipe.epoch=2"], "recipe.epochs"),
-        (["train", "model=b9"], "b8"),
-        (["train", "data=folder"], "data.path"),
+        pytest.param(["train", "model=b9"], "b8", marks=pytest.mark.slow),
+        pytest.param(["train", "data=folder"], "data.path", marks=pytest.mark.slow),
         (["evaluate", "model_ref=efficientnet-b00@champion"], "efficientnet-b0"),
-        (["transfer", "model_ref=efficientnet-b0@champion", "model=b3"], "is a efficientnet_b0, model.name asks for"),
-        (["search", "search.tolerance=0", "search.alpha=[1.0]"], "search.tolerance"),
+        pytest.param(
+            ["transfer", "model_ref=efficientnet-b0@champion", "model=b3"],
+            "is a efficientnet_b0, model.name asks for",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["search", "search.tolerance=0", "search.alpha=[1.0]"], "search.tolerance", marks=pytest.mark.slow
+        ),
         (["train", "services.s3=http://127.0.0.1:9"], "does not answer"),
-        (["train", "services.mlflow=http://127.0.0.1:9"], "does not answer"),
-        (["train", "recipe.global_batch=63"], "global_batch"),
+        pytest.param(["train", "services.mlflow=http://127.0.0.1:9"], "does not answer", marks=pytest.mark.slow),
+        pytest.param(["train", "recipe.global_batch=63"], "global_batch", marks=pytest.mark.slow),
     ],
 )
 def test_a_mistake_is_one_clear_line(words: list[str], said: str, summary: dict[str, Any], services_dir: Path) -> None:

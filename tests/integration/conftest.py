@@ -23,8 +23,8 @@ def mlflow_uri(services_dir: Path) -> str:
 
 @pytest.fixture(scope="session")
 def rig(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Rig:
-    """A small real job in the session's object store."""
-    return make_rig(f"{object_store}/rig", tmp_path_factory.mktemp("rig"))
+    """A small real job in the session's object store, at an address of its own: jobs are told apart by theirs."""
+    return make_rig(f"{object_store}/rig-{os.getpid()}", tmp_path_factory.mktemp("rig"))
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def result(job_uri: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_it_trains_to_the_same_bits_on_one_process_and_two_and_after_a_kill(rig: Rig, trained: str) -> None:
     alone = rig.run("alone", ranks=1)
     assert alone.code == 0, alone.tail
@@ -55,6 +56,7 @@ def test_it_trains_to_the_same_bits_on_one_process_and_two_and_after_a_kill(rig:
     assert alone.sha256 == killed.sha256 == result(trained)["state_sha256"]
 
 
+@pytest.mark.slow
 def test_it_computes_activations_again_to_the_same_bits(rig: Rig, trained: str) -> None:
     again = rig.run("recomputed", with_recipe(rig.job, recompute=True))
     assert again.code == 0, again.tail
@@ -75,6 +77,7 @@ def test_its_evaluation_gives_the_accuracy_that_training_reported(rig: Rig, trai
     assert result(job_uri) == {**same, "n": 70}
 
 
+@pytest.mark.slow
 def test_it_is_fine_tuned_on_other_data_with_a_fresh_classifier(rig: Rig, trained: str) -> None:
     other = write_set(f"{rig.storage}/other", {"train": [64] * 4, "minival": [32], "val": [32]})
     weights = result(trained)

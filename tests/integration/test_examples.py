@@ -56,11 +56,13 @@ def finetuned(services: Addresses, services_dir: Path) -> str:
     return run("finetune.py", *SMALL, f"run_dir={services_dir}", f"storage={STORAGE}")
 
 
+@pytest.mark.slow
 def test_finetune_prints_the_accuracy_on_the_other_data_set(finetuned: str) -> None:
     assert finetuned.splitlines()[-1].startswith("digits: ")
     assert finetuned.splitlines()[-1].endswith("% (top-1, n = 60)")
 
 
+@pytest.mark.slow
 def test_read_shards_gives_every_image_of_the_data_set_once(finetuned: str) -> None:
     manifests = [uri for uri in store.list_uris(STORAGE) if uri.endswith("/manifest.json")]
     counts = []

@@ -73,6 +73,7 @@ def test_the_pictures_lie_in_mlflow_and_the_trainings_under_their_run(part: dict
     assert len(children) == 2
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], services_dir: Path) -> None:
     before = set(store.list_uris("s3://effnet/explain/jobs"))
     again = effnet(services_dir, "explain", *SMALL)
@@ -82,6 +83,7 @@ def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], se
     assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"]]
 
 
+@pytest.mark.slow
 def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], services_dir: Path) -> None:
     config = compose(["profile=laptop", *SMALL])
     (uri,) = (u for u in store.list_uris("s3://effnet/explain/jobs") if "/train-b0-" in u and u.endswith("result.json"))
@@ -115,8 +117,12 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
     ("word", "message"),
     [
         ("explain.images=[7,9999]", "digits: val has no image 9999; ids are 0 to"),
-        ("explain.models=[{network:efficientnet_b9}]", "no network named 'efficientnet_b9'; did you mean"),
-        ("explain.count=11", "images of 10 classes, 11 were requested"),
+        pytest.param(
+            "explain.models=[{network:efficientnet_b9}]",
+            "no network named 'efficientnet_b9'; did you mean",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("explain.count=11", "images of 10 classes, 11 were requested", marks=pytest.mark.slow),
     ],
 )
 def test_a_mistake_is_one_line_and_trains_nothing(

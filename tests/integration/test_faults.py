@@ -39,19 +39,24 @@ def test_one_rank_trains_to_the_same_bits_as_two(rig: Rig, reference: End) -> No
     assert_same(rig.run("one-rank", ranks=1), reference)
 
 
-@pytest.mark.parametrize(("rank", "step"), [(0, 10), (1, 47)])
+def test_a_job_broken_in_several_ways_one_after_another_comes_to_the_same_bits(rig: Rig, reference: End) -> None:
+    """Memory runs out, a rank is killed while it writes a checkpoint, a bit flips: one job, as each start is slow."""
+    end = rig.run("broken", fault="batch@1:7=oom!;save-state-half@0:10=kill;state@1:25=flip")
+    assert_same(end, reference)
+    assert end.object("status.json")["restarts"] == 1
+    assert "out of memory in step 7: activations are recomputed from now on" in end.log
+    assert "step 30: the ranks' weights differ" in end.log
+    assert "rewound to step 20" in end.log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "step"), [(0, 10), (1, 47), (0, 3), (1, 3), (1, 10), (0, 47), (0, 95), (1, 95)])
 def test_a_killed_rank_costs_nothing_but_time(rank: int, step: int, rig: Rig, reference: End) -> None:
     killed_in_save = rank == 0 and step % 10 == 0
     site = "save-state-half" if killed_in_save else "step"
     end = rig.run(f"killed-{rank}-{step}", fault=f"{site}@{rank}:{step}=kill")
     assert_same(end, reference)
     assert end.object("status.json")["restarts"] == 1
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(("rank", "step"), [(0, 3), (1, 3), (1, 10), (0, 47), (0, 95), (1, 95)])
-def test_a_killed_rank_costs_nothing_but_time_at_other_steps(rank: int, step: int, rig: Rig, reference: End) -> None:
-    test_a_killed_rank_costs_nothing_but_time(rank, step, rig, reference)
 
 
 def test_ranks_die_with_a_killed_agent_and_the_supervisor_starts_them_again(rig: Rig, reference: End) -> None:
@@ -66,6 +71,7 @@ def test_ranks_die_with_a_killed_agent_and_the_supervisor_starts_them_again(rig:
     assert not (rig.folder / "supervised/jobs" / run.key / "log.2.txt").exists()
 
 
+@pytest.mark.slow
 def test_no_rank_outlives_its_agent(rig: Rig) -> None:
     running, job_uri = rig.start("orphans", fault="step@0:30=agent;step@1:31=sleep", max_restarts=0)
     began = time.monotonic()
@@ -87,7 +93,7 @@ def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig:
     assert b"most recent call first" in store.read(f"{end.job_uri}/stacks/rank-1.txt")
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_rank_that_is_stuck_elsewhere_is_named(rig: Rig, reference: End) -> None:
     job = with_runtime(rig.job, step_timeout_s=10.0)
     end = rig.run("stuck", job, fault="step@1:20=sleep")
@@ -95,6 +101,7 @@ def test_a_rank_that_is_stuck_elsewhere_is_named(rig: Rig, reference: End) -> No
     assert b"faults.py" in store.read(f"{end.job_uri}/stacks/rank-1.txt")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_checkpoint_and_training_goes_on(rig: Rig, reference: End, tmp_path: Path) -> None:
     local_rig = make_rig(f"file://{tmp_path}/store", tmp_path / "local")
     end = local_rig.run("full", fault="save@0:30=full")
@@ -105,19 +112,13 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_training_goes_on(rig: Rig, re
     assert not list(Path(tmp_path).rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_three_failed_checkpoints_in_a_row_end_the_job(tmp_path: Path) -> None:
     local_rig = make_rig(f"file://{tmp_path}/store", tmp_path / "local")
     end = local_rig.run("full", fault="save@0:20=full!")
     assert end.code != 0
     assert end.object("failure.json")["exit_code"] == 2
     assert end.steps_saved() == [10]
-
-
-def test_a_step_with_nan_in_one_rank_changes_nothing(rig: Rig) -> None:
-    end = rig.run("nan", fault="batch@1:20=nan")
-    assert end.code == 0, end.log
-    assert "step 20 changed nothing: loss nan" in end.log
-    assert_exactly_once(end.ledger)
 
 
 def test_nan_for_ever_ends_as_diverged_within_ten_steps_and_keeps_the_good_checkpoint(rig: Rig) -> None:
@@ -130,59 +131,39 @@ def test_nan_for_ever_ends_as_diverged_within_ten_steps_and_keeps_the_good_check
     assert not end.object("result.json")
 
 
-def test_five_bad_steps_in_a_row_go_back_once_and_training_recovers(rig: Rig) -> None:
-    end = rig.run("recovered", fault=";".join(f"batch@1:{step}=nan" for step in range(23, 28)))
+@pytest.mark.slow
+def test_one_step_with_nan_changes_nothing_and_five_in_a_row_rewind_once_and_training_recovers(rig: Rig) -> None:
+    end = rig.run("recovered", fault=";".join(f"batch@1:{step}=nan" for step in (12, *range(23, 28))))
     assert end.code == 0, end.log
+    assert "step 12 changed nothing: loss nan" in end.log
     assert "step 27: 5 steps in a row whose loss or gradients are not finite; rewound to step 20" in end.log
     assert_exactly_once(end.ledger)
 
 
-def test_out_of_memory_recomputes_activations_and_comes_to_the_same_bits(rig: Rig, reference: End) -> None:
-    end = rig.run("oom", fault="batch@1:7=oom!")
-    assert_same(end, reference)
-    assert "out of memory in step 7: activations are recomputed from now on" in end.log
+@pytest.mark.slow  # what is compared with what: tests/unit/models/training/checkpoints/test_format.py
+def test_a_resume_of_another_job_is_refused_with_the_difference(rig: Rig) -> None:
+    assert rig.run("changed", fault="step@0:12=term").object("status.json")["state"] == "preempted"
+    seed_changed = with_recipe(rig.job, seed=5)
+    changes = {
+        "recipe.lr_per_256": with_recipe(rig.job, lr_per_256=0.03),
+        "manifest_sha256": rig.with_other_data(),
+        "recipe.seed": seed_changed,
+    }
+    for key, changed in changes.items():
+        refused = rig.run("changed", changed)
+        assert refused.code != 0
+        failure = refused.object("failure.json")
+        assert failure["exit_code"] == 7
+        assert f"{key}: " in failure["error"]
+        assert "ChangedError: checkpoint" in refused.tail
+        assert "Traceback" not in refused.tail
+    accepted = rig.run("changed", with_runtime(seed_changed, accept_changes=True))
+    (change,) = accepted.object("result.json")["accepted_changes"]
+    assert change["changes"] == ["recipe.seed: 0 -> 5"]
+    assert change["step"] in (12, 13)  # the signal is passed on with this step or the next
 
 
-def test_a_flipped_bit_in_one_rank_is_found_at_the_next_checkpoint(rig: Rig, reference: End) -> None:
-    end = rig.run("flipped", fault="state@1:25=flip")
-    assert_same(end, reference)
-    assert "step 30: the ranks' weights differ" in end.log
-    assert "rewound to step 20" in end.log
-
-
-CHANGES = {
-    "recipe.lr_per_256": lambda job: with_recipe(job, lr_per_256=0.03),
-    "recipe.seed": lambda job: with_recipe(job, seed=5),
-    "manifest_sha256": None,
-}
-
-
-@pytest.mark.parametrize(
-    "key",
-    [  # what is compared with what: tests/unit/models/training/checkpoints/test_format.py
-        pytest.param("recipe.lr_per_256", marks=pytest.mark.nightly),
-        "recipe.seed",
-        pytest.param("manifest_sha256", marks=pytest.mark.nightly),
-    ],
-)
-def test_a_resume_of_another_job_is_refused_with_the_difference(key: str, rig: Rig) -> None:
-    changed = CHANGES[key](rig.job) if CHANGES[key] else rig.with_other_data()
-    name = f"changed-{key}"
-    assert rig.run(name, fault="step@0:12=term").object("status.json")["state"] == "preempted"
-    refused = rig.run(name, changed)
-    assert refused.code != 0
-    failure = refused.object("failure.json")
-    assert failure["exit_code"] == 7
-    assert f"{key}: " in failure["error"]
-    assert "ChangedError: checkpoint" in refused.tail
-    assert "Traceback" not in refused.tail
-    if key == "recipe.seed":
-        accepted = rig.run(name, with_runtime(changed, accept_changes=True))
-        (change,) = accepted.object("result.json")["accepted_changes"]
-        assert change["changes"] == ["recipe.seed: 0 -> 5"]
-        assert change["step"] in (12, 13)  # the signal is passed on with this step or the next
-
-
+@pytest.mark.slow
 def test_two_nodes_then_one_then_two_come_to_the_same_bits(rig: Rig, reference: End) -> None:
     """Two agents over the loopback interface; one is killed in step 32, and the other one is asked to end."""
     nodes = start_nodes(rig, "nodes", fault="step@1:32=agent")

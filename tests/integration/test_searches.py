@@ -85,6 +85,7 @@ def test_a_grid_search_killed_in_the_middle_goes_on_and_outlives_a_trial_that_di
     assert len(found["refused"]) == 1
 
 
+@pytest.mark.slow
 def test_an_architecture_search_killed_in_the_middle_goes_on_to_the_wanted_number(
     services: Addresses, services_dir: Path
 ) -> None:

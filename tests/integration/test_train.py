@@ -185,6 +185,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_trained(job: sc
     assert "Traceback" not in local.logs(running)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_started_again_by_torchrun_and_the_weights_are_the_same(
     undisturbed: str, job: schema.Job, storage: str
 ) -> None:

@@ -138,9 +138,16 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
             3,
             "pets at {sets}/pets is incomplete: train: 370 of 3,680 images",
         ),
-        (["transfer.sets=[digits,food101]", "transfer.path={sets}"], 2, "{sets}/food101"),
-        (["transfer.data.limit=12"], 3, "of 10 classes have no image in"),
-        (["transfer=kornblith", "transfer.data.limit=200"], 2, "global_batch 256 is larger than the"),
+        pytest.param(
+            ["transfer.sets=[digits,food101]", "transfer.path={sets}"], 2, "{sets}/food101", marks=pytest.mark.slow
+        ),
+        pytest.param(["transfer.data.limit=12"], 3, "of 10 classes have no image in", marks=pytest.mark.slow),
+        pytest.param(
+            ["transfer=kornblith", "transfer.data.limit=200"],
+            2,
+            "global_batch 256 is larger than the",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_nothing_is_trained(

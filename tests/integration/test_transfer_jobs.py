@@ -70,6 +70,7 @@ def test_a_job_that_ends_at_a_rung_goes_on_to_the_bits_of_one_that_never_stopped
     assert end.object("result.json")["class_correct"] == undisturbed.object("result.json")["class_correct"]
 
 
+@pytest.mark.slow
 def test_counts_by_class_are_the_same_on_one_process_and_on_two(rig: Rig, undisturbed: End) -> None:
     trained = undisturbed.object("result.json")
     labels = np.arange(2048 + 64, 2048 + 64 + 70) % 10
@@ -86,6 +87,7 @@ def test_counts_by_class_are_the_same_on_one_process_and_on_two(rig: Rig, undist
     assert {key: end.object("result.json")[key] for key in keys} == {key: trained[key] for key in keys}
 
 
+@pytest.mark.slow
 def test_a_job_on_train_and_minival_reads_both_chooses_nothing_and_keeps_the_last_weights(
     rig: Rig, undisturbed: End
 ) -> None:

@@ -89,6 +89,7 @@ def test_the_command_answers_and_counts(installation: Installation) -> None:
 
 @pytest.mark.services
 @pytest.mark.torchrun
+@pytest.mark.slow
 def test_a_data_set_is_sharded_and_a_network_trained(installation: Installation) -> None:
     assert "manifest   s3://" in installation.run("effnet", "shard", *SMALL)
     assert "weights    s3://" in installation.run("effnet", "train", *SMALL)
@@ -96,6 +97,7 @@ def test_a_data_set_is_sharded_and_a_network_trained(installation: Installation)
 
 
 @pytest.mark.services
+@pytest.mark.slow
 def test_a_deployment_s_run_imports_its_flow_from_the_wheel(installation: Installation) -> None:
     deployment = 'prefect deployment run shard/shard --param overrides=\'["data=mnist5k","data.limit=300"]\' --watch'
     shown = installation.run("bash", "-ec", f'effnet up >&2; eval "$(effnet env)"; python -P -m {deployment}')

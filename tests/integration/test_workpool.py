@@ -107,6 +107,7 @@ def test_a_job_on_a_worker_comes_to_the_bits_of_one_on_this_machine(
     assert (worker / "jobs" / run.key / "log.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_second_job_waits_in_the_queue_while_one_runs(worker: Path, rig: Rig, tmp_path: Path) -> None:
     first, second = (
         workpool.submit(spec_of(*described(rig, name, tmp_path), tmp_path)) for name in ("running", "waiting")
@@ -118,6 +119,7 @@ def test_a_second_job_waits_in_the_queue_while_one_runs(worker: Path, rig: Rig, 
     workpool.cancel(first)
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_saves_its_state_on_its_worker(worker: Path, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "cancelled", tmp_path)
     job = workpool.submit(spec_of(run, config, tmp_path))
@@ -128,6 +130,7 @@ def test_a_cancelled_job_saves_its_state_on_its_worker(worker: Path, rig: Rig, t
     wait(lambda: store.read_json(status)["state"] == "preempted")
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_refuses_the_job_and_says_why(worker: Path, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "other", tmp_path)
     changed = dataclasses.replace(run.job, split="all")  # another request, so another key

@@ -265,6 +265,7 @@ def test_an_inconsistent_batch_is_refused(change: dict[str, Any], tmp_path: Path
 
 
 @real_images
+@pytest.mark.slow
 def test_the_real_folders_contain_all_sixty_thousand_images() -> None:
     source = open_source(data_settings("cifar10", REAL / "cifar-10-images.tar.xz"))
     assert np.bincount(source.split).tolist() == [50_000, 0, 10_000]

@@ -105,20 +105,29 @@ def test_an_incomplete_set_is_refused_with_the_missing_counts() -> None:
         open_source(data_settings("imagenet", REAL))
 
 
-@pytest.fixture
-def mini(tmp_path: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Archives with the official names, of 1 to 3 tiny images per class, whose counts are made the official ones."""
-    sizes = [1 + rank % 3 for rank in range(1000)]
-    whole = Devkit(devkit.wnids, tuple(sizes), devkit.val_labels)
-    monkeypatch.setattr(imagenet, "read_devkit", lambda *_: whole)
-    set_counts(monkeypatch, "imagenet", {TRAIN: sum(sizes), VAL: 300})
-    root = tmp_path / "imagenet"
-    root.mkdir()
+SIZES = [1 + rank % 3 for rank in range(1000)]  # images of each class in the archives of ``mini``
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, devkit: Devkit) -> Path:
+    """Archives with the official names, of 1 to 3 tiny images per class."""
+    root = tmp_path_factory.mktemp("mini")
     shutil.copy(REAL / DEVKIT_ARCHIVE, root)
-    order = list(zip(devkit.wnids, sizes, strict=True))
+    order = list(zip(devkit.wnids, SIZES, strict=True))
     random.Random(0).shuffle(order)
     write_train(root, {wnid: train_images(wnid, count) for wnid, count in order})
     write_archive(root / VAL_ARCHIVE, {f"ILSVRC2012_val_{n:08d}.JPEG": b"val %d" % n for n in range(1, 301)})
+    return root
+
+
+@pytest.fixture
+def mini(tmp_path: Path, written: Path, devkit: Devkit, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copies of those archives, whose counts are made the official ones."""
+    whole = Devkit(devkit.wnids, tuple(SIZES), devkit.val_labels)
+    monkeypatch.setattr(imagenet, "read_devkit", lambda *_: whole)
+    set_counts(monkeypatch, "imagenet", {TRAIN: sum(SIZES), VAL: 300})
+    root = tmp_path / "imagenet"
+    shutil.copytree(written, root)
     return root
 
 

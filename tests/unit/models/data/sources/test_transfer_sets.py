@@ -195,6 +195,7 @@ def test_birdsnap_consists_of_the_downloaded_images(
 
 
 @real_images
+@pytest.mark.slow
 def test_the_real_lists_of_birdsnap_name_their_species_and_test_images(tmp_path: Path) -> None:
     with tarfile.open(REAL / "annotations.tar.xz") as archive:
         members = [one for one in archive if one.name.startswith("birdsnap/") and one.isfile()]
