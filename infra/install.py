@@ -154,8 +154,10 @@ def _run_steps(install: list[str], torch: str, local: bool, environment: dict[st
     install = [*install, "-c", LOCK]
     if torch == "cuda":
         _call([*install, f"torch!={TORCH_VERSION}+cpu"], environment)
-    elif not local or _fails([*install, "--no-index", "--no-deps", "torch"], environment):
-        _call([*install, "--no-deps", "--index-url", CPU_INDEX, "torch"], environment)
+    else:
+        is_local = local and not _fails([*install, "--no-index", "--no-deps", "torch"], environment)
+        if not is_local and _fails([*install, "--no-deps", "--index-url", CPU_INDEX, "torch"], environment):
+            print(f"setup: no torch from {CPU_INDEX}; taking that of the package index, which is larger", flush=True)
     _call([*install, "pip", "-e", f"{ROOT}[dev]"], environment)
     _call([*install, "--no-deps", "pytorchcv"], environment)
 

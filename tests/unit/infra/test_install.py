@@ -92,6 +92,17 @@ def test_without_such_a_wheel_the_build_for_the_cpu_comes_from_its_index_not_fro
     assert f"--no-deps --index-url {install.CPU_INDEX} torch" in calls.read_text().splitlines()[1]
 
 
+def test_where_that_index_cannot_be_reached_the_registry_s_build_is_taken_and_it_says_so(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "_fails", lambda argv, _: install.CPU_INDEX in argv)
+    install._install(venv, "cpu")
+    project, baselines = calls.read_text().splitlines()
+    assert "[dev]" in project
+    assert "pytorchcv" in baselines
+    assert f"no torch from {install.CPU_INDEX}; taking that of the package index" in capfd.readouterr().out
+
+
 def test_for_a_gpu_a_cpu_wheel_in_a_folder_is_not_taken(
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
