@@ -1,0 +1,59 @@
+"""The last lines of a command, for every type of result."""
+
+from __future__ import annotations
+
+import made_parts
+import pytest
+
+from conf.compose import compose
+from flows.cli.summary import describe_result
+from models.results import SearchResult, Summary, result_from
+
+TRIAL = made_parts.trial(1.2, 1.1, 1.15, 96.25)
+SEARCH = made_parts.grown_search({"trials": [TRIAL], "best": TRIAL, "found": 1, "failed": ["trial 1 1 2: diverged"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "scaling",
+            [
+                "points     36, 1 of them missing, 0 from earlier runs",
+                "missing    resnet50 resolution 2.0: the loss was not finite at step 41",
+            ],
+        ),
+        ("architecture", ["trials     30 trained, 3 refused, 1 failed; 0 from earlier runs"]),
+        ("maps", ["missing    image-2 of efficientnet_b0 compound: the map is flat"]),
+        (
+            "latency",
+            [
+                "efficientnet_b1 is 6.58 times as fast as resnet152 (paper: 5.7)",
+                "efficientnet_b4 is 3.16 times as fast as senet154",
+            ],
+        ),
+    ],
+)
+def test_a_part_of_the_report_is_described_by_its_type(name: str, lines: list[str]) -> None:
+    described = describe_result(made_parts.result(name), compose())
+    assert [line for line in lines if line not in described] == []
+
+
+def test_a_search_names_its_best_point_and_what_was_refused_or_failed() -> None:
+    described = describe_result(result_from(SearchResult, SEARCH, "search.json"), compose())
+    assert described[0] == f"trials     1 trained, {len(SEARCH['refused'])} refused, 1 failed; 1 from earlier runs"
+    assert described[1] == "search     alpha 1.2, beta 1.1, gamma 1.15: best of 1 trials (paper: 1.2, 1.1, 1.15)"
+    assert described[-1] == "failed     trial 1 1 2: diverged"
+
+
+def test_a_network_that_was_not_fine_tuned_has_a_dash_in_the_table_of_the_family() -> None:
+    summary = {
+        "variants": [made_parts.variant(phi) for phi in (0, 1)],
+        "transfer": [made_parts.fine_tuned("digits", 97.22, 539)],
+        "search": SEARCH,
+        "missing": ["efficientnet_b2: diverged"],
+    }
+    described = describe_result(result_from(Summary, summary, "summary.json"), compose())
+    assert described[1].split()[-2:] == ["97.22%", "efficientnet-b0/3"]
+    assert described[2].split()[-2:] == ["-", "efficientnet-b1/3"]
+    assert "missing    efficientnet_b2: diverged" in described
