@@ -17,15 +17,18 @@ import models
 from conf import compose
 from conf.schema import Job, Runtime
 from infra.errors import ChangedError
+from models.networks import native
 
 log = logging.getLogger("effnet")
 _SHOWN = 5
 
 
 def identity(job: Job) -> dict[str, Any]:
-    """Returns the configuration by dotted key, including the data's digest, and the digest of the training code."""
+    """Returns the configuration by dotted key, including the data's digest, and what computes: code, layers, torch."""
     config = compose.to_dict(replace(job, runtime=Runtime(), until_epoch=None))
-    return {**compose.flatten(config), "code": code_digest(), "torch": torch.__version__.split("+")[0]}
+    in_c = native.load() is not None and not torch.cuda.is_available()  # other bits than torch's layers
+    computes = {"code": code_digest(), "layers": "C" if in_c else "torch", "torch": torch.__version__.split("+")[0]}
+    return {**compose.flatten(config), **computes}
 
 
 def code_digest() -> str:

@@ -326,6 +326,11 @@ def test_the_identity_is_what_decides_the_result_and_not_how_fast(monkeypatch: p
     assert known["recipe.lr_per_256"] == 0.016
     job.runtime = Runtime(loader_threads=7)
     assert lineage.check(known, lineage.identity(job), accept=False, uri="") == []
+    with monkeypatch.context() as without_library:
+        other = None if lineage.native.load() else object()  # whether the library is there is another identity
+        without_library.setattr("models.networks.native.load", lambda: other)
+        with pytest.raises(ChangedError, match="layers"):
+            lineage.check(known, lineage.identity(job), accept=False, uri="")
     monkeypatch.setattr(lineage, "code_digest", lambda: "other")
     with pytest.raises(ChangedError, match="code: "):
         lineage.check(known, lineage.identity(job), accept=False, uri="")
