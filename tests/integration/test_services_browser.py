@@ -41,12 +41,12 @@ def opened(browser: Any, services_dir: Path, base: str, name: str, ui: str = "")
 def test_opening_prefect_logs_in_to_both_versions_of_its_pages(
     browser: Any, services: stack.Addresses, services_dir: Path, ui: str
 ) -> None:
-    owner_calls.prefect("POST", "/flows/", {"name": "seen-in-the-browser"})
+    owner_calls.prefect("POST", "/flows/", {"name": "a-flow-of-the-owner"})
     base = services.prefect.removesuffix("/api")
     with opened(browser, services_dir, base, "prefect", ui) as (page, refused):
         page.get_by_text("Event Feed").first.wait_for()  # of the menu, which only those who are in see
         page.goto(f"{base}/flows" if ui == "v1" else f"{base}/v2/flows")
-        page.get_by_text("seen-in-the-browser").first.wait_for()
+        page.get_by_text("a-flow-of-the-owner").first.wait_for()
         assert page.get_by_text("Switch to V").first.inner_text() == f"Switch to V{'2' if ui == 'v1' else '1'} UI"
         assert refused == []
 
@@ -54,9 +54,9 @@ def test_opening_prefect_logs_in_to_both_versions_of_its_pages(
 def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
     browser: Any, services: stack.Addresses, services_dir: Path
 ) -> None:
-    owner_calls.mlflow("POST", "/api/2.0/mlflow/experiments/create", {"name": "seen-in-the-browser"})
+    owner_calls.mlflow("POST", "/api/2.0/mlflow/experiments/create", {"name": "a-flow-of-the-owner"})
     with opened(browser, services_dir, services.mlflow, "mlflow") as (page, refused):
-        page.get_by_text("seen-in-the-browser").first.wait_for()
+        page.get_by_text("a-flow-of-the-owner").first.wait_for()
         assert page.evaluate("location.href").startswith(f"{services.mlflow}/")
         assert [url for url in refused if login._MLFLOW_ENTRY not in url] == []  # the browser asks without it first
 
