@@ -44,7 +44,7 @@ def main(run_dir: Path) -> None:
         page.goto(login.forwarding_page(run_dir / "services", prefect, "prefect").as_uri())
         page.get_by_text("Event Feed").first.wait_for()
         page.goto(f"{prefect}/runs")
-        page.get_by_text("reproduce").first.click()
+        page.get_by_text("reproduce ").last.click()  # the first run, which trained
         save(page, "prefect.png")
         page.goto(login.forwarding_page(run_dir / "services", addresses.mlflow, "mlflow").as_uri())
         page.get_by_text(summary["config"]["experiment"]).first.wait_for()
@@ -60,6 +60,9 @@ def main(run_dir: Path) -> None:
 def save(page: Any, name: str) -> None:
     """Writes a picture of what the window shows."""
     page.wait_for_timeout(SETTLE_MS)
+    for close in reversed(page.get_by_role("button", name="Close").all()):  # MLflow's assistant and announcements
+        close.click()
+        page.wait_for_timeout(SETTLE_MS // 3)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(COLORS).save(FOLDER / name, optimize=True)
     print(f"wrote docs/screenshots/{name}")

@@ -204,6 +204,7 @@ def test_nightly_fine_tunes_the_champion_and_registers_once_for_the_same_inputs(
 def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
     summary: dict[str, Any], services_dir: Path
 ) -> None:
+    assert effnet(services_dir, "nightly", *SMALL).returncode == 0  # the first night, or last night's result
     done = effnet(services_dir, "nightly", *SMALL, "transfer.data.limit=240", "transfer.recipe.lr_per_256=1e-9")
     assert done.returncode == 0, done.stderr
     said = re.search(
