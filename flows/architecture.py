@@ -19,7 +19,7 @@ from tasks import policy
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
-@flow(name="architecture", flow_run_name=name_runs_by(lambda config, _: f"architecture {config.profile}"))
+@flow(name="architecture", flow_run_name=name_runs_by(lambda config: f"architecture {config.profile}"))
 async def architecture(overrides: list[str]) -> ArchitectureResult:
     """Trains proposals until ``architecture.trials`` have ended."""
     config, _ = configure(overrides)

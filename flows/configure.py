@@ -30,7 +30,7 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
     """Composes a flow's configuration and enables its log.
 
     Returns:
-        The configuration, and the overrides it was made of, for the flow's children.
+        The configuration, and the overrides that it was made of.
 
     Raises:
         OverrideError: Unknown key, option or value.
@@ -46,11 +46,11 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
     return config, merged
 
 
-def name_runs_by(describe: Callable[[schema.Config, dict[str, Any]], str]) -> Callable[[], str]:
-    """A ``flow_run_name`` for Prefect, made of the flow's configuration and parameters.
+def name_runs_by(describe: Callable[[schema.Config], str]) -> Callable[[], str]:
+    """A ``flow_run_name`` for Prefect, made of the flow's configuration.
 
     Args:
-        describe: Function from both to the name.
+        describe: Function from the configuration to the name.
     """
 
     def name() -> str:
@@ -59,10 +59,9 @@ def name_runs_by(describe: Callable[[schema.Config, dict[str, Any]], str]) -> Ca
         context = FlowRunContext.get()
         if context is None or context.flow is None:
             return "flow"
-        parameters = context.parameters or {}
-        overrides = parameters.get("overrides", [])
+        overrides = (context.parameters or {}).get("overrides", [])
         try:
-            return describe(compose.compose(merge(_settings_of_this_run(), overrides)), parameters)
+            return describe(compose.compose(merge(_settings_of_this_run(), overrides)))
         except (ValueError, KeyError):  # the flow itself reports what is wrong with its parameters
             return context.flow.name
 

@@ -14,7 +14,7 @@ from tasks.jobs import evaluate_job
 from tasks.register import fetch_registered
 
 
-@flow(name="evaluate", flow_run_name=name_runs_by(lambda config, _: f"evaluate {config.model_ref or ''}".strip()))
+@flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))
 async def evaluate(overrides: list[str]) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
     config, _ = configure(overrides)

@@ -20,7 +20,7 @@ from tasks.explain import Candidate, candidates, record_gallery, start_gallery, 
 from tasks.register import fetch_registered
 
 
-@flow(name="explain", flow_run_name=name_runs_by(lambda config, _: f"explain {config.profile}"))
+@flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
 async def explain(overrides: list[str]) -> GalleryResult:
     """Trains or reuses every network of ``explain.models``, and draws its maps of some val images."""
     config, _ = configure(overrides)

@@ -11,7 +11,7 @@ from models.results import Registered
 from tasks.pretrained import import_published
 
 
-@flow(name="import", flow_run_name=name_runs_by(lambda config, _: f"import {Path(config.published.path or '').name}"))
+@flow(name="import", flow_run_name=name_runs_by(lambda config: f"import {Path(config.published.path or '').name}"))
 async def import_(overrides: list[str]) -> Registered:
     """Registers ``published.path``; the same file again finds its version."""
     config, _ = configure(overrides)

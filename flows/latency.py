@@ -9,7 +9,7 @@ from models.results import LatencyResult
 from tasks.latency import measure_latency
 
 
-@flow(name="latency", flow_run_name=name_runs_by(lambda config, _: f"latency {config.profile}"))
+@flow(name="latency", flow_run_name=name_runs_by(lambda config: f"latency {config.profile}"))
 async def latency(overrides: list[str]) -> LatencyResult:
     """Measures all networks of ``latency.pairs`` in one run.
 

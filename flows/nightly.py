@@ -20,7 +20,7 @@ from tasks.register import fetch_registered, register
 from tasks.train import train as train_task
 
 
-@flow(name="nightly", flow_run_name=name_runs_by(lambda config, _: f"nightly {config.nightly.model} {now()}"))
+@flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
 async def nightly(overrides: list[str]) -> Registered:
     """Fine-tunes ``nightly.model@champion`` on ``transfer.data``, evaluates, registers, promotes the better."""
     config, _ = configure(overrides)

@@ -8,7 +8,7 @@ from flows.configure import configure, name_runs_by
 from tasks.report.publish import refresh
 
 
-@flow(name="report", flow_run_name=name_runs_by(lambda config, _: f"report {config.profile}"))
+@flow(name="report", flow_run_name=name_runs_by(lambda config: f"report {config.profile}"))
 async def report(overrides: list[str]) -> str:
     """Renders ``report.html`` from what lies in the store; returns its path."""
     config, _ = configure(overrides)

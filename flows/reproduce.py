@@ -29,7 +29,7 @@ from tasks.reproduction import VariantOutcome, finish_reproduction, start_reprod
 from tasks.transfer import set_configs
 
 
-@flow(name="reproduce", flow_run_name=name_runs_by(lambda config, _: f"reproduce {config.profile} {now()}"))
+@flow(name="reproduce", flow_run_name=name_runs_by(lambda config: f"reproduce {config.profile} {now()}"))
 async def reproduce(overrides: list[str], began: float | None = None) -> Summary:
     """Reproduces the paper at the size of the profile.
 

@@ -16,7 +16,7 @@ from tasks import policy
 from tasks.scaling import point_config, record_scaling, start_scaling
 
 
-@flow(name="scaling", flow_run_name=name_runs_by(lambda config, _: f"scaling {config.profile}"))
+@flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))
 async def scaling(overrides: list[str]) -> ScalingResult:
     """Trains every point of ``scaling.points`` by ``recipe`` on ``data``."""
     config, _ = configure(overrides)

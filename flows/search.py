@@ -16,7 +16,7 @@ from tasks import policy
 from tasks.search import record_search, start_search, trial_config
 
 
-@flow(name="search", flow_run_name=name_runs_by(lambda config, _: f"search {config.profile}"))
+@flow(name="search", flow_run_name=name_runs_by(lambda config: f"search {config.profile}"))
 async def search(overrides: list[str]) -> SearchResult:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival."""
     config, _ = configure(overrides)

@@ -12,7 +12,7 @@ from models.results import ShardResult
 from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
-@flow(name="shard", flow_run_name=name_runs_by(lambda config, _: f"shard {config.data.name}"))
+@flow(name="shard", flow_run_name=name_runs_by(lambda config: f"shard {config.data.name}"))
 async def shard(overrides: list[str]) -> ShardResult:
     """Shards the configured data set, or returns the existing shards.
 

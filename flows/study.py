@@ -30,7 +30,7 @@ PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
 }
 
 
-@flow(name="study", flow_run_name=name_runs_by(lambda config, _: f"study {config.profile} {now()}"))
+@flow(name="study", flow_run_name=name_runs_by(lambda config: f"study {config.profile} {now()}"))
 async def study(overrides: list[str]) -> str:
     """Runs every part even if others fail; returns the path of the report.
 

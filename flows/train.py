@@ -12,7 +12,7 @@ from tasks import train as tasks
 from tasks.jobs import short_name, train_job
 
 
-@flow(name="train", flow_run_name=name_runs_by(lambda config, _: f"train {short_name(config.model.name)}"))
+@flow(name="train", flow_run_name=name_runs_by(lambda config: f"train {short_name(config.model.name)}"))
 async def train(overrides: list[str]) -> TrainResult:
     """Trains or resumes one network, or returns its stored result.
 

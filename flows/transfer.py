@@ -39,7 +39,7 @@ from tasks.transfer import (
 )
 
 
-@flow(name="transfer", flow_run_name=name_runs_by(lambda config, _: f"transfer {short_name(config.model.name)}"))
+@flow(name="transfer", flow_run_name=name_runs_by(lambda config: f"transfer {short_name(config.model.name)}"))
 async def transfer(overrides: list[str]) -> list[TransferResult]:
     """Fine-tunes the network on each data set; trains it first if necessary.
 

@@ -17,12 +17,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+UV_CPU_BUILD = ("--torch-backend", "cpu")
 LOCK = str(ROOT / "constraints.txt")
 TORCH_VERSION = "2.13.0"  # of constraints.txt
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 UV_NAMES = {  # pip's option: uv's variable
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -134,7 +135,7 @@ def _install(venv: Path, torch: str) -> None:
     if Path(uv).exists():
         try:
             environment = {**os.environ, **uv_environment(settings), "VIRTUAL_ENV": str(venv)}
-            return _run_steps([uv, "pip", "install", "--quiet"], torch, local, environment)
+            return _run_steps([uv, "pip", "install", "--quiet"], torch, local, environment, UV_CPU_BUILD)
         except subprocess.CalledProcessError:
             print("setup: uv failed, as it says above; continuing with pip, which takes minutes", flush=True)
     else:
@@ -142,7 +143,9 @@ def _install(venv: Path, torch: str) -> None:
     return _run_steps([*pip, "install"], torch, local, dict(os.environ))
 
 
-def _run_steps(install: list[str], torch: str, local: bool, environment: dict[str, str]) -> None:
+def _run_steps(
+    install: list[str], torch: str, local: bool, environment: dict[str, str], cpu_build: Sequence[str] = ()
+) -> None:
     """Installs torch, then the project with what it needs, then the package that would require torchvision.
 
     Args:
@@ -150,14 +153,15 @@ def _run_steps(install: list[str], torch: str, local: bool, environment: dict[st
         torch: Build of torch.
         local: Whether pip has folders of wheels, where a build of torch for the CPU may be.
         environment: Variables of the installer.
+        cpu_build: Option by which the installer finds the build for the CPU; pip has none.
     """
     install = [*install, "-c", LOCK]
     if torch == "cuda":
         _call([*install, f"torch!={TORCH_VERSION}+cpu"], environment)
     else:
         is_local = local and not _fails([*install, "--no-index", "--no-deps", "torch"], environment)
-        if not is_local and _fails([*install, "--no-deps", "--index-url", CPU_INDEX, "torch"], environment):
-            print(f"setup: no torch from {CPU_INDEX}; taking that of the package index, which is larger", flush=True)
+        if not is_local and (not cpu_build or _fails([*install, "--no-deps", *cpu_build, "torch"], environment)):
+            print("setup: no CPU build of torch; taking that of the package index, which is larger", flush=True)
     _call([*install, "pip", "-e", f"{ROOT}[dev]"], environment)
     _call([*install, "--no-deps", "pytorchcv"], environment)
 

@@ -81,26 +81,26 @@ def test_a_cpu_wheel_in_a_folder_that_pip_knows_is_taken(
     assert all(f"-c {install.LOCK}" in line for line in (torch, project, baselines))
 
 
-def test_without_such_a_wheel_the_build_for_the_cpu_comes_from_its_index_not_from_the_registry(
+def test_without_such_a_wheel_uv_takes_the_build_for_the_cpu(
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install._install(venv, "cpu")
-    assert f"--no-deps --index-url {install.CPU_INDEX} torch" in calls.read_text().splitlines()[0]
+    assert "--no-deps --torch-backend cpu torch" in calls.read_text().splitlines()[0]
     calls.unlink()
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
     install._install(venv, "cpu")
-    assert f"--no-deps --index-url {install.CPU_INDEX} torch" in calls.read_text().splitlines()[1]
+    assert "--no-deps --torch-backend cpu torch" in calls.read_text().splitlines()[1]
 
 
-def test_where_that_index_cannot_be_reached_the_registry_s_build_is_taken_and_it_says_so(
+def test_where_that_build_cannot_be_reached_the_registry_s_build_is_taken_and_it_says_so(
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(install, "_fails", lambda argv, _: install.CPU_INDEX in argv)
+    monkeypatch.setattr(install, "_fails", lambda argv, _: "--torch-backend" in argv)
     install._install(venv, "cpu")
     project, baselines = calls.read_text().splitlines()
     assert "[dev]" in project
     assert "pytorchcv" in baselines
-    assert f"no torch from {install.CPU_INDEX}; taking that of the package index" in capfd.readouterr().out
+    assert "no CPU build of torch; taking that of the package index" in capfd.readouterr().out
 
 
 def test_for_a_gpu_a_cpu_wheel_in_a_folder_is_not_taken(
@@ -109,7 +109,7 @@ def test_for_a_gpu_a_cpu_wheel_in_a_folder_is_not_taken(
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
     install._install(venv, "cuda")
     assert "torch!=2.13.0+cpu | links=/wheels" in calls.read_text().splitlines()[0]
-    assert install.CPU_INDEX not in calls.read_text()
+    assert "--torch-backend" not in calls.read_text()
 
 
 def test_the_excluded_cpu_build_is_that_of_the_pinned_version() -> None:

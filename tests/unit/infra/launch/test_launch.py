@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from conf import schema
 from conf.schema import Launch
 from infra.launch import command, guard, local
+from infra.launch.engine import ENGINES
 from infra.launch.local import Command, LocalJob
 from infra.services import proctable
 
@@ -307,3 +309,9 @@ def test_the_last_lines_of_a_job_and_its_variables_are_in_its_log(tmp_path: Path
     wait(job)
     lines = local.logs(job).splitlines()
     assert lines == [*(f"line {i}" for i in range(16, 40)), "hello"]
+
+
+def test_the_engines_that_may_be_set_are_those_that_exist() -> None:
+    assert tuple(ENGINES) == schema.ENGINES
+    for engine in ENGINES.values():
+        assert all(callable(getattr(engine, name)) for name in ("submit", "find", "poll", "logs", "cancel"))
