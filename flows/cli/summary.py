@@ -116,7 +116,8 @@ def _registered(result: Registered) -> list[str]:
 def _transfer(result: TransferResult) -> str:
     chosen = f"rate {result.chosen.lr_per_256:g} per 256, decay {result.chosen.weight_decay:g}"
     tried = f", best of {len(result.grid)} points" if result.grid else ""
-    accuracy = f"{result.value:.2f} ± {result.standard_error:.2f} % {result.metric} of {result.n} test images"
+    error = "" if result.standard_error is None else f" ± {result.standard_error:.2f}"
+    accuracy = f"{result.value:.2f}{error} % {result.metric} of {result.n} test images"
     return f"{result.network} on {result.data}: {accuracy} ({result.protocol}: {chosen}{tried})"
 
 

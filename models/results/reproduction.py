@@ -45,7 +45,7 @@ class FineTunedRow:
     protocol: str
     metric: str
     value: float
-    standard_error: float
+    standard_error: float | None
     n: int
     top1: float
     top5: float

@@ -47,7 +47,7 @@ class TransferResult:
     protocol: str
     metric: str
     value: float
-    standard_error: float
+    standard_error: float | None  # None in a row that does not record it
     n: int
     top1: float
     top5: float
