@@ -250,8 +250,9 @@ async def train(overrides: list[str]):
 
 
 @pytest.fixture
-def scratch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one flow, and of our prefect.yaml only what is about it; a process imports it from there."""
+def scratch_home(services_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one flow, and of our prefect.yaml only what is about it; a new worker imports it from there."""
+    stack.down(services_dir, only=["worker"])  # one of another test does not know the folder
     text = deployments.FILE.read_text()
     head, *each = re.split(r"(?m)^(?=  - name: )", text)
     chosen = [
