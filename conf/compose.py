@@ -58,13 +58,12 @@ def compose(overrides: Sequence[str] = ()) -> schema.Config:
 def _composed(overrides: tuple[str, ...]) -> schema.Config:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     if mistakes := [mistake for override in overrides if (mistake := _mistake(override))]:
         raise OverrideError("; ".join(mistakes))
-    ConfigStore.instance().store(name="schema", node=schema.Config)
+    _store_schema()
     GlobalHydra.instance().clear()  # a flow may compose inside a process that composed before
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT.resolve())):
@@ -75,6 +74,13 @@ def _composed(overrides: tuple[str, ...]) -> schema.Config:
         raise
     except Exception as error:  # of a dozen kinds, and Hydra documents none of them
         raise OverrideError(_one_line(error)) from error
+
+
+@lru_cache(maxsize=1)  # once per process: OmegaConf takes 45 ms to read the dataclasses
+def _store_schema() -> None:
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=schema.Config)
 
 
 def to_yaml(value: Any) -> str:
