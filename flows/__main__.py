@@ -6,20 +6,19 @@ Modules are imported by the functions that use them, so that ``effnet --help`` a
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
+import importlib
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NoReturn
 
-from conf import compose, schema
+from conf import compose
 from conf.text import did_you_mean, printable
 from flows.cli import signals, verbs
-from infra.errors import ConfigError, EffnetError
+from flows.cli.command import Command
+from infra.errors import EffnetError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,23 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, unknown = _parser().parse_known_args(words)
     if unknown:
         return _fail(_explain_options(unknown, arguments.overrides), 2)
-    overrides = arguments.overrides
-    for flag in verbs.FLAGS:
-        if getattr(arguments, flag.replace("-", "_"), False):
-            overrides = [*overrides, f"runtime.{flag.replace('-', '_')}=true"]
-    if arguments.verb == "download":  # the one verb with an object: `effnet download cifar10 data.path=FOLDER`
-        overrides = [word if "=" in word else f"data={word}" for word in overrides]
-    page = ""
-    if arguments.verb == "open":  # `effnet open mlflow`
-        page = next((word for word in overrides if "=" not in word), "")
-        overrides = [word for word in overrides if word != page]
+    verb = verbs.VERBS[arguments.verb]
+    flags = [flag for flag in verbs.FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
-        config = compose.compose(overrides)
+        command = _command(arguments.verb, arguments.overrides, flags)
         from infra.store import files
 
-        # A data set that is downloaded may be for others; all else that we write is the user's own.
-        with nullcontext() if arguments.verb == "download" else files.private(Path(config.run_dir).resolve()):
-            return _open(page, config) if arguments.verb == "open" else _run(arguments.verb, config, overrides)
+        with nullcontext() if verb.shared else files.private(command.run_dir):
+            return _run_flow(command) if verb.flow else _call(command)
     except compose.OverrideError as error:
         return _fail(str(error), 2)
     except EffnetError as error:
@@ -76,107 +66,42 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _print(line: str) -> None:
-    print(printable(line), flush=True)
+def _command(verb: str, words: Sequence[str], flags: Sequence[str]) -> Command:
+    """Separates a verb's objects from its settings, and composes these.
+
+    Raises:
+        OverrideError: A setting is wrong, or an object is missing or superfluous.
+    """
+    names = verbs.VERBS[verb].objects
+    objects = [word for word in words if "=" not in word] if names else []
+    if len(objects) > len(names) or len(objects) < sum(not name.startswith("[") for name in names):
+        given = f"{len(objects)} given" + (f": {' '.join(objects)}" if objects else "")
+        raise compose.OverrideError(f"effnet {verb} takes {' '.join(names)}; {given}")
+    overrides = [word for word in words if word not in objects]
+    overrides += [f"runtime.{flag.replace('-', '_')}=true" for flag in flags]
+    return Command(verb, tuple(objects), overrides, compose.compose(overrides))
 
 
-def _open(page: str, config: schema.Config) -> int:
-    from infra.services import stack
-
-    for line in stack.open_in_browser(Path(config.run_dir).resolve(), config.services, page).splitlines():
-        _print(line)
-    return 0
+def _call(command: Command) -> int:
+    module, _, name = verbs.VERBS[command.verb].call.partition(":")
+    code: int = getattr(importlib.import_module(module), name)(command)
+    return code
 
 
-def _run(name: str, config: schema.Config, overrides: list[str]) -> int:
-    if verbs.VERBS[name].flow:
-        return _run_flow(name, config, overrides)
-    return {
-        "plan": _plan,
-        "download": _download,
-        "doctor": _doctor,
-        "env": _print_environment,
-        "up": _up,
-        "down": _down,
-    }[name](config, overrides)
-
-
-def _plan(config: schema.Config, _: list[str]) -> int:
-    from tasks import plan
-
-    for line in plan.lines(config):
-        _print(line)
-    return 0
-
-
-def _download(config: schema.Config, _: list[str]) -> int:
-    from models.data.sources import download
-
-    download.download(config.data, _print)
-    return 0
-
-
-def _doctor(config: schema.Config, _: list[str]) -> int:
-    from infra import doctor
-    from models.data.loading import decode
-    from models.data.sources import catalog
-
-    return doctor.main(config, decode.backends(), catalog.packaged())
-
-
-def _up(config: schema.Config, overrides: list[str]) -> int:
-    from flows import configure
-    from flows.cli import summary
-    from infra.services import stack
-
-    run_dir = Path(config.run_dir).resolve()
-    os.environ.update(configure.worker_environment(config, overrides))
-    stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=_print)
-    if line := configure.kept_settings(run_dir):
-        _print(line)
-    print(summary.services(stack.prepare(run_dir, config.services), config.services))
-    return 0
-
-
-def _down(config: schema.Config, _: list[str]) -> int:
-    from infra.services import stack
-
-    stopped = stack.down(Path(config.run_dir).resolve())
-    print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
-    return 0
-
-
-def _print_environment(config: schema.Config, overrides: list[str]) -> int:
-    """Prints what makes Prefect, MLflow and boto3 of a shell use our services: ``eval "$(effnet env)"``."""
-    from flows import configure
-    from infra.services import stack
-
-    run_dir = Path(config.run_dir).resolve()
-    states = stack.status(run_dir, config.services)
-    usable = ("running", "yours")
-    if stopped := [name for name, state in states.items() if name != "worker" and not state.startswith(usable)]:
-        raise ConfigError(f"not running in {run_dir}: {', '.join(stopped)}; start the services by `effnet up`")
-    environment = stack.environment(run_dir, config.services) | configure.worker_environment(config, overrides)
-    for name, value in sorted(environment.items()):
-        print(f"export {name}={shlex.quote(value)}")
-    return 0
-
-
-def _run_flow(name: str, config: schema.Config, overrides: list[str]) -> int:
+def _run_flow(command: Command) -> int:
     from flows.cli import progress, session, summary
     from infra.services import stack
 
-    verb = verbs.VERBS[name]
-    if verb.needs is not None and compose.read_setting(config, verb.needs[0]) is None:
-        key, example = verb.needs
-        raise compose.OverrideError(f"{name} needs {key}=..., e.g. {key}={example}")
+    needs, config = verbs.VERBS[command.verb].needs, command.config
+    if needs is not None and compose.read_setting(config, needs[0]) is None:
+        key, example = needs
+        raise compose.OverrideError(f"{command.verb} needs {key}=..., e.g. {key}={example}")
     began = time.time()
-    parameters = {"began": began} if name == "reproduce" else {}
+    parameters = {"began": began} if command.verb == "reproduce" else {}
     with progress.attach():
-        result = session.run(name, config, overrides, **parameters)
+        result = session.run(command.verb, config, command.overrides, **parameters)
     seconds = time.time() - began
-    addresses = stack.prepare(Path(config.run_dir).resolve(), config.services)
-    print(summary.block(result, config, addresses, seconds))
+    print(summary.block(result, config, stack.prepare(command.run_dir, config.services), seconds))
     return 0
 
 

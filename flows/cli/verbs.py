@@ -1,6 +1,6 @@
 """The one table of verbs: parser, help, flows and their tests are made from it.
 
-To add a verb, add a row here; one that runs a flow needs nothing else in ``flows/cli/``.
+To add a verb, add a row here. It names the flow that it runs, or else the function that it calls.
 """
 
 from __future__ import annotations
@@ -51,15 +51,21 @@ class Verb:
         summary: One line for ``effnet --help``.
         details: Settings and effects for ``effnet VERB --help``.
         flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
+        call: Module and name of the function of a verb without a flow; it takes a ``Command``.
+        objects: Names of the words that it takes beside settings; one in brackets may be omitted.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
         needs: Setting that must be given, and an example of its value.
+        shared: Whether other users may read what it writes; otherwise it is private.
     """
 
     summary: str
     details: str
     flow: str = ""
+    call: str = ""
+    objects: tuple[str, ...] = ()
     trains: bool = False
     needs: tuple[str, str] | None = None
+    shared: bool = False
 
 
 VERBS: dict[str, Verb] = {
@@ -74,6 +80,9 @@ VERBS: dict[str, Verb] = {
         "fetch a data set from its public address, or say where it is",
         f"  effnet download DATASET data.path=FOLDER   DATASET: {_choices('data')}\n\n"
         "resumes where it stopped; a file is kept only when its published md5 agrees",
+        call="flows.cli.prepare:download",
+        objects=("[DATASET]",),
+        shared=True,
     ),
     "shard": Verb(
         "write a data set as WebDataset shards into the object store",
@@ -170,22 +179,27 @@ VERBS: dict[str, Verb] = {
         "count what a training needs: parameters, multiply-adds, memory of a process",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.batch_slices=N recipe.bn_groups=slice|rank|sync\n"
         "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set",
+        call="flows.cli.prepare:plan",
     ),
     "up": Verb(
         "start the embedded services, or find them",
         f"{_COMMON}\n\nall settings given here, of whatever kind, are the defaults of the deployments' runs",
+        call="flows.cli.services:up",
     ),
     "open": Verb(
         "open Prefect or MLflow in a browser, logged in",
         "  effnet open prefect|mlflow   run_dir=PATH of the services (default runs)\n\n"
         "prints the link instead where there is no browser; the link holds the password",
+        call="flows.cli.services:open_page",
+        objects=("PAGE",),
     ),
     "env": Verb(
         "print the variables that lead other programs to the services",
         f'{_COMMON}\n\neval "$(effnet env)" makes prefect, mlflow and boto3 of this shell use them; it holds passwords',
+        call="flows.cli.services:print_environment",
     ),
-    "down": Verb("stop the embedded services", _COMMON),
-    "doctor": Verb("check whether this machine and the services are fit", _COMMON),
+    "down": Verb("stop the embedded services", _COMMON, call="flows.cli.services:down"),
+    "doctor": Verb("check whether this machine and the services are fit", _COMMON, call="flows.cli.services:doctor"),
 }
 
 FLAGS = {  # the same as runtime.KEY=true

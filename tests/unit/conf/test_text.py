@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import flows.__main__ as command
 from conf import compose, schema
 from conf.text import did_you_mean, escaped, first_line, format_duration, logger, printable, quoted
-from flows.cli import progress, summary
+from flows.cli import prepare, progress, summary
+from flows.cli.command import Command
 from infra import doctor, errors
 from infra.doctor.finding import OK, Finding
 from infra.services.stack import Addresses
@@ -149,7 +150,7 @@ def test_a_failing_command_says_one_escaped_line(
     def fails(*_: object) -> int:
         raise errors.DataError(f"damaged: {EVIL}")
 
-    monkeypatch.setattr(command, "_run", fails)
+    monkeypatch.setattr(command, "_call", fails)
     assert command.main(["down"]) == 3
     assert capsys.readouterr().err == f"error: damaged: {SAFE}\n"
 
@@ -198,7 +199,7 @@ def test_the_doctor_and_the_plan_print_escaped_lines(
     config = compose.compose([f"run_dir={tmp_path}", "services.s3=aws"])
     assert doctor.main(config, {}, frozenset()) == 0
     monkeypatch.setattr("tasks.plan.lines", lambda _: iter(["", f"transfer to {EVIL}"]))
-    assert command._run("plan", config, []) == 0
+    assert prepare.plan(Command("plan", (), [], config)) == 0
     shown = capsys.readouterr().out
     assert shown.count(SAFE) == 2
     assert all(line.isprintable() for line in shown.split("\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import pytest
 
@@ -36,6 +37,14 @@ def test_help_of_a_verb_is_that_of_its_option(capsys: pytest.CaptureFixture[str]
     assert VERBS["train"].summary in texts[0]
 
 
+def test_a_verb_names_its_flow_or_its_function() -> None:
+    for name, verb in VERBS.items():
+        assert bool(verb.flow) != bool(verb.call), name
+        if verb.call:
+            module, _, function = verb.call.partition(":")
+            assert callable(getattr(import_module(module), function)), name
+
+
 @pytest.mark.parametrize("word", ["version", "--version"])
 def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -59,6 +68,9 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
             "no model named 'b9'; did you mean 'b8'? ",
         ),
         (["train", "data.leave_out=[a"], "'data.leave_out=[a': a bracket is missing; a list is data.leave_out=[A,B]"),
+        (["open"], "effnet open takes PAGE; 0 given"),
+        (["download", "cifar10", "pets"], "effnet download takes [DATASET]; 2 given: cifar10 pets"),
+        (["download", "cifra10"], "no data named 'cifra10'; did you mean 'cifar10'? "),
         (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE"),
     ],
 )

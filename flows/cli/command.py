@@ -1,0 +1,57 @@
+"""A parsed command, as the functions of ``flows/cli/`` receive it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf import schema
+from conf.text import printable
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb with its configuration.
+
+    Attributes:
+        verb: The verb.
+        objects: Words that are not settings, e.g. the name of a model.
+        overrides: Settings as they were typed.
+        config: The configuration that the settings result in.
+        json: Whether the result is printed as JSON.
+    """
+
+    verb: str
+    objects: tuple[str, ...]
+    overrides: list[str]
+    config: schema.Config
+    json: bool = False
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder, absolute."""
+        return Path(self.config.run_dir).resolve()
+
+
+def show(line: str) -> None:
+    """Prints a line with control characters escaped."""
+    print(printable(line), flush=True)
+
+
+def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Prints columns of equal width; those named in ``right`` are aligned to the right.
+
+    Args:
+        titles: Titles of the columns.
+        rows: One cell per column.
+        right: Titles of columns of numbers.
+    """
+    cells = [list(titles), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    for row in cells:
+        aligned = (
+            cell.rjust(width) if title in right else cell.ljust(width)
+            for cell, width, title in zip(row, widths, titles, strict=True)
+        )
+        print("  ".join(aligned).rstrip())

@@ -1,0 +1,73 @@
+"""The verbs about services: up, down, open, env, doctor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from flows.cli.command import Command, show
+from infra.errors import ConfigError
+from infra.services import stack
+
+
+def up(command: Command) -> int:
+    """Starts the embedded services, or finds them, and prints their addresses."""
+    from flows import configure
+    from flows.cli import summary
+
+    config, run_dir = command.config, command.run_dir
+    os.environ.update(configure.worker_environment(config, command.overrides))
+    stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=show)
+    if line := configure.kept_settings(run_dir):
+        show(line)
+    print(summary.services(stack.prepare(run_dir, config.services), config.services))
+    return 0
+
+
+def down(command: Command) -> int:
+    """Stops the embedded services."""
+    stopped = stack.down(command.run_dir)
+    print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+    return 0
+
+
+def open_page(command: Command) -> int:
+    """Opens Prefect or MLflow in a browser."""
+    for line in stack.open_in_browser(command.run_dir, command.config.services, command.objects[0]).splitlines():
+        show(line)
+    return 0
+
+
+def print_environment(command: Command) -> int:
+    """Prints what makes Prefect, MLflow and boto3 of a shell use our services: ``eval "$(effnet env)"``."""
+    from flows import configure
+
+    environment = connect(command, "s3", "prefect", "mlflow")
+    environment |= configure.worker_environment(command.config, command.overrides)
+    for name, value in sorted(environment.items()):
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def connect(command: Command, *names: str) -> dict[str, str]:
+    """Sets and returns the variables of running services.
+
+    Raises:
+        ConfigError: One of the services ``names`` does not run.
+    """
+    states = stack.status(command.run_dir, command.config.services)
+    usable = ("running", "yours")
+    if stopped := [name for name in names if not states[name].startswith(usable)]:
+        raise ConfigError(f"not running in {command.run_dir}: {', '.join(stopped)}; start the services by `effnet up`")
+    environment = stack.environment(command.run_dir, command.config.services)
+    os.environ.update(environment)
+    return environment
+
+
+def doctor(command: Command) -> int:
+    """Checks this machine and the services."""
+    from infra import doctor
+    from models.data.loading import decode
+    from models.data.sources import catalog
+
+    return doctor.main(command.config, decode.backends(), catalog.packaged())
