@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -28,13 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and not words[0].startswith("-") and words[0] not in verbs.VERBS:
         hint = did_you_mean(words[0], verbs.VERBS)
         return _fail(" ".join(filter(None, [f"no verb {words[0]!r};", hint, "`effnet --help` lists them"])), 2)
-    arguments, unknown = _parser().parse_known_args(words)
-    if unknown:
-        return _fail(_explain_options(unknown, arguments.overrides), 2)
+    arguments, rest = _parser().parse_known_args(words)
+    typed = [*arguments.overrides, *(word for word in rest if not word.startswith("-"))]  # those after an option
+    if unknown := [word for word in rest if word.startswith("-")]:
+        return _fail(_explain_options(unknown, typed), 2)
     verb = verbs.VERBS[arguments.verb]
     flags = [flag for flag in verbs.FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
-        command = _command(arguments.verb, arguments.overrides, flags)
+        command = _command(arguments.verb, typed, flags)
+        command = replace(command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False))
         from infra.store import files
 
         with nullcontext() if verb.shared else files.private(command.run_dir):
@@ -98,9 +101,12 @@ def _run_flow(command: Command) -> int:
         raise compose.OverrideError(f"{command.verb} needs {key}=..., e.g. {key}={example}")
     began = time.time()
     parameters = {"began": began} if command.verb == "reproduce" else {}
-    with progress.attach():
+    with progress.attach(command.quiet):
         result = session.run(command.verb, config, command.overrides, **parameters)
     seconds = time.time() - began
+    if command.json:
+        print(summary.to_json(result))
+        return 0
     print(summary.block(result, config, stack.prepare(command.run_dir, config.services), seconds))
     return 0
 
@@ -140,7 +146,12 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{verb.summary}\n\n{verb.details}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings, in any order")
+        words = " ".join([*verb.objects, "key=value"])
+        sub.add_argument("overrides", nargs="*", metavar=words, help="settings, in any order")
+        if verb.flow or verb.json:
+            sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        if verb.flow:
+            sub.add_argument("--quiet", action="store_true", help="print no progress, only warnings and the result")
         for flag, effect in verbs.FLAGS.items() if verb.trains else ():
             sub.add_argument(f"--{flag}", action="store_true", help=effect)
     return parser

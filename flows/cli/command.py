@@ -20,6 +20,7 @@ class Command:
         overrides: Settings as they were typed.
         config: The configuration that the settings result in.
         json: Whether the result is printed as JSON.
+        quiet: Whether progress is not printed.
     """
 
     verb: str
@@ -27,6 +28,7 @@ class Command:
     overrides: list[str]
     config: schema.Config
     json: bool = False
+    quiet: bool = False
 
     @property
     def run_dir(self) -> Path:

@@ -15,13 +15,18 @@ from rich.text import Text
 from conf.text import escaped, logger
 
 
-def attach() -> AbstractContextManager[Any]:
-    """Shows the ``effnet`` log on stderr; in a terminal as bars, for as long as the context is open."""
+def attach(quiet: bool = False) -> AbstractContextManager[Any]:
+    """Shows the ``effnet`` log on stderr; in a terminal as bars, for as long as the context is open.
+
+    Args:
+        quiet: Show warnings and errors only.
+    """
     log = logger()
     log.setLevel(logging.INFO)
     log.propagate = False
-    if not sys.stderr.isatty():
-        log.addHandler(_Lines())
+    if quiet or not sys.stderr.isatty():
+        lines = _Lines(logging.WARNING if quiet else logging.NOTSET)
+        log.addHandler(lines)
         return nullcontext()
     # Rich's markup is off everywhere: it would drop the [train-00001.tar] of a message, and raise at a [/red].
     progress = Progress(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,13 @@ def block(result: Any, config: schema.Config, addresses: Addresses, seconds: flo
     """The whole block; ``result`` is what the flow returned."""
     lines = ["", *map(escaped, describe_result(result, config)), "", services(addresses, config.services)]
     return "\n".join([*lines, f"time       {format_duration(seconds)}"])
+
+
+def to_json(result: Any) -> str:
+    """The result as JSON, for ``--json``."""
+    items = result if isinstance(result, list) else [result]
+    plain = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else str(item) for item in items]
+    return json.dumps(plain if isinstance(result, list) else plain[0], indent=2, default=list)
 
 
 def services(addresses: Addresses, settings: schema.Services) -> str:

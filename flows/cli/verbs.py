@@ -52,6 +52,7 @@ class Verb:
         details: Settings and effects for ``effnet VERB --help``.
         flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
         call: Module and name of the function of a verb without a flow; it takes a ``Command``.
+        json: Whether the function can print its result as JSON, as all flows do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
         needs: Setting that must be given, and an example of its value.
@@ -62,6 +63,7 @@ class Verb:
     details: str
     flow: str = ""
     call: str = ""
+    json: bool = False
     objects: tuple[str, ...] = ()
     trains: bool = False
     needs: tuple[str, str] | None = None

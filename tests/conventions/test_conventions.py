@@ -143,13 +143,14 @@ def test_every_verb_is_documented_and_every_documented_command_composes() -> Non
     used = commands("effnet")
     assert {command[0] for command in used} == VERBS.keys()
     for verb, *overrides in used:
-        if verb == "open":  # takes a page's name instead of settings
-            assert set(overrides) <= {"prefect", "mlflow"}
-            continue
-        if verb == "download":  # takes the name of a data set beside settings
-            overrides = [word if "=" in word else f"data={word}" for word in overrides]
-        compose.compose([word for word in overrides if not word.startswith("--")])
-        assert all("=" in word or word == "--help" or word.removeprefix("--") in FLAGS for word in overrides), verb
+        flags = {word for word in overrides if word.startswith("--")}
+        objects = [word for word in overrides if word not in flags and "=" not in word]
+        needed = [name for name in VERBS[verb].objects if not name.startswith("[")]
+        is_example = bool(overrides)  # a verb alone is a mention of it
+        assert len(objects) <= len(VERBS[verb].objects), verb
+        assert not is_example or len(objects) >= len(needed), verb
+        compose.compose([word for word in overrides if "=" in word])
+        assert flags <= {"--help", "--json", "--quiet", *(f"--{flag}" for flag in FLAGS)}, verb
 
 
 PROGRAMS = r"(\$ )?(\.venv/bin/)?(effnet|make|prefect|mlflow|python3?|pip|git|eval|aws) "

@@ -144,6 +144,13 @@ def test_a_log_call_with_wrong_arguments_stops_nobody(loggers: None, capsys: pyt
     assert "%d epochs ('many',)" in capsys.readouterr().err
 
 
+def test_a_quiet_command_shows_warnings_only(loggers: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.attach(quiet=True):
+        logger().info("step 1")
+        logger().warning("lost")
+    assert capsys.readouterr().err.endswith(" lost\n")
+
+
 def test_a_failing_command_says_one_escaped_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import made_parts
 import pytest
 
 from conf.compose import compose
-from flows.cli.summary import describe_result
-from models.results import SearchResult, Summary, result_from
+from flows.cli.summary import describe_result, to_json
+from models.results import EvalResult, SearchResult, Summary, result_from
 
 TRIAL = made_parts.trial(1.2, 1.1, 1.15, 96.25)
 SEARCH = made_parts.grown_search({"trials": [TRIAL], "best": TRIAL, "found": 1, "failed": ["trial 1 1 2: diverged"]})
@@ -57,3 +60,10 @@ def test_a_network_that_was_not_fine_tuned_has_a_dash_in_the_table_of_the_family
     assert described[1].split()[-2:] == ["97.22%", "efficientnet-b0/3"]
     assert described[2].split()[-2:] == ["-", "efficientnet-b1/3"]
     assert "missing    efficientnet_b2: diverged" in described
+
+
+def test_a_result_is_printed_as_json() -> None:
+    result = EvalResult("job", "b0/1", "mnist5k", 50.0, 90.0, 2, (1, 0), (1, 1))
+    assert json.loads(to_json(result))["class_correct"] == [1, 0]
+    assert [row["top1"] for row in json.loads(to_json([result, result]))] == [50.0, 50.0]
+    assert json.loads(to_json(Path("runs/latest/report.html"))) == "runs/latest/report.html"
