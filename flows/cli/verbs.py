@@ -183,6 +183,34 @@ VERBS: dict[str, Verb] = {
         "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set",
         call="flows.cli.prepare:plan",
     ),
+    "models": Verb(
+        "list the registered models, or all versions of one",
+        "  effnet models            one line per model: its champion, or else its newest version\n"
+        "  effnet models NAME       all versions of a model, or the models whose name or data contain NAME",
+        call="flows.cli.browse:models",
+        json=True,
+        objects=("[NAME]",),
+    ),
+    "runs": Verb(
+        "list the newest runs, or those whose name contains a word",
+        "  effnet runs [NAME]   experiment=NAME of MLflow (default effnet)",
+        call="flows.cli.browse:runs",
+        json=True,
+        objects=("[NAME]",),
+    ),
+    "logs": Verb(
+        "print what the workers of a job wrote",
+        "  effnet logs RUN   its id, its key, the beginning of one, or its name: the newest run of that name",
+        call="flows.cli.browse:logs",
+        objects=("RUN",),
+    ),
+    "diff": Verb(
+        "print where two runs or two registered models differ",
+        "  effnet diff A B   runs as for `effnet logs`, or NAME@ALIAS or NAME/VERSION: settings, code, data, results",
+        call="flows.cli.browse:diff",
+        json=True,
+        objects=("A", "B"),
+    ),
     "up": Verb(
         "start the embedded services, or find them",
         f"{_COMMON}\n\nall settings given here, of whatever kind, are the defaults of the deployments' runs",

@@ -1,0 +1,197 @@
+"""The verbs that read what has been done: models, runs, logs, diff. They change nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from conf.text import did_you_mean, format_duration
+from flows.cli.command import Command, show, show_table
+from flows.cli.services import connect
+from infra.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    from infra.tracking.queries import RunRecord
+    from infra.tracking.registry import Version
+
+SHOWN_RUNS = 30
+TWO_SIDED_95 = 1.96  # quantile of the normal distribution
+PROVENANCE = ("mlflow.source.git.commit", "data_manifest_sha256", "job_uri", "profile", "role")
+
+
+def models(command: Command) -> int:
+    """Lists the registered models, each by its champion or else its newest version; or all versions of one."""
+    connect(command, "mlflow")
+    from infra.tracking import queries
+
+    versions = queries.list_models()
+    versions = _versions_of(versions, command.objects[0]) if command.objects else _one_per_model(versions)
+    rows = [_describe_version(version) for version in versions]
+    if command.json:
+        print(json.dumps(rows, indent=2))
+    elif not rows:
+        show("no registered models; `effnet train register=NAME` or `effnet reproduce` makes some")
+    else:
+        titles = ["model", "version", "aliases", "data", "top-1 %", "± (95 %)", "params", "multiply-adds", "px"]
+        cells = [[_cell(value) for value in row.values()] for row in rows]
+        show_table(titles, cells, right=titles[4:])
+    return 0
+
+
+def _versions_of(versions: list[Version], word: str) -> list[Version]:
+    """All versions of the model of this name, or else the models whose name or data contain the word."""
+    if named := [version for version in versions if version.name == word]:
+        return named
+    similar = [v for v in _one_per_model(versions) if word in v.name or word in v.tags.get("data", "")]
+    if not similar:
+        names = sorted({version.name for version in versions})
+        hint = did_you_mean(word, names)
+        raise ConfigError(
+            " ".join(filter(None, [f"no registered model contains {word!r};", hint, "`effnet models` lists them"]))
+        )
+    return similar
+
+
+def _one_per_model(versions: list[Version]) -> list[Version]:
+    chosen: dict[str, Version] = {}
+    for version in versions:  # the newest version of a model comes first
+        if version.name not in chosen or "champion" in version.aliases:
+            chosen[version.name] = version
+    return list(chosen.values())
+
+
+def _describe_version(version: Version) -> dict[str, Any]:
+    tags = version.tags
+    top1, n = _number(tags.get("val_top1")), _number(tags.get("val_n"))
+    interval = TWO_SIDED_95 * math.sqrt(top1 * (100 - top1) / n) if top1 is not None and n else None
+    return {
+        "model": version.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "dataset": tags.get("data", ""),
+        "top1": top1,
+        "ci95": interval,
+        "params": _whole(tags.get("params")),
+        "multiply_adds": _whole(tags.get("multiply_adds")),
+        "resolution": _whole(tags.get("resolution")),
+    }
+
+
+def runs(command: Command) -> int:
+    """Lists the newest runs, or those whose name or key contains a word."""
+    connect(command, "mlflow")
+    from infra.tracking import queries
+
+    count = queries.SEARCHED_RUNS if command.objects else SHOWN_RUNS
+    listed = queries.list_runs(command.config.experiment, count)
+    if command.objects:
+        listed = [run for run in listed if command.objects[0] in run.name or command.objects[0] in run.key]
+    if command.json:
+        print(json.dumps([asdict(run) for run in listed], indent=2))
+    elif not listed:
+        show(f"no runs in the experiment {command.config.experiment!r}")
+    else:
+        titles = ["run", "name", "state", "started", "time", "top-1 %"]
+        show_table(titles, [_run_cells(run) for run in listed], right=["time", "top-1 %"])
+    return 0
+
+
+def _run_cells(run: RunRecord) -> list[str]:
+    started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
+    top1 = run.metrics.get("final_top1")
+    return [run.id[:8], run.name, run.status.lower(), started, format_duration(run.seconds), _cell(top1)]
+
+
+def logs(command: Command) -> int:
+    """Prints what the workers of a job wrote, or else its epochs."""
+    connect(command, "mlflow", "s3")
+    from infra import store
+    from infra.tracking import queries
+
+    run = queries.find_run(command.config.experiment, command.objects[0])
+    job_uri = run.tags.get("job_uri", "")
+    if not job_uri:
+        raise ConfigError(f"{run.name} is no job, it has no log of its own; `effnet runs` lists its jobs")
+    path = command.run_dir / "jobs" / run.key / "log.txt"
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            show(line)
+        return 0
+    try:
+        epochs = store.read(store.join(job_uri, "metrics.jsonl")).decode()
+    except NotFoundError:
+        raise ConfigError(
+            f"{run.name} has no log at {path} and no epoch yet: it runs, or ran, on another machine"
+        ) from None
+    show(f"no log at {path}: it ran on another machine; its epochs:")
+    for line in epochs.splitlines():
+        show(line)
+    return 0
+
+
+def diff(command: Command) -> int:
+    """Prints where two runs, or the runs of two registered versions, differ: settings, provenance, results."""
+    connect(command, "mlflow")
+    first, second = (_resolve(command, word) for word in command.objects)
+    sections = {
+        "settings": _differences(first.params, second.params),
+        "provenance": _differences(_provenance(first), _provenance(second)),
+        "results": _differences(_final(first), _final(second)),
+    }
+    if command.json:
+        print(json.dumps(sections, indent=2))
+        return 0
+    rows = [(key, *values) for section in sections.values() for key, values in section.items()]
+    if rows:
+        show_table(["", first.name, second.name], rows)
+    else:
+        show(f"{first.name} and {second.name} do not differ")
+    return 0
+
+
+def _resolve(command: Command, word: str) -> RunRecord:
+    from infra.tracking import queries, registry
+
+    if "@" in word or "/" in word:
+        word = registry.resolve_version(word).run_id
+    return queries.find_run(command.config.experiment, word)
+
+
+def _provenance(run: RunRecord) -> dict[str, str]:
+    kept = PROVENANCE + tuple(key for key in run.tags if key.startswith("machine."))
+    return {key: run.tags.get(key, "") for key in kept}
+
+
+def _final(run: RunRecord) -> dict[str, str]:
+    finals = {key: value for key, value in run.metrics.items() if key.startswith("final_")}
+    return {key.removeprefix("final_"): f"{value:g}" for key, value in finals.items()}
+
+
+def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    keys = sorted({*first, *second})
+    both = {key: (first.get(key, "-"), second.get(key, "-")) for key in keys}
+    return {key: values for key, values in both.items() if values[0] != values[1]}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value) or "-"
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _whole(text: str | None) -> int | None:
+    number = _number(text)
+    return None if number is None else round(number)

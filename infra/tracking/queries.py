@@ -1,0 +1,117 @@
+"""Reads the registry and the runs for people: lists, look-ups by a part of a name, differences. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from conf.text import did_you_mean
+from infra.errors import ConfigError
+from infra.tracking.client import connection
+from infra.tracking.registry import Version, versions
+from infra.tracking.runs import KEY_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PAGE = 1000  # MLflow's largest page of models
+SEARCHED_RUNS = 5000  # newest runs among which one is searched by a part of its name
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run in MLflow.
+
+    Attributes:
+        id: MLflow's id.
+        name: Display name.
+        key: Digest of the request; for a job also the last component of its run folder.
+        status: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``.
+        started: Unix seconds.
+        seconds: Duration; until now for a run that has not ended.
+        parent: Id of the parent run, empty without one.
+    """
+
+    id: str
+    name: str
+    key: str
+    status: str
+    started: float
+    seconds: float
+    parent: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+def list_models() -> list[Version]:
+    """Returns all versions of all registered models with their aliases, by name, newest version first."""
+    with connection() as client:
+        aliases: dict[str, dict[str, str]] = {}
+        page = None
+        while True:
+            batch = client.search_registered_models(max_results=_PAGE, page_token=page)
+            aliases |= {model.name: model.aliases for model in batch}
+            if not (page := batch.token):
+                break
+    listed: list[Version] = []
+    for name in sorted(aliases):
+        for version in reversed(versions(name)):  # MLflow's search leaves their aliases empty
+            held = sorted(alias for alias, number in aliases[name].items() if int(number) == version.version)
+            listed.append(replace(version, aliases=tuple(held)))
+    return listed
+
+
+def list_runs(experiment: str, count: int) -> list[RunRecord]:
+    """Returns the last ``count`` runs of an experiment, newest first; none if it does not exist."""
+    with connection() as client:
+        existing = client.get_experiment_by_name(experiment)
+        if existing is None:
+            return []
+        order = ["attributes.start_time DESC"]
+        return [
+            _to_record(run) for run in client.search_runs([existing.experiment_id], order_by=order, max_results=count)
+        ]
+
+
+def find_run(experiment: str, word: str) -> RunRecord:
+    """Finds a run by its id, its key, or the beginning of either, or else the newest run of that name.
+
+    Raises:
+        ConfigError: No run, or several by this beginning; the message names the nearest.
+    """
+    runs = list_runs(experiment, SEARCHED_RUNS)
+    exact = [run for run in runs if word in (run.id, run.key)]
+    begins = [run for run in runs if run.id.startswith(word) or run.key.startswith(word)]
+    named = [run for run in runs if run.name == word]
+    if matches := exact or named[:1]:
+        return matches[0]
+    if len(begins) == 1:
+        return begins[0]
+    if begins:
+        keys = ", ".join(run.key for run in begins[:3])
+        raise ConfigError(f"{len(begins)} runs begin with {word!r}, the newest are {keys}: write more of it")
+    hint = did_you_mean(word, {name for run in runs for name in (run.name, run.key)})
+    raise ConfigError(
+        " ".join(filter(None, [f"no run {word!r} in the experiment {experiment!r};", hint, "`effnet runs` lists them"]))
+    )
+
+
+def _to_record(run: Run) -> RunRecord:
+    ended = run.info.end_time or time.time() * 1000
+    started = run.info.start_time or ended
+    tags = dict(run.data.tags)
+    return RunRecord(
+        run.info.run_id,
+        run.info.run_name,
+        tags.get(KEY_TAG, ""),
+        run.info.status,
+        started / 1000,
+        (ended - started) / 1000,
+        tags.get("mlflow.parentRunId", ""),
+        dict(run.data.params),
+        dict(run.data.metrics),
+        tags,
+    )
