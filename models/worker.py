@@ -75,6 +75,7 @@ def run(main: JobMain) -> int:
     _raise_file_limit()
     try:
         _refuse_ended_job(job_uri)
+        _forget_failure(job_uri, rank)
         ranks = distributed.join()
         progress = Progress(job_uri) if ranks.is_first else None
         if progress is not None:
@@ -148,6 +149,12 @@ def _refuse_ended_job(job_uri: str) -> None:
             kind = kind_of(status.get("exit_code", 1))
             if kind is PreemptedError or not issubclass(kind, JobError | TransientError):
                 raise kind(status.get("error", f"recorded in {uri}"))
+
+
+def _forget_failure(job_uri: str, rank: str) -> None:
+    """Deletes the cause of an earlier start: a scheduler that requeues a job starts it without a supervisor."""
+    if rank == "0" and not distributed.restart_count():
+        store.delete(store.join(job_uri, "failure.json"))
 
 
 def _record_failure(job_uri: str, progress: Progress | None, error: EffnetError) -> None:

@@ -16,6 +16,7 @@ from conf.text import logger
 from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
+from infra.launch.engine import ENGINES
 from infra.services import stack
 
 log = logger()
@@ -75,8 +76,11 @@ def _check_early(verb: str, config: schema.Config) -> None:
     """Refuses before services start, which takes seconds, what the flow would refuse after it with the same message.
 
     Raises:
-        ConfigError: A missing ``data.path``, or a network that cannot have so few pixels.
+        ConfigError: A missing ``data.path``, a network that cannot have so few pixels, or an engine that is not
+            available.
     """
+    if VERBS[verb].trains:
+        ENGINES[config.launch.engine].check(config.launch)
     path = config.data.path
     if verb in _READ_DATA and (path is None or ("://" not in path and not Path(path).exists())):
         from models.data.sources import catalog

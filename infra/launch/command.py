@@ -10,6 +10,7 @@ from infra import machine
 
 RENDEZVOUS_BACKEND = "effnet"  # models/training/rendezvous.py
 RENDEZVOUS_TOKEN = "EFFNET_RENDEZVOUS_TOKEN"  # noqa: S105 - the name of a variable, whose value the machines of a job share
+TOKEN_URI = "EFFNET_RENDEZVOUS_TOKEN_URI"  # noqa: S105 - where a machine reads it instead
 ROUND = "EFFNET_ROUND"  # how many times the ranks were restarted; the same on all machines
 JOB_FOLDER = "EFFNET_JOB_FOLDER"  # the job's folder on this machine
 NOT_INHERITED = {  # variables (a trailing * is a wildcard) that torchrun or a rank would mistake for theirs
@@ -25,6 +26,7 @@ NOT_INHERITED = {  # variables (a trailing * is a wildcard) that torchrun or a r
     "LOCAL_WORLD_SIZE": "as WORLD_SIZE",
     ROUND: "a rank's restart count",
     RENDEZVOUS_TOKEN: "belongs to another job",
+    TOKEN_URI: "belongs to another job",
     JOB_FOLDER: "belongs to another job",
     # OMPI_*, PMI_* and SLURM_* are inherited: torchrun and the ranks ignore them, NCCL's plugins may read them.
 }
@@ -43,7 +45,8 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
     On one node the agent binds a free port of the loopback interface, so jobs never collide and cannot be reached
     from the network. The number of nodes is fixed: torchrun's elastic range loses the surviving nodes when the host
     of its store fails. A lost node ends the job; the same run folder then resumes on the available nodes and ends
-    with identical bits (``models/training/step.py``).
+    with identical bits (``models/training/step.py``). Without ``launch.rendezvous`` several nodes take its address from
+    the variable ``PET_RDZV_ENDPOINT``, which an engine sets that chooses the machines itself.
 
     Args:
         launch: Nodes, processes, restarts and rendezvous.
@@ -51,6 +54,8 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
         job_uri: The run folder; the entry point's only argument.
         python: The interpreter of the workers.
     """
+    rendezvous = "127.0.0.1:0" if launch.nnodes == 1 else launch.rendezvous
+    endpoint = [f"--rdzv-endpoint={rendezvous}"] if rendezvous else []
     interface = [f"--rdzv-conf=interface={launch.interface}"] if launch.interface else []
     return [
         python,
@@ -58,7 +63,7 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
         "models.training.agent",
         f"--nnodes={launch.nnodes}",
         f"--rdzv-backend={RENDEZVOUS_BACKEND}",
-        f"--rdzv-endpoint={'127.0.0.1:0' if launch.nnodes == 1 else launch.rendezvous}",
+        *endpoint,
         *interface,
         f"--rdzv-id={job_uri.rpartition('/')[2]}",
         f"--nproc-per-node={launch.nproc_per_node}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
+from conf import schema
 from infra.launch import local, workpool
 from infra.launch.job import Handle, JobSpec
 
@@ -24,6 +25,20 @@ class Engine(Protocol[H]):
     @property
     def LIMITED(self) -> bool:  # noqa: N802 - a constant of the module
         """Whether the submitter limits the number of concurrent jobs (``launch.jobs_at_once``), or a queue does."""
+
+    def check(self, launch: schema.Launch, /) -> None:
+        """Refuses, before anything is started or written, what ``submit`` would refuse later.
+
+        Raises:
+            ConfigError: The engine is not available here, or refuses the request; the message names the setting.
+        """
+
+    def describe(self, spec: JobSpec, /) -> str:
+        """Returns what ``submit`` would submit, as text without credentials; calls no service.
+
+        Raises:
+            ConfigError: The request cannot be written as text.
+        """
 
     def submit(self, spec: JobSpec, /) -> H:
         """Starts or queues a job.

@@ -7,11 +7,13 @@ import fcntl
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from conf import schema
 from infra import store
 from infra.launch import guard
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, inherited, job_environment, torchrun_argv
@@ -64,6 +66,15 @@ class LocalJob:
         return str(self.command.log_path)
 
 
+def check(_launch: schema.Launch) -> None:
+    """Accepts every request: it starts with what this machine has."""
+
+
+def describe(spec: JobSpec) -> str:
+    """Returns the torchrun command line."""
+    return shlex.join(build_argv(spec))
+
+
 def submit(spec: JobSpec) -> LocalJob:
     """Starts a job under its guard. The job ends when this process ends, even on SIGKILL."""
     return start(build_command(spec))
@@ -73,20 +84,33 @@ def build_command(spec: JobSpec) -> Command:
     """The torchrun command of a job on this machine."""
     environment = job_environment(spec.launch, os.cpu_count() or 1, str(spec.run_dir / "cache"))
     if spec.launch.nnodes > 1:
-        environment[RENDEZVOUS_TOKEN] = _rendezvous_token(spec.job_uri)
-    argv = torchrun_argv(spec.launch, spec.module, spec.job_uri, sys.executable)
-    return Command(argv, environment, _folder(spec))
+        environment[RENDEZVOUS_TOKEN] = store.read(share_token(spec.job_uri)).decode()
+    return Command(build_argv(spec), environment, job_folder(spec))
 
 
-def _folder(spec: JobSpec) -> Path:
+def build_argv(spec: JobSpec) -> list[str]:
+    """The words of the torchrun command, by the interpreter of this process."""
+    return torchrun_argv(spec.launch, spec.module, spec.job_uri, sys.executable)
+
+
+def job_folder(spec: JobSpec) -> Path:
+    """The local folder of a job: its lock and log."""
     return spec.run_dir / "jobs" / spec.key
 
 
-def _rendezvous_token(job_uri: str) -> str:
-    """A random token shared by the machines of one job; only readers of its run folder can know it."""
-    uri = store.join(job_uri, "rendezvous")
-    store.write(uri, secrets.token_hex(16).encode(), if_absent=True)
-    return store.read(uri).decode()
+def share_token(job_uri: str) -> str:
+    """Stores the random token that the machines of one job share, which only readers of its run folder can know.
+
+    Returns:
+        Its address, which is ``token_uri`` of the job.
+    """
+    store.write(uri := token_uri(job_uri), secrets.token_hex(16).encode(), if_absent=True)
+    return uri
+
+
+def token_uri(job_uri: str) -> str:
+    """Address of a job's token."""
+    return store.join(job_uri, "rendezvous")
 
 
 def start(command: Command) -> LocalJob:
@@ -122,7 +146,7 @@ def start(command: Command) -> LocalJob:
 
 def find(spec: JobSpec) -> LocalJob | None:
     """Returns the running job of this key on this machine, whichever supervisor started it; None if there is none."""
-    return find_in(_folder(spec))
+    return find_in(job_folder(spec))
 
 
 def find_in(folder: Path) -> LocalJob | None:
@@ -144,7 +168,12 @@ def poll(job: LocalJob) -> int | None:
 
 def logs(job: LocalJob) -> str:
     """Returns the last lines that the workers printed, without torchrun's report of their end, which is longer."""
-    lines = _read_log(job).splitlines()
+    return last_lines(_read_log(job))
+
+
+def last_lines(log: str) -> str:
+    """Returns the end of a job's output up to torchrun's report."""
+    lines = log.splitlines()
     report = next((i for i, line in enumerate(lines) if _TORCHRUN_REPORT.search(line)), len(lines))
     return "\n".join(lines[:report][-LOG_TAIL_LINES:])
 

@@ -5,13 +5,14 @@ Its functions are documented in ``engine.py``; the worker's side is ``flows/job.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from conf import compose
+from conf import compose, schema
 from conf.text import QUOTE
 from infra.errors import ConfigError, LostError, TransientError
 from infra.launch.job import JobSpec
@@ -40,6 +41,15 @@ class FlowRunJob:
     queued: bool = True
 
 
+def check(_launch: schema.Launch) -> None:
+    """Accepts every request: only the workers know what their machines have."""
+
+
+def describe(spec: JobSpec) -> str:
+    """Returns the request for the flow run, as JSON."""
+    return json.dumps({"deployment": DEPLOYMENT, **_request_of(spec)}, indent=2)
+
+
 def submit(spec: JobSpec) -> FlowRunJob:
     """Creates the flow run. Two supervisors that submit the same job at the same time get the same flow run."""
     status, deployment = _request("GET", f"/deployments/name/{DEPLOYMENT}")
@@ -47,9 +57,15 @@ def submit(spec: JobSpec) -> FlowRunJob:
         raise ConfigError(
             f"launch.engine=workpool: Prefect at {_api().url} has no deployment {DEPLOYMENT}; `effnet up` registers it"
         )
-    tag = f"{TAG}:{spec.key}"
-    _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": [tag]}}})
-    request = {
+    request = _request_of(spec)
+    _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
+    request["idempotency_key"] = f"{spec.key}:{earlier}"
+    _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
+    return _job(run, adopted=False)
+
+
+def _request_of(spec: JobSpec) -> dict[str, Any]:
+    return {
         "name": spec.label,
         "parameters": {
             "key": spec.key,
@@ -57,11 +73,8 @@ def submit(spec: JobSpec) -> FlowRunJob:
             "launch": compose.to_yaml(spec.launch),
             "label": spec.label,
         },
-        "tags": [tag],
-        "idempotency_key": f"{spec.key}:{earlier}",
+        "tags": [f"{TAG}:{spec.key}"],
     }
-    _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
-    return _job(run, adopted=False)
 
 
 def find(spec: JobSpec) -> FlowRunJob | None:

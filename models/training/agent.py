@@ -15,8 +15,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 
+from infra import store
 from infra.errors import LostError, PreemptedError
-from infra.launch.command import JOB_FOLDER
+from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, TOKEN_URI
 from infra.launch.guard import SCRATCH
 from models.training import rendezvous
 
@@ -24,6 +25,8 @@ from models.training import rendezvous
 def main(argv: list[str]) -> int:
     """Runs one node's ranks of a job; returns the exit code."""
     rendezvous.register()
+    if uri := os.environ.get(TOKEN_URI):
+        os.environ[RENDEZVOUS_TOKEN] = store.read(uri).decode()
     if JOB_FOLDER in os.environ:  # or torchrun leaves a folder in /tmp after each job
         argv = [f"--log-dir={Path(os.environ[JOB_FOLDER], SCRATCH, 'torchrun')}", *argv]
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from conf import compose, schema
 from infra import errors, store
-from models.worker import _load_job, _record_failure, _refuse_ended_job
+from models.worker import _forget_failure, _load_job, _record_failure, _refuse_ended_job
 
 
 def job() -> schema.Job:
@@ -33,6 +33,20 @@ def test_the_first_rank_that_fails_in_the_latest_attempt_names_the_cause(
     _record_failure(job, None, errors.DataError("a shard is damaged"))
     _record_failure(job, None, errors.LostError("another rank is gone"))
     assert failure_of(job) == {"error": "a shard is damaged", "exit_code": 3, "kind": "DataError", "attempt": 1}
+
+
+def test_a_requeued_job_forgets_why_it_ended_before_but_restarted_ranks_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = f"file://{tmp_path}/job"
+    _record_failure(job, None, errors.LostError("another rank is gone"))
+    _forget_failure(job, "1")
+    monkeypatch.setenv("EFFNET_ROUND", "1")
+    _forget_failure(job, "0")
+    assert failure_of(job)["error"] == "another rank is gone"
+    monkeypatch.setenv("EFFNET_ROUND", "0")
+    _forget_failure(job, "0")
+    assert not store.exists(f"{job}/failure.json")
 
 
 @pytest.mark.parametrize(

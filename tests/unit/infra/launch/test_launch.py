@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from conf import schema
+from conf import compose, schema
 from conf.schema import Launch
-from infra.launch import command, guard, local
+from infra import store
+from infra.launch import command, guard, local, workpool
 from infra.launch.engine import ENGINES
+from infra.launch.job import JobSpec
 from infra.launch.local import Command, LocalJob
 from infra.services import proctable
+from models.training import agent
 
 # A worker as torchrun makes them: in a session of its own, so no signal to a process group reaches it.
 FAMILY = """
@@ -44,6 +47,18 @@ def test_on_several_nodes_their_number_is_fixed_and_the_first_one_is_the_meeting
     assert " ".join(argv[3:8]) == (
         "--nnodes=2 --rdzv-backend=effnet --rdzv-endpoint=n1:29500 --rdzv-conf=interface=ib0 --rdzv-id=x"
     )
+
+
+def test_a_machine_reads_the_word_of_its_job_from_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = local.share_token(f"file://{tmp_path}/job")
+    monkeypatch.setenv(command.TOKEN_URI, uri)
+    monkeypatch.setenv(command.RENDEZVOUS_TOKEN, "")
+    monkeypatch.setattr(agent.run, "main", lambda argv: None)
+    assert agent.main([]) == 0
+    assert len(os.environ[command.RENDEZVOUS_TOKEN]) == 32
+    assert os.environ[command.RENDEZVOUS_TOKEN].encode() == store.read(local.share_token(f"file://{tmp_path}/job"))
 
 
 def test_an_interface_for_one_node_is_refused() -> None:
@@ -311,7 +326,23 @@ def test_the_last_lines_of_a_job_and_its_variables_are_in_its_log(tmp_path: Path
     assert lines == [*(f"line {i}" for i in range(16, 40)), "hello"]
 
 
+def test_a_job_is_described_by_what_would_be_submitted(tmp_path: Path) -> None:
+    spec = JobSpec("train-x-1", "train x", "models.train", "s3://b/p/jobs/train-x-1", Launch(), tmp_path)
+    assert local.describe(spec) == " ".join(local.build_command(spec).argv)
+    request = json.loads(workpool.describe(spec))
+    assert (request["deployment"], request["tags"]) == ("job/job", ["effnet.job:train-x-1"])
+    assert request["parameters"] == {
+        "key": "train-x-1",
+        "storage": "s3://b/p",
+        "label": "train x",
+        "launch": compose.to_yaml(Launch()),
+    }
+
+
 def test_the_engines_that_may_be_set_are_those_that_exist() -> None:
     assert tuple(ENGINES) == schema.ENGINES
     for engine in ENGINES.values():
-        assert all(callable(getattr(engine, name)) for name in ("submit", "find", "poll", "logs", "cancel"))
+        assert all(
+            callable(getattr(engine, name))
+            for name in ("check", "describe", "submit", "find", "poll", "logs", "cancel")
+        )
