@@ -6,6 +6,7 @@ docs/configuration.md.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from conf.experiments import (
@@ -42,10 +43,14 @@ __all__ = [
     "Scaling",
     "Search",
     "Services",
+    "Slurm",
     "Transfer",
 ]
 
-ENGINES = ("local", "workpool")  # infra/launch/engine.py
+ENGINES = ("local", "workpool", "slurm")  # infra/launch/engine.py
+SCHEDULERS = ("slurm",)  # of these, the engines that choose the machines, and so the address of the first one
+_SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
+_SLURM_OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:&|*\[\]@%+/-]+)?")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
 
@@ -86,29 +91,64 @@ class Runtime:
 
 
 @dataclass
+class Slurm:
+    """What the batch jobs of ``launch.engine=slurm`` request of their cluster; null leaves a choice to Slurm."""
+
+    partition: str | None = None  # Partition, or several separated by commas.
+    account: str | None = None  # Account that is charged.
+    time: str | None = None  # Time limit as Slurm writes it, e.g. 1-12:00:00; the job saves its state 90 s before.
+    constraint: str | None = None  # Features that the nodes must have, e.g. a100|h100.
+    gpu_type: str | None = None  # Type of the GPUs, e.g. a100; null = any.
+    options: list[str] = field(default_factory=list)  # More options of sbatch, e.g. [--exclusive,--qos=long].
+
+    def __post_init__(self) -> None:
+        for key in ("partition", "account", "time", "constraint", "gpu_type"):
+            value = getattr(self, key)
+            require(
+                value is None or bool(_SLURM_WORD.fullmatch(value)),
+                f"launch.slurm.{key} must be letters, digits and . _ , : & | * [ ] -, is {value!r}",
+            )
+        for option in self.options:
+            require(
+                bool(_SLURM_OPTION.fullmatch(option)),
+                f"launch.slurm.options: {option!r} is no option of sbatch, --NAME or --NAME=VALUE without spaces",
+            )
+
+
+@dataclass
 class Launch:
     """Where a training job runs, and on how many machines and processes."""
 
-    # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool).
+    # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool) | slurm (a Slurm cluster).
     engine: str = "local"
     # Number of machines, fixed: a lost machine ends the job, and the same command resumes with those that remain.
     nnodes: int = 1
-    rendezvous: str | None = None  # HOST:PORT of the first machine, the same on all machines; required for nnodes > 1.
+    # HOST:PORT of the first machine, the same on all machines; required for nnodes > 1 unless a scheduler chooses them.
+    rendezvous: str | None = None
     # Network interface between the machines, for nnodes > 1; null = the one that leads to HOST.
     interface: str | None = None
     nproc_per_node: int = 1  # Processes (ranks) per machine.
     threads_per_proc: int | None = None  # Threads per process; null = cores / processes.
+    gpus_per_node: int = 0  # GPUs per machine that a job requests of a scheduler.
+    cpus_per_node: int | None = None  # Cores per machine that a job requests of a scheduler; null = its default.
+    memory_gb: int | None = None  # Memory per machine that a job requests of a scheduler; null = its default.
     jobs_at_once: int = 1  # Jobs that run concurrently; also the limit of the Prefect concurrency slot `accelerator`.
     max_restarts: int = 1  # Restarts by torchrun when a process dies.
     relaunches: int = 3  # Restarts of a job that was lost or preempted without having saved a step in between.
     start_timeout_s: float = 300.0  # Seconds from submission to the first status of the trainer.
     stall_timeout_s: float = 1800.0  # Seconds between two status updates of the trainer.
+    slurm: Slurm = field(default_factory=Slurm)  # Requests of the engine slurm.
 
     def __post_init__(self) -> None:
         require(self.engine in ENGINES, f"launch.engine must be {' or '.join(ENGINES)}, is {self.engine!r}")
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
+        scheduled = self.engine in SCHEDULERS
         require(
-            self.nnodes == 1 or ":" in (self.rendezvous or ""),
+            self.rendezvous is None or not scheduled,
+            f"launch.rendezvous is not for launch.engine={self.engine}, which chooses the machines itself",
+        )
+        require(
+            self.nnodes == 1 or scheduled or ":" in (self.rendezvous or ""),
             f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine",
         )
         require(
@@ -116,6 +156,15 @@ class Launch:
             "launch.interface is for launch.nnodes > 1; one machine uses the loopback interface",
         )
         require(self.nproc_per_node > 0, "launch.nproc_per_node must be > 0")
+        for key in ("gpus_per_node", "cpus_per_node", "memory_gb"):
+            value = getattr(self, key)
+            require(not value or value > 0, f"launch.{key} must be > 0, is {value}")
+            require(not value or scheduled, f"launch.{key} is for schedulers, not for launch.engine={self.engine}")
+        require(
+            not 0 < self.gpus_per_node < self.nproc_per_node,
+            f"launch.nproc_per_node={self.nproc_per_node} processes need as many GPUs, "
+            f"launch.gpus_per_node is {self.gpus_per_node}",
+        )
         require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
         require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
 
