@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from infra.store import files
 
         with nullcontext() if verb.shared else files.private(command.run_dir):
-            return _run_flow(command) if verb.flow else _call(command)
+            if getattr(arguments, "dry_run", False):
+                return _call(verb.dry_run, command)
+            return _run_flow(command) if verb.flow else _call(verb.call, command)
     except compose.OverrideError as error:
         return _fail(str(error), 2)
     except EffnetError as error:
@@ -85,8 +87,8 @@ def _command(verb: str, words: Sequence[str], flags: Sequence[str]) -> Command:
     return Command(verb, tuple(objects), overrides, compose.compose(overrides))
 
 
-def _call(command: Command) -> int:
-    module, _, name = verbs.VERBS[command.verb].call.partition(":")
+def _call(function: str, command: Command) -> int:
+    module, _, name = function.partition(":")
     code: int = getattr(importlib.import_module(module), name)(command)
     return code
 
@@ -152,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="print the result as JSON")
         if verb.flow:
             sub.add_argument("--quiet", action="store_true", help="print no progress, only warnings and the result")
+        if verb.dry_run:
+            sub.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
         for flag, effect in verbs.FLAGS.items() if verb.trains else ():
             sub.add_argument(f"--{flag}", action="store_true", help=effect)
     return parser

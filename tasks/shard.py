@@ -48,7 +48,7 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):
-            return ShardPlan(layout.root, [], _build_result(data, layout.manifest_uri, sha256, current, reused=True))
+            return ShardPlan(layout.root, [], build_result(data, layout.manifest_uri, sha256, current, reused=True))
     else:
         lost = None
     writer.PLANS.share(layout)
@@ -80,7 +80,7 @@ def _write_manifest(data: schema.Data, root: str) -> ShardResult:
     with _source_errors(data):
         layout = writer.PLANS.get(data, root)
     sha256, manifest = writer.write_manifest(layout)
-    return _build_result(data, layout.manifest_uri, sha256, manifest, reused=False)
+    return build_result(data, layout.manifest_uri, sha256, manifest, reused=False)
 
 
 @contextmanager
@@ -90,7 +90,8 @@ def _source_errors(data: schema.Data) -> Iterator[None]:
         yield
 
 
-def _build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *, reused: bool) -> ShardResult:
+def build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *, reused: bool) -> ShardResult:
+    """Counts a complete data set, without the shards that ``data.leave_out`` excludes."""
     from models.data.shards.manifest import exclude_shards
 
     manifest = exclude_shards(complete, data.leave_out)

@@ -48,7 +48,7 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         started_at = time.monotonic()
         request = compose.to_yaml(run.job).encode()
         await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), request)
-        await _until_done(run, _build_spec(run, config), mlflow_run)
+        await _until_done(run, build_spec(run, config), mlflow_run)
         uri = result_uri(run)
         result = await asyncio.to_thread(read_object, uri)
         done = {**result, "minutes": (time.monotonic() - started_at) / 60}
@@ -58,7 +58,8 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     return done
 
 
-def _build_spec(run: JobRun, config: schema.Config) -> JobSpec:
+def build_spec(run: JobRun, config: schema.Config) -> JobSpec:
+    """Describes a job for its engine."""
     module = MODULES[run.job.kind]
     return JobSpec(run.key, run.label, module, run.job_uri, config.launch, Path(config.run_dir).resolve())
 

@@ -1,6 +1,8 @@
-"""The verbs that start nothing: plan, download."""
+"""What starts nothing: the verbs plan and download, and the option --dry-run."""
 
 from __future__ import annotations
+
+import sys
 
 from conf import compose
 from flows.cli.command import Command, show
@@ -21,4 +23,17 @@ def download(command: Command) -> int:
 
     config = compose.compose([*(f"data={name}" for name in command.objects), *command.overrides])
     download.download(config.data, show)
+    return 0
+
+
+def show_training(command: Command) -> int:
+    """Prints what ``effnet train`` would submit, and nothing else on standard output."""
+    from infra.launch.engine import ENGINES
+    from tasks import dry_run
+
+    spec = dry_run.describe_training(command.config)
+    print(ENGINES[spec.launch.engine].describe(spec))
+    if spec.key.endswith(dry_run.UNKNOWN):
+        name = command.config.data.name
+        sys.stderr.write(f"note: the digest of the job is known once the shards of {name} exist in a running store\n")
     return 0

@@ -54,6 +54,7 @@ class Verb:
         call: Module and name of the function of a verb without a flow; it takes a ``Command``.
         json: Whether the function can print its result as JSON, as all flows do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
+        dry_run: Module and name of the function that prints what it would submit; it takes a ``Command``.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
         needs: Setting that must be given, and an example of its value.
         shared: Whether other users may read what it writes; otherwise it is private.
@@ -65,6 +66,7 @@ class Verb:
     call: str = ""
     json: bool = False
     objects: tuple[str, ...] = ()
+    dry_run: str = ""
     trains: bool = False
     needs: tuple[str, str] | None = None
     shared: bool = False
@@ -118,7 +120,11 @@ VERBS: dict[str, Verb] = {
         trains=True,
     ),
     "train": Verb(
-        "train one network with torchrun, or continue it", f"{_COMMON}\n{_TRAIN}", flow="flows.train:train", trains=True
+        "train one network with torchrun, or continue it",
+        f"{_COMMON}\n{_TRAIN}\n  launch.engine=local|workpool|slurm launch.nnodes=N   where it runs",
+        flow="flows.train:train",
+        dry_run="flows.cli.prepare:show_training",
+        trains=True,
     ),
     "evaluate": Verb(
         "evaluate a registered model on the val split",

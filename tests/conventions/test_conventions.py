@@ -150,7 +150,7 @@ def test_every_verb_is_documented_and_every_documented_command_composes() -> Non
         assert len(objects) <= len(VERBS[verb].objects), verb
         assert not is_example or len(objects) >= len(needed), verb
         compose.compose([word for word in overrides if "=" in word])
-        assert flags <= {"--help", "--json", "--quiet", *(f"--{flag}" for flag in FLAGS)}, verb
+        assert flags <= {"--help", "--json", "--quiet", "--dry-run", *(f"--{flag}" for flag in FLAGS)}, verb
 
 
 PROGRAMS = r"(\$ )?(\.venv/bin/)?(effnet|make|prefect|mlflow|python3?|pip|git|eval|aws) "

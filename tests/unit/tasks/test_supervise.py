@@ -14,7 +14,7 @@ from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN
 from infra.launch.local import Command, LocalJob
 from tasks.jobs import JobRun, stored_result
-from tasks.supervise import _build_spec, _raise_error, _until_done, _Watch, progress_line
+from tasks.supervise import _raise_error, _until_done, _Watch, build_spec, progress_line
 
 STATUS: dict[str, Any] = {
     "state": "running",
@@ -109,7 +109,7 @@ def test_a_job_that_is_lost_time_and_again_without_progress_is_given_up(
     monkeypatch.setattr("tasks.supervise._supervise", dies)
     config = compose.compose(["launch.relaunches=2", f"run_dir={tmp_path}"])
     with pytest.raises(ends) as caught:
-        asyncio.run(_until_done(run_in(tmp_path), _build_spec(run_in(tmp_path), config), ""))
+        asyncio.run(_until_done(run_in(tmp_path), build_spec(run_in(tmp_path), config), ""))
     assert len(starts) == 3
     # A task tries transient errors again.
     assert isinstance(caught.value, errors.TransientError) == (ends is not errors.JobError)
@@ -150,7 +150,7 @@ def test_the_job_s_own_word_counts_more_than_the_exit_code(tmp_path: Path) -> No
 
 def test_the_machines_of_a_job_share_a_random_word_that_stays(tmp_path: Path) -> None:
     config = compose.compose(["launch.nnodes=2", "launch.rendezvous=n1:29500", f"run_dir={tmp_path}"])
-    commands = [local.build_command(_build_spec(run_in(tmp_path), config)) for _ in range(2)]
+    commands = [local.build_command(build_spec(run_in(tmp_path), config)) for _ in range(2)]
     words = [command.env[RENDEZVOUS_TOKEN] for command in commands]
     assert words[0] == words[1]
     assert len(words[0]) == 32
