@@ -31,6 +31,7 @@ __all__ = [
     "Explain",
     "GalleryEntry",
     "Job",
+    "Kubernetes",
     "Latency",
     "LatencyPair",
     "Launch",
@@ -47,8 +48,13 @@ __all__ = [
     "Transfer",
 ]
 
-ENGINES = ("local", "workpool", "slurm")  # infra/launch/engine.py
-SCHEDULERS = ("slurm",)  # of these, the engines that choose the machines, and so the address of the first one
+ENGINES = ("local", "workpool", "slurm", "kubernetes")  # infra/launch/engine.py
+SCHEDULERS = (
+    "slurm",
+    "kubernetes",
+)  # of these, the engines that choose the machines, and so the address of the first one
+_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_WORD = re.compile(r"[\w.:/@=-]+")
 _SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
 _SLURM_OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:&|*\[\]@%+/-]+)?")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
@@ -116,10 +122,44 @@ class Slurm:
 
 
 @dataclass
+class Kubernetes:
+    """The pods of ``launch.engine=kubernetes``. Credentials are never part of them, only the names of Secrets."""
+
+    image: str = "effnet:latest"  # Image in which effnet is installed.
+    namespace: str = "default"  # Namespace of the Jobs.
+    # Secrets whose keys become variables of the pods, e.g. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    secrets: list[str] = field(default_factory=list)
+    service_account: str | None = None  # Service account of the pods; null = that of the namespace.
+    priority_class: str | None = None  # Priority class of the pods; null = that of the cluster.
+    queue: str | None = None  # Queue of Kueue, which then admits the Job; null = without Kueue.
+    node_selector: list[str] = field(default_factory=list)  # Labels that the nodes must have, KEY=VALUE.
+    # Taints that the pods tolerate, KEY, KEY=VALUE or either with :EFFECT, e.g. nvidia.com/gpu:NoSchedule.
+    tolerations: list[str] = field(default_factory=list)
+    gpu_resource: str = "nvidia.com/gpu"  # Name of the resource that launch.gpus_per_node counts.
+    shared_memory_gb: int = 8  # Limit of /dev/shm, in GB.
+    ttl_s: int = 86400  # Seconds for which a finished Job is kept.
+
+    def __post_init__(self) -> None:
+        names = [(key, getattr(self, key)) for key in ("namespace", "service_account", "priority_class", "queue")]
+        for key, name in [*names, *(("secrets", secret) for secret in self.secrets)]:
+            require(
+                name is None or bool(_DNS_NAME.fullmatch(name)),
+                f"launch.kubernetes.{key} must be a name of a-z 0-9 . and -, is {name!r}",
+            )
+        words = [("image", self.image), ("gpu_resource", self.gpu_resource)]
+        for key, word in [*words, *(("tolerations", taint) for taint in self.tolerations)]:
+            require(bool(_WORD.fullmatch(word)), f"launch.kubernetes.{key}: {word!r} is not valid")
+        for label in self.node_selector:
+            require("=" in label, f"launch.kubernetes.node_selector must be KEY=VALUE, is {label!r}")
+        require(self.shared_memory_gb > 0, "launch.kubernetes.shared_memory_gb must be > 0")
+        require(self.ttl_s >= 0, f"launch.kubernetes.ttl_s must be >= 0, is {self.ttl_s}")
+
+
+@dataclass
 class Launch:
     """Where a training job runs, and on how many machines and processes."""
 
-    # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool) | slurm (a Slurm cluster).
+    # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool) | slurm | kubernetes.
     engine: str = "local"
     # Number of machines, fixed: a lost machine ends the job, and the same command resumes with those that remain.
     nnodes: int = 1
@@ -138,6 +178,7 @@ class Launch:
     start_timeout_s: float = 300.0  # Seconds from submission to the first status of the trainer.
     stall_timeout_s: float = 1800.0  # Seconds between two status updates of the trainer.
     slurm: Slurm = field(default_factory=Slurm)  # Requests of the engine slurm.
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)  # Pods of the engine kubernetes.
 
     def __post_init__(self) -> None:
         require(self.engine in ENGINES, f"launch.engine must be {' or '.join(ENGINES)}, is {self.engine!r}")

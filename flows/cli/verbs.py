@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from conf.compose import options
 from conf.experiments import ORIGINS
+from conf.schema import ENGINES
 from conf.training import PREPROCESSINGS
 
 ABOUT = """\
@@ -121,7 +122,7 @@ VERBS: dict[str, Verb] = {
     ),
     "train": Verb(
         "train one network with torchrun, or continue it",
-        f"{_COMMON}\n{_TRAIN}\n  launch.engine=local|workpool|slurm launch.nnodes=N   where it runs",
+        f"{_COMMON}\n{_TRAIN}\n  launch.engine={'|'.join(ENGINES)} launch.nnodes=N   where it runs",
         flow="flows.train:train",
         dry_run="flows.cli.prepare:show_training",
         trains=True,

@@ -11,6 +11,7 @@ from infra import machine
 RENDEZVOUS_BACKEND = "effnet"  # models/training/rendezvous.py
 RENDEZVOUS_TOKEN = "EFFNET_RENDEZVOUS_TOKEN"  # noqa: S105 - the name of a variable, whose value the machines of a job share
 TOKEN_URI = "EFFNET_RENDEZVOUS_TOKEN_URI"  # noqa: S105 - where a machine reads it instead
+RESOLVE_S = "EFFNET_RESOLVE_S"  # how long the name of the first machine may be unknown
 ROUND = "EFFNET_ROUND"  # how many times the ranks were restarted; the same on all machines
 JOB_FOLDER = "EFFNET_JOB_FOLDER"  # the job's folder on this machine
 NOT_INHERITED = {  # variables (a trailing * is a wildcard) that torchrun or a rank would mistake for theirs
@@ -27,6 +28,7 @@ NOT_INHERITED = {  # variables (a trailing * is a wildcard) that torchrun or a r
     ROUND: "a rank's restart count",
     RENDEZVOUS_TOKEN: "belongs to another job",
     TOKEN_URI: "belongs to another job",
+    RESOLVE_S: "belongs to another job",
     JOB_FOLDER: "belongs to another job",
     # OMPI_*, PMI_* and SLURM_* are inherited: torchrun and the ranks ignore them, NCCL's plugins may read them.
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar
 
 from conf import schema
-from infra.launch import local, slurm, workpool
+from infra.launch import kubernetes, local, slurm, workpool
 from infra.launch.job import Handle, JobSpec
 
 H = TypeVar("H", bound=Handle)
@@ -64,4 +64,4 @@ class Engine(Protocol[H]):
         """Ends a job in order and waits for its end; an adopted or ended job is left as it is."""
 
 
-ENGINES: dict[str, Engine[Any]] = {"local": local, "workpool": workpool, "slurm": slurm}
+ENGINES: dict[str, Engine[Any]] = {"local": local, "workpool": workpool, "slurm": slurm, "kubernetes": kubernetes}

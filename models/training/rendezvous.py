@@ -35,7 +35,7 @@ from torch.distributed.elastic.rendezvous import (
     rendezvous_handler_registry,
 )
 
-from infra.launch.command import RENDEZVOUS_BACKEND, RENDEZVOUS_TOKEN, ROUND
+from infra.launch.command import RENDEZVOUS_BACKEND, RENDEZVOUS_TOKEN, RESOLVE_S, ROUND
 
 JOIN_S = 600.0  # for all machines to arrive; the supervisor's launch.start_timeout_s is usually shorter
 _ANSWER_S = 60.0  # a store that takes longer counts as gone
@@ -192,10 +192,7 @@ def _listen(host: str, port: int, interface: str | None, *, alone: bool) -> sock
     Raises:
         RendezvousConnectionError: The name does not resolve, or resolves to a loopback address on this machine only.
     """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise RendezvousConnectionError(f"launch.rendezvous: {host} does not resolve ({error.strerror})") from error
+    family, kind, address = _resolve(host, port)
     listener = socket.socket(family, kind)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -215,6 +212,21 @@ def _listen(host: str, port: int, interface: str | None, *, alone: bool) -> sock
             "use its address instead, or launch.interface=NAME"
         )
     return listener
+
+
+def _resolve(host: str, port: int) -> tuple[int, int, tuple[str, int]]:
+    """Returns family, kind and address of a host, whose name may become known during the first ``RESOLVE_S``."""
+    deadline = time.monotonic() + float(os.environ.get(RESOLVE_S) or 0)
+    while True:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            return family, kind, (str(address[0]), int(address[1]))
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RendezvousConnectionError(
+                    f"launch.rendezvous: {host} does not resolve ({error.strerror})"
+                ) from error
+            time.sleep(1.0)
 
 
 def _find_interface(host: str) -> str | None:

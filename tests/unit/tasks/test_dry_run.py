@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conf import compose
 from flows.__main__ import main
@@ -45,6 +46,8 @@ def test_each_engine_prints_what_it_would_submit_and_nothing_else(
     assert script.startswith("#!/bin/bash\n#SBATCH --job-name=train-b0-digits-DIGEST\n")
     assert script.endswith("exit $code\n")
     assert "#SBATCH --nodes=2\n" in script
+    documents = yaml.safe_load_all(printed(capsys, tmp_path, "launch.engine=kubernetes", "launch.nnodes=2"))
+    assert [document["kind"] for document in documents] == ["Service", "Job"]
 
 
 def test_the_key_is_that_of_the_job_if_its_shards_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

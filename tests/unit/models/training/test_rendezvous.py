@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError
@@ -111,6 +112,24 @@ def test_an_unknown_interface_is_named_beside_those_there_are() -> None:
         match=r"launch\.interface: ib9 has no address on this machine; available interfaces: .*lo",
     ):
         rendezvous.address_of("ib9")
+
+
+def test_a_name_that_a_cluster_resolves_only_later_is_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, calls = socket.getaddrinfo, []
+
+    def resolve_later(host: str, *arguments: Any, **options: Any) -> Any:
+        calls.append(host)
+        if len(calls) == 1:
+            raise socket.gaierror(-2, "Name or service not known")
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(rendezvous.socket, "getaddrinfo", resolve_later)
+    with pytest.raises(RendezvousConnectionError, match="does not resolve"):
+        rendezvous._resolve("pod-0", port)
+    calls.clear()
+    monkeypatch.setenv("EFFNET_RESOLVE_S", "30")
+    assert rendezvous._resolve("pod-0", port)[2] == ("127.0.0.1", port)
+    assert calls == ["pod-0", "pod-0"]
 
 
 def test_sigterm_ends_an_agent_that_waits_for_the_others(port: int) -> None:

@@ -1,0 +1,162 @@
+"""Jobs through ``launch.engine=kubernetes`` on a stand-in for a cluster (``tests/support/kubernetes_cluster.py``)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_cluster import IMAGE, Cluster
+from training_rig import End, Rig, with_recipe
+
+from conf import compose, schema
+from conf.schema import Kubernetes, Launch
+from infra import errors, store
+from infra.launch import kubernetes
+from infra.launch.job import JobSpec
+from tasks.jobs import JobRun
+from tasks.supervise import build_spec, run_job
+
+pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.kubernetes]
+
+
+@pytest.fixture(scope="module")
+def cluster(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    made = Cluster(tmp_path_factory.mktemp("kubernetes"), {"store": {name: os.environ[name] for name in names}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(made.start()))
+        patch.setattr(kubernetes, "POLL_S", 0.3)
+        yield made
+        made.stop()
+
+
+def two_pods(rig: Rig, name: str, **pods: Any) -> tuple[JobRun, schema.Config]:
+    """The rig's job on two pods, one rank in each."""
+    pods = {"image": IMAGE, "secrets": ["store"], **pods}
+    how = {"nnodes": 2, "nproc_per_node": 1, "threads_per_proc": 1, "kubernetes": Kubernetes(**pods)}
+    return rig.supervised(name, engine="kubernetes", **how)
+
+
+def spec_of(run: JobRun, config: schema.Config) -> JobSpec:
+    store.write(f"{run.job_uri}/config.yaml", compose.to_yaml(run.job).encode())
+    return build_spec(run, config)
+
+
+def step_of(run: JobRun) -> int:
+    status = f"{run.job_uri}/status.json"
+    return int(store.read_json(status).get("step", 0)) if store.exists(status) else 0
+
+
+def test_two_pods_end_with_the_bits_of_one_machine(cluster: Cluster, rig: Rig, reference: End) -> None:
+    run, config = two_pods(rig, "pods-two")
+    result = asyncio.run(run_job(run, config, ""))
+    assert result["state_sha256"] == reference.sha256
+    job = kubernetes.find(build_spec(run, config))
+    assert job is None  # a finished one is not adopted
+    assert len(cluster.pods[kubernetes.job_name(build_spec(run, config))]) == 2
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_job_whose_pod_was_killed_ends_with_the_same_bits(
+    cluster: Cluster, rig: Rig, reference: End, index: int
+) -> None:
+    run, config = two_pods(rig, f"pods-lost-{index}")
+    name = kubernetes.job_name(build_spec(run, config))
+
+    async def lose_a_pod() -> dict[str, Any]:
+        supervisor = asyncio.ensure_future(run_job(run, config, ""))
+        while step_of(run) < 20:
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(cluster.kill_pod, name, index)
+        return await supervisor
+
+    assert asyncio.run(lose_a_pod())["state_sha256"] == reference.sha256
+    assert sorted(pod.index for pod in cluster.pods[name]) == [0, 0, 1, 1]  # both started twice, by the same Job
+    assert store.read_json(f"{run.job_uri}/status.json")["resumed_at"] >= 10
+
+
+def test_a_cancelled_job_saves_its_state_and_leaves_nothing_in_the_cluster(cluster: Cluster, rig: Rig) -> None:
+    run, config = two_pods(rig, "pods-cancelled")
+    name = kubernetes.job_name(build_spec(run, config))
+
+    async def cancel_in_mid_training() -> float:
+        supervisor = asyncio.ensure_future(run_job(run, config, ""))
+        while step_of(run) < 5:
+            await asyncio.sleep(0.1)
+        assert name in cluster.services
+        began = time.monotonic()
+        supervisor.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await supervisor
+        return time.monotonic() - began
+
+    assert asyncio.run(cancel_in_mid_training()) < 10
+    assert store.read_json(f"{run.job_uri}/status.json")["state"] == "preempted"
+    assert name not in cluster.jobs
+    assert name not in cluster.services
+
+
+def test_a_job_is_created_once_adopted_and_deleted_by_its_own_supervisor_only(cluster: Cluster, rig: Rig) -> None:
+    spec = spec_of(*two_pods(rig, "pods-adopted"))
+    assert kubernetes.find(spec) is None
+    with ThreadPoolExecutor(2) as threads:
+        first, second = sorted(threads.map(kubernetes.submit, [spec, spec]), key=lambda job: job.adopted)
+    assert (first.name, first.adopted, second.adopted) == (second.name, False, True)
+    kubernetes.cancel(second)
+    assert kubernetes.poll(first) is None
+    kubernetes.cancel(first)
+    assert kubernetes.find(spec) is None
+    assert kubernetes.poll(first) == 0  # unknown to the cluster
+
+
+def test_an_error_that_no_retry_fixes_fails_the_job_and_the_next_start_replaces_it(cluster: Cluster, rig: Rig) -> None:
+    run, config = two_pods(rig, "pods-refused")
+    impossible = dataclasses.replace(run, job=with_recipe(rig.job, global_batch=63, batch_slices=3))
+    with pytest.raises(errors.ConfigError, match=r"recipe\.batch_slices 3 cannot be distributed evenly over 2"):
+        asyncio.run(run_job(impossible, config, ""))
+    spec = build_spec(run, config)
+    name = kubernetes.job_name(spec)
+    uid = cluster.jobs[name]["metadata"]["uid"] if name in cluster.jobs else ""
+    job = kubernetes.submit(spec_of(run, config))
+    assert not job.adopted
+    assert cluster.jobs[name]["metadata"]["uid"] != uid
+    kubernetes.cancel(job)
+
+
+@pytest.mark.parametrize(
+    ("pods", "refusal"),
+    [
+        ({"image": "effnet:missing"}, "cannot start in default: ImagePullBackOff: stand-in"),
+        ({"secrets": ["absent"]}, "cannot start in default: CreateContainerConfigError: stand-in"),
+    ],
+)
+def test_a_missing_image_or_secret_is_named_and_nothing_is_left(
+    cluster: Cluster, rig: Rig, pods: dict[str, Any], refusal: str
+) -> None:
+    run, config = two_pods(rig, f"pods-{next(iter(pods))}", **pods)
+    with pytest.raises(errors.ConfigError, match=refusal):
+        asyncio.run(run_job(run, config, ""))
+    assert kubernetes.job_name(build_spec(run, config)) not in cluster.jobs
+
+
+def test_a_cluster_that_answers_is_accepted_and_one_that_does_not_is_named(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubernetes.check(Launch(engine="kubernetes"))
+    configuration = Path(os.environ["KUBECONFIG"]).read_text()
+    (tmp_path / "config").write_text(re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", configuration))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with pytest.raises(errors.TransientError, match="the API server does not answer"):
+        kubernetes.check(Launch(engine="kubernetes"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    with pytest.raises(errors.ConfigError, match="no cluster is configured"):
+        kubernetes.check(Launch(engine="kubernetes"))
