@@ -17,6 +17,8 @@ from infra.errors import ConfigError
         ("shard", ["data=imagenet"], "data=imagenet needs data.path=FOLDER"),
         ("train", ["data=folder", "data.path=/nonexistent"], "/nonexistent is not a folder"),
         ("search", ["data=cifar10", "data.path=/nonexistent"], "/nonexistent"),
+        ("train", ["launch.engine=slurm"], "no sbatch on PATH; run this on a login node of the cluster"),
+        ("search", ["launch.engine=kubernetes"], "no cluster is configured"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
     ],
 )
@@ -28,6 +30,8 @@ def test_a_wrong_setting_is_refused_before_services_start(
 
     for name in ("environment", "up"):
         monkeypatch.setattr(session.stack, name, refuse)
+    for name in ("PATH", "KUBECONFIG"):
+        monkeypatch.setenv(name, str(tmp_path / "absent"))
     overrides = [*words, f"run_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=message):
         session.run(verb, compose.compose(overrides), overrides)
