@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = [flag for flag in verbs.FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
         command = _command(arguments.verb, typed, flags)
-        command = replace(command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False))
+        switches = frozenset(name for name in verb.switches if getattr(arguments, name))
+        command = replace(
+            command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False), switches=switches
+        )
         from infra.store import files
 
         with nullcontext() if verb.shared else files.private(command.run_dir):
@@ -150,6 +153,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         words = " ".join([*verb.objects, "key=value"])
         sub.add_argument("overrides", nargs="*", metavar=words, help="settings, in any order")
+        for name, effect in verb.switches.items():
+            sub.add_argument(f"--{name}", action="store_true", help=effect)
         if verb.flow or verb.json:
             sub.add_argument("--json", action="store_true", help="print the result as JSON")
         if verb.flow:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import compose, schema
 from conf.text import logger
+from infra import machine
 from infra.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
     config = compose.compose(merged)
     if _deployment_run() is not None:
         _refuse_other_services(overrides, config)
+    if verb := _flow_name():
+        os.environ[machine.COMMAND] = shlex.join(["effnet", verb, *merged])  # a process runs one flow
     return config, merged
 
 
@@ -123,6 +127,13 @@ def merge(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
 def _settings_of_this_run() -> list[str]:
     """Settings of the worker that count here: none in a terminal."""
     return worker_settings() if _deployment_run() is not None else []
+
+
+def _flow_name() -> str:
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return context.flow.name if context is not None and context.flow is not None else ""
 
 
 def _deployment_run() -> FlowRun | None:

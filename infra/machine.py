@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
+COMMAND, COMMAND_TAG = "EFFNET_COMMAND", "command"  # variable of this process, and tag of its runs in MLflow
 PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 

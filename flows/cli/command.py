@@ -21,6 +21,7 @@ class Command:
         config: The configuration that the settings result in.
         json: Whether the result is printed as JSON.
         quiet: Whether progress is not printed.
+        switches: Options without a value that were given.
     """
 
     verb: str
@@ -29,6 +30,7 @@ class Command:
     config: schema.Config
     json: bool = False
     quiet: bool = False
+    switches: frozenset[str] = frozenset()
 
     @property
     def run_dir(self) -> Path:

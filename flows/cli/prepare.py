@@ -1,11 +1,13 @@
-"""What starts nothing: the verbs plan and download, and the option --dry-run."""
+"""What starts nothing: the verbs plan, config and download, and the option --dry-run."""
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 
 from conf import compose
-from flows.cli.command import Command, show
+from flows.cli.command import Command, show, show_table
 
 
 def plan(command: Command) -> int:
@@ -14,6 +16,22 @@ def plan(command: Command) -> int:
 
     for line in estimates.lines(command.config):
         show(line)
+    return 0
+
+
+def config(command: Command) -> int:
+    """Prints all settings of a command; with ``--why`` also where each comes from."""
+    from conf import sources
+
+    settings = sources.settings(command.overrides)
+    if command.json:
+        print(json.dumps([asdict(setting) for setting in settings], indent=2))
+    elif "why" in command.switches:
+        rows = [(setting.key, json.dumps(setting.value), setting.source) for setting in settings]
+        show_table(["setting", "value", "source"], rows)
+    else:
+        for setting in settings:
+            show(f"{setting.key}={json.dumps(setting.value)}")
     return 0
 
 

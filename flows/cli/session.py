@@ -17,7 +17,7 @@ from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
 from infra.launch.engine import ENGINES
-from infra.services import stack
+from infra.services import flow_runs, stack
 
 log = logger()
 
@@ -61,7 +61,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         ready = f"services ready after {time.monotonic() - began:.0f} s" if started else "services are running"
         log.info("%s; loading the flow", ready)
         flow = getattr(imported.result(), name)
-        return signals.run_flow(flow(overrides=overrides, **parameters))
+        return signals.run_flow(_tagged(flow, overrides=overrides, **parameters))
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         with signals.deferred():
             stopped = stack.down(run_dir, only=started)
@@ -70,6 +70,14 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         if isinstance(stop, KeyboardInterrupt):
             raise
         raise KeyboardInterrupt from None
+
+
+async def _tagged(flow: Any, **parameters: Any) -> Any:
+    """Runs a flow with the tags by which ``effnet cancel`` finds this process."""
+    from prefect import tags
+
+    with tags(*flow_runs.process_tags()):
+        return await flow(**parameters)
 
 
 def _check_early(verb: str, config: schema.Config) -> None:

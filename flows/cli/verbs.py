@@ -5,7 +5,8 @@ To add a verb, add a row here. It names the flow that it runs, or else the funct
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from conf.compose import options
 from conf.experiments import ORIGINS
@@ -54,6 +55,7 @@ class Verb:
         flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
         call: Module and name of the function of a verb without a flow; it takes a ``Command``.
         json: Whether the function can print its result as JSON, as all flows do.
+        switches: Options without a value, and what they do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
         dry_run: Module and name of the function that prints what it would submit; it takes a ``Command``.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
@@ -66,6 +68,7 @@ class Verb:
     flow: str = ""
     call: str = ""
     json: bool = False
+    switches: Mapping[str, str] = field(default_factory=dict)
     objects: tuple[str, ...] = ()
     dry_run: str = ""
     trains: bool = False
@@ -190,6 +193,13 @@ VERBS: dict[str, Verb] = {
         "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set",
         call="flows.cli.prepare:plan",
     ),
+    "config": Verb(
+        "print all settings of a command",
+        "  effnet config model=b3 recipe.epochs=2 --why   with the word, or the file of conf/, that each comes from",
+        call="flows.cli.prepare:config",
+        json=True,
+        switches={"why": "print where each value comes from"},
+    ),
     "models": Verb(
         "list the registered models, or all versions of one",
         "  effnet models            one line per model: its champion, or else its newest version\n"
@@ -217,6 +227,25 @@ VERBS: dict[str, Verb] = {
         call="flows.cli.browse:diff",
         json=True,
         objects=("A", "B"),
+    ),
+    "status": Verb(
+        "print what runs: services, flows, and jobs with the time left",
+        "  effnet status   run_dir=PATH of the services (default runs)",
+        call="flows.cli.control:status",
+        json=True,
+    ),
+    "cancel": Verb(
+        "end a flow that runs, after its jobs have saved their state",
+        "  effnet cancel FLOW   its name, or the beginning of its id, as `effnet status` prints them",
+        call="flows.cli.control:cancel",
+        objects=("FLOW",),
+    ),
+    "rerun": Verb(
+        "run the command of a run again",
+        "  effnet rerun RUN [key=value ...]   RUN as for `effnet logs`; these settings replace those of the run\n\n"
+        "prints the command first; what is done is taken from the store, what is missing is made",
+        call="flows.cli.control:rerun",
+        objects=("RUN",),
     ),
     "up": Verb(
         "start the embedded services, or find them",

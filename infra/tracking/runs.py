@@ -8,6 +8,7 @@ training. The address is ``MLFLOW_TRACKING_URI``; credentials are MLflow's envir
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,7 @@ def start_run(
     """
     if "'" in key or '"' in key:
         raise ConfigError(f"a run key must not contain quotes: {key!r}")
+    tags = {machine.COMMAND_TAG: os.environ.get(machine.COMMAND, ""), **tags}
     with connection() as client, _FIND_OR_CREATE:
         experiment_id = _find_or_create_experiment(client, experiment)
         run = _find_run(client, experiment_id, key)
@@ -179,7 +181,7 @@ def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: M
     texts = {k[:MAX_PARAM_KEY]: escaped(str(v))[:MAX_PARAM_VALUE] for k, v in compose.flatten(params).items()}
     new = [Param(k, v) for k, v in texts.items() if k not in run.data.params]
     shown = {k: escaped(v) for k, v in tags.items()}
-    fresh = [RunTag(k, v) for k, v in shown.items() if run.data.tags.get(k) != v]
+    fresh = [RunTag(k, v) for k, v in shown.items() if v and run.data.tags.get(k) != v]
     for start in range(0, len(new), MAX_BATCH_PARAMS):
         client.log_batch(run.info.run_id, params=new[start : start + MAX_BATCH_PARAMS])
     if fresh:

@@ -150,7 +150,14 @@ def test_every_verb_is_documented_and_every_documented_command_composes() -> Non
         assert len(objects) <= len(VERBS[verb].objects), verb
         assert not is_example or len(objects) >= len(needed), verb
         compose.compose([word for word in overrides if "=" in word])
-        assert flags <= {"--help", "--json", "--quiet", "--dry-run", *(f"--{flag}" for flag in FLAGS)}, verb
+        options = {
+            "--help",
+            "--json",
+            "--quiet",
+            "--dry-run",
+            *(f"--{name}" for name in (*FLAGS, *VERBS[verb].switches)),
+        }
+        assert flags <= options, verb
 
 
 PROGRAMS = r"(\$ )?(\.venv/bin/)?(effnet|make|prefect|mlflow|python3?|pip|git|eval|aws) "

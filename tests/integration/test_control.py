@@ -1,0 +1,89 @@
+"""The verbs about what runs, on the real services: status, cancel, rerun of a command in a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkout import ROOT
+
+from infra.services import stack
+
+pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+EXPERIMENT = "experiment=controlled"
+SMALL = ["data.limit=400", "recipe.epochs=200", "recipe.seed=77", "launch.nproc_per_node=1"]
+
+
+def effnet(run_dir: Path, *words: str, **options: object) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "flows", *words, f"run_dir={run_dir}", EXPERIMENT]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(argv, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, **{**pipes, **options})
+
+
+def output(run_dir: Path, *words: str) -> str:
+    process = effnet(run_dir, *words)
+    shown, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, shown
+    return shown
+
+
+@pytest.fixture(scope="module")
+def training(services: stack.Addresses, services_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """`effnet train` in a terminal, once `effnet status` shows the time that its job has left."""
+    assert services
+    process = effnet(services_dir, "train", *SMALL)
+    try:
+        for _ in range(60):
+            jobs = json.loads(output(services_dir, "status", "--json"))["jobs"]
+            if any(" left" in job["line"] for job in jobs) or process.poll() is not None:
+                break
+            time.sleep(1)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+
+
+def test_a_flow_is_shown_with_the_time_left_cancelled_and_resumed_by_rerun(
+    training: subprocess.Popen[str], services_dir: Path
+) -> None:
+    assert training.poll() is None, training.communicate()[0]
+    shown = output(services_dir, "status")
+    assert "flow     train b0: running for" in shown
+    assert "job      train b0 mnist5k" in shown
+    assert " left" in shown
+
+    ended = "train b0 has ended; the same command resumes from what is saved\n"
+    assert output(services_dir, "cancel", "train b0") == ended
+    log, _ = training.communicate(timeout=60)
+    assert training.returncode == 8, log
+    assert "stopped by SIGTERM: the state of train b0 mnist5k" in log
+    assert "nothing runs" in output(services_dir, "status")
+
+    again = effnet(services_dir, "rerun", log.partition("the state of ")[2].partition(" is saved")[0])
+    lines: list[str] = []
+    assert again.stdout is not None
+    for line in again.stdout:
+        lines.append(line)
+        if "resumed at step" in line:
+            break
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=120)
+    assert any(line.startswith("effnet train ") and "recipe.epochs=200" in line for line in lines), lines
+    assert "no sample lost" in lines[-1], lines
+
+
+def test_a_flow_that_does_not_run_cannot_be_cancelled(services: stack.Addresses, services_dir: Path) -> None:
+    assert services
+    process = effnet(services_dir, "cancel", "no such flow")
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert shown.startswith("error: no flow 'no such flow' runs;")
