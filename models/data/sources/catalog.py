@@ -43,6 +43,13 @@ DATA_SETS: dict[str, DataSet] = {
         downloads=(Download(f"{_FASTAI}/imagenette2.tgz", "fe2fc210e6bb7c5664d602c3cd71e612"),),
         alternatives=("imagenette2-320.tgz", "imagenette2-160.tgz"),
     ),
+    "imagewoof": DataSet(
+        folder.open_imagenette,
+        10,
+        {TRAIN: 9_025, VAL: 3_929},
+        downloads=(Download(f"{_FASTAI}/imagewoof2.tgz"),),
+        alternatives=("imagewoof2-320.tgz", "imagewoof2-160.tgz"),
+    ),
     "tiny_imagenet": DataSet(
         tiny_imagenet.open_tiny_imagenet,
         200,

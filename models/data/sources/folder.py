@@ -88,7 +88,9 @@ def _is_class(folder: str, top: str) -> bool:
 
 
 def open_imagenette(data: schema.Data, data_set: DataSet) -> Source:
-    """Opens Imagenette v2 of any size: its archive, or ``{train,val}/WNID/*.JPEG``; the ten WNIDs are the classes.
+    """Opens Imagenette or Imagewoof, v2, of any size: its archive, or ``{train,val}/WNID/*.JPEG``.
+
+    The ten WNIDs are the classes.
 
     Raises:
         DataError: The counts differ from the official ones.
