@@ -52,7 +52,7 @@ def main(run_dir: Path) -> None:
         page.get_by_text(model).first.wait_for()
         save(page, "mlflow-models.png")
         page.goto(summary["variants"][0]["mlflow_url"])
-        page.get_by_text("minival_top1").first.wait_for()
+        page.get_by_text("minival/top1").first.wait_for()
         save(page, "mlflow-run.png")
         browser.close()
 

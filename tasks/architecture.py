@@ -227,6 +227,8 @@ def _record(config: schema.Config, started: ArchitectureRun) -> ArchitectureResu
     )
     part = report_results.publish_part(config, "architecture", result, report_results.digests([started.shards]))
     runs.log_text(run, json.dumps(part, indent=1), "architecture.json")
-    numbers = {key: float(getattr(result.best, key)) for key in ("reward", "accuracy", "multiply_adds", "params")}
-    runs.finish_run(run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
+    scores = {"minival/top1": "accuracy", "search/reward": "reward"}
+    metrics = {name: float(getattr(result.best, key)) for name, key in scores.items()}
+    tags = {f"best_{key}": str(getattr(result.best, key)) for key in ("multiply_adds", "params")}
+    runs.finish_run(run, "FINISHED", metrics, tags)
     return result

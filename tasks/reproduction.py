@@ -141,7 +141,7 @@ def _finish(
         missing=(*searched.failed, *lines, *(f"{MAPS}: {line}" for line in maps.missing)),
     )
     publish_transfer(config, [line for line in lines if not line.startswith(MAPS)])
-    numbers = {f"{row.name}_top1": row.top1 for row in summary.variants}
+    numbers = {f"val/top1_{row.name}": row.top1 for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
 

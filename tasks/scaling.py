@@ -87,7 +87,7 @@ def _record(
     part = report_results.publish_part(config, "scaling", result, report_results.digests([shards]))
     runs.log_text(run, json.dumps(part, indent=1), "scaling.json")
     numbers = {
-        f"{title(p)} top1".replace(" ", "_"): r.top1
+        f"val/top1_{title(p)}".replace(" ", "_"): r.top1
         for p, r in zip(config.scaling.points, results, strict=True)
         if isinstance(r, TrainResult)
     }

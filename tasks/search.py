@@ -89,6 +89,6 @@ def _record(
         family=family(config.model, Coefficients(best.alpha, best.beta, best.gamma), screened.classes),
     )
     runs.log_text(screened.mlflow_run, json.dumps(dataclasses.asdict(result), indent=1), "search.json")
-    numbers = {key: float(getattr(best, key)) for key in ("alpha", "beta", "gamma", "minival_top1", "standard_error")}
-    runs.finish_run(screened.mlflow_run, "FINISHED", {f"best_{key}": value for key, value in numbers.items()})
+    tags = {f"best_{key}": f"{getattr(best, key):g}" for key in ("alpha", "beta", "gamma", "standard_error")}
+    runs.finish_run(screened.mlflow_run, "FINISHED", {"minival/top1": best.minival_top1}, tags)
     return result

@@ -23,6 +23,7 @@ from infra.launch.guard import ALREADY_RUNNING
 from infra.launch.job import Handle, JobSpec
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
 from tasks.jobs import MODULES, JobRun, result_uri, stored_result
+from tasks.metrics import EPOCH_METRICS
 
 log = logger()  # also stored in Prefect's database: one line per epoch
 progress_log = logger("effnet-progress")  # every status update; only for progress bars in a terminal
@@ -222,7 +223,7 @@ def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:
 
     uri = store.join(job_uri, "metrics.jsonl")
     if store.exists(uri):
-        runs.log_epochs(mlflow_run, read_lines(uri, step=NUMBER, time=NUMBER))
+        runs.log_rows(mlflow_run, read_lines(uri, step=NUMBER, time=NUMBER), EPOCH_METRICS)
 
 
 def _check_end(run: JobRun, code: int, engine: Engine[Any], job: Handle) -> None:

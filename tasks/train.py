@@ -11,10 +11,11 @@ from prefect import task
 from conf import compose, schema
 from infra import machine, store
 from infra.errors import DataError, EffnetError, TransientError
-from infra.store.json_objects import NUMBER, read_lines
+from infra.store.json_objects import NUMBER, check_object, read_lines
 from models.results import RungResult, TrainResult, result_from
 from tasks import policy, slots
 from tasks.jobs import JobRun, result_uri, stored_result
+from tasks.metrics import split_result
 from tasks.supervise import run_job
 
 
@@ -38,11 +39,13 @@ async def train_to_rung(run: JobRun, config: schema.Config, parent_run: str, tag
 
 
 def _last_row(run: JobRun) -> dict[str, Any]:
-    """Last row of the trainer's log up to ``until_epoch``: an earlier run may have trained further."""
+    """Last epoch in the trainer's metrics up to ``until_epoch``: an earlier run may have trained further."""
     until = run.job.until_epoch or run.job.recipe.epochs
     uri = store.join(run.job_uri, "metrics.jsonl")
-    rows = read_lines(uri, epoch=NUMBER, minival_top1=NUMBER, minival_mean_per_class=NUMBER)
-    if not (reached := [row for row in rows if row["epoch"] <= until]):
+    epochs = [row for row in read_lines(uri, epoch=NUMBER) if "train_loss" not in row]
+    for row in epochs:
+        check_object(uri, row, minival_top1=NUMBER, minival_mean_per_class=NUMBER)
+    if not (reached := [row for row in epochs if row["epoch"] <= until]):
         raise DataError(f"{uri} has no row for an epoch up to {until}")
     return reached[-1]
 
@@ -89,8 +92,7 @@ async def run_tracked(
         with suppress(TransientError):  # the job's error matters more than an unreachable MLflow
             await asyncio.to_thread(runs.finish_run, mlflow_run, "FAILED", {})
         raise
-    numbers = {k: float(v) for k, v in result.items() if isinstance(v, int | float)}
-    await asyncio.to_thread(runs.finish_run, mlflow_run, "FINISHED", {f"final_{k}": v for k, v in numbers.items()})
+    await asyncio.to_thread(runs.finish_run, mlflow_run, "FINISHED", *split_result(result))
     return result, mlflow_run, reused
 
 

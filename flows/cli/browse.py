@@ -13,6 +13,7 @@ from conf.text import did_you_mean, format_duration
 from flows.cli.command import Command, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError, NotFoundError
+from tasks.metrics import RESULT_METRICS, RESULT_TAGS
 
 if TYPE_CHECKING:
     from infra.tracking.queries import RunRecord
@@ -102,7 +103,7 @@ def runs(command: Command) -> int:
 
 def _run_cells(run: RunRecord) -> list[str]:
     started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
-    top1 = run.metrics.get("final_top1")
+    top1 = run.metrics.get("val/top1")
     return [run.id[:8], run.name, run.status.lower(), started, format_duration(run.seconds), _cell(top1)]
 
 
@@ -167,8 +168,8 @@ def _provenance(run: RunRecord) -> dict[str, str]:
 
 
 def _final(run: RunRecord) -> dict[str, str]:
-    finals = {key: value for key, value in run.metrics.items() if key.startswith("final_")}
-    return {key.removeprefix("final_"): f"{value:g}" for key, value in finals.items()}
+    metrics = {name: f"{run.metrics[name]:g}" for name in RESULT_METRICS.values() if name in run.metrics}
+    return metrics | {tag: run.tags[tag] for tag in RESULT_TAGS.values() if tag in run.tags}
 
 
 def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:

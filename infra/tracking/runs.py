@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 KEY_TAG = "effnet.key"  # digest of the run's request; one run per key
-ROWS_TAG = "effnet.rows"  # number of epochs of the trainer's log in the run
+ROWS_TAG = "effnet.rows"  # number of rows of the trainer's metrics in the run
 COMMIT_TAG = "mlflow.source.git.commit"
 MAX_PARAM_KEY, MAX_PARAM_VALUE = 250, 6000  # MLflow's limits; it refuses the whole batch beyond them
 MAX_BATCH_PARAMS, MAX_BATCH_METRICS = 100, 999  # 1000 entries per request, one of which is a tag
@@ -91,7 +91,7 @@ def find_finished(experiment: str, key: str) -> str | None:
         return run.info.run_id if run is not None and run.info.status == "FINISHED" else None
 
 
-def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def log_rows(run_id: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
     """Logs the rows that the run does not have yet.
 
     A crash between MLflow's two tables is harmless: a metric is stored by name, step, time and value, so a row
@@ -99,7 +99,8 @@ def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         run_id: Id of an existing run.
-        rows: The trainer's whole log so far, oldest first: ``step``, ``time`` in unix seconds, and numbers.
+        rows: The trainer's metrics so far, oldest first: ``step``, ``time`` in unix seconds, and numbers.
+        names: Name in MLflow of each key that is logged; others are not.
     """
     with connection() as client:
         from mlflow.entities import Metric, RunTag
@@ -108,7 +109,7 @@ def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         batch: list[Metric] = []
         for count, row in enumerate(rows[done:], start=done + 1):
             at_ms, step = round(row["time"] * 1000), int(row["step"])
-            new = [Metric(k, float(v), at_ms, step) for k, v in row.items() if _is_metric(k, v)]
+            new = [Metric(names[k], float(v), at_ms, step) for k, v in row.items() if k in names and _is_number(v)]
             if len(batch) + len(new) > MAX_BATCH_METRICS:
                 client.log_batch(run_id, metrics=batch, tags=[RunTag(ROWS_TAG, str(count - 1))])
                 batch = []
@@ -117,16 +118,22 @@ def log_epochs(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
             client.log_batch(run_id, metrics=batch, tags=[RunTag(ROWS_TAG, str(len(rows)))])
 
 
-def finish_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], metrics: Mapping[str, float]) -> None:
-    """Logs the final metrics and ends the run; idempotent."""
+def finish_run(
+    run_id: str,
+    status: Literal["FINISHED", "FAILED", "KILLED"],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Logs the final metrics and tags and ends the run; idempotent."""
     with connection() as client:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, RunTag
 
         run = client.get_run(run_id)
         now_ms = round(time.time() * 1000)
         new = [Metric(k, float(v), now_ms, 0) for k, v in metrics.items() if run.data.metrics.get(k) != v]
-        if new:
-            client.log_batch(run_id, metrics=new)
+        changed = [RunTag(k, escaped(v)) for k, v in (tags or {}).items() if run.data.tags.get(k) != v]
+        if new or changed:
+            client.log_batch(run_id, metrics=new, tags=changed)
         if run.info.status != status:
             client.set_terminated(run_id, status)
 
@@ -188,5 +195,5 @@ def _complete(client: MlflowClient, run: Run, params: Mapping[str, Any], tags: M
         client.log_batch(run.info.run_id, tags=fresh)
 
 
-def _is_metric(key: str, value: object) -> bool:
-    return key not in ("step", "time") and isinstance(value, int | float) and not isinstance(value, bool)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

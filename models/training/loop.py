@@ -11,6 +11,7 @@ from typing import NoReturn
 from torch import nn
 
 from conf.schema import Job
+from infra import machine
 from infra.errors import DivergedError, JobError, PreemptedError, TransientError
 from models.data.loading.device import to_device
 from models.data.loading.loader import Loader
@@ -32,6 +33,7 @@ from models.training.supervision.watchdog import Watchdog
 log = logging.getLogger("effnet")
 REPORT_PERIOD_S = 1.0
 MAX_CORRUPTED = 3
+LOSS_ROWS = 250  # rows with the training loss in the metrics of a job
 _ADVICE = "lower recipe.lr_per_256 or lengthen recipe.warmup_epochs"
 
 
@@ -67,6 +69,11 @@ class Run:
     def last_step(self) -> int:
         """The step at which this run stops; the learning-rate schedule does not depend on it."""
         return min(self.total_steps, self.steps_per_epoch * (self.job.until_epoch or self.job.recipe.epochs))
+
+    @property
+    def loss_interval(self) -> int:
+        """Steps between two rows with the training loss in the metrics."""
+        return max(1, self.total_steps // LOSS_ROWS)
 
 
 class _RewindError(Exception):
@@ -155,10 +162,12 @@ def _train_epoch(run: Run, state: TrainState, epoch: int, start_step: int) -> No
         state.position.train_seconds = seconds_before + time.monotonic() - began
         if run.ledger is not None:
             run.ledger.note(step, batch)
-        for outcome in run.stepper.outcomes():
-            _handle_outcome(run, state, outcome)
         interval = recipe.checkpoint_every_steps
-        if interval and step % interval == 0 and step % run.steps_per_epoch:
+        saves = interval is not None and step % interval == 0 and step % run.steps_per_epoch > 0
+        # Drained before a checkpoint, which must include what the last step did to health and metrics.
+        for outcome in run.stepper.outcomes(drain=saves):
+            _handle_outcome(run, state, outcome)
+        if saves:
             _save_checkpoint(run, state)
         if time.monotonic() - reported >= REPORT_PERIOD_S:
             report()
@@ -180,6 +189,11 @@ def _handle_outcome(run: Run, state: TrainState, outcome: Outcome) -> None:
         # Not position.step, which is one step ahead on a GPU. A step with an exploded but finite loss changed weights.
         before = outcome.step - max(1, state.position.health.bad_in_row)
         raise _RewindError(f"step {outcome.step}: {trouble}", before)
+    if outcome.finite and outcome.step % run.loss_interval == 0:
+        epoch = (outcome.step - 1) // run.steps_per_epoch
+        state.position.rows.append(
+            {"step": outcome.step, "epoch": epoch, "time": time.time(), "train_loss": outcome.loss}
+        )
     if outcome.stop:
         raise PreemptedError("termination requested")
 
@@ -195,6 +209,7 @@ def _record_epoch(run: Run, state: TrainState, epoch: int) -> None:
         **scores,
         "learning_rate": rate_at(run.job.recipe, position.step - 1, run.steps_per_epoch) * position.health.rate_scale,
         "images_per_s": position.step * run.job.recipe.global_batch / max(position.train_seconds, 1e-9),
+        "peak_memory_gb": machine.peak_memory_gb(),
         **run.loading,
     }
     position.rows.append(row)

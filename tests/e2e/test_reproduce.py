@@ -102,7 +102,9 @@ def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary
     assert run.data.params["recipe.epochs"] == "2"
     assert run.data.tags["data_manifest_sha256"] == summary["data"][0]["manifest_sha256"]
     assert "mlflow.source.git.commit" in run.data.tags
-    history = client.get_metric_history(run.info.run_id, "minival_top1")
+    losses = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [m.step for m in losses] == [*range(1, 13)]
+    history = client.get_metric_history(run.info.run_id, "minival/top1")
     assert [m.step for m in history] == [6, 12]  # 420 training images, 64 a step, two epochs
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert parent.data.tags["role"] == "reproduce"

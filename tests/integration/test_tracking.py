@@ -19,6 +19,8 @@ from infra.tracking import client as mlflow_client
 from infra.tracking import registry, runs
 
 pytestmark = pytest.mark.services
+NAMES = {"train_loss": "train/loss", "minival_top1": "minival/top1", "images_per_s": "speed/images_per_s"}
+NAMES |= {"decode_ms": "data/decode_ms"}
 
 
 def start(key: str, **given: Any) -> str:
@@ -30,7 +32,7 @@ def client() -> Any:
 
 
 def row(epoch: int) -> dict[str, Any]:
-    numbers = {"epoch": epoch, "train_loss": 1 / epoch, "minival_top1": 9.5, "images_per_s": 80}
+    numbers = {"epoch": epoch, "train_loss": 1 / epoch, "minival_top1": 9.5, "images_per_s": 80, "decode_ms": "text"}
     return {"step": 62 * epoch, "time": 1.8e9 + epoch, **numbers, "note": "text is no metric"}
 
 
@@ -87,27 +89,28 @@ def test_a_failed_run_runs_again_and_a_finished_one_stays_finished(mlflow_uri):
 def test_a_replay_after_a_crash_logs_no_epoch_twice(mlflow_uri):
     run_id, rows = start("replay"), [row(epoch) for epoch in range(1, 8)]
     for seen in (rows[:2], rows[:2], rows[:5], rows, rows):
-        runs.log_epochs(run_id, seen)
+        runs.log_rows(run_id, seen, NAMES)
     client().set_tag(run_id, runs.ROWS_TAG, "3")  # the server died after the metrics, before the tag
-    runs.log_epochs(run_id, rows)
-    assert history(run_id, "train_loss") == [(62 * e, pytest.approx(1 / e)) for e in range(1, 8)]
+    runs.log_rows(run_id, rows, NAMES)
+    assert history(run_id, "train/loss") == [(62 * e, pytest.approx(1 / e)) for e in range(1, 8)]
     run = client().get_run(run_id)
     assert run.data.tags[runs.ROWS_TAG] == "7"
-    assert set(run.data.metrics) == {"epoch", "train_loss", "minival_top1", "images_per_s"}
+    assert set(run.data.metrics) == {"train/loss", "minival/top1", "speed/images_per_s"}
 
 
 def test_the_350_epochs_of_the_paper_are_logged_in_one_call(mlflow_uri):
     run_id = start("paper")
-    runs.log_epochs(run_id, [row(epoch) for epoch in range(1, 351)])
-    assert [step for step, _ in history(run_id, "minival_top1")] == [62 * e for e in range(1, 351)]
+    runs.log_rows(run_id, [row(epoch) for epoch in range(1, 351)], NAMES)
+    assert [step for step, _ in history(run_id, "minival/top1")] == [62 * e for e in range(1, 351)]
 
 
 def test_a_run_is_finished_once_with_its_final_numbers(mlflow_uri):
     run_id = start("finish")
     for _ in range(2):
-        runs.finish_run(run_id, "FINISHED", {"top1": 77.1, "diverged": float("nan")})
+        runs.finish_run(run_id, "FINISHED", {"top1": 77.1, "diverged": float("nan")}, {"params": "7"})
     run = client().get_run(run_id)
     assert (run.info.status, run.data.metrics["top1"]) == ("FINISHED", 77.1)
+    assert run.data.tags["params"] == "7"
     assert len(history(run_id, "top1")) == 1
 
 
@@ -134,7 +137,7 @@ def free_port() -> int:
 
 def every_call(tmp_path: Path) -> Iterator[Any]:
     yield lambda: start("down")
-    yield lambda: runs.log_epochs("0" * 32, [row(1)])
+    yield lambda: runs.log_rows("0" * 32, [row(1)], NAMES)
     yield lambda: runs.finish_run("0" * 32, "FINISHED", {})
     yield lambda: runs.log_text("0" * 32, "text", "a.txt")
     yield lambda: registry.champion("b0")

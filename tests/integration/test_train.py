@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import time
 from pathlib import Path
@@ -134,12 +135,21 @@ def test_no_process_of_a_job_listens_beyond_the_loopback_interface(watched: tupl
     assert watched[1] == {"0100007F"}  # 127.0.0.1: the ranks' store, and gloo
 
 
+def rows(job_uri: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Rows of the trainer's metrics with the training loss, and those of epochs."""
+    lines = [json.loads(line) for line in store.read(f"{job_uri}/metrics.jsonl").splitlines()]
+    return [row for row in lines if "train_loss" in row], [row for row in lines if "train_loss" not in row]
+
+
 def test_a_finished_job_leaves_a_result_that_counts_every_val_sample(undisturbed: str, job: schema.Job) -> None:
     result = store.read_json(f"{undisturbed}/result.json")
     assert result["n_val"] == 120
     assert result["steps"] == 3 * (252 // 64)
     assert status(undisturbed)["state"] == "done"
-    assert len(store.read(f"{undisturbed}/metrics.jsonl").splitlines()) == 3
+    losses, epochs = rows(undisturbed)
+    assert [row["step"] for row in losses] == [*range(1, 1 + 3 * (252 // 64))]
+    assert [row["step"] for row in epochs] == [3, 6, 9]
+    assert all(row["peak_memory_gb"] > 0 for row in epochs)
 
 
 def test_a_job_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
@@ -154,6 +164,8 @@ def test_a_job_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
     ours, theirs = (store.read_json(f"{uri}/result.json") for uri in (job_uri, undisturbed))
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     assert (ours["top1"], ours["minival_top1"]) == (theirs["top1"], theirs["minival_top1"])
+    curves = [[(row["step"], row["train_loss"]) for row in rows(uri)[0]] for uri in (job_uri, undisturbed)]
+    assert curves[0] == curves[1]
 
 
 def test_an_evaluation_of_the_weights_gives_the_accuracy_that_training_reported(

@@ -48,8 +48,9 @@ def undisturbed(rig: Rig) -> End:
 
 
 def rows(end: End) -> list[dict[str, float]]:
-    """Of the trainer's log, without what hangs on the clock."""
-    found = (json.loads(line) for line in store.read(f"{end.job_uri}/metrics.jsonl").splitlines())
+    """The epochs of the trainer's metrics, without what depends on the clock."""
+    lines = (json.loads(line) for line in store.read(f"{end.job_uri}/metrics.jsonl").splitlines())
+    found = [row for row in lines if "train_loss" not in row]
     return [
         {k: v for k, v in row.items() if k in ("step", "epoch", "learning_rate") or "minival" in k} for row in found
     ]

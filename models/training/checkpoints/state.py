@@ -24,7 +24,9 @@ class Position:
     best_step: int = 0  # step of the average in state.best
     epoch_ended: int = 0  # step of the last epoch end that was handled: evaluated if due, and saved
     train_seconds: float = 0.0  # over all attempts, excluding evaluation
-    rows: list[dict[str, float]] = field(default_factory=list)  # one per evaluation
+    rows: list[dict[str, float]] = field(
+        default_factory=list
+    )  # of the metrics: one per evaluation, and one per loss_interval
     health: Health = field(default_factory=Health)
     ledger: list[str] = field(default_factory=list)  # names of the ledger parts that lead to this state
     accepted: list[dict[str, Any]] = field(default_factory=list)  # changes accepted by resumes

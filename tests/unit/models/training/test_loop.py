@@ -19,7 +19,8 @@ from models.training.step import Outcome
 
 def looked(position: Position, *losses: float) -> None:
     """Shows the loop steps with these losses; as on a GPU, the next one has been made when one is looked at."""
-    run, state = cast(Run, SimpleNamespace()), cast(TrainState, SimpleNamespace(position=position))
+    run = cast(Run, SimpleNamespace(loss_interval=10, steps_per_epoch=20))
+    state = cast(TrainState, SimpleNamespace(position=position))
     for loss in losses:
         position.step += 1
         _handle_outcome(run, state, Outcome(position.step - 1, loss, 1.0, stop=False))
@@ -37,6 +38,12 @@ def test_training_rewinds_to_before_the_first_step_of_the_trouble(losses: list[f
     with pytest.raises(_RewindError) as caught:
         looked(position, *losses)
     assert caught.value.before == before
+
+
+def test_the_loss_of_every_interval_is_a_row_unless_it_is_not_finite() -> None:
+    position = Position(step=1)
+    looked(position, *[2.0] * 19, math.nan, *[1.5] * 10)
+    assert [(row["step"], row["epoch"], row["train_loss"]) for row in position.rows] == [(10, 0, 2.0), (30, 1, 1.5)]
 
 
 def test_of_averages_the_best_on_minival_is_kept_and_of_equals_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,45 @@
+"""Names of metrics in MLflow, whose pages group them by what precedes the slash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+EPOCH_METRICS = {  # key in the trainer's metrics.jsonl -> name
+    "train_loss": "train/loss",
+    "learning_rate": "train/lr",
+    "minival_top1": "minival/top1",
+    "minival_top5": "minival/top5",
+    "minival_loss": "minival/loss",
+    "minival_mean_per_class": "minival/mean_per_class",
+    "images_per_s": "speed/images_per_s",
+    "data_wait": "data/wait",
+    "decode_ms": "data/decode_ms",
+    "read_mb_per_s": "data/read_mb_per_s",
+    "fetch_mb_per_s": "data/fetch_mb_per_s",
+    "cache_hits": "data/cache_hits",
+    "peak_memory_gb": "system/peak_memory_gb",
+}
+RESULT_METRICS = {  # key in result.json -> name
+    "top1": "val/top1",
+    "top5": "val/top5",
+    "minival_top1": "minival/selected_top1",
+    "minutes": "system/minutes",
+}
+RESULT_TAGS = {  # key in result.json -> tag: a number that is the same at every step would be an empty chart
+    "params": "params",
+    "multiply_adds": "multiply_adds",
+    "resolution": "resolution",
+    "classes": "classes",
+    "steps": "steps",
+    "n_val": "val_n",
+    "n_minival": "minival_n",
+    "world_size": "world_size",
+}
+
+
+def split_result(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns the metrics and the tags that a job's result adds to its run."""
+    scored = result if result.get("n_minival") else {k: v for k, v in result.items() if k != "minival_top1"}
+    metrics = {name: float(scored[key]) for key, name in RESULT_METRICS.items() if key in scored}
+    return metrics, {name: str(result[key]) for key, name in RESULT_TAGS.items() if key in result}

@@ -1,0 +1,15 @@
+"""Names of metrics in MLflow."""
+
+from tasks.metrics import split_result
+
+RESULT = {"top1": 95.0, "top5": 99.0, "minival_top1": 0.0, "minutes": 2.0, "steps": 7, "params": 9, "n_val": 100}
+
+
+def test_a_number_that_never_changes_is_a_tag_and_no_metric() -> None:
+    metrics, tags = split_result({**RESULT, "n_minival": 50, "minival_top1": 90.0, "weights_uri": "s3://w"})
+    assert metrics == {"val/top1": 95.0, "val/top5": 99.0, "minival/selected_top1": 90.0, "system/minutes": 2.0}
+    assert tags == {"params": "9", "steps": "7", "val_n": "100", "minival_n": "50"}
+
+
+def test_a_job_that_selected_nothing_on_minival_has_no_accuracy_there() -> None:
+    assert "minival/selected_top1" not in split_result({**RESULT, "n_minival": 0})[0]
