@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = _command(arguments.verb, typed, flags)
         switches = frozenset(name for name in verb.switches if getattr(arguments, name))
-        command = replace(
-            command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False), switches=switches
-        )
+        options = {name: getattr(arguments, name) for name in verb.options if getattr(arguments, name) is not None}
+        command = replace(command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False))
+        command = replace(command, switches=switches, options=options)
         from infra.store import files
 
         with nullcontext() if verb.shared else files.private(command.run_dir):
@@ -155,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("overrides", nargs="*", metavar=words, help="settings, in any order")
         for name, effect in verb.switches.items():
             sub.add_argument(f"--{name}", action="store_true", help=effect)
+        for option, (value, effect) in verb.options.items():
+            sub.add_argument(f"--{option}", metavar=value, help=effect)
         if verb.flow or verb.json:
             sub.add_argument("--json", action="store_true", help="print the result as JSON")
         if verb.flow:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ONE_SIDED_95 = 1.6449  # quantile of the normal distribution
+TWO_SIDED_95 = 1.9600
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ def standard_error(percent: float | None, n: float | None) -> float | None:
     if percent is None or n is None or n <= 0 or not 0 <= percent <= 100:
         return None
     return math.sqrt(percent * (100 - percent) / n)
+
+
+def interval_95(percent: float, n: int) -> float:
+    """Returns half the width of the 95 % interval in points, 1.96 binomial standard errors; n > 0."""
+    return TWO_SIDED_95 * math.sqrt(percent * (100 - percent) / n)
 
 
 def share(correct: int, n: int) -> Estimate:

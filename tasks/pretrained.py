@@ -17,15 +17,19 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError, TransientError
 from models.results import Registered
 from tasks import policy
+from tasks.card import imported_card
 from tasks.jobs import work_key
 from tasks.promote import champion_if_first
-from tasks.register import WEIGHTS, new_version
+from tasks.register import WEIGHTS, describe_family, new_version
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
     from models.networks.pretrained import PretrainedWeights
 
 log = logger()
+# Source: the license files of tensorflow/tpu, huggingface/pytorch-image-models, pytorch/vision and
+# lukemelas/EfficientNet-PyTorch.
+LICENSES = {"timm": "Apache-2.0", "timm_tf": "Apache-2.0", "torchvision": "BSD-3-Clause", "lukemelas": "Apache-2.0"}
 
 
 @task(task_run_name="import published weights", **policy.BOOKKEEPING)
@@ -72,6 +76,7 @@ def _import(config: schema.Config) -> Registered:
 
 
 def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dict[str, str]) -> Version:
+    from infra.tracking import cards
     from models.networks import export
     from models.networks.build import resolve_architecture
 
@@ -80,7 +85,14 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
         classes = [str(number) for number in range(weights.classes)]  # no published file has class names
         crop_pad = schema.Augment().eval_crop_pad
         resolution = resolve_architecture(weights.model).resolution
-        return new_version(run, name, Path(scratch), weights.model, resolution, classes, crop_pad, tags)
+        license_name = LICENSES[weights.origin]
+        searched = {"variant": weights.model.name, "license": license_name}
+        version = new_version(run, name, Path(scratch), weights.model, resolution, classes, crop_pad, searched | tags)
+    ref = f"{version.name}/{version.version}"
+    text = imported_card(ref, weights.classes, crop_pad, tags, license_name)
+    cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)
+    describe_family(version)
+    return version
 
 
 def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:

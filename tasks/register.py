@@ -11,17 +11,26 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
-from conf import schema
+from conf import compose, schema
 from infra import store
 from infra.errors import ArtifactError, NotFoundError, first_line
+from infra.store.json_objects import NUMBER, read_lines
 from models.results import Registered, TrainResult
+from models.statistics import interval_95
 from tasks import policy
+from tasks.card import LICENSE, Trained, family_card, lineage_json, trained_card
+from tasks.metrics import split_result
 from tasks.promote import FIRST_TAGS, LEFT_OUT
+from tasks.report.charts.curves import draw_curves
 
 if TYPE_CHECKING:
+    from infra.tracking.cards import DataSet
     from infra.tracking.registry import Version
+    from models.data.shards.manifest import Manifest
 
 CANDIDATE = "candidate"
+FAMILY_TAGS = {"variant", "params", "resolution"}  # of every version since there are model cards
+MODEL_TAGS = ("variant", "dataset", "params", "multiply_adds", "resolution", "license")  # of a registered model
 WEIGHTS = "weights.safetensors"
 
 
@@ -29,7 +38,7 @@ WEIGHTS = "weights.safetensors"
 async def register(
     name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
 ) -> Registered:
-    """Registers the job's weights as a candidate of ``name``; ``tasks.promote.judge`` decides about promotion.
+    """Registers the job's weights as a candidate of ``name`` with its card; ``tasks.promote.judge`` decides on it.
 
     A version trained with some shards excluded (``data.leave_out``) has a tag with the number of missing samples.
 
@@ -42,6 +51,7 @@ async def register(
 
 def _register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
     from infra.tracking import registry
+    from infra.tracking.cards import DataSet
     from models.data.shards import manifest as manifests
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
@@ -65,6 +75,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             data.augment.eval_crop_pad,
             _build_tags(result, manifest.name, manifest_sha256) | excluded_tags,
         )
+    _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
     return Registered(name, version.version, version.aliases, version.reused)
 
 
@@ -124,7 +135,11 @@ def new_version(
 
 def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str, str]:
     return {
-        "data": data_name,
+        "variant": result.model,
+        "dataset": data_name,
+        "top1": f"{result.top1:.2f}",
+        "ci95": f"{interval_95(result.top1, result.n_val):.2f}",
+        "license": LICENSE,
         "data_manifest_sha256": manifest_sha256,
         "val_top1": f"{result.top1:.4f}",
         "val_n": str(result.n_val),
@@ -133,6 +148,42 @@ def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> di
         "resolution": str(result.resolution),
         "job_uri": result.job_uri,
     }
+
+
+def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest: Manifest) -> None:
+    """Describes a version and its model on their pages in MLflow."""
+    from infra.tracking import cards, queries
+
+    job = compose.from_yaml(schema.Job, store.read(store.join(result.job_uri, "config.yaml")).decode())
+    tags = queries.read_run(result.mlflow_run).tags
+    machine = {k.removeprefix("machine."): v for k, v in sorted(tags.items()) if k.startswith("machine.") and v}
+    trained = Trained(
+        f"{version.name}/{version.version}",
+        result,
+        job,
+        manifest,
+        data.uri,
+        data.sha256,
+        tags.get("mlflow.source.git.commit", ""),
+        machine,
+    )
+    text = trained_card(trained)
+    rows = read_lines(store.join(result.job_uri, "metrics.jsonl"), step=NUMBER)
+    files = {"card.md": text, "lineage.json": lineage_json(trained), "curves.svg": draw_curves(rows)}
+    metrics, _ = split_result(vars(result))
+    cards.describe_version(
+        version.name, version.version, text, {name: body for name, body in files.items() if body}, metrics, data
+    )
+    describe_family(version)
+
+
+def describe_family(version: Version) -> None:
+    """Describes the registered model by its newest version, on its page and in the list of models."""
+    from infra.tracking import cards, registry
+
+    described = [one for one in registry.versions(version.name) if one.tags.keys() >= FAMILY_TAGS]
+    shown = {key: described[-1].tags[key] for key in MODEL_TAGS if key in described[-1].tags}
+    cards.describe_model(version.name, family_card(version.name, described), shown)
 
 
 @task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)

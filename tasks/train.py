@@ -97,7 +97,7 @@ async def run_tracked(
 
 
 def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> str:
-    from infra.tracking import runs
+    from infra.tracking import cards, runs
 
     provenance = {
         "data_manifest_sha256": run.job.manifest_sha256,
@@ -106,7 +106,7 @@ def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[s
         "profile": config.profile,
         **{f"machine.{key}": value for key, value in machine.facts().items()},
     }
-    return runs.start_run(
+    run_id = runs.start_run(
         config.experiment,
         run.label,
         run.key,
@@ -114,3 +114,6 @@ def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[s
         params={**compose.to_dict(run.job), "launch": compose.to_dict(config.launch)},
         tags={**provenance, **tags},
     )
+    data = cards.DataSet(run.job.data_name, run.job.manifest_sha256, run.job.manifest_uri)
+    cards.log_dataset(run_id, data, "training")
+    return run_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from conf.text import did_you_mean, format_duration
 from flows.cli.command import Command, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError, NotFoundError
+from models.statistics import interval_95
 from tasks.metrics import RESULT_METRICS, RESULT_TAGS
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
 
 SHOWN_RUNS = 30
-TWO_SIDED_95 = 1.96  # quantile of the normal distribution
 PROVENANCE = ("mlflow.source.git.commit", "data_manifest_sha256", "job_uri", "profile", "role")
 
 
@@ -47,7 +46,7 @@ def _versions_of(versions: list[Version], word: str) -> list[Version]:
     """All versions of the model of this name, or else the models whose name or data contain the word."""
     if named := [version for version in versions if version.name == word]:
         return named
-    similar = [v for v in _one_per_model(versions) if word in v.name or word in v.tags.get("data", "")]
+    similar = [v for v in _one_per_model(versions) if word in v.name or word in v.tags.get("dataset", "")]
     if not similar:
         names = sorted({version.name for version in versions})
         hint = did_you_mean(word, names)
@@ -68,12 +67,12 @@ def _one_per_model(versions: list[Version]) -> list[Version]:
 def _describe_version(version: Version) -> dict[str, Any]:
     tags = version.tags
     top1, n = _number(tags.get("val_top1")), _number(tags.get("val_n"))
-    interval = TWO_SIDED_95 * math.sqrt(top1 * (100 - top1) / n) if top1 is not None and n else None
+    interval = interval_95(top1, round(n)) if top1 is not None and n else None
     return {
         "model": version.name,
         "version": version.version,
         "aliases": list(version.aliases),
-        "dataset": tags.get("data", ""),
+        "dataset": tags.get("dataset", ""),
         "top1": top1,
         "ci95": interval,
         "params": _whole(tags.get("params")),

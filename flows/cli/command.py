@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import schema
@@ -22,6 +22,7 @@ class Command:
         json: Whether the result is printed as JSON.
         quiet: Whether progress is not printed.
         switches: Options without a value that were given.
+        options: Values of the verb's options that were given.
     """
 
     verb: str
@@ -31,6 +32,7 @@ class Command:
     json: bool = False
     quiet: bool = False
     switches: frozenset[str] = frozenset()
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def run_dir(self) -> Path:

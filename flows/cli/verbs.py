@@ -58,6 +58,7 @@ class Verb:
         switches: Options without a value, and what they do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
         dry_run: Module and name of the function that prints what it would submit; it takes a ``Command``.
+        options: Its options that take a value: name of the value, and what the option does.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
         needs: Setting that must be given, and an example of its value.
         shared: Whether other users may read what it writes; otherwise it is private.
@@ -71,6 +72,7 @@ class Verb:
     switches: Mapping[str, str] = field(default_factory=dict)
     objects: tuple[str, ...] = ()
     dry_run: str = ""
+    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     trains: bool = False
     needs: tuple[str, str] | None = None
     shared: bool = False
@@ -246,6 +248,23 @@ VERBS: dict[str, Verb] = {
         "prints the command first; what is done is taken from the store, what is missing is made",
         call="flows.cli.control:rerun",
         objects=("RUN",),
+    ),
+    "export": Verb(
+        "write a registered model as ONNX or torch.export, for programs without effnet",
+        "  effnet export MODEL --onnx FILE.onnx --pt2 FILE.pt2   MODEL: NAME@ALIAS or NAME/VERSION\n\n"
+        "it takes normalized images of any number; a file is kept only if its logits of 64 images agree\n"
+        "--onnx needs the extra: pip install 'effnet[export]'",
+        call="flows.cli.use:export",
+        objects=("MODEL",),
+        options={"onnx": ("PATH", "write an ONNX file"), "pt2": ("PATH", "write a file of torch.export")},
+    ),
+    "serve": Verb(
+        "answer HTTP requests on 127.0.0.1: an image in, class names and probabilities out",
+        "  effnet serve NAME@ALIAS --port 8000   when the alias moves, the new version replaces the old one\n\n"
+        "curl --data-binary @IMAGE http://127.0.0.1:8000/predict   also /health, /metrics, and a page at /",
+        call="flows.cli.use:serve",
+        objects=("MODEL",),
+        options={"port": ("PORT", "port on 127.0.0.1 (default 8000)")},
     ),
     "up": Verb(
         "start the embedded services, or find them",

@@ -76,6 +76,12 @@ def list_runs(experiment: str, count: int) -> list[RunRecord]:
         ]
 
 
+def read_run(run_id: str) -> RunRecord:
+    """Returns a run by its id."""
+    with connection() as client:
+        return _to_record(client.get_run(run_id))
+
+
 def find_run(experiment: str, word: str) -> RunRecord:
     """Finds a run by its id, its key, or the beginning of either, or else the newest run of that name.
 

@@ -143,8 +143,10 @@ def test_every_verb_is_documented_and_every_documented_command_composes() -> Non
     used = commands("effnet")
     assert {command[0] for command in used} == VERBS.keys()
     for verb, *overrides in used:
-        flags = {word for word in overrides if word.startswith("--")}
-        objects = [word for word in overrides if word not in flags and "=" not in word]
+        valued = [f"--{option}" for option in VERBS[verb].options]
+        values = {overrides[place + 1] for place, word in enumerate(overrides) if word in valued}
+        flags = {word for word in overrides if word.startswith("--") and word not in valued}
+        objects = [word for word in overrides if "=" not in word and word not in {*flags, *valued, *values}]
         needed = [name for name in VERBS[verb].objects if not name.startswith("[")]
         is_example = bool(overrides)  # a verb alone is a mention of it
         assert len(objects) <= len(VERBS[verb].objects), verb

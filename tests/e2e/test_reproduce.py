@@ -119,6 +119,15 @@ def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_proces
         version = client.get_model_version_by_alias(row["registered_name"], "champion")
         assert int(version.version) == row["registered_version"]
         assert float(version.tags["val_top1"]) == pytest.approx(row["top1"], abs=1e-3)
+        assert f"**{row['top1']:.2f} % top-1** on {row['n_val']} val images" in version.description
+        model = client.get_logged_model(version.source.removeprefix("models:/"))
+        assert {m.key: m.value for m in model.metrics}["val/top1"] == row["top1"]
+        assert {f.path for f in client.list_logged_model_artifacts(model.model_id)} > {"card.md", "curves.svg"}
+        family = client.get_registered_model(row["registered_name"])
+        assert family.tags["variant"] == row["name"]
+        assert "| 1 | mnist5k |" in family.description
+        [read] = client.get_run(row["mlflow_run"]).inputs.dataset_inputs
+        assert read.dataset.digest == summary["data"][0]["manifest_sha256"][:36]
     side = summary["variants"][1]["resolution"]
     code = (
         "import mlflow, numpy; m = mlflow.pyfunc.load_model('models:/efficientnet-b1@champion');"

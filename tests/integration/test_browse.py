@@ -33,12 +33,12 @@ def words(mlflow_uri: str, services_dir: Path) -> list[str]:
             params={"recipe": {"epochs": 2, "seed": seed}},
             tags={"job_uri": f"{job}/{key}", "role": "train"},
         )
-        runs.finish_run(made, "FINISHED", {"final_top1": 90.0 + seed})
+        runs.finish_run(made, "FINISHED", {"val/top1": 90.0 + seed})
     with client.connection() as mlflow:
         for name in ("browsed-b0", "browsed-b1"):
             mlflow.create_registered_model(name)
         for name, top1 in (("browsed-b0", "96.0"), ("browsed-b0", "97.0"), ("browsed-b1", "95.5")):
-            tags = {"data": "mnist5k", "val_top1": top1, "val_n": "1000", **SIZES}
+            tags = {"dataset": "mnist5k", "val_top1": top1, "val_n": "1000", **SIZES}
             mlflow.create_model_version(name, "s3://effnet/none", run_id=made, tags=tags)
         mlflow.set_registered_model_alias("browsed-b0", "champion", "1")
     return [f"run_dir={services_dir}", "experiment=browsed"]
@@ -78,7 +78,7 @@ def test_runs_are_listed_newest_first_with_their_accuracy(words: list[str], caps
 def test_two_runs_differ_in_their_settings_and_results(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     sections = json.loads(show(capsys, "diff", "train-b0-x-0", "train-b0-x-1", "--json", *words))
     assert sections["settings"] == {"recipe.seed": ["0", "1"]}
-    assert sections["results"] == {"top1": ["90", "91"]}
+    assert sections["results"] == {"val/top1": ["90", "91"]}
     assert "job_uri" in sections["provenance"]
     assert "do not differ" in show(capsys, "diff", "browsed-b0@champion", "browsed-b1/1", *words)
 

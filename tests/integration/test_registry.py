@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from checkout import ROOT
 from torch import nn
 
 from conf import schema
+from flows.__main__ import main
 from infra.errors import ArtifactError, ConfigError, TransientError
+from infra.tracking import cards, package, registration, registry, runs
 from infra.tracking import client as mlflow_client
-from infra.tracking import package, registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model
 
@@ -247,6 +249,57 @@ mlflow.pyfunc.load_model(sys.argv[1])
     with pytest.raises(mlflow_client.library().MlflowException, match="PICKLE"):  # our own process, as it is set
         mlflow_client.library().pyfunc.load_model("models:/evil/1")
     assert not marker.exists()
+
+
+def test_a_described_version_has_card_metrics_and_data_once_however_often_it_is_described(mlflow_uri, tmp_path):
+    made = register("described-twice", tmp_path, tags={"variant": "b0"})
+    data = cards.DataSet("digits", "d" * 64, "s3://effnet/data/digits/manifest.json")
+    for text in ("# first", "# second", "# second"):
+        cards.log_dataset(made.run_id, data, "training")
+        cards.describe_version(made.name, made.version, text, {"card.md": text}, {"val/top1": 91.5}, data)
+        cards.describe_model(made.name, f"model of {text}", {"variant": "b0"})
+    version = client().get_model_version(made.name, "1")
+    assert version.description == "# second"
+    [metric] = client().get_logged_model(version.source.removeprefix("models:/")).metrics
+    assert (metric.key, metric.value, metric.dataset_name, metric.dataset_digest) == (
+        "val/top1",
+        91.5,
+        "digits",
+        "d" * 36,
+    )
+    assert len(client().get_metric_history(made.run_id, "val/top1")) == 1
+    card = mlflow_client.library().artifacts.download_artifacts(
+        f"models:/{made.name}/1/card.md", dst_path=str(tmp_path / "card")
+    )
+    assert Path(card).read_text() == "# second"
+    family = client().get_registered_model(made.name)
+    assert (family.description, family.tags) == ("model of # second", {"variant": "b0"})
+    [read] = client().get_run(made.run_id).inputs.dataset_inputs
+    assert (read.dataset.name, read.tags[0].value) == ("digits", "training")
+
+
+def test_a_registered_model_is_exported_by_its_alias_and_a_mistake_writes_nothing(
+    served, services_dir, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    path, settings = tmp_path / "served.onnx", f"run_dir={services_dir}"
+    assert (
+        main(["export", "served@champion", "--onnx", str(path), "--pt2", str(tmp_path / "served.pt2"), settings]) == 0
+    )
+    assert f"{path}: served/1, ONNX opset 20" in capsys.readouterr().out
+    images = np.random.default_rng(2).standard_normal((3, 3, RESOLUTION, RESOLUTION), dtype=np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = export.logits(export.serving_module(network(EFFICIENTNET)), images)
+    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
+    path.unlink()
+    for words, message in (
+        (["--onnx", f"{tmp_path}/none/x.onnx"], "there is no folder"),
+        ([], "no format: add --onnx"),
+    ):
+        assert main(["export", "served@champion", *words, settings]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["export", "served@best", "--onnx", str(path), settings]) == 2
+    assert not path.exists()
 
 
 def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):

@@ -1,0 +1,97 @@
+"""Publishes what a registered model is: descriptions in Markdown, files, metrics, and the data sets of a run.
+
+Descriptions are shown on the pages of a model and of a version; a model's metrics are what MLflow's pages sort versions
+by. Every call can be repeated: what is there already stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.text import escaped
+from infra.tracking.client import connection
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+MAX_DIGEST = 36  # MLflow's limit for the digest of a data set
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as MLflow shows it: its name, the sha256 of its manifest, and where that is."""
+
+    name: str
+    sha256: str
+    uri: str
+
+
+def log_dataset(run_id: str, data: DataSet, context: str) -> None:
+    """Records that a run read a data set; ``context`` says for what, e.g. ``training``."""
+    with connection() as client:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": data.uri, "sha256": data.sha256})
+        entity = Dataset(escaped(data.name), data.sha256[:MAX_DIGEST], "effnet manifest", source)
+        client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+
+def describe_version(
+    name: str, version: int, text: str, files: Mapping[str, str], metrics: Mapping[str, float], data: DataSet | None
+) -> None:
+    """Sets the description of a version, and the files and metrics of its model.
+
+    Args:
+        name: Name of the registered model.
+        version: Number of the version.
+        text: Description in Markdown.
+        files: Name and contents of files beside the model's own, e.g. ``card.md``.
+        metrics: Metrics of the model.
+        data: The data set that they were measured on.
+
+    Raises:
+        TransientError: MLflow does not answer; the same call resumes later.
+    """
+    with connection() as client:
+        entry = client.get_model_version(name, str(version))
+        model = client.get_logged_model(entry.source.removeprefix("models:/"))
+        _log_metrics(client, model, metrics, data)
+        with tempfile.TemporaryDirectory(prefix="effnet-card-") as folder:
+            for file, contents in files.items():
+                (Path(folder) / file).write_text(contents)
+            client.log_model_artifacts(model.model_id, folder)
+        if entry.description != text:  # last: a version with a description has everything
+            client.update_model_version(name, str(version), text)
+
+
+def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
+    """Sets the description and the tags of a registered model, which its list shows."""
+    with connection() as client:
+        model = client.get_registered_model(name)
+        for key, value in tags.items():
+            if model.tags.get(key) != value:
+                client.set_registered_model_tag(name, key, escaped(value))
+        if model.description != text:
+            client.update_registered_model(name, text)
+
+
+def _log_metrics(client: MlflowClient, model: LoggedModel, metrics: Mapping[str, float], data: DataSet | None) -> None:
+    from mlflow.entities import Metric
+
+    known = {metric.key: metric.value for metric in model.metrics or ()}
+    now_ms, run_id = round(time.time() * 1000), model.source_run_id
+    measured_on = (None, None) if data is None else (escaped(data.name), data.sha256[:MAX_DIGEST])
+    new = [
+        Metric(key, float(value), now_ms, 0, model.model_id, *measured_on, run_id)
+        for key, value in metrics.items()
+        if known.get(key) != value
+    ]
+    if new:
+        client.log_batch(run_id, metrics=new)

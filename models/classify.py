@@ -1,0 +1,48 @@
+"""Classifies image files with a registered network: check, decode, crop, normalize, probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.data.loading import crops, decode
+from models.data.shards.image_check import check_image
+from models.networks import export
+
+
+class Classifier:
+    """A registered network with the evaluation transform of its ``config.json``; safe to call from several threads.
+
+    Args:
+        weights: File of the weights.
+        config: Contents of ``config.json``.
+
+    Raises:
+        ArtifactError: The files are damaged or do not match.
+    """
+
+    def __init__(self, weights: Path, config: Mapping[str, Any]) -> None:
+        self.module = export.serving_module(export.load_network(weights, config))
+        self.class_names: list[str] = list(config["class_names"])
+        self.side, self.crop_pad = int(config["input"]["resolution"]), int(config["input"]["crop_pad"])
+        self.mean, self.std = (torch.tensor(config["input"][key]).view(-1, 1, 1) for key in ("mean", "std"))
+
+    def classify(self, data: bytes, count: int) -> list[tuple[str, float]]:
+        """Returns the ``count`` most probable classes of a JPEG or PNG with their probabilities, the highest first.
+
+        Raises:
+            DataError: The image cannot be used; the message gives the reason.
+        """
+        info = check_image(data, "image", decode=True)
+        boxes = crops.eval_boxes(np.array([info.width]), np.array([info.height]), self.side, self.crop_pad)
+        pixels = np.empty((1, self.side, self.side, 3), np.uint8)
+        decode.fill(pixels, [data], boxes, np.array([False]))
+        normalized = (torch.from_numpy(pixels[0]).permute(2, 0, 1) / 255 - self.mean) / self.std
+        with torch.inference_mode():
+            probabilities = self.module(normalized[None]).softmax(dim=1)[0]
+        best = probabilities.topk(min(count, len(self.class_names)))
+        return [(self.class_names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]

@@ -1,0 +1,243 @@
+"""Model cards: what a registered model is, how accurate, made from what, and how to use it, in Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from conf import schema
+from conf.text import escaped, format_duration
+from models.results import TrainResult
+from models.statistics import interval_95
+
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
+    from models.data.shards.manifest import Manifest
+
+LICENSE = "Apache-2.0"  # of effnet, and of the weights that it trains
+WORST_CLASSES = 5
+RECIPE_ROWS = (
+    *("epochs", "global_batch", "optimizer", "lr_per_256", "schedule", "warmup_epochs", "weight_decay"),
+    *("label_smoothing", "ema_decay", "dropout", "precision", "seed"),
+)
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the card of a trained version is made from.
+
+    Attributes:
+        ref: ``NAME/VERSION``.
+        result: Result of the job.
+        job: Request of the job.
+        manifest: The data set.
+        manifest_uri: URI of its manifest.
+        manifest_sha256: Digest of its manifest.
+        commit: Commit of the code that trained; empty if unknown.
+        machine: Name and value of what is known about the machine that supervised the job.
+    """
+
+    ref: str
+    result: TrainResult
+    job: schema.Job
+    manifest: Manifest
+    manifest_uri: str
+    manifest_sha256: str
+    commit: str
+    machine: Mapping[str, str]
+
+
+def trained_card(trained: Trained) -> str:
+    """Renders the card of a version that was trained here."""
+    result, data = trained.result, trained.manifest
+    half = interval_95(result.top1, result.n_val)
+    opening = (
+        f"`{result.model}` trained on {plain(data.name)}: **{result.top1:.2f} % top-1** on {result.n_val:,} val images "
+        f"(95 % interval {max(0.0, result.top1 - half):.2f} to {min(100.0, result.top1 + half):.2f})."
+    )
+    sections = [
+        ("Accuracy", _accuracy(result)),
+        ("Weakest classes", _weakest_classes(result, data.classes)),
+        ("Network", _network(result)),
+        ("Input", _input(result.resolution, trained.job.augment.eval_crop_pad)),
+        ("Data", _data(data, trained.job)),
+        ("Recipe", _recipe(trained.job)),
+        ("Cost", _cost(result, trained.machine)),
+        ("Limits", _limits(data, result)),
+        ("Lineage", _lineage(trained)),
+        ("Use", _use(trained.ref)),
+    ]
+    return _document(trained.ref, opening, sections)
+
+
+def imported_card(ref: str, classes: int, crop_pad: int, source: Mapping[str, str], license_name: str) -> str:
+    """Renders the card of published weights, whose accuracy was not measured here."""
+    opening = (
+        f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes without names. "
+        f"Its accuracy was not measured here: `effnet evaluate model_ref={ref} data=imagenet data.path=FOLDER` does."
+    )
+    network = {"parameters": source["params"], "multiply-adds": source["multiply_adds"], "padding": source["padding"]}
+    lineage = {"file": source["source"], "sha256 of the file": source["source_sha256"], "license": license_name}
+    sections = [
+        ("Network", _table(("", ""), network.items())),
+        ("Input", _input(int(source["resolution"]), crop_pad)),
+        ("Lineage", _table(("", ""), lineage.items())),
+        ("Use", _use(ref)),
+    ]
+    return _document(ref, opening, sections)
+
+
+def family_card(name: str, versions: Sequence[Version]) -> str:
+    """Renders the description of a registered model: what it is, and its versions, the newest first."""
+    newest = versions[-1].tags
+    on = f", trained on {plain(newest['dataset'])}" if "dataset" in newest else ""
+    title = f"`{newest['variant']}`{on}: {int(newest['params']):,} parameters, {newest['resolution']} px."
+    rows = [
+        (
+            str(version.version),
+            plain(version.tags.get("dataset", "not trained here")),
+            f"{float(version.tags['top1']):.2f} ± {float(version.tags['ci95']):.2f}"
+            if {"top1", "ci95"} <= version.tags.keys()
+            else "not measured",
+            version.tags.get("val_n", "-"),
+        )
+        for version in reversed(versions)
+    ]
+    table = _table(("version", "data", "top-1, % (± 95 %)", "val images"), rows)
+    return f"{title}\n\n{table}\n\nThe alias `champion` marks the version to use: `models:/{name}@champion`.\n"
+
+
+def lineage_json(trained: Trained) -> str:
+    """Returns everything that a version was made from, down to the digests of the shards."""
+    lineage = {
+        "weights_sha256": trained.result.weights_sha256,
+        "commit": trained.commit,
+        "job": trained.result.job,
+        "job_uri": trained.result.job_uri,
+        "mlflow_run": trained.result.mlflow_run,
+        "manifest_uri": trained.manifest_uri,
+        "manifest_sha256": trained.manifest_sha256,
+        "init_weights_sha256": trained.job.init_weights_sha256,
+        "left_out": list(trained.job.leave_out),
+        "shards": [{"name": shard.name, "blake3": shard.blake3} for shard in trained.manifest.shards],
+    }
+    return json.dumps(lineage, indent=1)
+
+
+def plain(text: str) -> str:
+    """Returns one line of text that Markdown shows as it is."""
+    return _MARKDOWN.sub(r"\\\1", escaped(text))
+
+
+def _document(ref: str, opening: str, sections: Iterable[tuple[str, str]]) -> str:
+    parts = [f"# {ref}", opening, *(f"## {title}\n\n{body}" for title, body in sections if body)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)]
+    return "\n".join(lines)
+
+
+def _accuracy(result: TrainResult) -> str:
+    scores = [("val", "top-1", result.top1, result.n_val), ("val", "top-5", result.top5, result.n_val)]
+    if result.n_minival:
+        scores.append(("minival, on which the weights were selected", "top-1", result.minival_top1, result.n_minival))
+    rows = [
+        (split, metric, f"{value:.2f} ± {interval_95(value, n):.2f}", f"{n:,}") for split, metric, value, n in scores
+    ]
+    table = _table(("split", "metric", "% (± 95 %)", "images"), rows)
+    return f"{table}\n\nThe curves of the training are in `curves.svg` beside the weights, and in the run's metrics."
+
+
+def _weakest_classes(result: TrainResult, names: Sequence[str]) -> str:
+    counted = [
+        (correct / total, name, correct, total)
+        for name, correct, total in zip(names, result.class_correct, result.class_total, strict=False)
+        if total
+    ]
+    weakest = sorted(counted)[:WORST_CLASSES]
+    rows = [(plain(name), f"{100 * share:.1f} %", f"{correct} of {total}") for share, name, correct, total in weakest]
+    return _table(("class", "top-1", "val images"), rows) if rows else ""
+
+
+def _network(result: TrainResult) -> str:
+    rows = {
+        "parameters": f"{result.params:,}",
+        "multiply-adds of an image": f"{result.multiply_adds:,}",
+        "classes": f"{result.classes:,}",
+    }
+    return _table(("", ""), rows.items())
+
+
+def _input(resolution: int, crop_pad: int) -> str:
+    share = resolution / (resolution + crop_pad)
+    return (
+        f"RGB images `[N, 3, {resolution}, {resolution}]`, float32. The central square of {100 * share:.1f} % of the "
+        f"short side, resized to {resolution} x {resolution} by antialiased bicubic interpolation; pixels divided by "
+        "255, then normalized by `mean` and `std` of `extra_files/config.json`, which also lists the classes in the "
+        "order of the logits."
+    )
+
+
+def _data(data: Manifest, job: schema.Job) -> str:
+    counts = {split: f"{data.samples(split):,}" for split in ("train", "minival", "val")}
+    rows = {"name": plain(data.name), "classes": f"{len(data.classes):,}", "trained on": job.split, **counts}
+    if data.quarantine:
+        rows["excluded, because they do not decode"] = f"{len(data.quarantine):,}"
+    if job.leave_out:
+        rows["shards left out"] = ", ".join(map(plain, job.leave_out))
+    return _table(("", "images"), rows.items())
+
+
+def _recipe(job: schema.Job) -> str:
+    settings = {key: getattr(job.recipe, key) for key in RECIPE_ROWS}
+    rows = [(f"`{key}`", plain(str(value))) for key, value in settings.items() if value is not None]
+    return _table(("setting", "value"), rows) + "\n\nAll settings are parameters of the run."
+
+
+def _cost(result: TrainResult, machine: Mapping[str, str]) -> str:
+    rows = {
+        "duration": format_duration(60 * result.minutes),
+        "processes": str(result.world_size),
+        "process hours": f"{result.minutes / 60 * result.world_size:.3g}",
+        "images per second": f"{result.images_per_s:.0f}",
+        **{key: plain(value) for key, value in machine.items()},
+    }
+    return _table(("", ""), rows.items())
+
+
+def _limits(data: Manifest, result: TrainResult) -> str:
+    return (
+        f"It names one of {result.classes:,} classes for any image, also for one that shows none of them. Its accuracy "
+        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated. The images keep their "
+        "license, which is not stated here."
+    )
+
+
+def _lineage(trained: Trained) -> str:
+    rows = {
+        "weights": f"sha256 `{trained.result.weights_sha256}`",
+        "manifest": f"`{trained.manifest_uri}`",
+        "sha256 of the manifest": f"`{trained.manifest_sha256}`",
+        "shards": f"{len(trained.manifest.shards)}, with their digests in `lineage.json`",
+        "job": f"`{trained.result.job_uri}`",
+        "license": LICENSE,
+    }
+    if trained.commit:
+        rows["commit"] = f"`{trained.commit}`"
+    if trained.job.init_weights_sha256:
+        rows["started from weights"] = f"sha256 `{trained.job.init_weights_sha256}`"
+    return _table(("", ""), rows.items())
+
+
+def _use(ref: str) -> str:
+    return (
+        f"    effnet evaluate model_ref={ref}\n\n"
+        "or in Python, on normalized images:\n\n"
+        f'    mlflow.pyfunc.load_model("models:/{ref}").predict(images)  # logits [N, classes]'
+    )

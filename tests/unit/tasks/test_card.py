@@ -1,0 +1,102 @@
+"""Model cards."""
+
+import dataclasses
+import json
+import re
+
+import made_results
+import numpy as np
+import pytest
+
+from conf import schema
+from infra.tracking.registry import Version
+from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
+from tasks.card import Trained, family_card, imported_card, lineage_json, trained_card
+
+SHARDS = (Shard("train-0.tar", "train", 80, 10, "a" * 64), Shard("val-0.tar", "val", 20, 10, "b" * 64))
+DATA = Manifest("pets|2", ("cat", "<b>dog</b>", "empty"), "s" * 64, "original", SHARDS, np.zeros(100, TABLE))
+RESULT = made_results.trained(
+    top1=75.0, n_val=20, class_correct=(10, 5, 0), class_total=(10, 10, 0), weights_sha256="c" * 64, minutes=90.0
+)
+JOB = schema.Job(kind="train", data_name="pets")
+BARE = Trained("pets-b0/3", RESULT, JOB, DATA, "s3://b/manifest.json", "d" * 64, "", {})
+FULL = Trained(
+    "pets-b0/3",
+    dataclasses.replace(RESULT, world_size=2),
+    dataclasses.replace(JOB, leave_out=["train-1.tar"], init_weights_uri="s3://w", init_weights_sha256="e" * 64),
+    dataclasses.replace(DATA, quarantine=(ImageNote("x.jpg", "train", "truncated"),)),
+    "s3://b/manifest.json",
+    "d" * 64,
+    "f" * 40,
+    {"cpu": "a CPU", "cores": "2"},
+)
+SOURCE = dict.fromkeys(("network", "source", "source_sha256", "origin", "padding"), "x")
+SOURCE |= {"params": "5", "multiply_adds": "6", "resolution": "224"}
+VERSIONS = [
+    Version("pets-b0", 1, "r", (), {"variant": "efficientnet_b0", "params": "7", "resolution": "24"}),
+    Version(
+        "pets-b0",
+        2,
+        "r",
+        (),
+        {
+            "variant": "efficientnet_b0",
+            "dataset": "pets",
+            "params": "7",
+            "resolution": "24",
+            "top1": "75.00",
+            "ci95": "18.98",
+            "val_n": "20",
+        },
+    ),
+]
+CARDS = {
+    "bare": trained_card(BARE),
+    "full": trained_card(FULL),
+    "no counts by class": trained_card(dataclasses.replace(BARE, result=made_results.trained())),
+    "imported": imported_card("b0-timm/1", 1000, 32, SOURCE, "Apache-2.0"),
+    "family": family_card("pets-b0", VERSIONS),
+}
+
+
+@pytest.mark.parametrize("text", CARDS.values(), ids=CARDS.keys())
+def test_a_card_has_no_empty_field(text: str) -> None:
+    assert not re.search(r"\bNone\b|\bnan\b|``|\*\*\*\*|sha256 $", text, re.MULTILINE)
+    for line in text.splitlines():
+        if line.startswith("|") and line != "|  |  |":  # a table of names and values has no titles
+            cells = re.split(r"(?<!\\)\|", line)[1:-1]
+            assert all(cell.strip() for cell in cells[1:]), line
+    for title, body in re.findall(r"^## (.*)\n\n(.*)", text, re.MULTILINE):
+        assert title
+        assert body.strip(), title
+
+
+def test_a_card_opens_with_the_accuracy_its_interval_and_its_number_of_images() -> None:
+    opening = CARDS["bare"].splitlines()[2]
+    assert "**75.00 % top-1** on 20 val images (95 % interval 56.02 to 93.98)" in opening
+
+
+def test_a_card_lists_the_weakest_classes_first_and_none_without_images() -> None:
+    section = CARDS["bare"].partition("## Weakest classes")[2].partition("##")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert rows == [r"| \<b\>dog\</b\> | 50.0 % | 5 of 10 |", "| cat | 100.0 % | 10 of 10 |"]
+
+
+def test_names_from_outside_are_text_and_no_markup() -> None:
+    assert r"pets\|2" in CARDS["bare"]
+    assert "<b>" not in CARDS["bare"]
+
+
+def test_a_card_of_two_processes_counts_the_hours_of_both() -> None:
+    assert "| process hours | 3 |" in CARDS["full"]
+
+
+def test_the_lineage_reaches_the_digests_of_the_shards() -> None:
+    lineage = json.loads(lineage_json(FULL))
+    assert lineage["shards"] == [{"name": shard.name, "blake3": shard.blake3} for shard in SHARDS]
+    assert (lineage["commit"], lineage["init_weights_sha256"]) == ("f" * 40, "e" * 64)
+
+
+def test_a_family_lists_its_versions_newest_first_with_what_is_known() -> None:
+    rows = [line for line in CARDS["family"].splitlines() if line.startswith("|")][2:]
+    assert rows == ["| 2 | pets | 75.00 ± 18.98 | 20 |", "| 1 | not trained here | not measured | - |"]
