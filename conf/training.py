@@ -126,8 +126,10 @@ class Data:
     # Encode larger images again, with at most this many pixels a side; null = original bytes.
     max_side: int | None = None
     limit: int | None = None  # Maximum number of samples, from the shuffled whole; null = all.
-    val_share: float = 0.2  # Share of val, where the source has no val split of its own.
-    minival_share: float = 0.02  # Share of train that becomes minival; the paper's is 25,022 of 1,281,167.
+    # Share of val, where the source has no val split of its own; of a folder the expected share, not the exact one.
+    val_share: float = 0.2
+    # Share of train that becomes minival, of a folder the expected share; the paper's is 25,022 of 1,281,167.
+    minival_share: float = 0.02
     # official: a set's own validation part is minival | cut: it joins train, and minival_share is split off.
     minival: str = "official"
     samples_per_shard: int = 1250  # Samples per shard; the default writes the paper's 1,281,167 images as 1,024 shards.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
+from conf.text import logger
 from infra import store
 from infra.store import files
 from models.results import ShardResult
@@ -19,6 +20,8 @@ from tasks import policy
 
 if TYPE_CHECKING:
     from models.data.shards.manifest import Manifest
+
+log = logger()
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
     from models.data.shards import manifest, writer
+    from models.data.shards.layout import uncovered_classes
 
     store.ensure_root(storage)
     with _source_errors(data):
         layout = writer.plan(data, storage)
+    for line in uncovered_classes(layout):
+        log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):

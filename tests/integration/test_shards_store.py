@@ -97,13 +97,14 @@ def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy:
     for number in range(IMAGES // 2):
         path = tmp_path / f"class-{number % 2}" / f"{number:02d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(large.getvalue())
+        comment = b"\xff\xfe\x00\x03%c" % number  # identical images would be in one split
+        path.write_bytes(large.getvalue()[:2] + comment + large.getvalue()[2:])
     data = Data(
-        name="parts", source="folder", path=str(tmp_path), val_share=0.25, minival_share=0.2, samples_per_shard=4
+        name="parts", source="folder", path=str(tmp_path), val_share=0.25, minival_share=0.2, samples_per_shard=6
     )
     layout = writer.plan(data, f"{object_store}/parts")
     everything = range(len(layout.names))
-    assert len(layout.members[0]) == 4
+    assert len(layout.members[0]) >= 4
     with pytest.raises(KeyboardInterrupt):
         writer.write_group(dying_at(layout, 0), everything)
     assert not store.exists(f"{layout.root}/{layout.names[0]}")

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
 from infra import store
 from infra.errors import DataError
 from models.data.shards.manifest import SPLITS
-from models.data.sources import catalog, index
+from models.data.sources import catalog, index, listing
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
@@ -59,7 +60,9 @@ class ShardLayout:
 
 
 def plan(data: schema.Data, storage: str) -> ShardLayout:
-    """Opens the source and lays out its shards: seeded split, seeded global shuffle, shards of equal length.
+    """Opens the source and lays out its shards: split, seeded global shuffle, shards of equal length.
+
+    Every image of a set that grows is read, since its split depends on its content.
 
     Args:
         data: Source, split fractions, shard size, seed.
@@ -69,7 +72,10 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
         ConfigError: The source does not exist.
         DataError: A split would be empty.
     """
-    return _build_layout(data, catalog.open_source(data), store.join(storage, "data", data.name))
+    source = catalog.open_source(data)
+    if catalog.find(data.source).grows:
+        source = listing.with_content(source)
+    return _build_layout(data, source, store.join(storage, "data", data.name))
 
 
 def groups(layout: ShardLayout, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
@@ -85,7 +91,13 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     Flowers-102 or Aircraft is trained on both for its final score. Otherwise minival is a seeded part of train, as
     in the paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` keeps the first images after the
     shuffle.
+
+    The split of an image of a growing set (``Source.content``) is a function of its content and the seed alone: more
+    images move none of those that are there, and identical images are in the same split. The shares are then
+    expected, not exact.
     """
+    if source.content is not None:
+        return _split_by_content(source, source.content, data)
     rng = np.random.default_rng(data.seed)
     order = rng.permutation(len(source.labels))[: data.limit]
     if source.own_val:
@@ -99,6 +111,33 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
         n_minival = round(len(rest) * data.minival_share)
         minival, train = rest[:n_minival], rest[n_minival:]
     return dict(zip(SPLITS, (train, minival, val), strict=True))
+
+
+def _split_by_content(source: Source, content: NDArray[np.uint64], data: schema.Data) -> dict[str, NDArray[np.int64]]:
+    """As ``split_indices``: val and minival are the images whose draws lie below the shares."""
+    digests = (blake3(b"%d %d" % (data.seed, digest)).digest(24) for digest in content.tolist())
+    draws = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
+    for_val, for_minival = (draws[:, :2] / 2.0**64).T
+    is_val = source.split == VAL if source.own_val else for_val < data.val_share
+    is_minival = for_minival < data.minival_share
+    if data.minival == "official" and np.any(source.split == MINIVAL):
+        is_minival = source.split == MINIVAL
+    order = np.argsort(draws[:, 2], kind="stable")[: data.limit].astype(np.int64)
+    val, rest = order[is_val[order]], order[~is_val[order]]
+    return dict(zip(SPLITS, (rest[~is_minival[rest]], rest[is_minival[rest]], val), strict=True))
+
+
+def uncovered_classes(layout: ShardLayout) -> list[str]:
+    """Returns a line for train and for val if classes have no image there, as in a small folder."""
+    lines = []
+    for split in ("train", "val"):
+        members = [part for part, of in zip(layout.members, layout.splits, strict=True) if of == split]
+        labels = set(layout.source.labels[np.concatenate(members)].tolist())
+        absent = [name for label, name in enumerate(layout.source.classes) if label not in labels]
+        if absent:
+            named = ", ".join(absent[: listing.NAMED]) + (", ..." if len(absent) > listing.NAMED else "")
+            lines.append(f"{len(absent)} of {len(layout.source.classes)} classes have no image in {split}: {named}")
+    return lines
 
 
 def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
@@ -119,7 +158,10 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
     names, splits, members = [], [], []
     for split, indices in split_indices(source, data).items():
         if len(indices) == 0:
-            raise DataError(f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all")
+            raise DataError(
+                f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all; "
+                "raise data.val_share or data.minival_share, or add images"
+            )
         count = -(-len(indices) // data.samples_per_shard)
         for number, chunk in enumerate(np.array_split(indices, count)):
             names.append(f"{split}-{number:05d}-of-{count:05d}.tar")

@@ -26,6 +26,7 @@ DATA_SETS: dict[str, DataSet] = {
     "folder": DataSet(
         lambda data, _: folder.open_folder(data),
         note="data=folder reads your own images; set data.path=FOLDER to the folder that contains them",
+        grows=True,
     ),
     "imagenet": DataSet(
         imagenet.open_imagenet,

@@ -24,7 +24,7 @@ from models.data.sources.container import Container, join_parts, locate
 from models.data.sources.listing import Source
 from models.data.sources.reader import OWN_FILE, Reader
 
-FORMAT = "effnet-source/1"
+FORMAT = "effnet-source/2"
 # [N] columns of a saved index and their dtypes; None: byte strings of any length.
 _COLUMNS: dict[str, str | None] = {
     "labels": "<i4",
@@ -35,7 +35,9 @@ _COLUMNS: dict[str, str | None] = {
     "offsets": "<i8",
     "read_sizes": "<i8",
     "paths": None,
+    "content": "<u8",
 }
+_OPTIONAL = ("paths", "content")  # columns that may be empty
 
 
 def save(source: Source, uri: str) -> None:
@@ -64,6 +66,7 @@ def save(source: Source, uri: str) -> None:
             "offsets": reader.offsets,
             "read_sizes": reader.sizes,
             "paths": reader.paths,
+            "content": np.zeros(0, "<u8") if source.content is None else source.content,
         }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
@@ -120,6 +123,7 @@ def load(data: schema.Data, uri: str) -> Source:
         about["digest"],
         tuple(about["missing"]),
         about["crop_bottom"],
+        columns["content"] if len(columns["content"]) else None,
     )
 
 
@@ -136,7 +140,7 @@ def _check(columns: Mapping[str, NDArray[Any]], containers: int) -> None:
     for name, kind in _COLUMNS.items():
         column = columns[name]
         right_kind = column.dtype.kind == "S" if kind is None else column.dtype == np.dtype(kind)
-        if not right_kind or column.ndim != 1 or len(column) not in (count, 0 if name == "paths" else count):
+        if not right_kind or column.ndim != 1 or len(column) not in (count, 0 if name in _OPTIONAL else count):
             raise ValueError(f"column {name} is {column.dtype}{list(column.shape)}")
     container, paths = columns["container"], columns["paths"]
     loose = container == OWN_FILE

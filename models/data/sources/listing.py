@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
@@ -23,6 +25,7 @@ TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split
 PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
 MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
 NAMED = 5  # maximum of missing items that a message names
+_READS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Source:
             extracted from it.
         missing: One line per count that differs from the official one, with ``allow_partial``.
         crop_bottom: Rows of pixels at the lower edge that are not part of the image; crops must stay above them.
+        content: ``[N]`` uint64, digests of the encoded images (``with_content``), on which the splits of a growing
+            set depend; None where the splits are official or a seeded permutation.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +59,7 @@ class Source:
     digest: str
     missing: tuple[str, ...] = ()
     crop_bottom: int = 0
+    content: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class DataSet:
         alternatives: Names of other files that the opener accepts.
         note: Remark printed after a download; where there is nothing to download, the reason.
         packaged: Whether the data set is part of an installed Python package, so that it needs no ``data.path``.
+        grows: Whether users add images to it, so that the split of an image must not depend on the others.
     """
 
     open: Callable[[schema.Data, DataSet], Source]
@@ -94,6 +101,7 @@ class DataSet:
     alternatives: tuple[str, ...] = ()
     note: str = ""
     packaged: bool = False
+    grows: bool = False
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -149,6 +157,26 @@ class Listing:
             tuple(missing),
             crop_bottom,
         )
+
+
+def with_content(source: Source) -> Source:
+    """Adds the digests of the images to a source, and to its digest; reads every image once.
+
+    Raises:
+        DataError: The bytes of an image are missing.
+        TransientError: The object store of the source does not respond.
+    """
+
+    def digest(index: int) -> int:
+        # A file that is excluded for its size is not read: its name stands for its content.
+        too_large = source.sizes[index] > MAX_IMAGE_BYTES
+        data = bytes(source.names[index]) if too_large else source.read(index)
+        return int.from_bytes(blake3(data).digest(8), "little")
+
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        content = np.fromiter(pool.map(digest, range(len(source.labels))), "<u8", len(source.labels))
+    whole = hashlib.sha256(source.digest.encode() + content.tobytes()).hexdigest()
+    return replace(source, content=content, digest=whole)
 
 
 def path_of(data: schema.Data, data_set: DataSet) -> str:

@@ -128,22 +128,97 @@ def test_writing_to_another_store_gives_equal_bytes(images: Path, tmp_path: Path
 
     first, second = everything(tmp_path / "a"), everything(tmp_path / "b")
     assert first == second
-    assert len(first) == 2 * 7 + 2  # seven shards and their indices, the table and the manifest
+    assert len(first) == 2 * 6 + 2  # six shards and their indices, the table and the manifest
 
 
 def test_every_split_is_divided_into_equal_shards(images: Path) -> None:
-    layout = writer.plan(folder_data(images), "file:///nowhere")
+    layout = writer.plan(folder_data(images, samples_per_shard=3), "file:///nowhere")
     sizes = [(split, len(members)) for split, members in zip(layout.splits, layout.members, strict=True)]
-    # 24 images: 6 val, 18 rest, of which round(18 * 0.2) = 4 minival
-    assert sizes == [*[("train", n) for n in (4, 4, 3, 3)], ("minival", 4), ("val", 3), ("val", 3)]
-    assert layout.names[:2] == ["train-00000-of-00004.tar", "train-00001-of-00004.tar"]
-    assert writer.groups(layout, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    # 24 images: 16 train, 4 minival, 4 val, by their content
+    assert sizes == [*[("train", n) for n in (3, 3, 3, 3, 2, 2)], *[("minival", 2)] * 2, *[("val", 2)] * 2]
+    assert layout.names[:2] == ["train-00000-of-00006.tar", "train-00001-of-00006.tar"]
+    assert writer.groups(layout, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_splits_are_disjoint_and_complete(images: Path, tmp_path: Path) -> None:
     keys = keys_by_split(*write_all(folder_data(images), tmp_path))
-    assert {split: len(ids) for split, ids in keys.items()} == {"train": 14, "minival": 4, "val": 6}
+    assert {split: len(ids) for split, ids in keys.items()} == {"train": 16, "minival": 4, "val": 4}
     assert sorted(keys["train"] + keys["minival"] + keys["val"]) == list(range(24))
+
+
+def splits_by_image(path: Path, **changes: Any) -> dict[bytes, str]:
+    """The split of each image of a folder, by its bytes."""
+    layout = writer.plan(folder_data(path, **changes), "file:///nowhere")
+    members = zip(layout.splits, layout.members, strict=True)
+    return {layout.source.read(index): split for split, indices in members for index in indices.tolist()}
+
+
+def test_a_folder_that_grows_moves_no_image_between_splits(tmp_path: Path) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for number in range(450):  # classes interleave with the new ones below
+            (tmp_path / name / f"{number:03}.png").write_bytes(picture(1000 * label + number, "png"))
+    every = sorted(tmp_path.glob("*/*.png"), key=lambda path: (path.name, path.parent.name))
+    contents = {path: path.read_bytes() for path in every}
+    for path in every[600:]:
+        path.unlink()
+    before = splits_by_image(tmp_path)
+    assert len(before) == 600
+    shares = {split: list(before.values()).count(split) / 600 for split in manifests.SPLITS}
+    assert shares == pytest.approx({"train": 0.6, "minival": 0.15, "val": 0.25}, abs=0.06)  # 3 standard errors
+    (tmp_path / "bird").mkdir()  # a class in front of the others, so that labels and names change too
+    (tmp_path / "bird" / "new.png").write_bytes(picture(99_999, "png"))
+    one_more = splits_by_image(tmp_path)
+    assert len(one_more) == 601
+    for path in every[600:]:
+        path.write_bytes(contents[path])
+    many_more = splits_by_image(tmp_path)
+    assert len(many_more) == 901
+    assert {image: one_more[image] for image in before} == before
+    assert {image: many_more[image] for image in one_more} == one_more
+    assert splits_by_image(tmp_path, seed=1) != many_more
+
+
+def test_a_limit_of_a_growing_folder_moves_no_image_either(images: Path) -> None:
+    whole, part = splits_by_image(images), splits_by_image(images, limit=18)
+    assert len(part) == 18
+    assert part == {image: whole[image] for image in part}
+
+
+def test_identical_images_are_in_one_split_whatever_their_names_and_classes(tmp_path: Path) -> None:
+    fill(tmp_path, 0, count=40)
+    for path in sorted((tmp_path / "cat").iterdir()):
+        (tmp_path / "dog" / f"copy-{path.name}").write_bytes(path.read_bytes())
+    layout = writer.plan(folder_data(tmp_path), "file:///nowhere")
+    splits: dict[bytes, set[str]] = {}
+    for split, indices in zip(layout.splits, layout.members, strict=True):
+        for index in indices.tolist():
+            splits.setdefault(layout.source.read(index), set()).add(split)
+    assert len(splits) == 80
+    assert len(np.concatenate(layout.members)) == 120
+    assert all(len(of) == 1 for of in splits.values())
+
+
+def test_an_image_replaced_by_another_of_equal_name_and_size_changes_the_address(tmp_path: Path) -> None:
+    fill(tmp_path, 0)
+    before = writer.plan(folder_data(tmp_path), "file:///nowhere").root
+    path = tmp_path / "cat" / "00.jpg"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    assert writer.plan(folder_data(tmp_path), "file:///nowhere").root != before
+
+
+def test_classes_without_images_in_a_split_are_named(images: Path) -> None:
+    layout = writer.plan(folder_data(images), "file:///nowhere")
+    assert layouts.uncovered_classes(layout) == []
+    without_dogs = [part[layout.source.labels[part] == 0] for part in layout.members]
+    members = [
+        part if of == "train" else cats
+        for part, of, cats in zip(layout.members, layout.splits, without_dogs, strict=True)
+    ]
+    lines = layouts.uncovered_classes(dataclasses.replace(layout, members=members))
+    assert lines == ["1 of 2 classes have no image in val: dog"]
 
 
 def test_an_official_val_is_kept_and_minival_comes_from_train(tmp_path: Path) -> None:
@@ -160,14 +235,14 @@ def test_an_official_val_is_kept_and_minival_comes_from_train(tmp_path: Path) ->
     assert members["val"] == own_val
     assert len(own_val) == 10
     assert members["train"] | members["minival"] == set(range(34)) - own_val
-    assert len(members["minival"]) == round(24 * 0.2)
+    assert len(members["minival"]) == 7  # of 24, by their content; 24 * 0.2 are expected
     assert members["train"].isdisjoint(members["minival"])
 
 
 def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_cut(images: Path) -> None:
     source = writer.plan(folder_data(images), "file:///nowhere").source
     parts = np.array([TRAIN, MINIVAL, VAL] * 8, np.int8)
-    source = dataclasses.replace(source, split=parts, own_val=True)
+    source = dataclasses.replace(source, split=parts, own_val=True, content=None)  # a published set does not grow
     official = layouts.split_indices(source, folder_data(images))
     assert {split: set(parts[ids]) for split, ids in official.items()} == {
         "train": {TRAIN},
@@ -181,7 +256,7 @@ def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_c
 
 
 def test_limit_takes_the_first_samples_after_the_shuffle(images: Path) -> None:
-    layout = writer.plan(folder_data(images, limit=10), "file:///nowhere")
+    layout = writer.plan(folder_data(images, limit=10, minival_share=0.3), "file:///nowhere")
     chosen = np.concatenate(layout.members)
     assert len(set(chosen.tolist())) == 10
     labels = layout.source.labels[chosen]
@@ -246,7 +321,7 @@ def test_another_process_writes_from_the_saved_index_without_reopening_the_sourc
     assert writer.write_group(shared, [0]) == 1
     monkeypatch.undo()
     assert writer.write_group(planned, [0]) == 0
-    assert writer.write_group(planned, range(7)) == 6
+    assert writer.write_group(planned, range(len(planned.names))) == len(planned.names) - 1
     assert writer.write_manifest(planned)[1] == write_all(data, tmp_path / "at-once")[1]
 
 
@@ -345,7 +420,7 @@ def _unread(judge: Callable[..., ImageInfo], size: int, data: bytes, name: str, 
 def test_a_split_that_lost_all_its_images_stops_the_manifest(tmp_path: Path) -> None:
     fill(tmp_path / "images", 0)
     for path in (tmp_path / "images").glob("*/*"):
-        path.write_bytes(b"no image at all")
+        path.write_bytes(b"no image at all: " + path.name.encode())
     with pytest.raises(DataError, match=r"no image of split 'train' can be used; \w+/\d+.\w+: neither JPEG nor PNG"):
         write_all(folder_data(tmp_path / "images"), tmp_path / "store")
 

@@ -14,7 +14,7 @@ from infra import store
 from infra.errors import DataError, NotFoundError
 from models.data.sources.catalog import open_source
 from models.data.sources.index import load, save
-from models.data.sources.listing import Source
+from models.data.sources.listing import Source, with_content
 
 TREE = small_tree()
 
@@ -44,6 +44,19 @@ def test_a_saved_index_opens_the_same_source(kind: str, tmp_path: Path) -> None:
     again = load(data, uri)
     assert same(again, source)
     assert [again.read(i) for i in range(12)] == [source.read(i) for i in range(12)]
+
+
+def test_a_saved_index_keeps_the_digests_of_the_images(tmp_path: Path) -> None:
+    data, uri = data_settings("folder", write_tree(tmp_path / "tree", TREE)), f"file://{tmp_path}/index.npz"
+    source = with_content(open_source(data))
+    save(source, uri)
+    again = load(data, uri)
+    assert same(again, source)
+    assert again.content is not None
+    assert source.content is not None
+    assert again.content.tolist() == source.content.tolist()
+    packed = with_content(open_source(data_settings("folder", write_archive(tmp_path / "set.tar", TREE))))
+    assert packed.digest == source.digest  # wherever the images are
 
 
 def test_a_saved_index_reads_from_the_path_configured_on_this_machine(tmp_path: Path) -> None:
