@@ -239,9 +239,16 @@ class Nightly:
     # Tolerance in points: a version becomes champion, here and in reproduce, if it classifies more images of val
     # correctly than the champion, and the 95 % lower bound of the paired difference is above -margin.
     margin: float = 0.3
+    # Points by which the accuracy of a class may drop; classes with fewer than 50 images, and drops that may be chance,
+    # do not count.
+    class_margin: float = 5.0
+    # Points by which a version that replaces a champion must exceed the share of the most frequent class of val.
+    chance_margin: float = 5.0
 
     def __post_init__(self) -> None:
-        require(0 <= self.margin <= 100, f"nightly.margin must be in 0..100 points, is {self.margin}")
+        for key in ("margin", "class_margin", "chance_margin"):
+            value = getattr(self, key)
+            require(0 <= value <= 100, f"nightly.{key} must be in 0..100 points, is {value}")
         require_name("nightly.model", self.model)
 
 

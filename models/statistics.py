@@ -75,15 +75,16 @@ class Difference:
     """The lead of one network over another on the same images, in percentage points."""
 
     value: float
-    lower: float  # one-sided 95 % confidence bound
+    lower: float  # one-sided 95 % confidence bounds
+    upper: float
     n: int
 
 
 def paired_difference(gained: int, lost: int, n: int) -> Difference:
-    """Returns the difference of two accuracies on the same ``n`` images and its lower 95 % confidence bound.
+    """Returns the difference of two accuracies on the same ``n`` images and its one-sided 95 % confidence bounds.
 
-    Images that both networks classify correctly, or both wrongly, carry no information, so the bound is tighter than
-    that of two independent samples. It is Bonett and Price's, which adds one image to either side; without it the
+    Images that both networks classify correctly, or both wrongly, carry no information, so the bounds are tighter than
+    those of two independent samples. They are Bonett and Price's, which add one image to either side; without it a
     bound for few images would be far too optimistic (2 to 0 of 120 would lie above -0.3).
 
     Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on
@@ -102,4 +103,5 @@ def paired_difference(gained: int, lost: int, n: int) -> Difference:
     only_first, only_second = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     center = only_first - only_second
     error = math.sqrt((only_first + only_second - center**2) / (n + 2))
-    return Difference(100 * (gained - lost) / n, 100 * (center - ONE_SIDED_95 * error), n)
+    lower, upper = center - ONE_SIDED_95 * error, center + ONE_SIDED_95 * error
+    return Difference(100 * (gained - lost) / n, 100 * lower, 100 * upper, n)

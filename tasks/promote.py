@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prefect import task
 
+from conf import schema
 from infra import store
 from infra.errors import ArtifactError, PermanentError
 from models.results import EvalResult, Registered, ShardResult
-from models.statistics import paired_difference
-from tasks import policy
+from tasks import gate, policy
 from tasks.evaluate import class_mismatch
+from tasks.gate import PROMOTED, REFUSED, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,36 +27,30 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
 
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
-PENDING, PROMOTING, PROMOTED, REFUSED = "pending", "promoting", "promoted", "refused"  # values of STATE
+PENDING, PROMOTING = "pending", "promoting"  # values of STATE before the verdict; after it, Verdict.outcome
 UNJUDGED = (PENDING, PROMOTING)  # the command that registered the version ended before it was judged
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards excluded
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a version becomes champion, why, and the numbers as tags."""
-
-    better: bool
-    reason: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
 async def judge(
-    registered: Registered, shards: ShardResult, margin: float, evaluate_version: Callable[[str], Awaitable[EvalResult]]
+    registered: Registered,
+    shards: ShardResult,
+    limits: schema.Nightly,
+    evaluate_version: Callable[[str], Awaitable[EvalResult]],
 ) -> Registered:
     """Makes a new version champion if it beats the champion on the val split of ``shards``.
 
     Args:
         registered: The version, as returned by ``register``.
         shards: The data set that it was trained on.
-        margin: Percentage points; the lower bound of the difference must lie above -margin.
+        limits: Limits of the gate (``tasks/gate.py``).
         evaluate_version: Evaluates ``NAME/VERSION`` on the same val split; awaited only for versions whose per-image
             results are not stored yet.
     """
     evaluations: dict[str, EvalResult] = {}
     while True:
-        outcome = await judge_step(registered, shards, margin, evaluations)
+        outcome = await judge_step(registered, shards, limits, evaluations)
         if isinstance(outcome, Registered):
             return outcome
         for ref in outcome:
@@ -65,7 +59,7 @@ async def judge(
 
 @task(task_run_name="judge {registered.name}/{registered.version}", **policy.BOOKKEEPING)
 async def judge_step(
-    registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
+    registered: Registered, shards: ShardResult, limits: schema.Nightly, evaluations: Mapping[str, EvalResult]
 ) -> Registered | tuple[str, ...]:
     """One step of ``judge``: the judged version, or the versions that must be evaluated first.
 
@@ -73,11 +67,11 @@ async def judge_step(
         ArtifactError: The champion was not registered by effnet, or its description or an evaluation is damaged.
         TransientError: MLflow or the store does not respond; the same call resumes later.
     """
-    return await asyncio.to_thread(_judge_step, registered, shards, margin, evaluations)
+    return await asyncio.to_thread(_judge_step, registered, shards, limits, evaluations)
 
 
 def _judge_step(
-    registered: Registered, shards: ShardResult, margin: float, evaluations: Mapping[str, EvalResult]
+    registered: Registered, shards: ShardResult, limits: schema.Nightly, evaluations: Mapping[str, EvalResult]
 ) -> Registered | tuple[str, ...]:
     from infra.tracking import registry
 
@@ -87,11 +81,11 @@ def _judge_step(
     while True:
         judged_before = judged_versions(version.name)  # before the champion is read, see promote
         champion = registry.champion(version.name)
-        verdict = _compare(version, champion, shards, margin, evaluations)
+        verdict = _compare(version, champion, shards, limits, evaluations)
         if not isinstance(verdict, Verdict):
             return verdict
-        if not verdict.better:
-            return refuse(version, verdict, registered.reused)
+        if verdict.outcome != PROMOTED:
+            return decline(version, verdict, registered.reused)
         # Otherwise another version was promoted in the meantime: judge again.
         if _version_number(registry.champion(version.name)) == _version_number(champion):
             return promote(version, verdict, judged_before, registered.reused)
@@ -105,9 +99,9 @@ def champion_if_first(version: Version) -> Registered:
         return _report_earlier_verdict(version, version.reused)
     judged_before, champion = judged_versions(version.name), registry.champion(version.name)
     if champion is None or champion.version == version.version:
-        return promote(version, Verdict(True, "promoted: there was no champion"), judged_before, version.reused)
+        return promote(version, Verdict(PROMOTED, "promoted: there was no champion"), judged_before, version.reused)
     reason = f"not promoted: version {champion.version} is champion, and imported weights are not compared with it"
-    return refuse(version, Verdict(False, reason), version.reused)
+    return decline(version, Verdict(REFUSED, reason), version.reused)
 
 
 def judged_versions(name: str) -> set[int]:
@@ -117,11 +111,11 @@ def judged_versions(name: str) -> set[int]:
     return {version.version for version in registry.versions(name) if version.tags.get(STATE) not in UNJUDGED}
 
 
-def refuse(version: Version, verdict: Verdict, reused: bool) -> Registered:
-    """Records why a version is not champion."""
+def decline(version: Version, verdict: Verdict, reused: bool) -> Registered:
+    """Records why a version is not champion: tied or refused."""
     from infra.tracking import registry
 
-    registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: REFUSED})
+    registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: verdict.outcome})
     return _report_verdict(version, verdict.reason, reused)
 
 
@@ -152,7 +146,7 @@ def promote(version: Version, verdict: Verdict, judged_before: set[int], reused:
             f"top-1 {_top1(version):.2f} % of val; version {best.version}, promoted at the same time, has "
             f"{_top1(best):.2f} %: not promoted"
         )
-        return refuse(version, Verdict(False, reason), reused)
+        return decline(version, Verdict(REFUSED, reason), reused)
     registry.set_tags(name, version.version, {STATE: PROMOTED})
     return _report_verdict(version, verdict.reason, reused)
 
@@ -183,21 +177,23 @@ def _compare(
     version: Version,
     champion: Version | None,
     shards: ShardResult,
-    margin: float,
+    limits: schema.Nightly,
     evaluations: Mapping[str, EvalResult],
 ) -> Verdict | tuple[str, ...]:
     """The verdict on a version, or the versions that must be evaluated on ``shards`` for it."""
+    from models.data.shards import manifest as manifests
+
     if LEFT_OUT in version.tags:
         missing = version.tags[LEFT_OUT]
-        return Verdict(False, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
+        return Verdict(REFUSED, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
     if champion is None:
-        return Verdict(True, "promoted: there was no champion")
+        return Verdict(PROMOTED, "promoted: there was no champion")
     if champion.version == version.version:  # an earlier command ended between the two writes of a promotion
-        return Verdict(True, version.tags.get(REASON, "promoted"))
+        return Verdict(PROMOTED, version.tags.get(REASON, "promoted"))
     differs = class_mismatch(champion, shards)
     if differs is not None:
         return Verdict(
-            False,
+            REFUSED,
             f"not promoted: the champion, version {champion.version}, cannot be compared on {shards.name}: {differs}",
         )
     correct_by_ref = {_reference(v): _read_correct(v, shards, evaluations) for v in (version, champion)}
@@ -205,45 +201,9 @@ def _compare(
     if unevaluated:
         return unevaluated
     ours, theirs = (correct for correct in correct_by_ref.values() if correct is not None)
-    return compare_answers(ours, theirs, margin, champion.version)
-
-
-def compare_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: float, champion: int) -> Verdict:
-    """Compares two networks by the images that they classify correctly; the challenger must be significantly better.
-
-    Args:
-        ours: ``[images]``, True where the challenger is correct.
-        theirs: ``[images]``, True where the champion is correct.
-        margin: Percentage points; the lower bound of the difference must lie above -margin.
-        champion: Version number of the champion, for the tags.
-
-    Raises:
-        ArtifactError: The two arrays are not of the same images.
-    """
-    n = len(ours)
-    if n != len(theirs):
-        raise ArtifactError(f"the challenger was evaluated on {n} images, the champion on {len(theirs)}")
-    difference = paired_difference(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n)
-    top1, champion_top1 = 100 * ours.mean(), 100 * theirs.mean()
-    numbers = (
-        f"challenger {top1:.2f} %, champion {champion_top1:.2f} % of the same {n} images, difference "
-        f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})"
-    )
-    if difference.value <= 0:
-        conclusion = "not promoted, it is not better"
-    elif difference.lower <= -margin:
-        conclusion = f"not promoted, the lower bound is not above {-margin:g} (nightly.margin)"
-    else:
-        conclusion = "promoted"
-    tags = {
-        "compared_with": str(champion),
-        "compared_top1": f"{top1:.4f}",
-        "compared_champion_top1": f"{champion_top1:.4f}",
-        "compared_n": str(n),
-        "compared_difference": f"{difference.value:.4f}",
-        "compared_lower_bound": f"{difference.lower:.4f}",
-    }
-    return Verdict(conclusion == "promoted", f"{numbers}: {conclusion}", tags)
+    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
+    labels = manifests.Samples(manifest, ["val"]).rows["label"]
+    return gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version)
 
 
 def _read_correct(

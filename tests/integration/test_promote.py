@@ -35,7 +35,8 @@ from tasks.promote import FIRST_TAGS, _judge_step, champion_if_first
 from tasks.register import _fetch, _register
 
 pytestmark = pytest.mark.services
-N, MARGIN, SIDE = 120, 0.3, 32
+N, SIDE = 120, 32
+LIMITS = schema.Nightly()
 GOOD, BETTER, WORSE = 95, 110, 4  # images of 120 that are right
 
 
@@ -47,10 +48,10 @@ def storage(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 @functools.cache
 def data(storage: str, name: str = "made", classes: str = "class") -> ShardResult:
     """A data set; another ``classes`` renames the classes, another ``name`` is another night's images."""
-    made = write_set(f"{storage}/data/{name}", {"train": [8], "minival": [8], "val": [len(name) + 4]})
+    made = write_set(f"{storage}/data/{name}", {"train": [8], "minival": [8], "val": [N]})
     names = tuple(f"{classes} {i}" for i in range(10))
     sha256 = manifests.save(replace(made.manifest, name=name, classes=names), f"{storage}/data/{name}")
-    return ShardResult(name, made.uri, sha256, 10, 8, 8, len(name) + 4, 3, False)
+    return ShardResult(name, made.uri, sha256, 10, 8, 8, N, 3, False)
 
 
 def answers(right: int) -> np.ndarray:
@@ -114,7 +115,7 @@ def made_version(
 
 
 def judge(version: Registered, shards: ShardResult, **evaluations: EvalResult) -> Registered:
-    judged = _judge_step(version, shards, MARGIN, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
+    judged = _judge_step(version, shards, LIMITS, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
     assert isinstance(judged, Registered), judged
     return judged
 
@@ -140,7 +141,7 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     worse = judge(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
     assert worse.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 79.17 % of the same 120 images" in worse.verdict
-    assert "not promoted, it is not better; to promote it anyway, set its alias champion at http" in worse.verdict
+    assert "(nightly.chance_margin); to promote it anyway, set its alias champion at http" in worse.verdict
     tie = judge(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
     assert tie.aliases == ("candidate",)
     assert champion("steps") == 1
@@ -150,6 +151,7 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     tags = registry.resolve_version("steps@champion").tags
     assert (tags["promotion"], tags["promotion_reason"], tags["compared_with"]) == ("promoted", better.verdict, "1")
     assert registry.resolve_version("steps/2").tags["promotion"] == "refused"
+    assert registry.resolve_version("steps/3").tags["promotion"] == "tied"
 
 
 def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_found_again(
@@ -190,7 +192,7 @@ def test_a_bad_night_is_compared_with_the_champion_on_the_new_images_and_refused
     yesterday, today = data(storage), data(storage, "today")
     judge(made_version(storage, "night", 0, GOOD, yesterday, tmp_path), yesterday)
     poisoned = made_version(storage, "night", 1, WORSE, today, tmp_path)
-    assert _judge_step(poisoned, today, MARGIN, {}) == ("night/1",)  # only the champion has not answered these images
+    assert _judge_step(poisoned, today, LIMITS, {}) == ("night/1",)  # only the champion has not answered these images
     judged = judge(poisoned, today, night__1=evaluated(storage, "night/1", GOOD - 3))
     assert judged.aliases == ("candidate",)
     assert "challenger 3.33 %, champion 76.67 % of the same 120 images" in judged.verdict
@@ -208,7 +210,7 @@ def test_results_of_before_there_were_bits_are_evaluated_again(storage: str, tmp
     for seed in (0, 1):
         uri = f"{storage}/jobs/bits-{seed}/result.json"
         store.write_json(uri, {k: v for k, v in store.read_json(uri).items() if k != "correct_sha256"})
-    assert _judge_step(second, shards, MARGIN, {}) == ("bits/2", "bits/1")
+    assert _judge_step(second, shards, LIMITS, {}) == ("bits/2", "bits/1")
     evaluations = {f"bits__{i}": evaluated(storage, f"bits/{i}", right) for i, right in ((1, GOOD), (2, BETTER))}
     assert judge(second, shards, **evaluations).aliases == ("candidate", "champion")
 
@@ -348,6 +350,7 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
 
 RACER = """
 import json, sys
+from conf import schema
 from models.results import Registered, ShardResult
 from tasks.promote import _judge_step
 from infra.tracking import registry
@@ -355,7 +358,7 @@ shards, version = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2])
 registry.champion("crowd")  # MLflow is imported
 print("ready", flush=True)
 sys.stdin.readline()
-_judge_step(Registered("crowd", version, ()), shards, 0.3, {})
+_judge_step(Registered("crowd", version, ()), shards, schema.Nightly(), {})
 """
 
 

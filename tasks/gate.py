@@ -1,0 +1,155 @@
+"""The rules by which a challenger is compared with the champion, from what both answered on the same images.
+
+Pure functions. A challenger is *promoted* if it classifies more images correctly and is not inferior by the margin,
+*refused* if it violates a limit, and *tied* otherwise: the champion stays, and nothing is wrong. Every refusal names the
+number that decided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from conf.schema import Nightly
+from infra.errors import ArtifactError
+from models.statistics import Difference, paired_difference
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PROMOTED, TIED, REFUSED = "promoted", "tied", "refused"
+MIN_CLASS_IMAGES = 50  # of val; the accuracy of a class with fewer is too uncertain to decide anything
+FALSE_REFUSALS = 0.05  # probability that the rule for classes refuses a network of equal accuracy, over all classes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a version (``PROMOTED``, ``TIED``, ``REFUSED``), why, and the numbers as tags."""
+
+    outcome: str
+    reason: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """A class on which the challenger is worse than the champion, by points of accuracy."""
+
+    name: str
+    points: float
+    n: int
+
+
+def compare_answers(
+    ours: NDArray[np.bool_],
+    theirs: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    classes: Sequence[str],
+    limits: Nightly,
+    champion: int,
+) -> Verdict:
+    """Compares two networks by the images that they classify correctly; and applies the limits.
+
+    Args:
+        ours: ``[images]``, True where the challenger is correct.
+        theirs: ``[images]``, True where the champion is correct.
+        labels: ``[images]``, classes of the images.
+        classes: Names of the classes by label.
+        limits: Limits of the rules.
+        champion: Version number of the champion, for the tags.
+
+    Raises:
+        ArtifactError: The arrays are not of the same images.
+    """
+    n = len(ours)
+    if n != len(theirs):
+        raise ArtifactError(f"the challenger was evaluated on {n} images, the champion on {len(theirs)}")
+    if n != len(labels):
+        raise ArtifactError(f"both networks were evaluated on {n} images, val has {len(labels)}")
+    difference = paired_difference(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n)
+    top1, champion_top1 = 100 * float(ours.mean()), 100 * float(theirs.mean())
+    outcome, conclusion = _decide(top1, difference, labels, worst_class(ours, theirs, labels, classes, limits), limits)
+    numbers = (
+        f"challenger {top1:.2f} %, champion {champion_top1:.2f} % of the same {n} images, difference "
+        f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})"
+    )
+    tags = {
+        "compared_with": str(champion),
+        "compared_top1": f"{top1:.4f}",
+        "compared_champion_top1": f"{champion_top1:.4f}",
+        "compared_n": str(n),
+        "compared_difference": f"{difference.value:.4f}",
+        "compared_lower_bound": f"{difference.lower:.4f}",
+        "compared_upper_bound": f"{difference.upper:.4f}",
+    }
+    return Verdict(outcome, f"{numbers}: {conclusion}", tags)
+
+
+def _decide(
+    top1: float, difference: Difference, labels: NDArray[np.int32], worst: ClassLoss | None, limits: Nightly
+) -> tuple[str, str]:
+    """The outcome, and the conclusion with the number that decided."""
+    import numpy as np
+
+    chance = 100 * float(np.bincount(labels).max()) / len(labels)
+    if top1 <= chance + limits.chance_margin:
+        return REFUSED, (
+            f"not promoted, {top1:.2f} % is not more than {limits.chance_margin:g} points above {chance:.2f} %, the "
+            "share of the most frequent class (nightly.chance_margin)"
+        )
+    if difference.upper < -limits.margin:
+        return REFUSED, (
+            f"not promoted, it is worse: the upper bound {difference.upper:+.2f} is below -{limits.margin:g} "
+            "(nightly.margin)"
+        )
+    if worst is not None:
+        return REFUSED, (
+            f"not promoted, class {worst.name!r} is worse by {worst.points:.2f} points on {worst.n} images, "
+            f"{limits.class_margin:g} are allowed (nightly.class_margin)"
+        )
+    if difference.value <= 0:
+        return TIED, "not promoted, it is not better"
+    if difference.lower <= -limits.margin:
+        return TIED, f"not promoted, the lower bound is not above -{limits.margin:g} (nightly.margin)"
+    return PROMOTED, "promoted"
+
+
+def worst_class(
+    ours: NDArray[np.bool_],
+    theirs: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    classes: Sequence[str],
+    limits: Nightly,
+) -> ClassLoss | None:
+    """Returns the class with the largest loss of at least ``limits.class_margin`` points that is not chance, or None.
+
+    On 50 images of a class, networks of equal accuracy often differ by more than 5 points, and the more classes there
+    are, the more often one of them does. So the loss must also be significant by McNemar's exact test, at a level
+    that is divided by the number of tested classes (Bonferroni).
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947); the exact form is the binomial test of the images on which the networks differ.
+    """
+    import numpy as np
+
+    count = len(classes)
+    images = np.bincount(labels, minlength=count)
+    lost = np.bincount(labels[theirs & ~ours], minlength=count)
+    gained = np.bincount(labels[ours & ~theirs], minlength=count)
+    tested = np.flatnonzero(images >= MIN_CLASS_IMAGES)
+    losses = [
+        ClassLoss(classes[label], 100 * float(lost[label] - gained[label]) / int(images[label]), int(images[label]))
+        for label in tested.tolist()
+        if 100 * (lost[label] - gained[label]) >= limits.class_margin * images[label]
+        and sign_test(int(lost[label]), int(gained[label])) <= FALSE_REFUSALS / len(tested)
+    ]
+    return max(losses, key=lambda loss: loss.points, default=None)
+
+
+def sign_test(lost: int, gained: int) -> float:
+    """Returns the probability of at least ``lost`` of ``lost + gained`` images if either direction is equally likely."""
+    total = lost + gained
+    return sum(math.comb(total, k) for k in range(lost, total + 1)) / 2**total
