@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         for name, effect in verb.switches.items():
             sub.add_argument(f"--{name}", action="store_true", help=effect)
         for option, (value, effect) in verb.options.items():
-            sub.add_argument(f"--{option}", metavar=value, help=effect)
+            sub.add_argument(f"--{option}", metavar=value.strip("[]"), help=effect)
         if verb.flow or verb.json:
             sub.add_argument("--json", action="store_true", help="print the result as JSON")
         if verb.flow:

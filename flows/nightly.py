@@ -38,4 +38,4 @@ async def nightly(overrides: list[str]) -> Registered:
         on_new_data = replace(config, data=data)
         return await evaluate(evaluate_job(on_new_data, network, shards, files, exact), on_new_data, exact)
 
-    return await judge(registered, shards, config.nightly, evaluate_version)
+    return await judge(registered, shards, config.storage, config.nightly, evaluate_version)

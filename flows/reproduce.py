@@ -67,6 +67,6 @@ async def reproduce_variant(
     async def evaluate_ref(ref: str) -> EvalResult:
         return await evaluate_version(config, await fetch_registered(ref, config.storage), shards)
 
-    registered = await judge(registered, shards, config.nightly, evaluate_ref)
+    registered = await judge(registered, shards, config.storage, config.nightly, evaluate_ref)
     transferred = await transfer_network(variant, sets, f"{command} model.name={name}", parent_run)
     return VariantOutcome(result, registered, transferred)

@@ -1,8 +1,8 @@
 """The rules by which a challenger is compared with the champion, from what both answered on the same images.
 
 Pure functions. A challenger is *promoted* if it classifies more images correctly and is not inferior by the margin,
-*refused* if it violates a limit, and *tied* otherwise: the champion stays, and nothing is wrong. Every refusal names the
-number that decided.
+*refused* if it violates a limit, and *tied* otherwise: the champion stays, and nothing is wrong. Every refusal names
+the number that decided.
 """
 
 from __future__ import annotations
@@ -150,6 +150,6 @@ def worst_class(
 
 
 def sign_test(lost: int, gained: int) -> float:
-    """Returns the probability of at least ``lost`` of ``lost + gained`` images if either direction is equally likely."""
+    """Returns the probability of at least ``lost`` of ``lost + gained`` images if gains are as likely."""
     total = lost + gained
-    return sum(math.comb(total, k) for k in range(lost, total + 1)) / 2**total
+    return float(sum(math.comb(total, k) for k in range(lost, total + 1)) / 2**total)

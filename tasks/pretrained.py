@@ -70,7 +70,7 @@ def _import(config: schema.Config) -> Registered:
         with suppress(TransientError):  # the original error matters more than an unreachable MLflow
             runs.finish_run(run, "FAILED", {})
         raise
-    registered = champion_if_first(version)
+    registered = champion_if_first(version, config.storage)
     runs.finish_run(run, "FINISHED", {})
     return registered
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from infra.tracking.champions import ChampionMove
     from infra.tracking.registry import Version
 
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
-PENDING, PROMOTING = "pending", "promoting"  # values of STATE before the verdict; after it, Verdict.outcome
-UNJUDGED = (PENDING, PROMOTING)  # the command that registered the version ended before it was judged
+PENDING = "pending"  # value of STATE until the version is judged; then it is Verdict.outcome
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards excluded
 
@@ -36,6 +36,7 @@ LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards exclu
 async def judge(
     registered: Registered,
     shards: ShardResult,
+    storage: str,
     limits: schema.Nightly,
     evaluate_version: Callable[[str], Awaitable[EvalResult]],
 ) -> Registered:
@@ -44,13 +45,14 @@ async def judge(
     Args:
         registered: The version, as returned by ``register``.
         shards: The data set that it was trained on.
+        storage: Root uri of the audit chain.
         limits: Limits of the gate (``tasks/gate.py``).
         evaluate_version: Evaluates ``NAME/VERSION`` on the same val split; awaited only for versions whose per-image
             results are not stored yet.
     """
     evaluations: dict[str, EvalResult] = {}
     while True:
-        outcome = await judge_step(registered, shards, limits, evaluations)
+        outcome = await judge_step(registered, shards, storage, limits, evaluations)
         if isinstance(outcome, Registered):
             return outcome
         for ref in outcome:
@@ -59,7 +61,11 @@ async def judge(
 
 @task(task_run_name="judge {registered.name}/{registered.version}", **policy.BOOKKEEPING)
 async def judge_step(
-    registered: Registered, shards: ShardResult, limits: schema.Nightly, evaluations: Mapping[str, EvalResult]
+    registered: Registered,
+    shards: ShardResult,
+    storage: str,
+    limits: schema.Nightly,
+    evaluations: Mapping[str, EvalResult],
 ) -> Registered | tuple[str, ...]:
     """One step of ``judge``: the judged version, or the versions that must be evaluated first.
 
@@ -67,48 +73,46 @@ async def judge_step(
         ArtifactError: The champion was not registered by effnet, or its description or an evaluation is damaged.
         TransientError: MLflow or the store does not respond; the same call resumes later.
     """
-    return await asyncio.to_thread(_judge_step, registered, shards, limits, evaluations)
+    return await asyncio.to_thread(_judge_step, registered, shards, storage, limits, evaluations)
 
 
 def _judge_step(
-    registered: Registered, shards: ShardResult, limits: schema.Nightly, evaluations: Mapping[str, EvalResult]
+    registered: Registered,
+    shards: ShardResult,
+    storage: str,
+    limits: schema.Nightly,
+    evaluations: Mapping[str, EvalResult],
 ) -> Registered | tuple[str, ...]:
     from infra.tracking import registry
 
     version = registry.resolve_version(f"{registered.name}/{registered.version}")
-    if version.tags.get(STATE) not in UNJUDGED:
+    if version.tags.get(STATE) != PENDING:
         return _report_earlier_verdict(version, registered.reused)
     while True:
-        judged_before = judged_versions(version.name)  # before the champion is read, see promote
         champion = registry.champion(version.name)
         verdict = _compare(version, champion, shards, limits, evaluations)
         if not isinstance(verdict, Verdict):
             return verdict
         if verdict.outcome != PROMOTED:
             return decline(version, verdict, registered.reused)
-        # Otherwise another version was promoted in the meantime: judge again.
-        if _version_number(registry.champion(version.name)) == _version_number(champion):
-            return promote(version, verdict, judged_before, registered.reused)
+        promoted = promote(version, verdict, champion, storage, registered.reused)
+        if promoted is not None:  # otherwise another version was promoted in the meantime: judge again
+            return promoted
 
 
-def champion_if_first(version: Version) -> Registered:
+def champion_if_first(version: Version, storage: str) -> Registered:
     """Makes a new version champion only if its name has none: for weights without a measured accuracy."""
     from infra.tracking import registry
 
-    if version.tags.get(STATE) not in UNJUDGED:
+    if version.tags.get(STATE) != PENDING:
         return _report_earlier_verdict(version, version.reused)
-    judged_before, champion = judged_versions(version.name), registry.champion(version.name)
+    champion = registry.champion(version.name)
     if champion is None or champion.version == version.version:
-        return promote(version, Verdict(PROMOTED, "promoted: there was no champion"), judged_before, version.reused)
+        first = Verdict(PROMOTED, "promoted: there was no champion")
+        promoted = promote(version, first, champion, storage, version.reused)
+        return promoted or champion_if_first(version, storage)
     reason = f"not promoted: version {champion.version} is champion, and imported weights are not compared with it"
     return decline(version, Verdict(REFUSED, reason), version.reused)
-
-
-def judged_versions(name: str) -> set[int]:
-    """Numbers of the versions whose promotion is decided."""
-    from infra.tracking import registry
-
-    return {version.version for version in registry.versions(name) if version.tags.get(STATE) not in UNJUDGED}
 
 
 def decline(version: Version, verdict: Verdict, reused: bool) -> Registered:
@@ -119,58 +123,34 @@ def decline(version: Version, verdict: Verdict, reused: bool) -> Registered:
     return _report_verdict(version, verdict.reason, reused)
 
 
-def promote(version: Version, verdict: Verdict, judged_before: set[int], reused: bool) -> Registered:
-    """Makes a version champion, unless a better one of the same data is promoted at the same time.
+def record_manual_promotion(version: Version, move: ChampionMove) -> None:
+    """Records on a version that a user made it champion."""
+    from infra.tracking import registry
 
-    MLflow moves an alias without checking its old value. So each process first tags its version as promoting, and
-    reads the tags of the others after it has moved the alias: the last writer has seen every version that it could
-    have overwritten, and restores the best of them.
+    reason = f"promoted by {move.who}: {move.why}"
+    registry.set_tags(version.name, version.version, {REASON: reason, STATE: PROMOTED})
 
-    Args:
-        version: The version that beat the champion.
-        verdict: The reason and the numbers.
-        judged_before: Versions already judged when the champion was read. If one of them is not champion now, it
-            was beaten or its alias was moved by hand, so it is not a rival.
-        reused: Whether the version existed before.
+
+def promote(
+    version: Version, verdict: Verdict, champion: Version | None, storage: str, reused: bool
+) -> Registered | None:
+    """Makes a version champion; returns None if ``champion`` is not champion any more.
+
+    The reason is written before the alias is moved and the state after it, so that a command that ends in between is
+    completed by the next one.
     """
-    from infra.tracking import registry
+    from infra.tracking import champions, registry
 
-    name, best, written = version.name, version, None
-    registry.set_tags(name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: PROMOTING})
-    while written is None or best.version != written:
-        registry.promote(name, best.version, registry.CHAMPION)
-        written = best.version
-        best = max([version, *_rivals(version, judged_before)], key=lambda rival: (_top1(rival), -rival.version))
-    if best.version != version.version:
-        reason = (
-            f"top-1 {_top1(version):.2f} % of val; version {best.version}, promoted at the same time, has "
-            f"{_top1(best):.2f} %: not promoted"
+    number = None if champion is None else champion.version
+    registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason})
+    if number != version.version:
+        move = champions.move_champion(
+            storage, version.name, version.version, expected=number, why=verdict.reason, evidence=verdict.tags
         )
-        return decline(version, Verdict(REFUSED, reason), reused)
-    registry.set_tags(name, version.version, {STATE: PROMOTED})
+        if move is None:
+            return None
+    registry.set_tags(version.name, version.version, {STATE: PROMOTED})
     return _report_verdict(version, verdict.reason, reused)
-
-
-def _rivals(version: Version, judged_before: set[int]) -> list[Version]:
-    """Versions of the same data promoted while this one was judged. Tags of other data are not comparable."""
-    from infra.tracking import registry
-
-    return [
-        rival
-        for rival in registry.versions(version.name)
-        if rival.version not in judged_before
-        and rival.version != version.version
-        and rival.tags.get(STATE) in (PROMOTING, PROMOTED)
-        and rival.tags.get("data_manifest_sha256", "") == version.tags.get("data_manifest_sha256")
-    ]
-
-
-def _top1(version: Version) -> float:
-    return float(version.tags.get("val_top1", "0"))
-
-
-def _version_number(version: Version | None) -> int | None:
-    return None if version is None else version.version
 
 
 def _compare(
@@ -249,6 +229,5 @@ def _report_verdict(version: Version, reason: str, reused: bool) -> Registered:
     aliases = registry.resolve_version(_reference(version)).aliases
     hint = ""
     if registry.CHAMPION not in aliases:
-        url = registry.model_url(version.name, version.version)
-        hint = f"; to promote it anyway, set its alias {registry.CHAMPION} at {url}"
+        hint = f"; to promote it anyway: effnet promote {_reference(version)} --why TEXT"
     return Registered(version.name, version.version, aliases, reused, reason + hint)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
     from models.data.shards.manifest import Manifest
 
-CANDIDATE = "candidate"
+CHALLENGER = "challenger"
 FAMILY_TAGS = {"variant", "params", "resolution"}  # of every version since there are model cards
 MODEL_TAGS = ("variant", "dataset", "params", "multiply_adds", "resolution", "license")  # of a registered model
 WEIGHTS = "weights.safetensors"
@@ -38,7 +38,7 @@ WEIGHTS = "weights.safetensors"
 async def register(
     name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
 ) -> Registered:
-    """Registers the job's weights as a candidate of ``name`` with its card; ``tasks.promote.judge`` decides on it.
+    """Registers the job's weights as the challenger of ``name`` with its card; ``tasks.promote.judge`` decides on it.
 
     A version trained with some shards excluded (``data.leave_out``) has a tag with the number of missing samples.
 
@@ -89,7 +89,7 @@ def new_version(
     crop_pad: int,
     tags: Mapping[str, str],
 ) -> Version:
-    """Registers the weights in ``files`` as a candidate version of ``name``, after checking that they load.
+    """Registers the weights in ``files`` as the challenger of ``name``, after checking that they load.
 
     Args:
         run_id: The MLflow run that produced the weights.
@@ -129,7 +129,7 @@ def new_version(
         files=files,
         tags=tags,
         first_tags=FIRST_TAGS,
-        aliases=[CANDIDATE],
+        aliases=[CHALLENGER],
     )
 
 

@@ -170,6 +170,21 @@ VERBS: dict[str, Verb] = {
         flow="flows.nightly:nightly",
         trains=True,
     ),
+    "promote": Verb(
+        "make a registered version champion by hand",
+        "  effnet promote NAME/VERSION --why TEXT\n\n"
+        "recorded with user, time and reason in STORAGE/champions/NAME; the champion before is NAME@previous",
+        call="flows.cli.champions:promote",
+        options={"why": ("TEXT", "reason, for the record")},
+        objects=("NAME/VERSION",),
+    ),
+    "rollback": Verb(
+        "make the version champion that was champion before",
+        "  effnet rollback NAME\n\n"
+        "recorded as by effnet promote; the version that was taken back stays down until someone promotes it",
+        call="flows.cli.champions:rollback",
+        objects=("NAME",),
+    ),
     "import": Verb(
         "register public weights: a state dict of timm, torchvision or lukemelas' efficientnet-pytorch",
         f"{_COMMON}\n  published.path=FILE   .safetensors or .pth, local or s3://; each tensor must fit\n"
@@ -256,7 +271,7 @@ VERBS: dict[str, Verb] = {
         "--onnx needs the extra: pip install 'effnet[export]'",
         call="flows.cli.use:export",
         objects=("MODEL",),
-        options={"onnx": ("PATH", "write an ONNX file"), "pt2": ("PATH", "write a file of torch.export")},
+        options={"onnx": ("[PATH]", "write an ONNX file"), "pt2": ("[PATH]", "write a file of torch.export")},
     ),
     "serve": Verb(
         "answer HTTP requests on 127.0.0.1: an image in, class names and probabilities out",
@@ -264,7 +279,7 @@ VERBS: dict[str, Verb] = {
         "curl --data-binary @IMAGE http://127.0.0.1:8000/predict   also /health, /metrics, and a page at /",
         call="flows.cli.use:serve",
         objects=("MODEL",),
-        options={"port": ("PORT", "port on 127.0.0.1 (default 8000)")},
+        options={"port": ("[PORT]", "port on 127.0.0.1 (default 8000)")},
     ),
     "up": Verb(
         "start the embedded services, or find them",

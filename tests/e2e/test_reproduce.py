@@ -219,7 +219,7 @@ def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
     done = effnet(services_dir, "nightly", *SMALL, "transfer.data.limit=240", "transfer.recipe.lr_per_256=1e-9")
     assert done.returncode == 0, done.stderr
     said = re.search(
-        r"registered efficientnet-b0-digits/2, aliases: candidate(, champion)?\n"
+        r"registered efficientnet-b0-digits/2, aliases: challenger(, champion)?\n"
         r"champion   challenger ([0-9.]+) %, champion ([0-9.]+) % of the same (\d+) images, "
         r"difference \S+ \(lower bound \S+\): (not )?promoted",
         done.stdout,

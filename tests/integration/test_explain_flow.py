@@ -94,7 +94,7 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
     (val,) = (s for s in manifest.load(job.manifest_uri)[1].shards if s.split == "val")
     without = replace(config.data, leave_out=[val.name])
     degraded = _register("explained", result, job.model, without, job.manifest_uri)
-    assert degraded.aliases == ("candidate",)  # what did without a part of the data is never champion
+    assert degraded.aliases == ("challenger",)  # what did without a part of the data is never champion
     assert registry.resolve_version("explained/1").tags["left_out_samples"] == str(val.samples)
     registered = _register("explained", result, job.model, config.data, job.manifest_uri)
     ref = f"explained/{registered.version}"

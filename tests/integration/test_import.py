@@ -60,7 +60,7 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
 ) -> None:
     first = pretrained._import(config(checkpoint))
     assert (first.name, first.version, first.reused) == ("efficientnet-b0-lukemelas", 1, False)
-    assert first.aliases == ("candidate", "champion")
+    assert first.aliases == ("challenger", "champion")
     tags = registry.resolve_version("efficientnet-b0-lukemelas@champion").tags
     source = hashlib.sha256(store.read(checkpoint)).hexdigest()
     assert (tags["source"], tags["source_sha256"], tags["origin"]) == (checkpoint, source, "lukemelas")

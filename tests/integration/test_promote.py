@@ -23,8 +23,8 @@ from conf import schema
 from infra import store
 from infra.errors import ArtifactError, ConfigError
 from infra.services.stack import Addresses
+from infra.tracking import champions, registration, registry, runs
 from infra.tracking import client as mlflow_client
-from infra.tracking import registration, registry, runs
 from infra.tracking.package import CONFIG, WEIGHTS
 from models.data.shards import manifest as manifests
 from models.networks import export
@@ -109,13 +109,20 @@ def made_version(
             **tags,
         },
         first_tags=FIRST_TAGS,
-        aliases=["candidate"],
+        aliases=["challenger"],
     )
     return Registered(name, version.version, version.aliases, version.reused)
 
 
+def chain(shards: ShardResult) -> str:
+    """The storage of the audit chain."""
+    return shards.manifest_uri.partition("/data/")[0]
+
+
 def judge(version: Registered, shards: ShardResult, **evaluations: EvalResult) -> Registered:
-    judged = _judge_step(version, shards, LIMITS, {ref.replace("__", "/"): e for ref, e in evaluations.items()})
+    judged = _judge_step(
+        version, shards, chain(shards), LIMITS, {ref.replace("__", "/"): e for ref, e in evaluations.items()}
+    )
     assert isinstance(judged, Registered), judged
     return judged
 
@@ -137,16 +144,16 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
 ) -> None:
     shards = data(storage)
     first = judge(made_version(storage, "steps", 0, GOOD, shards, tmp_path), shards)
-    assert (first.aliases, first.verdict) == (("candidate", "champion"), "promoted: there was no champion")
+    assert (first.aliases, first.verdict) == (("challenger", "champion"), "promoted: there was no champion")
     worse = judge(made_version(storage, "steps", 1, WORSE, shards, tmp_path), shards)
-    assert worse.aliases == ("candidate",)
+    assert worse.aliases == ("challenger",)
     assert "challenger 3.33 %, champion 79.17 % of the same 120 images" in worse.verdict
-    assert "(nightly.chance_margin); to promote it anyway, set its alias champion at http" in worse.verdict
+    assert "(nightly.chance_margin); to promote it anyway: effnet promote steps/2 --why TEXT" in worse.verdict
     tie = judge(made_version(storage, "steps", 2, GOOD, shards, tmp_path), shards)
-    assert tie.aliases == ("candidate",)
+    assert tie.aliases == ("challenger",)
     assert champion("steps") == 1
     better = judge(made_version(storage, "steps", 3, BETTER, shards, tmp_path), shards)
-    assert better.aliases == ("candidate", "champion")
+    assert better.aliases == ("challenger", "champion")
     assert better.verdict.startswith("challenger 91.67 %, champion 79.17 % of the same 120 images, difference +12.50 (")
     tags = registry.resolve_version("steps@champion").tags
     assert (tags["promotion"], tags["promotion_reason"], tags["compared_with"]) == ("promoted", better.verdict, "1")
@@ -185,16 +192,18 @@ def test_a_registration_that_ended_before_its_verdict_is_judged_by_the_next(stor
     made_version(storage, "interrupted", 0, GOOD, shards, tmp_path)
     again = made_version(storage, "interrupted", 0, GOOD, shards, tmp_path)
     assert again.reused
-    assert judge(again, shards).aliases == ("candidate", "champion")
+    assert judge(again, shards).aliases == ("challenger", "champion")
 
 
 def test_a_bad_night_is_compared_with_the_champion_on_the_new_images_and_refused(storage: str, tmp_path: Path) -> None:
     yesterday, today = data(storage), data(storage, "today")
     judge(made_version(storage, "night", 0, GOOD, yesterday, tmp_path), yesterday)
     poisoned = made_version(storage, "night", 1, WORSE, today, tmp_path)
-    assert _judge_step(poisoned, today, LIMITS, {}) == ("night/1",)  # only the champion has not answered these images
+    assert _judge_step(poisoned, today, chain(today), LIMITS, {}) == (
+        "night/1",
+    )  # only the champion has not answered these images
     judged = judge(poisoned, today, night__1=evaluated(storage, "night/1", GOOD - 3))
-    assert judged.aliases == ("candidate",)
+    assert judged.aliases == ("challenger",)
     assert "challenger 3.33 %, champion 76.67 % of the same 120 images" in judged.verdict
     assert champion("night") == 1
     good = made_version(storage, "night", 2, BETTER, today, tmp_path)
@@ -210,18 +219,18 @@ def test_results_of_before_there_were_bits_are_evaluated_again(storage: str, tmp
     for seed in (0, 1):
         uri = f"{storage}/jobs/bits-{seed}/result.json"
         store.write_json(uri, {k: v for k, v in store.read_json(uri).items() if k != "correct_sha256"})
-    assert _judge_step(second, shards, LIMITS, {}) == ("bits/2", "bits/1")
+    assert _judge_step(second, shards, chain(shards), LIMITS, {}) == ("bits/2", "bits/1")
     evaluations = {f"bits__{i}": evaluated(storage, f"bits/{i}", right) for i, right in ((1, GOOD), (2, BETTER))}
-    assert judge(second, shards, **evaluations).aliases == ("candidate", "champion")
+    assert judge(second, shards, **evaluations).aliases == ("challenger", "champion")
 
 
 def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(storage: str, tmp_path: Path) -> None:
     cats, dogs = data(storage, "cats", "cat"), data(storage, "dogs", "dog")
     judge(made_version(storage, "pets", 0, WORSE, cats, tmp_path), cats)
     judged = judge(made_version(storage, "pets", 1, BETTER, dogs, tmp_path), dogs)
-    assert judged.aliases == ("candidate",)
+    assert judged.aliases == ("challenger",)
     assert "the champion, version 1, cannot be compared on dogs: class 0 is 'cat 0' in the model" in judged.verdict
-    assert f"set its alias champion at {registry.model_url('pets', 2)}" in judged.verdict
+    assert "to promote it anyway: effnet promote pets/2 --why TEXT" in judged.verdict
     with pytest.raises(
         ConfigError, match=r"^pets/1 was trained on other classes than those of dogs: class 0 is 'cat 0'"
     ):
@@ -266,9 +275,9 @@ def test_imported_weights_have_classes_without_names_which_is_said(
 
 def test_an_import_is_champion_only_of_a_name_that_has_none(storage: str, tmp_path: Path) -> None:
     shards = data(storage)
-    for seed, expected in ((0, ("candidate", "champion")), (1, ("candidate",))):
+    for seed, expected in ((0, ("challenger", "champion")), (1, ("challenger",))):
         made = made_version(storage, "public", seed, GOOD, shards, tmp_path)
-        judged = champion_if_first(registry.resolve_version(f"public/{made.version}"))
+        judged = champion_if_first(registry.resolve_version(f"public/{made.version}"), storage)
         assert judged.aliases == expected
     assert "version 1 is champion, and imported weights are not compared with it" in judged.verdict
 
@@ -332,20 +341,33 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
     judge(made_version(storage, "raced", 0, GOOD, shards, tmp_path), shards)
     ours = made_version(storage, "raced", 1, BETTER - 5, shards, tmp_path)
     theirs = made_version(storage, "raced", 2, BETTER, shards, tmp_path)
-    move, moves = registry.promote, []
+    move, moves = champions.move_champion, []
 
-    def delayed(name: str, version: int, alias: str) -> None:
-        moves.append(version)
+    def delayed(storage: str, name: str, new: int, **options: Any) -> champions.ChampionMove | None:
+        moves.append(new)
         if moves == [2]:
             judge(theirs, shards)  # from beginning to end while our write is on its way
-        move(name, version, alias)
+        return move(storage, name, new, **options)
 
-    monkeypatch.setattr(registry, "promote", delayed)
+    monkeypatch.setattr(champions, "move_champion", delayed)
     judged = judge(ours, shards)
-    assert moves == [2, 3, 3]
+    assert moves == [2, 3]
     assert champion("raced") == 3
-    assert "version 3, promoted at the same time, has 91.67 %: not promoted" in judged.verdict
-    assert registry.resolve_version("raced/2").tags["promotion"] == "refused"
+    assert "challenger 87.50 %, champion 91.67 %" in judged.verdict
+    tags = registry.resolve_version("raced/2").tags
+    assert (tags["promotion"], tags["compared_with"]) == ("refused", "3")
+    assert [(entry.old, entry.new) for entry in champions.read_history(storage, "raced")] == [(None, 1), (1, 3)]
+
+
+def test_a_promotion_that_was_interrupted_after_the_alias_moved_is_completed(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    judge(made_version(storage, "half", 0, GOOD, shards, tmp_path), shards)
+    second = made_version(storage, "half", 1, BETTER, shards, tmp_path)
+    judge(second, shards)
+    registry.set_tags("half", 2, {promote.STATE: promote.PENDING})
+    assert judge(second, shards).verdict.startswith("challenger 91.67 %")
+    assert registry.resolve_version("half/2").tags["promotion"] == "promoted"
+    assert len(champions.read_history(storage, "half")) == 2
 
 
 RACER = """
@@ -354,11 +376,11 @@ from conf import schema
 from models.results import Registered, ShardResult
 from tasks.promote import _judge_step
 from infra.tracking import registry
-shards, version = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2])
+shards, version, storage = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
 registry.champion("crowd")  # MLflow is imported
 print("ready", flush=True)
 sys.stdin.readline()
-_judge_step(Registered("crowd", version, ()), shards, schema.Nightly(), {})
+_judge_step(Registered("crowd", version, ()), shards, storage, schema.Nightly(), {})
 """
 
 
@@ -370,7 +392,7 @@ def racers(storage: str, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]
     facts = json.dumps(vars(shards))
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", RACER, facts, str(each.version)],
+            [sys.executable, "-c", RACER, facts, str(each.version), storage],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -398,4 +420,4 @@ def test_of_four_processes_that_promote_at_once_the_best_is_champion(racers: lis
     assert champion("crowd") == 3
     states = {version.version: version.tags["promotion"] for version in registry.versions("crowd")}
     assert states[3] == "promoted"
-    assert set(states.values()) <= {"promoted", "refused"}
+    assert set(states.values()) <= {"promoted", "refused", "tied"}

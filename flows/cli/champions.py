@@ -1,0 +1,52 @@
+"""The verbs that move the alias of a registered model by hand: promote and rollback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conf.text import escaped
+from flows.cli.command import Command, show
+from flows.cli.services import connect
+from infra.errors import ConfigError
+
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
+
+
+def promote(command: Command) -> int:
+    """Makes a version champion, whatever its verdict was, and records why."""
+    from infra.tracking import registry
+
+    connect(command, "s3", "mlflow")
+    version = registry.resolve_version(command.objects[0])
+    champion = registry.champion(version.name)
+    if champion is not None and champion.version == version.version:
+        show(f"{version.name}/{version.version} is champion already")
+        return 0
+    _move(command, version, None if champion is None else champion.version, escaped(command.options["why"]))
+    return 0
+
+
+def rollback(command: Command) -> int:
+    """Makes the version champion that was champion before."""
+    from infra.tracking import champions, registry
+
+    connect(command, "s3", "mlflow")
+    name = command.objects[0]
+    champion = registry.resolve_version(f"{name}@{registry.CHAMPION}")
+    previous = registry.resolve_version(f"{name}@{champions.PREVIOUS}")
+    _move(command, previous, champion.version, f"rollback of version {champion.version}")
+    return 0
+
+
+def _move(command: Command, version: Version, expected: int | None, why: str) -> None:
+    from infra.tracking import champions
+    from tasks.promote import record_manual_promotion
+
+    ref = f"{version.name}/{version.version}"
+    move = champions.move_champion(command.config.storage, version.name, version.version, expected=expected, why=why)
+    if move is None:
+        raise ConfigError(f"another process has changed the champion of {version.name} in the meantime; run again")
+    record_manual_promotion(version, move)
+    was = "there was none" if move.old is None else f"it was {version.name}/{move.old}, now @{champions.PREVIOUS}"
+    show(f"champion of {version.name} is {ref}; {was}")

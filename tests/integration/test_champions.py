@@ -1,0 +1,204 @@
+"""The alias champion with a real MLflow and the real object store: compare-and-set, audit chain, verbs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from infra import store
+from infra.errors import ArtifactError
+from infra.tracking import champions, client, registry
+from infra.tracking.champions import move_champion, read_history
+
+pytestmark = pytest.mark.services
+
+
+def make_versions(name: str, count: int) -> None:
+    """Versions without files; only their numbers matter here."""
+    with client.connection() as mlflow:
+        mlflow.create_registered_model(name)
+        for _ in range(count):
+            mlflow.create_model_version(name, "s3://nowhere/model")
+
+
+@pytest.fixture
+def storage(object_store: str, mlflow_uri: str, tmp_path: Path) -> str:
+    return f"{object_store}/{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]}"
+
+
+def champion(name: str) -> int | None:
+    version = registry.champion(name)
+    return None if version is None else version.version
+
+
+def moves(storage: str, name: str) -> list[tuple[int | None, int | None]]:
+    return [(move.old, move.new) for move in read_history(storage, name)]
+
+
+def test_a_move_is_recorded_and_leaves_the_version_before_as_previous(storage: str) -> None:
+    make_versions("recorded", 2)
+    assert move_champion(storage, "recorded", 1, expected=None, why="the first") is not None
+    second = move_champion(storage, "recorded", 2, expected=1, why="better", evidence={"compared_n": "120"})
+    assert second is not None
+    assert (champion("recorded"), registry.resolve_version("recorded@previous").version) == (2, 1)
+    first, last = read_history(storage, "recorded")
+    assert last == second
+    assert (last.old, last.new, last.why, last.evidence) == (1, 2, "better", {"compared_n": "120"})
+    assert "@" in last.who
+    assert last.when.endswith("UTC")
+    stored = store.read(f"{storage}/champions/recorded/000001.json")
+    assert (first.before_sha256, last.before_sha256) == ("", hashlib.sha256(stored).hexdigest())
+
+
+def test_a_move_from_a_version_that_is_not_champion_changes_nothing(storage: str) -> None:
+    make_versions("expected", 2)
+    move_champion(storage, "expected", 1, expected=None, why="the first")
+    assert move_champion(storage, "expected", 2, expected=None, why="late") is None
+    assert (champion("expected"), moves(storage, "expected")) == (1, [(None, 1)])
+
+
+def test_a_move_in_mlflow_is_recorded_before_the_next_one(storage: str) -> None:
+    make_versions("outside", 3)
+    move_champion(storage, "outside", 1, expected=None, why="the first")
+    registry.promote("outside", 2, registry.CHAMPION)
+    assert move_champion(storage, "outside", 3, expected=1, why="late") is None
+    assert move_champion(storage, "outside", 3, expected=2, why="better") is not None
+    assert moves(storage, "outside") == [(None, 1), (1, 2), (2, 3)]
+    assert read_history(storage, "outside")[1].why == champions.OUTSIDE
+
+
+def test_a_move_whose_process_ended_before_the_alias_moved_is_completed(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_versions("ended", 3)
+    move_champion(storage, "ended", 1, expected=None, why="the first")
+
+    def end(name: str, version: int, alias: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(registry, "promote", end)
+        with pytest.raises(KeyboardInterrupt):
+            move_champion(storage, "ended", 2, expected=1, why="better")
+    assert champion("ended") == 1
+    monkeypatch.setattr(champions, "TAKEOVER_S", 0.2)
+    assert move_champion(storage, "ended", 3, expected=2, why="better still") is not None
+    assert (champion("ended"), moves(storage, "ended")) == (3, [(None, 1), (1, 2), (2, 3)])
+
+
+@pytest.mark.parametrize("damage", ["changed", "deleted"])
+def test_a_chain_with_a_changed_or_deleted_entry_is_refused(storage: str, damage: str) -> None:
+    name = f"damage-{damage}"
+    make_versions(name, 3)
+    for number in (1, 2, 3):
+        move_champion(storage, name, number, expected=number - 1 or None, why="better")
+    uri = f"{storage}/champions/{name}/000002.json"
+    if damage == "changed":
+        store.write(uri, store.read(uri).replace(b"better", b"worse!"))
+    else:
+        store.delete(uri)
+    with pytest.raises(ArtifactError, match=r"000003\.json does not follow entry"):
+        read_history(storage, name)
+
+
+MOVER = """
+import sys
+from infra.tracking import champions, registry
+storage, name, rank, count, rounds = *sys.argv[1:3], *map(int, sys.argv[3:])
+def champion():
+    version = registry.champion(name)
+    return None if version is None else version.version
+champion()  # MLflow is imported
+print("ready", flush=True)
+sys.stdin.readline()
+for round in range(rounds):
+    version = 1 + round * count + rank  # a later version is a better one
+    while (current := champion()) is None or current < version:
+        if champions.move_champion(storage, name, version, expected=current, why="better"):
+            break
+"""
+PROCESSES, ROUNDS = 8, 20
+
+
+@pytest.mark.slow
+def test_eight_processes_that_promote_at_once_leave_the_best_one_linear_chain_and_no_gap(storage: str) -> None:
+    make_versions("crowded", PROCESSES * ROUNDS)
+    move_champion(storage, "crowded", 1, expected=None, why="the first")
+    command = [sys.executable, "-c", MOVER, storage, "crowded"]
+    started = [
+        subprocess.Popen(
+            [*command, str(rank), str(PROCESSES), str(ROUNDS)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for rank in range(PROCESSES)
+    ]
+    seen: list[int | None] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            seen.append(champion("crowded"))
+
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        reader = threading.Thread(target=watch)
+        reader.start()
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.wait(300) for process in started] == [0] * PROCESSES
+    finally:
+        stop.set()
+        for process in started:
+            process.kill()
+            process.communicate()
+    reader.join()
+    assert None not in seen
+    assert len(seen) > 20
+    versions = [version for version in seen if version is not None]
+    assert versions == sorted(versions)  # no reader saw the alias go back
+    chain = moves(storage, "crowded")
+    assert champion("crowded") == PROCESSES * ROUNDS == chain[-1][1]
+    assert len(chain) >= 20
+    assert [old for old, _ in chain[1:]] == [new for _, new in chain[:-1]]
+
+
+def effnet(services_dir: Path, storage: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows", *words, f"storage={storage}", f"run_dir={services_dir}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
+
+
+def test_a_user_promotes_a_version_and_takes_it_back_in_seconds(storage: str, services_dir: Path) -> None:
+    make_versions("by-hand", 2)
+    refused = effnet(services_dir, storage, "rollback", "by-hand")
+    assert (refused.returncode, refused.stderr) == (2, "error: by-hand has no alias 'champion'; aliases: none\n")
+    move_champion(storage, "by-hand", 1, expected=None, why="the first")
+    unexplained = effnet(services_dir, storage, "promote", "by-hand/2")
+    assert (unexplained.returncode, champion("by-hand")) == (2, 1)
+    done = effnet(services_dir, storage, "promote", "by-hand/2", "--why", "seen on the test bench")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "champion of by-hand is by-hand/2; it was by-hand/1, now @previous\n"
+    tags = registry.resolve_version("by-hand@champion").tags
+    assert tags["promotion"] == "promoted"
+    assert tags["promotion_reason"].endswith(": seen on the test bench")
+    began = time.monotonic()
+    back = effnet(services_dir, storage, "rollback", "by-hand")
+    assert time.monotonic() - began < 15  # 5 s are promised on a machine that does nothing else
+    assert back.returncode == 0, back.stderr
+    assert back.stdout == "champion of by-hand is by-hand/1; it was by-hand/2, now @previous\n"
+    assert [move.why for move in read_history(storage, "by-hand")] == [
+        "the first",
+        "seen on the test bench",
+        "rollback of version 2",
+    ]
+    again = effnet(services_dir, storage, "promote", "by-hand/1", "--why", "once more")
+    assert (again.returncode, again.stdout) == (0, "by-hand/1 is champion already\n")
