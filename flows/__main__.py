@@ -34,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [word for word in rest if word.startswith("-")]:
         return _fail(_explain_options(unknown, typed), 2)
     verb = verbs.VERBS[arguments.verb]
+    options = {name: getattr(arguments, name) for name in verb.options if getattr(arguments, name)}
+    for name, (value, effect) in verb.options.items():
+        if name not in options and not value.startswith("["):
+            return _fail(f"effnet {arguments.verb} needs --{name} {value}: {effect}", 2)
     flags = [flag for flag in verbs.FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
         command = _command(arguments.verb, typed, flags)
         switches = frozenset(name for name in verb.switches if getattr(arguments, name))
-        options = {name: getattr(arguments, name) for name in verb.options if getattr(arguments, name) is not None}
         command = replace(command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False))
         command = replace(command, switches=switches, options=options)
         from infra.store import files

@@ -58,7 +58,7 @@ class Verb:
         switches: Options without a value, and what they do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
         dry_run: Module and name of the function that prints what it would submit; it takes a ``Command``.
-        options: Its options that take a value: name of the value, and what the option does.
+        options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
         needs: Setting that must be given, and an example of its value.
         shared: Whether other users may read what it writes; otherwise it is private.

@@ -151,6 +151,8 @@ def test_every_verb_is_documented_and_every_documented_command_composes() -> Non
         is_example = bool(overrides)  # a verb alone is a mention of it
         assert len(objects) <= len(VERBS[verb].objects), verb
         assert not is_example or len(objects) >= len(needed), verb
+        required = {f"--{option}" for option, (value, _) in VERBS[verb].options.items() if not value.startswith("[")}
+        assert not is_example or required <= {*overrides}, verb
         compose.compose([word for word in overrides if "=" in word])
         options = {
             "--help",
@@ -158,6 +160,7 @@ def test_every_verb_is_documented_and_every_documented_command_composes() -> Non
             "--quiet",
             "--dry-run",
             *(f"--{name}" for name in (*FLAGS, *VERBS[verb].switches)),
+            *texts,
         }
         assert flags <= options, verb
 

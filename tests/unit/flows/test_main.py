@@ -56,7 +56,8 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["promote", "efficientnet-b0/2"], "the following arguments are required: --why"),
+        (["promote", "efficientnet-b0/2"], "effnet promote needs --why TEXT: reason, for the record"),
+        (["promote", "efficientnet-b0/2", "--why", ""], "effnet promote needs --why TEXT"),
         (["promote", "--why", "text"], "effnet promote takes NAME/VERSION; 0 given"),
         (["rollback"], "effnet rollback takes NAME; 0 given"),
         (["trian", "model=b3"], "no verb 'trian'; did you mean 'train'? `effnet --help` lists them"),
