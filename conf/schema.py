@@ -304,9 +304,11 @@ class Job:
     # Split that is trained on; with train+minival nothing is chosen on minival and the last weights count.
     split: str = field(default="train", metadata=LATER)
     leave_out: list[str] = field(default_factory=list, metadata=LATER)  # Shards that are not read.
-    # Safetensors of a trained network; training starts from it with a fresh classifier.
+    # Safetensors of a trained network; training starts from it, with a fresh classifier unless keep_classifier is set.
     init_weights_uri: str | None = None
     init_weights_sha256: str | None = None  # Digest that these weights must have; part of the job's key.
+    # Start with the classifier of the initial weights too, which must have the same classes.
+    keep_classifier: bool = field(default=False, metadata=LATER)
     runtime: Runtime = field(default_factory=Runtime)  # Speed and safety of the job; not part of the job's key.
     # Epoch after which the job saves and ends; the same job without it resumes; not part of the job's key.
     until_epoch: int | None = field(default=None, metadata=LATER)

@@ -1,7 +1,7 @@
 """Every night: the registered champion, fine-tuned on the transfer set, registered, and promoted if better.
 
-Its key is the digest of champion, data and recipe: a night without anything new finds last night's result and
-registers nothing twice.
+A night continues its own champion, with its classifier. Its key is the digest of that champion, data and recipe: a
+night that was killed resumes, and registers nothing twice. A night without new data trains nothing and says so.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from flows.shard import ensure_shards
 from models.results import EvalResult, Registered
 from tasks.evaluate import evaluate
 from tasks.jobs import evaluate_job, train_job
+from tasks.night import find_reason_to_skip, find_start
 from tasks.promote import judge
 from tasks.register import fetch_registered, register
 from tasks.train import train as train_task
@@ -22,16 +23,22 @@ from tasks.train import train as train_task
 
 @flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
 async def nightly(overrides: list[str]) -> Registered:
-    """Fine-tunes ``nightly.model@champion`` on ``transfer.data``, evaluates, registers, promotes the better."""
+    """Fine-tunes the champion of the line on ``transfer.data``, evaluates, registers, promotes the better.
+
+    The line is named after ``nightly.model`` and the data set; its first version starts from the champion of
+    ``nightly.model``.
+    """
     config, _ = configure(overrides)
-    name = config.nightly.model
-    model, weights, exact = await fetch_registered(f"{name}@champion", config.storage)
+    start = await find_start(config)
     shards = await ensure_shards(config.transfer.data, config.storage)
+    if skipped := await find_reason_to_skip(start, shards):
+        return skipped
+    model, weights, exact = await fetch_registered(start.parent, config.storage)
     fine_tuned = replace(config, model=model)
-    job = train_job(fine_tuned, config.transfer.data, config.transfer.recipe, shards, weights)
-    result = await train_task(job, fine_tuned, "", {"role": "nightly", "champion": exact})
-    data = config.transfer.data
-    registered = await register(f"{name}-{shards.name}", result, model, data, shards.manifest_uri)
+    data, recipe = config.transfer.data, config.transfer.recipe
+    job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
+    result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
+    registered = await register(start.line, result, model, data, shards.manifest_uri)
 
     async def evaluate_version(ref: str) -> EvalResult:
         network, files, exact = await fetch_registered(ref, config.storage)

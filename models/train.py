@@ -135,7 +135,8 @@ def _build_network(job: Job, classes: int, worker: Worker) -> nn.Module:
             module.momentum = job.recipe.bn_momentum
     network.recompute = job.recipe.recompute
     if job.init_weights_uri is not None:
-        weights.load_features(network, job.init_weights_uri, job.init_weights_sha256)
+        load = weights.load_weights if job.keep_classifier else weights.load_features
+        load(network, job.init_weights_uri, job.init_weights_sha256)
     if job.recipe.bn_groups == "sync" and worker.ranks.world_size > 1:
         if worker.ranks.device.type != "cuda":
             raise ConfigError("recipe.bn_groups=sync needs GPUs (torch implements it for CUDA only); use slice or rank")

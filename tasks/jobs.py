@@ -51,6 +51,8 @@ def train_job(
     init_weights: tuple[str, str] | None,
     label: str = "",
     split: str = "train",
+    *,
+    keep_classifier: bool = False,
 ) -> JobRun:
     """Describes one training job. Its key is a digest of the request, so the same request is the same job."""
     # Fail early: the trainer repeats these checks, but only after about 10 s of start-up.
@@ -70,6 +72,7 @@ def train_job(
         leave_out=list(shards.left_out),
         init_weights_uri=init_weights[0] if init_weights else None,
         init_weights_sha256=init_weights[1] if init_weights else None,
+        keep_classifier=keep_classifier,
         runtime=config.runtime,
     )
     return name_job(config, job, train_name(job), label)

@@ -165,7 +165,7 @@ VERBS: dict[str, Verb] = {
     ),
     "nightly": Verb(
         "fine-tune the registered champion, evaluate, register, promote if better",
-        f"{_COMMON}\n  nightly.model=NAME   registered model whose champion is the start\n"
+        f"{_COMMON}\n  nightly.model=NAME   registered model whose champion the first night starts from\n"
         f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
         flow="flows.nightly:nightly",
         trains=True,

@@ -208,7 +208,7 @@ def test_nightly_fine_tunes_the_champion_and_registers_once_for_the_same_inputs(
     assert "efficientnet-b0-digits/1" in first.stdout
     assert "efficientnet-b0-digits/1 (found, nothing to do)" in second.stdout
     assert "champion   promoted: there was no champion" in first.stdout
-    assert "champion   judged before: promoted" in second.stdout
+    assert "champion   skipped: no new data" in second.stdout
 
 
 @pytest.mark.slow

@@ -1,0 +1,80 @@
+"""The line of champions that a night continues: its name, the version it starts from, and whether there is new data."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from prefect import task
+
+from conf import schema
+from infra.errors import ConfigError
+from models.results import Registered, ShardResult
+from tasks import policy
+from tasks.evaluate import class_mismatch
+
+
+@dataclass(frozen=True)
+class NightStart:
+    """Where a night starts.
+
+    Attributes:
+        line: Registered model that the challenger becomes a version of.
+        parent: ``NAME/VERSION`` that is fine-tuned.
+        continues: Whether the parent is the champion of the line, so that its classifier is kept.
+    """
+
+    line: str
+    parent: str
+    continues: bool
+
+
+@task(task_run_name="start of the night of {config.nightly.model}", **policy.BOOKKEEPING)
+async def find_start(config: schema.Config) -> NightStart:
+    """Returns the champion of the line; before the line has one, that of ``nightly.model``.
+
+    The line is ``MODEL-DATA``, or ``nightly.model`` itself if its champion was trained on this data set.
+
+    Raises:
+        ConfigError: ``nightly.model`` has no champion.
+    """
+    return await asyncio.to_thread(_find_start, config)
+
+
+def _find_start(config: schema.Config) -> NightStart:
+    from infra.tracking import registry
+
+    data, model = config.transfer.data.name, config.nightly.model
+    base = registry.resolve_version(f"{model}@{registry.CHAMPION}")
+    line = model if base.tags.get("data") == data else f"{model}-{data}"
+    champion = registry.champion(line)
+    parent = champion or base
+    return NightStart(line, f"{parent.name}/{parent.version}", champion is not None)
+
+
+@task(task_run_name="new data for {start.line}", **policy.BOOKKEEPING)
+async def find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered | None:
+    """Returns the champion with the reason to train nothing: it was trained on the same data; None for new data.
+
+    Raises:
+        ConfigError: The data set has other classes than the champion of the line.
+    """
+    return await asyncio.to_thread(_find_reason_to_skip, start, shards)
+
+
+def _find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered | None:
+    from infra.tracking import registry
+
+    if not start.continues:
+        return None
+    parent = registry.resolve_version(start.parent)
+    mismatch = class_mismatch(parent, shards)
+    if mismatch is not None:
+        raise ConfigError(
+            f"{start.parent} was trained on other classes than those of {shards.name}: {mismatch}; "
+            "another transfer.data.name starts another line of champions"
+        )
+    if parent.tags.get("data_manifest_sha256") != shards.manifest_sha256:
+        return None
+    reason = f"skipped: no new data, version {parent.version} was trained on the same {shards.train} images"
+    return Registered(parent.name, parent.version, parent.aliases, reused=True, verdict=reason)
