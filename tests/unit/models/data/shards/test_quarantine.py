@@ -14,7 +14,7 @@ from flows.cli.summary import describe_result
 from infra.errors import DataError
 from models.data.shards import writer
 from models.data.shards.manifest import Manifest
-from tasks.shard import _build_result
+from tasks.shard import build_result
 
 
 def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, Manifest]:
@@ -38,7 +38,7 @@ def test_a_few_damaged_images_are_excluded(sound: int, damaged: int, tmp_path: P
     data, manifest = sharded(tmp_path, sound, damaged)
     assert (len(manifest.table), len(manifest.quarantine)) == (sound, damaged)
     first, second = describe_result(
-        _build_result(data, "file:///m", "0" * 64, manifest, reused=False), compose.compose([])
+        build_result(data, "file:///m", "0" * 64, manifest, reused=False), compose.compose([])
     )[:2]
     assert first.endswith(f" shards, {damaged} unusable images excluded")
     assert second == "manifest   file:///m lists them"
