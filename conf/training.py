@@ -120,8 +120,11 @@ class Data:
     # Source, a row of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
     source: str = MISSING
     path: str | None = None  # Folder with the official archives or the extracted tree; local or s3://.
-    # Accept a set whose counts are not the official ones; the manifest records what is missing.
+    # Accept a set whose counts are not the official ones, or of which many files cannot be used; the manifest records
+    # what is missing.
     allow_partial: bool = False
+    # Convert WebP, BMP, GIF (first frame) and TIFF (first page) to PNG without loss; false = such files are not used.
+    convert: bool = field(default=False, metadata=LATER)
     verify_images: bool = True  # Decode every image once; images that do not decode are excluded and listed.
     # Encode larger images again, with at most this many pixels a side; null = original bytes.
     max_side: int | None = None

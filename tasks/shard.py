@@ -113,4 +113,6 @@ def build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *
         quarantined=len(manifest.quarantine),
         missing=manifest.missing,
         left_out=tuple(sorted(set(data.leave_out))),
+        unused=manifest.unused,
+        class_differences=manifest.class_differences,
     )

@@ -113,6 +113,8 @@ def _shards(result: ShardResult) -> list[str]:
         f"{result.name}: {counts} in {result.shards} shards{lost}{_reused(result)}",
         f"manifest   {result.manifest_uri}{listed}",
         *(f"missing    {line}" for line in result.missing),
+        *(f"unused     {line}" for line in result.unused),
+        *(f"classes    {line}" for line in result.class_differences),
     ]
 
 

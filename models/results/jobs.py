@@ -30,6 +30,8 @@ class ShardResult:
     quarantined: int = 0  # images of the source that do not decode; the manifest names them with the reason
     missing: tuple[str, ...] = ()  # one line per official count that the source does not reach, or excluded shard
     left_out: tuple[str, ...] = ()  # shards excluded by the configuration; the counts do not include them
+    unused: tuple[str, ...] = ()  # one line per reason for which files of the source are no samples, with their number
+    class_differences: tuple[str, ...] = ()  # one line per split that lacks classes which another split has
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from infra.errors import DataError
 from models.data.shards.image_check import ImageInfo, check_image, printable, shrink_image
+from models.data.shards.images import convert_to_png
 from models.data.shards.layout import ShardLayout
 from models.data.shards.manifest import ImageNote
 from models.data.shards.tar_header import BLOCK, header
@@ -122,7 +123,10 @@ def _inspect(layout: ShardLayout, chunk: ShardChunk, index: int, start: int, siz
         DataError: The image cannot be used.
     """
     source, data = layout.source, layout.data
-    name = printable(source.names[index])
+    name, origin = printable(source.names[index]), ""
+    if data.convert and (png := convert_to_png(bytes(chunk.buffer[start : start + size]))):
+        size, origin = _put(chunk, png[0], start), png[1]
+        name = f"{name}.png"
     if data.max_side is None:
         with memoryview(chunk.buffer)[start : start + size] as image:
             info = whole = check_image(image, name, decode=data.verify_images)
@@ -131,6 +135,8 @@ def _inspect(layout: ShardLayout, chunk: ShardChunk, index: int, start: int, siz
         whole = check_image(original, name, decode=data.verify_images)
         small, info = shrink_image(original, whole, data.max_side)
         size = _put(chunk, small, start)
+    if origin:
+        info = info._replace(unusual=", ".join(filter(None, (origin, info.unusual))))
     # A banner at the lower edge shrinks with the image.
     return info, size, info.height - math.ceil(source.crop_bottom * info.height / whole.height)
 

@@ -23,6 +23,7 @@ from models.data.sources.listing import MAX_IMAGE_BYTES
 
 MAX_SIDE = 65_535  # maximum of the manifest's table
 MAX_SCANS = 100  # per JPEG; each is a pass over all its pixels. Encoders write about 10.
+MAX_SCANNED_PIXELS = 10 * MAX_PIXELS  # of a JPEG with more scans: as many as the largest image has in ten
 JPEG_QUALITY = 90  # of re-encoded images; as FFCV's ImageNet
 _LARGE_PIXELS = 8 * 2**20  # larger images are decoded one at a time: 64 megapixels take 500 MB in Pillow
 _LARGE = threading.Lock()
@@ -56,8 +57,10 @@ def check_image(data: bytes | memoryview, name: str, *, decode: bool) -> ImageIn
         raise DataError(f"its header claims {header.width} x {header.height} pixels")
     if decode:
         data = bytes(data)
-        if header.suffix == "jpg" and image_header.scans(data) > MAX_SCANS:
-            raise DataError(f"a JPEG of more than {MAX_SCANS} scans")
+        if header.suffix == "jpg" and (scans := image_header.scans(data)) > MAX_SCANS:
+            pixels = scans * header.width * header.height
+            if pixels > MAX_SCANNED_PIXELS:
+                raise DataError(f"a JPEG of {scans} scans, which are {pixels:,} pixels to decode")
         with _decoding(header.width * header.height):
             width, height = open_image(data).size
         if (width, height) != header[1:3]:

@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from infra.errors import DataError
+from models.data.sources.image_format import CONVERTIBLE, EMPTY, HEAD_BYTES, identify_format
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -41,7 +42,10 @@ def parse(data: bytes | memoryview) -> Header:
         return _jpeg(data)
     if data[:8] == _PNG:
         return _png(data)
-    raise DataError("neither JPEG nor PNG" if data else "empty")
+    kind = identify_format(bytes(data[:HEAD_BYTES]))
+    if kind in CONVERTIBLE:
+        raise DataError(f"neither JPEG nor PNG, but {kind}, which data.convert=true converts")
+    raise DataError("empty" if kind == EMPTY else "neither JPEG nor PNG")
 
 
 def _jpeg(data: bytes | memoryview) -> Header:

@@ -153,6 +153,7 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
         data.seed,
         data.verify_images,
         data.max_side,
+        *(["convert"] if data.convert else []),
     )
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     names, splits, members = [], [], []

@@ -33,6 +33,7 @@ SPLITS = ("train", "minival", "val")
 TABLE = np.dtype(
     [("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("width", "<u2"), ("height", "<u2"), ("xxh3", "<u8")]
 )
+_LATER = ("unused", "class_differences")  # newer than stored manifests: not written if empty, so that digests stay
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -71,6 +72,8 @@ class Manifest:
         quarantine: Source images that do not decode and were excluded.
         unusual: Images in the shards that need the slow decoder: CMYK, PNG, ...
         missing: One line per official count that the source does not reach.
+        unused: One line per reason for which files of the source are no samples, with their number.
+        class_differences: One line per split of the source that lacks classes which another split has.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Manifest:
     quarantine: tuple[ImageNote, ...] = ()
     unusual: tuple[ImageNote, ...] = ()
     missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    class_differences: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
         """Returns the number of samples in a split, or in several joined by ``+``."""
@@ -129,6 +134,9 @@ def save(manifest: Manifest, root_uri: str) -> str:
     np.save(buffer, manifest.table, allow_pickle=False)
     store.write(store.join(root_uri, "samples.npy"), buffer.getvalue())
     body = {"format": FORMAT, **asdict(manifest), "table": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    for key in _LATER:
+        if not body[key]:
+            del body[key]
     text = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     store.write(store.join(root_uri, "manifest.json"), text)
     return hashlib.sha256(text).hexdigest()
@@ -205,7 +213,8 @@ def _manifest(body: dict[str, object], table: bytes, where: str) -> Manifest:
         for key, kind in (("shards", Shard), ("quarantine", ImageNote), ("unusual", ImageNote)):
             fields[key] = tuple(kind(**entry) for entry in fields[key])  # type: ignore[attr-defined]
         fields["classes"] = tuple(fields["classes"])  # type: ignore[arg-type]
-        fields["missing"] = tuple(fields["missing"])  # type: ignore[arg-type]
+        for key in ("missing", *_LATER):
+            fields[key] = tuple(map(str, fields.get(key, ())))  # type: ignore[call-overload]
         rows = np.load(io.BytesIO(table), allow_pickle=False)
         manifest = Manifest(**fields, table=rows)  # type: ignore[arg-type]
         _check(manifest, where)

@@ -83,6 +83,8 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         quarantine=sum(quarantine, ()),
         unusual=sum(unusual, ()),
         missing=layout.source.missing,
+        unused=layout.source.unused,
+        class_differences=layout.source.class_differences,
     )
     for split in SPLITS:
         if manifest.samples(split) == 0:

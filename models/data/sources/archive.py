@@ -6,6 +6,7 @@ disk or in an object store. ``Files`` presents all of them as the tree that extr
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,12 @@ from models.data.sources.reader import OWN_FILE, Reader, open_member
 ARCHIVES = (".tar", *decompress.COMPRESSED)
 _SCAN_THREADS = 8  # concurrent requests hide the latency of a cold disk or an object store
 _OUTER_BYTES = 2**16  # the headers of a tar of tars are a hundred megabytes apart
-_MAX_DEPTH = 8
+_MAX_DEPTH = 8  # of official sets
+_MAX_OWN_DEPTH = 64  # of a user's own; only a link to a folder above itself is deeper
 _HIDDEN = (".", "__MACOSX")
+_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")  # written by Windows and macOS, in lower case
+HIDDEN = "hidden files and files of the operating system"
+EMPTY_FOLDER, TOO_DEEP = "empty folders", f"folders more than {_MAX_OWN_DEPTH} levels deep"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Files:
         container: ``[N]``, index into ``containers``, or ``OWN_FILE`` for the file ``root/name``.
         offsets: ``[N]``, first byte of the file in its container.
         sizes: ``[N]``, number of bytes.
+        skipped: Name and reason of each entry that is not listed, where a user's own folder or archive was opened; the
+            names of folders end with ``/``.
     """
 
     root: str
@@ -48,6 +55,7 @@ class Files:
     container: NDArray[np.int32]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def find(self, name: str) -> int | None:
         """Returns the row of the file whose path is ``name`` or ends with it, the nearest to the root."""
@@ -56,7 +64,10 @@ class Files:
         return min(rows, key=lambda row: (self.names[row].count("/"), row), default=None)
 
     def folder(self, name: str) -> dict[str, int]:
-        """Returns the rows of the files below the folder ``name`` nearest to the root, by their path in it."""
+        """Returns the rows of the files below the folder ``name`` nearest to the root, by their path in it.
+
+        A folder that contains only a folder of its name, as in many published copies, is that folder.
+        """
         infix, nearest = f"/{name}/", 10**6
         rows: dict[str, int] = {}
         for row, path in enumerate(self.names):
@@ -66,6 +77,9 @@ class Files:
             if depth < nearest:
                 nearest, rows = depth, {}
             rows.setdefault(path[at + len(infix) - 1 :], row)  # a file in an archive takes precedence over a loose one
+        inner = f"{name.rpartition('/')[2]}/"
+        if rows and all(path.startswith(inner) for path in rows):
+            rows = {path.removeprefix(inner): row for path, row in rows.items()}
         return rows
 
     def read(self, row: int) -> bytes:
@@ -208,16 +222,91 @@ def _walk_local(root: Path, below: str = "", depth: int = 0) -> Iterator[tuple[s
             yield from _walk_local(root, f"{name}/", depth + 1)
 
 
+def _walk_own(
+    root: Path, skipped: list[tuple[str, str]], below: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, int]]:
+    """Yields name and size of the files below a local folder, sorted; adds what is no file to ``skipped``.
+
+    Args:
+        root: The folder.
+        skipped: List that receives name and reason of hidden entries, dead links, sockets and empty folders.
+        below: Part of the folder, which ends with ``/``.
+        above: Device and inode of the folders that contain this part, to recognize a link to one of them.
+    """
+    with files.errors(root / below):
+        status = (root / below).stat()
+        entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
+    identity = (status.st_dev, status.st_ino)
+    if identity in above or len(above) > _MAX_OWN_DEPTH:
+        skipped.append((below, tar.DEAD_LINK if identity in above else TOO_DEEP))
+        return
+    if not entries:
+        skipped.append((below, EMPTY_FOLDER))
+    for entry in entries:
+        name = f"{below}{entry.name}"
+        with files.errors(root / name):
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+            if is_hidden(entry.name):
+                skipped.append((f"{name}/" if is_folder else name, HIDDEN))
+            elif is_file:
+                yield name, entry.stat().st_size
+            elif not is_folder:
+                skipped.append((name, tar.DEAD_LINK if entry.is_symlink() else tar.NO_FILE))
+        if is_folder and not is_hidden(entry.name):
+            yield from _walk_own(root, skipped, f"{name}/", (*above, identity))
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder name is hidden, or one that an operating system writes."""
+    return name.startswith(_HIDDEN) or name.lower() in _SYSTEM
+
+
 def _walk_remote(root: str) -> Iterator[tuple[str, int]]:
     """Yields name and size of the objects below an ``s3://`` folder, as ``_walk_local`` does for a local folder."""
+    for name, size in _list_objects(root):
+        parts = name.split("/")
+        if len(parts) <= _MAX_DEPTH + 1 and not any(one.startswith(_HIDDEN) for one in parts):
+            yield name, size
+
+
+def _list_objects(root: str) -> Iterator[tuple[str, int]]:
+    """Yields name and size of the objects below an ``s3://`` folder, without those that represent folders."""
     for uri, size in store.list_sizes(root):
         name = uri.removeprefix(f"{root}/")
-        parts = name.split("/")
-        # Some tools create objects whose name ends in a slash to represent folders.
-        if len(parts) <= _MAX_DEPTH + 1 and all(one and not one.startswith(_HIDDEN) for one in parts):
+        if all(name.split("/")):  # some tools create objects whose name ends in a slash
             yield name, size
 
 
 def walk_folder(root: str) -> Files:
     """Lists the files below a folder, local or in an object store, without hidden ones."""
     return _loose(root, list(_walk_remote(root) if root.startswith("s3://") else _walk_local(Path(root))))
+
+
+def open_own(root: str) -> Files:
+    """Lists the files of a user's own folder or archive, and what in it is no file.
+
+    Raises:
+        ConfigError: ``root`` is neither a folder nor an archive.
+        DataError: The archive is damaged, or a name leads out of it.
+    """
+    remote, skipped = root.startswith("s3://"), list[tuple[str, str]]()
+    if root.lower().endswith(ARCHIVES) and (remote or not Path(root).is_dir()):
+        container = open_member(root, "")
+        members, others = tar.read_own_members(container.scanner(), root, 0, container.size)
+        listed, skipped = _files(root, "", "", members), list(others)
+    elif remote:
+        listed = _loose(root, list(_list_objects(root)))
+    elif Path(root).is_dir():
+        listed = _loose(root, list(_walk_own(Path(root), skipped)))
+    else:
+        raise ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+    hidden = np.array([any(map(is_hidden, name.split("/"))) for name in listed.names], bool)
+    skipped += [(name, HIDDEN) for name, one in zip(listed.names, hidden.tolist(), strict=True) if one]
+    return dataclasses.replace(_select(listed, ~hidden), skipped=tuple(skipped))
+
+
+def _select(listed: Files, kept: NDArray[np.bool_]) -> Files:
+    names = [name for name, is_kept in zip(listed.names, kept.tolist(), strict=True) if is_kept]
+    return dataclasses.replace(
+        listed, names=names, container=listed.container[kept], offsets=listed.offsets[kept], sizes=listed.sizes[kept]
+    )

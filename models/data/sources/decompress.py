@@ -31,6 +31,7 @@ COMPRESSED = (".tgz", ".tar.gz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 MAX_RATIO, MAX_BYTES = 20, 64 * 2**30  # photographs hardly compress; the largest data set, Food-101, has 5 GB
 SMALL_BYTES = 64 * 2**20  # no limit on the ratio below this size: lists of names compress well
 _CHUNK_BYTES = 2**20
+_MAX_LINK_BYTES = 4096
 _XZ_MEMORY_BYTES = 256 * 2**20  # four times the need of `xz -9`
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
@@ -128,9 +129,14 @@ def _read_zip(archive: Container, stream: IO[bytes], limit: int) -> Iterator[byt
         if len(entries) > MAX_MEMBERS or sum(entry.file_size for entry in entries) > limit:
             raise _bomb_error(archive, limit)
         for entry in entries:
-            if (entry.external_attr >> 28) == 0o12:
-                raise DataError(f"{archive.location}: {entry.filename!r} is a symbolic link; only files are supported")
+            if entry.flag_bits & 1:
+                raise DataError(f"{archive.location}: {entry.filename!r} is encrypted; unpack the archive first")
             header = tarfile.TarInfo(entry.filename)
+            if (entry.external_attr >> 28) == 0o12:  # a symbolic link, whose content is its target
+                with zipped.open(entry) as member:
+                    header.type, header.linkname = tarfile.SYMTYPE, os.fsdecode(member.read(_MAX_LINK_BYTES))
+                yield header.tobuf(tarfile.GNU_FORMAT)
+                continue
             header.size = entry.file_size
             yield header.tobuf(tarfile.GNU_FORMAT)
             with zipped.open(entry) as member:

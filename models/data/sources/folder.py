@@ -1,90 +1,265 @@
-"""Sets with one folder per class: user data and Imagenette, as a tree or in one archive."""
+"""Sets with one folder per class: user data and Imagenette, as a tree or in one archive.
+
+Of user data, every file that does not become a sample is counted by reason: in the log, in the manifest and in the
+result. Files that could have been samples are refused if they are many (``unused.py``).
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
 
 from conf import schema
+from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import archive, listing
 from models.data.sources.archive import ARCHIVES, Files
 from models.data.sources.container import locate
-from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
+from models.data.sources.csv_labels import read_labels
+from models.data.sources.image_format import (
+    CONVERTIBLE,
+    DECODED,
+    EMPTY,
+    HEAD_BYTES,
+    SUFFIXES,
+    TEXT,
+    identify_format,
+    is_image_name,
+)
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, Source
+from models.data.sources.unused import Unused
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-HELD_OUT = ("val", "test")  # folders beside train/
+log = logger()
+IMAGE_SUFFIXES = SUFFIXES
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_NO_IMAGES = ("zip", "PDF", TEXT, EMPTY)  # formats of files that accompany images
+_SNIFF_THREADS = 16
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A user's files below their common top folder: path and row of those with an image format, and formats by row."""
+
+    files: Files
+    images: dict[str, int]
+    formats: dict[int, str]
+    folders: frozenset[str]
+    top: str
 
 
 def is_image(name: str) -> bool:
     """Returns whether a file name without folders has a JPEG or PNG suffix."""
-    return "/" not in name and name.lower().endswith(IMAGE_SUFFIXES)
+    return "/" not in name and is_image_name(name)
 
 
 def open_folder(data: schema.Data) -> Source:
-    """Opens ``CLASS/IMAGE``, or ``train/CLASS/IMAGE`` beside ``val/`` or ``test/``; label = rank of the class name.
+    """Opens ``CLASS/**/IMAGE``, or ``train/CLASS/**/IMAGE`` beside held-out folders; label = rank of the class name.
+
+    Common top folders are skipped. Held-out folders may contain images without class folders if a CSV file has their
+    labels. Beside ``train/``, one held-out folder is val; of two, ``val/`` is minival and ``test/`` is val.
 
     Raises:
-        ConfigError: No path, an empty path, or no images in it.
+        ConfigError: No path, no images in it, a class name that is not UTF-8, or many files that cannot be used.
+        DataError: An archive is damaged.
     """
     if data.path is None:
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = locate(data.path)
-    here = Path(root).is_dir()
-    packed = root.lower().endswith(ARCHIVES) and not here
-    if not (here or packed or root.startswith("s3://")):
-        raise ConfigError(f"data.path {root} is not a folder")
-    files = archive.open_files(root, ()) if packed else archive.walk_folder(root)
-    names = _without_top(files.names) if packed else files.names
-    folders = {name.rpartition("/")[0] for name in names} | (_folders(root) if here else set())
-    parts = {"": TRAIN}
-    for held_out in HELD_OUT:
-        if all(any(f"{one}/".startswith(f"{half}/") for one in folders) for half in ("train", held_out)):
-            parts = {"train/": TRAIN, f"{held_out}/": VAL}
-            break
-    classes = sorted({one.removeprefix(top) for top in parts for one in folders if _is_class(one, top)})
-    rank = {name: label for label, name in enumerate(classes)}
-    entries = Listing(files, classes)
-    for top, part in parts.items():
-        for row, name in enumerate(names):
-            one, _, image = name.removeprefix(top).partition("/")
-            if name.startswith(top) and one in rank and is_image(image):
-                entries.add(row, name, rank[one], part)
+    tree = _open_tree(root)
+    parts = _find_splits(tree)
+    classes = _list_classes(tree, parts)
+    unused = Unused()
+    entries = Listing(tree.files, classes)
+    _add_images(tree, parts, entries, unused, convert=data.convert)
     if not entries.rows:
-        raise ConfigError(f"no JPEG or PNG images in {root}/CLASS/ (found classes: {', '.join(classes) or 'none'})")
-    return entries.source(())
+        raise ConfigError(_describe_contents(tree, root, unused))
+    parts = _without_unlabelled(parts, entries)
+    _count_others(tree, entries, unused)
+    unused.check(data, len(entries.rows))
+    source = dataclasses.replace(
+        entries.source(()), unused=unused.lines(), class_differences=_compare_classes(entries, parts)
+    )
+    if parts != {"": TRAIN}:
+        log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
+    for line in (*source.class_differences, *source.unused):
+        log.warning("%s: %s", data.name, line)
+    return source
 
 
-def _without_top(names: Sequence[str]) -> Sequence[str]:
-    """Strips the single top folder that most archives have."""
-    tops = {name.partition("/")[0] for name in names}
-    if (
-        len(tops) == 1
-        and tops.isdisjoint({"train"})
-        and all(name.count("/") >= 2 for name in names if is_image_path(name))
-    ):
-        return [name.partition("/")[2] for name in names]
-    return names
-
-
-def is_image_path(path: str) -> bool:
-    """Returns whether a path has an image suffix."""
-    return is_image(path.rpartition("/")[2])
-
-
-def _folders(root: str) -> set[str]:
-    """Lists folders two levels deep, including empty ones: a class without images is still a class."""
-    first = [entry.name for entry in os.scandir(root) if entry.is_dir()]
-    return {
-        *first,
-        *(f"{one}/{entry.name}" for one in first for entry in os.scandir(Path(root) / one) if entry.is_dir()),
+def _open_tree(root: str) -> _Tree:
+    files = archive.open_own(root)
+    formats = _identify(files)
+    images = {name: row for row, name in enumerate(files.names) if formats.get(row) not in _NO_IMAGES}
+    every = [*files.names, *(name for name, _ in files.skipped)]
+    top = _common_top(images)
+    every = [name.removeprefix(top) for name in every if name.startswith(top)]
+    folders = {
+        "/".join(parts[:depth])
+        for parts in (name.split("/") for name in every)
+        for depth in (1, 2, 3)[: len(parts) - 1]
     }
+    hidden = {one for one in folders if any(archive.is_hidden(part) for part in one.split("/"))}
+    below = {name.removeprefix(top): row for name, row in images.items() if name.startswith(top)}
+    return _Tree(files, below, formats, frozenset(folders - hidden), top)
 
 
-def _is_class(folder: str, top: str) -> bool:
-    name = folder.removeprefix(top)
-    return folder.startswith(top) and bool(name) and "/" not in name and not name.startswith(".")
+def _identify(files: Files) -> dict[int, str]:
+    """Returns the formats of the files whose suffix is not that of JPEG or PNG, from their first bytes."""
+    rows = [row for row, name in enumerate(files.names) if not is_image_name(name)]
+    heads = dataclasses.replace(files, sizes=np.minimum(files.sizes, HEAD_BYTES)).reader(rows)
+    with ThreadPoolExecutor(_SNIFF_THREADS, thread_name_prefix="format") as pool:
+        return dict(zip(rows, map(identify_format, pool.map(heads, range(len(rows)))), strict=True))
+
+
+def _common_top(names: Mapping[str, int] | Sequence[str]) -> str:
+    """Returns the folder, with a final slash, that all images are below; a single class is not skipped."""
+    top = ""
+    while True:
+        below = [name.removeprefix(top) for name in names if name.startswith(top)]
+        firsts = {name.partition("/")[0] for name in below}
+        if len(firsts) != 1 or any(name.count("/") < 2 for name in below):
+            return top
+        first = firsts.pop()
+        if first.lower() in ("train", "training"):
+            return top
+        top += f"{first}/"
+
+
+def _find_splits(tree: _Tree) -> dict[str, int]:
+    """Returns the parts by their folder, which ends with ``/``; ``{"": TRAIN}`` if the folders are classes."""
+    tops = sorted({name.partition("/")[0] for name in tree.images if "/" in name})
+    nested = {name.partition("/")[0] for name in tree.images if name.count("/") >= 2}
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    for top in tops:
+        words = [word for word in re.split(r"[^a-z0-9]+", top.lower()) if word]
+        kinds = [_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS]
+        if len(kinds) == 1:
+            groups.setdefault(tuple(word for word in words if word not in _SPLIT_WORDS), {}).setdefault(kinds[0], top)
+    for _, kinds_of in sorted(groups.items(), key=lambda item: len(item[0])):
+        train = kinds_of.get("train")
+        held_out = [kinds_of[kind] for kind in ("val", "test") if kind in kinds_of]
+        if train is not None and train in nested and (held_out or len(tops) == 1):
+            parts = (MINIVAL, VAL) if len(held_out) == 2 else (VAL,)
+            return {f"{train}/": TRAIN, **dict(zip((f"{one}/" for one in held_out), parts, strict=False))}
+        if train is None and held_out and set(held_out) == set(tops) and len(tops) > 1:
+            raise ConfigError(f"{tree.files.root} has {' and '.join(held_out)}, but no train folder beside them")
+    return {"": TRAIN}
+
+
+def _classes_below(tree: _Tree, part: str) -> dict[str, str]:
+    """Returns the class folders of a part, name -> path with a final slash; a doubled split folder is skipped."""
+    inside = [name for name in tree.images if name.startswith(part)]
+    if part and all(name.startswith(part + part) for name in inside):
+        part += part
+    folders = {one.removeprefix(part) for one in tree.folders if one.startswith(part)}
+    return {one: f"{part}{one}/" for one in folders if one and "/" not in one}
+
+
+def _list_classes(tree: _Tree, parts: dict[str, int]) -> list[str]:
+    train = next(top for top, part in parts.items() if part == TRAIN)
+    classes = set(_classes_below(tree, train))
+    for top in parts:
+        others = set(_classes_below(tree, top))
+        if others & classes:  # otherwise its folders are no classes
+            classes |= others
+    for name in sorted(classes):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{tree.files.root}: the class folder {name.encode(errors='surrogateescape')!r} has a name that is not "
+                "UTF-8; rename it, e.g. with convmv -f latin1 -t utf8 -r --notest FOLDER"
+            ) from error
+    return sorted(classes)
+
+
+def _add_images(tree: _Tree, parts: dict[str, int], entries: Listing, unused: Unused, *, convert: bool) -> None:
+    """Adds the images of the parts to the listing, and counts those that are in no class or have another format."""
+    rank = {name: label for label, name in enumerate(entries.classes)}
+    taken = (*DECODED, *CONVERTIBLE) if convert else DECODED
+    labels: dict[str, int] = {}
+    for top in parts:
+        folders = {path: rank[name] for name, path in _classes_below(tree, top).items() if name in rank}
+        inside = [name for name in tree.images if name.startswith(top)]
+        for name in inside:
+            depth = len(top)
+            while (depth := name.find("/", depth) + 1) > 0:
+                if (label := folders.get(name[:depth])) is not None:
+                    labels[name] = label
+                    break
+        if top and (flat := [name for name in inside if name not in labels]):
+            labels |= {name: rank[label] for name, label in read_labels(tree.files, flat, rank).items()}
+    for name, row in tree.images.items():
+        kind = tree.formats.get(row, DECODED[0])
+        part = next((top for top in parts if name.startswith(top)), None)
+        if kind not in taken:
+            remedy = " (data.convert=true converts them to PNG)" if kind in CONVERTIBLE else ""
+            unused.add(f"{kind} files{remedy}", name)
+        elif part is None:
+            unused.add("images in folders that are no split", name)
+        elif name not in labels:
+            unused.add(f"images without a label in {part}" if part else "images in no class folder", name)
+        else:
+            entries.add(row, name, labels[name], parts[part])
+
+
+def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, int]:
+    """Returns the parts that have labelled images; if the test folder has none, the val folder becomes val."""
+    present = set(entries.split)
+    if MINIVAL in present and VAL not in present:
+        entries.split = [VAL if part == MINIVAL else part for part in entries.split]
+        return {top: VAL if part == MINIVAL else part for top, part in parts.items() if part != VAL}
+    return {top: part for top, part in parts.items() if part in present}
+
+
+def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
+    """Counts what is no image, and names the classes that have none."""
+    for row, name in enumerate(tree.files.names):
+        if tree.formats.get(row) in _NO_IMAGES:
+            unused.add("files that are no images", name, could_be_sample=False)
+        elif not name.startswith(tree.top):
+            unused.add(f"images outside {tree.top}", name)
+    for name, reason in tree.files.skipped:
+        could_be = reason not in (archive.HIDDEN, archive.EMPTY_FOLDER)
+        unused.add(reason, name, could_be_sample=could_be)
+    used = set(entries.labels)
+    for label, name in enumerate(entries.classes):
+        if label not in used:
+            unused.add("classes without images", name, could_be_sample=False)
+
+
+def _compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
+    """Returns a line for each split that lacks classes which another has; empty if they are equal."""
+    labels, split = np.array(entries.labels), np.array(entries.split)
+    present = {part: set(labels[split == part].tolist()) for part in parts.values()}
+    everything = set().union(*present.values())
+    lines = []
+    for part, seen in present.items():
+        if seen and (lacking := [entries.classes[label] for label in sorted(everything - seen)]):
+            named = ", ".join(lacking[: listing.NAMED]) + (", ..." if len(lacking) > listing.NAMED else "")
+            lines.append(f"{listing.SPLITS[part]} has no image of {len(lacking)} of {len(everything)} classes: {named}")
+    return tuple(lines)
+
+
+def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:
+    packed = next((name for name in tree.files.names if name.lower().endswith(ARCHIVES)), None)
+    remedy = f"; it contains the archive {packed}, which data.path may name" if packed else ""
+    seen = ", ".join(sorted({name.partition("/")[0] for name in tree.files.names})[: listing.NAMED]) or "nothing"
+    lines = "".join(f"; {line}" for line in unused.lines())
+    return f"no usable images in {root}/CLASS/; its top folder contains {seen}{lines}{remedy}"
 
 
 def open_imagenette(data: schema.Data, data_set: DataSet) -> Source:

@@ -51,6 +51,8 @@ def save(source: Source, uri: str) -> None:
         "digest": source.digest,
         "missing": source.missing,
         "crop_bottom": source.crop_bottom,
+        "unused": source.unused,
+        "class_differences": source.class_differences,
         "png": png,
     }
     arrays: dict[str, NDArray[Any]] = {
@@ -124,6 +126,8 @@ def load(data: schema.Data, uri: str) -> Source:
         tuple(about["missing"]),
         about["crop_bottom"],
         columns["content"] if len(columns["content"]) else None,
+        tuple(about.get("unused", ())),  # absent in an index of an earlier version
+        tuple(about.get("class_differences", ())),
     )
 
 

@@ -22,6 +22,7 @@ from models.data.sources import archive
 from models.data.sources.archive import Files
 
 TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split
+SPLITS = {TRAIN: "train", MINIVAL: "minival", VAL: "val"}
 PARTS = {TRAIN: "train", MINIVAL: "validation", VAL: "val or test"}
 MAX_IMAGE_BYTES = 50 * 2**20  # far above any photograph of these sets; larger files are excluded and listed
 NAMED = 5  # maximum of missing items that a message names
@@ -47,6 +48,8 @@ class Source:
         crop_bottom: Rows of pixels at the lower edge that are not part of the image; crops must stay above them.
         content: ``[N]`` uint64, digests of the encoded images (``with_content``), on which the splits of a growing
             set depend; None where the splits are official or a seeded permutation.
+        unused: One line per reason for which files below ``data.path`` are no samples, with their number.
+        class_differences: One line per split that lacks classes which another split has.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +63,8 @@ class Source:
     missing: tuple[str, ...] = ()
     crop_bottom: int = 0
     content: NDArray[np.uint64] | None = None
+    unused: tuple[str, ...] = ()
+    class_differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

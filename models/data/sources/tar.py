@@ -1,16 +1,18 @@
 """Locates the files in a tar from its headers; nothing is extracted.
 
 Not ``tarfile``: ImageNet has 1.28 million members, and ``tarfile`` creates an object with twenty fields for every one.
-Supported is what the official archives use (USTAR, GNU long names, PAX paths and sizes). Rejected are links, devices,
-names outside the archive, duplicate names, and a missing end-of-archive marker.
+Supported is what the official archives use (USTAR, GNU long names, PAX paths and sizes). Of official archives, links,
+devices, unusual names and duplicate names are rejected; of a user's own, only names outside the archive. A missing
+end-of-archive marker is always an error.
 
 Source of the format: POSIX.1-2017 ``pax`` (ustar interchange format), GNU tar manual, "Basic Tar Format".
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from infra.errors import DataError
@@ -20,6 +22,9 @@ MAX_MEMBERS = 3_000_000  # per archive; more than twice ImageNet's
 _MAX_EXTENSION = 2**20  # bytes of a long name or of PAX records
 _ZEROS = bytes(BLOCK)
 _REGULAR = b"0\0007"
+_EXTENSIONS = b"xgLK"
+_WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: their size is not followed by bytes
+DEAD_LINK, NO_FILE = "links that lead to no file", "entries that are no files"
 _LINKS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
 # The characters of the names in the official archives, and a few more.
 _ALLOWED = re.compile(r"[A-Za-z0-9 _.,()'&+=@#!%~\[\]{}/-]+")
@@ -35,8 +40,29 @@ class Member(NamedTuple):
     size: int
 
 
+class _Entry(NamedTuple):
+    """A header: ``kind`` is its type, ``link`` the name that a link leads to."""
+
+    name: str
+    kind: bytes
+    offset: int
+    size: int
+    link: str
+
+
+class _Extension(NamedTuple):
+    """What the blocks before a member state about it; empty and -1 where they state nothing."""
+
+    name: str
+    size: int
+    link: str
+
+
+_NO_EXTENSION = _Extension("", -1, "")
+
+
 def read_members(read_at: ReadAt, where: str, start: int, end: int) -> list[Member]:
-    """Returns the regular files of the tar in ``[start, end)`` of its container, in order, without hidden ones.
+    """Returns the regular files of an official tar in ``[start, end)`` of its container, in order, without hidden ones.
 
     Args:
         read_at: Reader of the container.
@@ -49,37 +75,85 @@ def read_members(read_at: ReadAt, where: str, start: int, end: int) -> list[Memb
     """
     members: list[Member] = []
     seen: set[str] = set()
-    position, long_name, long_size = start, "", -1
+    for entry in _read_entries(read_at, where, start, end):
+        if entry.kind not in _REGULAR:
+            what = _LINKS.get(entry.kind, f"of the unknown type {entry.kind!r}")
+            raise DataError(f"{where}: {entry.name!r} is {what}; only files and folders are supported")
+        if name := _official_name(entry.name, where):
+            if name in seen:
+                raise DataError(f"{where} contains {name} twice, which no official archive does")
+            seen.add(name)
+            members.append(Member(name, entry.offset, entry.size))
+    return members
+
+
+def read_own_members(
+    read_at: ReadAt, where: str, start: int, end: int
+) -> tuple[list[Member], tuple[tuple[str, str], ...]]:
+    """Returns the files of a tar that a user has made, and name and reason of each entry that is no file.
+
+    Any name is accepted that does not lead out of the archive. As ``tar`` does, the last of several members of one name
+    counts, and a link is the file that it names. A backslash separates folders if no name contains a slash.
+
+    Args:
+        read_at: Reader of the container.
+        where: Name of the tar, for messages.
+        start: Position of the first header.
+        end: Position after the last byte.
+
+    Raises:
+        DataError: The tar is damaged or truncated, or a name leads out of it.
+    """
+    entries = list(_read_entries(read_at, where, start, end))
+    separator = "/" if any("/" in entry.name for entry in entries) else "\\"
+    members: dict[str, Member] = {}
+    links: dict[str, str] = {}
+    skipped: list[tuple[str, str]] = []
+    for entry in entries:
+        name = _own_name(entry.name, separator, where)
+        if entry.kind in _REGULAR and not entry.name.endswith(separator):  # zip marks a folder by its name only
+            members[name] = Member(name, entry.offset, entry.size)
+        elif entry.kind == b"1" and (target := members.get(_own_name(entry.link, separator, where))):
+            members[name] = target._replace(name=name)
+        elif entry.kind == b"2":
+            links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
+        elif entry.kind not in _REGULAR:
+            skipped.append((name, DEAD_LINK if entry.kind == b"1" else NO_FILE))
+    for name, link in links.items():
+        if target := members.get(link):
+            members[name] = target._replace(name=name)
+        else:
+            skipped.append((name, DEAD_LINK))
+    return list(members.values()), tuple(skipped)
+
+
+def _read_entries(read_at: ReadAt, where: str, start: int, end: int) -> Iterator[_Entry]:
+    """Yields all entries except folders, with long names, links and sizes resolved; checks the structure of the tar."""
+    position, count, long = start, 0, _NO_EXTENSION
     while True:
         header = read_at(position, BLOCK) if position + BLOCK <= end else b""
         if header == _ZEROS:
-            return members
+            return
         if len(header) < BLOCK:
             raise DataError(f"{where} is truncated: no end marker, and no header at byte {position} of {end}")
         size, kind = _read_size(header, where, position), header[156:157]
-        if long_size >= 0 and kind not in b"xgLK":
-            size = long_size
+        if long.size >= 0 and kind not in _EXTENSIONS:
+            size = long.size
         position += BLOCK
+        if kind in _WITHOUT_CONTENT:
+            size = 0
         if position + size > end:
             raise DataError(f"{where} is truncated: a member extends to byte {position + size} of {end}")
-        if kind in _REGULAR:
-            name = _safe_name(long_name or _name(header), where)
-            if name:
-                if name in seen:
-                    raise DataError(f"{where} contains {name} twice, which no official archive does")
-                seen.add(name)
-                members.append(Member(name, position, size))
-                if len(members) > MAX_MEMBERS:
-                    raise DataError(f"{where} contains more than {MAX_MEMBERS} files")
-            long_name, long_size = "", -1
-        elif kind in b"xgLK":
-            name, next_size = _read_extension(kind, read_at, where, position, size)
-            long_name, long_size = name or long_name, next_size if next_size >= 0 else long_size
-        elif kind == b"5":
-            long_name, long_size = "", -1
+        if kind in _EXTENSIONS:
+            long = _read_extension(kind, read_at, where, position, size, long)
         else:
-            what = _LINKS.get(kind, f"of the unknown type {kind!r}")
-            raise DataError(f"{where}: {long_name or _name(header)!r} is {what}; only files and folders are supported")
+            link = header[157:257].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+            if kind != b"5":
+                count += 1
+                if count > MAX_MEMBERS:
+                    raise DataError(f"{where} contains more than {MAX_MEMBERS} files")
+                yield _Entry(long.name or _name(header), kind, position, size, long.link or link)
+            long = _NO_EXTENSION
         position += -(-size // BLOCK) * BLOCK
 
 
@@ -105,26 +179,33 @@ def _name(header: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
 
 
-def _read_extension(kind: bytes, read_at: ReadAt, where: str, position: int, size: int) -> tuple[str, int]:
-    """Returns the long name and the size (-1 if absent) that a GNU or PAX block states for the next member."""
+def _read_extension(
+    kind: bytes, read_at: ReadAt, where: str, position: int, size: int, before: _Extension
+) -> _Extension:
+    """Returns what a GNU or PAX block states about the next member, added to what the blocks before it state."""
     if size > _MAX_EXTENSION:
         raise DataError(f"{where}: {size} bytes of names at byte {position}, more than {_MAX_EXTENSION}")
     data = read_at(position, size)
-    if kind == b"L":
-        return data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace"), -1
-    if kind == b"K":  # target of a link, which is rejected next
-        return "", -1
+    if kind in b"LK":
+        text = data.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+        return before._replace(name=text) if kind == b"L" else before._replace(link=text)
     records = _pax_records(data, where, position)
-    if kind == b"g" and records.keys() & {"path", "size"}:
-        raise DataError(
-            f"{where}: a global path or size at byte {position}; only those of single members are supported"
-        )
+    if kind == b"g":
+        if records.keys() & {"path", "size"}:
+            raise DataError(
+                f"{where}: a global path or size at byte {position}; only those of single members are supported"
+            )
+        return before
     if any(key.startswith("GNU.sparse") for key in records):
         raise DataError(f"{where}: a sparse file after byte {position}; only plain files are supported")
     stated = records.get("size", "-1")
     if not re.fullmatch(r"-1|[0-9]{1,15}", stated):
         raise DataError(f"{where}: invalid size {stated!r} at byte {position}")
-    return records.get("path", ""), int(stated)
+    return _Extension(
+        records.get("path", before.name),
+        int(stated) if int(stated) >= 0 else before.size,
+        records.get("linkpath", before.link),
+    )
 
 
 def _pax_records(data: bytes, where: str, position: int) -> dict[str, str]:
@@ -141,7 +222,7 @@ def _pax_records(data: bytes, where: str, position: int) -> dict[str, str]:
     return records
 
 
-def _safe_name(name: str, where: str) -> str:
+def _official_name(name: str, where: str) -> str:
     """Returns the name without a leading ``./``; empty for files to ignore: hidden ones and macOS resource forks.
 
     Raises:
@@ -149,10 +230,21 @@ def _safe_name(name: str, where: str) -> str:
     """
     while name.startswith("./"):
         name = name[2:]
-    if name.startswith("/") or f"/{name}/".find("/../") >= 0:
-        raise DataError(f"{where}: {name!r} is outside the archive")
+    _refuse_outside(name, where)
     if name.startswith((".", "__MACOSX/")) or "/." in name:
         return ""
     if len(name) > 1024 or not _ALLOWED.fullmatch(name):
         raise DataError(f"{where}: no official archive has a name like {name[:200]!r}")
     return name
+
+
+def _own_name(name: str, separator: str, where: str) -> str:
+    """Returns the name with ``/`` between folders and without empty parts; raises DataError if it leads out."""
+    path = name.replace(separator, "/")
+    _refuse_outside(path, where)
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _refuse_outside(name: str, where: str) -> None:
+    if name.startswith("/") or "/../" in f"/{name}/":
+        raise DataError(f"{where}: {name!r} is outside the archive")

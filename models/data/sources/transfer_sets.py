@@ -48,13 +48,14 @@ def open_pets(data: schema.Data, data_set: DataSet) -> Source:
     }
     try:
         breeds = {int(label): name.rpartition("_")[0] for lines in lists.values() for name, label, *_ in lines}
-        labelled = [(part, name, int(label) - 1) for part, lines in lists.items() for name, label, *_ in lines]
+        labelled = [(part, name, int(label)) for part, lines in lists.items() for name, label, *_ in lines]
     except ValueError as error:
         raise DataError(f"{files.root}: annotations/*.txt has lines other than ID CLASS SPECIES BREED") from error
     images = files.folder("images")
-    entries = Listing(files, [breeds[label] for label in sorted(breeds)])
-    for part, name, label in labelled:
-        entries.add(images.get(f"{name}.jpg"), f"{name}.jpg", label, part)
+    rank = {number: label for label, number in enumerate(sorted(breeds))}  # a subset skips numbers
+    entries = Listing(files, [breeds[number] for number in sorted(breeds)])
+    for part, name, number in labelled:
+        entries.add(images.get(f"{name}.jpg"), f"{name}.jpg", rank[number], part)
     return listing.check_listing(data, entries, data_set)
 
 

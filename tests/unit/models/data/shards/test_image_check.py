@@ -49,9 +49,17 @@ def png_bomb(side: int, rows: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def many_scans(count: int, between: bytes = b"") -> bytes:
-    """Returns a progressive JPEG whose last scan is repeated, after ``between``."""
-    data = encoded(PICTURE, "JPEG", progressive=True)
+def with_png_chunk(kind: bytes, content: bytes) -> bytes:
+    """Returns a PNG with a chunk after its header."""
+    data = encoded(PICTURE, "PNG")
+    chunk = len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+    return data[:33] + chunk + data[33:]
+
+
+def many_scans(count: int, between: bytes = b"", side: int = 0) -> bytes:
+    """Returns a progressive JPEG, of PICTURE's size or with ``side``, whose last scan is repeated after ``between``."""
+    picture = PICTURE.resize((side, side)) if side else PICTURE
+    data = encoded(picture, "JPEG", progressive=True)
     last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
     return data[:end] + between + data[last:end] * (count - data.count(b"\xff\xda")) + data[end:]
 
@@ -75,7 +83,15 @@ TAKEN = {
     "alpha": (encoded(PICTURE.convert("RGBA"), "PNG"), "a.png", "PNG with alpha"),
     "1 x 1": (encoded(PICTURE.resize((1, 1)), "JPEG"), "a.jpg", ""),
     "progressive": (encoded(PICTURE, "JPEG", progressive=True), "a.jpg", ""),
-    "100 scans": (many_scans(100), "a.jpg", ""),
+    "101 scans of a small image": (many_scans(101), "a.jpg", ""),
+    "a PNG with 2 MB of text": (with_png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2 * 2**20))), "a.png", ""),
+    "a PNG with a damaged profile": (with_png_chunk(b"iCCP", b"a\0\0damaged"), "a.png", ""),
+    "a PNG with a damaged text": (with_png_chunk(b"iTXt", b"\xff"), "a.png", ""),
+    "a JPEG with a damaged Photoshop segment": (
+        JPEG[:2] + b"\xff\xed\x00\x13Photoshop 3.0\0" + b"8BI" + JPEG[2:],
+        "a.jpg",
+        "",
+    ),
     "rotated": (with_exif(200, ROTATED), "a.jpg", "EXIF orientation 6, ignored"),
     "10 MB of EXIF": (with_exif(10_000_000), "a.jpg", ""),
     "noise behind its end": (JPEG + noise(12_000_000), "a.jpg", ""),
@@ -91,9 +107,9 @@ LEFT_OUT = {
     "header only": (JPEG[:200], "does not decode|a JPEG"),
     "50,000 a side": (png_bomb(50_000), "claims 50000 x 50000"),
     "70,000 wide": (png_bomb(70_000), "claims 70000 x 70000"),
-    "GIF": (encoded(PICTURE, "GIF"), "neither JPEG nor PNG"),
-    "101 scans": (many_scans(101), "more than 100 scans"),
-    "101 scans behind a comment": (many_scans(101, b"\xff\xfe\x00\x04\xff\xd9"), "more than 100 scans"),
+    "GIF": (encoded(PICTURE, "GIF"), "neither JPEG nor PNG, but GIF, which data.convert=true converts"),
+    "101 scans of 8 megapixels": (many_scans(101, side=2900), "101 scans, which are 849,410,000 pixels"),
+    "101 scans behind a comment": (many_scans(101, b"\xff\xfe\x00\x04\xff\xd9", 2900), "a JPEG of 101 scans"),
     "60 MB": (JPEG + bytes(60_000_000), "more than 52428800"),
 }
 

@@ -52,9 +52,7 @@ def test_an_existing_val_folder_is_kept(tmp_path: Path) -> None:
 
 def test_a_tree_without_val_is_all_train(tmp_path: Path) -> None:
     files = {name.removeprefix("train/"): data for name, data in TREE.items() if name.startswith("train/")}
-    source = open_source(
-        data_settings("folder", write_tree(tmp_path, {**files, "b/readme.txt": b"", "b/x/deep.jpg": b""}))
-    )
+    source = open_source(data_settings("folder", write_tree(tmp_path, {**files, "b/readme.txt": b""})))
     assert not source.own_val
     assert set(source.split.tolist()) == {TRAIN}
     assert source.names.tolist() == sorted(name.encode() for name in files)

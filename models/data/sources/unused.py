@@ -1,0 +1,50 @@
+"""Files below ``data.path`` that do not become samples, counted by reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from conf import schema
+from conf.text import escaped
+from infra.errors import ConfigError
+
+LOST_SHARE, LOST_FEW = 0.01, 10  # files that may be lost without data.allow_partial: the larger of the two
+
+
+@dataclass
+class Unused:
+    """Names by reason; ``lost`` are the reasons whose files could have been samples."""
+
+    names: dict[str, list[str]] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+
+    def add(self, reason: str, name: str, *, could_be_sample: bool = True) -> None:
+        """Adds one file; a reason is the plural of what the files are, as ``WebP files``."""
+        self.names.setdefault(reason, []).append(name)
+        if could_be_sample:
+            self.lost.add(reason)
+
+    def lines(self) -> tuple[str, ...]:
+        """Returns one line per reason: number, reason and first name; those that could have been samples first."""
+        order = sorted(self.names, key=lambda reason: (reason not in self.lost, -len(self.names[reason]), reason))
+        return tuple(self._line(reason) for reason in order)
+
+    def _line(self, reason: str) -> str:
+        names: Sequence[str] = self.names[reason]
+        first = min(names).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return f"{len(names):,} {reason}, first {escaped(first)}"
+
+    def check(self, data: schema.Data, used: int) -> None:
+        """Refuses many files that could have been samples.
+
+        Raises:
+            ConfigError: They are more than 1 % (and more than 10) of all, and ``data.allow_partial`` is not set.
+        """
+        lost = sum(len(self.names[reason]) for reason in self.lost)
+        if lost > max(LOST_FEW, LOST_SHARE * (lost + used)) and not data.allow_partial:
+            raise ConfigError(
+                f"{data.name} at {data.path}: {lost:,} of {lost + used:,} files would not be used: "
+                f"{'; '.join(line for line in self.lines()[: len(self.lost)])}. "
+                "Add, rename or remove them, or set data.allow_partial=true to work without them"
+            )

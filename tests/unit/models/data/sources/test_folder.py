@@ -1,0 +1,264 @@
+"""User data as people bring them: splits, formats, depth, labels in CSV files, archives; every loss is reported."""
+
+import io
+import logging
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_archives import data_settings, photo, write_archive, write_tree
+
+from infra.errors import ConfigError, DataError
+from models.data.sources.catalog import open_source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+
+
+def tree(folders: dict[str, int], kind: str = "JPEG", suffix: str = "jpg") -> dict[str, bytes]:
+    """Returns numbered images in each of the folders."""
+    return {f"{folder}/{i:03d}.{suffix}": photo(i, kind) for folder, count in folders.items() for i in range(count)}
+
+
+def open_tree(tmp_path: Path, files: dict[str, bytes], **changes: object) -> Source:
+    return open_source(data_settings("folder", write_tree(tmp_path / "set", files), **changes))
+
+
+def by_part(source: Source) -> list[int]:
+    return np.bincount(source.split, minlength=3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out"),
+    [
+        ("train", "valid"),
+        ("train", "validation"),
+        ("Training", "Testing"),
+        ("TRAIN", "Val"),
+        ("seg_train", "seg_test"),
+        ("Train Images", "Test Images"),
+    ],
+)
+def test_the_usual_names_of_splits_are_taken(train: str, held_out: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({f"{train}/a": 4, f"{train}/b": 4, f"{held_out}/a": 2, f"{held_out}/b": 2}))
+    assert (source.classes, by_part(source), source.unused) == (("a", "b"), [8, 0, 4], ())
+    assert all(
+        (name.split(b"/")[0] == train.encode()) == (part == TRAIN)
+        for name, part in zip(source.names, source.split, strict=True)
+    )
+
+
+def test_of_two_held_out_folders_test_is_val_and_val_is_minival(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "effnet"):
+        source = open_tree(
+            tmp_path, tree({f"{one}/{label}": 3 for one in ("train", "validation", "test") for label in "ab"})
+        )
+    parts = {name.split(b"/")[0]: part for name, part in zip(source.names.tolist(), source.split.tolist(), strict=True)}
+    assert parts == {b"train": TRAIN, b"validation": MINIVAL, b"test": VAL}
+    assert "train/ is train, validation/ is minival, test/ is val" in caplog.text
+
+
+def test_a_train_folder_alone_is_the_train_split(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"train/a": 3, "train/b": 3}))
+    assert (source.classes, source.own_val, by_part(source)) == (("a", "b"), False, [6, 0, 0])
+
+
+def test_a_class_named_train_is_a_class(tmp_path: Path) -> None:
+    assert open_tree(tmp_path, tree({"bus": 3, "train": 3, "test": 3})).classes == ("bus", "test", "train")
+
+
+def test_held_out_folders_without_train_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has val and test, but no train folder beside them"):
+        open_tree(tmp_path, tree({"val/a": 3, "test/a": 3}))
+
+
+def test_images_of_a_class_are_found_at_any_depth(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"a": 2, "a/x/y": 3, "b/z": 1}))
+    assert (source.classes, np.bincount(source.labels).tolist(), source.unused) == (("a", "b"), [5, 1], ())
+
+
+@pytest.mark.parametrize("top", ["", "set/", "data/images/"])
+def test_common_top_folders_are_skipped_and_do_not_change_the_digest(top: str, tmp_path: Path) -> None:
+    files = tree({"a": 3, "b": 3})
+    plain = open_source(data_settings("folder", write_tree(tmp_path / "plain", files)))
+    moved = {f"{top}{name}": data for name, data in files.items()}
+    folder = open_tree(tmp_path, moved | {"README.md": b"text"})
+    packed = open_source(data_settings("folder", write_archive(tmp_path / "set.tar", moved | {"LICENSE": b"text"})))
+    assert folder.digest == packed.digest == plain.digest
+    assert folder.unused == ("1 files that are no images, first README.md",)
+
+
+def test_a_doubled_split_folder_is_that_folder(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({f"{one}/{one}/{label}": 3 for one in ("train", "val") for label in "ab"}))
+    assert (source.classes, by_part(source)) == (("a", "b"), [6, 0, 6])
+
+
+def test_images_are_recognized_by_their_bytes(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"a": 2}, suffix="jfif") | tree({"b": 2}, "PNG", "image") | {"a/x": b"text"})
+    assert (len(source.labels), source.classes) == (4, ("a", "b"))
+    assert source.unused == ("1 files that are no images, first a/x",)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("WebP", "webp"), ("BMP", "bmp"), ("GIF", "gif"), ("TIFF", "tif")])
+def test_many_images_of_another_format_are_refused_named_or_taken(kind: str, suffix: str, tmp_path: Path) -> None:
+    files = tree({"a": 20, "b": 20}) | tree({"b/other": 11}, kind, suffix)
+    with pytest.raises(ConfigError, match=rf"11 of 51 files would not be used: 11 {kind} files \(data.convert=true"):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, files, allow_partial=True)
+    assert (len(source.labels), source.unused[0].partition(" (")[0]) == (40, f"11 {kind} files")
+    assert len(open_tree(tmp_path, files, convert=True).labels) == 51
+
+
+def test_ten_unused_images_are_accepted_and_named(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"a": 5}) | tree({"b": 10}, "WebP", "webp"))
+    assert source.unused == (
+        "10 WebP files (data.convert=true converts them to PNG), first b/000.webp",
+        "1 classes without images, first b",
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (tree({"extra/a": 11}), "11 images in folders that are no split, first extra/a/000.jpg"),
+        ({f"train/{i}.jpg": photo(i) for i in range(11)}, "11 images without a label in train/, first train/0.jpg"),
+        ({f"test/{i}.jpg": photo(i) for i in range(11)}, "11 images without a label in test/, first test/0.jpg"),
+        (tree({"test/unknown": 11}), "11 images without a label in test/, first test/unknown/000.jpg"),
+        ({f"train/a/{i}.heic": b"\0\0\0\x18ftypheic" for i in range(11)}, "11 HEIC files, first train/a/0.heic"),
+    ],
+)
+def test_what_is_not_used_is_counted_and_refused(extra: dict[str, bytes], reason: str, tmp_path: Path) -> None:
+    files = tree({"train/a": 10, "train/b": 10, "val/a": 5, "val/b": 5})
+    with pytest.raises(ConfigError, match=f"11 of 41 files would not be used: {reason}"):
+        open_tree(tmp_path, files | extra)
+    source = open_tree(tmp_path, files | extra, allow_partial=True)
+    assert (by_part(source), source.unused) == ([20, 0, 10], (reason,))
+
+
+def test_dead_links_are_counted_and_a_link_to_a_folder_above_ends(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "set", tree({"a": 20, "b": 20}))
+    (root / "a" / "loop").symlink_to(root)
+    for i in range(10):
+        (root / "a" / f"dead{i}.jpg").symlink_to("/nowhere/x.jpg")
+    with pytest.raises(ConfigError, match=r"11 links that lead to no file, first a/dead0.jpg"):
+        open_source(data_settings("folder", root))
+
+
+def test_files_of_the_operating_system_are_counted_but_never_refused(tmp_path: Path) -> None:
+    shadows = {f"a/._{i:03d}.jpg": b"\0\5\x16\7" for i in range(20)} | {"a/Thumbs.db": b"\xd0\xcf", ".DS_Store": b"x"}
+    source = open_tree(tmp_path, tree({"a": 10, "b": 10}) | shadows)
+    assert source.unused == ("22 hidden files and files of the operating system, first .DS_Store",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ImageId,PredictionString\n000,a 1 2 3 4\n001,b 5 6 7 8 b 1 1 2 2\n",
+        "id,score,label\n000.jpg,0.5,a\n001.jpg,0.25,b\n",
+        '\ufefflabel,path\na,"images/000.jpg"\nb,"images/001.jpg"\n',
+    ],
+)
+def test_labels_of_a_flat_folder_are_read_from_a_csv_file(text: str, tmp_path: Path) -> None:
+    files = tree({"train/a": 3, "train/b": 3, "val": 2}) | {"LOC_val_solution.csv": text.encode()}
+    files |= {"LOC_sample_submission.csv": b"ImageId,PredictionString\n000,b 0 0 1 1\n001,b 0 0 1 1\n"}
+    source = open_tree(tmp_path, files)
+    rows = zip(source.names.tolist(), source.labels.tolist(), source.split.tolist(), strict=True)
+    assert [row for row in rows if row[2] == VAL] == [(b"val/000.jpg", 0, VAL), (b"val/001.jpg", 1, VAL)]
+
+
+def test_two_csv_files_that_disagree_are_refused(tmp_path: Path) -> None:
+    files = tree({"train/a": 3, "train/b": 3, "val": 1})
+    with pytest.raises(ConfigError, match=r"val/000.jpg is a in one file and b in y.csv"):
+        open_tree(tmp_path, files | {"x.csv": b"id,label\n000,a\n", "y.csv": b"id,label\n000,b\n"})
+
+
+def test_classes_of_train_and_val_are_compared(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({"train/a": 3, "train/b": 3, "val/b": 3, "val/c": 3}))
+    assert source.classes == ("a", "b", "c")
+    assert source.class_differences == (
+        "train has no image of 1 of 3 classes: c",
+        "val has no image of 1 of 3 classes: a",
+    )
+
+
+def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    root = os.fsencode(write_tree(tmp_path / "set", tree({"b": 2})))
+    os.makedirs(root + b"/caf\xe9")  # noqa: PTH103 - pathlib takes no bytes
+    with pytest.raises(ConfigError, match="has a name that is not UTF-8"):
+        open_source(data_settings("folder", Path(os.fsdecode(root))))
+
+
+def test_the_message_about_no_images_names_an_archive_in_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"contains the archive photos.zip, which data.path may name"):
+        open_tree(tmp_path, {"photos.zip": b"PK\x03\x04"})
+
+
+def own_tar(path: Path, entries: list[tarfile.TarInfo | tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as writer:
+        for entry in entries:
+            if isinstance(entry, tarfile.TarInfo):
+                writer.addfile(entry)
+            else:
+                info = tarfile.TarInfo(entry[0])
+                info.size = len(entry[1])
+                writer.addfile(info, io.BytesIO(entry[1]))
+    return path
+
+
+def link(kind: bytes, name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+PAIR = [("set/a/1.jpg", photo(1)), ("set/b/2.jpg", photo(2))]
+
+
+def test_an_own_archive_may_have_any_name(tmp_path: Path) -> None:
+    entries = [
+        ("set/猫/2024:1*?.jpg", photo(1)),
+        ("set/Blåhaj/x|y.jpg", photo(2)),
+        ("set/" + "l" * 200 + "/3.jpg", photo(3)),
+    ]
+    source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*entries])))
+    assert source.classes == ("Blåhaj", "l" * 200, "猫")
+
+
+def test_links_in_an_own_archive_are_the_files_that_they_name(tmp_path: Path) -> None:
+    links = [
+        link(tarfile.LNKTYPE, "set/a/hard.jpg", "set/a/1.jpg"),
+        link(tarfile.SYMTYPE, "set/a/soft.jpg", "../b/2.jpg"),
+        link(tarfile.SYMTYPE, "set/a/out.jpg", "../../../etc/passwd"),
+    ]
+    source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, *links])))
+    content = {name: source.read(i) for i, name in enumerate(source.names.tolist())}
+    assert content == {b"a/1.jpg": photo(1), b"a/hard.jpg": photo(1), b"a/soft.jpg": photo(2), b"b/2.jpg": photo(2)}
+    assert source.unused == ("1 links that lead to no file, first set/a/out.jpg",)
+
+
+def test_the_last_of_two_members_counts(tmp_path: Path) -> None:
+    source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, ("set/a/1.jpg", photo(9))])))
+    assert [source.read(i) for i in range(2)] == [photo(9), photo(2)]
+
+
+def test_backslashes_separate_folders_where_no_name_has_a_slash(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
+        for name, data in PAIR:
+            info = zipfile.ZipInfo("x")
+            info.filename = name.replace("/", "\\")
+            writer.writestr(info, data)
+    assert open_source(data_settings("folder", tmp_path / "x.zip")).names.tolist() == [b"a/1.jpg", b"b/2.jpg"]
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "set/../../x.jpg", "/etc/x.jpg"])
+def test_a_name_that_leads_out_of_an_own_archive_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is outside the archive"):
+        open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, (name, photo(1))])))
