@@ -178,7 +178,10 @@ def _refuse_interpolations(value: Any) -> None:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """A schema dataclass as plain nested dicts, for digests and for tracking, in the words of stored jobs."""
+    """A schema dataclass as plain nested dicts, for digests and for tracking, in the words of stored jobs.
+
+    A NEWEST setting that has its default is omitted, so that stored work keeps its key.
+    """
     return _in_stored_words(dataclasses.asdict(value), type(value))
 
 
@@ -188,6 +191,8 @@ def _in_stored_words(plain: dict[str, Any], kind: type) -> dict[str, Any]:
     stored, hints = {}, get_type_hints(kind)
     for entry in dataclasses.fields(kind):
         value = plain[entry.name]
+        if not entry.metadata.get("digested", True) and value == entry.default:
+            continue
         value = _in_stored_words(value, hints[entry.name]) if isinstance(value, dict) else value
         words = entry.metadata.get("stored_values")
         stored[_stored_name(entry)] = words.get(value, value) if words else value

@@ -12,6 +12,9 @@ from typing import Any
 MISSING: Any = "???"  # Hydra's marker for "must be given"
 # Marks a setting that is newer than stored jobs and models: at its default it is not written (compose.py).
 LATER = {"later": True}
+# Marks a LATER setting that is newer than the keys of stored searches and studies, too: at its default it is no part of
+# their digests.
+NEWEST = {"later": True, "digested": False}
 # A renamed setting carries ``stored_as``, or ``stored_values`` for its values: the words under which it is stored, so
 # that stored jobs can be read and keep their keys (compose.py).
 METRICS = ("top-1", "mean per class")
@@ -124,7 +127,7 @@ class Data:
     # what is missing.
     allow_partial: bool = False
     # Convert WebP, BMP, GIF (first frame) and TIFF (first page) to PNG without loss; false = such files are not used.
-    convert: bool = field(default=False, metadata=LATER)
+    convert: bool = field(default=False, metadata=NEWEST)
     verify_images: bool = True  # Decode every image once; images that do not decode are excluded and listed.
     # Encode larger images again, with at most this many pixels a side; null = original bytes.
     max_side: int | None = None

@@ -257,7 +257,8 @@ def _compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]
 def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:
     packed = next((name for name in tree.files.names if name.lower().endswith(ARCHIVES)), None)
     remedy = f"; it contains the archive {packed}, which data.path may name" if packed else ""
-    seen = ", ".join(sorted({name.partition("/")[0] for name in tree.files.names})[: listing.NAMED]) or "nothing"
+    first = {name.partition("/")[0] for name in (*tree.files.names, *tree.folders)}
+    seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
     lines = "".join(f"; {line}" for line in unused.lines())
     return f"no usable images in {root}/CLASS/; its top folder contains {seen}{lines}{remedy}"
 

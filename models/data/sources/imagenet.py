@@ -21,10 +21,12 @@ from infra.errors import ConfigError, DataError
 from models.data.sources import archive, folder, listing, matlab
 from models.data.sources.archive import Files
 from models.data.sources.container import join_parts, locate
+from models.data.sources.csv_labels import read_labels
 from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 TRAIN_ARCHIVE, VAL_ARCHIVE = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 DEVKIT_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
+KAGGLE_LABELS = "LOC_val_solution.csv"
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
@@ -52,7 +54,7 @@ def read_devkit(files: Files, data_set: DataSet) -> Devkit:
     """
     rows = [files.find(f"data/{name}") for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")]
     if rows[0] is None or rows[1] is None:
-        raise ConfigError(f"{files.root}: the labels of ImageNet require {DEVKIT_ARCHIVE}")
+        raise ConfigError(f"{files.root}: the labels of val require {DEVKIT_ARCHIVE} or Kaggle's {KAGGLE_LABELS}")
     synsets = matlab.load(files, rows[0], "synsets")
     try:
         leaves = sorted(
@@ -74,7 +76,9 @@ def read_devkit(files: Files, data_set: DataSet) -> Devkit:
 
 
 def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
-    """Opens the archives; or ``train/WNID/*.JPEG`` with ``val/WNID/*.JPEG``, or with ``val/*.JPEG`` and the devkit.
+    """Opens the archives; or ``train/WNID/*.JPEG`` with ``val/WNID/*.JPEG``, or with ``val/*.JPEG`` and labels.
+
+    The labels are in the devkit, or in Kaggle's ``LOC_val_solution.csv``.
 
     Raises:
         ConfigError: An archive or the devkit is missing.
@@ -94,14 +98,34 @@ def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
         parts.append(archive.archive(root, DEVKIT_ARCHIVE, "devkit/"))
     files = archive.merge_files(parts)
     trees = files.folder("train"), files.folder("val")
-    flat = any("/" not in path for path in trees[1])
-    if flat or files.find("data/meta.mat") is not None:
+    flat = [path for path in trees[1] if folder.is_image(path)]
+    has_devkit = files.find("data/meta.mat") is not None
+    if flat and not has_devkit and files.find(KAGGLE_LABELS) is not None:
+        return listing.check_listing(
+            data, _list_kaggle(files, trees[0], {path: trees[1][path] for path in flat}), data_set
+        )
+    if flat or has_devkit:
         devkit = read_devkit(files, data_set)
         entries = _list_images(files, *trees, devkit)
         lines = [*listing.counts(entries, data_set.images), *_short_classes(entries, devkit)]
         return entries.source(listing.require_complete(data, lines))
     entries = folder.with_short_names(folder.split_folders(files, ("train", "val"), data_set.classes))
     return listing.check_listing(data, entries, data_set)
+
+
+def _list_kaggle(files: Files, train: dict[str, int], val: dict[str, int]) -> Listing:
+    wnids = sorted(
+        {path.partition("/")[0] for path in train if folder.is_image(path.rpartition("/")[2]) and "/" in path}
+    )
+    rank = {wnid: label for label, wnid in enumerate(wnids)}
+    entries = Listing(files, wnids)
+    for path, row in train.items():
+        wnid, _, name = path.rpartition("/")
+        if wnid in rank and folder.is_image(name):
+            entries.add(row, name, rank[wnid], TRAIN)
+    for path, wnid in read_labels(files, list(val), rank).items():
+        entries.add(val[path], path, rank[wnid], VAL)
+    return entries
 
 
 def _exists(location: str) -> bool:

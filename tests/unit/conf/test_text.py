@@ -102,9 +102,9 @@ def test_an_error_of_ours_is_escaped_where_it_is_made(kind: type[errors.EffnetEr
 
 def test_a_class_folder_with_control_characters_is_named_escaped(tmp_path: Path) -> None:
     (tmp_path / "cat\x1b[31m").mkdir()
-    with pytest.raises(errors.ConfigError, match="found classes: ") as caught:
+    with pytest.raises(errors.ConfigError, match="its top folder contains ") as caught:
         open_folder(schema.Data(name="x", source="folder", path=str(tmp_path)))
-    assert r"found classes: cat\x1b[31m" in str(caught.value)
+    assert r"top folder contains cat\x1b[31m" in str(caught.value)
 
 
 def test_a_log_line_keeps_its_brackets_in_a_terminal(loggers: None, monkeypatch: pytest.MonkeyPatch) -> None:

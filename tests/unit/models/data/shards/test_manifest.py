@@ -49,6 +49,12 @@ def test_a_saved_manifest_loads_unchanged(tmp_path: Path) -> None:
     assert np.array_equal(loaded.table, ROWS)
 
 
+def test_unused_files_and_class_differences_are_stored_only_if_there_are_any(tmp_path: Path) -> None:
+    fuller = dataclasses.replace(MANIFEST, unused=("1 WebP files, first a",), class_differences=("val has no image",))
+    assert manifest.load(saved(tmp_path / "a", fuller))[1] == fuller
+    assert store.read_json(saved(tmp_path / "b")).keys().isdisjoint({"unused", "class_differences"})
+
+
 def test_equal_manifests_have_equal_bytes(tmp_path: Path) -> None:
     assert manifest.save(MANIFEST, f"file://{tmp_path}/a") == manifest.save(MANIFEST, f"file://{tmp_path}/b")
 

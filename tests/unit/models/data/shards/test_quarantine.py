@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from conf import compose
 from conf.schema import Data
 from flows.cli.summary import describe_result
+from infra import store
 from infra.errors import DataError
 from models.data.shards import writer
 from models.data.shards.manifest import Manifest
@@ -48,3 +51,57 @@ def test_more_than_one_percent_of_damaged_images_requires_allow_partial(tmp_path
     with pytest.raises(DataError, match=r"made: 11 of 511 images cannot be used, the first is \w+/\d+.png: .*; fetch"):
         sharded(tmp_path, 500, 11)
     assert len(sharded(tmp_path, 500, 11, allow_partial=True)[1].quarantine) == 11
+
+
+def convertible() -> dict[str, tuple[bytes, Image.Image]]:
+    """Encoded images of four formats with the pixels that a shard must hold; one is 16-bit, one misnamed."""
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8))
+    gray = Image.fromarray(rng.integers(0, 2**16, (9, 7), dtype=np.uint16))
+    images = {"x.bmp": ("BMP", rgb), "x.tif": ("TIFF", rgb), "y.tif": ("TIFF", gray), "x.webp": ("WebP", rgb)}
+    images |= {"x.gif": ("GIF", rgb.quantize(16)), "named.jpg": ("BMP", rgb)}
+    made = {}
+    for name, (kind, image) in images.items():
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **({"lossless": True} if kind == "WebP" else {}))
+        made[name] = (buffer.getvalue(), image)
+    return made
+
+
+def test_other_formats_are_converted_with_equal_pixels_and_remarked(tmp_path: Path) -> None:
+    made = convertible()
+    for name, (content, _) in made.items():
+        (tmp_path / "images" / "cat").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / "cat" / name).write_bytes(content)
+    _, manifest = sharded(tmp_path, 60, 0, convert=True)
+    assert (len(manifest.table), manifest.quarantine) == (66, ())
+    remarks = {note.name: note.what for note in manifest.unusual}
+    assert remarks["cat/x.webp"] == "converted from WebP"
+    assert remarks["cat/named.jpg"] == "converted from BMP"
+    pixels = set()
+    for uri in store.list_sizes(f"file://{tmp_path}/store"):
+        if uri[0].endswith(".tar"):
+            with tarfile.open(fileobj=io.BytesIO(store.read(uri[0]))) as reader:
+                images = [reader.extractfile(one).read() for one in reader if not one.name.endswith(".cls")]  # type: ignore[union-attr]
+            pixels |= {Image.open(io.BytesIO(one)).convert(mode).tobytes() for one in images for mode in ("RGB", "I")}
+    for _, image in made.values():
+        assert image.convert("I" if image.mode.startswith("I;16") else "RGB").tobytes() in pixels
+
+
+def test_a_misnamed_format_is_named_in_the_quarantine(tmp_path: Path) -> None:
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "cat" / "named.jpg").write_bytes(convertible()["named.jpg"][0])
+    _, manifest = sharded(tmp_path, 40, 0)
+    assert [note.what for note in manifest.quarantine] == [
+        "neither JPEG nor PNG, but BMP, which data.convert=true converts"
+    ]
+
+
+def test_unused_files_are_in_the_manifest_the_result_and_the_summary(tmp_path: Path) -> None:
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "cat" / "notes.txt").write_text("text")
+    data, manifest = sharded(tmp_path, 40, 0)
+    assert manifest.unused == ("1 files that are no images, first cat/notes.txt",)
+    result = _build_result(data, "file:///m", "0" * 64, manifest, reused=False)
+    assert result.unused == manifest.unused
+    assert f"unused     {manifest.unused[0]}" in describe_result(result, compose.compose([]))

@@ -297,3 +297,17 @@ def test_an_incomplete_imagenette_is_refused_with_its_counts(tmp_path: Path) -> 
     write_archive(tmp_path / "imagenette2-160.tgz", ten_classes("imagenette", missing=3))
     with pytest.raises(DataError, match="val or test: 3,922 of 3,925 images"):
         open_source(data_settings("imagenette", tmp_path))
+
+
+def test_kaggles_imagenet_takes_the_labels_of_val_from_its_csv_file(tmp_path: Path) -> None:
+    data, marks = "ILSVRC/Data/CLS-LOC", "ILSVRC/Annotations/CLS-LOC"
+    wnids = ["n01440764", "n02102040"]
+    files = {f"{data}/train/{wnid}/{wnid}_{n}.JPEG": wnid.encode() for wnid in wnids for n in range(3)}
+    files |= {f"{data}/val/ILSVRC2012_val_0000000{n}.JPEG": wnids[n % 2].encode() for n in range(1, 5)}
+    files |= {f"{data}/test/ILSVRC2012_test_00000001.JPEG": b"", f"{marks}/val/ILSVRC2012_val_00000001.xml": b"<a/>"}
+    files |= {f"{marks}/train/{wnids[0]}/{wnids[0]}_0.xml": b"<a/>"}
+    lines = [f"ILSVRC2012_val_0000000{n},{wnids[n % 2]} 1 2 3 4 {wnids[n % 2]} 5 6 7 8 " for n in range(1, 5)]
+    files["LOC_val_solution.csv"] = "\n".join(["ImageId,PredictionString", *lines]).encode()
+    source = open_source(data_settings("imagenet", write_tree(tmp_path, files), allow_partial=True))
+    assert (source.classes, np.bincount(source.split).tolist()) == (tuple(wnids), [6, 0, 4])
+    assert all(source.read(i).decode() == source.classes[source.labels[i]] for i in range(10))

@@ -135,6 +135,23 @@ def test_pets_open_from_two_archives_and_from_a_tree(tmp_path: Path, monkeypatch
     assert rows(one)["Breed_07_2.jpg"] == ("Breed_07", VAL, b"Breed_07 2")
 
 
+def test_a_subset_of_pets_keeps_the_numbers_of_its_breeds_and_may_be_in_doubled_folders(tmp_path: Path) -> None:
+    kept = ("Breed_00", "Breed_01", "Breed_05")
+    files = {
+        name: b"\n".join(line for line in data.splitlines() if line.decode().startswith(kept))
+        if name.endswith(".txt")
+        else data
+        for name, data in pets().items()
+        if name.endswith(".txt") or name.rpartition("/")[2].startswith(kept)
+    }
+    doubled = {f"{name.partition('/')[0]}/{name}": data for name, data in files.items() if "._" not in name}
+    source = open_source(data_settings("pets", write_tree(tmp_path, doubled), allow_partial=True))
+    assert source.classes == kept
+    assert {name: label for name, (label, _, _) in rows(source).items()} == {
+        f"{one}_{n}.jpg": one for one in kept for n in (1, 2)
+    }
+
+
 def test_pets_without_a_list_file_are_refused_with_its_name(tmp_path: Path) -> None:
     write_archive(
         tmp_path / "images.tar.gz", {name: data for name, data in pets().items() if name.startswith("images")}
