@@ -18,13 +18,17 @@ import torch
 from torch import Tensor
 
 from conf import schema
+from conf.text import logger
 from infra.errors import ArtifactError, ConfigError
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import LITE, VARIANTS
 from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
 
+log = logger()
 PICKLES = (".pth", ".pt", ".bin")
 COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
+# Added to every name by DistributedDataParallel, torch.compile, timm's EMA, Lightning and detection toolboxes.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
 # File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
 # Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
@@ -112,6 +116,7 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
         ConfigError: variant, origin or number of classes differ from the request, or the origin must be given.
         ArtifactError: a tensor is missing, unexpected, of another shape or not finite.
     """
+    tensors = strip_wrappers(tensors, file)
     key_map = _find_key_map(tensors, file)
     origin = _resolve_origin(key_map, request.origin, file)
     model = _configure_model(_find_variant(tensors, key_map, request.network, file), origin, request, file)
@@ -129,6 +134,17 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     if broken:
         raise ArtifactError(f"{file}: {broken[0]} holds non-finite numbers ({len(broken)} tensors do)")
     return PretrainedWeights(model, state, classes, origin)
+
+
+def strip_wrappers(tensors: Mapping[str, Tensor], file: str) -> Mapping[str, Tensor]:
+    """Removes the prefixes that wrappers have added to every name, and logs them."""
+    prefix = ""
+    while added := next((one for one in WRAPPERS if tensors and all(key.startswith(one) for key in tensors)), ""):
+        prefix += added
+        tensors = {key.removeprefix(added): tensor for key, tensor in tensors.items()}
+    if prefix:
+        log.info("%s: every name begins with %s, which a wrapper has added; it is removed", _base_name(file), prefix)
+    return tensors
 
 
 def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:

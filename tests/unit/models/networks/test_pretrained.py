@@ -250,6 +250,25 @@ def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single
     assert logits(converted, made_published.images()).isfinite().all()
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.backbone."])
+def test_prefixes_that_wrappers_add_to_every_name_are_removed_and_logged(
+    prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrapped = {f"{prefix}{key}": tensor for key, tensor in lukemelas().items()}
+    request = schema.Published(classes=10, preprocessing="imagenet")
+    with caplog.at_level("INFO", "effnet"):
+        converted = pretrained.convert(wrapped, request, "/a/x.pth")
+    plain = pretrained.convert(lukemelas(), request, "/a/x.pth")
+    assert all(torch.equal(converted.state_dict[key], tensor) for key, tensor in plain.state_dict.items())
+    assert f"x.pth: every name begins with {prefix}, which" in caplog.text
+
+
+def test_a_prefix_of_some_names_only_is_kept() -> None:
+    wrapped = {f"module.{key}": tensor for key, tensor in lukemelas().items()} | {"step": torch.zeros(1)}
+    with pytest.raises(ArtifactError, match="is not a known EfficientNet"):
+        pretrained.convert(wrapped, ASK, "x.pth")
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
