@@ -8,7 +8,7 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from models.results import EvalResult, ShardResult
-from tasks.evaluate import check_classes
+from tasks.evaluate import check_classes, use_registered_crop
 from tasks.evaluate import evaluate as evaluate_task
 from tasks.jobs import evaluate_job
 from tasks.register import fetch_registered
@@ -16,9 +16,14 @@ from tasks.register import fetch_registered
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))
 async def evaluate(overrides: list[str]) -> EvalResult:
-    """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``."""
-    config, _ = configure(overrides)
+    """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``.
+
+    The images are cropped as the version was registered with, unless ``data.augment.eval_crop_pad`` is given.
+    """
+    config, words = configure(overrides)
     registered = await fetch_registered(config.model_ref or "", config.storage)
+    if not any(word.startswith("data.augment.eval_crop_pad=") for word in words):
+        config = await use_registered_crop(config, registered[2])
     return await evaluate_version(config, registered, await ensure_shards(config.data, config.storage))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -11,7 +12,7 @@ from prefect import task
 from conf import schema
 from conf.text import logger
 from infra import store
-from infra.errors import ConfigError
+from infra.errors import ArtifactError, ConfigError
 from models.results import EvalResult, ShardResult, result_from, result_name
 from tasks import policy, slots
 from tasks.jobs import JobRun, result_uri, stored_result
@@ -59,6 +60,44 @@ def intact_result(run: JobRun) -> dict[str, Any] | None:
         store.delete(store.join(run.job_uri, result_name(run.job)))
         return None
     return done
+
+
+@task(task_run_name="crop of {ref}", **policy.BOOKKEEPING)
+async def use_registered_crop(config: schema.Config, ref: str) -> schema.Config:
+    """Returns the configuration with the evaluation crop that a version was registered with.
+
+    Args:
+        config: Configuration of the command.
+        ref: ``NAME/VERSION``.
+
+    Raises:
+        ArtifactError: The version was not registered by effnet, or its description is damaged.
+    """
+    return await asyncio.to_thread(_use_registered_crop, config, ref)
+
+
+def _use_registered_crop(config: schema.Config, ref: str) -> schema.Config:
+    from infra.tracking import registry
+
+    return with_crop(config, registry.describe(registry.resolve_version(ref)), ref)
+
+
+def with_crop(config: schema.Config, description: Mapping[str, Any], ref: str) -> schema.Config:
+    """Returns the configuration with the crop of a version's description, and logs a change; raises ArtifactError."""
+    try:
+        pad = int(description["input"]["crop_pad"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{ref}: its config.json states no evaluation crop: {error!r}") from error
+    augment = config.data.augment
+    if pad == augment.eval_crop_pad:
+        return config
+    log.info(
+        "%s was registered with eval_crop_pad %d, which is used instead of %d; data.augment.eval_crop_pad sets another",
+        ref,
+        pad,
+        augment.eval_crop_pad,
+    )
+    return replace(config, data=replace(config.data, augment=replace(augment, eval_crop_pad=pad)))
 
 
 @task(task_run_name="classes of {ref}", **policy.BOOKKEEPING)
