@@ -15,7 +15,7 @@ from infra.errors import ConfigError
     ("verb", "words", "message"),
     [
         ("shard", ["data=imagenet"], "data=imagenet needs data.path=FOLDER"),
-        ("train", ["data=folder", "data.path=/nonexistent"], "/nonexistent is not a folder"),
+        ("train", ["data=folder", "data.path=/nonexistent"], "/nonexistent is neither a folder nor an archive"),
         ("search", ["data=cifar10", "data.path=/nonexistent"], "/nonexistent"),
         ("train", ["launch.engine=slurm"], "no sbatch on PATH; run this on a login node of the cluster"),
         ("search", ["launch.engine=kubernetes"], "no cluster is configured"),
