@@ -102,6 +102,6 @@ def test_unused_files_are_in_the_manifest_the_result_and_the_summary(tmp_path: P
     (tmp_path / "images" / "cat" / "notes.txt").write_text("text")
     data, manifest = sharded(tmp_path, 40, 0)
     assert manifest.unused == ("1 files that are no images, first cat/notes.txt",)
-    result = _build_result(data, "file:///m", "0" * 64, manifest, reused=False)
+    result = build_result(data, "file:///m", "0" * 64, manifest, reused=False)
     assert result.unused == manifest.unused
     assert f"unused     {manifest.unused[0]}" in describe_result(result, compose.compose([]))
