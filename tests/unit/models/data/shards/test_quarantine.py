@@ -73,8 +73,8 @@ def test_other_formats_are_converted_with_equal_pixels_and_remarked(tmp_path: Pa
     for name, (content, _) in made.items():
         (tmp_path / "images" / "cat").mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / "cat" / name).write_bytes(content)
-    _, manifest = sharded(tmp_path, 60, 0, convert=True)
-    assert (len(manifest.table), manifest.quarantine) == (66, ())
+    _, manifest = sharded(tmp_path, 250, 0, convert=True)
+    assert (len(manifest.table), manifest.quarantine) == (256, ())
     remarks = {note.name: note.what for note in manifest.unusual}
     assert remarks["cat/x.webp"] == "converted from WebP"
     assert remarks["cat/named.jpg"] == "converted from BMP"
@@ -91,7 +91,7 @@ def test_other_formats_are_converted_with_equal_pixels_and_remarked(tmp_path: Pa
 def test_a_misnamed_format_is_named_in_the_quarantine(tmp_path: Path) -> None:
     (tmp_path / "images" / "cat").mkdir(parents=True)
     (tmp_path / "images" / "cat" / "named.jpg").write_bytes(convertible()["named.jpg"][0])
-    _, manifest = sharded(tmp_path, 40, 0)
+    _, manifest = sharded(tmp_path, 250, 0)
     assert [note.what for note in manifest.quarantine] == [
         "neither JPEG nor PNG, but BMP, which data.convert=true converts"
     ]
@@ -100,7 +100,7 @@ def test_a_misnamed_format_is_named_in_the_quarantine(tmp_path: Path) -> None:
 def test_unused_files_are_in_the_manifest_the_result_and_the_summary(tmp_path: Path) -> None:
     (tmp_path / "images" / "cat").mkdir(parents=True)
     (tmp_path / "images" / "cat" / "notes.txt").write_text("text")
-    data, manifest = sharded(tmp_path, 40, 0)
+    data, manifest = sharded(tmp_path, 250, 0)
     assert manifest.unused == ("1 files that are no images, first cat/notes.txt",)
     result = build_result(data, "file:///m", "0" * 64, manifest, reused=False)
     assert result.unused == manifest.unused
