@@ -46,7 +46,7 @@ def _find_start(config: schema.Config) -> NightStart:
 
     data, model = config.transfer.data.name, config.nightly.model
     base = registry.resolve_version(f"{model}@{registry.CHAMPION}")
-    line = model if base.tags.get("data") == data else f"{model}-{data}"
+    line = model if base.tags.get("dataset") == data else f"{model}-{data}"
     champion = registry.champion(line)
     parent = champion or base
     return NightStart(line, f"{parent.name}/{parent.version}", champion is not None)

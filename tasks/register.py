@@ -141,7 +141,6 @@ def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> di
         "ci95": f"{interval_95(result.top1, result.n_val):.2f}",
         "license": LICENSE,
         "data_manifest_sha256": manifest_sha256,
-        "val_top1": f"{result.top1:.4f}",
         "val_n": str(result.n_val),
         "params": str(result.params),
         "multiply_adds": str(result.multiply_adds),

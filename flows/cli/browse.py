@@ -12,7 +12,6 @@ from conf.text import did_you_mean, format_duration
 from flows.cli.command import Command, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError, NotFoundError
-from models.statistics import interval_95
 from tasks.metrics import RESULT_METRICS, RESULT_TAGS
 
 if TYPE_CHECKING:
@@ -66,15 +65,13 @@ def _one_per_model(versions: list[Version]) -> list[Version]:
 
 def _describe_version(version: Version) -> dict[str, Any]:
     tags = version.tags
-    top1, n = _number(tags.get("val_top1")), _number(tags.get("val_n"))
-    interval = interval_95(top1, round(n)) if top1 is not None and n else None
     return {
         "model": version.name,
         "version": version.version,
         "aliases": list(version.aliases),
         "dataset": tags.get("dataset", ""),
-        "top1": top1,
-        "ci95": interval,
+        "top1": _number(tags.get("top1")),
+        "ci95": _number(tags.get("ci95")),
         "params": _whole(tags.get("params")),
         "multiply_adds": _whole(tags.get("multiply_adds")),
         "resolution": _whole(tags.get("resolution")),

@@ -88,7 +88,7 @@ def made_version(
     network = Small().eval()
     export.save_weights(network.state_dict(), folder / WEIGHTS)
     key = f"{name}-{seed}"
-    result = job(storage, key, right, (folder / WEIGHTS).read_bytes())
+    job(storage, key, right, (folder / WEIGHTS).read_bytes())
     names = manifests.load(shards.manifest_uri)[1].classes
     described = export.config_json(
         schema.Model(), resolution=SIDE, class_names=names, mean=[0.5], std=[0.2], crop_pad=0
@@ -102,12 +102,7 @@ def made_version(
         example=images,
         logits=export.logits(network, images),
         files=folder,
-        tags={
-            "data_manifest_sha256": shards.manifest_sha256,
-            "val_top1": f"{result['top1']:.4f}",
-            "job_uri": f"{storage}/jobs/{key}",
-            **tags,
-        },
+        tags={"data_manifest_sha256": shards.manifest_sha256, "job_uri": f"{storage}/jobs/{key}", **tags},
         first_tags=FIRST_TAGS,
         aliases=["challenger"],
     )
