@@ -56,6 +56,16 @@ SCHEDULERS = (
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _WORD = re.compile(r"[\w.:/@=-]+")
 _SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
+_OWN_SLURM_OPTIONS = (
+    "--job-name",
+    "--comment",
+    "--output",
+    "--array",
+    "--dependency",
+    "--wrap",
+    "--export",
+    "--parsable",
+)
 _SLURM_OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:&|*\[\]@%+/-]+)?")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
@@ -119,6 +129,8 @@ class Slurm:
                 bool(_SLURM_OPTION.fullmatch(option)),
                 f"launch.slurm.options: {option!r} is no option of sbatch, --NAME or --NAME=VALUE without spaces",
             )
+            name = option.partition("=")[0]
+            require(name not in _OWN_SLURM_OPTIONS, f"launch.slurm.options: effnet sets {name} itself")
 
 
 @dataclass

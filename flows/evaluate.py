@@ -22,7 +22,7 @@ async def evaluate(overrides: list[str]) -> EvalResult:
     """
     config, words = configure(overrides)
     registered = await fetch_registered(config.model_ref or "", config.storage)
-    if not any(word.startswith("data.augment.eval_crop_pad=") for word in words):
+    if not any(word.startswith(("data.augment.", "data.augment=")) and "eval_crop_pad" in word for word in words):
         config = await use_registered_crop(config, registered[2])
     return await evaluate_version(config, registered, await ensure_shards(config.data, config.storage))
 

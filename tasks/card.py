@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LICENSE = "Apache-2.0"  # of effnet, and of the weights that it trains
 WORST_CLASSES = 5
+SHOWN_VERSIONS = 40  # of a registered model: MLflow keeps 5,000 characters of a description
 RECIPE_ROWS = (
     *("epochs", "global_batch", "optimizer", "lr_per_256", "schedule", "warmup_epochs", "weight_decay"),
     *("label_smoothing", "ema_decay", "dropout", "precision", "seed"),
@@ -105,7 +106,7 @@ def family_card(name: str, versions: Sequence[Version]) -> str:
             else "not measured",
             version.tags.get("val_n", "-"),
         )
-        for version in reversed(versions)
+        for version in list(reversed(versions))[:SHOWN_VERSIONS]
     ]
     table = _table(("version", "data", "top-1, % (± 95 %)", "val images"), rows)
     return f"{title}\n\n{table}\n\nThe alias `champion` marks the version to use: `models:/{name}@champion`.\n"

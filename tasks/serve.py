@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 
 from conf.text import logger
-from infra.errors import ConfigError, DataError, EffnetError
+from infra.errors import ConfigError, DataError, first_line
 from infra.services import ports
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Serving:
             await asyncio.sleep(POLL_S)
             try:
                 await self.refresh()
-            except EffnetError as error:
-                log.warning("%s stays: %s", self.loaded.exact, error)
+            except Exception as error:  # noqa: BLE001 - whatever a new version does, the old one is served
+                log.warning("%s stays: %s", self.loaded.exact, first_line(error))
 
     async def refresh(self) -> None:
         """Looks at the alias once."""

@@ -113,8 +113,11 @@ def logs(command: Command) -> int:
     job_uri = run.tags.get("job_uri", "")
     if not job_uri:
         raise ConfigError(f"{run.name} is no job, it has no log of its own; `effnet runs` lists its jobs")
-    path = command.run_dir / "jobs" / run.key / "log.txt"
-    if path.exists():
+    folder = command.run_dir / "jobs" / run.key
+    path = folder / "log.txt"
+    written = [file for file in (path, *folder.glob("slurm-*.txt")) if file.exists()]
+    if written:
+        path = max(written, key=lambda file: file.stat().st_mtime)
         for line in path.read_text(errors="replace").splitlines():
             show(line)
         return 0

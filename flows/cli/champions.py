@@ -34,7 +34,13 @@ def rollback(command: Command) -> int:
     connect(command, "s3", "mlflow")
     name = command.objects[0]
     champion = registry.resolve_version(f"{name}@{registry.CHAMPION}")
-    previous = registry.resolve_version(f"{name}@{champions.PREVIOUS}")
+    history = champions.read_history(command.config.storage, name)
+    if history and history[-1].new not in (None, champion.version):  # moved in MLflow's page since
+        previous = registry.resolve_version(f"{name}/{history[-1].new}")
+    else:
+        previous = registry.resolve_version(f"{name}@{champions.PREVIOUS}")
+    if previous.version == champion.version:
+        raise ConfigError(f"version {champion.version} of {name} is both champion and previous; use effnet promote")
     _move(command, previous, champion.version, f"rollback of version {champion.version}")
     return 0
 

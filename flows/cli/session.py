@@ -87,7 +87,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
         ConfigError: A missing ``data.path``, a network that cannot have so few pixels, or an engine that is not
             available.
     """
-    if VERBS[verb].trains:
+    if VERBS[verb].trains or verb == "evaluate":
         ENGINES[config.launch.engine].check(config.launch)
     path = config.data.path
     if verb in _READ_DATA and (path is None or ("://" not in path and not Path(path).exists())):

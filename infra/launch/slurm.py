@@ -207,11 +207,14 @@ def poll(job: SlurmJob) -> int | None:
 
 def _read_state(job: SlurmJob) -> _State | None:
     """Asks the controller, which forgets a job minutes after its end, and then the accounting, if there is one."""
-    with suppress(_UnknownError):
+    try:
         text = _run(["scontrol", "--oneliner", "show", "job", str(job.job_id)])
         fields = dict(word.partition("=")[::2] for word in text.split() if "=" in word)
         return _State(fields["JobState"].split("+")[0], fields.get("Reason", ""), _exit_code(fields["ExitCode"]))
-    with suppress(_UnknownError):
+    except _UnknownError as error:
+        if "invalid job id" not in str(error).lower():  # e.g. its authentication is restarted: the job may run
+            raise errors.TransientError(f"launch.engine=slurm: {error}") from error
+    with suppress(_UnknownError, ConfigError):  # ConfigError: there is no sacct
         argv = ["sacct", "--jobs", str(job.job_id), "--allocations", "--noheader", "--parsable2"]
         lines = _run([*argv, "--format=State,ExitCode"]).splitlines()
         if lines:

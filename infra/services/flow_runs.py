@@ -16,7 +16,7 @@ from infra.services import proctable
 from infra.services.prefect_api import PrefectApi, call
 
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
-HOST_TAG, PROCESS_TAG = "host:", "process:"  # tags of a flow that a command runs itself
+HOST_TAG, PROCESS_TAG, BORN_TAG = "host:", "process:", "born:"  # tags of a flow that a command runs itself
 _PAGE = 200  # the server's largest page
 _POLL_S = 0.5
 
@@ -35,7 +35,8 @@ class FlowRun:
 
 def process_tags() -> list[str]:
     """Tags by which another command finds this process."""
-    return [f"{HOST_TAG}{socket.gethostname()}", f"{PROCESS_TAG}{os.getpid()}"]
+    process = os.getpid()
+    return [f"{HOST_TAG}{socket.gethostname()}", f"{PROCESS_TAG}{process}", f"{BORN_TAG}{proctable.born(process)}"]
 
 
 def active(api: PrefectApi, states: Collection[str] = ACTIVE) -> list[FlowRun]:
@@ -69,12 +70,12 @@ def cancel(api: PrefectApi, run: FlowRun, patience_s: float) -> str:
     A worker ends the runs of deployments; the run of a command in a terminal is ended by SIGTERM to that command.
 
     Raises:
-        ConfigError: The run belongs to a command on another machine.
+        ConfigError: The run belongs to a command on another machine, of another user, or to another program.
         TransientError: Prefect does not accept the cancellation.
     """
     process = _process(run)
-    if not run.deployed and process is not None:
-        os.kill(process, signal.SIGTERM)
+    if process is not None:
+        _terminate(run, process)
     else:
         # A command that was killed leaves its run as Running; nothing would answer a request to end it.
         state = {"type": "CANCELLING" if run.deployed else "CANCELLED", "message": "effnet cancel"}
@@ -85,24 +86,38 @@ def cancel(api: PrefectApi, run: FlowRun, patience_s: float) -> str:
     while True:
         status, entry = call(api, "GET", f"/flow_runs/{run.id}")
         current = str(entry.get("state_type")) if status == 200 else run.state
-        is_gone = process is not None and proctable.born(process) is None
-        if current not in ACTIVE or is_gone or time.monotonic() > deadline:
+        if current in ACTIVE and process is not None and _process(run) is None:
+            return "CANCELLED"  # Prefect did not hear of the end, e.g. because it ended with the command
+        if current not in ACTIVE or time.monotonic() > deadline:
             return current
         time.sleep(_POLL_S)
 
 
+def _terminate(run: FlowRun, process: int) -> None:
+    try:
+        os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:  # it has just ended
+        return
+    except PermissionError as error:
+        raise ConfigError(f"{run.name} is run by process {process} of another user, who can cancel it") from error
+
+
 def _process(run: FlowRun) -> int | None:
-    """Id of the living process of a command on this machine that runs the flow.
+    """Id of the living process of a command on this machine that runs the flow; None if a worker does, or it is gone.
 
     Raises:
-        ConfigError: The command runs on another machine.
+        ConfigError: The command runs on another machine, or is not effnet's.
     """
-    host = next((tag.removeprefix(HOST_TAG) for tag in run.tags if tag.startswith(HOST_TAG)), None)
-    number = next((tag.removeprefix(PROCESS_TAG) for tag in run.tags if tag.startswith(PROCESS_TAG)), "")
-    if host is None or not number.isdecimal():
+    if run.deployed:
         return None
+    host, number, born = (_tag(run, prefix) for prefix in (HOST_TAG, PROCESS_TAG, BORN_TAG))
+    if not number.isdecimal():
+        raise ConfigError(f"{run.name} was not started by a command of effnet: end the process that runs it")
     if host != socket.gethostname():
         raise ConfigError(f"{run.name} is run by process {number} on {host}: cancel it there, or stop that process")
     # The number may meanwhile be that of another process, which must not be stopped.
-    is_ours = any(b"effnet" in word or word == b"flows" for word in proctable.command_line(int(number)))
-    return int(number) if is_ours and proctable.born(int(number)) is not None else None
+    return int(number) if proctable.born(int(number)) == born else None
+
+
+def _tag(run: FlowRun, prefix: str) -> str:
+    return next((tag.removeprefix(prefix) for tag in run.tags if tag.startswith(prefix)), "")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 MAX_DIGEST = 36  # MLflow's limit for the digest of a data set
+MAX_DESCRIPTION = 5000  # MLflow's column; card.md beside the weights has the whole text
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ def describe_version(
             for file, contents in files.items():
                 (Path(folder) / file).write_text(contents)
             client.log_model_artifacts(model.model_id, folder)
-        if entry.description != text:  # last: a version with a description has everything
-            client.update_model_version(name, str(version), text)
+        shown = text[:MAX_DESCRIPTION]
+        if entry.description != shown:  # last: a version with a description has everything
+            client.update_model_version(name, str(version), shown)
 
 
 def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
@@ -78,8 +80,9 @@ def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             if model.tags.get(key) != value:
                 client.set_registered_model_tag(name, key, escaped(value))
-        if model.description != text:
-            client.update_registered_model(name, text)
+        shown = text[:MAX_DESCRIPTION]
+        if model.description != shown:
+            client.update_registered_model(name, shown)
 
 
 def _log_metrics(client: MlflowClient, model: LoggedModel, metrics: Mapping[str, float], data: DataSet | None) -> None:

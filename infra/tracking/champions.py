@@ -142,9 +142,9 @@ def _apply(storage: str, move: ChampionMove) -> None:
             registry.promote(move.name, move.new, registry.CHAMPION)
         _finish(storage, move)
         newest = _read(_entries(storage, move.name)[-1])
-        if newest.number == move.number or not store.exists(_done_uri(storage, move.name, newest.number)):
-            return  # a newer move that is not done sets the aliases itself
-        move = newest
+        if newest.number == move.number:
+            return
+        move = newest  # its process may have set the aliases before this one did
 
 
 def _append(storage: str, move: ChampionMove) -> bool:

@@ -56,7 +56,7 @@ def base(services: Addresses, tmp_path_factory: pytest.TempPathFactory) -> str:
     model = compose.compose([]).model
     export.save_weights(build_model(model, 5).state_dict(), folder / WEIGHTS)
     run = runs.start_run("nightly", "base", "base", params={}, tags={})
-    version = new_version(run, "night-base", folder, model, 24, list("abcde"), 0, {"data": "letters"})
+    version = new_version(run, "night-base", folder, model, 24, list("abcde"), 0, {"dataset": "letters"})
     champion_if_first(version, STORAGE)
     return "night-base"
 
