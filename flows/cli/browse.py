@@ -33,7 +33,7 @@ def models(command: Command) -> int:
     if command.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
-        show("no registered models; `effnet train register=NAME` or `effnet reproduce` makes some")
+        show("no registered models; `effnet reproduce` and `effnet import` register some")
     else:
         titles = ["model", "version", "aliases", "data", "top-1 %", "± (95 %)", "params", "multiply-adds", "px"]
         cells = [[_cell(value) for value in row.values()] for row in rows]

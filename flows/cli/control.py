@@ -7,8 +7,9 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conf.text import did_you_mean, format_duration
@@ -21,11 +22,22 @@ CANCEL_S = 90.0  # a job saves its state within 20 s and is killed after 45
 SILENT_S = 60.0  # a status older than this is not shown as progress
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that has not ended: its run in MLflow, the last status of its trainer, and the line that is printed."""
+
+    run: str
+    key: str
+    name: str
+    status: Mapping[str, Any]
+    line: str
+
+
 def status(command: Command) -> int:
     """Prints the services, the flows that run, and the progress of their jobs with the time left."""
     services = stack.status(command.run_dir, command.config.services)
     flows: list[flow_runs.FlowRun] = []
-    jobs: list[dict[str, Any]] = []
+    jobs: list[RunningJob] = []
     if services["prefect"].startswith(("running", "yours")):
         connect(command)
         flows = flow_runs.active(prefect_api.from_environment(os.environ))
@@ -33,7 +45,12 @@ def status(command: Command) -> int:
         connect(command)
         jobs = _running_jobs(command.config.experiment)
     if command.json:
-        print(json.dumps({"services": services, "flows": [asdict(run) for run in flows], "jobs": jobs}, indent=2))
+        print(
+            json.dumps(
+                {"services": services, "flows": [asdict(run) for run in flows], "jobs": [asdict(job) for job in jobs]},
+                indent=2,
+            )
+        )
         return 0
     for name, state in services.items():
         show(f"{name:8} {state}")
@@ -41,13 +58,13 @@ def status(command: Command) -> int:
         since = f" for {format_duration(time.time() - run.started)}" if run.started else ""
         show(f"flow     {run.name}: {run.state.lower()}{since}")
     for job in jobs:
-        show(f"job      {job['line']}")
+        show(f"job      {job.line}")
     if not flows and not jobs:
         show("nothing runs")
     return 0
 
 
-def _running_jobs(experiment: str) -> list[dict[str, Any]]:
+def _running_jobs(experiment: str) -> list[RunningJob]:
     """The jobs whose MLflow run has not ended, with the last status that their trainer has written."""
     from infra import store
     from infra.store.json_objects import read_object
@@ -67,7 +84,7 @@ def _running_jobs(experiment: str) -> list[dict[str, Any]]:
         silent_s = time.time() - last["time"] if isinstance(last.get("time"), int | float) else 0.0
         if silent_s > SILENT_S:
             line += f"; no news for {format_duration(silent_s)}"
-        jobs.append({"run": run.id, "key": run.key, "name": run.name, "status": last, "line": line})
+        jobs.append(RunningJob(run.id, run.key, run.name, last, line))
     return jobs
 
 
@@ -102,8 +119,8 @@ def rerun(command: Command) -> int:
 
     run = queries.find_run(command.config.experiment, command.objects[0])
     recorded = run.tags.get(machine.COMMAND_TAG, "")
-    program, verb, *words = [*shlex.split(recorded), "", ""][: max(2, len(shlex.split(recorded)))]
-    if program != "effnet" or verb not in VERBS or not VERBS[verb].flow:
+    verb, *words = shlex.split(recorded.removeprefix("effnet ")) or [""]
+    if verb not in VERBS or not VERBS[verb].flow:
         raise ConfigError(f"{run.name} has no command recorded: it was made by an earlier version, or by Python code")
     commit = run.tags.get("mlflow.source.git.commit", "")
     if commit and commit != machine.commit():

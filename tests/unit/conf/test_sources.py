@@ -10,13 +10,13 @@ def by_key(*overrides: str) -> dict[str, sources.Setting]:
 
 
 def test_the_last_file_that_sets_a_value_is_its_source_and_a_word_comes_after_it() -> None:
-    found = by_key("model=b3", "recipe.epochs=3", "recipe@transfer.recipe=modern")
-    assert found["model.name"].source == "model/b3.yaml"
-    assert found["model.width"].source == "profile/laptop.yaml"
-    assert found["recipe.epochs"] == sources.Setting("recipe.epochs", 3, "recipe.epochs=3")
-    assert found["recipe.global_batch"].source == "recipe/laptop.yaml"
-    assert found["transfer.recipe.epochs"].source == "recipe/modern.yaml"
-    assert found["recipe.seed"].source == "default"
+    settings = by_key("model=b3", "recipe.epochs=3", "recipe@transfer.recipe=modern")
+    assert settings["model.name"].source == "model/b3.yaml"
+    assert settings["model.width"].source == "profile/laptop.yaml"
+    assert settings["recipe.epochs"] == sources.Setting("recipe.epochs", 3, "recipe.epochs=3")
+    assert settings["recipe.global_batch"].source == "recipe/laptop.yaml"
+    assert settings["transfer.recipe.epochs"].source == "recipe/modern.yaml"
+    assert settings["recipe.seed"].source == "default"
 
 
 def test_a_word_that_sets_a_whole_branch_is_the_source_of_its_settings() -> None:
