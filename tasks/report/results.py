@@ -24,7 +24,8 @@ from models.results import (
     TransferPart,
     salvage,
 )
-from tasks.report.sections import architecture, latency, maps, scaling, transfer
+from models.results.nights import NightsResult
+from tasks.report.sections import architecture, latency, maps, nights, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
 NOT_IN_REQUEST = ("run_dir", "services", "launch")
@@ -50,6 +51,7 @@ PARTS = (
     ReportPart("latency", "Latency", "latency", LatencyResult, latency.facts),
     ReportPart("transfer", "Transfer", "transfer", TransferPart, transfer.facts),
     ReportPart("maps", "Class activation maps", "explain", GalleryResult, maps.facts),
+    ReportPart("nights", "Nightly fine-tunes", "nightly", NightsResult, nights.facts),
 )
 NAMES = tuple(part.name for part in PARTS)
 

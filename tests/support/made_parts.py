@@ -316,6 +316,46 @@ def latency() -> Json:
     }
 
 
+def nights() -> Json:
+    """Two versions of a line, the second tied with the first, and the first's move."""
+    first = {
+        "version": 1,
+        "registered": "2026-11-27 03:04:05 UTC",
+        "parent": "efficientnet-b0/2",
+        "aliases": ["champion"],
+        "top1": 91.25,
+        "n_val": 400,
+        "verdict": "promoted",
+        "reason": "promoted: there was no champion",
+        "mlflow_url": URL,
+    }
+    second = {
+        "version": 2,
+        "registered": "2026-11-28 03:04:05 UTC",
+        "parent": "efficientnet-b0-digits/1",
+        "aliases": ["challenger"],
+        "top1": 91.5,
+        "n_val": 400,
+        "compared_with": 1,
+        "difference": 0.25,
+        "lower_bound": -0.48,
+        "verdict": "tied",
+        "reason": "not promoted, the lower bound is not above -0.3",
+        "mlflow_url": URL,
+    }
+    move = {"old": None, "new": 1, "when": "2026-11-27 03:05:00 UTC", "who": "effnet@night", "why": "no champion"}
+    return ORIGIN | {
+        "line": "efficientnet-b0-digits",
+        "data": "digits",
+        "verdict": "not promoted, the lower bound is not above -0.3",
+        "versions": [second, first],
+        "versions_total": 9,
+        "moves": [move],
+        "moves_total": 1,
+        "command": "effnet nightly profile=laptop",
+    }
+
+
 def everything() -> Json:
     """All parts, as JSON in the store."""
     return {
@@ -324,6 +364,7 @@ def everything() -> Json:
         "transfer": transfer(),
         "maps": maps(),
         "latency": latency(),
+        "nights": nights(),
     }
 
 

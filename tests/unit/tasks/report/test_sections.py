@@ -278,7 +278,7 @@ def test_a_grown_search_shows_what_it_refused_and_the_family_beside_the_publishe
 
 def test_a_part_that_is_not_there_is_missing_with_the_command_that_makes_it() -> None:
     text = Page(render_stored({"profile": "paper"})).text()
-    for verb in ("scaling", "architecture", "latency", "transfer", "explain"):
+    for verb in ("scaling", "architecture", "latency", "transfer", "explain", "nightly"):
         assert f"effnet {verb} profile=paper makes it." in text
     whole = Page(render_stored({"profile": "paper"}, made_parts.everything()))
     assert "makes it." not in whole.text()
@@ -292,7 +292,7 @@ def test_parts_alone_make_a_page_of_their_profile() -> None:
     assert "effnet reproduce profile=laptop trains them" in page.text()
     assert "missing; effnet scaling profile=laptop makes it" in page.row("Scaling study", "data-part")[1]
     hollow = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs.get("class") == "hollow"]
-    assert hollow == ["#table2", "#figures", "#search", "#architecture", "#scaling", "#transfer", "#maps"]
+    assert hollow == ["#table2", "#figures", "#search", "#architecture", "#scaling", "#transfer", "#maps", "#nights"]
 
 
 def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
@@ -310,6 +310,7 @@ def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
         "transfer": "Transfer",
         "maps": "Class activation maps",
         "latency": "Latency",
+        "nights": "Nightly fine-tunes",
     }
     for number, (name, part) in enumerate(parts.items()):
         words = page.row(titles[name], "data-part")[1]
@@ -401,3 +402,22 @@ def test_the_page_is_the_same_for_the_same_parts_and_leaves_them_alone() -> None
     before = json.dumps(parts)
     assert render_stored({}, parts) == render_stored({}, json.loads(before))
     assert json.dumps(parts) == before
+
+
+def test_every_night_stands_beside_the_champion_that_it_was_compared_with() -> None:
+    part = made_parts.nights()
+    page = _page(nights=part)
+    numbers, words = page.row("2", "data-night")
+    _close(numbers, [2, 91.5, _error(91.5, 400), 400, 1, 0.25, -0.48])
+    assert "challenger" in words
+    assert "tied" in words
+    assert part["versions"][0]["reason"] in words
+    assert "none 1" in page.row(part["moves"][0]["when"], "data-move")[1], "no champion before the first"
+    assert "7 older versions are in the registry" in page.text()
+    assert f"The last night of {part['line']} on digits: {part['verdict']}." in page.text()
+
+
+def test_a_line_that_never_had_a_champion_has_a_section_without_tables() -> None:
+    page = _page(nights=made_parts.nights() | {"versions": [], "moves": [], "versions_total": 0, "moves_total": 0})
+    assert page.found("data-night") == []
+    assert page.found("data-move") == []
