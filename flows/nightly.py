@@ -10,14 +10,17 @@ from dataclasses import replace
 
 from prefect import flow
 
+from conf import schema
 from flows.configure import configure, name_runs_by, now
 from flows.shard import ensure_shards
-from models.results import EvalResult, Registered
+from models.results import EvalResult, Registered, ShardResult
 from tasks.evaluate import evaluate
 from tasks.jobs import evaluate_job, train_job
-from tasks.night import find_reason_to_skip, find_start
+from tasks.night import NightStart, find_reason_to_skip, find_start
+from tasks.night_report import publish_nights
 from tasks.promote import judge
 from tasks.register import fetch_registered, register
+from tasks.report.publish import refresh
 from tasks.train import train as train_task
 
 
@@ -26,13 +29,18 @@ async def nightly(overrides: list[str]) -> Registered:
     """Fine-tunes the champion of the line on ``transfer.data``, evaluates, registers, promotes the better.
 
     The line is named after ``nightly.model`` and the data set; its first version starts from the champion of
-    ``nightly.model``.
+    ``nightly.model``. The report shows the line and its moves afterwards.
     """
     config, _ = configure(overrides)
     start = await find_start(config)
     shards = await ensure_shards(config.transfer.data, config.storage)
-    if skipped := await find_reason_to_skip(start, shards):
-        return skipped
+    outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
+    await publish_nights(config, outcome, shards)
+    await refresh(config)
+    return outcome
+
+
+async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:
     model, weights, exact = await fetch_registered(start.parent, config.storage)
     fine_tuned = replace(config, model=model)
     data, recipe = config.transfer.data, config.transfer.recipe

@@ -33,7 +33,12 @@ _REFERENCE = re.compile(r"(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<version>[0-
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the registry; ``reused`` if ``register`` returned an existing version."""
+    """A version in the registry.
+
+    Attributes:
+        reused: Whether ``register`` returned an existing version.
+        created: Unix seconds.
+    """
 
     name: str
     version: int
@@ -41,6 +46,7 @@ class Version:
     aliases: tuple[str, ...]
     tags: dict[str, str]
     reused: bool = False
+    created: float = 0.0
 
 
 def promote(name: str, version: int, alias: str) -> None:
@@ -200,4 +206,11 @@ def _raise_if_missing(client: MlflowClient, error: MlflowException, name: str, t
 
 def to_version(entry: ModelVersion) -> Version:
     """Converts MLflow's version into a ``Version``."""
-    return Version(entry.name, int(entry.version), entry.run_id, tuple(sorted(entry.aliases)), dict(entry.tags))
+    return Version(
+        entry.name,
+        int(entry.version),
+        entry.run_id,
+        tuple(sorted(entry.aliases)),
+        dict(entry.tags),
+        created=entry.creation_timestamp / 1000,
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from page_reader import Page
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -90,6 +91,18 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
     request = compose.from_yaml(schema.Job, store.read(f"{STORAGE}/jobs/{second}/config.yaml"))
     assert request.init_weights_sha256 == registry.resolve_version("night-base-grown/1").tags["weights_sha256"]
     assert request.keep_classifier
+
+    profile = compose.compose([]).profile
+    part = store.read_json(f"{STORAGE}/reports/{profile}/nights.json")
+    assert [(row["version"], row["parent"]) for row in part["versions"]] == [
+        (2, "night-base-grown/1"),
+        (1, "night-base/1"),
+    ]
+    assert part["versions"][0]["compared_with"] == 1
+    assert [(move["old"], move["new"]) for move in part["moves"]][-1] == (None, 1)
+    assert part["verdict"] in grown.stdout
+    page = Page((services_dir / "latest" / "report.html").read_text())
+    assert page.row("2", "data-night")[0][0] == 2, "the page of the night shows it"
 
     (tmp_path / "letter-a").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "letter-a" / "a.png")
