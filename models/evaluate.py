@@ -51,5 +51,10 @@ def _check_interrupted(worker: Worker) -> bool:
     return worker.preemption.requested
 
 
+def main() -> int:
+    """Entry point of a rank; returns its exit code."""
+    return worker.run(evaluate_job)
+
+
 if __name__ == "__main__":
-    sys.exit(worker.run(evaluate_job))
+    sys.exit(main())

@@ -190,5 +190,10 @@ def _write_result(
     }
 
 
+def main() -> int:
+    """Entry point of a rank; returns its exit code."""
+    return worker.run(train)
+
+
 if __name__ == "__main__":
-    sys.exit(worker.run(train))
+    sys.exit(main())

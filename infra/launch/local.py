@@ -24,7 +24,7 @@ POLL_S = 0.2
 LIMITED = True
 GRACE_S = 30.0  # between terminating a job and killing it: the job first saves its state, in 20 s at most
 LOG_TAIL_LINES = 25
-_TORCHRUN_REPORT = re.compile(r"torch/distributed/elastic/.*(failed|Sending process)")
+_TORCHRUN_REPORT = re.compile(r"torch/(distributed/elastic/.*failed|multiprocessing/.*Terminating process)")
 
 
 @dataclass(frozen=True)

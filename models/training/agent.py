@@ -1,12 +1,19 @@
-"""torchrun with effnet's rendezvous and with an exit code that reports how the job ended.
+"""torchrun with effnet's rendezvous, ranks that import nothing, and an exit code that reports how the job ended.
 
-``python -m models.training.agent TORCHRUN_ARGUMENTS``. The exit code is that of the rank that failed first, 128 + N if
-signal N ended it, 8 if the agent itself received a termination signal, 75 if the rendezvous failed.
+``python -m models.training.agent TORCHRUN_ARGUMENTS -m MODULE ARGUMENTS``. The exit code is that of the rank that
+failed first, 128 + N if signal N ended it, 8 if the agent itself received a termination signal, 75 if the rendezvous
+failed.
+
+torchrun starts an interpreter per rank, and importing torch and MODULE takes 2 s of a core in every one. Here the agent
+imports MODULE once, and the ranks are forks of it that call ``MODULE.main()``. The agent itself must therefore neither
+compute nor touch a GPU: threads and CUDA contexts do not survive a fork.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +21,7 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.launcher.api import elastic_launch
 
 from infra import store
 from infra.errors import LostError, PreemptedError
@@ -29,8 +37,12 @@ def main(argv: list[str]) -> int:
         os.environ[RENDEZVOUS_TOKEN] = store.read(uri).decode()
     if JOB_FOLDER in os.environ:  # or torchrun leaves a folder in /tmp after each job
         argv = [f"--log-dir={Path(os.environ[JOB_FOLDER], SCRATCH, 'torchrun')}", *argv]
+    config, _, words = run.config_from_args(run.parse_args(argv))  # type: ignore[no-untyped-call]
+    module, *arguments = words[words.index("-m") + 1 :]
+    importlib.import_module(module)
+    config.start_method = "fork"
     try:
-        run.main(argv)
+        elastic_launch(config, run_rank)(module, *arguments)
     except SignalException as error:
         sys.stderr.write(f"torchrun: terminated by {error.sigval.name}\n")
         return PreemptedError.exit_code
@@ -42,6 +54,21 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"torchrun: {error}\n")
         return LostError.exit_code
     return 0
+
+
+def run_rank(module: str, *arguments: str) -> None:
+    """Runs a rank in the process that torchrun has forked for it, as ``python -m MODULE ARGUMENTS`` would.
+
+    Raises:
+        SystemExit: With the exit code of ``MODULE.main()``.
+    """
+    os.setsid()  # a signal to the agent's group is for the agent alone, which ends its ranks in order
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # not the agent's handlers
+    sys.argv = [module, *arguments]
+    code = importlib.import_module(module).main()
+    if code:  # torchrun waits for the return of a rank that succeeded
+        sys.exit(code)
 
 
 if __name__ == "__main__":

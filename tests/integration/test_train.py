@@ -209,8 +209,17 @@ def test_a_killed_rank_is_started_again_by_torchrun_and_the_weights_are_the_same
 
 
 def test_the_last_lines_of_a_failed_job_are_the_worker_s_own(job: schema.Job, storage: str) -> None:
-    strange = dataclasses.replace(job, kind="nothing")  # torchrun is asked for a module that is not there
+    strange = dataclasses.replace(job, manifest_sha256="0" * 64)
     running, _ = start(strange, storage, "strange")
-    assert finish(running) != 0
-    assert "No module named models.nothing" in local.logs(running).splitlines()[-1]
-    assert "torch/distributed/elastic" not in local.logs(running)
+    assert finish(running) == 3
+    whole = running.command.log_path.read_text()
+    assert "torch/distributed/elastic" in whole, "torchrun's report is in the log, and only there"
+    assert local.logs(running).splitlines()[-1].startswith("rank ")
+    assert "DataError" in local.logs(running).splitlines()[-1]
+    assert "torch/" not in local.logs(running)
+
+
+def test_a_job_of_an_unknown_kind_ends_before_a_rank_starts(job: schema.Job, storage: str) -> None:
+    running, _ = start(dataclasses.replace(job, kind="nothing"), storage, "unknown")
+    assert finish(running) == 1
+    assert "No module named 'models.nothing'" in local.logs(running).splitlines()[-1]

@@ -55,8 +55,8 @@ def test_a_machine_reads_the_word_of_its_job_from_the_run_folder(
     uri = local.share_token(f"file://{tmp_path}/job")
     monkeypatch.setenv(command.TOKEN_URI, uri)
     monkeypatch.setenv(command.RENDEZVOUS_TOKEN, "")
-    monkeypatch.setattr(agent.run, "main", lambda argv: None)
-    assert agent.main([]) == 0
+    monkeypatch.setattr(agent, "elastic_launch", lambda config, entrypoint: lambda *words: None)
+    assert agent.main(["-m", "models.evaluate", f"file://{tmp_path}/job"]) == 0
     assert len(os.environ[command.RENDEZVOUS_TOKEN]) == 32
     assert os.environ[command.RENDEZVOUS_TOKEN].encode() == store.read(local.share_token(f"file://{tmp_path}/job"))
 
@@ -280,11 +280,31 @@ def test_the_command_s_exit_code_comes_through(
 def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
     end: str, expected: int, tmp_path: Path, started: list[LocalJob]
 ) -> None:
-    (tmp_path / "rank.py").write_text(f"import os, sys, time\n{end}\n")
+    (tmp_path / "rank.py").write_text(f"import os, sys, time\ndef main():\n    {end}\n")
     torchrun = command.torchrun_argv(Launch(max_restarts=0), "rank", "the-job")
     started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
     assert wait(job, 120) == expected, local.logs(job)
     assert not (tmp_path / "scratch").exists()  # torchrun's own files, which it leaves in /tmp otherwise
+
+
+@pytest.mark.torchrun
+def test_a_rank_is_a_fork_of_the_agent_with_its_imports_and_a_session_and_signals_of_its_own(
+    tmp_path: Path, started: list[LocalJob]
+) -> None:
+    (tmp_path / "rank.py").write_text(
+        "import json, os, signal, sys, time\n"
+        "imported_by = os.getpid()\n"
+        "def main():\n"
+        "    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]\n"
+        f"    out = open({str(tmp_path)!r} + '/rank-' + os.environ['RANK'], 'w')\n"
+        "    out.write(json.dumps([imported_by == os.getppid(), os.getsid(0) == os.getpid(), sys.argv, "
+        "os.environ['RANK'], [handler == signal.SIG_DFL for handler in handlers]]))\n"
+    )
+    torchrun = command.torchrun_argv(Launch(nproc_per_node=2, max_restarts=0), "rank", "the-job")
+    started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
+    assert wait(job, 120) == 0, local.logs(job)
+    ranks = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1)]
+    assert ranks == [[True, True, ["rank", "the-job"], rank, [True, True]] for rank in ("0", "1")]
 
 
 def path_with(folder: Path) -> str:

@@ -134,7 +134,7 @@ def test_a_name_that_a_cluster_resolves_only_later_is_waited_for(port: int, monk
 
 def test_sigterm_ends_an_agent_that_waits_for_the_others(port: int) -> None:
     arguments = ["--nnodes=2", "--rdzv-backend=effnet", f"--rdzv-endpoint=127.0.0.1:{port}", "--log-dir=/dev/null"]
-    agent = subprocess.Popen([sys.executable, "-m", "models.training.agent", *arguments, "-m", "this"])
+    agent = subprocess.Popen([sys.executable, "-m", "models.training.agent", *arguments, "-m", "models.evaluate"])
     deadline = time.monotonic() + 60
     with socket.socket() as probe:
         while probe.connect_ex(("127.0.0.1", port)):
