@@ -10,6 +10,7 @@ from typing import Any
 
 from conf import compose, schema
 from infra import store
+from infra.errors import ConfigError
 from infra.store.json_objects import read_object
 from models.data.loading.order import check_batch
 from models.networks.efficientnet import block_strings
@@ -59,6 +60,11 @@ def train_job(
     block_strings.decode(config.model.blocks)
     images = shards.train if split == "train" else shards.train + shards.minival
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
+    if recipe.bn_groups == "sync" and config.runtime.pipeline_stages > 1:
+        raise ConfigError(
+            f"recipe.bn_groups=sync is incompatible with runtime.pipeline_stages={config.runtime.pipeline_stages}; "
+            "use recipe.bn_groups=slice"
+        )
     check_batch(recipe.global_batch, recipe.batch_slices, max(1, replicas), images)
     job = schema.Job(
         kind="train",

@@ -1,40 +1,102 @@
-"""The rates of short trainings: one that ends at a high rate says little of the network."""
+"""The rates, averages and batch-norm groups of the recipes that the profiles use."""
+
+import math
 
 import pytest
 
 from conf import compose, schema
+from models.training.average import decay_at
+from models.training.memory import slices_per_pass
 from models.training.optim import peak_rate, rate_at
 
 PAPER = ["profile=paper", "data.path=images", "transfer.path=sets"]
 IMAGENETTE = ["profile=imagenette", "data.path=images", "transfer.data.path=images"]
+LAPTOP = ["profile=laptop"]
+# The share of its peak at which a rate ends, in percent. These recipes were chosen for 8 minutes on two cores, and jobs
+# and published numbers exist for them: no conclusion about networks is drawn from the laptop's rates.
+LAPTOP_ENDS_AT = {
+    "laptop: networks": 21,
+    "laptop: grid search": 41,
+    "laptop: architecture search": 41,
+    "laptop: activation maps": 25,
+    "laptop: transfer": 33,
+}
 
 
-def _short_recipes() -> dict[str, schema.Recipe]:
-    """The recipes of proxies and of fine-tuning in the profiles for GPUs."""
-    paper, imagenette = compose.compose(PAPER), compose.compose(IMAGENETTE)
-    return {
-        "paper: grid search": paper.search.recipe,
-        "paper: architecture search": paper.architecture.recipe,
-        "paper: kornblith": paper.transfer.recipe,
-        "paper: author": compose.compose([*PAPER, "transfer=author"]).transfer.recipe,
-        "imagenette: networks": imagenette.recipe,
-        "imagenette: grid search": imagenette.search.recipe,
-        "imagenette: architecture search": imagenette.architecture.recipe,
-        "imagenette: activation maps": imagenette.explain.recipe,
-        "imagenette: transfer": imagenette.transfer.recipe,
-    }
+def _recipes() -> dict[str, schema.Recipe]:
+    """The recipes of proxies, of fine-tuning and of short trainings in all profiles."""
+    recipes = {}
+    for profile, overrides in (("paper", PAPER), ("imagenette", IMAGENETTE), ("laptop", LAPTOP)):
+        config = compose.compose(overrides)
+        recipes[f"{profile}: networks"] = config.recipe
+        recipes[f"{profile}: grid search"] = config.search.recipe
+        recipes[f"{profile}: architecture search"] = config.architecture.recipe
+        recipes[f"{profile}: activation maps"] = config.explain.recipe
+        recipes[f"{profile}: transfer"] = config.transfer.recipe
+        for protocol in ("author", "single"):
+            fine_tuning = compose.compose([*overrides, f"transfer={protocol}"]).transfer.recipe
+            recipes[f"{profile}: {protocol}"] = fine_tuning
+    recipes["laptop: kornblith"] = compose.compose([*LAPTOP, "transfer=laptop_kornblith"]).transfer.recipe
+    for whole in ("paper: networks", "paper: activation maps"):  # the official staircase over 350 epochs
+        del recipes[whole]
+    return recipes
 
 
-SHORT = _short_recipes()
+RECIPES = _recipes()
+LONG = ("imagenette: networks", "laptop: networks")
 
 
-@pytest.mark.parametrize("use", SHORT)
+def test_every_profile_is_checked() -> None:
+    assert {use.partition(":")[0] for use in RECIPES} == set(compose.options("profile"))
+
+
+@pytest.mark.parametrize("use", RECIPES)
 def test_a_short_training_ends_at_a_tenth_of_its_peak_rate_or_less(use: str) -> None:
-    steps = 100
-    last = rate_at(SHORT[use], SHORT[use].epochs * steps - 1, steps)
-    assert last <= 0.1 * peak_rate(SHORT[use])
+    steps, recipe = 100, RECIPES[use]
+    percent = 100 * rate_at(recipe, recipe.epochs * steps - 1, steps) / peak_rate(recipe)
+    if use in LAPTOP_ENDS_AT:
+        assert round(percent) == LAPTOP_ENDS_AT[use]
+    else:
+        assert percent <= 10
 
 
-@pytest.mark.parametrize("use", [use for use in SHORT if use != "imagenette: networks"])
+@pytest.mark.parametrize("use", [use for use in RECIPES if use not in LONG])
 def test_a_short_training_warms_up_for_an_epoch_at_most(use: str) -> None:
-    assert SHORT[use].warmup_epochs <= 1
+    assert RECIPES[use].warmup_epochs <= 1
+
+
+def test_networks_are_trained_from_random_weights_at_the_official_rate_on_imagenette() -> None:
+    for use in ("networks", "grid search", "architecture search", "activation maps"):
+        assert RECIPES[f"imagenette: {use}"].lr_per_256 == 0.016, use
+    assert RECIPES["imagenette: networks"].epochs == 200
+    assert RECIPES["imagenette: transfer"].lr_per_256 == 0.016 / 4  # from trained weights
+
+
+@pytest.mark.parametrize("use", RECIPES)
+def test_the_initial_weights_have_no_share_in_the_average_of_a_short_training(use: str) -> None:
+    """The decay rises with the steps. A constant 0.9999 would leave them 95 % after 500 steps."""
+    if RECIPES[use].ema_decay:
+        decays = [decay_at(RECIPES[use].ema_decay, step) for step in range(1, 101)]
+        assert math.prod(decays) < 1e-9
+
+
+def images_per_group(recipe: schema.Recipe, ranks: int) -> int:
+    """Images over which batch statistics are computed, with one network on each rank."""
+    images = recipe.global_batch // recipe.batch_slices * slices_per_pass(recipe, ranks)
+    return images * ranks if recipe.bn_groups == "sync" else images
+
+
+def test_the_paper_s_recipe_has_the_batch_norm_groups_of_the_official_code_on_eight_ranks() -> None:
+    config = compose.compose(PAPER)
+    assert config.launch.nproc_per_node == 8
+    for recipe in (config.recipe, config.search.recipe, config.architecture.recipe):
+        assert images_per_group(recipe, 8) == 512  # tensorflow/tpu, utils.py: max(8, 64 / 8) cores of 64 images
+    by_slice = compose.compose([*PAPER, "recipe.bn_groups=slice"]).recipe
+    assert {images_per_group(by_slice, ranks) for ranks in (1, 8, 64)} == {64}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_kornblith_s_batch_norm_has_one_group_and_imagenette_s_have_128_images_or_more(ranks: int) -> None:
+    assert images_per_group(RECIPES["paper: transfer"], ranks) == RECIPES["paper: transfer"].global_batch == 256
+    for use in ("networks", "grid search", "architecture search", "activation maps"):
+        assert images_per_group(RECIPES[f"imagenette: {use}"], ranks) >= 128

@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 from conf import compose, schema
+from infra.errors import ConfigError
 from infra.tracking import runs
 from models.experiments.grid_search import grid_points
 from models.experiments.transfer import TransferPlan
@@ -131,6 +132,16 @@ def test_every_setting_of_the_network_away_from_its_default_changes_the_key() ->
     )
     assert len({key(model) for model in models}) == len(models)
     assert len({evaluate_job(CONFIG, model, SHARDS, WEIGHTS, "m/1").key for model in models}) == len(models)
+
+
+def test_synchronized_batch_norm_in_a_pipeline_is_refused_before_anything_starts() -> None:
+    settings = ["profile=paper", "data.path=/d", "transfer.path=/t", "runtime.pipeline_stages=2"]
+    shards = replace(SHARDS, train=1_280_000)
+    config = compose.compose(settings)
+    with pytest.raises(ConfigError, match="pipeline_stages=2; use recipe.bn_groups=slice"):
+        train_job(config, config.data, config.recipe, shards, None)
+    config = compose.compose([*settings, "recipe.bn_groups=slice"])
+    assert train_job(config, config.data, config.recipe, shards, None).key.startswith("train-b0-x-")
 
 
 def test_a_request_that_is_not_json_has_no_key() -> None:
