@@ -93,7 +93,7 @@ class Augment:
     # Augmentation policy: none | v0 (AutoAugment of the official code) | imagenet (the published one) | randaugment.
     policy: str = "none"
     randaugment_layers: int = 2  # N of RandAugment: operations per image.
-    randaugment_magnitude: float = 9.0  # M of RandAugment, from 0 to 10.
+    randaugment_magnitude: float = 9.0  # M of RandAugment, from 0 to 30 (published: B5 17, B7 28).
     erase_prob: float = 0.0  # Probability of random erasing, applied on the device.
     mixup_alpha: float = 0.0  # Alpha of mixup, applied on the device; 0 = off.
     # Alpha of CutMix, applied on the device; 0 = off; with mixup too, each batch gets one of them.
@@ -103,8 +103,8 @@ class Augment:
         require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
         require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
         require(
-            0 <= self.randaugment_magnitude <= 10,
-            f"augment.randaugment_magnitude must be in [0, 10], is {self.randaugment_magnitude}",
+            0 <= self.randaugment_magnitude <= 30,
+            f"augment.randaugment_magnitude must be in [0, 30], is {self.randaugment_magnitude}",
         )
         require(0 <= self.erase_prob <= 1, f"augment.erase_prob must be in [0, 1], is {self.erase_prob}")
         for key in ("mixup_alpha", "cutmix_alpha"):

@@ -17,6 +17,7 @@ from models.networks.efficientnet import block_strings
 from models.results import ShardResult, result_name
 
 RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
+SOLARIZE_VERSION = 5  # instead, of trainings with Solarize at level 10, which inverts images since this version
 MODULES = {"train": "models.train", "evaluate": "models.evaluate"}  # entry point of a job, by its kind
 
 
@@ -123,8 +124,14 @@ def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "")
     # With batch statistics per batch slice, the result does not depend on the number of processes.
     processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
     world = "" if job.recipe.bn_groups == "slice" else processes.removesuffix("/1")
-    key = work_key(name, f"{RECIPE_VERSION}{world}\n{request}")
+    key = work_key(name, f"{_version(job)}{world}\n{request}")
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
+
+
+def _version(job: schema.Job) -> int:
+    augment = job.augment
+    solarizes = augment.policy == "v0" or (augment.policy == "randaugment" and augment.randaugment_magnitude >= 10)
+    return SOLARIZE_VERSION if job.kind == "train" and solarizes else RECIPE_VERSION
 
 
 def short_name(model: str) -> str:

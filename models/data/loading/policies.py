@@ -1,20 +1,23 @@
 """Augmentation policies of three papers as tables of operations, probabilities and levels.
 
 Operations are implemented in ``pillow_ops.py`` (reference) and ``native/ops.c`` (fast); ``auto_augment.py`` samples
-from the tables. Levels run from 0 to 10.
+from the tables. Levels run from 0 to 10; RandAugment's to 30.
 
 Disagreements between the sources, and the choices made here:
 
 - *Posterize.* The EfficientNet code keeps ``int(level / 10 * 4)`` bits: a higher level destroys less. At level 2
   that gives 0 bits, but TensorFlow limits the shift of a byte to 7, so one bit is kept (Pillow 13 refuses 0 bits, and
-  timm documents a black image for its port). Here one bit is kept. The published policy means 4 to 8 bits
+  timm documents a black image for its port). Above 8 bits (level 22.5) the shift is negative, wraps as a byte and is
+  limited to 7 as well: one bit. Here it is the same. The published policy means 4 to 8 bits
   (Cubuk et al. 2018, Table 6), interpreted as timm's ``PosterizeOriginal``; torchvision reverses the same range.
 - *Translate, Cutout.* The EfficientNet code translates by up to 250 pixels (RandAugment: 100) regardless of the size of
   the training image: level 9 moves a 224-pixel image entirely out of view. The paper's networks, at 224 pixels and up,
   were trained so, and it is kept. For images under 224 pixels, which the official code never had, lengths are scaled
   in proportion to the side. (timm's port translates by up to 0.45 of the side, torchvision by 150/331 of it.)
 - *Contrast.* The EfficientNet code uses the number of pixels / 256 as the mean gray; here, as in Pillow, the mean.
-- *Solarize 10* has threshold 256, which no byte reaches: a no-op.
+- *Solarize.* The EfficientNet code compares bytes with ``int(level / 10 * 256)``, which wraps as a byte: the threshold is 0
+  at level 10 (all values are inverted), 179 at 17 and 204 at 28. It is the same here; timm and torchvision change
+  nothing at level 10.
 
 Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py (``policy_v0``, ``level_to_arg``,
 ``distort_image_with_randaugment``); Cubuk et al. 2018 (arXiv:1805.09501), Tables 6 and 9; Cubuk et al. 2019
@@ -47,7 +50,7 @@ class Op(IntEnum):
     TRANSLATE_X = 13  # pixels
     TRANSLATE_Y = 14
     CUTOUT = 15  # half the side of a gray square; its center x, y
-    SOLARIZE_ADD = 16  # added to values below 128
+    SOLARIZE_ADD = 16  # added to values below 128, up to 255
 
 
 Step = tuple[Op, float, int]  # operation, probability, level
@@ -137,7 +140,7 @@ def magnitude(op: Op, level: float, ranges: Ranges, side: int) -> float:
 
     Args:
         op: Operation.
-        level: Level from 0 to 10.
+        level: Level from 0 to 10, of RandAugment to 30.
         ranges: Ranges of the policy.
         side: Side of the training image in pixels.
     """
@@ -153,9 +156,9 @@ def magnitude(op: Op, level: float, ranges: Ranges, side: int) -> float:
         case Op.CUTOUT:
             return float(int(int(fraction * ranges.cutout_px) * scale))
         case Op.POSTERIZE:
-            return float(max(1, ranges.posterize_base + int(fraction * 4)))
+            return float(8 - min(7, (8 - ranges.posterize_base - int(fraction * 4)) % 256))
         case Op.SOLARIZE:
-            return float(int(fraction * 256))
+            return float(int(fraction * 256) % 256)
         case Op.SOLARIZE_ADD:
             return float(int(fraction * 110))
         case Op.COLOR | Op.CONTRAST | Op.BRIGHTNESS | Op.SHARPNESS:

@@ -17,7 +17,7 @@ from infra.tracking import runs
 from models.experiments.grid_search import grid_points
 from models.experiments.transfer import TransferPlan
 from models.results import Cost, ShardResult
-from tasks import architecture, explain, scaling, search, transfer
+from tasks import architecture, explain, jobs, scaling, search, transfer
 from tasks.jobs import evaluate_job, train_job, work_key
 
 SHARDS = ShardResult("x", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True)
@@ -95,7 +95,10 @@ def architecture_key() -> str:
 
 # Computed by commit 5ac3061. A new setting must be marked LATER in the schema, or finished jobs are trained again.
 PINNED: dict[str, tuple[Callable[[], str], str]] = {
-    "paper": (paper_key, "train-b0-x-636d5a07b9"),
+    "published policy": (lambda: train_key("data.augment.policy=imagenet"), "train-b0-x-b9db3ef3a7"),
+    "randaugment": (lambda: train_key("data.augment.policy=randaugment"), "train-b0-x-27b7d7f513"),
+    # Its batch-norm groups and its augmentation were others at that commit: train-b0-x-636d5a07b9.
+    "paper": (paper_key, "train-b0-x-59afcfabc3"),
     "laptop": (lambda: train_key("model=b3"), "train-b3-x-371ffbf01d"),
     "batch norm by rank": (lambda: train_key("recipe.bn_groups=rank"), "train-b0-x-2af0d9b124"),
     "fine-tuning": (finetune_key, "finetune-b0-x-1ede88a4bf"),
@@ -106,6 +109,15 @@ PINNED: dict[str, tuple[Callable[[], str], str]] = {
     "transfer grid": (transfer_key, "transfer-43829c8cba"),
     "architecture search": (architecture_key, "architecture-fe0c34854e"),
 }
+
+
+def test_trainings_that_solarize_at_level_10_have_other_keys_than_before() -> None:
+    magnitude_10 = ("data.augment.policy=randaugment", "data.augment.randaugment_magnitude=10")
+    with mock.patch.object(jobs, "SOLARIZE_VERSION", jobs.RECIPE_VERSION):
+        before = [train_key("data.augment.policy=v0"), train_key(*magnitude_10)]
+    assert before[0] == "train-b0-x-0ba61e11aa"  # of commit 5ac3061
+    assert train_key("data.augment.policy=v0") == "train-b0-x-495dad05a1"
+    assert train_key(*magnitude_10) != before[1]
 
 
 @pytest.mark.parametrize("work", PINNED)

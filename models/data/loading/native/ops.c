@@ -135,9 +135,12 @@ WIDE static void solarize(uint8_t *restrict p, size_t bytes, int threshold) {
     for (size_t i = 0; i < bytes; i++) p[i] = (uint8_t)(p[i] < from ? p[i] : 255 - p[i]);
 }
 
-WIDE static void solarize_add(uint8_t *restrict p, size_t bytes, int add) { /* add: 0 to 127, so a byte holds the sum */
-    const uint8_t more = (uint8_t)add;
-    for (size_t i = 0; i < bytes; i++) p[i] = (uint8_t)(p[i] < 128 ? p[i] + more : p[i]);
+WIDE static void solarize_add(uint8_t *restrict p, size_t bytes, int add) { /* add >= 0; sums stop at 255 */
+    const int more = add > 255 ? 255 : add;
+    for (size_t i = 0; i < bytes; i++) {
+        const int sum = p[i] + more;
+        p[i] = (uint8_t)(p[i] >= 128 ? p[i] : sum > 255 ? 255 : sum);
+    }
 }
 
 /* Brightness and contrast: towards one grey value, 0 or the mean. */

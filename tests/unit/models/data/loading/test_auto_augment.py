@@ -23,19 +23,19 @@ from models.data.loading.randomness import uniforms
 
 VAL_TAR = REAL_DATA / "imagenet" / "ILSVRC2012_img_val.tar"
 SIDES = (24, 63, 224, 300)
-FACTORS = (0.0, 0.1, 0.28, 0.46, 0.64, 0.73, 1.0, 1.18, 1.54, 1.72, 1.9, 3.0)
+FACTORS = (0.0, 0.1, 0.28, 0.46, 0.64, 0.73, 1.0, 1.18, 1.54, 1.72, 1.9, 3.16, 5.14, 5.5)
 PIXELS = (0.0, 9.0, -9.0, 90.0, -90.0, 225.0, -225.0, 7.5, -7.5, 0.5, -0.5, 31.7, -31.7)
-SHEARS = (0.0, 0.09, -0.12, 0.21, -0.27, 0.3, -0.3)
+SHEARS = (0.0, 0.09, -0.12, 0.21, -0.27, 0.3, -0.3, 0.51, -0.84, 0.9)
 VALUES: dict[Op, tuple[float, ...]] = {
-    Op.ROTATE: (0.0, 3.0, -6.0, 15.0, 21.0, -24.0, 27.0, 30.0, -30.0, 45.5, 90.0, 180.0, 270.0, 1e-9),
+    Op.ROTATE: (0.0, 3.0, -6.0, 15.0, 21.0, -24.0, 27.0, 30.0, -30.0, 45.5, 51.0, -84.0, 90.0, 180.0, 270.0, 1e-9),
     Op.POSTERIZE: tuple(range(1, 9)),
     Op.SOLARIZE: (0, 51, 76, 128, 204, 255, 256),
-    Op.SOLARIZE_ADD: (0, 33, 77, 110),
+    Op.SOLARIZE_ADD: (0, 33, 77, 110, 127, 128, 187, 307),
     Op.SHEAR_X: SHEARS,
     Op.SHEAR_Y: SHEARS,
     Op.TRANSLATE_X: PIXELS,
     Op.TRANSLATE_Y: PIXELS,
-    Op.CUTOUT: (0, 4, 36, 100),
+    Op.CUTOUT: (0, 4, 36, 68, 100, 112),
 } | dict.fromkeys((Op.COLOR, Op.CONTRAST, Op.BRIGHTNESS, Op.SHARPNESS), FACTORS)
 
 
@@ -87,7 +87,17 @@ def test_randaugment_has_the_sixteen_operations_of_the_official_code() -> None:
         (Op.SHEAR_X, 9, "v0", 224, 0.27),
         (Op.ROTATE, 7, "v0", 224, 21.0),
         (Op.SOLARIZE, 3, "v0", 224, 76.0),
-        (Op.SOLARIZE, 10, "v0", 224, 256.0),
+        (Op.SOLARIZE, 10, "v0", 224, 0.0),
+        (Op.SOLARIZE, 10, "randaugment", 224, 0.0),
+        (Op.SOLARIZE, 17, "randaugment", 224, 179.0),
+        (Op.SOLARIZE, 28, "randaugment", 224, 204.0),
+        (Op.POSTERIZE, 17, "randaugment", 224, 6.0),
+        (Op.POSTERIZE, 20, "randaugment", 224, 8.0),
+        (Op.POSTERIZE, 28, "randaugment", 224, 1.0),
+        (Op.ROTATE, 28, "randaugment", 224, 84.0),
+        (Op.SHARPNESS, 28, "randaugment", 224, 5.14),
+        (Op.TRANSLATE_X, 28, "randaugment", 224, 280.0),
+        (Op.CUTOUT, 28, "randaugment", 224, 112.0),
         (Op.SOLARIZE_ADD, 7, "v0", 224, 77.0),
         (Op.POSTERIZE, 6, "v0", 224, 2.0),
         (Op.POSTERIZE, 2, "v0", 224, 1.0),
@@ -251,6 +261,38 @@ def test_the_c_operation_gives_the_bytes_of_pillow_on_the_smallest_images(op: Op
         assert np.array_equal(apply_native(library, image, op, arg), expected), arg
 
 
+# What TensorFlow 2.21 computed from RAMP by the expressions of the official code, in a graph and eagerly: x < 256 and
+# x < 435 compare with a byte that wraps, and a shift of 8 - 11 = -3 bits is limited to 7.
+RAMP = (0, 100, 127, 128, 179, 180, 200, 204, 205, 255)
+TENSORFLOW = [
+    (Op.SOLARIZE, 10, (255, 155, 128, 127, 76, 75, 55, 51, 50, 0)),
+    (Op.SOLARIZE, 17, (0, 100, 127, 128, 76, 75, 55, 51, 50, 0)),
+    (Op.SOLARIZE, 28, (0, 100, 127, 128, 179, 180, 200, 51, 50, 0)),
+    (Op.POSTERIZE, 2, (0, 0, 0, 128, 128, 128, 128, 128, 128, 128)),
+    (Op.POSTERIZE, 17, (0, 100, 124, 128, 176, 180, 200, 204, 204, 252)),
+    (Op.POSTERIZE, 20, RAMP),
+    (Op.POSTERIZE, 28, (0, 0, 0, 128, 128, 128, 128, 128, 128, 128)),
+    (Op.SOLARIZE_ADD, 10, (110, 210, 237, 128, 179, 180, 200, 204, 205, 255)),
+    (Op.SOLARIZE_ADD, 17, (187, 255, 255, 128, 179, 180, 200, 204, 205, 255)),
+    (Op.SOLARIZE_ADD, 28, (255, 255, 255, 128, 179, 180, 200, 204, 205, 255)),
+]
+
+
+@pytest.mark.parametrize(("op", "level", "expected"), TENSORFLOW)
+def test_bytes_wrap_and_stop_as_in_tensorflow(op: Op, level: int, expected: tuple[int, ...]) -> None:
+    image = np.resize(np.array(RAMP, np.uint8), (10, 10))[:, :, None].repeat(3, 2)
+    value = magnitude(op, level, RANGES["randaugment"], 224)
+    got = np.asarray(apply_pillow(Image.fromarray(image), op, [value]))
+    assert tuple(got[0, :, 0].tolist()) == expected
+    library = native_library()
+    assert np.array_equal(apply_native(library, image, op, np.array([value, 0, 0], np.float32)), got)
+
+
+@pytest.mark.parametrize("magnitude", [17.0, 28.0, 30.0])
+def test_both_backends_augment_identically_at_the_published_magnitudes(magnitude: float) -> None:
+    assert_backends_agree(Augment(policy="randaugment", randaugment_magnitude=magnitude, randaugment_layers=3))
+
+
 def test_solarize_add_lifts_only_dark_values_and_stops_at_white() -> None:
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
     got = np.asarray(apply_pillow(ramp, Op.SOLARIZE_ADD, [110]))[:, :, 0].flatten()
@@ -277,6 +319,10 @@ def test_an_unknown_operation_is_refused() -> None:
 
 @pytest.mark.parametrize("policy", ["v0", "imagenet", "randaugment"])
 def test_both_backends_augment_identically(policy: str) -> None:
+    assert_backends_agree(Augment(policy=policy))
+
+
+def assert_backends_agree(augment: Augment) -> None:
     """A PNG at its original size needs no resize and loses nothing, so every byte must be equal."""
     if backends()["native"] != "ok":
         pytest.skip(f"native backend: {backends()['native']}")
@@ -288,7 +334,7 @@ def test_both_backends_augment_identically(policy: str) -> None:
         Image.fromarray(image).save(file, "PNG")
         blobs.append(file.getvalue())
     boxes = np.tile(np.array([0, 0, side, side], np.int32), (n, 1))
-    flips, ops = np.arange(n) % 2 == 0, sampled(Augment(policy=policy), n, side)
+    flips, ops = np.arange(n) % 2 == 0, sampled(augment, n, side)
     native, pillow = np.empty_like(images), np.empty_like(images)
     fill(native, blobs, boxes, flips, ops, backend="native")
     fill(pillow, blobs, boxes, flips, ops, backend="pillow")
