@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,9 +33,21 @@ class Accuracy:
     correct: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False)  # by sample id
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Computes float32 products on GPUs exactly, not as TF32, in the context; a training may use TF32 (step.py)."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@full_float32()
 @torch.inference_mode()
 def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Callable[[], bool]) -> Accuracy:
-    """Evaluates in fp32 on every sample of the loader's split; the same result on every rank.
+    """Evaluates in fp32, without TF32, on every sample of the loader's split; the same result on every rank.
 
     Args:
         network: Maps ``[N, 3, R, R]`` to logits ``[N, classes]``; set to evaluation mode.

@@ -70,6 +70,36 @@ def test_counts_are_those_of_a_count_by_hand(val: Loader) -> None:
     assert 0 < sum(accuracy.class_correct) < 103  # else it would prove nothing
 
 
+class Precision(Brightness):
+    """Records whether TF32 is allowed while it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tf32: set[bool] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.tf32 |= {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
+        return super().forward(images)
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """TF32 as a training with recipe.precision=auto sets it."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_an_evaluation_computes_without_tf32_and_leaves_the_setting_of_the_training(val: Loader) -> None:
+    network = Precision()
+    evaluate(network, val, ranks(0, 1), lambda: False)
+    assert network.tf32 == {False}
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_the_parts_of_all_ranks_add_up_to_the_whole(
     val: Loader, world_size: int, monkeypatch: pytest.MonkeyPatch
