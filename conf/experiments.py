@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conf.training import MISSING, PREPROCESSINGS, Data, Model, Recipe, require, require_name, require_reference
+from conf.training import MISSING, NEWEST, PREPROCESSINGS, Data, Model, Recipe, require, require_name, require_reference
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
@@ -24,8 +24,13 @@ class Search:
     # at the paper's size the paper's own point counts 2.58, since every repeat is rounded up.
     counted_tolerance: float = 0.6
     recipe: Recipe = field(default_factory=Recipe)  # How the networks of the grid are trained.
+    # Number of trainings of each point, with the seeds from recipe.seed on.
+    seeds: int = field(default=1, metadata=NEWEST)
+    # Exponent of the accuracy at equal cost, accuracy * (counted cost / budget)^exponent; as in the reward of MnasNet.
+    exponent: float = field(default=-0.07, metadata=NEWEST)
 
     def __post_init__(self) -> None:
+        require(self.seeds > 0, f"search.seeds must be > 0, is {self.seeds}")
         for key in ("alpha", "beta", "gamma"):
             values = getattr(self, key)
             require(len(values) > 0 and min(values) >= 1, f"search.{key} needs values >= 1, is {values}")

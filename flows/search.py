@@ -26,7 +26,7 @@ async def search(overrides: list[str]) -> SearchResult:
 
 @task(task_run_name="search", **policy.GROUP)
 async def search_grid(config: schema.Config, shards: ShardResult, parent_run: str = "") -> SearchResult:
-    """Trains and compares the points of the grid.
+    """Trains and compares the points of the grid, each with ``search.seeds`` seeds.
 
     Args:
         config: Configuration of the command.
@@ -34,12 +34,16 @@ async def search_grid(config: schema.Config, shards: ShardResult, parent_run: st
         parent_run: Parent MLflow run.
 
     Returns:
-        The trials, the best and those within one standard error of it, what was refused or failed, and the family.
+        The trials, the best and those not distinguished from it, what was refused or failed, and the family.
     """
     screened = await start_search(config, grid_points(config.search), shards.classes, parent_run)
-    trials = (
-        train_network(trial_config(config, point), shards, screened.mlflow_run, "trial", trial_title(point))
+    seeds = range(config.search.seeds)
+    trials = [
+        train_network(trial_config(config, point, seed), shards, screened.mlflow_run, "trial", trial_title(point, seed))
         for point in screened.points
-    )
+        for seed in seeds
+    ]
     # A trial that diverges does not end the search: its error comes back in its place.
-    return await record_search(config, screened, await asyncio.gather(*trials, return_exceptions=True))
+    results = await asyncio.gather(*trials, return_exceptions=True)
+    by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
+    return await record_search(config, screened, by_point)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ONE_SIDED_95 = 1.6449  # quantile of the normal distribution
 TWO_SIDED_95 = 1.9600
@@ -105,3 +110,77 @@ def paired_difference(gained: int, lost: int, n: int) -> Difference:
     error = math.sqrt((only_first + only_second - center**2) / (n + 2))
     lower, upper = center - ONE_SIDED_95 * error, center + ONE_SIDED_95 * error
     return Difference(100 * (gained - lost) / n, 100 * lower, 100 * upper, n)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The lead of one network over another on the same images, in points, with its two-sided 95 % interval.
+
+    Attributes:
+        p: Probability of a lead at least this far from 0, in either direction, between equal networks.
+        n: Number of images.
+        seeds: Number of trainings of each network.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    p: float
+    n: int
+    seeds: int
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Returns the two-sided p value of McNemar's exact test for two networks on the same images.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947); the exact form is the binomial test of the images on which the networks differ.
+
+    Args:
+        gained: Images that only the first network classifies correctly.
+        lost: Images that only the second network classifies correctly.
+    """
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def compare_paired(
+    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], factors: tuple[float, float] = (1.0, 1.0)
+) -> PairedTest:
+    """Compares two networks by the images that they classify correctly, over one or more trainings of each.
+
+    The variance of the difference is that over images, divided by their number, plus, with several seeds, that over
+    seeds, divided by theirs. The part that depends on both is counted twice, so the interval is rather too wide. Its degrees
+    of freedom are Welch and Satterthwaite's. With one seed and equal factors p is that of McNemar's exact test.
+
+    Source: Welch, "The generalization of Student's problem when several different population variances are involved",
+    Biometrika 34 (1947).
+
+    Args:
+        ours: ``[seeds, images]``, True where the first network is correct.
+        theirs: The same of the second network, for the same images and as many seeds.
+        factors: Factors of the two accuracies, for a comparison at equal cost.
+
+    Raises:
+        ValueError: The arrays differ in shape, or there are fewer than two images.
+    """
+    from scipy.stats import t as student  # type: ignore[import-untyped]
+
+    if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] < 2 or not len(ours):
+        raise ValueError(f"answers of shapes {ours.shape} and {theirs.shape} cannot be compared")
+    seeds, n = ours.shape
+    differences = 100 * (factors[0] * ours.astype(float) - factors[1] * theirs.astype(float))
+    value = float(differences.mean())
+    parts = [(float(differences.mean(0).var(ddof=1)) / n, n - 1)]
+    if seeds > 1:
+        parts.append((float(differences.mean(1).var(ddof=1)) / seeds, seeds - 1))
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return PairedTest(value, value, value, float(value == 0), n, seeds)
+    freedom, error = variance**2 / sum(part**2 / free for part, free in parts), math.sqrt(variance)
+    half = float(student.ppf(0.975, freedom)) * error
+    p = 2 * float(student.sf(abs(value) / error, freedom))
+    if seeds == 1 and factors[0] == factors[1]:
+        p = mcnemar(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
+    return PairedTest(value, value - half, value + half, p, n, seeds)

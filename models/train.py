@@ -182,12 +182,20 @@ def _write_result(
         "class_correct": accuracy.class_correct,
         "class_total": accuracy.class_total,
         "correct_sha256": per_image.write(job_uri, accuracy.correct),
+        "minival_correct_sha256": _write_minival(job_uri, position.best_minival_correct, n_minival),
         "minival_top1": position.best_minival_top1 if n_minival else 0.0,
         "n_minival": n_minival,
         "images_per_s": position.step * job.recipe.global_batch / position.train_seconds,
         "weights_uri": weights_uri,
         "weights_sha256": hashlib.sha256(serialized).hexdigest(),
     }
+
+
+def _write_minival(job_uri: str, bits: str, n: int) -> str:
+    """Writes which minival images the selected weights classify correctly; returns "" if that was not recorded."""
+    if not bits or not n:
+        return ""
+    return per_image.write(job_uri, per_image.unpack(bytes.fromhex(bits), n), per_image.MINIVAL_CORRECT)
 
 
 def main() -> int:

@@ -53,17 +53,23 @@ def _start(config: schema.Config, points: Sequence[Coefficients], classes: int, 
     return replace(screened, mlflow_run=run)
 
 
-def trial_config(config: schema.Config, point: Coefficients) -> schema.Config:
-    """One trial: B0 scaled by the point, trained by the search's recipe."""
+def trial_config(config: schema.Config, point: Coefficients, seed: int = 0) -> schema.Config:
+    """One trial: B0 scaled by the point, trained by the search's recipe; ``seed`` counts from the recipe's."""
     model = scaled(config.model, point.alpha, point.beta, point.gamma)
-    return replace(config, model=model, recipe=config.search.recipe)
+    recipe = config.search.recipe
+    return replace(config, model=model, recipe=replace(recipe, seed=recipe.seed + seed))
 
 
 @task(task_run_name="choose", **policy.BOOKKEEPING)
 async def record_search(
-    config: schema.Config, screened: ScreenedGrid, results: list[TrainResult | BaseException]
+    config: schema.Config, screened: ScreenedGrid, results: list[list[TrainResult | BaseException]]
 ) -> SearchResult:
     """Chooses by minival accuracy, lists ties, derives the family, and logs the result to the search's MLflow run.
+
+    Args:
+        config: Configuration of the command.
+        screened: The points that were trained.
+        results: For each point, the result of each seed.
 
     Raises:
         EffnetError: No trial finished; the error of the first trial.
@@ -72,20 +78,25 @@ async def record_search(
 
 
 def _record(
-    config: schema.Config, screened: ScreenedGrid, results: Sequence[TrainResult | BaseException]
+    config: schema.Config, screened: ScreenedGrid, results: Sequence[Sequence[TrainResult | BaseException]]
 ) -> SearchResult:
     from infra.tracking import runs
+    from models.training import per_image
 
     def linked(trial: Trial) -> Trial:
         return replace(trial, mlflow_url=runs.run_url(trial.mlflow_run))
 
-    chosen = select_trials(config.search, screened, results)
+    done = [result for seeds in results for result in seeds if isinstance(result, TrainResult)]
+    read = {result.job: per_image.read_minival(result.job_uri, vars(result)) for result in done}
+    answers = {job: correct for job, correct in read.items() if correct is not None}
+    chosen = select_trials(config.search, screened, results, answers)
     best = linked(chosen.best)
     result = replace(
         chosen,
         trials=tuple(map(linked, chosen.trials)),
         best=best,
         tied=tuple(map(linked, chosen.tied)),
+        best_at_equal_cost=linked(chosen.best_at_equal_cost) if chosen.best_at_equal_cost else None,
         family=family(config.model, Coefficients(best.alpha, best.beta, best.gamma), screened.classes),
     )
     runs.log_text(screened.mlflow_run, json.dumps(dataclasses.asdict(result), indent=1), "search.json")

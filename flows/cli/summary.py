@@ -193,6 +193,8 @@ def _search(result: SearchResult) -> list[str]:
     lines = [f"search     {point}: best of {len(result.trials)} trials (paper: 1.2, 1.1, 1.15)"]
     if result.tied:
         lines.append(f"tie        {result.verdict}")
+    if result.equal_cost_verdict:
+        lines.append(f"cost       {result.equal_cost_verdict}")
     return lines + [f"refused    {r.alpha} {r.beta} {r.gamma}: {r.reason}" for r in result.refused]
 
 

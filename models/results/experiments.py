@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf import schema
+from models.statistics import PairedTest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class Trial:
     counted_cost: float  # multiply-adds relative to the baseline, after rounding; ``product`` is the target
     mlflow_run: str = ""
     mlflow_url: str = ""
+    seed_top1: tuple[float, ...] = ()  # minival top-1 of each seed; minival_top1 is their mean
+    equal_cost_top1: float | None = None  # minival_top1 * (counted_cost / budget) ** exponent
+    behind: PairedTest | None = None  # lead of the best over this trial on the same images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class SearchResult:
 
     trials: tuple[Trial, ...] = ()
     best: Trial
-    tied: tuple[Trial, ...] = ()  # within one standard error of the best
+    tied: tuple[Trial, ...] = ()  # not distinguished from the best
     verdict: str = ""
     refused: tuple[RefusedPoint, ...] = ()
     budget: float | None = None
@@ -84,6 +88,10 @@ class SearchResult:
     found: int = 0  # trials of earlier runs
     failed: tuple[str, ...] = ()
     family: tuple[FamilyMember, ...] = ()
+    seeds: int = 1
+    exponent: float | None = None  # of ``equal_cost_top1``
+    best_at_equal_cost: Trial | None = None
+    equal_cost_verdict: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,7 @@ class TrainResult:
     class_correct: tuple[int, ...] = ()  # val images per class: correct at top-1; class_total counts all of them
     class_total: tuple[int, ...] = ()
     correct_sha256: str = ""  # of the per-image bits (models/training/per_image.py); "" for jobs that predate them
+    minival_correct_sha256: str = ""  # as correct_sha256, of minival
     world_size: int = 1  # of the last attempt
     compiled: bool = False
     state_sha256: str = ""  # of the final weights, average and optimizer

@@ -16,7 +16,7 @@ from infra.errors import DivergedError, JobError, PreemptedError, TransientError
 from models.data.loading.device import to_device
 from models.data.loading.loader import Loader
 from models.statistics import mean_per_class
-from models.training import distributed, flat
+from models.training import distributed, flat, per_image
 from models.training.checkpoints.ledger import Ledger
 from models.training.checkpoints.save_resume import CheckpointManager
 from models.training.checkpoints.state import TrainState
@@ -241,6 +241,7 @@ def _evaluate_minival(run: Run, state: TrainState, minival: Loader, epoch: int) 
     position = state.position
     if accuracy.top1 > position.best_minival_top1:
         position.best_minival_top1, position.best_step = accuracy.top1, position.step
+        position.best_minival_correct = per_image.pack(accuracy.correct).hex()
         state.best.copy_(state.average)
     return {
         "minival_top1": accuracy.top1,

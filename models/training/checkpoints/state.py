@@ -22,6 +22,7 @@ class Position:
     step: int = 0  # finished global steps
     best_minival_top1: float = -1.0
     best_step: int = 0  # step of the average in state.best
+    best_minival_correct: str = ""  # the minival images that it classifies correctly: packed bits in hexadecimal
     epoch_ended: int = 0  # step of the last epoch end that was handled: evaluated if due, and saved
     train_seconds: float = 0.0  # over all attempts, excluding evaluation
     rows: list[dict[str, float]] = field(

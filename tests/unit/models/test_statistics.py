@@ -4,8 +4,18 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from models.statistics import Estimate, estimate, mean_per_class, paired_difference, share, standard_error
+from models.statistics import (
+    Estimate,
+    compare_paired,
+    estimate,
+    mcnemar,
+    mean_per_class,
+    paired_difference,
+    share,
+    standard_error,
+)
 
 
 def test_a_share_has_the_standard_error_of_a_binomial() -> None:
@@ -108,3 +118,75 @@ def test_the_bound_lies_above_the_true_difference_in_no_more_than_about_one_case
 def test_the_standard_error_is_binomial(percent: float | None, n: float | None, expected: float | None) -> None:
     error = standard_error(percent, n)
     assert error is None if expected is None else error == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"),
+    [
+        (0, 0, 1.0),
+        (5, 0, 2 / 32),  # all five of five, or none
+        (0, 5, 2 / 32),
+        (1, 4, 2 * (1 + 5) / 32),
+        (3, 3, 1.0),
+    ],
+)
+def test_mcnemar_s_exact_test_counts_the_images_on_which_the_networks_differ(gained: int, lost: int, p: float) -> None:
+    assert mcnemar(gained, lost) == pytest.approx(p)
+
+
+def answers(*rows: str) -> NDArray[np.bool_]:
+    """``answers("1101")``: images of one seed that are correct."""
+    return np.array([[digit == "1" for digit in row] for row in rows])
+
+
+def test_a_paired_difference_of_one_seed_is_that_of_the_images() -> None:
+    found = compare_paired(answers("1111110000"), answers("0011100001"))
+    assert (found.value, found.n, found.seeds) == (pytest.approx(20.0), 10, 1)
+    # differences 1 1 0 0 0 1 0 0 0 -1: mean 0.2, variance (3 * 0.64 + 6 * 0.04 + 1.44) / 9 = 0.4
+    error = 100 * math.sqrt(0.4 / 10)
+    assert found.upper - found.value == pytest.approx(2.2622 * error, rel=1e-4)  # Student's t with 9
+    assert found.value - found.lower == pytest.approx(2.2622 * error, rel=1e-4)
+    assert found.p == pytest.approx(mcnemar(3, 1))
+
+
+def test_the_variance_over_seeds_is_part_of_the_interval() -> None:
+    """Two seeds that differ by 20 and by 0 points leave one degree of freedom: nothing can be concluded."""
+    images = 10_000
+    ours, theirs = np.zeros((2, 2, images), np.bool_)
+    ours[0, : images // 5] = True
+    found = compare_paired(ours, theirs)
+    # over images: 0.1 of the 0.2 that differ by one half; over seeds: (20, 0), variance 200, of the mean 100
+    over_images, over_seeds = 100**2 * (0.2 * 0.25 - 0.01) / images, 100.0
+    freedom = (over_images + over_seeds) ** 2 / (over_images**2 / (images - 1) + over_seeds**2)
+    assert found.value == pytest.approx(10)
+    assert 1 < freedom < 1.01
+    assert found.upper - found.value == pytest.approx(12.7 * math.sqrt(over_images + over_seeds), rel=0.01)
+    assert found.p > 0.3
+    assert compare_paired(ours[:1], theirs[:1]).p < 1e-9
+
+
+def test_factors_compare_at_equal_cost() -> None:
+    same = answers("1100110011")
+    found = compare_paired(same, same, (1.0, 0.5))
+    assert found.value == pytest.approx(30.0)  # 60 % against 0.5 * 60 %
+    assert found.p < 0.05
+    assert compare_paired(same, same).p == 1.0
+    assert compare_paired(same, same).upper == 0.0
+
+
+@pytest.mark.parametrize("theirs", [answers("111"), answers("1111", "1111")])
+def test_answers_to_other_images_or_of_other_seeds_are_not_compared(theirs: NDArray[np.bool_]) -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        compare_paired(answers("1100"), theirs)
+
+
+def test_of_equal_networks_one_in_twenty_seems_different() -> None:
+    """Simulated: networks that differ on images at random and, with seeds, by a random shift of a seed."""
+    rng, different = np.random.default_rng(0), 0
+    trials, seeds, images = 400, 3, 400
+    for _ in range(trials):
+        hardness = rng.random(images)
+        shifts = rng.normal(0, 0.02, (2, seeds, 1))
+        ours, theirs = rng.random((2, seeds, images)) < hardness + shifts
+        different += compare_paired(ours, theirs).p < 0.05
+    assert different <= 0.05 * trials + 3 * math.sqrt(trials * 0.05 * 0.95)  # it is rather too careful

@@ -3,9 +3,12 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 
 import made_results
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from conf.compose import compose
 from conf.schema import Model, Search
@@ -17,12 +20,30 @@ from models.results import SearchResult, TrainResult, Trial
 POINTS = [Coefficients(1.0, 1.2, 1.15), Coefficients(1.2, 1.1, 1.15), Coefficients(1.4, 1.2, 1.0)]
 
 
-def result(minival_top1: float, multiply_adds: int = 100, n: int = 500) -> TrainResult:
-    return made_results.trained(minival_top1=minival_top1, multiply_adds=multiply_adds, n_minival=n, resolution=28)
+def result(minival_top1: float, multiply_adds: int = 100, n: int = 500, job: str = "j") -> TrainResult:
+    return made_results.trained(
+        minival_top1=minival_top1, multiply_adds=multiply_adds, n_minival=n, resolution=28, job=job
+    )
 
 
 def chosen(*results: TrainResult) -> SearchResult:
-    return choose(Search(), screened(len(results)), results)
+    return choose(Search(), screened(len(results)), [[result] for result in results], {})
+
+
+def answered(*correct: NDArray[np.bool_], costs: Sequence[int] = (100, 100, 100), seeds: int = 1) -> SearchResult:
+    """The search among points whose networks classified these images correctly; the seeds of a point in turn."""
+    results = [
+        result(100 * float(bits.mean()), costs[number // seeds], len(bits), f"job {number}")
+        for number, bits in enumerate(correct)
+    ]
+    points = [results[i : i + seeds] for i in range(0, len(results), seeds)]
+    answers = {f"job {number}": bits for number, bits in enumerate(correct)}
+    return choose(Search(seeds=seeds), screened(len(points)), points, answers)
+
+
+def images(first: int, last: int, n: int = 500) -> NDArray[np.bool_]:
+    """True for the images from ``first`` to before ``last``."""
+    return (np.arange(n) >= first) & (np.arange(n) < last)
 
 
 def screened(trials: int) -> ScreenedGrid:
@@ -80,25 +101,27 @@ def test_trials_stay_in_grid_order_with_all_their_numbers() -> None:
         standard_error=pytest.approx(100 * math.sqrt(0.7 * 0.3 / 500)),
         counted_cost=2.0,
         mlflow_run="run",
+        seed_top1=(70.0,),
+        equal_cost_top1=70.0,
     )
     assert (found.budget, found.tolerance, found.counted_tolerance) == (2.0, 0.1, 0.6)
 
 
 def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
     assert chosen(result(50.0), result(70.0)).verdict == (
-        "alpha 1.2, beta 1.1, gamma 1.15 is best (70.00 ± 2.05 % of 500 minival images); "
-        "no other trial lies within one standard error"
+        "alpha 1.2, beta 1.1, gamma 1.15 is best (70.00 ± 2.05 % of 500 minival images), and every other trial is "
+        "distinguished from it"
     )
     assert chosen(result(50.0), result(70.0), result(69.0)).verdict == (
-        "alpha 1.2, beta 1.1, gamma 1.15 leads (70.00 ± 2.05 % of 500 minival images) but is within one standard "
-        "error of 1 of the other 2 trials: alpha 1.4, beta 1.2, gamma 1"
+        "alpha 1.2, beta 1.1, gamma 1.15 leads (70.00 ± 2.05 % of 500 minival images) but is not distinguished from "
+        "1 of the other 2 trials: alpha 1.4, beta 1.2, gamma 1 (within one standard error)"
     )
     assert "is the only trial" in chosen(result(50.0)).verdict
 
 
 def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_reason() -> None:
     found = select_trials(
-        Search(), screened(3), [result(50.0), DivergedError("the loss is not finite\n  | more"), result(60.0)]
+        Search(), screened(3), [[result(50.0)], [DivergedError("the loss is not finite\n  | more")], [result(60.0)]], {}
     )
     assert point(found.best) == (1.4, 1.2, 1.0)
     assert [point(t) for t in found.trials] == [(1.0, 1.2, 1.15), (1.4, 1.2, 1.0)]
@@ -107,7 +130,7 @@ def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_rea
 
 def test_a_search_without_one_good_trial_ends_with_the_first_error() -> None:
     with pytest.raises(DivergedError, match="first"):
-        select_trials(Search(), screened(2), [DivergedError("first"), DivergedError("second")])
+        select_trials(Search(), screened(2), [[DivergedError("first")], [DivergedError("second")]], {})
 
 
 def test_a_point_whose_network_counts_too_much_is_refused_with_the_numbers() -> None:
@@ -180,4 +203,72 @@ def test_trials_of_earlier_runs_are_counted() -> None:
 
 def test_points_and_results_must_pair_up() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        choose(Search(), screened(3), [result(1.0)])
+        choose(Search(), screened(3), [[result(1.0)]], {})
+
+
+def test_trials_are_compared_on_the_same_images_by_mcnemar_s_test() -> None:
+    """A lead of 2 points is within one standard error, 2.05, of independent images. Here it is 10 images to none."""
+    found = answered(images(0, 350), images(0, 340))
+    assert point(found.best) == (1.0, 1.2, 1.15)
+    behind = found.trials[1].behind
+    assert behind is not None
+    assert (behind.value, behind.n, behind.seeds) == (pytest.approx(2.0), 500, 1)
+    assert behind.p == pytest.approx(2 / 2**10)
+    assert found.tied == ()
+    assert found.trials[0].behind is None
+
+
+def test_a_lead_in_which_many_images_differ_is_a_tie() -> None:
+    found = answered(images(0, 350), images(150, 495))  # 150 to 145, 70.0 and 69.0 %
+    assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15)]
+    assert "not distinguished from 1 of the other 1 trial: alpha 1.2, beta 1.1, gamma 1.15 (+1.00 points, " in found.verdict
+    assert found.verdict.endswith("p 0.82)")
+
+
+def test_more_comparisons_need_a_smaller_p() -> None:
+    """6 images to none: p 0.031 is enough for one comparison, not for two."""
+    assert answered(images(0, 350), images(0, 344)).tied == ()
+    found = answered(images(0, 350), images(0, 344), images(0, 344))
+    assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15), (1.4, 1.2, 1.0)]
+
+
+def test_a_point_with_seeds_has_their_mean_and_its_tests_their_spread() -> None:
+    ours = (images(0, 350), images(0, 300))
+    found = answered(*ours, images(0, 340), images(0, 290), seeds=2)
+    assert (found.seeds, found.best.seed_top1, found.best.minival_top1) == (2, (70.0, 60.0), 65.0)
+    assert found.trials[1].behind is not None
+    assert found.trials[1].behind.seeds == 2
+    assert "65.00 ± 2.13 % of 500 minival images, mean of 2 seeds" in found.verdict
+    wide = answered(*ours, images(0, 290), images(0, 340), seeds=2).trials[1].behind  # leads of 12 and of -8 points
+    assert wide is not None
+    assert wide.value == pytest.approx(2.0)
+    assert wide.p > 0.8
+
+
+def test_a_point_of_which_one_seed_failed_is_not_compared() -> None:
+    results = [[result(50.0), result(51.0)], [result(90.0), DivergedError("the loss is not finite")]]
+    found = select_trials(Search(seeds=2), screened(2), results, {})
+    assert [point(trial) for trial in found.trials] == [(1.0, 1.2, 1.15)]
+    assert found.failed == ("trial 1.2 1.1 1.15: the loss is not finite",)
+
+
+def test_the_best_at_equal_cost_is_named_beside_the_best() -> None:
+    """70 % at 2.4 times the baseline's cost, and 69.6 % at 1.6 times: 69.11 and 70.70 % at twice, by hand."""
+    found = answered(images(0, 350), images(0, 348), costs=(120, 80))
+    assert point(found.best) == (1.0, 1.2, 1.15)
+    assert [trial.counted_cost for trial in found.trials] == [2.4, 1.6]
+    assert [round(trial.equal_cost_top1 or 0.0, 2) for trial in found.trials] == [69.11, 70.7]
+    assert found.best_at_equal_cost is not None
+    assert point(found.best_at_equal_cost) == (1.2, 1.1, 1.15)
+    assert found.equal_cost_verdict.startswith(
+        "at equal counted cost, accuracy × (cost / 2)^-0.07, alpha 1.2, beta 1.1, gamma 1.15 leads "
+        "alpha 1, beta 1.2, gamma 1.15 by 70.70 % against 69.11 % (+1.58 points, "
+    )
+    without = choose(Search(exponent=0.0), screened(2), [[result(70.0, 120)], [result(69.6, 80)]], {})
+    assert without.best_at_equal_cost == without.best
+    assert without.equal_cost_verdict.endswith("by 70.00 % against 69.60 %; the same images were not compared")
+
+
+def test_a_lead_at_equal_cost_that_may_be_chance_is_a_tie() -> None:
+    found = answered(images(0, 350), images(150, 495), costs=(100, 101))
+    assert found.equal_cost_verdict.endswith(", a tie)")

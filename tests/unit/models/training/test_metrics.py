@@ -152,6 +152,16 @@ def test_the_bits_of_an_evaluation_come_back_and_damaged_ones_do_not(tmp_path: P
     assert per_image.read(job_uri, result) is None
 
 
+def test_the_bits_of_minival_are_beside_those_of_val(tmp_path: Path) -> None:
+    job_uri, correct = f"file://{tmp_path}", np.arange(11) % 2 == 0
+    per_image.write(job_uri, ~correct)
+    sha256 = per_image.write(job_uri, correct, per_image.MINIVAL_CORRECT)
+    stored = per_image.read_minival(job_uri, {"minival_correct_sha256": sha256, "n_minival": 11})
+    assert stored is not None
+    assert np.array_equal(stored, correct)
+    assert per_image.read_minival(job_uri, {"n_minival": 11}) is None
+
+
 def test_an_interrupted_evaluation_returns_no_numbers(val: Loader) -> None:
     with pytest.raises(PreemptedError):
         evaluate(Brightness(), val, ranks(0, 1), lambda: True)
