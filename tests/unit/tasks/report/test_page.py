@@ -114,11 +114,28 @@ def test_every_trial_stands_in_the_ranking_with_its_verdict() -> None:
         sizes = ("product", "counted_cost", "params", "multiply_adds", "resolution")
         keys = ("alpha", "beta", "gamma", *sizes, "minival_top1")
         error = math.sqrt(row["minival_top1"] * (100 - row["minival_top1"]) / 400)
-        assert numbers == pytest.approx([*(row[key] for key in keys), error, 400], rel=1e-12)
+        assert numbers == pytest.approx([*(row[key] for key in keys), error, 400], rel=1e-12)  # and two dashes
     texts = [" ".join(" ".join(words).split()) for _, _, words in rows]
-    verdicts = [re.sub(r".* 400 |ab12cd34", "", text).strip() for text in texts]
+    verdicts = [re.sub(r".* 400 |ab12cd34|\N{EM DASH}", "", text).strip() for text in texts]
     assert verdicts == ["best", "within 1 s.e. the paper’s choice", ""]
-    assert "Within one standard error of it: 1 other point" in Page(html).text()
+    assert "Not distinguished from it: 1 other point" in Page(html).text()
+
+
+def test_trials_that_were_compared_on_the_same_images_show_the_lead_of_the_best() -> None:
+    summary = _summary()
+    search = summary["search"]
+    behind = {"value": 0.75, "lower": -0.5, "upper": 2.0, "p": 0.25, "n": 400, "seeds": 3}
+    for trial in search["trials"]:
+        trial |= {"equal_cost_top1": trial["minival_top1"] - 1}
+    search["trials"][1]["behind"] = behind
+    search |= {"seeds": 3, "exponent": -0.07, "equal_cost_verdict": "at equal counted cost the other leads, a tie"}
+    page = Page(render_stored(summary))
+    rows = {numbers[0]: (numbers, words) for (_, numbers, words) in page.rows if _.get("class") == "trial"}
+    numbers, words = rows[search["trials"][1]["alpha"]]
+    assert numbers[-4:] == pytest.approx([search["trials"][1]["minival_top1"] - 1, 0.75, -0.5, 2.0])
+    assert "tie" in " ".join(words)
+    assert "At equal counted cost the other leads, a tie." in page.text()
+    assert "over 3 seeds" in page.text()
 
 
 def test_the_rest_of_the_summary_stands_on_the_page() -> None:
