@@ -97,8 +97,15 @@ class Scaling:
     """Networks of the scaling study, all trained by ``recipe`` on ``data``; paper Table 3, Figures 3, 4 and 8."""
 
     points: list[Point] = field(default_factory=list)  # Networks that are trained, each with its multipliers.
+    # Number of trainings of each point, with the seeds from recipe.seed on.
+    seeds: int = field(default=1, metadata=NEWEST)
+    # Multiply-adds of every point over those of its baseline; its multipliers are raised to the power that counts nearest
+    # to it; null = multipliers as given.
+    equal_cost: float | None = field(default=None, metadata=NEWEST)
 
     def __post_init__(self) -> None:
+        require(self.seeds > 0, f"scaling.seeds must be > 0, is {self.seeds}")
+        require(self.equal_cost is None or self.equal_cost > 1, f"scaling.equal_cost must be > 1, is {self.equal_cost}")
         points = [(p.network, p.width, p.depth, p.resolution) for p in self.points]
         twice = next((point for point in points if points.count(point) > 1), None)
         require(twice is None, f"scaling.points names {twice} twice")

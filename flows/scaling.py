@@ -13,7 +13,7 @@ from flows.train import train_network
 from models.experiments.scaling_study import title
 from models.results import ScalingResult
 from tasks import policy
-from tasks.scaling import point_config, record_scaling, start_scaling
+from tasks.scaling import match_costs, point_config, record_scaling, start_scaling
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))
@@ -30,12 +30,17 @@ async def study_scaling(config: schema.Config) -> ScalingResult:
     A point that fails does not end the study: it is listed as missing. The same command finds what is done.
 
     Returns:
-        Every point with its size and its accuracy.
+        Every point with its size and its accuracy, and what compound scaling did against single dimensions.
     """
     run = await start_scaling(config)
     shards = await ensure_shards(config.data, config.storage)
-    points = (
-        train_network(point_config(config, point), shards, run, "scaling", title(point))
+    config = await match_costs(config, shards.classes)
+    seeds = range(config.scaling.seeds)
+    trainings = [
+        train_network(point_config(config, point, seed), shards, run, "scaling", title(point, seed))
         for point in config.scaling.points
-    )
-    return await record_scaling(config, run, shards, await asyncio.gather(*points, return_exceptions=True))
+        for seed in seeds
+    ]
+    results = await asyncio.gather(*trainings, return_exceptions=True)
+    by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
+    return await record_scaling(config, run, shards, by_point)

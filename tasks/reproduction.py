@@ -113,7 +113,10 @@ def _finish(
     maps = mapped if isinstance(mapped, GalleryResult) else GalleryResult()
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
-        jobs=len(searched.trials) * searched.seeds + len(done) + sum(m.cost.jobs for m in transferred) + len(maps.models),
+        jobs=len(searched.trials) * searched.seeds
+        + len(done)
+        + sum(m.cost.jobs for m in transferred)
+        + len(maps.models),
         jobs_found=searched.found
         + sum(o.trained.reused for o in done)
         + sum(m.jobs_found for m in transferred)

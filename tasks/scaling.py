@@ -10,6 +10,7 @@ from prefect import task
 
 from conf import compose, schema
 from infra.errors import ConfigError, PermanentError
+from models.experiments.equal_cost import compare_points, match_points
 from models.experiments.scaling_study import IMAGENET_CLASSES, network_of, summarize, title
 from models.results import ScalingResult, ShardResult, TrainResult
 from tasks import policy
@@ -53,16 +54,30 @@ def _start(config: schema.Config) -> str:
     )
 
 
-def point_config(config: schema.Config, point: schema.Point) -> schema.Config:
-    """The configuration of a point's training."""
-    return replace(config, model=network_of(config.model, point))
+@task(task_run_name="multipliers", **policy.BOOKKEEPING)
+async def match_costs(config: schema.Config, classes: int) -> schema.Config:
+    """The configuration with the multipliers that count ``scaling.equal_cost``, if that is set."""
+    points = await asyncio.to_thread(match_points, config.model, config.scaling, classes)
+    return replace(config, scaling=replace(config.scaling, points=points))
+
+
+def point_config(config: schema.Config, point: schema.Point, seed: int = 0) -> schema.Config:
+    """The configuration of a point's training; ``seed`` counts from the recipe's."""
+    recipe = replace(config.recipe, seed=config.recipe.seed + seed)
+    return replace(config, model=network_of(config.model, point), recipe=recipe)
 
 
 @task(task_run_name="record", **policy.BOOKKEEPING)
 async def record_scaling(
-    config: schema.Config, run: str, shards: ShardResult, results: list[TrainResult | BaseException]
+    config: schema.Config, run: str, shards: ShardResult, results: list[list[TrainResult | BaseException]]
 ) -> ScalingResult:
     """Writes the report part ``scaling`` to the store and to the study's MLflow run.
+
+    Args:
+        config: Configuration with the points as they were trained.
+        run: MLflow run of the study.
+        shards: Data set that the points were trained on.
+        results: For each point, the result of each seed.
 
     Raises:
         TransientError: A service did not respond; the same command resumes.
@@ -72,24 +87,31 @@ async def record_scaling(
 
 
 def _record(
-    config: schema.Config, run: str, shards: ShardResult, results: list[TrainResult | BaseException]
+    config: schema.Config, run: str, shards: ShardResult, results: list[list[TrainResult | BaseException]]
 ) -> ScalingResult:
     from infra.tracking import runs
+    from models.training import per_image
 
     # An unreachable store or server is not a failure of one network: it would fail every point.
-    transient = [r for r in results if isinstance(r, BaseException) and not isinstance(r, PermanentError)]
-    failed = [r for r in results if isinstance(r, BaseException)]
-    if transient or len(failed) == len(results):
+    every = [result for seeds in results for result in seeds]
+    failed = [r for r in every if isinstance(r, BaseException)]
+    transient = [r for r in failed if not isinstance(r, PermanentError)]
+    if transient or len(failed) == len(every):
         runs.finish_run(run, "FAILED", {})
         raise (transient or failed)[0]
-    urls = [runs.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r in results]
+    done = [r for r in every if isinstance(r, TrainResult)]
+    urls = [runs.run_url(r.mlflow_run) if isinstance(r, TrainResult) else None for r, *_ in results]
     result = summarize(config, shards, results, urls)
+    read = {r.job: per_image.read(r.job_uri, vars(r)) for r in done}
+    answers = {job: correct for job, correct in read.items() if correct is not None}
+    comparisons, verdicts = compare_points(config.scaling, result.points, results, answers)
+    result = replace(result, comparisons=comparisons, verdicts=verdicts)
     part = report_results.publish_part(config, "scaling", result, report_results.digests([shards]))
     runs.log_text(run, json.dumps(part, indent=1), "scaling.json")
     numbers = {
-        f"val/top1_{title(p)}".replace(" ", "_"): r.top1
-        for p, r in zip(config.scaling.points, results, strict=True)
-        if isinstance(r, TrainResult)
+        f"val/top1_{title(p)}".replace(" ", "_"): trained.top1
+        for p, trained in zip(config.scaling.points, result.points, strict=True)
+        if trained.top1 is not None
     }
     runs.finish_run(run, "FAILED" if failed else "FINISHED", numbers)
     return result

@@ -158,11 +158,11 @@ def _scaling(result: ScalingResult) -> list[str]:
         f"{'':40} {titles}",
     ]
     for point in result.points:
-        factors = f"d {point.depth:g} w {point.width:g} r {point.resolution:.4g}"
+        factors = f"d {point.depth:.4g} w {point.width:.4g} r {point.resolution:.4g}"
         sizes = f"{point.params:>12,} {point.multiply_adds:>14,} {point.resolution_px:>4}"
         top1 = f"{'-':>7}" if point.top1 is None else f"{point.top1:>6.2f}%"
         lines.append(f"{point.network:15} {point.dimension:10} {factors:13} {sizes} {top1}")
-    return lines + _missing(result.missing)
+    return lines + [f"verdict    {verdict}" for verdict in result.verdicts] + _missing(result.missing)
 
 
 def _gallery(result: GalleryResult) -> list[str]:

@@ -139,9 +139,7 @@ def choose(
     Equal accuracies: the cheapest is best. Points cost more or less than the budget after rounding, so the best at
     equal cost is stated beside it.
     """
-    trials = [
-        _trial(options, screened, point, seeds) for point, seeds in zip(screened.points, results, strict=True)
-    ]
+    trials = [_trial(options, screened, point, seeds) for point, seeds in zip(screened.points, results, strict=True)]
     correct = [stack_answers([result.job for result in seeds], answers) for seeds in results]
     first = max(range(len(trials)), key=lambda i: (trials[i].minival_top1, -trials[i].multiply_adds))
     for other, theirs in enumerate(correct):
@@ -168,9 +166,7 @@ def choose(
     )
 
 
-def _trial(
-    options: schema.Search, screened: ScreenedGrid, point: Coefficients, seeds: Sequence[TrainResult]
-) -> Trial:
+def _trial(options: schema.Search, screened: ScreenedGrid, point: Coefficients, seeds: Sequence[TrainResult]) -> Trial:
     """A point with the mean accuracy of its seeds; the standard error is the binomial one, sqrt(p (1 - p) / n)."""
     result, scores = seeds[0], tuple(seed.minival_top1 for seed in seeds)
     top1, cost = sum(scores) / len(scores), result.multiply_adds / screened.multiply_adds
@@ -229,9 +225,7 @@ def _format_test(test: PairedTest | None) -> str:
     return f" ({format_interval(test)})"
 
 
-def _compare_at_equal_cost(
-    options: schema.Search, ranked: Sequence[tuple[Trial, NDArray[np.bool_] | None]]
-) -> str:
+def _compare_at_equal_cost(options: schema.Search, ranked: Sequence[tuple[Trial, NDArray[np.bool_] | None]]) -> str:
     """Compares the two best trials at the budget's cost, as text; "" for one trial."""
     if len(ranked) < 2:
         return ""

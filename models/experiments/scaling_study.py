@@ -94,48 +94,55 @@ def network_of(model: schema.Model, point: schema.Point) -> schema.Model:
     return scaled(replace(model, name=point.network), point.depth, point.width, point.resolution)
 
 
-def title(point: schema.Point) -> str:
-    """``resnet50 baseline`` or ``resnet50 compound d1.4 w1.2 r1.3``."""
+def title(point: schema.Point, seed: int = 0) -> str:
+    """``resnet50 baseline`` or ``resnet50 compound d1.4 w1.2 r1.3``, with ``seed 1`` for the second seed."""
     letters = (("d", point.depth), ("w", point.width), ("r", point.resolution))
-    factors = [f"{letter}{value:g}" for letter, value in letters if value != 1.0]
-    return " ".join([point.network, point.dimension, *factors])
+    factors = [f"{letter}{value:.4g}" for letter, value in letters if value != 1.0]
+    return " ".join([point.network, point.dimension, *factors, *([f"seed {seed}"] if seed else [])])
 
 
 def summarize(
     config: schema.Config,
     shards: ShardResult,
-    results: Sequence[TrainResult | BaseException],
+    results: Sequence[Sequence[TrainResult | BaseException]],
     urls: Sequence[str | None],
 ) -> ScalingResult:
-    """Every point with its size, its accuracy (None if it failed) and the values that the paper prints.
+    """Every point with its size, its accuracy (None if a seed failed) and the values that the paper prints.
 
     Args:
         config: Configuration with the points and the base multipliers.
         shards: The data set that the points were trained on.
-        results: Results in the order of the points.
+        results: For each point, in their order, the result of each seed.
         urls: URLs of the MLflow runs of the points.
     """
     points, missing = [], []
-    for point, result, url in zip(config.scaling.points, results, urls, strict=True):
-        points.append(_trained_point(config.model, point, result, shards.classes, url))
-        if isinstance(result, BaseException):
-            missing.append(f"{title(point)}: {first_line(result)}")
+    for point, seeds, url in zip(config.scaling.points, results, urls, strict=True):
+        points.append(_trained_point(config.model, point, seeds, shards.classes, url))
+        errors = [(seed, error) for seed, error in enumerate(seeds) if isinstance(error, BaseException)]
+        missing += [f"{title(point, seed)}: {first_line(error)}" for seed, error in errors]
     return ScalingResult(
         data=shards.name,
         points=tuple(points),
-        found=sum(r.reused for r in results if isinstance(r, TrainResult)),
+        found=sum(r.reused for seeds in results for r in seeds if isinstance(r, TrainResult)),
         missing=tuple(missing),
         command=f"effnet scaling profile={config.profile}",
+        seeds=config.scaling.seeds,
+        equal_cost=config.scaling.equal_cost,
     )
 
 
 def _trained_point(
-    model: schema.Model, point: schema.Point, result: TrainResult | BaseException, classes: int, url: str | None
+    model: schema.Model,
+    point: schema.Point,
+    seeds: Sequence[TrainResult | BaseException],
+    classes: int,
+    url: str | None,
 ) -> ScalingPoint:
     from models.networks.build import compute_cost
 
     params, multiply_adds, resolution_px = compute_cost(network_of(model, point), classes)
-    done = result if isinstance(result, TrainResult) else None
+    done = [result for result in seeds if isinstance(result, TrainResult)]
+    whole = done if len(done) == len(seeds) else []
     return ScalingPoint(
         network=point.network,
         dimension=point.dimension,
@@ -145,11 +152,12 @@ def _trained_point(
         params=params,
         multiply_adds=multiply_adds,
         resolution_px=resolution_px,
-        top1=done.top1 if done else None,
-        top5=done.top5 if done else None,
-        n_val=done.n_val if done else None,
+        top1=sum(result.top1 for result in whole) / len(whole) if whole else None,
+        top5=sum(result.top5 for result in whole) / len(whole) if whole else None,
+        n_val=whole[0].n_val if whole else None,
         paper=_at_paper_size(point),
         mlflow_url=url,
+        seed_top1=tuple(result.top1 for result in whole),
     )
 
 

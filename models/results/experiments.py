@@ -121,6 +121,19 @@ class ScalingPoint:
     n_val: int | None
     paper: ScalingPaper
     mlflow_url: str | None = None
+    seed_top1: tuple[float, ...] = ()  # top-1 of each seed; top1 is their mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingComparison:
+    """Compound scaling of a network against one dimension alone, on the same images of val."""
+
+    network: str
+    dimension: str  # depth | width | resolution
+    compound_top1: float | None
+    single_top1: float | None
+    cost_ratio: float  # multiply-adds of the single dimension over those of compound scaling
+    lead: PairedTest | None  # of compound scaling; None where no answers are stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +145,10 @@ class ScalingResult:
     found: int = 0  # points of earlier runs
     missing: tuple[str, ...] = ()
     command: str = ""
+    seeds: int = 1
+    equal_cost: float | None = None
+    comparisons: tuple[ScalingComparison, ...] = ()
+    verdicts: tuple[str, ...] = ()  # one for each network with compound scaling
 
 
 @dataclass(frozen=True, kw_only=True)

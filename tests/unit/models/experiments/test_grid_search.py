@@ -221,7 +221,10 @@ def test_trials_are_compared_on_the_same_images_by_mcnemar_s_test() -> None:
 def test_a_lead_in_which_many_images_differ_is_a_tie() -> None:
     found = answered(images(0, 350), images(150, 495))  # 150 to 145, 70.0 and 69.0 %
     assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15)]
-    assert "not distinguished from 1 of the other 1 trial: alpha 1.2, beta 1.1, gamma 1.15 (+1.00 points, " in found.verdict
+    assert (
+        "not distinguished from 1 of the other 1 trial: alpha 1.2, beta 1.1, gamma 1.15 (+1.00 points, "
+        in found.verdict
+    )
     assert found.verdict.endswith("p 0.82)")
 
 
