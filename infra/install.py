@@ -1,5 +1,8 @@
 """Installs the project and its development packages into a virtual environment: ``make setup``.
 
+``python infra/install.py FOLDER EXTRA,EXTRA`` instead copies the project and these extras of it into the environment,
+which then needs no checkout: so the image is built (``infra/docker/Dockerfile``).
+
 uv takes an eighth of pip's time but reads none of pip's settings, so they are passed on: an index, a folder of wheels
 or a proxy that is configured for pip is used. pip installs where uv cannot. Runs before anything is installed, so it
 needs nothing but Python and pip, and must parse in a Python that is too old.
@@ -57,7 +60,11 @@ for name in sys.argv[1:]:
 
 
 def main(argv: list[str]) -> int:
-    """Installs what is missing into the environment ``argv[1]``; returns an exit code."""
+    """Installs what is missing into the environment ``argv[1]``, for use with the extras ``argv[2]`` if there are any.
+
+    Returns:
+        The exit code.
+    """
     if sys.version_info < (3, 11):  # noqa: UP036 - the Python that the user has may be older
         sys.stderr.write(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; make setup PYTHON=PATH\n")
         return 2
@@ -67,15 +74,17 @@ def main(argv: list[str]) -> int:
     torch = _torch_build(os.environ.get("TORCH") or "auto", installed)
     if torch is None:
         return 2
-    state = f"{torch} {_digest()}"
+    extras = argv[2] if len(argv) > 2 else ""
+    project = ["-e", f"{ROOT}[dev]"] if not extras else [f"{ROOT}[{extras}]"]
+    state = f"{torch} {_digest()} {extras}".rstrip()
     if installed == state:
         print(f"setup: {venv.name} is current (torch: {torch})")
         return 0
     print(f"setup: installing into {venv.name}, {torch} build of torch", flush=True)
     try:
         _create(venv, keep=installed.startswith(torch))
-        _install(venv, torch)
-        _compile(venv)
+        _install(venv, torch, project)
+        _compile(venv, ROOT if not extras else venv)
     except subprocess.CalledProcessError as error:
         words = [str(word) for word in error.cmd]
         sys.stderr.write(f"error: exit code {error.returncode} of: {' '.join(words)[:300]}\n")
@@ -116,7 +125,7 @@ def _create(venv: Path, keep: bool) -> None:
         subprocess.run([venv / "bin" / "python", "-m", "ensurepip", "--default-pip"], check=True, capture_output=True)
 
 
-def _install(venv: Path, torch: str) -> None:
+def _install(venv: Path, torch: str, project: Sequence[str]) -> None:
     """Installs everything by uv, or by pip if uv cannot be installed or fails.
 
     Raises:
@@ -135,22 +144,28 @@ def _install(venv: Path, torch: str) -> None:
     if Path(uv).exists():
         try:
             environment = {**os.environ, **uv_environment(settings), "VIRTUAL_ENV": str(venv)}
-            return _run_steps([uv, "pip", "install", "--quiet"], torch, local, environment, UV_CPU_BUILD)
+            return _run_steps([uv, "pip", "install", "--quiet"], torch, project, local, environment, UV_CPU_BUILD)
         except subprocess.CalledProcessError:
             print("setup: uv failed, as it says above; continuing with pip, which takes minutes", flush=True)
     else:
         print("setup: uv cannot be installed; using pip, which takes minutes", flush=True)
-    return _run_steps([*pip, "install"], torch, local, dict(os.environ))
+    return _run_steps([*pip, "install"], torch, project, local, dict(os.environ))
 
 
 def _run_steps(
-    install: list[str], torch: str, local: bool, environment: dict[str, str], cpu_build: Sequence[str] = ()
+    install: list[str],
+    torch: str,
+    project: Sequence[str],
+    local: bool,
+    environment: dict[str, str],
+    cpu_build: Sequence[str] = (),
 ) -> None:
     """Installs torch, then the project with what it needs, then the package that would require torchvision.
 
     Args:
         install: The installer's command.
         torch: Build of torch.
+        project: What the installer installs the project from.
         local: Whether pip has folders of wheels, where a build of torch for the CPU may be.
         environment: Variables of the installer.
         cpu_build: Option by which the installer finds the build for the CPU; pip has none.
@@ -162,7 +177,7 @@ def _run_steps(
         is_local = local and not _fails([*install, "--no-index", "--no-deps", "torch"], environment)
         if not is_local and (not cpu_build or _fails([*install, "--no-deps", *cpu_build, "torch"], environment)):
             print("setup: no CPU build of torch; taking that of the package index, which is larger", flush=True)
-    _call([*install, "pip", "-e", f"{ROOT}[dev]"], environment)
+    _call([*install, "pip", *project], environment)
     _call([*install, "--no-deps", "pytorchcv"], environment)
 
 
@@ -201,8 +216,12 @@ def uv_environment(settings: dict[str, str]) -> dict[str, str]:
     return environment
 
 
-def _compile(venv: Path) -> None:
+def _compile(venv: Path, folder: Path) -> None:
     """Imports what every command imports; also shows that the installation works.
+
+    Args:
+        venv: Folder of the environment.
+        folder: Working folder, whose modules take precedence over those of the environment.
 
     Raises:
         CalledProcessError: An import failed; its traceback is printed.
@@ -210,7 +229,7 @@ def _compile(venv: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PREFECT_HOME"] = str(venv / "prefect")  # importing Prefect's server creates its folder
     argvs = [[str(venv / "bin" / "python"), "-c", IMPORT_ALL, *names] for names in COMPILED]
-    running = [subprocess.Popen(argv, env=environment, cwd=ROOT) for argv in argvs]
+    running = [subprocess.Popen(argv, env=environment, cwd=folder) for argv in argvs]
     for process in running:
         process.wait()
     for process, argv in zip(running, argvs):  # noqa: B905 - parsed by old versions of Python

@@ -73,7 +73,7 @@ def test_a_cpu_wheel_in_a_folder_that_pip_knows_is_taken(
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
     monkeypatch.setenv("HAS_CPU_WHEEL", "yes")
-    install._install(venv, "cpu")
+    install._install(venv, "cpu", ["-e", "effnet[dev]"])
     torch, project, baselines = calls.read_text().splitlines()
     assert torch.endswith("--no-index --no-deps torch | links=/wheels index= default=")
     assert "[dev]" in project
@@ -84,11 +84,11 @@ def test_a_cpu_wheel_in_a_folder_that_pip_knows_is_taken(
 def test_without_such_a_wheel_uv_takes_the_build_for_the_cpu(
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install._install(venv, "cpu")
+    install._install(venv, "cpu", ["-e", "effnet[dev]"])
     assert "--no-deps --torch-backend cpu torch" in calls.read_text().splitlines()[0]
     calls.unlink()
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
-    install._install(venv, "cpu")
+    install._install(venv, "cpu", ["-e", "effnet[dev]"])
     assert "--no-deps --torch-backend cpu torch" in calls.read_text().splitlines()[1]
 
 
@@ -96,7 +96,7 @@ def test_where_that_build_cannot_be_reached_the_registry_s_build_is_taken_and_it
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(install, "_fails", lambda argv, _: "--torch-backend" in argv)
-    install._install(venv, "cpu")
+    install._install(venv, "cpu", ["-e", "effnet[dev]"])
     project, baselines = calls.read_text().splitlines()
     assert "[dev]" in project
     assert "pytorchcv" in baselines
@@ -107,7 +107,7 @@ def test_for_a_gpu_a_cpu_wheel_in_a_folder_is_not_taken(
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
-    install._install(venv, "cuda")
+    install._install(venv, "cuda", ["-e", "effnet[dev]"])
     assert "torch!=2.13.0+cpu | links=/wheels" in calls.read_text().splitlines()[0]
     assert "--torch-backend" not in calls.read_text()
 
@@ -122,7 +122,7 @@ def test_pip_installs_where_uv_fails_and_says_so(
     monkeypatch.setenv("FAIL", "yes")
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # so pip fails at its first package
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        install._install(venv, "cpu")
+        install._install(venv, "cpu", ["-e", "effnet[dev]"])
     assert "pip" in failed.value.cmd
     assert "uv failed, as it says above; continuing with pip" in capfd.readouterr().out
 
@@ -133,14 +133,14 @@ def test_pip_installs_where_uv_cannot_be_installed_and_says_so(
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(subprocess.CalledProcessError):
-        install._install(venv, "cpu")
+        install._install(venv, "cpu", ["-e", "effnet[dev]"])
     assert "uv cannot be installed; using pip" in capfd.readouterr().out
 
 
 def test_a_second_setup_does_nothing(
     calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(install, "_compile", lambda _: None)  # nothing was installed that could be imported
+    monkeypatch.setattr(install, "_compile", lambda *_: None)  # nothing was installed that could be imported
     monkeypatch.setenv("TORCH", "cpu")
     assert install.main(["install.py", str(venv)]) == 0
     before = calls.read_text()
@@ -148,6 +148,22 @@ def test_a_second_setup_does_nothing(
     assert install.main(["install.py", str(venv)]) == 0
     assert calls.read_text() == before
     assert capsys.readouterr().out.endswith("setup: venv is current (torch: cpu)\n")
+
+
+def test_for_an_image_the_project_is_copied_with_its_extras_and_needs_no_checkout(
+    calls: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+    monkeypatch.setattr(install, "_compile", lambda _, folder: folders.append(folder))
+    monkeypatch.setenv("TORCH", "cpu")
+    assert install.main(["install.py", str(venv), "kubernetes,postgres"]) == 0
+    [project] = [line for line in calls.read_text().splitlines() if "[" in line]
+    assert f" {install.ROOT}[kubernetes,postgres] |" in project
+    assert " -e " not in project
+    assert folders == [venv]  # not the checkout, whose modules would be imported instead of the installed ones
+    calls.unlink()
+    assert install.main(["install.py", str(venv), "kubernetes"]) == 0
+    assert "[kubernetes]" in calls.read_text()
 
 
 @pytest.mark.parametrize(("program", "build"), [("nvidia-smi", "cuda"), ("other", "cpu")])
