@@ -16,7 +16,9 @@ from conf.text import logger
 from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
+from infra import store
 from infra.launch.engine import ENGINES
+from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
 
 log = logger()
@@ -88,7 +90,10 @@ def _check_early(verb: str, config: schema.Config) -> None:
             available.
     """
     if VERBS[verb].trains or verb == "evaluate":
-        ENGINES[config.launch.engine].check(config.launch)
+        engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
+        # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.
+        engine.describe(JobSpec("KEY", verb, "models.train", uri, config.launch, Path(config.run_dir).resolve()))
+        engine.check(config.launch)
     path = config.data.path
     if verb in _READ_DATA and (path is None or ("://" not in path and not Path(path).exists())):
         from models.data.sources import catalog

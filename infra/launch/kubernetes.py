@@ -214,19 +214,29 @@ def submit(spec: JobSpec) -> KubernetesJob:
         created = _call("create_namespaced_job", namespace, job)
         if created is None:
             raise TransientError(f"launch.engine=kubernetes: another supervisor has just created {namespace}/{name}")
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": created["metadata"]["uid"]}
-    for service in services:  # deleted with its Job
-        owned = {**service["metadata"], "ownerReferences": [{**owner, "blockOwnerDeletion": True}]}
-        _call("create_namespaced_service", namespace, {**service, "metadata": owned})
+    _create_services(spec, created)
     return KubernetesJob(namespace, name, spec.label, adopted=False)
 
 
+def _create_services(spec: JobSpec, job: dict[str, Any]) -> None:
+    """Creates the headless Service of a Job with several pods, unless it exists; it is deleted with the Job."""
+    *services, _ = manifests(spec)
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job_name(spec), "uid": job["metadata"]["uid"]}
+    for service in services:
+        owned = {**service["metadata"], "ownerReferences": [{**owner, "blockOwnerDeletion": True}]}
+        _call("create_namespaced_service", spec.launch.kubernetes.namespace, {**service, "metadata": owned})
+
+
 def find(spec: JobSpec) -> KubernetesJob | None:
-    """Returns the waiting or running Job of this run folder, whoever created it."""
+    """Returns the waiting or running Job of this run folder, whoever created it.
+
+    Its Service is created if it is missing, because a supervisor may have died between the two.
+    """
     namespace, name = spec.launch.kubernetes.namespace, job_name(spec)
     with suppress(NotFoundError):
         job = _call("read_namespaced_job", name, namespace)
         if not _has_ended(job) and "deletionTimestamp" not in job["metadata"]:
+            _create_services(spec, job)
             return KubernetesJob(namespace, name, spec.label, adopted=True)
     return None
 

@@ -118,6 +118,31 @@ def test_a_job_is_created_once_adopted_and_deleted_by_its_own_supervisor_only(cl
     assert kubernetes.poll(first) == 0  # unknown to the cluster
 
 
+def test_the_service_of_a_job_whose_supervisor_died_before_it_is_created_by_the_one_that_adopts_it(
+    cluster: Cluster, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(*two_pods(rig, "pods-without-service"))
+
+    class Killed(BaseException):
+        """The supervisor's end."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kubernetes, "_create_services", die)
+        with pytest.raises(Killed):
+            kubernetes.submit(spec)
+    name = kubernetes.job_name(spec)
+    assert name in cluster.jobs
+    assert name not in cluster.services
+    adopted = kubernetes.find(spec)
+    assert adopted is not None
+    assert cluster.services[name]["metadata"]["ownerReferences"][0]["uid"] == cluster.jobs[name]["metadata"]["uid"]
+    kubernetes.cancel(dataclasses.replace(adopted, adopted=False))
+    assert name not in cluster.services
+
+
 def test_an_error_that_no_retry_fixes_fails_the_job_and_the_next_start_replaces_it(cluster: Cluster, rig: Rig) -> None:
     run, config = two_pods(rig, "pods-refused")
     impossible = dataclasses.replace(run, job=with_recipe(rig.job, global_batch=63, batch_slices=3))
