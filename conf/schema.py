@@ -53,6 +53,7 @@ SCHEDULERS = (
     "slurm",
     "kubernetes",
 )  # of these, the engines that choose the machines, and so the address of the first one
+RULES = ("better", "not_worse")  # tasks/gate.py
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _WORD = re.compile(r"[\w.:/@=-]+")
 _SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
@@ -248,19 +249,23 @@ class Nightly:
     """The scheduled fine-tuning of the registered champion; its hour is set in infra/prefect.yaml."""
 
     model: str = "efficientnet-b0"  # Registered model whose champion is fine-tuned.
-    # Tolerance in points: a version becomes champion, here and in reproduce, if it classifies more images of val
-    # correctly than the champion, and the 95 % lower bound of the paired difference is above -margin.
+    # Rule by which a version replaces the champion, here and in reproduce: better (the 95 % lower bound of the paired
+    # difference on val is above 0) | not_worse (it is above -margin, so that an equal model of newer data replaces it).
+    rule: str = "better"
+    # Tolerance in points of rule=not_worse; by both rules a version whose 95 % upper bound is below -margin is refused.
     margin: float = 0.3
     # Points by which the accuracy of a class may drop; classes with fewer than 50 images, and drops that may be chance,
     # do not count.
     class_margin: float = 5.0
-    # Points by which a version that replaces a champion must exceed the share of the most frequent class of val.
+    # Points by which a version must exceed the share of the most frequent class of val, the first one of a model too;
+    # -100 accepts any accuracy.
     chance_margin: float = 5.0
 
     def __post_init__(self) -> None:
-        for key in ("margin", "class_margin", "chance_margin"):
+        require(self.rule in RULES, f"nightly.rule must be {' or '.join(RULES)}, is {self.rule!r}")
+        for key, least in (("margin", 0), ("class_margin", 0), ("chance_margin", -100)):
             value = getattr(self, key)
-            require(0 <= value <= 100, f"nightly.{key} must be in 0..100 points, is {value}")
+            require(least <= value <= 100, f"nightly.{key} must be in {least}..100 points, is {value}")
         require_name("nightly.model", self.model)
 
 

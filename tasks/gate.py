@@ -1,8 +1,8 @@
 """The rules by which a challenger is compared with the champion, from what both answered on the same images.
 
-Pure functions. A challenger is *promoted* if it classifies more images correctly and is not inferior by the margin,
-*refused* if it violates a limit, and *tied* otherwise: the champion stays, and nothing is wrong. Every refusal names
-the number that decided.
+Pure functions. A challenger is *promoted* if it is better by the paired test (``nightly.rule=not_worse``: if it is not
+inferior by the margin), *refused* if it violates a limit, and *tied* otherwise: the champion stays, and nothing is
+wrong. Every refusal names the number that decided.
 """
 
 from __future__ import annotations
@@ -88,18 +88,33 @@ def compare_answers(
     return Verdict(outcome, f"{numbers}: {conclusion}", tags)
 
 
+def judge_first(ours: NDArray[np.bool_], labels: NDArray[np.int32], limits: Nightly) -> Verdict:
+    """Judges the first version of a model, which has no champion to be compared with: it must exceed chance.
+
+    Args:
+        ours: ``[images]``, True where the version is correct.
+        labels: ``[images]``, classes of the images.
+        limits: Limits of the rules.
+
+    Raises:
+        ArtifactError: The arrays are not of the same images.
+    """
+    n = len(ours)
+    if n != len(labels):
+        raise ArtifactError(f"the version was evaluated on {n} images, val has {len(labels)}")
+    top1 = 100 * float(ours.mean())
+    tags = {"compared_top1": f"{top1:.4f}", "compared_n": str(n)}
+    if (by_chance := _describe_chance(top1, labels, limits)) is not None:
+        return Verdict(REFUSED, f"not promoted, and there is no champion: of {n} images, {by_chance}", tags)
+    return Verdict(PROMOTED, "promoted: there was no champion", tags)
+
+
 def _decide(
     top1: float, difference: Difference, labels: NDArray[np.int32], worst: ClassLoss | None, limits: Nightly
 ) -> tuple[str, str]:
     """The outcome, and the conclusion with the number that decided."""
-    import numpy as np
-
-    chance = 100 * float(np.bincount(labels).max()) / len(labels)
-    if top1 <= chance + limits.chance_margin:
-        return REFUSED, (
-            f"not promoted, {top1:.2f} % is not more than {limits.chance_margin:g} points above {chance:.2f} %, the "
-            "share of the most frequent class (nightly.chance_margin)"
-        )
+    if (by_chance := _describe_chance(top1, labels, limits)) is not None:
+        return REFUSED, f"not promoted, {by_chance}"
     if difference.upper < -limits.margin:
         return REFUSED, (
             f"not promoted, it is worse: the upper bound {difference.upper:+.2f} is below -{limits.margin:g} "
@@ -110,11 +125,24 @@ def _decide(
             f"not promoted, class {worst.name!r} is worse by {worst.points:.2f} points on {worst.n} images, "
             f"{limits.class_margin:g} are allowed (nightly.class_margin)"
         )
-    if difference.value <= 0:
-        return TIED, "not promoted, it is not better"
+    if limits.rule == "better" and difference.lower <= 0:
+        return TIED, f"not promoted, it is not better: the lower bound {difference.lower:+.2f} is not above 0"
     if difference.lower <= -limits.margin:
         return TIED, f"not promoted, the lower bound is not above -{limits.margin:g} (nightly.margin)"
     return PROMOTED, "promoted"
+
+
+def _describe_chance(top1: float, labels: NDArray[np.int32], limits: Nightly) -> str | None:
+    """Describes an accuracy that knowing the most frequent class only could reach; None for a higher one."""
+    import numpy as np
+
+    chance = 100 * float(np.bincount(labels).max()) / len(labels)
+    if top1 > chance + limits.chance_margin:
+        return None
+    return (
+        f"{top1:.2f} % is not more than {limits.chance_margin:g} points above {chance:.2f} %, the share of the most "
+        "frequent class (nightly.chance_margin)"
+    )
 
 
 def worst_class(

@@ -166,23 +166,26 @@ def _compare(
     if LEFT_OUT in version.tags:
         missing = version.tags[LEFT_OUT]
         return Verdict(REFUSED, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
-    if champion is None:
-        return Verdict(PROMOTED, "promoted: there was no champion")
-    if champion.version == version.version:  # an earlier command ended between the two writes of a promotion
+    if (
+        champion is not None and champion.version == version.version
+    ):  # an earlier command ended between the two writes of a promotion
         return Verdict(PROMOTED, version.tags.get(REASON, "promoted"))
-    differs = class_mismatch(champion, shards)
-    if differs is not None:
+    if champion is not None and (differs := class_mismatch(champion, shards)) is not None:
         return Verdict(
             REFUSED,
             f"not promoted: the champion, version {champion.version}, cannot be compared on {shards.name}: {differs}",
         )
-    correct_by_ref = {_reference(v): _read_correct(v, shards, evaluations) for v in (version, champion)}
+    compared = [version] if champion is None else [version, champion]
+    correct_by_ref = {_reference(v): _read_correct(v, shards, evaluations) for v in compared}
     unevaluated = tuple(ref for ref, correct in correct_by_ref.items() if correct is None)
     if unevaluated:
         return unevaluated
-    ours, theirs = (correct for correct in correct_by_ref.values() if correct is not None)
+    ours, *others = (correct for correct in correct_by_ref.values() if correct is not None)
     manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
     labels = manifests.Samples(manifest, ["val"]).rows["label"]
+    if champion is None:
+        return gate.judge_first(ours, labels, limits)
+    (theirs,) = others
     return gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version)
 
 

@@ -156,6 +156,18 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     assert registry.resolve_version("steps/3").tags["promotion"] == "tied"
 
 
+def test_a_first_version_at_chance_is_refused_and_the_next_good_one_is_the_first_champion(
+    storage: str, tmp_path: Path
+) -> None:
+    shards = data(storage)
+    junk = judge(made_version(storage, "junk", 0, WORSE, shards, tmp_path), shards)
+    assert (junk.aliases, champion("junk")) == (("challenger",), None)
+    assert junk.verdict.startswith("not promoted, and there is no champion: of 120 images, 3.33 % is not more than 5")
+    assert registry.resolve_version("junk/1").tags["promotion"] == "refused"
+    good = judge(made_version(storage, "junk", 1, GOOD, shards, tmp_path), shards)
+    assert (good.verdict, champion("junk")) == ("promoted: there was no champion", 2)
+
+
 def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_found_again(
     storage: str, tmp_path: Path
 ) -> None:
@@ -221,7 +233,7 @@ def test_results_of_before_there_were_bits_are_evaluated_again(storage: str, tmp
 
 def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(storage: str, tmp_path: Path) -> None:
     cats, dogs = data(storage, "cats", "cat"), data(storage, "dogs", "dog")
-    judge(made_version(storage, "pets", 0, WORSE, cats, tmp_path), cats)
+    judge(made_version(storage, "pets", 0, GOOD, cats, tmp_path), cats)
     judged = judge(made_version(storage, "pets", 1, BETTER, dogs, tmp_path), dogs)
     assert judged.aliases == ("challenger",)
     assert "the champion, version 1, cannot be compared on dogs: class 0 is 'cat 0' in the model" in judged.verdict
