@@ -260,12 +260,22 @@ class Nightly:
     # Points by which a version must exceed the share of the most frequent class of val, the first one of a model too;
     # -100 accepts any accuracy.
     chance_margin: float = 5.0
+    # Percent by which the number of images of train or of val may fall below that of the champion's data.
+    max_shrink: float = 10.0
+    max_psi: float = 0.2  # Population stability index of the classes' shares, against those of the champion's data.
+    max_duplicates: int = 0  # Images of train that may be in val too.
+    max_quarantine: float = 0.1  # Percent of the images that may not decode.
 
     def __post_init__(self) -> None:
         require(self.rule in RULES, f"nightly.rule must be {' or '.join(RULES)}, is {self.rule!r}")
         for key, least in (("margin", 0), ("class_margin", 0), ("chance_margin", -100)):
             value = getattr(self, key)
             require(least <= value <= 100, f"nightly.{key} must be in {least}..100 points, is {value}")
+        for key in ("max_shrink", "max_quarantine"):
+            value = getattr(self, key)
+            require(0 <= value <= 100, f"nightly.{key} must be in 0..100 percent, is {value}")
+        require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
+        require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")
         require_name("nightly.model", self.model)
 
 

@@ -16,7 +16,7 @@ from flows.shard import ensure_shards
 from models.results import EvalResult, Registered, ShardResult
 from tasks.evaluate import evaluate
 from tasks.jobs import evaluate_job, train_job
-from tasks.night import NightStart, find_reason_to_skip, find_start
+from tasks.night import NightStart, check_data, find_reason_to_skip, find_start
 from tasks.night_report import publish_nights
 from tasks.promote import judge
 from tasks.register import fetch_registered, register
@@ -41,6 +41,7 @@ async def nightly(overrides: list[str]) -> Registered:
 
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:
+    await check_data(start, shards, config.nightly)
     model, weights, exact = await fetch_registered(start.parent, config.storage)
     fine_tuned = replace(config, model=model)
     data, recipe = config.transfer.data, config.transfer.recipe

@@ -1,17 +1,25 @@
-"""The line of champions that a night continues: its name, the version it starts from, and whether there is new data."""
+"""The line of champions that a night continues: its name, the version it starts from, and the check of its data."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prefect import task
 
-from conf import schema
-from infra.errors import ConfigError
+from conf import compose, schema
+from conf.text import logger
+from infra import store
+from infra.errors import ConfigError, DataError, PermanentError
 from models.results import Registered, ShardResult
-from tasks import policy
+from tasks import data_gate, policy
 from tasks.evaluate import class_mismatch
+
+if TYPE_CHECKING:
+    from models.data.shards.manifest import Manifest
+
+log = logger()
 
 
 @dataclass(frozen=True)
@@ -78,3 +86,36 @@ def _find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered |
         return None
     reason = f"skipped: no new data, version {parent.version} was trained on the same {shards.train} images"
     return Registered(parent.name, parent.version, parent.aliases, reused=True, verdict=reason)
+
+
+@task(task_run_name="check data of {start.line}", **policy.BOOKKEEPING)
+async def check_data(start: NightStart, shards: ShardResult, limits: schema.Nightly) -> None:
+    """Compares the data of a night with those of the champion, before anything is trained.
+
+    Raises:
+        DataError: The data violate a limit (``tasks/data_gate.py``).
+    """
+    await asyncio.to_thread(_check_data, start, shards, limits)
+
+
+def _check_data(start: NightStart, shards: ShardResult, limits: schema.Nightly) -> None:
+    from models.data.shards import manifest as manifests
+
+    new = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
+    old = _load_champion_data(start.parent) if start.continues else None
+    if faults := data_gate.find_faults(new, old, limits):
+        raise DataError(f"the data {shards.name} are refused, nothing is trained: {'; '.join(faults)}")
+
+
+def _load_champion_data(ref: str) -> Manifest | None:
+    """The data set that a version was trained on; None if the store has it no more, which is logged."""
+    from infra.tracking import registry
+    from models.data.shards import manifest as manifests
+
+    job_uri = registry.resolve_version(ref).tags.get("job_uri", "")
+    try:
+        job = compose.from_yaml(schema.Job, store.read(store.join(job_uri, "config.yaml")).decode())
+        return manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
+    except PermanentError as error:
+        log.warning("the data that %s was trained on cannot be read, so the new ones are not compared: %s", ref, error)
+        return None

@@ -41,6 +41,7 @@ def night(services_dir: Path, folder: Path, model: str, *words: str) -> subproce
         "transfer.data.name=grown",
         "transfer.data.augment.eval_crop_pad=0",
         "transfer.recipe.epochs=1",
+        "nightly.chance_margin=-100",
         f"storage={STORAGE}",
         "experiment=nightly",
         f"run_dir={services_dir}",
@@ -69,21 +70,22 @@ def jobs() -> set[str]:
 def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_data(
     base: str, services_dir: Path, tmp_path: Path
 ) -> None:
-    add_images(tmp_path, 0, 300)
-    first = night(services_dir, tmp_path, base)
+    folder = tmp_path / "images"
+    add_images(folder, 0, 300)
+    first = night(services_dir, folder, base)
     assert first.returncode == 0, first.stderr
     assert "registered night-base-grown/1, aliases: challenger, champion\n" in first.stdout
     (trained,) = jobs()
 
     for model in (base, "night-base-grown"):  # the line itself may be named, and does not grow by another suffix
-        again = night(services_dir, tmp_path, model)
+        again = night(services_dir, folder, model)
         assert again.returncode == 0, again.stderr
         assert "registered night-base-grown/1 (found, nothing to do)" in again.stdout
         assert "champion   skipped: no new data, version 1 was trained on the same " in again.stdout
     assert jobs() == {trained}
 
-    add_images(tmp_path, 300, 360)
-    grown = night(services_dir, tmp_path, base)
+    add_images(folder, 300, 360)
+    grown = night(services_dir, folder, base)
     assert grown.returncode == 0, grown.stderr
     assert "registered night-base-grown/2, aliases: challenger" in grown.stdout
     assert "of the same" in grown.stdout
@@ -104,9 +106,23 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
     page = Page((services_dir / "latest" / "report.html").read_text())
     assert page.row("2", "data-night")[0][0] == 2, "the page of the night shows it"
 
-    (tmp_path / "letter-a").mkdir()
-    Image.new("RGB", (32, 32)).save(tmp_path / "letter-a" / "a.png")
-    refused = night(services_dir, tmp_path, base)
+    trained = jobs()
+    removed = sorted((folder / "digit-3").iterdir())[1:]
+    for path in removed:
+        path.rename(tmp_path / path.name)
+    shifted = night(services_dir, folder, base)
+    for path in removed:
+        (tmp_path / path.name).rename(path)
+    assert shifted.returncode == 3, shifted.stderr
+    said = shifted.stderr.splitlines()[-1]
+    assert said.startswith("error: the data grown are refused, nothing is trained: ")
+    assert "'digit-3' went from " in said
+    assert "(nightly.max_psi)" in said
+    assert jobs() == trained
+
+    (folder / "letter-a").mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "letter-a" / "a.png")
+    refused = night(services_dir, folder, base)
     assert refused.returncode == 2, refused.stderr
     assert "was trained on other classes than those of grown" in refused.stderr.splitlines()[-1]
     assert [version.version for version in registry.versions("night-base-grown")] == [1, 2]
