@@ -21,13 +21,16 @@ from conf.experiments import (
     Search,
     Transfer,
 )
+from conf.nightly import Alerts, Email, Nightly
 from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require, require_name, require_reference
 
 __all__ = [
+    "Alerts",
     "Architecture",
     "Augment",
     "Config",
     "Data",
+    "Email",
     "Explain",
     "GalleryEntry",
     "Job",
@@ -53,7 +56,6 @@ SCHEDULERS = (
     "slurm",
     "kubernetes",
 )  # of these, the engines that choose the machines, and so the address of the first one
-RULES = ("better", "not_worse")  # tasks/gate.py
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _WORD = re.compile(r"[\w.:/@=-]+")
 _SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
@@ -242,41 +244,6 @@ class Services:
             value = getattr(self, key)
             known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")
             require(known, f"services.{key} must be embedded or a URL, is {value!r}")
-
-
-@dataclass
-class Nightly:
-    """The scheduled fine-tuning of the registered champion; its hour is set in infra/prefect.yaml."""
-
-    model: str = "efficientnet-b0"  # Registered model whose champion is fine-tuned.
-    # Rule by which a version replaces the champion, here and in reproduce: better (the 95 % lower bound of the paired
-    # difference on val is above 0) | not_worse (it is above -margin, so that an equal model of newer data replaces it).
-    rule: str = "better"
-    # Tolerance in points of rule=not_worse; by both rules a version whose 95 % upper bound is below -margin is refused.
-    margin: float = 0.3
-    # Points by which the accuracy of a class may drop; classes with fewer than 50 images, and drops that may be chance,
-    # do not count.
-    class_margin: float = 5.0
-    # Points by which a version must exceed the share of the most frequent class of val, the first one of a model too;
-    # -100 accepts any accuracy.
-    chance_margin: float = 5.0
-    # Percent by which the number of images of train or of val may fall below that of the champion's data.
-    max_shrink: float = 10.0
-    max_psi: float = 0.2  # Population stability index of the classes' shares, against those of the champion's data.
-    max_duplicates: int = 0  # Images of train that may be in val too.
-    max_quarantine: float = 0.1  # Percent of the images that may not decode.
-
-    def __post_init__(self) -> None:
-        require(self.rule in RULES, f"nightly.rule must be {' or '.join(RULES)}, is {self.rule!r}")
-        for key, least in (("margin", 0), ("class_margin", 0), ("chance_margin", -100)):
-            value = getattr(self, key)
-            require(least <= value <= 100, f"nightly.{key} must be in {least}..100 points, is {value}")
-        for key in ("max_shrink", "max_quarantine"):
-            value = getattr(self, key)
-            require(0 <= value <= 100, f"nightly.{key} must be in 0..100 percent, is {value}")
-        require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
-        require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")
-        require_name("nightly.model", self.model)
 
 
 @dataclass

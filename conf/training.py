@@ -134,6 +134,8 @@ class Data:
     limit: int | None = None  # Maximum number of samples, from the shuffled whole; null = all.
     # Share of val, where the source has no val split of its own; of a folder the expected share, not the exact one.
     val_share: float = 0.2
+    # Name of the val of a folder, which is kept under this name while the folder grows; null = val grows too.
+    frozen_val: str | None = field(default=None, metadata=NEWEST)
     # Share of train that becomes minival, of a folder the expected share; the paper's is 25,022 of 1,281,167.
     minival_share: float = 0.02
     # official: a set's own validation part is minival | cut: it joins train, and minival_share is split off.
@@ -148,6 +150,7 @@ class Data:
 
     def __post_init__(self) -> None:
         require_name("data.name", self.name)
+        require_name("data.frozen_val", self.frozen_val)
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require(self.metric in METRICS, f"data.metric must be one of {', '.join(METRICS)}, is {self.metric!r}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "configuration.md"
-SOURCES = ("schema", "experiments", "training")
+SOURCES = ("schema", "experiments", "nightly", "training")
 TOP = "Config"
 HEAD = """\
 # Configuration

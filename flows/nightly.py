@@ -1,22 +1,27 @@
 """Every night: the registered champion, fine-tuned on the transfer set, registered, and promoted if better.
 
 A night continues its own champion, with its classifier. Its key is the digest of that champion, data and recipe: a
-night that was killed resumes, and registers nothing twice. A night without new data trains nothing and says so.
+night that was killed resumes, and registers nothing twice. A night without new data trains nothing and says so. What
+failure must never look like: a night that nobody hears of.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from prefect import flow
+from prefect.context import FlowRunContext
 
 from conf import schema
 from flows.configure import configure, name_runs_by, now
 from flows.shard import ensure_shards
+from infra.errors import DivergedError, first_line
 from models.results import EvalResult, Registered, ShardResult
 from tasks.evaluate import evaluate
 from tasks.jobs import evaluate_job, train_job
 from tasks.night import NightStart, check_data, find_reason_to_skip, find_start
+from tasks.night_record import report_failure, report_late_start, report_night
 from tasks.night_report import publish_nights
 from tasks.promote import judge
 from tasks.register import fetch_registered, register
@@ -29,11 +34,25 @@ async def nightly(overrides: list[str]) -> Registered:
     """Fine-tunes the champion of the line on ``transfer.data``, evaluates, registers, promotes the better.
 
     The line is named after ``nightly.model`` and the data set; its first version starts from the champion of
-    ``nightly.model``. The report shows the line and its moves afterwards.
+    ``nightly.model``. The report shows the line and its moves afterwards, the store keeps a record of the night, and
+    alerts are sent (``tasks/night_record.py``).
     """
     config, _ = configure(overrides)
+    await report_late_start(config, _scheduled_start())
+    try:
+        result = await run_night(config)
+    except Exception as error:
+        kind = "diverged" if isinstance(error, DivergedError) else "failed"
+        await report_failure(config, f"{kind}: {first_line(error)}")
+        raise
+    await report_night(config, result)
+    return result
+
+
+async def run_night(config: schema.Config) -> Registered:
+    """Runs one night, and shows it in the report."""
     start = await find_start(config)
-    shards = await ensure_shards(config.transfer.data, config.storage)
+    shards = await ensure_shards(start.data, config.storage)
     outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
     await publish_nights(config, outcome, shards)
     await refresh(config)
@@ -42,9 +61,9 @@ async def nightly(overrides: list[str]) -> Registered:
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:
     await check_data(start, shards, config.nightly)
+    data, recipe = start.data, config.transfer.recipe
     model, weights, exact = await fetch_registered(start.parent, config.storage)
     fine_tuned = replace(config, model=model)
-    data, recipe = config.transfer.data, config.transfer.recipe
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
     registered = await register(start.line, result, model, data, shards.manifest_uri)
@@ -55,3 +74,10 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
         return await evaluate(evaluate_job(on_new_data, network, shards, files, exact), on_new_data, exact)
 
     return await judge(registered, shards, config.storage, config.nightly, evaluate_version)
+
+
+def _scheduled_start() -> datetime | None:
+    """The time at which the schedule of the deployment starts this run; None if no schedule does."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return run.expected_start_time if run is not None and run.auto_scheduled else None

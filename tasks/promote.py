@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
 PENDING = "pending"  # value of STATE until the version is judged; then it is Verdict.outcome
+EARLIER = "judged before"  # opens the verdict of a version that is not judged again
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards excluded
 
@@ -222,15 +223,16 @@ def _reference(version: Version) -> str:
 
 def _report_earlier_verdict(version: Version, reused: bool) -> Registered:
     reason = version.tags.get(REASON, "registered before promotions were recorded")
-    return _report_verdict(version, f"judged before: {reason}", reused)
+    return _report_verdict(version, f"{EARLIER}: {reason}", reused)
 
 
 def _report_verdict(version: Version, reason: str, reused: bool) -> Registered:
     """The version with its verdict; if it is not champion, with how a user can promote it."""
     from infra.tracking import registry
 
-    aliases = registry.resolve_version(_reference(version)).aliases
+    current = registry.resolve_version(_reference(version))
     hint = ""
-    if registry.CHAMPION not in aliases:
+    if registry.CHAMPION not in current.aliases:
         hint = f"; to promote it anyway: effnet promote {_reference(version)} --why TEXT"
-    return Registered(version.name, version.version, aliases, reused, reason + hint)
+    outcome = current.tags.get(STATE, "")
+    return Registered(version.name, version.version, current.aliases, reused, reason + hint, outcome)

@@ -32,6 +32,7 @@ CHALLENGER = "challenger"
 FAMILY_TAGS = {"variant", "params", "resolution"}  # of every version since there are model cards
 MODEL_TAGS = ("variant", "dataset", "params", "multiply_adds", "resolution", "license")  # of a registered model
 WEIGHTS = "weights.safetensors"
+VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val that a version was evaluated on
 
 
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)
@@ -40,7 +41,8 @@ async def register(
 ) -> Registered:
     """Registers the job's weights as the challenger of ``name`` with its card; ``tasks.promote.judge`` decides on it.
 
-    A version trained with some shards excluded (``data.leave_out``) has a tag with the number of missing samples.
+    A version trained with some shards excluded (``data.leave_out``) has a tag with the number of missing samples, and
+    one with a frozen val (``data.frozen_val``) has tags with its name and digest.
 
     Raises:
         ArtifactError: The weights in the store are not those that the job wrote.
@@ -56,7 +58,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
 
     manifest_sha256, manifest = manifests.load(manifest_uri)
     missing = len(manifest.table) - len(manifests.exclude_shards(manifest, data.leave_out).table)
-    excluded_tags = {LEFT_OUT: str(missing)} if missing else {}
+    data_tags = ({LEFT_OUT: str(missing)} if missing else {}) | _describe_val(data, manifest_uri)
     with tempfile.TemporaryDirectory(prefix="effnet-register-") as scratch:
         store.download(result.weights_uri, Path(scratch) / WEIGHTS)
         sha256 = registry.sha256_of(Path(scratch) / WEIGHTS)
@@ -73,10 +75,23 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             result.resolution,
             manifest.classes,
             data.augment.eval_crop_pad,
-            _build_tags(result, manifest.name, manifest_sha256) | excluded_tags,
+            _build_tags(result, manifest.name, manifest_sha256) | data_tags,
         )
     _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
     return Registered(name, version.version, version.aliases, version.reused)
+
+
+def _describe_val(data: schema.Data, manifest_uri: str) -> dict[str, str]:
+    """Tags of the frozen val of a data set; none if it has none."""
+    from models.data.shards import frozen_val
+
+    if data.frozen_val is None:
+        return {}
+    folder = manifest_uri.rsplit("/", 2)[0]
+    val = frozen_val.load(folder, data.frozen_val)
+    if val is None:
+        raise ArtifactError(f"{frozen_val.uri_of(folder, data.frozen_val)} is missing: it lists the images of val")
+    return {VAL: data.frozen_val, VAL_SHA256: val.sha256}
 
 
 def new_version(

@@ -44,11 +44,13 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
     from models.data.shards import manifest, writer
-    from models.data.shards.layout import uncovered_classes
+    from models.data.shards.layout import freeze_val, uncovered_classes
 
     store.ensure_root(storage)
     with _source_errors(data):
         layout = writer.plan(data, storage)
+        if not freeze_val(layout):  # another process has frozen the val of another state of the folder
+            layout = writer.plan(data, storage)
     for line in uncovered_classes(layout):
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
     if store.exists(layout.manifest_uri):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -42,12 +46,38 @@ def night(services_dir: Path, folder: Path, model: str, *words: str) -> subproce
         "transfer.data.augment.eval_crop_pad=0",
         "transfer.recipe.epochs=1",
         "nightly.chance_margin=-100",
+        "nightly.alerts.webhook=NIGHT_HOOK",
         f"storage={STORAGE}",
         "experiment=nightly",
         f"run_dir={services_dir}",
     ]
     command = [sys.executable, "-m", "flows", "nightly", *settings, *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps the texts that are posted."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.texts.append(json.loads(body)["text"])  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+
+
+@pytest.fixture
+def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The alerts that nights send to the webhook in the variable NIGHT_HOOK."""
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    texts: list[str] = []
+    server.texts = texts  # type: ignore[attr-defined]
+    monkeypatch.setenv("NIGHT_HOOK", f"http://127.0.0.1:{server.server_port}/hook")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield texts
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +98,7 @@ def jobs() -> set[str]:
 
 
 def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_data(
-    base: str, services_dir: Path, tmp_path: Path
+    base: str, services_dir: Path, tmp_path: Path, alerted: list[str]
 ) -> None:
     folder = tmp_path / "images"
     add_images(folder, 0, 300)
@@ -83,6 +113,9 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
         assert "registered night-base-grown/1 (found, nothing to do)" in again.stdout
         assert "champion   skipped: no new data, version 1 was trained on the same " in again.stdout
     assert jobs() == {trained}
+    (record,) = store.list_uris(f"{STORAGE}/nights/night-base-grown")
+    assert store.read_json(record)["outcome"] == "promoted"  # the repetitions of this date do not replace it
+    assert alerted == []
 
     add_images(folder, 300, 360)
     grown = night(services_dir, folder, base)
@@ -106,19 +139,26 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
     page = Page((services_dir / "latest" / "report.html").read_text())
     assert page.row("2", "data-night")[0][0] == 2, "the page of the night shows it"
 
+    tags = [version.tags for version in registry.versions("night-base-grown")]
+    assert [(one["val"], one["val_n"], one["val_sha256"]) for one in tags] == [
+        ("first", tags[0]["val_n"], tags[0]["val_sha256"])
+    ] * 2
+
     trained = jobs()
-    removed = sorted((folder / "digit-3").iterdir())[1:]
-    for path in removed:
-        path.rename(tmp_path / path.name)
-    shifted = night(services_dir, folder, base)
-    for path in removed:
-        (tmp_path / path.name).rename(path)
-    assert shifted.returncode == 3, shifted.stderr
-    said = shifted.stderr.splitlines()[-1]
+    cut = [folder / "digit-3" / f"cut-{length}.png" for length in (100, 101, 102, 103)]  # some are not drawn into val
+    for number, path in enumerate(cut):
+        path.write_bytes((folder / "digit-3" / "3.png").read_bytes()[: 100 + number])
+    damaged = night(services_dir, folder, base)
+    for path in cut:
+        path.unlink()
+    assert damaged.returncode == 3, damaged.stderr
+    said = damaged.stderr.splitlines()[-1]
     assert said.startswith("error: the data grown are refused, nothing is trained: ")
-    assert "'digit-3' went from " in said
-    assert "(nightly.max_psi)" in said
+    assert "do not decode, 0.1 % are allowed (nightly.max_quarantine); the first is digit-3/cut-10" in said
     assert jobs() == trained
+
+    assert alerted[-1].startswith("effnet nightly night-base on grown (")
+    assert f"): failed: {said.removeprefix('error: ')}" in alerted[-1]
 
     (folder / "letter-a").mkdir()
     Image.new("RGB", (32, 32)).save(folder / "letter-a" / "a.png")
@@ -126,3 +166,12 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
     assert refused.returncode == 2, refused.stderr
     assert "was trained on other classes than those of grown" in refused.stderr.splitlines()[-1]
     assert [version.version for version in registry.versions("night-base-grown")] == [1, 2]
+
+    (folder / "letter-a" / "a.png").unlink()
+    (folder / "letter-a").rmdir()
+    renewed = night(services_dir, folder, base, "nightly.val=second")
+    assert renewed.returncode == 0, renewed.stderr
+    assert "registered night-base-grown-second/1, aliases: challenger, champion" in renewed.stdout
+    tags = [*tags, registry.resolve_version("night-base-grown-second/1").tags]
+    assert tags[2]["val"] == "second"
+    assert int(tags[2]["val_n"]) > int(tags[1]["val_n"])

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from conf import schema
 from infra import store
-from infra.errors import DataError
+from infra.errors import ConfigError, DataError
+from models.data.shards import frozen_val
+from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
@@ -35,6 +37,8 @@ class ShardLayout:
         names: Names of the shards.
         splits: Split of each shard.
         members: Source indices of each shard, already shuffled.
+        val: The val split, where ``data.frozen_val`` names it.
+        withheld: Number of images that wait for the next val.
     """
 
     data: schema.Data
@@ -43,6 +47,8 @@ class ShardLayout:
     names: list[str]
     splits: list[str]
     members: list[NDArray[np.int64]]
+    val: FrozenVal | None = None
+    withheld: int = 0
 
     @property
     def manifest_uri(self) -> str:
@@ -69,13 +75,22 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
         storage: Root uri; the shards are written to ``storage/data/NAME/DIGEST/``.
 
     Raises:
-        ConfigError: The source does not exist.
-        DataError: A split would be empty.
+        ConfigError: The source does not exist, or ``data.frozen_val`` is set for a set that does not grow.
+        DataError: A split would be empty, or images of the frozen val are gone.
     """
     source = catalog.open_source(data)
     if catalog.find(data.source).grows:
         source = listing.with_content(source)
     return _build_layout(data, source, store.join(storage, "data", data.name))
+
+
+def freeze_val(layout: ShardLayout) -> bool:
+    """Writes the val of a layout under its name, if it has one; False if another val has that name already."""
+    if layout.val is None or layout.data.frozen_val is None:
+        return True
+    folder = layout.root.rpartition("/")[0]
+    frozen_val.freeze(folder, layout.data.frozen_val, layout.val)
+    return frozen_val.load(folder, layout.data.frozen_val) == layout.val
 
 
 def groups(layout: ShardLayout, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
@@ -127,6 +142,22 @@ def _split_by_content(source: Source, content: NDArray[np.uint64], data: schema.
     return dict(zip(SPLITS, (rest[~is_minival[rest]], rest[is_minival[rest]], val), strict=True))
 
 
+def _split(
+    source: Source, data: schema.Data, folder: str
+) -> tuple[dict[str, NDArray[np.int64]], FrozenVal | None, int]:
+    """Returns the splits, with the frozen val if ``data.frozen_val`` names one, and the number of withheld images."""
+    splits = split_indices(source, data)
+    if data.frozen_val is None:
+        return splits, None, 0
+    if source.content is None:
+        raise ConfigError(f"data.frozen_val is for sets that grow, as data=folder; the splits of {data.name} are fixed")
+    val = frozen_val.load(folder, data.frozen_val)
+    if val is None:
+        return splits, frozen_val.describe(source, source.content, splits["val"]), 0
+    splits, withheld = frozen_val.apply(val, data, source, source.content, splits)
+    return splits, val, withheld
+
+
 def uncovered_classes(layout: ShardLayout) -> list[str]:
     """Returns a line for train and for val if classes have no image there, as in a small folder."""
     lines = []
@@ -141,6 +172,7 @@ def uncovered_classes(layout: ShardLayout) -> list[str]:
 
 
 def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
+    parts, val, withheld = _split(source, data, folder)
     # Everything that the bytes of the shards depend on, and nothing else: neither the writer nor the grouping.
     settings = (
         LAYOUT_VERSION,
@@ -154,10 +186,11 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
         data.verify_images,
         data.max_side,
         *(["convert"] if data.convert else []),
+        *([f"val {val.sha256}"] if val is not None else []),
     )
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     names, splits, members = [], [], []
-    for split, indices in split_indices(source, data).items():
+    for split, indices in parts.items():
         if len(indices) == 0:
             raise DataError(
                 f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all; "
@@ -168,7 +201,7 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
             names.append(f"{split}-{number:05d}-of-{count:05d}.tar")
             splits.append(split)
             members.append(chunk)
-    return ShardLayout(data, source, store.join(folder, digest), names, splits, members)
+    return ShardLayout(data, source, store.join(folder, digest), names, splits, members, val, withheld)
 
 
 class Plans:

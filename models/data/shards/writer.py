@@ -83,7 +83,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         quarantine=sum(quarantine, ()),
         unusual=sum(unusual, ()),
         missing=layout.source.missing,
-        unused=layout.source.unused,
+        unused=(*layout.source.unused, *_describe_withheld(layout)),
         class_differences=layout.source.class_differences,
     )
     for split in SPLITS:
@@ -92,6 +92,12 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
     _refuse_many_lost(layout.data, manifest)
     return manifests.save(manifest, layout.root), manifest
+
+
+def _describe_withheld(layout: ShardLayout) -> list[str]:
+    if not layout.withheld:
+        return []
+    return [f"{layout.withheld:,} images wait for the next val; this one, {layout.data.frozen_val!r}, is frozen"]
 
 
 def _refuse_many_lost(data: Data, manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from conf.schema import RULES, Nightly
+from conf.nightly import RULES, Nightly
 from infra.errors import ArtifactError
 from tasks import gate
 from tasks.gate import PROMOTED, REFUSED, TIED, Verdict, sign_test

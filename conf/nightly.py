@@ -1,0 +1,98 @@
+"""Settings of the nights: model, val, limits of data and of promotion, alerts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from conf.training import require, require_name
+
+FIRST_VAL = "first"  # default of nightly.val
+RULES = ("better", "not_worse")  # tasks/gate.py
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
+
+
+@dataclass
+class Email:
+    """E-mail by SMTP. With the variables EFFNET_SMTP_USER and EFFNET_SMTP_PASSWORD it logs in, over TLS only."""
+
+    host: str | None = None  # Server, HOST or HOST:PORT (default 25); null = no e-mail.
+    sender: str = ""  # Address that the e-mail is from.
+    to: list[str] = field(default_factory=list)  # Addresses of the recipients.
+
+    def __post_init__(self) -> None:
+        require(
+            self.host is None or bool(_HOST.fullmatch(self.host)),
+            f"nightly.alerts.email.host must be HOST or HOST:PORT, is {self.host!r}",
+        )
+        for address in [self.sender, *self.to]:
+            require(
+                not address or ("@" in address and address.isprintable() and " " not in address),
+                f"nightly.alerts.email: {address!r} is not an e-mail address",
+            )
+        require(
+            self.host is None or bool(self.sender and self.to),
+            "nightly.alerts.email.host needs nightly.alerts.email.sender and nightly.alerts.email.to",
+        )
+
+
+@dataclass
+class Alerts:
+    """Where a night is reported that failed, diverged, was refused, started late, or was skipped three times."""
+
+    # URL that takes a POST of {"text": ...} as Slack does, or the name of an environment variable that holds it, since
+    # such a URL often is a secret.
+    webhook: str | None = None
+    email: Email = field(default_factory=Email)  # E-mail.
+    late_minutes: float = 60.0  # Minutes after its scheduled time from which on a night has started late.
+
+    def __post_init__(self) -> None:
+        require(
+            self.webhook is None
+            or self.webhook.startswith(("http://", "https://"))
+            or bool(_VARIABLE.fullmatch(self.webhook)),
+            f"nightly.alerts.webhook must be an http(s) URL or the name of a variable, is {self.webhook!r}",
+        )
+        require(self.late_minutes > 0, f"nightly.alerts.late_minutes must be > 0, is {self.late_minutes}")
+
+
+@dataclass
+class Nightly:
+    """The scheduled fine-tuning of the registered champion; the option `--schedule` sets its hour."""
+
+    model: str = "efficientnet-b0"  # Registered model whose champion is fine-tuned.
+    # Name of the val of a folder, which the first night of this name freezes, whatever is added later. Another name
+    # takes a new val with what was added, and starts another line of champions.
+    val: str = FIRST_VAL
+    # Rule by which a version replaces the champion, here and in reproduce: better (the 95 % lower bound of the paired
+    # difference on val is above 0) | not_worse (it is above -margin, so that an equal model of newer data replaces it).
+    rule: str = "better"
+    # Tolerance in points of rule=not_worse; by both rules a version whose 95 % upper bound is below -margin is refused.
+    margin: float = 0.3
+    # Points by which the accuracy of a class may drop; classes with fewer than 50 images, and drops that may be chance,
+    # do not count.
+    class_margin: float = 5.0
+    # Points by which a version must exceed the share of the most frequent class of val, the first one of a model too;
+    # -100 accepts any accuracy.
+    chance_margin: float = 5.0
+    # Percent by which the number of images of train or of val may fall below that of the champion's data.
+    max_shrink: float = 10.0
+    max_psi: float = 0.2  # Population stability index of the classes' shares, against those of the champion's data.
+    max_duplicates: int = 0  # Images of train that may be in val too.
+    max_quarantine: float = 0.1  # Percent of the images that may not decode.
+
+    alerts: Alerts = field(default_factory=Alerts)  # Where a night that needs attention is reported.
+
+    def __post_init__(self) -> None:
+        require(self.rule in RULES, f"nightly.rule must be {' or '.join(RULES)}, is {self.rule!r}")
+        for key, least in (("margin", 0), ("class_margin", 0), ("chance_margin", -100)):
+            value = getattr(self, key)
+            require(least <= value <= 100, f"nightly.{key} must be in {least}..100 points, is {value}")
+        for key in ("max_shrink", "max_quarantine"):
+            value = getattr(self, key)
+            require(0 <= value <= 100, f"nightly.{key} must be in 0..100 percent, is {value}")
+        require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
+        require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")
+        require_name("nightly.model", self.model)
+        require_name("nightly.val", self.val)

@@ -1,0 +1,118 @@
+"""The val split of a set that grows, frozen until it is renewed under another name.
+
+``STORAGE/data/NAME/val/VAL.json`` lists content and class of its images. It is written once, with the first shards, and
+never changed. Images that are added later and whose content would place them in val are withheld from all splits; the
+next val, under another name, takes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf import schema
+from infra import store
+from infra.errors import DataError, NotFoundError
+from infra.store.json_objects import read_object
+from models.data.sources.listing import Source
+
+
+@dataclass(frozen=True)
+class FrozenVal:
+    """Images of a val split, sorted: digest of the encoded image (``Source.content``, hexadecimal) and class name."""
+
+    images: tuple[tuple[str, str], ...]
+
+    @property
+    def sha256(self) -> str:
+        """Digest that identifies the images and their classes."""
+        return hashlib.sha256(_to_json(self)).hexdigest()
+
+
+def load(folder: str, name: str) -> FrozenVal | None:
+    """Reads the val ``name`` of the data set in ``folder`` (``STORAGE/data/NAME``); None if it is not frozen yet.
+
+    Raises:
+        DataError: The object is damaged.
+    """
+    uri = uri_of(folder, name)
+    try:
+        body = read_object(uri, images=list)
+    except NotFoundError:
+        return None
+    try:
+        return FrozenVal(tuple((str(content), str(label)) for content, label in body["images"]))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{uri} is not a list of images: {error}") from error
+
+
+def freeze(folder: str, name: str, val: FrozenVal) -> bool:
+    """Writes a val split under its name; False if another process has written one, which then counts."""
+    return store.write(uri_of(folder, name), _to_json(val), if_absent=True)
+
+
+def describe(source: Source, content: NDArray[np.uint64], indices: NDArray[np.int64]) -> FrozenVal:
+    """Returns the images of ``source`` with the given indices as a val split that can be frozen."""
+    return FrozenVal(tuple(sorted(_identify(source, content, index) for index in indices.tolist())))
+
+
+def apply(
+    val: FrozenVal,
+    data: schema.Data,
+    source: Source,
+    content: NDArray[np.uint64],
+    drawn: Mapping[str, NDArray[np.int64]],
+) -> tuple[dict[str, NDArray[np.int64]], int]:
+    """Replaces the val split that was drawn by the frozen one.
+
+    Args:
+        val: The frozen val.
+        data: Data settings.
+        source: Source, which has grown since.
+        content: Digests of its images.
+        drawn: Source indices of train, minival and val, as drawn by content.
+
+    Returns:
+        The splits, and the number of images that were drawn into val and are withheld.
+
+    Raises:
+        DataError: Images of the frozen val are gone, or are of another class now.
+    """
+    remaining = Counter(val.images)
+    digests = np.array(sorted({int(text, 16) for text, _ in val.images}), np.uint64)
+    kept: list[int] = []
+    for index in np.flatnonzero(np.isin(content, digests)).tolist():
+        if remaining[image := _identify(source, content, index)] > 0:
+            remaining[image] -= 1
+            kept.append(index)
+    if missing := remaining.total():
+        raise DataError(
+            f"{data.name}: {missing} of {len(val.images)} images of its frozen val {data.frozen_val!r} are gone or of "
+            "another class; restore them, or choose another val (data.frozen_val, in effnet nightly: nightly.val)"
+        )
+    is_copy = np.isin(content, digests)  # of an image of val: no part of train either
+    splits = {split: indices[~is_copy[indices]] for split, indices in drawn.items() if split != "val"}
+    order = drawn["val"]
+    in_val = np.array(kept, np.int64)
+    first = order[np.isin(order, in_val)]
+    splits["val"] = np.concatenate([first, in_val[~np.isin(in_val, order)]])
+    return {split: splits[split] for split in drawn}, len(order) - len(first)
+
+
+def uri_of(folder: str, name: str) -> str:
+    """Returns the uri of the val ``name`` of the data set in ``folder``."""
+    return store.join(folder, "val", f"{name}.json")
+
+
+def _identify(source: Source, content: NDArray[np.uint64], index: int) -> tuple[str, str]:
+    return f"{int(content[index]):016x}", source.classes[int(source.labels[index])]
+
+
+def _to_json(val: FrozenVal) -> bytes:
+    return json.dumps({"images": val.images}, separators=(",", ":")).encode()
