@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with nullcontext() if verb.shared else files.private(command.run_dir):
             if getattr(arguments, "dry_run", False):
                 return _call(verb.dry_run, command)
+            if verb.manage and (options or switches):
+                return _call(verb.manage, command)
             return _run_flow(command) if verb.flow else _call(verb.call, command)
     except compose.OverrideError as error:
         return _fail(str(error), 2)

@@ -97,6 +97,12 @@ def select_places(overrides: Sequence[str]) -> list[str]:
     return [word for word in overrides if _key(word) == "storage" or _key(word).startswith("services.")]
 
 
+def settings_of_worker_runs(overrides: Sequence[str]) -> list[str]:
+    """Overrides for the runs of a deployment: with absolute paths, without the services and the run folder."""
+    kept = (word for word in overrides if _key(word) != "run_dir" and not _key(word).startswith("services."))
+    return [_with_absolute_path(word) for word in kept]
+
+
 def worker_settings() -> list[str]:
     """Settings of the worker that this process runs on; empty if it has none."""
     return list(json.loads(os.environ.get(VARIABLE, "[]")))

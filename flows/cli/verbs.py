@@ -58,6 +58,7 @@ class Verb:
         switches: Options without a value, and what they do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
         dry_run: Module and name of the function that prints what it would submit; it takes a ``Command``.
+        manage: Module and name of the function that is called in place of the flow if an option or a switch is given.
         options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
         needs: Setting that must be given, and an example of its value.
@@ -72,6 +73,7 @@ class Verb:
     switches: Mapping[str, str] = field(default_factory=dict)
     objects: tuple[str, ...] = ()
     dry_run: str = ""
+    manage: str = ""
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     trains: bool = False
     needs: tuple[str, str] | None = None
@@ -166,8 +168,16 @@ VERBS: dict[str, Verb] = {
     "nightly": Verb(
         "fine-tune the registered champion, evaluate, register, promote if better",
         f"{_COMMON}\n  nightly.model=NAME   registered model whose champion the first night starts from\n"
-        f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N",
+        f"  data@transfer.data={_choices('data')}   transfer.recipe.epochs=N\n"
+        "  nightly.val=NAME     another name takes a new val of a folder that has grown\n\n"
+        "every night at 3, with these settings:  effnet nightly --schedule '0 3 * * *' --timezone Europe/Berlin ...",
         flow="flows.nightly:nightly",
+        manage="flows.cli.schedule:manage",
+        options={
+            "schedule": ("[CRON]", "start the deployment nightly at these times; train nothing now"),
+            "timezone": ("[ZONE]", "time zone of the schedule (default UTC)"),
+        },
+        switches={"pause": "stop the schedule", "show": "print the schedule and the next nights"},
         trains=True,
     ),
     "promote": Verb(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from conf.text import quoted
 from infra.errors import ConfigError, TransientError
-from infra.services.prefect_api import PrefectApi, call
+from infra.services import schedule
+from infra.services.prefect_api import PrefectApi, call, from_environment
 from infra.services.processes import log_path, log_tail
 from infra.services.programs import WORK_POOL, WORKER
 
@@ -117,6 +118,7 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
     digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
     if record.exists() and record.read_text() == digest:
         return False
+    kept = _changed_schedule(environment)
     argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
     with log_path(folder, "deploy").open("wb") as output:
         try:
@@ -133,8 +135,18 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
             raise TransientError(f"`prefect deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
     if process.returncode != 0:
         raise ConfigError(f"`prefect deploy --prefect-file {FILE}` failed:{quoted(log_tail(folder, 'deploy'))}")
+    if kept is not None:
+        schedule.write(from_environment(environment), kept)
     record.write_text(digest)
     return True
+
+
+def _changed_schedule(environment: dict[str, str]) -> schedule.Schedule | None:
+    """The schedule of the nights, which `prefect deploy` sets back to that of the file; None if there is none yet."""
+    try:
+        return schedule.read(from_environment(environment))
+    except ConfigError:
+        return None
 
 
 def worker_answers(api: PrefectApi, since: float = 0.0) -> bool:

@@ -125,7 +125,7 @@ def commands(program: str) -> list[list[str]]:
     lines = (
         line.strip().removeprefix("$ ").removeprefix(".venv/bin/").partition(" #")[0] for line in documented_code()
     )
-    words = (shlex.split(line.replace("'", "")) for line in lines if line.startswith(f"{program} "))
+    words = (shlex.split(line) for line in lines if line.startswith(f"{program} "))
     return [argv[1:] for argv in words if argv[1].islower()]
 
 

@@ -1,0 +1,78 @@
+"""The schedule of the nights, changed from the command line on a real Prefect server."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from infra.services import deployments, schedule
+from infra.services.prefect_api import from_environment
+from infra.services.stack import Addresses
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture(scope="module")
+def run_dir(services: Addresses, services_dir: Path) -> Path:
+    """A server with the deployments, and without a worker."""
+    deployments.set_limits(from_environment(os.environ), 1)
+    deployments.deploy(services_dir / "services", dict(os.environ))
+    return services_dir
+
+
+@pytest.fixture(autouse=True)
+def no_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers would remain in this process."""
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+
+
+def test_a_schedule_is_set_shown_paused_and_kept_when_the_deployments_are_registered_again(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["data@transfer.data=folder", "transfer.data.path=images", f"run_dir={run_dir}"]
+    assert main(["nightly", "--schedule", "30 2 * * 1-5", "--timezone", "Europe/Berlin", *settings]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    path = f"transfer.data.path='{tmp_path}/images'"  # the worker has another working folder
+    assert lines[0] == "schedule   30 2 * * 1-5 Europe/Berlin"
+    assert lines[1] == f"settings   data@transfer.data=folder {path}"
+    assert lines[3] == "worker     not running: nights start only while Prefect and its worker run (effnet up)"
+
+    (run_dir / "services" / "prefect" / "deployed.sha256").unlink()  # as after an update of effnet
+    assert deployments.deploy(run_dir / "services", dict(os.environ))
+    kept = schedule.Schedule("30 2 * * 1-5", "Europe/Berlin", True, ("data@transfer.data=folder", path))
+    assert schedule.read(from_environment(os.environ)) == kept
+
+    assert main(["nightly", "--pause", f"run_dir={run_dir}"]) == 0
+    assert "schedule   30 2 * * 1-5 Europe/Berlin (paused)\n" in capsys.readouterr().out
+    assert main(["nightly", "--show", "--json", f"run_dir={run_dir}"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["cron"], shown["active"], shown["upcoming"]) == ("30 2 * * 1-5", False, [])
+    assert main(["nightly", "--schedule", "0 3 * * *", f"run_dir={run_dir}"]) == 0
+    assert "schedule   0 3 * * * UTC\nsettings   data@transfer.data=folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--schedule", "at three"], "'at three' is not a schedule: a cron expression has five fields"),
+        (
+            ["--schedule", "0 3 * * *", "--timezone", "Berlin"],
+            "'Berlin' is not a time zone; they are named as Europe/B",
+        ),
+        (["--timezone", "Europe/Berlin"], "--timezone is the time zone of --schedule CRON; give both"),
+        (["--schedule", "0 3 * * *", "--pause"], "--pause and --schedule exclude each other"),
+        (["--pause", "--show"], "--pause and --show exclude each other"),
+    ],
+)
+def test_a_wrong_schedule_is_one_line_and_changes_nothing(
+    words: list[str], message: str, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = schedule.read(from_environment(os.environ))
+    assert main(["nightly", *words, f"run_dir={run_dir}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert schedule.read(from_environment(os.environ)) == before
