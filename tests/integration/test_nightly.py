@@ -52,7 +52,7 @@ def night(services_dir: Path, folder: Path, model: str, *words: str) -> subproce
         f"run_dir={services_dir}",
     ]
     command = [sys.executable, "-m", "flows", "nightly", *settings, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 class Hook(BaseHTTPRequestHandler):
