@@ -291,6 +291,15 @@ VERBS: dict[str, Verb] = {
         objects=("MODEL",),
         options={"port": ("[PORT]", "port on 127.0.0.1 (default 8000)")},
     ),
+    "deploy": Verb(
+        "set up a Prefect server: work pool, limit, heartbeat automation, deployments",
+        "  effnet deploy services.prefect=URL   credentials: PREFECT_API_AUTH_STRING or PREFECT_API_KEY\n"
+        "  launch.jobs_at_once=N   limit `accelerator` of jobs that flows run themselves; kept if not given\n\n"
+        "prints every change and makes it; run again, it changes nothing. Objects of others are not touched",
+        call="flows.cli.deploy:deploy",
+        dry_run="flows.cli.deploy:show_changes",
+        options={"file": ("[PATH]", "definitions of the deployments (default: those of effnet, infra/prefect.yaml)")},
+    ),
     "up": Verb(
         "start the embedded services, or find them",
         f"{_COMMON}\n\nall settings given here, of whatever kind, are the defaults of the deployments' runs",

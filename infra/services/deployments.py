@@ -1,4 +1,8 @@
-"""Configures a new Prefect server: work pool, concurrency limit, heartbeat automation and deployments."""
+"""Configures a Prefect server: work pool, concurrency limits, heartbeat automation and deployments.
+
+``plan`` lists what is missing or differs, ``Change.apply`` makes it so. Only objects of effnet are changed: the pool
+``effnet``, the limit ``accelerator``, one automation, and the deployments of ``infra/prefect.yaml``.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,25 @@ import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from conf.text import quoted
+from infra import machine
 from infra.errors import ConfigError, TransientError
-from infra.services import schedule
-from infra.services.prefect_api import PrefectApi, call, from_environment
+from infra.services.prefect_api import PrefectApi, call
 from infra.services.processes import log_path, log_tail
-from infra.services.programs import WORK_POOL, WORKER
+from infra.services.programs import TAG, WORK_POOL, WORKER
+from infra.store import files
 
 FILE = Path(__file__).resolve().parents[1] / "prefect.yaml"
+LIMIT = "accelerator"
+JOBS_QUEUE = "jobs"  # queue of the deployment `job` in the work pool
 _DEPLOY_TIMEOUT_S = 180.0
 _BUSY_S = 60.0
 HEARTBEAT_S = 30  # Prefect's default is 180, its minimum 30
@@ -29,53 +40,76 @@ JOB_TEMPLATE: dict[str, object] = {
     "job_configuration": {"stream_output": False},
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
+_AUTOMATION = "effnet: crash flow runs without heartbeat"
 
 
-def set_limits(api: PrefectApi, jobs_at_once: int) -> None:
-    """Creates the work pool and sets the concurrency limit ``accelerator``; both may already exist.
+@dataclass(frozen=True)
+class Change:
+    """One change to a server: the line that is printed, and the call that makes it."""
+
+    text: str
+    apply: Callable[[], object]
+
+
+def plan(
+    api: PrefectApi, deployments: Sequence[Mapping[str, Any]], jobs_at_once: int, *, keep_limit: bool
+) -> list[Change]:
+    """Returns the changes after which the server is configured; an empty list if it is.
+
+    Args:
+        api: The server.
+        deployments: What ``define`` returns.
+        jobs_at_once: Value of the concurrency limit ``accelerator``.
+        keep_limit: Whether an existing limit keeps its value.
 
     Raises:
-        TransientError: The server refuses, or stays busy for a minute.
+        ConfigError: The server refuses, or an object with one of our names belongs to something else.
+        TransientError: The server does not answer, or stays busy for a minute.
     """
-    pool: dict[str, object] = {"name": WORK_POOL, "type": "process", "base_job_template": JOB_TEMPLATE}
-    if _call_until_ok(api, "POST", "/work_pools/", pool, fine=(200, 201, 409)) == 409:
-        path = f"/work_pools/{WORK_POOL}"
-        if call(api, "GET", path)[1].get("base_job_template") != JOB_TEMPLATE:
-            _call_until_ok(api, "PATCH", path, {"base_job_template": JOB_TEMPLATE}, fine=(200, 204))
-    limits = "/v2/concurrency_limits/"
-    limit: dict[str, object] = {"name": "accelerator", "limit": jobs_at_once, "slot_decay_per_second": 0}
-    if _call_until_ok(api, "POST", limits, limit, fine=(200, 201, 409)) == 409:
-        _call_until_ok(api, "PATCH", f"{limits}accelerator", {"limit": jobs_at_once}, fine=(200, 204))
+    return [
+        *_plan_pool(api),
+        *_plan_limit(api, jobs_at_once, keep=keep_limit),
+        *_plan_automation(api),
+        *(change for definition in deployments for change in _plan_deployment(api, definition)),
+    ]
 
 
-def limit_jobs(api: PrefectApi, jobs_at_once: int) -> None:
-    """Limits the concurrent runs of the deployment ``job``; others wait in the queue, not as processes of a worker.
+def _plan_pool(api: PrefectApi) -> list[Change]:
+    path = f"/work_pools/{WORK_POOL}"
+    status, pool = _request(api, "GET", path)
+    if status == 404:
+        body = {"name": WORK_POOL, "type": "process", "base_job_template": JOB_TEMPLATE}
+        return [Change(f"work pool {WORK_POOL}: created", lambda: _request(api, "POST", "/work_pools/", body))]
+    if pool["type"] != "process":
+        raise ConfigError(
+            f"Prefect at {api.url} has a work pool {WORK_POOL} of type {pool['type']}; delete or rename it"
+        )
+    if pool["base_job_template"] == JOB_TEMPLATE:
+        return []
+    template = {"base_job_template": JOB_TEMPLATE}
+    text = f"work pool {WORK_POOL}: job template replaced, callers choose neither command nor variables"
+    return [Change(text, lambda: _request(api, "PATCH", path, template))]
 
-    Raises:
-        TransientError: The server refuses, or stays busy for a minute.
-    """
-    status, deployment = call(api, "GET", "/deployments/name/job/job")
-    if status != 200 or (deployment.get("global_concurrency_limit") or {}).get("limit") == jobs_at_once:
-        return
-    body: dict[str, object] = {
-        "concurrency_limit": jobs_at_once,
-        "concurrency_options": {"collision_strategy": "ENQUEUE"},
-    }
-    _call_until_ok(api, "PATCH", f"/deployments/{deployment['id']}", body, fine=(200, 204))
+
+def _plan_limit(api: PrefectApi, jobs_at_once: int, *, keep: bool) -> list[Change]:
+    path = f"/v2/concurrency_limits/{LIMIT}"
+    status, limit = _request(api, "GET", path)
+    if status == 404:
+        body = {"name": LIMIT, "limit": jobs_at_once, "slot_decay_per_second": 0}
+        text = f"concurrency limit {LIMIT}: created, {jobs_at_once}"
+        return [Change(text, lambda: _request(api, "POST", "/v2/concurrency_limits/", body))]
+    if keep or limit["limit"] == jobs_at_once:
+        return []
+    text = f"concurrency limit {LIMIT}: {limit['limit']} -> {jobs_at_once}"
+    return [Change(text, lambda: _request(api, "PATCH", path, {"limit": jobs_at_once}))]
 
 
-def watch_flows(api: PrefectApi) -> None:
+def _plan_automation(api: PrefectApi) -> list[Change]:
     """Makes the server mark flow runs without heartbeat as crashed; otherwise those of a lost machine stay Running.
 
-    Source: Prefect documentation, "How to detect and respond to zombie flows".
-
-    Raises:
-        TransientError: The server refuses, or stays busy for a minute.
+    Source: Prefect documentation, "How to detect and respond to zombie flows". Flow runs without the tag ``effnet``
+    are not watched: those of other people may send their heartbeats less often.
     """
-    name = "effnet: crash flow runs without heartbeat"
-    status, automations = call(api, "POST", "/automations/filter", {"automations": {"name": {"any_": [name]}}})
-    if status == 200 and automations:
-        return
     ends = [f"prefect.flow-run.{state}" for state in ("heartbeat", "Completed", "Failed", "Cancelled", "Crashed")]
     trigger = {
         "type": "event",
@@ -83,6 +117,7 @@ def watch_flows(api: PrefectApi) -> None:
         "after": ["prefect.flow-run.heartbeat"],
         "expect": ends,
         "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+        "match_related": {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]},
         "for_each": ["prefect.resource.id"],
         "threshold": 1,
         "within": WITHIN_S,
@@ -92,34 +127,189 @@ def watch_flows(api: PrefectApi) -> None:
         "state": "CRASHED",
         "message": f"no heartbeat for {WITHIN_S} s: its process or machine is gone",
     }
-    body: dict[str, object] = {"name": name, "trigger": trigger, "actions": [action]}
-    _call_until_ok(api, "POST", "/automations/", body, fine=(200, 201))
+    body = {"name": _AUTOMATION, "trigger": trigger, "actions": [action]}
+    query = {"automations": {"name": {"any_": [_AUTOMATION]}}}
+    _, automations = _request(api, "POST", "/automations/filter", query)
+    if not automations:
+        return [Change(f"automation `{_AUTOMATION}`: created", lambda: _request(api, "POST", "/automations/", body))]
+    present = automations[0]
+    if all(_normal(present["trigger"].get(key)) == _normal(value) for key, value in trigger.items()):
+        return []
+    path = f"/automations/{present['id']}"
+    return [Change(f"automation `{_AUTOMATION}`: replaced", lambda: _request(api, "PUT", path, body))]
 
 
-def _call_until_ok(api: PrefectApi, method: str, path: str, body: dict[str, object], fine: Collection[int]) -> int:
-    """Repeats a call until its status is one of ``fine``: on SQLite the server answers 503 during another write."""
+def _normal(value: Any) -> Any:
+    """A value of a trigger as comparable JSON: the server orders its lists anew and writes lists of one as text."""
+    if isinstance(value, dict):
+        return {key: _normal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return sorted(value)
+    return [value] if isinstance(value, str) else value
+
+
+def _plan_deployment(api: PrefectApi, definition: Mapping[str, Any]) -> list[Change]:
+    flow, body = definition["flow"], dict(definition["body"])
+    name = f"{flow}/{body['name']}"
+    status, present = _request(api, "GET", f"/deployments/name/{name}")
+
+    def create() -> None:
+        _, record = _request(api, "POST", "/flows/", {"name": flow})
+        _request(api, "POST", "/deployments/", {**body, "flow_id": record["id"]})
+
+    if status == 404:
+        return [Change(f"deployment {name}: created", create)]
+    if present["entrypoint"] != body["entrypoint"] and TAG not in present["tags"]:
+        raise ConfigError(
+            f"Prefect at {api.url} has a deployment {name} that runs {present['entrypoint']}: rename or delete it"
+        )
+    if body["schedules"]:
+        body |= {
+            "schedules": [_keep_schedule(schedule, present["schedules"]) for schedule in body["schedules"]],
+            "parameters": present["parameters"],  # of the scheduled runs
+        }
+    differs = [key for key, value in body.items() if _of_deployment(present, key) != _of_deployment(body, key, value)]
+    return [Change(f"deployment {name}: {', '.join(differs)} changed", create)] if differs else []
+
+
+def _keep_schedule(schedule: Mapping[str, Any], present: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A schedule that a user has paused or moved (``effnet nightly --schedule``) stays so."""
+    kept = next((old for old in present if old.get("slug") == schedule["slug"]), schedule)
+    times = {key: kept["schedule"][key] for key in ("cron", "timezone")}
+    return {"schedule": times, "slug": schedule["slug"], "active": kept["active"]}
+
+
+def _of_deployment(deployment: Mapping[str, Any], key: str, value: Any = None) -> Any:
+    """A field of a deployment, of a definition or of the server's answer, in the form in which they are compared."""
+    value = deployment.get(key) if value is None else value
+    if key == "schedules":
+        parts = ("cron", "timezone")
+        return [(item.get("slug"), item["active"], *(item["schedule"].get(part) for part in parts)) for item in value]
+    if key == "concurrency_limit":
+        return (deployment.get("global_concurrency_limit") or {"limit": value})["limit"]
+    if key == "concurrency_options":
+        return (value or {}).get("collision_strategy")
+    return sorted(value) if key == "tags" else value
+
+
+def read_entries(file: Path) -> list[dict[str, Any]]:
+    """Returns the deployments of a file in the format of ``infra/prefect.yaml``.
+
+    Raises:
+        ConfigError: The file does not exist or does not have this format.
+    """
+    with files.errors(file):
+        text = file.read_text()
+    try:
+        entries: list[dict[str, Any]] = yaml.safe_load(text)["deployments"]
+        assert all({"name", "description", "entrypoint", "work_pool"} <= entry.keys() for entry in entries)  # noqa: S101
+    except (yaml.YAMLError, AssertionError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{file} is no list of deployments in the format of infra/prefect.yaml") from error
+    return entries
+
+
+def define(entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """Returns the name of the flow and the request that creates a deployment.
+
+    Args:
+        entry: Entry of ``infra/prefect.yaml``.
+        flow: Name of the flow.
+        parameters_schema: JSON schema of the flow's parameters.
+        version: As ``digest`` returns it.
+    """
+    schedules = [
+        {"schedule": {"cron": item["cron"], "timezone": item["timezone"]}, "slug": item["slug"], "active": True}
+        for item in entry.get("schedules", [])
+    ]
+    body = {
+        "name": entry["name"],
+        "description": entry["description"],
+        "entrypoint": entry["entrypoint"],
+        "parameters": entry.get("parameters", {}),
+        "parameter_openapi_schema": parameters_schema,
+        "work_pool_name": entry["work_pool"]["name"],
+        "work_queue_name": entry["work_pool"].get("work_queue_name", "default"),
+        "pull_steps": [],
+        "tags": [TAG],
+        "version": version,
+        "schedules": schedules,
+    }
+    if limit := entry.get("concurrency_limit"):
+        body["concurrency_limit"] = limit["limit"]
+        body["concurrency_options"] = {"collision_strategy": limit["collision_strategy"]}
+    return {"flow": flow, "body": body}
+
+
+def digest(file: Path) -> str:
+    """Returns a digest of the definitions and the flows: deployments of another version are registered again."""
+    hasher = hashlib.sha256(file.read_bytes())
+    for path in sorted((machine.CODE / "flows").glob("*.py")):
+        hasher.update(path.name.encode() + b"\0" + path.read_bytes())
+    return hasher.hexdigest()[:12]
+
+
+def set_limits(api: PrefectApi, jobs_at_once: int) -> None:
+    """Creates or corrects the work pool, the concurrency limit ``accelerator`` and the automation.
+
+    Raises:
+        ConfigError, TransientError: As ``plan``.
+    """
+    for change in plan(api, [], jobs_at_once, keep_limit=False):
+        change.apply()
+
+
+def limit_jobs(api: PrefectApi, jobs_at_once: int) -> None:
+    """Limits the concurrent runs of the deployment ``job``; others wait in the queue, not as processes of a worker.
+
+    Raises:
+        ConfigError, TransientError: As ``plan``.
+    """
+    status, deployment = call(api, "GET", "/deployments/name/job/job")
+    if status != 200 or (deployment.get("global_concurrency_limit") or {}).get("limit") == jobs_at_once:
+        return
+    body: dict[str, object] = {
+        "concurrency_limit": jobs_at_once,
+        "concurrency_options": {"collision_strategy": "ENQUEUE"},
+    }
+    _request(api, "PATCH", f"/deployments/{deployment['id']}", body)
+
+
+def _request(api: PrefectApi, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """Returns status and answer; repeats the call while the server is busy: on SQLite it answers 503 during a write.
+
+    Raises:
+        ConfigError: The server refuses the request.
+        TransientError: No answer, or the server stays busy.
+    """
     deadline = time.monotonic() + _BUSY_S
     while True:
         status, answer = call(api, method, path, body, timeout_s=30.0)
-        if status in fine:
-            return status
-        if time.monotonic() > deadline or (0 < status < 500):
-            raise TransientError(f"Prefect does not accept {method} {api.url}{path}: {status} {answer}")
+        if status in (200, 201, 204) or (status == 404 and method == "GET"):
+            return status, answer
+        if status in (401, 403):
+            raise ConfigError(
+                f"Prefect at {api.url} refuses the credentials ({status}); "
+                "set PREFECT_API_AUTH_STRING=USER:PASSWORD or PREFECT_API_KEY"
+            )
+        if 0 < status < 500 and status != 429:
+            raise ConfigError(f"Prefect at {api.url} refuses {method} {path}: {status} {str(answer)[:300]}")
+        if time.monotonic() > deadline:
+            raise TransientError(f"Prefect at {api.url} does not answer {method} {path} ({status or 'no answer'})")
         time.sleep(0.5)
 
 
-def deploy(folder: Path, environment: dict[str, str]) -> bool:
-    """Registers the deployments of ``infra/prefect.yaml``; False if this database already has them.
+def deploy(api: PrefectApi, folder: Path, environment: dict[str, str]) -> bool:
+    """Registers the deployments by `effnet deploy` if the server lacks one of this version; whether it did.
 
     Raises:
-        ConfigError: `prefect deploy` failed; the message holds its last lines.
+        ConfigError: `effnet deploy` failed; the message holds its last lines.
+        TransientError: It took too long, or the server does not answer.
     """
-    record = folder / "prefect" / "deployed.sha256"  # beside the database, so that both are deleted together
-    digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
-    if record.exists() and record.read_text() == digest:
+    _, registered = _request(api, "POST", "/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
+    current = {deployment["name"] for deployment in registered if deployment["version"] == digest(FILE)}
+    if current >= {entry["name"] for entry in read_entries(FILE)}:
         return False
-    kept = _changed_schedule(environment)
-    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)]
+    argv = [sys.executable, "-m", "flows", "deploy", "--file", str(FILE), f"services.prefect={api.url}"]
     with log_path(folder, "deploy").open("wb") as output:
         try:
             process = subprocess.run(
@@ -132,21 +322,10 @@ def deploy(folder: Path, environment: dict[str, str]) -> bool:
                 stderr=subprocess.STDOUT,
             )
         except subprocess.TimeoutExpired as error:
-            raise TransientError(f"`prefect deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
+            raise TransientError(f"`effnet deploy` took more than {_DEPLOY_TIMEOUT_S:.0f} s") from error
     if process.returncode != 0:
-        raise ConfigError(f"`prefect deploy --prefect-file {FILE}` failed:{quoted(log_tail(folder, 'deploy'))}")
-    if kept is not None:
-        schedule.write(from_environment(environment), kept)
-    record.write_text(digest)
+        raise ConfigError(f"`effnet deploy` failed:{quoted(log_tail(folder, 'deploy'))}")
     return True
-
-
-def _changed_schedule(environment: dict[str, str]) -> schedule.Schedule | None:
-    """The schedule of the nights, which `prefect deploy` sets back to that of the file; None if there is none yet."""
-    try:
-        return schedule.read(from_environment(environment))
-    except ConfigError:
-        return None
 
 
 def worker_answers(api: PrefectApi, since: float = 0.0) -> bool:

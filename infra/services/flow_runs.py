@@ -14,6 +14,7 @@ from typing import Any
 from infra.errors import ConfigError, TransientError
 from infra.services import proctable
 from infra.services.prefect_api import PrefectApi, call
+from infra.services.programs import TAG
 
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
 HOST_TAG, PROCESS_TAG, BORN_TAG = "host:", "process:", "born:"  # tags of a flow that a command runs itself
@@ -34,9 +35,9 @@ class FlowRun:
 
 
 def process_tags() -> list[str]:
-    """Tags by which another command finds this process."""
+    """Tags of a flow that a command runs itself: effnet's, and those by which another command finds this process."""
     process = os.getpid()
-    return [f"{HOST_TAG}{socket.gethostname()}", f"{PROCESS_TAG}{process}", f"{BORN_TAG}{proctable.born(process)}"]
+    return [TAG, f"{HOST_TAG}{socket.gethostname()}", f"{PROCESS_TAG}{process}", f"{BORN_TAG}{proctable.born(process)}"]
 
 
 def active(api: PrefectApi, states: Collection[str] = ACTIVE) -> list[FlowRun]:

@@ -21,17 +21,19 @@ _NO_CSRF = 422  # what a server answers that asks for no token
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Address of the API (``url`` ends with /api) and ``user:password``, empty if it needs none."""
+    """Address of the API (``url`` ends with /api), and ``user:password`` or a key of Prefect Cloud if it needs one."""
 
     url: str
     auth: str = ""
+    key: str = ""
     client: str = field(default_factory=lambda: str(uuid.uuid4()))  # Prefect keeps one CSRF token per client
     _tokens: dict[str, str] = field(default_factory=dict)
 
 
 def from_environment(environment: Mapping[str, str]) -> PrefectApi:
     """Returns the API that Prefect's own clients would use with these variables."""
-    return PrefectApi(environment["PREFECT_API_URL"], environment.get("PREFECT_API_AUTH_STRING", ""))
+    auth, key = (environment.get(name, "") for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"))
+    return PrefectApi(environment["PREFECT_API_URL"].rstrip("/"), auth, key)
 
 
 def call(api: PrefectApi, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
@@ -47,6 +49,8 @@ def _try(api: PrefectApi, method: str, path: str, body: Any, timeout_s: float) -
     headers: dict[str, str] = {}
     if api.auth:
         headers["Authorization"] = f"Basic {base64.b64encode(api.auth.encode()).decode()}"
+    elif api.key:
+        headers["Authorization"] = f"Bearer {api.key}"
     if method not in _READS:
         if not api._tokens:
             status, answer = http.call("GET", f"{api.url}/csrf-token?client={api.client}", None, timeout_s, headers)

@@ -21,6 +21,7 @@ from infra.store import files
 BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
+TAG = "effnet"  # of every flow run of ours
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
 # Variables that the user exported for other servers must not reach the embedded ones.
 _FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")

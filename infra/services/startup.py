@@ -73,7 +73,6 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
             _wait(stack, "prefect")
             api = from_environment(stack.env)
             deployments.set_limits(api, jobs_at_once)
-            deployments.watch_flows(api)
             leases.settle(api, stack.folder / "prefect", say)
         if "worker" in requested:
             _bring_up_worker(stack, "worker" in missing, jobs_at_once, say, started)
@@ -97,9 +96,10 @@ def _bring_up_worker(
     if missing:
         _start(stack, "worker", say, started)
     # Deploys while the worker starts, which takes as long.
-    if deployments.deploy(stack.folder, _program(stack, "worker").env):
+    api = from_environment(stack.env)
+    if deployments.deploy(api, stack.folder, _program(stack, "worker").env):
         say("deployments of infra/prefect.yaml registered")
-    deployments.limit_jobs(from_environment(stack.env), jobs_at_once)
+    deployments.limit_jobs(api, jobs_at_once)
     _wait(stack, "worker", since)
 
 

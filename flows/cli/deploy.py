@@ -1,0 +1,62 @@
+"""The verb deploy: makes a Prefect server ready for our flows and workers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from flows.cli.command import Command, show
+from flows.cli.services import connect
+from infra.errors import ConfigError
+from infra.services import deployments, http, prefect_api
+
+
+def deploy(command: Command) -> int:
+    """Creates what the server lacks, one printed line per change; a second call changes nothing."""
+    changes = _plan(command)
+    for change in changes:
+        change.apply()
+        show(change.text)
+    if not changes:
+        show(f"{os.environ['PREFECT_API_URL']} is configured; nothing to do")
+    return 0
+
+
+def show_changes(command: Command) -> int:
+    """Prints the changes that ``deploy`` would make."""
+    for change in _plan(command):
+        show(change.text)
+    show("nothing was changed")
+    return 0
+
+
+def _plan(command: Command) -> list[deployments.Change]:
+    config = command.config
+    if config.services.prefect == "embedded":
+        connect(command, "prefect")
+    else:
+        os.environ["PREFECT_API_URL"] = config.services.prefect.rstrip("/")
+        if not http.answers(f"{os.environ['PREFECT_API_URL']}/health"):
+            raise ConfigError(f"services.prefect: {config.services.prefect} does not answer; it ends with /api")
+    file = Path(command.options.get("file", deployments.FILE))
+    version = deployments.digest(file)
+    definitions = [_define(entry, version) for entry in deployments.read_entries(file)]
+    keep_limit = not any(word.startswith("launch.jobs_at_once=") for word in command.overrides)
+    api = prefect_api.from_environment(os.environ)
+    return deployments.plan(api, definitions, config.launch.jobs_at_once, keep_limit=keep_limit)
+
+
+def _define(entry: dict[str, Any], version: str) -> dict[str, Any]:
+    """The definition of a deployment; the flow is imported for its parameters.
+
+    Raises:
+        ConfigError: The entry point cannot be imported.
+    """
+    module, _, name = str(entry["entrypoint"]).rpartition(".")
+    try:
+        flow = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"deployment {entry['name']}: no flow {entry['entrypoint']}: {error}") from error
+    return deployments.define(entry, flow.name, flow.parameters.model_dump_for_openapi(), version)
