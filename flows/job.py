@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from conf.text import logger, quoted
 from flows.configure import configure
 from infra import store
 from infra.errors import ConfigError, EffnetError
-from infra.launch import local
+from infra.launch import devices, local
+from infra.launch.devices import Devices
 from infra.launch.job import JobSpec
 from infra.launch.workpool import EXIT_CODE
 from tasks.jobs import MODULES, name_job
@@ -29,6 +32,7 @@ from tasks.slots import slot
 from tasks.supervise import QUEUED
 
 log = logger()
+WAIT_S = 1.0  # between two looks at what a job waits for
 
 
 @flow(name="job", flow_run_name="{label}")
@@ -52,9 +56,29 @@ async def job(key: str, storage: str, launch: str, label: str) -> Any:
         return Failed(message=EXIT_CODE.format(code=error.exit_code))
     status = store.join(spec.job_uri, "status.json")
     await asyncio.to_thread(store.write_json, status, {"state": QUEUED})  # the supervisor's patience begins later
-    async with slot(label):
-        code = await run_here(spec)
+    gpus = devices.of_worker()
+    try:
+        async with slot(label) if gpus is None else _gpus_of(spec, gpus) as granted:
+            code = await run_here(spec, granted or local.NO_DEVICES)
+    except EffnetError as error:
+        log.error("%s", error)
+        code = error.exit_code
     return Failed(message=EXIT_CODE.format(code=code)) if code else None
+
+
+@asynccontextmanager
+async def _gpus_of(spec: JobSpec, gpus: list[str]) -> AsyncIterator[Devices]:
+    """Waits until as many GPUs of this worker are free as the job has processes, and holds them within the block.
+
+    Raises:
+        ConfigError: The worker has fewer GPUs.
+    """
+    while True:
+        with devices.lock(spec.run_dir / "gpus", gpus, spec.launch.nproc_per_node) as granted:
+            if granted is not None:
+                yield granted
+                return
+        await asyncio.sleep(WAIT_S)
 
 
 def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> JobSpec:
@@ -79,9 +103,16 @@ def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> Job
     return JobSpec(key, run.label, MODULES[described.kind], job_uri, launched.launch, Path(config.run_dir).resolve())
 
 
-async def run_here(spec: JobSpec) -> int:
-    """Runs a job on this machine and returns its exit code; the last lines of its log follow a failure."""
-    running = await asyncio.to_thread(local.submit, spec)
+async def run_here(spec: JobSpec, granted: Devices) -> int:
+    """Runs a job on this machine and returns its exit code; the last lines of its log follow a failure.
+
+    Processes of the job that still run somewhere, because Prefect lost sight of them, are waited for.
+    """
+    while (other := await asyncio.to_thread(local.find, spec)) is not None:
+        log.info("%s still runs on %s; waiting for its end", spec.label, other.place)
+        while local.poll(other) is None:
+            await asyncio.sleep(WAIT_S)
+    running = await asyncio.to_thread(local.submit, spec, granted)
     try:
         while (code := local.poll(running)) is None:
             await asyncio.sleep(local.POLL_S)

@@ -36,6 +36,13 @@ def facts() -> dict[str, str]:
     return description
 
 
+def gpus() -> list[str]:
+    """Returns the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or the indices of all."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu.strip() for gpu in visible.split(",") if gpu.strip()]
+    return [line.strip() for line in _output_lines(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"])]
+
+
 def import_path() -> dict[str, str]:
     """Returns the variables with which a child process imports this code, in whatever folder it starts.
 
@@ -80,8 +87,12 @@ def _cpu_name() -> str:
 
 
 def _first_output_line(argv: list[str]) -> str:
+    return next(iter(_output_lines(argv)), "")
+
+
+def _output_lines(argv: list[str]) -> list[str]:
     try:
         process = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return process.stdout.strip().splitlines()[0] if process.returncode == 0 and process.stdout.strip() else ""
+        return []
+    return process.stdout.strip().splitlines() if process.returncode == 0 else []

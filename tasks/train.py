@@ -11,6 +11,7 @@ from prefect import task
 from conf import compose, schema
 from infra import machine, store
 from infra.errors import DataError, EffnetError, TransientError
+from infra.launch import lease
 from infra.store.json_objects import NUMBER, check_object, read_lines
 from models.results import RungResult, TrainResult, result_from
 from tasks import policy, slots
@@ -92,7 +93,10 @@ async def run_tracked(
         with suppress(TransientError):  # the job's error matters more than an unreachable MLflow
             await asyncio.to_thread(runs.finish_run, mlflow_run, "FAILED", {})
         raise
-    await asyncio.to_thread(runs.finish_run, mlflow_run, "FINISHED", *split_result(result))
+    metrics, described = split_result(result)
+    if worker := await asyncio.to_thread(lease.last_worker, run.job_uri):
+        described["worker"] = worker
+    await asyncio.to_thread(runs.finish_run, mlflow_run, "FINISHED", metrics, described)
     return result, mlflow_run, reused
 
 

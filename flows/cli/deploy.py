@@ -11,6 +11,7 @@ from flows.cli.command import Command, show
 from flows.cli.services import connect
 from infra.errors import ConfigError
 from infra.services import deployments, http, prefect_api
+from infra.services.programs import WORK_POOL
 
 
 def deploy(command: Command) -> int:
@@ -45,7 +46,8 @@ def _plan(command: Command) -> list[deployments.Change]:
     definitions = [_define(entry, version) for entry in deployments.read_entries(file)]
     keep_limit = not any(word.startswith("launch.jobs_at_once=") for word in command.overrides)
     api = prefect_api.from_environment(os.environ)
-    return deployments.plan(api, definitions, config.launch.jobs_at_once, keep_limit=keep_limit)
+    pool = command.options.get("pool", WORK_POOL)
+    return deployments.plan(api, definitions, config.launch.jobs_at_once, keep_limit=keep_limit, pool=pool)
 
 
 def _define(entry: dict[str, Any], version: str) -> dict[str, Any]:

@@ -298,7 +298,25 @@ VERBS: dict[str, Verb] = {
         "prints every change and makes it; run again, it changes nothing. Objects of others are not touched",
         call="flows.cli.deploy:deploy",
         dry_run="flows.cli.deploy:show_changes",
-        options={"file": ("[PATH]", "definitions of the deployments (default: those of effnet, infra/prefect.yaml)")},
+        options={
+            "file": ("[PATH]", "definitions of the deployments (default: those of effnet, infra/prefect.yaml)"),
+            "pool": ("[NAME]", "work pool (default effnet)"),
+        },
+    ),
+    "worker": Verb(
+        "run jobs of launch.engine=workpool on this machine, until it is stopped",
+        "  effnet worker services.prefect=URL services.s3=URL services.mlflow=URL storage=s3://BUCKET/PREFIX\n"
+        "  addresses may be variables too: PREFECT_API_URL, AWS_ENDPOINT_URL_S3, MLFLOW_TRACKING_URI\n"
+        "  launch.nproc_per_node=N   GPUs of a job   launch.jobs_at_once=N   jobs on a machine without GPUs\n"
+        "  run_dir=PATH              its files: cache, logs (default runs)\n\n"
+        "checks the machine first; when it is stopped, its jobs save their state and other workers resume them",
+        call="flows.cli.worker:worker",
+        switches={"flows": "take whole flows of the deployments, e.g. the schedule's, instead of jobs"},
+        options={
+            "pool": ("[NAME]", "work pool (default effnet)"),
+            "gpus": ("[LIST]", "GPUs to use, e.g. 0,2, or none (default: all)"),
+            "name": ("[NAME]", "its name in Prefect and MLflow (default: the host's)"),
+        },
     ),
     "up": Verb(
         "start the embedded services, or find them",

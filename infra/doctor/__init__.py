@@ -44,6 +44,28 @@ def main(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> 
     return 2 if FAIL in marks else 1 if WARN in marks else 0
 
 
+def check_worker(config: Config, decoders: dict[str, str]) -> list[Finding]:
+    """Checks what a worker needs of its machine and of the services, whose addresses are in ``os.environ``.
+
+    Args:
+        config: Configuration of the worker; the addresses of its services are external.
+        decoders: As for ``main``.
+    """
+    checks: dict[str, Check] = {
+        "python": host.python,
+        "packages": host.packages,
+        "machine": partial(host.capacity, config.launch.nproc_per_node),
+        "disk": partial(host.disk, Path(config.run_dir).resolve()),
+        "decoder": partial(host.decoder, decoders),
+        "prefect": partial(service_checks.health, "prefect", config.services.prefect),
+        "mlflow": partial(service_checks.health, "mlflow", config.services.mlflow),
+        "storage": partial(service_checks.storage, config.storage, ours=False),
+    }
+    if config.storage.startswith("s3://"):
+        checks["clock"] = service_checks.clock
+    return _run_concurrently(checks)
+
+
 def _transfer_data(config: Config) -> dict[str, Data]:
     transfer = config.transfer
     if transfer.sets:

@@ -10,20 +10,30 @@ import secrets
 import shlex
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from conf import schema
+from conf.text import logger
 from infra import store
-from infra.launch import guard
+from infra.errors import EffnetError, TransientError
+from infra.launch import guard, lease
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, inherited, job_environment, torchrun_argv
+from infra.launch.devices import Devices
 from infra.launch.job import JobSpec
+from infra.launch.lease import Lease
 from infra.store import files
 
 POLL_S = 0.2
 LIMITED = True
 GRACE_S = 30.0  # between terminating a job and killing it: the job first saves its state, in 20 s at most
 LOG_TAIL_LINES = 25
+NO_DEVICES = Devices()
+_RETRY_S = 1.0  # between two attempts to renew a lease while the store does not answer
+_LOOK_S = 2.0  # between two looks at the lease of a job on another machine
+log = logger()
 _TORCHRUN_REPORT = re.compile(r"torch/(distributed/elastic/.*failed|multiprocessing/.*Terminating process)")
 
 
@@ -34,6 +44,7 @@ class Command:
     argv: list[str]
     env: dict[str, str]
     folder: Path
+    locks: tuple[int, ...] = ()  # descriptors that stay open until the last process of the command has ended
 
     @property
     def log_path(self) -> Path:
@@ -54,6 +65,10 @@ class LocalJob:
     process: subprocess.Popen[bytes] | None = None
     death_fd: int | None = None  # closed by the kernel when this process dies; the guard then ends the job
     queued: bool = False
+    lease: Lease | None = None  # held by this process
+    elsewhere: str = ""  # run folder of a job that another machine runs
+    place: str = "this machine"  # name of that machine
+    looked_at: float = 0.0  # when the lease of that job was read last
 
     @property
     def adopted(self) -> bool:
@@ -75,17 +90,52 @@ def describe(spec: JobSpec) -> str:
     return shlex.join(build_argv(spec))
 
 
-def submit(spec: JobSpec) -> LocalJob:
-    """Starts a job under its guard. The job ends when this process ends, even on SIGKILL."""
-    return start(build_command(spec))
+def submit(spec: JobSpec, devices: Devices = NO_DEVICES) -> LocalJob:
+    """Starts a job under its guard and its lease. The job ends when this process ends, even on SIGKILL.
+
+    Raises:
+        TransientError: Another machine runs this job.
+    """
+    if spec.launch.nnodes > 1:  # the same command runs on all machines, which meet at the rendezvous
+        return start(build_command(spec, devices))
+    held = lease.acquire(spec.job_uri, lease.identify(job_folder(spec)))
+    if held is None:
+        worker = lease.holder_elsewhere(spec.job_uri, "") or "another machine"
+        raise TransientError(f"{spec.label}: {worker} has just started this job")
+    try:
+        job = start(build_command(spec, devices))
+    except BaseException:
+        held.release()
+        raise
+    job.lease = held
+    threading.Thread(target=_renew, args=(job, held, spec.label), name="lease", daemon=True).start()
+    return job
 
 
-def build_command(spec: JobSpec) -> Command:
+def _renew(job: LocalJob, held: Lease, label: str) -> None:
+    """Renews a lease while its job runs; kills the job if another machine has taken the lease."""
+    process, pause_s = job.process, lease.RENEW_S
+    assert process is not None  # noqa: S101 - this process started it
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(pause_s)
+            return
+        try:
+            if not held.renew():
+                log.warning("%s: another machine took the lease, which expired without an answer of the store", label)
+                process.kill()
+                return
+            pause_s = lease.RENEW_S
+        except EffnetError:
+            pause_s = _RETRY_S
+
+
+def build_command(spec: JobSpec, devices: Devices = NO_DEVICES) -> Command:
     """The torchrun command of a job on this machine."""
     environment = job_environment(spec.launch, os.cpu_count() or 1, str(spec.run_dir / "cache"))
     if spec.launch.nnodes > 1:
         environment[RENDEZVOUS_TOKEN] = store.read(share_token(spec.job_uri)).decode()
-    return Command(build_argv(spec), environment, job_folder(spec))
+    return Command(build_argv(spec), environment | devices.environment, job_folder(spec), devices.locks)
 
 
 def build_argv(spec: JobSpec) -> list[str]:
@@ -137,7 +187,7 @@ def start(command: Command) -> LocalJob:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only this process, which then ends the job in order
-            pass_fds=(read_end,),
+            pass_fds=(read_end, *command.locks),
         )
     finally:
         os.close(read_end)
@@ -145,8 +195,15 @@ def start(command: Command) -> LocalJob:
 
 
 def find(spec: JobSpec) -> LocalJob | None:
-    """Returns the running job of this key on this machine, whichever supervisor started it; None if there is none."""
-    return find_in(job_folder(spec))
+    """Returns the running job of this key, whichever supervisor of whichever machine started it; None if there is none.
+
+    Only machines that share the object store are seen.
+    """
+    folder = job_folder(spec)
+    if (job := find_in(folder)) is not None or spec.launch.nnodes > 1:
+        return job
+    worker = lease.holder_elsewhere(spec.job_uri, lease.identify(folder))
+    return LocalJob(Command([], {}, folder), elsewhere=spec.job_uri, place=worker) if worker else None
 
 
 def find_in(folder: Path) -> LocalJob | None:
@@ -160,10 +217,21 @@ def poll(job: LocalJob) -> int | None:
 
     The code is 128 + N if signal N ended the guard, torchrun or the first failing rank (``models/training/agent.py``).
     """
+    if job.elsewhere:
+        return _poll_elsewhere(job)
     if job.process is None:
         return None if _is_locked(job.command.lock_path) else 0
     code = job.process.poll()
     return 128 - code if code is not None and code < 0 else code
+
+
+def _poll_elsewhere(job: LocalJob) -> int | None:
+    if time.monotonic() - job.looked_at < _LOOK_S:
+        return None
+    job.looked_at = time.monotonic()
+    with contextlib.suppress(TransientError):
+        return None if lease.holder_elsewhere(job.elsewhere, lease.identify(job.command.folder)) else 0
+    return None
 
 
 def logs(job: LocalJob) -> str:
@@ -195,6 +263,9 @@ def cancel(job: LocalJob) -> None:
     if job.death_fd is not None:
         os.close(job.death_fd)
         job.death_fd = None
+    if job.lease is not None and job.process.poll() not in (None, guard.ALREADY_RUNNING):
+        job.lease.release()
+    job.lease = None
 
 
 def _is_locked(path: Path) -> bool:

@@ -52,7 +52,12 @@ class Change:
 
 
 def plan(
-    api: PrefectApi, deployments: Sequence[Mapping[str, Any]], jobs_at_once: int, *, keep_limit: bool
+    api: PrefectApi,
+    deployments: Sequence[Mapping[str, Any]],
+    jobs_at_once: int,
+    *,
+    keep_limit: bool,
+    pool: str = WORK_POOL,
 ) -> list[Change]:
     """Returns the changes after which the server is configured; an empty list if it is.
 
@@ -61,33 +66,32 @@ def plan(
         deployments: What ``define`` returns.
         jobs_at_once: Value of the concurrency limit ``accelerator``.
         keep_limit: Whether an existing limit keeps its value.
+        pool: Name of the work pool.
 
     Raises:
         ConfigError: The server refuses, or an object with one of our names belongs to something else.
         TransientError: The server does not answer, or stays busy for a minute.
     """
     return [
-        *_plan_pool(api),
+        *_plan_pool(api, pool),
         *_plan_limit(api, jobs_at_once, keep=keep_limit),
         *_plan_automation(api),
-        *(change for definition in deployments for change in _plan_deployment(api, definition)),
+        *(change for definition in deployments for change in _plan_deployment(api, definition, pool)),
     ]
 
 
-def _plan_pool(api: PrefectApi) -> list[Change]:
-    path = f"/work_pools/{WORK_POOL}"
+def _plan_pool(api: PrefectApi, name: str) -> list[Change]:
+    path = f"/work_pools/{name}"
     status, pool = _request(api, "GET", path)
     if status == 404:
-        body = {"name": WORK_POOL, "type": "process", "base_job_template": JOB_TEMPLATE}
-        return [Change(f"work pool {WORK_POOL}: created", lambda: _request(api, "POST", "/work_pools/", body))]
+        body = {"name": name, "type": "process", "base_job_template": JOB_TEMPLATE}
+        return [Change(f"work pool {name}: created", lambda: _request(api, "POST", "/work_pools/", body))]
     if pool["type"] != "process":
-        raise ConfigError(
-            f"Prefect at {api.url} has a work pool {WORK_POOL} of type {pool['type']}; delete or rename it"
-        )
+        raise ConfigError(f"Prefect at {api.url} has a work pool {name} of type {pool['type']}; delete or rename it")
     if pool["base_job_template"] == JOB_TEMPLATE:
         return []
     template = {"base_job_template": JOB_TEMPLATE}
-    text = f"work pool {WORK_POOL}: job template replaced, callers choose neither command nor variables"
+    text = f"work pool {name}: job template replaced, callers choose neither command nor variables"
     return [Change(text, lambda: _request(api, "PATCH", path, template))]
 
 
@@ -148,8 +152,8 @@ def _normal(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _plan_deployment(api: PrefectApi, definition: Mapping[str, Any]) -> list[Change]:
-    flow, body = definition["flow"], dict(definition["body"])
+def _plan_deployment(api: PrefectApi, definition: Mapping[str, Any], pool: str) -> list[Change]:
+    flow, body = definition["flow"], {**definition["body"], "work_pool_name": pool}
     name = f"{flow}/{body['name']}"
     status, present = _request(api, "GET", f"/deployments/name/{name}")
 
@@ -202,7 +206,7 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
         text = file.read_text()
     try:
         entries: list[dict[str, Any]] = yaml.safe_load(text)["deployments"]
-        assert all({"name", "description", "entrypoint", "work_pool"} <= entry.keys() for entry in entries)  # noqa: S101
+        assert all({"name", "description", "entrypoint"} <= entry.keys() for entry in entries)  # noqa: S101
     except (yaml.YAMLError, AssertionError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{file} is no list of deployments in the format of infra/prefect.yaml") from error
     return entries
@@ -227,8 +231,7 @@ def define(entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, 
         "entrypoint": entry["entrypoint"],
         "parameters": entry.get("parameters", {}),
         "parameter_openapi_schema": parameters_schema,
-        "work_pool_name": entry["work_pool"]["name"],
-        "work_queue_name": entry["work_pool"].get("work_queue_name", "default"),
+        "work_queue_name": entry.get("work_queue", "default"),
         "pull_steps": [],
         "tags": [TAG],
         "version": version,

@@ -120,6 +120,11 @@ def stop(folder: Path, names: Collection[str]) -> list[str]:
     return ran
 
 
+def flow_runs(folder: Path, name: str) -> list[int]:
+    """Returns the process ids of the flow runs of the worker with this name, whether or not it is alive."""
+    return [pid for pid in proctable.living() if _is_flow_run(pid, folder, name)]
+
+
 def _group(folder: Path, name: str) -> int | None:
     """Returns the process group of this service if a process in it certainly belongs to the service."""
     handle = _read_record(folder, name)
@@ -141,12 +146,13 @@ def _members(folder: Path, name: str, group: int | None) -> list[int]:
     return [
         pid
         for pid, process_group in proctable.living().items()
-        if process_group == group or (name == "worker" and _is_flow_run(pid) and _is_marked(pid, folder, name))
+        if process_group == group or (name == "worker" and _is_flow_run(pid, folder, name))
     ]
 
 
-def _is_flow_run(pid: int) -> bool:
-    return any(word.startswith(b"prefect") for word in proctable.command_line(pid))
+def _is_flow_run(pid: int, folder: Path, name: str) -> bool:
+    words = proctable.command_line(pid)
+    return any(word.startswith(b"prefect") and word != b"prefect" for word in words) and _is_marked(pid, folder, name)
 
 
 def _is_marked(pid: int, folder: Path, name: str) -> bool:

@@ -74,6 +74,7 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
     folder = _folder(run_dir)
     env = {
         "PREFECT_API_URL": addresses.prefect,
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(deployments.HEARTBEAT_S),  # the automation expects it so often
         "MLFLOW_TRACKING_URI": addresses.mlflow,
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -83,7 +84,6 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
     env |= _login_variables(services, secrets)
     if services.prefect == "embedded":
         env["PREFECT_HOME"] = str(folder / "prefect")  # ~/.prefect stays unchanged
-        env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(deployments.HEARTBEAT_S)
     if services.s3 != "aws":
         env["AWS_ENDPOINT_URL_S3"] = addresses.s3
     if services.s3 == "embedded":
