@@ -69,6 +69,7 @@ _OWN_SLURM_OPTIONS = (
     "--export",
     "--parsable",
 )
+_POSTGRESQL = re.compile(r"postgresql://([\w.-]+@)?[\w.-]+(:\d+)?/[a-z][a-z0-9_]{0,50}")
 _SLURM_OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:&|*\[\]@%+/-]+)?")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
 
@@ -238,8 +239,16 @@ class Services:
     mlflow: str = "embedded"  # MLflow server: embedded | tracking URI.
     # The embedded Prefect and MLflow require a password; false lets every local user run code as you.
     auth: bool = True
+    # Database of the embedded Prefect and MLflow: sqlite | postgresql://USER@HOST:PORT/NAME, where the databases
+    # NAME_prefect and NAME_mlflow are created if they are missing.
+    database: str = "sqlite"
 
     def __post_init__(self) -> None:
+        require(
+            self.database == "sqlite" or bool(_POSTGRESQL.fullmatch(self.database)),
+            "services.database must be sqlite or postgresql://USER@HOST:PORT/NAME without a password, which is read "
+            "from PGPASSWORD or PGPASSFILE",
+        )
         for key in ("s3", "prefect", "mlflow"):
             value = getattr(self, key)
             known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")

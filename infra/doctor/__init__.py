@@ -22,6 +22,7 @@ from infra.errors import EffnetError
 from infra.services import processes, stack
 
 PATIENCE_S = 8.0
+WORKER_PATIENCE_S = 60.0  # nobody waits for a worker, which may start beside the jobs of another one
 Check = Callable[[], list[Finding]]
 
 
@@ -36,7 +37,7 @@ def main(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> 
     """
     run_dir = Path(config.run_dir).resolve()
     os.environ.update(_s3_environment(config, run_dir))  # before the threads start: boto3 reads it in them
-    findings = _run_concurrently(_checks(config, run_dir, decoders, packaged))
+    findings = _run_concurrently(_checks(config, run_dir, decoders, packaged), PATIENCE_S)
     for finding in findings:
         print(printable(f"{finding.mark:5} {finding.topic:9} {finding.text}"))
     marks = [finding.mark for finding in findings]
@@ -63,7 +64,7 @@ def check_worker(config: Config, decoders: dict[str, str]) -> list[Finding]:
     }
     if config.storage.startswith("s3://"):
         checks["clock"] = service_checks.clock
-    return _run_concurrently(checks)
+    return _run_concurrently(checks, WORKER_PATIENCE_S)
 
 
 def _transfer_data(config: Config) -> dict[str, Data]:
@@ -98,7 +99,7 @@ def _checks(config: Config, run_dir: Path, decoders: dict[str, str], packaged: f
     return checks
 
 
-def _run_concurrently(checks: dict[str, Check]) -> list[Finding]:
+def _run_concurrently(checks: dict[str, Check], patience_s: float) -> list[Finding]:
     """Runs every check in a separate thread; returns the findings in the order of ``checks``."""
     results: dict[str, list[Finding]] = {}
 
@@ -110,12 +111,12 @@ def _run_concurrently(checks: dict[str, Check]) -> list[Finding]:
 
     # Daemon threads: a check that waits for a dead server must not prevent the command from ending.
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    late = f"no answer within {PATIENCE_S:.0f} s; check the address, the network and the firewall"
+    late = f"no answer within {patience_s:.0f} s; check the address, the network and the firewall"
     return [finding for topic in checks for finding in results.get(topic, [Finding(FAIL, topic, late)])]
 
 

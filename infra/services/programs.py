@@ -92,13 +92,14 @@ def _weed_environment(home: Path, secrets: dict[str, str], certificate: tuple[Pa
     return env
 
 
-def prefect_server(folder: Path, port: int, password: str) -> Program:
-    """Returns Prefect's API, UI and services on SQLite in the services folder.
+def prefect_server(folder: Path, port: int, password: str, database: str = "") -> Program:
+    """Returns Prefect's API, UI and services.
 
     Args:
         folder: The services folder.
         port: Port on which it listens.
         password: Password of its clients; if empty, every user of the machine can run code as this user.
+        database: URL of its database; if empty, SQLite in the services folder.
     """
     home = folder / "prefect"
     pages = f"http://{HOST}:{port}"
@@ -117,6 +118,8 @@ def prefect_server(folder: Path, port: int, password: str) -> Program:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+    if database:
+        env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     if password:
         env["PREFECT_SERVER_API_AUTH_STRING"] = f"{USER}:{password}"
     argv = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
@@ -124,9 +127,9 @@ def prefect_server(folder: Path, port: int, password: str) -> Program:
 
 
 def mlflow_server(
-    folder: Path, port: int, s3: dict[str, str] | None, password: str = "", session_key: str = ""
+    folder: Path, port: int, s3: dict[str, str] | None, password: str = "", session_key: str = "", database: str = ""
 ) -> Program:
-    """Returns MLflow on SQLite in the services folder; it proxies artifacts to the embedded object store.
+    """Returns MLflow; it proxies artifacts to the embedded object store.
 
     Args:
         folder: The services folder.
@@ -134,6 +137,7 @@ def mlflow_server(
         s3: The AWS variables of the embedded store; None keeps the artifacts in the services folder.
         password: Password of its clients; if empty, every user of the machine has access.
         session_key: Key with which MLflow signs its forms.
+        database: URL of its database; if empty, SQLite in the services folder. Its users are in SQLite always.
     """
     home = folder / "mlflow"
     env = {
@@ -156,7 +160,7 @@ def mlflow_server(
         "--workers",
         "1",
         "--backend-store-uri",
-        f"sqlite:///{home}/mlflow.db",
+        database or f"sqlite:///{home}/mlflow.db",
         "--artifacts-destination",
         f"s3://{BUCKET}/mlflow" if s3 else f"{home}/artifacts",
     )

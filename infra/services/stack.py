@@ -147,7 +147,9 @@ def up(
     with _lock(folder, say):
         env = environment(run_dir, services)
         os.environ.update(env)
-        stack = startup.Stack(folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth)
+        stack = startup.Stack(
+            folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth, services.database
+        )
         requested = [name for name in NAMES if name in only and _is_embedded(services, name)]
         names = startup.bring_up(stack, requested, jobs_at_once, say)
         return StartedServices(tuple(names), _addresses(services, stack.ports))

@@ -11,7 +11,7 @@ from pathlib import Path
 from conf.text import quoted
 from infra import store
 from infra.errors import ConfigError, TransientError
-from infra.services import deployments, http, keys, leases, login, processes, programs
+from infra.services import databases, deployments, http, keys, leases, login, processes, programs
 from infra.services.ports import HOST, PREFERRED
 from infra.services.prefect_api import PrefectApi, from_environment
 from infra.services.processes import Program
@@ -25,7 +25,7 @@ class Stack:
     """The services of one run folder.
 
     ``env`` holds the variables that clients of the services need; with ``embedded_s3`` MLflow's artifacts go to the
-    embedded store; with ``auth`` Prefect and MLflow require a password.
+    embedded store; with ``auth`` Prefect and MLflow require a password. ``database`` is ``services.database``.
     """
 
     folder: Path
@@ -33,6 +33,7 @@ class Stack:
     env: dict[str, str]
     embedded_s3: bool
     auth: bool
+    database: str
 
 
 def url(ports: dict[str, int], name: str) -> str:
@@ -63,6 +64,8 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
     try:
         if missing:
             say(f"starting {', '.join(TITLES[name] for name in missing)}")
+        if {"prefect", "mlflow"} & set(missing) and (created := databases.create_missing(stack.database)):
+            say(f"databases created: {', '.join(created)}")
         for name in ("s3", "prefect", "mlflow"):
             if name in missing:
                 _start(stack, name, say, started)
@@ -117,7 +120,8 @@ def _program(stack: Stack, name: str) -> Program:
         return programs.object_store(stack.folder, stack.ports, secret, certificate)
     if name == "prefect":
         password = keys.credentials(stack.folder)["prefect_password"] if stack.auth else ""
-        return programs.prefect_server(stack.folder, stack.ports[name], password)
+        database = databases.url(stack.database, name, "asyncpg")
+        return programs.prefect_server(stack.folder, stack.ports[name], password, database)
     if name == "mlflow":
         aws = {key: value for key, value in stack.env.items() if key.startswith("AWS_")}
         secret = keys.credentials(stack.folder)
@@ -127,6 +131,7 @@ def _program(stack: Stack, name: str) -> Program:
             aws if stack.embedded_s3 else None,
             secret["mlflow_password"] if stack.auth else "",
             secret["mlflow_session_key"],
+            databases.url(stack.database, name, "psycopg2"),
         )
     return programs.prefect_worker(stack.folder, stack.env)
 
