@@ -265,6 +265,8 @@ class Config:
     experiment: str = "effnet"  # Name of the MLflow experiment.
     variants: list[str] = field(default_factory=lambda: list(FAMILY))  # Networks that reproduce trains.
     model_ref: str | None = None  # Registered model that evaluate and transfer use: NAME@ALIAS or NAME/VERSION.
+    # Name in the model registry for what train and transfer train; null = it is not registered.
+    register: str | None = None
     model: Model = field(default_factory=Model)  # The network.
     data: Data = field(default_factory=Data)  # The data set.
     recipe: Recipe = field(default_factory=Recipe)  # How the network is trained.
@@ -283,6 +285,7 @@ class Config:
     def __post_init__(self) -> None:
         require_name("profile", self.profile)
         require_name("experiment", self.experiment)
+        require_name("register", self.register)
         for name in self.variants:
             require_name("variants: each name", name)
         require_reference("model_ref", self.model_ref)

@@ -110,7 +110,10 @@ def _run_flow(command: Command) -> int:
         key, example = needs
         raise compose.OverrideError(f"{command.verb} needs {key}=..., e.g. {key}={example}")
     began = time.time()
-    parameters = {"began": began} if command.verb == "reproduce" else {}
+    names = [name.strip("[]").lower() for name in verbs.VERBS[command.verb].objects]
+    parameters: dict[str, Any] = dict(zip(names, command.objects, strict=False))
+    if command.verb == "reproduce":
+        parameters["began"] = began
     with progress.attach(command.quiet):
         result = session.run(command.verb, config, command.overrides, **parameters)
     seconds = time.time() - began

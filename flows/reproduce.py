@@ -14,16 +14,14 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by, now
-from flows.evaluate import evaluate_version
 from flows.explain import draw_gallery
+from flows.register import register_network
 from flows.search import search_grid
 from flows.shard import ensure_shards
 from flows.train import train_network
 from flows.transfer import transfer_network
-from models.results import EvalResult, ShardResult, Summary
+from models.results import ShardResult, Summary
 from tasks import policy
-from tasks.promote import judge
-from tasks.register import fetch_registered, register
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
 from tasks.transfer import set_configs
@@ -62,11 +60,6 @@ async def reproduce_variant(
     """One member of the family: trained, registered, champion if it beats the one before, transferred."""
     variant = replace(config, model=replace(config.model, name=name))
     result = await train_network(variant, shards, parent_run)
-    registered = await register(name.replace("_", "-"), result, variant.model, config.data, shards.manifest_uri)
-
-    async def evaluate_ref(ref: str) -> EvalResult:
-        return await evaluate_version(config, await fetch_registered(ref, config.storage), shards)
-
-    registered = await judge(registered, shards, config.storage, config.nightly, evaluate_ref)
+    registered = await register_network(variant, name.replace("_", "-"), result, config.data, shards)
     transferred = await transfer_network(variant, sets, f"{command} model.name={name}", parent_run)
     return VariantOutcome(result, registered, transferred)

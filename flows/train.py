@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import flow
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.register import register_network
 from flows.shard import ensure_shards
 from models.results import ShardResult, TrainResult
 from tasks import train as tasks
@@ -14,14 +17,18 @@ from tasks.jobs import short_name, train_job
 
 @flow(name="train", flow_run_name=name_runs_by(lambda config: f"train {short_name(config.model.name)}"))
 async def train(overrides: list[str]) -> TrainResult:
-    """Trains or resumes one network, or returns its stored result.
+    """Trains or resumes one network, or returns its stored result; with ``register=NAME`` it is registered.
 
     Args:
         overrides: Command-line overrides, e.g. ``["model=b3", "recipe.epochs=2"]``.
     """
     config, _ = configure(overrides)
     shards = await ensure_shards(config.data, config.storage)
-    return await train_network(config, shards)
+    result = await train_network(config, shards)
+    if config.register is None:
+        return result
+    registered = await register_network(config, config.register, result, config.data, shards)
+    return replace(result, registered=registered)
 
 
 async def train_network(

@@ -14,6 +14,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.register import register_network
 from flows.shard import ensure_shards, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
@@ -104,7 +105,11 @@ async def fine_tune(plan: TransferPlan, weights: Weights, parent_run: str, sourc
         run = await start_grid(plan, weights, parent_run)
         chosen, tried = await try_grid(plan, weights, run)
     final = await train_task(final_job(plan, chosen, weights), config, run, tags)
-    return result_of(plan, tried, chosen, final)
+    result = result_of(plan, tried, chosen, final)
+    if config.register is None:
+        return result
+    registered = await register_network(config, config.register, final, config.transfer.data, plan.shards)
+    return replace(result, registered=registered)
 
 
 async def try_grid(plan: TransferPlan, weights: Weights, run: str) -> tuple[Point, list[GridTrial]]:

@@ -100,6 +100,18 @@ async def run_tracked(
     return result, mlflow_run, reused
 
 
+def track_finished(run: JobRun, config: schema.Config, result: dict[str, Any]) -> str:
+    """Returns the finished MLflow run of a job that has a result; opens one if there is none."""
+    from infra.tracking import runs
+
+    existing = runs.find_finished(config.experiment, run.key)
+    if existing is not None:
+        return existing
+    mlflow_run = _start_run(run, config, "", {"role": "train"})
+    runs.finish_run(mlflow_run, "FINISHED", *split_result(result))
+    return mlflow_run
+
+
 def _start_run(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> str:
     from infra.tracking import cards, runs
 

@@ -32,6 +32,8 @@ FORMAT = 2  # of a row; rows of other formats are ignored
 def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Config]:
     """The configuration of each of ``transfer.sets``, or of ``transfer.data`` if that is empty.
 
+    With several sets, ``register`` is followed by the name of the set.
+
     Args:
         config: Configuration of the command.
         overrides: Overrides of the command; those of ``transfer.data`` apply to every set.
@@ -48,10 +50,15 @@ def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Conf
             raise ConfigError(f"transfer.sets needs transfer.path=FOLDER, with one folder per data set: {name}/, ...")
     if not options.sets:
         return [config]
-    paths = [[f"transfer.data.path={options.path.rstrip('/')}/{name}"] if options.path else [] for name in options.sets]
+    several = len(options.sets) > 1
+    words = {
+        name: [f"transfer.data.path={options.path.rstrip('/')}/{name}"] if options.path else [] for name in options.sets
+    }
+    for name in options.sets if several and config.register else ():  # versions of one model are of one data set
+        words[name].append(f"register={config.register}-{name}")
     return [
-        compose.compose([*overrides, "transfer.sets=[]", f"data@transfer.data={name}", *path])
-        for name, path in zip(options.sets, paths, strict=True)
+        compose.compose([*overrides, "transfer.sets=[]", f"data@transfer.data={name}", *words[name]])
+        for name in options.sets
     ]
 
 

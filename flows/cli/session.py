@@ -17,6 +17,7 @@ from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
 from infra import store
+from infra.errors import ConfigError
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
@@ -32,6 +33,7 @@ QUIET = {
 
 
 _READ_DATA = ("shard", "search", "architecture", "scaling", "train", "explain")  # their flows begin with config.data
+_REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
 
 
 def run(verb: str, config: schema.Config, overrides: list[str], **parameters: Any) -> Any:
@@ -86,9 +88,11 @@ def _check_early(verb: str, config: schema.Config) -> None:
     """Refuses before services start, which takes seconds, what the flow would refuse after it with the same message.
 
     Raises:
-        ConfigError: A missing ``data.path``, a network that cannot have so few pixels, or an engine that is not
-            available.
+        ConfigError: A missing ``data.path``, a network that cannot have so few pixels, an engine that is not
+            available, or the setting ``register`` for a verb that does not read it.
     """
+    if config.register is not None and verb not in _REGISTER:
+        raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
     if VERBS[verb].trains or verb == "evaluate":
         engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.

@@ -65,7 +65,7 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
         case Registered():
             return _registered(result)
         case [TransferResult(), *_]:
-            return [_transfer(item) for item in result]
+            return [line for item in result for line in _transfer(item)]
         case Summary():
             return _family(result, config)
         case ScalingResult():
@@ -94,6 +94,7 @@ def _train(result: TrainResult, config: schema.Config) -> list[str]:
         f"top-1      {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n_val} val images",
         *(f"excluded   {name}" for name in config.data.leave_out),
         f"weights    {result.weights_uri}",
+        *(_registered(result.registered) if result.registered else []),
         f"MLflow run {result.mlflow_run}",
     ]
 
@@ -124,12 +125,13 @@ def _registered(result: Registered) -> list[str]:
     return [*lines, f"champion   {result.verdict}"] if result.verdict else lines
 
 
-def _transfer(result: TransferResult) -> str:
+def _transfer(result: TransferResult) -> list[str]:
     chosen = f"rate {result.chosen.lr_per_256:g} per 256, decay {result.chosen.weight_decay:g}"
     tried = f", best of {len(result.grid)} points" if result.grid else ""
     error = "" if result.standard_error is None else f" ± {result.standard_error:.2f}"
     accuracy = f"{result.value:.2f}{error} % {result.metric} of {result.n} test images"
-    return f"{result.network} on {result.data}: {accuracy} ({result.protocol}: {chosen}{tried})"
+    line = f"{result.network} on {result.data}: {accuracy} ({result.protocol}: {chosen}{tried})"
+    return [line, *(_registered(result.registered) if result.registered else [])]
 
 
 def _family(summary: Summary, config: schema.Config) -> list[str]:

@@ -129,7 +129,8 @@ VERBS: dict[str, Verb] = {
     ),
     "train": Verb(
         "train one network with torchrun, or continue it",
-        f"{_COMMON}\n{_TRAIN}\n  launch.engine={'|'.join(ENGINES)} launch.nnodes=N   where it runs",
+        f"{_COMMON}\n{_TRAIN}\n  launch.engine={'|'.join(ENGINES)} launch.nnodes=N   where it runs\n"
+        "  register=NAME   register it; it becomes champion of NAME if it passes the gate",
         flow="flows.train:train",
         dry_run="flows.cli.prepare:show_training",
         trains=True,
@@ -194,6 +195,14 @@ VERBS: dict[str, Verb] = {
         "recorded as by effnet promote; the version that was taken back stays down until someone promotes it",
         call="flows.cli.champions:rollback",
         objects=("NAME",),
+    ),
+    "register": Verb(
+        "register the weights of a finished training job",
+        "  effnet register JOB [register=NAME]   JOB: its key, its run as for `effnet logs`, or its run folder\n"
+        "  NAME: default efficientnet-b0, or efficientnet-b0-DATA for a fine-tuned network\n\n"
+        "the version becomes champion of NAME if it passes the gate; effnet train and transfer take register=NAME too",
+        flow="flows.register:register",
+        objects=("JOB",),
     ),
     "import": Verb(
         "register public weights: a state dict of timm, torchvision or lukemelas' efficientnet-pytorch",

@@ -69,6 +69,7 @@ class TrainResult:
     accepted_changes: tuple[dict[str, Any], ...] = ()  # differences under which the job was allowed to resume
     mlflow_run: str = ""
     reused: bool = False
+    registered: Registered | None = None  # with register=NAME
 
 
 @dataclass(frozen=True)

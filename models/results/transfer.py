@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.results.jobs import Registered
+
 
 @dataclass(frozen=True)
 class Point:
@@ -62,6 +64,7 @@ class TransferResult:
     minutes: float
     job: str
     mlflow_run: str
+    registered: Registered | None = None  # with register=NAME
 
 
 @dataclass(frozen=True, kw_only=True)

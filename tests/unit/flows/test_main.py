@@ -73,6 +73,8 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         ),
         (["train", "data.leave_out=[a"], "'data.leave_out=[a': a bracket is missing; a list is data.leave_out=[A,B]"),
         (["open"], "effnet open takes PAGE; 0 given"),
+        (["register"], "effnet register takes JOB; 0 given"),
+        (["train", "register=a/b"], "register must be 1 to 63 of A-Z a-z 0-9 . _ - "),
         (["download", "cifar10", "pets"], "effnet download takes [DATASET]; 2 given: cifar10 pets"),
         (["download", "cifra10"], "no data named 'cifra10'; did you mean 'cifar10'? "),
         (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE"),

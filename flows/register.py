@@ -1,0 +1,55 @@
+"""A finished training job into the registry: its weights become a version, and champion if they pass the gate.
+
+What failure must never look like: a version whose numbers are those of another job, or a job that is trained again
+because someone wanted its weights. So the run folder is read and never written, and a job without a result is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefect import flow
+
+from conf import schema
+from flows.configure import configure, name_runs_by, now
+from flows.evaluate import evaluate_version
+from models.results import EvalResult, Registered, ShardResult, TrainResult
+from tasks import register as tasks
+from tasks.finished import find_finished_job, name_model
+from tasks.promote import judge
+
+
+@flow(name="register", flow_run_name=name_runs_by(lambda config: f"register {config.register or ''} {now()}"))
+async def register(overrides: list[str], job: str) -> Registered:
+    """Registers the weights of a finished training job.
+
+    Args:
+        overrides: Command-line overrides, e.g. ``["register=my-model"]``; the default name is that of the network,
+            with the data set behind it for a fine-tuned network.
+        job: The job's key or the beginning of it, id or name of its MLflow run, or its run folder.
+    """
+    config, _ = configure(overrides)
+    done = await find_finished_job(job, config)
+    config = replace(config, model=done.job.model)
+    return await register_network(config, name_model(config.register, done.job), done.result, done.data, done.shards)
+
+
+async def register_network(
+    config: schema.Config, name: str, result: TrainResult, data: schema.Data, shards: ShardResult
+) -> Registered:
+    """Registers a trained network; it becomes champion of ``name`` if it passes the gate.
+
+    Args:
+        config: Configuration of the command, with the network.
+        name: Name of the registered model.
+        result: Result of the training.
+        data: The data set that it was trained on.
+        shards: Shards of ``data``.
+    """
+    on_data = replace(config, data=data)
+
+    async def evaluate_ref(ref: str) -> EvalResult:
+        return await evaluate_version(on_data, await tasks.fetch_registered(ref, config.storage), shards)
+
+    registered = await tasks.register(name, result, config.model, data, shards.manifest_uri)
+    return await judge(registered, shards, config.storage, config.nightly, evaluate_ref)

@@ -1,0 +1,112 @@
+"""Finds a finished training job by whatever names it, and reads from its run folder what its registration needs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prefect import task
+
+from conf import compose, schema
+from conf.training import require_name
+from infra import store
+from infra.errors import ConfigError, NotFoundError, first_line
+from models.results import ShardResult, TrainResult, result_from
+from tasks import policy
+from tasks.jobs import JobRun, result_uri, stored_result, train_name
+from tasks.shard import build_result
+from tasks.train import track_finished
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """A finished training job.
+
+    Attributes:
+        job: Its request.
+        result: Its result, with its MLflow run.
+        data: Name, excluded shards and augmentation of its data set; not where the images came from.
+        shards: Its shards.
+    """
+
+    job: schema.Job
+    result: TrainResult
+    data: schema.Data
+    shards: ShardResult
+
+
+def name_model(name: str | None, job: schema.Job) -> str:
+    """Returns the name under which a job is registered.
+
+    Without ``name`` that is ``efficientnet-b0``, or ``efficientnet-b0-DATA`` for a network that was fine-tuned.
+
+    Raises:
+        ConfigError: The name of network and data set together is too long.
+    """
+    default = job.model.name.replace("_", "-")
+    chosen = name or (default if job.init_weights_uri is None else f"{default}-{job.data_name}")
+    try:
+        require_name("register", chosen)
+    except ValueError as error:
+        raise ConfigError(f"{error}; give another name, register=NAME") from error
+    return chosen
+
+
+@task(task_run_name="find job {word}", **policy.BOOKKEEPING)
+async def find_finished_job(word: str, config: schema.Config) -> FinishedJob:
+    """Reads a finished training job; opens an MLflow run for it if there is none.
+
+    Args:
+        word: Run folder of the job as a URI or a local path, or its key, id or name in MLflow as ``find_run`` takes it.
+        config: Configuration of the command.
+
+    Raises:
+        ConfigError: There is no such job, it has not finished, or it is no training.
+        DataError: A file of the run folder or the data set is damaged.
+    """
+    return await asyncio.to_thread(_find, word, config)
+
+
+def _find(word: str, config: schema.Config) -> FinishedJob:
+    from models.data.shards import manifest as manifests
+
+    job_uri = _find_run_folder(word, config.experiment).rstrip("/")
+    try:
+        text = store.read(store.join(job_uri, "config.yaml")).decode()
+        job = replace(compose.from_yaml(schema.Job, text), until_epoch=None)
+    except NotFoundError:
+        raise ConfigError(f"{job_uri} is no run folder of a job: it has no config.yaml") from None
+    except ValueError as error:
+        raise ConfigError(f"{job_uri}/config.yaml does not describe a job: {first_line(error)}") from error
+    key = job_uri.rpartition("/")[2]
+    if job.kind != "train":
+        raise ConfigError(f"{key} is an evaluation; only a training has weights to register")
+    run = JobRun(job, key, job_uri, train_name(job).replace("-", " "))
+    stored = stored_result(run)
+    if stored is None:
+        raise ConfigError(
+            f"{key} has not finished: {result_uri(run)} is missing; the command that trains it resumes it"
+        )
+    context = {"job": key, "job_uri": job_uri, "mlflow_run": track_finished(run, config, stored), "reused": True}
+    data = schema.Data(name=job.data_name, leave_out=job.leave_out, augment=job.augment)
+    complete = manifests.load_verified(job.manifest_uri, job.manifest_sha256, [])
+    return FinishedJob(
+        job,
+        result_from(TrainResult, {**stored, **context}, result_uri(run)),
+        data,
+        build_result(data, job.manifest_uri, job.manifest_sha256, complete, reused=True),
+    )
+
+
+def _find_run_folder(word: str, experiment: str) -> str:
+    from infra.tracking import queries
+
+    if "://" in word:
+        return word
+    if Path(word).is_dir():
+        return f"file://{Path(word).resolve()}"
+    run = queries.find_run(experiment, word)
+    if "job_uri" not in run.tags:
+        raise ConfigError(f"{run.name} is no job, so it has no weights; `effnet runs` lists its jobs")
+    return run.tags["job_uri"]

@@ -1,0 +1,98 @@
+"""`effnet register JOB` and the setting `register`: a finished job becomes a version, and nothing is trained again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import store
+from infra.services.stack import Addresses
+from infra.tracking import registry
+
+pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+STORAGE = "s3://effnet/register"
+SMALL = ["data=digits", "data.limit=400", "recipe.epochs=1", "transfer.recipe.epochs=1"]
+
+
+def effnet(services_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    places = [f"storage={STORAGE}", f"run_dir={services_dir}"]
+    command = [sys.executable, "-m", "flows", *words, *places]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(services: Addresses, services_dir: Path) -> dict[str, Any]:
+    """A finished job that nobody has registered."""
+    done = result_of(effnet(services_dir, "train", *SMALL, "experiment=register", "--json"))
+    assert done["registered"] is None
+    return dict(done)
+
+
+def objects() -> list[str]:
+    return [uri for uri in store.list_uris(f"{STORAGE}/jobs") if "/checkpoints/" not in uri]
+
+
+def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, Any], services_dir: Path) -> None:
+    before = objects()
+    by_key = result_of(effnet(services_dir, "register", trained["job"], "experiment=register", "--json"))
+    assert (by_key["name"], by_key["version"], by_key["aliases"]) == ("efficientnet-b0", 1, ["challenger", "champion"])
+    assert by_key["verdict"] == "promoted: there was no champion"
+    assert objects() == before, "the run folder is only read"
+    version = registry.resolve_version("efficientnet-b0@champion")
+    assert version.run_id == trained["mlflow_run"]
+    assert version.tags["job_uri"] == trained["job_uri"]
+    assert version.tags["top1"] == f"{trained['top1']:.2f}"
+
+    again = effnet(services_dir, "register", trained["mlflow_run"][:12], "experiment=register")
+    assert again.returncode == 0, again.stderr
+    assert "registered efficientnet-b0/1 (found, nothing to do)" in again.stdout
+
+
+def test_a_run_folder_that_mlflow_does_not_know_gets_a_run(trained: dict[str, Any], services_dir: Path) -> None:
+    words = [trained["job_uri"], "register=by-folder", "experiment=elsewhere", "--json"]
+    registered = result_of(effnet(services_dir, "register", *words))
+    assert (registered["name"], registered["version"]) == ("by-folder", 1)
+    run = registry.resolve_version("by-folder/1").run_id
+    assert run != trained["mlflow_run"]
+    shown = result_of(effnet(services_dir, "runs", "experiment=elsewhere", "--json"))
+    assert [(row["id"], row["key"], row["status"]) for row in shown] == [(run, trained["job"], "FINISHED")]
+    assert shown[0]["metrics"]["val/top1"] == pytest.approx(trained["top1"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train-b0-nothing", "no run 'train-b0-nothing' in the experiment 'register'"),
+        (f"{STORAGE}/jobs/none", f"{STORAGE}/jobs/none is no run folder of a job: it has no config.yaml"),
+        (f"{STORAGE}/jobs/unfinished", "unfinished has not finished"),
+    ],
+)
+def test_what_is_no_finished_job_is_refused_in_one_line(
+    word: str, message: str, trained: dict[str, Any], services_dir: Path
+) -> None:
+    store.write(f"{STORAGE}/jobs/unfinished/config.yaml", store.read(f"{trained['job_uri']}/config.yaml"))
+    refused = effnet(services_dir, "register", word, "experiment=register", "--quiet")
+    assert refused.returncode == 2, refused.stderr
+    assert message in refused.stderr.splitlines()[-1]
+
+
+def test_train_and_transfer_register_what_they_train(trained: dict[str, Any], services_dir: Path) -> None:
+    words = [*SMALL, "register=typed", "experiment=register", "--json"]
+    done = result_of(effnet(services_dir, "train", *words))
+    assert (done["job"], done["reused"]) == (trained["job"], True)
+    assert (done["registered"]["name"], done["registered"]["version"]) == ("typed", 1)
+
+    sets = ["data@transfer.data=digits", "transfer.data.limit=300", "model_ref=typed@champion"]
+    [tuned] = result_of(effnet(services_dir, "transfer", *sets, *words[:-3], *words[-2:], "register=tuned"))
+    assert (tuned["registered"]["name"], tuned["registered"]["version"]) == ("tuned", 1)
+    assert registry.resolve_version("tuned@champion").run_id == tuned["mlflow_run"]
