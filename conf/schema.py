@@ -41,6 +41,7 @@ __all__ = [
     "Model",
     "Nightly",
     "Point",
+    "Prune",
     "Published",
     "Recipe",
     "Runtime",
@@ -256,6 +257,16 @@ class Services:
 
 
 @dataclass
+class Prune:
+    """What `effnet prune` deletes from the object store."""
+
+    older_than_days: float = 30.0  # Days since the last write to a run folder or data set, below which it is kept.
+
+    def __post_init__(self) -> None:
+        require(self.older_than_days >= 1, f"prune.older_than_days must be >= 1, is {self.older_than_days}")
+
+
+@dataclass
 class Config:
     """The whole configuration. ``profile=`` sets it for a kind of machine and a budget."""
 
@@ -277,6 +288,7 @@ class Config:
     explain: Explain = field(default_factory=Explain)  # Class activation maps.
     latency: Latency = field(default_factory=Latency)  # The latency measurement.
     nightly: Nightly = field(default_factory=Nightly)  # The scheduled fine-tuning.
+    prune: Prune = field(default_factory=Prune)  # What `effnet prune` deletes.
     published: Published = field(default_factory=Published)  # The checkpoint that `effnet import` registers.
     launch: Launch = field(default_factory=Launch)  # Where and how wide jobs run.
     runtime: Runtime = field(default_factory=Runtime)  # Speed and safety of a job.

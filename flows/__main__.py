@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb.flow:
             sub.add_argument("--quiet", action="store_true", help="print no progress, only warnings and the result")
         if verb.dry_run:
-            sub.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
+            sub.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
         for flag, effect in verbs.FLAGS.items() if verb.trains else ():
             sub.add_argument(f"--{flag}", action="store_true", help=effect)
     return parser

@@ -57,7 +57,7 @@ class Verb:
         json: Whether the function can print its result as JSON, as all flows do.
         switches: Options without a value, and what they do.
         objects: Names of the words that it takes beside settings; one in brackets may be omitted.
-        dry_run: Module and name of the function that prints what it would submit; it takes a ``Command``.
+        dry_run: Module and name of the function that prints what it would do; it takes a ``Command``.
         manage: Module and name of the function that is called in place of the flow if an option or a switch is given.
         options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
         trains: Whether it starts training jobs, so that it takes ``FLAGS``.
@@ -326,6 +326,16 @@ VERBS: dict[str, Verb] = {
             "gpus": ("[LIST]", "GPUs to use, e.g. 0,2, or none (default: all)"),
             "name": ("[NAME]", "its name in Prefect and MLflow (default: the host's)"),
         },
+    ),
+    "prune": Verb(
+        "delete from the object store what nothing points to",
+        "  effnet prune [--yes]   prune.older_than_days=N (default 30)\n\n"
+        "prints what and how many bytes, and asks before it deletes: checkpoints of finished jobs, jobs without a\n"
+        "result, jobs that no version, run or job points to, shards without a manifest, unused copies of weights;\n"
+        "what was written in the last N days is kept",
+        call="flows.cli.prune:prune",
+        dry_run="flows.cli.prune:show_removals",
+        switches={"yes": "delete without a question"},
     ),
     "up": Verb(
         "start the embedded services, or find them",

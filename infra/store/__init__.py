@@ -20,7 +20,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +41,15 @@ _STREAM_BYTES = 2**18  # small enough to be in the CPU cache when it is written,
 _SESSION_LOCK = threading.Lock()
 _BACKOFF = CredentialBackoff()
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """An object in a listing: its URI, size in bytes, and when it was last written, in unix seconds."""
+
+    uri: str
+    size: int
+    modified: float
 
 
 @dataclass(frozen=True)
@@ -258,13 +267,21 @@ def list_uris(prefix: str) -> list[str]:
 
 def list_sizes(prefix: str) -> list[tuple[str, int]]:
     """Returns URI and size of every object below the folder ``prefix``, sorted; one request per thousand objects."""
+    return [(entry.uri, entry.size) for entry in list_entries(prefix)]
+
+
+def list_entries(prefix: str) -> list[Entry]:
+    """Returns every object below the folder ``prefix``, sorted; one request per thousand objects."""
     if path := local_path(prefix):
-        return [(f"file://{file}", files.size(file)) for file in files.files_under(path)]
+        paths = files.files_under(path)
+        return [Entry(f"file://{file}", files.size(file), files.modified(file)) for file in paths]
     bucket, key = bucket_and_key(prefix.rstrip("/") + "/")
     with _s3(prefix) as (client, _):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         items = [item for page in pages for item in page.get("Contents", [])]
-    return sorted((f"s3://{bucket}/{item['Key']}", int(item["Size"])) for item in items)
+    return sorted(
+        Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp()) for item in items
+    )
 
 
 def delete(uri: str) -> None:
@@ -289,13 +306,22 @@ def delete_prefix(uri: str) -> int:
     if path:
         return files.delete_under(path)
     uris = list_uris(uri)
-    with _s3(uri) as (client, place):
+    delete_objects(uris)
+    return len(uris)
+
+
+def delete_objects(uris: Sequence[str]) -> None:
+    """Deletes objects of one bucket, or files; those that do not exist are ignored."""
+    if not uris or local_path(uris[0]):
+        for uri in uris:
+            delete(uri)
+        return
+    with _s3(uris[0]) as (client, place):
         for start in range(0, len(uris), 1000):  # S3's limit per call
             keys = [{"Key": bucket_and_key(item)[1]} for item in uris[start : start + 1000]]
             answer = client.delete_objects(Bucket=place["Bucket"], Delete={"Objects": keys, "Quiet": True})
             if failed := answer.get("Errors"):
-                raise TransientError(f"{uri}: {len(failed)} objects were not deleted: {failed[0].get('Code')}")
-    return len(uris)
+                raise TransientError(f"{uris[start]}: {len(failed)} objects were not deleted: {failed[0].get('Code')}")
 
 
 def download(uri: str, path: Path) -> None:

@@ -190,6 +190,12 @@ def size(path: Path) -> int:
         return path.stat().st_size
 
 
+def modified(path: Path) -> float:
+    """Returns when ``path`` was last written, in unix seconds."""
+    with errors(path):
+        return path.stat().st_mtime
+
+
 def files_under(folder: Path) -> list[Path]:
     """Returns all complete files under ``folder``, sorted; an empty list if the folder does not exist."""
     with errors(folder):

@@ -76,6 +76,23 @@ def list_runs(experiment: str, count: int) -> list[RunRecord]:
         ]
 
 
+def list_job_uris() -> set[str]:
+    """Returns the run folders of the jobs of all runs in all experiments, but for runs that were deleted."""
+    with connection() as client:
+        experiments, page = [], None
+        while True:
+            listed = client.search_experiments(max_results=_PAGE, page_token=page)
+            experiments += [experiment.experiment_id for experiment in listed]
+            if not (page := listed.token):
+                break
+        uris: set[str] = set()
+        while True:
+            runs = client.search_runs(experiments, max_results=_PAGE, page_token=page)
+            uris |= {run.data.tags["job_uri"] for run in runs if "job_uri" in run.data.tags}
+            if not (page := runs.token):
+                return uris
+
+
 def read_run(run_id: str) -> RunRecord:
     """Returns a run by its id."""
     with connection() as client:

@@ -1,0 +1,66 @@
+"""The verb that deletes from the object store what nothing points to: prune."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from flows.cli.command import Command, show, show_table
+from flows.cli.services import connect
+from infra.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tasks.prune import Removal
+
+DAY_S = 86400.0
+
+
+def show_removals(command: Command) -> int:
+    """Prints what ``effnet prune`` would delete."""
+    _plan(command)
+    return 0
+
+
+def prune(command: Command) -> int:
+    """Deletes what nothing points to, after a question unless ``--yes`` is given."""
+    is_sure = "yes" in command.switches
+    if not is_sure and not sys.stdin.isatty():
+        raise ConfigError("effnet prune asks before it deletes, and this is no terminal: add --yes, or --dry-run")
+    removals = _plan(command)
+    if not removals or not (is_sure or input("delete them? [y/N] ").strip().lower() in ("y", "yes")):
+        show("nothing was deleted")
+        return 0
+    from tasks.prune import remove
+
+    done = remove(removals, command.config.storage, command.config.prune.older_than_days * DAY_S, time.time())
+    for removal in removals:
+        if removal not in done:
+            show(f"kept       {removal.folder}: it came into use in the meantime")
+    show(f"deleted    {_count(done)}")
+    return 0
+
+
+def _plan(command: Command) -> list[Removal]:
+    from tasks.prune import plan_removals
+
+    connect(command, "s3", "mlflow")
+    days, storage = command.config.prune.older_than_days, command.config.storage
+    removals = plan_removals(storage, days * DAY_S, time.time())
+    rows = [
+        (removal.what, f"{len(removal.entries):,}", f"{removal.size:,}", _date(removal.modified), removal.folder)
+        for removal in removals
+    ]
+    if rows:
+        show_table(["what", "objects", "bytes", "last written", "where"], rows, right=["objects", "bytes"])
+    show(f"in total   {_count(removals)}, of {storage}, not written for {days:g} days")
+    return removals
+
+
+def _count(removals: list[Removal]) -> str:
+    objects = sum(len(removal.entries) for removal in removals)
+    return f"{objects:,} objects, {sum(removal.size for removal in removals):,} bytes"
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))

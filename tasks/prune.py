@@ -1,0 +1,176 @@
+"""Deletes from the object store what nothing points to and nothing has written for a while.
+
+Kept are the finished jobs of registered versions, of runs in MLflow, and those that other jobs started from; data sets
+with a manifest; and weights that a registered version has or a kept job started from. Of a finished job only the
+checkpoints are deleted: its result and its weights remain, so the same command still finds it. Evaluations, reports and
+the audit chains of champions are never deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from conf import compose, schema
+from infra import store
+from infra.errors import PermanentError
+from infra.store import Entry
+
+RESULT, MANIFEST = "result.json", "manifest.json"
+CHECKPOINTS = "checkpoints of a finished job"
+UNFINISHED = "job without a result"
+UNUSED_JOB = "job that no version, run or job points to"
+UNUSED_WEIGHTS = "copy of weights that no version or job has"
+UNFINISHED_DATA = "data set without a manifest"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Objects that are deleted together.
+
+    Attributes:
+        folder: URI of the folder, or of the single object.
+        what: What it is, one of the constants above.
+        entries: The objects that are deleted.
+        seen: All objects of the folder when it was listed: it is left alone if any of them has changed since.
+    """
+
+    folder: str
+    what: str
+    entries: tuple[Entry, ...]
+    seen: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that are freed."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def modified(self) -> float:
+        """When the folder was last written, in unix seconds."""
+        return max(entry.modified for entry in self.seen)
+
+
+def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal]:
+    """Returns what can be deleted; deletes nothing.
+
+    Args:
+        storage: Root URI.
+        older_than_s: Seconds since the last write, below which a folder is kept.
+        now: The current time in unix seconds.
+
+    Raises:
+        TransientError: MLflow or the store does not respond.
+    """
+    from infra.tracking import queries
+    from infra.tracking.registry import WEIGHTS_TAG
+
+    versions = queries.list_models()
+    uris = {version.tags.get("job_uri", "") for version in versions} | queries.list_job_uris()
+    jobs = _group(store.list_entries(store.join(storage, "jobs")), store.join(storage, "jobs"), depth=1)
+    finished = {uri for uri, entries in jobs.items() if any(entry.uri == f"{uri}/{RESULT}" for entry in entries)}
+    limit = now - older_than_s
+    recent = {uri for uri, entries in jobs.items() if _newest(entries) > limit}
+    stopped = {uri for uri, entries in jobs.items() if uri not in finished and _has_early_result(uri, entries)}
+    kept, started_from = _follow_lineage(jobs.keys(), (uris & finished) | recent | stopped)
+    evaluations = {uri for uri in finished if uri.rpartition("/")[2].startswith("evaluate-")}
+    removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations))
+
+    digests = {version.tags.get(WEIGHTS_TAG, "") for version in versions}
+    for entry in store.list_entries(store.join(storage, "weights")):
+        digest = entry.uri.rpartition("/")[2].partition(".")[0]
+        if digest not in digests and entry.uri not in started_from and entry.modified <= limit:
+            removals.append(Removal(entry.uri, UNUSED_WEIGHTS, (entry,), (entry,)))
+    data = _group(store.list_entries(store.join(storage, "data")), store.join(storage, "data"), depth=2)
+    for folder, entries in data.items():
+        if not any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries) and _newest(entries) <= limit:
+            removals.append(Removal(folder, UNFINISHED_DATA, tuple(entries), tuple(entries)))
+    return removals
+
+
+def remove(removals: Sequence[Removal], storage: str, older_than_s: float, now: float) -> list[Removal]:
+    """Deletes the objects of removals; returns those whose objects were deleted.
+
+    A removal is skipped if something points to it by now, or if its folder has changed since it was listed. The other
+    arguments are those of ``plan_removals``.
+    """
+    current = plan_removals(storage, older_than_s, now)
+    return [removal for removal in removals if removal in current and remove_unchanged(removal)]
+
+
+def remove_unchanged(removal: Removal) -> bool:
+    """Deletes the objects of a removal; does nothing and returns False if its folder has changed since it was listed.
+
+    Whoever resumes a job writes its ``config.yaml`` first, and whoever writes shards writes shards first, so a folder
+    that has come back into use has changed. Only listed objects are deleted, never what is written meanwhile.
+    """
+    single = removal.what == UNUSED_WEIGHTS
+    parent = removal.folder.rpartition("/")[0] if single else removal.folder
+    present = [entry for entry in store.list_entries(parent) if not single or entry.uri == removal.folder]
+    if tuple(present) != removal.seen:
+        return False
+    # The result first: a job without one is trained again, a result without its weights would be an error.
+    ordered = sorted(removal.entries, key=lambda entry: not entry.uri.endswith(f"/{RESULT}"))
+    if ordered[0].uri.endswith(f"/{RESULT}"):
+        store.delete(ordered.pop(0).uri)
+    store.delete_objects([entry.uri for entry in ordered])
+    return True
+
+
+def _job_removals(
+    jobs: Mapping[str, Sequence[Entry]], finished: set[str], kept: set[str], untouched: set[str]
+) -> Iterator[Removal]:
+    for uri, entries in jobs.items():
+        if uri in untouched:
+            continue
+        if uri not in kept:
+            what = UNUSED_JOB if uri in finished else UNFINISHED
+            yield Removal(uri, what, tuple(entries), tuple(entries))
+            continue
+        checkpoints = tuple(entry for entry in entries if entry.uri.startswith(f"{uri}/checkpoints/"))
+        if checkpoints and uri in finished:
+            yield Removal(uri, CHECKPOINTS, checkpoints, tuple(entries))
+
+
+def _has_early_result(uri: str, entries: Sequence[Entry]) -> bool:
+    """Whether a job was stopped at a rung of a search, which is its result and may be continued."""
+    return any(entry.uri.startswith(f"{uri}/until-") for entry in entries)
+
+
+def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], set[str]]:
+    """The jobs that are roots or that kept jobs started from, and the weights that kept jobs started from."""
+    kept: set[str] = set()
+    weights: set[str] = set()
+    waiting = [uri for uri in jobs if uri in roots]
+    while waiting:
+        uri = waiting.pop()
+        if uri in kept:
+            continue
+        kept.add(uri)
+        source = _initial_weights(uri)
+        if source is not None:
+            weights.add(source)
+            waiting += [parent for parent in (source.rpartition("/")[0],) if parent in jobs]
+    return kept, weights
+
+
+def _initial_weights(job_uri: str) -> str | None:
+    try:
+        text = store.read(store.join(job_uri, "config.yaml"))
+        return compose.from_yaml(schema.Job, text).init_weights_uri
+    except (PermanentError, ValueError):  # no request, or that of another version, which cannot be continued either
+        return None
+
+
+def _group(entries: Sequence[Entry], root: str, depth: int) -> dict[str, list[Entry]]:
+    """The objects by their folder ``depth`` levels below the root; objects above that level are in none."""
+    folders: dict[str, list[Entry]] = {}
+    for entry in entries:
+        parts = entry.uri.removeprefix(f"{root}/").split("/")
+        if len(parts) > depth:
+            folders.setdefault("/".join([root, *parts[:depth]]), []).append(entry)
+    return folders
+
+
+def _newest(entries: Sequence[Entry]) -> float:
+    return max(entry.modified for entry in entries)

@@ -1,0 +1,171 @@
+"""`effnet prune` on the real store and registry: what is kept, what is deleted, and what comes into use meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf import compose, schema
+from flows.__main__ import main
+from infra import store
+from infra.tracking import client, runs
+from tasks.prune import (
+    CHECKPOINTS,
+    UNFINISHED,
+    UNFINISHED_DATA,
+    UNUSED_JOB,
+    UNUSED_WEIGHTS,
+    plan_removals,
+    remove,
+    remove_unchanged,
+)
+
+pytestmark = pytest.mark.services
+DAY_S = 86400.0
+LATER = time.time() + 40 * DAY_S  # the store sets the times of objects, so the clock of the test is ahead
+SHA = "c" * 64
+
+
+@pytest.fixture
+def storage(mlflow_uri: str, tmp_path: Path) -> Iterator[str]:
+    root = f"s3://effnet/prune-{abs(hash(str(tmp_path)))}"
+    yield root
+    store.delete_prefix(root)
+
+
+def make_job(storage: str, key: str, *, done: bool = True, run: bool = False, start: str | None = None) -> str:
+    """A run folder as a trainer leaves it, with one checkpoint."""
+    uri = f"{storage}/jobs/{key}"
+    job = schema.Job("train", data_name="made", manifest_uri="s3://x", manifest_sha256="0", init_weights_uri=start)
+    store.write(f"{uri}/config.yaml", compose.to_yaml(job).encode())
+    store.write(f"{uri}/checkpoints/step-1.safetensors", b"12345")
+    if done:
+        store.write(f"{uri}/weights.safetensors", b"weights")
+        store.write(f"{uri}/result.json", b"{}")
+    if run:
+        runs.start_run("prune", key, f"{storage} {key}", params={}, tags={"job_uri": uri})
+    return uri
+
+
+def register(name: str, **tags: str) -> None:
+    with client.connection() as mlflow:
+        mlflow.create_registered_model(name)
+        mlflow.create_model_version(name, "s3://nowhere/model", tags=tags)
+
+
+def planned(storage: str, now: float = LATER) -> dict[str, str]:
+    return {entry.folder.removeprefix(f"{storage}/"): entry.what for entry in plan_removals(storage, 30 * DAY_S, now)}
+
+
+def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
+    registered = make_job(storage, "registered")
+    register(f"kept-{storage[-6:]}", job_uri=registered, weights_sha256=SHA)
+    make_job(storage, "tracked", run=True)
+    parent = make_job(storage, "parent")
+    copied = f"{storage}/weights/{'a' * 64}.safetensors"
+    make_job(storage, "child", run=True, start=f"{parent}/weights.safetensors")
+    make_job(storage, "from-copy", run=True, start=copied)
+    make_job(storage, "forgotten")
+    make_job(storage, "killed", done=False, run=True)
+    rung = make_job(storage, "rung", done=False)
+    store.write(f"{rung}/until-00002.json", b"{}")
+    make_job(storage, "evaluate-b0-v1-made")
+    for digest in ("a" * 64, "b" * 64, SHA):
+        store.write(f"{storage}/weights/{digest}.safetensors", b"copy")
+    store.write(f"{storage}/data/whole/1/manifest.json", b"{}")
+    store.write(f"{storage}/data/whole/1/train-0.tar", b"tar")
+    store.write(f"{storage}/data/half/2/train-0.tar", b"tar")
+    store.write(f"{storage}/champions/name/000001.json", b"{}")
+    store.write(f"{storage}/reports/laptop/summary.json", b"{}")
+
+    assert planned(storage) == {
+        "jobs/registered": CHECKPOINTS,
+        "jobs/tracked": CHECKPOINTS,
+        "jobs/parent": CHECKPOINTS,
+        "jobs/child": CHECKPOINTS,
+        "jobs/from-copy": CHECKPOINTS,
+        "jobs/forgotten": UNUSED_JOB,
+        "jobs/killed": UNFINISHED,
+        f"weights/{'b' * 64}.safetensors": UNUSED_WEIGHTS,
+        "data/half/2": UNFINISHED_DATA,
+    }
+    before = store.list_uris(storage)
+    removals = plan_removals(storage, 30 * DAY_S, LATER)
+    assert remove(removals, storage, 30 * DAY_S, LATER) == removals
+    gone = {uri.removeprefix(f"{storage}/") for uri in set(before) - set(store.list_uris(storage))}
+    assert gone == {
+        *(f"jobs/{key}/checkpoints/step-1.safetensors" for key in ("registered", "tracked", "parent", "child")),
+        "jobs/from-copy/checkpoints/step-1.safetensors",
+        *(f"jobs/forgotten/{name}" for name in ("config.yaml", "result.json", "weights.safetensors")),
+        "jobs/forgotten/checkpoints/step-1.safetensors",
+        "jobs/killed/config.yaml",
+        "jobs/killed/checkpoints/step-1.safetensors",
+        f"weights/{'b' * 64}.safetensors",
+        "data/half/2/train-0.tar",
+    }
+    assert plan_removals(storage, 30 * DAY_S, LATER) == []
+
+
+def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: str) -> None:
+    make_job(storage, "running", done=False)
+    make_job(storage, "new", start=f"{storage}/weights/{'b' * 64}.safetensors")
+    store.write(f"{storage}/weights/{'b' * 64}.safetensors", b"copy")
+    store.write(f"{storage}/data/sharding/2/train-0.tar", b"tar")
+    assert planned(storage, time.time() + 29 * DAY_S) == {}
+    assert len(planned(storage, time.time() + 31 * DAY_S)) == 4
+
+
+def test_a_job_that_is_resumed_or_registered_after_the_question_keeps_its_files(storage: str) -> None:
+    resumed = make_job(storage, "resumed", done=False)
+    forgotten = make_job(storage, "forgotten")
+    late = make_job(storage, "late")
+    removals = plan_removals(storage, 30 * DAY_S, LATER)
+    assert len(removals) == 3
+    store.write(f"{resumed}/config.yaml", store.read(f"{resumed}/config.yaml"))  # what a supervisor does first
+    register(f"late-{storage[-6:]}", job_uri=late)
+    assert [removal.folder for removal in remove(removals, storage, 30 * DAY_S, LATER)] == [forgotten]
+    assert store.exists(f"{resumed}/checkpoints/step-1.safetensors")
+    assert store.exists(f"{late}/weights.safetensors")
+
+
+def test_what_is_written_while_a_folder_is_deleted_survives(storage: str) -> None:
+    make_job(storage, "forgotten")
+    [removal] = plan_removals(storage, 30 * DAY_S, LATER)
+    written = f"{removal.folder}/status.json"
+    listed = removal.seen
+    store.write(written, b"{}")
+    assert remove_unchanged(removal) is False
+    store.delete(written)
+    assert tuple(store.list_entries(removal.folder)) == listed
+    assert remove_unchanged(removal) is True
+    assert store.list_uris(removal.folder) == []
+
+
+def test_the_verb_prints_first_and_deletes_only_with_a_yes(
+    storage: str, services_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    make_job(storage, "forgotten")
+    words = [f"storage={storage}", f"run_dir={services_dir}", "prune.older_than_days=30"]
+    assert main(["prune", *words]) == 2
+    assert "this is no terminal: add --yes, or --dry-run" in capsys.readouterr().err
+
+    monkeypatch.setattr("flows.cli.prune.DAY_S", 0.0)  # thirty days have passed
+    assert main(["prune", "--dry-run", *words]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split()[-5:-3] == ["to", "4"]
+    assert printed[-1].startswith("in total   4 objects, ")
+    assert store.exists(f"{storage}/jobs/forgotten/result.json")
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert main(["prune", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing was deleted"
+    assert store.exists(f"{storage}/jobs/forgotten/result.json")
+
+    assert main(["prune", "--yes", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("deleted    4 objects, ")
+    assert store.list_uris(storage) == []
