@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from conf.training import MISSING, NEWEST, PREPROCESSINGS, Data, Model, Recipe, require, require_name, require_reference
@@ -242,6 +243,30 @@ class Latency:
         require(len(self.pairs) > 0, "latency.pairs must name at least one pair")
         for key in ("n", "throughput_n", "throughput_batch"):
             require(getattr(self, key) > 0, f"latency.{key} must be > 0, is {getattr(self, key)}")
+
+
+@dataclass
+class Gate:
+    """Checks before the networks of the paper are trained on ImageNet (`effnet gate`)."""
+
+    # Files of Google's AutoAugment weights in timm's format, e.g. [/weights/tf_efficientnet_b0_aa-827b6e33.pth].
+    weights: list[str] = field(default_factory=list)
+    tolerance: float = 0.1  # Points by which their top-1 on the 50,000 validation images may differ from the published.
+
+    def __post_init__(self) -> None:
+        for path in self.weights:
+            require(
+                ported_network(path) is not None,
+                f"gate.weights: {path!r} is not named like tf_efficientnet_b0_aa-827b6e33.pth or "
+                "tf_efficientnet_b0.aa_in1k.safetensors, so its published accuracy is unknown",
+            )
+        require(self.tolerance >= 0, f"gate.tolerance must be >= 0, is {self.tolerance}")
+
+
+def ported_network(path: str) -> str | None:
+    """Returns the network whose AutoAugment weights timm publishes under this file name, e.g. ``efficientnet_b0``."""
+    match = re.fullmatch(r"tf_(efficientnet_b[0-7])[._]aa(_in1k)?(-[0-9a-f]+)?\.(pth|safetensors)", path.split("/")[-1])
+    return match and match[1]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from conf.experiments import (
     Architecture,
     Explain,
     GalleryEntry,
+    Gate,
     Latency,
     LatencyPair,
     Point,
@@ -33,6 +34,7 @@ __all__ = [
     "Email",
     "Explain",
     "GalleryEntry",
+    "Gate",
     "Job",
     "Kubernetes",
     "Latency",
@@ -290,6 +292,7 @@ class Config:
     nightly: Nightly = field(default_factory=Nightly)  # The scheduled fine-tuning.
     prune: Prune = field(default_factory=Prune)  # What `effnet prune` deletes.
     published: Published = field(default_factory=Published)  # The checkpoint that `effnet import` registers.
+    gate: Gate = field(default_factory=Gate)  # Checks before the training on ImageNet.
     launch: Launch = field(default_factory=Launch)  # Where and how wide jobs run.
     runtime: Runtime = field(default_factory=Runtime)  # Speed and safety of a job.
     services: Services = field(default_factory=Services)  # Addresses of the three services.

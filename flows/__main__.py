@@ -119,9 +119,9 @@ def _run_flow(command: Command) -> int:
     seconds = time.time() - began
     if command.json:
         print(summary.to_json(result))
-        return 0
-    print(summary.block(result, config, stack.prepare(command.run_dir, config.services), seconds))
-    return 0
+    else:
+        print(summary.block(result, config, stack.prepare(command.run_dir, config.services), seconds))
+    return summary.exit_code(result)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -85,6 +85,11 @@ EFFICIENTNETS: tuple[Table2Row, ...] = tuple(row for row in TABLE2 if row.ours)
 RIVALS: tuple[Table2Row, ...] = tuple(row for row in TABLE2 if not row.ours)
 
 
+# Top-1 of Google's AutoAugment weights in timm (`tf_efficientnet_b0_aa` ...), with Pillow's bicubic resize.
+# Source: README of rwightman/gen-efficientnet-pytorch, its table of ported weights; they are B0 to B7 of Table 2.
+PORTED_TOP1 = {_B0: 76.88, _B1: 78.84, _B2: 80.07, _B3: 81.65, _B4: 83.04, _B5: 83.70, _B6: 84.12, _B7: 84.42}
+
+
 def table2(name: str) -> Table2Row:
     """Returns the row of one network, such as ``efficientnet_b3`` or ``ResNet-50``.
 

@@ -15,6 +15,7 @@ from models.results import (
     ArchitectureResult,
     EvalResult,
     GalleryResult,
+    GateResult,
     LatencyResult,
     Registered,
     ScalingResult,
@@ -38,6 +39,11 @@ def to_json(result: Any) -> str:
     items = result if isinstance(result, list) else [result]
     plain = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else str(item) for item in items]
     return json.dumps(plain if isinstance(result, list) else plain[0], indent=2, default=list)
+
+
+def exit_code(result: Any) -> int:
+    """Exit code of a command whose flow ended without an error: 1 for a gate that did not pass."""
+    return 1 if isinstance(result, GateResult) and not result.passed else 0
 
 
 def services(addresses: Addresses, settings: schema.Services) -> str:
@@ -72,6 +78,8 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
             return _scaling(result)
         case GalleryResult():
             return _gallery(result)
+        case GateResult():
+            return [f"{check.outcome:8} {check.name}: {check.text}" for check in result.checks]
         case LatencyResult():
             return _latency(result)
         case ArchitectureResult():

@@ -215,6 +215,13 @@ VERBS: dict[str, Verb] = {
         flow="flows.import_:import_",
         needs=("published.path", "efficientnet-b0-355c32eb.pth"),
     ),
+    "gate": Verb(
+        "check machine, data and published accuracies before GPU time is spent on ImageNet",
+        f"{_COMMON}\n  gate.weights=[FILE,...]   Google's weights in timm, tf_efficientnet_b0_aa-827b6e33.pth ...\n"
+        "  gate.tolerance=POINTS      launch.nproc_per_node=N   GPUs of this machine\n\n"
+        "effnet gate profile=paper data.path=FOLDER; trains nothing, and ends with 1 unless all checks passed",
+        flow="flows.gate:gate",
+    ),
     "report": Verb("render the report again, of whatever has been run so far", _COMMON, flow="flows.report:report"),
     "study": Verb(
         "scaling study, architecture search and latency, one after another, then the report",

@@ -27,7 +27,7 @@ from models.results.experiments import (
 )
 from models.results.jobs import EvalResult, Registered, RungResult, ShardResult, TrainResult, result_name
 from models.results.reading import result_from, salvage
-from models.results.reproduction import FineTunedRow, Provenance, Summary, VariantRow
+from models.results.reproduction import FineTunedRow, GateCheck, GateResult, Provenance, Summary, VariantRow
 from models.results.transfer import (
     Cost,
     GridRow,
@@ -51,6 +51,8 @@ __all__ = [
     "GalleryModel",
     "GalleryNetwork",
     "GalleryResult",
+    "GateCheck",
+    "GateResult",
     "GridRow",
     "HandSetSize",
     "LatencyResult",

@@ -80,6 +80,27 @@ class Summary:
     config_sha256: str = ""  # of ``config`` as JSON with sorted keys
 
 
+@dataclass(frozen=True)
+class GateCheck:
+    """A check before a long training: ``passed``, ``failed`` or ``not run``, with the numbers or what is missing."""
+
+    name: str
+    outcome: str
+    text: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Checks before a long training, the cheapest first."""
+
+    checks: tuple[GateCheck, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check was run and passed."""
+        return all(check.outcome == "passed" for check in self.checks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where a part of the report comes from; its keys follow those of the part's result."""

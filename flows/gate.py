@@ -1,0 +1,51 @@
+"""Checks before the networks of the paper are trained on ImageNet.
+
+What failure must never look like: a check that was not run and counts as passed, or an accuracy on fewer images than
+the published one. The result lists every check with its outcome, and the command ends with 1 unless all passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefect import flow
+
+from conf import schema
+from conf.experiments import ported_network
+from flows.configure import configure, name_runs_by
+from flows.evaluate import evaluate_version
+from flows.shard import ensure_shards
+from infra.errors import EffnetError, first_line
+from models.results import GateCheck, GateResult, ShardResult
+from tasks.evaluate import use_registered_crop
+from tasks.preflight import FAILED, check_accuracy, check_machine, check_request, missing_weights
+from tasks.pretrained import import_published
+from tasks.register import fetch_registered
+
+
+@flow(name="gate", flow_run_name=name_runs_by(lambda config: f"gate {config.profile}"))
+async def gate(overrides: list[str]) -> GateResult:
+    """Checks this machine, then the accuracy of the weights in ``gate.weights``; trains nothing.
+
+    Raises:
+        ConfigError: The data set is not ImageNet, or weights are given without its folder.
+    """
+    config, _ = configure(overrides)
+    check_request(config)
+    checks = [*await check_machine(config), *missing_weights(config)]
+    if config.gate.weights:
+        shards = await ensure_shards(config.data, config.storage)
+        checks += [await check_weights(config, path, shards) for path in config.gate.weights]
+    return GateResult(tuple(checks))
+
+
+async def check_weights(config: schema.Config, path: str, shards: ShardResult) -> GateCheck:
+    """Imports a file of Google's weights, evaluates it, and compares; an error of either fails the check."""
+    try:
+        imported = await import_published(replace(config, published=schema.Published(path=path)))
+        registered = await fetch_registered(f"{imported.name}/{imported.version}", config.storage)
+        cropped = await use_registered_crop(config, registered[2])
+        result = await evaluate_version(cropped, registered, shards)
+    except EffnetError as error:
+        return GateCheck(f"weights of {ported_network(path)}", FAILED, first_line(error))
+    return check_accuracy(path, result, config.gate.tolerance)
