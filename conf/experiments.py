@@ -9,6 +9,7 @@ from conf.training import MISSING, NEWEST, PREPROCESSINGS, Data, Model, Recipe, 
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # models/packaged.py
 ORIGINS = ("timm", "timm_tf", "torchvision", "lukemelas")
 
 
@@ -209,6 +210,22 @@ class Explain:
         require(len(self.models) > 0, "explain.models must name at least one network")
         require(self.count > 0, f"explain.count must be > 0, is {self.count}")
         require(len(set(self.images)) == len(self.images), f"explain.images names an image twice: {self.images}")
+
+
+@dataclass
+class Photographs:
+    """Public ImageNet networks that Python packages contain, and what they see in photographs."""
+
+    # Networks that are imported: efficientnet_lite0 | efficientnet_lite1 | efficientnet_lite2; empty = reproduce makes
+    # no such part.
+    networks: list[str] = field(default_factory=lambda: list(PACKAGED))
+    # Image files; empty = three photographs that Python packages contain.
+    images: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in self.networks:
+            require(name in PACKAGED, f"photographs.networks: {name!r} is not one of {', '.join(PACKAGED)}")
+        require(len(set(self.networks)) == len(self.networks), "photographs.networks names a network twice")
 
 
 @dataclass

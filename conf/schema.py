@@ -16,6 +16,7 @@ from conf.experiments import (
     Gate,
     Latency,
     LatencyPair,
+    Photographs,
     Point,
     Published,
     Scaling,
@@ -42,6 +43,7 @@ __all__ = [
     "Launch",
     "Model",
     "Nightly",
+    "Photographs",
     "Point",
     "Prune",
     "Published",
@@ -288,6 +290,7 @@ class Config:
     architecture: Architecture = field(default_factory=Architecture)  # The architecture search.
     transfer: Transfer = field(default_factory=Transfer)  # Transfer learning.
     explain: Explain = field(default_factory=Explain)  # Class activation maps.
+    photographs: Photographs = field(default_factory=Photographs)  # Public networks on photographs.
     latency: Latency = field(default_factory=Latency)  # The latency measurement.
     nightly: Nightly = field(default_factory=Nightly)  # The scheduled fine-tuning.
     prune: Prune = field(default_factory=Prune)  # What `effnet prune` deletes.

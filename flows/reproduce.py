@@ -15,6 +15,7 @@ from prefect import flow, task
 from conf import schema
 from flows.configure import configure, name_runs_by, now
 from flows.explain import draw_gallery
+from flows.photographs import map_photographs
 from flows.register import register_network
 from flows.search import search_grid
 from flows.shard import ensure_shards
@@ -46,7 +47,11 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
     family = (reproduce_variant(config, name, sets, command, data, started.mlflow_run) for name in config.variants)
     outcomes = await asyncio.gather(*family, return_exceptions=True)
     maps = await asyncio.gather(draw_gallery(config, started.mlflow_run), return_exceptions=True)
-    summary, failures = await finish_reproduction(config, started, [data, *transfer_data], searched, outcomes, maps[0])
+    seeing = [map_photographs(config, started.mlflow_run)] if config.photographs.networks else []
+    seen = await asyncio.gather(*seeing, return_exceptions=True)
+    summary, failures = await finish_reproduction(
+        config, started, [data, *transfer_data], searched, outcomes, maps[0], seen
+    )
     await publish(config, summary, started.mlflow_run)
     for failure in failures:
         raise failure

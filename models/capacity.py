@@ -12,7 +12,7 @@ from PIL import Image
 from conf import schema
 from models.data.loading import auto_augment, crops, decode
 from models.data.loading.randomness import uniforms
-from models.data.sources import photographs
+from models.packaged import photograph
 
 WIDTH, HEIGHT = 500, 375  # the most frequent size of ImageNet's images
 QUALITY = 98  # the JPEGs have 104 kB on average; ImageNet's have 108 kB (138 GB of 1,281,167 images)
@@ -44,7 +44,7 @@ def image_cpu_s(augment: schema.Augment, side: int, n: int = 200) -> float:
 
 
 def _imagenet_sized(name: str) -> bytes:
-    picture = Image.open(io.BytesIO(photographs.read(name))).convert("RGB").resize((WIDTH, HEIGHT))
+    picture = Image.open(io.BytesIO(photograph(name))).convert("RGB").resize((WIDTH, HEIGHT))
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

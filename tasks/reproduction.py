@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefect import task
@@ -15,6 +16,7 @@ from infra.errors import ConfigError, first_line
 from models.results import (
     FineTunedRow,
     GalleryResult,
+    PhotographsResult,
     Registered,
     SearchResult,
     ShardResult,
@@ -29,6 +31,7 @@ from tasks.report import results as report_results
 from tasks.transfer import publish_transfer
 
 MAPS = "class activation maps"
+PHOTOGRAPHS = "photographs"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ async def finish_reproduction(
     searched: SearchResult,
     outcomes: list[VariantOutcome | BaseException],
     mapped: GalleryResult | BaseException,
+    seen: Sequence[PhotographsResult | BaseException],
 ) -> tuple[Summary, list[BaseException]]:
     """Collects all results into the summary, which lists the failures; returns it with the exceptions.
 
@@ -91,8 +95,9 @@ async def finish_reproduction(
         searched: Result of the grid search.
         outcomes: Outcome of each variant, or its exception.
         mapped: The class activation maps, or their exception.
+        seen: The maps of photographs, or their exception; empty without ``photographs.networks``.
     """
-    return await asyncio.to_thread(_finish, config, started, data, searched, outcomes, mapped)
+    return await asyncio.to_thread(_finish, config, started, data, searched, outcomes, mapped, seen)
 
 
 def _finish(
@@ -102,12 +107,13 @@ def _finish(
     searched: SearchResult,
     outcomes: list[VariantOutcome | BaseException],
     mapped: GalleryResult | BaseException,
+    seen: Sequence[PhotographsResult | BaseException],
 ) -> tuple[Summary, list[BaseException]]:
     from infra.tracking import runs
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
     transferred = [result for o in done for result in o.transferred]
-    by_name = zip((*config.variants, MAPS), (*outcomes, mapped), strict=True)
+    by_name = [*zip((*config.variants, MAPS), (*outcomes, mapped), strict=True), *((PHOTOGRAPHS, one) for one in seen)]
     failed = {name: error for name, error in by_name if isinstance(error, BaseException)}
     lines = [f"{name}: {first_line(error)}" for name, error in failed.items()]
     maps = mapped if isinstance(mapped, GalleryResult) else GalleryResult()
@@ -143,7 +149,7 @@ def _finish(
         config_sha256=report_results.digest(report_results.request_of(config)),
         missing=(*searched.failed, *lines, *(f"{MAPS}: {line}" for line in maps.missing)),
     )
-    publish_transfer(config, [line for line in lines if not line.startswith(MAPS)])
+    publish_transfer(config, [line for line in lines if not line.startswith((MAPS, PHOTOGRAPHS))])
     numbers = {f"val/top1_{row.name}": row.top1 for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())

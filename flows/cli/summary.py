@@ -17,6 +17,7 @@ from models.results import (
     GalleryResult,
     GateResult,
     LatencyResult,
+    PhotographsResult,
     Registered,
     ScalingResult,
     SearchResult,
@@ -80,6 +81,8 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
             return _gallery(result)
         case GateResult():
             return [f"{check.outcome:8} {check.name}: {check.text}" for check in result.checks]
+        case PhotographsResult():
+            return _photographs(result)
         case LatencyResult():
             return _latency(result)
         case ArchitectureResult():
@@ -183,6 +186,14 @@ def _gallery(result: GalleryResult) -> list[str]:
         sizes = f"{model.multiply_adds:>14,} multiply-adds, top-1 {model.top1:.2f} %"
         lines.append(f"{model.name:24} {model.method:8} {sizes}, {sum(predicted)} of {len(predicted)} images right")
     return [*lines, *_missing(result.missing), f"maps       {result.mlflow_url}"]
+
+
+def _photographs(result: PhotographsResult) -> list[str]:
+    lines = [f"{network.name:20} {network.version}" for network in result.networks]
+    for cell in result.maps:
+        named = ", ".join(f"{name} {p:.3f}" for name, p in zip(cell.classes, cell.probabilities, strict=True))
+        lines.append(f"{cell.photograph:20} {cell.network:20} {named}")
+    return [*lines, f"maps       {result.mlflow_url}"]
 
 
 def _latency(result: LatencyResult) -> list[str]:

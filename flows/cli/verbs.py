@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from conf.compose import options
-from conf.experiments import ORIGINS
+from conf.experiments import ORIGINS, PACKAGED
 from conf.schema import ENGINES
 from conf.training import PREPROCESSINGS
 
@@ -165,6 +165,13 @@ VERBS: dict[str, Verb] = {
         f"{_COMMON}\n  latency.n=N latency.throughput_batch=N latency.throughput_n=N\n"
         "  latency.pairs=[{ours:efficientnet_b1,rival:resnet152}]",
         flow="flows.latency:latency",
+    ),
+    "photographs": Verb(
+        "class activation maps of public ImageNet networks on photographs",
+        f"{_COMMON}\n  photographs.networks=[{','.join(PACKAGED)}]   imported from Python packages\n"
+        "  photographs.images=[FILE,...]   instead of the three photographs that Python packages contain\n\n"
+        "trains nothing; the networks are registered, and the maps go into the report and into MLflow",
+        flow="flows.photographs:photographs",
     ),
     "nightly": Verb(
         "fine-tune the registered champion, evaluate, register, promote if better",

@@ -26,6 +26,7 @@ from models.results.experiments import (
     Trial,
 )
 from models.results.jobs import EvalResult, Registered, RungResult, ShardResult, TrainResult, result_name
+from models.results.photographs import Photograph, PhotographMap, PhotographNetwork, PhotographsResult
 from models.results.reading import result_from, salvage
 from models.results.reproduction import FineTunedRow, GateCheck, GateResult, Provenance, Summary, VariantRow
 from models.results.transfer import (
@@ -63,6 +64,10 @@ __all__ = [
     "Objective",
     "PaperRival",
     "PaperTransfer",
+    "Photograph",
+    "PhotographMap",
+    "PhotographNetwork",
+    "PhotographsResult",
     "Point",
     "Provenance",
     "RefusedPoint",

@@ -17,6 +17,7 @@ from models.results import (
     ArchitectureResult,
     GalleryResult,
     LatencyResult,
+    PhotographsResult,
     Provenance,
     ScalingResult,
     ShardResult,
@@ -25,7 +26,7 @@ from models.results import (
     salvage,
 )
 from models.results.nights import NightsResult
-from tasks.report.sections import architecture, latency, maps, nights, scaling, transfer
+from tasks.report.sections import architecture, latency, maps, nights, photographs, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
 NOT_IN_REQUEST = ("run_dir", "services", "launch")
@@ -51,6 +52,7 @@ PARTS = (
     ReportPart("latency", "Latency", "latency", LatencyResult, latency.facts),
     ReportPart("transfer", "Transfer", "transfer", TransferPart, transfer.facts),
     ReportPart("maps", "Class activation maps", "explain", GalleryResult, maps.facts),
+    ReportPart("photographs", "Public networks on photographs", "photographs", PhotographsResult, photographs.facts),
     ReportPart("nights", "Nightly fine-tunes", "nightly", NightsResult, nights.facts),
 )
 NAMES = tuple(part.name for part in PARTS)

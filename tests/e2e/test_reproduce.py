@@ -111,7 +111,8 @@ def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary
     assert parent.data.tags["role"] == "reproduce"
     experiment = client.get_experiment_by_name("e2e")
     assert experiment is not None
-    assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 1 + 8  # reproduction, search, maps, jobs
+    # Reproduction, search, maps, jobs, photographs, and the import of three networks.
+    assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 1 + 8 + 1 + 3
 
 
 def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_process(summary: dict[str, Any]) -> None:
@@ -148,6 +149,9 @@ def test_the_report_holds_the_transfers_and_the_maps_of_the_same_run(
     assert [model["name"] for model in maps["models"]] == ["b0", "b0 w=2"]
     assert len(maps["maps"]) == 2 * len(maps["images"]) > 0
     assert all(each["png"] in page for each in maps["maps"])
+    seen = store.read_json("s3://effnet/e2e/reports/laptop/photographs.json")
+    assert [cell["classes"][0] for cell in seen["maps"] if cell["photograph"] == "china"] == ["palace"] * 3
+    assert all(each["png"] in page for each in seen["maps"])
     assert summary["missing"] == []
 
 
@@ -172,6 +176,7 @@ def test_prefect_shows_the_flow_its_children_and_its_artifacts(summary: dict[str
         "transfer b1 to digits",
         "explain",
         "explain b0 w=2",
+        "photographs",
     } <= names
     artifacts = {a["key"] for a in _post(services, "/artifacts/filter", {})}
     assert {"reproduction", "grid-search", "transfer", "model-registry"} <= artifacts

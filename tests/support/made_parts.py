@@ -277,6 +277,40 @@ def maps() -> Json:
     }
 
 
+def photographs() -> Json:
+    """Two networks on two photographs; one map is missing."""
+    networks = [
+        {
+            "name": f"efficientnet_lite{size}",
+            "version": f"efficientnet-lite{size}-lukemelas/1",
+            "params": 4_652_008 + size,
+            "multiply_adds": 385_187_552 + size,
+            "resolution": 224 + size,
+            "published_top1": 75.1 + size,
+        }
+        for size in range(2)
+    ]
+    images = [{"name": name, "png": png(5 + i)} for i, name in enumerate(("china", "flower"))]
+    maps = [
+        {
+            "photograph": image["name"],
+            "network": network["name"],
+            "classes": ["palace", "bell cote"],
+            "probabilities": [0.5 + 0.1 * i, 0.25 + 0.1 * k],
+            "png": png(40 + 7 * i + k),
+        }
+        for i, image in enumerate(images)
+        for k, network in enumerate(networks)
+    ]
+    return ORIGIN | {
+        "networks": networks,
+        "photographs": images,
+        "maps": maps[:-1],
+        "mlflow_url": URL,
+        "command": "effnet photographs profile=laptop",
+    }
+
+
 def latency() -> Json:
     """Four networks and two pairs, one of which the paper has."""
     rows = []
@@ -364,6 +398,7 @@ def everything() -> Json:
         "transfer": transfer(),
         "maps": maps(),
         "latency": latency(),
+        "photographs": photographs(),
         "nights": nights(),
     }
 

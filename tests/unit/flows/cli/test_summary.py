@@ -27,6 +27,13 @@ SEARCH = made_parts.grown_search({"trials": [TRIAL], "best": TRIAL, "found": 1, 
             ],
         ),
         ("architecture", ["trials     30 trained, 3 refused, 1 failed; 0 from earlier runs"]),
+        (
+            "photographs",
+            [
+                "efficientnet_lite0   efficientnet-lite0-lukemelas/1",
+                "china                efficientnet_lite1   palace 0.500, bell cote 0.350",
+            ],
+        ),
         ("maps", ["missing    image-2 of efficientnet_b0 compound: the map is flat"]),
         (
             "latency",

@@ -244,6 +244,25 @@ def test_table_7_and_the_gallery_show_every_network_and_every_image() -> None:
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
 
 
+def test_every_public_network_and_what_it_sees_in_every_photograph_is_shown() -> None:
+    part = made_parts.photographs()
+    html = render_stored({}, {"photographs": part})
+    page = Page(html)
+    for network in part["networks"]:
+        numbers, words = page.row(network["name"], "data-public")
+        _close(numbers, [network[key] for key in ("resolution", "params", "multiply_adds", "published_top1")])
+        assert network["version"] in words
+    for image in part["photographs"]:
+        cells = [cell for cell in part["maps"] if cell["photograph"] == image["name"]]
+        numbers, words = page.row(image["name"], "data-photograph")
+        assert numbers == [p for cell in cells for p in cell["probabilities"]]
+        assert words.count("palace") == words.count("bell cote") == len(cells)
+        assert words.endswith("missing") == (len(cells) < 2)
+    sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
+    shown = part["photographs"] + part["maps"]
+    assert sorted(sources) == sorted(f"data:image/png;base64,{each['png']}" for each in shown)
+
+
 @pytest.mark.parametrize(
     "text", ["javascript:alert(1)", "x", "", None, 3, "iVBORw0KGgo\"onerror='x'", "/9j/4AAQSkZJRg=="]
 )
@@ -278,7 +297,7 @@ def test_a_grown_search_shows_what_it_refused_and_the_family_beside_the_publishe
 
 def test_a_part_that_is_not_there_is_missing_with_the_command_that_makes_it() -> None:
     text = Page(render_stored({"profile": "paper"})).text()
-    for verb in ("scaling", "architecture", "latency", "transfer", "explain", "nightly"):
+    for verb in ("scaling", "architecture", "latency", "transfer", "explain", "photographs", "nightly"):
         assert f"effnet {verb} profile=paper makes it." in text
     whole = Page(render_stored({"profile": "paper"}, made_parts.everything()))
     assert "makes it." not in whole.text()
@@ -292,7 +311,17 @@ def test_parts_alone_make_a_page_of_their_profile() -> None:
     assert "effnet reproduce profile=laptop trains them" in page.text()
     assert "missing; effnet scaling profile=laptop makes it" in page.row("Scaling study", "data-part")[1]
     hollow = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs.get("class") == "hollow"]
-    assert hollow == ["#table2", "#figures", "#search", "#architecture", "#scaling", "#transfer", "#maps", "#nights"]
+    assert hollow == [
+        "#table2",
+        "#figures",
+        "#search",
+        "#architecture",
+        "#scaling",
+        "#transfer",
+        "#maps",
+        "#photographs",
+        "#nights",
+    ]
 
 
 def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
@@ -310,6 +339,7 @@ def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
         "transfer": "Transfer",
         "maps": "Class activation maps",
         "latency": "Latency",
+        "photographs": "Public networks on photographs",
         "nights": "Nightly fine-tunes",
     }
     for number, (name, part) in enumerate(parts.items()):

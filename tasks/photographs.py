@@ -1,0 +1,131 @@
+"""Tasks of the photographs: read them, draw what registered public networks see in them, publish."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+
+from conf import compose, schema
+from infra.errors import ConfigError
+from models.results import PhotographNetwork, PhotographsResult
+from tasks import policy
+from tasks.jobs import work_key
+from tasks.report import results as report_results
+
+
+@dataclass(frozen=True)
+class PublicNetwork:
+    """A packaged network as registered."""
+
+    name: str
+    version: str  # NAME/VERSION
+    model: schema.Model
+    weights: tuple[str, str]  # uri and sha256
+
+
+def packaged(config: schema.Config, name: str) -> schema.Config:
+    """The configuration that imports one of ``photographs.networks`` from its Python package.
+
+    Raises:
+        NotFoundError: The package is not installed.
+    """
+    from models.packaged import weights_path
+
+    return dataclasses.replace(config, published=schema.Published(path=str(weights_path(name)), network=name))
+
+
+@task(task_run_name="read photographs", **policy.BOOKKEEPING)
+async def read_photographs(config: schema.Config) -> dict[str, bytes]:
+    """The encoded photographs by name, read before any network is imported.
+
+    Raises:
+        ConfigError: No network, a file that does not exist, or two of one name.
+        DataError: A file is no image that can be used.
+    """
+    return await asyncio.to_thread(_read, config.photographs)
+
+
+def _read(options: schema.Photographs) -> dict[str, bytes]:
+    from models import packaged
+    from models.experiments.photographs import squares
+
+    if not options.networks:
+        raise ConfigError("photographs.networks is empty: name at least one, e.g. [efficientnet_lite0]")
+    files = {Path(path).stem: Path(path).expanduser() for path in options.images}
+    if len(files) < len(options.images):
+        raise ConfigError("photographs.images: two files have the same name")
+    if absent := [str(path) for path in files.values() if not path.is_file()]:
+        raise ConfigError(f"photographs.images: no file {absent[0]}")
+    photographs = {name: path.read_bytes() for name, path in files.items()}
+    photographs = photographs or {name: packaged.photograph(name) for name in packaged.PHOTOGRAPHS}
+    squares(photographs, 8, 0)  # raises for a damaged one
+    return photographs
+
+
+@task(task_run_name="draw photographs", **policy.BOOKKEEPING)
+async def record_photographs(
+    config: schema.Config, photographs: Mapping[str, bytes], networks: Sequence[PublicNetwork], parent_run: str
+) -> PhotographsResult:
+    """Draws each network's map of each photograph, for the report and MLflow."""
+    return await asyncio.to_thread(_record, config, photographs, networks, parent_run)
+
+
+def _record(
+    config: schema.Config, photographs: Mapping[str, bytes], networks: Sequence[PublicNetwork], parent_run: str
+) -> PhotographsResult:
+    from infra.tracking import runs
+    from models.experiments import gallery
+    from models.experiments.photographs import report_maps, report_photographs, see
+    from models.packaged import imagenet_names
+
+    classes, names, pad = imagenet_names(), list(photographs), schema.Augment().eval_crop_pad
+    request = compose.to_dict(config.photographs)
+    run = runs.start_run(
+        config.experiment,
+        "photographs",
+        work_key("photographs", request),
+        parent=parent_run or None,
+        params=request,
+        tags={"role": "photographs", "profile": config.profile},
+    )
+    seen = [see(network.model, *network.weights, photographs, len(classes), pad) for network in networks]
+    with tempfile.TemporaryDirectory(prefix="effnet-photographs-") as scratch:
+        path = Path(scratch) / "photographs.png"
+        columns = [seen[0].inputs, *(one.overlays for one in seen)]
+        path.write_bytes(gallery.png(gallery.sheet(columns, seen[0].inputs.shape[1])))
+        runs.log_file(run, path, "maps")
+    result = PhotographsResult(
+        networks=tuple(_row(network) for network in networks),
+        photographs=report_photographs(names, seen[0].inputs),
+        maps=tuple(
+            cell
+            for network, one in zip(networks, seen, strict=True)
+            for cell in report_maps(network.name, names, one, classes)
+        ),
+        command=f"effnet photographs profile={config.profile}",
+        mlflow_url=runs.run_url(run),
+    )
+    runs.finish_run(run, "FINISHED", {})
+    report_results.publish_part(config, "photographs", result)
+    return result
+
+
+def _row(network: PublicNetwork) -> PhotographNetwork:
+    from models.networks.build import compute_cost
+    from models.packaged import LITE_TOP1
+
+    params, multiply_adds, resolution = compute_cost(network.model, 1000)
+    return PhotographNetwork(
+        name=network.name,
+        version=network.version,
+        params=params,
+        multiply_adds=multiply_adds,
+        resolution=resolution,
+        published_top1=LITE_TOP1[network.name],
+    )
