@@ -10,9 +10,11 @@ README of fastai/imagenette (v2). Source of metrics: SimCLR, appendix B.8, after
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from conf import schema
 from infra.errors import ConfigError
-from models.data.sources import builtin, cars_flowers, cifar, folder, imagenet, tiny_imagenet, transfer_sets
+from models.data.sources import builtin, cars_flowers, cifar, elpv, folder, imagenet, tiny_imagenet, transfer_sets
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Download, Source
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -124,6 +126,15 @@ DATA_SETS: dict[str, DataSet] = {
         {TRAIN: 75_750, VAL: 25_250},
         downloads=(Download("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),),
     ),
+    "elpv": DataSet(
+        elpv.open_elpv,
+        2,
+        {TRAIN: 2_624},
+        undownloadable=(elpv.LABELS,),
+        note="data=elpv is part of the Python package elpv-dataset, under CC BY-NC-SA 4.0 (not for commercial use): "
+        "pip install 'effnet[elpv]'",
+        package=elpv.PACKAGE,
+    ),
 }
 
 
@@ -146,5 +157,7 @@ def open_source(data: schema.Data) -> Source:
 
 
 def packaged() -> frozenset[str]:
-    """Returns the names of the data sets that need no ``data.path``."""
-    return frozenset(name for name, data_set in DATA_SETS.items() if data_set.packaged)
+    """Returns the names of the data sets that need no ``data.path`` here."""
+    return frozenset(
+        name for name, row in DATA_SETS.items() if row.packaged or (row.package and find_spec(row.package))
+    )

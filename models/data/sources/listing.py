@@ -93,7 +93,9 @@ class DataSet:
         undownloadable: Published files without a public address.
         alternatives: Names of other files that the opener accepts.
         note: Remark printed after a download; where there is nothing to download, the reason.
-        packaged: Whether the data set is part of an installed Python package, so that it needs no ``data.path``.
+        packaged: Whether the data set is part of a Python package that effnet requires, so that it needs no
+            ``data.path``.
+        package: Optional Python package that contains the data set, so that it needs no ``data.path`` there.
         grows: Whether users add images to it, so that the split of an image must not depend on the others.
     """
 
@@ -106,6 +108,7 @@ class DataSet:
     alternatives: tuple[str, ...] = ()
     note: str = ""
     packaged: bool = False
+    package: str = ""
     grows: bool = False
 
     @property
