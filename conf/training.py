@@ -122,7 +122,15 @@ class Data:
     name: str = MISSING
     # Source, a row of models/data/sources/catalog.py: mnist5k, folder, imagenet, cifar10 and others.
     source: str = MISSING
-    path: str | None = None  # Folder with the official archives or the extracted tree; local or s3://.
+    # Folder with the official archives or the extracted tree, local or s3://; of webdataset the shards, also https://,
+    # with braces, and several patterns with :: between them.
+    path: str | None = None
+    # Shards of val of webdataset, written as data.path; null = recognized by their names.
+    val_path: str | None = field(default=None, metadata=NEWEST)
+    # Field of webdataset's samples that holds the label: cls, txt or another suffix, or json.KEY; null = recognized.
+    label_field: str | None = field(default=None, metadata=NEWEST)
+    # File with the names of the classes of webdataset, one a line or a JSON list, in the order of the labels.
+    class_file: str | None = field(default=None, metadata=NEWEST)
     # Accept a set whose counts are not the official ones, or of which many files cannot be used; the manifest records
     # what is missing.
     allow_partial: bool = False

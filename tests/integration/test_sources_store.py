@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 from checkout import REAL_DATA
+from made_archives import photo
 from PIL import Image
 
 from conf.schema import Data
@@ -124,6 +126,24 @@ def test_an_extracted_tree_in_the_store_is_the_tree_on_disk(source: str, object_
     assert [there.read(i) for i in range(16)] == [here.read(i) for i in range(16)]
     save(there, uri := store.join(root, "index.npz"))
     assert load(data_settings(tmp_path / source, source), uri).digest == there.digest
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's writer leaves its file open
+def test_webdataset_shards_in_the_store_are_those_on_disk(object_store: str, tmp_path: Path) -> None:
+    with webdataset.ShardWriter(str(tmp_path / "train-%06d.tar"), maxcount=10, verbose=0) as shards:
+        for number in range(25):
+            shards.write({"__key__": f"{number:06d}", "jpg": photo(number), "cls": number % 3})
+    root = store.join(object_store, "foreign")
+    store.ensure_root(root)
+    for path in sorted(tmp_path.glob("*.tar")):
+        store.upload(path, store.join(root, path.name))
+    here = open_source(data_settings(tmp_path, "webdataset"))
+    for address in (root, f"{root}/train-{{000000..000002}}.tar", f"{root}/train-*.tar"):
+        there = open_source(data_settings(address, "webdataset"))
+        assert there.digest == here.digest
+        assert [there.read(i) for i in range(25)] == [here.read(i) for i in range(25)]
+    save(there, uri := store.join(root, "index.npz"))
+    assert load(data_settings(tmp_path, "webdataset"), uri).read(7) == photo(7)
 
 
 def test_an_image_that_left_the_store_is_named(object_store: str, tmp_path: Path) -> None:

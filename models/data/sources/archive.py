@@ -157,7 +157,7 @@ def archive(root: str, name: str, prefix: str = "") -> Files:
     """Lists the files of the archive ``root/name``, with ``prefix`` before every name."""
     container = open_member(root, name)
     where = join_parts(root, name)
-    return _files(root, name, prefix, tar.read_members(container.scanner(), where, 0, container.size))
+    return list_members(root, name, prefix, tar.read_members(container.scanner(), where, 0, container.size))
 
 
 def archive_of_archives(root: str, name: str, prefix: str = "") -> Files:
@@ -180,10 +180,11 @@ def archive_of_archives(root: str, name: str, prefix: str = "") -> Files:
         members = [member for inside in pool.map(inner, outer) for member in inside]
     if len(members) > tar.MAX_MEMBERS:
         raise DataError(f"{where} contains {len(members)} files, more than {tar.MAX_MEMBERS}")
-    return _files(root, name, prefix, members)
+    return list_members(root, name, prefix, members)
 
 
-def _files(root: str, name: str, prefix: str, members: Sequence[tar.Member]) -> Files:
+def list_members(root: str, name: str, prefix: str, members: Sequence[tar.Member]) -> Files:
+    """Returns the given files of the archive ``root/name``, with ``prefix`` before every name."""
     return Files(
         root,
         (name,),
@@ -293,7 +294,7 @@ def open_own(root: str) -> Files:
     if root.lower().endswith(ARCHIVES) and (remote or not Path(root).is_dir()):
         container = open_member(root, "")
         members, others = tar.read_own_members(container.scanner(), root, 0, container.size)
-        listed, skipped = _files(root, "", "", members), list(others)
+        listed, skipped = list_members(root, "", "", members), list(others)
     elif remote:
         listed = _loose(root, list(_list_objects(root)))
     elif Path(root).is_dir():

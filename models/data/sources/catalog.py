@@ -14,7 +14,17 @@ from importlib.util import find_spec
 
 from conf import schema
 from infra.errors import ConfigError
-from models.data.sources import builtin, cars_flowers, cifar, elpv, folder, imagenet, tiny_imagenet, transfer_sets
+from models.data.sources import (
+    builtin,
+    cars_flowers,
+    cifar,
+    elpv,
+    folder,
+    imagenet,
+    tiny_imagenet,
+    transfer_sets,
+    wds_shards,
+)
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Download, Source
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -29,6 +39,12 @@ DATA_SETS: dict[str, DataSet] = {
         lambda data, _: folder.open_folder(data),
         note="data=folder reads your own images; set data.path=FOLDER to the folder that contains them",
         grows=True,
+    ),
+    "webdataset": DataSet(
+        lambda data, _: wds_shards.open_shards(data),
+        note="data=webdataset reads shards of others; set data.path to their addresses, as s3://bucket/train-{000..123}.tar",
+        grows=True,
+        root=wds_shards.locate_root,
     ),
     "imagenet": DataSet(
         imagenet.open_imagenet,

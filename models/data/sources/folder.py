@@ -36,7 +36,7 @@ from models.data.sources.unused import Unused
 
 log = logger()
 IMAGE_SUFFIXES = SUFFIXES
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -90,7 +90,7 @@ def open_folder(data: schema.Data) -> Source:
     _count_others(tree, entries, unused)
     unused.check(data, len(entries.rows))
     source = dataclasses.replace(
-        entries.source(()), unused=unused.lines(), class_differences=_compare_classes(entries, parts)
+        entries.source(()), unused=unused.lines(), class_differences=compare_classes(entries, parts)
     )
     if parts != {"": TRAIN}:
         log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
@@ -145,9 +145,9 @@ def _find_splits(tree: _Tree) -> dict[str, int]:
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for top in tops:
         words = [word for word in re.split(r"[^a-z0-9]+", top.lower()) if word]
-        kinds = [_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS]
+        kinds = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
         if len(kinds) == 1:
-            groups.setdefault(tuple(word for word in words if word not in _SPLIT_WORDS), {}).setdefault(kinds[0], top)
+            groups.setdefault(tuple(word for word in words if word not in SPLIT_WORDS), {}).setdefault(kinds[0], top)
     for _, kinds_of in sorted(groups.items(), key=lambda item: len(item[0])):
         train = kinds_of.get("train")
         held_out = [kinds_of[kind] for kind in ("val", "test") if kind in kinds_of]
@@ -241,7 +241,7 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
             unused.add("classes without images", name, could_be_sample=False)
 
 
-def _compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
+def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
     """Returns a line for each split that lacks classes which another has; empty if they are equal."""
     labels, split = np.array(entries.labels), np.array(entries.split)
     present = {part: set(labels[split == part].tolist()) for part in parts.values()}

@@ -20,7 +20,7 @@ from conf import schema
 from infra import store
 from infra.errors import DataError
 from models.data.sources import catalog, cifar, listing
-from models.data.sources.container import Container, join_parts, locate
+from models.data.sources.container import Container, join_parts
 from models.data.sources.listing import Source
 from models.data.sources.reader import OWN_FILE, Reader
 
@@ -102,7 +102,7 @@ def load(data: schema.Data, uri: str) -> Source:
         zlib.error,
     ) as error:
         raise DataError(f"{uri} is not an index of a source: {error}; delete it and shard again") from error
-    root = locate(listing.path_of(data, catalog.find(data.source)))
+    root = listing.root_of(data, catalog.find(data.source))
     for name, size in about["containers"].items():
         if (actual := Container(join_parts(root, name)).size) != size:
             raise DataError(f"{join_parts(root, name)} has {actual} bytes, the index {uri} states {size}")

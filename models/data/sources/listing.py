@@ -20,6 +20,7 @@ from conf import schema
 from infra.errors import ConfigError, DataError
 from models.data.sources import archive
 from models.data.sources.archive import Files
+from models.data.sources.container import locate
 
 TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split
 SPLITS = {TRAIN: "train", MINIVAL: "minival", VAL: "val"}
@@ -97,6 +98,8 @@ class DataSet:
             ``data.path``.
         package: Optional Python package that contains the data set, so that it needs no ``data.path`` there.
         grows: Whether users add images to it, so that the split of an image must not depend on the others.
+        root: Function from the settings to the folder or archive that the places of the images are relative to, where
+            that is not ``data.path``.
     """
 
     open: Callable[[schema.Data, DataSet], Source]
@@ -110,6 +113,7 @@ class DataSet:
     packaged: bool = False
     package: str = ""
     grows: bool = False
+    root: Callable[[schema.Data], str] | None = None
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -195,6 +199,11 @@ def path_of(data: schema.Data, data_set: DataSet) -> str:
             f"files; `effnet download {data.source} data.path=FOLDER` downloads them or says where to get them"
         )
     return data.path
+
+
+def root_of(data: schema.Data, data_set: DataSet) -> str:
+    """Returns the folder or archive that the places of the images are relative to, on this machine."""
+    return locate(path_of(data, data_set)) if data_set.root is None else data_set.root(data)
 
 
 def open_files(data: schema.Data, data_set: DataSet) -> Files:

@@ -127,6 +127,18 @@ def read_own_members(
     return list(members.values()), tuple(skipped)
 
 
+def iterate_members(read_at: ReadAt, where: str, start: int, end: int) -> Iterator[Member]:
+    """Yields the regular files of a tar that a user has made, in order, those of one name too; skips all else.
+
+    What precedes a damage is yielded before the error is raised. Arguments and errors are those of
+    ``read_own_members``.
+    """
+    for entry in _read_entries(read_at, where, start, end):
+        name = _own_name(entry.name, "/", where)
+        if entry.kind in _REGULAR and name:
+            yield Member(name, entry.offset, entry.size)
+
+
 def _read_entries(read_at: ReadAt, where: str, start: int, end: int) -> Iterator[_Entry]:
     """Yields all entries except folders, with long names, links and sizes resolved; checks the structure of the tar."""
     position, count, long = start, 0, _NO_EXTENSION

@@ -14,6 +14,7 @@ import webdataset
 import xxhash
 from blake3 import blake3
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from conf.schema import Data
 from infra import store
@@ -100,6 +101,24 @@ def test_webdataset_reads_the_images_and_labels_that_were_written(images: Path, 
             assert manifest.classes[int(sample["cls"])] == origin.parent.name
             seen += 1
     assert seen == len(files) == 24
+
+
+def test_a_dataloader_of_torch_reads_the_shards_in_batches(images: Path, tmp_path: Path) -> None:
+    root, manifest = write_all(folder_data(images), tmp_path)
+    folder = Path(root.removeprefix("file://"))
+    train = [str(folder / shard.name) for shard in manifest.shards if shard.split == "train"]
+    dataset = webdataset.WebDataset(train, shardshuffle=False).map(
+        lambda sample: (sample.get("jpg") or sample["png"], int(sample["cls"]))
+    )
+    batches = list(DataLoader(dataset, batch_size=4, collate_fn=lambda batch: list(zip(*batch, strict=True))))
+    read = {
+        image: manifest.classes[label]
+        for images_, labels in batches
+        for image, label in zip(images_, labels, strict=True)
+    }
+    by_bytes = {path.read_bytes(): path.parent.name for path in images.glob("*/*")}
+    assert len(read) == manifest.samples("train") > 4
+    assert read.items() <= by_bytes.items()
 
 
 def test_offsets_and_sizes_locate_the_exact_image(images: Path, tmp_path: Path) -> None:

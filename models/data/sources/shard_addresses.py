@@ -1,0 +1,200 @@
+"""Addresses of WebDataset shards: braces, wildcards, lists and folders, local, ``s3://`` or ``https://``.
+
+Shards of ``https://`` are downloaded once, into ``EFFNET_CACHE/shards``, because they are read at random.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from braceexpand import braceexpand
+
+from conf import schema
+from conf.text import logger
+from infra import store
+from infra.errors import ConfigError, NotFoundError
+from infra.store import files
+from models.data.sources import archive
+from models.data.sources.archive import ARCHIVES
+from models.data.sources.container import join_parts, locate
+from models.data.sources.folder import SPLIT_WORDS
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Download
+
+log = logger()
+_DOWNLOADS_AT_ONCE = 4
+_WEB = ("https://", "http://")
+_MAX_SHARDS = 1_000_000  # braces may state any number
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)(?:\.\.\d+)?\}")
+
+
+@dataclass(frozen=True)
+class ShardAddresses:
+    """Shards below ``root``: split (``Source.split``) by relative name."""
+
+    root: str
+    parts: dict[str, int]
+
+
+def find_shards(data: schema.Data) -> ShardAddresses:
+    """Finds the shards of ``data.path`` and ``data.val_path``, and the split of each.
+
+    Without ``data.val_path`` the words of the names count, as those of the folders in ``folder.py``: train; val, valid
+    or validation; test. Where no shard is named so, all are train.
+
+    Raises:
+        ConfigError: No path, no such shards, or names of which only some state a split.
+        TransientError: A server does not respond.
+    """
+    if data.path is None:
+        raise ConfigError("data=webdataset needs data.path=SHARDS, as /data/train-{000..123}.tar, s3:// or https://")
+    train = _expand(data.path, "data.path")
+    val = [] if data.val_path is None else _expand(data.val_path, "data.val_path")
+    every = [*train, *val]
+    if repeated := sorted(one for one, number in Counter(every).items() if number > 1):
+        raise ConfigError(f"{len(repeated)} shards are listed twice, first {repeated[0]}")
+    if len({_scheme(one) for one in every}) > 1:
+        raise ConfigError("data.path and data.val_path must be all local, all s3:// or all https://")
+    if every[0].startswith(_WEB):
+        folder = _download(every)
+        every = [str(folder / _local_name(one)) for one in every]
+    root = posixpath.commonpath([posixpath.dirname(one) for one in every])
+    if every[0].startswith("s3://"):
+        if len({one.split("/")[2] for one in every}) > 1:
+            raise ConfigError("the shards of data.path and data.val_path must be in one bucket")
+        root = root.replace("s3:/", "s3://", 1)
+    names = [one.removeprefix(root).lstrip("/") for one in every]
+    if val:
+        return ShardAddresses(root, dict(zip(names, [TRAIN] * len(train) + [VAL] * len(val), strict=True)))
+    return ShardAddresses(root, _split_by_name(names, data.path))
+
+
+def read_small(path: str, key: str) -> str:
+    """Returns the text of a small file, local or ``s3://``; raises ConfigError if there is none of that name."""
+    location = locate(path)
+    try:
+        data = store.read(location if location.startswith("s3://") else f"file://{Path(location).resolve()}")
+        return data.decode("utf-8-sig")
+    except NotFoundError as error:
+        raise ConfigError(f"{key} {path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{key} {path} is not UTF-8 text: {error}") from error
+
+
+def _expand(text: str, key: str) -> list[str]:
+    """Returns the addresses of a setting, in order, local ones as absolute paths.
+
+    Raises:
+        ConfigError: A pattern is damaged, or matches nothing.
+    """
+    shards: list[str] = []
+    for pattern in text.split("::"):
+        if pattern.startswith(("pipe:", "-")) or (
+            "://" in pattern and not pattern.startswith(("s3://", "file://", *_WEB))
+        ):
+            raise ConfigError(f"{key} {pattern!r} is neither a local path nor s3:// nor https://")
+        for one in _expand_braces(pattern, key):
+            shards += [one] if one.startswith(_WEB) else _match(_absolute(one))
+    if not shards:
+        raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)})")
+    return shards
+
+
+def _expand_braces(pattern: str, key: str) -> list[str]:
+    count = 1
+    for first, last in _RANGE.findall(pattern):
+        count *= abs(int(last) - int(first)) + 1
+    if count > _MAX_SHARDS:
+        raise ConfigError(f"{key} {pattern} names {count:,} shards, more than {_MAX_SHARDS:,}")
+    try:
+        return list(braceexpand(pattern, escape=False))
+    except ValueError as error:
+        raise ConfigError(f"{key} {pattern}: a brace is missing; a range is written {{000..123}}") from error
+
+
+def _absolute(address: str) -> str:
+    location = locate(address)
+    return location if location.startswith("s3://") else os.path.abspath(location)  # noqa: PTH100 - keeps links
+
+
+def _match(address: str) -> list[str]:
+    """Returns the shards of a folder or of a name with wildcards; otherwise the address."""
+    wild = re.search(r"[*?\[]", address)
+    is_folder = not address.lower().endswith(ARCHIVES) if address.startswith("s3://") else Path(address).is_dir()
+    if wild is None and not is_folder:
+        return [address]
+    root = address if is_folder or wild is None else address[: wild.start()].rpartition("/")[0]
+    if not root.startswith("s3://") and not Path(root).is_dir():
+        return []
+    listed = (join_parts(root, name) for name in sorted(archive.walk_folder(root).names))
+    return [one for one in listed if one.lower().endswith(ARCHIVES) and (is_folder or fnmatchcase(one, address))]
+
+
+def _scheme(address: str) -> str:
+    return address.partition("://")[0] if "://" in address else ""
+
+
+def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
+    kinds = {name: _split_word(name) for name in names}
+    present = set(kinds.values()) - {None}
+    if "train" not in present or len(present) == 1:
+        if len(present) > 1:
+            raise ConfigError(f"{path} has shards of {' and '.join(sorted(map(str, present)))}, but none of train")
+        return dict.fromkeys(names, TRAIN)
+    if unclear := [name for name, kind in kinds.items() if kind is None]:
+        raise ConfigError(
+            f"{path}: the names of some shards state a split, those of {len(unclear)} do not, as {unclear[0]}; "
+            "give the shards of train by data.path and those of val by data.val_path"
+        )
+    parts = {"train": TRAIN, "val": MINIVAL if "test" in present else VAL, "test": VAL}
+    return {name: parts[str(kind)] for name, kind in kinds.items()}
+
+
+def _split_word(name: str) -> str | None:
+    """Returns the split that a name states in its last part that states one."""
+    for part in reversed(name.split("/")):
+        words = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", part.lower()) if word in SPLIT_WORDS}
+        if len(words) == 1:
+            return words.pop()
+    return None
+
+
+def _local_name(url: str) -> str:
+    """Returns the path of a download below the cache: server and path, without what would lead out of it."""
+    parts = urlsplit(url)
+    return "/".join(one for one in (parts.netloc, *parts.path.split("/")) if one.strip("."))
+
+
+def _download(urls: Sequence[str]) -> Path:
+    """Downloads shards that are not there yet; returns the folder. A shard that the server lacks stays absent."""
+    from models.data.sources.download import fetch  # which imports the catalog
+
+    folder = Path(os.environ.get("EFFNET_CACHE", "runs/cache"), "shards").absolute()
+    for url in urls:
+        if urlsplit(url).query or not urlsplit(url).path.lower().endswith(ARCHIVES):
+            raise ConfigError(f"{url} is no address of a shard, which ends with one of {', '.join(ARCHIVES)}")
+
+    def ensure(url: str) -> None:
+        path = folder / _local_name(url)
+        if path.exists():
+            return
+        with files.errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(files.open_ours(path.with_name(f"{path.name}.lock")), "r+") as lock, suppress(NotFoundError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():  # else another process has downloaded it in the meantime
+                fetch(Download(url), path.parent, log.info)
+
+    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="download") as pool:
+        list(pool.map(ensure, urls))
+    return folder

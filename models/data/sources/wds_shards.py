@@ -1,0 +1,331 @@
+"""WebDataset shards that others wrote: webdataset's ShardWriter, img2dataset, public conversions of data sets.
+
+The rules by which the members of a tar become samples are those of ``webdataset`` (``group_by_keys``). Its openers and
+decoders are not used: an address cannot run a command, and no member is unpickled. Tars are read by the reader of
+``tar.py``, which notices the damage that webdataset passes. Only texts that may hold a label are read here, and of
+other members the first bytes, from which an image is recognized.
+
+Every member that does not become part of a sample is counted by reason, as in a folder (``folder.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from conf import schema
+from conf.text import logger
+from infra.errors import ConfigError, DataError, NotFoundError, first_line
+from models.data.sources import archive, listing, tar
+from models.data.sources.container import join_parts
+from models.data.sources.folder import compare_classes
+from models.data.sources.image_format import CONVERTIBLE, DECODED, EMPTY, HEAD_BYTES, TEXT, UNKNOWN, identify_format
+from models.data.sources.listing import NAMED, Listing, Source
+from models.data.sources.reader import open_member
+from models.data.sources.shard_addresses import ShardAddresses, find_shards, read_small
+from models.data.sources.unused import Unused
+
+log = logger()
+_TEXTS = ("cls", "txt", "json")  # suffixes of the texts that are read where no field is set
+_KEYS = ("label", "class", "cls", "target", "class_name", "label_name")  # of a .json, in this order
+_FIELDS = ("cls", *(f"json.{key}" for key in _KEYS), "json", "txt")  # labels, in this order if equally many have them
+_IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
+_NO_IMAGES = (TEXT, EMPTY, UNKNOWN, "zip", "PDF", "NumPy", "video")
+_META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
+_MAX_TEXT_BYTES, _MAX_LABEL = 2**20, 256
+_SCAN_THREADS = 8
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+class _Part(NamedTuple):
+    """A member of a tar: its place, and its text, or its format if it is not read."""
+
+    member: tar.Member
+    kind: str
+    text: bytes | None
+
+
+class _Sample(NamedTuple):
+    """A sample with an image; ``labels`` are the values of the fields that may be its label."""
+
+    key: str
+    kind: str
+    image: tar.Member
+    labels: Mapping[str, str]
+
+
+@dataclass
+class _Shard:
+    """Content of one tar.
+
+    Attributes:
+        name: Name relative to the root.
+        samples: Samples with an image.
+        others: Reason and name of what is no sample, and whether it could be one.
+        suffixes: Number of members by suffix.
+        unread: The same of those that are neither an image nor a text that may hold a label.
+        json_keys: Keys of the first ``.json``.
+        broken: What is wrong with the tar; empty for a whole one.
+    """
+
+    name: str
+    samples: list[_Sample] = field(default_factory=list)
+    others: list[tuple[str, str, bool]] = field(default_factory=list)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    json_keys: tuple[str, ...] = ()
+    broken: str = ""
+
+
+def locate_root(data: schema.Data) -> str:
+    """Returns the folder that the shards are in; downloads those of ``https://`` that this machine lacks."""
+    return find_shards(data).root
+
+
+def open_shards(data: schema.Data) -> Source:
+    """Opens WebDataset shards; a number as label is the class of that name, unless ``data.class_file`` names it.
+
+    Raises:
+        ConfigError: No such shards, no labels in them, or many samples that cannot be used.
+        DataError: Shards are damaged or missing, without ``data.allow_partial``.
+        TransientError: A server does not respond.
+    """
+    shards = find_shards(data)
+    with ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="scan") as pool:
+        scans = list(pool.map(lambda name: _scan(shards.root, name, data.label_field), shards.parts))
+    broken = [f"{one.name}: {one.broken}" for one in scans if one.broken]
+    missing = [f"shards: {len(broken)} of {len(scans)} are damaged or missing; {'; '.join(broken[:NAMED])}"] * bool(
+        broken
+    )
+    listing.require_complete(data, missing)
+    label_field = data.label_field or _choose_field(scans)
+    classes = _list_classes(data, scans, label_field)
+    entries, unused = _list_samples(data, shards, scans, label_field, classes)
+    if not entries.rows:
+        raise ConfigError(_describe_contents(data, scans, label_field, unused))
+    unused.check(data, len(entries.rows))
+    source = dataclasses.replace(
+        entries.source(missing),
+        unused=unused.lines(),
+        class_differences=compare_classes(entries, {str(part): part for part in sorted(set(entries.split))}),
+    )
+    _report(data, shards, scans, source, label_field)
+    return source
+
+
+def _report(
+    data: schema.Data, shards: ShardAddresses, scans: Sequence[_Shard], source: Source, label_field: str
+) -> None:
+    numbers = Counter(listing.SPLITS[part] for part in shards.parts.values())
+    counts = ", ".join(f"{number:,} of {split}" for split, number in numbers.items())
+    log.info("%s: %d shards (%s); labels are the field %s", data.name, len(scans), counts, label_field)
+    unread = sum((shard.unread for shard in scans), Counter[str]())
+    for suffix, number in sorted((+unread).items()):
+        log.info("%s: %s fields .%s are not read", data.name, f"{number:,}", suffix)
+    keys = Counter(sample.key for shard in scans for sample in shard.samples)
+    if repeated := sum(number > 1 for number in keys.values()):
+        log.warning(
+            "%s: %s keys are in several shards, as %s; their samples are all used",
+            data.name,
+            f"{repeated:,}",
+            next(key for key, number in keys.items() if number > 1),
+        )
+    for line in (*source.missing, *source.class_differences, *source.unused):
+        log.warning("%s: %s", data.name, line)
+
+
+def _scan(root: str, name: str, label_field: str | None) -> _Shard:
+    """Reads the headers and labels of one tar, up to where it is damaged."""
+    from webdataset.tariterators import group_by_keys
+
+    shard = _Shard(name)
+    texts = (
+        _TEXTS if label_field is None else (label_field.partition(".")[0] if _is_json(label_field) else label_field,)
+    )
+    seen: set[str] = set()
+    try:
+        container = open_member(root, name)
+        read_at, where = container.scanner(), join_parts(root, name)
+        members = tar.iterate_members(read_at, where, 0, container.size)
+        for sample in group_by_keys(_parts(shard, read_at, members, texts)):
+            key = str(sample["__key__"])
+            parts = {suffix: part for suffix, part in sample.items() if isinstance(part, _Part)}
+            _add_sample(shard, key, parts, seen, label_field)
+    except (DataError, NotFoundError) as error:
+        shard.broken = first_line(error)
+    return shard
+
+
+def _parts(
+    shard: _Shard, read_at: tar.ReadAt, members: Iterator[tar.Member], texts: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yields the members as ``group_by_keys`` expects them, with a ``_Part`` in place of their bytes."""
+    from webdataset.tariterators import base_plus_ext
+
+    names: set[str] = set()
+    for member in members:
+        _, suffix = base_plus_ext(member.name)
+        if any(map(archive.is_hidden, member.name.split("/"))) or _META.match(member.name):
+            shard.others.append((archive.HIDDEN, member.name, False))
+        elif member.name in names:
+            shard.others.append(("members whose name an earlier member of the shard has", member.name, True))
+        elif suffix is None:
+            shard.others.append(("members without a suffix", member.name, False))
+        else:
+            names.add(member.name)
+            suffix = suffix.lower()
+            shard.suffixes[suffix] += 1
+            is_text = suffix in texts and member.size <= _MAX_TEXT_BYTES
+            data = read_at(member.offset, member.size if is_text else min(member.size, HEAD_BYTES))
+            part = _Part(member, TEXT, data) if is_text else _Part(member, identify_format(data), None)
+            shard.unread[suffix] += not is_text and part.kind in _NO_IMAGES
+            yield {"fname": member.name, "data": part, "__url__": shard.name}
+
+
+def _add_sample(shard: _Shard, key: str, parts: Mapping[str, _Part], seen: set[str], label_field: str | None) -> None:
+    images = [suffix for suffix, part in parts.items() if part.kind not in _NO_IMAGES]
+    if not images:
+        shard.others.append(("samples without an image", key, True))
+        return
+    if key in seen:
+        shard.others.append(("samples whose key an earlier sample of the shard has", key, True))
+        return
+    seen.add(key)
+    first = min(images, key=lambda suffix: _IMAGES.index(suffix) if suffix in _IMAGES else len(_IMAGES))
+    for suffix in images:
+        if suffix != first:
+            shard.others.append((f"further images of samples, .{suffix}", key, False))
+    labels: dict[str, str] = {}
+    for suffix, part in parts.items():
+        if part.text is not None:
+            labels |= _read_labels(shard, suffix, part.text, label_field)
+    shard.samples.append(_Sample(key, parts[first].kind, parts[first].member, labels))
+
+
+def _is_json(label_field: str) -> bool:
+    return label_field == "json" or label_field.startswith("json.")
+
+
+def _read_labels(shard: _Shard, suffix: str, data: bytes, label_field: str | None) -> dict[str, str]:
+    """Returns the values of a text that may be labels, by field; empty if it has none."""
+    try:
+        text = data.decode("utf-8-sig").strip()
+        content = json.loads(text) if suffix == "json" else text
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return _plain({suffix: content})
+    shard.json_keys = shard.json_keys or tuple(map(str, content))
+    if label_field is None:
+        return _plain({f"json.{key}": content[key] for key in _KEYS if key in content})
+    value: Any = content
+    for key in label_field.split(".")[1:]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return _plain({label_field: value})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the values that may be a label as texts: whole numbers, and short texts of one line."""
+    labels = {}
+    for name, value in values.items():
+        is_label = isinstance(value, str | int) and not isinstance(value, bool)
+        text = str(value).strip() if is_label and not (isinstance(value, int) and abs(value) >= 10**18) else ""
+        if 0 < len(text) <= _MAX_LABEL and text.isprintable():
+            labels[name] = sys.intern(str(int(text)) if _NUMBER.fullmatch(text) else text)
+    return labels
+
+
+def _choose_field(scans: Sequence[_Shard]) -> str:
+    """Returns the field that most samples have a label in."""
+    counts = Counter(name for shard in scans for sample in shard.samples for name in sample.labels)
+    chosen = max(_FIELDS, key=lambda name: (counts[name], -_FIELDS.index(name)))
+    if chosen == "txt":
+        texts = Counter(sample.labels["txt"] for shard in scans for sample in shard.samples if "txt" in sample.labels)
+        if 2 * len(texts) > texts.total():
+            raise ConfigError(
+                f"the .txt fields hold {len(texts):,} different texts in {texts.total():,} samples, which are captions "
+                f"rather than classes{_json_hint(scans)}; set data.label_field to the field with the labels"
+            )
+    return chosen
+
+
+def _json_hint(scans: Sequence[_Shard]) -> str:
+    keys = next((shard.json_keys for shard in scans if shard.json_keys), ())
+    return f"; the .json fields have the keys {', '.join(keys[:20])}" if keys else ""
+
+
+def _list_classes(data: schema.Data, scans: Sequence[_Shard], label_field: str) -> list[str]:
+    """Returns the names in ``data.class_file``, or all labels in the order of numbers or of the alphabet."""
+    if data.class_file is not None:
+        return _read_class_file(data.class_file)
+    labels = {sample.labels[label_field] for shard in scans for sample in shard.samples if label_field in sample.labels}
+    if all(map(_NUMBER.fullmatch, labels)):
+        return sorted((label for label in labels if not label.startswith("-")), key=int)
+    return sorted(labels)
+
+
+def _read_class_file(path: str) -> list[str]:
+    text = read_small(path, "data.class_file").strip()
+    try:
+        names = json.loads(text) if text.startswith("[") else [line.strip() for line in text.splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"data.class_file {path} is no JSON list: {error}") from error
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"data.class_file {path} must hold the names of the classes, one a line or as a JSON list")
+    return list(names)
+
+
+def _list_samples(
+    data: schema.Data, shards: ShardAddresses, scans: Sequence[_Shard], label_field: str, classes: Sequence[str]
+) -> tuple[Listing, Unused]:
+    """Lists the samples that have a label and a format that is decoded; counts the others."""
+    rank = {name: label for label, name in enumerate(classes)}
+    if data.class_file is not None:
+        rank = {str(label): label for label in range(len(classes))} | rank
+    taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
+    unused, files = Unused(), []
+    chosen: list[tuple[str, int, int]] = []
+    for shard in scans:
+        members = []
+        stem = shard.name.removesuffix(".tar")
+        for reason, name, could_be in shard.others:
+            unused.add(reason, f"{shard.name}: {name}", could_be_sample=could_be)
+        for sample in shard.samples:
+            name, label = f"{shard.name}: {sample.key}", sample.labels.get(label_field)
+            if label is None or (label.startswith("-") and label not in rank):
+                unused.add(f"samples without a label in {label_field}", name)
+            elif label not in rank:
+                unused.add(f"samples with a label that is none of the {len(classes):,} classes", name)
+            elif sample.kind not in taken:
+                remedy = " (data.convert=true converts them to PNG)" if sample.kind in CONVERTIBLE else ""
+                unused.add(f"{sample.kind} images{remedy}", name)
+            else:
+                members.append(sample.image)
+                chosen.append((f"{stem}/{sample.image.name}", rank[label], shards.parts[shard.name]))
+        files.append(archive.list_members(shards.root, shard.name, "", members))
+    entries = Listing(archive.merge_files(files), list(classes))
+    for row, (name, number, part) in enumerate(chosen):
+        entries.add(row, name, number, part)
+    used = set(entries.labels)
+    for number, name in enumerate(classes):
+        if number not in used:
+            unused.add("classes without images", name, could_be_sample=False)
+    return entries, unused
+
+
+def _describe_contents(data: schema.Data, scans: Sequence[_Shard], label_field: str, unused: Unused) -> str:
+    suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
+    seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
+    lines = "".join(f"; {line}" for line in unused.lines())
+    return (
+        f"{data.name} at {data.path}: no sample with an image and a label in {label_field}; its fields are {seen}"
+        f"{_json_hint(scans)}{lines}; set data.label_field to the field with the labels, or take data=folder for a tar "
+        "with one folder per class"
+    )

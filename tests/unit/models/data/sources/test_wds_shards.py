@@ -1,0 +1,305 @@
+"""WebDataset shards of others: labels, images, splits and addresses; every loss is reported."""
+
+import functools
+import io
+import json
+import logging
+import pickle
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from made_archives import data_settings, photo
+
+from infra.errors import ConfigError, DataError
+from models.data.shards import layout, writer
+from models.data.sources import index
+from models.data.sources.catalog import open_source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+
+# webdataset's reader and writer leave their files to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+
+
+def write_shards(pattern: Path, samples: list[dict[str, Any]], per_shard: int = 1000) -> Path:
+    """Writes shards with webdataset's ShardWriter; every sample gets a key unless it has one."""
+    pattern.parent.mkdir(parents=True, exist_ok=True)
+    with webdataset.ShardWriter(str(pattern), maxcount=per_shard, verbose=0) as shards:
+        for number, sample in enumerate(samples):
+            shards.write({"__key__": f"{number:06d}"} | sample)
+    return pattern.parent
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as out:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    return path
+
+
+def numbered(count: int, classes: int = 3, first: int = 0) -> list[dict[str, Any]]:
+    return [{"jpg": photo(first + i), "cls": i % classes} for i in range(count)]
+
+
+def open_shards(path: Path | str, **changes: Any) -> Source:
+    return open_source(data_settings("webdataset", **{"path": str(path)} | changes))
+
+
+def truth(source: Source) -> dict[bytes, str]:
+    """Returns the class by image."""
+    return {source.read(i): source.classes[label] for i, label in enumerate(source.labels.tolist())}
+
+
+def test_shards_of_the_shard_writer_are_read_with_their_labels(tmp_path: Path) -> None:
+    samples = numbered(25)
+    source = open_shards(write_shards(tmp_path / "set" / "a-%06d.tar", samples, 10))
+    assert truth(source) == {sample["jpg"]: str(sample["cls"]) for sample in samples}
+    assert (source.classes, source.own_val, source.unused) == (("0", "1", "2"), False, ())
+
+
+def test_numbers_sort_as_numbers_and_names_as_names(tmp_path: Path) -> None:
+    numbers = write_shards(tmp_path / "n" / "%d.tar", [{"jpg": photo(i), "cls": i} for i in (10, 9, 100)])
+    assert open_shards(numbers).classes == ("9", "10", "100")
+    words = write_shards(
+        tmp_path / "w" / "%d.tar", [{"jpg": photo(i), "txt": "ant bee"[4 * (i % 2) :][:3]} for i in range(8)]
+    )
+    assert open_shards(words).classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"), [({"label": 2}, None), ({"meta": {"species": "cat"}}, "json.meta.species")]
+)
+def test_a_label_may_be_a_key_of_a_json(fields: dict[str, Any], field: str | None, tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "json": fields | {"caption": f"picture {i}"}, "txt": f"picture {i}"} for i in range(4)]
+    source = open_shards(write_shards(tmp_path / "set" / "%05d.tar", samples), label_field=field)
+    assert source.classes == (("2",) if field is None else ("cat",))
+
+
+def test_captions_are_not_taken_for_classes(tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "json": {"url": "x", "kind": 1}, "txt": f"picture {i}"} for i in range(12)]
+    with pytest.raises(
+        ConfigError, match=r"12 different texts in 12 samples, .*captions.*keys url, kind.*data\.label_field"
+    ):
+        open_shards(write_shards(tmp_path / "set" / "%05d.tar", samples))
+
+
+def test_a_class_file_gives_the_names_and_the_order(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%05d.tar", [{"jpg": photo(i), "cls": i % 2} for i in range(4)])
+    (tmp_path / "names.txt").write_text("zebra\nant\nbee\n")
+    source = open_shards(folder, class_file=str(tmp_path / "names.txt"))
+    assert source.classes == ("zebra", "ant", "bee")
+    assert truth(source)[photo(1)] == "ant"
+    assert source.unused == ("1 classes without images, first bee",)
+
+
+def test_a_label_that_the_class_file_lacks_is_counted(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(39))
+    (tmp_path / "names.json").write_text('["zebra", "ant"]')
+    with pytest.raises(ConfigError, match=r"13 samples with a label that is none of the 2 classes, first 00000\.tar"):
+        open_shards(folder, class_file=str(tmp_path / "names.json"))
+
+
+def test_images_are_recognized_by_their_bytes_and_other_fields_are_never_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, tuple[Path]]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    members = []
+    for i in range(4):
+        bomb = pickle.dumps(Bomb())
+        parts = {"bin": photo(i, "PNG"), "cls": b"%d" % (i % 2), "pyd": bomb, "pth": bomb, "mask.png": photo(9, "PNG")}
+        members += [(f"dir/{i}.{suffix}", content) for suffix, content in parts.items()]
+    with caplog.at_level(logging.INFO, "effnet"):
+        source = open_shards(write_tar(tmp_path / "set.tar", members))
+    assert set(truth(source)) == {photo(i, "PNG") for i in range(4)}
+    assert not (tmp_path / "executed").exists()
+    assert "4 fields .pyd are not read" in caplog.text
+    assert source.unused == ("4 further images of samples, .mask.png, first set.tar: dir/0",)
+
+
+def test_what_is_no_sample_is_counted_by_reason_and_refused_if_it_is_much(tmp_path: Path) -> None:
+    good = [
+        (f"{i:03d}.{suffix}", content)
+        for i in range(40)
+        for suffix, content in (("jpg", photo(i)), ("cls", b"%d" % (i % 2)))
+    ]
+    bad = [(f"x{i:03d}.jpg", photo(500 + i)) for i in range(4)]
+    bad += [(f"y{i:03d}.cls", b"1") for i in range(3)]
+    bad += [("z.webp", photo(3, "WEBP")), ("z.cls", b"1"), ("neg.jpg", photo(4)), ("neg.cls", b"-1")]
+    bad += [("000.jpg", photo(600)), ("000.jpeg", photo(601)), ("000.cls", b"0"), ("__meta__/x.json", b"{}")]
+    path = write_tar(tmp_path / "set.tar", good + bad)
+    with pytest.raises(ConfigError) as caught:
+        open_shards(path)
+    for line in (
+        "5 samples without a label in cls, first set.tar: neg",
+        "3 samples without an image, first set.tar: y000",
+        "1 WebP images (data.convert=true converts them to PNG), first set.tar: z",
+        "2 members whose name an earlier member of the shard has, first set.tar: 000.cls",
+        "1 samples whose key an earlier sample of the shard has, first set.tar: 000",
+    ):
+        assert line in str(caught.value)
+    source = open_shards(path, allow_partial=True)
+    assert len(source.labels) == 40
+    assert len(source.unused) == 6
+    assert len(open_shards(path, allow_partial=True, convert=True).labels) == 41
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "absent", "not a tar"])
+def test_a_damaged_shard_is_named_and_what_precedes_the_damage_may_be_used(damage: str, tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "a-%06d.tar", numbered(40), 10)
+    broken = folder / "a-000002.tar"
+    data = bytearray(broken.read_bytes())
+    if damage == "truncated":
+        del data[len(data) // 2 :]
+    elif damage == "flipped":
+        with tarfile.open(broken) as shard:
+            at = shard.getmembers()[11].offset
+        data[at] ^= 1
+    elif damage == "not a tar":
+        data[:] = b"<html>not found</html>" * 100
+    broken.write_bytes(data)
+    if damage == "absent":
+        broken.unlink()
+    path = folder / "a-{000000..000003}.tar"
+    with pytest.raises(DataError, match=r"1 of 4 are damaged or missing; a-000002\.tar: .*data\.allow_partial=true"):
+        open_shards(path)
+    source = open_shards(path, allow_partial=True)
+    assert 30 <= len(source.labels) < 40
+    assert "a-000002.tar" in source.missing[0]
+    if damage in ("truncated", "flipped"):
+        assert len(source.labels) > 30
+
+
+def test_splits_are_recognized_by_the_names_of_the_shards(tmp_path: Path) -> None:
+    for number, name in enumerate(("imagenet1k-train-%04d.tar", "imagenet1k-validation-%02d.tar")):
+        write_shards(tmp_path / "set" / name, numbered(6, first=100 * number), 3)
+    by_folder = open_shards(tmp_path / "set")
+    assert np.bincount(by_folder.split).tolist() == [6, 0, 6]
+    by_pattern = open_shards(
+        f"{tmp_path}/set/imagenet1k-train-*.tar::{tmp_path}/set/imagenet1k-validation-{{00..01}}.tar"
+    )
+    assert by_pattern.digest == by_folder.digest
+    write_shards(tmp_path / "set" / "test-%d.tar", numbered(3, first=900))
+    parts = dict(
+        zip(open_shards(tmp_path / "set").names.tolist(), open_shards(tmp_path / "set").split.tolist(), strict=True)
+    )
+    assert parts[b"test-0/000000.jpg"] == VAL
+    assert parts[b"imagenet1k-validation-00/000000.jpg"] == MINIVAL
+    assert parts[b"imagenet1k-train-0000/000000.jpg"] == TRAIN
+    write_shards(tmp_path / "set" / "extra-%d.tar", numbered(3, first=950))
+    with pytest.raises(ConfigError, match=r"those of 1 do not, as extra-0\.tar; .*data\.val_path"):
+        open_shards(tmp_path / "set")
+
+
+def test_the_shards_of_val_can_be_given(tmp_path: Path) -> None:
+    write_shards(tmp_path / "a" / "%d.tar", numbered(4))
+    write_shards(tmp_path / "b" / "%d.tar", numbered(2, first=50))
+    source = open_shards(tmp_path / "a", val_path=str(tmp_path / "b" / "0.tar"))
+    assert {source.names[i].split(b"/")[0]: part for i, part in enumerate(source.split)} == {b"a": TRAIN, b"b": VAL}
+    with pytest.raises(ConfigError, match="1 shards are listed twice, first "):
+        open_shards(tmp_path / "a", val_path=str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("pipe:touch executed", "neither a local path nor"),
+        ("/data/a-{000..1", "a brace is missing"),
+        ("/data/a-{000..9999999}.tar", "names 10,000,000 shards"),
+        ("ftp://host/a.tar", "neither a local path nor"),
+        ("https://host/a.tar?key=1", "no address of a shard"),
+        ("/no/such/*.tar", "names no shards"),
+    ],
+)
+def test_addresses_that_are_none_are_refused(path: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_shards(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_tar_with_folders_of_classes_is_sent_to_data_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no sample with an image and a label .*fields are \.jpg 4.*data=folder"):
+        open_shards(write_tar(tmp_path / "set.tar", [(f"{'ab'[i % 2]}/{i}.jpg", photo(i)) for i in range(4)]))
+
+
+def test_keys_that_several_shards_have_are_reported_and_their_samples_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shards(tmp_path / "set" / "a-%d.tar", numbered(4))
+    write_shards(tmp_path / "set" / "b-%d.tar", numbered(4, first=50))
+    assert len(open_shards(tmp_path / "set").labels) == 8
+    assert "4 keys are in several shards, as 000000; their samples are all used" in caplog.text
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "web").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_shards_of_a_web_server_are_downloaded_once(web: str, tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "web" / "a-%06d.tar", numbered(20), 10)
+    path = f"{web}/a-{{000000..000001}}.tar"
+    source = open_shards(path)
+    assert source.digest == open_shards(folder).digest
+    shutil.rmtree(folder)
+    again = open_shards(path)
+    assert again.read(7) == source.read(7)
+    with pytest.raises(DataError, match=r"1 of 3 are damaged or missing; a-000002\.tar"):
+        open_shards(f"{web}/a-{{000000..000002}}.tar")
+
+
+def test_the_index_and_the_shards_are_those_of_any_other_set(tmp_path: Path) -> None:
+    samples = numbered(60)
+    write_shards(tmp_path / "set" / "train-%06d.tar", samples, 10)
+    write_shards(tmp_path / "set" / "val-%06d.tar", numbered(12, first=200), 10)
+    data = data_settings("webdataset", tmp_path / "set", minival_share=0.2, samples_per_shard=20)
+    source = open_source(data)
+    index.save(source, uri := f"file://{tmp_path}/index.npz")
+    loaded = index.load(data, uri)
+    assert [loaded.read(i) for i in range(72)] == [source.read(i) for i in range(72)]
+    plan = layout.plan(data, f"file://{tmp_path}/store")
+    for number in range(len(plan.names)):
+        writer.write_group(plan, [number])
+    _, manifest = writer.write_manifest(plan)
+    assert sum(manifest.samples(split) for split in ("train", "minival")) == 60
+    assert manifest.samples("val") == 12
+    labels = {sample["jpg"]: sample["cls"] for sample in samples}
+    for path in Path(plan.root.removeprefix("file://")).glob("train-*.tar"):
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False):
+            assert int(sample["cls"]) == labels[sample["jpg"]]
+
+
+def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
+    members = []
+    for i, text in enumerate(
+        (b"{", b"[" * 100_000, b'{"label": true}', b'{"label": [1]}', b"\xff", json.dumps({"label": 1}).encode())
+    ):
+        members += [(f"{i}.jpg", photo(i)), (f"{i}.json", text)]
+    source = open_shards(write_tar(tmp_path / "set.tar", members))
+    assert (len(source.labels), source.unused) == (1, ("5 samples without a label in json.label, first set.tar: 0",))
