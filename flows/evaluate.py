@@ -8,8 +8,9 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
 from models.results import EvalResult, ShardResult
-from tasks.evaluate import check_classes, use_registered_crop
+from tasks.classes import match_classes
 from tasks.evaluate import evaluate as evaluate_task
+from tasks.evaluate import use_registered_crop
 from tasks.jobs import evaluate_job
 from tasks.register import fetch_registered
 
@@ -38,8 +39,8 @@ async def evaluate_version(
         shards: Shards of ``config.data``.
 
     Raises:
-        ConfigError: The version was trained on other classes.
+        ConfigError: The data set has classes that the version was not trained on.
     """
     model, weights, exact = registered
-    await check_classes(exact, shards)
+    weights = await match_classes(weights, exact, shards, config.storage)
     return await evaluate_task(evaluate_job(config, model, shards, weights, exact), config, exact)

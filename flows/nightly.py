@@ -18,6 +18,7 @@ from flows.configure import configure, name_runs_by, now
 from flows.shard import ensure_shards
 from infra.errors import DivergedError, first_line
 from models.results import EvalResult, Registered, ShardResult
+from tasks.classes import match_classes
 from tasks.evaluate import evaluate
 from tasks.jobs import evaluate_job, train_job
 from tasks.night import NightStart, check_data, find_reason_to_skip, find_start
@@ -63,6 +64,8 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     await check_data(start, shards, config.nightly)
     data, recipe = start.data, config.transfer.recipe
     model, weights, exact = await fetch_registered(start.parent, config.storage)
+    if start.continues:
+        weights = await match_classes(weights, exact, shards, config.storage)
     fine_tuned = replace(config, model=model)
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
@@ -70,6 +73,7 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
 
     async def evaluate_version(ref: str) -> EvalResult:
         network, files, exact = await fetch_registered(ref, config.storage)
+        files = await match_classes(files, exact, shards, config.storage)
         on_new_data = replace(config, data=data)
         return await evaluate(evaluate_job(on_new_data, network, shards, files, exact), on_new_data, exact)
 

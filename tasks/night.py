@@ -15,7 +15,7 @@ from infra import store
 from infra.errors import ConfigError, DataError, PermanentError
 from models.results import Registered, ShardResult
 from tasks import data_gate, policy
-from tasks.evaluate import class_mismatch
+from tasks.classes import class_mismatch
 from tasks.register import VAL
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from infra import store
 from infra.errors import ArtifactError, PermanentError
 from models.results import EvalResult, Registered, ShardResult
 from tasks import gate, policy
-from tasks.evaluate import class_mismatch
+from tasks.classes import class_mismatch
 from tasks.gate import PROMOTED, REFUSED, Verdict
 
 if TYPE_CHECKING:

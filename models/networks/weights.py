@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from infra import store
 from infra.errors import ArtifactError
@@ -35,15 +36,38 @@ def load_features(network: nn.Module, uri: str, sha256: str | None) -> None:
     _load(network, uri, sha256, excluded=CLASSIFIER)
 
 
-def _load(network: nn.Module, uri: str, sha256: str | None, excluded: tuple[str, ...]) -> None:
+def select_classes(uri: str, sha256: str | None, rows: Sequence[int]) -> bytes:
+    """Returns the weights with some rows of the classifier, in the given order, as safetensors.
+
+    Args:
+        uri: Address of a safetensors file.
+        sha256: Expected digest of the file in hex; None skips the check.
+        rows: Index of the classes.
+
+    Raises:
+        ArtifactError: the file is damaged or has another digest, or has fewer classes.
+    """
+    weights = _read(uri, sha256)
+    for name in CLASSIFIER:
+        if name not in weights or len(weights[name]) <= max(rows):
+            raise ArtifactError(f"weights {uri} have no {name} of more than {max(rows)} classes")
+        weights[name] = weights[name][list(rows)].contiguous()
+    return safetensors.torch.save(weights, metadata={"format": "pt"})
+
+
+def _read(uri: str, sha256: str | None) -> dict[str, Tensor]:
     data = store.read(uri)
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and digest != sha256:
         raise ArtifactError(f"weights {uri} have sha256 {digest[:12]}…, the job expects {sha256[:12]}…")
     try:
-        weights = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"weights {uri} are damaged: {error}") from error
+
+
+def _load(network: nn.Module, uri: str, sha256: str | None, excluded: tuple[str, ...]) -> None:
+    weights = _read(uri, sha256)
     current = network.state_dict()
     head = CLASSIFIER[0]
     if head not in excluded and head in current and head in weights and len(current[head]) != len(weights[head]):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from made_set import write_set
 from torch import nn
@@ -30,7 +31,7 @@ from models.data.shards import manifest as manifests
 from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
-from tasks import evaluate, promote
+from tasks import classes, promote
 from tasks.promote import FIRST_TAGS, _judge_step, champion_if_first
 from tasks.register import _fetch, _register
 
@@ -71,6 +72,17 @@ def job(storage: str, key: str, right: int, weights: bytes = b"") -> dict[str, A
     }
     store.write_json(f"{uri}/result.json", result)
     return result
+
+
+def registered(ref: str) -> tuple[str, str]:
+    """Digest-named weights of a version in the store of the test."""
+    version = registry.resolve_version(ref)
+    job_uri = version.tags["job_uri"]
+    return f"{job_uri}/weights.safetensors", store.read_json(f"{job_uri}/result.json")["weights_sha256"]
+
+
+def match(storage: str, ref: str, shards: ShardResult) -> tuple[str, str]:
+    return classes._match_classes(registered(ref), ref, shards, storage)
 
 
 class Small(nn.Sequential):
@@ -241,8 +253,31 @@ def test_a_champion_of_other_classes_stays_and_the_user_hears_how_to_promote(sto
     with pytest.raises(
         ConfigError, match=r"^pets/1 was trained on other classes than those of dogs: class 0 is 'cat 0'"
     ):
-        evaluate._check_classes("pets/1", dogs)
-    evaluate._check_classes("pets/2", dogs)
+        match(storage, "pets/1", dogs)
+    assert match(storage, "pets/2", dogs) == registered("pets/2")
+
+
+@pytest.mark.parametrize("rows", [[3, 1, 2, 0, 4, 5, 6, 7, 8, 9], [7, 2]])
+def test_classes_in_another_order_or_a_part_of_them_are_matched_by_name(
+    rows: list[int], storage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"order-{len(rows)}"
+    shards, other = data(storage), data(storage, name)
+    body = manifests.load(other.manifest_uri)[1]
+    names = tuple(f"class {row}" for row in rows)
+    body.table["label"] %= len(rows)
+    manifests.save(replace(body, classes=names), other.manifest_uri.rpartition("/")[0])
+    made_version(storage, name, 0, GOOD, shards, tmp_path)
+    with caplog.at_level("INFO", "effnet"):
+        uri, sha256 = match(storage, f"{name}/1", other)
+    matched = safetensors.torch.load(store.read(uri))["classifier.weight"]
+    whole = safetensors.torch.load(store.read(registered(f"{name}/1")[0]))["classifier.weight"]
+    assert torch.equal(matched, whole[rows])
+    assert hashlib.sha256(store.read(uri)).hexdigest() == sha256
+    said = "the same classes in another order" if len(rows) == 10 else "2 of its 10 classes"
+    assert f"{name} has {said}; they are matched by name" in caplog.text
+    version = registry.resolve_version(f"{name}/1")
+    assert (classes.class_mismatch(version, other) is None) == (len(rows) == 10)  # a champion keeps all its classes
 
 
 def test_effnet_evaluate_refuses_a_data_set_with_other_classes_before_any_job(
@@ -273,11 +308,17 @@ def test_imported_weights_have_classes_without_names_which_is_said(
     manifests.save(replace(body, classes=tuple(map(str, range(10)))), numbered.manifest_uri.rpartition("/")[0])
     made_version(storage, "imported", 0, GOOD, numbered, tmp_path, source_sha256="12")
     with caplog.at_level("INFO", "effnet"):
-        evaluate._check_classes("imported/1", shards)
+        assert match(storage, "imported/1", shards) == registered("imported/1")
     assert "imported/1: class names unknown: assumed in the order of made" in caplog.text
+    part = data(storage, "two-numbers")
+    body = manifests.load(part.manifest_uri)[1]
+    body.table["label"] %= 2
+    manifests.save(replace(body, classes=("3", "7")), part.manifest_uri.rpartition("/")[0])
+    with pytest.raises(ConfigError, match=r"the model has 10 classes, the data 2; only the data has '3', '7'"):
+        match(storage, "imported/1", part)
     made_version(storage, "digits", 0, GOOD, numbered, tmp_path)  # trained on classes that are called 0 to 9
     with pytest.raises(ConfigError, match=r"class 0 is '0' in the model and 'class 0' in the data"):
-        evaluate._check_classes("digits/1", shards)
+        match(storage, "digits/1", shards)
 
 
 def test_an_import_is_champion_only_of_a_name_that_has_none(storage: str, tmp_path: Path) -> None:

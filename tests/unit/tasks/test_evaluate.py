@@ -1,4 +1,4 @@
-"""Which stored evaluations are intact, and what is said where the classes of a model and of a data set differ."""
+"""Which stored evaluations are intact, and the crop of a registered version."""
 
 from __future__ import annotations
 
@@ -11,35 +11,8 @@ from conf import compose, schema
 from infra import store
 from infra.errors import ArtifactError
 from models.training import per_image
-from tasks.evaluate import describe_difference, intact_result, with_crop
+from tasks.evaluate import intact_result, with_crop
 from tasks.jobs import JobRun
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "said"),
-    [
-        (["cat", "dog"], ["cat", "dog"], None),
-        (
-            ["cat", "dog", "eel"],
-            ["cat", "eel", "dog"],
-            "class 1 is 'dog' in the model and 'eel' in the data, class 2 is 'eel' in the model and 'dog' in the data "
-            "(2 of 3 differ)",
-        ),
-        (["cat"], ["cat", "dog"], "the model has 1 classes, the data 2; only one of them has 'dog'"),
-        (["cat", "dog"], ["cat"], "the model has 2 classes, the data 1; only one of them has 'dog'"),
-    ],
-)
-def test_lists_of_classes_are_the_same_or_the_first_differences_are_named(
-    model: list[str], data: list[str], said: str | None
-) -> None:
-    assert describe_difference(model, data) == said
-
-
-def test_of_a_thousand_differences_three_are_named() -> None:
-    said = describe_difference([f"n{i:08d}" for i in range(1000)], [str(i) for i in range(1000)])
-    assert said is not None
-    assert said.count("in the data") == 3
-    assert said.endswith("(1000 of 1000 differ)")
 
 
 def test_an_evaluation_that_no_longer_says_which_images_were_right_is_made_again(tmp_path: Path) -> None:

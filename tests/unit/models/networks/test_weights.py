@@ -94,3 +94,14 @@ def test_weights_that_are_not_those_asked_for_are_refused(weights: tuple[str, Ne
 def test_missing_weights_are_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         weights_of.load_weights(Net(), f"file://{tmp_path}/none.safetensors", None)
+
+
+def test_selected_classes_have_the_logits_of_the_whole_network(weights: tuple[str, Net], tmp_path: Path) -> None:
+    uri, trained = weights
+    store.write(selected := f"file://{tmp_path}/selected.safetensors", weights_of.select_classes(uri, None, [2, 0]))
+    network = Net(classes=2).eval()
+    weights_of.load_weights(network, selected, None)
+    images = torch.randn(4, 3, 2, 2)
+    assert torch.equal(network(images), trained.eval()(images)[:, [2, 0]])
+    with pytest.raises(ArtifactError, match="of more than 3 classes"):
+        weights_of.select_classes(uri, None, [3])
