@@ -7,31 +7,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
-from conf import schema
-from conf.text import did_you_mean, escaped, first_line
+from conf import overrides, schema
+from conf.overrides import GROUPS as GROUPS
+from conf.overrides import INTERPOLATION, ROOT, stored_name
+from conf.overrides import keys as keys
+from conf.overrides import options as options
+from conf.text import escaped, first_line
 
-ROOT = Path(__file__).parent
-GROUPS = (
-    "profile",
-    "model",
-    "data",
-    "recipe",
-    "scaling",
-    "transfer",
-    "data@transfer.data",
-    "recipe@transfer.recipe",
-    "recipe@search.recipe",
-    "recipe@explain.recipe",
-    "recipe@architecture.recipe",
-)
-INTERPOLATION = "${"  # OmegaConf's only access to the environment and to other settings
 MAX_YAML_CHARACTERS = 2**20  # of a configuration that is read back; the largest written here has 9,000
 MAX_YAML_DEPTH = 16  # those written here have 5
+_CONVERSION = re.compile(r"Value (?P<value>.*) (of type .* converted to (?P<kind>Integer|Float)|is not a valid bool)")
+_TYPES = {"Integer": "a whole number", "Float": "a number", None: "true or false"}
 T = TypeVar("T")
 
 
@@ -42,38 +33,83 @@ class OverrideError(ValueError):
         super().__init__(escaped(message))
 
 
-def compose(overrides: Sequence[str] = ()) -> schema.Config:
+def compose(words: Sequence[str] = ()) -> schema.Config:
     """Composes the configuration of one command.
 
     Args:
-        overrides: Hydra's ``key=value`` strings, e.g. ``["model=b3", "recipe.epochs=2"]``.
+        words: Overrides ``KEY=VALUE``, e.g. ``["model=b3", "recipe.epochs=2"]``; the value of a setting stands as it is
+            after the first ``=``.
 
     Raises:
-        OverrideError: Unknown key, option or value; nothing has been changed.
+        OverrideError: Unknown keys, options or values, all of them; nothing has been changed.
     """
-    return copy.deepcopy(_composed(tuple(overrides)))
+    mistakes = {word: mistake for word in words if (mistake := overrides.find_mistake(word))}
+    valid = tuple(word for word in words if word not in mistakes)
+    composed = _merge(valid) if valid or not mistakes else None
+    if isinstance(composed, schema.Config) and not mistakes:
+        return copy.deepcopy(composed)
+    raise OverrideError("; ".join([*mistakes.values(), *_list_refusals(valid, composed, list(mistakes))]))
 
 
 @lru_cache(maxsize=64)  # Hydra takes a quarter of a second, and a flow composes the same overrides repeatedly
-def _composed(overrides: tuple[str, ...]) -> schema.Config:
+def _merge(words: tuple[str, ...]) -> schema.Config | str:
+    """Returns the configuration of well-formed words, or the first refusal of their values."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    if mistakes := [mistake for override in overrides if (mistake := _mistake(override))]:
-        raise OverrideError("; ".join(mistakes))
     _store_schema()
     GlobalHydra.instance().clear()  # a flow may compose inside a process that composed before
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT.resolve())):
-            node = hydra_compose(config_name="config", overrides=list(overrides))
+            node = hydra_compose(config_name="config", overrides=[overrides.in_hydra_words(word) for word in words])
         _refuse_interpolations(OmegaConf.to_container(node, resolve=False))
         return cast(schema.Config, OmegaConf.to_object(node))
-    except OverrideError:
-        raise
-    except Exception as error:  # of a dozen kinds, and Hydra documents none of them
-        raise OverrideError(_one_line(error)) from error
+    except OverrideError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - of a dozen kinds, and Hydra documents none of them
+        return _one_line(error)
+
+
+def _list_refusals(words: tuple[str, ...], composed: schema.Config | str | None, removed: Sequence[str]) -> list[str]:
+    """Lists the refusals of values, each of which is met only without the words of those before it.
+
+    A refusal that names a setting whose word was removed may follow from that, and is not listed.
+    """
+    removed_keys, refusals = [_key(word) for word in removed], []
+    while isinstance(composed, str):
+        word = _find_cause(words, composed)
+        subject = re.split("[ =:]", composed, maxsplit=1)[0]
+        if not any(_names(composed, key) for key in removed_keys if key != subject):
+            refusals.append(composed if word is None or _names(composed, _key(word)) else f"{word!r}: {composed}")
+        if word is None:
+            break
+        removed_keys.append(_key(word))
+        words = _without(words, word)
+        composed = _merge(words) if words else None
+    return refusals
+
+
+def _find_cause(words: tuple[str, ...], refusal: str) -> str | None:
+    """Returns the word without which the refusal is another or none; those that the refusal names are tried first."""
+    for word in sorted(words, key=lambda word: not _names(refusal, _key(word))):
+        rest = _without(words, word)
+        if not rest or _merge(rest) != refusal:
+            return word
+    return None
+
+
+def _without(words: tuple[str, ...], word: str) -> tuple[str, ...]:
+    return tuple(other for other in words if _key(other) != _key(word))
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _names(message: str, key: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.]*\w)", message) is not None
 
 
 @lru_cache(maxsize=1)  # once per process: OmegaConf takes 45 ms to read the dataclasses
@@ -104,7 +140,7 @@ def to_request(value: Any) -> dict[str, Any]:
 def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     kept = {}
     for entry in dataclasses.fields(value):
-        held, stored = getattr(value, entry.name), _stored_name(entry)
+        held, stored = getattr(value, entry.name), stored_name(entry)
         default = entry.default_factory() if callable(entry.default_factory) else entry.default
         if not (entry.metadata.get("later") and held == default):
             kept[stored] = _without_later(plain[stored], held) if dataclasses.is_dataclass(held) else plain[stored]
@@ -195,7 +231,7 @@ def _in_stored_words(plain: dict[str, Any], kind: type) -> dict[str, Any]:
             continue
         value = _in_stored_words(value, hints[entry.name]) if isinstance(value, dict) else value
         words = entry.metadata.get("stored_values")
-        stored[_stored_name(entry)] = words.get(value, value) if words else value
+        stored[stored_name(entry)] = words.get(value, value) if words else value
     return stored
 
 
@@ -204,17 +240,13 @@ def _in_present_words(stored: Any, kind: Any) -> Any:
     if not (isinstance(stored, dict) and dataclasses.is_dataclass(kind)):
         return stored
     present, hints = {}, get_type_hints(kind)
-    entries = {_stored_name(entry): entry for entry in dataclasses.fields(kind)}
+    entries = {stored_name(entry): entry for entry in dataclasses.fields(kind)}
     for key, value in stored.items():
         name, words = key, {}
         if entry := entries.get(key):
             name, words = entry.name, {old: new for new, old in entry.metadata.get("stored_values", {}).items()}
         present[name] = words.get(value, value) if isinstance(value, str) else _in_present_words(value, hints.get(name))
     return present
-
-
-def _stored_name(entry: dataclasses.Field[Any]) -> str:
-    return str(entry.metadata.get("stored_as", entry.name))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -225,11 +257,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def options(group: str) -> list[str]:
-    """The options of a group, e.g. ``options("profile")``."""
-    return sorted(path.stem for path in (ROOT / group.partition("@")[0]).glob("*.yaml"))
-
-
 def read_setting(config: schema.Config, key: str) -> Any:
     """The value of a dotted key, ``read_setting(config, "published.path")``."""
     value: Any = config
@@ -238,63 +265,18 @@ def read_setting(config: schema.Config, key: str) -> Any:
     return value
 
 
-def keys() -> list[str]:
-    """All dotted keys that an override can set."""
-    return [key for key, _ in _settings(schema.Config)]
-
-
-def _settings(kind: Any, prefix: str = "") -> Iterable[tuple[str, dataclasses.Field[Any]]]:
-    hints = get_type_hints(kind)
-    for entry in dataclasses.fields(kind):
-        yield prefix + entry.name, entry
-        if dataclasses.is_dataclass(hints[entry.name]):
-            yield from _settings(hints[entry.name], f"{prefix}{entry.name}.")
-
-
-def _mistake(override: str) -> str | None:
-    """What is wrong with an override, with the nearest alternative, which Hydra's own messages do not name."""
-    key, equals, value = override.partition("=")
-    if not equals:
-        return f"{override!r} is not KEY=VALUE, as in recipe.epochs=2"
-    if INTERPOLATION in value:
-        return f"{override!r}: values may not contain ${{...}}"  # would read the environment
-    if renamed := _renamed(key, value):
-        return renamed
-    if key in GROUPS:
-        return None if value in (choices := options(key)) else f"no {key} named {value!r}; {_nearest(value, choices)}"
-    if key not in (known := keys()):
-        return f"no setting named {key!r}; {_nearest(key, [*known, *GROUPS])}"
-    if value[:1] in ("[", "{") and any(
-        value.count(opening) != value.count(closing) for opening, closing in ("[]", "{}")
-    ):
-        return f"{override!r}: a bracket is missing; a list is {key}=[A,B]"
-    return None
-
-
-def _renamed(key: str, value: str) -> str | None:
-    """The new word for an old one."""
-    for name, entry in _settings(schema.Config):
-        if key != name and key == name.removesuffix(entry.name) + _stored_name(entry):
-            return f"{key} was renamed to {name}"
-        for new, old in entry.metadata.get("stored_values", {}).items():
-            if (key, value) == (name, old):
-                return f"{key}={old} was renamed to {key}={new}"
-    return None
-
-
-def _nearest(word: str, choices: Sequence[str]) -> str:
-    more = f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones"
-    return f"{did_you_mean(word, choices)} {more}".strip()
-
-
 def _one_line(error: Exception) -> str:
     """The line of a Hydra or OmegaConf message that names the value and the key."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     says, key = first_line(cause), getattr(cause, "full_key", None)
-    if word := getattr(error, "override", None):  # Hydra's override grammar
-        return f"{word!r}: {says}; a value with = : , {{ }} [ ] stands in quotes, as data.path=\"'a=b'\""
+    if word := getattr(error, "override", None):  # Hydra's grammar, in which lists of tables are written
+        return (
+            f"{word!r}: {says}; a list of tables is {_key(word)}=[{{KEY: VALUE}}], with quotes around other characters"
+        )
+    if converted := _CONVERSION.match(says):
+        return f"{key} must be {_TYPES[converted['kind']]}, is {converted['value']}"
     if problem := getattr(cause, "problem", None):  # the grammar of YAML
         mark = getattr(cause, "problem_mark", None)
         return f"{says}: {problem}" + (f" (line {mark.line + 1})" if mark else "")

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from conf.training import MISSING, NEWEST, PREPROCESSINGS, Data, Model, Recipe, require, require_name, require_reference
+from conf.training import (
+    MISSING,
+    NEWEST,
+    PREPROCESSINGS,
+    Data,
+    Model,
+    Recipe,
+    require,
+    require_choice,
+    require_name,
+    require_reference,
+)
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
@@ -62,9 +73,7 @@ class Architecture:
         for key in ("target_multiply_adds", "max_cost"):
             require(getattr(self, key) > 0, f"architecture.{key} must be > 0, is {getattr(self, key)}")
         require(self.max_params is None or self.max_params > 0, "architecture.max_params must be > 0")
-        require(
-            self.sampler in SAMPLERS, f"architecture.sampler must be one of {', '.join(SAMPLERS)}, is {self.sampler!r}"
-        )
+        require_choice("architecture.sampler", self.sampler, SAMPLERS)
         require(self.population >= 2, f"architecture.population must be >= 2, is {self.population}")
         require(self.seed >= 0, f"architecture.seed must be >= 0, is {self.seed}")
 
@@ -82,10 +91,7 @@ class Point:
 
     def __post_init__(self) -> None:
         require_name("scaling.points: network", self.network)
-        require(
-            self.dimension in DIMENSIONS,
-            f"scaling.points: dimension is one of {', '.join(DIMENSIONS)}, not {self.dimension!r}",
-        )
+        require_choice("scaling.points: dimension", self.dimension, DIMENSIONS)
         scales = (self.width, self.depth, self.resolution)
         require(min(scales) > 0, f"scaling.points: multipliers of {self.network} must be > 0, are {scales}")
         require(
@@ -157,10 +163,7 @@ class Transfer:
             f"transfer.rungs must rise between 0 and 1, is {self.rungs}",
         )
         require(0 < self.keep <= 1, f"transfer.keep must be in (0, 1], is {self.keep}")
-        require(
-            self.final_split in ("train", "train+minival"),
-            f"transfer.final_split must be train or train+minival, is {self.final_split!r}",
-        )
+        require_choice("transfer.final_split", self.final_split, ("train", "train+minival"))
 
 
 @dataclass
@@ -306,10 +309,7 @@ class Published:
         require_name("published.network", self.network)
         require_name("published.name", self.name)
         for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS)):
-            value = getattr(self, key)
-            require(
-                value is None or value in choices, f"published.{key} must be one of {', '.join(choices)}, is {value!r}"
-            )
+            require_choice(f"published.{key}", getattr(self, key), choices)
         require(
             self.resolution is None or self.resolution > 0, f"published.resolution must be > 0, is {self.resolution}"
         )

@@ -24,7 +24,18 @@ from conf.experiments import (
     Transfer,
 )
 from conf.nightly import Alerts, Email, Nightly
-from conf.training import LATER, MISSING, Augment, Data, Model, Recipe, require, require_name, require_reference
+from conf.training import (
+    LATER,
+    MISSING,
+    Augment,
+    Data,
+    Model,
+    Recipe,
+    require,
+    require_choice,
+    require_name,
+    require_reference,
+)
 
 __all__ = [
     "Alerts",
@@ -110,7 +121,7 @@ class Runtime:
             self.pipeline_stages == 1 or self.compile != "on",
             "runtime.compile=on cannot be had with runtime.pipeline_stages > 1: a stage is a part",
         )
-        require(self.compile in ("auto", "on", "off"), f"runtime.compile must be auto, on or off, is {self.compile!r}")
+        require_choice("runtime.compile", self.compile, ("auto", "on", "off"))
         for key in ("first_step_timeout_s", "step_timeout_s", "eval_timeout_s", "checkpoint_timeout_s"):
             require(getattr(self, key) > 0, f"runtime.{key} must be > 0, is {getattr(self, key)}")
 
@@ -202,7 +213,7 @@ class Launch:
     kubernetes: Kubernetes = field(default_factory=Kubernetes)  # Pods of the engine kubernetes.
 
     def __post_init__(self) -> None:
-        require(self.engine in ENGINES, f"launch.engine must be {' or '.join(ENGINES)}, is {self.engine!r}")
+        require_choice("launch.engine", self.engine, ENGINES)
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
         scheduled = self.engine in SCHEDULERS
         require(

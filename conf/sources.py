@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf import compose
+from conf import compose, overrides
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Setting:
     source: str
 
 
-def settings(overrides: Sequence[str] = ()) -> list[Setting]:
+def settings(words: Sequence[str] = ()) -> list[Setting]:
     """Returns all settings of a command in the order of the schema.
 
     Args:
-        overrides: Hydra's ``key=value`` strings, as for ``compose.compose``.
+        words: Overrides ``KEY=VALUE``, as for ``compose.compose``.
 
     Raises:
         OverrideError: Unknown key, option or value.
     """
     from omegaconf import OmegaConf
 
-    composed: Any = OmegaConf.to_container(OmegaConf.structured(compose.compose(overrides)))
-    sources = dict(_file_settings(overrides))
-    for word in overrides:
+    composed: Any = OmegaConf.to_container(OmegaConf.structured(compose.compose(words)))
+    sources = dict(_file_settings(words))
+    for word in words:
         key = word.partition("=")[0]
         if key not in compose.GROUPS:
             sources = {known: file for known, file in sources.items() if not known.startswith(f"{key}.")}
@@ -39,7 +39,7 @@ def settings(overrides: Sequence[str] = ()) -> list[Setting]:
     return [Setting(key, value, sources.get(key, "default")) for key, value in compose.flatten(composed).items()]
 
 
-def _file_settings(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _file_settings(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields the keys that the files of ``conf/`` set, with the file, in the order in which Hydra merges them."""
     import yaml
     from hydra import initialize_config_dir
@@ -47,11 +47,13 @@ def _file_settings(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     from hydra.types import RunMode
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(compose.ROOT.resolve())):
+    with initialize_config_dir(version_base="1.3", config_dir=str(overrides.ROOT.resolve())):
         loader = GlobalHydra.instance().config_loader()
-        merged = loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
+        merged = loader.compute_defaults_list(
+            "config", list(map(overrides.in_hydra_words, words)), RunMode.RUN
+        ).defaults
     for entry in merged:
-        path = compose.ROOT / f"{entry.config_path}.yaml"
+        path = overrides.ROOT / f"{entry.config_path}.yaml"
         if not path.is_file():  # Hydra's files, and the schema
             continue
         content = yaml.safe_load(path.read_text()) or {}

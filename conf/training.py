@@ -6,8 +6,11 @@ Facts of the paper (block table, BN momentum, normalisation) are not settings; t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from conf.text import did_you_mean
 
 MISSING: Any = "???"  # Hydra's marker for "must be given"
 # Marks a setting that is newer than stored jobs and models: at its default it is not written (compose.py).
@@ -32,6 +35,12 @@ def require(condition: bool, message: str) -> None:
     """Raises ValueError unless the condition holds; the message names the key, the bound and the value."""
     if not condition:
         raise ValueError(message)
+
+
+def require_choice(key: str, value: str | None, choices: Sequence[str]) -> None:
+    """Refuses what is not one of the choices, and names the nearest; accepts None."""
+    hint = f"; {did_you_mean(str(value), choices)}".rstrip("; ")
+    require(value is None or value in choices, f"{key} must be one of {', '.join(choices)}, is {value!r}{hint}")
 
 
 def require_name(key: str, value: str | None) -> None:
@@ -78,8 +87,7 @@ class Model:
         require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
         require(0 < self.bn_epsilon < 1, f"model.bn_epsilon must be in (0, 1), is {self.bn_epsilon}")
         for key, choices in (("padding", PADDINGS), ("preprocessing", PREPROCESSINGS)):
-            value = getattr(self, key)
-            require(value in choices, f"model.{key} must be one of {', '.join(choices)}, is {value!r}")
+            require_choice(f"model.{key}", getattr(self, key), choices)
 
 
 @dataclass
@@ -100,7 +108,7 @@ class Augment:
     cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.policy in POLICIES, f"augment.policy must be one of {', '.join(POLICIES)}, is {self.policy!r}")
+        require_choice("augment.policy", self.policy, POLICIES)
         require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
         require(
             0 <= self.randaugment_magnitude <= 30,
@@ -161,8 +169,8 @@ class Data:
         require_name("data.frozen_val", self.frozen_val)
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
-        require(self.metric in METRICS, f"data.metric must be one of {', '.join(METRICS)}, is {self.metric!r}")
-        require(self.minival in ("official", "cut"), f"data.minival must be official or cut, is {self.minival!r}")
+        require_choice("data.metric", self.metric, METRICS)
+        require_choice("data.minival", self.minival, ("official", "cut"))
         require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
         require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
         require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
@@ -218,8 +226,7 @@ class Recipe:
             ("precision", PRECISIONS),
             ("bn_groups", BN_GROUPS),
         ):
-            value = getattr(self, key)
-            require(value in choices, f"recipe.{key} must be one of {', '.join(choices)}, is {value!r}")
+            require_choice(f"recipe.{key}", getattr(self, key), choices)
         at_once = self.slices_per_pass
         require(at_once is None or at_once > 0, f"recipe.slices_per_pass must be > 0, is {at_once}")
         require(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import compose, schema
+from conf.overrides import expand_home
 from conf.text import logger
 from infra import machine
 from infra.errors import ConfigError
@@ -86,7 +87,7 @@ def worker_environment(config: schema.Config, words: Sequence[str]) -> dict[str,
     """
     kept = [_with_absolute_path(word) for word in words if _key(word) != "run_dir"]
     return {
-        VARIABLE: json.dumps([*kept, f"run_dir={_quoted(str(Path(config.run_dir).resolve()))}"]),
+        VARIABLE: json.dumps([*kept, f"run_dir={Path(config.run_dir).resolve()}"]),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
@@ -179,13 +180,8 @@ def _key(word: str) -> str:
 
 
 def _with_absolute_path(word: str) -> str:
-    """A worker has another working folder than the command that starts it."""
+    """A worker has another working folder, and perhaps another home, than the command that starts it."""
     key, _, value = word.partition("=")
+    value = expand_home(value)
     relative = key.endswith("path") and value not in ("", "null") and "://" not in value and not value.startswith("/")
-    return f"{key}={_quoted(str(Path(value).resolve()))}" if relative else word
-
-
-def _quoted(text: str) -> str:
-    """A string in Hydra's grammar: a path may hold spaces, commas and brackets."""
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
+    return f"{key}={Path(value).resolve()}" if relative else f"{key}={value}"

@@ -71,7 +71,7 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
             "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? `effnet --help` names the usual ones; "
             "no model named 'b9'; did you mean 'b8'? ",
         ),
-        (["train", "data.leave_out=[a"], "'data.leave_out=[a': a bracket is missing; a list is data.leave_out=[A,B]"),
+        (["train", "data.leave_out=[a"], "data.leave_out='[a': a bracket is missing; a list is data.leave_out=[A,B]"),
         (["open"], "effnet open takes PAGE; 0 given"),
         (["register"], "effnet register takes JOB; 0 given"),
         (["train", "register=a/b"], "register must be 1 to 63 of A-Z a-z 0-9 . _ - "),

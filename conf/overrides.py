@@ -1,0 +1,166 @@
+"""Reads the words ``KEY=VALUE`` of a command: what is wrong with them, and how Hydra's grammar writes them.
+
+A value is taken as it was typed, whatever characters it has; only lists of tables, and whole tables, are written in
+Hydra's grammar.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from conf import schema
+from conf.text import did_you_mean
+
+ROOT = Path(__file__).parent
+GROUPS = (
+    "profile",
+    "model",
+    "data",
+    "recipe",
+    "scaling",
+    "transfer",
+    "data@transfer.data",
+    "recipe@transfer.recipe",
+    "recipe@search.recipe",
+    "recipe@explain.recipe",
+    "recipe@architecture.recipe",
+)
+INTERPOLATION = "${"  # OmegaConf's only access to the environment and to other settings
+_MISSING = "???"  # what OmegaConf reads as a value that is still to be given
+_ELEMENT = re.compile(r"""\s*('[^']*'|"[^"]*"|[^,]*?)\s*(,|$)""")  # a comma within quotes separates nothing
+
+
+def options(group: str) -> list[str]:
+    """The options of a group, e.g. ``options("profile")``."""
+    return sorted(path.stem for path in (ROOT / group.partition("@")[0]).glob("*.yaml"))
+
+
+def keys() -> list[str]:
+    """All dotted keys that an override can set."""
+    return [key for key, _, _ in _settings()]
+
+
+def stored_name(entry: dataclasses.Field[Any]) -> str:
+    """The name under which a setting is stored, which is its first one if it was renamed."""
+    return str(entry.metadata.get("stored_as", entry.name))
+
+
+@lru_cache(maxsize=1)
+def _settings() -> tuple[tuple[str, dataclasses.Field[Any], Any], ...]:
+    return tuple(_settings_of(schema.Config, ""))
+
+
+def _settings_of(kind: Any, prefix: str) -> Iterable[tuple[str, dataclasses.Field[Any], Any]]:
+    """Key, field and type of each setting."""
+    hints = get_type_hints(kind)
+    for entry in dataclasses.fields(kind):
+        yield prefix + entry.name, entry, hints[entry.name]
+        if dataclasses.is_dataclass(hints[entry.name]):
+            yield from _settings_of(hints[entry.name], f"{prefix}{entry.name}.")
+
+
+@lru_cache(maxsize=1)
+def _types() -> dict[str, Any]:
+    return {key: kind for key, _, kind in _settings()}
+
+
+def expand_home(value: str) -> str:
+    """``~/images`` and ``file://~/store`` with the user's home: a shell does not expand ``~`` after ``=``."""
+    scheme = "file://" if value.startswith("file://~") else ""
+    rest = value.removeprefix(scheme)
+    return scheme + os.path.expanduser(rest) if rest.startswith("~") else value  # noqa: PTH111 - keeps `//` and `.`
+
+
+def in_hydra_words(word: str) -> str:
+    """An override without a mistake in Hydra's grammar, in which it has the value that was typed."""
+    key, _, value = word.partition("=")
+    kind = _types().get(key)
+    if key in GROUPS or kind is None or _is_table(kind):
+        return word
+    if get_origin(kind) is list:
+        if _is_table(get_args(kind)[0]):
+            return word
+        return f"{key}=[{','.join(map(_quoted, _elements(value)))}]"
+    if value == "null" and NoneType in get_args(kind):
+        return word
+    return f"{key}={_quoted(expand_home(value))}"
+
+
+def find_mistake(word: str) -> str | None:
+    """What is wrong with an override, with the nearest alternative, which Hydra's own messages do not name."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"{word!r} is not KEY=VALUE, as in recipe.epochs=2"
+    if INTERPOLATION in value:
+        return f"{word!r}: values may not contain ${{...}}"  # would read the environment
+    if "\0" in value:
+        return f"{word!r}: values may not contain a NUL character"  # no path, name or address has one
+    if renamed := _renamed(key, value):
+        return renamed
+    if key in GROUPS:
+        return None if value in (choices := options(key)) else f"no {key} named {value!r}; {_nearest(value, choices)}"
+    if key not in _types():
+        return f"no setting named {key!r}; {_nearest(key, [*keys(), *GROUPS])}"
+    return _mistake_in_value(key, value, _types()[key])
+
+
+def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
+    opened = value.startswith(("[", "{"))
+    if get_origin(kind) is list:
+        if opened and (value.count("[") != value.count("]") or value.count("{") != value.count("}")):
+            return f"{key}={value!r}: a bracket is missing; a list is {key}=[A,B]"
+        if not (value.startswith("[") and value.endswith("]")):
+            return f"{key} takes a list, {key}=[A,B], is {value!r}"
+    elif _is_table(kind):
+        if not (value.startswith("{") and value.endswith("}")):
+            group = next((f", or a file by {group}=NAME" for group in GROUPS if group.partition("@")[2] == key), "")
+            first = dataclasses.fields(kind)[0].name
+            return f"{key} is a group of settings: give one as {key}.{first}=VALUE{group}; is {value!r}"
+    elif value in ("", _MISSING):
+        none = "; null stands for none" if NoneType in get_args(kind) else ""
+        return f"{key} needs a value, is {value!r}{none}"
+    return None
+
+
+def _renamed(key: str, value: str) -> str | None:
+    """The new word for an old one."""
+    for name, entry, _ in _settings():
+        if key != name and key == name.removesuffix(entry.name) + stored_name(entry):
+            return f"{key} was renamed to {name}"
+        for new, old in entry.metadata.get("stored_values", {}).items():
+            if (key, value) == (name, old):
+                return f"{key}={old} was renamed to {key}={new}"
+    return None
+
+
+def _nearest(word: str, choices: Sequence[str]) -> str:
+    more = f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones"
+    return f"{did_you_mean(word, choices)} {more}".strip()
+
+
+def _is_table(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
+
+
+def _elements(value: str) -> list[str]:
+    """The elements of a list ``[A,B]``; those in quotes without them."""
+    rest, elements = value[1:-1].strip(), []
+    while rest:
+        match = _ELEMENT.match(rest)
+        assert match is not None  # noqa: S101 - the pattern takes any text
+        elements.append(match[1][1:-1] if match[1][:1] in ("'", '"') and match[1][:1] == match[1][-1:] else match[1])
+        rest = rest[match.end() :]
+    return elements
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
