@@ -45,7 +45,7 @@ def _connect_store(config: schema.Config) -> bool:
     if address == "embedded":
         if processes.running(run_dir / "services", "s3") is None:
             return False
-        os.environ.update(stack.environment(run_dir, config.services))
+        stack.connect(run_dir, config.services)
     elif address != "aws":
         os.environ["AWS_ENDPOINT_URL_S3"] = address
     return True

@@ -15,6 +15,7 @@ from prefect import task
 
 from conf import compose, schema
 from infra import store
+from infra.environment import JOBS, inherited
 from infra.errors import ConfigError, JobError
 from infra.launch.command import job_environment
 from infra.store.json_objects import check_object
@@ -80,7 +81,7 @@ async def _measure(request: dict[str, Any]) -> dict[int, list[LatencyTiming]]:
         "models.experiments.latency",
         json.dumps(request),
         cwd=ROOT,
-        env=os.environ | environment,
+        env=inherited(os.environ, JOBS) | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

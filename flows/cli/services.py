@@ -16,6 +16,7 @@ def up(command: Command) -> int:
     from flows.cli import summary
 
     config, run_dir = command.config, command.run_dir
+    stack.connect(run_dir, config.services)
     os.environ.update(configure.worker_environment(config, command.overrides))
     stack.up(run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=show)
     if line := configure.kept_settings(run_dir):
@@ -59,9 +60,7 @@ def connect(command: Command, *names: str) -> dict[str, str]:
     usable = ("running", "yours")
     if stopped := [name for name in names if not states[name].startswith(usable)]:
         raise ConfigError(f"not running in {command.run_dir}: {', '.join(stopped)}; start the services by `effnet up`")
-    environment = stack.environment(command.run_dir, command.config.services)
-    os.environ.update(environment)
-    return environment
+    return stack.connect(command.run_dir, command.config.services)
 
 
 def doctor(command: Command) -> int:

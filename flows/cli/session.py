@@ -51,7 +51,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     began = time.monotonic()
     run_dir = Path(config.run_dir).resolve()
     for_worker = configure.worker_environment(config, configure.select_places(overrides))
-    os.environ.update(stack.environment(run_dir, config.services) | QUIET | for_worker)
+    stack.connect(run_dir, config.services)
+    os.environ.update(QUIET | for_worker)
     started: Collection[str] = ()
     # Importing Prefect takes seconds; the services take theirs meanwhile. They start in the main thread, the
     # only one that Ctrl-C reaches: `up` then stops again what it has started.
@@ -88,8 +89,8 @@ def _check_early(verb: str, config: schema.Config) -> None:
     """Refuses before services start, which takes seconds, what the flow would refuse after it with the same message.
 
     Raises:
-        ConfigError: A missing ``data.path``, a network that cannot have so few pixels, an engine that is not
-            available, or the setting ``register`` for a verb that does not read it.
+        ConfigError: A missing ``data.path``, an unknown network or one that cannot have so few pixels, an engine that is
+            not available, or the setting ``register`` for a verb that does not read it.
     """
     if config.register is not None and verb not in _REGISTER:
         raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
@@ -104,12 +105,16 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.data.source not in catalog.packaged():
             catalog.open_source(config.data)
-    if verb == "train":
-        from models.networks.build import resolve_architecture
-        from models.networks.efficientnet.variants import VARIANTS
+    if verb == "reproduce":
+        from tasks.preflight import check_networks
 
-        if config.model.name in VARIANTS:
-            resolve_architecture(config.model)
+        check_networks(config)
+    if verb == "train":
+        from models.networks.baselines import BASELINES
+        from models.networks.build import resolve_architecture
+
+        if config.model.name not in BASELINES:
+            resolve_architecture(config.model)  # also refuses an unknown name
 
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:

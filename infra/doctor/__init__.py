@@ -36,7 +36,7 @@ def main(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> 
         packaged: Data sources that need no folder, also known to ``models``.
     """
     run_dir = Path(config.run_dir).resolve()
-    os.environ.update(_s3_environment(config, run_dir))  # before the threads start: boto3 reads it in them
+    _connect_store(config, run_dir)  # before the threads start: boto3 reads it in them
     findings = _run_concurrently(_checks(config, run_dir, decoders, packaged), PATIENCE_S)
     for finding in findings:
         print(printable(f"{finding.mark:5} {finding.topic:9} {finding.text}"))
@@ -120,9 +120,10 @@ def _run_concurrently(checks: dict[str, Check], patience_s: float) -> list[Findi
     return [finding for topic in checks for finding in results.get(topic, [Finding(FAIL, topic, late)])]
 
 
-def _s3_environment(config: Config, run_dir: Path) -> dict[str, str]:
-    """Returns the variables of the configured object store; empty if the embedded store is not running."""
+def _connect_store(config: Config, run_dir: Path) -> None:
+    """Makes this process use the configured object store, unless it is the embedded one and does not run."""
     if config.services.s3 == "embedded":
-        running = processes.running(run_dir / "services", "s3") is not None
-        return stack.environment(run_dir, config.services) if running else {}
-    return {} if config.services.s3 == "aws" else {"AWS_ENDPOINT_URL_S3": config.services.s3}
+        if processes.running(run_dir / "services", "s3") is not None:
+            stack.connect(run_dir, config.services)
+    elif config.services.s3 != "aws":
+        os.environ["AWS_ENDPOINT_URL_S3"] = config.services.s3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
 from conf.schema import Launch
 from infra import machine
@@ -14,31 +13,6 @@ TOKEN_URI = "EFFNET_RENDEZVOUS_TOKEN_URI"  # noqa: S105 - where a machine reads 
 RESOLVE_S = "EFFNET_RESOLVE_S"  # how long the name of the first machine may be unknown
 ROUND = "EFFNET_ROUND"  # how many times the ranks were restarted; the same on all machines
 JOB_FOLDER = "EFFNET_JOB_FOLDER"  # the job's folder on this machine
-NOT_INHERITED = {  # variables (a trailing * is a wildcard) that torchrun or a rank would mistake for theirs
-    "PET_*": "torchrun reads each of its options from PET_OPTION",
-    "TORCHELASTIC_*": "an outer torchrun's restart count, error file and signals",
-    "MASTER_*": "the address of an outer job's store",
-    "RANK": "the rank of a process in an outer job",
-    "LOCAL_RANK": "as RANK",
-    "NODE_RANK": "as RANK",
-    "GROUP_*": "as RANK",
-    "ROLE_*": "as RANK",
-    "WORLD_SIZE": "the number of processes of an outer job",
-    "LOCAL_WORLD_SIZE": "as WORLD_SIZE",
-    ROUND: "a rank's restart count",
-    RENDEZVOUS_TOKEN: "belongs to another job",
-    TOKEN_URI: "belongs to another job",
-    RESOLVE_S: "belongs to another job",
-    JOB_FOLDER: "belongs to another job",
-    # OMPI_*, PMI_* and SLURM_* are inherited: torchrun and the ranks ignore them, NCCL's plugins may read them.
-}
-
-
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that a job inherits from its parent: all except ``NOT_INHERITED``."""
-    names = tuple(NOT_INHERITED)
-    prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-    return {key: value for key, value in environment.items() if key not in names and not key.startswith(prefixes)}
 
 
 def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.executable) -> list[str]:
@@ -77,7 +51,7 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
 
 
 def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
-    """Returns the variables that a job needs in addition to those of its parent (service addresses and credentials)."""
+    """Returns the variables that a job needs in addition to the inherited ones (infra/environment.py)."""
     threads = launch.threads_per_proc or max(1, cores // launch.nproc_per_node)
     return machine.import_path() | {
         "OMP_NUM_THREADS": str(threads),
@@ -87,5 +61,6 @@ def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
         # zeroes them page by page every time: 15 to 25 % of a step (benchmarks/README.md, step).
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+        "PYTHONUTF8": "1",  # names of files are the same in any locale
         "PYTHONUNBUFFERED": "1",  # the log must hold the last lines when a process is killed
     }

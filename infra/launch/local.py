@@ -18,9 +18,10 @@ from pathlib import Path
 from conf import schema
 from conf.text import logger
 from infra import store
+from infra.environment import JOBS, inherited
 from infra.errors import EffnetError, TransientError
 from infra.launch import guard, lease
-from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, inherited, job_environment, torchrun_argv
+from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, job_environment, torchrun_argv
 from infra.launch.devices import Devices
 from infra.launch.job import JobSpec
 from infra.launch.lease import Lease
@@ -181,7 +182,7 @@ def start(command: Command) -> LocalJob:
                 str(GRACE_S),
                 *command.argv,
             ],
-            env={**inherited(os.environ), **command.env, JOB_FOLDER: str(command.folder)},
+            env={**inherited(os.environ, JOBS), **command.env, JOB_FOLDER: str(command.folder)},
             umask=files.umask_in(command.folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from conf import schema
 from infra import errors
+from infra.environment import JOBS, inherited
 from infra.errors import ConfigError, EffnetError, LostError, PreemptedError, TransientError
-from infra.launch.command import JOB_FOLDER, TOKEN_URI, inherited, job_environment
+from infra.launch.command import JOB_FOLDER, TOKEN_URI, job_environment
 from infra.launch.job import JobSpec
 from infra.launch.local import build_argv, job_folder, last_lines, share_token, token_uri
 from infra.store import files
@@ -299,7 +300,7 @@ def _run(argv: list[str], stdin: str = "") -> str:
 
 def _environment() -> dict[str, str]:
     """The variables of a job: the script alone is the request, so sbatch takes no options from the environment."""
-    kept = inherited(os.environ)
+    kept = inherited(os.environ, JOBS)
     return {name: value for name, value in kept.items() if not name.startswith(("SBATCH_", "SLURM_"))} | {
         name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ
     }

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra import machine
+from infra.environment import SERVICES, inherited
 from infra.errors import ConfigError
 from infra.services.keys import USER
 from infra.services.ports import GRPC_OFFSET, HOST
@@ -23,8 +24,6 @@ WORK_POOL = "effnet"
 WORKER = "embedded"
 TAG = "effnet"  # of every flow run of ours
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
-# Variables that the user exported for other servers must not reach the embedded ones.
-_FOREIGN = ("PREFECT_", "MLFLOW_", "WEED_", "S3_BUCKET", "S3_TABLE_BUCKET")
 
 
 def object_store(
@@ -191,7 +190,7 @@ def _write_login_settings(home: Path) -> Path:
 
 
 def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
-    """Returns the worker that runs deployments; its flow runs inherit ``environment`` and the caller's variables."""
+    """Returns the worker that runs deployments; its flow runs inherit ``environment`` and the command's variables."""
     env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
     # The output of its flow runs is discarded (JOB_TEMPLATE), so effnet's log must reach Prefect.
     env |= {
@@ -217,4 +216,5 @@ def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
 
 
 def _inherited() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
+    """Variables of an embedded server; those of the user for other servers do not reach it."""
+    return inherited(os.environ, SERVICES, ("s3", "prefect", "mlflow"))

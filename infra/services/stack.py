@@ -24,6 +24,7 @@ from pathlib import Path
 
 from conf.schema import Services
 from infra import store
+from infra.environment import clean
 from infra.errors import ConfigError, TransientError
 from infra.services import deployments, http, keys, login, ports, processes, programs, startup
 from infra.services.prefect_api import PrefectApi
@@ -77,6 +78,7 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(deployments.HEARTBEAT_S),  # the automation expects it so often
         "MLFLOW_TRACKING_URI": addresses.mlflow,
         "DO_NOT_TRACK": "1",
+        "PYTHONUTF8": "1",  # of child processes; this one has read its locale
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
@@ -87,14 +89,30 @@ def environment(run_dir: Path, services: Services) -> dict[str, str]:
     if services.s3 != "aws":
         env["AWS_ENDPOINT_URL_S3"] = addresses.s3
     if services.s3 == "embedded":
-        env["AWS_ACCESS_KEY_ID"] = secrets["access_key"]
-        env["AWS_SECRET_ACCESS_KEY"] = secrets["secret_key"]
-        env["AWS_SESSION_TOKEN"] = ""  # a token left over from Amazon would invalidate the signature
-        env["AWS_DEFAULT_REGION"] = "us-east-1"
+        env |= {
+            "AWS_ACCESS_KEY_ID": secrets["access_key"],
+            "AWS_SECRET_ACCESS_KEY": secrets["secret_key"],
+            "AWS_SESSION_TOKEN": "",  # a token left over from Amazon would invalidate the signature
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,  # ~/.aws is about another object store
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
     if "embedded" in (services.s3, services.prefect, services.mlflow):
         for name in ("NO_PROXY", "no_proxy"):  # a company's proxy cannot reach 127.0.0.1 of this machine
             others = [host for host in os.environ.get(name, "").split(",") if host and host != ports.HOST]
             env[name] = ",".join([*others, ports.HOST])
+    return env
+
+
+def connect(run_dir: Path, services: Services) -> dict[str, str]:
+    """Makes this process and its children use the services, whatever the user's shell exports; starts nothing.
+
+    Returns:
+        The variables that it set in ``os.environ``, those of ``environment``.
+    """
+    env = environment(run_dir, services)  # before the removal: it recognises inherited passwords
+    clean(os.environ, services)
+    os.environ.update(env)
     return env
 
 

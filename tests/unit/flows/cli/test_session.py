@@ -30,7 +30,7 @@ def test_a_wrong_setting_is_refused_before_services_start(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("services started")
 
-    for name in ("environment", "up"):
+    for name in ("connect", "up"):
         monkeypatch.setattr(session.stack, name, refuse)
     for name in ("PATH", "KUBECONFIG"):
         monkeypatch.setenv(name, str(tmp_path / "absent"))

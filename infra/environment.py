@@ -1,0 +1,138 @@
+"""The one table of the environment variables that do not reach unchanged what effnet starts, with the reasons.
+
+A variable that is in no row passes: e.g. ``CUDA_VISIBLE_DEVICES``, ``NCCL_*``, ``OMPI_*``, ``PMI_*``, ``HTTPS_PROXY``,
+through which data is fetched, and, of external services, ``AWS_*``, ``PREFECT_*`` and ``MLFLOW_*``, which are the
+user's. Jobs on Slurm get the same without ``SLURM_*`` and ``SBATCH_*``, pods only what
+``infra/launch/kubernetes.py`` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.schema import Services
+from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, RESOLVE_S, ROUND, TOKEN_URI
+
+COMMAND, SERVICES, JOBS = "command", "services", "jobs"  # who must not see a variable; a command's children neither
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Variables that are not passed on.
+
+    Attributes:
+        names: Names; a trailing * stands for any end.
+        by: Who drops them: the command for itself and all it starts, or only its services, or its jobs.
+        reason: What they would change.
+        embedded: Service that must be an embedded one for this row to count; empty for all.
+        if_missing: Whether they are dropped only if they name no existing file or folder.
+    """
+
+    names: tuple[str, ...]
+    by: tuple[str, ...]
+    reason: str
+    embedded: str = ""
+    if_missing: bool = False
+
+
+DROPPED = (
+    Dropped(("AWS_*",), (COMMAND, SERVICES), "profile, keys and address of another object store", embedded="s3"),
+    Dropped(("PREFECT_*",), (COMMAND, SERVICES), "address, profile and settings of another server", embedded="prefect"),
+    Dropped(("MLFLOW_*",), (COMMAND, SERVICES), "address, registry and settings of another server", embedded="mlflow"),
+    Dropped(
+        ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"),
+        (COMMAND,),
+        "the run into which MLflow would log everything",
+    ),
+    Dropped(
+        ("ALL_PROXY", "all_proxy"), (COMMAND, SERVICES), "Prefect's client fails on a SOCKS proxy", embedded="prefect"
+    ),
+    Dropped(
+        ("TMPDIR", "TEMP", "TMP", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        (COMMAND,),
+        "libraries fail where these lead nowhere, even those that then need no such file",
+        if_missing=True,
+    ),
+    Dropped(
+        ("PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONSTARTUP"),
+        (COMMAND,),
+        "settings of the user's Python session, e.g. warnings that are errors",
+    ),
+    Dropped(("WEED_*", "S3_BUCKET*", "S3_TABLE_BUCKET*"), (SERVICES,), "options of another SeaweedFS"),
+    Dropped(
+        ("UVICORN_*", "GUNICORN_*", "FLASK_*", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"),
+        (SERVICES,),
+        "options of the web servers in Prefect and MLflow, their address and number of processes among them",
+    ),
+    Dropped(("OTEL_*",), (COMMAND, SERVICES), "Prefect and MLflow would send traces, or fail at an exporter's name"),
+    Dropped(("PET_*",), (JOBS,), "torchrun reads each of its options from PET_OPTION"),
+    Dropped(("TORCHELASTIC_*",), (JOBS,), "restart count, error file and signals of an outer torchrun"),
+    Dropped(("MASTER_*",), (JOBS,), "the address of an outer job's store"),
+    Dropped(("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_*", "ROLE_*"), (JOBS,), "the rank of a process in an outer job"),
+    Dropped(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (JOBS,), "the number of processes of an outer job"),
+    Dropped(
+        ("OMP_THREAD_LIMIT", "OMP_DYNAMIC", "MKL_NUM_THREADS", "MKL_DYNAMIC", "OPENBLAS_NUM_THREADS"),
+        (JOBS,),
+        "would overrule launch.threads_per_proc",
+    ),
+    Dropped((ROUND,), (JOBS,), "a rank's restart count"),
+    Dropped((RENDEZVOUS_TOKEN, TOKEN_URI, RESOLVE_S, JOB_FOLDER), (JOBS,), "belong to another job"),
+)
+# Variables that effnet sets, whatever their value was; the functions that set them know the value.
+SET = {
+    "AWS_ACCESS_KEY_ID": "key of the embedded object store",
+    "AWS_SECRET_ACCESS_KEY": "as AWS_ACCESS_KEY_ID",
+    "AWS_SESSION_TOKEN": "empty: a token of Amazon would invalidate the signature",
+    "AWS_DEFAULT_REGION": "a region that the embedded store accepts",
+    "AWS_ENDPOINT_URL_S3": "services.s3",
+    "AWS_CONFIG_FILE": "none: ~/.aws/config is about another object store",
+    "AWS_SHARED_CREDENTIALS_FILE": "none: as AWS_CONFIG_FILE",
+    "PREFECT_API_URL": "services.prefect",
+    "PREFECT_API_AUTH_STRING": "password of the embedded server",
+    "PREFECT_HOME": "in the run folder, so that ~/.prefect stays unchanged",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "flow runs of a lost machine are soon marked as crashed",
+    "MLFLOW_TRACKING_URI": "services.mlflow",
+    "MLFLOW_TRACKING_USERNAME": "login of the embedded server",
+    "MLFLOW_TRACKING_PASSWORD": "as MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_DISABLE_TELEMETRY": "nothing is sent",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "a pickled model can run anything",
+    "DO_NOT_TRACK": "nothing is sent",
+    "NO_PROXY": "with 127.0.0.1, which no proxy can reach",
+    "no_proxy": "as NO_PROXY",
+    "PYTHONUTF8": "names of files are read as UTF-8 in any locale",
+    "PYTHONSAFEPATH": "a module of the user's folder is not imported instead of ours",
+    "PYTHONPATH": "leads to a checkout that is not installed, before what the user set",
+    "PYTHONUNBUFFERED": "the log holds the last lines of a killed process",
+    "OMP_NUM_THREADS": "launch.threads_per_proc",
+    "EFFNET_CACHE": "the shard cache in the run folder",
+    "TORCH_CPP_LOG_LEVEL": "c10d warns about IPv6 on every start",
+    "MALLOC_MMAP_THRESHOLD_": "glibc keeps freed memory: 15 to 25 % of a step on a CPU",
+    "MALLOC_TRIM_THRESHOLD_": "as MALLOC_MMAP_THRESHOLD_",
+}
+
+
+def inherited(environment: Mapping[str, str], child: str, embedded: Collection[str] = ()) -> dict[str, str]:
+    """Returns the variables that are passed on.
+
+    Args:
+        environment: Variables of this process.
+        child: ``COMMAND``, ``SERVICES`` or ``JOBS``.
+        embedded: Services that are embedded: ``s3``, ``prefect``, ``mlflow``.
+    """
+    rows = [row for row in DROPPED if child in row.by and (not row.embedded or row.embedded in embedded)]
+    return {name: value for name, value in environment.items() if not any(_drops(row, name, value) for row in rows)}
+
+
+def clean(environment: MutableMapping[str, str], services: Services) -> None:
+    """Removes what must not reach this command, nor anything that it starts."""
+    embedded = [name for name in ("s3", "prefect", "mlflow") if getattr(services, name) == "embedded"]
+    kept = inherited(environment, COMMAND, embedded)
+    for name in [name for name in environment if name not in kept]:
+        del environment[name]
+
+
+def _drops(row: Dropped, name: str, value: str) -> bool:
+    named = any(name.startswith(known[:-1]) if known.endswith("*") else name == known for known in row.names)
+    return named and not (row.if_missing and Path(value).exists())

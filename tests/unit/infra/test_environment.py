@@ -1,0 +1,86 @@
+"""The table of environment variables: what a command, its services and its jobs do not see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Launch, Services
+from infra.environment import COMMAND, DROPPED, JOBS, SERVICES, SET, clean, inherited
+from infra.launch.command import job_environment
+from infra.services import programs, stack
+
+EXTERNAL = Services("https://s3.example", "https://p.example/api", "https://m.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "services", "kept"),
+    [
+        ("AWS_PROFILE", Services(), False),
+        ("AWS_PROFILE", EXTERNAL, True),
+        ("PREFECT_LOGGING_LEVEL", Services(), False),
+        ("PREFECT_API_KEY", EXTERNAL, True),
+        ("MLFLOW_REGISTRY_URI", Services(), False),
+        ("MLFLOW_REGISTRY_URI", EXTERNAL, True),
+        ("MLFLOW_RUN_ID", EXTERNAL, False),
+        ("ALL_PROXY", Services(), False),
+        ("HTTPS_PROXY", Services(), True),
+        ("PYTHONWARNINGS", EXTERNAL, False),
+        ("CUDA_VISIBLE_DEVICES", Services(), True),
+        ("AWSOME", Services(), True),
+    ],
+)
+def test_the_variables_of_a_service_count_only_if_it_is_external(name: str, services: Services, kept: bool) -> None:
+    environment = {name: "value", "PATH": "/bin"}
+    clean(environment, services)
+    assert environment == ({name: "value"} if kept else {}) | {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_path_is_dropped_only_if_it_leads_nowhere(name: str, tmp_path: Path) -> None:
+    assert inherited({name: str(tmp_path)}, COMMAND) == {name: str(tmp_path)}
+    assert inherited({name: str(tmp_path / "absent")}, COMMAND) == {}
+
+
+def test_a_job_sees_the_keys_of_its_store_and_no_outer_job() -> None:
+    outer = {"RANK": "7", "PET_NNODES": "9", "TORCHELASTIC_RUN_ID": "x", "MKL_NUM_THREADS": "1", "EFFNET_ROUND": "3"}
+    passed = {"AWS_ACCESS_KEY_ID": "key", "MLFLOW_TRACKING_URI": "http://m", "NCCL_DEBUG": "INFO", "SLURM_JOB_ID": "1"}
+    assert inherited(outer | passed, JOBS) == passed
+
+
+def test_an_embedded_server_sees_no_options_of_other_servers() -> None:
+    foreign = (
+        "UVICORN_PORT",
+        "WEB_CONCURRENCY",
+        "GUNICORN_CMD_ARGS",
+        "WEED_GRPC_CA",
+        "OTEL_PROPAGATORS",
+        "AWS_PROFILE",
+    )
+    assert inherited(dict.fromkeys(foreign, "x") | {"LANG": "C"}, SERVICES, ("s3", "prefect", "mlflow")) == {
+        "LANG": "C"
+    }
+
+
+def test_every_variable_that_is_set_is_a_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {"PATH": "/bin"})
+    clients = stack.environment(tmp_path, Services())
+    jobs = job_environment(Launch(), 2, "cache")
+    assert set(clients) | set(jobs) <= set(SET)
+    assert set(SET) - set(clients) - set(jobs) <= {"PYTHONPATH"}  # set where the code is a checkout
+
+
+def test_every_row_has_a_reason_and_somebody_who_drops_it() -> None:
+    for row in DROPPED:
+        assert row.reason
+        assert row.by
+        assert set(row.by) <= {COMMAND, SERVICES, JOBS}
+    assert len({name for row in DROPPED if COMMAND in row.by for name in row.names}) > 15
+
+
+def test_the_worker_gets_what_its_command_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_PROFILE", "theirs")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    env = programs.prefect_worker(tmp_path, {"PREFECT_API_URL": "http://p"}).env
+    assert (env.get("PREFECT_PROFILE"), env["LANG"], env["PREFECT_API_URL"]) == (None, "C.UTF-8", "http://p")
