@@ -107,8 +107,8 @@ class Scaling:
     points: list[Point] = field(default_factory=list)  # Networks that are trained, each with its multipliers.
     # Number of trainings of each point, with the seeds from recipe.seed on.
     seeds: int = field(default=1, metadata=NEWEST)
-    # Multiply-adds of every point over those of its baseline; its multipliers are raised to the power that counts nearest
-    # to it; null = multipliers as given.
+    # Multiply-adds of every point over those of its baseline; its multipliers are raised to the power that counts
+    # nearest to it; null = multipliers as given.
     equal_cost: float | None = field(default=None, metadata=NEWEST)
 
     def __post_init__(self) -> None:

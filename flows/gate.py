@@ -18,8 +18,8 @@ from flows.shard import ensure_shards
 from infra.errors import EffnetError, first_line
 from models.results import GateCheck, GateResult, ShardResult
 from tasks.evaluate import use_registered_crop
-from tasks.preflight import FAILED, check_accuracy, check_machine, check_request, missing_weights
 from tasks.pretrained import import_published
+from tasks.readiness import FAILED, check_accuracy, check_machine, check_request, missing_weights
 from tasks.register import fetch_registered
 
 

@@ -140,7 +140,7 @@ def mcnemar(gained: int, lost: int) -> float:
         gained: Images that only the first network classifies correctly.
         lost: Images that only the second network classifies correctly.
     """
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
+    from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
@@ -151,8 +151,8 @@ def compare_paired(
     """Compares two networks by the images that they classify correctly, over one or more trainings of each.
 
     The variance of the difference is that over images, divided by their number, plus, with several seeds, that over
-    seeds, divided by theirs. The part that depends on both is counted twice, so the interval is rather too wide. Its degrees
-    of freedom are Welch and Satterthwaite's. With one seed and equal factors p is that of McNemar's exact test.
+    seeds, divided by theirs. The part that depends on both is counted twice, so the interval is rather too wide. Its
+    degrees of freedom are Welch and Satterthwaite's. With one seed and equal factors p is that of McNemar's exact test.
 
     Source: Welch, "The generalization of Student's problem when several different population variances are involved",
     Biometrika 34 (1947).
@@ -165,7 +165,7 @@ def compare_paired(
     Raises:
         ValueError: The arrays differ in shape, or there are fewer than two images.
     """
-    from scipy.stats import t as student  # type: ignore[import-untyped]
+    from scipy.stats import t as student
 
     if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] < 2 or not len(ours):
         raise ValueError(f"answers of shapes {ours.shape} and {theirs.shape} cannot be compared")

@@ -89,8 +89,8 @@ def _check_early(verb: str, config: schema.Config) -> None:
     """Refuses before services start, which takes seconds, what the flow would refuse after it with the same message.
 
     Raises:
-        ConfigError: A missing ``data.path``, an unknown network or one that cannot have so few pixels, an engine that is
-            not available, or the setting ``register`` for a verb that does not read it.
+        ConfigError: A missing ``data.path``, an unknown network or one that cannot have so few pixels, an engine that
+            is not available, or the setting ``register`` for a verb that does not read it.
     """
     if config.register is not None and verb not in _REGISTER:
         raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
@@ -105,10 +105,6 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.data.source not in catalog.packaged():
             catalog.open_source(config.data)
-    if verb == "reproduce":
-        from tasks.preflight import check_networks
-
-        check_networks(config)
     if verb == "train":
         from models.networks.baselines import BASELINES
         from models.networks.build import resolve_architecture

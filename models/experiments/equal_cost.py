@@ -23,9 +23,9 @@ _MAX_POWER, _HALVINGS = 8.0, 17  # of the search for a power; the last interval 
 def match_points(model: schema.Model, options: schema.Scaling, classes: int) -> list[schema.Point]:
     """Returns the points with multipliers that count ``options.equal_cost`` times their baseline's multiply-adds.
 
-    The multipliers of a point are raised to one power, so a single dimension stays single, and compound scaling keeps the
-    proportions of its logarithms, as phi does. Channels, repeats and pixels are rounded, so the nearest step is taken: it
-    can miss the cost by more than 5 %, in depth above all.
+    The multipliers of a point are raised to one power, so a single dimension stays single, and compound scaling keeps
+    the proportions of its logarithms, as phi does. Channels, repeats and pixels are rounded, so the nearest step is
+    taken: it can miss the cost by more than 5 %, in depth above all.
     """
     from models.networks.build import compute_cost
 

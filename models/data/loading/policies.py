@@ -15,8 +15,8 @@ Disagreements between the sources, and the choices made here:
   were trained so, and it is kept. For images under 224 pixels, which the official code never had, lengths are scaled
   in proportion to the side. (timm's port translates by up to 0.45 of the side, torchvision by 150/331 of it.)
 - *Contrast.* The EfficientNet code uses the number of pixels / 256 as the mean gray; here, as in Pillow, the mean.
-- *Solarize.* The EfficientNet code compares bytes with ``int(level / 10 * 256)``, which wraps as a byte: the threshold is 0
-  at level 10 (all values are inverted), 179 at 17 and 204 at 28. It is the same here; timm and torchvision change
+- *Solarize.* The EfficientNet code compares bytes with ``int(level / 10 * 256)``, which wraps as a byte: the threshold
+  is 0 at level 10 (all values are inverted), 179 at 17 and 204 at 28. It is the same here; timm and torchvision change
   nothing at level 10.
 
 Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py (``policy_v0``, ``level_to_arg``,

@@ -120,8 +120,8 @@ class SqueezeExcite(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops a sample's residual branch with probability 1 - survival_prob, and rescales the kept ones.
 
-    The scale is applied in float32 within the addition, in bfloat16 too: 1 / 0.9875 rounded to bfloat16 is 1.0156, so all
-    kept branches would be 0.3 % too large.
+    The scale is applied in float32 within the addition, in bfloat16 too: 1 / 0.9875 rounded to bfloat16 is 1.0156, so
+    all kept branches would be 0.3 % too large.
 
     Source: official utils.py ``drop_connect``: per sample, divided by the survival probability.
     """

@@ -150,7 +150,7 @@ def test_synchronized_batch_norm_in_a_pipeline_is_refused_before_anything_starts
     settings = ["profile=paper", "data.path=/d", "transfer.path=/t", "runtime.pipeline_stages=2"]
     shards = replace(SHARDS, train=1_280_000)
     config = compose.compose(settings)
-    with pytest.raises(ConfigError, match="pipeline_stages=2; use recipe.bn_groups=slice"):
+    with pytest.raises(ConfigError, match=r"pipeline_stages=2; use recipe\.bn_groups=slice"):
         train_job(config, config.data, config.recipe, shards, None)
     config = compose.compose([*settings, "recipe.bn_groups=slice"])
     assert train_job(config, config.data, config.recipe, shards, None).key.startswith("train-b0-x-")

@@ -49,7 +49,7 @@ def test_the_nearest_step_is_taken_where_no_network_counts_the_same() -> None:
     config = compose(["profile=laptop", "scaling=equal_cost", "scaling.equal_cost=2.5"])
     (depth,) = [p for p in match_points(config.model, config.scaling, 10) if p.dimension == "depth"]
     taken = abs(relative_cost(config.model, depth, 10) - 2.5)
-    assert 0 < taken
+    assert taken > 0
     for other in np.arange(1.0, 12.0, 0.05):
         point = Point("efficientnet_b0", "depth", depth=float(other))
         assert abs(relative_cost(config.model, point, 10) - 2.5) >= taken - 1e-9

@@ -125,8 +125,8 @@ def test_trials_that_were_compared_on_the_same_images_show_the_lead_of_the_best(
     summary = _summary()
     search = summary["search"]
     behind = {"value": 0.75, "lower": -0.5, "upper": 2.0, "p": 0.25, "n": 400, "seeds": 3}
-    for trial in search["trials"]:
-        trial |= {"equal_cost_top1": trial["minival_top1"] - 1}
+    for row in search["trials"]:
+        row |= {"equal_cost_top1": row["minival_top1"] - 1}
     search["trials"][1]["behind"] = behind
     search |= {"seeds": 3, "exponent": -0.07, "equal_cost_verdict": "at equal counted cost the other leads, a tie"}
     page = Page(render_stored(summary))

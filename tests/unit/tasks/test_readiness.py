@@ -14,7 +14,7 @@ from flows.cli.summary import describe_result, exit_code
 from infra.errors import ConfigError
 from models import capacity
 from models.results import EvalResult, GateCheck, GateResult, result_from
-from tasks import preflight
+from tasks import readiness
 
 PAPER = compose.compose(["profile=paper", "data.path=/data/imagenet"])
 H200 = 141_000_000_000
@@ -29,22 +29,22 @@ def evaluated(top1: float, n: int = 50_000) -> EvalResult:
 @pytest.mark.parametrize(("top1", "outcome"), [(76.88, "passed"), (76.98, "passed"), (76.78, "passed"),
                                                (76.77, "failed"), (77.0, "failed")])  # fmt: skip
 def test_weights_pass_within_a_tenth_of_a_point_of_their_published_accuracy(top1: float, outcome: str) -> None:
-    check = preflight.check_accuracy(B0, evaluated(top1), PAPER.gate.tolerance)
+    check = readiness.check_accuracy(B0, evaluated(top1), PAPER.gate.tolerance)
     assert (check.name, check.outcome) == ("weights of efficientnet_b0", outcome)
     assert f"{top1:.2f} % of 50,000 images, published 76.88 %" in check.text
 
 
 def test_the_right_accuracy_on_fewer_images_does_not_pass() -> None:
-    check = preflight.check_accuracy(B0, evaluated(76.88, n=49_999), 0.1)
+    check = readiness.check_accuracy(B0, evaluated(76.88, n=49_999), 0.1)
     assert check.outcome == "failed"
     assert check.text.endswith("ImageNet has 50,000 validation images")
 
 
 def test_missing_weights_are_checks_that_were_not_run() -> None:
-    names = [check.name for check in preflight.missing_weights(PAPER)]
+    names = [check.name for check in readiness.missing_weights(PAPER)]
     assert names == [f"weights of efficientnet_b{phi}" for phi in (0, 3, 7)]
     given = replace(PAPER, gate=schema.Gate(weights=[B0]))
-    assert [check.outcome for check in preflight.missing_weights(given)] == ["not run", "not run"]
+    assert [check.outcome for check in readiness.missing_weights(given)] == ["not run", "not run"]
 
 
 @pytest.mark.parametrize(
@@ -62,33 +62,33 @@ def test_the_file_name_says_which_published_accuracy_counts(name: str, network: 
             compose.compose(["profile=paper", f"gate.weights=[{name}]"])
     else:
         config = compose.compose(["profile=paper", f"gate.weights=[{name}]"])
-        assert f"weights of {network}" not in [check.name for check in preflight.missing_weights(config)]
+        assert f"weights of {network}" not in [check.name for check in readiness.missing_weights(config)]
 
 
 def test_gpus_and_their_memory_are_compared_with_what_the_profile_needs() -> None:
-    assert preflight.check_gpus(PAPER, [H200] * 8).outcome == "passed"
-    assert preflight.check_gpus(PAPER, [H200] * 7).outcome == "failed"
+    assert readiness.check_gpus(PAPER, [H200] * 8).outcome == "passed"
+    assert readiness.check_gpus(PAPER, [H200] * 7).outcome == "failed"
     to_b6 = replace(PAPER, variants=PAPER.variants[:-1])
-    assert preflight.check_memory(to_b6, [H200] * 8).outcome == "passed"
-    whole = preflight.check_memory(PAPER, [H200] * 8)  # 64 images of 600 px a pass: more than 80 % of an H200
+    assert readiness.check_memory(to_b6, [H200] * 8).outcome == "passed"
+    whole = readiness.check_memory(PAPER, [H200] * 8)  # 64 images of 600 px a pass: more than 80 % of an H200
     assert (whole.outcome, "too few for efficientnet_b7 125.7 GB: recipe.recompute=true" in whole.text) == (
         "failed",
         True,
     )
     recomputed = replace(PAPER, recipe=replace(PAPER.recipe, recompute=True))
-    assert preflight.check_memory(recomputed, [H200] * 8).outcome == "passed"
-    small = preflight.check_memory(PAPER, [H200] * 7 + [16_000_000_000])
+    assert readiness.check_memory(recomputed, [H200] * 8).outcome == "passed"
+    small = readiness.check_memory(PAPER, [H200] * 7 + [16_000_000_000])
     assert small.outcome == "failed"
     assert "efficientnet_b7" in small.text
     assert "efficientnet_b0 " not in small.text
-    assert preflight.check_memory(PAPER, []).outcome == "not run"
+    assert readiness.check_memory(PAPER, []).outcome == "not run"
 
 
 def test_the_loader_needs_a_core_for_each_second_of_work_in_a_second() -> None:
-    exact = preflight.check_loader(PAPER, image_cpu_s=0.001, cores=40)  # 8 x 4,930 images/s at 1 ms
+    exact = readiness.check_loader(PAPER, image_cpu_s=0.001, cores=40)  # 8 x 4,930 images/s at 1 ms
     assert exact.outcome == "passed"
     assert exact.text.startswith("39,440 images/s of efficientnet_b0 on 8 H200 take 39 cores, this machine has 40")
-    assert preflight.check_loader(PAPER, image_cpu_s=0.001, cores=39).outcome == "failed"
+    assert readiness.check_loader(PAPER, image_cpu_s=0.001, cores=39).outcome == "failed"
 
 
 def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
@@ -97,15 +97,15 @@ def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
     config = replace(PAPER, run_dir=str(tmp_path / "runs"))
     # 144.5 GB of shards, as much cache, two checkpoints of 16 bytes for each of the family's 193,546,022 parameters.
     needed = 2 * 144.5e9 + 2 * 16 * 193_546_022
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
-    assert preflight.check_space(config).outcome == "passed"
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1000))
-    assert preflight.check_space(config).outcome == "failed"
+    monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
+    assert readiness.check_space(config).outcome == "passed"
+    monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1000))
+    assert readiness.check_space(config).outcome == "failed"
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "shard.tar").write_bytes(bytes(1000))  # what is there already need not be written again
-    assert preflight.check_space(config).outcome == "passed"
+    assert readiness.check_space(config).outcome == "passed"
     remote = replace(config, storage="s3://bucket", services=schema.Services(s3="aws"))
-    assert preflight.check_space(remote).text.startswith(f"{tmp_path / 'runs'} needs 144 GB")
+    assert readiness.check_space(remote).text.startswith(f"{tmp_path / 'runs'} needs 144 GB")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
 )
 def test_a_gate_without_imagenet_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        preflight.check_request(compose.compose(words))
+        readiness.check_request(compose.compose(words))
 
 
 @pytest.mark.parametrize(("outcomes", "code"), [(["passed"], 0), (["passed", "failed"], 1), (["passed", "not run"], 1)])
