@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import scipy.io  # type: ignore[import-untyped]  # noqa: F401  # opening the devkit would import it on the clock
+import scipy.io  # noqa: F401  # opening the devkit would import it on the clock
 import torch
 
 from benchmarks import real_images

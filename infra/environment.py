@@ -102,7 +102,7 @@ SET = {
     "NO_PROXY": "with 127.0.0.1, which no proxy can reach",
     "no_proxy": "as NO_PROXY",
     "PYTHONUTF8": "names of files are read as UTF-8 in any locale",
-    "PYTHONSAFEPATH": "a module of the user's folder is not imported instead of ours",
+    "PYTHONSAFEPATH": "a module of the user's folder is not imported instead of effnet's",
     "PYTHONPATH": "leads to a checkout that is not installed, before what the user set",
     "PYTHONUNBUFFERED": "the log holds the last lines of a killed process",
     "OMP_NUM_THREADS": "launch.threads_per_proc",

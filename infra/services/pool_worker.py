@@ -58,7 +58,7 @@ def start(folder: Path, name: str, pool: str, jobs: int | None, environment: Map
     files.make_private(folder)
     queue = ["--work-queue", deployments.JOBS_QUEUE, "--limit", str(jobs)] if jobs else ["--work-queue", "default"]
     argv = (sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--name", name)
-    own = {
+    settings = {
         **environment,
         **machine.import_path(),
         "PREFECT_HOME": str(folder / "prefect"),
@@ -66,7 +66,7 @@ def start(folder: Path, name: str, pool: str, jobs: int | None, environment: Map
         "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
     }
     inherited = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
-    processes.start(folder, Program(NAME, (*argv, *queue), {**inherited, **own}, folder / "work"))
+    processes.start(folder, Program(NAME, (*argv, *queue), {**inherited, **settings}, folder / "work"))
 
 
 def stop(folder: Path) -> None:

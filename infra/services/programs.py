@@ -22,7 +22,7 @@ from infra.store import files
 BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
-TAG = "effnet"  # of every flow run of ours
+TAG = "effnet"  # of every flow run of effnet
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
 
 

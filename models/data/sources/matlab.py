@@ -18,8 +18,8 @@ def load(files: Files, row: int, key: str) -> Any:
         DataError: The file is not a MATLAB file, is damaged, or has no such variable.
     """
     # Imported here because it takes half a second and few data sets need it. scipy has no type annotations.
-    from scipy.io import loadmat  # type: ignore[import-untyped]
-    from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         return loadmat(io.BytesIO(files.read(row)), squeeze_me=True, variable_names=[key])[key]

@@ -348,14 +348,14 @@ def test_every_text_setting_takes_a_text_that_another_grammar_would_read_otherwi
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        ("data.path=~/images", "/home/u/images"),
-        ("run_dir=~", "/home/u"),
-        ("storage=file://~/store", "file:///home/u/store"),
+        ("data.path=~/images", "/folder/of/user/images"),
+        ("run_dir=~", "/folder/of/user"),
+        ("storage=file://~/store", "file:///folder/of/user/store"),
         ("data.path=/a/~b", "/a/~b"),
     ],
 )
 def test_the_home_is_expanded_at_the_start_of_a_path(word: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.setenv("HOME", "/folder/of/user")
     compose._merge.cache_clear()
     assert compose.read_setting(compose.compose([word]), word.partition("=")[0]) == value
 
