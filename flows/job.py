@@ -21,12 +21,13 @@ from conf import schema
 from conf.compose import OverrideError, from_yaml
 from conf.text import logger, quoted
 from flows.configure import configure
-from infra import store
+from infra import machine, store
 from infra.errors import ConfigError, EffnetError
-from infra.launch import devices, local
+from infra.launch import devices, lease, local
 from infra.launch.devices import Devices
 from infra.launch.job import JobSpec
 from infra.launch.workpool import EXIT_CODE
+from models.results import result_name
 from tasks.jobs import MODULES, name_job
 from tasks.slots import slot
 from tasks.supervise import QUEUED
@@ -36,7 +37,7 @@ WAIT_S = 1.0  # between two looks at what a job waits for
 
 
 @flow(name="job", flow_run_name="{label}")
-async def job(key: str, storage: str, launch: str, label: str) -> Any:
+async def job(key: str, storage: str, launch: str, label: str, code: str) -> Any:
     """Runs one job to its end.
 
     Args:
@@ -44,12 +45,14 @@ async def job(key: str, storage: str, launch: str, label: str) -> Any:
         storage: Where its run folder is, ``STORAGE/jobs/KEY``.
         launch: Processes and machines of the job, ``schema.Launch`` as YAML.
         label: Display name.
+        code: Digest of the training code of the flow that submits it (``infra.machine.training_code``).
 
     Returns:
         A failed state with the exit code if it is not 0.
     """
     config, _ = configure([])
     try:
+        check_code(label, code)
         spec = await asyncio.to_thread(read_spec, config, key, storage, launch)
     except EffnetError as error:
         log.error("%s", error)
@@ -59,11 +62,11 @@ async def job(key: str, storage: str, launch: str, label: str) -> Any:
     gpus = devices.of_worker()
     try:
         async with slot(label) if gpus is None else _gpus_of(spec, gpus) as granted:
-            code = await run_here(spec, granted or local.NO_DEVICES)
+            exit_code = await run_here(spec, granted or local.NO_DEVICES)
     except EffnetError as error:
         log.error("%s", error)
-        code = error.exit_code
-    return Failed(message=EXIT_CODE.format(code=code)) if code else None
+        exit_code = error.exit_code
+    return Failed(message=EXIT_CODE.format(code=exit_code)) if exit_code else None
 
 
 @asynccontextmanager
@@ -79,6 +82,19 @@ async def _gpus_of(spec: JobSpec, gpus: list[str]) -> AsyncIterator[Devices]:
                 yield granted
                 return
         await asyncio.sleep(WAIT_S)
+
+
+def check_code(label: str, code: str) -> None:
+    """Checks that this worker trains with the code of the flow, because other code may come to other bits.
+
+    Raises:
+        ConfigError: It has another version.
+    """
+    if code != machine.training_code():
+        raise ConfigError(
+            f"{label}: worker {lease.worker_name()} has another version of effnet (training code "
+            f"{machine.training_code()}) than the flow ({code}); install the same one on both"
+        )
 
 
 def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> JobSpec:
@@ -103,6 +119,11 @@ def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> Job
     return JobSpec(key, run.label, MODULES[described.kind], job_uri, launched.launch, Path(config.run_dir).resolve())
 
 
+def _is_done(spec: JobSpec) -> bool:
+    described = from_yaml(schema.Job, store.read(store.join(spec.job_uri, "config.yaml")))
+    return store.exists(store.join(spec.job_uri, result_name(described)))
+
+
 async def run_here(spec: JobSpec, granted: Devices) -> int:
     """Runs a job on this machine and returns its exit code; the last lines of its log follow a failure.
 
@@ -112,6 +133,8 @@ async def run_here(spec: JobSpec, granted: Devices) -> int:
         log.info("%s still runs on %s; waiting for its end", spec.label, other.place)
         while local.poll(other) is None:
             await asyncio.sleep(WAIT_S)
+        if await asyncio.to_thread(_is_done, spec):
+            return 0
     running = await asyncio.to_thread(local.submit, spec, granted)
     try:
         while (code := local.poll(running)) is None:

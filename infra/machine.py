@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 import resource
@@ -75,6 +76,16 @@ def commit() -> str:
         return ""
     dirty = _first_output_line(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
     return head + ("-dirty" if dirty else "")
+
+
+@functools.cache
+def training_code() -> str:
+    """Returns the first 16 digits of the sha256 over all source files of ``models/``: what trains."""
+    hasher = hashlib.sha256()
+    root = CODE / "models"
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h")):
+        hasher.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return hasher.hexdigest()[:16]
 
 
 def _cpu_name() -> str:

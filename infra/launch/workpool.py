@@ -14,6 +14,7 @@ from typing import Any
 
 from conf import compose, schema
 from conf.text import QUOTE
+from infra import machine
 from infra.errors import ConfigError, LostError, TransientError
 from infra.launch.job import JobSpec
 from infra.services import prefect_api
@@ -55,7 +56,8 @@ def submit(spec: JobSpec) -> FlowRunJob:
     status, deployment = _request("GET", f"/deployments/name/{DEPLOYMENT}")
     if status == 404:
         raise ConfigError(
-            f"launch.engine=workpool: Prefect at {_api().url} has no deployment {DEPLOYMENT}; `effnet up` registers it"
+            f"launch.engine=workpool: Prefect at {_api().url} has no deployment {DEPLOYMENT}; "
+            "`effnet deploy` registers it"
         )
     request = _request_of(spec)
     _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
@@ -72,6 +74,7 @@ def _request_of(spec: JobSpec) -> dict[str, Any]:
             "storage": spec.job_uri.removesuffix(f"/jobs/{spec.key}"),
             "launch": compose.to_yaml(spec.launch),
             "label": spec.label,
+            "code": machine.training_code(),
         },
         "tags": [f"{TAG}:{spec.key}"],
     }

@@ -72,7 +72,7 @@ def test_a_server_without_our_deployments_is_named_with_what_to_do(
     services: Addresses, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workpool, "DEPLOYMENT", "job/of-others")
-    with pytest.raises(ConfigError, match="has no deployment job/of-others; `effnet up` registers it"):
+    with pytest.raises(ConfigError, match="has no deployment job/of-others; `effnet deploy` registers it"):
         workpool.submit(spec_of(*described(rig, "nowhere", tmp_path), tmp_path))
 
 

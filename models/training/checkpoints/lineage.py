@@ -5,17 +5,15 @@ Resuming with another configuration, data or code is refused, and the difference
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import models
 from conf import compose
 from conf.schema import Job, Runtime
+from infra import machine
 from infra.errors import ChangedError
 from models.networks import native
 
@@ -33,11 +31,7 @@ def identity(job: Job) -> dict[str, Any]:
 
 def code_digest() -> str:
     """Returns the first 16 digits of the sha256 over all source files of ``models/``."""
-    hasher = hashlib.sha256()
-    root = Path(models.__path__[0])
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h")):
-        hasher.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return hasher.hexdigest()[:16]
+    return machine.training_code()
 
 
 def check(saved: dict[str, Any], now: dict[str, Any], accept: bool, uri: str) -> list[str]:
