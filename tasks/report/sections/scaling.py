@@ -73,6 +73,9 @@ def facts(part: ScalingResult, _summary: Summary) -> dict[str, Any]:
     used = [row.ours for table in tables for row in table["rows"]]
     return {
         "data": part.data,
+        "verdicts": part.verdicts,
+        "comparisons": part.comparisons,
+        "seeds": part.seeds,
         "tables": tables,
         "others": [point for point in points if not any(point is row for row in used)],
         "figure3": [

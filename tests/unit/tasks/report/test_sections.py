@@ -64,6 +64,19 @@ def test_every_point_of_the_scaling_study_stands_beside_its_row_of_table_3() -> 
     assert "— 1,000" in page.row("ResNet-50 resolution", "data-scaled")[1], "it failed: a dash, never a zero"
 
 
+def test_compound_scaling_stands_against_single_dimensions_with_a_verdict_in_words() -> None:
+    lead = {"value": -1.25, "lower": -2.5, "upper": -0.5, "p": 0.004, "n": 1000, "seeds": 3}
+    compared = {"network": "efficientnet_b0", "compound_top1": 95.5, "single_top1": 96.75, "cost_ratio": 1.03}
+    rows = [compared | {"dimension": "resolution", "lead": lead}, compared | {"dimension": "width", "lead": None}]
+    verdict = "efficientnet_b0: compound loses to resolution"
+    page = _page(scaling=made_parts.scaling() | {"comparisons": rows, "verdicts": [verdict], "seeds": 3})
+    (numbers, _), (_, words) = page.found("data-comparison")
+    assert numbers == pytest.approx([95.5, 96.75, -1.25, -2.5, -0.5, 0.004, 1.03, 3])
+    assert "not compared" in words
+    assert f"{verdict}." in page.text()
+    assert "over 3 seeds" in page.text()
+
+
 def test_every_other_point_of_the_scaling_study_stands_on_the_page_once() -> None:
     part = made_parts.scaling()
     points = [p for p in part["points"] if p["network"] == "efficientnet_b0"]
