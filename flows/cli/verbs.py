@@ -104,7 +104,8 @@ VERBS: dict[str, Verb] = {
     "search": Verb(
         "grid search of alpha, beta, gamma under alpha*beta^2*gamma^2 = 2",
         f"{_COMMON}\n{_TRAIN}\n  search.alpha=[1.0,1.2] search.beta=[1.0,1.1] search.gamma=[1.0,1.15]\n"
-        "  search.tolerance=X search.counted_tolerance=X search.recipe.epochs=N",
+        "  search.tolerance=X search.counted_tolerance=X search.recipe.epochs=N\n"
+        "  search.seeds=3   compare the points over three trainings each",
         flow="flows.search:search",
         trains=True,
     ),
@@ -122,6 +123,7 @@ VERBS: dict[str, Verb] = {
     "scaling": Verb(
         "scale networks in width, depth or resolution alone, and in all three together",
         f"{_COMMON}\n{_TRAIN}\n  scaling={_choices('scaling')}   paper: Figures 3, 4 and 8 too\n"
+        "  scaling=equal_cost scaling.equal_cost=4 scaling.seeds=3   four ways to spend the same multiply-adds\n"
         "  scaling.points=[{network:resnet50},{network:resnet50,dimension:width,width:2.0}]   only these\n\n"
         "multipliers of a point come on top of model.width, model.depth and model.resolution",
         flow="flows.scaling:scaling",
