@@ -84,6 +84,13 @@ def test_a_grid_search_killed_in_the_middle_goes_on_and_outlives_a_trial_that_di
     assert artifact("grid", "refused.json") == found["refused"]
     assert len(found["refused"]) == 1
 
+    seeded = subprocess.run([*argv, "search.seeds=2"], capture_output=True, text=True, timeout=400)
+    assert seeded.returncode == 0, seeded.stderr
+    assert "trials     2 trained, 1 refused, 0 failed; 1 from earlier runs" in seeded.stdout
+    assert len(results(storage)) == 4  # two points with two seeds each
+    assert "cost       at equal counted cost" in seeded.stdout
+    assert "the same images were not compared" not in seeded.stdout
+
 
 @pytest.mark.slow
 def test_an_architecture_search_killed_in_the_middle_goes_on_to_the_wanted_number(

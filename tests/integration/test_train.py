@@ -18,6 +18,7 @@ from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
 from models.data.shards import writer
+from models.training import per_image
 
 pytestmark = pytest.mark.torchrun
 
@@ -146,6 +147,9 @@ def test_a_finished_job_leaves_a_result_that_counts_every_val_sample(undisturbed
     assert result["n_val"] == 120
     assert result["steps"] == 3 * (252 // 64)
     assert status(undisturbed)["state"] == "done"
+    correct = per_image.read_minival(undisturbed, result)
+    assert correct is not None
+    assert 100 * correct.mean() == pytest.approx(result["minival_top1"])
     losses, epochs = rows(undisturbed)
     assert [row["step"] for row in losses] == [*range(1, 1 + 3 * (252 // 64))]
     assert [row["step"] for row in epochs] == [3, 6, 9]
@@ -164,6 +168,7 @@ def test_a_job_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
     ours, theirs = (store.read_json(f"{uri}/result.json") for uri in (job_uri, undisturbed))
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     assert (ours["top1"], ours["minival_top1"]) == (theirs["top1"], theirs["minival_top1"])
+    assert ours["minival_correct_sha256"] == theirs["minival_correct_sha256"]
     curves = [[(row["step"], row["train_loss"]) for row in rows(uri)[0]] for uri in (job_uri, undisturbed)]
     assert curves[0] == curves[1]
 
