@@ -91,12 +91,12 @@ def class_lists(version: Version, shards: ShardResult) -> tuple[list[str], list[
     model = [str(name) for name in registry.describe(version)["class_names"]]
     data = list(manifests.load(shards.manifest_uri)[1].classes)
     unknown = "source_sha256" in version.tags and model == [str(number) for number in range(len(model))]
-    if unknown and len(model) == len(data) and set(model) != set(data):
-        log.warning(
-            "%s/%d: class names unknown: assumed in the order of %s", version.name, version.version, shards.name
-        )
-        return data, data
-    return model, data
+    if not unknown or set(model) == set(data):
+        return model, data
+    if len(model) != len(data):
+        return [f"number {name}" for name in model], data
+    log.warning("%s/%d: class names unknown: assumed in the order of %s", version.name, version.version, shards.name)
+    return data, data
 
 
 def find_rows(model: Sequence[str], data: Sequence[str]) -> list[int] | None:
