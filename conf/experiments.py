@@ -301,16 +301,21 @@ class Published:
     origin: str | None = None
     # Pixels that the weights expect, as in model.preprocessing; null = read from the file and its name.
     preprocessing: str | None = None
-    resolution: int | None = None  # Image side in pixels; null = the variant's own.
+    # Image side in pixels; null = the publisher's, by the name of the file, or else the variant's own.
+    resolution: int | None = None
+    # Crop of evaluation, as data.augment.eval_crop_pad; null = the publisher's, by the name of the file, or else 32.
+    crop_pad: int | None = None
+    weights: str | None = None  # Weights of a checkpoint that has both: model | ema (moving average); null = ema.
     classes: int = 1000  # Number of classes.
     name: str | None = None  # Name in the registry; null = network and origin.
 
     def __post_init__(self) -> None:
         require_name("published.network", self.network)
         require_name("published.name", self.name)
-        for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS)):
+        for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS), ("weights", ("model", "ema"))):
             require_choice(f"published.{key}", getattr(self, key), choices)
         require(
             self.resolution is None or self.resolution > 0, f"published.resolution must be > 0, is {self.resolution}"
         )
+        require(self.crop_pad is None or self.crop_pad >= 0, f"published.crop_pad must be >= 0, is {self.crop_pad}")
         require(self.classes > 0, f"published.classes must be > 0, is {self.classes}")

@@ -47,7 +47,7 @@ async def import_published(config: schema.Config) -> Registered:
 
 def _import(config: schema.Config) -> Registered:
     from infra.tracking import runs
-    from models.networks import pretrained
+    from models.networks import checkpoint_file, pretrained
 
     options = config.published
     if options.path is None:
@@ -57,11 +57,20 @@ def _import(config: schema.Config) -> Registered:
     sha256 = hashlib.sha256(data).hexdigest()
     if options.sha256 is not None and not sha256.startswith(options.sha256.lower()):
         raise ArtifactError(f"{options.path} has sha256 {sha256}, published.sha256 says {options.sha256}")
-    weights = pretrained.convert(pretrained.read(data, options.path), options, options.path)
+    tensors = checkpoint_file.read(data, options.path, options.weights)
+    weights = pretrained.convert(tensors, options, options.path)
+    if weights.guesses:
+        log.warning(
+            "%s: guessed from the name of the file and what is usual for its origin: %s; "
+            "published.origin, .preprocessing, .resolution and .crop_pad set them",
+            Path(options.path).name,
+            ", ".join(weights.guesses),
+        )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, uri, sha256)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
-    key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}")
+    crop = "" if weights.crop_pad == schema.Augment().eval_crop_pad else f"\ncrop_pad {weights.crop_pad}"
+    key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}")
     tags = {"role": "import", **source_tags}
     run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
     try:
@@ -83,7 +92,7 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
         export.save_weights(weights.state_dict, Path(scratch) / WEIGHTS)
         classes = [str(number) for number in range(weights.classes)]  # no published file has class names
-        crop_pad = schema.Augment().eval_crop_pad
+        crop_pad = weights.crop_pad
         resolution = resolve_architecture(weights.model).resolution
         license_name = LICENSES[weights.origin]
         searched = {"variant": weights.model.name, "license": license_name}
@@ -111,4 +120,6 @@ def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[
         "params": str(params),
         "multiply_adds": str(multiply_adds),
         "resolution": str(resolution),
+        "crop_pad": str(weights.crop_pad),
+        "guessed": ", ".join(weights.guesses) or "nothing",
     }

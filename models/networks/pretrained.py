@@ -6,26 +6,23 @@ convolutions, the epsilon of batch norm, and the input normalization that the we
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from conf import schema
 from conf.text import logger
 from infra.errors import ArtifactError, ConfigError
+from models.networks import published_inputs
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import LITE, VARIANTS
 from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
+from models.networks.published_inputs import InputSettings
 
 log = logger()
-PICKLES = (".pth", ".pt", ".bin")
 COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
 # Added to every name by DistributedDataParallel, torch.compile, timm's EMA, Lightning and detection toolboxes.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
@@ -33,8 +30,10 @@ GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
 # File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
 # Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
 _NAMES = {
-    "timm": re.compile(r"(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])(?P<tag>[._](?:ap[._-]|ra4_e3600))?"),
-    "lukemelas": re.compile(r"(?P<tag>adv-)?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
+    "timm": re.compile(
+        r"(?<![0-9a-z])(?P<tf>tf_)?efficientnet_(?:b\d|l2|lite\d)(?![0-9a-z])(?P<tag>[._](?:ap[._-]|ra4_e3600))?"
+    ),
+    "lukemelas": re.compile(r"(?<![0-9a-z])(?P<tag>adv-)?efficientnet-(?:b\d|l2|lite\d)(?![0-9a-z])"),
 }
 
 
@@ -47,67 +46,23 @@ class PretrainedWeights:
         state_dict: Tensors in float32, by effnet's names.
         classes: Number of classes of its classifier.
         origin: Publisher of the weights, one of ``conf.experiments.ORIGINS``.
+        crop_pad: Crop of evaluation, as ``data.augment.eval_crop_pad``.
+        guesses: Facts that neither the tensors nor the settings state, as ``origin timm``: from the name of the file.
     """
 
     model: schema.Model
     state_dict: dict[str, Tensor]
     classes: int
     origin: str
-
-
-def read(data: bytes, file: str) -> dict[str, Tensor]:
-    """Reads the tensors of a ``.safetensors`` file, or of a pickle that contains only tensors.
-
-    Args:
-        data: Content of the file.
-        file: Name of the file; the suffix determines the format.
-
-    Raises:
-        ConfigError: unsupported file type.
-        ArtifactError: the file is damaged or holds more than named tensors; none of its code is executed.
-    """
-    if file.endswith(".safetensors"):
-        try:
-            return safetensors.torch.load(data)
-        except Exception as error:  # as below
-            raise ArtifactError(f"{file} is damaged or not a safetensors file: {_summarize(error)}") from error
-    if not file.endswith(PICKLES):
-        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about its oldest file format
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could execute any code"
-        raise ArtifactError(message) from error
-    except Exception as error:  # torch's reader raises almost any exception on random bytes
-        raise ArtifactError(f"{file} is damaged or was not written by torch.save: {_summarize(error)}") from error
-    if not isinstance(content, Mapping):
-        raise ArtifactError(f"{file} holds a {type(content).__name__}, not the named tensors of a network")
-    others = [str(key) for key, value in content.items() if not isinstance(key, str) or not _is_plain(value)]
-    if others:
-        raise ArtifactError(
-            f"{file} holds {', '.join(others[:5])}, not only the named tensors of a network: save only its state dict"
-        )
-    return dict(content)
-
-
-def _summarize(error: Exception) -> str:
-    """Returns an error's first sentence in one line; for errors that name only a byte or a key, their type."""
-    words = " ".join(str(error).split()).partition(". ")[0][:200]
-    return words if isinstance(error, RuntimeError | OSError | safetensors.SafetensorError) else type(error).__name__
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a dense CPU tensor; a file may also describe sparse and meta tensors."""
-    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout is torch.strided
+    crop_pad: int
+    guesses: tuple[str, ...]
 
 
 def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str) -> PretrainedWeights:
     """Converts public tensors to an effnet network.
 
     Args:
-        tensors: Tensors that ``read`` returned.
+        tensors: Tensors that ``checkpoint_file.read`` returned.
         request: Expected variant, origin, classes and preprocessing.
         file: Source file. Its base name distinguishes Google's weights in timm from timm's, and the normalization they
             expect; folder names are ignored, since users choose them freely.
@@ -119,7 +74,13 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     tensors = strip_wrappers(tensors, file)
     key_map = _find_key_map(tensors, file)
     origin = _resolve_origin(key_map, request.origin, file)
-    model = _configure_model(_find_variant(tensors, key_map, request.network, file), origin, request, file)
+    name = _find_variant(tensors, key_map, request.network, file)
+    inputs = published_inputs.find(_base_name(file), name, origin)
+    model = _configure_model(name, origin, request, inputs.side, file)
+    crop_pad = inputs.crop_pad if request.crop_pad is None else request.crop_pad
+    if inputs.interpolation != published_inputs.BICUBIC or inputs.remark:
+        differs = inputs.remark or f"its publisher resizes images by {inputs.interpolation} interpolation"
+        log.warning("%s: %s, effnet by bicubic interpolation, which costs accuracy", _base_name(file), differs)
     classes = _count_classes(tensors, key_map)
     if classes != request.classes:
         raise ConfigError(
@@ -133,7 +94,20 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
             broken.append(key)
     if broken:
         raise ArtifactError(f"{file}: {broken[0]} holds non-finite numbers ({len(broken)} tensors do)")
-    return PretrainedWeights(model, state, classes, origin)
+    guesses = _list_guesses(key_map, request, model, origin, inputs)
+    return PretrainedWeights(model, state, classes, origin, crop_pad, guesses)
+
+
+def _list_guesses(
+    key_map: KeyMap, request: schema.Published, model: schema.Model, origin: str, inputs: InputSettings
+) -> tuple[str, ...]:
+    """Returns the facts that come from the name of the file, or from what is usual for its origin."""
+    guesses = [f"origin {origin}"] * (request.origin is None and key_map is TIMM)
+    is_certain = request.preprocessing is not None or origin == "torchvision" or model.name in LITE
+    guesses += [f"preprocessing {model.preprocessing}"] * (not is_certain)
+    guesses += [f"resolution {inputs.side}"] * (request.resolution is None)
+    guesses += [f"crop_pad {inputs.crop_pad}"] * (request.crop_pad is None)
+    return tuple(guesses)
 
 
 def strip_wrappers(tensors: Mapping[str, Tensor], file: str) -> Mapping[str, Tensor]:
@@ -167,7 +141,7 @@ def _resolve_origin(key_map: KeyMap, requested: str | None, file: str) -> str:
         return requested
     if key_map is not TIMM:
         return key_map.name
-    match = _NAMES["timm"].match(_base_name(file))
+    match = _NAMES["timm"].search(_base_name(file))
     if match is None:
         raise ConfigError(
             f"{_base_name(file)} does not show whether it is timm's efficientnet or tf_efficientnet, which "
@@ -190,7 +164,7 @@ def _resolve_preprocessing(name: str, origin: str, file: str) -> str:
         return "lite" if origin in GOOGLE else "imagenet"
     if origin == "torchvision":
         return "imagenet"
-    match = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].match(_base_name(file))
+    match = _NAMES["lukemelas" if origin == "lukemelas" else "timm"].search(_base_name(file))
     if match is None:
         raise ConfigError(
             f"{_base_name(file)} does not show which input normalization the weights of {origin} expect, "
@@ -257,13 +231,13 @@ def _count_classes(tensors: Mapping[str, Tensor], key_map: KeyMap) -> int:
     return 1000 if bias is None else bias.numel()
 
 
-def _configure_model(name: str, origin: str, request: schema.Published, file: str) -> schema.Model:
+def _configure_model(name: str, origin: str, request: schema.Published, side: int, file: str) -> schema.Model:
     """Returns the network with the numerics of its origin. Source: the three projects' model builders."""
     is_small = name in [f"efficientnet_b{phi}" for phi in range(5)]
     pytorch_epsilon = origin == "timm" or (origin == "torchvision" and is_small)  # its B5 to B7 are lukemelas' weights
     return schema.Model(
         name=name,
-        resolution=(request.resolution or VARIANTS[name].resolution) / VARIANTS[name].resolution,
+        resolution=(request.resolution or side) / VARIANTS[name].resolution,
         padding="same" if origin in GOOGLE else "symmetric",
         bn_epsilon=1e-5 if pytorch_epsilon else 1e-3,
         preprocessing=request.preprocessing or _resolve_preprocessing(name, origin, file),

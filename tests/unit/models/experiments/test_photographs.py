@@ -18,7 +18,7 @@ from models import packaged
 from models.data.sources import archive, imagenet
 from models.data.sources.catalog import DATA_SETS
 from models.experiments import photographs
-from models.networks import export, pretrained
+from models.networks import checkpoint_file, export, pretrained
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 
@@ -34,7 +34,7 @@ FIRST = {
 @pytest.mark.parametrize("name", PACKAGED)
 def test_logits_and_classes_are_those_of_another_implementation(name: str, tmp_path: Path) -> None:
     file = packaged.weights_path(name)
-    public = pretrained.read(file.read_bytes(), file.name)
+    public = checkpoint_file.read(file.read_bytes(), file.name)
     converted = pretrained.convert(public, schema.Published(), file.name)
     assert converted.model.name == name
     ours = build_model(converted.model, 1000).eval()

@@ -21,7 +21,7 @@ from models.data.loading import crops, decode
 from models.data.shards import image_header
 from models.data.sources import catalog
 from models.data.sources.listing import VAL
-from models.networks import pretrained
+from models.networks import checkpoint_file, pretrained
 from models.networks.build import build_model, compute_cost
 from models.networks.efficientnet.blocks import SqueezeExcite
 from models.networks.efficientnet.preprocessing import Normalize
@@ -66,12 +66,12 @@ def test_trained_weights_answer_as_in_the_package_s_own_network(
 ) -> None:
     blobs, labels = validation
     file, data = weights_of(size)
-    converted = pretrained.convert(pretrained.read(data, file), schema.Published(), file)
+    converted = pretrained.convert(checkpoint_file.read(data, file), schema.Published(), file)
     assert (converted.model.name, converted.origin, converted.classes) == (f"efficientnet_{size}", "lukemelas", 1000)
     ours = build_model(converted.model, 1000).eval()
     ours.load_state_dict(converted.state_dict)
     theirs = Theirs.from_name(f"efficientnet-{size}").eval()
-    theirs.load_state_dict(pretrained.read(data, file))
+    theirs.load_state_dict(checkpoint_file.read(data, file))
     for network in (ours, theirs):
         network.to(memory_format=torch.channels_last)  # half the time on a CPU
     normalise, right, compared = Normalize(torch.device("cpu")), 0, 0

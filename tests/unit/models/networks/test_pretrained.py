@@ -1,11 +1,15 @@
 """Conversion of public weights: recorded names and logits of timm and torchvision, and refused files."""
 
 import argparse
+import datetime
 import functools
+import importlib
 import io
 import json
+import os
 import random
 import re
+import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +24,7 @@ from torch import Tensor
 
 from conf import schema
 from infra.errors import ArtifactError, ConfigError, EffnetError
-from models.networks import pretrained
+from models.networks import checkpoint_file, pretrained, published_inputs
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.variants import VARIANTS
 from models.networks.key_maps import KEY_MAPS, LUKEMELAS, TIMM, TORCHVISION
@@ -160,7 +164,7 @@ def test_timm_s_file_names_say_how_the_network_computes(
 def test_the_numerics_are_those_of_the_origin(
     name: str, origin: str, padding: str, epsilon: float, preprocessing: str
 ) -> None:
-    model = pretrained._configure_model(name, origin, ASK, "x.pth")
+    model = pretrained._configure_model(name, origin, ASK, 224, "x.pth")
     assert (model.padding, model.bn_epsilon, model.preprocessing) == (padding, epsilon, preprocessing)
 
 
@@ -305,7 +309,7 @@ def saved(folder: Path, name: str, held: Any) -> bytes:
 def test_both_kinds_of_file_give_the_same_tensors(tmp_path: Path, name: str) -> None:
     tensors = {"a": torch.arange(3.0), "b": torch.zeros((), dtype=torch.int64)}
     data = safetensors.torch.save(tensors) if name.endswith("safetensors") else saved(tmp_path, name, tensors)
-    content = pretrained.read(data, name)
+    content = checkpoint_file.read(data, name)
     assert content.keys() == tensors.keys()
     assert all(torch.equal(content[key], tensor) for key, tensor in tensors.items())
 
@@ -321,21 +325,128 @@ class Touch:
 def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> None:
     data = saved(tmp_path, "evil.pth", {"a": torch.zeros(1), "b": Touch(tmp_path / "marker")})
     with pytest.raises(ArtifactError, match="is refused: damaged, or a pickle that holds more than tensors"):
-        pretrained.read(data, "evil.pth")
+        checkpoint_file.read(data, "evil.pth")
     assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        ({"epoch": 3, "state_dict": {}}, "x.pth holds epoch, state_dict, not only the named tensors of a network"),
+        ({"epoch": 3, "state_dict": {}}, "x.pth holds nothing, not only the named tensors of a network"),
+        ({"epoch": 3, "arch": "b0"}, "x.pth holds epoch, arch, not only the named tensors of a network"),
         ([torch.zeros(1)], "x.pth holds a list, not the named tensors of a network"),
-        (argparse.Namespace(a=1), "is refused"),
+        (argparse.Namespace(a=1), "x.pth holds an object and not the named tensors of a network"),
     ],
 )
 def test_a_file_that_holds_other_things_is_refused(tmp_path: Path, held: Any, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
-        pretrained.read(saved(tmp_path, "x.pth", held), "x.pth")
+        checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth")
+
+
+def checkpoint(**more: Any) -> dict[str, Any]:
+    """A checkpoint as timm writes it."""
+    raw, average = {"a": torch.zeros(2)}, {"a": torch.ones(2)}
+    return {"epoch": 3, "arch": "efficientnet_b0", "optimizer": {"state": {}}, "state_dict": raw, "ema": average} | more
+
+
+@pytest.mark.parametrize(("weights", "value"), [(None, 1.0), ("ema", 1.0), ("model", 0.0)])
+@pytest.mark.parametrize("averaged", ["state_dict_ema", "model_ema"])
+def test_of_a_checkpoint_with_both_the_average_or_the_raw_weights_are_taken(
+    averaged: str, weights: str | None, value: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = checkpoint()
+    held[averaged] = {"module": held.pop("ema")}
+    with caplog.at_level("INFO", "effnet"):
+        content = checkpoint_file.read(saved(tmp_path, "checkpoint-3.pth.tar", held), "checkpoint-3.pth.tar", weights)
+    assert {key: tensor.tolist() for key, tensor in content.items()} == {"a": [value, value]}
+    assert "the weights are taken from " + ("state_dict;" if weights == "model" else averaged) in caplog.text
+
+
+@pytest.mark.parametrize("weights", ["ema", "model"])
+def test_weights_that_a_file_lacks_are_a_mistake(weights: str, tmp_path: Path) -> None:
+    held = {"state_dict" if weights == "ema" else "state_dict_ema": {"a": torch.zeros(2)}}
+    with pytest.raises(
+        ConfigError, match=rf"has no weights of the kind published\.weights={weights}; it holds state_dict"
+    ):
+        checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth", weights)
+
+
+def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held = checkpoint(args=argparse.Namespace(lr=0.1, name="x"), amp={1, 2}, when=datetime.date(2026, 1, 2))
+    with caplog.at_level("INFO", "effnet"):
+        content = checkpoint_file.read(saved(tmp_path, "c.pth.tar", held), "c.pth.tar")
+    assert list(content) == ["a"]
+    assert "objects of argparse.Namespace, datetime.date are skipped, only tensors are read" in caplog.text
+
+
+@pytest.mark.parametrize("function", [eval, os.system, subprocess.Popen, importlib.import_module, functools.partial])
+def test_a_checkpoint_that_names_what_could_run_code_is_refused(function: Any, tmp_path: Path) -> None:
+    held = checkpoint(args=argparse.Namespace(lr=0.1), hook=Call(function))
+    with pytest.raises(ArtifactError, match="is refused: damaged, or a pickle"):
+        checkpoint_file.read(saved(tmp_path, "c.pth.tar", held), "c.pth.tar")
+
+
+class Call:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (self.function, ("1 + 1",))
+
+
+# Transcribed from timm's default_cfgs (its sizes for tests) and torchvision's transforms: side, and resized short side.
+PUBLISHED = [
+    ("efficientnet_b0_ra-3dd342df.pth", "b0", "timm", 224, 256),
+    ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "b0", "timm", 256, 256),
+    ("efficientnet_b1.ra4_e3600_r240_in1k.safetensors", "b1", "timm", 288, 288),
+    ("efficientnet_b1-533bc792.pth", "b1", "timm", 256, 256),
+    ("efficientnet_b2_ra-bcdf34b7.pth", "b2", "timm", 288, 288),
+    ("efficientnet_b3.ra2_in1k.safetensors", "b3", "timm", 320, 320),
+    ("efficientnet_b4_ra2_320-7eb33cd5.pth", "b4", "timm", 384, 384),
+    ("efficientnet_b5.sw_in12k.safetensors", "b5", "timm", 416, int(416 / 0.95)),
+    ("tf_efficientnet_b0_aa-827b6e33.pth", "b0", "timm_tf", 224, int(224 / 0.875)),
+    ("tf_efficientnet_b1_ns-99dd0c41.pth", "b1", "timm_tf", 240, int(240 / 0.882)),
+    ("tf_efficientnet_b2_ap-2f8e7636.pth", "b2", "timm_tf", 260, int(260 / 0.890)),
+    ("tf_efficientnet_b3-e3bd6955.pth", "b3", "timm_tf", 300, int(300 / 0.904)),
+    ("tf_efficientnet_b4.aa_in1k.safetensors", "b4", "timm_tf", 380, int(380 / 0.922)),
+    ("tf_efficientnet_b5_ra-9a3e5369.pth", "b5", "timm_tf", 456, int(456 / 0.934)),
+    ("tf_efficientnet_b6_aa-80ba17e4.pth", "b6", "timm_tf", 528, int(528 / 0.942)),
+    ("tf_efficientnet_b7_aa-076e3472.pth", "b7", "timm_tf", 600, int(600 / 0.949)),
+    ("tf_efficientnet_b8_ap-00e169fa.pth", "b8", "timm_tf", 672, int(672 / 0.954)),
+    ("tf_efficientnet_l2_ns_475-bebbd00a.pth", "l2", "timm_tf", 475, int(475 / 0.936)),
+    ("tf_efficientnet_l2_ns-df73bb44.pth", "l2", "timm_tf", 800, int(800 / 0.96)),
+    ("tf_efficientnet_lite0-0aa007d2.pth", "lite0", "timm_tf", 224, int(224 / 0.875)),
+    ("tf_efficientnet_lite2-dcccb7df.pth", "lite2", "timm_tf", 260, int(260 / 0.890)),
+    ("tf_efficientnet_lite3-b733e338.pth", "lite3", "timm_tf", 300, int(300 / 0.904)),
+    ("tf_efficientnet_lite4-741542c3.pth", "lite4", "timm_tf", 380, int(380 / 0.920)),
+    ("efficientnet_b0_rwightman-7f5810bc.pth", "b0", "torchvision", 224, 256),
+    ("efficientnet_b1_rwightman-533bc792.pth", "b1", "torchvision", 240, 256),
+    ("efficientnet_b1-c27df63c.pth", "b1", "torchvision", 240, 255),
+    ("efficientnet_b2_rwightman-bcdf34b7.pth", "b2", "torchvision", 288, 288),
+    ("efficientnet_b3_rwightman-cf984f9c.pth", "b3", "torchvision", 300, 320),
+    ("efficientnet_b4_rwightman-7eb33cd5.pth", "b4", "torchvision", 380, 384),
+    ("efficientnet_b5_lukemelas-b6417697.pth", "b5", "torchvision", 456, 456),
+    ("efficientnet_b6_lukemelas-c76e70fd.pth", "b6", "torchvision", 528, 528),
+    ("efficientnet_b7_lukemelas-dcc49843.pth", "b7", "torchvision", 600, 600),
+    ("efficientnet-b4-6ed6700e.pth", "b4", "lukemelas", 380, 412),
+    ("anything.pth", "b1", "torchvision", 240, 272),
+]
+
+
+@pytest.mark.parametrize(("file", "member", "origin", "side", "resized"), PUBLISHED)
+def test_side_and_crop_are_those_of_the_publisher(file: str, member: str, origin: str, side: int, resized: int) -> None:
+    settings = published_inputs.find(file, f"efficientnet_{member}", origin)
+    assert (settings.side, settings.side + settings.crop_pad) == (side, resized)
+    bilinear = file.startswith(("tf_efficientnet_lite3", "tf_efficientnet_lite4", "efficientnet_b1-c27df63c"))
+    assert settings.interpolation == ("bilinear" if bilinear else "bicubic")
+
+
+def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: pytest.LogCaptureFixture) -> None:
+    guessed = pretrained.convert(kept("timm"), ASK, "epoch=3-tf_efficientnet_b0_ap.pth")
+    assert guessed.guesses == ("origin timm_tf", "preprocessing advprop", "resolution 224", "crop_pad 32")
+    request = schema.Published(origin="timm", preprocessing="imagenet", resolution=256, crop_pad=0)
+    stated = pretrained.convert(kept("timm"), request, "tf_efficientnet_b0_ap.pth")
+    assert (stated.guesses, stated.crop_pad, stated.model.resolution) == ((), 0, 256 / 224)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -344,7 +455,7 @@ def test_half_a_file_is_refused_in_one_line(tmp_path: Path, name: str, share: fl
     tensors = {"a": torch.arange(3000.0)}
     data = safetensors.torch.save(tensors) if name.endswith("safetensors") else saved(tmp_path, name, tensors)
     with pytest.raises(ArtifactError) as caught:
-        pretrained.read(data[: int(share * len(data))], name)
+        checkpoint_file.read(data[: int(share * len(data))], name)
     assert "\n" not in str(caught.value)
 
 
@@ -368,12 +479,12 @@ def test_a_damaged_file_is_one_line_that_says_what_it_is(tmp_path: Path) -> None
             assert said is None or re.fullmatch(r".*( is damaged or (not a|was not) | is refused| holds ).*", said)
     for name in ("text.pth", "old.pth"):
         with pytest.raises(ArtifactError, match=rf"^{name} is (damaged or was not written by torch\.save: \D|refused)"):
-            pretrained.read(wholes[name], name)
+            checkpoint_file.read(wholes[name], name)
 
 
 def refusal(data: bytes, name: str) -> str | None:
     try:
-        pretrained.read(data, name)
+        checkpoint_file.read(data, name)
     except ArtifactError as error:
         return str(error)
     return None
@@ -395,12 +506,12 @@ def old_tar() -> bytes:
 )
 def test_tensors_without_their_numbers_or_their_names_are_refused(tmp_path: Path, held: Any) -> None:
     with pytest.raises(ArtifactError, match=r"x\.pth (holds (a|1), not only the named tensors|is (refused|damaged))"):
-        pretrained.read(saved(tmp_path, "x.pth", held), "x.pth")
+        checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth")
 
 
 def test_another_kind_of_file_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"neither \.safetensors nor \.pth"):
-        pretrained.read(b"", "model.onnx")
+        checkpoint_file.read(b"", "model.onnx")
 
 
 def test_a_refusal_is_one_line_that_is_no_longer_than_a_person_reads() -> None:

@@ -1,0 +1,160 @@
+"""Reads the tensors of a checkpoint that others wrote: safetensors, or a pickle of which only tensors are read.
+
+A pickle is read by torch's restricted reader (``weights_only``), which runs no code of the file. Objects of other
+classes in it, as the ``argparse.Namespace`` in timm's checkpoints, are replaced by empty ones of our own. A file that
+names functions which start programs or evaluate code is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from conf.text import logger
+from infra.errors import ArtifactError, ConfigError
+
+log = logger()
+PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
+# Modules whose functions a harmless checkpoint does not name.
+_DANGEROUS = frozenset(
+    (
+        *("os", "posix", "nt", "sys", "subprocess", "commands", "importlib", "imp", "runpy", "shutil", "socket", "pty"),
+        *("code", "codeop", "ctypes", "pickle", "_pickle", "marshal", "types", "builtins", "__builtin__", "functools"),
+        *(
+            "operator",
+            "webbrowser",
+            "multiprocessing",
+            "threading",
+            "pathlib",
+            "tempfile",
+            "http",
+            "urllib",
+            "copyreg",
+            "copy_reg",
+        ),
+    )
+)  # commands and copy_reg are the names of subprocess and copyreg in files of protocol 2
+_HARMLESS = frozenset({"types.SimpleNamespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"})
+
+
+class _Skipped:
+    """Takes the place of an object that is not read."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Skipped:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor]:
+    """Reads the tensors of a network from a ``.safetensors`` file or a pickle, at the top or under a usual key.
+
+    Args:
+        data: Content of the file.
+        file: Name of the file; the suffix determines the format.
+        weights: ``model`` or ``ema``, of a file that has both; None for ``ema`` where there is one.
+
+    Raises:
+        ConfigError: unsupported file type, or the file has no weights of the requested kind.
+        ArtifactError: the file is damaged, holds no named tensors, or could execute code; nothing of it is executed.
+    """
+    if file.endswith(".safetensors"):
+        try:
+            return safetensors.torch.load(data)
+        except Exception as error:  # as below
+            raise ArtifactError(f"{file} is damaged or not a safetensors file: {_summarize(error)}") from error
+    if not file.endswith(PICKLES):
+        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}")
+    content = _select(_load(data, file), file, weights)
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    unusable = [str(key) for key, value in tensors.items() if not isinstance(key, str) or not _is_plain(value)]
+    others = [str(key) for key in content if key not in tensors]
+    if unusable or not tensors:
+        held = ", ".join((unusable or others)[:5]) or "nothing"
+        raise ArtifactError(f"{file} holds {held}, not only the named tensors of a network: save only its state dict")
+    if others:
+        log.info("%s: %d entries are no tensors and are skipped, as %s", file, len(others), ", ".join(others[:5]))
+    return tensors
+
+
+def _load(data: bytes, file: str) -> Any:
+    """Unpickles what is made of tensors and plain values; other objects become ``_Skipped``."""
+    try:
+        try:
+            return _unpickle(data)
+        except pickle.UnpicklingError as error:
+            names = _list_globals(data)
+            if not names or any(map(_is_dangerous, names)):
+                raise
+            log.info("%s: objects of %s are skipped, only tensors are read", file, ", ".join(names[:5]))
+            with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
+                try:
+                    return _unpickle(data)
+                except pickle.UnpicklingError:
+                    raise error from None
+    except pickle.UnpicklingError as error:
+        message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could execute any code"
+        raise ArtifactError(message) from error
+    except Exception as error:  # torch's reader raises almost any exception on random bytes
+        raise ArtifactError(f"{file} is damaged or was not written by torch.save: {_summarize(error)}") from error
+
+
+def _unpickle(data: bytes) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about its oldest file format
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _list_globals(data: bytes) -> Sequence[str]:
+    """Returns the classes and functions that a pickle names beyond those of tensors; empty if it cannot be told."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
+    except Exception:  # noqa: BLE001 - of any kind on random bytes; and the old format is not supported
+        return ()
+
+
+def _is_dangerous(name: str) -> bool:
+    return name.partition(".")[0] in _DANGEROUS and name not in _HARMLESS
+
+
+def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
+    """Returns the mapping that holds the tensors: the content itself, or what is under one of the usual keys."""
+    if isinstance(content, _Skipped):
+        raise ArtifactError(f"{file} holds an object and not the named tensors of a network: save its state dict")
+    if not isinstance(content, Mapping):
+        raise ArtifactError(f"{file} holds a {type(content).__name__}, not the named tensors of a network")
+    plain, averaged = ([key for key in keys if isinstance(content.get(key), Mapping)] for keys in (_PLAIN, _AVERAGED))
+    chosen = plain if weights == "model" else averaged if weights == "ema" else averaged or plain
+    if not chosen:
+        if weights == "ema" or (weights == "model" and averaged):
+            held = ", ".join([*plain, *averaged]) or "one set of tensors"
+            raise ConfigError(f"{file} has no weights of the kind published.weights={weights}; it holds {held}")
+        return content
+    if averaged and plain:
+        both = "published.weights=model takes the other" if chosen is averaged else "published.weights=ema does"
+        log.info("%s: the weights are taken from %s; %s", file, chosen[0], both)
+    else:
+        log.info("%s: the weights are taken from %s", file, chosen[0])
+    return _select(content[chosen[0]], file, None)
+
+
+def _summarize(error: Exception) -> str:
+    """Returns an error's first sentence in one line; for errors that name only a byte or a key, their type."""
+    words = " ".join(str(error).split()).partition(". ")[0][:200]
+    return words if isinstance(error, RuntimeError | OSError | safetensors.SafetensorError) else type(error).__name__
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether it is a dense CPU tensor; a file may also describe sparse and meta tensors."""
+    return value.device.type == "cpu" and value.layout is torch.strided

@@ -1,0 +1,69 @@
+"""Image side, crop and interpolation with which the publishers of weights evaluate them, by the names of their files.
+
+Sources: timm 1.0 models/efficientnet.py, default_cfgs, with its sizes for tests; torchvision 0.29
+models/efficientnet.py, the transforms of each weights class. Google's weights, and so those of lukemelas and of timm's
+``tf_`` networks, are evaluated at the paper's resolution with a margin of 32 pixels, except where timm states other
+numbers. Normalization is resolved in ``pretrained.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from models.networks.efficientnet.variants import VARIANTS
+
+BICUBIC, BILINEAR = "bicubic", "bilinear"
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """The short side is resized to ``side + crop_pad`` pixels, and the central ``side`` pixels are the input."""
+
+    side: int
+    crop_pad: int
+    interpolation: str = BICUBIC
+    remark: str = ""  # what of the publisher's evaluation effnet does not do
+
+
+# By the beginning of the file's own name, the first that matches.
+_TIMM = {
+    r"efficientnet_b0\.ra4_e3600_r224": InputSettings(256, 0),
+    r"efficientnet_b1\.ra4_e3600_r240": InputSettings(288, 0),
+    r"efficientnet_b1(\.ft_in1k|-533bc792)": InputSettings(256, 0),
+    r"efficientnet_b2(\.ra_in1k|_ra-bcdf34b7)": InputSettings(288, 0),
+    r"efficientnet_b3(\.ra2_in1k|_ra2-cf984f9c)": InputSettings(320, 0),
+    r"efficientnet_b4(\.ra2_in1k|_ra2_320-7eb33cd5)": InputSettings(384, 0),
+    r"efficientnet_b5\.sw_in12k_ft_in1k": InputSettings(448, 0, remark="timm squashes the whole image to a square"),
+    r"efficientnet_b5\.sw_in12k": InputSettings(416, 21),
+    r"tf_efficientnet_b3": InputSettings(300, 31),
+    r"tf_efficientnet_l2(_ns_475|\.ns_jft_in1k_475)": InputSettings(475, 32),
+    r"tf_efficientnet_l2": InputSettings(800, 33),
+    r"tf_efficientnet_lite3": InputSettings(300, 31, BILINEAR),
+    r"tf_efficientnet_lite4": InputSettings(380, 33, BILINEAR),
+}
+_TORCHVISION = {
+    r"efficientnet_b1-c27df63c": InputSettings(240, 15, BILINEAR),
+    r"efficientnet_b5_lukemelas-b6417697": InputSettings(456, 0),
+    r"efficientnet_b6_lukemelas-c76e70fd": InputSettings(528, 0),
+    r"efficientnet_b7_lukemelas-dcc49843": InputSettings(600, 0),
+    r"efficientnet_b1_rwightman": InputSettings(240, 16),
+    r"efficientnet_b2_rwightman": InputSettings(288, 0),
+    r"efficientnet_b3_rwightman": InputSettings(300, 20),
+    r"efficientnet_b4_rwightman": InputSettings(380, 4),
+}
+_TABLES = {"timm": _TIMM, "timm_tf": _TIMM, "torchvision": _TORCHVISION}
+
+
+def find(file_name: str, variant: str, origin: str) -> InputSettings:
+    """Returns the settings of a published file; of a file with any other name, those of the paper.
+
+    Args:
+        file_name: Name of the file without folders.
+        variant: Name of the network, as ``efficientnet_b3``.
+        origin: Publisher, one of ``conf.experiments.ORIGINS``.
+    """
+    for pattern, settings in _TABLES.get(origin, {}).items():
+        if re.match(pattern, file_name):
+            return settings
+    return InputSettings(VARIANTS[variant].resolution, 32)
