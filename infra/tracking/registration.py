@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.text import escaped
-from infra.errors import ArtifactError
 from infra.tracking import package
 from infra.tracking.client import connection, library
 from infra.tracking.package import CONFIG, WEIGHTS
@@ -42,7 +41,9 @@ def register(
     first_tags: Mapping[str, str] | None = None,
     aliases: Sequence[str] = (),
 ) -> Version:
-    """Registers a network as a version of the model ``name``, or returns its existing version.
+    """Registers a network as a version of the model ``name``, or returns the version with the same files.
+
+    The same weights with another ``config.json``, as a corrected image size, are a new version.
 
     Args:
         run_id: The run that trained the network.
@@ -56,14 +57,13 @@ def register(
         aliases: Aliases to move to the version, atomically: an alias never disappears in between.
 
     Raises:
-        ArtifactError: The output of the packed program differs from ``module``, or the registry has these
-            weights with another ``config.json``.
+        ArtifactError: The output of the packed program differs from ``module``.
         TransientError: MLflow does not answer; the same call can resume later.
     """
     tags = {key: escaped(value) for key, value in tags.items()}
     digests = {WEIGHTS_TAG: sha256_of(files / WEIGHTS), CONFIG_TAG: sha256_of(files / CONFIG)}
     with connection() as client, _REGISTER:
-        existing = _find_by_weights(client, name, digests[WEIGHTS_TAG])
+        existing = _find_version(client, name, digests)
         if existing is None:
             model_id = _find_complete_model(client, run_id, name, digests)
             if model_id is None:
@@ -71,8 +71,6 @@ def register(
             version = _create_version(client, run_id, name, model_id, {**(first_tags or {}), **tags, **digests})
         else:
             version = existing
-        if version.tags.get(CONFIG_TAG) != digests[CONFIG_TAG]:
-            raise ArtifactError(f"{name}/{version.version} has the same weights and another {CONFIG}")
         for key, value in tags.items():
             if version.tags.get(key) != value:
                 client.set_model_version_tag(name, version.version, key, value)
@@ -81,10 +79,10 @@ def register(
         return replace(to_version(client.get_model_version(name, version.version)), reused=existing is not None)
 
 
-def _find_by_weights(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """Returns the first version with these weights, so that two processes that both created one agree."""
-    matches = client.search_model_versions(f"name = '{name}' AND tags.{WEIGHTS_TAG} = '{sha256}'")
-    return min(matches, key=lambda version: int(version.version), default=None)
+def _find_version(client: MlflowClient, name: str, digests: Mapping[str, str]) -> ModelVersion | None:
+    """Returns the first version with these files, so that two processes that both created one agree."""
+    same = " AND ".join([f"name = '{name}'", *(f"tags.{key} = '{digests[key]}'" for key in (WEIGHTS_TAG, CONFIG_TAG))])
+    return min(client.search_model_versions(same), key=lambda version: int(version.version), default=None)
 
 
 def _find_complete_model(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str]) -> str | None:
@@ -130,7 +128,7 @@ def _create_version(
             raise
     # The tags are part of the creation: a version without its digest never exists.
     created = client.create_model_version(name, f"models:/{model_id}", run_id, dict(tags), model_id=model_id)
-    first = _find_by_weights(client, name, tags[WEIGHTS_TAG]) or created
+    first = _find_version(client, name, tags) or created
     if first.version != created.version:
         client.delete_model_version(name, created.version)
     # Only for the UI, which uses it to link from the run's model to the version.

@@ -152,19 +152,20 @@ def test_a_registration_that_died_goes_on_where_it_was(mlflow_uri, tmp_path, mon
 
 def test_two_processes_that_both_made_the_version_agree_on_the_first(mlflow_uri, tmp_path, monkeypatch):
     first = register("both", tmp_path)
-    find, calls = registration._find_by_weights, []
+    find, calls = registration._find_version, []
     # The first look finds nothing, as if the other process had made its version just after it.
-    monkeypatch.setattr(
-        registration, "_find_by_weights", lambda *a: calls.append(a) or ((calls[1:] and find(*a)) or None)
-    )
+    monkeypatch.setattr(registration, "_find_version", lambda *a: calls.append(a) or ((calls[1:] and find(*a)) or None))
     assert register("both", tmp_path).version == first.version
     assert [v.version for v in client().search_model_versions("name = 'both'")] == ["1"]
 
 
-def test_the_same_weights_with_another_description_are_refused(mlflow_uri, tmp_path):
-    register("described", tmp_path)
-    with pytest.raises(ArtifactError, match="described/1 has the same weights and another config"):
-        register("described", tmp_path, classes="abce")
+def test_the_same_weights_with_another_description_are_a_new_version(mlflow_uri, tmp_path):
+    first = register("described", tmp_path)
+    corrected = register("described", tmp_path, classes="abce")
+    assert (first.version, corrected.version, corrected.reused) == (1, 2, False)
+    assert first.tags["weights_sha256"] == corrected.tags["weights_sha256"]
+    assert register("described", tmp_path).version == 1
+    assert register("described", tmp_path, classes="abce").version == 2
 
 
 class Frozen(nn.Module):
