@@ -114,7 +114,7 @@ def test_only_the_loopback_interface_has_ports(project: dict[str, Any]) -> None:
 def test_services_that_answer_have_a_health_check_and_their_users_wait_for_it(project: dict[str, Any]) -> None:
     services = project["services"]
     healthy = {name for name, service in services.items() if "healthcheck" in service}
-    assert healthy == {"postgres", "s3", "prefect", "mlflow", "flows"}
+    assert healthy == {"postgres", "s3", "prefect", "mlflow"}
     for name, service in services.items():
         for other, dependency in service.get("depends_on", {}).items():
             ends = "service_healthy" if other in healthy else "service_completed_successfully"
@@ -136,13 +136,10 @@ def test_images_have_versions_and_containers_no_privileges(project: dict[str, An
 def test_every_effnet_command_of_the_containers_composes(project: dict[str, Any]) -> None:
     from conf import compose
 
-    flows = project["services"]["flows"]["environment"]
-    settings = [json.loads(flows["EFFNET_SETTINGS"])]
     commands = [service["command"] or [""] for service in project["services"].values()]
-    settings += [command[2:] for command in commands if command[0] == "effnet"]
-    for overrides in settings:
-        compose.compose(["profile=laptop", *overrides])
-    assert len(settings) == 3
+    settings = [[word for word in command if "=" in word] for command in commands if command[0] == "effnet"]
+    engines = [compose.compose(["profile=laptop", *overrides]).launch.engine for overrides in settings]
+    assert sorted(engines) == ["local", "local", "workpool"]
 
 
 def test_with_gpus_only_the_worker_changes(
