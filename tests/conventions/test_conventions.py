@@ -218,8 +218,8 @@ def test_every_file_of_the_tree_in_the_architecture_exists() -> None:
     assert missing == []
 
 
-def configuration_page() -> Any:
-    spec = importlib.util.spec_from_file_location("make_configuration", ROOT / "docs/make_configuration.py")
+def page_of(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -229,15 +229,20 @@ def configuration_page() -> Any:
 
 
 def test_the_page_of_settings_is_current_and_lists_every_key() -> None:
-    page = configuration_page()
+    page = page_of("make_configuration")
     assert page.TARGET.read_text() == page.render(), "run: python docs/make_configuration.py"
     sections = page.read_sections()
     listed = {prefix + each.name for name, prefix in page.prefixes(sections) for each in sections[name].fields}
     assert set(compose.keys()) <= listed
 
 
+def test_the_page_of_scale_is_current() -> None:
+    page = page_of("make_scale")
+    assert page.TARGET.read_text() == page.render(), "run: python docs/make_scale.py"
+
+
 def test_every_setting_has_a_sentence() -> None:
-    for name, section in configuration_page().read_sections().items():
+    for name, section in page_of("make_configuration").read_sections().items():
         assert section.about, name
         for each in section.fields:
             assert re.fullmatch(r"[A-Z`a-z0-9].+\.", each.sentence), f"{name}.{each.name}: {each.sentence!r}"
