@@ -91,7 +91,7 @@ def _measure(report: harness.Report, config: schema.Config, run_dir: Path, servi
     pids["supervisor"] = os.getpid()
     began, at_start = time.monotonic(), {name: _cpu_s(pid) for name, pid in pids.items()}
     reporter.start()
-    steady = asyncio.run(search())  # type: ignore[arg-type]
+    steady = asyncio.run(search())
     wall = time.monotonic() - began
     reporter.join()
     report.rows.append(harness.Row("jobs at once", JOBS, ""))

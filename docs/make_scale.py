@@ -148,8 +148,8 @@ the supervisor of a cluster's job reads its status every {poll_s:.0f} s and its 
 MEASUREMENT = """
 ## One supervisor with 200 jobs
 
-`python -m benchmarks.scale`, n = 1, on 2 cores of an AMD EPYC with a load average of 33 from other work, embedded services
-on SQLite. The 200 jobs are fakes that only report, every 10 s; supervisor, Prefect, MLflow and store are the real ones.
+`python -m benchmarks.scale`, n = 1, on 2 cores of an AMD EPYC with a load average of 33 from other work, embedded
+services on SQLite. The 200 jobs are fakes that only report, every 10 s; supervisor, Prefect, MLflow and store are real.
 
 | | cores while all 200 jobs run | CPU s from start to end | memory, GB |
 |---|---:|---:|---:|
@@ -158,9 +158,10 @@ on SQLite. The 200 jobs are fakes that only report, every 10 s; supervisor, Pref
 | MLflow | 0.063 | 51 | 0.56 |
 | object store | 0.050 | 13 | 0.34 |
 
-That is 0.15 CPU s of the supervisor a job, and below its aim of one core and 1 GB. Under that load it polled less often than
-every 5 s, so on an idle machine it takes more cores. Most work is at the start and the end of a job: its task in Prefect and
-its run in MLflow. At 0.09 and 0.26 CPU s a job, 1,000 trials take 95 CPU s of Prefect and 256 of MLflow.
+That is 0.15 CPU s of the supervisor a job, and below its aim of one core and 1 GB. Under that load it may have polled
+less often than every 5 s, and on an idle machine take more cores. Most work is at the start and the end of a job: its
+task in Prefect and its run in MLflow. At 0.09 and 0.26 CPU s a job, 1,000 trials take 95 CPU s of Prefect and 256 of
+MLflow.
 """
 
 
