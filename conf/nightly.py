@@ -76,6 +76,7 @@ class Nightly:
     # Points by which a version must exceed the share of the most frequent class of val, the first one of a model too;
     # -100 accepts any accuracy.
     chance_margin: float = 5.0
+    max_latency_ms: float | None = None  # Milliseconds that one image may take on this machine's CPU; null = any.
     # Percent by which the number of images of train or of val may fall below that of the champion's data.
     max_shrink: float = 10.0
     max_psi: float = 0.2  # Population stability index of the classes' shares, against those of the champion's data.
@@ -92,6 +93,10 @@ class Nightly:
         for key in ("max_shrink", "max_quarantine"):
             value = getattr(self, key)
             require(0 <= value <= 100, f"nightly.{key} must be in 0..100 percent, is {value}")
+        require(
+            self.max_latency_ms is None or self.max_latency_ms > 0,
+            f"nightly.max_latency_ms must be > 0, is {self.max_latency_ms}",
+        )
         require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
         require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")
         require_name("nightly.model", self.model)

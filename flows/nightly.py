@@ -20,11 +20,12 @@ from infra.errors import DivergedError, first_line
 from models.results import EvalResult, Registered, ShardResult
 from tasks.classes import match_classes
 from tasks.evaluate import evaluate
+from tasks.infra_gate import find_package_fault
 from tasks.jobs import evaluate_job, train_job
 from tasks.night import NightStart, check_data, find_reason_to_skip, find_start
 from tasks.night_record import report_failure, report_late_start, report_night
 from tasks.night_report import publish_nights
-from tasks.promote import judge
+from tasks.promote import judge, refuse
 from tasks.register import fetch_registered, register
 from tasks.report.publish import refresh
 from tasks.train import train as train_task
@@ -70,6 +71,8 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
     registered = await register(start.line, result, model, data, shards.manifest_uri)
+    if fault := await find_package_fault(registered, config.nightly):
+        return await refuse(registered, fault)
 
     async def evaluate_version(ref: str) -> EvalResult:
         network, files, exact = await fetch_registered(ref, config.storage)

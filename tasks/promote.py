@@ -101,6 +101,26 @@ def _judge_step(
             return promoted
 
 
+@task(task_run_name="refuse {registered.name}/{registered.version}", **policy.BOOKKEEPING)
+async def refuse(registered: Registered, fault: str) -> Registered:
+    """Refuses a version that was not compared with the champion, since something is wrong with its files."""
+    return await asyncio.to_thread(_refuse, registered, fault)
+
+
+def _refuse(registered: Registered, fault: str) -> Registered:
+    from infra.tracking import registry
+
+    version = registry.resolve_version(f"{registered.name}/{registered.version}")
+    return decline(version, Verdict(REFUSED, f"not promoted: {fault}"), registered.reused)
+
+
+def is_pending(ref: str) -> bool:
+    """Whether a version, ``NAME/VERSION``, has not been judged yet."""
+    from infra.tracking import registry
+
+    return registry.resolve_version(ref).tags.get(STATE) == PENDING
+
+
 def champion_if_first(version: Version, storage: str) -> Registered:
     """Makes a new version champion only if its name has none: for weights without a measured accuracy."""
     from infra.tracking import registry

@@ -32,7 +32,8 @@ from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
 from tasks import classes, promote
-from tasks.promote import FIRST_TAGS, _judge_step, champion_if_first
+from tasks.infra_gate import _find_fault
+from tasks.promote import FIRST_TAGS, _judge_step, _refuse, champion_if_first
 from tasks.register import _fetch, _register
 
 pytestmark = pytest.mark.services
@@ -178,6 +179,21 @@ def test_a_first_version_at_chance_is_refused_and_the_next_good_one_is_the_first
     assert registry.resolve_version("junk/1").tags["promotion"] == "refused"
     good = judge(made_version(storage, "junk", 1, GOOD, shards, tmp_path), shards)
     assert (good.verdict, champion("junk")) == ("promoted: there was no champion", 2)
+
+
+def test_a_version_that_another_process_cannot_load_is_refused_and_not_tried_again(
+    storage: str, tmp_path: Path
+) -> None:
+    shards = data(storage)
+    version = made_version(storage, "broken", 0, BETTER, shards, tmp_path)  # its config.json describes another network
+    fault = _find_fault("broken/1", LIMITS)
+    assert fault is not None
+    assert "weights.safetensors does not fit" in fault
+    judged = _refuse(version, fault)
+    assert (judged.outcome, champion("broken")) == ("refused", None)
+    assert judged.verdict.startswith("not promoted: weights.safetensors does not fit")
+    assert _find_fault("broken/1", LIMITS) is None
+    assert judge(version, shards).verdict.startswith("judged before: not promoted: weights.safetensors does not fit")
 
 
 def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_found_again(

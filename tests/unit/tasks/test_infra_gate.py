@@ -1,0 +1,72 @@
+"""What the process that tries a registered version says, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from conf import compose
+from conf.schema import Nightly
+from infra.errors import HungError, TransientError
+from models.networks import export
+from models.networks.build import build_model
+from tasks import infra_gate
+from tasks.infra_gate import judge_trial, run_trial
+
+
+def test_a_version_that_is_as_fast_as_required_has_no_fault() -> None:
+    assert judge_trial({"latency_ms": 30.0}, Nightly()) is None
+    assert judge_trial({"latency_ms": 30.0}, Nightly(max_latency_ms=30)) is None
+
+
+def test_a_slower_version_is_refused_by_both_numbers() -> None:
+    fault = judge_trial({"latency_ms": 30.04}, Nightly(max_latency_ms=25))
+    assert fault == "one image takes 30.0 ms, 25 are allowed (nightly.max_latency_ms)"
+
+
+def test_damaged_files_are_a_fault_and_a_service_that_does_not_answer_is_none() -> None:
+    assert judge_trial({"error": "weights.safetensors is damaged", "code": 5}, Nightly()) == (
+        "weights.safetensors is damaged"
+    )
+    with pytest.raises(TransientError, match="MLflow does not answer"):
+        judge_trial({"error": "MLflow does not answer", "code": 75}, Nightly())
+
+
+def run_by(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the Python that runs the trial by a shell script."""
+    (folder / "python").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "python").chmod(0o700)
+    monkeypatch.setattr(infra_gate.sys, "executable", str(folder / "python"))
+
+
+def test_a_process_that_ends_without_an_answer_is_a_fault_with_its_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_by("echo first >&2; echo 'Illegal instruction' >&2; exit 132", tmp_path, monkeypatch)
+    fault = judge_trial(run_trial(tmp_path), Nightly())
+    assert fault == "the process that loads it ended with 132: Illegal instruction"
+
+
+def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_by("exec sleep 60", tmp_path, monkeypatch)
+    monkeypatch.setattr(infra_gate, "TIMEOUT_S", 0.2)
+    with pytest.raises(HungError, match=r"did not end within 0\.2 s"):
+        run_trial(tmp_path)
+
+
+def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Path) -> None:
+    model = compose.compose(["model=b0", "model.width=0.1", "model.depth=0.1"]).model
+    torch.manual_seed(0)
+    export.save_weights(build_model(model, 3).state_dict(), tmp_path / "weights.safetensors")
+    described = export.config_json(
+        model, resolution=32, class_names=["a", "b", "c"], mean=[0.5] * 3, std=[0.2] * 3, crop_pad=0
+    )
+    (tmp_path / "config.json").write_text(described)
+    trial = run_trial(tmp_path)
+    assert judge_trial(trial, Nightly()) is None
+    assert trial["latency_ms"] > 0
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert "weights.safetensors is damaged" in str(judge_trial(run_trial(tmp_path), Nightly()))
