@@ -81,7 +81,9 @@ def _describe_shift(new: Manifest, old: Manifest, limits: Nightly) -> str | None
 
     from models.data.shards.manifest import class_counts
 
-    now, before = class_counts(new, _EVERY), class_counts(old, _EVERY)
+    label_of = {name: label for label, name in enumerate(old.classes)}
+    now = class_counts(new, _EVERY)
+    before = class_counts(old, _EVERY)[[label_of[name] for name in new.classes]]  # the order may be another one
     psi = stability_index(now, before)
     if psi <= limits.max_psi:
         return None

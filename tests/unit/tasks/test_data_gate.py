@@ -51,6 +51,13 @@ def test_a_class_whose_share_shifts_is_refused_by_its_name() -> None:
     assert find_faults(data([2000, 500], [100, 100]), OLD, Nightly(max_psi=0.4)) == []
 
 
+def test_the_shares_of_classes_are_compared_by_name() -> None:
+    old = data([900, 100], [180, 20])
+    turned = replace(data([100, 900], [20, 180]), classes=("dog", "cat"))
+    assert find_faults(turned, old, Nightly()) == []
+    assert len(find_faults(replace(turned, classes=("cat", "dog")), old, Nightly())) == 1
+
+
 def test_an_image_of_train_that_is_in_val_too_is_refused() -> None:
     leaky = data([500, 500], [100, 100])
     leaky.table[:3] = leaky.table[1000:1003]  # of train, and of val
