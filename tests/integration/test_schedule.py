@@ -37,7 +37,7 @@ def test_a_schedule_is_set_shown_paused_and_kept_when_the_deployments_are_regist
     settings = ["data@transfer.data=folder", "transfer.data.path=images", f"run_dir={run_dir}"]
     assert main(["nightly", "--schedule", "30 2 * * 1-5", "--timezone", "Europe/Berlin", *settings]) == 0
     lines = capsys.readouterr().out.splitlines()
-    path = f"transfer.data.path='{tmp_path}/images'"  # the worker has another working folder
+    path = f"transfer.data.path={tmp_path}/images"  # the worker has another working folder
     assert lines[0] == "schedule   30 2 * * 1-5 Europe/Berlin"
     assert lines[1] == f"settings   data@transfer.data=folder {path}"
     assert lines[3] == "worker     not running: nights start only while Prefect and its worker run (effnet up)"
