@@ -16,11 +16,14 @@ from infra.services.stack import Addresses
 pytestmark = pytest.mark.services
 
 
+def register(run_dir: Path) -> bool:
+    return deployments.deploy(from_environment(os.environ), run_dir / "services", dict(os.environ))
+
+
 @pytest.fixture(scope="module")
 def run_dir(services: Addresses, services_dir: Path) -> Path:
     """A server with the deployments, and without a worker."""
-    deployments.set_limits(from_environment(os.environ), 1)
-    deployments.deploy(services_dir / "services", dict(os.environ))
+    register(services_dir)
     return services_dir
 
 
@@ -42,8 +45,10 @@ def test_a_schedule_is_set_shown_paused_and_kept_when_the_deployments_are_regist
     assert lines[1] == f"settings   data@transfer.data=folder {path}"
     assert lines[3] == "worker     not running: nights start only while Prefect and its worker run (effnet up)"
 
-    (run_dir / "services" / "prefect" / "deployed.sha256").unlink()  # as after an update of effnet
-    assert deployments.deploy(run_dir / "services", dict(os.environ))
+    (tmp_path / "prefect.yaml").write_text(f"{deployments.FILE.read_text()}\n# of a later version of effnet\n")
+    with monkeypatch.context() as updated:
+        updated.setattr(deployments, "FILE", tmp_path / "prefect.yaml")
+        assert register(run_dir)
     kept = schedule.Schedule("30 2 * * 1-5", "Europe/Berlin", True, ("data@transfer.data=folder", path))
     assert schedule.read(from_environment(os.environ)) == kept
 
