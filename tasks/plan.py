@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cache
 
 from conf import compose, schema
+from conf.text import format_duration
 from models.data.sources.catalog import DATA_SETS
-from models.experiments import transfer
+from models.experiments import costs, transfer
 from models.networks.build import compute_cost
 from models.paper import TABLE6_BY_SOURCE
 from models.results import Cost
@@ -44,9 +46,47 @@ def lines(config: schema.Config) -> Iterator[str]:
         yield f"{name:<16} {total.jobs:>6,} {images} {total.multiply_adds:>14.4g}"
 
 
+def describe_costs(config: schema.Config, price: float | None) -> Iterator[str]:
+    """Yields a table of time, bytes and money of everything that ``effnet reproduce`` trains, maps excluded.
+
+    Args:
+        config: Configuration of the command.
+        price: Price of an hour of a GPU; None leaves out the money.
+    """
+    options = config.transfer
+    sets = [_data_set(name) for name in options.sets] or [options.data]
+    works, unknown = costs.plan_trainings(config, sets)
+    gpu, core = costs.H200, costs.CPU_CORE
+    yield "training of effnet reproduce, without its maps and as if nothing were done yet"
+    titles = f"{'jobs':>5} {'steps':>10} {'images':>14} {f'{gpu.name}-hours':>11} {f'{core.name}-hours':>15}"
+    yield f"{'':<27} {titles} {'store, GB':>10}"
+    for work in works:
+        hours = f"{work.seconds(gpu) / 3600:>11,.3f} {work.seconds(core) / 3600:>15,.3f}"
+        yield f"{work.name:<27} {work.jobs:>5,} {work.steps:>10,} {work.images:>14,} {hours} {work.stored / 1e9:>10.2f}"
+    yield from unknown
+    gpu_s, core_s = (sum(work.seconds(one) for work in works) for one in (gpu, core))
+    processes = config.launch.nnodes * config.launch.nproc_per_node
+    money = "" if price is None else f", {gpu_s / 3600 * price:,.2f} at {price:g} an hour"
+    stored = sum(work.stored for work in works) / 1e9
+    cores = f"{core_s / 3600:,.1f} {core.name}-hours"
+    yield f"in total   {gpu_s / 3600:,.1f} {gpu.name}-hours{money}; or {cores}; {stored:,.1f} GB in the store"
+    startup_s = costs.STARTUP_S * sum(work.jobs for work in works)
+    first, second = (format_duration(seconds / processes + startup_s) for seconds in (gpu_s, core_s))
+    yield f"           {first} or {second} on {processes} of them with start-up, if the speed grows with their number"
+    for one in (gpu, core):
+        yield f"{one.name:<10} {one.source} (benchmarks/README.md, step)"
+    yield "           data loading and evaluation are not counted"
+
+
+@cache
+def _data_set(name: str) -> schema.Data:
+    """Settings of a data set; composing them takes most of the time of a plan."""
+    return compose.compose([f"data={name}"]).data
+
+
 def _transfer_cost(options: schema.Transfer, model: schema.Model, name: str) -> Cost:
     """Cost of transfer to a complete official data set, by Table 6."""
-    data, official = compose.compose([f"data={name}"]).data, TABLE6_BY_SOURCE[name]
+    data, official = _data_set(name), TABLE6_BY_SOURCE[name]
     minival = official.validation or round(official.train * data.minival_share)
     _, multiply_adds, _ = compute_cost(model, official.classes)
     return transfer.cost(options, official.train - minival, minival, official.true_test, multiply_adds)

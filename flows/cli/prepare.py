@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 
 from conf import compose
 from flows.cli.command import Command, show, show_table
+from infra.errors import ConfigError
 
 
 def plan(command: Command) -> int:
-    """Prints the estimates of a training."""
+    """Prints the estimates of a training, and what a reproduction costs."""
     from tasks import plan as estimates
 
-    for line in estimates.lines(command.config):
+    price = _price(command.options.get("price"))
+    for line in (*estimates.lines(command.config), "", *estimates.describe_costs(command.config, price)):
         show(line)
     return 0
+
+
+def _price(text: str | None) -> float | None:
+    try:
+        price = None if text is None else float(text)
+    except ValueError:
+        price = math.nan
+    if price is not None and not 0 <= price < math.inf:
+        raise ConfigError(f"--price takes the price of a GPU-hour, a number from 0, is {text!r}")
+    return price
 
 
 def config(command: Command) -> int:

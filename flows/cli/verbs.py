@@ -240,10 +240,11 @@ VERBS: dict[str, Verb] = {
         trains=True,
     ),
     "plan": Verb(
-        "count what a training needs: parameters, multiply-adds, memory of a process",
+        "count what a training needs: parameters, multiply-adds, memory, hours, money",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.batch_slices=N recipe.bn_groups=slice|rank|sync\n"
         "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set",
         call="flows.cli.prepare:plan",
+        options={"price": ("[PRICE]", "price of an hour of a GPU, to print the money")},
     ),
     "config": Verb(
         "print all settings of a command",

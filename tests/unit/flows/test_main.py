@@ -73,6 +73,8 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         ),
         (["train", "data.leave_out=[a"], "data.leave_out='[a': a bracket is missing; a list is data.leave_out=[A,B]"),
         (["open"], "effnet open takes PAGE; 0 given"),
+        (["plan", "--price", "cheap"], "--price takes the price of a GPU-hour, a number from 0, is 'cheap'"),
+        (["plan", "--price=-1"], "--price takes the price of a GPU-hour, a number from 0, is '-1'"),
         (["register"], "effnet register takes JOB; 0 given"),
         (["train", "register=a/b"], "register must be 1 to 63 of A-Z a-z 0-9 . _ - "),
         (["download", "cifar10", "pets"], "effnet download takes [DATASET]; 2 given: cifar10 pets"),

@@ -45,6 +45,27 @@ def test_the_classes_of_a_folder_are_assumed_and_the_table_says_so() -> None:
     assert first == "folder: 1,000 classes, assumed: the true number is known once the data are sharded"
 
 
+def test_the_costs_of_a_reproduction_are_summed_and_priced() -> None:
+    config = compose.compose(["profile=paper", "variants=[efficientnet_b0,efficientnet_b4]", "transfer.sets=[pets]"])
+    lines = list(plan.describe_costs(config, 2.5))
+    rows = {line[:27].strip(): line[27:].replace(",", "").split() for line in lines[2:7]}
+    assert rows["train efficientnet_b0"][:3] == ["1", "107100", "438681600"]  # 350 epochs of 306 steps of 4,096 images
+    assert float(rows["train efficientnet_b0"][3]) == pytest.approx(438_681_600 / 4930 / 3600, abs=1e-3)
+    hours = sum(float(row[3]) for row in rows.values())
+    total = next(line for line in lines if line.startswith("in total")).replace(",", "")
+    measured = re.search(r"in total +([\d.]+) H200-hours ([\d.]+) at 2.5 an hour; or [\d.]+ CPU core-hours; ", total)
+    assert measured is not None, total
+    assert float(measured[1]) == pytest.approx(hours, abs=0.1)
+    assert float(measured[2]) == pytest.approx(2.5 * hours, rel=1e-3)
+    assert "at" not in next(line for line in plan.describe_costs(config, None) if line.startswith("in total")).split()
+
+
+def test_a_folder_has_no_costs_before_it_is_sharded_and_the_plan_says_so() -> None:
+    lines = list(plan.describe_costs(compose.compose(["data=folder", "variants=[efficientnet_b0]"]), None))
+    assert "folder: the number of its images is known once it is sharded" in lines
+    assert not any(line.startswith("train ") for line in lines)
+
+
 def test_a_plan_of_the_family_does_not_wait_for_torch() -> None:
     code = "import sys\nfrom flows.__main__ import main\nmain(['plan'])\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

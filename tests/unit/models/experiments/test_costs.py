@@ -1,0 +1,72 @@
+"""Costs before a training: images as they are sharded, speeds as they were measured."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from conf import compose, schema
+from models.data.shards.layout import split_indices
+from models.data.sources import catalog
+from models.experiments.costs import CPU_CORE, H200, Work, count_splits, plan_trainings
+from models.networks.build import compute_cost
+
+
+@pytest.mark.parametrize("words", [["data=mnist5k"], ["data=digits"], ["data=mnist5k", "data.limit=700"]])
+def test_the_splits_are_those_that_are_sharded(words: list[str]) -> None:
+    data = compose.compose(words).data
+    indices = split_indices(catalog.open_source(data), data)
+    assert count_splits(data) == tuple(len(indices[split]) for split in ("train", "minival", "val"))
+
+
+def test_the_paper_s_minival_is_counted() -> None:
+    assert count_splits(compose.compose(["data=imagenet"]).data) == (1_281_167 - 25_022, 25_022, 50_000)
+    flowers = compose.compose(["data=flowers102"]).data
+    assert count_splits(flowers) == (1_020, 1_020, 6_149)
+    assert count_splits(replace(flowers, minival="cut", minival_share=0.1)) == (1_836, 204, 6_149)
+    assert count_splits(compose.compose(["data=folder"]).data) is None
+
+
+def test_the_speeds_are_those_of_the_networks_that_were_measured() -> None:
+    laptop = compose.compose(["profile=laptop"]).model
+    small = [compute_cost(replace(laptop, name=f"efficientnet_{name}"), 10)[1] for name in ("b0", "b4", "b7")]
+    large = [compute_cost(schema.Model(name=f"efficientnet_{name}"), 1000)[1] for name in ("b0", "b3", "b4")]
+    b7 = compute_cost(schema.Model(name="efficientnet_b7", resolution=160 / 600), 1000)[1]
+    assert [size for size, _ in CPU_CORE.speeds] == [*small, *large[:2], b7]
+    assert [size for size, _ in H200.speeds] == [large[0], large[2]]
+    for processor in (CPU_CORE, H200):
+        for size, speed in processor.speeds:
+            assert processor.images_per_s(size) == pytest.approx(speed)
+
+
+def test_between_measured_sizes_the_speed_falls_and_beyond_them_it_is_not_better_than_measured() -> None:
+    (small, fast), (large, slow) = H200.speeds
+    assert H200.images_per_s(round((small * large) ** 0.5)) == pytest.approx((fast * slow) ** 0.5, rel=1e-6)
+    assert H200.images_per_s(small // 100) == fast
+    assert H200.images_per_s(10 * large) == pytest.approx(slow / 10)
+    sizes = [CPU_CORE.images_per_s(10**exponent) for exponent in range(4, 12)]
+    assert all(first >= second for first, second in itertools.pairwise(sizes))
+    assert Work("", 1, 1, 9860, small, 0).seconds(H200) == pytest.approx(2.0)
+
+
+def test_a_reproduction_is_its_search_its_variants_and_their_transfer() -> None:
+    config = compose.compose(["profile=laptop", "variants=[efficientnet_b0,efficientnet_b7]"])
+    works, unknown = plan_trainings(config, [config.transfer.data])
+    assert [(work.name, work.jobs, work.steps) for work in works] == [
+        ("grid search", 5, 1350),
+        ("train efficientnet_b0", 1, 432),
+        ("train efficientnet_b7", 1, 432),
+        ("transfer efficientnet_b0", 1, 102),
+        ("transfer efficientnet_b7", 1, 102),
+    ]
+    assert unknown == []
+    assert works[1].stored == 4 * 126_822 * (config.recipe.keep_checkpoints * 4 + 2)
+
+
+def test_a_search_that_would_be_refused_is_named_and_the_rest_is_counted() -> None:
+    config = compose.compose(["search.tolerance=0.0001", "variants=[efficientnet_b0]"])
+    works, unknown = plan_trainings(config, [])
+    assert [work.name for work in works] == ["train efficientnet_b0"]
+    assert unknown[0].startswith("grid search: no point of the grid has alpha*beta^2*gamma^2 within 0.0001")
