@@ -56,7 +56,7 @@ def describe_costs(config: schema.Config, price: float | None) -> Iterator[str]:
     options = config.transfer
     sets = [_data_set(name) for name in options.sets] or [options.data]
     works, unknown = costs.plan_trainings(config, sets)
-    gpu, core = costs.H200, costs.CPU_CORE
+    gpu, core = costs.gpu(), costs.CPU_CORE
     yield "training of effnet reproduce, without its maps and as if nothing were done yet"
     titles = f"{'jobs':>5} {'steps':>10} {'images':>14} {f'{gpu.name}-hours':>11} {f'{core.name}-hours':>15}"
     yield f"{'':<27} {titles} {'store, GB':>10}"
@@ -74,7 +74,7 @@ def describe_costs(config: schema.Config, price: float | None) -> Iterator[str]:
     first, second = (format_duration(seconds / processes + startup_s) for seconds in (gpu_s, core_s))
     yield f"           {first} or {second} on {processes} of them with start-up, if the speed grows with their number"
     for one in (gpu, core):
-        yield f"{one.name:<10} {one.source} (benchmarks/README.md, step)"
+        yield f"{one.name:<10} {one.source}"
     yield "           data loading and evaluation are not counted"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from conf import schema
 from infra.errors import ConfigError, first_line
@@ -17,6 +18,7 @@ from models.data.sources.listing import MINIVAL, VAL
 from models.experiments import transfer
 from models.experiments.grid_search import grid_points, screen
 from models.experiments.scaling_study import scaled
+from models.full_run import FULL_RUNS, GPU
 from models.networks.build import compute_cost
 
 STARTUP_S = 2.9  # from launch to first step. Source: benchmarks/README.md, startup, two cores, n = 5
@@ -54,15 +56,18 @@ class Processor:
         return math.exp((1 - share) * math.log(y0) + share * math.log(y1))
 
 
+@cache
+def gpu() -> Processor:
+    """The GPU of ``models/full_run.py``, with the speeds of its rows."""
+    sizes = {name: compute_cost(schema.Model(name=name), 1000)[1] for name in FULL_RUNS}
+    speeds = tuple((sizes[name], run.images_per_s) for name, run in FULL_RUNS.items())
+    return Processor(GPU, "B0 and B4 measured in bf16, the others interpolated or limited (models/full_run.py)", speeds)
+
+
 # Source: benchmarks/README.md, `python -m benchmarks.step`, n = 3.
-H200 = Processor(
-    "H200",
-    "B0 and B4 measured on an H200 in bf16, larger networks extrapolated",
-    ((385_814_752, 4930.0), (4_393_771_024, 736.0)),
-)
 CPU_CORE = Processor(
     "CPU core",
-    "networks of profile=laptop on one thread of an AMD EPYC, and B0, B3 and B7 at 160 px on two",
+    "AMD EPYC: networks of profile=laptop; B0, B3, and B7 at 160 px (benchmarks/README.md, step)",
     (
         (359_792, 3606.0),
         (2_244_928, 1496.0),
@@ -158,7 +163,7 @@ def plan_trainings(config: schema.Config, sets: Sequence[schema.Data]) -> tuple[
 
 def _count_search(config: schema.Config, classes: int, train: int) -> Work:
     points = screen(config.search, config.model, grid_points(config.search), classes).points
-    trials = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points]
+    trials = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points] * config.search.seeds
     return _sum("grid search", [_count_training(config.search.recipe, trial, classes, train) for trial in trials])
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from conf import compose, schema
+from models import full_run
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
-from models.experiments.costs import CPU_CORE, H200, Work, count_splits, plan_trainings
+from models.experiments.costs import CPU_CORE, Work, count_splits, gpu, plan_trainings
 from models.networks.build import compute_cost
 
 
@@ -35,20 +36,21 @@ def test_the_speeds_are_those_of_the_networks_that_were_measured() -> None:
     large = [compute_cost(schema.Model(name=f"efficientnet_{name}"), 1000)[1] for name in ("b0", "b3", "b4")]
     b7 = compute_cost(schema.Model(name="efficientnet_b7", resolution=160 / 600), 1000)[1]
     assert [size for size, _ in CPU_CORE.speeds] == [*small, *large[:2], b7]
-    assert [size for size, _ in H200.speeds] == [large[0], large[2]]
-    for processor in (CPU_CORE, H200):
+    assert [gpu().images_per_s(size) for size in (large[0], large[2])] == pytest.approx([4930, 736])
+    for processor in (CPU_CORE, gpu()):
         for size, speed in processor.speeds:
             assert processor.images_per_s(size) == pytest.approx(speed)
 
 
 def test_between_measured_sizes_the_speed_falls_and_beyond_them_it_is_not_better_than_measured() -> None:
-    (small, fast), (large, slow) = H200.speeds
-    assert H200.images_per_s(round((small * large) ** 0.5)) == pytest.approx((fast * slow) ** 0.5, rel=1e-6)
-    assert H200.images_per_s(small // 100) == fast
-    assert H200.images_per_s(10 * large) == pytest.approx(slow / 10)
+    (small, fast), (second, slower) = gpu().speeds[:2]
+    largest, slowest = gpu().speeds[-1]
+    assert gpu().images_per_s(round((small * second) ** 0.5)) == pytest.approx((fast * slower) ** 0.5, rel=1e-6)
+    assert gpu().images_per_s(small // 100) == fast
+    assert gpu().images_per_s(10 * largest) == pytest.approx(slowest / 10)
     sizes = [CPU_CORE.images_per_s(10**exponent) for exponent in range(4, 12)]
     assert all(first >= second for first, second in itertools.pairwise(sizes))
-    assert Work("", 1, 1, 9860, small, 0).seconds(H200) == pytest.approx(2.0)
+    assert Work("", 1, 1, 9860, small, 0).seconds(gpu()) == pytest.approx(2.0)
 
 
 def test_a_reproduction_is_its_search_its_variants_and_their_transfer() -> None:
@@ -62,7 +64,17 @@ def test_a_reproduction_is_its_search_its_variants_and_their_transfer() -> None:
         ("transfer efficientnet_b7", 1, 102),
     ]
     assert unknown == []
+    seeded, _ = plan_trainings(replace(config, search=replace(config.search, seeds=3)), [])
+    assert (seeded[0].jobs, seeded[0].steps) == (15, 3 * 1350)
     assert works[1].stored == 4 * 126_822 * (config.recipe.keep_checkpoints * 4 + 2)
+
+
+def test_the_family_on_imagenet_costs_what_the_document_of_the_full_reproduction_says() -> None:
+    config = compose.compose(["profile=paper"])
+    works, _ = plan_trainings(config, [])
+    hours = [work.seconds(gpu()) / 3600 for work in works if work.name.startswith("train ")]
+    images = full_run.count_images(config.recipe, config.data.minival_share)
+    assert hours == pytest.approx([full_run.gpu_hours(name, images) for name in config.variants])
 
 
 def test_a_search_that_would_be_refused_is_named_and_the_rest_is_counted() -> None:
