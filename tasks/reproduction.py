@@ -6,13 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import task
 
 from conf import schema
-from infra import machine
-from infra.errors import ConfigError, first_line
+from infra import machine, store
+from infra.errors import ConfigError, DataError, first_line
+from infra.store.json_objects import read_object
 from models.results import (
     FineTunedRow,
     GalleryResult,
@@ -149,10 +150,29 @@ def _finish(
         config_sha256=report_results.digest(report_results.request_of(config)),
         missing=(*searched.failed, *lines, *(f"{MAPS}: {line}" for line in maps.missing)),
     )
+    summary = keep_first_duration(config, summary)
     publish_transfer(config, [line for line in lines if not line.startswith((MAPS, PHOTOGRAPHS))])
     numbers = {f"val/top1_{row.name}": row.top1 for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
+
+
+def keep_first_duration(config: schema.Config, summary: Summary) -> Summary:
+    """Adds the duration of the earlier run that did the jobs, if this run found all of them.
+
+    Without it, a repetition would replace the time that the work took by the time that finding it took.
+    """
+    uri = report_results.uri(config, "summary")
+    if summary.jobs_found < summary.jobs or not store.exists(uri):
+        return summary
+    try:
+        earlier = read_object(uri)
+    except DataError:  # damaged; this run writes it again
+        return summary
+    first = earlier.get("first_wall_s") or earlier.get("wall_s")
+    if earlier.get("config_sha256") != summary.config_sha256 or not isinstance(first, int | float):
+        return summary
+    return replace(summary, first_wall_s=first)
 
 
 def _variant_row(outcome: VariantOutcome) -> VariantRow:

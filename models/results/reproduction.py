@@ -62,6 +62,7 @@ class Summary:
     """Contents of ``summary.json``, written by ``make reproduce`` and shown in the report."""
 
     wall_s: float | None = None
+    first_wall_s: float | None = None  # of the run that did the jobs, if this one found all of them
     jobs: int = 0  # of this reproduction
     jobs_found: int = 0  # of these, done by earlier runs; wall_s excludes their time
     profile: str = ""

@@ -156,6 +156,13 @@ def test_the_rest_of_the_summary_stands_on_the_page() -> None:
     assert data == [3600, 400, 1000, 10, 8]
 
 
+def test_a_repetition_that_found_all_jobs_does_not_replace_the_time_that_they_took() -> None:
+    summary = {**_summary(), "wall_s": 18.0, "jobs_found": 21, "first_wall_s": 505.0}
+    assert "Took 8 min 25 s ; repeated in 18 s , all 21 jobs found" in " ".join(
+        Page(render_stored(summary)).text().split()
+    )
+
+
 def test_a_small_run_says_that_it_is_not_comparable_and_the_paper_s_own_profile_does_not() -> None:
     summary = _summary()
     small = Page(render_stored(summary)).text()
