@@ -47,6 +47,16 @@ def keys() -> list[str]:
     return [key for key, _, _ in _settings()]
 
 
+def leaves() -> list[str]:
+    """Those of them that have a value, not settings inside."""
+    return [key for key, _, kind in _settings() if not _is_table(kind)]
+
+
+def choices(key: str) -> list[str]:
+    """The values of a setting that is true or false; empty for any other."""
+    return ["true", "false"] if _types().get(key) is bool else []
+
+
 def stored_name(entry: dataclasses.Field[Any]) -> str:
     """The name under which a setting is stored, which is its first one if it was renamed."""
     return str(entry.metadata.get("stored_as", entry.name))

@@ -43,7 +43,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The question ``did you mean 'resnet50'?`` for a word that is none of the choices; empty if none is similar."""
     choices = sorted(choices, key=len, reverse=True)
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    near += [choice for choice in choices if len(choice) > 1 and word.endswith(choice)]  # efficientnet_b3 for b3
+    near += [choice for choice in choices if len(choice) > 1 and word.endswith(choice)]  # b3 for efficientnet_b3
+    near += [choice for choice in choices if choice.endswith(f"_{word}")]  # efficientnet_b3 for b3
     return f"did you mean {near[0]!r}?" if near else ""
 
 

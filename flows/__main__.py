@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from conf import compose
 from conf.text import did_you_mean, printable
-from flows.cli import signals, verbs
+from flows.cli import completion, signals, verbs
 from flows.cli.command import Command
 from infra.errors import EffnetError
 
@@ -25,7 +25,16 @@ from infra.errors import EffnetError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
-    words = _translate(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(_translate(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as stop:
+        return signals.leave(stop)
+
+
+def _main(words: Sequence[str]) -> int:
+    if tuple(words[:2]) == completion.WORDS:
+        print("\n".join(completion.complete(words[2:])))
+        return 0
     if words and not words[0].startswith("-") and words[0] not in verbs.VERBS:
         hint = did_you_mean(words[0], verbs.VERBS)
         return _fail(" ".join(filter(None, [f"no verb {words[0]!r};", hint, "`effnet --help` lists them"])), 2)
@@ -56,8 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except EffnetError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt as stop:
-        return signals.leave(stop)
 
 
 def _translate(argv: Sequence[str]) -> Sequence[str]:

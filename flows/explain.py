@@ -16,8 +16,11 @@ from flows.shard import ensure_shards
 from flows.train import train_network
 from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks import policy
+from tasks.classes import match_classes
 from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_config
 from tasks.register import fetch_registered
+
+Fetched = tuple[schema.Model, tuple[str, str], str]  # as ``fetch_registered`` returns it
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
@@ -40,16 +43,22 @@ async def draw_gallery(config: schema.Config, parent_run: str = "") -> GalleryRe
     """
     selected = await candidates(config)
     shards = await ensure_shards(config.data, config.storage)
+    fetched: dict[str, Fetched] = {}
+    for one in selected:
+        if one.registered is not None:
+            fetched[one.name] = registered = await fetch_registered(one.registered, config.storage)
+            await match_classes(registered[1], registered[2], shards, config.storage)  # refuses other classes
     run = await start_gallery(config, shards, parent_run)
-    networks = (obtain_network(config, candidate, shards, run) for candidate in selected)
+    networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
     trained = await asyncio.gather(*networks, return_exceptions=True)
     return await record_gallery(config, shards, run, selected, trained)
 
 
-async def obtain_network(config: schema.Config, candidate: Candidate, shards: ShardResult, run: str) -> GalleryNetwork:
-    """One network with its weights: an ordinary training job, or a registered version."""
-    if candidate.registered is not None:
-        registered = await fetch_registered(candidate.registered, config.storage)
+async def obtain_network(
+    config: schema.Config, candidate: Candidate, shards: ShardResult, run: str, registered: Fetched | None
+) -> GalleryNetwork:
+    """One network with its weights: a registered version, or an ordinary training job."""
+    if registered is not None:
         model, weights, _ = registered
         return candidate.fetched(model, weights, await evaluate_version(config, registered, shards))
     request, title = train_config(config, candidate.model), f"explain {candidate.name}"

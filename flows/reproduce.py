@@ -1,7 +1,8 @@
 """The whole paper: shard, search, train B0..B7, register, transfer, map what networks see, report.
 
 What failure must never look like: a report that hides a missing variant, or one bad variant that takes the
-others with it. Each runs to its end; failures are listed as missing in the report and fail the flow last.
+others with it. Each runs to its end; failures are listed as missing in the report and fail the flow last. What a later
+step would refuse is refused before the first job.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from flows.search import search_grid
 from flows.shard import ensure_shards
 from flows.train import train_network
 from flows.transfer import transfer_network
+from models.networks.build import check_names
 from models.results import ShardResult, Summary
 from tasks import policy
+from tasks.preflight import check_reproduction
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
 from tasks.transfer import set_configs
@@ -37,11 +40,13 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
         began: Unix time at which the user's command started; by default the start of the flow.
     """
     config, overrides = configure(overrides)
+    check_names("variants", config.variants)
     sets = set_configs(config, overrides)
     started = await start_reproduction(config, began)
     data, *transfer_data = await asyncio.gather(
         ensure_shards(config.data, config.storage), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
     )
+    await check_reproduction(config, sets, data, transfer_data)
     searched = await search_grid(config, data, started.mlflow_run)
     command = " ".join(["effnet transfer", *overrides])
     family = (reproduce_variant(config, name, sets, command, data, started.mlflow_run) for name in config.variants)

@@ -50,12 +50,7 @@ def _match_classes(weights: tuple[str, str], ref: str, shards: ShardResult, stor
     model, data = class_lists(version, shards)
     if model == data:
         return weights
-    rows = find_rows(model, data)
-    if rows is None:
-        raise ConfigError(
-            f"{ref} was trained on other classes than those of {shards.name}: {describe_difference(model, data)}; its "
-            "accuracy there would mean nothing. Take the data set that it was trained on"
-        )
+    rows = require_rows(ref, shards, model, data)
     what = (
         "the same classes in another order" if len(model) == len(data) else f"{len(data)} of its {len(model)} classes"
     )
@@ -97,6 +92,21 @@ def class_lists(version: Version, shards: ShardResult) -> tuple[list[str], list[
         return [f"number {name}" for name in model], data
     log.warning("%s/%d: class names unknown: assumed in the order of %s", version.name, version.version, shards.name)
     return data, data
+
+
+def require_rows(ref: str, shards: ShardResult, model: Sequence[str], data: Sequence[str]) -> list[int]:
+    """The index in ``model`` of each name in ``data``.
+
+    Raises:
+        ConfigError: The data set has a class that the model lacks; the message shows the first differences.
+    """
+    rows = find_rows(model, data)
+    if rows is None:
+        raise ConfigError(
+            f"{ref} was trained on other classes than those of {shards.name}: {describe_difference(model, data)}; its "
+            "accuracy there would mean nothing. Take the data set that it was trained on"
+        )
+    return rows
 
 
 def find_rows(model: Sequence[str], data: Sequence[str]) -> list[int] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import compose, schema
+from conf.text import logger
 from infra.errors import ConfigError, first_line
 from models.results import EvalResult, GalleryNetwork, GalleryResult, ShardResult, TrainResult
 from tasks import policy
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from models.data.loading.selection import SampleSelection
     from models.data.shards.manifest import Manifest
 
+log = logger()
 SPLIT = "val"
 MULTIPLIERS = {"depth": "d", "width": "w", "resolution": "r"}  # in the paper's letters
 
@@ -105,7 +107,7 @@ async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: 
         The id of the run.
 
     Raises:
-        ConfigError: Val has fewer classes than ``explain.count``, or no such image.
+        ConfigError: Val has no such image.
     """
     return await asyncio.to_thread(_start, config, shards, parent_run)
 
@@ -113,7 +115,9 @@ async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: 
 def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     from infra.tracking import runs
 
-    _, images = chosen_images(config.explain, shards)
+    manifest, images = chosen_images(config.explain, shards)
+    if not config.explain.images and len(images.ids) < config.explain.count:
+        log.info("maps of %d images: val of %s has no more classes", len(images.ids), manifest.name)
     request = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
     key = work_key("explain", request)
     return runs.start_run(

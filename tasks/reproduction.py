@@ -54,21 +54,13 @@ class VariantOutcome:
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
 async def start_reproduction(config: schema.Config, began: float | None) -> ReproductionRun:
-    """Checks the names of all variants before any work, and opens the parent run in MLflow.
-
-    Raises:
-        ConfigError: Unknown variant.
-    """
+    """Opens the parent run in MLflow."""
     return await asyncio.to_thread(_start, config, began)
 
 
 def _start(config: schema.Config, began: float | None) -> ReproductionRun:
     from infra.tracking import runs
-    from models.networks.build import network_names
 
-    unknown = [name for name in config.variants if name not in network_names()]
-    if unknown:
-        raise ConfigError(f"variants: unknown network {unknown[0]!r}; choices: {', '.join(network_names())}")
     request = report_results.request_of(config)
     key = work_key("reproduce", request)
     run = runs.start_run(

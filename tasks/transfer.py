@@ -70,10 +70,11 @@ async def plan_transfer(config: schema.Config, shards: ShardResult) -> TransferP
         DataError: A class has no images in train or in test.
         ConfigError: The recipe does not fit the data set.
     """
-    return await asyncio.to_thread(_plan, config, shards)
+    return await asyncio.to_thread(plan, config, shards)
 
 
-def _plan(config: schema.Config, shards: ShardResult) -> TransferPlan:
+def plan(config: schema.Config, shards: ShardResult) -> TransferPlan:
+    """Checks and estimates as ``plan_transfer`` does, and raises its errors."""
     from models.data.shards import manifest as manifests
     from models.networks.build import compute_cost, feature_params
 
@@ -91,9 +92,9 @@ def _plan(config: schema.Config, shards: ShardResult) -> TransferPlan:
     _, multiply_adds, _ = compute_cost(config.model, shards.classes)
     cost = protocol.cost(options, shards.train, shards.minival, shards.val, multiply_adds)
     rungs = protocol.rung_epochs(options.rungs, recipe) if len(points) > 1 else []
-    plan = TransferPlan(config, shards, points, rungs, cost, feature_params(config.model))
-    final_job(plan, points[0], ("", ""))  # raises if the batch does not fit
-    return plan
+    planned = TransferPlan(config, shards, points, rungs, cost, feature_params(config.model))
+    final_job(planned, points[0], ("", ""))  # raises if the batch does not fit
+    return planned
 
 
 def announce(plans: Sequence[TransferPlan]) -> None:

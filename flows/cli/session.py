@@ -88,6 +88,8 @@ async def _tagged(flow: Any, **parameters: Any) -> Any:
 def _check_early(verb: str, config: schema.Config) -> None:
     """Refuses before services start, which takes seconds, what the flow would refuse after it with the same message.
 
+    It must not import Prefect, which reads its variables at that moment.
+
     Raises:
         ConfigError: A missing ``data.path``, an unknown network or one that cannot have so few pixels, an engine that
             is not available, or the setting ``register`` for a verb that does not read it.
@@ -105,6 +107,10 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.data.source not in catalog.packaged():
             catalog.open_source(config.data)
+    if verb == "reproduce":
+        from models.networks.build import check_names
+
+        check_names("variants", config.variants)
     if verb == "train":
         from models.networks.baselines import BASELINES
         from models.networks.build import resolve_architecture

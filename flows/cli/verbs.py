@@ -371,6 +371,15 @@ VERBS: dict[str, Verb] = {
         f'{_COMMON}\n\neval "$(effnet env)" makes prefect, mlflow and boto3 of this shell use them; it holds passwords',
         call="flows.cli.services:print_environment",
     ),
+    "completion": Verb(
+        "print a script by which a shell completes verbs, options, settings and files of conf/",
+        '  bash:  eval "$(effnet completion bash)"   in ~/.bashrc\n'
+        '  zsh:   eval "$(effnet completion zsh)"    in ~/.zshrc, after compinit\n'
+        "  fish:  effnet completion fish > ~/.config/fish/completions/effnet.fish",
+        call="flows.cli.completion:print_script",
+        objects=("SHELL",),
+        shared=True,
+    ),
     "down": Verb("stop the embedded services", _COMMON, call="flows.cli.services:down"),
     "doctor": Verb("check whether this machine and the services are fit", _COMMON, call="flows.cli.services:doctor"),
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from conf import schema
@@ -27,6 +28,20 @@ def network_names() -> tuple[str, ...]:
     from models.networks.baselines import BASELINES
 
     return (*VARIANTS, *BASELINES)
+
+
+def check_names(setting: str, names: Sequence[str]) -> None:
+    """Refuses unknown networks, all of them.
+
+    Raises:
+        ConfigError: The message says the nearest name of each, or all names where none is near.
+    """
+    known = network_names()
+    hints = {name: did_you_mean(name, known) for name in names if name not in known}
+    if hints:
+        listed = ", ".join(f"{name!r} ({hint})" if hint else repr(name) for name, hint in hints.items())
+        choices = "" if all(hints.values()) else f"; choices: {', '.join(known)}"
+        raise ConfigError(f"{setting}: unknown network {listed}{choices}")
 
 
 def resolve_architecture(model: schema.Model) -> Architecture:

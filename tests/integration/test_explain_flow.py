@@ -122,7 +122,9 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
             "no network named 'efficientnet_b9'; did you mean",
             marks=pytest.mark.slow,
         ),
-        pytest.param("explain.count=11", "images of 10 classes, 11 were requested", marks=pytest.mark.slow),
+        pytest.param(
+            "explain.models=[{},{registered:nobody@champion}]", "no registered model 'nobody'", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_trains_nothing(

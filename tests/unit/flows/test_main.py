@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 from importlib import import_module
 
 import pytest
 
 from flows.__main__ import main
+from flows.cli import signals
 from flows.cli.verbs import VERBS
 
 
@@ -43,6 +45,17 @@ def test_a_verb_names_its_flow_or_its_function() -> None:
         if verb.call:
             module, _, function = verb.call.partition(":")
             assert callable(getattr(import_module(module), function)), name
+
+
+def test_a_signal_before_a_command_is_parsed_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        raise signals.Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr("flows.__main__._parser", stop)
+    assert main(["train"]) == signals.INTERRUPTED
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM: ")
 
 
 @pytest.mark.parametrize("word", ["version", "--version"])

@@ -36,7 +36,7 @@ def sharded(made: MadeSet) -> ShardResult:
 
 
 def planned(made: MadeSet, *words: str) -> TransferPlan:
-    return transfer._plan(compose.compose([*SMALL, *words]), sharded(made))
+    return transfer.plan(compose.compose([*SMALL, *words]), sharded(made))
 
 
 @pytest.fixture(scope="module")

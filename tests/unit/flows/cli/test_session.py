@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from conf import compose
 from flows.cli import session
@@ -37,6 +40,16 @@ def test_a_wrong_setting_is_refused_before_services_start(
     overrides = [*words, f"run_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=message):
         session.run(verb, compose.compose(overrides), overrides)
+
+
+@pytest.mark.parametrize("verb", ["reproduce", "train"])
+def test_the_early_checks_leave_prefect_to_be_imported_after_its_variables_are_set(verb: str) -> None:
+    code = (
+        "import sys; from conf import compose; from flows.cli import session; "
+        f"session._check_early({verb!r}, compose.compose(['data=digits'])); print('prefect' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown == "False\n"
 
 
 @pytest.mark.parametrize("verb", ["report", "evaluate", "latency"])

@@ -1,0 +1,69 @@
+"""Refuses before the first job of a reproduction what one of its later steps would refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from prefect import task
+
+from conf import schema
+from infra.errors import ConfigError
+from models.results import ShardResult
+from tasks import policy
+from tasks.jobs import train_job
+
+
+@task(task_run_name="check", **policy.BOOKKEEPING)
+async def check_reproduction(
+    config: schema.Config, sets: Sequence[schema.Config], data: ShardResult, transfer_data: Sequence[ShardResult]
+) -> None:
+    """Checks the search, the family, the maps and the transfer against the data.
+
+    Args:
+        config: Configuration of the command.
+        sets: One configuration for each transfer set.
+        data: Shards of ``config.data``.
+        transfer_data: Shards of each transfer set.
+
+    Raises:
+        ConfigError: A batch that is larger than its split, a network that cannot have so few pixels, maps of an image,
+            network or registered model that does not exist.
+        DataError: A transfer set has a class without images.
+    """
+    await asyncio.to_thread(_check, config, sets, data, transfer_data)
+
+
+def _check(
+    config: schema.Config, sets: Sequence[schema.Config], data: ShardResult, transfer_data: Sequence[ShardResult]
+) -> None:
+    from infra.tracking import registry
+    from models.networks.build import compute_cost
+    from tasks import classes, explain, transfer
+
+    for section in ("search", "explain", ""):
+        recipe = getattr(config, section).recipe if section else config.recipe
+        with _named(section):
+            train_job(config, config.data, recipe, data, None)
+    for name in config.variants:
+        compute_cost(replace(config.model, name=name), data.classes)
+    for candidate in explain.listed(config.explain):
+        if candidate.registered is not None:
+            version = registry.resolve_version(candidate.registered)
+            classes.require_rows(candidate.registered, data, *classes.class_lists(version, data))
+    explain.chosen_images(config.explain, data)
+    for one, shards in zip(sets, transfer_data, strict=True):
+        with _named("transfer"):
+            transfer.plan(one, shards)
+
+
+@contextmanager
+def _named(section: str) -> Iterator[None]:
+    """Names the section of the recipe that a message is about: ``search.recipe.global_batch``."""
+    try:
+        yield
+    except ConfigError as error:
+        prefix = f"{section}." if section and str(error).startswith("recipe.") else ""
+        raise ConfigError(f"{prefix}{error}") from error

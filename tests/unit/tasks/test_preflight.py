@@ -1,0 +1,88 @@
+"""Every refusal of the search, the maps and the transfer, by the smallest input that causes it, before any job."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_set import MadeSet, write_set
+
+from conf import compose
+from infra.errors import ConfigError, DataError
+from models.data.shards import manifest as manifests
+from models.networks.build import check_names
+from models.results import ShardResult
+from tasks import preflight
+
+WORDS = ["data=digits", "recipe.global_batch=64", "explain.count=2", "transfer.recipe.global_batch=64"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeSet:
+    return write_set(f"file://{tmp_path_factory.mktemp('set')}", {"train": [80, 80], "minival": [10], "val": [30]})
+
+
+def sharded(made: MadeSet) -> ShardResult:
+    sha256, _ = manifests.load(made.uri)
+    return ShardResult("made", made.uri, sha256, 10, train=160, minival=10, val=30, shards=4, reused=True)
+
+
+def check(made: MadeSet, *words: str, transfer_to: MadeSet | None = None) -> None:
+    config = compose.compose([*WORDS, *words])
+    check_names("variants", config.variants)
+    preflight._check(config, [config], sharded(made), [sharded(transfer_to or made)])
+
+
+def test_a_reproduction_that_can_reach_its_end_is_accepted(made: MadeSet) -> None:
+    check(made)
+    check(made, "explain.count=99")  # fewer images than classes: a smaller gallery
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["variants=[b0,rsenet50]"],
+            r"unknown network 'b0' \(did you mean 'efficientnet_b0'\?\), 'rsenet50' \(did you",
+        ),
+        (["variants=[zzzz]"], r"unknown network 'zzzz'; choices: efficientnet_b0, "),
+        (["variants=[efficientnet_b0,resnet50]", "model.resolution=0.02"], r"px are too few for efficientnet_b0"),
+        (["recipe.global_batch=192"], r"^recipe\.global_batch 192 is larger than the 160 training samples"),
+        (["search.recipe.global_batch=192"], r"^search\.recipe\.global_batch 192 is larger than the 160"),
+        (["search.recipe.batch_slices=7"], r"^search\.recipe\.global_batch 64 cannot be divided"),
+        (["explain.recipe.global_batch=192"], r"^explain\.recipe\.global_batch 192 is larger than the 160"),
+        (["transfer.recipe.global_batch=192"], r"^transfer\.recipe\.global_batch 192 is larger than the 160"),
+        (["launch.nproc_per_node=3"], r"^search\.recipe\.batch_slices 2 cannot be distributed evenly over 3"),
+        (["explain.images=[7,30]"], r"made: val has no image 30; ids are 0 to 29"),
+        (["explain.models=[{},{}]"], r"explain\.models names 'b0' twice"),
+        (["explain.models=[{network:efficientnet_b9}]"], r"no network named 'efficientnet_b9'; did you mean"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused(made: MadeSet, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(made, *words)
+
+
+@pytest.mark.parametrize(("split", "called"), [("train", "train"), ("val", "test")])
+def test_a_transfer_set_that_lacks_a_class_is_refused(made: MadeSet, tmp_path: Path, split: str, called: str) -> None:
+    table = made.manifest.table.copy()
+    rows = np.repeat([shard.split for shard in made.manifest.shards], [80, 80, 10, 30])
+    table["label"][(rows == split) & (table["label"] == 4)] = 5
+    root = tmp_path.as_uri()
+    manifests.save(dataclasses.replace(made.manifest, table=table), root)
+    lacking = dataclasses.replace(made, uri=f"{root}/{made.uri.rpartition('/')[2]}")
+    with pytest.raises(DataError, match=f"made: 1 of 10 classes have no image in {called}: class 4$"):
+        check(made, transfer_to=lacking)
+
+
+def test_names_need_no_service_to_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.cli import session
+
+    monkeypatch.setattr(session.stack, "up", lambda *_, **__: pytest.fail("services started"))
+    words = ["variants=[b0]", f"run_dir={tmp_path}"]
+    with pytest.raises(ConfigError, match="did you mean 'efficientnet_b0'"):
+        session.run("reproduce", compose.compose(words), words)
+    with pytest.raises(ConfigError, match="no network named 'efficientnet_b33'; did you mean 'efficientnet_b3'"):
+        session.run("train", compose.compose(words := ["data=digits", "model.name=efficientnet_b33"]), words)
