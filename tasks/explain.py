@@ -115,9 +115,9 @@ async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: 
 def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     from infra.tracking import runs
 
-    manifest, images = chosen_images(config.explain, shards)
+    _, images = chosen_images(config.explain, shards)
     if not config.explain.images and len(images.ids) < config.explain.count:
-        log.info("maps of %d images: val of %s has no more classes", len(images.ids), manifest.name)
+        log.info("maps of %d images: val of %s has no more classes", len(images.ids), shards.name)
     request = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
     key = work_key("explain", request)
     return runs.start_run(
