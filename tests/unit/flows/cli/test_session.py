@@ -21,7 +21,7 @@ from infra.errors import ConfigError
         ("train", ["data=folder", "data.path=/nonexistent"], "/nonexistent is neither a folder nor an archive"),
         ("search", ["data=cifar10", "data.path=/nonexistent"], "/nonexistent"),
         ("train", ["launch.engine=slurm"], "no sbatch on PATH; run this on a login node of the cluster"),
-        ("train", ["launch.engine=slurm", "storage='s3://bucket/a b'"], "characters that --comment of sbatch does not"),
+        ("train", ["launch.engine=slurm", "storage=s3://bucket/a b"], "characters that --comment of sbatch does not"),
         ("search", ["launch.engine=kubernetes"], "no cluster is configured"),
         ("search", ["register=b0"], "register is for effnet train, transfer, register, not for effnet search"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
