@@ -12,7 +12,7 @@ from prefect import task
 
 from conf import schema
 from infra import machine, store
-from infra.errors import ConfigError, DataError, first_line
+from infra.errors import DataError, first_line
 from infra.store.json_objects import read_object
 from models.results import (
     FineTunedRow,
