@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from flows.__main__ import main
 from infra.services import deployments, schedule
-from infra.services.prefect_api import from_environment
+from infra.services.prefect_api import call, from_environment
 from infra.services.stack import Addresses
 
 pytestmark = pytest.mark.services
@@ -59,6 +63,27 @@ def test_a_schedule_is_set_shown_paused_and_kept_when_the_deployments_are_regist
     assert (shown["cron"], shown["active"], shown["upcoming"]) == ("30 2 * * 1-5", False, [])
     assert main(["nightly", "--schedule", "0 3 * * *", f"run_dir={run_dir}"]) == 0
     assert "schedule   0 3 * * * UTC\nsettings   data@transfer.data=folder" in capsys.readouterr().out
+
+
+def test_the_server_plans_the_next_nights(run_dir: Path) -> None:
+    """With SQLAlchemy 2.1 it planned none, and only its log said so."""
+    assert main(["nightly", "--schedule", "0 3 * * *", "--timezone", "Europe/Berlin", f"run_dir={run_dir}"]) == 0
+    query = {
+        "deployments": {"name": {"any_": ["nightly"]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+    }
+    deadline = time.monotonic() + 90
+    planned: list[dict[str, Any]] = []
+    while not planned:
+        assert time.monotonic() < deadline, "no run is planned"
+        time.sleep(0.5)
+        planned = call(from_environment(os.environ), "POST", "/flow_runs/filter", query)[1]
+    nights = [
+        datetime.fromisoformat(run["expected_start_time"]).astimezone(ZoneInfo("Europe/Berlin")) for run in planned
+    ]
+    assert {night.hour for night in nights} == {3}
+    assert len({night.date() for night in nights}) == len(nights), "one run a night"
 
 
 @pytest.mark.parametrize(
