@@ -19,7 +19,7 @@ from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
 from models.experiments.latency import deployed, runner, settle_batch_norm, time_in_turns
-from tasks.latency import networks
+from tasks.experiments.latency import networks
 
 SHARES = 5  # of the slowest operators
 

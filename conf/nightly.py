@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from conf.training import require, require_name
 
 FIRST_VAL = "first"  # default of nightly.val
-RULES = ("better", "not_worse")  # tasks/gate.py
+RULES = ("better", "not_worse")  # tasks/registry/gate.py
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 

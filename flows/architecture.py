@@ -12,8 +12,8 @@ from flows.shard import ensure_shards
 from flows.train import train_network
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
 from models.results import ArchitectureResult
-from tasks import architecture as search
 from tasks import policy
+from tasks.experiments import architecture as search
 
 # Failures of a single network. Any other error would fail every trial: it ends the search; the same command resumes.
 TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)

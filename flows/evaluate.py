@@ -12,7 +12,7 @@ from tasks.classes import match_classes
 from tasks.evaluate import evaluate as evaluate_task
 from tasks.evaluate import use_registered_crop
 from tasks.jobs import evaluate_job
-from tasks.register import fetch_registered
+from tasks.registry.register import fetch_registered
 
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))

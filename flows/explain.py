@@ -17,8 +17,8 @@ from flows.train import train_network
 from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks import policy
 from tasks.classes import match_classes
-from tasks.explain import Candidate, candidates, record_gallery, start_gallery, train_config
-from tasks.register import fetch_registered
+from tasks.experiments.explain import Candidate, candidates, record_gallery, start_gallery, train_config
+from tasks.registry.register import fetch_registered
 
 Fetched = tuple[schema.Model, tuple[str, str], str]  # as ``fetch_registered`` returns it
 

@@ -18,9 +18,9 @@ from flows.shard import ensure_shards
 from infra.errors import EffnetError, first_line
 from models.results import GateCheck, GateResult, ShardResult
 from tasks.evaluate import use_registered_crop
-from tasks.pretrained import import_published
 from tasks.readiness import FAILED, check_accuracy, check_machine, check_request, missing_weights
-from tasks.register import fetch_registered
+from tasks.registry.pretrained import import_published
+from tasks.registry.register import fetch_registered
 
 
 @flow(name="gate", flow_run_name=name_runs_by(lambda config: f"gate {config.profile}"))

@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.configure import configure, name_runs_by
 from models.results import Registered
-from tasks.pretrained import import_published
+from tasks.registry.pretrained import import_published
 
 
 @flow(name="import", flow_run_name=name_runs_by(lambda config: f"import {Path(config.published.path or '').name}"))

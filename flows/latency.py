@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.configure import configure, name_runs_by
 from models.results import LatencyResult
-from tasks.latency import measure_latency
+from tasks.experiments.latency import measure_latency
 
 
 @flow(name="latency", flow_run_name=name_runs_by(lambda config: f"latency {config.profile}"))

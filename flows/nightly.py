@@ -20,13 +20,13 @@ from infra.errors import DivergedError, first_line
 from models.results import EvalResult, Registered, ShardResult
 from tasks.classes import match_classes
 from tasks.evaluate import evaluate
-from tasks.infra_gate import find_package_fault
 from tasks.jobs import evaluate_job, train_job
-from tasks.night import NightStart, check_data, find_reason_to_skip, find_start
-from tasks.night_record import report_failure, report_late_start, report_night
-from tasks.night_report import publish_nights
-from tasks.promote import judge, refuse
-from tasks.register import fetch_registered, register
+from tasks.nights.infra_gate import find_package_fault
+from tasks.nights.line import NightStart, check_data, find_reason_to_skip, find_start
+from tasks.nights.record import report_failure, report_late_start, report_night
+from tasks.nights.report import publish_nights
+from tasks.registry.promote import judge, refuse
+from tasks.registry.register import fetch_registered, register
 from tasks.report.publish import refresh
 from tasks.train import train as train_task
 
@@ -37,7 +37,7 @@ async def nightly(overrides: list[str]) -> Registered:
 
     The line is named after ``nightly.model`` and the data set; its first version starts from the champion of
     ``nightly.model``. The report shows the line and its moves afterwards, the store keeps a record of the night, and
-    alerts are sent (``tasks/night_record.py``).
+    alerts are sent (``tasks/nights/record.py``).
     """
     config, _ = configure(overrides)
     await report_late_start(config, _scheduled_start())

@@ -13,9 +13,9 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from models.results import PhotographsResult
 from tasks import policy
-from tasks.photographs import PublicNetwork, packaged, read_photographs, record_photographs
-from tasks.pretrained import import_published
-from tasks.register import fetch_registered
+from tasks.experiments.photographs import PublicNetwork, packaged, read_photographs, record_photographs
+from tasks.registry.pretrained import import_published
+from tasks.registry.register import fetch_registered
 
 
 @flow(name="photographs", flow_run_name=name_runs_by(lambda config: f"photographs {config.profile}"))

@@ -14,9 +14,9 @@ from conf import schema
 from flows.configure import configure, name_runs_by, now
 from flows.evaluate import evaluate_version
 from models.results import EvalResult, Registered, ShardResult, TrainResult
-from tasks import register as tasks
-from tasks.finished import find_finished_job, name_model
-from tasks.promote import judge
+from tasks.registry import register as registration
+from tasks.registry.finished import find_finished_job, name_model
+from tasks.registry.promote import judge
 
 
 @flow(name="register", flow_run_name=name_runs_by(lambda config: f"register {config.register or ''} {now()}"))
@@ -49,7 +49,7 @@ async def register_network(
     on_data = replace(config, data=data)
 
     async def evaluate_ref(ref: str) -> EvalResult:
-        return await evaluate_version(on_data, await tasks.fetch_registered(ref, config.storage), shards)
+        return await evaluate_version(on_data, await registration.fetch_registered(ref, config.storage), shards)
 
-    registered = await tasks.register(name, result, config.model, data, shards.manifest_uri)
+    registered = await registration.register(name, result, config.model, data, shards.manifest_uri)
     return await judge(registered, shards, config.storage, config.nightly, evaluate_ref)

@@ -13,7 +13,7 @@ from flows.train import train_network
 from models.experiments.scaling_study import title
 from models.results import ScalingResult
 from tasks import policy
-from tasks.scaling import match_costs, point_config, record_scaling, start_scaling
+from tasks.experiments.scaling import match_costs, point_config, record_scaling, start_scaling
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))

@@ -13,7 +13,7 @@ from flows.train import train_network
 from models.experiments.grid_search import grid_points, trial_title
 from models.results import SearchResult, ShardResult
 from tasks import policy
-from tasks.search import record_search, start_search, trial_config
+from tasks.experiments.search import record_search, start_search, trial_config
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config: f"search {config.profile}"))

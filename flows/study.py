@@ -17,7 +17,7 @@ from flows.architecture import search_blocks
 from flows.configure import configure, name_runs_by, now
 from flows.scaling import study_scaling
 from infra.errors import EffnetError, first_line
-from tasks.latency import measure_latency
+from tasks.experiments.latency import measure_latency
 from tasks.report.publish import refresh
 
 log = logger()

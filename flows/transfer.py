@@ -22,7 +22,7 @@ from models.experiments.transfer import GridTrial, TransferPlan, record_rung, re
 from models.results import Point, TransferResult
 from tasks import policy
 from tasks.jobs import short_name
-from tasks.register import fetch_registered
+from tasks.registry.register import fetch_registered
 from tasks.shard import plan_shards
 from tasks.train import train as train_task
 from tasks.train import train_to_rung

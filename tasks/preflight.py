@@ -41,7 +41,8 @@ def _check(
 ) -> None:
     from infra.tracking import registry
     from models.networks.build import compute_cost
-    from tasks import classes, explain, transfer
+    from tasks import classes, transfer
+    from tasks.experiments import explain
 
     for section in ("search", "explain", ""):
         recipe = getattr(config, section).recipe if section else config.recipe

@@ -47,7 +47,7 @@ def rollback(command: Command) -> int:
 
 def _move(command: Command, version: Version, expected: int | None, why: str) -> None:
     from infra.tracking import champions
-    from tasks.promote import record_manual_promotion
+    from tasks.registry.promote import record_manual_promotion
 
     ref = f"{version.name}/{version.version}"
     move = champions.move_champion(command.config.storage, version.name, version.version, expected=expected, why=why)

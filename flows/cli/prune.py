@@ -11,7 +11,7 @@ from flows.cli.services import connect
 from infra.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tasks.prune import Removal
+    from tasks.registry.prune import Removal
 
 DAY_S = 86400.0
 
@@ -31,7 +31,7 @@ def prune(command: Command) -> int:
     if not removals or not (is_sure or input("delete them? [y/N] ").strip().lower() in ("y", "yes")):
         show("nothing was deleted")
         return 0
-    from tasks.prune import remove
+    from tasks.registry.prune import remove
 
     done = remove(removals, command.config.storage, command.config.prune.older_than_days * DAY_S, time.time())
     for removal in removals:
@@ -42,7 +42,7 @@ def prune(command: Command) -> int:
 
 
 def _plan(command: Command) -> list[Removal]:
-    from tasks.prune import plan_removals
+    from tasks.registry.prune import plan_removals
 
     connect(command, "s3", "mlflow")
     days, storage = command.config.prune.older_than_days, command.config.storage

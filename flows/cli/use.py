@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows.cli.command import Command, show
 from flows.cli.services import connect
 from infra.errors import ConfigError
-from tasks.export import check_targets
+from tasks.registry.export import check_targets
 
 PORT = 8000
 
@@ -14,7 +14,7 @@ def export(command: Command) -> int:
     """Writes a registered model as ONNX or torch.export."""
     check_targets(command.options)
     connect(command, "s3", "mlflow")
-    from tasks.export import export
+    from tasks.registry.export import export
 
     for line in export(command.objects[0], command.options):
         show(line)
@@ -27,7 +27,7 @@ def serve(command: Command) -> int:
     if not port.isdecimal():
         raise ConfigError(f"--port takes a number, is {port!r}")
     connect(command, "s3", "mlflow")
-    from tasks.serve import serve
+    from tasks.registry.serve import serve
 
     serve(command.objects[0], int(port), show)
     return 0

@@ -108,4 +108,4 @@ class Registered:
     aliases: tuple[str, ...]
     reused: bool = False
     verdict: str = ""  # why the version is or is not champion
-    outcome: str = ""  # promoted, tied or refused by the gate (tasks/gate.py), or a night that was skipped
+    outcome: str = ""  # promoted, tied or refused by the gate (tasks/registry/gate.py), or a night that was skipped

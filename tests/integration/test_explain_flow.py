@@ -19,7 +19,7 @@ from infra.tracking import registry
 from infra.tracking.client import library
 from models.data.shards import manifest
 from models.results import TrainResult
-from tasks.register import _register
+from tasks.registry.register import _register
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 

@@ -18,8 +18,8 @@ from infra.errors import ArtifactError, ConfigError, NotFoundError
 from infra.tracking import client as mlflow_client
 from infra.tracking import registry
 from models.networks import export
-from tasks import pretrained
-from tasks.register import _fetch
+from tasks.registry import pretrained
+from tasks.registry.register import _fetch
 
 pytestmark = pytest.mark.services
 SIDE = 64

@@ -22,8 +22,8 @@ from infra.services.stack import Addresses
 from infra.tracking import registry, runs
 from models.networks import export
 from models.networks.build import build_model
-from tasks.promote import champion_if_first
-from tasks.register import WEIGHTS, new_version
+from tasks.registry.promote import champion_if_first
+from tasks.registry.register import WEIGHTS, new_version
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 STORAGE = "s3://effnet/nightly"

@@ -31,10 +31,11 @@ from models.data.shards import manifest as manifests
 from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
-from tasks import classes, promote
-from tasks.infra_gate import _find_fault
-from tasks.promote import FIRST_TAGS, _judge_step, _refuse, champion_if_first
-from tasks.register import _fetch, _register
+from tasks import classes
+from tasks.nights.infra_gate import _find_fault
+from tasks.registry import promote
+from tasks.registry.promote import FIRST_TAGS, _judge_step, _refuse, champion_if_first
+from tasks.registry.register import _fetch, _register
 
 pytestmark = pytest.mark.services
 N, SIDE = 120, 32
@@ -438,7 +439,7 @@ RACER = """
 import json, sys
 from conf import schema
 from models.results import Registered, ShardResult
-from tasks.promote import _judge_step
+from tasks.registry.promote import _judge_step
 from infra.tracking import registry
 shards, version, storage = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
 registry.champion("crowd")  # MLflow is imported

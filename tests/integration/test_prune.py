@@ -12,7 +12,7 @@ from conf import compose, schema
 from flows.__main__ import main
 from infra import store
 from infra.tracking import client, runs
-from tasks.prune import (
+from tasks.registry.prune import (
     CHECKPOINTS,
     UNFINISHED,
     UNFINISHED_DATA,

@@ -17,7 +17,8 @@ from infra.tracking import runs
 from models.experiments.grid_search import grid_points
 from models.experiments.transfer import TransferPlan
 from models.results import Cost, ShardResult
-from tasks import architecture, explain, jobs, scaling, search, transfer
+from tasks import jobs, transfer
+from tasks.experiments import architecture, explain, scaling, search
 from tasks.jobs import evaluate_job, train_job, work_key
 
 SHARDS = ShardResult("x", "file:///m", "0" * 64, 10, 4096, 64, 64, 1, True)

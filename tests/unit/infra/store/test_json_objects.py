@@ -19,7 +19,8 @@ from infra.services import keys, ports, processes, stack
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
 from infra.tracking import registry
 from models.results import EvalResult, TrainResult, result_from
-from tasks import jobs, register, supervise, train, transfer
+from tasks import jobs, supervise, train, transfer
+from tasks.registry import register
 from tasks.report import publish
 from tasks.report import results as report_results
 

@@ -22,7 +22,7 @@ from models.networks import export
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import GalleryNetwork, ShardResult
-from tasks.explain import listed, train_config
+from tasks.experiments.explain import listed, train_config
 from tasks.jobs import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)

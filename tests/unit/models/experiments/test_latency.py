@@ -16,7 +16,7 @@ from models.experiments import latency
 from models.networks.build import build_model
 from models.networks.folding import fold_batch_norm
 from models.results import LatencyTiming, Speedup
-from tasks.latency import networks
+from tasks.experiments.latency import networks
 
 SMALL = [
     schema.Model("efficientnet_b0", width=0.25, depth=0.4),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError
-from tasks.export import check_targets
+from tasks.registry.export import check_targets
 
 
 def test_a_target_that_cannot_be_written_is_refused_with_the_option(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from conf import schema
 from infra import store
 from infra.errors import ArtifactError, PermanentError
 from models.results import EvalResult, Registered, ShardResult
-from tasks import gate, policy
+from tasks import policy
 from tasks.classes import class_mismatch
-from tasks.gate import PROMOTED, REFUSED, Verdict
+from tasks.registry import gate
+from tasks.registry.gate import PROMOTED, REFUSED, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ async def judge(
         registered: The version, as returned by ``register``.
         shards: The data set that it was trained on.
         storage: Root uri of the audit chain.
-        limits: Limits of the gate (``tasks/gate.py``).
+        limits: Limits of the gate (``tasks/registry/gate.py``).
         evaluate_version: Evaluates ``NAME/VERSION`` on the same val split; awaited only for versions whose per-image
             results are not stored yet.
     """

@@ -14,9 +14,10 @@ from conf.text import logger
 from infra import store
 from infra.errors import ConfigError, DataError, PermanentError
 from models.results import Registered, ShardResult
-from tasks import data_gate, policy
+from tasks import policy
 from tasks.classes import class_mismatch
-from tasks.register import VAL
+from tasks.nights import data_gate
+from tasks.registry.register import VAL
 
 if TYPE_CHECKING:
     from models.data.shards.manifest import Manifest
@@ -117,7 +118,7 @@ async def check_data(start: NightStart, shards: ShardResult, limits: schema.Nigh
     """Compares the data of a night with those of the champion, before anything is trained.
 
     Raises:
-        DataError: The data violate a limit (``tasks/data_gate.py``).
+        DataError: The data violate a limit (``tasks/nights/data_gate.py``).
     """
     await asyncio.to_thread(_check_data, start, shards, limits)
 

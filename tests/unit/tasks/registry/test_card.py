@@ -11,7 +11,7 @@ import pytest
 from conf import schema
 from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
-from tasks.card import Trained, family_card, imported_card, lineage_json, trained_card
+from tasks.registry.card import Trained, family_card, imported_card, lineage_json, trained_card
 
 SHARDS = (Shard("train-0.tar", "train", 80, 10, "a" * 64), Shard("val-0.tar", "val", 20, 10, "b" * 64))
 DATA = Manifest("pets|2", ("cat", "<b>dog</b>", "empty"), "s" * 64, "original", SHARDS, np.zeros(100, TABLE))

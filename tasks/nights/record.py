@@ -20,10 +20,11 @@ from conf.text import format_duration, logger
 from infra import store
 from infra.store.json_objects import read_object
 from models.results import Registered
-from tasks import alerts, policy
-from tasks.gate import REFUSED
-from tasks.night import SKIPPED
-from tasks.promote import EARLIER
+from tasks import policy
+from tasks.nights import alerts
+from tasks.nights.line import SKIPPED
+from tasks.registry.gate import REFUSED
+from tasks.registry.promote import EARLIER
 
 log = logger()
 SKIPS_PER_ALERT = 3

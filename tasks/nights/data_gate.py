@@ -1,6 +1,6 @@
 """The rules by which the data of a night are refused before anything is trained; pure functions on manifests.
 
-A refusal names the number, the limit and the setting. The classes are compared in ``tasks/night.py``.
+A refusal names the number, the limit and the setting. The classes are compared in ``tasks/nights/line.py``.
 """
 
 from __future__ import annotations

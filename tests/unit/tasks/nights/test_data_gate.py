@@ -9,7 +9,7 @@ import pytest
 
 from conf.schema import Nightly
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
-from tasks.data_gate import find_faults, stability_index
+from tasks.nights.data_gate import find_faults, stability_index
 
 
 def data(train: list[int], val: list[int], first: int = 0) -> Manifest:

@@ -18,9 +18,9 @@ from infra.store.json_objects import NUMBER, read_lines
 from models.results import Registered, TrainResult
 from models.statistics import interval_95
 from tasks import policy
-from tasks.card import LICENSE, Trained, family_card, lineage_json, trained_card
 from tasks.metrics import split_result
-from tasks.promote import FIRST_TAGS, LEFT_OUT
+from tasks.registry.card import LICENSE, Trained, family_card, lineage_json, trained_card
+from tasks.registry.promote import FIRST_TAGS, LEFT_OUT
 from tasks.report.charts.curves import draw_curves
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val
 async def register(
     name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
 ) -> Registered:
-    """Registers the job's weights as the challenger of ``name`` with its card; ``tasks.promote.judge`` decides on it.
+    """Registers the job's weights as the challenger of ``name`` with its card; ``judge`` (promote.py) decides on it.
 
     A version trained with some shards excluded (``data.leave_out``) has a tag with the number of missing samples, and
     one with a frozen val (``data.frozen_val``) has tags with its name and digest.

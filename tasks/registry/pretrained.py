@@ -17,10 +17,10 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError, TransientError
 from models.results import Registered
 from tasks import policy
-from tasks.card import imported_card
 from tasks.jobs import work_key
-from tasks.promote import champion_if_first
-from tasks.register import WEIGHTS, describe_family, new_version
+from tasks.registry.card import imported_card
+from tasks.registry.promote import champion_if_first
+from tasks.registry.register import WEIGHTS, describe_family, new_version
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version

@@ -19,7 +19,7 @@ from conf import schema
 from infra.errors import ArtifactError, HungError, TransientError, kind_of
 from models.results import Registered
 from tasks import policy
-from tasks.promote import is_pending
+from tasks.registry.promote import is_pending
 
 TIMEOUT_S = 900.0
 

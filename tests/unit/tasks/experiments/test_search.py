@@ -4,7 +4,7 @@ import pytest
 
 from conf.compose import compose
 from models.networks.efficientnet.compound_scaling import PAPER
-from tasks.search import trial_config
+from tasks.experiments.search import trial_config
 
 
 @pytest.mark.parametrize("overrides", [["profile=laptop"], ["profile=paper"], ["search.recipe.dropout=0.25"]])

@@ -11,8 +11,8 @@ from conf import compose
 from conf.schema import Config
 from infra import store
 from models.results import Registered
-from tasks import alerts
-from tasks.night_record import _report_night, describe_delay
+from tasks.nights import alerts
+from tasks.nights.record import _report_night, describe_delay
 
 TONIGHT = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from conf.schema import Alerts, Email
-from tasks import alerts
+from tasks.nights import alerts
 
 TEXT = "effnet nightly b0 on pets: failed"
 

@@ -12,8 +12,8 @@ from conf.schema import Nightly
 from infra.errors import HungError, TransientError
 from models.networks import export
 from models.networks.build import build_model
-from tasks import infra_gate
-from tasks.infra_gate import judge_trial, run_trial
+from tasks.nights import infra_gate
+from tasks.nights.infra_gate import judge_trial, run_trial
 
 
 def test_a_version_that_is_as_fast_as_required_has_no_fault() -> None:

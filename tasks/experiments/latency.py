@@ -23,7 +23,7 @@ from models.results import LatencyResult, LatencyTiming, result_from
 from tasks import policy, slots
 from tasks.report import results as report_results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @task(task_run_name="latency", **policy.BOOKKEEPING)

@@ -16,7 +16,7 @@ from models.experiments import architecture_space as space
 from models.experiments.architecture_search import B0_BLOCKS, summarize
 from models.networks.efficientnet.variants import B0_STAGES
 from models.results import ShardResult, TrainResult
-from tasks.architecture import (
+from tasks.experiments.architecture import (
     ArchitectureRun,
     Proposal,
     proposal_config,
@@ -141,7 +141,7 @@ def test_workers_of_one_process_never_train_more_than_wanted(tmp_path: Path, con
 def test_constraints_that_refuse_everything_are_one_clear_line(tmp_path: Path) -> None:
     config = compose([*SMALL, "architecture.max_params=1000"])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tasks.architecture.MAX_REFUSED", 3)
+        patched.setattr("tasks.experiments.architecture.MAX_REFUSED", 3)
         with pytest.raises(ConfigError, match="3 proposals in a row break the constraints; raise architecture"):
             asyncio.run(propose(config, started(tmp_path, config)))
 

@@ -9,8 +9,8 @@ import pytest
 
 from conf.nightly import RULES, Nightly
 from infra.errors import ArtifactError
-from tasks import gate
-from tasks.gate import PROMOTED, REFUSED, TIED, Verdict, sign_test
+from tasks.registry import gate
+from tasks.registry.gate import PROMOTED, REFUSED, TIED, Verdict, sign_test
 
 
 def answers(n: int, correct: int, lost: int = 0) -> np.ndarray:

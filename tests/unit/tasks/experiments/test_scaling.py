@@ -12,7 +12,7 @@ from conf.schema import Config, Point
 from infra.errors import ConfigError, DivergedError, TransientError
 from models.experiments.scaling_study import network_of, title
 from models.results import ShardResult, TrainResult
-from tasks import scaling as study
+from tasks.experiments import scaling as study
 
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
 

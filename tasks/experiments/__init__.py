@@ -1,0 +1,1 @@
+"""The experiments of the paper beside training: searches, scaling study, activation maps, latency."""
