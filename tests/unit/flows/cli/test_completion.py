@@ -31,7 +31,7 @@ from flows.cli.verbs import VERBS
         (["train", "recipe.recompute="], ["recipe.recompute=true", "recipe.recompute=false"]),
         (["train", "data.path=/a"], []),
         (["download", "cifar"], ["cifar10", "cifar100"]),
-        (["open", "p"], ["prefect", "profile=", "published."]),
+        (["open", "p"], ["prefect", "photographs.", "profile=", "prune.", "published."]),
         (["xyzzy", "m"], []),
     ],
 )
