@@ -11,16 +11,18 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
-from flows.evaluate import evaluate_version
 from flows.shard import ensure_shards
 from flows.train import train_network
 from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks import policy
 from tasks.classes import match_classes
+from tasks.evaluate import evaluate as evaluate_task
 from tasks.experiments.explain import Candidate, candidates, record_gallery, start_gallery, train_config
+from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
 
-Fetched = tuple[schema.Model, tuple[str, str], str]  # as ``fetch_registered`` returns it
+# Network, URI and sha256 of its weights with the classes in the order of the data set, and ``NAME/VERSION``.
+Fetched = tuple[schema.Model, tuple[str, str], str]
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
@@ -46,8 +48,9 @@ async def draw_gallery(config: schema.Config, parent_run: str = "") -> GalleryRe
     fetched: dict[str, Fetched] = {}
     for one in selected:
         if one.registered is not None:
-            fetched[one.name] = registered = await fetch_registered(one.registered, config.storage)
-            await match_classes(registered[1], registered[2], shards, config.storage)  # refuses other classes
+            model, weights, exact = await fetch_registered(one.registered, config.storage)
+            # Also refuses other classes, before any training. Accuracy and maps are of the same, reordered weights.
+            fetched[one.name] = model, await match_classes(weights, exact, shards, config.storage), exact
     run = await start_gallery(config, shards, parent_run)
     networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
     trained = await asyncio.gather(*networks, return_exceptions=True)
@@ -59,8 +62,9 @@ async def obtain_network(
 ) -> GalleryNetwork:
     """One network with its weights: a registered version, or an ordinary training job."""
     if registered is not None:
-        model, weights, _ = registered
-        return candidate.fetched(model, weights, await evaluate_version(config, registered, shards))
+        model, weights, exact = registered
+        job = evaluate_job(config, model, shards, weights, exact)
+        return candidate.fetched(model, weights, await evaluate_task(job, config, exact))
     request, title = train_config(config, candidate.model), f"explain {candidate.name}"
     result = await train_network(request, shards, run, "explain", title)
     return await asyncio.to_thread(candidate.trained, result)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from conf.compose import compose, from_yaml
 from conf.schema import Job
@@ -18,8 +19,9 @@ from infra.services.stack import Addresses
 from infra.tracking import registry
 from infra.tracking.client import library
 from models.data.shards import manifest
+from models.networks.export import save_weights
 from models.results import TrainResult
-from tasks.registry.register import _register
+from tasks.registry.register import WEIGHTS, _register, new_version
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
@@ -84,7 +86,9 @@ def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], se
 
 
 @pytest.mark.slow
-def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], services_dir: Path) -> None:
+def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_classes(
+    part: dict[str, Any], services_dir: Path, tmp_path: Path
+) -> None:
     config = compose(["profile=laptop", *SMALL])
     (uri,) = (u for u in store.list_uris("s3://effnet/explain/jobs") if "/train-b0-" in u and u.endswith("result.json"))
     job_uri = uri.removesuffix("/result.json")
@@ -98,19 +102,24 @@ def test_a_registered_network_is_explained_as_it_is(part: dict[str, Any], servic
     assert registry.resolve_version("explained/1").tags["left_out_samples"] == str(val.samples)
     registered = _register("explained", result, job.model, config.data, job.manifest_uri)
     ref = f"explained/{registered.version}"
+    tensors = safetensors.torch.load(store.read(f"{job_uri}/weights.safetensors"))
+    backwards = {key: value.flip(0) if key.startswith("classifier.") else value for key, value in tensors.items()}
+    save_weights(backwards, tmp_path / WEIGHTS)
+    names = manifest.load(job.manifest_uri)[1].classes[::-1]
+    new_version(run, "backwards", tmp_path, job.model, result.resolution, names, 0, {"dataset": "digits"})
     done = effnet(
         services_dir,
         "explain",
         *SMALL,
-        f"explain.models=[{{registered:{ref}}}]",
+        f"explain.models=[{{registered:{ref}}},{{registered:backwards/1}}]",
         "profile=imagenette",
         "launch.nproc_per_node=1",
     )
     assert done.returncode == 0, done.stderr
     found = store.read_json("s3://effnet/explain/reports/imagenette/maps.json")
-    assert [(each["name"], each["method"]) for each in found["models"]] == [(ref, "cam")]
-    assert found["models"][0]["top1"] == part["models"][0]["top1"]
-    assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"][:3]]
+    assert [(each["name"], each["method"]) for each in found["models"]] == [(ref, "cam"), ("backwards/1", "cam")]
+    assert [each["top1"] for each in found["models"]] == [part["models"][0]["top1"]] * 2
+    assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"][:3]] * 2
 
 
 @pytest.mark.parametrize(
