@@ -87,11 +87,11 @@ def run_flow(flow: Coroutine[Any, Any, Any]) -> Any:
             ended.set_exception(error)
 
     threading.Thread(target=work, name="flow", daemon=True).start()
-    loop, task = running.result()
     try:
         return ended.result()
     except Stopped as stop:
         sys.stderr.write(f"{stop.name}: ending what runs, which saves its state; once more does not wait for it\n")
+        loop, task = running.result()  # the signal may arrive while the flow starts
         with suppress(RuntimeError):  # the loop has just closed
             loop.call_soon_threadsafe(task.cancel)
         ended.exception()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,10 @@ def run_trial(folder: Path) -> dict[str, Any]:
     try:
         trial: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
+        if done.returncode in (-signal.SIGKILL, -signal.SIGTERM):
+            raise TransientError(
+                f"the trial of a registered network was killed by signal {-done.returncode}, as for lack of memory"
+            ) from None
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         return {"error": f"the process that loads it ended with {done.returncode}: {last}", "code": 5}
     return trial

@@ -141,6 +141,6 @@ def _load_champion_data(ref: str) -> Manifest | None:
     try:
         job = compose.from_yaml(schema.Job, store.read(store.join(job_uri, "config.yaml")).decode())
         return manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
-    except PermanentError as error:
+    except (PermanentError, ValueError) as error:  # ValueError: a configuration of another version of effnet
         log.warning("the data that %s was trained on cannot be read, so the new ones are not compared: %s", ref, error)
         return None

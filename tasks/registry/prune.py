@@ -83,6 +83,8 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
             removals.append(Removal(entry.uri, UNUSED_WEIGHTS, (entry,), (entry,)))
     data = _group(store.list_entries(store.join(storage, "data")), store.join(storage, "data"), depth=2)
     for folder, entries in data.items():
+        if folder.endswith("/val"):  # the lists of frozen vals; shards are in folders named by digests
+            continue
         if not any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries) and _newest(entries) <= limit:
             removals.append(Removal(folder, UNFINISHED_DATA, tuple(entries), tuple(entries)))
     return removals

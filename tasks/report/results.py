@@ -29,7 +29,7 @@ from models.results.nights import NightsResult
 from tasks.report.sections import architecture, latency, maps, nights, photographs, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
-NOT_IN_REQUEST = ("run_dir", "services", "launch")
+NOT_IN_REQUEST = ("run_dir", "services", "launch", "gate", "prune")
 MAX_DEPTH = 40  # of JSON that is shown; what is written here has 7
 MAX_NUMBER = 1e30  # larger numbers are damage; ratios and products of smaller ones are finite
 
@@ -74,7 +74,10 @@ def uri(config: schema.Config, part: str) -> str:
 
 def request_of(config: schema.Config) -> dict[str, Any]:
     """The part of the configuration that a result depends on."""
-    return {key: value for key, value in compose.to_dict(config).items() if key not in NOT_IN_REQUEST}
+    request = {key: value for key, value in compose.to_dict(config).items() if key not in NOT_IN_REQUEST}
+    # The address of a webhook is often a secret, and a request is published.
+    request["nightly"] = {key: value for key, value in request["nightly"].items() if key != "alerts"}
+    return request
 
 
 def digest(facts: dict[str, Any]) -> str:

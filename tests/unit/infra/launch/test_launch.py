@@ -14,7 +14,7 @@ import pytest
 
 from conf import compose, schema
 from conf.schema import Launch
-from infra import store
+from infra import machine, store
 from infra.launch import command, guard, local, workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
@@ -356,6 +356,7 @@ def test_a_job_is_described_by_what_would_be_submitted(tmp_path: Path) -> None:
         "storage": "s3://b/p",
         "label": "train x",
         "launch": compose.to_yaml(Launch()),
+        "code": machine.training_code(),
     }
 
 

@@ -105,7 +105,7 @@ def test_figure_8_s_compound_points_are_members_of_the_family() -> None:
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ("[{network:resnet50,dimension:height}]", "dimension is one of baseline, width"),
+        ("[{network:resnet50,dimension:height}]", "dimension must be one of baseline, width"),
         ("[{network:resnet50,dimension:width,width:0.0}]", "must be > 0"),
         ("[{network:resnet50,width:2.0}]", "the baseline of resnet50 has multipliers of 1"),
         ("[{network:resnet50},{network:resnet50}]", "twice"),
