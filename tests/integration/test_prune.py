@@ -78,6 +78,7 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
     store.write(f"{storage}/data/whole/1/manifest.json", b"{}")
     store.write(f"{storage}/data/whole/1/train-0.tar", b"tar")
     store.write(f"{storage}/data/half/2/train-0.tar", b"tar")
+    store.write(f"{storage}/data/whole/val/first.json", b"{}")  # a frozen val
     store.write(f"{storage}/champions/name/000001.json", b"{}")
     store.write(f"{storage}/reports/laptop/summary.json", b"{}")
 

@@ -7,8 +7,9 @@ import json
 import made_parts
 import pytest
 
+from conf.compose import compose
 from models.results import LatencyResult, Provenance, ScalingResult
-from tasks.report.results import read_stored
+from tasks.report.results import digest, read_stored, request_of
 
 
 def test_a_part_comes_with_its_provenance() -> None:
@@ -45,3 +46,9 @@ def test_json_nested_deeper_than_any_that_is_written_cannot_break_the_page() -> 
 def test_a_password_in_an_address_is_hidden_wherever_it_is() -> None:
     part = {"command": "effnet x services.s3=https://me:s3cret@host", "config": {"s3": ["s3://k:s3cret@b/c"]}}
     assert "s3cret" not in repr(read_stored(ScalingResult, part, "s.json"))
+
+
+def test_a_published_request_holds_no_address_of_alerts() -> None:
+    config = compose(["nightly.alerts.webhook=https://hooks.example/SECRET"])
+    assert "SECRET" not in json.dumps(request_of(config))
+    assert digest(request_of(config)) == digest(request_of(compose(["prune.older_than_days=60"])))
