@@ -6,7 +6,6 @@ credentials are MLflow's own variables. Importing this file does not import MLfl
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,9 +71,10 @@ def address() -> str:
     return uri
 
 
-@functools.cache
 def library() -> Any:
-    """Imports MLflow, without log noise or pickle, at the first call."""
+    """Returns MLflow, imported at the first call, without log noise or pickle."""
+    # At every call: a command that connects to the embedded services removes the variables of MLflow from its
+    # environment (infra/environment.py), and with MLflow's own retries an unreachable server takes four minutes.
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # a registered model may contain arbitrary code

@@ -178,8 +178,12 @@ def test_a_refusal_is_a_persons_mistake_and_a_failure_is_not(monkeypatch, status
     with HTTPServer(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"):
+            monkeypatch.delenv(name, raising=False)  # as a command does that connects to the embedded services
+        begun = time.monotonic()
         with pytest.raises(error, match=str(status) if status < 500 else "fails"):
             start("refused")
+        assert time.monotonic() - begun < 60, "MLflow's own retries take four minutes"
         server.shutdown()
 
 
