@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from conf.training import require, require_name
 
-FIRST_VAL = "first"  # default of nightly.val
 RULES = ("better", "not_worse")  # tasks/registry/gate.py
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
@@ -64,7 +63,7 @@ class Nightly:
     model: str = "efficientnet-b0"  # Registered model whose champion is fine-tuned.
     # Name of the val of a folder, which the first night of this name freezes, whatever is added later. Another name
     # takes a new val with what was added, and starts another line of champions.
-    val: str = FIRST_VAL
+    val: str = "first"
     # Rule by which a version replaces the champion, here and in reproduce: better (the 95 % lower bound of the paired
     # difference on val is above 0) | not_worse (it is above -margin, so that an equal model of newer data replaces it).
     rule: str = "better"
@@ -101,3 +100,6 @@ class Nightly:
         require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")
         require_name("nightly.model", self.model)
         require_name("nightly.val", self.val)
+
+
+FIRST_VAL = Nightly.val

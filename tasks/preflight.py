@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,14 +45,17 @@ def _check(
     from tasks import classes, transfer
     from tasks.experiments import explain
 
-    for section in ("search", "explain", ""):
+    candidates = explain.listed(config.explain)
+    trained = ("explain",) if any(candidate.registered is None for candidate in candidates) else ()
+    for section in ("search", *trained, ""):
         recipe = getattr(config, section).recipe if section else config.recipe
         with _named(section):
             train_job(config, config.data, recipe, data, None)
     for name in config.variants:
         compute_cost(replace(config.model, name=name), data.classes)
-    for candidate in explain.listed(config.explain):
-        if candidate.registered is not None:
+    made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn
+    for candidate in candidates:
+        if candidate.registered is not None and re.split("[@/]", candidate.registered)[0] not in made:
             version = registry.resolve_version(candidate.registered)
             classes.require_rows(candidate.registered, data, *classes.class_lists(version, data))
     explain.chosen_images(config.explain, data)

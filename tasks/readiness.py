@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,14 +142,28 @@ def check_space(config: schema.Config) -> GateCheck:
         params = sum(compute_cost(_network(config, name), 1000)[0] for name in config.variants)
         checkpoints = 4 * CHECKPOINT_FLOATS * params * config.recipe.keep_checkpoints
         needed[folder] = needed.get(folder, 0.0) + IMAGENET_BYTES + checkpoints
-    lines, outcome = [], PASSED
-    for folder, size in needed.items():
+    disks: dict[int, list[Path]] = {}
+    for folder in needed:
         there = next(path for path in (folder, *folder.parents) if path.exists())
-        held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+        disks.setdefault(there.stat().st_dev, []).append(folder)
+    lines, outcome = [], PASSED
+    for folders in disks.values():
+        size, held = sum(needed[folder] for folder in folders), _bytes_in(folders)
+        there = next(path for path in (folders[0], *folders[0].parents) if path.exists())
         available = shutil.disk_usage(there).free + held
-        lines.append(f"{folder} needs {size / GB:.0f} GB, {available / GB:.0f} GB are free or in it already")
+        names = " and ".join(map(str, folders))
+        lines.append(f"{names} needs {size / GB:.0f} GB, {available / GB:.0f} GB are free or in it already")
         outcome = outcome if available >= size else FAILED
     return GateCheck("disk space", outcome, "; ".join(lines))
+
+
+def _bytes_in(folders: Sequence[Path]) -> int:
+    """Bytes of the files in folders, counted once where one folder is in another; files may vanish meanwhile."""
+    held = 0
+    for path in {path for folder in folders for path in folder.rglob("*")}:
+        with suppress(FileNotFoundError):
+            held += path.stat().st_size if path.is_file() else 0
+    return held
 
 
 def _network(config: schema.Config, name: str) -> schema.Model:

@@ -133,6 +133,7 @@ def _match(address: str) -> list[str]:
     is_folder = not address.lower().endswith(ARCHIVES) if address.startswith("s3://") else Path(address).is_dir()
     if wild is None and not is_folder:
         return [address]
+    is_folder = is_folder and (wild is None or not address.startswith("s3://"))
     root = address if is_folder or wild is None else address[: wild.start()].rpartition("/")[0]
     if not root.startswith("s3://") and not Path(root).is_dir():
         return []

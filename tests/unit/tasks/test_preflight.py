@@ -38,6 +38,9 @@ def check(made: MadeSet, *words: str, transfer_to: MadeSet | None = None) -> Non
 def test_a_reproduction_that_can_reach_its_end_is_accepted(made: MadeSet) -> None:
     check(made)
     check(made, "explain.count=99")  # fewer images than classes: a smaller gallery
+    # Registered by the reproduction itself before the maps are drawn; and a recipe by which nothing is trained.
+    registered = "explain.models=[{registered:efficientnet-b0@champion}]"
+    check(made, registered, "explain.recipe.global_batch=192")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,9 @@ def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "shard.tar").write_bytes(bytes(1000))  # what is there already need not be written again
     assert readiness.check_space(config).outcome == "passed"
+    beside = replace(config, storage=f"file://{tmp_path}/store")  # two folders, each of which fits alone
+    monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=160e9))
+    assert readiness.check_space(beside).outcome == "failed"
     remote = replace(config, storage="s3://bucket", services=schema.Services(s3="aws"))
     assert readiness.check_space(remote).text.startswith(f"{tmp_path / 'runs'} needs 144 GB")
 

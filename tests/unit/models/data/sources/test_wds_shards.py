@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from made_archives import data_settings, photo
 
 from infra.errors import ConfigError, DataError
 from models.data.shards import layout, writer
-from models.data.sources import index
+from models.data.sources import index, shard_addresses
 from models.data.sources.catalog import open_source
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
@@ -303,3 +304,14 @@ def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
         members += [(f"{i}.jpg", photo(i)), (f"{i}.json", text)]
     source = open_shards(write_tar(tmp_path / "set.tar", members))
     assert (len(source.labels), source.unused) == (1, ("5 samples without a label in json.label, first set.tar: 0",))
+
+
+@pytest.mark.parametrize("address", ["s3://b/set/train-*", "s3://b/set/train-*.tar"])
+def test_a_wildcard_in_the_object_store_needs_no_suffix(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("train-0.tar", "train-1.tar", "train-0.json", "val-0.tar")
+    listed: list[str] = []
+    monkeypatch.setattr(
+        shard_addresses.archive, "walk_folder", lambda root: listed.append(root) or SimpleNamespace(names=names)
+    )
+    assert shard_addresses._match(address) == ["s3://b/set/train-0.tar", "s3://b/set/train-1.tar"]
+    assert listed == ["s3://b/set"]
