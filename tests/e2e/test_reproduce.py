@@ -222,7 +222,14 @@ def test_a_night_with_new_data_compares_both_networks_on_the_same_new_images(
     summary: dict[str, Any], services_dir: Path
 ) -> None:
     assert effnet(services_dir, "nightly", *SMALL).returncode == 0  # the first night, or last night's result
-    done = effnet(services_dir, "nightly", *SMALL, "transfer.data.limit=240", "transfer.recipe.lr_per_256=1e-9")
+    done = effnet(
+        services_dir,
+        "nightly",
+        *SMALL,
+        "transfer.data.limit=240",
+        "transfer.recipe.lr_per_256=1e-9",
+        "nightly.max_shrink=50",
+    )
     assert done.returncode == 0, done.stderr
     said = re.search(
         r"registered efficientnet-b0-digits/2, aliases: challenger(, champion)?\n"
