@@ -50,10 +50,11 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
     searched = await search_grid(config, data, started.mlflow_run)
     command = " ".join(["effnet transfer", *overrides])
     family = (reproduce_variant(config, name, sets, command, data, started.mlflow_run) for name in config.variants)
-    outcomes = await asyncio.gather(*family, return_exceptions=True)
+    # Photographs need no job: they are mapped while jobs start and end, when a core idles.
+    photographs = [map_photographs(config, started.mlflow_run)] if config.photographs.networks else []
+    ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
+    outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
     maps = await asyncio.gather(draw_gallery(config, started.mlflow_run), return_exceptions=True)
-    seeing = [map_photographs(config, started.mlflow_run)] if config.photographs.networks else []
-    seen = await asyncio.gather(*seeing, return_exceptions=True)
     summary, failures = await finish_reproduction(
         config, started, [data, *transfer_data], searched, outcomes, maps[0], seen
     )

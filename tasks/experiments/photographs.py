@@ -35,9 +35,18 @@ def packaged(config: schema.Config, name: str) -> schema.Config:
     Raises:
         NotFoundError: The package is not installed.
     """
+    from models.networks.efficientnet.variants import VARIANTS
     from models.packaged import weights_path
 
-    return dataclasses.replace(config, published=schema.Published(path=str(weights_path(name)), network=name))
+    facts = schema.Published(  # nothing is left to guess
+        path=str(weights_path(name)),
+        network=name,
+        origin="lukemelas",
+        preprocessing="lite",
+        resolution=VARIANTS[name].resolution,
+        crop_pad=schema.Augment().eval_crop_pad,
+    )
+    return dataclasses.replace(config, published=facts)
 
 
 @task(task_run_name="read photographs", **policy.BOOKKEEPING)
