@@ -43,6 +43,8 @@ def worker(command: Command) -> int:
         raise ConfigError(f"this machine cannot be a worker: {', '.join(failed)}")
     flows = "flows" in command.switches
     environment = _environment(command, services) | {devices.VARIABLE: ",".join(gpus), lease.WORKER: name}
+    if not gpus:  # with --gpus none, jobs would otherwise find those of the machine
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     folder = command.run_dir / "worker"
     pool_worker.start(folder, name, pool, None if flows else jobs, environment)
     on = f"GPUs {', '.join(gpus)}" if gpus else "CPU"

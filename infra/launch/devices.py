@@ -25,7 +25,10 @@ class Devices:
     @property
     def environment(self) -> dict[str, str]:
         """The variable that restricts a process to these GPUs; nothing on a machine without GPUs."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
+        if not self.gpus:
+            return {}
+        # By the order of nvidia-smi, whose indices these are.
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def of_worker() -> list[str] | None:

@@ -90,6 +90,8 @@ def _plan_pool(api: PrefectApi, name: str) -> list[Change]:
         raise ConfigError(f"Prefect at {api.url} has a work pool {name} of type {pool['type']}; delete or rename it")
     if pool["base_job_template"] == JOB_TEMPLATE:
         return []
+    if name != WORK_POOL:
+        raise ConfigError(f"Prefect at {api.url} has a work pool {name} with another job template: take a new name")
     template = {"base_job_template": JOB_TEMPLATE}
     text = f"work pool {name}: job template replaced, callers choose neither command nor variables"
     return [Change(text, lambda: _request(api, "PATCH", path, template))]

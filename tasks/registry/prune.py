@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from conf import compose, schema
 from infra import store
-from infra.errors import PermanentError
+from infra.errors import ConfigError, PermanentError
 from infra.store import Entry
 
 RESULT, MANIFEST = "result.json", "manifest.json"
@@ -60,6 +60,7 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
         now: The current time in unix seconds.
 
     Raises:
+        ConfigError: MLflow knows none of the finished jobs, so it is not theirs.
         TransientError: MLflow or the store does not respond.
     """
     from infra.tracking import queries
@@ -72,8 +73,15 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
     limit = now - older_than_s
     recent = {uri for uri, entries in jobs.items() if _newest(entries) > limit}
     stopped = {uri for uri, entries in jobs.items() if uri not in finished and _has_early_result(uri, entries)}
-    kept, started_from = _follow_lineage(jobs.keys(), (uris & finished) | recent | stopped)
+    keys = {uri.rpartition("/")[2] for uri in uris}  # a key is a digest, the same after a store was moved
+    tracked = {uri for uri in finished if uri.rpartition("/")[2] in keys}
     evaluations = {uri for uri in finished if uri.rpartition("/")[2].startswith("evaluate-")}
+    if finished - evaluations and not tracked:
+        raise ConfigError(
+            f"MLflow knows none of the {len(finished - evaluations)} finished jobs in {storage}, so "
+            "it is not theirs (services.mlflow), and nothing is deleted"
+        )
+    kept, started_from = _follow_lineage(jobs.keys(), tracked | recent | stopped)
     removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations))
 
     digests = {version.tags.get(WEIGHTS_TAG, "") for version in versions}
@@ -165,9 +173,15 @@ def _initial_weights(job_uri: str) -> str | None:
 
 
 def _group(entries: Sequence[Entry], root: str, depth: int) -> dict[str, list[Entry]]:
-    """The objects by their folder ``depth`` levels below the root; objects above that level are in none."""
+    """The objects by their folder ``depth`` levels below the root; objects above that level are in none.
+
+    Raises:
+        ConfigError: The store lists objects under another spelling of the root.
+    """
     folders: dict[str, list[Entry]] = {}
     for entry in entries:
+        if not entry.uri.startswith(f"{root}/"):
+            raise ConfigError(f"{entry.uri} is not below {root}: write storage without `//`, `/./` and `..`")
         parts = entry.uri.removeprefix(f"{root}/").split("/")
         if len(parts) > depth:
             folders.setdefault("/".join([root, *parts[:depth]]), []).append(entry)

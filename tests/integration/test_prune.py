@@ -11,6 +11,7 @@ import pytest
 from conf import compose, schema
 from flows.__main__ import main
 from infra import store
+from infra.errors import ConfigError
 from infra.tracking import client, runs
 from tasks.registry.prune import (
     CHECKPOINTS,
@@ -48,6 +49,14 @@ def make_job(storage: str, key: str, *, done: bool = True, run: bool = False, st
     if run:
         runs.start_run("prune", key, f"{storage} {key}", params={}, tags={"job_uri": uri})
     return uri
+
+
+def make_known(storage: str) -> str:
+    """A finished job without checkpoints that MLflow knows, as the store of this MLflow has; returns its result."""
+    uri = f"{storage}/jobs/known"
+    store.write(f"{uri}/result.json", b"{}")
+    runs.start_run("prune", "known", f"{storage} known", params={}, tags={"job_uri": uri})
+    return f"{uri}/result.json"
 
 
 def register(name: str, **tags: str) -> None:
@@ -111,6 +120,7 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
 
 
 def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: str) -> None:
+    make_known(storage)
     make_job(storage, "running", done=False)
     make_job(storage, "new", start=f"{storage}/weights/{'b' * 64}.safetensors")
     store.write(f"{storage}/weights/{'b' * 64}.safetensors", b"copy")
@@ -120,6 +130,7 @@ def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: s
 
 
 def test_a_job_that_is_resumed_or_registered_after_the_question_keeps_its_files(storage: str) -> None:
+    make_known(storage)
     resumed = make_job(storage, "resumed", done=False)
     forgotten = make_job(storage, "forgotten")
     late = make_job(storage, "late")
@@ -133,6 +144,7 @@ def test_a_job_that_is_resumed_or_registered_after_the_question_keeps_its_files(
 
 
 def test_what_is_written_while_a_folder_is_deleted_survives(storage: str) -> None:
+    make_known(storage)
     make_job(storage, "forgotten")
     [removal] = plan_removals(storage, 30 * DAY_S, LATER)
     written = f"{removal.folder}/status.json"
@@ -149,6 +161,7 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
     storage: str, services_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    known = make_known(storage)
     make_job(storage, "forgotten")
     words = [f"storage={storage}", f"run_dir={services_dir}", "prune.older_than_days=30"]
     assert main(["prune", *words]) == 2
@@ -169,4 +182,16 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
 
     assert main(["prune", "--yes", *words]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("deleted    4 objects, ")
-    assert store.list_uris(storage) == []
+    assert store.list_uris(storage) == [known]
+
+
+def test_nothing_is_planned_by_an_mlflow_that_is_not_that_of_the_jobs(storage: str) -> None:
+    make_job(storage, "theirs")
+    with pytest.raises(ConfigError, match="MLflow knows none of the 1 finished jobs"):
+        plan_removals(storage, 30 * DAY_S, LATER)
+
+
+def test_another_spelling_of_a_local_store_is_refused(tmp_path: Path) -> None:
+    make_job(f"file://{tmp_path}", "job")
+    with pytest.raises(ConfigError, match="write storage without"):
+        plan_removals(f"file://{tmp_path}/.", 30 * DAY_S, LATER)

@@ -18,7 +18,7 @@ def test_jobs_get_different_gpus_until_too_few_are_free(tmp_path: Path) -> None:
         assert first is not None
         assert second is not None
         assert (first.gpus, second.gpus) == (("0", "1"), ("2",))
-        assert first.environment == {"CUDA_VISIBLE_DEVICES": "0,1"}
+        assert first.environment == {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         with devices.lock(tmp_path, FOUR, 2) as third:
             assert third is None
         with devices.lock(tmp_path, FOUR, 1) as fourth:  # the failed attempt holds nothing
