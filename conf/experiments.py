@@ -20,7 +20,7 @@ from conf.training import (
 
 DIMENSIONS = ("baseline", "width", "depth", "resolution", "compound")
 SAMPLERS = ("nsga2", "tpe")
-PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # models/packaged.py
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # models/networks/packaged.py
 ORIGINS = ("timm", "timm_tf", "torchvision", "lukemelas")
 
 

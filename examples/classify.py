@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from infra.tracking import registry
-from models.classify import Classifier
+from models.experiments.classify import Classifier
 
 
 def classify(ref: str, image: Path, folder: Path) -> list[tuple[str, float]]:

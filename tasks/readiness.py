@@ -52,7 +52,7 @@ async def check_machine(config: schema.Config) -> list[GateCheck]:
 
 
 def _check_machine(config: schema.Config) -> list[GateCheck]:
-    from models import capacity
+    from models.training import capacity
 
     gpus = capacity.gpu_bytes()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -102,7 +102,7 @@ def check_loader(config: schema.Config, image_cpu_s: float, cores: int) -> GateC
         image_cpu_s: CPU time of one core for one training image, in seconds.
         cores: Number of cores.
     """
-    from models.full_run import GPU
+    from models.experiments.full_run import GPU
 
     name, rate, side = _largest_rate(config)
     needed = rate * image_cpu_s
@@ -115,7 +115,7 @@ def check_loader(config: schema.Config, image_cpu_s: float, cores: int) -> GateC
 
 def _largest_rate(config: schema.Config) -> tuple[str, float, int]:
     """The variant that reads the most images per second on all processes of a machine, the rate, and its side."""
-    from models.full_run import FULL_RUNS
+    from models.experiments.full_run import FULL_RUNS
     from models.networks.build import resolve_architecture
 
     known = [name for name in config.variants if name in FULL_RUNS]

@@ -16,9 +16,9 @@ from infra.errors import ConfigError, first_line
 from models.data.sources.catalog import DATA_SETS
 from models.data.sources.listing import MINIVAL, VAL
 from models.experiments import transfer
+from models.experiments.full_run import FULL_RUNS, GPU
 from models.experiments.grid_search import grid_points, screen
 from models.experiments.scaling_study import scaled
-from models.full_run import FULL_RUNS, GPU
 from models.networks.build import compute_cost
 
 STARTUP_S = 2.9  # from launch to first step. Source: benchmarks/README.md, startup, two cores, n = 5
@@ -58,10 +58,12 @@ class Processor:
 
 @cache
 def gpu() -> Processor:
-    """The GPU of ``models/full_run.py``, with the speeds of its rows."""
+    """The GPU of ``models/experiments/full_run.py``, with the speeds of its rows."""
     sizes = {name: compute_cost(schema.Model(name=name), 1000)[1] for name in FULL_RUNS}
     speeds = tuple((sizes[name], run.images_per_s) for name, run in FULL_RUNS.items())
-    return Processor(GPU, "B0 and B4 measured in bf16, the others interpolated or limited (models/full_run.py)", speeds)
+    return Processor(
+        GPU, "B0 and B4 measured in bf16, the others interpolated or limited (models/experiments/full_run.py)", speeds
+    )
 
 
 # Source: benchmarks/README.md, `python -m benchmarks.step`, n = 3.

@@ -36,7 +36,7 @@ def packaged(config: schema.Config, name: str) -> schema.Config:
         NotFoundError: The package is not installed.
     """
     from models.networks.efficientnet.variants import VARIANTS
-    from models.packaged import weights_path
+    from models.networks.packaged import weights_path
 
     facts = schema.Published(  # nothing is left to guess
         path=str(weights_path(name)),
@@ -61,8 +61,8 @@ async def read_photographs(config: schema.Config) -> dict[str, bytes]:
 
 
 def _read(options: schema.Photographs) -> dict[str, bytes]:
-    from models import packaged
     from models.experiments.photographs import squares
+    from models.networks import packaged
 
     if not options.networks:
         raise ConfigError("photographs.networks is empty: name at least one, e.g. [efficientnet_lite0]")
@@ -91,7 +91,7 @@ def _record(
     from infra.tracking import runs
     from models.experiments import gallery
     from models.experiments.photographs import report_maps, report_photographs, see
-    from models.packaged import imagenet_names
+    from models.networks.packaged import imagenet_names
 
     classes, names, pad = imagenet_names(), list(photographs), schema.Augment().eval_crop_pad
     request = compose.to_dict(config.photographs)
@@ -127,7 +127,7 @@ def _record(
 
 def _row(network: PublicNetwork) -> PhotographNetwork:
     from models.networks.build import compute_cost
-    from models.packaged import LITE_TOP1
+    from models.networks.packaged import LITE_TOP1
 
     params, multiply_adds, resolution = compute_cost(network.model, 1000)
     return PhotographNetwork(

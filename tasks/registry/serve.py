@@ -26,7 +26,7 @@ from infra.errors import ConfigError, DataError, first_line
 from infra.services import ports
 
 if TYPE_CHECKING:
-    from models.classify import Classifier
+    from models.experiments.classify import Classifier
 
 log = logger()
 HOST = "127.0.0.1"
@@ -53,7 +53,7 @@ def load(ref: str) -> Loaded:
         TransientError: MLflow does not answer.
     """
     from infra.tracking import registry
-    from models.classify import Classifier
+    from models.experiments.classify import Classifier
 
     version = registry.resolve_version(ref)
     exact = f"{version.name}/{version.version}"

@@ -13,7 +13,7 @@ import pytest
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking import registry
-from models import packaged
+from models.networks import packaged
 
 pytestmark = pytest.mark.services
 

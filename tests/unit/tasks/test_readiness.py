@@ -12,8 +12,8 @@ from conf import compose, schema
 from conf.compose import OverrideError
 from flows.cli.summary import describe_result, exit_code
 from infra.errors import ConfigError
-from models import capacity
 from models.results import EvalResult, GateCheck, GateResult, result_from
+from models.training import capacity
 from tasks import readiness
 
 PAPER = compose.compose(["profile=paper", "data.path=/data/imagenet"])

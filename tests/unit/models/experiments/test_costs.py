@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from conf import compose, schema
-from models import full_run
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
+from models.experiments import full_run
 from models.experiments.costs import CPU_CORE, Work, count_splits, gpu, plan_trainings
 from models.networks.build import compute_cost
 

@@ -14,11 +14,10 @@ from efficientnet_lite_pytorch import EfficientNet as Theirs
 from conf import schema
 from conf.experiments import PACKAGED
 from infra.errors import DataError, NotFoundError
-from models import packaged
 from models.data.sources import archive, imagenet
 from models.data.sources.catalog import DATA_SETS
 from models.experiments import photographs
-from models.networks import checkpoint_file, export, pretrained
+from models.networks import checkpoint_file, export, packaged, pretrained
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 

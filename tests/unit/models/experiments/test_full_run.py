@@ -5,8 +5,8 @@ import re
 from checkout import ROOT
 
 from conf import compose
-from models import full_run
 from models.data.loading.order import steps_per_epoch
+from models.experiments import full_run
 from models.paper import table2
 
 PAGE = (ROOT / "docs/full-reproduction.md").read_text()

@@ -12,7 +12,7 @@ from PIL import Image
 from conf import schema
 from models.data.loading import auto_augment, crops, decode
 from models.data.loading.randomness import uniforms
-from models.packaged import photograph
+from models.networks.packaged import photograph
 
 WIDTH, HEIGHT = 500, 375  # the most frequent size of ImageNet's images
 QUALITY = 98  # the JPEGs have 104 kB on average; ImageNet's have 108 kB (138 GB of 1,281,167 images)
