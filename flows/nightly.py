@@ -15,17 +15,17 @@ from prefect.context import FlowRunContext
 
 from conf import schema
 from flows.configure import configure, name_runs_by, now
+from flows.register import judge_version
 from flows.shard import ensure_shards
 from infra.errors import DivergedError, first_line
-from models.results import EvalResult, Registered, ShardResult
+from models.results import Registered, ShardResult
 from tasks.classes import match_classes
-from tasks.evaluate import evaluate
-from tasks.jobs import evaluate_job, train_job
+from tasks.jobs import train_job
 from tasks.nights.infra_gate import find_package_fault
 from tasks.nights.line import NightStart, check_data, find_reason_to_skip, find_start
 from tasks.nights.record import report_failure, report_late_start, report_night
 from tasks.nights.report import publish_nights
-from tasks.registry.promote import judge, refuse
+from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
 from tasks.report.publish import refresh
 from tasks.train import train as train_task
@@ -74,13 +74,7 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     if fault := await find_package_fault(registered, config.nightly):
         return await refuse(registered, fault)
 
-    async def evaluate_version(ref: str) -> EvalResult:
-        network, files, exact = await fetch_registered(ref, config.storage)
-        files = await match_classes(files, exact, shards, config.storage)
-        on_new_data = replace(config, data=data)
-        return await evaluate(evaluate_job(on_new_data, network, shards, files, exact), on_new_data, exact)
-
-    return await judge(registered, shards, config.storage, config.nightly, evaluate_version)
+    return await judge_version(config, registered, data, shards)
 
 
 def _scheduled_start() -> datetime | None:

@@ -46,10 +46,17 @@ async def register_network(
         data: The data set that it was trained on.
         shards: Shards of ``data``.
     """
+    registered = await registration.register(name, result, config.model, data, shards.manifest_uri)
+    return await judge_version(config, registered, data, shards)
+
+
+async def judge_version(
+    config: schema.Config, registered: Registered, data: schema.Data, shards: ShardResult
+) -> Registered:
+    """Makes a version champion of its name if it passes the gate on the val split of ``shards``, those of ``data``."""
     on_data = replace(config, data=data)
 
     async def evaluate_ref(ref: str) -> EvalResult:
         return await evaluate_version(on_data, await registration.fetch_registered(ref, config.storage), shards)
 
-    registered = await registration.register(name, result, config.model, data, shards.manifest_uri)
     return await judge(registered, shards, config.storage, config.nightly, evaluate_ref)

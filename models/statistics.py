@@ -130,8 +130,8 @@ class PairedTest:
     seeds: int
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """Returns the two-sided p value of McNemar's exact test for two networks on the same images.
+def mcnemar(gained: int, lost: int, alternative: str = "two-sided") -> float:
+    """Returns the p value of McNemar's exact test for two networks on the same images.
 
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
     Psychometrika 12 (1947); the exact form is the binomial test of the images on which the networks differ.
@@ -139,10 +139,11 @@ def mcnemar(gained: int, lost: int) -> float:
     Args:
         gained: Images that only the first network classifies correctly.
         lost: Images that only the second network classifies correctly.
+        alternative: ``greater`` if the first network is better, ``less`` if it is worse, or ``two-sided``.
     """
     from scipy.stats import binomtest
 
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return float(binomtest(gained, gained + lost, alternative=alternative).pvalue) if gained + lost else 1.0
 
 
 def compare_paired(

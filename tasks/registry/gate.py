@@ -7,14 +7,13 @@ wrong. Every refusal names the number that decided.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf.schema import Nightly
 from infra.errors import ArtifactError
-from models.statistics import Difference, paired_difference
+from models.statistics import Difference, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,9 +156,6 @@ def worst_class(
     On 50 images of a class, networks of equal accuracy often differ by more than 5 points, and the more classes there
     are, the more often one of them does. So the loss must also be significant by McNemar's exact test, at a level
     that is divided by the number of tested classes (Bonferroni).
-
-    Source: McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12 (1947); the exact form is the binomial test of the images on which the networks differ.
     """
     import numpy as np
 
@@ -172,12 +168,6 @@ def worst_class(
         ClassLoss(classes[label], 100 * float(lost[label] - gained[label]) / int(images[label]), int(images[label]))
         for label in tested.tolist()
         if 100 * (lost[label] - gained[label]) >= limits.class_margin * images[label]
-        and sign_test(int(lost[label]), int(gained[label])) <= FALSE_REFUSALS / len(tested)
+        and mcnemar(int(gained[label]), int(lost[label]), "less") <= FALSE_REFUSALS / len(tested)
     ]
     return max(losses, key=lambda loss: loss.points, default=None)
-
-
-def sign_test(lost: int, gained: int) -> float:
-    """Returns the probability of at least ``lost`` of ``lost + gained`` images if gains are as likely."""
-    total = lost + gained
-    return float(sum(math.comb(total, k) for k in range(lost, total + 1)) / 2**total)

@@ -46,8 +46,8 @@ def deploy(services: Addresses, *words: str) -> list[str]:
 
 
 def present(suffix: str) -> dict[str, dict[str, Any]]:
-    found = owner_calls.prefect("POST", "/deployments/filter", {})[1]
-    return {entry["name"]: entry for entry in found if entry["name"].endswith(suffix)}
+    deployments = owner_calls.prefect("POST", "/deployments/filter", {})[1]
+    return {entry["name"]: entry for entry in deployments if entry["name"].endswith(suffix)}
 
 
 def test_a_server_is_configured_once_and_shows_what_changes(services: Addresses, file: Path) -> None:

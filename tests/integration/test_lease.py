@@ -124,13 +124,13 @@ def test_a_job_that_another_machine_runs_is_adopted_and_not_started(spec: JobSpe
     assert held is not None
     with pytest.raises(TransientError, match=r"the job: .* has just started this job"):
         local.submit(spec)
-    found = local.find(spec)
-    assert found is not None
-    assert (found.adopted, local.poll(found), found.place) == (True, None, lease.worker_name())
-    local.cancel(found)
-    assert local.poll(found) is None
+    adopted = local.find(spec)
+    assert adopted is not None
+    assert (adopted.adopted, local.poll(adopted), adopted.place) == (True, None, lease.worker_name())
+    local.cancel(adopted)
+    assert local.poll(adopted) is None
     held.release()
-    assert until(lambda: local.poll(found) == 0)
+    assert until(lambda: local.poll(adopted) == 0)
     assert local.find(spec) is None
 
 
@@ -138,9 +138,9 @@ def test_a_job_gives_its_lease_back_at_its_end(spec: JobSpec) -> None:
     job = local.submit(spec)
     assert lease.acquire(spec.job_uri, "elsewhere") is None
     assert until(lambda: local.find(spec))  # its guard starts
-    found = local.find(spec)
-    assert found is not None
-    assert (found.adopted, found.elsewhere) == (True, "")
+    adopted = local.find(spec)
+    assert adopted is not None
+    assert (adopted.adopted, adopted.elsewhere) == (True, "")
     local.cancel(job)
     assert lease.acquire(spec.job_uri, "elsewhere") is not None
 

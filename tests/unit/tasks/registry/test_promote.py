@@ -9,8 +9,9 @@ import pytest
 
 from conf.nightly import RULES, Nightly
 from infra.errors import ArtifactError
+from models.statistics import mcnemar
 from tasks.registry import gate
-from tasks.registry.gate import PROMOTED, REFUSED, TIED, Verdict, sign_test
+from tasks.registry.gate import PROMOTED, REFUSED, TIED, Verdict
 
 
 def answers(n: int, correct: int, lost: int = 0) -> np.ndarray:
@@ -109,10 +110,10 @@ def test_a_better_network_that_lost_a_class_is_refused_by_the_name_of_the_class(
     assert gate.compare_answers(challenger, champion, few, list("abcdefghij"), Nightly(), 1).outcome == PROMOTED
 
 
-def test_the_sign_test_is_the_binomial_tail() -> None:
-    assert sign_test(0, 0) == 1
-    assert sign_test(3, 0) == 1 / 8
-    assert sign_test(2, 1) == 4 / 8
+def test_the_test_of_a_class_is_the_binomial_tail() -> None:
+    assert mcnemar(0, 0, "less") == 1
+    assert mcnemar(0, 3, "less") == pytest.approx(1 / 8, rel=1e-12)
+    assert mcnemar(1, 2, "less") == pytest.approx(4 / 8, rel=1e-12)
 
 
 def test_a_first_version_must_exceed_chance_by_the_margin() -> None:
