@@ -256,7 +256,8 @@ class Services:
     # The embedded Prefect and MLflow require a password; false lets every local user run code as you.
     auth: bool = True
     # Database of the embedded Prefect and MLflow: sqlite | postgresql://USER@HOST:PORT/NAME, where the databases
-    # NAME_prefect and NAME_mlflow are created if they are missing.
+    # NAME_prefect and NAME_mlflow are created if they are missing. Of services that were started before, their own
+    # counts: it is given once.
     database: str = "sqlite"
 
     def __post_init__(self) -> None:

@@ -77,7 +77,7 @@ async def _gpus_of(spec: JobSpec, gpus: list[str]) -> AsyncIterator[Devices]:
         ConfigError: The worker has fewer GPUs.
     """
     while True:
-        with devices.lock(spec.run_dir / "gpus", gpus, spec.launch.nproc_per_node) as granted:
+        with devices.lock(devices.machine_folder(), gpus, spec.launch.nproc_per_node) as granted:
             if granted is not None:
                 yield granted
                 return

@@ -27,7 +27,7 @@ def manage(command: Command) -> int:
     schedule = schedules.read(api)
     if "schedule" in options:
         overrides = configure.settings_of_worker_runs(command.overrides) or schedule.overrides
-        zone = options.get("timezone", "UTC")
+        zone = options.get("timezone", schedule.timezone)
         schedule = schedules.Schedule(options["schedule"], zone, True, tuple(overrides))
         schedules.write(api, schedule)
     elif "pause" in switches:

@@ -185,7 +185,7 @@ VERBS: dict[str, Verb] = {
         manage="flows.cli.schedule:manage",
         options={
             "schedule": ("[CRON]", "start the deployment nightly at these times; train nothing now"),
-            "timezone": ("[ZONE]", "time zone of the schedule (default UTC)"),
+            "timezone": ("[ZONE]", "time zone of the schedule (default: unchanged, at first UTC)"),
         },
         switches={"pause": "stop the schedule", "show": "print the schedule and the next nights"},
         trains=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class Devices:
             return {}
         # By the order of nvidia-smi, whose indices these are.
         return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def machine_folder() -> Path:
+    """Returns the folder of the locks, the same for all workers of this user on this machine."""
+    return Path(tempfile.gettempdir(), f"effnet-gpus-{os.getuid()}")
 
 
 def of_worker() -> list[str] | None:
@@ -72,7 +78,7 @@ def lock(folder: Path, gpus: Sequence[str], count: int) -> Iterator[Devices | No
     """Locks ``count`` free GPUs within the block; yields None if so many are not free.
 
     Args:
-        folder: Folder of the worker's locks.
+        folder: Folder of the locks.
         gpus: GPUs of the worker; without any, nothing is locked.
         count: Number of GPUs of the job.
 

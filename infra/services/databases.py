@@ -5,12 +5,35 @@ Both programs keep the revision of their tables in a table of the same name, so 
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from infra.errors import ConfigError
+from infra.store import files
 
 SQLITE = "sqlite"
 _NAMES = ("prefect", "mlflow")
+
+
+def remember(folder: Path, setting: str) -> str:
+    """Returns the database that the services of a folder keep their data in, and records it at their first start.
+
+    Args:
+        folder: Folder of the services.
+        setting: ``services.database``; with its default, SQLite, the recorded one counts.
+
+    Raises:
+        ConfigError: They have another one: with this one their runs and models would seem lost.
+    """
+    path = folder / "database"
+    with files.errors(path):
+        files.write_if_absent(path, setting.encode())
+        recorded = path.read_text()
+    if setting not in (recorded, SQLITE):
+        raise ConfigError(
+            f"services.database: the services of {folder} keep their data in {recorded}; take that, or another run_dir"
+        )
+    return recorded
 
 
 def url(setting: str, name: str, driver: str) -> str:

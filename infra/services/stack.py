@@ -3,6 +3,7 @@
 All their files are under ``RUN_DIR/services`` (mode 0700)::
 
     state.json  credentials.json  grpc.key    the chosen ports; the secrets (0600)
+    database                                  services.database at the first start
     open-NAME.html                            redirects a browser to a service, logged in (0600)
     NAME.process.json  logs/NAME.log          the running process; its current and (.1) previous log
     s3/  prefect/  mlflow/                    their data
@@ -26,7 +27,7 @@ from conf.schema import Services
 from infra import store
 from infra.environment import clean
 from infra.errors import ConfigError, TransientError
-from infra.services import deployments, http, keys, login, ports, processes, programs, startup
+from infra.services import databases, deployments, http, keys, login, ports, processes, programs, startup
 from infra.services.prefect_api import PrefectApi
 from infra.store import files
 
@@ -165,10 +166,11 @@ def up(
     with _lock(folder, say):
         env = environment(run_dir, services)
         os.environ.update(env)
-        stack = startup.Stack(
-            folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth, services.database
-        )
         requested = [name for name in NAMES if name in only and _is_embedded(services, name)]
+        database = services.database
+        if {"prefect", "mlflow"} & {*requested}:
+            database = databases.remember(folder, database)
+        stack = startup.Stack(folder, _chosen_ports(folder), env, services.s3 == "embedded", services.auth, database)
         names = startup.bring_up(stack, requested, jobs_at_once, say)
         return StartedServices(tuple(names), _addresses(services, stack.ports))
 

@@ -74,7 +74,8 @@ def test_what_prefect_and_mlflow_hold_is_there_after_a_restart(server: str, pass
     try:
         for attempt in (1, 2):
             lines: list[str] = []
-            stack.up(tmp_path, settings, jobs_at_once=attempt, say=lines.append, only=("s3", "prefect", "mlflow"))
+            given = settings if attempt == 1 else Services()  # the database is given once
+            stack.up(tmp_path, given, jobs_at_once=attempt, say=lines.append, only=("s3", "prefect", "mlflow"))
             assert ("databases created: effnet_prefect, effnet_mlflow" in lines) == (attempt == 1)
             api = from_environment(os.environ)
             if attempt == 1:

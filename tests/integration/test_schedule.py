@@ -66,7 +66,7 @@ def test_a_schedule_is_set_shown_paused_and_kept_when_the_deployments_are_regist
     shown = json.loads(capsys.readouterr().out)
     assert (shown["cron"], shown["active"], shown["upcoming"]) == ("30 2 * * 1-5", False, [])
     assert main(["nightly", "--schedule", "0 3 * * *", f"run_dir={run_dir}"]) == 0
-    assert "schedule   0 3 * * * UTC\nsettings   data@transfer.data=folder" in capsys.readouterr().out
+    assert "schedule   0 3 * * * Europe/Berlin\nsettings   data@transfer.data=folder" in capsys.readouterr().out
 
 
 def test_the_server_plans_the_next_nights(run_dir: Path) -> None:
