@@ -11,6 +11,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -71,6 +72,7 @@ def run_flow(flow: Coroutine[Any, Any, Any]) -> Any:
     Raises:
         Stopped: A signal arrived. After a second one the flow still runs; its guards end its jobs with this process.
     """
+    begin: SimpleQueue[None] = SimpleQueue()
     running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
     ended: Future[Any] = Future()
 
@@ -81,17 +83,24 @@ def run_flow(flow: Coroutine[Any, Any, Any]) -> Any:
         return await flow
 
     def work() -> None:
+        begin.get()
         try:
             ended.set_result(asyncio.run(main()))
         except BaseException as error:  # noqa: BLE001 - passed on to the main thread
             ended.set_exception(error)
 
-    threading.Thread(target=work, name="flow", daemon=True).start()
     try:
+        threading.Thread(target=work, name="flow", daemon=True).start()
+    except Stopped:  # raised before or after the thread started, which still waits
+        flow.close()
+        raise
+    try:
+        begin.put(None)
         return ended.result()
     except Stopped as stop:
         sys.stderr.write(f"{stop.name}: ending what runs, which saves its state; once more does not wait for it\n")
-        loop, task = running.result()  # the signal may arrive while the flow starts
+        begin.put(None)  # the signal may arrive before the flow begins
+        loop, task = running.result()
         with suppress(RuntimeError):  # the loop has just closed
             loop.call_soon_threadsafe(task.cancel)
         ended.exception()

@@ -15,7 +15,7 @@ from typing import Any
 from conf import compose, schema
 from conf.text import QUOTE
 from infra import machine
-from infra.errors import ConfigError, LostError, TransientError
+from infra.errors import ConfigError, LostError
 from infra.launch.job import JobSpec
 from infra.services import prefect_api
 
@@ -27,7 +27,7 @@ WAITING = ("SCHEDULED", "PENDING", "PAUSED")
 ACTIVE = (*WAITING, "RUNNING", "CANCELLING")
 EXIT_CODE = "exit code {code}"  # message of a failed flow run
 _TERMINATED = 128 + 15
-_BUSY_S = 60.0  # a server on SQLite answers 503 during another write
+_RESTART_S = 60.0  # jobs outlive a restart of the server
 _CANCEL_S = 60.0  # the worker polls for cancellations, then the job saves its state
 _LOG_LINES = 25
 
@@ -136,19 +136,4 @@ def _api() -> prefect_api.PrefectApi:
 
 
 def _request(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-    """Calls Prefect's API and repeats the call while the server is busy.
-
-    Raises:
-        TransientError: No answer, or the server stays busy.
-        ConfigError: The server refuses the request.
-    """
-    deadline = time.monotonic() + _BUSY_S
-    while True:
-        status, answer = prefect_api.call(_api(), method, path, body, timeout_s=30.0)
-        if status in (200, 201, 404):
-            return status, answer
-        if 0 < status < 500 and status != 429:
-            raise ConfigError(f"launch.engine=workpool: Prefect refuses {method} {path}: {status} {str(answer)[:300]}")
-        if time.monotonic() > deadline:
-            raise TransientError(f"launch.engine=workpool: Prefect at {_api().url} does not answer ({status})")
-        time.sleep(0.5)
+    return prefect_api.request(_api(), method, path, body, known=(404,), restart_s=_RESTART_S)

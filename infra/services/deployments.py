@@ -21,7 +21,7 @@ import yaml
 from conf.text import quoted
 from infra import machine
 from infra.errors import ConfigError, TransientError
-from infra.services.prefect_api import PrefectApi, call
+from infra.services.prefect_api import PrefectApi, call, request
 from infra.services.processes import log_path, log_tail
 from infra.services.programs import TAG, WORK_POOL, WORKER
 from infra.store import files
@@ -30,7 +30,6 @@ FILE = Path(__file__).resolve().parents[1] / "prefect.yaml"
 LIMIT = "accelerator"
 JOBS_QUEUE = "jobs"  # queue of the deployment `job` in the work pool
 _DEPLOY_TIMEOUT_S = 180.0
-_BUSY_S = 60.0
 HEARTBEAT_S = 30  # Prefect's default is 180, its minimum 30
 WITHIN_S = 4 * HEARTBEAT_S  # tolerates three missed heartbeats of a busy machine
 # Prefect's default lets the caller of a flow run choose the command, its variables and its folder. Here nothing may be
@@ -82,10 +81,10 @@ def plan(
 
 def _plan_pool(api: PrefectApi, name: str) -> list[Change]:
     path = f"/work_pools/{name}"
-    status, pool = _request(api, "GET", path)
+    status, pool = request(api, "GET", path, known=(404,))
     if status == 404:
         body = {"name": name, "type": "process", "base_job_template": JOB_TEMPLATE}
-        return [Change(f"work pool {name}: created", lambda: _request(api, "POST", "/work_pools/", body))]
+        return [Change(f"work pool {name}: created", lambda: request(api, "POST", "/work_pools/", body))]
     if pool["type"] != "process":
         raise ConfigError(f"Prefect at {api.url} has a work pool {name} of type {pool['type']}; delete or rename it")
     if pool["base_job_template"] == JOB_TEMPLATE:
@@ -94,20 +93,20 @@ def _plan_pool(api: PrefectApi, name: str) -> list[Change]:
         raise ConfigError(f"Prefect at {api.url} has a work pool {name} with another job template: take a new name")
     template = {"base_job_template": JOB_TEMPLATE}
     text = f"work pool {name}: job template replaced, callers choose neither command nor variables"
-    return [Change(text, lambda: _request(api, "PATCH", path, template))]
+    return [Change(text, lambda: request(api, "PATCH", path, template))]
 
 
 def _plan_limit(api: PrefectApi, jobs_at_once: int, *, keep: bool) -> list[Change]:
     path = f"/v2/concurrency_limits/{LIMIT}"
-    status, limit = _request(api, "GET", path)
+    status, limit = request(api, "GET", path, known=(404,))
     if status == 404:
         body = {"name": LIMIT, "limit": jobs_at_once, "slot_decay_per_second": 0}
         text = f"concurrency limit {LIMIT}: created, {jobs_at_once}"
-        return [Change(text, lambda: _request(api, "POST", "/v2/concurrency_limits/", body))]
+        return [Change(text, lambda: request(api, "POST", "/v2/concurrency_limits/", body))]
     if keep or limit["limit"] == jobs_at_once:
         return []
     text = f"concurrency limit {LIMIT}: {limit['limit']} -> {jobs_at_once}"
-    return [Change(text, lambda: _request(api, "PATCH", path, {"limit": jobs_at_once}))]
+    return [Change(text, lambda: request(api, "PATCH", path, {"limit": jobs_at_once}))]
 
 
 def _plan_automation(api: PrefectApi) -> list[Change]:
@@ -135,14 +134,14 @@ def _plan_automation(api: PrefectApi) -> list[Change]:
     }
     body = {"name": _AUTOMATION, "trigger": trigger, "actions": [action]}
     query = {"automations": {"name": {"any_": [_AUTOMATION]}}}
-    _, automations = _request(api, "POST", "/automations/filter", query)
+    _, automations = request(api, "POST", "/automations/filter", query)
     if not automations:
-        return [Change(f"automation `{_AUTOMATION}`: created", lambda: _request(api, "POST", "/automations/", body))]
+        return [Change(f"automation `{_AUTOMATION}`: created", lambda: request(api, "POST", "/automations/", body))]
     present = automations[0]
     if all(_normal(present["trigger"].get(key)) == _normal(value) for key, value in trigger.items()):
         return []
     path = f"/automations/{present['id']}"
-    return [Change(f"automation `{_AUTOMATION}`: replaced", lambda: _request(api, "PUT", path, body))]
+    return [Change(f"automation `{_AUTOMATION}`: replaced", lambda: request(api, "PUT", path, body))]
 
 
 def _normal(value: Any) -> Any:
@@ -157,11 +156,11 @@ def _normal(value: Any) -> Any:
 def _plan_deployment(api: PrefectApi, definition: Mapping[str, Any], pool: str) -> list[Change]:
     flow, body = definition["flow"], {**definition["body"], "work_pool_name": pool}
     name = f"{flow}/{body['name']}"
-    status, present = _request(api, "GET", f"/deployments/name/{name}")
+    status, present = request(api, "GET", f"/deployments/name/{name}", known=(404,))
 
     def create() -> None:
-        _, record = _request(api, "POST", "/flows/", {"name": flow})
-        _request(api, "POST", "/deployments/", {**body, "flow_id": record["id"]})
+        _, record = request(api, "POST", "/flows/", {"name": flow})
+        request(api, "POST", "/deployments/", {**body, "flow_id": record["id"]})
 
     if status == 404:
         return [Change(f"deployment {name}: created", create)]
@@ -269,38 +268,14 @@ def limit_jobs(api: PrefectApi, jobs_at_once: int) -> None:
     Raises:
         ConfigError, TransientError: As ``plan``.
     """
-    status, deployment = call(api, "GET", "/deployments/name/job/job")
+    status, deployment = request(api, "GET", "/deployments/name/job/job", known=(404,))
     if status != 200 or (deployment.get("global_concurrency_limit") or {}).get("limit") == jobs_at_once:
         return
     body: dict[str, object] = {
         "concurrency_limit": jobs_at_once,
         "concurrency_options": {"collision_strategy": "ENQUEUE"},
     }
-    _request(api, "PATCH", f"/deployments/{deployment['id']}", body)
-
-
-def _request(api: PrefectApi, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """Returns status and answer; repeats the call while the server is busy: on SQLite it answers 503 during a write.
-
-    Raises:
-        ConfigError: The server refuses the request.
-        TransientError: No answer, or the server stays busy.
-    """
-    deadline = time.monotonic() + _BUSY_S
-    while True:
-        status, answer = call(api, method, path, body, timeout_s=30.0)
-        if status in (200, 201, 204) or (status == 404 and method == "GET"):
-            return status, answer
-        if status in (401, 403):
-            raise ConfigError(
-                f"Prefect at {api.url} refuses the credentials ({status}); "
-                "set PREFECT_API_AUTH_STRING=USER:PASSWORD or PREFECT_API_KEY"
-            )
-        if 0 < status < 500 and status != 429:
-            raise ConfigError(f"Prefect at {api.url} refuses {method} {path}: {status} {str(answer)[:300]}")
-        if time.monotonic() > deadline:
-            raise TransientError(f"Prefect at {api.url} does not answer {method} {path} ({status or 'no answer'})")
-        time.sleep(0.5)
+    request(api, "PATCH", f"/deployments/{deployment['id']}", body)
 
 
 def deploy(api: PrefectApi, folder: Path, environment: dict[str, str]) -> bool:
@@ -310,7 +285,7 @@ def deploy(api: PrefectApi, folder: Path, environment: dict[str, str]) -> bool:
         ConfigError: `effnet deploy` failed; the message holds its last lines.
         TransientError: It took too long, or the server does not answer.
     """
-    _, registered = _request(api, "POST", "/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
+    _, registered = request(api, "POST", "/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
     current = {deployment["name"] for deployment in registered if deployment["version"] == digest(FILE)}
     if current >= {entry["name"] for entry in read_entries(FILE)}:
         return False

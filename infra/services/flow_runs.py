@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.errors import ConfigError, TransientError
+from infra.errors import ConfigError
 from infra.services import proctable
-from infra.services.prefect_api import PrefectApi, call
+from infra.services.prefect_api import PrefectApi, call, request
 from infra.services.programs import TAG
 
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
@@ -47,9 +47,7 @@ def active(api: PrefectApi, states: Collection[str] = ACTIVE) -> list[FlowRun]:
         TransientError: The server does not answer, or refuses.
     """
     query = {"flow_runs": {"state": {"type": {"any_": [*states]}}}, "sort": "EXPECTED_START_TIME_DESC", "limit": _PAGE}
-    status, answer = call(api, "POST", "/flow_runs/filter", query)
-    if status != 200:
-        raise TransientError(f"Prefect at {api.url} does not list its flow runs: {status}")
+    _, answer = request(api, "POST", "/flow_runs/filter", query)
     return [_to_flow_run(entry) for entry in answer]
 
 
@@ -80,9 +78,7 @@ def cancel(api: PrefectApi, run: FlowRun, patience_s: float) -> str:
     else:
         # A command that was killed leaves its run as Running; nothing would answer a request to end it.
         state = {"type": "CANCELLING" if run.deployed else "CANCELLED", "message": "effnet cancel"}
-        status, _ = call(api, "POST", f"/flow_runs/{run.id}/set_state", {"state": state, "force": not run.deployed})
-        if status not in (200, 201):
-            raise TransientError(f"Prefect at {api.url} does not cancel {run.name}: {status}")
+        request(api, "POST", f"/flow_runs/{run.id}/set_state", {"state": state, "force": not run.deployed})
     deadline = time.monotonic() + patience_s
     while True:
         status, entry = call(api, "GET", f"/flow_runs/{run.id}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from infra import machine
 from infra.errors import ConfigError
 from infra.services import deployments, processes
-from infra.services.prefect_api import PrefectApi, call
+from infra.services.prefect_api import PrefectApi, request
 from infra.services.processes import Program
 from infra.store import files
 
@@ -25,19 +25,16 @@ def check(api: PrefectApi, pool: str) -> None:
     """Checks that the server has the work pool and the deployment of jobs.
 
     Raises:
-        ConfigError: It does not answer, refuses the credentials, or has not been set up.
+        ConfigError: It refuses the credentials, or has not been set up.
+        TransientError: It does not answer.
     """
     for kind, name, path in (
         ("work pool", pool, f"/work_pools/{pool}"),
         ("deployment", "job/job", "/deployments/name/job/job"),
     ):
-        status, _ = call(api, "GET", path, timeout_s=30.0)
+        status, _ = request(api, "GET", path, known=(404,))
         if status == 404:
             raise ConfigError(f"Prefect at {api.url} has no {kind} {name}; set it up by `effnet deploy`")
-        if status in (401, 403):
-            raise ConfigError(f"Prefect at {api.url} refuses the credentials; set PREFECT_API_AUTH_STRING")
-        if status != 200:
-            raise ConfigError(f"Prefect at {api.url} does not answer ({status or 'no connection'})")
 
 
 def start(folder: Path, name: str, pool: str, jobs: int | None, environment: Mapping[str, str]) -> None:

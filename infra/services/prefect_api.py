@@ -8,15 +8,19 @@ sleeps of 2, 4 and 8 s, where the callers here have shorter deadlines.
 from __future__ import annotations
 
 import base64
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra.errors import ConfigError, TransientError
 from infra.services import http
 
 _READS = ("GET", "HEAD")
 _NO_CSRF = 422  # what a server answers that asks for no token
+_BUSY_S = 60.0  # a server on SQLite answers 503 during another write
+_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,40 @@ def from_environment(environment: Mapping[str, str]) -> PrefectApi:
     """Returns the API that Prefect's own clients would use with these variables."""
     auth, key = (environment.get(name, "") for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"))
     return PrefectApi(environment["PREFECT_API_URL"].rstrip("/"), auth, key)
+
+
+def request(
+    api: PrefectApi, method: str, path: str, body: Any = None, *, known: tuple[int, ...] = (), restart_s: float = 5.0
+) -> tuple[int, Any]:
+    """Returns status and decoded answer of ``path``; waits up to a minute for a busy server.
+
+    Args:
+        api: Address and credentials.
+        method: HTTP method.
+        path: Path below the address; starts with a slash.
+        body: Sent as JSON.
+        known: Statuses beside success that the caller handles.
+        restart_s: How long a server that does not answer at all is called again.
+
+    Raises:
+        ConfigError: The server refuses the credentials or the request.
+        TransientError: No answer, or the server stays busy.
+    """
+    began = time.monotonic()
+    while True:
+        status, answer = call(api, method, path, body, timeout_s=30.0)
+        if 200 <= status < 300 or status in known:
+            return status, answer
+        if status in (401, 403):
+            raise ConfigError(
+                f"Prefect at {api.url} refuses the credentials ({status}); "
+                "set PREFECT_API_AUTH_STRING=USER:PASSWORD or PREFECT_API_KEY"
+            )
+        if 0 < status < 500 and status != 429:
+            raise ConfigError(f"Prefect at {api.url} refuses {method} {path}: {status} {str(answer)[:300]}")
+        if time.monotonic() - began > (_BUSY_S if status else restart_s):
+            raise TransientError(f"Prefect at {api.url} does not answer {method} {path} ({status or 'no answer'})")
+        time.sleep(_PAUSE_S)
 
 
 def call(api: PrefectApi, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:

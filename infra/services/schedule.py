@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from infra.errors import ConfigError, TransientError
-from infra.services.prefect_api import PrefectApi, call
+from infra.errors import ConfigError
+from infra.services.prefect_api import PrefectApi, request
 
 DEPLOYMENT = "/deployments/name/nightly/nightly"
 _SHOWN = 3  # upcoming nights
@@ -59,17 +59,14 @@ def write(api: PrefectApi, schedule: Schedule) -> None:
         "schedule": {"cron": schedule.cron, "timezone": schedule.timezone},
         "active": schedule.active,
     }
-    status, answer = call(api, "PATCH", f"{path}/schedules/{number}", body, timeout_s=30.0)
+    status, _ = request(api, "PATCH", f"{path}/schedules/{number}", body, known=(422,))
     if status == 422:
         raise ConfigError(
             f"{schedule.cron!r} is not a schedule: a cron expression has five fields, minute, hour, day, month and day "
             "of the week, e.g. '0 3 * * *'"
         )
-    if status in (200, 204):
-        parameters = {**(deployment.get("parameters") or {}), "overrides": list(schedule.overrides)}
-        status, answer = call(api, "PATCH", path, {"parameters": parameters}, timeout_s=30.0)
-    if status not in (200, 204):
-        raise TransientError(f"Prefect at {api.url} does not change the schedule: {status} {answer}")
+    parameters = {**(deployment.get("parameters") or {}), "overrides": list(schedule.overrides)}
+    request(api, "PATCH", path, {"parameters": parameters})
 
 
 def upcoming(api: PrefectApi) -> list[datetime]:
@@ -88,19 +85,15 @@ def upcoming(api: PrefectApi) -> list[datetime]:
         "sort": "EXPECTED_START_TIME_ASC",
         "limit": _SHOWN,
     }
-    status, runs = call(api, "POST", "/flow_runs/filter", query)
-    if status != 200:
-        raise TransientError(f"Prefect at {api.url} does not list the next nights: {status}")
+    _, runs = request(api, "POST", "/flow_runs/filter", query)
     zone = ZoneInfo(_to_schedule(deployment).timezone)
     return [datetime.fromisoformat(run["expected_start_time"]).astimezone(zone) for run in runs]
 
 
 def _deployment(api: PrefectApi) -> dict[str, Any]:
-    status, deployment = call(api, "GET", DEPLOYMENT)
-    if status == 404 or (status == 200 and not deployment.get("schedules")):
+    status, deployment = request(api, "GET", DEPLOYMENT, known=(404,))
+    if status == 404 or not deployment.get("schedules"):
         raise ConfigError(f"Prefect at {api.url} has no scheduled deployment 'nightly'; `effnet up` registers it")
-    if status != 200:
-        raise TransientError(f"Prefect at {api.url} does not answer: {status}")
     entry: dict[str, Any] = deployment
     return entry
 

@@ -70,6 +70,27 @@ def test_a_signal_ends_the_flow_in_order_and_the_command_in_one_line(
     assert last.startswith(said)
 
 
+def test_a_signal_while_the_thread_of_the_flow_starts_leaves_nothing_behind() -> None:
+    """The flow had begun, and the command ended without ending it."""
+    starts = """
+import os, signal, threading, time
+start = threading.Thread.start
+
+def interrupted(self):
+    start(self)
+    if self.name == "flow":
+        time.sleep(0.2)  # a flow that did not wait for the main thread would run by now
+        os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread.start = interrupted
+"""
+    code = starts + COMMAND.format(jobs="{}", ending_s=0)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("stopped by SIGTERM: what this command started has ended")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_second_signal_seconds_later_waits_for_nothing() -> None:
     began = time.monotonic()
     ended, lines, err = stopped(signal.SIGTERM, signal.SIGTERM, ending_s=50, pause_s=3.5)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import ConfigError, TransientError
 from infra.services import http, prefect_api
 
 API = prefect_api.PrefectApi("http://127.0.0.1:4200/api", "user:password")
@@ -41,3 +42,29 @@ def test_a_server_without_csrf_protection_is_called_without_a_token(monkeypatch:
     calls = answering(monkeypatch, (422, None), (201, 1))
     assert prefect_api.call(API, "POST", "/flows/", {}) == (201, 1)
     assert len(calls) == 2
+
+
+def test_a_busy_server_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One 503 of Prefect, whose SQLite was locked, ended `effnet nightly --schedule`."""
+    monkeypatch.setattr(prefect_api, "_PAUSE_S", 0.0)
+    calls = answering(monkeypatch, (503, None), (422, None), (503, {}), (422, None), (201, 1))
+    assert prefect_api.request(API, "POST", "/flows/", {}) == (201, 1)
+    assert [method for method, _ in calls] == ["GET", "GET", "POST", "GET", "POST"]
+
+
+def test_a_server_that_stays_busy_or_silent_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefect_api, "_BUSY_S", -1.0)
+    answering(monkeypatch, (503, None), (0, None))
+    with pytest.raises(TransientError, match=r"does not answer GET /flows \(503\)$"):
+        prefect_api.request(API, "GET", "/flows")
+    with pytest.raises(TransientError, match=r"does not answer GET /flows \(no answer\)$"):
+        prefect_api.request(API, "GET", "/flows", restart_s=-1.0)
+
+
+def test_a_refusal_is_not_repeated_and_a_known_status_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, (401, None), (404, "unknown"), (404, None))
+    with pytest.raises(ConfigError, match="refuses the credentials"):
+        prefect_api.request(API, "GET", "/flows")
+    with pytest.raises(ConfigError, match="refuses GET /flows: 404 unknown"):
+        prefect_api.request(API, "GET", "/flows")
+    assert prefect_api.request(API, "GET", "/flows", known=(404,)) == (404, None)
