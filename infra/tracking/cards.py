@@ -61,16 +61,16 @@ def describe_version(
         TransientError: MLflow does not answer; the same call resumes later.
     """
     with connection() as client:
-        entry = client.get_model_version(name, str(version))
+        entry, shown = client.get_model_version(name, str(version)), text[:MAX_DESCRIPTION]
+        if entry.description == shown:  # it was set last, after files and metrics
+            return
         model = client.get_logged_model(entry.source.removeprefix("models:/"))
         _log_metrics(client, model, metrics, data)
         with tempfile.TemporaryDirectory(prefix="effnet-card-") as folder:
             for file, contents in files.items():
                 (Path(folder) / file).write_text(contents)
             client.log_model_artifacts(model.model_id, folder)
-        shown = text[:MAX_DESCRIPTION]
-        if entry.description != shown:  # last: a version with a description has everything
-            client.update_model_version(name, str(version), shown)
+        client.update_model_version(name, str(version), shown)
 
 
 def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,26 @@ if TYPE_CHECKING:
 _REGISTER = threading.Lock()  # search-or-create must not interleave, and torch.export is not thread-safe
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A network that is to be packed.
+
+    Attributes:
+        module: An ``nn.Module`` in evaluation mode, on the CPU (``models.networks.export.serving_module``).
+        example: Images ``[2, 3, R, R]``.
+        logits: The module's output for them, ``[2, classes]``; the packed program must return the same.
+    """
+
+    module: Any
+    example: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
 def register(
     run_id: str,
     name: str,
     *,
-    module: Any,
-    example: NDArray[np.float32],
-    logits: NDArray[np.float32],
+    load: Callable[[], Loaded],
     files: Path,
     tags: Mapping[str, str],
     first_tags: Mapping[str, str] | None = None,
@@ -48,16 +61,14 @@ def register(
     Args:
         run_id: The run that trained the network.
         name: Name of the registered model, created if missing.
-        module: An ``nn.Module`` in evaluation mode, on the CPU (``models.networks.export.serving_module``).
-        example: Images ``[2, 3, R, R]``.
-        logits: The module's output for them, ``[2, classes]``; the packed program must return the same.
+        load: Loads the network from ``files``; called only if there is no version with these files.
         files: The folder with ``weights.safetensors`` and ``config.json``.
         tags: Tags of the version.
         first_tags: Initial tags of a new version; not applied to an existing one.
         aliases: Aliases to move to the version, atomically: an alias never disappears in between.
 
     Raises:
-        ArtifactError: The output of the packed program differs from ``module``.
+        ArtifactError: The output of the packed program differs from that of the network, or ``load`` failed.
         TransientError: MLflow does not answer; the same call can resume later.
     """
     tags = {key: escaped(value) for key, value in tags.items()}
@@ -67,7 +78,7 @@ def register(
         if existing is None:
             model_id = _find_complete_model(client, run_id, name, digests)
             if model_id is None:
-                model_id = _upload(client, run_id, name, digests, (module, example, logits, files))
+                model_id = _upload(client, run_id, name, digests, load(), files)
             version = _create_version(client, run_id, name, model_id, {**(first_tags or {}), **tags, **digests})
         else:
             version = existing
@@ -99,15 +110,14 @@ def _find_complete_model(client: MlflowClient, run_id: str, name: str, digests: 
 
 
 def _upload(
-    client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str], parts: tuple[Any, Any, Any, Path]
+    client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str], loaded: Loaded, files: Path
 ) -> str:
     """Packs the model and logs it to the run; marks it READY after all files are uploaded."""
     from mlflow.entities import LoggedModelOutput
 
-    module, example, logits, files = parts
     with tempfile.TemporaryDirectory(prefix="effnet-model-") as scratch:
         folder = Path(scratch) / "model"
-        model = package.build(folder, files, module, example, logits)
+        model = package.build(folder, files, loaded.module, loaded.example, loaded.logits)
         experiment = client.get_run(run_id).info.experiment_id
         logged = client.create_logged_model(experiment, name, run_id, tags=dict(digests))
         model.model_id, model.run_id, model.artifact_path = logged.model_id, run_id, logged.artifact_location

@@ -88,7 +88,7 @@ def load_network(weights: Path, config: Mapping[str, Any]) -> Network:
     try:
         if config["format"] != FORMAT:
             raise ArtifactError(f"config.json has format {config['format']}, this effnet version reads {FORMAT}")
-        network = build_model(schema.Model(**config["model"]), int(config["classes"]))
+        network = build_model(schema.Model(**config["model"]), int(config["classes"]), device="meta")
         # Clones: tensors in the file may be unaligned, and kernels of some CPUs then sum in another order.
         network.load_state_dict({name: tensor.clone() for name, tensor in load_file(weights).items()}, assign=True)
     except SafetensorError as error:

@@ -104,7 +104,7 @@ def new_version(
     crop_pad: int,
     tags: Mapping[str, str],
 ) -> Version:
-    """Registers the weights in ``files`` as the challenger of ``name``, after checking that they load.
+    """Registers the weights in ``files`` as the challenger of ``name``, after checking that new ones load.
 
     Args:
         run_id: The MLflow run that produced the weights.
@@ -133,18 +133,14 @@ def new_version(
         crop_pad=crop_pad,
     )
     (files / "config.json").write_text(description)
-    network = export.load_network(files / WEIGHTS, json.loads(description))
-    module, images = export.serving_module(network), export.example(resolution)
+
+    def load() -> registration.Loaded:
+        network = export.load_network(files / WEIGHTS, json.loads(description))
+        module, images = export.serving_module(network), export.example(resolution)
+        return registration.Loaded(module, images, export.logits(module, images))
+
     return registration.register(
-        run_id,
-        name,
-        module=module,
-        example=images,
-        logits=export.logits(module, images),
-        files=files,
-        tags=tags,
-        first_tags=FIRST_TAGS,
-        aliases=[CHALLENGER],
+        run_id, name, load=load, files=files, tags=tags, first_tags=FIRST_TAGS, aliases=[CHALLENGER]
     )
 
 

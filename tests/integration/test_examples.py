@@ -84,7 +84,9 @@ def test_classify_gives_the_probabilities_of_the_registered_network(mlflow_uri: 
     answers = export.logits(module, images)
     started = runs.start_run("tests", "example", "example", params={}, tags={})
     given = {"tags": {}, "aliases": ["champion"]}
-    registration.register(started, "example", module=module, example=images, logits=answers, files=tmp_path, **given)
+    registration.register(
+        started, "example", load=lambda: registration.Loaded(module, images, answers), files=tmp_path, **given
+    )
     (tmp_path / "image.jpg").write_bytes(image_bytes(1))
     classes = example("classify").classify("example@champion", tmp_path / "image.jpg", tmp_path / "fetched")
     assert {name for name, _ in classes} == set("abcd")

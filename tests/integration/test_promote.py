@@ -112,9 +112,7 @@ def made_version(
     version = registration.register(
         runs.start_run("promote", key, key, params={}, tags={}),
         name,
-        module=network,
-        example=images,
-        logits=export.logits(network, images),
+        load=lambda: registration.Loaded(network, images, export.logits(network, images)),
         files=folder,
         tags={"data_manifest_sha256": shards.manifest_sha256, "job_uri": f"{storage}/jobs/{key}", **tags},
         first_tags=FIRST_TAGS,

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", *
     given = {"tags": {}, **given}
     answers = export.logits(module, images)
     return registration.register(
-        start(f"{name} {seed}"), name, module=module, example=images, logits=answers, files=folder, **given
+        start(f"{name} {seed}"), name, load=lambda: registration.Loaded(module, images, answers), files=folder, **given
     )
 
 
@@ -116,6 +117,8 @@ def test_registering_the_same_weights_again_gives_the_same_version_and_says_noth
     again = register("twice", tmp_path, tags={"top1": "2.0"}, aliases=["champion"])
     assert (again.version, again.reused, again.aliases) == (first.version, True, ("candidate", "champion"))
     assert again.tags["top1"] == "2.0"
+    load = partial(pytest.fail, "what is registered is not loaded")
+    assert registration.register(first.run_id, "twice", load=load, files=tmp_path, tags={}).reused
     assert len(client().search_model_versions("name = 'twice'")) == 1
     assert tuple(capfd.readouterr()) == ("", "")
 

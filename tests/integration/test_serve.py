@@ -50,7 +50,7 @@ def register(seed: int, folder: Path) -> None:
     module, images = export.serving_module(network), export.example(SIDE)
     run = runs.start_run("tests", "serve", f"serve {seed}", params={}, tags={})
     answers = export.logits(module, images)
-    registration.register(run, "http", module=module, example=images, logits=answers, files=folder, tags={})
+    registration.register(run, "http", load=lambda: registration.Loaded(module, images, answers), files=folder, tags={})
 
 
 def png() -> tuple[bytes, Any]:

@@ -154,6 +154,8 @@ def initialize_weights(network: nn.Module) -> None:
     biases 0, BN 1 and 0. Source: official ``conv_kernel_initializer``, ``dense_kernel_initializer``.
     """
     for module in network.modules():
+        if any(weight.is_meta for weight in module.parameters(recurse=False)):
+            continue  # without values; torch would import its compiler for them, which takes seconds
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
