@@ -58,6 +58,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     stack.down(tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_shell_full_of_nonsense_changes_no_result(home: Path, services: stack.Addresses, services_dir: Path) -> None:
     assert services
     assert not [known for row in DROPPED for known in row.names if known.endswith("*") and known not in PATTERNS]

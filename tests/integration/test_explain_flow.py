@@ -147,6 +147,7 @@ def test_a_mistake_is_one_line_and_trains_nothing(
     assert store.list_uris("s3://effnet/explain/jobs") == before
 
 
+@pytest.mark.slow
 def test_latency_is_measured_and_left_for_the_report(services: Addresses, services_dir: Path) -> None:
     words = ["latency.n=2", "latency.throughput_n=1", "latency.throughput_batch=1", "storage=s3://effnet/explain"]
     done = effnet(services_dir, "latency", *words, "latency.pairs=[{ours:efficientnet_b0,rival:mobilenet_v2}]")

@@ -59,6 +59,7 @@ def test_a_killed_rank_costs_nothing_but_time(rank: int, step: int, rig: Rig, re
     assert end.object("status.json")["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_ranks_die_with_a_killed_agent_and_the_supervisor_starts_them_again(rig: Rig, reference: End) -> None:
     run, config = rig.supervised("agent-killed")
     spec_env = {"FAULT": "step@0:30=agent"}
@@ -81,6 +82,7 @@ def test_no_rank_outlives_its_agent(rig: Rig) -> None:
     assert processes_of(job_uri) == []
 
 
+@pytest.mark.slow
 def test_a_stopped_rank_is_found_its_stacks_saved_and_the_job_started_again(rig: Rig, reference: End) -> None:
     job = with_runtime(rig.job, step_timeout_s=10.0)
     end = rig.run("stopped", job, fault="step@1:20=stop")

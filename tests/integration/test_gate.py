@@ -46,6 +46,7 @@ def outcomes(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {check["name"]: (check["outcome"], check["text"]) for check in json.loads(done.stdout)["checks"]}
 
 
+@pytest.mark.slow
 def test_weights_are_imported_and_evaluated_and_too_few_images_fail(
     services: Addresses, services_dir: Path, imagenet: Path, weights: Path
 ) -> None:

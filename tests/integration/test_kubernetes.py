@@ -65,7 +65,8 @@ def test_two_pods_end_with_the_bits_of_one_machine(cluster: Cluster, rig: Rig, r
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
 def test_a_job_whose_pod_was_killed_ends_with_the_same_bits(
     cluster: Cluster, rig: Rig, reference: End, index: int
 ) -> None:

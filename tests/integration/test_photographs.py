@@ -43,6 +43,7 @@ def test_the_part_names_what_the_registered_network_sees(part: dict[str, Any]) -
     assert part["missing"] == []
 
 
+@pytest.mark.slow
 def test_a_user_s_photograph_is_seen_by_the_version_that_is_there(
     part: dict[str, Any], services_dir: Path, tmp_path: Path
 ) -> None:

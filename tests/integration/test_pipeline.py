@@ -13,6 +13,7 @@ def rig(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Rig:
     return make_rig(f"{object_store}/pipeline", tmp_path_factory.mktemp("pipeline"))
 
 
+@pytest.mark.slow
 def test_two_stages_come_to_the_bits_of_one(rig: Rig) -> None:
     """Mixup, erasing, dropout and stochastic depth are on; statistics are those of batch slices."""
     whole = rig.run("whole", ranks=1)

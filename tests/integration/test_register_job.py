@@ -59,6 +59,7 @@ def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, A
     assert "registered efficientnet-b0/1 (found, nothing to do)" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_mlflow_does_not_know_gets_a_run(trained: dict[str, Any], services_dir: Path) -> None:
     words = [trained["job_uri"], "register=by-folder", "experiment=elsewhere", "--json"]
     registered = result_of(effnet(services_dir, "register", *words))
@@ -87,6 +88,7 @@ def test_what_is_no_finished_job_is_refused_in_one_line(
     assert message in refused.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_train_and_transfer_register_what_they_train(trained: dict[str, Any], services_dir: Path) -> None:
     words = [*SMALL, "register=typed", "experiment=register", "--json"]
     done = result_of(effnet(services_dir, "train", *words))

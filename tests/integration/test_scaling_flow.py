@@ -51,6 +51,7 @@ def test_an_unknown_network_is_one_line_and_nothing_is_begun(services: Addresses
     assert store.list_uris(STORAGE) == []
 
 
+@pytest.mark.slow
 def test_a_study_leaves_its_part_and_the_next_one_trains_only_what_is_new(
     services: Addresses, services_dir: Path
 ) -> None:

@@ -65,6 +65,7 @@ def artifact(experiment: str, name: str) -> Any:
     return json.loads(library().artifacts.load_text(f"runs:/{runs[0].info.run_id}/{name}"))
 
 
+@pytest.mark.slow
 def test_a_grid_search_killed_in_the_middle_goes_on_and_outlives_a_trial_that_diverges(
     services: Addresses, services_dir: Path
 ) -> None:

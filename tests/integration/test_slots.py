@@ -131,6 +131,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.services
+@pytest.mark.slow
 def test_one_who_waits_says_for_whom_and_a_lost_lease_is_taken_again(stack: Path) -> None:
     with holder("first") as first:
         wait_for_line(first, "held")
@@ -147,6 +148,7 @@ def test_one_who_waits_says_for_whom_and_a_lost_lease_is_taken_again(stack: Path
 
 
 @pytest.mark.services
+@pytest.mark.slow
 def test_the_count_is_right_when_the_server_or_everything_was_killed(stack: Path) -> None:
     with holder("outlives") as process:
         wait_for_line(process, "held")
