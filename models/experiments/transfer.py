@@ -34,6 +34,7 @@ from models.results import (
 )
 
 EVALUATIONS = 20  # per job if its epochs follow from its steps: small data sets have more than a thousand epochs
+ABSENT = "not fine-tuned here with Table 5's"  # in the line about a result that was not run
 BACKWARD = 2  # backward / forward multiply-adds: gradients of inputs and of weights
 
 
@@ -264,7 +265,7 @@ def summarize(rows: Sequence[TransferRow], failed: Sequence[str]) -> TransferPar
     for source, row in TABLE5_BY_SOURCE.items():
         absent = [ours.name for ours in (row.ours_public, row.ours_best) if (source, ours.name) not in done]
         if absent:
-            missing.append(f"{row.data}: not fine-tuned here with Table 5's {' and '.join(absent)}")
+            missing.append(f"{row.data}: {ABSENT} {' and '.join(absent)}")
     commands = dict.fromkeys(row.command for row in rows)
     return TransferPart(rows=tuple(rows), missing=tuple(missing), command="; ".join(commands))
 

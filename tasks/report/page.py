@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,20 @@ from models import paper
 from models.results import Summary
 from tasks.report.numbers import FILTERS, plain
 from tasks.report.results import PARTS, ReportPart, Stored
-from tasks.report.sections import family, provenance, search
+from tasks.report.sections import answer, family, provenance, search
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; one without results is folded into a line with the command that makes it."""
+
+    name: str  # of its anchor
+    title: str
+    template: str
+    there: bool
+    make: str
 
 
 def render(reproduction: Stored | None, parts: Mapping[str, Stored]) -> str:
@@ -31,7 +42,7 @@ def render(reproduction: Stored | None, parts: Mapping[str, Stored]) -> str:
 
     Args:
         reproduction: The :class:`models.results.Summary` of a reproduction, if there was one.
-        parts: The parts that exist, by name; the page shows the others as missing, with the command that makes them.
+        parts: The parts that exist, by name; the page folds the others, each with the command that makes it.
     """
     stored = [reproduction, *parts.values()] if reproduction else [*parts.values()]
     profile = next((entry.provenance.profile for entry in stored if entry.provenance.profile), None)
@@ -45,14 +56,34 @@ def render(reproduction: Stored | None, parts: Mapping[str, Stored]) -> str:
             reproduced=reproduction is not None,
             missing=[*(reproduction.problems if reproduction else ()), *summary.missing],
             profile=profile,
-            parts={part.name: _status(part, parts.get(part.name), profile) for part in PARTS},
-            contents=_contents(summary, parts),
-            reproduce=_make("reproduce", profile),
+            parts={part.name: _status(parts.get(part.name)) for part in PARTS},
+            answer=answer.answer(summary, results, profile),
+            sections=_sections(summary, parts, profile),
             family=family.facts(summary),
             search=search.facts(summary.search),
-            provenance=_provenance(reproduction, parts, profile),
+            provenance=_provenance(reproduction, parts),
             paper=paper,
             **{part.name: part.facts(results[part.name], summary) for part in PARTS},
+            **_assets(),
+        )
+    )
+
+
+def render_night(night: Stored) -> str:
+    """Returns the page of the last night: what came of it, the versions of the line, and the moves of its champion.
+
+    Args:
+        night: The part ``nights``.
+    """
+    [part] = [part for part in PARTS if part.name == "nights"]
+    return (
+        _environment()
+        .get_template("night.html.j2")
+        .render(
+            parts={part.name: _status(night)},
+            nights=part.facts(night.result, Summary()),
+            origin=provenance.origin(part.title, "", night.provenance, night.result.command),
+            profile=night.provenance.profile,
             **_assets(),
         )
     )
@@ -63,39 +94,45 @@ def _make(verb: str, profile: str | None) -> str:
     return f"effnet {verb} profile={profile}" if profile else f"effnet {verb}"
 
 
-def _status(part: ReportPart, stored: Stored | None, profile: str | None) -> dict[str, Any]:
-    """Opening of a section: whether the part exists, what failed in it, and the command that makes it."""
-    missing = [*stored.problems, *stored.result.missing] if stored else []
-    return {"there": stored is not None, "missing": missing, "make": _make(part.verb, profile)}
+def _status(stored: Stored | None) -> dict[str, Any]:
+    """Opening of a part's section: whether the part exists, and what failed in it."""
+    return {"there": stored is not None, "missing": [*stored.problems, *stored.result.missing] if stored else []}
 
 
-def _contents(summary: Summary, parts: Mapping[str, Stored]) -> list[dict[str, Any]]:
-    """All sections in page order, with whether there are results for them."""
+def _sections(summary: Summary, parts: Mapping[str, Stored], profile: str | None) -> list[Section]:
+    """All sections between the answer and the provenance, in page order."""
     reproduced = {"transfer"} if summary.transfer else set()  # shown in the section of the part
-    rows: list[tuple[str, str, bool]] = [
-        ("table2", "B0 to B7", bool(summary.variants)),
-        ("figures", "Accuracy over size", bool(summary.variants)),
-        ("search", "Grid search", summary.search is not None),
-        *((part.name, part.title, part.name in parts or part.name in reproduced) for part in PARTS),
-        ("provenance", "Provenance", True),
+    trained, make = bool(summary.variants), _make("reproduce", profile)
+    return [
+        Section("table2", "B0 to B7", "family.html.j2", trained, make),
+        Section("figures", "Accuracy over size", "figures.html.j2", trained, make),
+        Section("search", "Grid search", "search.html.j2", summary.search is not None, make),
+        *(
+            Section(
+                part.name,
+                part.title,
+                f"{part.name}.html.j2",
+                part.name in parts or part.name in reproduced,
+                _make(part.verb, profile),
+            )
+            for part in PARTS
+        ),
     ]
-    return [{"id": name, "title": title, "filled": filled} for name, title, filled in rows]
 
 
-def _provenance(reproduction: Stored | None, parts: Mapping[str, Stored], profile: str | None) -> dict[str, Any]:
-    """Origin of the reproduction and of every part, present or not; the data and the services."""
-    make = _make("reproduce", profile)
+def _provenance(reproduction: Stored | None, parts: Mapping[str, Stored]) -> dict[str, Any]:
+    """Origin of the reproduction and of every part that exists; the data and the services."""
     summary = reproduction.result if reproduction else Summary()
-    recorded = None
+    rows = []
     if reproduction:
         digests = {shards.name: shards.manifest_sha256 for shards in summary.data}
         recorded = replace(reproduction.provenance, data_sha256=digests)
-    rows = [provenance.origin("Reproduction and grid search", make, recorded, summary.command)]
+        make = _make("reproduce", recorded.profile)
+        rows.append(provenance.origin("Reproduction and grid search", make, recorded, summary.command))
     for part in PARTS:
-        stored = parts.get(part.name)
-        made_by = stored.result.command if stored else ""
-        origin = stored.provenance if stored else None
-        rows.append(provenance.origin(part.title, _make(part.verb, profile), origin, made_by))
+        if stored := parts.get(part.name):
+            make = _make(part.verb, stored.provenance.profile)
+            rows.append(provenance.origin(part.title, make, stored.provenance, stored.result.command))
     return {"rows": rows, "data": summary.data, "services": provenance.services(summary.services)}
 
 

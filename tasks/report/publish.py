@@ -20,10 +20,10 @@ from infra.store.json_objects import read_object
 from models.results import Summary
 from tasks import policy
 from tasks.report import results as report_results
-from tasks.report.page import markdown_table, render
+from tasks.report.page import markdown_table, render, render_night
 from tasks.report.results import Stored
 
-PAGE, SUMMARY = "report.html", "summary.json"
+PAGE, NIGHT, SUMMARY = "report.html", "night.html", "summary.json"
 LATEST = "latest"
 
 
@@ -98,6 +98,8 @@ def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapp
     folder.mkdir(parents=True, exist_ok=True)
     reproduction = report_results.read_stored(Summary, summary, SUMMARY) if summary else None
     (folder / PAGE).write_text(render(reproduction, parts), encoding="utf-8")
+    if night := parts.get("nights"):
+        (folder / NIGHT).write_text(render_night(night), encoding="utf-8")
     if summary:
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _point_latest(folder)

@@ -51,9 +51,9 @@ PARTS = (
     ReportPart("scaling", "Scaling study", "scaling", ScalingResult, scaling.facts),
     ReportPart("latency", "Latency", "latency", LatencyResult, latency.facts),
     ReportPart("transfer", "Transfer", "transfer", TransferPart, transfer.facts),
-    ReportPart("maps", "Class activation maps", "explain", GalleryResult, maps.facts),
-    ReportPart("photographs", "Public networks on photographs", "photographs", PhotographsResult, photographs.facts),
-    ReportPart("nights", "Nightly fine-tunes", "nightly", NightsResult, nights.facts),
+    ReportPart("maps", "Activation maps", "explain", GalleryResult, maps.facts),
+    ReportPart("photographs", "Photographs", "photographs", PhotographsResult, photographs.facts),
+    ReportPart("nights", "Nights", "nightly", NightsResult, nights.facts),
 )
 NAMES = tuple(part.name for part in PARTS)
 

@@ -5,6 +5,7 @@ Runs where Playwright and a Chromium are installed; the project depends on neith
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from typing import Any
 import made_parts
 import pytest
 from made_parts import render_stored
+from PIL import Image
 
 from models import paper
+from models.results.nights import NightsResult
+from tasks.report.page import render_night
+from tasks.report.results import read_stored
 
 
 def _summary() -> dict[str, Any]:
@@ -47,6 +52,22 @@ def _summary() -> dict[str, Any]:
         "machine": {"cpu": "x" * 90},
         "services": {"s3": f"http://{'long.' * 30}example"},
         "missing": [f"efficientnet_b6: {'no_room_to_break_a_line_' * 10}"],
+    }
+
+
+def _short_names() -> dict[str, Any]:
+    """The same run with names and addresses of usual length."""
+    summary = _summary()
+    names = {"name": "mnist5k", "manifest_uri": "s3://effnet/data/mnist5k/0f39f785f8666ac0/manifest.json"}
+    return summary | {
+        "variants": [
+            row | {"registered_name": row["name"].replace("_", "-"), "registered_version": 1}
+            for row in summary["variants"]
+        ],
+        "data": [summary["data"][0] | names],
+        "transfer": [row | {"data": "digits"} for row in summary["transfer"]],
+        "command": "effnet reproduce profile=laptop",
+        "machine": made_parts.ORIGIN["machine"],
     }
 
 
@@ -85,7 +106,7 @@ def _written(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", [320, 375, 1280])
+@pytest.mark.parametrize("width", [320, 400, 1280])
 def test_the_page_is_quiet_alone_and_no_wider_than_the_window(browser: Any, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"
     for summary, parts in ((_summary(), made_parts.everything()), ({}, {})):
@@ -94,8 +115,68 @@ def test_the_page_is_quiet_alone_and_no_wider_than_the_window(browser: Any, tmp_
         assert seen.messages == []
         assert [url for url in seen.requests if not url.startswith("data:")] == [path.as_uri()]
         assert seen.scroll_width <= width
-        if width < 400:
+        if width <= 400:
             assert seen.boxes_that_scroll >= 1, "a wide table scrolls inside its own box"
+
+
+def test_at_1440_px_every_table_and_the_contents_fit(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    for summary, parts in ((_short_names(), made_parts.everything()), (_short_names(), {})):
+        (tmp_path / "report.html").write_text(render_stored(summary, parts), encoding="utf-8")
+        page.goto((tmp_path / "report.html").as_uri())
+        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        wide = page.evaluate(
+            """[...document.querySelectorAll('.box, nav ol')].filter(b => b.scrollWidth > b.clientWidth)
+                .map(b => `${b.getAttribute('aria-label')}: ${b.scrollWidth} of ${b.clientWidth} px`)"""
+        )
+        assert wide == []
+    page.close()
+
+
+def test_at_400_px_a_table_that_scrolls_shows_it_at_the_edge_where_more_is(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900}, color_scheme="light")
+    page.goto(_written(tmp_path).as_uri())
+    for place in ("#table2 .box", "nav ol"):
+        box = page.locator(place).first
+        box.scroll_into_view_if_needed()
+        page.mouse.move(2, 2)
+        assert box.evaluate("b => b.scrollWidth > b.clientWidth"), place
+        assert _darkness_at_the_right(box) > 40, place
+        box.evaluate("b => b.scrollTo({ left: b.scrollWidth })")
+        assert _darkness_at_the_right(box) < 10, f"{place}: nothing more to the right"
+    page.close()
+
+
+def _darkness_at_the_right(box: Any) -> int:
+    """How much darker than the page a column of pixels at the right edge is, from 0 to 255: the median of its rows."""
+    picture = Image.open(io.BytesIO(box.screenshot())).convert("L")
+    edge = picture.crop((picture.width - 2, 0, picture.width - 1, picture.height))
+    return 253 - sorted(edge.tobytes())[picture.height // 2]
+
+
+def test_what_was_not_run_is_folded_and_a_link_to_it_opens_it(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_stored(_summary()), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(path.as_uri())
+    folded = page.locator("#not-run > details")
+    assert folded.count() == 6
+    assert max(fold.bounding_box()["height"] for fold in folded.all()) < 40, "one line each"
+    page.locator(".claim a[href='#latency']").click()
+    page.locator("#latency").wait_for()
+    assert page.locator("#latency").is_visible()
+    page.close()
+
+
+def test_the_page_of_a_night_is_quiet_and_no_wider_than_the_window(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "night.html"
+    part = made_parts.nights() | {"line": "efficientnet-b0-" + 12 * "a-long-name-"}
+    path.write_text(render_night(read_stored(NightsResult, part, "nights.json")), encoding="utf-8")
+    for width in (320, 400, 1440):
+        seen = _look(browser, path, width, "light")
+        assert seen.messages == []
+        assert [url for url in seen.requests if not url.startswith("data:")] == [path.as_uri()]
+        assert seen.scroll_width <= width
 
 
 def test_the_page_follows_the_reader_s_colour_scheme(browser: Any, tmp_path: Path) -> None:

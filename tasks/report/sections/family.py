@@ -33,13 +33,18 @@ class FamilyRow:
 def facts(summary: Summary) -> dict[str, Any]:
     """The rows of Table 2, the two figures, and the data that the family was trained on."""
     rows = variant_rows(summary)
-    fine_tuned_on = {row.data for row in summary.transfer}
     return {
         "rows": rows,
         "figures": _figures(rows),
-        "trained_on": [shards.name for shards in summary.data if shards.name not in fine_tuned_on],
+        "trained_on": trained_on(summary),
         "done": [row for row in rows if row.ours],
     }
+
+
+def trained_on(summary: Summary) -> list[str]:
+    """Names of the data sets that the family was trained on, not fine-tuned."""
+    fine_tuned_on = {row.data for row in summary.transfer}
+    return [shards.name for shards in summary.data if shards.name not in fine_tuned_on]
 
 
 def variant_rows(summary: Summary) -> list[FamilyRow]:

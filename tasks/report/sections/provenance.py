@@ -12,20 +12,17 @@ HARDWARE = ("cpu", "cores", "memory_gb", "gpu")
 SERVICES = ("prefect", "mlflow", "s3")
 
 
-def origin(title: str, make: str, provenance: Provenance | None, command: str) -> dict[str, Any]:
+def origin(title: str, make: str, recorded: Provenance, command: str) -> dict[str, Any]:
     """Origin of a part.
 
     Args:
         title: Title of the part.
         make: The command that makes it.
-        provenance: Its provenance; None if there is no such part yet.
+        recorded: Its provenance.
         command: The command that made it; empty if it is not recorded.
     """
-    recorded = provenance or Provenance()
     return {
         "title": title,
-        "there": provenance is not None,
-        "make": make,
         "command": command or make,
         "provenance": recorded,
         "hardware": {key: recorded.machine.get(key) for key in HARDWARE},

@@ -37,14 +37,14 @@ def facts(search: SearchResult | None) -> dict[str, Any]:
     ranked = sorted(search.trials, key=lambda trial: -trial.minival_top1)
     measured = [(trial.minival_top1, trial.standard_error) for trial in ranked if is_percent(trial.minival_top1)]
     span = scatter.percent_range(measured) if measured else None
-    tied = {_point(trial) for trial in search.tied} - {_point(search.best)}
+    tied = {coefficients(trial) for trial in search.tied} - {coefficients(search.best)}
     rows = [
         TrialRow(
             trial,
             key=f"trial-{number}",
-            best=_point(trial) == _point(search.best),
-            tied=_point(trial) in tied,
-            paper=_point(trial) == (paper.ALPHA, paper.BETA, paper.GAMMA),
+            best=coefficients(trial) == coefficients(search.best),
+            tied=coefficients(trial) in tied,
+            paper=coefficients(trial) == (paper.ALPHA, paper.BETA, paper.GAMMA),
             chart=_interval(trial, search.best, span),
         )
         for number, trial in enumerate(ranked, 1)
@@ -71,7 +71,7 @@ def _interval(trial: Trial, best: Trial, span: scatter.Interval | None) -> Marku
     return scatter.interval(trial.minival_top1, ends, span, band, hover)
 
 
-def _point(trial: Trial) -> tuple[float, ...]:
+def coefficients(trial: Trial) -> tuple[float, ...]:
     """(alpha, beta, gamma), rounded so that 1.1500000001 is 1.15."""
     return tuple(round(getattr(trial, key), 6) for key in COEFFICIENTS)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import paper
+from models.experiments.transfer import ABSENT
 from models.results import GridRow, Summary, TransferPart, TransferRow
 from tasks.report.sections.family import short_name
 
@@ -22,7 +23,10 @@ class GridTable:
 
 
 def facts(part: TransferPart, summary: Summary) -> dict[str, Any]:
-    """Table 5 by data set, the grids behind it, Table 6, and what else a reproduction fine-tuned."""
+    """Table 5 by data set, the grids behind it, Table 6, and what else a reproduction fine-tuned.
+
+    Of both tables, the data sets that were not run are apart.
+    """
     official = {row.key: row for row in paper.TABLE6}
     quoted = {row.data: row for row in paper.TABLE5}
     by_set: dict[str, list[TransferRow]] = {key: [] for key in official}
@@ -36,11 +40,13 @@ def facts(part: TransferPart, summary: Summary) -> dict[str, Any]:
         table6.append({"data": title, "ours": ours[0] if ours else None, "paper": printed})
     shown = {(row.data, row.network) for row in part.rows}
     return {
-        "table5": table5,
-        "table6": table6,
+        "table5": [row for row in table5 if row["ours"]],
+        "table5_not_run": [row for row in table5 if not row["ours"]],
+        "table6": [row for row in table6 if row["ours"]],
+        "table6_not_run": [row for row in table6 if not row["ours"]],
         "grids": [_grid(row) for row in part.rows if row.grid],
         "family": [row for row in summary.transfer if (row.data, row.name) not in shown],
-        "fine_tuned": bool(summary.transfer),
+        "absent": [line for line in part.missing if ABSENT in line],
         "ratios": paper.TABLE5_GEO_MEAN_RATIOS,
         "short": short_name,
     }

@@ -114,5 +114,14 @@
   }, { rootMargin: "-20% 0px -70% 0px" });
   for (const id of links.keys()) seen.observe(document.getElementById(id));
 
+  // A link to a section that is folded opens it.
+  function unfold() {
+    const target = document.getElementById(location.hash.slice(1));
+    const folded = target && target.closest("details");
+    if (folded && !folded.open) { folded.open = true; target.scrollIntoView(); }
+  }
+  addEventListener("hashchange", unfold);
+  unfold();
+
   addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 })();

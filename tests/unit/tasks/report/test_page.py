@@ -224,9 +224,11 @@ def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
     text = page.text()
     assert ["not run" in words for _, words in page.found("data-network")] == [True] * 8
     sentences = [
+        "Of 9 claims of the paper 9 were not run.",
+        "B0 to B7: not run. effnet reproduce makes it.",
         "Not run: no network has",
-        "the summary contains no trials",
-        "no fine-tuned network",
+        "The summary contains no trials",
+        "Transfer: not run. effnet transfer makes it.",
         "lists no data",
         "an unrecorded profile",
         "The profile is not recorded",

@@ -211,6 +211,7 @@ def test_every_transfer_result_stands_in_its_row_of_table_5_and_table_6() -> Non
         _close(page.row(title, "data-set")[0], [*sizes, row["train"], row["n"], row["classes"]])
     for title in ("CIFAR-100", "Food-101"):
         assert "not run" in page.row(title, "data-transfer")[1]
+    assert "Not run: CIFAR-100, Birdsnap, Stanford Cars, FGVC Aircraft, Oxford-IIIT Pets, Food-101." in page.text()
     grid = [number for numbers, _ in page.found("class", "grid") for number in numbers]
     points = part["rows"][0]["grid"]
     assert all(any(number == pytest.approx(p["value"]) for number in grid) for p in points)
@@ -308,32 +309,30 @@ def test_a_grown_search_shows_what_it_refused_and_the_family_beside_the_publishe
     assert chart.count('class="thread best"') == 1
 
 
-def test_a_part_that_is_not_there_is_missing_with_the_command_that_makes_it() -> None:
-    text = Page(render_stored({"profile": "paper"})).text()
-    for verb in ("scaling", "architecture", "latency", "transfer", "explain", "photographs", "nightly"):
-        assert f"effnet {verb} profile=paper makes it." in text
+def test_a_part_that_was_not_run_is_one_line_with_the_command_that_makes_it() -> None:
+    page = Page(render_stored({"profile": "paper"}))
+    for verb in ("reproduce", "scaling", "architecture", "latency", "transfer", "explain", "photographs", "nightly"):
+        assert f"not run. effnet {verb} profile=paper makes it." in page.text()
+    assert page.found("data-part") == [page.found("data-part", "Reproduction and grid search")[0]]
+    folded = [attrs for tag, attrs in page.tags if tag == "details" and "data-not-run" in attrs]
+    assert len(folded) == 10
+    assert not [attrs for attrs in folded if "open" in attrs]
     whole = Page(render_stored({"profile": "paper"}, made_parts.everything()))
-    assert "makes it." not in whole.text()
-    missing = [words for _, words in whole.found("data-part") if "missing" in words]
-    assert missing == [], "the summary is there, if all but empty"
+    names = [attrs["data-not-run"] for tag, attrs in whole.tags if "data-not-run" in attrs]
+    assert names == ["table2", "figures", "search"], "the summary is there, if all but empty"
 
 
 def test_parts_alone_make_a_page_of_their_profile() -> None:
     page = _page(latency=made_parts.latency())
     assert "What has been run so far with the profile laptop" in page.text()
-    assert "effnet reproduce profile=laptop trains them" in page.text()
-    assert "missing; effnet scaling profile=laptop makes it" in page.row("Scaling study", "data-part")[1]
-    hollow = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs.get("class") == "hollow"]
-    assert hollow == [
-        "#table2",
-        "#figures",
-        "#search",
-        "#architecture",
-        "#scaling",
-        "#transfer",
-        "#maps",
-        "#photographs",
-        "#nights",
+    assert "B0 to B7: not run. effnet reproduce profile=laptop makes it." in page.text()
+    assert [words.split()[0] for _, words in page.found("data-part")] == ["Latency"]
+    contents = [attrs["href"] for tag, attrs in page.tags if tag == "a" and "class" not in attrs]
+    assert [link for link in contents if contents.count(link) == 1 or link == "#latency"][-4:] == [
+        "#answer",
+        "#latency",
+        "#not-run",
+        "#provenance",
     ]
 
 
@@ -350,10 +349,10 @@ def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
         "scaling": "Scaling study",
         "architecture": "Architecture search",
         "transfer": "Transfer",
-        "maps": "Class activation maps",
+        "maps": "Activation maps",
         "latency": "Latency",
-        "photographs": "Public networks on photographs",
-        "nights": "Nightly fine-tunes",
+        "photographs": "Photographs",
+        "nights": "Nights",
     }
     for number, (name, part) in enumerate(parts.items()):
         words = page.row(titles[name], "data-part")[1]
