@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from models import paper
 from models.results import Summary
 from tasks.report.numbers import FILTERS, plain
-from tasks.report.results import PARTS, ReportPart, Stored
+from tasks.report.results import PARTS, Stored
 from tasks.report.sections import answer, family, provenance, search
 
 TEMPLATES = Path(__file__).parent / "templates"
