@@ -16,6 +16,7 @@ from torch import nn
 from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
+from models.networks import native
 from models.networks.build import build_model
 from models.training import memory
 from models.training.checkpoints.state import initial_state
@@ -65,7 +66,7 @@ def _asked(case: Case) -> tuple[schema.Model, schema.Recipe]:
 
 def _planned(case: Case) -> float:
     model, recipe = _asked(case)
-    return memory.plan(model, recipe, CLASSES, 1).total / GB
+    return memory.plan(model, recipe, CLASSES, 1, in_c=native.load() is not None).total / GB
 
 
 def measured(case: Case) -> float:

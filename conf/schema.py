@@ -273,6 +273,19 @@ class Services:
 
 
 @dataclass
+class Budget:
+    """Limits of what `effnet plan` estimates for a command; a command above one needs a confirmation."""
+
+    hours: float | None = None  # Hours from the command to its result; null = no limit.
+    gpu_hours: float | None = None  # Hours of GPUs; null = no limit.
+
+    def __post_init__(self) -> None:
+        for key in ("hours", "gpu_hours"):
+            value = getattr(self, key)
+            require(value is None or value >= 0, f"budget.{key} must be >= 0, is {value}")
+
+
+@dataclass
 class Prune:
     """What `effnet prune` deletes from the object store."""
 
@@ -305,6 +318,7 @@ class Config:
     photographs: Photographs = field(default_factory=Photographs)  # Public networks on photographs.
     latency: Latency = field(default_factory=Latency)  # The latency measurement.
     nightly: Nightly = field(default_factory=Nightly)  # The scheduled fine-tuning.
+    budget: Budget = field(default_factory=Budget)  # Limits of what a command may take.
     prune: Prune = field(default_factory=Prune)  # What `effnet prune` deletes.
     published: Published = field(default_factory=Published)  # The checkpoint that `effnet import` registers.
     gate: Gate = field(default_factory=Gate)  # Checks before the training on ImageNet.

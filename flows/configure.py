@@ -37,7 +37,7 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
 
     Raises:
         OverrideError: Unknown key, option or value.
-        ConfigError: A deployment names services or a run folder that its worker does not use.
+        ConfigError: A deployment names services or a run folder that its worker does not use, or exceeds ``budget``.
     """
     log = logger()
     if log.level == logging.NOTSET:  # on a worker; the terminal's display has set it
@@ -46,6 +46,7 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
     config = compose.compose(merged)
     if _deployment_run() is not None:
         _refuse_other_services(overrides, config)
+        _refuse_above_budget(merged, config)
     if verb := _flow_name():
         os.environ[machine.COMMAND] = shlex.join(["effnet", verb, *merged])  # a process runs one flow
     return config, merged
@@ -150,6 +151,14 @@ def _deployment_run() -> FlowRun | None:
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     return run if run is not None and run.deployment_id is not None else None
+
+
+def _refuse_above_budget(overrides: Sequence[str], config: schema.Config) -> None:
+    """Refuses a flow run whose estimate exceeds ``budget``: nobody can be asked."""
+    from tasks.plan import exceeded_budget
+
+    if over := exceeded_budget(config, overrides, _flow_name()):
+        raise ConfigError(f"{over}; a run with a higher budget in its overrides may start")
 
 
 def _refuse_other_services(overrides: Sequence[str], config: schema.Config) -> None:

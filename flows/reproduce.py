@@ -42,7 +42,7 @@ async def reproduce(overrides: list[str], began: float | None = None) -> Summary
     config, overrides = configure(overrides)
     check_names("variants", config.variants)
     sets = set_configs(config, overrides)
-    started = await start_reproduction(config, began)
+    started = await start_reproduction(config, sets, began)
     data, *transfer_data = await asyncio.gather(
         ensure_shards(config.data, config.storage), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
     )

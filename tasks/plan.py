@@ -1,95 +1,148 @@
-"""Estimates of a training before it starts: network sizes, work, and memory per process."""
+"""Estimates of a command before it starts: network sizes, memory per process, time, bytes, money, and its limits."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from conf import compose, schema
 from conf.text import format_duration
+from infra import machine
 from models.data.sources.catalog import DATA_SETS
-from models.experiments import costs, transfer
+from models.experiments import costs
 from models.networks.build import compute_cost
-from models.paper import TABLE6_BY_SOURCE
-from models.results import Cost
 from models.training.memory import plan, slices_per_pass
 
 ASSUMED_CLASSES = 1000  # of a folder, whose classes are known once it is sharded
+_HOUR_S = 3600.0
 
 
-def lines(config: schema.Config) -> Iterator[str]:
-    """Yields a table of the configured variants line by line, since counting a baseline takes seconds.
+def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
+    """Yields a table of the networks that a command names, line by line, since counting a baseline takes seconds.
 
-    The networks have the classes of the configured data set, as in a training.
-    Memory is that of one step in float32 and in bfloat16: as configured, with recomputed activations, and with the
+    The networks have the classes of the configured data set, as in a training. Memory is that of one step of a process
+    on a CPU and on a GPU, in the precision of the recipe: as configured, with recomputed activations, and with the
     network split over two processes that share one micro-batch.
     """
     known = DATA_SETS[config.data.source].classes
     classes = known or ASSUMED_CLASSES
     assumed = "" if known else ", assumed: the true number is known once the data are sharded"
     yield f"{config.data.name}: {classes:,} classes{assumed}"
+    one = [config.model.name]
+    names = {"reproduce": config.variants, "train": one, "transfer": one}.get(verb, [])
+    if not names:
+        return
     yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
     yield f"{'':<49} {'a pass':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"
-    yield " " * 57 + "   " + "   ".join(["  fp32     bf16"] * 3)
-    for name in config.variants:
+    cpu, gpu = (f"{device} {'bf16' if bf16 else 'fp32'}" for device, bf16, _ in _devices(config.recipe))
+    yield " " * 57 + "   " + "   ".join([f"{cpu:>8} {gpu:>8}"] * 3)
+    for name in names:
         yield _format_row(config, dataclasses.replace(config.model, name=name), classes)
-    official = [name for name in config.transfer.sets or [config.transfer.data.source] if name in TABLE6_BY_SOURCE]
-    if official:
-        yield ""
-        yield f"transfer to {', '.join(official)} ({config.transfer.protocol})"
-        yield f"{'network':<16} {'jobs':>6} {'training images':>16} {'evaluated':>13} {'multiply-adds':>14}"
-    for name in config.variants if official else ():
-        model = dataclasses.replace(config.model, name=name)
-        total = transfer.sum_costs([_transfer_cost(config.transfer, model, data_set) for data_set in official])
-        images = f"{total.train_images:>16,} {total.eval_images:>13,}"
-        yield f"{name:<16} {total.jobs:>6,} {images} {total.multiply_adds:>14.4g}"
 
 
-def describe_costs(config: schema.Config, price: float | None) -> Iterator[str]:
-    """Yields a table of time, bytes and money of everything that ``effnet reproduce`` trains, maps excluded.
+def describe_costs(
+    config: schema.Config, overrides: Sequence[str], price: float | None, verb: str = "reproduce"
+) -> Iterator[str]:
+    """Yields a table of time, bytes and money of everything that a command trains.
 
     Args:
         config: Configuration of the command.
+        overrides: The words that it was composed of; those of ``transfer.data`` apply to every set of the transfer.
         price: Price of an hour of a GPU; None leaves out the money.
+        verb: One of ``costs.VERBS``.
     """
-    options = config.transfer
-    sets = [_data_set(name) for name in options.sets] or [options.data]
-    works, unknown = costs.plan_trainings(config, sets)
-    gpu, core = costs.gpu(), costs.CPU_CORE
-    yield "training of effnet reproduce, without its maps and as if nothing were done yet"
-    titles = f"{'jobs':>5} {'steps':>10} {'images':>14} {f'{gpu.name}-hours':>11} {f'{core.name}-hours':>15}"
-    yield f"{'':<27} {titles} {'store, GB':>10}"
+    planned = costs.plan_trainings(config, transfer_sets(config, overrides), verb)
+    works, gpu, core = planned.works, costs.gpu(), costs.CPU_CORE
+    yield f"training of effnet {verb}, as if nothing were done yet"
+    titles = f"{'jobs':>5} {'steps':>10} {'images':>14} {'evaluated':>12}"
+    yield f"{'':<27} {titles} {f'{gpu.name}-hours':>11} {f'{core.name}-hours':>15} {'store, GB':>10}"
     for work in works:
-        hours = f"{work.seconds(gpu) / 3600:>11,.3f} {work.seconds(core) / 3600:>15,.3f}"
-        yield f"{work.name:<27} {work.jobs:>5,} {work.steps:>10,} {work.images:>14,} {hours} {work.stored / 1e9:>10.2f}"
-    yield from unknown
+        hours = f"{work.seconds(gpu) / _HOUR_S:>11,.3f} {work.seconds(core) / _HOUR_S:>15,.3f}"
+        images = f"{work.images:>14,} {work.evaluated:>12,}"
+        yield f"{work.name:<27} {work.jobs:>5,} {work.steps:>10,} {images} {hours} {work.stored / 1e9:>10.2f}"
+    yield from planned.unknown
     gpu_s, core_s = (sum(work.seconds(one) for work in works) for one in (gpu, core))
-    processes = config.launch.nnodes * config.launch.nproc_per_node
-    money = "" if price is None else f", {gpu_s / 3600 * price:,.2f} at {price:g} an hour"
+    money = "" if price is None else f", {gpu_s / _HOUR_S * price:,.2f} at {price:g} an hour"
     stored = sum(work.stored for work in works) / 1e9
-    cores = f"{core_s / 3600:,.1f} {core.name}-hours"
-    yield f"in total   {gpu_s / 3600:,.1f} {gpu.name}-hours{money}; or {cores}; {stored:,.1f} GB in the store"
-    startup_s = costs.STARTUP_S * sum(work.jobs for work in works)
-    first, second = (format_duration(seconds / processes + startup_s) for seconds in (gpu_s, core_s))
-    yield f"           {first} or {second} on {processes} of them with start-up, if the speed grows with their number"
+    cores = f"{core_s / _HOUR_S:,.1f} {core.name}-hours"
+    yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {stored:,.1f} GB in the store"
+    processes = config.launch.nnodes * config.launch.nproc_per_node
+    took = " or ".join(
+        f"{format_duration(costs.total_wall_s(works, one, processes))} on {processes} x {one.name}"
+        for one in (gpu, core)
+    )
+    yield f"takes      {took}, one job after another"
     for one in (gpu, core):
         yield f"{one.name:<10} {one.source}"
-    yield "           data loading and evaluation are not counted"
+    yield (
+        f"           with {costs.JOB_S:g} s between jobs and {costs.COMMAND_S:g} s for services and report; "
+        "the speed is taken to grow with the processes"
+    )
 
 
-@cache
-def _data_set(name: str) -> schema.Data:
-    """Settings of a data set; composing them takes most of the time of a plan."""
-    return compose.compose([f"data={name}"]).data
+def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schema.Data]:
+    """The data set of ``transfer.data``, or every one of ``transfer.sets`` with the overrides of ``transfer.data``."""
+    if not config.transfer.sets:
+        return [config.transfer.data]
+    return [
+        compose.compose([*overrides, "transfer.sets=[]", f"data@transfer.data={name}"]).transfer.data
+        for name in config.transfer.sets
+    ]
 
 
-def _transfer_cost(options: schema.Transfer, model: schema.Model, name: str) -> Cost:
-    """Cost of transfer to a complete official data set, by Table 6."""
-    data, official = _data_set(name), TABLE6_BY_SOURCE[name]
-    minival = official.validation or round(official.train * data.minival_share)
-    _, multiply_adds, _ = compute_cost(model, official.classes)
-    return transfer.cost(options, official.train - minival, minival, official.true_test, multiply_adds)
+@dataclass(frozen=True)
+class Estimate:
+    """What a command takes on the processors of its jobs.
+
+    Attributes:
+        wall_s: Seconds from the command to its result.
+        gpu_hours: Hours of GPUs; 0 on CPUs.
+        unknown: A line about each part that cannot be counted, and is not in the sums.
+    """
+
+    wall_s: float
+    gpu_hours: float
+    unknown: tuple[str, ...]
+
+
+def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> Estimate:
+    """Estimates a command on the kind of processor that its jobs have, as if nothing were done yet.
+
+    Args:
+        config: Configuration of the command.
+        sets: The data sets of the transfer.
+        verb: One of ``costs.VERBS``.
+    """
+    planned = costs.plan_trainings(config, sets, verb)
+    has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
+    processor = costs.gpu() if has_gpu else costs.CPU_CORE
+    processes = config.launch.nnodes * config.launch.nproc_per_node
+    busy_s = sum(work.seconds(processor) for work in planned.works)
+    wall_s = costs.total_wall_s(planned.works, processor, processes)
+    return Estimate(wall_s, busy_s / _HOUR_S if has_gpu else 0.0, planned.unknown)
+
+
+def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) -> str:
+    """Says which limits of ``budget`` a command's estimate exceeds, with both numbers; empty if none."""
+    limits = (("hours", config.budget.hours), ("gpu_hours", config.budget.gpu_hours))
+    if verb not in costs.VERBS or all(limit is None for _, limit in limits):
+        return ""
+    estimated = estimate(config, transfer_sets(config, overrides), verb)
+    hours = {"hours": estimated.wall_s / _HOUR_S, "gpu_hours": estimated.gpu_hours}
+    over = [
+        f"{hours[key]:,.2f} {key.replace('_', '-').replace('gpu', 'GPU')} exceed budget.{key}={limit:g}"
+        for key, limit in limits
+        if limit is not None and hours[key] > limit
+    ]
+    uncounted = f" (not counted: {'; '.join(estimated.unknown)})" if estimated.unknown and over else ""
+    return f"effnet {verb} is estimated: {' and '.join(over)}{uncounted}" if over else ""
+
+
+def _devices(recipe: schema.Recipe) -> tuple[tuple[str, bool, bool], tuple[str, bool, bool]]:
+    """For CPU and GPU: the name, whether a step computes in bfloat16, and whether by the layers in C."""
+    cpu_bf16, gpu_bf16 = recipe.precision == "bf16", recipe.precision in ("bf16", "auto")
+    return ("CPU", cpu_bf16, not cpu_bf16), ("GPU", gpu_bf16, False)
 
 
 def _format_row(config: schema.Config, model: schema.Model, classes: int) -> str:
@@ -101,7 +154,10 @@ def _format_row(config: schema.Config, model: schema.Model, classes: int) -> str
     memory = []
     for variant, stages, micro_batches in settings:
         replicas = max(1, processes // stages)
-        estimates = (plan(model, variant, classes, replicas, stages, micro_batches, bf16) for bf16 in (False, True))
+        estimates = (
+            plan(model, variant, classes, replicas, stages, micro_batches, bf16, in_c)
+            for _, bf16, in_c in _devices(recipe)
+        )
         memory.append(" ".join(f"{estimate.total / 1e9:8.2f}" for estimate in estimates))
     images = slices_per_pass(recipe, max(1, processes // runtime.pipeline_stages))
     images *= recipe.global_batch // recipe.batch_slices

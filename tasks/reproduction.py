@@ -41,6 +41,7 @@ class ReproductionRun:
 
     mlflow_run: str
     began: float  # unix seconds
+    estimate_s: float | None  # of all jobs; None if a part cannot be counted
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,30 @@ class VariantOutcome:
 
 
 @task(task_run_name="start", **policy.BOOKKEEPING)
-async def start_reproduction(config: schema.Config, began: float | None) -> ReproductionRun:
-    """Opens the parent run in MLflow."""
-    return await asyncio.to_thread(_start, config, began)
+async def start_reproduction(
+    config: schema.Config, sets: Sequence[schema.Config], began: float | None
+) -> ReproductionRun:
+    """Opens the parent run in MLflow, and estimates the duration.
+
+    Args:
+        config: Configuration of the command.
+        sets: One configuration for each data set of the transfer.
+        began: Unix time at which the user's command started; None for now.
+    """
+    return await asyncio.to_thread(_start, config, sets, began)
 
 
-def _start(config: schema.Config, began: float | None) -> ReproductionRun:
+def _start(config: schema.Config, sets: Sequence[schema.Config], began: float | None) -> ReproductionRun:
     from infra.tracking import runs
+    from tasks.plan import estimate
 
     request = report_results.request_of(config)
     key = work_key("reproduce", request)
     run = runs.start_run(
         config.experiment, f"B0..B7 ({config.profile})", key, params=request, tags={"role": "reproduce"}
     )
-    return ReproductionRun(run, began or time.time())
+    estimated = estimate(config, [one.transfer.data for one in sets], "reproduce")
+    return ReproductionRun(run, began or time.time(), None if estimated.unknown else round(estimated.wall_s, 1))
 
 
 @task(task_run_name="sum up", **policy.BOOKKEEPING)
@@ -112,6 +123,7 @@ def _finish(
     maps = mapped if isinstance(mapped, GalleryResult) else GalleryResult()
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
+        estimate_s=started.estimate_s,
         jobs=len(searched.trials) * searched.seeds
         + len(done)
         + sum(m.cost.jobs for m in transferred)

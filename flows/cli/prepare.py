@@ -8,18 +8,42 @@ import sys
 from dataclasses import asdict
 
 from conf import compose
+from conf.text import did_you_mean
 from flows.cli.command import Command, show, show_table
 from infra.errors import ConfigError
 
 
 def plan(command: Command) -> int:
-    """Prints the estimates of a training, and what a reproduction costs."""
+    """Prints the networks of a command and what its trainings cost."""
+    from models.experiments.costs import VERBS
     from tasks import plan as estimates
 
-    price = _price(command.options.get("price"))
-    for line in (*estimates.lines(command.config), "", *estimates.describe_costs(command.config, price)):
+    verb = command.objects[0] if command.objects else "reproduce"
+    if verb not in VERBS:
+        hint = did_you_mean(verb, VERBS)
+        raise ConfigError(f"effnet plan {verb}: {hint} it estimates {', '.join(VERBS)}")
+    price, config = _price(command.options.get("price")), command.config
+    for line in (*estimates.lines(config, verb), "", *estimates.describe_costs(config, command.overrides, price, verb)):
         show(line)
     return 0
+
+
+def confirm_budget(command: Command) -> None:
+    """Asks in a terminal whether a command may run whose estimate exceeds ``budget``; ``--yes`` is the answer.
+
+    Raises:
+        ConfigError: It may not, or this is no terminal.
+    """
+    budget = command.config.budget
+    if "yes" in command.switches or (budget.hours is None and budget.gpu_hours is None):
+        return
+    from tasks import plan as estimates
+
+    if over := estimates.exceeded_budget(command.config, command.overrides, command.verb):
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{over}; --yes runs it nevertheless, effnet plan {command.verb} shows the parts")
+        if input(f"{over}. run it? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise ConfigError("nothing was started")
 
 
 def _price(text: str | None) -> float | None:

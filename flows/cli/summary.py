@@ -155,6 +155,8 @@ def _family(summary: Summary, config: schema.Config) -> list[str]:
         lines.append(f"{row.name:16} {sizes} {accuracies}  {row.registered_name}/{row.registered_version}")
     lines += ["", *(_search(summary.search) if summary.search else [])]
     lines += _missing(summary.missing)
+    if summary.estimate_s is not None and not summary.jobs_found:
+        lines += [f"estimated  {format_duration(summary.estimate_s)} before it started"]
     if summary.jobs_found:
         lines += [f"jobs       {summary.jobs_found} of {summary.jobs} found from earlier runs"]
     return [*lines, f"report     {Path(config.run_dir).resolve() / 'latest' / 'report.html'}"]

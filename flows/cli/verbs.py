@@ -45,6 +45,9 @@ _TRAIN = f"""\
   launch.nproc_per_node=N launch.jobs_at_once=N"""
 
 
+_CONFIRM = {"yes": "run although the estimate exceeds budget.hours or budget.gpu_hours"}
+
+
 @dataclass(frozen=True)
 class Verb:
     """One verb of the command line.
@@ -86,6 +89,7 @@ VERBS: dict[str, Verb] = {
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b0,efficientnet_b1]   only these\n\n"
         "leaves RUN_DIR/latest/summary.json and RUN_DIR/latest/report.html",
         flow="flows.reproduce:reproduce",
+        switches=_CONFIRM,
         trains=True,
     ),
     "download": Verb(
@@ -107,6 +111,7 @@ VERBS: dict[str, Verb] = {
         "  search.tolerance=X search.counted_tolerance=X search.recipe.epochs=N\n"
         "  search.seeds=3   compare the points over three trainings each",
         flow="flows.search:search",
+        switches=_CONFIRM,
         trains=True,
     ),
     "architecture": Verb(
@@ -118,6 +123,7 @@ VERBS: dict[str, Verb] = {
         "  launch.jobs_at_once=N\n\n"
         "train its result:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
         flow="flows.architecture:architecture",
+        switches=_CONFIRM,
         trains=True,
     ),
     "scaling": Verb(
@@ -127,6 +133,7 @@ VERBS: dict[str, Verb] = {
         "  scaling.points=[{network:resnet50},{network:resnet50,dimension:width,width:2.0}]   only these\n\n"
         "multipliers of a point come on top of model.width, model.depth and model.resolution",
         flow="flows.scaling:scaling",
+        switches=_CONFIRM,
         trains=True,
     ),
     "train": Verb(
@@ -135,6 +142,7 @@ VERBS: dict[str, Verb] = {
         "  register=NAME   register it; it becomes champion of NAME if it passes the gate",
         flow="flows.train:train",
         dry_run="flows.cli.prepare:show_training",
+        switches=_CONFIRM,
         trains=True,
     ),
     "evaluate": Verb(
@@ -151,6 +159,7 @@ VERBS: dict[str, Verb] = {
         "  transfer.recipe.epochs=N   model_ref=NAME@ALIAS: start from a registered network\n\n"
         "says what it will cost before anything is trained",
         flow="flows.transfer:transfer",
+        switches=_CONFIRM,
         trains=True,
     ),
     "explain": Verb(
@@ -160,6 +169,7 @@ VERBS: dict[str, Verb] = {
         "  explain.models=[{},{depth:4.0},{network:resnet50},{registered:efficientnet-b0@champion}]\n\n"
         "networks are trained unless they were; the maps go into the report and into MLflow",
         flow="flows.explain:explain",
+        switches=_CONFIRM,
         trains=True,
     ),
     "latency": Verb(
@@ -237,13 +247,17 @@ VERBS: dict[str, Verb] = {
         f"{_COMMON}\n  settings of effnet scaling, effnet architecture and effnet latency\n\n"
         "the same command resumes where it stopped; a part that fails stops no other",
         flow="flows.study:study",
+        switches=_CONFIRM,
         trains=True,
     ),
     "plan": Verb(
-        "count what a training needs: parameters, multiply-adds, memory, hours, money",
+        "count what a command needs: parameters, multiply-adds, memory, hours, money",
+        "  effnet plan [VERB]   VERB: reproduce (default) or another verb that trains, e.g. search, study, transfer\n"
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.batch_slices=N recipe.bn_groups=slice|rank|sync\n"
-        "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set",
+        "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set\n"
+        "budget.hours=N budget.gpu_hours=N of those verbs: an estimate above it needs --yes, or a yes in the terminal",
         call="flows.cli.prepare:plan",
+        objects=("[VERB]",),
         options={"price": ("[PRICE]", "price of an hour of a GPU, to print the money")},
     ),
     "config": Verb(

@@ -1,13 +1,13 @@
-"""What trainings cost before they start: images, time of one processor, bytes of checkpoints.
+"""What the trainings of a command cost before they start: images, time, bytes of checkpoints.
 
-Speeds are those of measured training steps, interpolated in the multiply-adds of an image. Data loading and evaluation
-are not counted. For networks of the family nothing here imports torch.
+Speeds are those of measured training steps, interpolated in the multiply-adds of an image. What a step, a job and a
+command take besides was measured in ``make reproduce``. For networks of the family nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -18,10 +18,15 @@ from models.data.sources.listing import MINIVAL, VAL
 from models.experiments import transfer
 from models.experiments.full_run import FULL_RUNS, GPU
 from models.experiments.grid_search import grid_points, screen
-from models.experiments.scaling_study import scaled
+from models.experiments.scaling_study import network_of, scaled
 from models.networks.build import compute_cost
 
-STARTUP_S = 2.9  # from launch to first step. Source: benchmarks/README.md, startup, two cores, n = 5
+# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
+# compares the estimate with other runs.
+STEP_S = 0.015  # a step of two processes on CPU cores: loading, exchange of gradients, services on the same cores
+JOB_S = 5.5  # from the last step of a job to the first of the next one, evaluations excluded
+COMMAND_S = 28.0  # services, flow, shards and report of a command
+_FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long each
 _FLATS = 4  # float32 vectors in a checkpoint: weights, average, and two of the optimizer
 
 
@@ -33,11 +38,13 @@ class Processor:
         name: For people.
         source: What was measured.
         speeds: Multiply-adds of an image and images per second, by multiply-adds.
+        step_s: Seconds that a step of all processes takes besides, if the speeds exclude them.
     """
 
     name: str
     source: str
     speeds: tuple[tuple[int, float], ...]
+    step_s: float = 0.0
 
     def images_per_s(self, multiply_adds: int) -> float:
         """Images per second, interpolated on logarithms.
@@ -78,6 +85,7 @@ CPU_CORE = Processor(
         (1_827_141_392, 7.39 / 2),
         (2_644_768_704, 6.56 / 2),
     ),
+    STEP_S,
 )
 
 
@@ -90,6 +98,7 @@ class Work:
         jobs: Number of trainings.
         steps: Steps of all of them.
         images: Training images of all of them, each counted once per epoch.
+        evaluated: Images of all their evaluations.
         multiply_adds: Of one image and one forward pass; the mean over images where the networks differ.
         stored: Bytes of checkpoints and weights in the object store.
     """
@@ -98,12 +107,27 @@ class Work:
     jobs: int
     steps: int
     images: int
+    evaluated: int
     multiply_adds: int
     stored: int
 
     def seconds(self, processor: Processor) -> float:
-        """Seconds on one processor."""
-        return self.images / processor.images_per_s(self.multiply_adds)
+        """Seconds of one processor that trains and evaluates and does nothing else."""
+        return (self.images + self.evaluated / _FORWARD) / processor.images_per_s(self.multiply_adds)
+
+    def wall_s(self, processor: Processor, processes: int) -> float:
+        """Seconds of all jobs, one after another, each on that many processors, if the speed grows with their number.
+
+        Args:
+            processor: Kind of processor.
+            processes: Number of processes of a job.
+        """
+        return self.seconds(processor) / processes + self.steps * processor.step_s + self.jobs * JOB_S
+
+
+def total_wall_s(works: Sequence[Work], processor: Processor, processes: int) -> float:
+    """Returns the seconds that a command takes which does this work."""
+    return sum(work.wall_s(processor, processes) for work in works) + COMMAND_S
 
 
 def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
@@ -126,61 +150,143 @@ def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
     return round(rest) - minival, minival, round(val)
 
 
-def plan_trainings(config: schema.Config, sets: Sequence[schema.Data]) -> tuple[list[Work], list[str]]:
-    """Returns what ``effnet reproduce`` trains, but for its maps: the grid search, each variant, and its transfer.
+@dataclass(frozen=True)
+class Plan:
+    """The work of a command, and a line about each part that cannot be counted."""
+
+    works: tuple[Work, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str = "reproduce") -> Plan:
+    """Counts what a command trains, as if nothing were done yet.
 
     Args:
         config: Configuration of the command.
         sets: The data sets of the transfer.
-
-    Returns:
-        The work, and a line about each part that cannot be counted.
+        verb: One of ``VERBS``.
     """
-    counted = {data.name: splits for data in (config.data, *sets) if (splits := count_splits(data))}
+    used = [config.data, *(sets if "transfer" in _PARTS[verb] else [])]
+    counted = {data.name: splits for data in used if (splits := count_splits(data))}
     unknown = [
         f"{data.name}: the number of its images is known once it is sharded"
-        for data in (config.data, *sets)
+        for data in used
         if data.name not in counted
     ]
+    unknown += ["latency: measured image by image, and not counted"] if verb == "study" else []
     works: list[Work] = []
-    models = [replace(config.model, name=name) for name in config.variants]
-    if config.data.name in counted:
-        classes, train = DATA_SETS[config.data.source].classes, counted[config.data.name][0]
-        try:
-            works.append(_count_search(config, classes, train))
-        except ConfigError as error:
-            unknown.append(f"grid search: {first_line(error)}")
-        works += [
-            _sum(f"train {model.name}", [_count_training(config.recipe, model, classes, train)]) for model in models
-        ]
+    models = [replace(config.model, name=name) for name in config.variants] if verb == "reproduce" else [config.model]
+    for part in _PARTS[verb]:
+        if part == "transfer":
+            works += _count_transfers(config.transfer, models, sets, counted)
+        elif config.data.name in counted:
+            classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
+            try:
+                works += _COUNTERS[part](config, models, classes, splits)
+            except ConfigError as error:
+                unknown.append(f"{part}: {first_line(error)}")
+    return Plan(tuple(works), tuple(unknown))
+
+
+_Splits = tuple[int, int, int]
+
+
+def _count_search(config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
+    points = screen(config.search, config.model, grid_points(config.search), classes).points
+    trials = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points] * config.search.seeds
+    return [_sum("grid search", [_count_training(config.search.recipe, trial, classes, splits) for trial in trials])]
+
+
+def _count_family(config: schema.Config, models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
+    return [_sum(f"train {one.name}", [_count_training(config.recipe, one, classes, splits)]) for one in models]
+
+
+def _count_maps(config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
+    options = config.explain
+    networks = [
+        scaled(
+            replace(options.model, name=entry.network or options.model.name), entry.depth, entry.width, entry.resolution
+        )
+        for entry in options.models
+        if entry.registered is None
+    ]
+    return [_sum("activation maps", [_count_training(options.recipe, one, classes, splits) for one in networks])]
+
+
+def _count_scaling(config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
+    trainings = []
+    for point in config.scaling.points:
+        work = _count_training(config.recipe, network_of(config.model, point), classes, splits)
+        if config.scaling.equal_cost is not None and point.dimension != "baseline":
+            baseline = network_of(config.model, schema.Point(point.network))
+            cost = config.scaling.equal_cost * compute_cost(baseline, classes)[1]
+            work = replace(work, multiply_adds=round(cost))
+        trainings += [work] * config.scaling.seeds
+    return [_sum("scaling study", trainings)]
+
+
+def _count_architecture(
+    config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits
+) -> list[Work]:
+    """Every trial counted as B0's blocks, whose cost is the target of the search."""
+    options = config.architecture
+    trial = _count_training(options.recipe, options.model, classes, splits)
+    return [_sum("architecture search", [trial] * options.trials)]
+
+
+_COUNTERS = {
+    "grid search": _count_search,
+    "train": _count_family,
+    "activation maps": _count_maps,
+    "scaling study": _count_scaling,
+    "architecture search": _count_architecture,
+}
+# What each command trains; latency and photographs train nothing.
+_PARTS = {
+    "reproduce": ("grid search", "train", "transfer", "activation maps"),
+    "study": ("scaling study", "architecture search"),
+    "search": ("grid search",),
+    "train": ("train",),
+    "transfer": ("train", "transfer"),
+    "scaling": ("scaling study",),
+    "architecture": ("architecture search",),
+    "explain": ("activation maps",),
+}
+VERBS = tuple(_PARTS)
+
+
+def _count_transfers(
+    options: schema.Transfer,
+    models: Sequence[schema.Model],
+    sets: Sequence[schema.Data],
+    counted: Mapping[str, _Splits],
+) -> list[Work]:
+    works = []
     for model in models:
         tuned = [
-            _count_transfer(config.transfer, model, DATA_SETS[data.source].classes, counted[data.name])
+            _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name])
             for data in sets
             if data.name in counted
         ]
         works += [_sum(f"transfer {model.name}", tuned)] if tuned else []
-    return works, unknown
+    return works
 
 
-def _count_search(config: schema.Config, classes: int, train: int) -> Work:
-    points = screen(config.search, config.model, grid_points(config.search), classes).points
-    trials = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points] * config.search.seeds
-    return _sum("grid search", [_count_training(config.search.recipe, trial, classes, train) for trial in trials])
-
-
-def _count_transfer(options: schema.Transfer, model: schema.Model, classes: int, splits: tuple[int, int, int]) -> Work:
+def _count_transfer(options: schema.Transfer, model: schema.Model, classes: int, splits: _Splits) -> Work:
     params, multiply_adds, _ = compute_cost(model, classes)
     cost = transfer.cost(options, *splits, multiply_adds)
     steps = cost.train_images // options.recipe.global_batch
     stored = cost.jobs * _count_stored(options.recipe, params)
-    return Work("", cost.jobs, steps, cost.train_images, multiply_adds, stored)
+    return Work("", cost.jobs, steps, cost.train_images, cost.eval_images, multiply_adds, stored)
 
 
-def _count_training(recipe: schema.Recipe, model: schema.Model, classes: int, images: int) -> Work:
+def _count_training(recipe: schema.Recipe, model: schema.Model, classes: int, splits: _Splits) -> Work:
+    train, minival, val = splits
     params, multiply_adds, _ = compute_cost(model, classes)
-    steps = recipe.epochs * (images // recipe.global_batch)
-    return Work("", 1, steps, steps * recipe.global_batch, multiply_adds, _count_stored(recipe, params))
+    steps = recipe.epochs * (train // recipe.global_batch)
+    evaluated = -(-recipe.epochs // recipe.eval_every_epochs) * minival + val
+    stored = _count_stored(recipe, params)
+    return Work("", 1, steps, steps * recipe.global_batch, evaluated, multiply_adds, stored)
 
 
 def _count_stored(recipe: schema.Recipe, params: int) -> int:
@@ -191,5 +297,7 @@ def _count_stored(recipe: schema.Recipe, params: int) -> int:
 def _sum(name: str, works: Sequence[Work]) -> Work:
     images = sum(work.images for work in works)
     mean = sum(work.multiply_adds * work.images for work in works) / max(1, images)
-    jobs, steps, stored = (sum(getattr(work, key) for work in works) for key in ("jobs", "steps", "stored"))
-    return Work(name, jobs, steps, images, round(mean), stored)
+    jobs, steps, evaluated, stored = (
+        sum(getattr(work, key) for work in works) for key in ("jobs", "steps", "evaluated", "stored")
+    )
+    return Work(name, jobs, steps, images, evaluated, round(mean), stored)

@@ -63,6 +63,7 @@ class Summary:
 
     wall_s: float | None = None
     first_wall_s: float | None = None  # of the run that did the jobs, if this one found all of them
+    estimate_s: float | None = None  # of all jobs, before they started; None if a part could not be counted
     jobs: int = 0  # of this reproduction
     jobs_found: int = 0  # of these, done by earlier runs; wall_s excludes their time
     profile: str = ""

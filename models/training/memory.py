@@ -2,8 +2,9 @@
 
 Activations needed by the backward pass are the tensors that autograd saves: each storage once, weights excluded. For
 the EfficientNet family they are computed by arithmetic without torch, for a baseline counted on the meta device; both
-give the same numbers (tests/unit/models/training/test_memory.py). Kernel workspaces, gradients in transit and
-allocator overhead are not included; measured against a real step: benchmarks/README.md, memory.
+give the same numbers (tests/unit/models/training/test_memory.py). The layers in C for CPUs (``models.networks.fused``)
+keep less: no output of a batch norm before its activation, and no padded input. Kernel workspaces, gradients in
+transit and allocator overhead are not included; measured against a real step: benchmarks/README.md, memory.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def plan(
     stages: int = 1,
     micro_batches: int | None = None,
     bf16: bool = False,
+    in_c: bool = False,
 ) -> MemoryPlan:
     """Computes the memory of a step on the rank that needs the most.
 
@@ -78,11 +80,12 @@ def plan(
         stages: Number of pipeline stages; see pipeline.py.
         micro_batches: Micro-batches concurrently in the pipeline, as in ``runtime.micro_batches``.
         bf16: Whether the step runs under bfloat16 autocast.
+        in_c: Whether the layers in C compute, as on a CPU in float32.
     """
     per_pass = slices_per_pass(recipe, replicas)
     images = recipe.global_batch // recipe.batch_slices * per_pass
     passes = recipe.batch_slices // replicas // per_pass
-    activations, floats, resolution = _measure(model, classes, images, bf16)
+    activations, floats, resolution = _measure(model, classes, images, bf16, in_c)
     cuts = [0, *cut_points(activations, stages), len(activations.kept)]
     waiting = micro_batches_in_flight(passes, micro_batches or stages) if stages > 1 else 1
     peak = max(activations.peak(first, last, recipe.recompute, waiting) for first, last in itertools.pairwise(cuts))
@@ -92,11 +95,11 @@ def plan(
     return MemoryPlan(4 * _FLATS * floats + casts, peak, batch)
 
 
-def _measure(model: schema.Model, classes: int, images: int, bf16: bool) -> tuple[Activations, int, int]:
+def _measure(model: schema.Model, classes: int, images: int, bf16: bool, in_c: bool) -> tuple[Activations, int, int]:
     """Returns the activations of a pass, the number of floats of the weights and statistics, and the image's side."""
     if model.name in VARIANTS:
         arch = resolve_architecture(model)
-        activations, channels = compute_activations(arch, images, model.survival_prob, bf16)
+        activations, channels = compute_activations(arch, images, model.survival_prob, bf16, in_c)
         return activations, count_architecture(arch, classes)[0] + 2 * channels, arch.resolution
     import torch
 
@@ -138,16 +141,20 @@ class _Saved:
     channels: int
     side: int
     same: bool  # strided convolutions pad as TensorFlow does, and save the padded copy
+    in_c: bool
     values: int = 0  # of one image
     normalized: int = 0  # channels of batch norms
 
-    def add_conv_norm(self, channels: int, kernel: int, stride: int, activated: bool = True) -> None:
+    def add_conv_norm(
+        self, channels: int, kernel: int, stride: int, activated: bool = True, depthwise: bool = False
+    ) -> None:
         """Convolution, batch norm and activation save their inputs; batch norm its statistics too, counted apart."""
         side = math.ceil(self.side / stride)
-        padding = max(0, (side - 1) * stride + kernel - self.side) if self.same and stride > 1 else 0
+        pads = self.same and stride > 1 and not (self.in_c and depthwise)
+        padding = max(0, (side - 1) * stride + kernel - self.side) if pads else 0
         self.values += self.channels * (self.side + padding) ** 2
         self.channels, self.side = channels, side
-        self.values += (1 + activated) * channels * side**2
+        self.values += (1 + (activated and not self.in_c)) * channels * side**2
         self.normalized += channels
 
     def add_gate(self, width: int) -> None:
@@ -156,7 +163,7 @@ class _Saved:
 
 
 def compute_activations(
-    arch: Architecture, images: int, survival_prob: float, bf16: bool = False
+    arch: Architecture, images: int, survival_prob: float, bf16: bool = False, in_c: bool = False
 ) -> tuple[Activations, int]:
     """Computes what ``count_activations`` counts, and the number of channels with batch-norm statistics.
 
@@ -165,9 +172,10 @@ def compute_activations(
         images: Images per pass.
         survival_prob: Survival probability of the last block; from 1 down no block is dropped.
         bf16: Whether values are bfloat16 and not float32.
+        in_c: Whether the layers in C compute; the weights of their squeeze-and-excitation are not counted.
     """
     size = 2 if bf16 else 4
-    saved = _Saved(3, arch.resolution, arch.padding == "same")
+    saved = _Saved(3, arch.resolution, arch.padding == "same", in_c)
     kept, inputs = [], []
 
     def end_part(before: _Saved) -> None:
@@ -196,7 +204,7 @@ def _add_block(saved: _Saved, stage: Stage, stride: int, dropped: bool) -> None:
     inner = channels * stage.expand_ratio
     if not stage.fused and stage.expand_ratio != 1:
         saved.add_conv_norm(inner, 1, 1)
-    saved.add_conv_norm(inner, stage.kernel, stride)
+    saved.add_conv_norm(inner, stage.kernel, stride, depthwise=not stage.fused)
     if stage.se_ratio:
         saved.add_gate(squeezed(channels, stage.se_ratio))
     saved.add_conv_norm(stage.channels, 1, 1, activated=False)

@@ -29,7 +29,7 @@ from models.results.nights import NightsResult
 from tasks.report.sections import architecture, latency, maps, nights, photographs, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
-NOT_IN_REQUEST = ("run_dir", "services", "launch", "gate", "prune")
+NOT_IN_REQUEST = ("run_dir", "services", "launch", "gate", "prune", "budget")
 MAX_DEPTH = 40  # of JSON that is shown; what is written here has 7
 MAX_NUMBER = 1e30  # larger numbers are damage; ratios and products of smaller ones are finite
 

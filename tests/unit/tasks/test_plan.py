@@ -11,7 +11,10 @@ import yaml
 from checkout import ROOT
 
 from conf import compose
+from conf.text import format_duration
+from flows.cli.verbs import VERBS
 from models.data.sources import catalog
+from models.experiments import costs
 from models.networks.build import build_model
 from tasks import plan
 
@@ -46,24 +49,96 @@ def test_the_classes_of_a_folder_are_assumed_and_the_table_says_so() -> None:
 
 
 def test_the_costs_of_a_reproduction_are_summed_and_priced() -> None:
-    config = compose.compose(["profile=paper", "variants=[efficientnet_b0,efficientnet_b4]", "transfer.sets=[pets]"])
-    lines = list(plan.describe_costs(config, 2.5))
-    rows = {line[:27].strip(): line[27:].replace(",", "").split() for line in lines[2:7]}
-    assert rows["train efficientnet_b0"][:3] == ["1", "107100", "438681600"]  # 350 epochs of 306 steps of 4,096 images
-    assert float(rows["train efficientnet_b0"][3]) == pytest.approx(438_681_600 / 4930 / 3600, abs=1e-3)
-    hours = sum(float(row[3]) for row in rows.values())
+    words = ["profile=paper", "variants=[efficientnet_b0,efficientnet_b4]", "transfer.sets=[pets]"]
+    config = compose.compose(words)
+    lines = list(plan.describe_costs(config, words, 2.5))
+    rows = {line[:27].strip(): line[27:].replace(",", "").split() for line in lines[2:8]}
+    # 350 epochs of 306 steps of 4,096 images, each followed by minival, and val at the end.
+    evaluated = 350 * 25_022 + 50_000
+    assert rows["train efficientnet_b0"][:4] == ["1", "107100", "438681600", str(evaluated)]
+    images = 438_681_600 + evaluated / 3  # a forward pass is a third of a training step
+    assert float(rows["train efficientnet_b0"][4]) == pytest.approx(images / 4930 / 3600, abs=1e-3)
+    hours = sum(float(row[4]) for row in rows.values())
     total = next(line for line in lines if line.startswith("in total")).replace(",", "")
     measured = re.search(r"in total +([\d.]+) H200-hours ([\d.]+) at 2.5 an hour; or [\d.]+ CPU core-hours; ", total)
     assert measured is not None, total
     assert float(measured[1]) == pytest.approx(hours, abs=0.1)
     assert float(measured[2]) == pytest.approx(2.5 * hours, rel=1e-3)
-    assert "at" not in next(line for line in plan.describe_costs(config, None) if line.startswith("in total")).split()
+    assert (
+        "at"
+        not in next(line for line in plan.describe_costs(config, words, None) if line.startswith("in total")).split()
+    )
 
 
 def test_a_folder_has_no_costs_before_it_is_sharded_and_the_plan_says_so() -> None:
-    lines = list(plan.describe_costs(compose.compose(["data=folder", "variants=[efficientnet_b0]"]), None))
+    words = ["data=folder", "variants=[efficientnet_b0]"]
+    lines = list(plan.describe_costs(compose.compose(words), words, None))
     assert "folder: the number of its images is known once it is sharded" in lines
     assert not any(line.startswith("train ") for line in lines)
+
+
+@pytest.mark.parametrize("measured_s", [443, 470, 506])
+def test_the_estimate_of_the_laptop_is_within_a_fifth_of_its_runs(measured_s: float) -> None:
+    """Runs on two cores of an AMD EPYC: docs/operations.md, measured times."""
+    config = compose.compose(["profile=laptop"])
+    planned = costs.plan_trainings(config, [config.transfer.data])
+    estimated = costs.total_wall_s(planned.works, costs.CPU_CORE, 2)
+    assert estimated == pytest.approx(measured_s, rel=0.2)
+    text = "\n".join(plan.describe_costs(config, [], None))
+    assert f" or {format_duration(estimated)} on 2 x CPU core, one job after another" in text
+
+
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [
+        ("search", ["grid search"]),
+        ("train", ["train efficientnet_b3"]),
+        ("transfer", ["train efficientnet_b3", "transfer efficientnet_b3"]),
+        ("architecture", ["architecture search"]),
+        ("explain", ["activation maps"]),
+        ("study", ["scaling study", "architecture search"]),
+    ],
+)
+def test_every_command_that_trains_has_a_plan_of_its_own(verb: str, names: list[str]) -> None:
+    words = ["model=b3", "scaling.points=[{network:efficientnet_b0},{network:efficientnet_b1}]"]
+    lines = list(plan.describe_costs(compose.compose(words), words, None, verb))
+    assert lines[0] == f"training of effnet {verb}, as if nothing were done yet"
+    listed = [line[:27].strip() for line in lines[2:] if line[27:33].strip().isdigit()]
+    assert listed == names
+    assert ("latency: measured image by image, and not counted" in lines) == (verb == "study")
+
+
+def test_the_sets_of_a_transfer_follow_the_overrides_of_transfer_data() -> None:
+    words = ["transfer.sets=[pets,cars]", "transfer.data.minival_share=0.5", "transfer.data.seed=7"]
+    sets = plan.transfer_sets(compose.compose(words), words)
+    assert [data.source for data in sets] == ["pets", "cars"]
+    assert {(data.minival_share, data.seed) for data in sets} == {(0.5, 7)}
+    small = ["transfer.data.limit=300"]
+    whole, limited = (
+        [line for line in plan.describe_costs(compose.compose(one), one, None) if line.startswith("transfer")]
+        for one in ([], small)
+    )
+    assert whole != limited
+
+
+def test_a_command_above_its_budget_is_named_with_both_numbers() -> None:
+    def exceeded(*words: str, verb: str = "reproduce") -> str:
+        return plan.exceeded_budget(compose.compose([*words]), words, verb)
+
+    assert exceeded() == ""
+    assert exceeded("budget.hours=1") == ""
+    assert exceeded("budget.hours=0.01") == "effnet reproduce is estimated: 0.12 hours exceed budget.hours=0.01"
+    assert exceeded("budget.hours=0.01", verb="report") == ""
+    with_gpus = ["profile=paper", "launch.engine=slurm", "launch.gpus_per_node=8"]
+    assert "GPU-hours exceed budget.gpu_hours=100" in exceeded(*with_gpus, "budget.gpu_hours=100")
+
+
+def test_the_verbs_with_a_budget_are_those_that_can_be_planned() -> None:
+    confirmed = [name for name, verb in VERBS.items() if verb.trains and "yes" in verb.switches]
+    assert sorted(confirmed) == sorted(costs.VERBS)
+    assert {name for name, verb in VERBS.items() if verb.trains} - set(confirmed) == {"nightly"}, (
+        "its network is unknown"
+    )
 
 
 def test_a_plan_of_the_family_does_not_wait_for_torch() -> None:

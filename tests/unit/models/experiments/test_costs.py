@@ -11,7 +11,17 @@ from conf import compose, schema
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
 from models.experiments import full_run
-from models.experiments.costs import CPU_CORE, Work, count_splits, gpu, plan_trainings
+from models.experiments.costs import (
+    COMMAND_S,
+    CPU_CORE,
+    JOB_S,
+    STEP_S,
+    Work,
+    count_splits,
+    gpu,
+    plan_trainings,
+    total_wall_s,
+)
 from models.networks.build import compute_cost
 
 
@@ -50,35 +60,55 @@ def test_between_measured_sizes_the_speed_falls_and_beyond_them_it_is_not_better
     assert gpu().images_per_s(10 * largest) == pytest.approx(slowest / 10)
     sizes = [CPU_CORE.images_per_s(10**exponent) for exponent in range(4, 12)]
     assert all(first >= second for first, second in itertools.pairwise(sizes))
-    assert Work("", 1, 1, 9860, small, 0).seconds(gpu()) == pytest.approx(2.0)
+    assert Work("", 1, 1, 9860, 0, small, 0).seconds(gpu()) == pytest.approx(2.0)
 
 
 def test_a_reproduction_is_its_search_its_variants_and_their_transfer() -> None:
     config = compose.compose(["profile=laptop", "variants=[efficientnet_b0,efficientnet_b7]"])
-    works, unknown = plan_trainings(config, [config.transfer.data])
+    planned = plan_trainings(config, [config.transfer.data])
+    works = planned.works
     assert [(work.name, work.jobs, work.steps) for work in works] == [
         ("grid search", 5, 1350),
         ("train efficientnet_b0", 1, 432),
         ("train efficientnet_b7", 1, 432),
         ("transfer efficientnet_b0", 1, 102),
         ("transfer efficientnet_b7", 1, 102),
+        ("activation maps", 5, 810),
     ]
-    assert unknown == []
-    seeded, _ = plan_trainings(replace(config, search=replace(config.search, seeds=3)), [])
+    assert planned.unknown == ()
+    seeded = plan_trainings(replace(config, search=replace(config.search, seeds=3)), []).works
     assert (seeded[0].jobs, seeded[0].steps) == (15, 3 * 1350)
     assert works[1].stored == 4 * 126_822 * (config.recipe.keep_checkpoints * 4 + 2)
 
 
 def test_the_family_on_imagenet_costs_what_the_document_of_the_full_reproduction_says() -> None:
     config = compose.compose(["profile=paper"])
-    works, _ = plan_trainings(config, [])
-    hours = [work.seconds(gpu()) / 3600 for work in works if work.name.startswith("train ")]
+    works = plan_trainings(config, []).works
+    hours = [replace(w, evaluated=0).seconds(gpu()) / 3600 for w in works if w.name.startswith("train ")]
     images = full_run.count_images(config.recipe, config.data.minival_share)
     assert hours == pytest.approx([full_run.gpu_hours(name, images) for name in config.variants])
 
 
 def test_a_search_that_would_be_refused_is_named_and_the_rest_is_counted() -> None:
     config = compose.compose(["search.tolerance=0.0001", "variants=[efficientnet_b0]"])
-    works, unknown = plan_trainings(config, [])
-    assert [work.name for work in works] == ["train efficientnet_b0"]
-    assert unknown[0].startswith("grid search: no point of the grid has alpha*beta^2*gamma^2 within 0.0001")
+    planned = plan_trainings(config, [])
+    assert [work.name for work in planned.works] == ["train efficientnet_b0", "activation maps"]
+    assert planned.unknown[0].startswith("grid search: no point of the grid has alpha*beta^2*gamma^2 within 0.0001")
+
+
+def test_evaluation_start_up_and_steps_are_part_of_the_time() -> None:
+    """A forward pass takes a third of a training step; a step on CPU cores and a job take their overhead besides."""
+    work = Work("", jobs=2, steps=100, images=6400, evaluated=3000, multiply_adds=359_792, stored=0)
+    busy = (6400 + 3000 / 3) / 3606
+    assert work.seconds(CPU_CORE) == pytest.approx(busy)
+    assert work.wall_s(CPU_CORE, 2) == pytest.approx(busy / 2 + 100 * STEP_S + 2 * JOB_S)
+    assert total_wall_s([work, work], CPU_CORE, 2) == pytest.approx(2 * work.wall_s(CPU_CORE, 2) + COMMAND_S)
+    assert work.wall_s(gpu(), 1) == pytest.approx(work.seconds(gpu()) + 2 * JOB_S)
+
+
+def test_the_scaling_study_at_equal_cost_counts_that_cost() -> None:
+    words = ["scaling.points=[{network:efficientnet_b0},{network:efficientnet_b0,dimension:width,width:2}]"]
+    config = compose.compose([*words, "scaling.seeds=3", "scaling.equal_cost=4"])
+    [work] = plan_trainings(config, [], "scaling").works
+    baseline = compute_cost(config.model, 10)[1]
+    assert (work.jobs, work.multiply_adds) == (6, round(baseline * 5 / 2))

@@ -9,6 +9,7 @@ import torch
 
 from conf import compose, schema
 from infra.errors import ConfigError
+from models.networks import native
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.network import EfficientNet
 from models.networks.efficientnet.variants import VARIANTS, Architecture, Stage
@@ -71,6 +72,39 @@ def test_the_arithmetic_gives_what_the_network_saves(model: schema.Model, bf16: 
     computed, channels = compute_activations(resolve_architecture(model), 3, model.survival_prob, bf16)
     assert computed == counted
     assert 2 * channels == sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())
+
+
+@pytest.mark.skipif(native.load() is None, reason="the layers in C were not built")
+@pytest.mark.parametrize(
+    "model",
+    [
+        schema.Model(resolution=0.3),
+        schema.Model(name="efficientnet_b2", resolution=0.2, survival_prob=1.0),
+        schema.Model(name="efficientnet_b1", padding="same", resolution=0.25),
+        schema.Model(width=0.25, depth=0.2, resolution=24 / 224),
+    ],
+    ids=lambda model: f"{model.name} {model.width} {model.padding}",
+)
+def test_the_layers_in_c_save_what_the_arithmetic_says(model: schema.Model) -> None:
+    network = build_model(model, 10).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(4, 3, network.resolution, network.resolution).to(memory_format=torch.channels_last)
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def record(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage  # kept alive, so that no address is reused
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+        network(x)
+    architecture = resolve_architecture(model)
+    computed, _ = compute_activations(architecture, 4, model.survival_prob, in_c=True)
+    in_torch, _ = compute_activations(architecture, 4, model.survival_prob)
+    total = sum(storage.nbytes() for storage in saved.values())
+    assert sum(computed.kept) == pytest.approx(total, rel=0.02)
+    assert sum(computed.kept) < 0.85 * sum(in_torch.kept)
 
 
 @pytest.mark.parametrize(

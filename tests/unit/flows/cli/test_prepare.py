@@ -1,0 +1,74 @@
+"""The budget of a command: a limit is confirmed in a terminal, by --yes, or not at all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf import compose
+from flows import configure
+from flows.__main__ import main
+from flows.cli import session
+from flows.cli.command import Command
+from flows.cli.prepare import confirm_budget
+from infra import machine
+from infra.errors import ConfigError
+
+ABOVE = ["budget.hours=0.001"]
+
+
+def _command(*words: str, yes: bool = False) -> Command:
+    return Command("train", (), [*words], compose.compose([*words]), switches=frozenset({"yes"} if yes else ()))
+
+
+def test_a_command_above_its_budget_starts_nothing_where_nobody_can_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    monkeypatch.setattr(session, "run", lambda *_, **__: pytest.fail("the flow started"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    assert main(["train", *ABOVE, f"run_dir={tmp_path / 'runs'}"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: effnet train is estimated: 0.01 hours exceed budget.hours=0.001; --yes runs it")
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_yes_and_an_estimate_within_the_budget_need_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked"))
+    confirm_budget(_command(*ABOVE, yes=True))
+    confirm_budget(_command("budget.hours=1"))
+    confirm_budget(_command())
+
+
+@pytest.mark.parametrize(("answer", "runs"), [("y", True), ("Yes", True), ("", False), ("no", False)])
+def test_in_a_terminal_the_answer_decides(answer: str, runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    if runs:
+        confirm_budget(_command(*ABOVE))
+    else:
+        with pytest.raises(ConfigError, match="nothing was started"):
+            confirm_budget(_command(*ABOVE))
+
+
+def test_a_run_of_a_deployment_above_its_budget_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configure, "_deployment_run", object)
+    monkeypatch.setattr(configure, "_flow_name", lambda: "train")
+    monkeypatch.setenv(machine.COMMAND, "")  # which is set there, and restored
+    with pytest.raises(ConfigError, match=r"0\.01 hours exceed budget\.hours=0\.001; a run with a higher budget"):
+        configure.configure(ABOVE)
+    configure.configure(["budget.hours=1"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"), [("trian", "did you mean 'train'?"), ("nightly", "it estimates reproduce, study, search")]
+)
+def test_plan_names_the_verbs_that_it_can_estimate(
+    word: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    assert main(["plan", word]) == 2
+    assert message in capsys.readouterr().err
