@@ -43,6 +43,8 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
     counts: dict[str, Any] = {"class_correct": accuracy.class_correct, "class_total": accuracy.class_total}
     if worker.ranks.is_first:
         counts["correct_sha256"] = per_image.write(worker.job_uri, accuracy.correct)
+        counts["answers_sha256"] = per_image.write_answers(worker.job_uri, accuracy.answers)
+        counts["calibration_error"] = accuracy.calibration_error
     return {"top1": accuracy.top1, "top5": accuracy.top5, "n": accuracy.n, **counts}
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ONE_SIDED_95 = 1.6449  # quantile of the normal distribution
 TWO_SIDED_95 = 1.9600
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def estimate(metric: str, correct: Sequence[int], total: Sequence[int]) -> Estim
     return mean_per_class(correct, total) if metric == "mean per class" else share(sum(correct), sum(total))
 
 
+def weakest_classes(correct: Sequence[int], total: Sequence[int], count: int) -> list[int]:
+    """Returns the ``count`` classes with the lowest accuracy, the lowest first, without classes that have no images."""
+    shares = [(hits / n, label) for label, (hits, n) in enumerate(zip(correct, total, strict=True)) if n]
+    return [label for _, label in sorted(shares)[:count]]
+
+
 @dataclass(frozen=True)
 class Difference:
     """The lead of one network over another on the same images, in percentage points."""
@@ -110,6 +117,25 @@ def paired_difference(gained: int, lost: int, n: int) -> Difference:
     error = math.sqrt((only_first + only_second - center**2) / (n + 2))
     lower, upper = center - ONE_SIDED_95 * error, center + ONE_SIDED_95 * error
     return Difference(100 * (gained - lost) / n, 100 * lower, 100 * upper, n)
+
+
+def calibration_error(probabilities: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
+    """Returns the expected calibration error in percent: 0 if of the images with probability p a share p is correct.
+
+    Images are binned by probability in ``CALIBRATION_BINS`` bins of equal width, ``(i / bins, (i + 1) / bins]``. The
+    error is the mean over images of the distance between accuracy and mean probability of the bin.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 2, with 15 bins.
+
+    Args:
+        probabilities: ``[images]``, probability of the most probable class.
+        correct: ``[images]``, whether that class is the true one.
+    """
+    import numpy as np
+
+    bins = np.clip(np.ceil(probabilities.astype(np.float64) * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
+    excess = np.bincount(bins, correct.astype(np.float64) - probabilities, CALIBRATION_BINS)
+    return 100 * float(np.abs(excess).sum()) / len(correct)
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,8 @@ def _write_result(
         "class_correct": accuracy.class_correct,
         "class_total": accuracy.class_total,
         "correct_sha256": per_image.write(job_uri, accuracy.correct),
+        "answers_sha256": per_image.write_answers(job_uri, accuracy.answers),
+        "calibration_error": accuracy.calibration_error,
         "minival_correct_sha256": _write_minival(job_uri, position.best_minival_correct, n_minival),
         "minival_top1": position.best_minival_top1 if n_minival else 0.0,
         "n_minival": n_minival,

@@ -23,6 +23,7 @@ EPOCH_METRICS = {  # key in the trainer's metrics.jsonl -> name
 RESULT_METRICS = {  # key in result.json -> name
     "top1": "val/top1",
     "top5": "val/top5",
+    "calibration_error": "val/calibration_error",
     "minival_top1": "minival/selected_top1",
     "minutes": "system/minutes",
 }
@@ -41,5 +42,5 @@ RESULT_TAGS = {  # key in result.json -> tag: a number that is the same at every
 def split_result(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
     """Returns the metrics and the tags that a job's result adds to its run."""
     scored = result if result.get("n_minival") else {k: v for k, v in result.items() if k != "minival_top1"}
-    metrics = {name: float(scored[key]) for key, name in RESULT_METRICS.items() if key in scored}
+    metrics = {name: float(scored[key]) for key, name in RESULT_METRICS.items() if scored.get(key) is not None}
     return metrics, {name: str(result[key]) for key, name in RESULT_TAGS.items() if key in result}

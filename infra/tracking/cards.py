@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_DIGEST = 36  # MLflow's limit for the digest of a data set
 MAX_DESCRIPTION = 5000  # MLflow's column; card.md beside the weights has the whole text
+CONTINUED = "\n\nThe other sections are in `card.md` beside the weights.\n"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def describe_version(
     Args:
         name: Name of the registered model.
         version: Number of the version.
-        text: Description in Markdown.
+        text: Description in Markdown; a picture that it shows by the name of one of ``files`` is shown by MLflow.
         files: Name and contents of files beside the model's own, e.g. ``card.md``.
         metrics: Metrics of the model.
         data: The data set that they were measured on.
@@ -61,15 +62,17 @@ def describe_version(
         TransientError: MLflow does not answer; the same call resumes later.
     """
     with connection() as client:
-        entry, shown = client.get_model_version(name, str(version)), text[:MAX_DESCRIPTION]
+        entry = client.get_model_version(name, str(version))
+        model_id = entry.source.removeprefix("models:/")
+        shown = shorten(_link_pictures(text, model_id, files))
         if entry.description == shown:  # it was set last, after files and metrics
             return
-        model = client.get_logged_model(entry.source.removeprefix("models:/"))
+        model = client.get_logged_model(model_id)
         _log_metrics(client, model, metrics, data)
         with tempfile.TemporaryDirectory(prefix="effnet-card-") as folder:
             for file, contents in files.items():
                 (Path(folder) / file).write_text(contents)
-            client.log_model_artifacts(model.model_id, folder)
+            client.log_model_artifacts(model_id, folder)
         client.update_model_version(name, str(version), shown)
 
 
@@ -80,9 +83,25 @@ def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             if model.tags.get(key) != value:
                 client.set_registered_model_tag(name, key, escaped(value))
-        shown = text[:MAX_DESCRIPTION]
+        shown = shorten(text)
         if model.description != shown:
             client.update_registered_model(name, shown)
+
+
+def shorten(text: str) -> str:
+    """Returns the sections of a Markdown text that fit into MLflow's description, without cutting one of them."""
+    if len(text) <= MAX_DESCRIPTION:
+        return text
+    whole = text.rfind("\n## ", 0, MAX_DESCRIPTION - len(CONTINUED))
+    return text[:whole] + CONTINUED if whole > 0 else text[:MAX_DESCRIPTION]
+
+
+def _link_pictures(text: str, model_id: str, files: Iterable[str]) -> str:
+    """Replaces the names of files that are shown as pictures by their addresses, relative to MLflow's page."""
+    for file in files:
+        address = f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={file}"
+        text = text.replace(f"]({file})", f"]({address})")
+    return text
 
 
 def _log_metrics(client: MlflowClient, model: LoggedModel, metrics: Mapping[str, float], data: DataSet | None) -> None:

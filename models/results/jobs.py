@@ -63,6 +63,8 @@ class TrainResult:
     class_total: tuple[int, ...] = ()
     correct_sha256: str = ""  # of the per-image bits (models/training/per_image.py); "" for jobs that predate them
     minival_correct_sha256: str = ""  # as correct_sha256, of minival
+    answers_sha256: str = ""  # of the class and probability that each val image got, in the same file
+    calibration_error: float | None = None  # expected calibration error on val in percent; None for older jobs
     world_size: int = 1  # of the last attempt
     compiled: bool = False
     state_sha256: str = ""  # of the final weights, average and optimizer
@@ -97,6 +99,8 @@ class EvalResult:
     class_total: tuple[int, ...] = ()
     correct_sha256: str = ""  # as in TrainResult
     job_uri: str = ""
+    answers_sha256: str = ""
+    calibration_error: float | None = None
 
 
 @dataclass(frozen=True)

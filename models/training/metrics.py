@@ -1,4 +1,4 @@
-"""Top-1, top-5 and per-class counts over a whole split; every sample counts exactly once for any number of ranks."""
+"""Accuracy, calibration and per-class counts over a whole split; every sample counts once for any number of ranks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from infra.errors import PreemptedError
 from models.data.loading.device import to_device
 from models.data.loading.loader import Loader
 from models.networks.efficientnet.preprocessing import Normalize
+from models.statistics import calibration_error
 from models.training.distributed import Ranks, sum_over_ranks
+from models.training.per_image import ANSWER
 
 EVAL_BATCH = 64  # per rank
 
@@ -31,6 +33,12 @@ class Accuracy:
     class_correct: tuple[int, ...]  # correct at top-1
     class_total: tuple[int, ...]  # all samples
     correct: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False)  # by sample id
+    answers: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, ANSWER), compare=False)  # by sample id
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error in percent."""
+        return calibration_error(self.answers["probability"], self.correct)
 
 
 @contextmanager
@@ -66,15 +74,19 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
     correct_by_id = torch.zeros(
         loader.samples, dtype=torch.uint8, device=ranks.device
     )  # no sample is read by two ranks
+    answers_by_id = torch.zeros((loader.samples, 2), device=ranks.device)  # label and probability, both as float32
     batches = to_device(loader.eval_batches(EVAL_BATCH, ranks.rank, ranks.world_size), ranks.device)
     for batch in batches:
         labels = batch.labels
         logits = network(normalize(batch.images))
-        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        best = logits.topk(min(5, logits.shape[1]), dim=1)
+        hits = best.indices == labels[:, None]
         top1_hits = hits[:, 0].double()
         classes.index_add_(1, labels, torch.stack([top1_hits, torch.ones_like(top1_hits)]))
         ids = torch.from_numpy(batch.ids).to(ranks.device, non_blocking=True)
         correct_by_id.index_copy_(0, ids, hits[:, 0].to(torch.uint8))
+        probabilities = (best.values[:, 0] - logits.logsumexp(1)).exp()
+        answers_by_id.index_copy_(0, ids, torch.stack([best.indices[:, 0].float(), probabilities.float()], 1))
         counts[0] += hits.any(1).sum()
         counts[1] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         if interrupted():
@@ -88,4 +100,7 @@ def evaluate(network: nn.Module, loader: Loader, ranks: Ranks, interrupted: Call
         raise PreemptedError("termination requested during an evaluation")
     n = sum(total)
     by_id = sum_over_ranks(correct_by_id).cpu().numpy().astype(np.bool_)
-    return Accuracy(100 * sum(correct) / n, 100 * top5 / n, loss / n, n, correct, total, by_id)
+    label, probability = sum_over_ranks(answers_by_id).cpu().numpy().T
+    answers = np.zeros(len(label), ANSWER)
+    answers["label"], answers["probability"] = label, np.nan_to_num(probability)  # NaN: the logits are not finite
+    return Accuracy(100 * sum(correct) / n, 100 * top5 / n, loss / n, n, correct, total, by_id, answers)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf import schema
 from conf.text import escaped, format_duration
 from models.results import TrainResult
-from models.statistics import interval_95
+from models.statistics import interval_95, weakest_classes
+from tasks.registry.answers import CONFUSION_SVG, MISTAKES_SVG, SAMPLES_SVG, CardAnswers
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -40,6 +41,7 @@ class Trained:
         manifest_sha256: Digest of its manifest.
         commit: Commit of the code that trained; empty if unknown.
         machine: Name and value of what is known about the machine that supervised the job.
+        answers: What the network answered on val.
     """
 
     ref: str
@@ -50,6 +52,7 @@ class Trained:
     manifest_sha256: str
     commit: str
     machine: Mapping[str, str]
+    answers: CardAnswers = field(default_factory=CardAnswers)
 
 
 def trained_card(trained: Trained) -> str:
@@ -62,7 +65,10 @@ def trained_card(trained: Trained) -> str:
     )
     sections = [
         ("Accuracy", _accuracy(result)),
-        ("Weakest classes", _weakest_classes(result, data.classes)),
+        ("Weakest classes", _weakest_classes(result, data.classes, trained.answers)),
+        ("Confusions", _confusions(trained.answers, data.classes)),
+        ("Predictions", _predictions(trained.answers)),
+        ("Use", _use(trained.ref)),
         ("Network", _network(result)),
         ("Input", _input(result.resolution, trained.job.augment.eval_crop_pad)),
         ("Data", _data(data, trained.job)),
@@ -70,7 +76,6 @@ def trained_card(trained: Trained) -> str:
         ("Cost", _cost(result, trained.machine)),
         ("Limits", _limits(data, result)),
         ("Lineage", _lineage(trained)),
-        ("Use", _use(trained.ref)),
     ]
     return _document(trained.ref, opening, sections)
 
@@ -151,19 +156,47 @@ def _accuracy(result: TrainResult) -> str:
     rows = [
         (split, metric, f"{value:.2f} ± {interval_95(value, n):.2f}", f"{n:,}") for split, metric, value, n in scores
     ]
+    if result.calibration_error is not None:
+        rows.append(("val", "calibration error (ECE, 15 bins)", f"{result.calibration_error:.2f}", f"{result.n_val:,}"))
     table = _table(("split", "metric", "% (± 95 %)", "images"), rows)
     return f"{table}\n\nThe curves of the training are in `curves.svg` beside the weights, and in the run's metrics."
 
 
-def _weakest_classes(result: TrainResult, names: Sequence[str]) -> str:
-    counted = [
-        (correct / total, name, correct, total)
-        for name, correct, total in zip(names, result.class_correct, result.class_total, strict=False)
-        if total
+def _weakest_classes(result: TrainResult, names: Sequence[str], answers: CardAnswers) -> str:
+    correct, total = result.class_correct, result.class_total
+    rows = [
+        (plain(names[i]), f"{100 * correct[i] / total[i]:.1f} %", f"{correct[i]} of {total[i]}")
+        for i in weakest_classes(correct, total, WORST_CLASSES)
     ]
-    weakest = sorted(counted)[:WORST_CLASSES]
-    rows = [(plain(name), f"{100 * share:.1f} %", f"{correct} of {total}") for share, name, correct, total in weakest]
-    return _table(("class", "top-1", "val images"), rows) if rows else ""
+    if not rows:
+        return ""
+    table = _table(("class", "top-1", "val images"), rows)
+    if MISTAKES_SVG not in answers.files:
+        return table
+    return f"{table}\n\nTheir mistakes with the highest probability:\n\n{_picture(MISTAKES_SVG)}"
+
+
+def _confusions(answers: CardAnswers, names: Sequence[str]) -> str:
+    rows = [
+        (plain(names[one.label]), plain(names[one.predicted]), f"{one.images} of {one.total}")
+        for one in answers.confusions
+    ]
+    parts = [_table(("class", "classified as", "val images"), rows)] if rows else []
+    parts += [_picture(CONFUSION_SVG)] if CONFUSION_SVG in answers.files else []
+    return "\n\n".join(parts)
+
+
+def _predictions(answers: CardAnswers) -> str:
+    if SAMPLES_SVG not in answers.files:
+        return ""
+    return (
+        "The first val images of some classes, whatever the answer. Beside each input is the activation map of the "
+        f"predicted class:\n\n{_picture(SAMPLES_SVG)}"
+    )
+
+
+def _picture(file: str) -> str:
+    return f"![{file}]({file})"
 
 
 def _network(result: TrainResult) -> str:
@@ -213,9 +246,11 @@ def _cost(result: TrainResult, machine: Mapping[str, str]) -> str:
 
 
 def _limits(data: Manifest, result: TrainResult) -> str:
+    error = result.calibration_error
+    off = "" if error is None else f": they differ from the accuracy by {error:.1f} points on average"
     return (
         f"It names one of {result.classes:,} classes for any image, also for one that shows none of them. Its accuracy "
-        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated. The images keep their "
+        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated{off}. The images keep their "
         "license, which is not stated here."
     )
 

@@ -19,6 +19,7 @@ from models.results import Registered, TrainResult
 from models.statistics import interval_95
 from tasks import policy
 from tasks.metrics import split_result
+from tasks.registry.answers import collect_answers
 from tasks.registry.card import LICENSE, Trained, family_card, lineage_json, trained_card
 from tasks.registry.promote import FIRST_TAGS, LEFT_OUT
 from tasks.report.charts.curves import draw_curves
@@ -163,9 +164,11 @@ def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> di
 def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest: Manifest) -> None:
     """Describes a version and its model on their pages in MLflow."""
     from infra.tracking import cards, queries
+    from models.data.shards.manifest import exclude_shards
 
     job = compose.from_yaml(schema.Job, store.read(store.join(result.job_uri, "config.yaml")).decode())
     tags = queries.read_run(result.mlflow_run).tags
+    answers = collect_answers(result, job, exclude_shards(manifest, job.leave_out), data.uri)
     machine = {k.removeprefix("machine."): v for k, v in sorted(tags.items()) if k.startswith("machine.") and v}
     trained = Trained(
         f"{version.name}/{version.version}",
@@ -176,10 +179,11 @@ def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest
         data.sha256,
         tags.get("mlflow.source.git.commit", ""),
         machine,
+        answers,
     )
     text = trained_card(trained)
     rows = read_lines(store.join(result.job_uri, "metrics.jsonl"), step=NUMBER)
-    files = {"card.md": text, "lineage.json": lineage_json(trained), "curves.svg": draw_curves(rows)}
+    files = {"card.md": text, "lineage.json": lineage_json(trained), "curves.svg": draw_curves(rows), **answers.files}
     metrics, _ = split_result(vars(result))
     cards.describe_version(
         version.name, version.version, text, {name: body for name, body in files.items() if body}, metrics, data

@@ -180,8 +180,8 @@ def test_an_evaluation_of_the_weights_gives_the_accuracy_that_training_reported(
     asked = dataclasses.replace(job, kind="evaluate", init_weights_uri=trained["weights_uri"])
     running, job_uri = start(asked, storage, "evaluate")
     assert finish(running) == 0, local.logs(running)
-    same = {key: trained[key] for key in ("top1", "top5", "class_correct", "class_total", "correct_sha256")}
-    assert store.read_json(f"{job_uri}/result.json") == {**same, "n": 120}
+    same = ("top1", "top5", "class_correct", "class_total", "correct_sha256", "answers_sha256", "calibration_error")
+    assert store.read_json(f"{job_uri}/result.json") == {**{key: trained[key] for key in same}, "n": 120}
 
 
 def test_a_diverging_job_says_so_and_stops(job: schema.Job, storage: str) -> None:

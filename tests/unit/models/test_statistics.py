@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.statistics import (
     Estimate,
+    calibration_error,
     compare_paired,
     estimate,
     mcnemar,
@@ -75,6 +76,25 @@ def test_the_error_of_the_mean_is_the_spread_that_a_simulation_shows() -> None:
     assert means.mean() * 100 == pytest.approx(expected.value, abs=0.05)
     stated = 100 * math.sqrt(sum(x * (1 - x) / n for x, n in zip(p, total, strict=True))) / 4
     assert means.std() * 100 == pytest.approx(stated, rel=0.01)
+
+
+def test_the_calibration_error_is_the_one_worked_by_hand() -> None:
+    # Of 15 bins: 0.95 and 0.98 are in the last, 0.5 and 0.51 in the eighth (0.467 to 0.533), 1/15 in the first.
+    probabilities = np.array([0.95, 0.98, 0.5, 0.51, 1 / 15], np.float32)
+    correct = np.array([True, False, True, True, False])
+    # |1 - 1.93| + |2 - 1.01| + |0 - 1/15|, over 5 images
+    assert calibration_error(probabilities, correct) == pytest.approx(100 * (0.93 + 0.99 + 1 / 15) / 5, abs=1e-4)
+
+
+@pytest.mark.parametrize(("correct", "error"), [(True, 0.0), (False, 100.0)])
+def test_certain_answers_are_calibrated_if_they_are_right(correct: bool, error: float) -> None:
+    assert calibration_error(np.ones(7, np.float32), np.full(7, correct)) == error
+
+
+def test_a_probability_on_the_edge_of_two_bins_is_in_the_lower_one() -> None:
+    # 3/15 is exact in neither float; both images are in the bin (2/15, 3/15] and cancel.
+    probabilities = np.array([0.2, 0.2], np.float64).astype(np.float32)
+    assert calibration_error(probabilities, np.array([True, False])) == pytest.approx(30.0, abs=1e-4)
 
 
 def test_a_paired_difference_is_the_one_worked_by_hand() -> None:

@@ -11,5 +11,10 @@ def test_a_number_that_never_changes_is_a_tag_and_no_metric() -> None:
     assert tags == {"params": "9", "steps": "7", "val_n": "100", "minival_n": "50"}
 
 
+def test_a_calibration_error_is_a_metric_if_it_was_measured() -> None:
+    assert split_result({**RESULT, "calibration_error": 3.5})[0]["val/calibration_error"] == 3.5
+    assert "val/calibration_error" not in split_result({**RESULT, "calibration_error": None})[0]
+
+
 def test_a_job_that_selected_nothing_on_minival_has_no_accuracy_there() -> None:
     assert "minival/selected_top1" not in split_result({**RESULT, "n_minival": 0})[0]

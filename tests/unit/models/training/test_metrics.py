@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from conf.schema import Augment
 from infra.errors import PreemptedError
 from models.data.loading.loader import Loader
+from models.statistics import calibration_error
 from models.training import metrics, per_image
 from models.training.distributed import Ranks
 from models.training.metrics import Accuracy, evaluate
@@ -127,6 +128,8 @@ def test_the_parts_of_all_ranks_add_up_to_the_whole(
         whole.top5,
     )
     assert np.array_equal(summed.correct, whole.correct)
+    assert np.array_equal(summed.answers["label"], whole.answers["label"])
+    np.testing.assert_allclose(summed.answers["probability"], whole.answers["probability"], rtol=1e-5)
 
 
 def test_each_image_is_right_or_wrong_at_its_own_place(val: Loader) -> None:
@@ -150,6 +153,31 @@ def test_the_bits_of_an_evaluation_come_back_and_damaged_ones_do_not(tmp_path: P
     file = tmp_path / per_image.VAL_CORRECT
     file.write_bytes(b"\x01" + file.read_bytes()[1:])
     assert per_image.read(job_uri, result) is None
+
+
+def test_each_image_has_the_most_probable_class_and_its_probability(val: Loader) -> None:
+    accuracy = evaluate(Brightness(), val, ranks(0, 1), lambda: False)
+    for batch in val.eval_batches(7, 0, 1):
+        logits = Brightness()(metrics.Normalize(torch.device("cpu"))(batch.images))
+        probabilities, labels = logits.softmax(1).max(1)
+        answers = accuracy.answers[batch.ids]
+        assert answers["label"].tolist() == labels.tolist()
+        np.testing.assert_allclose(answers["probability"], probabilities, rtol=1e-5)
+    assert accuracy.calibration_error == calibration_error(accuracy.answers["probability"], accuracy.correct)
+
+
+def test_the_answers_to_val_come_back_and_damaged_ones_do_not(tmp_path: Path) -> None:
+    job_uri, answers = f"file://{tmp_path}", np.zeros(103, per_image.ANSWER)
+    answers["label"], answers["probability"] = np.arange(103), np.linspace(0, 1, 103)
+    result = {"answers_sha256": per_image.write_answers(job_uri, answers)}
+    stored = per_image.read_answers(job_uri, result)
+    assert stored is not None
+    assert np.array_equal(stored, answers)
+    assert per_image.read_answers(job_uri, {}) is None  # a result that predates them
+    file = tmp_path / per_image.VAL_ANSWERS
+    assert file.stat().st_size < 103 * 8 + 256
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert per_image.read_answers(job_uri, result) is None
 
 
 def test_the_bits_of_minival_are_beside_those_of_val(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""What a network confuses on val, and pictures of its answers: inputs, predicted classes, activation maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conf.schema import Model
+from models.data.loading.selection import SampleSelection
+from models.experiments import activation_maps
+from models.experiments.gallery import png
+from models.networks import weights
+from models.networks.build import build_model
+from models.networks.efficientnet.preprocessing import Normalize
+
+PICTURE_PX = 96  # side of a picture
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of class ``label`` that were classified as ``predicted``; ``total`` counts all images of the class."""
+
+    label: int
+    predicted: int
+    images: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An image with its true and its predicted class; PNG files of the network's input and of the activation map."""
+
+    label: int
+    predicted: int
+    probability: float
+    image: bytes
+    map: bytes
+
+
+def confusion_matrix(labels: NDArray[np.int32], predicted: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
+    """Counts the images by true and predicted class, ``[classes, classes]``.
+
+    Args:
+        labels: ``[images]``, true classes.
+        predicted: ``[images]``, predicted classes.
+        classes: Number of classes.
+    """
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+
+
+def most_confused(matrix: NDArray[np.int64], count: int) -> list[Confusion]:
+    """Returns the ``count`` most frequent mistakes of a confusion matrix, the most frequent first."""
+    mistakes = matrix.copy()
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(position), len(matrix)) for position in order]
+    return [Confusion(a, b, int(mistakes[a, b]), int(matrix[a].sum())) for a, b in pairs if mistakes[a, b]]
+
+
+def surest_mistakes(
+    labels: NDArray[np.int32], answers: NDArray[np.void], classes: Sequence[int], count: int
+) -> list[int]:
+    """Returns up to ``count`` wrongly classified images of each class, those with the highest probability first.
+
+    Args:
+        labels: ``[images]``, true classes.
+        answers: ``[images]`` of ``per_image.ANSWER``.
+        classes: Classes whose images are returned, in order.
+        count: Images of a class.
+    """
+    ids: list[int] = []
+    for label in classes:
+        wrong = np.flatnonzero((labels == label) & (answers["label"] != label))
+        ids += wrong[np.argsort(-answers["probability"][wrong], kind="stable")][:count].tolist()
+    return ids
+
+
+def draw_answers(
+    model: Model, weights_uri: str, weights_sha256: str, selection: SampleSelection, classes: int, crop_pad: int
+) -> list[Answer]:
+    """Runs a network on images and maps the evidence for its prediction.
+
+    Args:
+        model: Network name and its multipliers.
+        weights_uri: Address of its safetensors file.
+        weights_sha256: Expected digest of that file.
+        selection: The images.
+        classes: Number of classes of the data set.
+        crop_pad: Padding of the evaluation crop.
+
+    Raises:
+        ArtifactError: the weights are damaged, or belong to another network or number of classes.
+    """
+    network = build_model(model, classes).eval()
+    weights.load_weights(network, weights_uri, weights_sha256)
+    inputs = selection.squares(network.resolution, crop_pad)
+    images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
+    with torch.inference_mode():
+        predictions = network(images).argmax(1).tolist()
+    explanation = activation_maps.explain(network, images, predictions)
+    heat = activation_maps.upsample(explanation.maps, network.resolution)
+    return [
+        Answer(
+            selection.labels[i],
+            predictions[i],
+            explanation.probabilities[i],
+            png(pixels, PICTURE_PX),
+            png(activation_maps.overlay(pixels, heat[i]), PICTURE_PX),
+        )
+        for i, pixels in enumerate(inputs)
+    ]
