@@ -135,7 +135,8 @@ class Data:
     path: str | None = None
     # Shards of val of webdataset, written as data.path; null = recognized by their names.
     val_path: str | None = field(default=None, metadata=NEWEST)
-    # Field of webdataset's samples that holds the label: cls, txt or another suffix, or json.KEY; null = recognized.
+    # Where labels are: of webdataset's samples the field, cls, txt or another suffix, or json.KEY; of a folder whose
+    # images are divided into no classes the column of a CSV file; null = recognized.
     label_field: str | None = field(default=None, metadata=NEWEST)
     # File with the names of the classes of webdataset, one a line or a JSON list, in the order of the labels.
     class_file: str | None = field(default=None, metadata=NEWEST)

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from infra.errors import DataError
-from models.data.sources.image_format import CONVERTIBLE, EMPTY, HEAD_BYTES, identify_format
+from models.data.sources.image_format import CONVERTIBLE, EMPTY, HEAD_BYTES, UNKNOWN, identify_format
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -45,7 +45,8 @@ def parse(data: bytes | memoryview) -> Header:
     kind = identify_format(bytes(data[:HEAD_BYTES]))
     if kind in CONVERTIBLE:
         raise DataError(f"neither JPEG nor PNG, but {kind}, which data.convert=true converts")
-    raise DataError("empty" if kind == EMPTY else "neither JPEG nor PNG")
+    named = {EMPTY: "empty", UNKNOWN: "neither JPEG nor PNG"}
+    raise DataError(named.get(kind, f"neither JPEG nor PNG, but {kind}"))
 
 
 def _jpeg(data: bytes | memoryview) -> Header:

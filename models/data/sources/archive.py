@@ -29,7 +29,11 @@ _OUTER_BYTES = 2**16  # the headers of a tar of tars are a hundred megabytes apa
 _MAX_DEPTH = 8  # of official sets
 _MAX_OWN_DEPTH = 64  # of a user's own; only a link to a folder above itself is deeper
 _HIDDEN = (".", "__MACOSX")
-_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")  # written by Windows and macOS, in lower case
+# Written by Windows, macOS, Linux and Synology's system, in lower case.
+_SYSTEM = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    *("$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle"),
+)
 HIDDEN = "hidden files and files of the operating system"
 EMPTY_FOLDER, TOO_DEEP = "empty folders", f"folders more than {_MAX_OWN_DEPTH} levels deep"
 

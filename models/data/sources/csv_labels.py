@@ -1,27 +1,55 @@
-"""Labels of images from CSV files beside them, as in Kaggle's data sets.
+"""Labels of images from tables beside them (CSV and the like), as in Kaggle's data sets.
 
-Source of the layout: ``LOC_val_solution.csv`` of kaggle.com/c/imagenet-object-localization-challenge, with the columns
-ImageId and PredictionString, whose first word is the class.
+A table has a column with names of the images, with or without folders and suffix, and a column of classes, or of texts
+whose first word is a class. Commas, semicolons, tabs, bars or spaces separate its columns.
+
+Sources of the layouts: ``LOC_val_solution.csv`` of kaggle.com/c/imagenet-object-localization-challenge (columns ImageId
+and PredictionString, whose first word is the class), ``labels.csv`` of dog-breed-identification, ``train.csv`` of
+cassava-leaf-disease-classification and of plant-pathology-2020-fgvc7 (a column of 0 and 1 for each class).
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 
+SUFFIXES = (".csv", ".tsv", ".txt")
 _MAX_BYTES = 256 * 2**20
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_SEPARATORS = (",", ";", "\t", "|", " ")
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_QUOTES = " \t'\""
+# Headers of columns of classes, the first that a table has; names of classes precede their numbers.
+_HEADERS = (
+    *("class_name", "classname", "label_name", "category_name", "class", "label", "labels", "category", "target"),
+    *("breed", "species", "diagnosis", "variety", "class_id", "label_id", "category_id", "classid", "y"),
+)
 
 
-def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> dict[str, str]:
-    """Reads the classes of images from every CSV or TSV file in the tree, except sample submissions.
+@dataclass(frozen=True)
+class _Table:
+    """The rows of a file by the image that they are about, and the first row, which may be a header."""
 
-    One column holds names of the images, with or without folders and suffix; another holds classes, or texts whose
-    first word is a class.
+    path: str
+    header: list[str]
+    rows: Mapping[str, list[list[str]]]
+
+    def column(self, number: int) -> dict[str, set[str]]:
+        """Returns the texts of a column by image."""
+        return {image: {_cell(row, number) for row in rows} for image, rows in self.rows.items()}
+
+    def name(self, number: int) -> str:
+        """Returns the header of a column, for messages."""
+        return _cell(self.header, number) or f"number {number + 1}"
+
+
+def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> tuple[dict[str, str], str]:
+    """Reads which of the given classes images are in, from all tables in the tree except sample submissions.
 
     Args:
         files: The tree.
@@ -29,51 +57,185 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
         classes: Names that count as classes.
 
     Returns:
-        The class of each image that a file states.
+        The class of each image that a file states, and a remark on a file that names images without their classes.
 
     Raises:
-        ConfigError: Two files state different classes for one image.
+        ConfigError: Different classes are stated for one image.
     """
-    stems = {_stem(name): name for name in images}
-    labels: dict[str, str] = {}
-    for row, path in enumerate(files.names):
-        name = path.rpartition("/")[2].lower()
-        separator = _SEPARATORS.get(name[-4:])
-        if separator is None or ("sample" in name and "submission" in name) or files.sizes[row] > _MAX_BYTES:
-            continue
-        text = files.read(row).decode("utf-8-sig", "replace")
-        for stem, label in _read_table(text, separator, stems.keys(), classes).items():
-            if labels.setdefault(stems[stem], label) != label:
-                raise ConfigError(
-                    f"{files.root}: {stems[stem]} is {labels[stems[stem]]} in one file and {label} in {path}; "
-                    "keep one file with labels"
-                )
-    return labels
+    labels: dict[str, tuple[str, str]] = {}
+    remark = ""
+    for table, key in _tables(files, images):
+        for number in range(len(table.header)):
+            stated = {
+                image: known
+                for image, texts in (table.column(number) if number != key else {}).items()
+                if (known := {one for text in texts if (one := _class_of(text, classes)) is not None})
+            }
+            if 2 * len(stated) > len(table.rows):
+                _merge(files, labels, table.path, stated)
+                break
+        else:
+            remark = remark or f" ({table.path} names images, but no column of it has these classes)"
+    return {image: label for image, (label, _) in labels.items()}, remark
 
 
-def _stem(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[0]
+def read_classes(files: Files, images: Sequence[str], column: str | None) -> tuple[dict[str, str], str]:
+    """Reads the classes of images that no folders divide into classes, from all tables in the tree.
+
+    Args:
+        files: The tree.
+        images: Paths of the images.
+        column: Header of the column with the classes; None for the usual ones, or the only possible one.
+
+    Returns:
+        The class of each image that a file states, and the files and columns as text; empty if no table names images.
+
+    Raises:
+        ConfigError: Tables name the images, but it is not clear which column has their classes, or different classes
+            are stated for one image.
+    """
+    labels: dict[str, tuple[str, str]] = {}
+    sources: list[str] = []
+    unclear: list[str] = []
+    for table, key in _tables(files, images):
+        number, stated = _find_classes(table, key, column)
+        if stated:
+            _merge(files, labels, table.path, stated)
+            sources.append(f"{table.path}, " + ("a column per class" if number is None else table.name(number)))
+        elif len(table.header) > 1:
+            others = ", ".join(table.name(number) for number in range(len(table.header)) if number != key)
+            unclear.append(f"{table.path} names the images and has the columns {others}")
+    if unclear and not labels:
+        raise ConfigError(
+            f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
+        )
+    return {image: label for image, (label, _) in labels.items()}, "; ".join(sources)
 
 
-def _read_table(text: str, separator: str, stems: Collection[str], classes: Collection[str]) -> dict[str, str]:
-    """Returns the class by image from the first pair of columns that hold images and classes in most of their rows."""
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
-    except csv.Error:
+def _find_classes(table: _Table, key: int, column: str | None) -> tuple[int | None, dict[str, set[str]]]:
+    """Returns the column of classes and its texts by image; None and the classes if every class has a column."""
+    others = [number for number in range(len(table.header)) if number != key]
+    names = {_cell(table.header, number).lower(): number for number in reversed(others)}
+    if column is not None:
+        chosen = names.get(column.lower())
+        return chosen, {} if chosen is None else _stated(table, chosen)
+    possible = [number for number in others if _are_classes(table.column(number))]
+    for header in _HEADERS:
+        if (chosen := names.get(header)) in possible:
+            return chosen, _stated(table, chosen)
+    if marked := _one_of_each(table, others):
+        return None, marked
+    return (possible[0], _stated(table, possible[0])) if len(possible) == 1 else (None, {})
+
+
+def _stated(table: _Table, number: int) -> dict[str, set[str]]:
+    return {image: texts - {""} for image, texts in table.column(number).items() if texts - {""}}
+
+
+def _are_classes(column: Mapping[str, set[str]]) -> bool:
+    """Whether the texts are few enough to be classes rather than captions, sizes or addresses."""
+    texts = [text for stated in column.values() for text in stated if text]
+    return len(set(texts)) >= 2 and 2 * len(set(texts)) <= len(texts)
+
+
+def _one_of_each(table: _Table, others: Sequence[int]) -> dict[str, set[str]]:
+    """Returns the classes of a table that has a column of 0 and 1 for each class; empty if it is none."""
+    if len(others) < 2:
         return {}
-    for key in range(min(map(len, rows), default=0)):
-        keyed = {stem: row for row in rows if (stem := _match(row[key].strip(), stems))}
-        for column in range(min(map(len, keyed.values()), default=0)):
-            values = {stem: _class_of(row[column].strip(), classes) for stem, row in keyed.items()}
-            labels = {stem: label for stem, label in values.items() if label is not None}
-            if column != key and 2 * len(labels) > len(values):
-                return labels
-    return {}
+    marked: dict[str, set[str]] = {}
+    for image, rows in table.rows.items():
+        for row in rows:
+            numbers = [_cell(row, number).removesuffix(".0") for number in others]
+            if sorted(numbers) != ["0"] * (len(others) - 1) + ["1"]:
+                return {}
+            marked.setdefault(image, set()).add(table.name(others[numbers.index("1")]))
+    return marked
 
 
-def _match(text: str, stems: Collection[str]) -> str | None:
-    base = text.rpartition("/")[2]
-    return next((one for one in (base, base.rpartition(".")[0]) if one in stems), None)
+def _merge(files: Files, labels: dict[str, tuple[str, str]], path: str, stated: Mapping[str, set[str]]) -> None:
+    """Adds the labels of one file; each is kept with the file that states it."""
+    for image, texts in stated.items():
+        first, *more = sorted(texts)
+        known, before = labels.setdefault(image, (first, path))
+        if more or known != first:
+            other = more[0] if more else first
+            where = f"both in {path}" if more else f"in {before} and {path}"
+            raise ConfigError(f"{files.root}: {image} is {known} and {other}, {where}; keep one of them")
+
+
+def _tables(files: Files, images: Sequence[str]) -> Iterator[tuple[_Table, int]]:
+    """Yields each table that names images, and the number of the column that does."""
+    index = _index(images)
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2]
+        is_sample = "sample" in name.lower() and "submission" in name.lower()
+        is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
+        if not name.lower().endswith(SUFFIXES) or is_sample or is_of_image or files.sizes[row] > _MAX_BYTES:
+            continue
+        text = _decode(files.read(row))
+        for separator in _SEPARATORS:
+            table = _read_table(path, text, separator, index) if separator in text else None
+            if table is not None:
+                yield table
+                break
+
+
+def _decode(data: bytes) -> str:
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, "replace")
+
+
+def _read_table(path: str, text: str, separator: str, index: Mapping[str, str | None]) -> tuple[_Table, int] | None:
+    """Returns the table and the column that names the most images, if several do, with suffix; None if none does."""
+    lines = io.StringIO(text.replace('"', "") if separator == " " else text, newline="")
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=separator) if row]
+    except csv.Error:
+        return None
+    width = max(map(len, rows), default=0)
+    if width < 2 or width > 10_000:
+        return None
+    best: dict[str, list[list[str]]] = {}
+    key, score = 0, (0, 0)
+    for number in range(min(width, 100)):
+        named: dict[str, list[list[str]]] = {}
+        whole = 0
+        for row in rows:
+            if image := _match(cell := _cell(row, number), index):
+                named.setdefault(image, []).append(row)
+                whole += cell.endswith(image.rpartition("/")[2])
+        if (len(named), whole) > score:
+            best, key, score = named, number, (len(named), whole)
+    header = next((row for row in rows if len(row) == width), [])
+    return (_Table(path, header, best), key) if best else None
+
+
+def _cell(row: Sequence[str], number: int) -> str:
+    return row[number].strip(_QUOTES) if number < len(row) else ""
+
+
+def _index(images: Iterable[str]) -> dict[str, str | None]:
+    """Maps the ends of paths, with and without suffix, to the image; None where several images have that end."""
+    index: dict[str, str | None] = {}
+    for image in images:
+        parts = image.split("/")
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            for text in {end, end.rpartition(".")[0] or end}:
+                index[text] = None if text in index and index[text] != image else image
+    return index
+
+
+def _match(text: str, index: Mapping[str, str | None]) -> str | None:
+    """Returns the image that a text names, by the longest end of it that is the end of one image's path."""
+    path = text.replace("\\", "/")
+    while True:
+        for end in (path, path.rpartition(".")[0]):
+            if end in index:
+                return index[end]
+        if "/" not in path:
+            return None
+        path = path.partition("/")[2]
 
 
 def _class_of(text: str, classes: Collection[str]) -> str | None:

@@ -7,7 +7,7 @@ result. Files that could have been samples are refused if they are many (``unuse
 from __future__ import annotations
 
 import dataclasses
-import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +17,9 @@ import numpy as np
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import archive, listing
+from models.data.sources import archive, csv_labels, listing, splits
 from models.data.sources.archive import ARCHIVES, Files
 from models.data.sources.container import locate
-from models.data.sources.csv_labels import read_labels
 from models.data.sources.image_format import (
     CONVERTIBLE,
     DECODED,
@@ -36,16 +35,8 @@ from models.data.sources.unused import Unused
 
 log = logger()
 IMAGE_SUFFIXES = SUFFIXES
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 _NO_IMAGES = ("zip", "PDF", TEXT, EMPTY)  # formats of files that accompany images
+_NO_CLASSES = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", *splits.SPLIT_WORDS)
 _SNIFF_THREADS = 16
 
 
@@ -68,22 +59,29 @@ def is_image(name: str) -> bool:
 def open_folder(data: schema.Data) -> Source:
     """Opens ``CLASS/**/IMAGE``, or ``train/CLASS/**/IMAGE`` beside held-out folders; label = rank of the class name.
 
-    Common top folders are skipped. Held-out folders may contain images without class folders if a CSV file has their
-    labels. Beside ``train/``, one held-out folder is val; of two, ``val/`` is minival and ``test/`` is val.
+    Common top folders are skipped. Held-out folders may contain images without class folders if a table beside them
+    has their labels, and so may train: then the classes are those of the table (``csv_labels.py``).
 
     Raises:
-        ConfigError: No path, no images in it, a class name that is not UTF-8, or many files that cannot be used.
+        ConfigError: No path, no images in it, fewer than two classes, a class name that is not UTF-8, or many files
+            that cannot be used.
         DataError: An archive is damaged.
     """
     if data.path is None:
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = locate(data.path)
     tree = _open_tree(root)
-    parts = _find_splits(tree)
-    classes = _list_classes(tree, parts)
     unused = Unused()
+    if not tree.images:
+        _count_others(tree, Listing(tree.files, ()), unused)
+        raise ConfigError(_describe_contents(tree, root, unused))
+    parts = splits.find_splits(tree.images.keys(), root)
+    classes = _list_classes(tree, parts)
+    labels: dict[str, str] = {}
+    if data.label_field is not None or len(classes) < 2:
+        labels, classes = _read_classes(data, tree, parts, classes)
     entries = Listing(tree.files, classes)
-    _add_images(tree, parts, entries, unused, convert=data.convert)
+    _add_images(tree, parts, entries, unused, labels, convert=data.convert)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
     parts = _without_unlabelled(parts, entries)
@@ -92,7 +90,9 @@ def open_folder(data: schema.Data) -> Source:
     source = dataclasses.replace(
         entries.source(()), unused=unused.lines(), class_differences=compare_classes(entries, parts)
     )
-    if parts != {"": TRAIN}:
+    if tree.top:
+        log.info("%s: all images are below %s, whose folders count", data.name, tree.top)
+    if parts != splits.WHOLE:
         log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
     for line in (*source.class_differences, *source.unused):
         log.warning("%s: %s", data.name, line)
@@ -103,17 +103,15 @@ def _open_tree(root: str) -> _Tree:
     files = archive.open_own(root)
     formats = _identify(files)
     images = {name: row for row, name in enumerate(files.names) if formats.get(row) not in _NO_IMAGES}
-    every = [*files.names, *(name for name, _ in files.skipped)]
     top = _common_top(images)
-    every = [name.removeprefix(top) for name in every if name.startswith(top)]
+    below = {name.removeprefix(top): row for name, row in images.items() if name.startswith(top)}
     folders = {
         "/".join(parts[:depth])
-        for parts in (name.split("/") for name in every)
+        for parts in (name.split("/") for name in below)
         for depth in (1, 2, 3)[: len(parts) - 1]
     }
-    hidden = {one for one in folders if any(archive.is_hidden(part) for part in one.split("/"))}
-    below = {name.removeprefix(top): row for name, row in images.items() if name.startswith(top)}
-    return _Tree(files, below, formats, frozenset(folders - hidden), top)
+    empty = {name.removeprefix(top)[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
+    return _Tree(files, below, formats, frozenset(folders | empty), top)
 
 
 def _identify(files: Files) -> dict[int, str]:
@@ -133,30 +131,9 @@ def _common_top(names: Mapping[str, int] | Sequence[str]) -> str:
         if len(firsts) != 1 or any(name.count("/") < 2 for name in below):
             return top
         first = firsts.pop()
-        if first.lower() in ("train", "training"):
+        if splits.SPLIT_WORDS.get(first.lower()) == "train":
             return top
         top += f"{first}/"
-
-
-def _find_splits(tree: _Tree) -> dict[str, int]:
-    """Returns the parts by their folder, which ends with ``/``; ``{"": TRAIN}`` if the folders are classes."""
-    tops = sorted({name.partition("/")[0] for name in tree.images if "/" in name})
-    nested = {name.partition("/")[0] for name in tree.images if name.count("/") >= 2}
-    groups: dict[tuple[str, ...], dict[str, str]] = {}
-    for top in tops:
-        words = [word for word in re.split(r"[^a-z0-9]+", top.lower()) if word]
-        kinds = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-        if len(kinds) == 1:
-            groups.setdefault(tuple(word for word in words if word not in SPLIT_WORDS), {}).setdefault(kinds[0], top)
-    for _, kinds_of in sorted(groups.items(), key=lambda item: len(item[0])):
-        train = kinds_of.get("train")
-        held_out = [kinds_of[kind] for kind in ("val", "test") if kind in kinds_of]
-        if train is not None and train in nested and (held_out or len(tops) == 1):
-            parts = (MINIVAL, VAL) if len(held_out) == 2 else (VAL,)
-            return {f"{train}/": TRAIN, **dict(zip((f"{one}/" for one in held_out), parts, strict=False))}
-        if train is None and held_out and set(held_out) == set(tops) and len(tops) > 1:
-            raise ConfigError(f"{tree.files.root} has {' and '.join(held_out)}, but no train folder beside them")
-    return {"": TRAIN}
 
 
 def _classes_below(tree: _Tree, part: str) -> dict[str, str]:
@@ -186,12 +163,57 @@ def _list_classes(tree: _Tree, parts: dict[str, int]) -> list[str]:
     return sorted(classes)
 
 
-def _add_images(tree: _Tree, parts: dict[str, int], entries: Listing, unused: Unused, *, convert: bool) -> None:
-    """Adds the images of the parts to the listing, and counts those that are in no class or have another format."""
+def _read_classes(
+    data: schema.Data, tree: _Tree, parts: dict[str, int], folders: list[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Returns the class of each image in the tables of a tree whose folders are no classes, and all classes.
+
+    Raises:
+        ConfigError: No table has classes of the images, or a single one.
+    """
+    labels, source = csv_labels.read_classes(tree.files, [tree.top + name for name in tree.images], data.label_field)
+    labels = {image.removeprefix(tree.top): label for image, label in labels.items()}
+    classes = sorted(set(labels.values()))
+    if data.label_field is not None and not labels:
+        raise ConfigError(
+            f"{data.name} at {data.path}: no CSV file that names the images has a column {data.label_field!r}"
+        )
+    if not labels and len(folders) == 1 and parts == splits.WHOLE and folders[0].lower() not in _NO_CLASSES:
+        log.warning("%s: all images are of one class, %s", data.name, folders[0])
+        return {}, folders
+    if len(classes) < 2:
+        place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
+        what = f"all images are in {folders[0]}/, which names no class" if folders else "no folders of classes"
+        images = f"{len(tree.images):,} images, first {min(tree.images)}"
+        raise ConfigError(
+            f"{data.name} at {data.path}: {what} in {place} ({images}), and no CSV file "
+            "has two or more classes of them; expected CLASS/IMAGE, {train,val}/CLASS/IMAGE, or a CSV file "
+            "with the names of the images and their classes"
+        )
+    if all(one.isdecimal() and one.isascii() for one in classes):
+        classes.sort(key=int)
+    log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
+    return labels, classes
+
+
+def _add_images(
+    tree: _Tree, parts: dict[str, int], entries: Listing, unused: Unused, stated: dict[str, str], *, convert: bool
+) -> None:
+    """Adds the images of the parts to the listing, and counts those that are in no class or have another format.
+
+    Args:
+        tree: The tree.
+        parts: Its parts.
+        entries: Listing that receives the images.
+        unused: What receives the others.
+        stated: Classes by image, if tables have them; otherwise the folders are the classes.
+        convert: As ``data.convert``.
+    """
     rank = {name: label for label, name in enumerate(entries.classes)}
     taken = (*DECODED, *CONVERTIBLE) if convert else DECODED
-    labels: dict[str, int] = {}
-    for top in parts:
+    labels = {name: rank[label] for name, label in stated.items()}
+    remarks: dict[str, str] = {}
+    for top in parts if not stated else ():
         folders = {path: rank[name] for name, path in _classes_below(tree, top).items() if name in rank}
         inside = [name for name in tree.images if name.startswith(top)]
         for name in inside:
@@ -201,7 +223,8 @@ def _add_images(tree: _Tree, parts: dict[str, int], entries: Listing, unused: Un
                     labels[name] = label
                     break
         if top and (flat := [name for name in inside if name not in labels]):
-            labels |= {name: rank[label] for name, label in read_labels(tree.files, flat, rank).items()}
+            known, remarks[top] = csv_labels.read_labels(tree.files, [tree.top + name for name in flat], rank)
+            labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
     for name, row in tree.images.items():
         kind = tree.formats.get(row, DECODED[0])
         part = next((top for top in parts if name.startswith(top)), None)
@@ -211,7 +234,8 @@ def _add_images(tree: _Tree, parts: dict[str, int], entries: Listing, unused: Un
         elif part is None:
             unused.add("images in folders that are no split", name)
         elif name not in labels:
-            unused.add(f"images without a label in {part}" if part else "images in no class folder", name)
+            place = f"without a label in {part or 'the CSV file'}" if part or stated else "in no class folder"
+            unused.add(f"images {place}{remarks.get(part, '')}", name)
         else:
             entries.add(row, name, labels[name], parts[part])
 
@@ -242,7 +266,7 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
 
 
 def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
-    """Returns a line for each split that lacks classes which another has; empty if they are equal."""
+    """Returns a line for each split that lacks classes which another has, and one for names that look alike."""
     labels, split = np.array(entries.labels), np.array(entries.split)
     present = {part: set(labels[split == part].tolist()) for part in parts.values()}
     everything = set().union(*present.values())
@@ -251,6 +275,12 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
         if seen and (lacking := [entries.classes[label] for label in sorted(everything - seen)]):
             named = ", ".join(lacking[: listing.NAMED]) + (", ..." if len(lacking) > listing.NAMED else "")
             lines.append(f"{listing.SPLITS[part]} has no image of {len(lacking)} of {len(everything)} classes: {named}")
+    spellings: dict[str, list[str]] = {}
+    for name in entries.classes:
+        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    alike = [", ".join(map(ascii, names)) for names in spellings.values() if len(names) > 1]
+    if alike:
+        lines.append(f"names of classes that differ only in case or Unicode form: {'; '.join(alike[: listing.NAMED])}")
     return tuple(lines)
 
 

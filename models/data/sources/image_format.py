@@ -9,6 +9,7 @@ HEAD_BYTES = 64
 DECODED = ("JPEG", "PNG")  # formats that shards contain
 CONVERTIBLE = ("WebP", "BMP", "GIF", "TIFF")  # formats that data.convert turns into PNG
 TEXT, EMPTY, UNKNOWN = "text", "empty", "unknown"
+LFS = "Git LFS pointer (git lfs pull fetches the image)"
 SUFFIXES = (".jpg", ".jpeg", ".png")  # of files whose format is checked only when they are read
 _SIGNATURES = (
     (b"\xff\xd8", "JPEG"),
@@ -31,6 +32,9 @@ _SIGNATURES = (
     (b"\x93NUMPY", "NumPy"),
     (b"PK\x03\x04", "zip"),
     (b"%PDF", "PDF"),
+    (b"version https://git-lfs.github.com/spec/", LFS),
+    (b"\xff\xfe", TEXT),  # UTF-16
+    (b"\xfe\xff", TEXT),
 )
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
 _TEXT_CONTROL = frozenset(b"\t\n\r\f\x1b")

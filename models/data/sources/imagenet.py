@@ -123,7 +123,7 @@ def _list_kaggle(files: Files, train: dict[str, int], val: dict[str, int]) -> Li
         wnid, _, name = path.rpartition("/")
         if wnid in rank and folder.is_image(name):
             entries.add(row, name, rank[wnid], TRAIN)
-    for path, wnid in read_labels(files, list(val), rank).items():
+    for path, wnid in read_labels(files, list(val), rank)[0].items():
         entries.add(val[path], path, rank[wnid], VAL)
     return entries
 

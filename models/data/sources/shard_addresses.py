@@ -28,8 +28,8 @@ from infra.store import files
 from models.data.sources import archive
 from models.data.sources.archive import ARCHIVES
 from models.data.sources.container import join_parts, locate
-from models.data.sources.folder import SPLIT_WORDS
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Download
+from models.data.sources.splits import SPLIT_WORDS
 
 log = logger()
 _DOWNLOADS_AT_ONCE = 4

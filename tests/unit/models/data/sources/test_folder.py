@@ -43,6 +43,9 @@ def by_part(source: Source) -> list[int]:
         ("TRAIN", "Val"),
         ("seg_train", "seg_test"),
         ("Train Images", "Test Images"),
+        ("train_1", "test_1"),
+        ("train", "dev"),
+        ("train", "eval"),
     ],
 )
 def test_the_usual_names_of_splits_are_taken(train: str, held_out: str, tmp_path: Path) -> None:
@@ -73,6 +76,36 @@ def test_a_train_folder_alone_is_the_train_split(tmp_path: Path) -> None:
 
 def test_a_class_named_train_is_a_class(tmp_path: Path) -> None:
     assert open_tree(tmp_path, tree({"bus": 3, "train": 3, "test": 3})).classes == ("bus", "test", "train")
+
+
+def test_a_folder_with_the_classes_of_train_is_no_class(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"12 images in folders that are no split, first extra/a/000.jpg"):
+        open_tree(tmp_path, tree({f"{top}/{label}": 4 for top in ("train", "extra") for label in "abc"}))
+    nested = tree({f"{top}/photos": 4 for top in ("bus", "car", "train")})
+    assert open_tree(tmp_path / "2", nested).classes == ("bus", "car", "train")
+
+
+def test_several_train_folders_are_all_train(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({f"{top}/{label}": 4 for top in ("train1", "train2", "val") for label in "ab"}))
+    assert (source.classes, by_part(source)) == (("a", "b"), [16, 0, 8])
+
+
+def test_folders_that_hold_no_images_are_no_classes(tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path / "set", tree({"a": 9, "b": 9}) | {"labels/000.txt": b"0", "$RECYCLE.BIN/x.jpg": photo(1)}
+    )
+    (root / "loop").symlink_to(root)
+    (root / "empty").mkdir()
+    assert open_source(data_settings("folder", root)).classes == ("a", "b", "empty")
+
+
+def test_names_that_look_alike_are_said(tmp_path: Path) -> None:
+    files = tree(
+        {"train/caf\u00e9": 3, "train/Cat": 3, "val/cafe\u0301": 3, "val/cat": 3, "train/dog": 1, "val/dog": 1}
+    )
+    assert open_tree(tmp_path, files).class_differences[-1] == (
+        r"names of classes that differ only in case or Unicode form: 'Cat', 'cat'; 'cafe\u0301', 'caf\xe9'"
+    )
 
 
 def test_held_out_folders_without_train_are_refused(tmp_path: Path) -> None:
@@ -176,7 +209,7 @@ def test_labels_of_a_flat_folder_are_read_from_a_csv_file(text: str, tmp_path: P
 
 def test_two_csv_files_that_disagree_are_refused(tmp_path: Path) -> None:
     files = tree({"train/a": 3, "train/b": 3, "val": 1})
-    with pytest.raises(ConfigError, match=r"val/000.jpg is a in one file and b in y.csv"):
+    with pytest.raises(ConfigError, match=r"val/000.jpg is a and b, in x.csv and y.csv; keep one"):
         open_tree(tmp_path, files | {"x.csv": b"id,label\n000,a\n", "y.csv": b"id,label\n000,b\n"})
 
 

@@ -1,0 +1,164 @@
+"""Labels in tables beside the images, in the spellings of Kaggle's and other public data sets."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_archives import data_settings, photo, write_tree
+
+from infra.errors import ConfigError
+from models.data.sources.catalog import open_source
+from models.data.sources.listing import TRAIN, VAL, Source
+
+CLASSES = ("ant", "bee", "cat")
+NAMES = [f"{i:04d}" for i in range(12)]
+TRUTH = {name: CLASSES[i % 3] for i, name in enumerate(NAMES)}
+
+
+def flat(folder: str) -> dict[str, bytes]:
+    return {f"{folder}{name}.jpg": photo(i) for i, name in enumerate(NAMES)}
+
+
+def divided(folder: str) -> dict[str, bytes]:
+    return {f"{folder}{label}/{i}.jpg": photo(100 + i) for label in CLASSES for i in range(3)}
+
+
+def open_tree(tmp_path: Path, files: dict[str, bytes], **changes: object) -> Source:
+    return open_source(data_settings("folder", write_tree(tmp_path / "set", files), **changes))
+
+
+def labels_of(source: Source, part: int) -> dict[str, str]:
+    """Returns the classes of a part by the names of the images without folders and suffix."""
+    rows = zip(source.names.tolist(), source.labels.tolist(), source.split.tolist(), strict=True)
+    return {Path(name.decode()).stem: source.classes[label] for name, label, split in rows if split == part}
+
+
+def table(row: str, header: str = "", end: str = "\n") -> str:
+    return header + end * bool(header) + "".join(row.format(n=name, c=label) + end for name, label in TRUTH.items())
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("val.csv", table("{n}.jpg,{c}", "filename,label")),
+        ("val.csv", table("{n}.jpg;{c}", "filename;label")),
+        ("val.csv", table("{n}.jpg\t{c}", "filename\tlabel")),
+        ("VAL.TSV", table("{n}.jpg\t{c}", "filename\tlabel")),
+        ("val.txt", table("{n}.jpg {c}")),
+        ("val_annotations.txt", table("{n}.jpg\t{c}\t0\t0\t62\t62")),
+        ("val.csv", table("{n}.jpg|{c}", "filename|label")),
+        ("val.csv", table("{n},{c}", "\ufeffid,breed", "\r\n")),
+        ("val.csv", table("'{n}.jpg', '{c}'", "id, c")),
+        ("val.csv", table('"{n}.jpg","a, ""b""",{c}', "id,caption,c")),
+        ("val.csv", table("val\\{n}.jpg,{c}")),
+        ("val.csv", table("/kaggle/input/set/val/{n}.png,{c}", "path,class")),
+        ("val.csv", "# made by a tool\n" + table("{n},{c}", "id,c") + "short\n\n"),
+        ("val/labels.csv", table("{n},{c}", "id,c") + "9999,ant\n" + table("{n},{c}")),
+        ("val.csv", "\ufeff".join(["", table("{n},{c}", "id,c")]).encode("utf-16-le")),
+    ],
+)
+def test_labels_of_a_flat_val_are_read_from_any_table(file: str, content: str | bytes, tmp_path: Path) -> None:
+    data = content if isinstance(content, bytes) else content.encode()
+    source = open_tree(tmp_path, divided("train/") | flat("val/") | {file: data})
+    assert (labels_of(source, VAL), source.classes) == (TRUTH, CLASSES)
+
+
+def test_a_column_of_names_precedes_one_of_numbers_that_are_names_too(tmp_path: Path) -> None:
+    rows = list(enumerate(reversed(TRUTH.items())))  # the number of a row is the name of another image
+    text = ",file,label\n" + "".join(f"{i:04d},{name}.jpg,{label}\n" for i, (name, label) in rows)
+    assert labels_of(open_tree(tmp_path, divided("train/") | flat("val/") | {"val.csv": text.encode()}), VAL) == TRUTH
+
+
+def test_images_of_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    files = divided("train/") | {f"val/{part}/1.jpg": photo(i) for i, part in enumerate(("x", "y", "z"))}
+    whole = {"val.csv": b"file,label\nx/1.jpg,cat\ny/1.jpg,bee\nval/z/1.jpg,ant\n"}
+    source = open_tree(tmp_path, files | whole)
+    held_out = [(name, label) for name, label in zip(source.names.tolist(), source.labels.tolist(), strict=True)][-3:]
+    assert held_out == [(b"val/x/1.jpg", 2), (b"val/y/1.jpg", 1), (b"val/z/1.jpg", 0)]
+    unclear = open_tree(tmp_path / "2", files | {"val.csv": b"file,label\n1.jpg,cat\n"})
+    assert unclear.unused[0].startswith("3 images without a label in val/")
+
+
+def test_an_image_of_two_classes_in_one_table_is_refused(tmp_path: Path) -> None:
+    text = table("{n},{c}", "id,label") + "0000,cat\n"
+    with pytest.raises(ConfigError, match=r"val/0000.jpg is ant and cat, both in val.csv; keep one of them"):
+        open_tree(tmp_path, divided("train/") | flat("val/") | {"val.csv": text.encode()})
+
+
+def test_a_table_whose_labels_are_no_classes_is_named(tmp_path: Path) -> None:
+    text = "id,label\n" + "".join(f"{name},{i % 3}\n" for i, name in enumerate(NAMES))
+    match = r"12 images without a label in val/ \(val.csv names images, but no column of it has these classes\)"
+    with pytest.raises(ConfigError, match=match):
+        open_tree(tmp_path, divided("train/") | flat("val/") | {"val.csv": text.encode()})
+
+
+@pytest.mark.parametrize("folder", ["", "images/", "train/", "set/train/"])
+def test_classes_of_a_flat_folder_are_those_of_its_table(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = table("{n},{c},12", "image_id,breed,size")
+    with caplog.at_level(logging.INFO, "effnet"):
+        source = open_tree(tmp_path, flat(folder) | {"labels.csv": text.encode()})
+    assert (source.classes, labels_of(source, TRAIN)) == (CLASSES, TRUTH)
+    assert "the classes of 12 images are those of labels.csv, breed" in caplog.text
+
+
+def test_numbers_as_classes_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    text = "image,label\n" + "".join(f"{name}.jpg,{(9, 10, 2)[i % 3]}\n" for i, name in enumerate(NAMES))
+    source = open_tree(tmp_path, flat("images/") | {"train.csv": text.encode()})
+    assert (source.classes, source.labels[:3].tolist()) == (("2", "9", "10"), [1, 2, 0])
+
+
+def test_a_column_per_class_is_read(tmp_path: Path) -> None:
+    for scale, suffix in (("1", "0"), ("1.0", "0.0")):
+        rows = [
+            f"{name}.jpg, " + ", ".join(scale if c == label else suffix for c in CLASSES)
+            for name, label in TRUTH.items()
+        ]
+        text = "\n".join(["filename, ant, bee, cat", *rows])
+        assert labels_of(open_tree(tmp_path / scale, flat("train/") | {"_classes.csv": text.encode()}), TRAIN) == TRUTH
+
+
+def test_of_several_possible_columns_one_must_be_named(tmp_path: Path) -> None:
+    files = flat("images/") | {"x.csv": table("{n},{c},g{c}", "id,colour,shape").encode()}
+    with pytest.raises(ConfigError, match=r"x.csv names the images and has the columns colour, shape; which one"):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path, files, label_field="shape").classes == ("gant", "gbee", "gcat")
+    with pytest.raises(
+        ConfigError, match=r"has the columns colour, shape; which one has the classes\? data.label_field="
+    ):
+        open_tree(tmp_path, files, label_field="form")
+    with pytest.raises(ConfigError, match="no CSV file that names the images has a column 'shape'"):
+        open_tree(tmp_path / "2", divided("images/"), label_field="shape")
+
+
+def test_captions_and_boxes_are_no_classes(tmp_path: Path) -> None:
+    boxes = {f"train/{name}.txt": b"0 .5 .5 .1 .1\n" for name in NAMES}
+    captions = {"captions.csv": table("{n},picture {n}", "id,caption").encode()}
+    with pytest.raises(ConfigError, match=r"captions.csv names the images and has the columns caption"):
+        open_tree(tmp_path, flat("train/") | captions | boxes)
+
+
+@pytest.mark.parametrize(
+    ("files", "seen"),
+    [
+        (flat("train/") | {f"test1/{i}.jpg": photo(i) for i in range(3)}, "no folders of classes in train/ and test1/"),
+        (flat("train/images/") | flat("valid/images/"), "all images are in images/, which names no class in train/"),
+        (flat("images/"), "all images are in images/, which names no class in "),
+        (flat(""), r"no folders of classes in \S+ \(12 images, first 0000.jpg\)"),
+    ],
+)
+def test_images_without_classes_are_refused_and_no_split_becomes_a_class(
+    files: dict[str, bytes], seen: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=seen + ".*no CSV file has two or more classes of them"):
+        open_tree(tmp_path, files)
+
+
+def test_an_unlabelled_test_beside_a_table_of_train_is_counted(tmp_path: Path) -> None:
+    files = flat("train/") | {f"test/{i + 500}.jpg": photo(i) for i in range(12)} | {"x.csv": table("{n},{c}").encode()}
+    with pytest.raises(ConfigError, match="12 images without a label in test/"):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, files, allow_partial=True)
+    assert (labels_of(source, TRAIN), np.bincount(source.split).tolist()) == (TRUTH, [12])
