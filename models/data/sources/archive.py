@@ -20,7 +20,7 @@ from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
 from models.data.sources import decompress, tar
-from models.data.sources.container import join_parts, locate
+from models.data.sources.container import Container, join_parts, locate
 from models.data.sources.reader import OWN_FILE, Reader, open_member
 
 ARCHIVES = (".tar", *decompress.COMPRESSED)
@@ -295,7 +295,7 @@ def open_own(root: str) -> Files:
         DataError: The archive is damaged, or a name leads out of it.
     """
     remote, skipped = root.startswith("s3://"), list[tuple[str, str]]()
-    if root.lower().endswith(ARCHIVES) and (remote or not Path(root).is_dir()):
+    if _is_archive(root):
         container = open_member(root, "")
         members, others = tar.read_own_members(container.scanner(), root, 0, container.size)
         listed, skipped = list_members(root, "", "", members), list(others)
@@ -308,6 +308,15 @@ def open_own(root: str) -> Files:
     hidden = np.array([any(map(is_hidden, name.split("/"))) for name in listed.names], bool)
     skipped += [(name, HIDDEN) for name, one in zip(listed.names, hidden.tolist(), strict=True) if one]
     return dataclasses.replace(_select(listed, ~hidden), skipped=tuple(skipped))
+
+
+def _is_archive(root: str) -> bool:
+    """Whether ``root`` is an archive: by its suffix, and for a local file of any suffix by its first bytes."""
+    if root.startswith("s3://") or not Path(root).is_file():
+        return root.lower().endswith(ARCHIVES) and not Path(root).is_dir()
+    container = Container(root)
+    is_tar = tar.is_header(container.read(0, tar.BLOCK))
+    return is_tar or bool(decompress.find_compression(container)) or root.lower().endswith(ARCHIVES)
 
 
 def _select(listed: Files, kept: NDArray[np.bool_]) -> Files:

@@ -20,25 +20,48 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from conf.text import logger
+from conf.text import escaped, logger
 from infra.errors import DataError
 from infra.store import files
 from models.data.sources.container import Container
-from models.data.sources.tar import BLOCK, MAX_MEMBERS
+from models.data.sources.tar import BLOCK, MAX_MEMBERS, is_header
 
 log = logger()
-COMPRESSED = (".tgz", ".tar.gz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
+COMPRESSED = (".tgz", ".tar.gz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz", ".zip")
 MAX_RATIO, MAX_BYTES = 20, 64 * 2**30  # photographs hardly compress; the largest data set, Food-101, has 5 GB
 SMALL_BYTES = 64 * 2**20  # no limit on the ratio below this size: lists of names compress well
+_ZIP, _GZIP, _BZIP2, _XZ = "zip", "gzip", "bzip2", "xz"
+_READ = ((b"PK\x03\x04", _ZIP), (b"PK\x05\x06", _ZIP), (b"\x1f\x8b", _GZIP), (b"BZh", _BZIP2), (b"\xfd7zXZ\0", _XZ))
+_NOT_READ = (
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x28\xb5\x2f\xfd", "compressed by Zstandard"),
+    (b"\x04\x22\x4d\x18", "compressed by LZ4"),
+    (b"\x1f\x9d", "compressed by compress"),
+    (b"\x5d\0\0", "compressed by lzma"),
+    (b"PK\x07\x08", "a part of a split zip archive"),
+)
+_UTF8_NAME = 0x800  # flag of an entry of a zip
 _CHUNK_BYTES = 2**20
 _MAX_LINK_BYTES = 4096
 _XZ_MEMORY_BYTES = 256 * 2**20  # four times the need of `xz -9`
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
 
 
-def is_compressed(name: str) -> bool:
-    """Whether the file must be decompressed before its content can be read."""
-    return name.lower().endswith(COMPRESSED)
+def find_compression(archive: Container) -> str:
+    """Returns the kind of a compressed archive by its first bytes; empty for a plain tar, and for what is no archive.
+
+    Raises:
+        DataError: It is compressed in a way that is not read; the message names it.
+    """
+    head = archive.read(0, BLOCK)
+    if is_header(head):
+        return ""
+    for signature, kind in _NOT_READ:
+        if head.startswith(signature):
+            raise DataError(f"{archive.location} is {kind}, which is not read; unpack it and give the folder")
+    kind = next((kind for signature, kind in _READ if head.startswith(signature)), "")
+    return kind or (_ZIP if archive.location.lower().endswith(".zip") else "")  # a zip may begin with a program
 
 
 def ensure_plain(archive: Container) -> Path:
@@ -76,24 +99,27 @@ def _decompress(archive: Container, path: Path) -> None:
 
 def _bomb_error(archive: Container, limit: int) -> DataError:
     return DataError(
-        f"{archive.location}: its {archive.size} bytes decompress to more than {limit}, as those of no data set do"
+        f"{archive.location}: its {archive.size} bytes decompress to more than {limit}, as those of few data sets "
+        "do; unpack it and give the folder if it is one"
     )
 
 
 def _read_plain(archive: Container, limit: int) -> Iterator[bytes]:
     """Yields the plain tar in chunks of bounded size; errors of the decompressor become DataError."""
-    name = archive.location.lower()
+    kind = find_compression(archive)
     with archive.stream() as stream:
-        if name.endswith(".zip"):
+        if kind == _ZIP:
             chunks = _read_zip(archive, stream, limit)
-        elif name.endswith("xz"):
+        elif kind == _XZ:
             chunks = _read_xz(stream)
         else:
-            opener = bz2.open if name.endswith(".bz2") else gzip.open
+            opener = bz2.open if kind == _BZIP2 else gzip.open
             chunks = _read_chunks(cast(BinaryIO, opener(stream, "rb")))
         while True:
             try:
                 chunk = next(chunks, b"")
+            except NotImplementedError as error:
+                raise DataError(f"{archive.location}: {error}; unpack it and give the folder") from error
             except _DAMAGE as error:
                 raise DataError(f"{archive.location} is damaged or truncated: {error}; download it again") from error
             if not chunk:
@@ -128,10 +154,17 @@ def _read_zip(archive: Container, stream: IO[bytes], limit: int) -> Iterator[byt
         entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
         if len(entries) > MAX_MEMBERS or sum(entry.file_size for entry in entries) > limit:
             raise _bomb_error(archive, limit)
+        if foreign := [entry.filename for entry in entries if not _has_utf8_name(entry)]:
+            log.warning(
+                "%s: %s names are not UTF-8 and are read as code page 437, first %s",
+                archive.location,
+                f"{len(foreign):,}",
+                escaped(foreign[0]),
+            )
         for entry in entries:
             if entry.flag_bits & 1:
                 raise DataError(f"{archive.location}: {entry.filename!r} is encrypted; unpack the archive first")
-            header = tarfile.TarInfo(entry.filename)
+            header = tarfile.TarInfo(_name_of(entry))
             if (entry.external_attr >> 28) == 0o12:  # a symbolic link, whose content is its target
                 with zipped.open(entry) as member:
                     header.type, header.linkname = tarfile.SYMTYPE, os.fsdecode(member.read(_MAX_LINK_BYTES))
@@ -144,6 +177,22 @@ def _read_zip(archive: Container, stream: IO[bytes], limit: int) -> Iterator[byt
             if padding := -entry.file_size % BLOCK:
                 yield bytes(padding)
     yield bytes(2 * BLOCK)
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """Returns the name of an entry; many programs write UTF-8 without the flag that says so."""
+    return entry.filename.encode("cp437").decode() if _lacks_flag(entry) and _has_utf8_name(entry) else entry.filename
+
+
+def _has_utf8_name(entry: zipfile.ZipInfo) -> bool:
+    try:
+        return not _lacks_flag(entry) or bool(entry.filename.encode("cp437").decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _lacks_flag(entry: zipfile.ZipInfo) -> bool:
+    return not entry.flag_bits & _UTF8_NAME  # then zipfile has read the name as code page 437
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from models.data.sources.image_format import (
     HEAD_BYTES,
     SUFFIXES,
     TEXT,
+    UNKNOWN,
     identify_format,
     is_image_name,
 )
@@ -72,7 +74,7 @@ def open_folder(data: schema.Data) -> Source:
     root = locate(data.path)
     tree = _open_tree(root)
     unused = Unused()
-    if not tree.images:
+    if all(tree.formats.get(row) == UNKNOWN for row in tree.images.values()):
         _count_others(tree, Listing(tree.files, ()), unused)
         raise ConfigError(_describe_contents(tree, root, unused))
     parts = splits.find_splits(tree.images.keys(), root)
@@ -91,7 +93,7 @@ def open_folder(data: schema.Data) -> Source:
         entries.source(()), unused=unused.lines(), class_differences=compare_classes(entries, parts)
     )
     if tree.top:
-        log.info("%s: all images are below %s, whose folders count", data.name, tree.top)
+        log.info("%s: the top folder is %s", data.name, tree.top)
     if parts != splits.WHOLE:
         log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
     for line in (*source.class_differences, *source.unused):
@@ -286,7 +288,9 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
 
 def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:
     packed = next((name for name in tree.files.names if name.lower().endswith(ARCHIVES)), None)
-    remedy = f"; it contains the archive {packed}, which data.path may name" if packed else ""
+    is_folder = root.startswith("s3://") or Path(root).is_dir()
+    what_to_do = "which data.path may name" if is_folder else "which must be unpacked"
+    remedy = f"; it contains the archive {packed}, {what_to_do}" if packed else ""
     first = {name.partition("/")[0] for name in (*tree.files.names, *tree.folders)}
     seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
     lines = "".join(f"; {line}" for line in unused.lines())

@@ -20,7 +20,7 @@ OWN_FILE = -1  # in Reader.container
 def open_member(root: str, name: str) -> Container:
     """Opens the archive ``root/name`` for reading by position; a compressed one is decompressed first."""
     container = Container(join_parts(root, name))
-    if decompress.is_compressed(container.location):
+    if decompress.find_compression(container):
         return Container(str(decompress.ensure_plain(container)))
     return container
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from infra.errors import DataError
@@ -21,8 +21,10 @@ BLOCK = 512
 MAX_MEMBERS = 3_000_000  # per archive; more than twice ImageNet's
 _MAX_EXTENSION = 2**20  # bytes of a long name or of PAX records
 _ZEROS = bytes(BLOCK)
+_SKIPPED = 2**20  # bytes that are read at a time behind the end marker
 _REGULAR = b"0\0007"
 _EXTENSIONS = b"xgLK"
+_MAX_LINKS = 40  # from one to the next, as Linux
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: their size is not followed by bytes
 DEAD_LINK, NO_FILE = "links that lead to no file", "entries that are no files"
 _LINKS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
@@ -75,7 +77,7 @@ def read_members(read_at: ReadAt, where: str, start: int, end: int) -> list[Memb
     """
     members: list[Member] = []
     seen: set[str] = set()
-    for entry in _read_entries(read_at, where, start, end):
+    for entry in _read_entries(read_at, where, start, end, appended=False):
         if entry.kind not in _REGULAR:
             what = _LINKS.get(entry.kind, f"of the unknown type {entry.kind!r}")
             raise DataError(f"{where}: {entry.name!r} is {what}; only files and folders are supported")
@@ -104,7 +106,7 @@ def read_own_members(
     Raises:
         DataError: The tar is damaged or truncated, or a name leads out of it.
     """
-    entries = list(_read_entries(read_at, where, start, end))
+    entries = list(_read_entries(read_at, where, start, end, appended=True))
     separator = "/" if any("/" in entry.name for entry in entries) else "\\"
     members: dict[str, Member] = {}
     links: dict[str, str] = {}
@@ -119,12 +121,26 @@ def read_own_members(
             links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
         elif entry.kind not in _REGULAR:
             skipped.append((name, DEAD_LINK if entry.kind == b"1" else NO_FILE))
-    for name, link in links.items():
-        if target := members.get(link):
-            members[name] = target._replace(name=name)
-        else:
+    for name in links:
+        linked = _follow(name, links, members)
+        members |= {member.name: member for member in linked}
+        if not linked:
             skipped.append((name, DEAD_LINK))
+    if len(members) > MAX_MEMBERS:
+        raise DataError(f"{where} contains more than {MAX_MEMBERS} files")
     return list(members.values()), tuple(skipped)
+
+
+def _follow(name: str, links: Mapping[str, str], members: Mapping[str, Member]) -> list[Member]:
+    """Returns the files that a symbolic link leads to, by way of others too: one, or those of a folder."""
+    path = name
+    for _ in range(_MAX_LINKS):
+        if path not in links:
+            break
+        path = links[path]
+    if path in members:
+        return [members[path]._replace(name=name)]
+    return [m._replace(name=name + m.name[len(path) :]) for m in members.values() if m.name.startswith(f"{path}/")]
 
 
 def iterate_members(read_at: ReadAt, where: str, start: int, end: int) -> Iterator[Member]:
@@ -133,19 +149,39 @@ def iterate_members(read_at: ReadAt, where: str, start: int, end: int) -> Iterat
     What precedes a damage is yielded before the error is raised. Arguments and errors are those of
     ``read_own_members``.
     """
-    for entry in _read_entries(read_at, where, start, end):
+    for entry in _read_entries(read_at, where, start, end, appended=True):
         name = _own_name(entry.name, "/", where)
         if entry.kind in _REGULAR and name:
             yield Member(name, entry.offset, entry.size)
 
 
-def _read_entries(read_at: ReadAt, where: str, start: int, end: int) -> Iterator[_Entry]:
-    """Yields all entries except folders, with long names, links and sizes resolved; checks the structure of the tar."""
+def is_header(block: bytes) -> bool:
+    """Returns whether a block is the header of a member, by its checksum."""
+    try:
+        return len(block) == BLOCK and _checksum(block) == int(block[148:156].strip(b"\0 "), 8)
+    except ValueError:
+        return False
+
+
+def _checksum(header: bytes) -> int:
+    return sum(header) - sum(header[148:156]) + 256
+
+
+def _read_entries(read_at: ReadAt, where: str, start: int, end: int, *, appended: bool) -> Iterator[_Entry]:
+    """Yields all entries except folders, with long names, links and sizes resolved; checks the structure of the tar.
+
+    With ``appended``, a tar that is appended to another, as by ``cat``, continues it.
+    """
     position, count, long = start, 0, _NO_EXTENSION
     while True:
         header = read_at(position, BLOCK) if position + BLOCK <= end else b""
         if header == _ZEROS:
-            return
+            position = _skip_zeros(read_at, position, end) if appended else end
+            if position == end:
+                return
+            if not is_header(read_at(position, BLOCK)):
+                raise DataError(f"{where} ends before byte {position} of {end}, and what follows is no tar")
+            continue
         if len(header) < BLOCK:
             raise DataError(f"{where} is truncated: no end marker, and no header at byte {position} of {end}")
         size, kind = _read_size(header, where, position), header[156:157]
@@ -169,6 +205,16 @@ def _read_entries(read_at: ReadAt, where: str, start: int, end: int) -> Iterator
         position += -(-size // BLOCK) * BLOCK
 
 
+def _skip_zeros(read_at: ReadAt, position: int, end: int) -> int:
+    """Returns the position of the next block that is not zero, or ``end``."""
+    while position < end:
+        data = read_at(position, min(_SKIPPED, end - position))
+        if rest := data.lstrip(b"\0"):
+            return position + (len(data) - len(rest)) // BLOCK * BLOCK
+        position += max(1, len(data))
+    return end
+
+
 def _read_size(header: bytes, where: str, position: int) -> int:
     """Verifies the checksum of a header and returns the size of its member."""
     try:
@@ -179,7 +225,7 @@ def _read_size(header: bytes, where: str, position: int) -> int:
             size = int(header[124:136].strip(b"\0 ") or b"0", 8)
     except ValueError:
         stated = size = -1
-    if size < 0 or sum(header) - sum(header[148:156]) + 256 != stated:
+    if size < 0 or _checksum(header) != stated:
         raise DataError(f"{where}: no tar header at byte {position}; is it a complete tar?")
     return size
 

@@ -1,7 +1,10 @@
 """User data as people bring them: splits, formats, depth, labels in CSV files, archives; every loss is reported."""
 
+import bz2
+import gzip
 import io
 import logging
+import lzma
 import os
 import tarfile
 import zipfile
@@ -270,16 +273,73 @@ def test_links_in_an_own_archive_are_the_files_that_they_name(tmp_path: Path) ->
         link(tarfile.LNKTYPE, "set/a/hard.jpg", "set/a/1.jpg"),
         link(tarfile.SYMTYPE, "set/a/soft.jpg", "../b/2.jpg"),
         link(tarfile.SYMTYPE, "set/a/out.jpg", "../../../etc/passwd"),
+        link(tarfile.SYMTYPE, "set/a/chain.jpg", "soft.jpg"),
+        link(tarfile.SYMTYPE, "set/c", "b"),
+        link(tarfile.SYMTYPE, "set/d", "d"),
     ]
     source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, *links])))
     content = {name: source.read(i) for i, name in enumerate(source.names.tolist())}
-    assert content == {b"a/1.jpg": photo(1), b"a/hard.jpg": photo(1), b"a/soft.jpg": photo(2), b"b/2.jpg": photo(2)}
-    assert source.unused == ("1 links that lead to no file, first set/a/out.jpg",)
+    first = {b"a/1.jpg": photo(1), b"a/hard.jpg": photo(1)}
+    assert content == first | dict.fromkeys([b"a/soft.jpg", b"a/chain.jpg", b"b/2.jpg", b"c/2.jpg"], photo(2))
+    assert source.unused == ("2 links that lead to no file, first set/a/out.jpg",)
 
 
 def test_the_last_of_two_members_counts(tmp_path: Path) -> None:
     source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, ("set/a/1.jpg", photo(9))])))
     assert [source.read(i) for i in range(2)] == [photo(9), photo(2)]
+
+
+def test_a_tar_that_is_appended_to_another_continues_it(tmp_path: Path) -> None:
+    first, second = (own_tar(tmp_path / f"{i}.tar", [pair]).read_bytes() for i, pair in enumerate(PAIR))
+    path = tmp_path / "x.tar"
+    path.write_bytes(first + second)
+    assert open_source(data_settings("folder", path)).names.tolist() == [b"a/1.jpg", b"b/2.jpg"]
+    path.write_bytes(first + b"more")
+    with pytest.raises(DataError, match=r"x.tar ends before byte 10240 of 10244, and what follows is no tar"):
+        open_source(data_settings("folder", path))
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.zip", "x.tar.gz", "x.tbz2", "download"])
+@pytest.mark.parametrize("kind", ["tar", "gzip", "bzip2", "xz", "zip"])
+def test_an_archive_is_recognized_by_its_bytes(kind: str, name: str, tmp_path: Path) -> None:
+    plain = own_tar(tmp_path / "plain", [*PAIR])
+    path = tmp_path / name
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as writer:
+            for file, data in PAIR:
+                writer.writestr(file, data)
+    else:
+        pack = {"tar": bytes, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}[kind]
+        path.write_bytes(pack(plain.read_bytes()))
+    assert open_source(data_settings("folder", path)).names.tolist() == [b"a/1.jpg", b"b/2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        (b"Rar!\x1a\x07", "a RAR archive"),
+        (b"\x28\xb5\x2f\xfd", "compressed by Zstandard"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.zst", "x.zip"])
+def test_an_archive_that_is_not_read_is_named(head: bytes, what: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(head + bytes(1000))
+    with pytest.raises(DataError, match=f"is {what}, which is not read; unpack it and give the folder"):
+        open_source(data_settings("folder", tmp_path / name))
+
+
+def test_names_in_a_zip_are_utf8_with_and_without_the_flag(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
+        for name, data in PAIR:
+            writer.writestr(name.replace("/a/", "/QQQQ/"), data)
+    packed = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(packed.replace(b"QQQQ", "a\u732b".encode()))
+    assert open_source(data_settings("folder", tmp_path / "x.zip")).classes == ("a\u732b", "b")
+    assert "code page 437" not in caplog.text
+    (tmp_path / "y.zip").write_bytes(packed.replace(b"QQQQ", b"caf\x82"))
+    assert open_source(data_settings("folder", tmp_path / "y.zip")).classes == ("b", "caf\u00e9")
+    assert "y.zip: 1 names are not UTF-8 and are read as code page 437, first set/caf\u00e9/1.jpg" in caplog.text
 
 
 def test_backslashes_separate_folders_where_no_name_has_a_slash(tmp_path: Path) -> None:
