@@ -35,13 +35,15 @@ def find_faults(new: Manifest, old: Manifest | None, limits: Nightly) -> list[st
 
 
 def _describe_quarantine(new: Manifest, limits: Nightly) -> str | None:
+    from models.data.sources.unused import LOST_FEW
+
     lost = len(new.quarantine)
     share = 100 * lost / (lost + len(new.table))
-    if share <= limits.max_quarantine:
+    if lost <= LOST_FEW or share <= limits.max_quarantine:
         return None
     first = new.quarantine[0]
     return (
-        f"{share:.2f} % of the images ({lost}) do not decode, {limits.max_quarantine:g} % are allowed "
+        f"{share:.2f} % of the images ({lost}) do not decode, {LOST_FEW} or {limits.max_quarantine:g} % are allowed "
         f"(nightly.max_quarantine); the first is {first.name}: {first.what}"
     )
 

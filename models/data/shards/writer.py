@@ -30,10 +30,10 @@ from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
 from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard
 from models.data.shards.tar_header import END
+from models.data.sources.unused import LOST_FEW, LOST_SHARE
 
 SHARDS_AT_ONCE = 2  # per process, for any number of tasks: one reads while the other waits for the store
 _INDICES_AT_ONCE = 16
-LOST_SHARE, LOST_FEW = 0.01, 10  # images that may be excluded without data.allow_partial
 
 
 def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:

@@ -9,7 +9,7 @@ from conf import schema
 from conf.text import escaped
 from infra.errors import ConfigError
 
-LOST_SHARE, LOST_FEW = 0.01, 10  # files that may be lost without data.allow_partial: the larger of the two
+LOST_SHARE, LOST_FEW = 0.01, 10  # files or images that may be lost without data.allow_partial: the larger of the two
 
 
 @dataclass
