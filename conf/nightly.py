@@ -38,21 +38,24 @@ class Email:
 
 @dataclass
 class Alerts:
-    """Where a night is reported that failed, diverged, was refused, started late, or was skipped three times."""
+    """Where a night is reported that failed, diverged, was refused, waits, started late, or was skipped three times."""
 
     # URL that takes a POST of {"text": ...} as Slack does, or the name of an environment variable that holds it, since
     # such a URL often is a secret.
     webhook: str | None = None
     email: Email = field(default_factory=Email)  # E-mail.
+    # URL that every night calls, or the name of a variable that holds it: URL/start, then URL, or URL/fail after an
+    # error, as healthchecks.io takes it. A service that expects these calls notices a night that never started.
+    heartbeat: str | None = None
     late_minutes: float = 60.0  # Minutes after its scheduled time from which on a night has started late.
 
     def __post_init__(self) -> None:
-        require(
-            self.webhook is None
-            or self.webhook.startswith(("http://", "https://"))
-            or bool(_VARIABLE.fullmatch(self.webhook)),
-            f"nightly.alerts.webhook must be an http(s) URL or the name of a variable, is {self.webhook!r}",
-        )
+        for key in ("webhook", "heartbeat"):
+            value: str | None = getattr(self, key)
+            require(
+                value is None or value.startswith(("http://", "https://")) or bool(_VARIABLE.fullmatch(value)),
+                f"nightly.alerts.{key} must be an http(s) URL or the name of a variable, is {value!r}",
+            )
         require(self.late_minutes > 0, f"nightly.alerts.late_minutes must be > 0, is {self.late_minutes}")
 
 
@@ -82,6 +85,9 @@ class Nightly:
     max_duplicates: int = 0  # Images of train that may be in val too.
     # Percent of the images that may not decode; ten never are too many, as for effnet shard, which refuses 1 percent.
     max_quarantine: float = 0.1
+    # Whether a version that passed the gate waits for effnet promote, here and in reproduce, instead of being promoted.
+    approval: bool = False
+    approval_days: float = 7.0  # Days after which a version that nobody promoted is refused, by the next night.
     alerts: Alerts = field(default_factory=Alerts)  # Where a night that needs attention is reported.
 
     def __post_init__(self) -> None:
@@ -96,6 +102,7 @@ class Nightly:
             self.max_latency_ms is None or self.max_latency_ms > 0,
             f"nightly.max_latency_ms must be > 0, is {self.max_latency_ms}",
         )
+        require(self.approval_days > 0, f"nightly.approval_days must be > 0, is {self.approval_days}")
         require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
         require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")
         require_name("nightly.model", self.model)

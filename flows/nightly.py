@@ -21,9 +21,10 @@ from infra.errors import DivergedError, first_line
 from models.results import Registered, ShardResult
 from tasks.classes import match_classes
 from tasks.jobs import train_job
+from tasks.nights.approval import refuse_overdue
 from tasks.nights.infra_gate import find_package_fault
 from tasks.nights.line import NightStart, check_data, find_reason_to_skip, find_start
-from tasks.nights.record import report_failure, report_late_start, report_night
+from tasks.nights.record import report_failure, report_night, report_start
 from tasks.nights.report import publish_nights
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
@@ -40,20 +41,21 @@ async def nightly(overrides: list[str]) -> Registered:
     alerts are sent (``tasks/nights/record.py``).
     """
     config, _ = configure(overrides)
-    await report_late_start(config, _scheduled_start())
+    await report_start(config, _scheduled_start())
     try:
         result = await run_night(config)
+        await report_night(config, result)
     except Exception as error:
         kind = "diverged" if isinstance(error, DivergedError) else "failed"
         await report_failure(config, f"{kind}: {first_line(error)}")
         raise
-    await report_night(config, result)
     return result
 
 
 async def run_night(config: schema.Config) -> Registered:
     """Runs one night, and shows it in the report."""
     start = await find_start(config)
+    await refuse_overdue(start.line, config)
     shards = await ensure_shards(start.data, config.storage)
     outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
     await publish_nights(config, outcome, shards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from conf.text import escaped
@@ -23,7 +24,9 @@ def promote(command: Command) -> int:
     if champion is not None and champion.version == version.version:
         show(f"{version.name}/{version.version} is champion already")
         return 0
-    _move(command, version, None if champion is None else champion.version, escaped(command.options["why"]))
+    current = None if champion is None else champion.version
+    compared = {key: value for key, value in version.tags.items() if key.startswith("compared_")}
+    _move(command, version, current, escaped(command.options["why"]), compared)
     return 0
 
 
@@ -45,12 +48,16 @@ def rollback(command: Command) -> int:
     return 0
 
 
-def _move(command: Command, version: Version, expected: int | None, why: str) -> None:
+def _move(
+    command: Command, version: Version, expected: int | None, why: str, evidence: Mapping[str, str] | None = None
+) -> None:
     from infra.tracking import champions
     from tasks.registry.promote import record_manual_promotion
 
     ref = f"{version.name}/{version.version}"
-    move = champions.move_champion(command.config.storage, version.name, version.version, expected=expected, why=why)
+    move = champions.move_champion(
+        command.config.storage, version.name, version.version, expected=expected, why=why, evidence=evidence
+    )
     if move is None:
         raise ConfigError(f"another process has changed the champion of {version.name} in the meantime; run again")
     record_manual_promotion(version, move)

@@ -1,12 +1,14 @@
-"""Alerts about nights, by webhook and by e-mail. An alert that cannot be sent is logged and fails nothing."""
+"""Alerts about nights by webhook and e-mail, and their heartbeat. What cannot be sent is logged and fails nothing."""
 
 from __future__ import annotations
 
 import os
 import smtplib
+import socket
 import ssl
 from email.message import EmailMessage
 from functools import partial
+from urllib.parse import urlsplit
 
 from conf import schema
 from conf.text import escaped, first_line, logger, printable
@@ -27,7 +29,7 @@ def send(alerts: schema.Alerts, text: str) -> None:
     """
     line = printable(text)
     for name, receiver, deliver in (
-        ("nightly.alerts.webhook", alerts.webhook, partial(_post, alerts.webhook or "", line)),
+        ("nightly.alerts.webhook", alerts.webhook, partial(_post, alerts.webhook or "", "", {"text": line})),
         ("nightly.alerts.email", alerts.email.host, partial(_mail, alerts.email, line)),
     ):
         if receiver is None:
@@ -38,12 +40,35 @@ def send(alerts: schema.Alerts, text: str) -> None:
             log.warning("%s: the alert was not sent: %s; it was: %s", name, first_line(error), line)
 
 
-def _post(webhook: str, line: str) -> None:
-    """Posts Slack's JSON; messages name the variable, not the URL that it holds."""
-    url = webhook if "://" in webhook else os.environ.get(webhook, "")
+def beat(alerts: schema.Alerts, event: str, text: str = "") -> None:
+    """Calls the heartbeat URL, if there is one; logs a service that cannot be reached.
+
+    Args:
+        alerts: Receivers.
+        event: ``/start``, ``/fail``, or empty at a night's good end; it is appended to the path of the URL.
+        text: Result of the night, for the service's log.
+    """
+    if alerts.heartbeat is None:
+        return
+    try:
+        _post(alerts.heartbeat, event, printable(text))
+    except Exception as error:  # noqa: BLE001 - a broken receiver must not fail a night
+        log.warning("nightly.alerts.heartbeat: the call was not made: %s", first_line(error))
+
+
+def title(config: schema.Config, text: str) -> str:
+    """The line of an alert: which night on which machine, and what about it."""
+    return f"effnet nightly {config.nightly.model} on {config.transfer.data.name} ({socket.gethostname()}): {text}"
+
+
+def _post(receiver: str, suffix: str, body: object) -> None:
+    """Posts JSON to a URL, or to that in a variable; messages name the variable, not the URL that it holds."""
+    url = receiver if "://" in receiver else os.environ.get(receiver, "")
     if "://" not in url:
-        raise ConfigError(f"the variable {webhook} does not hold a URL")
-    status, _ = http.call("POST", url, {"text": line}, TIMEOUT_S)
+        raise ConfigError(f"the variable {receiver} does not hold a URL")
+    parts = urlsplit(url)
+    url = parts._replace(path=parts.path.rstrip("/") + suffix if suffix else parts.path).geturl()
+    status, _ = http.call("POST", url, body, TIMEOUT_S)
     if not 200 <= status < 300:
         raise TransientError(f"it answers {status}" if status else "it does not answer")
 

@@ -1,4 +1,4 @@
-"""What became of a night: one record per line and date in the store, and the alerts.
+"""What became of a night: one record per line and date in the store, the alerts and the heartbeat.
 
 ::
 
@@ -10,7 +10,6 @@ A night that is repeated on the same date replaces its record, unless the repeti
 from __future__ import annotations
 
 import asyncio
-import socket
 from datetime import UTC, datetime, timedelta
 
 from prefect import task
@@ -24,20 +23,22 @@ from tasks import policy
 from tasks.nights import alerts
 from tasks.nights.line import SKIPPED
 from tasks.registry.gate import REFUSED
-from tasks.registry.promote import EARLIER
+from tasks.registry.promote import EARLIER, WAITING
 
 log = logger()
 SKIPS_PER_ALERT = 3
+ATTENTION = {REFUSED: "refused", WAITING: "waits for approval"}  # outcomes that cause an alert, and its first words
 
 
 @task(task_run_name="report the night of {result.name}", **policy.BOOKKEEPING)
 async def report_night(config: schema.Config, result: Registered) -> None:
-    """Records the result of a night, and sends an alert if it was refused, or skipped for the third time in a row.
+    """Records the result of a night; sends an alert if it was refused, waits, or is the third skip in a row.
 
     Raises:
         TransientError: The store does not respond; the same call resumes later.
     """
     await asyncio.to_thread(_report_night, config, result, datetime.now().astimezone())
+    await asyncio.to_thread(alerts.beat, config.nightly.alerts, "", result.verdict)
 
 
 @task(task_run_name="report the failure of the night", **policy.BOOKKEEPING)
@@ -48,21 +49,23 @@ async def report_failure(config: schema.Config, error: str) -> None:
         config: Configuration of the night.
         error: Kind and first line of the error.
     """
-    await asyncio.to_thread(alerts.send, config.nightly.alerts, _title(config, error))
+    await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, error))
+    await asyncio.to_thread(alerts.beat, config.nightly.alerts, "/fail", error)
 
 
-@task(task_run_name="check the start of the night", **policy.BOOKKEEPING)
-async def report_late_start(config: schema.Config, expected: datetime | None) -> None:
+@task(task_run_name="report the start of the night", **policy.BOOKKEEPING)
+async def report_start(config: schema.Config, expected: datetime | None) -> None:
     """Sends an alert if a night starts later than ``nightly.alerts.late_minutes`` after its scheduled time.
 
     Args:
         config: Configuration of the night.
         expected: Scheduled time; None for a night that nobody scheduled.
     """
+    await asyncio.to_thread(alerts.beat, config.nightly.alerts, "/start")
     line = describe_delay(expected, datetime.now(UTC), config.nightly.alerts.late_minutes)
     if line is not None:
         log.warning("%s", line)
-        await asyncio.to_thread(alerts.send, config.nightly.alerts, _title(config, line))
+        await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, line))
 
 
 def describe_delay(expected: datetime | None, now: datetime, limit_minutes: float) -> str | None:
@@ -80,11 +83,12 @@ def _report_night(config: schema.Config, result: Registered, now: datetime) -> N
     if is_repeated and store.exists(uri):
         return
     store.write_json(uri, {"outcome": outcome, "verdict": result.verdict, "version": result.version})
-    if outcome == REFUSED:
-        alerts.send(config.nightly.alerts, _title(config, f"refused: {result.name}/{result.version}: {result.verdict}"))
+    if event := ATTENTION.get(outcome):
+        ref = f"{result.name}/{result.version}"
+        alerts.send(config.nightly.alerts, alerts.title(config, f"{event}: {ref}: {result.verdict}"))
     skips = _count_skips(folder)
     if skips and skips % SKIPS_PER_ALERT == 0:
-        alerts.send(config.nightly.alerts, _title(config, f"skipped {skips} times in a row: {result.verdict}"))
+        alerts.send(config.nightly.alerts, alerts.title(config, f"skipped {skips} times in a row: {result.verdict}"))
 
 
 def _count_skips(folder: str) -> int:
@@ -95,7 +99,3 @@ def _count_skips(folder: str) -> int:
             break
         count += 1
     return count
-
-
-def _title(config: schema.Config, text: str) -> str:
-    return f"effnet nightly {config.nightly.model} on {config.transfer.data.name} ({socket.gethostname()}): {text}"

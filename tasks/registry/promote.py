@@ -7,6 +7,7 @@ moved by hand stays where it is.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from prefect import task
 from conf import schema
 from infra import store
 from infra.errors import ArtifactError, PermanentError
+from infra.machine import format_utc
 from models.results import EvalResult, Registered, ShardResult
 from tasks import policy
 from tasks.classes import class_mismatch
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
 PENDING = "pending"  # value of STATE until the version is judged; then it is Verdict.outcome
+WAITING = "waiting"  # value of STATE of a version that passed the gate and that a user must promote (nightly.approval)
+WAITING_UNTIL = "promotion_until"  # tag: the time until which it waits, as format_utc writes it
 EARLIER = "judged before"  # opens the verdict of a version that is not judged again
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards excluded
@@ -97,6 +101,8 @@ def _judge_step(
             return verdict
         if verdict.outcome != PROMOTED:
             return decline(version, verdict, registered.reused)
+        if limits.approval and (champion is None or champion.version != version.version):
+            return decline(version, _wait_for_approval(verdict, limits, time.time()), registered.reused)
         promoted = promote(version, verdict, champion, storage, registered.reused)
         if promoted is not None:  # otherwise another version was promoted in the meantime: judge again
             return promoted
@@ -137,8 +143,15 @@ def champion_if_first(version: Version, storage: str) -> Registered:
     return decline(version, Verdict(REFUSED, reason), version.reused)
 
 
+def _wait_for_approval(verdict: Verdict, limits: schema.Nightly, now: float) -> Verdict:
+    """The verdict on a version that passed the gate and becomes champion only if a user promotes it."""
+    until = format_utc(now + limits.approval_days * 86400)
+    reason = f"{verdict.reason.replace('promoted', 'passed the gate', 1)}; it waits for approval until {until}"
+    return Verdict(WAITING, reason, {**verdict.tags, WAITING_UNTIL: until})
+
+
 def decline(version: Version, verdict: Verdict, reused: bool) -> Registered:
-    """Records why a version is not champion: tied or refused."""
+    """Records why a version is not champion: tied, refused, or waiting for approval."""
     from infra.tracking import registry
 
     registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: verdict.outcome})
@@ -252,8 +265,8 @@ def _report_verdict(version: Version, reason: str, reused: bool) -> Registered:
     from infra.tracking import registry
 
     current = registry.resolve_version(_reference(version))
-    hint = ""
+    hint, outcome = "", current.tags.get(STATE, "")
     if registry.CHAMPION not in current.aliases:
-        hint = f"; to promote it anyway: effnet promote {_reference(version)} --why TEXT"
-    outcome = current.tags.get(STATE, "")
+        anyway = "" if outcome == WAITING else " anyway"
+        hint = f"; to promote it{anyway}: effnet promote {_reference(version)} --why TEXT"
     return Registered(version.name, version.version, current.aliases, reused, reason + hint, outcome)

@@ -2,95 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-import torch
+from night_rig import add_images, alert_sink, night_settings, register_base
 from page_reader import Page
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from conf import compose, schema
 from infra import store
 from infra.services.stack import Addresses
-from infra.tracking import registry, runs
-from models.networks import export
-from models.networks.build import build_model
-from tasks.registry.promote import champion_if_first
-from tasks.registry.register import WEIGHTS, new_version
+from infra.tracking import registry
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 STORAGE = "s3://effnet/nightly"
 
 
-def add_images(folder: Path, first: int, last: int) -> None:
-    digits = load_digits()
-    for number in range(first, last):
-        path = folder / f"digit-{digits.target[number]}" / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((digits.images[number] * 15).astype("uint8")).resize((32, 32)).save(path)
-
-
 def night(services_dir: Path, folder: Path, model: str, *words: str) -> subprocess.CompletedProcess[str]:
-    settings = [
-        f"nightly.model={model}",
-        "data@transfer.data=folder",
-        f"transfer.data.path={folder}",
-        "transfer.data.name=grown",
-        "transfer.data.augment.eval_crop_pad=0",
-        "transfer.recipe.epochs=1",
-        "nightly.chance_margin=-100",
-        "nightly.alerts.webhook=NIGHT_HOOK",
-        f"storage={STORAGE}",
-        "experiment=nightly",
-        f"run_dir={services_dir}",
-    ]
+    settings = [*night_settings(model, folder, STORAGE), f"run_dir={services_dir}"]
     command = [sys.executable, "-m", "flows", "nightly", *settings, *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
-
-
-class Hook(BaseHTTPRequestHandler):
-    """Keeps the texts that are posted."""
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.texts.append(json.loads(body)["text"])  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.end_headers()
 
 
 @pytest.fixture
 def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The alerts that nights send to the webhook in the variable NIGHT_HOOK."""
-    server = HTTPServer(("127.0.0.1", 0), Hook)
-    texts: list[str] = []
-    server.texts = texts  # type: ignore[attr-defined]
-    monkeypatch.setenv("NIGHT_HOOK", f"http://127.0.0.1:{server.server_port}/hook")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield texts
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with alert_sink() as (url, texts):
+        monkeypatch.setenv("NIGHT_HOOK", url)
+        yield texts
 
 
 @pytest.fixture(scope="module")
 def base(services: Addresses, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A registered champion with random weights, of the laptop's size and of other classes."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    model = compose.compose([]).model
-    export.save_weights(build_model(model, 5).state_dict(), folder / WEIGHTS)
-    run = runs.start_run("nightly", "base", "base", params={}, tags={})
-    version = new_version(run, "night-base", folder, model, 24, list("abcde"), 0, {"dataset": "letters"})
-    champion_if_first(version, STORAGE)
-    return "night-base"
+    return register_base("night-base", STORAGE, tmp_path_factory.mktemp("base"))
 
 
 def jobs() -> set[str]:

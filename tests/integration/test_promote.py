@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from made_set import write_set
 from torch import nn
 
-from conf import schema
+from conf import compose, schema
 from infra import store
 from infra.errors import ArtifactError, ConfigError
 from infra.services.stack import Addresses
@@ -32,6 +33,7 @@ from models.networks import export
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
 from tasks import classes
+from tasks.nights.approval import _refuse_overdue
 from tasks.nights.infra_gate import _find_fault
 from tasks.registry import promote
 from tasks.registry.promote import FIRST_TAGS, _judge_step, _refuse, champion_if_first
@@ -209,6 +211,38 @@ def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_foun
     # What comes next is compared with the version that was put back, and does not bring back the one that was not.
     third = judge(made_version(storage, "rolled-back", 2, BETTER - 2, shards, tmp_path), shards)
     assert third.version == champion("rolled-back") == 3
+
+
+def test_with_approval_a_better_version_waits_until_a_user_promotes_it_or_its_time_is_over(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services_dir: Path
+) -> None:
+    shards = data(storage)
+    judge(made_version(storage, "approved", 0, GOOD, shards, tmp_path), shards)
+    better, late = (made_version(storage, "approved", seed, BETTER, shards, tmp_path) for seed in (1, 2))
+    limits = schema.Nightly(approval=True, approval_days=2)
+    for version in (better, late, better):
+        waits = _judge_step(version, shards, storage, limits, {})
+        assert isinstance(waits, Registered)
+        assert (waits.outcome, champion("approved")) == ("waiting", 1)
+    assert "of the same 120 images" in waits.verdict
+    assert ": passed the gate; it waits for approval until " in waits.verdict
+    assert waits.verdict.endswith("; to promote it: effnet promote approved/2 --why TEXT")
+
+    words = ["promote", "approved/2", "--why", "tried", f"storage={storage}", f"run_dir={services_dir}"]
+    done = subprocess.run([sys.executable, "-m", "flows", *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (champion("approved"), registry.resolve_version("approved/2").tags["promotion"]) == (2, "promoted")
+    assert champions.read_history(storage, "approved")[-1].evidence["compared_n"] == "120"
+
+    sent: list[str] = []
+    monkeypatch.setattr("tasks.nights.alerts.send", lambda _, text: sent.append(text))
+    for days, alerts in ((1, 0), (3, 1), (4, 1)):
+        _refuse_overdue("approved", compose.compose([]), time.time() + days * 86400)
+        assert len(sent) == alerts
+    tags = registry.resolve_version("approved/3").tags
+    assert (tags["promotion"], champion("approved")) == ("refused", 2)
+    assert tags["promotion_reason"].startswith("not promoted, nobody approved it in time: challenger 91.67 %")
+    assert "refused: approved/3: not promoted, nobody approved it in time: " in sent[0]
 
 
 def test_a_version_that_was_found_again_and_never_judged_is_left_as_it_is(storage: str, tmp_path: Path) -> None:

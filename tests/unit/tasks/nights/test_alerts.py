@@ -132,9 +132,32 @@ def test_a_broken_webhook_does_not_stop_the_e_mail(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize(
+    ("event", "path"), [("/start", "/ping/key/start?a=1"), ("", "/ping/key?a=1"), ("/fail", "/ping/key/fail?a=1")]
+)
+def test_a_heartbeat_calls_its_url_with_the_event_at_the_end_of_the_path(
+    event: str, path: str, web: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHT_PING", f"http://127.0.0.1:{web.server_port}/ping/key?a=1")
+    alerts.beat(Alerts(heartbeat="NIGHT_PING"), event, "promoted")
+    ((called, _, body),) = web.received  # type: ignore[attr-defined]
+    assert (called, json.loads(body)) == (path, "promoted")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/secret", "NOT_SET_ANYWHERE"])
+def test_a_broken_heartbeat_is_a_warning_and_none_is_silent(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "effnet"):
+        alerts.beat(Alerts(), "/start")
+        alerts.beat(Alerts(heartbeat=url), "/start")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("nightly.alerts.heartbeat: the call was not made: ")
+    assert "secret" not in record.getMessage()
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Alerts(webhook="ftp://host/x"), "must be an http"),
+        (lambda: Alerts(heartbeat="host/ping"), "nightly.alerts.heartbeat must be an http"),
         (lambda: Alerts(late_minutes=0), "late_minutes must be > 0"),
         (lambda: Email(host="mail.example.org"), "host needs nightly.alerts.email.sender and"),
         (lambda: Email("mail.example.org", "effnet", ["a@example.org"]), "'effnet' is not an e-mail address"),

@@ -50,6 +50,13 @@ def test_a_refusal_is_reported_once_with_its_reason(config: Config, sent: list[s
     assert text.endswith(": refused: b0-pets/2: not promoted, it is worse")
 
 
+def test_a_version_that_waits_for_approval_is_reported_once(config: Config, sent: list[str]) -> None:
+    _report_night(config, night("waiting", "passed the gate"), TONIGHT)
+    _report_night(config, night("waiting", "judged before: passed the gate"), TONIGHT + timedelta(days=1))
+    (text,) = sent
+    assert text.endswith(": waits for approval: b0-pets/2: passed the gate")
+
+
 def test_every_third_skip_in_a_row_is_reported(config: Config, sent: list[str]) -> None:
     outcomes = ["promoted", *["skipped"] * 2, "tied", *["skipped"] * 7]
     counts = []

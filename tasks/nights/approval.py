@@ -1,0 +1,50 @@
+"""Human approval of a promotion (``nightly.approval``): a version that passed the gate waits, for a limited time.
+
+It waits with the alias ``challenger`` and the tag ``promotion=waiting``; ``effnet promote`` makes it champion. After
+``nightly.approval_days`` the next night refuses it, so that no champion is replaced because of an old comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from prefect import task
+
+from conf import schema
+from infra.machine import format_utc
+from tasks import policy
+from tasks.nights import alerts
+from tasks.registry import promote
+from tasks.registry.gate import REFUSED, Verdict
+from tasks.registry.promote import REASON, STATE, WAITING, WAITING_UNTIL
+
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
+
+
+@task(task_run_name="approvals of {line}", **policy.BOOKKEEPING)
+async def refuse_overdue(line: str, config: schema.Config) -> None:
+    """Refuses the versions of a line that nobody has approved in time, and sends an alert about each.
+
+    Raises:
+        TransientError: MLflow does not respond; the same call resumes later.
+    """
+    await asyncio.to_thread(_refuse_overdue, line, config, time.time())
+
+
+def _refuse_overdue(line: str, config: schema.Config, now: float) -> None:
+    from infra.tracking import registry
+
+    for version in registry.versions(line):
+        if is_overdue(version, now):
+            reason = f"not promoted, nobody approved it in time: {version.tags.get(REASON, '')}"
+            promote.decline(version, Verdict(REFUSED, reason), reused=False)
+            alerts.send(config.nightly.alerts, alerts.title(config, f"refused: {line}/{version.version}: {reason}"))
+
+
+def is_overdue(version: Version, now: float) -> bool:
+    """Whether a version waits for an approval and its time has passed; ``now`` is in unix seconds."""
+    until = version.tags.get(WAITING_UNTIL, "")
+    return version.tags.get(STATE) == WAITING and until < format_utc(now)

@@ -1,0 +1,85 @@
+"""What the tests of nights share: a folder of digits that grows, a registered champion to start from, an alert sink."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from conf import compose
+from infra.tracking import runs
+from models.networks import export
+from models.networks.build import build_model
+from tasks.registry.promote import champion_if_first
+from tasks.registry.register import WEIGHTS, new_version
+
+
+def add_images(folder: Path, first: int, last: int) -> None:
+    """Adds the digits of these numbers, each in the folder of its class."""
+    digits = load_digits()
+    for number in range(first, last):
+        path = folder / f"digit-{digits.target[number]}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[number] * 15).astype("uint8")).resize((32, 32)).save(path)
+
+
+def register_base(name: str, storage: str, folder: Path) -> str:
+    """A registered champion with random weights, of the laptop's size and of other classes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    model = compose.compose([]).model
+    export.save_weights(build_model(model, 5).state_dict(), folder / WEIGHTS)
+    run = runs.start_run("nightly", "base", "base", params={}, tags={})
+    version = new_version(run, name, folder, model, 24, list("abcde"), 0, {"dataset": "letters"})
+    champion_if_first(version, storage)
+    return name
+
+
+def night_settings(model: str, folder: Path, storage: str, name: str = "grown") -> list[str]:
+    """Overrides of a night of one epoch on a folder; its alerts go to the webhook in the variable NIGHT_HOOK."""
+    return [
+        f"nightly.model={model}",
+        "data@transfer.data=folder",
+        f"transfer.data.path={folder}",
+        f"transfer.data.name={name}",
+        "transfer.data.augment.eval_crop_pad=0",
+        "transfer.recipe.epochs=1",
+        "nightly.chance_margin=-100",
+        "nightly.alerts.webhook=NIGHT_HOOK",
+        f"storage={storage}",
+        "experiment=nightly",
+    ]
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.texts.append(json.loads(body)["text"])  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
+
+
+@contextmanager
+def alert_sink() -> Iterator[tuple[str, list[str]]]:
+    """A local web server: the address of its webhook, and the texts that are posted to it."""
+    server = HTTPServer(("127.0.0.1", 0), _Hook)
+    texts: list[str] = []
+    server.texts = texts  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook", texts
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
