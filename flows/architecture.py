@@ -20,9 +20,9 @@ TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config: f"architecture {config.profile}"))
-async def architecture(overrides: list[str]) -> ArchitectureResult:
+async def architecture(overrides: list[str], profile: str | None = None, data: str | None = None) -> ArchitectureResult:
     """Trains proposals until ``architecture.trials`` have ended."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data)
     return await search_blocks(config)
 
 

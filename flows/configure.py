@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from conf import compose, schema
 from conf.overrides import expand_home
 from conf.text import logger
+from flows import form
 from infra import machine
 from infra.errors import ConfigError
 
@@ -29,8 +30,22 @@ VARIABLE = "EFFNET_SETTINGS"
 SERVICE_VARIABLES = {"s3": "AWS_ENDPOINT_URL_S3", "prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 
 
-def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
+def configure(
+    overrides: list[str],
+    *,
+    profile: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+) -> tuple[schema.Config, list[str]]:
     """Composes a flow's configuration and enables its log.
+
+    Args:
+        overrides: Parameter of the flow.
+        profile: Field of Prefect's form (``flows/form.py``), as are ``model``, ``data`` and ``epochs``.
+        model: A network, or a registered model.
+        data: A data set.
+        epochs: Number of epochs.
 
     Returns:
         The configuration, and the overrides that it was made of.
@@ -42,12 +57,15 @@ def configure(overrides: list[str]) -> tuple[schema.Config, list[str]]:
     log = logger()
     if log.level == logging.NOTSET:  # on a worker; the terminal's display has set it
         log.setLevel(logging.INFO)
+    verb = _flow_name()
+    fields = {"profile": profile, "model": model, "data": data, "epochs": epochs}
+    overrides = merge(form.to_overrides(verb, fields), overrides)
     merged = merge(_settings_of_this_run(), overrides)
     config = compose.compose(merged)
     if _deployment_run() is not None:
         _refuse_other_services(overrides, config)
         _refuse_above_budget(merged, config)
-    if verb := _flow_name():
+    if verb:
         os.environ[machine.COMMAND] = shlex.join(["effnet", verb, *merged])  # a process runs one flow
     return config, merged
 
@@ -65,7 +83,8 @@ def name_runs_by(describe: Callable[[schema.Config], str]) -> Callable[[], str]:
         context = FlowRunContext.get()
         if context is None or context.flow is None:
             return "flow"
-        overrides = (context.parameters or {}).get("overrides", [])
+        parameters = context.parameters or {}
+        overrides = merge(form.to_overrides(context.flow.name, parameters), parameters.get("overrides", []))
         try:
             return describe(compose.compose(merge(_settings_of_this_run(), overrides)))
         except (ValueError, KeyError):  # the flow itself reports what is wrong with its parameters

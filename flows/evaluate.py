@@ -16,12 +16,14 @@ from tasks.registry.register import fetch_registered
 
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))
-async def evaluate(overrides: list[str]) -> EvalResult:
+async def evaluate(
+    overrides: list[str], profile: str | None = None, model: str | None = None, data: str | None = None
+) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``.
 
     The images are cropped as the version was registered with, unless ``data.augment.eval_crop_pad`` is given.
     """
-    config, words = configure(overrides)
+    config, words = configure(overrides, profile=profile, model=model, data=data)
     registered = await fetch_registered(config.model_ref or "", config.storage)
     if not any(word.startswith(("data.augment.", "data.augment=")) and "eval_crop_pad" in word for word in words):
         config = await use_registered_crop(config, registered[2])

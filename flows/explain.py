@@ -26,9 +26,9 @@ Fetched = tuple[schema.Model, tuple[str, str], str]
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
-async def explain(overrides: list[str]) -> GalleryResult:
+async def explain(overrides: list[str], profile: str | None = None, data: str | None = None) -> GalleryResult:
     """Trains or reuses every network of ``explain.models``, and draws its maps of some val images."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data)
     return await draw_gallery(config)
 
 

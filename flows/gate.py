@@ -24,13 +24,13 @@ from tasks.registry.register import fetch_registered
 
 
 @flow(name="gate", flow_run_name=name_runs_by(lambda config: f"gate {config.profile}"))
-async def gate(overrides: list[str]) -> GateResult:
+async def gate(overrides: list[str], profile: str | None = None, data: str | None = None) -> GateResult:
     """Checks this machine, then the accuracy of the weights in ``gate.weights``; trains nothing.
 
     Raises:
         ConfigError: The data set is not ImageNet, or weights are given without its folder.
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data)
     check_request(config)
     checks = [*await check_machine(config), *missing_weights(config)]
     if config.gate.weights:

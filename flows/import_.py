@@ -12,7 +12,7 @@ from tasks.registry.pretrained import import_published
 
 
 @flow(name="import", flow_run_name=name_runs_by(lambda config: f"import {Path(config.published.path or '').name}"))
-async def import_(overrides: list[str]) -> Registered:
+async def import_(overrides: list[str], profile: str | None = None) -> Registered:
     """Registers ``published.path``; the same file again finds its version."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile)
     return await import_published(config)

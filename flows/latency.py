@@ -10,11 +10,11 @@ from tasks.experiments.latency import measure_latency
 
 
 @flow(name="latency", flow_run_name=name_runs_by(lambda config: f"latency {config.profile}"))
-async def latency(overrides: list[str]) -> LatencyResult:
+async def latency(overrides: list[str], profile: str | None = None) -> LatencyResult:
     """Measures all networks of ``latency.pairs`` in one run.
 
     Returns:
         The latency of each network, and how many times as fast as its rival it is.
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile)
     return await measure_latency(config)

@@ -33,14 +33,20 @@ from tasks.train import train as train_task
 
 
 @flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
-async def nightly(overrides: list[str]) -> Registered:
+async def nightly(
+    overrides: list[str],
+    profile: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+) -> Registered:
     """Fine-tunes the champion of the line on ``transfer.data``, evaluates, registers, promotes the better.
 
     The line is named after ``nightly.model`` and the data set; its first version starts from the champion of
     ``nightly.model``. The report shows the line and its moves afterwards, the store keeps a record of the night, and
     alerts are sent (``tasks/nights/record.py``).
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
     await report_start(config, _scheduled_start())
     try:
         result = await run_night(config)

@@ -19,9 +19,9 @@ from tasks.registry.register import fetch_registered
 
 
 @flow(name="photographs", flow_run_name=name_runs_by(lambda config: f"photographs {config.profile}"))
-async def photographs(overrides: list[str]) -> PhotographsResult:
+async def photographs(overrides: list[str], profile: str | None = None) -> PhotographsResult:
     """Imports or reuses ``photographs.networks``, and maps what they see in ``photographs.images``."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile)
     return await map_photographs(config)
 
 

@@ -20,15 +20,16 @@ from tasks.registry.promote import judge
 
 
 @flow(name="register", flow_run_name=name_runs_by(lambda config: f"register {config.register or ''} {now()}"))
-async def register(overrides: list[str], job: str) -> Registered:
+async def register(overrides: list[str], job: str, profile: str | None = None) -> Registered:
     """Registers the weights of a finished training job.
 
     Args:
         overrides: Command-line overrides, e.g. ``["register=my-model"]``; the default name is that of the network,
             with the data set behind it for a fine-tuned network.
         job: The job's key or the beginning of it, id or name of its MLflow run, or its run folder.
+        profile: Size of everything.
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile)
     done = await find_finished_job(job, config)
     config = replace(config, model=done.job.model)
     return await register_network(config, name_model(config.register, done.job), done.result, done.data, done.shards)

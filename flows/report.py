@@ -9,7 +9,7 @@ from tasks.report.publish import refresh
 
 
 @flow(name="report", flow_run_name=name_runs_by(lambda config: f"report {config.profile}"))
-async def report(overrides: list[str]) -> str:
+async def report(overrides: list[str], profile: str | None = None) -> str:
     """Renders ``report.html`` from what lies in the store; returns its path."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile)
     return await refresh(config)

@@ -32,14 +32,23 @@ from tasks.transfer import set_configs
 
 
 @flow(name="reproduce", flow_run_name=name_runs_by(lambda config: f"reproduce {config.profile} {now()}"))
-async def reproduce(overrides: list[str], began: float | None = None) -> Summary:
+async def reproduce(
+    overrides: list[str],
+    profile: str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+    began: float | None = None,
+) -> Summary:
     """Reproduces the paper at the size of the profile.
 
     Args:
         overrides: Command-line overrides, e.g. ``["profile=laptop"]``.
         began: Unix time at which the user's command started; by default the start of the flow.
+        profile: Size of everything.
+        data: Data set.
+        epochs: Number of epochs.
     """
-    config, overrides = configure(overrides)
+    config, overrides = configure(overrides, profile=profile, data=data, epochs=epochs)
     check_names("variants", config.variants)
     sets = set_configs(config, overrides)
     started = await start_reproduction(config, sets, began)

@@ -17,9 +17,11 @@ from tasks.experiments.scaling import match_costs, point_config, record_scaling,
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))
-async def scaling(overrides: list[str]) -> ScalingResult:
+async def scaling(
+    overrides: list[str], profile: str | None = None, data: str | None = None, epochs: int | None = None
+) -> ScalingResult:
     """Trains every point of ``scaling.points`` by ``recipe`` on ``data``."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data, epochs=epochs)
     return await study_scaling(config)
 
 

@@ -17,9 +17,9 @@ from tasks.experiments.search import record_search, start_search, trial_config
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config: f"search {config.profile}"))
-async def search(overrides: list[str]) -> SearchResult:
+async def search(overrides: list[str], profile: str | None = None, data: str | None = None) -> SearchResult:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival."""
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data)
     grid_points(config.search)  # a mistake in the grid is reported before anything is sharded
     return await search_grid(config, await ensure_shards(config.data, config.storage))
 

@@ -13,13 +13,15 @@ from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
 @flow(name="shard", flow_run_name=name_runs_by(lambda config: f"shard {config.data.name}"))
-async def shard(overrides: list[str]) -> ShardResult:
+async def shard(overrides: list[str], profile: str | None = None, data: str | None = None) -> ShardResult:
     """Shards the configured data set, or returns the existing shards.
 
     Args:
         overrides: Command-line overrides, e.g. ``["data=digits"]``.
+        profile: Size of everything.
+        data: Data set.
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data)
     return await ensure_shards(config.data, config.storage)
 
 

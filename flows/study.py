@@ -31,13 +31,13 @@ PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
 
 
 @flow(name="study", flow_run_name=name_runs_by(lambda config: f"study {config.profile} {now()}"))
-async def study(overrides: list[str]) -> str:
+async def study(overrides: list[str], profile: str | None = None, data: str | None = None) -> str:
     """Runs every part even if others fail; returns the path of the report.
 
     Raises:
         EffnetError: The error of the first failed part, after all others have run.
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, data=data)
     failures: list[EffnetError] = []
     page = ""
     for name, run_part in PARTS.items():

@@ -16,13 +16,23 @@ from tasks.jobs import short_name, train_job
 
 
 @flow(name="train", flow_run_name=name_runs_by(lambda config: f"train {short_name(config.model.name)}"))
-async def train(overrides: list[str]) -> TrainResult:
+async def train(
+    overrides: list[str],
+    profile: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+) -> TrainResult:
     """Trains or resumes one network, or returns its stored result; with ``register=NAME`` it is registered.
 
     Args:
         overrides: Command-line overrides, e.g. ``["model=b3", "recipe.epochs=2"]``.
+        profile: Size of everything.
+        model: Network.
+        data: Data set.
+        epochs: Number of epochs.
     """
-    config, _ = configure(overrides)
+    config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
     shards = await ensure_shards(config.data, config.storage)
     result = await train_network(config, shards)
     if config.register is None:

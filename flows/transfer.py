@@ -41,13 +41,23 @@ from tasks.transfer import (
 
 
 @flow(name="transfer", flow_run_name=name_runs_by(lambda config: f"transfer {short_name(config.model.name)}"))
-async def transfer(overrides: list[str]) -> list[TransferResult]:
+async def transfer(
+    overrides: list[str],
+    profile: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+) -> list[TransferResult]:
     """Fine-tunes the network on each data set; trains it first if necessary.
 
     Args:
         overrides: Command-line overrides, e.g. ``["transfer=kornblith", "data@transfer.data=pets"]``.
+        profile: Size of everything.
+        model: Network.
+        data: Data set.
+        epochs: Number of epochs.
     """
-    config, overrides = configure(overrides)
+    config, overrides = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
     command = " ".join(["effnet transfer", *overrides])
     return await transfer_network(config, set_configs(config, overrides), command)
 

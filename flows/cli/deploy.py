@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows import form
 from flows.cli.command import Command, show
 from flows.cli.services import connect
+from flows.cli.verbs import VERBS
 from infra.errors import ConfigError
 from infra.services import deployments, http, prefect_api
 from infra.services.programs import WORK_POOL
+
+_OF_THE_WORKER = ("most used settings:", "  run_dir=", "  services.")  # lines of help that no run of a deployment needs
 
 
 def deploy(command: Command) -> int:
@@ -61,4 +66,18 @@ def _define(entry: dict[str, Any], version: str) -> dict[str, Any]:
         flow = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"deployment {entry['name']}: no flow {entry['entrypoint']}: {error}") from error
-    return deployments.define(entry, flow.name, flow.parameters.model_dump_for_openapi(), version)
+    parameters = form.describe_parameters(flow.name, flow.parameters.model_dump_for_openapi())
+    return deployments.define({**entry, "description": _describe(entry, flow.name)}, flow.name, parameters, version)
+
+
+def _describe(entry: Mapping[str, Any], flow: str) -> str:
+    """The description of a deployment in Markdown: what it does, its settings, and how a shell starts it."""
+    text = f"{entry['description']}\n"
+    if (verb := VERBS.get(flow)) is None:
+        return text
+    settings = [line for line in verb.details.splitlines() if not line.startswith(_OF_THE_WORKER)]
+    return (
+        f"{text}\nThe same as `effnet {flow}` in a terminal: what is done already is taken from the store.\n\n"
+        f"Other settings, one a line in `overrides`:\n\n```\n{chr(10).join(settings)}\n```\n\n"
+        f"From a shell: `prefect deployment run {flow}/{entry['name']} --param overrides='[\"KEY=VALUE\"]'`\n"
+    )

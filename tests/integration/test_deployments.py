@@ -96,11 +96,16 @@ def ask(services: Addresses, path: Any, body: dict[str, Any]) -> Any:
         return client.request("POST", path, json=body).json()
 
 
-def start(services: Addresses, name: str, *overrides: str) -> str:
-    """Starts a deployment as the UI does; returns the id of its flow run."""
+def submit(services: Addresses, name: str, *overrides: str, **fields: Any) -> dict[str, Any]:
+    """Starts a deployment as the UI does; the server's answer."""
     [found] = ask(services, "/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
-    body = {"parameters": {"overrides": list(overrides)}}
-    return str(ask(services, f"/deployments/{found['id']}/create_flow_run", body)["id"])
+    body = {"parameters": {"overrides": list(overrides), **fields}}
+    return dict(ask(services, f"/deployments/{found['id']}/create_flow_run", body))
+
+
+def start(services: Addresses, name: str, *overrides: str, **fields: Any) -> str:
+    """As ``submit``; returns the id of the flow run."""
+    return str(submit(services, name, *overrides, **fields)["id"])
 
 
 def wait(services: Addresses, services_dir: Path, run: str) -> dict[str, Any]:
@@ -119,14 +124,13 @@ def wait(services: Addresses, services_dir: Path, run: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def trained(worker: None, services: Addresses, services_dir: Path) -> dict[str, Any]:
     """The run that the command of docs/deployment.md started, or one like it where this test runs alone."""
-    overrides = ["model=b3"]
     query = {"deployment_id": {"is_null_": False}, "name": {"any_": ["train b3"]}}
     done = [
         run["id"]
         for run in ask(services, "/flow_runs/filter", {"flow_runs": query})
-        if run["parameters"].get("overrides") == overrides
+        if run["parameters"].get("model") == "b3"
     ]
-    run = wait(services, services_dir, done[0] if done else start(services, "train", *overrides))
+    run = wait(services, services_dir, done[0] if done else start(services, "train", model="b3"))
     assert run["state_type"] == "COMPLETED", run["state"]
     return run
 
@@ -186,6 +190,17 @@ def test_a_mistake_in_a_deployment_s_overrides_fails_the_run_in_one_line_before_
 def test_the_addresses_and_the_run_folder_of_the_worker_are_accepted(ended: dict[str, dict[str, Any]]) -> None:
     run = ended["no mistake"]
     assert (run["state_type"], run["name"]) == ("COMPLETED", "shard digits"), run["state"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"model": "b9"}, "'b9' is not one of"), ({"epochs": 0}, "0 is less than the minimum of 1")]
+)
+def test_a_field_of_the_form_that_has_no_such_value_is_refused_before_a_run_exists(
+    fields: dict[str, Any], message: str, worker: None, services: Addresses
+) -> None:
+    answer = submit(services, "train", **fields)
+    assert message in str(answer), answer
+    assert "id" not in answer
 
 
 def test_env_leads_prefect_mlflow_and_boto3_of_a_shell_to_the_services(worker: None, shell: Shell) -> None:
