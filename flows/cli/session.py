@@ -17,7 +17,7 @@ from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
 from infra import store
-from infra.errors import ConfigError
+from infra.errors import ConfigError, EffnetError, TransientError
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
@@ -66,7 +66,10 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         ready = f"services ready after {time.monotonic() - began:.0f} s" if started else "services are running"
         log.info("%s; loading the flow", ready)
         flow = getattr(imported.result(), name)
-        return signals.run_flow(_tagged(flow, overrides=overrides, **parameters))
+        try:
+            return signals.run_flow(_tagged(flow, overrides=overrides, **parameters))
+        except Exception as error:
+            raise _of_prefect(error) or error
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         with signals.deferred():
             stopped = stack.down(run_dir, only=started)
@@ -75,6 +78,30 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         if isinstance(stop, KeyboardInterrupt):
             raise
         raise KeyboardInterrupt from None
+
+
+def _of_prefect(error: Exception) -> EffnetError | None:
+    """Returns the error of a request to Prefect as one of ours; None for any other error, or a mistake in a request.
+
+    Prefect's own client has then repeated the request (``PREFECT_CLIENT_MAX_RETRIES``). It alone uses httpx here, and
+    may raise another error from that of httpx.
+    """
+    import httpx
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, httpx.HTTPError | EffnetError):
+        cause = cause.__cause__
+    if not isinstance(cause, httpx.HTTPError):
+        return None
+    url, status = os.environ.get("PREFECT_API_URL", ""), 0
+    if isinstance(cause, httpx.HTTPStatusError):
+        status = cause.response.status_code
+    if status in (401, 403):
+        return ConfigError(f"Prefect at {url} refuses the credentials ({status})")
+    if 0 < status < 500 and status not in (408, 429):
+        return None
+    what = status or type(cause).__name__
+    return TransientError(f"Prefect at {url} does not answer ({what}); the same command does what is missing")
 
 
 async def _tagged(flow: Any, **parameters: Any) -> Any:
