@@ -33,6 +33,7 @@ QUEUED = "queued"  # state of a job that waits for a slot on the machine of its 
 SIGNALLED = 128  # exit code of a process ended by signal n is SIGNALLED + n
 STATUS_KEYS = dict.fromkeys(("epoch", "epochs", "step", "steps", "loss", "images_per_s", "eta_s"), NUMBER)
 FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)  # signals caused by the program itself
+REFRESH_S = 3600.0  # `effnet prune` deletes the run folders that nothing has written for days
 MLFLOW_S = 10.0  # shortest time between two updates of MLflow, whose server may share the trainer's cores
 interrupted: dict[str, bool] = {}  # label of each job ended with this command -> whether it saved its state
 
@@ -47,8 +48,7 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     done = await asyncio.to_thread(stored_result, run)
     if done is None:
         started_at = time.monotonic()
-        request = compose.to_yaml(run.job).encode()
-        await asyncio.to_thread(store.write, store.join(run.job_uri, "config.yaml"), request)
+        await asyncio.to_thread(write_request, run)
         await _until_done(run, build_spec(run, config), mlflow_run)
         uri = result_uri(run)
         result = await asyncio.to_thread(read_object, uri)
@@ -57,6 +57,11 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     if mlflow_run:
         await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
     return done
+
+
+def write_request(run: JobRun) -> None:
+    """Writes the description of a job, from which any machine can run it, into its run folder."""
+    store.write(store.join(run.job_uri, "config.yaml"), compose.to_yaml(run.job).encode())
 
 
 def build_spec(run: JobRun, config: schema.Config) -> JobSpec:
@@ -109,7 +114,7 @@ async def _supervise(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:
         while (code := await asyncio.to_thread(engine.poll, job)) is None:
             await asyncio.sleep(engine.POLL_S)
             if job.queued:
-                watch.start_again()
+                await asyncio.to_thread(watch.wait_longer)
             elif time.monotonic() - polled_at >= STATUS_POLL_S:
                 polled_at = time.monotonic()
                 await asyncio.to_thread(watch.poll_status)
@@ -157,11 +162,15 @@ class _Watch:
         self.run, self.launch, self.mlflow_run = run, launch, mlflow_run
         self.status_uri = store.join(run.job_uri, "status.json")
         self.last: dict[str, Any] = {}
-        self.changed_at = self.sent_at = self.logged_at = time.monotonic()
+        self.changed_at = self.sent_at = self.logged_at = self.written_at = time.monotonic()
 
-    def start_again(self) -> None:
-        """Postpones the timeout, e.g. because the job waits for a machine."""
+    def wait_longer(self) -> None:
+        """Postpones the timeout of a job that waits for a machine, and keeps its run folder from being pruned."""
         self.changed_at = time.monotonic()
+        if self.changed_at - self.written_at > REFRESH_S:
+            with suppress(errors.EffnetError):  # once more at the next poll
+                write_request(self.run)
+                self.written_at = self.changed_at
 
     def poll_status(self) -> None:
         try:
@@ -169,7 +178,7 @@ class _Watch:
         except errors.EffnetError:  # not written yet or unreachable: the timeouts below decide
             status = self.last
         if status.get("state") == QUEUED:
-            self.start_again()
+            self.wait_longer()
         elif status != self.last:
             self._report(status)
             self.last, self.changed_at = status, time.monotonic()

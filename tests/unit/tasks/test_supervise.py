@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN
 from infra.launch.local import Command, LocalJob
 from tasks.jobs import JobRun, stored_result
-from tasks.supervise import _raise_error, _until_done, _Watch, build_spec, progress_line
+from tasks.supervise import REFRESH_S, _raise_error, _until_done, _Watch, build_spec, progress_line, write_request
 
 STATUS: dict[str, Any] = {
     "state": "running",
@@ -227,6 +230,34 @@ def test_a_job_that_waits_for_a_slot_of_its_worker_may_wait_for_ever(
     now[0] += 301
     with pytest.raises(errors.TransientError, match="start_timeout_s"):
         watch.poll_status()
+
+
+@pytest.mark.parametrize(
+    "poll",
+    [_Watch.wait_longer, _Watch.poll_status],
+    ids=["in the queue of an engine", "for a slot of its worker"],
+)
+def test_a_job_that_waits_keeps_its_run_folder_from_being_pruned(
+    poll: Callable[[_Watch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tasks.supervise.time.monotonic", lambda: now[0])
+    run = run_in(tmp_path)
+    write_request(run)
+    watch = _Watch(run, schema.Launch(), "")
+    store.write_json(watch.status_uri, {"state": "queued"})
+
+    def age_days() -> float:
+        return min(time.time() - entry.modified for entry in store.list_entries(run.job_uri)) / 86400
+
+    for path in (tmp_path / "jobs" / run.key).iterdir():
+        os.utime(path, (time.time() - 40 * 86400,) * 2)
+    poll(watch)
+    assert age_days() == pytest.approx(40, abs=0.1), "it is not written at every poll"
+    now[0] += REFRESH_S + 1
+    poll(watch)
+    assert age_days() < 0.1
+    assert store.read(f"{run.job_uri}/config.yaml") == compose.to_yaml(run.job).encode()
 
 
 def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
