@@ -134,6 +134,16 @@ def test_a_machine_without_slurm_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         slurm.check(Launch(engine="slurm"))
 
 
+def test_an_account_that_the_cluster_does_not_know_is_refused_with_what_slurm_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a cluster with an accounting database checks accounts, and the one of the integration tests has none."""
+    says = "allocation failure: Invalid account or account/partition combination specified"
+    stand_in(tmp_path, monkeypatch, "sbatch", err=f"sbatch: error: {says}", code=1)
+    with pytest.raises(errors.ConfigError, match="sbatch refuses the job: allocation failure: Invalid account or"):
+        slurm.check(Launch(engine="slurm", slurm=Slurm(account="nobody")))
+
+
 def test_a_controller_that_does_not_answer_is_no_mistake_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
