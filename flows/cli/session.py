@@ -69,7 +69,9 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         try:
             return signals.run_flow(_tagged(flow, overrides=overrides, **parameters))
         except Exception as error:
-            raise _of_prefect(error) or error
+            if (known := _of_prefect(error)) is None:
+                raise
+            raise known from error
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         with signals.deferred():
             stopped = stack.down(run_dir, only=started)

@@ -26,7 +26,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that the library calls
+    def do_GET(self) -> None:
         self.server.asked.append(self.path)
         self.send_response(200 if self.path.endswith("/health") else self.server.status)
         self.send_header("Content-Length", "4")

@@ -233,9 +233,7 @@ def test_a_job_that_waits_for_a_slot_of_its_worker_may_wait_for_ever(
 
 
 @pytest.mark.parametrize(
-    "poll",
-    [_Watch.wait_longer, _Watch.poll_status],
-    ids=["in the queue of an engine", "for a slot of its worker"],
+    "poll", [_Watch.wait_longer, _Watch.poll_status], ids=["in the queue of an engine", "for a slot of its worker"]
 )
 def test_a_job_that_waits_keeps_its_run_folder_from_being_pruned(
     poll: Callable[[_Watch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

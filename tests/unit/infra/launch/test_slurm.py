@@ -139,7 +139,7 @@ def test_an_account_that_the_cluster_does_not_know_is_refused_with_what_slurm_sa
 ) -> None:
     """Only a cluster with an accounting database checks accounts, and the one of the integration tests has none."""
     says = "allocation failure: Invalid account or account/partition combination specified"
-    stand_in(tmp_path, monkeypatch, "sbatch", err=f"sbatch: error: {says}", code=1)
+    stand_in(tmp_path, monkeypatch, "sbatch", err=says, code=1)
     with pytest.raises(errors.ConfigError, match="sbatch refuses the job: allocation failure: Invalid account or"):
         slurm.check(Launch(engine="slurm", slurm=Slurm(account="nobody")))
 
