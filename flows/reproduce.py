@@ -52,20 +52,20 @@ async def reproduce(
     check_names("variants", config.variants)
     sets = set_configs(config, overrides)
     started = await start_reproduction(config, sets, began)
-    data, *transfer_data = await asyncio.gather(
+    shards, *transfer_shards = await asyncio.gather(
         ensure_shards(config.data, config.storage), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
     )
-    await check_reproduction(config, sets, data, transfer_data)
-    searched = await search_grid(config, data, started.mlflow_run)
+    await check_reproduction(config, sets, shards, transfer_shards)
+    searched = await search_grid(config, shards, started.mlflow_run)
     command = " ".join(["effnet transfer", *overrides])
-    family = (reproduce_variant(config, name, sets, command, data, started.mlflow_run) for name in config.variants)
+    family = (reproduce_variant(config, name, sets, command, shards, started.mlflow_run) for name in config.variants)
     # Photographs need no job: they are mapped while jobs start and end, when a core idles.
     photographs = [map_photographs(config, started.mlflow_run)] if config.photographs.networks else []
     ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
     outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
     maps = await asyncio.gather(draw_gallery(config, started.mlflow_run), return_exceptions=True)
     summary, failures = await finish_reproduction(
-        config, started, [data, *transfer_data], searched, outcomes, maps[0], seen
+        config, started, [shards, *transfer_shards], searched, outcomes, maps[0], seen
     )
     await publish(config, summary, started.mlflow_run)
     for failure in failures:

@@ -250,8 +250,8 @@ def _limits(data: Manifest, result: TrainResult) -> str:
     off = "" if error is None else f": they differ from the accuracy by {error:.1f} points on average"
     return (
         f"It names one of {result.classes:,} classes for any image, also for one that shows none of them. Its accuracy "
-        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated{off}. The images keep their "
-        "license, which is not stated here."
+        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated{off}. The images keep "
+        "their license, which is not stated here."
     )
 
 
