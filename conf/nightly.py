@@ -78,6 +78,9 @@ class Nightly:
     # Points by which a version must exceed the share of the most frequent class of val, the first one of a model too;
     # -100 accepts any accuracy.
     chance_margin: float = 5.0
+    # Points by which the expected calibration error on val may exceed the champion's; an excess that may be chance does
+    # not count.
+    calibration_margin: float = 5.0
     max_latency_ms: float | None = None  # Milliseconds that one image may take on this machine's CPU; null = any.
     # Percent by which the number of images of train or of val may fall below that of the champion's data.
     max_shrink: float = 10.0
@@ -92,7 +95,7 @@ class Nightly:
 
     def __post_init__(self) -> None:
         require(self.rule in RULES, f"nightly.rule must be {' or '.join(RULES)}, is {self.rule!r}")
-        for key, least in (("margin", 0), ("class_margin", 0), ("chance_margin", -100)):
+        for key, least in (("margin", 0), ("class_margin", 0), ("calibration_margin", 0), ("chance_margin", -100)):
             value = getattr(self, key)
             require(least <= value <= 100, f"nightly.{key} must be in {least}..100 points, is {value}")
         for key in ("max_shrink", "max_quarantine"):

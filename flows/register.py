@@ -32,7 +32,8 @@ async def register(overrides: list[str], job: str, profile: str | None = None) -
     config, _ = configure(overrides, profile=profile)
     done = await find_finished_job(job, config)
     config = replace(config, model=done.job.model)
-    return await register_network(config, name_model(config.register, done.job), done.result, done.data, done.shards)
+    name = name_model(config.register, done.job, done.data.frozen_val)
+    return await register_network(config, name, done.result, done.data, done.shards)
 
 
 async def register_network(

@@ -67,7 +67,7 @@ def _match_classes(weights: tuple[str, str], ref: str, shards: ShardResult, stor
 def class_mismatch(version: Version, shards: ShardResult) -> str | None:
     """The difference between the classes of a version and of a data set as text; None if they differ in order at most.
 
-    Imported weights have no class names. Then only the number of classes is compared, which is logged.
+    Imported weights have no class names of their own, see ``class_lists``.
     """
     model, data = class_lists(version, shards)
     rows = find_rows(model, data)
@@ -77,19 +77,26 @@ def class_mismatch(version: Version, shards: ShardResult) -> str | None:
 def class_lists(version: Version, shards: ShardResult) -> tuple[list[str], list[str]]:
     """The class names of a version and of a data set, in the order of logits and labels.
 
-    The classes of imported weights are their numbers. If a data set has as many, its names are assumed to be theirs;
-    otherwise numbers are not matched, since those of another data set mean other classes.
+    No published file has class names. Those of imported weights are ImageNet's if there are 1,000, and are matched by
+    WordNet ids, which are the class names of ImageNet's data; otherwise they are numbers. If a data set has as many
+    other names, they are assumed to be theirs, which is logged; numbers are not matched, since those of another data
+    set mean other classes.
     """
     from infra.tracking import registry
     from models.data.shards import manifest as manifests
+    from models.networks import packaged
 
     model = [str(name) for name in registry.describe(version)["class_names"]]
     data = list(manifests.load(shards.manifest_uri)[1].classes)
-    unknown = "source_sha256" in version.tags and model == [str(number) for number in range(len(model))]
+    numbers = [str(number) for number in range(len(model))]
+    of_imagenet = tuple(model) == packaged.imagenet_names()
+    unknown = "source_sha256" in version.tags and (of_imagenet or model == numbers)
     if not unknown or set(model) == set(data):
         return model, data
+    if len(model) == len(packaged.imagenet_wnids()) and set(data) <= set(packaged.imagenet_wnids()):
+        return list(packaged.imagenet_wnids()), data
     if len(model) != len(data):
-        return [f"number {name}" for name in model], data
+        return model if of_imagenet else [f"number {name}" for name in model], data
     log.warning("%s/%d: class names unknown: assumed in the order of %s", version.name, version.version, shards.name)
     return data, data
 

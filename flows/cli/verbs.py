@@ -329,7 +329,12 @@ VERBS: dict[str, Verb] = {
         "curl --data-binary @IMAGE http://127.0.0.1:8000/predict   also /health, /metrics, and a page at /",
         call="flows.cli.use:serve",
         objects=("MODEL",),
-        options={"port": ("[PORT]", "port on 127.0.0.1 (default 8000)")},
+        options={
+            "port": ("[PORT]", "port on 127.0.0.1 (default 8000)"),
+            "max-batch": ("[N]", "images that are classified together (default 16)"),
+            "max-wait-ms": ("[MS]", "time for which an incomplete batch waits for more images (default 0)"),
+            "max-requests": ("[N]", "requests in progress, beyond which one is answered with 503 (default 64)"),
+        },
     ),
     "deploy": Verb(
         "set up a Prefect server: work pool, limit, heartbeat automation, deployments",

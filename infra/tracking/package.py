@@ -4,18 +4,26 @@
 
     MLmodel  requirements.txt  conda.yaml  python_env.yaml
     data/model.pt2                     torch.export of the network; runs in any process, cannot be trained
+    code/effnet_predictor_DIGEST.py    predictor.py: the transform from image files and pixels to its input
     extra_files/weights.safetensors    the same weights, for evaluation, CAMs and fine-tuning
     extra_files/config.json            how to build the network of these weights
+
+``mlflow.pyfunc`` takes images and gives classes; ``mlflow.pytorch`` takes normalized tensors and gives logits.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import shutil
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import ArtifactError, first_line
+from infra.tracking import predictor
 from infra.tracking.client import library
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 FILES_FOLDER = "extra_files"  # MLflow's name
-MAX_EXAMPLE_BYTES = 256 * 1024  # MLflow writes the example as JSON, twice, ten times its size
+EXAMPLE_PX = 32  # side of the example image, which is stored as base64 of a PNG
 TOLERANCE = 1e-4  # of logits, absolute and relative; another batch size may choose another convolution
 
 
@@ -55,6 +63,7 @@ def build(folder: Path, files: Path, module: Any, example: NDArray[np.float32], 
             _check(mlflow.pyfunc.load_model(str(folder)), example, logits)
         except mlflow.MlflowException as error:  # callers would mistake it for a failure of the server
             raise ArtifactError(f"the network cannot be packed: {error}") from error
+    shutil.rmtree(folder / "code" / "__pycache__", ignore_errors=True)  # of the trial
     return model
 
 
@@ -67,35 +76,74 @@ def save(folder: Path, model: Model) -> None:
 def _export(folder: Path, files: Path, module: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> Model:
     import mlflow.pytorch
     from mlflow.models import Model
+    from mlflow.models.utils import _save_example
 
     model = Model()
     mlflow.pytorch.save_model(
         module,
         str(folder),
         mlflow_model=model,
-        signature=_signature(example, logits),
+        signature=_tensors(example, logits),
         input_example=example,
         extra_files=[str(files / WEIGHTS), str(files / CONFIG)],
-        pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "numpy", "torch")],
+        pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "numpy", "pandas", "pillow", "torch")],
         serialization_format="pt2",
     )
     # Without it MLflow selects a GPU if one is present and then refuses the program, which was exported for
     # the CPU and cannot be moved.
-    model.flavors["python_function"]["config"] = {"device": "cpu"}
-    if example.nbytes > MAX_EXAMPLE_BYTES:
-        model.saved_input_example_info = None
-        for name in ("input_example.json", "serving_input_example.json"):
-            (folder / name).unlink()
+    served = {"config": {"device": "cpu"}, "loader_module": _copy_predictor(folder), "code": "code"}
+    model.flavors["python_function"].update(served)
+    # In place of the tensors, from which MLflow exported the network.
+    model.signature = _signature()
+    _save_example(model, _example(), str(folder))
     save(folder, model)
     return model
 
 
-def _signature(example: NDArray[np.float32], logits: NDArray[np.float32]) -> Any:
+def _copy_predictor(folder: Path) -> str:
+    """Copies the predictor into the package; returns the name of the module.
+
+    The digest is part of the name: a process that loads packages of two releases would else run the first one's code.
+    """
+    source = Path(predictor.__file__)
+    name = f"effnet_predictor_{hashlib.sha256(source.read_bytes()).hexdigest()[:8]}"
+    (folder / "code").mkdir()
+    shutil.copyfile(source, folder / "code" / f"{name}.py")
+    return name
+
+
+def _tensors(example: NDArray[np.float32], logits: NDArray[np.float32]) -> Any:
+    """The signature of the network alone; its -1 makes the batch size of the export dynamic."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     inputs, outputs = (TensorSpec(a.dtype, (-1, *a.shape[1:])) for a in (example, logits))
     return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
+
+
+def _signature() -> Any:
+    """The signature of the package."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Array
+
+    # An image is bytes, base64 or an array; no single type of MLflow's is all of these.
+    columns = {"class": DataType.string, "probability": DataType.float, "logits": Array(DataType.float)}
+    outputs = Schema([ColSpec(kind, name) for name, kind in columns.items()])
+    return ModelSignature(inputs=Schema([ColSpec(AnyType(), predictor.COLUMN)]), outputs=outputs)
+
+
+def _example() -> Any:
+    """A DataFrame with one image as base64, as MLflow's server receives it."""
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    ramp = np.linspace(0, 255, EXAMPLE_PX, dtype=np.uint8)
+    pixels = np.stack([*np.meshgrid(ramp, ramp), np.full((EXAMPLE_PX, EXAMPLE_PX), 128, np.uint8)], axis=2)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return pd.DataFrame({predictor.COLUMN: [base64.b64encode(file.getvalue()).decode()]})
 
 
 def _release(package: str) -> str:
@@ -104,12 +152,15 @@ def _release(package: str) -> str:
 
 
 def _check(served: Any, example: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
-    """Runs three images, not two: fails if the export froze the batch size."""
+    """Runs three images, not two: fails if the export froze the batch size. Then one as a file."""
     import numpy as np
+    import pandas as pd
 
     images, expected = (np.concatenate([a, a[:1]]) for a in (example, logits))
     try:
-        answer = served.predict(images)
+        answers = served.predict(pd.DataFrame({predictor.COLUMN: list(images)}))
+        answer = np.array(answers["logits"].tolist(), np.float32)
+        served.predict(_example())
     except (RuntimeError, AssertionError) as error:  # torch.export's guards
         message = (
             f"the exported network runs with {len(example)} images and not with {len(images)}: {first_line(error)}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.data.loading import crops, decode
+from models.data.loading.decode import Pixels
 from models.data.shards.image_check import check_image
 from models.networks import export
 
@@ -37,12 +39,29 @@ class Classifier:
         Raises:
             DataError: The image cannot be used; the message gives the reason.
         """
+        return self.most_probable(self.probabilities([self.decode(data)])[0], count)
+
+    def decode(self, data: bytes) -> Pixels:
+        """Returns the evaluation crop ``[R, R, 3]`` of a JPEG or PNG.
+
+        Raises:
+            DataError: The image cannot be used; the message gives the reason.
+        """
         info = check_image(data, "image", decode=True)
         boxes = crops.eval_boxes(np.array([info.width]), np.array([info.height]), self.side, self.crop_pad)
         pixels = np.empty((1, self.side, self.side, 3), np.uint8)
         decode.fill(pixels, [data], boxes, np.array([False]))
-        normalized = (torch.from_numpy(pixels[0]).permute(2, 0, 1) / 255 - self.mean) / self.std
+        square: Pixels = pixels[0]
+        return square
+
+    def probabilities(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Returns the probabilities of all classes, ``[N, classes]``, for the crops of N images."""
+        normalized = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255 - self.mean) / self.std
         with torch.inference_mode():
-            probabilities = self.module(normalized[None]).softmax(dim=1)[0]
-        best = probabilities.topk(min(count, len(self.class_names)))
-        return [(self.class_names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+            probabilities: NDArray[np.float32] = self.module(normalized).softmax(dim=1).numpy()
+        return probabilities
+
+    def most_probable(self, probabilities: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
+        """Returns the names and probabilities of the ``count`` most probable classes, the highest first."""
+        best = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.class_names[label], float(probabilities[label])) for label in best]

@@ -57,5 +57,15 @@ def imagenet_names() -> tuple[str, ...]:
 
     Source: data/meta.mat of ILSVRC2012_devkit_t12, sorted by WordNet id. The names are WordNet's (Princeton).
     """
+    return tuple(name for _, name in _imagenet_classes())
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """Returns the WordNet ids of ImageNet's 1,000 classes, by label: the class names of ``data=imagenet``."""
+    return tuple(wnid for wnid, _ in _imagenet_classes())
+
+
+def _imagenet_classes() -> list[tuple[str, str]]:
     lines = (Path(__file__).parent / "imagenet_classes.tsv").read_text().splitlines()
-    return tuple(line.partition("\t")[2] for line in lines)
+    return [(wnid, name) for wnid, _, name in (line.partition("\t") for line in lines)]

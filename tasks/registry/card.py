@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from models.data.shards.manifest import Manifest
 
 LICENSE = "Apache-2.0"  # of effnet, and of the weights that it trains
+IMAGENET_CLASSES = 1000
 WORST_CLASSES = 5
 SHOWN_VERSIONS = 40  # of a registered model: MLflow keeps 5,000 characters of a description
 RECIPE_ROWS = (
@@ -83,7 +84,8 @@ def trained_card(trained: Trained) -> str:
 def imported_card(ref: str, classes: int, crop_pad: int, source: Mapping[str, str], license_name: str) -> str:
     """Renders the card of published weights, whose accuracy was not measured here."""
     opening = (
-        f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes without names. "
+        f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes"
+        f"{', named as those of ImageNet' if classes == IMAGENET_CLASSES else ' without names'}. "
         f"Its accuracy was not measured here: `effnet evaluate model_ref={ref} data=imagenet data.path=FOLDER` does."
     )
     network = {"parameters": source["params"], "multiply-adds": source["multiply_adds"], "padding": source["padding"]}
@@ -274,6 +276,9 @@ def _lineage(trained: Trained) -> str:
 def _use(ref: str) -> str:
     return (
         f"    effnet evaluate model_ref={ref}\n\n"
-        "or in Python, on normalized images:\n\n"
-        f'    mlflow.pyfunc.load_model("models:/{ref}").predict(images)  # logits [N, classes]'
+        "or in Python, on image files; `image` also takes base64, integer pixels `[H, W, 3]`, and normalized images as "
+        "floats:\n\n"
+        '    images = pandas.DataFrame({"image": [Path("cat.jpg").read_bytes()]})\n'
+        f'    mlflow.pyfunc.load_model("models:/{ref}").predict(images)  # class, probability, logits\n\n'
+        "`mlflow.pytorch.load_model` gives the network alone, from normalized images to logits."
     )

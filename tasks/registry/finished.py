@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 
 from conf import compose, schema
+from conf.nightly import FIRST_VAL
 from conf.training import require_name
 from infra import store
 from infra.errors import ConfigError, NotFoundError, first_line
@@ -18,6 +20,11 @@ from tasks.jobs import JobRun, result_uri, stored_result, train_name
 from tasks.shard import build_result
 from tasks.train import track_finished
 
+if TYPE_CHECKING:
+    from models.data.shards.manifest import Manifest
+
+SAMPLED = 32  # images of val that are looked for in the lists of frozen vals
+
 
 @dataclass(frozen=True)
 class FinishedJob:
@@ -26,7 +33,7 @@ class FinishedJob:
     Attributes:
         job: Its request.
         result: Its result, with its MLflow run.
-        data: Name, excluded shards and augmentation of its data set; not where the images came from.
+        data: Name, excluded shards, augmentation and frozen val of its data set; not where the images came from.
         shards: Its shards.
     """
 
@@ -36,16 +43,19 @@ class FinishedJob:
     shards: ShardResult
 
 
-def name_model(name: str | None, job: schema.Job) -> str:
+def name_model(name: str | None, job: schema.Job, val: str | None) -> str:
     """Returns the name under which a job is registered.
 
-    Without ``name`` that is ``efficientnet-b0``, or ``efficientnet-b0-DATA`` for a network that was fine-tuned.
+    Without ``name`` that is ``efficientnet-b0``, or ``efficientnet-b0-DATA`` for a network that was fine-tuned, and
+    ``efficientnet-b0-DATA-VAL`` if the frozen val of its data is not the first one: the name of the line of nights.
 
     Raises:
         ConfigError: The name of network and data set together is too long.
     """
     default = job.model.name.replace("_", "-")
-    chosen = name or (default if job.init_weights_uri is None else f"{default}-{job.data_name}")
+    if job.init_weights_uri is not None:
+        default = "-".join([default, job.data_name, *([] if val in (None, FIRST_VAL) else [str(val)])])
+    chosen = name or default
     try:
         require_name("register", chosen)
     except ValueError as error:
@@ -89,14 +99,28 @@ def _find(word: str, config: schema.Config) -> FinishedJob:
             f"{key} has not finished: {result_uri(run)} is missing; the command that trains it resumes it"
         )
     context = {"job": key, "job_uri": job_uri, "mlflow_run": track_finished(run, config, stored), "reused": True}
-    data = schema.Data(name=job.data_name, leave_out=job.leave_out, augment=job.augment)
     complete = manifests.load_verified(job.manifest_uri, job.manifest_sha256, [])
+    val = _find_frozen_val(complete, job.manifest_uri)
+    data = schema.Data(name=job.data_name, leave_out=job.leave_out, augment=job.augment, frozen_val=val)
     return FinishedJob(
         job,
         result_from(TrainResult, {**stored, **context}, result_uri(run)),
         data,
         build_result(data, job.manifest_uri, job.manifest_sha256, complete, reused=True),
     )
+
+
+def _find_frozen_val(manifest: Manifest, manifest_uri: str) -> str | None:
+    """The name of the frozen val of a data set, which neither its manifest nor the job states."""
+    from models.data.loading import selection
+    from models.data.shards import frozen_val
+    from models.data.shards.manifest import class_counts
+
+    counts = dict(zip(manifest.classes, class_counts(manifest, "val").tolist(), strict=True))
+    ids = range(min(SAMPLED, manifest.samples("val")))
+    images = selection.read(manifest, manifest_uri, "val", ids)
+    sample = [(data, manifest.classes[label]) for data, label in zip(images.blobs, images.labels, strict=True)]
+    return frozen_val.find_name(manifest_uri.rsplit("/", 2)[0], counts, sample)
 
 
 def _find_run_folder(word: str, experiment: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from conf.schema import Nightly
 from infra.errors import ArtifactError
-from models.statistics import Difference, mcnemar, paired_difference
+from models.statistics import Difference, calibration_error, calibration_excess, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,7 @@ def compare_answers(
     classes: Sequence[str],
     limits: Nightly,
     champion: int,
+    calibration_fault: str | None = None,
 ) -> Verdict:
     """Compares two networks by the images that they classify correctly; and applies the limits.
 
@@ -59,6 +60,7 @@ def compare_answers(
         classes: Names of the classes by label.
         limits: Limits of the rules.
         champion: Version number of the champion, for the tags.
+        calibration_fault: Of ``find_calibration_fault``.
 
     Raises:
         ArtifactError: The arrays are not of the same images.
@@ -71,6 +73,8 @@ def compare_answers(
     difference = paired_difference(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n)
     top1, champion_top1 = 100 * float(ours.mean()), 100 * float(theirs.mean())
     outcome, conclusion = _decide(top1, difference, labels, worst_class(ours, theirs, labels, classes, limits), limits)
+    if outcome != REFUSED and calibration_fault is not None:
+        outcome, conclusion = REFUSED, f"not promoted, {calibration_fault}"
     numbers = (
         f"challenger {top1:.2f} %, champion {champion_top1:.2f} % of the same {n} images, difference "
         f"{difference.value:+.2f} (lower bound {difference.lower:+.2f})"
@@ -85,6 +89,30 @@ def compare_answers(
         "compared_upper_bound": f"{difference.upper:.4f}",
     }
     return Verdict(outcome, f"{numbers}: {conclusion}", tags)
+
+
+def find_calibration_fault(
+    ours: NDArray[np.void], theirs: NDArray[np.void], labels: NDArray[np.int32], limits: Nightly
+) -> str | None:
+    """Returns by how much the probabilities of the challenger are worse, if that is more than the limit allows.
+
+    The excess of its calibration error must be significant too: on few images the error itself is uncertain.
+
+    Args:
+        ours: ``[images]`` of ``models.training.per_image.ANSWER``, of the challenger.
+        theirs: The same of the champion.
+        labels: ``[images]``, classes of the images.
+        limits: Limits of the rules.
+    """
+    sides = [(answers["probability"], answers["label"] == labels) for answers in (ours, theirs)]
+    excess, lower = calibration_excess(*sides[0], *sides[1])
+    if excess <= limits.calibration_margin or lower <= 0:
+        return None
+    errors = [calibration_error(*side) for side in sides]
+    return (
+        f"its calibration error of {errors[0]:.2f} % exceeds the champion's {errors[1]:.2f} % by {excess:.2f} points, "
+        f"{limits.calibration_margin:g} are allowed (nightly.calibration_margin)"
+    )
 
 
 def judge_first(ours: NDArray[np.bool_], labels: NDArray[np.int32], limits: Nightly) -> Verdict:

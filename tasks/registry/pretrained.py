@@ -91,7 +91,7 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
 
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
         export.save_weights(weights.state_dict, Path(scratch) / WEIGHTS)
-        classes = [str(number) for number in range(weights.classes)]  # no published file has class names
+        classes = _name_classes(weights.classes)
         crop_pad = weights.crop_pad
         resolution = resolve_architecture(weights.model).resolution
         license_name = LICENSES[weights.origin]
@@ -102,6 +102,14 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)
     describe_family(version)
     return version
+
+
+def _name_classes(count: int) -> list[str]:
+    """Names of the classes, which no published file has: ImageNet's for 1,000 classes, else their numbers."""
+    from models.networks.packaged import imagenet_names
+
+    names = imagenet_names()
+    return list(names) if count == len(names) else [str(number) for number in range(count)]
 
 
 def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -221,14 +221,18 @@ def _compare(
     if champion is None:
         return gate.judge_first(ours, labels, limits)
     (theirs,) = others
-    return gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version)
+    answers = [_read_answers(v, shards, evaluations) for v in compared]
+    stored = [each for each in answers if each is not None and len(each) == len(labels)]
+    fault = None
+    if len(stored) == len(compared):  # jobs that predate the stored answers are not compared by their calibration
+        fault = gate.find_calibration_fault(stored[0], stored[1], labels, limits)
+    return gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version, fault)
 
 
 def _read_correct(
     version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]
 ) -> NDArray[np.bool_] | None:
     """``[images]``: True where a version is correct on val of ``shards``; None if it must be evaluated first."""
-    from infra.tracking.registry import WEIGHTS_TAG
     from models.training import per_image
 
     evaluation = evaluations.get(_reference(version))
@@ -239,16 +243,42 @@ def _read_correct(
                 f"{evaluation.job_uri}/{per_image.VAL_CORRECT} is damaged or missing: rerun the command"
             )
         return correct
+    try:
+        job = _find_evaluation(version, shards, evaluations)
+        return None if job is None else per_image.read(*job)
+    except (PermanentError, KeyError, TypeError, ValueError):  # missing, damaged or in another store: evaluate again
+        return None
+
+
+def _read_answers(
+    version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]
+) -> NDArray[np.void] | None:
+    """``[images]`` of ``per_image.ANSWER`` of a version on val of ``shards``; None if they are not stored."""
+    from models.training import per_image
+
+    job = _find_evaluation(version, shards, evaluations)
+    return None if job is None else per_image.read_answers(*job)
+
+
+def _find_evaluation(
+    version: Version, shards: ShardResult, evaluations: Mapping[str, EvalResult]
+) -> tuple[str, Mapping[str, Any]] | None:
+    """Run folder and result of the job that evaluated a version on val of ``shards``; None if there is none.
+
+    Raises:
+        PermanentError: The result is missing, damaged or in another store.
+        KeyError: The result is damaged.
+    """
+    from infra.tracking.registry import WEIGHTS_TAG
+
+    evaluation = evaluations.get(_reference(version))
+    if evaluation is not None:
+        return evaluation.job_uri, vars(evaluation)
     job_uri = version.tags.get("job_uri")
     if not job_uri or LEFT_OUT in version.tags or version.tags["data_manifest_sha256"] != shards.manifest_sha256:
         return None
-    try:
-        result = store.read_json(store.join(job_uri, "result.json"))
-        if result["weights_sha256"] != version.tags[WEIGHTS_TAG]:
-            return None
-        return per_image.read(job_uri, result)
-    except (PermanentError, KeyError, TypeError, ValueError):  # missing, damaged or in another store: evaluate again
-        return None
+    result = store.read_json(store.join(job_uri, "result.json"))
+    return (job_uri, result) if result["weights_sha256"] == version.tags[WEIGHTS_TAG] else None
 
 
 def _reference(version: Version) -> str:

@@ -1,8 +1,9 @@
 """Serves a registered model over HTTP on this machine: images in, class names and probabilities out.
 
-The alias is looked up again every few seconds: when it has moved, the new version is fetched, verified and loaded
-beside the old one, which answers until then. While MLflow does not answer, or if the new version is damaged, the old
-one stays.
+Concurrent requests are classified in batches (``batching.py``), and more than a limit of them are refused before their
+body is read. The alias is looked up again every few seconds: when it has moved, the new version is fetched, verified
+and loaded beside the old one, which answers until then. While MLflow does not answer, or if the new version is
+damaged, the old one stays.
 """
 
 from __future__ import annotations
@@ -10,27 +11,33 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from conf.text import logger
 from infra.errors import ConfigError, DataError, first_line
 from infra.services import ports
+from tasks.registry.batching import Batcher, Limits
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.experiments.classify import Classifier
 
 log = logger()
 HOST = "127.0.0.1"
 POLL_S = 5.0  # time between two looks at the alias
+UPLOAD_S = 30.0  # time in which the body of a request must arrive
 MAX_BYTES = 20 * 1024 * 1024  # of an image file
 SHOWN = 5  # classes of an answer by default
 PAGE = Path(__file__).with_name("serve.html")
@@ -64,12 +71,52 @@ def load(ref: str) -> Loaded:
 class Serving:
     """The version that answers now, and what is counted."""
 
-    def __init__(self, ref: str, loaded: Loaded) -> None:
-        self.ref, self.loaded = ref, loaded
+    def __init__(self, ref: str, loaded: Loaded, limits: Limits) -> None:
+        self.ref, self.limits = ref, limits
         self.registry = CollectorRegistry()
         self.requests = Counter("effnet_predictions", "Requests by status", ["status"], registry=self.registry)
         self.seconds = Histogram("effnet_prediction_seconds", "Time of a prediction", registry=self.registry)
+        sizes = [1, 2, 4, 8, 16, 32, 64]
+        self.batches = Histogram("effnet_batch_images", "Images of a batch", registry=self.registry, buckets=sizes)
+        self.in_progress = Gauge("effnet_requests_in_progress", "Requests in progress", registry=self.registry)
         self.swaps = Counter("effnet_swaps", "Times that the served version changed", registry=self.registry)
+        self.served = Info("effnet_model", "The served version", registry=self.registry)
+        self.admitted = 0
+        self.batcher = Batcher(self._classify, limits)
+        self.use(loaded)
+
+    def use(self, loaded: Loaded) -> None:
+        """Serves this version from now on; requests that have begun are answered by theirs."""
+        self.loaded = loaded
+        self.served.info({"version": loaded.exact})
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Counts a request as in progress; raises an HTTPException with 503 if too many are."""
+        if self.admitted >= self.limits.max_requests:
+            raise HTTPException(503, f"{self.admitted} requests are in progress; try again", {"Retry-After": "1"})
+        self.admitted += 1
+        self.in_progress.inc()
+        try:
+            yield
+        finally:
+            self.admitted -= 1
+            self.in_progress.dec()
+
+    async def classify(self, data: bytes, count: int) -> tuple[str, list[tuple[str, float]]]:
+        """Returns the version that answers, and the most probable classes; raises DataError for a bad image."""
+        loaded = self.loaded
+        pixels = await asyncio.to_thread(loaded.classifier.decode, data)
+        probabilities = await self.batcher.submit((loaded, pixels))
+        return loaded.exact, loaded.classifier.most_probable(probabilities, count)
+
+    def _classify(self, items: Sequence[tuple[Loaded, NDArray[np.uint8]]]) -> list[NDArray[np.float32]]:
+        """Classifies a batch; while versions change, a batch may hold images for both."""
+        self.batches.observe(len(items))
+        answers: list[NDArray[np.float32]] = []
+        for loaded, group in groupby(items, key=lambda item: item[0]):
+            answers += list(loaded.classifier.probabilities([pixels for _, pixels in group]))
+        return answers
 
     async def follow(self) -> None:
         """Swaps the version when the alias has moved; runs until cancelled."""
@@ -88,7 +135,7 @@ class Serving:
         if f"{version.name}/{version.version}" != self.loaded.exact:
             loaded = await asyncio.to_thread(load, f"{version.name}/{version.version}")
             log.info("%s replaces %s", loaded.exact, self.loaded.exact)
-            self.loaded = loaded
+            self.use(loaded)
             self.swaps.inc()
 
 
@@ -97,11 +144,12 @@ def build_app(serving: Serving) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(serving.follow())
+        running = [asyncio.create_task(work) for work in (serving.follow(), serving.batcher.work())]
         yield
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        for one in running:
+            one.cancel()
+            with suppress(asyncio.CancelledError):
+                await one
 
     app = FastAPI(title="effnet serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     # A web page elsewhere that resolves its name to 127.0.0.1 must not read the answers.
@@ -121,20 +169,23 @@ def build_app(serving: Serving) -> FastAPI:
 
     @app.post("/predict")
     async def predict(request: Request, top: Annotated[int, Query(ge=1, le=1000)] = SHOWN) -> dict[str, object]:
-        loaded, began = serving.loaded, time.perf_counter()
+        began = time.perf_counter()
         try:
-            data = await _read_body(request)
-            classes = await asyncio.to_thread(loaded.classifier.classify, data, top)
+            with serving.admit():
+                exact, classes = await serving.classify(await _read_body(request), top)
         except DataError as error:
             serving.requests.labels("422").inc()
             raise HTTPException(422, f"the image cannot be used: {error}") from error
         except HTTPException as error:
             serving.requests.labels(str(error.status_code)).inc()
             raise
+        except Exception:
+            serving.requests.labels("500").inc()
+            raise
         serving.requests.labels("200").inc()
         serving.seconds.observe(time.perf_counter() - began)
         predictions = [{"class": name, "probability": probability} for name, probability in classes]
-        return {"model": loaded.exact, "predictions": predictions}
+        return {"model": exact, "predictions": predictions}
 
     return app
 
@@ -142,21 +193,26 @@ def build_app(serving: Serving) -> FastAPI:
 async def _read_body(request: Request) -> bytes:
     """Reads an image file; stops at the limit, whatever length the request announced."""
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BYTES:
-            raise HTTPException(413, f"the image has more than {MAX_BYTES // 2**20} MiB")
+    try:
+        async with asyncio.timeout(UPLOAD_S):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_BYTES:
+                    raise HTTPException(413, f"the image has more than {MAX_BYTES // 2**20} MiB")
+    except TimeoutError as error:
+        raise HTTPException(408, f"the image did not arrive within {UPLOAD_S:g} s") from error
     if not data:
         raise HTTPException(400, "the body is empty: send a JPEG or PNG file, e.g. curl --data-binary @IMAGE")
     return bytes(data)
 
 
-def serve(ref: str, port: int, say: Callable[[str], None]) -> None:
+def serve(ref: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
     """Serves a model until Ctrl-C or SIGTERM.
 
     Args:
         ref: ``NAME@ALIAS``, which is followed, or ``NAME/VERSION``.
         port: Port on 127.0.0.1.
+        limits: Limits of batches and requests.
         say: Prints a line.
 
     Raises:
@@ -168,7 +224,7 @@ def serve(ref: str, port: int, say: Callable[[str], None]) -> None:
         raise ConfigError(f"--port {port} is not a port, which is 1 to {2**16 - 1}")
     if not ports.is_free(port):
         raise ConfigError(f"port {port} is in use; give another one: --port {port + 1}")
-    serving = Serving(ref, load(ref))
+    serving = Serving(ref, load(ref), limits)
     say(f"{serving.loaded.exact} on http://{HOST}:{port}; Ctrl-C ends it")
     # Not uvicorn.run, which hides that a signal ended it from the exit code.
     uvicorn.Server(uvicorn.Config(build_app(serving), host=HOST, port=port, log_level="warning")).run()

@@ -132,11 +132,12 @@ def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_proces
         assert read.dataset.digest == summary["data"][0]["manifest_sha256"][:36]
     side = summary["variants"][1]["resolution"]
     code = (
-        "import mlflow, numpy; m = mlflow.pyfunc.load_model('models:/efficientnet-b1@champion');"
-        f"print(m.predict(numpy.zeros((3, 3, {side}, {side}), 'float32')).shape)"
+        "import mlflow, numpy, pandas; m = mlflow.pyfunc.load_model('models:/efficientnet-b1@champion');"
+        f"images = [numpy.zeros((3, {side}, {side}), 'float32'), numpy.zeros((40, 50, 3), 'uint8')];"
+        "print([len(row) for row in m.predict(pandas.DataFrame({'image': images}))['logits']])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
-    assert done.stdout.strip() == "(3, 10)", done.stderr
+    assert done.stdout.strip() == "[10, 10]", done.stderr
 
 
 def test_the_report_holds_the_transfers_and_the_maps_of_the_same_run(

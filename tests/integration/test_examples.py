@@ -92,3 +92,8 @@ def test_classify_gives_the_probabilities_of_the_registered_network(mlflow_uri: 
     assert {name for name, _ in classes} == set("abcd")
     assert sum(probability for _, probability in classes) == pytest.approx(1)
     assert [p for _, p in classes] == sorted((p for _, p in classes), reverse=True)
+
+    [printed] = run("predict.py", "example@champion", str(tmp_path / "image.jpg")).splitlines()
+    path, best = printed.rsplit(": ", 1)
+    assert path == str(tmp_path / "image.jpg")
+    assert best == f"{classes[0][0]}, {classes[0][1]:.1%}"

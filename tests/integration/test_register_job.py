@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 
 from infra import store
+from infra.services import login
 from infra.services.stack import Addresses
+from infra.tracking import client as mlflow_client
 from infra.tracking import registry
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
@@ -39,6 +43,17 @@ def trained(services: Addresses, services_dir: Path) -> dict[str, Any]:
     return dict(done)
 
 
+def describe(name: str, version: int) -> tuple[str, dict[str, str]]:
+    """The description of a version in MLflow, and the text files beside its weights."""
+    library = mlflow_client.library()
+    uri = f"models:/{name}/{version}"
+    entry = library.MlflowClient().get_model_version(name, str(version))
+    files = {}
+    for file in ("card.md", "lineage.json", "curves.svg", "confusion.svg", "mistakes.svg", "predictions.svg"):
+        files[file] = library.artifacts.load_text(f"{uri}/{file}")
+    return entry.description, files
+
+
 def objects() -> list[str]:
     return [uri for uri in store.list_uris(f"{STORAGE}/jobs") if "/checkpoints/" not in uri]
 
@@ -53,6 +68,15 @@ def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, A
     assert version.run_id == trained["mlflow_run"]
     assert version.tags["job_uri"] == trained["job_uri"]
     assert version.tags["top1"] == f"{trained['top1']:.2f}"
+
+    description, files = describe("efficientnet-b0", 1)
+    assert all(files.values())
+    assert "(confusion.svg)" in files["card.md"]
+    assert f"calibration error (ECE, 15 bins) | {trained['calibration_error']:.2f}" in description
+    cells = re.findall(r'text-anchor="middle"[^>]*>(\d+)<', files["confusion.svg"])
+    assert sum(map(int, cells)) == trained["n_val"]
+    for picture in ("confusion.svg", "mistakes.svg", "predictions.svg"):
+        assert f"artifact_file_path={picture})" in description
 
     again = effnet(services_dir, "register", trained["mlflow_run"][:12], "experiment=register")
     assert again.returncode == 0, again.stderr
@@ -86,6 +110,25 @@ def test_what_is_no_finished_job_is_refused_in_one_line(
     refused = effnet(services_dir, "register", word, "experiment=register", "--quiet")
     assert refused.returncode == 2, refused.stderr
     assert message in refused.stderr.splitlines()[-1]
+
+
+def test_the_page_of_a_version_shows_the_pictures(
+    browser: Any, trained: dict[str, Any], services: Addresses, services_dir: Path
+) -> None:
+    registered = result_of(effnet(services_dir, "register", trained["job"], "experiment=register", "--json"))
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(login.forwarding_page(services_dir / "services", services.mlflow, "mlflow").as_uri())
+    page.get_by_text("Experiments").first.wait_for()
+    page.goto(f"{services.mlflow}/#/models/{registered['name']}/versions/{registered['version']}")
+    for file in ("confusion.svg", "mistakes.svg", "predictions.svg"):
+        picture = page.locator(f"img[src*='{file}']")
+        picture.wait_for()
+        page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
+        assert picture.evaluate("picture => picture.naturalWidth") > 100, file
+    page.screenshot(path=os.environ.get("EFFNET_SCREENSHOT", services_dir / "version.png"), full_page=True)
+    context.close()
 
 
 @pytest.mark.slow

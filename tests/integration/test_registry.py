@@ -1,4 +1,5 @@
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from checkout import ROOT
+from PIL import Image
 from torch import nn
 
 from conf import schema
@@ -91,24 +93,41 @@ def served(mlflow_uri, tmp_path_factory: pytest.TempPathFactory) -> registry.Ver
 def test_a_process_without_our_code_answers_as_the_trained_network_does(served, tmp_path):
     images = np.random.default_rng(1).standard_normal((5, 3, RESOLUTION, RESOLUTION), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
+    pixels = np.random.default_rng(2).integers(0, 256, (2, RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    for i, picture in enumerate(pixels):  # of the network's size, so that nothing is cropped or resized
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
     script = """
-import numpy as np, torch, mlflow.pyfunc, mlflow.pytorch
+import base64, numpy as np, pandas as pd, torch, mlflow.pyfunc, mlflow.pytorch
 images = np.load(sys.argv[1] + '/images.npy')
+files = [open(sys.argv[1] + f'/{i}.png', 'rb').read() for i in range(2)]
+pixels = list(np.load(sys.argv[1] + '/pixels.npy'))
 answer = mlflow.pytorch.load_model('models:/served/1')(torch.from_numpy(images))
 np.save(sys.argv[1] + '/torch.npy', answer.detach())
 torch.cuda.is_available = lambda: True  # on a machine with a GPU it must load too
 served = mlflow.pyfunc.load_model('models:/served@champion')
-np.save(sys.argv[1] + '/pyfunc.npy', served.predict(images))
+shown = [*images, *files, *(base64.b64encode(data).decode() for data in files), *pixels]
+answers = served.predict(pd.DataFrame({'image': shown}, index=range(100, 100 + len(shown))))
+assert list(answers.index) == list(range(100, 100 + len(shown)))
+np.save(sys.argv[1] + '/pyfunc.npy', np.array(answers['logits'].tolist()))
+answers.drop(columns='logits').to_json(sys.argv[1] + '/answers.json', orient='list')
+print('base64' if served.input_example['image'][0].startswith('iVBORw0KGgo') else 'no file')
 print(served.metadata.signature.inputs, served.metadata.signature.outputs)
 """
     ran = clean_process(script, str(tmp_path))
     assert ran.returncode == 0, ran.stderr
-    assert "(-1, 3, 32, 32)" in ran.stdout
-    assert "(-1, 4)" in ran.stdout
+    assert ran.stdout.startswith("base64\n['image': any (required)] ['class': string (required)")
     expected = export.logits(export.serving_module(network(EFFICIENTNET)), images)
     assert np.abs(expected).max() > 0.1
-    for way in ("torch", "pyfunc"):
-        np.testing.assert_allclose(np.load(tmp_path / f"{way}.npy"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "torch.npy"), expected, rtol=1e-5, atol=1e-5)
+    normalized = ((pixels / np.float32(255) - 0.5) / 0.2).astype(np.float32).transpose(0, 3, 1, 2)
+    from_files = export.logits(export.serving_module(network(EFFICIENTNET)), np.ascontiguousarray(normalized))
+    logits = np.concatenate([expected, from_files, from_files, from_files])
+    np.testing.assert_allclose(np.load(tmp_path / "pyfunc.npy"), logits, rtol=1e-4, atol=1e-4)
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    shares = torch.from_numpy(logits).softmax(1)
+    assert answers["class"] == ["abcd"[label] for label in logits.argmax(1)]
+    np.testing.assert_allclose(answers["probability"], shares.amax(1), rtol=1e-4)
     assert (served.version, served.aliases, served.reused) == (1, ("champion",), False)
 
 
@@ -186,21 +205,24 @@ class Forgetful(nn.Linear):
 )
 def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tmp_path, module, message):
     images = export.example(8)
-    for name in (package.WEIGHTS, package.CONFIG):
-        (tmp_path / name).touch()
+    write_files(tmp_path, 8)
     with pytest.raises(ArtifactError, match=message):
         package.build(tmp_path / "model", tmp_path, module.eval(), images, export.logits(module, images))
 
 
-def test_a_large_example_is_not_stored_as_json_and_a_small_one_is(tmp_path):
-    module, held = export.serving_module(network(0)), {}
-    for name in (package.WEIGHTS, package.CONFIG):
-        (tmp_path / name).touch()
-    for side in (RESOLUTION, 160):
-        images, folder = export.example(side), tmp_path / f"{side}"
-        package.build(folder, tmp_path, module, images, export.logits(module, images))
-        held[side] = sorted(file.name for file in folder.glob("*.json"))
-    assert held == {RESOLUTION: ["input_example.json", "serving_input_example.json"], 160: []}
+def write_files(folder: Path, side: int) -> None:
+    (folder / package.WEIGHTS).touch()
+    config = export.config_json(TINY, resolution=side, class_names=[*"abcd"], mean=[0.5], std=[0.2], crop_pad=0)
+    (folder / package.CONFIG).write_text(config)
+
+
+def test_the_example_is_small_whatever_the_size_of_the_input(tmp_path):
+    module, images = export.serving_module(network(0)), export.example(160)
+    write_files(tmp_path, 160)
+    package.build(tmp_path / "model", tmp_path, module, images, export.logits(module, images))
+    sizes = {file.name: file.stat().st_size for file in (tmp_path / "model").glob("*.json")}
+    assert sizes.keys() == {"input_example.json", "serving_input_example.json"}
+    assert max(sizes.values()) < 20_000
 
 
 def test_fetched_weights_rebuild_the_network_that_was_registered(served, tmp_path):

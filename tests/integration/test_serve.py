@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,20 @@ def test_an_image_file_gets_the_class_names_and_probabilities_of_the_registered_
     assert (status, len(json.loads(text)["predictions"])) == (200, 2)
 
 
+def test_concurrent_images_are_answered_in_batches_as_alone(url: str) -> None:
+    def count(name: str) -> float:
+        return float(request(f"{url}/metrics")[1].partition(f"\neffnet_batch_images_{name} ")[2].partition("\n")[0])
+
+    images, batches = count("sum"), count("count")
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: predict(url), range(48)))
+    assert {model for model, _ in answers} == {"http/1"}
+    for _, shares in answers:
+        assert shares == pytest.approx(expected(1), abs=1e-4)
+    assert count("sum") - images == 48
+    assert count("count") - batches < 48
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "reason"),
     [
@@ -184,6 +199,8 @@ def test_a_mistake_is_one_line_before_anything_is_served(
         (["http@champion", "--port", taken], f"port {taken} is in use"),
         (["http@champion", "--port", "eighty"], "--port takes a number, is 'eighty'"),
         (["http@champion", "--port", "70000"], "--port 70000 is not a port"),
+        (["http@champion", "--max-batch", "0"], "--max-batch takes a number of 1 or more, is '0'"),
+        (["http@champion", "--max-wait-ms", "-1"], "--max-wait-ms takes a number, is '-1'"),
         (["http@best"], "http has no alias 'best'"),
     ):
         assert main(["serve", *words, settings]) == 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from conf import schema
 from infra import store
 from infra.errors import DataError, NotFoundError
 from infra.store.json_objects import read_object
-from models.data.sources.listing import Source
+from models.data.sources.listing import Source, content_digest
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,36 @@ def apply(
     first = order[np.isin(order, in_val)]
     splits["val"] = np.concatenate([first, in_val[~np.isin(in_val, order)]])
     return {split: splits[split] for split in drawn}, len(order) - len(first)
+
+
+def find_name(folder: str, counts: Mapping[str, int], sample: Sequence[tuple[bytes, str]]) -> str | None:
+    """Returns the name of the frozen val from which a val split was made.
+
+    That is the smallest one which has the images: the next val has those of the one before, too.
+
+    Args:
+        folder: ``STORAGE/data/NAME``.
+        counts: Images of the split by class name.
+        sample: Some of its images, as stored in the shards, with their class names.
+
+    Returns:
+        None if there is none, or if the shards hold other bytes than the source's, so that digests do not agree.
+
+    Raises:
+        DataError: An object is damaged.
+    """
+    images = {(f"{content_digest(data):016x}", label) for data, label in sample}
+    names = [uri.rpartition("/")[2].removesuffix(".json") for uri in store.list_uris(store.join(folder, "val"))]
+    sizes: dict[str, int] = {}
+    for name in names:
+        val = load(folder, name)
+        if (
+            val is not None
+            and images <= set(val.images)
+            and Counter(counts) <= Counter(label for _, label in val.images)
+        ):
+            sizes[name] = len(val.images)
+    return min(sizes, key=sizes.__getitem__, default=None) if images else None
 
 
 def uri_of(folder: str, name: str) -> str:

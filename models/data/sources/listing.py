@@ -171,6 +171,11 @@ class Listing:
         )
 
 
+def content_digest(data: bytes) -> int:
+    """The digest of an encoded image, of 64 bits."""
+    return int.from_bytes(blake3(data).digest(8), "little")
+
+
 def with_content(source: Source) -> Source:
     """Adds the digests of the images to a source, and to its digest; reads every image once.
 
@@ -183,7 +188,7 @@ def with_content(source: Source) -> Source:
         # A file that is excluded for its size is not read: its name stands for its content.
         too_large = source.sizes[index] > MAX_IMAGE_BYTES
         data = bytes(source.names[index]) if too_large else source.read(index)
-        return int.from_bytes(blake3(data).digest(8), "little")
+        return content_digest(data)
 
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
         content = np.fromiter(pool.map(digest, range(len(source.labels))), "<u8", len(source.labels))

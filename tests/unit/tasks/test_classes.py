@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tasks.classes import describe_difference, find_rows
+from infra.tracking.registry import Version
+from models.data.shards.manifest import TABLE, Manifest
+from models.networks import packaged
+from models.results import ShardResult
+from tasks.classes import class_lists, describe_difference, find_rows
 
 
 @pytest.mark.parametrize(
@@ -55,3 +60,33 @@ def test_another_order_and_a_part_of_the_classes_are_matched_by_name(
     model: list[str], data: list[str], rows: list[int] | None
 ) -> None:
     assert find_rows(model, data) == rows
+
+
+def lists(
+    monkeypatch: pytest.MonkeyPatch, model: list[str], data: list[str], **tags: str
+) -> tuple[list[str], list[str]]:
+    monkeypatch.setattr("infra.tracking.registry.describe", lambda _: {"class_names": model})
+    manifest = Manifest("made", tuple(data), "digest", "original", (), np.zeros(0, TABLE))
+    monkeypatch.setattr("models.data.shards.manifest.load", lambda _: ("sha256", manifest))
+    shards = ShardResult("made", "file:///manifest.json", "sha256", len(data), 1, 1, 1, 1, reused=True)
+    return class_lists(Version("public", 1, "run", (), tags), shards)
+
+
+NAMES, WNIDS = list(packaged.imagenet_names()), list(packaged.imagenet_wnids())
+NUMBERS = [str(number) for number in range(1000)]
+
+
+@pytest.mark.parametrize("model", [NAMES, NUMBERS], ids=["names", "numbers"])
+def test_imported_weights_of_a_thousand_classes_are_matched_with_imagenet_by_wordnet_ids(
+    monkeypatch: pytest.MonkeyPatch, model: list[str]
+) -> None:
+    for data in (WNIDS, WNIDS[::-1], WNIDS[200:210]):
+        assert lists(monkeypatch, model, data, source_sha256="a") == (WNIDS, data)
+    others = [f"class {number}" for number in range(1000)]
+    assert lists(monkeypatch, model, others, source_sha256="a") == (others, others)
+    assert find_rows(*lists(monkeypatch, model, ["cat", "dog"], source_sha256="a")) is None
+    assert find_rows(*lists(monkeypatch, model, ["0", "1"], source_sha256="a")) is None
+
+
+def test_the_names_of_a_trained_network_are_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lists(monkeypatch, NAMES, WNIDS) == (NAMES, WNIDS)

@@ -11,6 +11,8 @@ import pytest
 from conf import schema
 from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
+from models.experiments.mistakes import Confusion
+from tasks.registry.answers import CONFUSION_SVG, SAMPLES_SVG, CardAnswers
 from tasks.registry.card import Trained, family_card, imported_card, lineage_json, trained_card
 
 SHARDS = (Shard("train-0.tar", "train", 80, 10, "a" * 64), Shard("val-0.tar", "val", 20, 10, "b" * 64))
@@ -22,13 +24,14 @@ JOB = schema.Job(kind="train", data_name="pets")
 BARE = Trained("pets-b0/3", RESULT, JOB, DATA, "s3://b/manifest.json", "d" * 64, "", {})
 FULL = Trained(
     "pets-b0/3",
-    dataclasses.replace(RESULT, world_size=2),
+    dataclasses.replace(RESULT, world_size=2, calibration_error=4.25),
     dataclasses.replace(JOB, leave_out=["train-1.tar"], init_weights_uri="s3://w", init_weights_sha256="e" * 64),
     dataclasses.replace(DATA, quarantine=(ImageNote("x.jpg", "train", "truncated"),)),
     "s3://b/manifest.json",
     "d" * 64,
     "f" * 40,
     {"cpu": "a CPU", "cores": "2"},
+    CardAnswers((Confusion(1, 0, 5, 10), Confusion(0, 1, 1, 12)), {CONFUSION_SVG: "<svg/>", SAMPLES_SVG: "<svg/>"}),
 )
 SOURCE = dict.fromkeys(("network", "source", "source_sha256", "origin", "padding"), "x")
 SOURCE |= {"params": "5", "multiply_adds": "6", "resolution": "224"}
@@ -80,6 +83,21 @@ def test_a_card_lists_the_weakest_classes_first_and_none_without_images() -> Non
     section = CARDS["bare"].partition("## Weakest classes")[2].partition("##")[0]
     rows = [line for line in section.splitlines() if line.startswith("|")][2:]
     assert rows == [r"| \<b\>dog\</b\> | 50.0 % | 5 of 10 |", "| cat | 100.0 % | 10 of 10 |"]
+
+
+def test_a_card_lists_the_confusions_and_shows_the_pictures_that_there_are() -> None:
+    section = CARDS["full"].partition("## Confusions")[2].partition("##")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    assert rows == [r"| \<b\>dog\</b\> | cat | 5 of 10 |", r"| cat | \<b\>dog\</b\> | 1 of 12 |"]
+    assert re.findall(r"!\[.*?\]\((.*?)\)", CARDS["full"]) == [CONFUSION_SVG, SAMPLES_SVG]
+    assert "![" not in CARDS["bare"]
+    assert "## Confusions" not in CARDS["bare"]
+
+
+def test_a_measured_calibration_error_is_on_the_card() -> None:
+    assert "| val | calibration error (ECE, 15 bins) | 4.25 | 20 |" in CARDS["full"]
+    assert "calibration error" not in CARDS["bare"]
+    assert "probabilities are not calibrated: they differ from the accuracy by 4.2 points" in CARDS["full"]
 
 
 def test_names_from_outside_are_text_and_no_markup() -> None:

@@ -10,6 +10,7 @@ import pytest
 from conf.nightly import RULES, Nightly
 from infra.errors import ArtifactError
 from models.statistics import mcnemar
+from models.training.per_image import ANSWER
 from tasks.registry import gate
 from tasks.registry.gate import PROMOTED, REFUSED, TIED, Verdict
 
@@ -163,3 +164,46 @@ def test_over_200_nights_the_rule_not_worse_accepts_most_equal_challengers_and_n
     assert equal[REFUSED] <= 10
     assert worse[REFUSED] >= 190
     assert worse[PROMOTED] == 0
+
+
+def answer(labels: np.ndarray, seed: int, excess: float) -> np.ndarray:
+    """Answers that are right as often as their probability less ``excess`` says."""
+    rng = np.random.default_rng(seed)
+    share = rng.uniform(0.4, 0.85, len(labels))
+    wrong = rng.uniform(size=len(labels)) > share
+    made = np.zeros(len(labels), ANSWER)
+    made["label"], made["probability"] = np.where(wrong, labels + 1, labels), share + excess
+    return made
+
+
+LABELS = np.arange(2000, dtype=np.int32) % 10
+
+
+def test_a_challenger_that_is_surer_than_it_is_right_is_refused_by_its_calibration() -> None:
+    calibrated, too_sure = answer(LABELS, 1, 0.0), answer(LABELS, 2, 0.12)
+    fault = gate.find_calibration_fault(too_sure, calibrated, LABELS, Nightly())
+    assert fault is not None
+    errors = [float(part.split()[0]) for part in (fault.partition("error of ")[2], fault.partition("champion's ")[2])]
+    assert errors[0] == pytest.approx(12, abs=2)
+    assert errors[1] < 4
+    assert fault.endswith("points, 5 are allowed (nightly.calibration_margin)")
+    assert gate.find_calibration_fault(too_sure, calibrated, LABELS, Nightly(calibration_margin=15)) is None
+    assert gate.find_calibration_fault(calibrated, too_sure, LABELS, Nightly()) is None
+
+    better = [np.arange(2000) < n for n in (1900, 1500)]
+    verdict = gate.compare_answers(*better, LABELS, list("abcdefghij"), Nightly(class_margin=100), 3, fault)
+    assert verdict.outcome == REFUSED
+    assert verdict.reason.endswith(f": not promoted, {fault}")
+
+
+@pytest.mark.parametrize("n", [60, 2000])
+def test_networks_of_equal_calibration_are_not_refused_by_it(n: int) -> None:
+    labels = LABELS[:n]
+    limits = Nightly(calibration_margin=0 if n > 1000 else 5)
+    faults = [
+        gate.find_calibration_fault(
+            answer(labels, 2 * night, 0.02), answer(labels, 2 * night + 1, 0.02), labels, limits
+        )
+        for night in range(40)
+    ]
+    assert sum(fault is not None for fault in faults) <= 4

@@ -15,6 +15,7 @@ from models.data.shards import frozen_val, writer
 from models.data.shards import manifest as manifests
 from models.data.shards.layout import ShardLayout
 from models.results import ShardResult
+from tasks.registry.finished import _find_frozen_val
 from tasks.shard import _plan, _write_group, _write_manifest
 
 
@@ -65,6 +66,20 @@ def test_a_frozen_val_keeps_its_images_and_withholds_those_that_would_join_it(da
     assert after.unused == (f"{grown.withheld} images wait for the next val; this one, 'first', is frozen",)
     renewed = shard(replace(data, frozen_val="second"), storage)
     assert (renewed.val, renewed.unused) == (after.val + grown.withheld, ())
+
+
+def test_a_frozen_val_is_recognized_by_its_images_and_the_next_one_is_another(data: Data, storage: str) -> None:
+    def find(result: ShardResult) -> str | None:
+        manifest = manifests.load(result.manifest_uri)[1]
+        return _find_frozen_val(manifest, result.manifest_uri)
+
+    first = shard(data, storage)
+    add(Path(str(data.path)), 100, 200)
+    second = shard(replace(data, frozen_val="second"), storage)
+    assert (find(first), find(shard(data, storage)), find(second)) == ("first", "first", "second")
+    assert find(shard(replace(data, frozen_val=None, name="free"), storage)) is None
+    assert frozen_val.find_name(f"{storage}/data/pets", {"cat": 1}, [(b"another image", "cat")]) is None
+    assert frozen_val.find_name(f"{storage}/data/pets", {}, []) is None
 
 
 def test_the_first_shards_with_a_frozen_val_have_the_manifest_of_those_without(data: Data, storage: str) -> None:

@@ -1,0 +1,141 @@
+"""The HTTP application with a classifier that can be held: what is refused, and which version answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.registry import serve
+from tasks.registry.batching import Limits
+from tasks.registry.serve import Loaded, Serving, build_app
+
+
+class Held:
+    """A classifier that is sure of the class named after it; answers once it is released."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.release, self.batches = name, threading.Event(), []  # type: ignore[var-annotated]
+
+    def decode(self, data: bytes) -> NDArray[np.uint8]:
+        return np.frombuffer(data, np.uint8)
+
+    def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.batches.append(len({image.shape for image in images}) == 1 and len(images))
+        assert self.release.wait(10)
+        return np.ones((len(images), 1), np.float32)
+
+    def most_probable(self, probabilities: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
+        return [(self.name, float(probabilities[0]))]
+
+
+def loaded(name: str) -> tuple[Loaded, Held]:
+    held = Held(name)
+    return Loaded(name, held), held  # type: ignore[arg-type]
+
+
+async def open_client(serving: Serving) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, while its batches are worked off."""
+    work = asyncio.create_task(serving.batcher.work())
+    transport = httpx.ASGITransport(app=build_app(serving))
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{serve.HOST}") as client:
+        yield client
+    work.cancel()
+    with suppress(asyncio.CancelledError):
+        await work
+
+
+async def until(condition: Any) -> None:
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("waited for 5 s")
+
+
+def metric(text: str, name: str) -> float:
+    return float(text.partition(f"\n{name} ")[2].partition("\n")[0])
+
+
+def test_more_requests_than_the_limit_are_refused_and_later_ones_are_not() -> None:
+    async def main() -> None:
+        version, held = loaded("pets/1")
+        serving = Serving("pets@champion", version, Limits(max_requests=2))
+        async for client in open_client(serving):
+            waiting = [asyncio.create_task(client.post("/predict", content=b"x")) for _ in range(2)]
+            await until(lambda: serving.admitted == 2)
+            refused = await client.post("/predict", content=b"x")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["detail"] == "2 requests are in progress; try again"
+            assert metric((await client.get("/metrics")).text, "effnet_requests_in_progress") == 2
+            assert (await client.get("/health")).status_code == 200
+            held.release.set()
+            assert [(await one).status_code for one in waiting] == [200, 200]
+            assert (await client.post("/predict", content=b"x")).status_code == 200
+            counted = (await client.get("/metrics")).text
+            assert metric(counted, 'effnet_predictions_total{status="503"}') == 1
+            assert metric(counted, 'effnet_predictions_total{status="200"}') == 3
+            assert metric(counted, "effnet_requests_in_progress") == 0
+            assert metric(counted, "effnet_batch_images_sum") == 3
+
+    asyncio.run(main())
+
+
+def test_a_request_is_answered_by_the_version_that_was_served_when_it_came() -> None:
+    async def main() -> None:
+        (old, old_held), (new, new_held) = loaded("pets/1"), loaded("pets/2")
+        serving = Serving("pets@champion", old, Limits())
+        async for client in open_client(serving):
+            first = asyncio.create_task(client.post("/predict", content=b"x"))
+            await until(lambda: old_held.batches)
+            before = asyncio.create_task(client.post("/predict", content=b"x"))
+            await until(lambda: serving.batcher._queue.qsize() == 1)
+            serving.use(new)
+            after = asyncio.create_task(client.post("/predict", content=b"another size"))
+            await until(lambda: serving.batcher._queue.qsize() == 2)
+            old_held.release.set()
+            new_held.release.set()
+            answers = [(await one).json() for one in (first, before, after)]
+            assert [answer["model"] for answer in answers] == ["pets/1", "pets/1", "pets/2"]
+            assert [answer["predictions"][0]["class"] for answer in answers] == ["pets/1", "pets/1", "pets/2"]
+            assert (old_held.batches, new_held.batches) == ([1, 1], [1])
+            assert 'effnet_model_info{version="pets/2"} 1.0' in (await client.get("/metrics")).text
+
+    asyncio.run(main())
+
+
+def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: Any) -> None:
+    monkeypatch.setattr(serve, "UPLOAD_S", 0.05)
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(0.5)
+        yield b"x"
+
+    async def main() -> None:
+        serving = Serving("pets@champion", loaded("pets/1")[0], Limits())
+
+        async def receive() -> dict[str, Any]:
+            body = await anext(chunks)
+            return {"type": "http.request", "body": body, "more_body": True}
+
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        chunks = slow_body()
+        headers = [(b"host", serve.HOST.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
+        await build_app(serving)({**scope, "http_version": "1.1", "scheme": "http"}, receive, send)  # type: ignore[arg-type]
+        assert sent[0]["status"] == 408
+        assert b"did not arrive within 0.05 s" in sent[1]["body"]
+        assert serving.admitted == 0
+
+    asyncio.run(main())
