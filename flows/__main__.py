@@ -43,7 +43,8 @@ def _main(words: Sequence[str]) -> int:
     if unknown := [word for word in rest if word.startswith("-")]:
         return _fail(_explain_options(unknown, typed), 2)
     verb = verbs.VERBS[arguments.verb]
-    options = {name: getattr(arguments, name) for name in verb.options if getattr(arguments, name)}
+    given = {name: getattr(arguments, name.replace("-", "_")) for name in verb.options}
+    options = {name: value for name, value in given.items() if value}
     for name, (value, effect) in verb.options.items():
         if name not in options and not value.startswith("["):
             return _fail(f"effnet {arguments.verb} needs --{name} {value}: {effect}", 2)

@@ -52,7 +52,7 @@ def _move(
     command: Command, version: Version, expected: int | None, why: str, evidence: Mapping[str, str] | None = None
 ) -> None:
     from infra.tracking import champions
-    from tasks.registry.promote import record_manual_promotion
+    from tasks.registry.verdict import record_manual_promotion
 
     ref = f"{version.name}/{version.version}"
     move = champions.move_champion(

@@ -18,7 +18,7 @@ from tasks import policy
 from tasks.nights import alerts
 from tasks.registry import promote
 from tasks.registry.gate import REFUSED, Verdict
-from tasks.registry.promote import REASON, STATE, WAITING, WAITING_UNTIL
+from tasks.registry.verdict import REASON, STATE, WAITING, WAITING_UNTIL
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version

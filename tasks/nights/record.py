@@ -23,7 +23,8 @@ from tasks import policy
 from tasks.nights import alerts
 from tasks.nights.line import SKIPPED
 from tasks.registry.gate import REFUSED
-from tasks.registry.promote import EARLIER, WAITING
+from tasks.registry.promote import EARLIER
+from tasks.registry.verdict import WAITING
 
 log = logger()
 SKIPS_PER_ALERT = 3

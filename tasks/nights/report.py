@@ -14,7 +14,7 @@ from infra.machine import format_utc
 from models.results import Registered, ShardResult
 from models.results.nights import ChampionChange, NightsResult, NightVersion
 from tasks import policy
-from tasks.registry.promote import REASON, STATE
+from tasks.registry.verdict import REASON, STATE
 from tasks.report import results as report_results
 
 if TYPE_CHECKING:

@@ -71,7 +71,7 @@ def _tiles(answers: Sequence[Answer], names: Sequence[str]) -> list[Tile]:
     return [
         Tile(
             (answer.image, answer.map),
-            f"{names[answer.predicted]}, {100 * answer.probability:.0f} %",
+            f"{100 * answer.probability:.0f} % {names[answer.predicted]}",
             "right" if answer.predicted == answer.label else f"is {names[answer.label]}",
             answer.predicted == answer.label,
         )

@@ -22,20 +22,15 @@ from tasks import policy
 from tasks.classes import class_mismatch
 from tasks.registry import gate
 from tasks.registry.gate import PROMOTED, REFUSED, Verdict
+from tasks.registry.verdict import PENDING, REASON, STATE, WAITING, WAITING_UNTIL
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from infra.tracking.champions import ChampionMove
     from infra.tracking.registry import Version
 
-STATE, REASON = "promotion", "promotion_reason"  # tags of a version
-PENDING = "pending"  # value of STATE until the version is judged; then it is Verdict.outcome
-WAITING = "waiting"  # value of STATE of a version that passed the gate and that a user must promote (nightly.approval)
-WAITING_UNTIL = "promotion_until"  # tag: the time until which it waits, as format_utc writes it
 EARLIER = "judged before"  # opens the verdict of a version that is not judged again
-FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 LEFT_OUT = "left_out_samples"  # tag of a version trained with some shards excluded
 
 
@@ -156,14 +151,6 @@ def decline(version: Version, verdict: Verdict, reused: bool) -> Registered:
 
     registry.set_tags(version.name, version.version, {**verdict.tags, REASON: verdict.reason, STATE: verdict.outcome})
     return _report_verdict(version, verdict.reason, reused)
-
-
-def record_manual_promotion(version: Version, move: ChampionMove) -> None:
-    """Records on a version that a user made it champion."""
-    from infra.tracking import registry
-
-    reason = f"promoted by {move.who}: {move.why}"
-    registry.set_tags(version.name, version.version, {REASON: reason, STATE: PROMOTED})
 
 
 def promote(

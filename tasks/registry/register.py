@@ -21,7 +21,8 @@ from tasks import policy
 from tasks.metrics import split_result
 from tasks.registry.answers import collect_answers
 from tasks.registry.card import LICENSE, Trained, family_card, lineage_json, trained_card
-from tasks.registry.promote import FIRST_TAGS, LEFT_OUT
+from tasks.registry.promote import LEFT_OUT
+from tasks.registry.verdict import FIRST_TAGS
 from tasks.report.charts.curves import draw_curves
 
 if TYPE_CHECKING:

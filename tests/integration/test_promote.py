@@ -35,9 +35,10 @@ from models.training import per_image
 from tasks import classes
 from tasks.nights.approval import _refuse_overdue
 from tasks.nights.infra_gate import _find_fault
-from tasks.registry import promote
-from tasks.registry.promote import FIRST_TAGS, _judge_step, _refuse, champion_if_first
+from tasks.registry import verdict
+from tasks.registry.promote import _judge_step, _refuse, champion_if_first
 from tasks.registry.register import _fetch, _register
+from tasks.registry.verdict import FIRST_TAGS
 
 pytestmark = pytest.mark.services
 N, SIDE = 120, 32
@@ -170,6 +171,29 @@ def test_the_first_is_champion_a_worse_one_is_not_and_a_better_one_is_with_both_
     assert registry.resolve_version("steps/3").tags["promotion"] == "tied"
 
 
+def test_a_better_version_whose_probabilities_are_far_off_is_refused(storage: str, tmp_path: Path) -> None:
+    shards = data(storage)
+    labels = manifests.Samples(manifests.load(shards.manifest_uri)[1], ["val"]).rows["label"]
+
+    def with_answers(seed: int, right: int, probability: float) -> Registered:
+        version = made_version(storage, "sure", seed, right, shards, tmp_path)
+        uri = f"{storage}/jobs/sure-{seed}"
+        made = np.zeros(N, per_image.ANSWER)
+        made["label"], made["probability"] = np.where(answers(right), labels, labels + 1), probability
+        sha256 = per_image.write_answers(uri, made)
+        store.write_json(f"{uri}/result.json", store.read_json(f"{uri}/result.json") | {"answers_sha256": sha256})
+        return version
+
+    judge(with_answers(0, GOOD, GOOD / N), shards)
+    refused = judge(with_answers(1, BETTER, 0.3), shards)
+    assert (refused.outcome, champion("sure")) == ("refused", 1)
+    assert (
+        "its calibration error of 61.67 % exceeds the champion's 0.00 % by 61.67 points, 5 are allowed"
+        in refused.verdict
+    )
+    assert judge(with_answers(2, BETTER, BETTER / N), shards).outcome == "promoted"
+
+
 def test_a_first_version_at_chance_is_refused_and_the_next_good_one_is_the_first_champion(
     storage: str, tmp_path: Path
 ) -> None:
@@ -250,7 +274,7 @@ def test_a_version_that_was_found_again_and_never_judged_is_left_as_it_is(storag
     shards = data(storage)
     version = made_version(storage, "old", 0, GOOD, shards, tmp_path)
     client = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
-    client.delete_model_version_tag("old", "1", promote.STATE)
+    client.delete_model_version_tag("old", "1", verdict.STATE)
     assert judge(version, shards).verdict.startswith("judged before: registered before promotions were recorded")
     assert champion("old") is None
 
@@ -461,7 +485,7 @@ def test_a_promotion_that_was_interrupted_after_the_alias_moved_is_completed(sto
     judge(made_version(storage, "half", 0, GOOD, shards, tmp_path), shards)
     second = made_version(storage, "half", 1, BETTER, shards, tmp_path)
     judge(second, shards)
-    registry.set_tags("half", 2, {promote.STATE: promote.PENDING})
+    registry.set_tags("half", 2, {verdict.STATE: verdict.PENDING})
     assert judge(second, shards).verdict.startswith("challenger 91.67 %")
     assert registry.resolve_version("half/2").tags["promotion"] == "promoted"
     assert len(champions.read_history(storage, "half")) == 2

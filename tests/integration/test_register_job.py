@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -127,7 +126,6 @@ def test_the_page_of_a_version_shows_the_pictures(
         picture.wait_for()
         page.wait_for_function("picture => picture.complete", arg=picture.element_handle())
         assert picture.evaluate("picture => picture.naturalWidth") > 100, file
-    page.screenshot(path=os.environ.get("EFFNET_SCREENSHOT", services_dir / "version.png"), full_page=True)
     context.close()
 
 

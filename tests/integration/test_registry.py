@@ -110,7 +110,7 @@ shown = [*images, *files, *(base64.b64encode(data).decode() for data in files), 
 answers = served.predict(pd.DataFrame({'image': shown}, index=range(100, 100 + len(shown))))
 assert list(answers.index) == list(range(100, 100 + len(shown)))
 np.save(sys.argv[1] + '/pyfunc.npy', np.array(answers['logits'].tolist()))
-answers.drop(columns='logits').to_json(sys.argv[1] + '/answers.json', orient='list')
+answers.drop(columns='logits').to_json(sys.argv[1] + '/answers.json', orient='columns')
 print('base64' if served.input_example['image'][0].startswith('iVBORw0KGgo') else 'no file')
 print(served.metadata.signature.inputs, served.metadata.signature.outputs)
 """
@@ -126,8 +126,8 @@ print(served.metadata.signature.inputs, served.metadata.signature.outputs)
     np.testing.assert_allclose(np.load(tmp_path / "pyfunc.npy"), logits, rtol=1e-4, atol=1e-4)
     answers = json.loads((tmp_path / "answers.json").read_text())
     shares = torch.from_numpy(logits).softmax(1)
-    assert answers["class"] == ["abcd"[label] for label in logits.argmax(1)]
-    np.testing.assert_allclose(answers["probability"], shares.amax(1), rtol=1e-4)
+    assert list(answers["class"].values()) == ["abcd"[label] for label in logits.argmax(1)]
+    np.testing.assert_allclose([*answers["probability"].values()], shares.amax(1), rtol=1e-4)
     assert (served.version, served.aliases, served.reused) == (1, ("champion",), False)
 
 

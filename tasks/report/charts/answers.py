@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 CELL, LABEL_CHARS, CHAR_WIDTH = 34.0, 16, 6.6  # of the matrix; 12 px sans-serif is at most 6.6 wide on average
 SIDE, GAP, LINE = 96.0, 8.0, 15.0  # of a picture, between two, of a line of text
-COLUMNS = 4
+COLUMNS = 3  # of tiles with two pictures, 656 px: the column of MLflow's pages
 RIGHT_COLOR, WRONG_COLOR = "#1f5fa8", "#b3261e"
 
 

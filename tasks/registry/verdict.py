@@ -1,0 +1,28 @@
+"""The tags in which the registry keeps what was decided about a version.
+
+Prefect is not imported, which takes a second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.registry.gate import PROMOTED
+
+if TYPE_CHECKING:
+    from infra.tracking.champions import ChampionMove
+    from infra.tracking.registry import Version
+
+STATE, REASON = "promotion", "promotion_reason"  # tags of a version
+PENDING = "pending"  # value of STATE until the version is judged; then it is Verdict.outcome
+WAITING = "waiting"  # value of STATE of a version that passed the gate and that a user must promote (nightly.approval)
+WAITING_UNTIL = "promotion_until"  # tag: the time until which it waits, as format_utc writes it
+FIRST_TAGS = {STATE: PENDING}  # tags of every new version
+
+
+def record_manual_promotion(version: Version, move: ChampionMove) -> None:
+    """Records on a version that a user made it champion."""
+    from infra.tracking import registry
+
+    reason = f"promoted by {move.who}: {move.why}"
+    registry.set_tags(version.name, version.version, {REASON: reason, STATE: PROMOTED})
