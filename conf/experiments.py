@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from conf.training import (
+    INTERPOLATIONS,
     MISSING,
     NEWEST,
     PREPROCESSINGS,
@@ -305,6 +306,7 @@ class Published:
     resolution: int | None = None
     # Crop of evaluation, as data.augment.eval_crop_pad; null = the publisher's, by the name of the file, or else 32.
     crop_pad: int | None = None
+    interpolation: str | None = None  # Resize of evaluation: bicubic | bilinear; null = the publisher's, or bicubic.
     weights: str | None = None  # Weights of a checkpoint that has both: model | ema (moving average); null = ema.
     classes: int = 1000  # Number of classes.
     name: str | None = None  # Name in the registry; null = network and origin.
@@ -312,7 +314,12 @@ class Published:
     def __post_init__(self) -> None:
         require_name("published.network", self.network)
         require_name("published.name", self.name)
-        for key, choices in (("origin", ORIGINS), ("preprocessing", PREPROCESSINGS), ("weights", ("model", "ema"))):
+        for key, choices in (
+            ("origin", ORIGINS),
+            ("preprocessing", PREPROCESSINGS),
+            ("interpolation", INTERPOLATIONS),
+            ("weights", ("model", "ema")),
+        ):
             require_choice(f"published.{key}", getattr(self, key), choices)
         require(
             self.resolution is None or self.resolution > 0, f"published.resolution must be > 0, is {self.resolution}"

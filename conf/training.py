@@ -26,6 +26,7 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("slice", "rank", "sync")
 PADDINGS = ("symmetric", "same")
 PREPROCESSINGS = ("imagenet", "advprop", "lite")
+BICUBIC, BILINEAR = INTERPOLATIONS = ("bicubic", "bilinear")
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
@@ -98,6 +99,7 @@ class Augment:
     crop_aspect_max: float = 4 / 3  # Aspect ratio of the widest crop; the narrowest is its inverse.
     flip_prob: float = 0.5  # Probability of a horizontal flip.
     eval_crop_pad: int = 32  # Evaluation crops the central size/(size+pad) of the short side; 0 = no crop.
+    eval_interpolation: str = field(default=BICUBIC, metadata=NEWEST)  # Resize of evaluation: bicubic | bilinear.
     # Augmentation policy: none | v0 (AutoAugment of the official code) | imagenet (the published one) | randaugment.
     policy: str = "none"
     randaugment_layers: int = 2  # N of RandAugment: operations per image.
@@ -109,6 +111,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         require_choice("augment.policy", self.policy, POLICIES)
+        require_choice("augment.eval_interpolation", self.eval_interpolation, INTERPOLATIONS)
+        require(self.eval_crop_pad >= 0, f"augment.eval_crop_pad must be >= 0, is {self.eval_crop_pad}")
         require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
         require(
             0 <= self.randaugment_magnitude <= 30,
@@ -172,6 +176,7 @@ class Data:
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)
         require_choice("data.minival", self.minival, ("official", "cut"))
+        require(0 <= self.seed < 2**31, f"data.seed must be in [0, 2^31), is {self.seed}")
         require(self.samples_per_shard > 0, "data.samples_per_shard must be > 0")
         require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
         require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")

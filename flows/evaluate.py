@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import flow
 
 from conf import schema
@@ -10,7 +12,7 @@ from flows.shard import ensure_shards
 from models.results import EvalResult, ShardResult
 from tasks.classes import match_classes
 from tasks.evaluate import evaluate as evaluate_task
-from tasks.evaluate import use_registered_crop
+from tasks.evaluate import registered_input
 from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
 
@@ -21,12 +23,13 @@ async def evaluate(
 ) -> EvalResult:
     """Evaluates ``model_ref`` (``NAME@ALIAS`` or ``NAME/VERSION``) on the val split of ``data``.
 
-    The images are cropped as the version was registered with, unless ``data.augment.eval_crop_pad`` is given.
+    The images are cropped and resized as the version was registered with, unless ``data.augment.eval_crop_pad`` or
+    ``.eval_interpolation`` is given.
     """
     config, words = configure(overrides, profile=profile, model=model, data=data)
     registered = await fetch_registered(config.model_ref or "", config.storage)
-    if not any(word.startswith(("data.augment.", "data.augment=")) and "eval_crop_pad" in word for word in words):
-        config = await use_registered_crop(config, registered[2])
+    augment = await registered_input(registered[2], config.data.augment, "data.augment", words)
+    config = replace(config, data=replace(config.data, augment=augment))
     return await evaluate_version(config, registered, await ensure_shards(config.data, config.storage))
 
 

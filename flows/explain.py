@@ -6,6 +6,8 @@ What failure must never look like: a gallery that silently lacks a requested net
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 
 from prefect import flow, task
 
@@ -17,27 +19,29 @@ from models.results import GalleryNetwork, GalleryResult, ShardResult
 from tasks import policy
 from tasks.classes import match_classes
 from tasks.evaluate import evaluate as evaluate_task
+from tasks.evaluate import registered_input
 from tasks.experiments.explain import Candidate, candidates, record_gallery, start_gallery, train_config
 from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
 
-# Network, URI and sha256 of its weights with the classes in the order of the data set, and ``NAME/VERSION``.
-Fetched = tuple[schema.Model, tuple[str, str], str]
+# Network, URI and sha256 of its weights with the classes in the order of the data set, ``NAME/VERSION``, and its input.
+Fetched = tuple[schema.Model, tuple[str, str], str, schema.Augment]
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
 async def explain(overrides: list[str], profile: str | None = None, data: str | None = None) -> GalleryResult:
     """Trains or reuses every network of ``explain.models``, and draws its maps of some val images."""
-    config, _ = configure(overrides, profile=profile, data=data)
-    return await draw_gallery(config)
+    config, overrides = configure(overrides, profile=profile, data=data)
+    return await draw_gallery(config, overrides)
 
 
 @task(task_run_name="explain", **policy.GROUP)
-async def draw_gallery(config: schema.Config, parent_run: str = "") -> GalleryResult:
+async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_run: str = "") -> GalleryResult:
     """Trains or reuses the networks and draws the maps.
 
     Args:
         config: Configuration of the command.
+        overrides: Overrides of the command.
         parent_run: Parent MLflow run.
 
     Returns:
@@ -50,7 +54,9 @@ async def draw_gallery(config: schema.Config, parent_run: str = "") -> GalleryRe
         if one.registered is not None:
             model, weights, exact = await fetch_registered(one.registered, config.storage)
             # Also refuses other classes, before any training. Accuracy and maps are of the same, reordered weights.
-            fetched[one.name] = model, await match_classes(weights, exact, shards, config.storage), exact
+            weights = await match_classes(weights, exact, shards, config.storage)
+            augment = await registered_input(exact, config.data.augment, "data.augment", overrides)
+            fetched[one.name] = model, weights, exact, augment
     run = await start_gallery(config, shards, parent_run)
     networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
     trained = await asyncio.gather(*networks, return_exceptions=True)
@@ -62,9 +68,10 @@ async def obtain_network(
 ) -> GalleryNetwork:
     """One network with its weights: a registered version, or an ordinary training job."""
     if registered is not None:
-        model, weights, exact = registered
+        model, weights, exact, augment = registered
+        config = replace(config, data=replace(config.data, augment=augment))
         job = evaluate_job(config, model, shards, weights, exact)
-        return candidate.fetched(model, weights, await evaluate_task(job, config, exact))
+        return candidate.fetched(model, weights, augment, await evaluate_task(job, config, exact))
     request, title = train_config(config, candidate.model), f"explain {candidate.name}"
     result = await train_network(request, shards, run, "explain", title)
     return await asyncio.to_thread(candidate.trained, result)

@@ -17,7 +17,7 @@ from flows.evaluate import evaluate_version
 from flows.shard import ensure_shards
 from infra.errors import EffnetError, first_line
 from models.results import GateCheck, GateResult, ShardResult
-from tasks.evaluate import use_registered_crop
+from tasks.evaluate import registered_input
 from tasks.readiness import FAILED, check_accuracy, check_machine, check_request, missing_weights
 from tasks.registry.pretrained import import_published
 from tasks.registry.register import fetch_registered
@@ -44,7 +44,8 @@ async def check_weights(config: schema.Config, path: str, shards: ShardResult) -
     try:
         imported = await import_published(replace(config, published=schema.Published(path=path)))
         registered = await fetch_registered(f"{imported.name}/{imported.version}", config.storage)
-        cropped = await use_registered_crop(config, registered[2])
+        augment = await registered_input(registered[2], config.data.augment, "data.augment", ())
+        cropped = replace(config, data=replace(config.data, augment=augment))
         result = await evaluate_version(cropped, registered, shards)
     except EffnetError as error:
         return GateCheck(f"weights of {ported_network(path)}", FAILED, first_line(error))

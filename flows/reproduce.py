@@ -57,13 +57,12 @@ async def reproduce(
     )
     await check_reproduction(config, sets, shards, transfer_shards)
     searched = await search_grid(config, shards, started.mlflow_run)
-    command = " ".join(["effnet transfer", *overrides])
-    family = (reproduce_variant(config, name, sets, command, shards, started.mlflow_run) for name in config.variants)
+    family = (reproduce_variant(config, name, sets, overrides, shards, started.mlflow_run) for name in config.variants)
     # Photographs need no job: they are mapped while jobs start and end, when a core idles.
     photographs = [map_photographs(config, started.mlflow_run)] if config.photographs.networks else []
     ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
     outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
-    maps = await asyncio.gather(draw_gallery(config, started.mlflow_run), return_exceptions=True)
+    maps = await asyncio.gather(draw_gallery(config, overrides, started.mlflow_run), return_exceptions=True)
     summary, failures = await finish_reproduction(
         config, started, [shards, *transfer_shards], searched, outcomes, maps[0], seen
     )
@@ -75,11 +74,16 @@ async def reproduce(
 
 @task(task_run_name="{name}", **policy.GROUP)
 async def reproduce_variant(
-    config: schema.Config, name: str, sets: Sequence[schema.Config], command: str, shards: ShardResult, parent_run: str
+    config: schema.Config,
+    name: str,
+    sets: Sequence[schema.Config],
+    overrides: Sequence[str],
+    shards: ShardResult,
+    parent_run: str,
 ) -> VariantOutcome:
     """One member of the family: trained, registered, champion if it beats the one before, transferred."""
     variant = replace(config, model=replace(config.model, name=name))
     result = await train_network(variant, shards, parent_run)
     registered = await register_network(variant, name.replace("_", "-"), result, config.data, shards)
-    transferred = await transfer_network(variant, sets, f"{command} model.name={name}", parent_run)
+    transferred = await transfer_network(variant, sets, [*overrides, f"model.name={name}"], parent_run)
     return VariantOutcome(result, registered, transferred)

@@ -21,6 +21,7 @@ from infra.errors import ConfigError
 from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best
 from models.results import Point, TransferResult
 from tasks import policy
+from tasks.evaluate import registered_input
 from tasks.jobs import short_name
 from tasks.registry.register import fetch_registered
 from tasks.shard import plan_shards
@@ -58,24 +59,23 @@ async def transfer(
         epochs: Number of epochs.
     """
     config, overrides = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
-    command = " ".join(["effnet transfer", *overrides])
-    return await transfer_network(config, set_configs(config, overrides), command)
+    return await transfer_network(config, set_configs(config, overrides), overrides)
 
 
 @task(task_run_name="transfer {config.model.name}", **policy.GROUP)
 async def transfer_network(
-    config: schema.Config, sets: Sequence[schema.Config], command: str, parent_run: str = ""
+    config: schema.Config, sets: Sequence[schema.Config], overrides: Sequence[str], parent_run: str = ""
 ) -> list[TransferResult]:
     """Fine-tunes ``config.model`` on each data set; trains it first if necessary.
 
     Args:
         config: Configuration of the command.
         sets: One configuration for each data set, which is its ``transfer.data``.
-        command: The command that makes this result, for the report.
+        overrides: Overrides of the command that makes this result, for the report.
         parent_run: Parent MLflow run.
     """
-    model, weights = await fetch_source(config)
-    sets = [replace(one, model=model) for one in sets]
+    model, weights, exact = await fetch_source(config)
+    sets = [await with_source(one, model, exact, overrides) for one in sets]
     # Opens every source before any work starts.
     layouts = [await plan_shards(one.transfer.data, config.storage) for one in sets]
     shards = await asyncio.gather(
@@ -89,21 +89,32 @@ async def transfer_network(
         weights, source_run = (source.weights_uri, source.weights_sha256), source.mlflow_run
         announce_time(plans, source.images_per_s)
     calls = (fine_tune(plan, weights, parent_run, source_run) for plan in plans)
+    command = " ".join(["effnet transfer", *overrides])
     return await record_transfer(config, command, plans, await asyncio.gather(*calls, return_exceptions=True))
 
 
-async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | None]:
-    """The network that is fine-tuned; with its weights where the registry has them (``model_ref``).
+async def with_source(
+    config: schema.Config, model: schema.Model, exact: str | None, overrides: Sequence[str]
+) -> schema.Config:
+    """The configuration of a set with the network, and the crop and interpolation that it was registered with."""
+    data = config.transfer.data
+    if exact is not None:
+        data = replace(data, augment=await registered_input(exact, data.augment, "transfer.data.augment", overrides))
+    return replace(config, model=model, transfer=replace(config.transfer, data=data))
+
+
+async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | None, str | None]:
+    """The network that is fine-tuned; with weights and ``NAME/VERSION`` where the registry has it (``model_ref``).
 
     Raises:
         ConfigError: the registered network is another one than ``model``.
     """
     if config.model_ref is None:
-        return config.model, None
+        return config.model, None, None
     model, weights, exact = await fetch_registered(config.model_ref, config.storage)
     if model.name != config.model.name:
         raise ConfigError(f"model_ref {exact} is a {model.name}, model.name asks for {config.model.name}; give one")
-    return model, weights
+    return model, weights, exact
 
 
 async def fine_tune(plan: TransferPlan, weights: Weights, parent_run: str, source_run: str) -> TransferResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,39 +58,50 @@ def intact_result(run: JobRun) -> dict[str, Any] | None:
     return done
 
 
-@task(task_run_name="crop of {ref}", **policy.BOOKKEEPING)
-async def use_registered_crop(config: schema.Config, ref: str) -> schema.Config:
-    """Returns the configuration with the evaluation crop that a version was registered with.
+@task(task_run_name="input of {ref}", **policy.BOOKKEEPING)
+async def registered_input(ref: str, augment: schema.Augment, key: str, overrides: Sequence[str]) -> schema.Augment:
+    """Returns the augmentation with the evaluation crop and interpolation that a version was registered with.
 
     Args:
-        config: Configuration of the command.
         ref: ``NAME/VERSION``.
+        augment: Settings of the profile.
+        key: Their key, as ``data.augment``.
+        overrides: Overrides of the command; what they set remains.
 
     Raises:
         ArtifactError: The version was not registered by effnet, or its description is damaged.
     """
-    return await asyncio.to_thread(_use_registered_crop, config, ref)
+    return await asyncio.to_thread(_registered_input, ref, augment, key, overrides)
 
 
-def _use_registered_crop(config: schema.Config, ref: str) -> schema.Config:
+def _registered_input(ref: str, augment: schema.Augment, key: str, overrides: Sequence[str]) -> schema.Augment:
     from infra.tracking import registry
 
-    return with_crop(config, registry.describe(registry.resolve_version(ref)), ref)
+    description = registry.describe(registry.resolve_version(ref))
+    return with_input(augment, description, ref, key, overrides)
 
 
-def with_crop(config: schema.Config, description: Mapping[str, Any], ref: str) -> schema.Config:
-    """Returns the configuration with the crop of a version's description, and logs a change; raises ArtifactError."""
+def with_input(
+    augment: schema.Augment, description: Mapping[str, Any], ref: str, key: str, overrides: Sequence[str]
+) -> schema.Augment:
+    """Returns the augmentation with the input of a version's description, and logs a change; raises ArtifactError."""
     try:
-        pad = int(description["input"]["crop_pad"])
-    except (KeyError, TypeError, ValueError) as error:
+        registered = schema.Augment(
+            eval_crop_pad=int(description["input"]["crop_pad"]),
+            eval_interpolation=str(description["input"].get("interpolation", schema.Augment().eval_interpolation)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{ref}: its config.json states no evaluation crop: {error!r}") from error
-    augment = config.data.augment
-    if pad == augment.eval_crop_pad:
-        return config
-    log.info(
-        "%s was registered with eval_crop_pad %d, which is used instead of %d; data.augment.eval_crop_pad sets another",
-        ref,
-        pad,
-        augment.eval_crop_pad,
-    )
-    return replace(config, data=replace(config.data, augment=replace(augment, eval_crop_pad=pad)))
+    for name in ("eval_crop_pad", "eval_interpolation"):
+        here, there = getattr(augment, name), getattr(registered, name)
+        if here == there:
+            continue
+        if any(word.startswith((f"{key}.{name}=", f"{key}=")) and name in word for word in overrides):
+            log.info("%s was registered with %s %s; %s.%s=%s replaces it", ref, name, there, key, name, here)
+            continue
+        log.info(
+            "%s was registered with %s %s, which is used instead of %s; %s.%s sets another",
+            *(ref, name, there, here, key, name),
+        )
+        augment = replace(augment, **{name: there})
+    return augment

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from conf.training import BICUBIC
 from models.data.loading import crops, decode
 from models.data.loading.decode import Pixels
 from models.data.shards.image_check import check_image
@@ -31,6 +32,7 @@ class Classifier:
         self.module = export.serving_module(export.load_network(weights, config))
         self.class_names: list[str] = list(config["class_names"])
         self.side, self.crop_pad = int(config["input"]["resolution"]), int(config["input"]["crop_pad"])
+        self.interpolation = str(config["input"].get("interpolation", BICUBIC))
         self.mean, self.std = (torch.tensor(config["input"][key]).view(-1, 1, 1) for key in ("mean", "std"))
 
     def classify(self, data: bytes, count: int) -> list[tuple[str, float]]:
@@ -50,7 +52,7 @@ class Classifier:
         info = check_image(data, "image", decode=True)
         boxes = crops.eval_boxes(np.array([info.width]), np.array([info.height]), self.side, self.crop_pad)
         pixels = np.empty((1, self.side, self.side, 3), np.uint8)
-        decode.fill(pixels, [data], boxes, np.array([False]))
+        decode.fill(pixels, [data], boxes, np.array([False]), interpolation=self.interpolation)
         square: Pixels = pixels[0]
         return square
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from conf.schema import Model
+from conf.schema import Augment, Model
 from models.data.loading.selection import SampleSelection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
@@ -51,7 +51,7 @@ class GalleryImages:
 
 
 def draw(
-    model: Model, weights_uri: str, weights_sha256: str, selection: SampleSelection, classes: int, crop_pad: int
+    model: Model, weights_uri: str, weights_sha256: str, selection: SampleSelection, classes: int, augment: Augment
 ) -> GalleryImages:
     """Loads a network and maps the evidence for each image's true class.
 
@@ -61,7 +61,7 @@ def draw(
         weights_sha256: Expected digest of that file.
         selection: Images to map.
         classes: Number of classes of the data set.
-        crop_pad: Padding of the evaluation crop, as in the data set's evaluation.
+        augment: Crop and interpolation of the network's evaluation.
 
     Raises:
         ArtifactError: the weights are damaged, or belong to another network or number of classes.
@@ -69,7 +69,7 @@ def draw(
     network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
     side = network.resolution
-    inputs = selection.squares(side, crop_pad)
+    inputs = selection.squares(side, augment.eval_crop_pad, augment.eval_interpolation)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     explanation = activation_maps.explain(network, images, selection.labels)
     heat = activation_maps.upsample(explanation.maps, side)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from conf import compose, schema
+from conf.training import BICUBIC
 from infra.errors import ArtifactError, ConfigError
 from models.networks.build import build_model
 from models.networks.efficientnet.network import Network
@@ -54,6 +55,7 @@ def config_json(
     mean: Sequence[float],
     std: Sequence[float],
     crop_pad: int,
+    interpolation: str = BICUBIC,
 ) -> str:
     """Describes a network and its input completely enough to rebuild it and run it.
 
@@ -64,14 +66,17 @@ def config_json(
         mean: Mean per channel of pixels in 0..1, which is subtracted.
         std: Standard deviation per channel, by which the difference is divided.
         crop_pad: Evaluation crops the central ``resolution / (resolution + crop_pad)`` of the short side.
+        interpolation: Resize of the crop; stated only if it is not bicubic.
     """
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "model": compose.to_request(model),
         "classes": len(class_names),
         "class_names": list(class_names),
         "input": {"resolution": resolution, "mean": list(mean), "std": list(std), "crop_pad": crop_pad},
     }
+    if interpolation != BICUBIC:
+        description["input"]["interpolation"] = interpolation
     return json.dumps(description, indent=1, ensure_ascii=False)
 
 

@@ -47,6 +47,7 @@ class PretrainedWeights:
         classes: Number of classes of its classifier.
         origin: Publisher of the weights, one of ``conf.experiments.ORIGINS``.
         crop_pad: Crop of evaluation, as ``data.augment.eval_crop_pad``.
+        interpolation: Resize of evaluation, as ``data.augment.eval_interpolation``.
         guesses: Facts that neither the tensors nor the settings state, as ``origin timm``: from the name of the file.
     """
 
@@ -55,6 +56,7 @@ class PretrainedWeights:
     classes: int
     origin: str
     crop_pad: int
+    interpolation: str
     guesses: tuple[str, ...]
 
 
@@ -78,9 +80,9 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     inputs = published_inputs.find(_base_name(file), name, origin)
     model = _configure_model(name, origin, request, inputs.side, file)
     crop_pad = inputs.crop_pad if request.crop_pad is None else request.crop_pad
-    if inputs.interpolation != published_inputs.BICUBIC or inputs.remark:
-        differs = inputs.remark or f"its publisher resizes images by {inputs.interpolation} interpolation"
-        log.warning("%s: %s, effnet by bicubic interpolation, which costs accuracy", _base_name(file), differs)
+    interpolation = request.interpolation or inputs.interpolation
+    if inputs.remark:
+        log.warning("%s: %s, effnet crops it, which costs accuracy", _base_name(file), inputs.remark)
     classes = _count_classes(tensors, key_map)
     if classes != request.classes:
         raise ConfigError(
@@ -95,7 +97,7 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     if broken:
         raise ArtifactError(f"{file}: {broken[0]} holds non-finite numbers ({len(broken)} tensors do)")
     guesses = _list_guesses(key_map, request, model, origin, inputs)
-    return PretrainedWeights(model, state, classes, origin, crop_pad, guesses)
+    return PretrainedWeights(model, state, classes, origin, crop_pad, interpolation, guesses)
 
 
 def _list_guesses(
@@ -107,6 +109,7 @@ def _list_guesses(
     guesses += [f"preprocessing {model.preprocessing}"] * (not is_certain)
     guesses += [f"resolution {inputs.side}"] * (request.resolution is None)
     guesses += [f"crop_pad {inputs.crop_pad}"] * (request.crop_pad is None)
+    guesses += [f"interpolation {inputs.interpolation}"] * (request.interpolation is None)
     return tuple(guesses)
 
 

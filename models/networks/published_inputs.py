@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from conf.training import BICUBIC, BILINEAR
 from models.networks.efficientnet.variants import VARIANTS
-
-BICUBIC, BILINEAR = "bicubic", "bilinear"
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,7 @@ class GalleryNetwork:
     n_val: int
     mlflow_url: str
     reused: bool  # an earlier run trained or evaluated it
+    augment: schema.Augment | None = None  # crop and interpolation of its evaluation; None = those of the data set
 
 
 @dataclass(frozen=True, kw_only=True)

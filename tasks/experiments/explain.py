@@ -53,9 +53,12 @@ class Candidate:
             result.reused,
         )
 
-    def fetched(self, model: schema.Model, weights: tuple[str, str], result: EvalResult) -> GalleryNetwork:
+    def fetched(
+        self, model: schema.Model, weights: tuple[str, str], augment: schema.Augment, result: EvalResult
+    ) -> GalleryNetwork:
         """The candidate with registered weights, evaluated on the configured data."""
-        return GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", reused=True)
+        network = GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", reused=True)
+        return dataclasses.replace(network, augment=augment)
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
@@ -171,8 +174,8 @@ def _record(
     from models.experiments.gallery import draw, save, summarize
 
     manifest, images = chosen_images(config.explain, shards)
-    pad, classes = config.data.augment.eval_crop_pad, manifest.classes
-    drawn = [draw(t.model, t.weights_uri, t.weights_sha256, images, len(classes), pad) for t in done]
+    classes, usual = manifest.classes, config.data.augment
+    drawn = [draw(t.model, t.weights_uri, t.weights_sha256, images, len(classes), t.augment or usual) for t in done]
     labels = [classes[label] for label in images.labels]
     result = dataclasses.replace(
         summarize(images.ids, labels, done, drawn, classes),

@@ -71,7 +71,7 @@ def trained_card(trained: Trained) -> str:
         ("Predictions", _predictions(trained.answers)),
         ("Use", _use(trained.ref)),
         ("Network", _network(result)),
-        ("Input", _input(result.resolution, trained.job.augment.eval_crop_pad)),
+        ("Input", _input(result.resolution, trained.job.augment)),
         ("Data", _data(data, trained.job)),
         ("Recipe", _recipe(trained.job)),
         ("Cost", _cost(result, trained.machine)),
@@ -81,7 +81,7 @@ def trained_card(trained: Trained) -> str:
     return _document(trained.ref, opening, sections)
 
 
-def imported_card(ref: str, classes: int, crop_pad: int, source: Mapping[str, str], license_name: str) -> str:
+def imported_card(ref: str, classes: int, augment: schema.Augment, source: Mapping[str, str], license_name: str) -> str:
     """Renders the card of published weights, whose accuracy was not measured here."""
     opening = (
         f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes"
@@ -92,7 +92,7 @@ def imported_card(ref: str, classes: int, crop_pad: int, source: Mapping[str, st
     lineage = {"file": source["source"], "sha256 of the file": source["source_sha256"], "license": license_name}
     sections = [
         ("Network", _table(("", ""), network.items())),
-        ("Input", _input(int(source["resolution"]), crop_pad)),
+        ("Input", _input(int(source["resolution"]), augment)),
         ("Lineage", _table(("", ""), lineage.items())),
         ("Use", _use(ref)),
     ]
@@ -210,13 +210,13 @@ def _network(result: TrainResult) -> str:
     return _table(("", ""), rows.items())
 
 
-def _input(resolution: int, crop_pad: int) -> str:
-    share = resolution / (resolution + crop_pad)
+def _input(resolution: int, augment: schema.Augment) -> str:
+    share = resolution / (resolution + augment.eval_crop_pad)
     return (
         f"RGB images `[N, 3, {resolution}, {resolution}]`, float32. The central square of {100 * share:.1f} % of the "
-        f"short side, resized to {resolution} x {resolution} by antialiased bicubic interpolation; pixels divided by "
-        "255, then normalized by `mean` and `std` of `extra_files/config.json`, which also lists the classes in the "
-        "order of the logits."
+        f"short side, resized to {resolution} x {resolution} by antialiased {augment.eval_interpolation} "
+        "interpolation; pixels divided by 255, then normalized by `mean` and `std` of `extra_files/config.json`, which "
+        "also lists the classes in the order of the logits."
     )
 
 

@@ -62,14 +62,16 @@ def _import(config: schema.Config) -> Registered:
     if weights.guesses:
         log.warning(
             "%s: guessed from the name of the file and what is usual for its origin: %s; "
-            "published.origin, .preprocessing, .resolution and .crop_pad set them",
+            "published.origin, .preprocessing, .resolution, .crop_pad and .interpolation set them",
             Path(options.path).name,
             ", ".join(weights.guesses),
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, uri, sha256)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
-    crop = "" if weights.crop_pad == schema.Augment().eval_crop_pad else f"\ncrop_pad {weights.crop_pad}"
+    usual = schema.Augment()
+    crop = "" if weights.crop_pad == usual.eval_crop_pad else f"\ncrop_pad {weights.crop_pad}"
+    crop += "" if weights.interpolation == usual.eval_interpolation else f"\ninterpolation {weights.interpolation}"
     key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}")
     tags = {"role": "import", **source_tags}
     run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
@@ -92,13 +94,16 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
         export.save_weights(weights.state_dict, Path(scratch) / WEIGHTS)
         classes = _name_classes(weights.classes)
-        crop_pad = weights.crop_pad
+        crop_pad, interpolation = weights.crop_pad, weights.interpolation
         resolution = resolve_architecture(weights.model).resolution
         license_name = LICENSES[weights.origin]
         searched = {"variant": weights.model.name, "license": license_name}
-        version = new_version(run, name, Path(scratch), weights.model, resolution, classes, crop_pad, searched | tags)
+        version = new_version(
+            run, name, Path(scratch), weights.model, resolution, classes, crop_pad, searched | tags, interpolation
+        )
     ref = f"{version.name}/{version.version}"
-    text = imported_card(ref, weights.classes, crop_pad, tags, license_name)
+    augment = schema.Augment(eval_crop_pad=crop_pad, eval_interpolation=interpolation)
+    text = imported_card(ref, weights.classes, augment, tags, license_name)
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)
     describe_family(version)
     return version
@@ -129,5 +134,6 @@ def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[
         "multiply_adds": str(multiply_adds),
         "resolution": str(resolution),
         "crop_pad": str(weights.crop_pad),
+        "interpolation": weights.interpolation,
         "guessed": ", ".join(weights.guesses) or "nothing",
     }

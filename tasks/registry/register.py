@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import compose, schema
+from conf.training import BICUBIC
 from infra import store
 from infra.errors import ArtifactError, NotFoundError, first_line
 from infra.store.json_objects import NUMBER, read_lines
@@ -78,6 +79,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             manifest.classes,
             data.augment.eval_crop_pad,
             _build_tags(result, manifest.name, manifest_sha256) | data_tags,
+            data.augment.eval_interpolation,
         )
     _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
     return Registered(name, version.version, version.aliases, version.reused)
@@ -105,6 +107,7 @@ def new_version(
     class_names: Sequence[str],
     crop_pad: int,
     tags: Mapping[str, str],
+    interpolation: str = BICUBIC,
 ) -> Version:
     """Registers the weights in ``files`` as the challenger of ``name``, after checking that new ones load.
 
@@ -117,6 +120,7 @@ def new_version(
         class_names: Class names in the order of the logits.
         crop_pad: Crop padding of the evaluation transform, see ``models.networks.export.config_json``.
         tags: Tags of the version.
+        interpolation: Resize of the evaluation transform.
 
     Raises:
         ArtifactError: The weights are damaged or do not fit; nothing is registered.
@@ -133,6 +137,7 @@ def new_version(
         mean=[value / 255 for value in MEAN_RGB],
         std=[value / 255 for value in STDDEV_RGB],
         crop_pad=crop_pad,
+        interpolation=interpolation,
     )
     (files / "config.json").write_text(description)
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from conf.training import BICUBIC, BILINEAR
 from infra.errors import ConfigError, DataError
 from models.data.loading import native
 from models.data.loading.pillow_ops import apply_pillow
@@ -48,6 +49,7 @@ def fill(
     flips: NDArray[np.bool_],
     ops: Ops | None = None,
     backend: str | None = None,
+    interpolation: str = BICUBIC,
 ) -> None:
     """Decodes n images into ``out``, releasing the GIL where the backend can.
 
@@ -58,6 +60,7 @@ def fill(
         flips: ``[n]`` horizontal flips, after the resize.
         ops: Augmentations, applied last, in order.
         backend: One of ``BACKENDS``; by default the best available.
+        interpolation: Bicubic or bilinear, antialiased; only Pillow resizes bilinearly.
 
     Raises:
         DecodeError: for the first image that does not decode, or whose header gives a size too small for the box.
@@ -68,7 +71,8 @@ def fill(
         raise ValueError(f"out must be C-contiguous uint8 [{n}, S, S, 3], is {out.dtype} {list(out.shape)}")
     if boxes.shape != (n, 4) or flips.shape != (n,) or (ops is not None and len(ops.codes) != n):
         raise ValueError(f"{n} blobs, but boxes {list(boxes.shape)}, flips {list(flips.shape)} or other ops")
-    name = _find_best_backend() if backend is None else backend
+    best = "pillow" if interpolation == BILINEAR else _find_best_backend()
+    name = best if backend is None else backend
     if (reason := backends().get(name, "no such backend")) != "ok":
         raise ConfigError(f"decoding with {name!r} is not available: {reason}")
     remaining: Sequence[int] = range(n)
@@ -79,7 +83,9 @@ def fill(
         if name == "native" and status[index] == native.OUTSIDE:
             raise DecodeError(index, _describe_outside(_box(boxes, index), header_sizes[index].tolist()))
         try:
-            resized = _SQUARES[name](blobs[index], _box(boxes, index), side)
+            box = _box(boxes, index)
+            square = _SQUARES[name] if interpolation == BICUBIC else _bilinear_square
+            resized = square(blobs[index], box, side)
         except DataError as error:
             raise DecodeError(index, str(error)) from error
         out[index] = resized[:, ::-1] if flips[index] else resized
@@ -120,11 +126,19 @@ def _import_simplejpeg() -> None:
 
 
 def _pillow_square(data: bytes, box: Box, side: int) -> Pixels:
+    return _resize(data, box, side, Image.Resampling.BICUBIC)
+
+
+def _bilinear_square(data: bytes, box: Box, side: int) -> Pixels:
+    return _resize(data, box, side, Image.Resampling.BILINEAR)
+
+
+def _resize(data: bytes, box: Box, side: int, resampling: Image.Resampling) -> Pixels:
     image = open_image(data)
     _require_inside(box, image.width, image.height)
     crop = image.crop(box)
-    wide = crop.resize((side, crop.height), Image.Resampling.BICUBIC)
-    return np.asarray(wide.resize((side, side), Image.Resampling.BICUBIC))
+    wide = crop.resize((side, crop.height), resampling)
+    return np.asarray(wide.resize((side, side), resampling))
 
 
 def _simplejpeg_square(data: bytes, box: Box, side: int) -> Pixels:

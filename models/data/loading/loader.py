@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.schema import Augment
+from conf.training import BICUBIC
 from infra import store
 from infra.errors import DataError
 from models.data.loading import auto_augment as augmentation
@@ -65,6 +66,7 @@ class _Work:
     boxes: crops.Boxes
     flips: NDArray[np.bool_]
     ops: Ops | None
+    interpolation: str
 
 
 class Loader:
@@ -191,7 +193,9 @@ class Loader:
         rows = self.rows.rows[ids]
         widths, heights = rows["width"].astype(np.int64), rows["height"].astype(np.int64)
         ops: Ops | None = None
+        interpolation = BICUBIC
         if key is None:
+            interpolation = self.augment.eval_interpolation
             boxes = crops.eval_boxes(widths, heights, self.side, self.augment.eval_crop_pad)
             flips = np.zeros(len(ids), np.bool_)
         else:
@@ -202,7 +206,7 @@ class Loader:
         images = torch.empty((len(ids), self.side, self.side, 3), dtype=torch.uint8, pin_memory=self.pin)
         labels = torch.from_numpy(rows["label"].astype(np.int64))
         batch = Batch(images, labels.pin_memory() if self.pin else labels, ids)
-        return _Work(batch, images.numpy(), ids, rows, numbers.tolist(), boxes, flips, ops)
+        return _Work(batch, images.numpy(), ids, rows, numbers.tolist(), boxes, flips, ops, interpolation)
 
     def _fill(self, work: _Work, part: slice) -> None:
         """Reads and decodes one chunk in a pool thread."""
@@ -210,7 +214,8 @@ class Loader:
         blobs = self._read(work, part)
         ops = None if work.ops is None else Ops(work.ops.codes[part], work.ops.args[part])
         try:
-            decode.fill(work.pixels[part], blobs, work.boxes[part], work.flips[part], ops)
+            boxes, flips = work.boxes[part], work.flips[part]
+            decode.fill(work.pixels[part], blobs, boxes, flips, ops, interpolation=work.interpolation)
         except decode.DecodeError as error:
             shard = self.rows.shards[work.shards[part][error.index]]
             raise DataError(f"shard {shard.name}, sample {work.ids[part][error.index]}: {error.reason}") from error

@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from conf.training import BICUBIC
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.loading import crops, decode
@@ -25,12 +26,12 @@ class SampleSelection:
     blobs: list[bytes]
     rows: NDArray[np.void]  # of the manifest's table
 
-    def squares(self, side: int, crop_pad: int) -> Pixels:
+    def squares(self, side: int, crop_pad: int, interpolation: str = BICUBIC) -> Pixels:
         """Decodes the evaluation crop for a network of that resolution, ``[N, side, side, 3]``."""
         widths, heights = (self.rows[key].astype(np.int64) for key in ("width", "height"))
         boxes = crops.eval_boxes(widths, heights, side, crop_pad)
         out = np.empty((len(self.ids), side, side, 3), np.uint8)
-        decode.fill(out, self.blobs, boxes, np.zeros(len(self.ids), np.bool_))
+        decode.fill(out, self.blobs, boxes, np.zeros(len(self.ids), np.bool_), interpolation=interpolation)
         return out
 
 

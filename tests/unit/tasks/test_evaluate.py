@@ -1,4 +1,4 @@
-"""Which stored evaluations are intact, and the crop of a registered version."""
+"""Which stored evaluations are intact, and the input of a registered version."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf import compose, schema
+from conf import schema
 from infra import store
 from infra.errors import ArtifactError
 from models.training import per_image
-from tasks.evaluate import intact_result, with_crop
+from tasks.evaluate import intact_result, with_input
 from tasks.jobs import JobRun
 
 
@@ -30,18 +30,32 @@ def test_an_evaluation_that_no_longer_says_which_images_were_right_is_made_again
     assert not store.exists(f"{job_uri}/result.json")
 
 
-def test_the_crop_of_the_registered_version_replaces_the_profile_s_and_is_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    config = compose.compose(["data=digits", "data.augment.eval_crop_pad=0"])
+PROFILE = schema.Augment(eval_crop_pad=0)
+
+
+def test_the_registered_input_replaces_the_profile_s_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    registered = {"input": {"crop_pad": 32, "interpolation": "bilinear"}}
     with caplog.at_level("INFO", "effnet"):
-        changed = with_crop(config, {"input": {"crop_pad": 32}}, "b0/1")
-    assert (changed.data.augment.eval_crop_pad, config.data.augment.eval_crop_pad) == (32, 0)
-    assert "b0/1 was registered with eval_crop_pad 32, which is used instead of 0" in caplog.text
-    assert with_crop(config, {"input": {"crop_pad": 0}}, "b0/1") == config
+        changed = with_input(PROFILE, registered, "b0/1", "data.augment", ["data.path=/x"])
+    assert changed == schema.Augment(eval_crop_pad=32, eval_interpolation="bilinear")
+    assert "b0/1 was registered with eval_crop_pad 32, which is used instead of 0; data.augment" in caplog.text
+    assert "eval_interpolation bilinear, which is used instead of bicubic" in caplog.text
+    assert with_input(PROFILE, {"input": {"crop_pad": 0}}, "b0/1", "data.augment", []) == PROFILE
 
 
-@pytest.mark.parametrize("description", [{}, {"input": None}, {"input": {"crop_pad": "wide"}}])
+@pytest.mark.parametrize("word", ["transfer.data.augment.eval_crop_pad=0", "transfer.data.augment={eval_crop_pad:0}"])
+def test_what_the_command_sets_remains_and_is_logged(word: str, caplog: pytest.LogCaptureFixture) -> None:
+    registered = {"input": {"crop_pad": 32, "interpolation": "bilinear"}}
+    with caplog.at_level("INFO", "effnet"):
+        changed = with_input(PROFILE, registered, "b0/1", "transfer.data.augment", [word])
+    assert changed == schema.Augment(eval_crop_pad=0, eval_interpolation="bilinear")
+    assert "registered with eval_crop_pad 32; transfer.data.augment.eval_crop_pad=0 replaces it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "description",
+    [{}, {"input": None}, {"input": {"crop_pad": "wide"}}, {"input": {"crop_pad": 1, "interpolation": "x"}}],
+)
 def test_a_description_without_a_crop_is_refused(description: dict[str, object]) -> None:
     with pytest.raises(ArtifactError, match=r"b0/1: its config.json states no evaluation crop"):
-        with_crop(compose.compose(["data=digits"]), description, "b0/1")
+        with_input(PROFILE, description, "b0/1", "data.augment", [])

@@ -26,6 +26,7 @@ from tasks.experiments.explain import listed, train_config
 from tasks.jobs import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
+NO_CROP = schema.Augment(eval_crop_pad=0)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[G
     ):
         uri, sha256 = weights_of(model, 10, folder)
         trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", reused=False))
-        drawn.append(draw(model, uri, sha256, images, 10, 0))
+        drawn.append(draw(model, uri, sha256, images, 10, NO_CROP))
     return trained, drawn
 
 
@@ -129,7 +130,7 @@ def test_weights_for_other_classes_are_refused_with_both_counts(made: MadeSet, t
     uri, sha256 = weights_of(TINY, 7, tmp_path)
     images = selection.read(made.manifest, made.uri, "val", [0])
     with pytest.raises(ArtifactError, match="are for 7 classes, 10 were requested"):
-        draw(TINY, uri, sha256, images, 10, 0)
+        draw(TINY, uri, sha256, images, 10, NO_CROP)
 
 
 def test_table_7_is_what_is_drawn_by_default() -> None:

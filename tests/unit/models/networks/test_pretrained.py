@@ -395,6 +395,17 @@ class Call:
 
 
 # Transcribed from timm's default_cfgs (its sizes for tests) and torchvision's transforms: side, and resized short side.
+# Interpolation and pixels are those of IRREGULAR, or else bicubic and ImageNet's mean and deviation.
+BILINEAR, HALVES = "bilinear", "advprop"  # mean and deviation of 0.5
+IRREGULAR = {
+    "tf_efficientnet_lite3": BILINEAR,
+    "tf_efficientnet_lite4": BILINEAR,
+    "efficientnet_b1-c27df63c": BILINEAR,
+    "efficientnet_b0.ra4_e3600": HALVES,
+    "efficientnet_b1.ra4_e3600": HALVES,
+    "tf_efficientnet_b2_ap": HALVES,
+    "tf_efficientnet_b8_ap": HALVES,
+}
 PUBLISHED = [
     ("efficientnet_b0_ra-3dd342df.pth", "b0", "timm", 224, 256),
     ("efficientnet_b0.ra4_e3600_r224_in1k.safetensors", "b0", "timm", 256, 256),
@@ -437,16 +448,24 @@ PUBLISHED = [
 def test_side_and_crop_are_those_of_the_publisher(file: str, member: str, origin: str, side: int, resized: int) -> None:
     settings = published_inputs.find(file, f"efficientnet_{member}", origin)
     assert (settings.side, settings.side + settings.crop_pad) == (side, resized)
-    bilinear = file.startswith(("tf_efficientnet_lite3", "tf_efficientnet_lite4", "efficientnet_b1-c27df63c"))
-    assert settings.interpolation == ("bilinear" if bilinear else "bicubic")
+    irregular = {what for beginning, what in IRREGULAR.items() if file.startswith(beginning)}
+    assert settings.interpolation == (BILINEAR if BILINEAR in irregular else "bicubic")
+    if file != "anything.pth":
+        usual = "lite" if "lite" in member else "imagenet"  # lite: mean 127, deviation 128
+        expected = HALVES if HALVES in irregular else usual
+        assert pretrained._resolve_preprocessing(f"efficientnet_{member}", origin, file) == expected
 
 
 def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: pytest.LogCaptureFixture) -> None:
     guessed = pretrained.convert(kept("timm"), ASK, "epoch=3-tf_efficientnet_b0_ap.pth")
-    assert guessed.guesses == ("origin timm_tf", "preprocessing advprop", "resolution 224", "crop_pad 32")
-    request = schema.Published(origin="timm", preprocessing="imagenet", resolution=256, crop_pad=0)
+    usual = ("resolution 224", "crop_pad 32", "interpolation bicubic")
+    assert guessed.guesses == ("origin timm_tf", "preprocessing advprop", *usual)
+    request = schema.Published(
+        origin="timm", preprocessing="imagenet", resolution=256, crop_pad=0, interpolation="bilinear"
+    )
     stated = pretrained.convert(kept("timm"), request, "tf_efficientnet_b0_ap.pth")
     assert (stated.guesses, stated.crop_pad, stated.model.resolution) == ((), 0, 256 / 224)
+    assert stated.interpolation == "bilinear"
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])

@@ -57,7 +57,7 @@ CARDS = {
     "bare": trained_card(BARE),
     "full": trained_card(FULL),
     "no counts by class": trained_card(dataclasses.replace(BARE, result=made_results.trained())),
-    "imported": imported_card("b0-timm/1", 1000, 32, SOURCE, "Apache-2.0"),
+    "imported": imported_card("b0-timm/1", 1000, schema.Augment(), SOURCE, "Apache-2.0"),
     "family": family_card("pets-b0", VERSIONS),
 }
 

@@ -57,6 +57,17 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return 10 * float(np.log10(255**2 / squared)) if squared else 99.0
 
 
+def test_a_bilinear_resize_is_pillow_s() -> None:
+    for blob in (PNG, encoded(SMOOTH, "JPEG")):
+        out = np.zeros((1, 24, 24, 3), np.uint8)
+        box = (35, 15, 95, 55)
+        fill(out, [blob], np.array([box], np.int32), np.array([False]), interpolation="bilinear")
+        crop = open_image(blob).crop(box)
+        expected = np.asarray(crop.resize((24, 24), Image.Resampling.BILINEAR))
+        assert psnr(out[0], expected) >= AGREE_DB
+        assert psnr(out[0], filled(blob, box, 24, using="pillow")) < 40
+
+
 every_backend = pytest.mark.parametrize("using", BACKENDS)
 
 

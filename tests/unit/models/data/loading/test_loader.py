@@ -150,11 +150,16 @@ def test_a_sample_is_cropped_differently_in_every_epoch(made: MadeSet, cache: Pa
     assert (first != later).any(axis=1).mean() > 0.5
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_evaluation_reads_the_whole_split_in_small_last_batches(made: MadeSet, cache: Path, world_size: int) -> None:
+@pytest.mark.parametrize(
+    ("world_size", "interpolation"), [(1, "bicubic"), (2, "bicubic"), (3, "bicubic"), (1, "bilinear")]
+)
+def test_evaluation_reads_the_whole_split_in_small_last_batches(
+    made: MadeSet, cache: Path, world_size: int, interpolation: str
+) -> None:
     sizes, images, labels = [], [], []
     for rank in range(world_size):
-        reader = Loader(made.manifest, made.uri, "val", SIDE, Augment(), cache, 2)
+        augment = Augment(eval_interpolation=interpolation)
+        reader = Loader(made.manifest, made.uri, "val", SIDE, augment, cache, 2)
         batches = list(reader.eval_batches(4, rank, world_size))
         reader.close()
         sizes.append([len(batch.labels) for batch in batches])
@@ -164,7 +169,7 @@ def test_evaluation_reads_the_whole_split_in_small_last_batches(made: MadeSet, c
     rows, blobs = made.manifest.table[-sum(VAL) :], made.images[-sum(VAL) :]
     boxes = crops.eval_boxes(rows["width"].astype(np.int64), rows["height"].astype(np.int64), SIDE, 32)
     expected = np.empty((sum(VAL), SIDE, SIDE, 3), np.uint8)
-    decode.fill(expected, blobs, boxes, np.zeros(sum(VAL), np.bool_))
+    decode.fill(expected, blobs, boxes, np.zeros(sum(VAL), np.bool_), interpolation=interpolation)
     assert np.array_equal(torch.cat(images).numpy(), expected)
     assert torch.cat(labels).tolist() == rows["label"].tolist()
 
