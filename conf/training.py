@@ -157,6 +157,9 @@ class Data:
     val_share: float = 0.2
     # Name of the val of a folder, which is kept under this name while the folder grows; null = val grows too.
     frozen_val: str | None = field(default=None, metadata=NEWEST)
+    # Write shards of those images only that the data set has not yet, and a new version of its manifest; the old shards
+    # stay as they are, and so do minival and val. false = shard the whole folder anew.
+    append: bool = field(default=False, metadata=NEWEST)
     # Share of train that becomes minival, of a folder the expected share; the paper's is 25,022 of 1,281,167.
     minival_share: float = 0.02
     # official: a set's own validation part is minival | cut: it joins train, and minival_share is split off.

@@ -34,5 +34,5 @@ async def write_shards(data: schema.Data, plan: ShardPlan) -> ShardResult:
     """The shards of a plan: all groups in parallel, the manifest last."""
     if plan.done is not None:
         return plan.done
-    await asyncio.gather(*(write_group(data, plan.root, numbers) for numbers in plan.groups))
-    return await write_manifest(data, plan.root)
+    await asyncio.gather(*(write_group(data, plan.root, numbers, plan.version) for numbers in plan.groups))
+    return await write_manifest(data, plan.root, plan.version)

@@ -31,6 +31,7 @@ class ShardPlan:
     root: str
     groups: list[list[int]]
     done: ShardResult | None
+    version: str = ""  # of the data set that is written; empty for the first
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
@@ -60,33 +61,33 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     else:
         lost = None
     writer.PLANS.share(layout)
-    return ShardPlan(layout.root, writer.groups(layout, data.shards_per_task, lost), None)
+    return ShardPlan(layout.root, writer.groups(layout, data.shards_per_task, lost), None, layout.version)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)
-async def write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
+async def write_group(data: schema.Data, root: str, numbers: list[int], version: str) -> int:
     """Writes one group of shards; skips those that an earlier run finished."""
-    return await asyncio.to_thread(_write_group, data, root, numbers)
+    return await asyncio.to_thread(_write_group, data, root, numbers, version)
 
 
-def _write_group(data: schema.Data, root: str, numbers: list[int]) -> int:
+def _write_group(data: schema.Data, root: str, numbers: list[int], version: str = "") -> int:
     from models.data.shards import writer
 
     with _source_errors(data):
-        return writer.write_group(writer.PLANS.get(data, root), numbers)
+        return writer.write_group(writer.PLANS.get(data, root, version), numbers)
 
 
 @task(task_run_name="manifest of {data.name}", **policy.STORE_WORK)
-async def write_manifest(data: schema.Data, root: str) -> ShardResult:
-    """Writes the manifest; from then on the data set exists."""
-    return await asyncio.to_thread(_write_manifest, data, root)
+async def write_manifest(data: schema.Data, root: str, version: str) -> ShardResult:
+    """Writes the manifest; from then on the data set, or this version of it, exists."""
+    return await asyncio.to_thread(_write_manifest, data, root, version)
 
 
-def _write_manifest(data: schema.Data, root: str) -> ShardResult:
+def _write_manifest(data: schema.Data, root: str, version: str = "") -> ShardResult:
     from models.data.shards import writer
 
     with _source_errors(data):
-        layout = writer.PLANS.get(data, root)
+        layout = writer.PLANS.get(data, root, version)
     sha256, manifest = writer.write_manifest(layout)
     return build_result(data, layout.manifest_uri, sha256, manifest, reused=False)
 

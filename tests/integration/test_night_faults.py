@@ -107,6 +107,7 @@ def start_nights(
         "nightly.rule=not_worse",
         "nightly.margin=100",
         "nightly.class_margin=100",
+        "transfer.data.append=true",
         f"run_dir={services_dir}",
     ]
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "ERROR"}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from conf import schema
 from infra import store
 from infra.errors import ConfigError, DataError
-from models.data.shards import frozen_val
+from models.data.shards import frozen_val, versions
 from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
@@ -39,6 +39,7 @@ class ShardLayout:
         members: Source indices of each shard, already shuffled.
         val: The val split, where ``data.frozen_val`` names it.
         withheld: Number of images that wait for the next val.
+        version: Name of the version that these shards are added by (``versions.py``); empty for the first.
     """
 
     data: schema.Data
@@ -49,11 +50,12 @@ class ShardLayout:
     members: list[NDArray[np.int64]]
     val: FrozenVal | None = None
     withheld: int = 0
+    version: str = ""
 
     @property
     def manifest_uri(self) -> str:
         """Uri of the manifest."""
-        return store.join(self.root, "manifest.json")
+        return versions.manifest_uri(self.root, versions.number_of(self.version))
 
     @property
     def encoding(self) -> str:
@@ -75,13 +77,48 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
         storage: Root uri; the shards are written to ``storage/data/NAME/DIGEST/``.
 
     Raises:
-        ConfigError: The source does not exist, or ``data.frozen_val`` is set for a set that does not grow.
+        ConfigError: The source does not exist, or ``data.frozen_val`` or ``data.append`` is set for a set that does not
+            grow.
         DataError: A split would be empty, or images of the frozen val are gone.
     """
     source = catalog.open_source(data)
     if catalog.find(data.source).grows:
         source = listing.with_content(source)
-    return _build_layout(data, source, store.join(storage, "data", data.name))
+    folder = store.join(storage, "data", data.name)
+    appended = None
+    if data.append:
+        if source.content is None:
+            raise ConfigError(f"data.append is for sets that grow, as data=folder; the images of {data.name} are fixed")
+        appended = _plan_append(data, source, source.content, folder)
+    return appended or _build_layout(data, source, folder)
+
+
+def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64], folder: str) -> ShardLayout | None:
+    """The layout of what ``data.append`` adds to the newest version of the set; None if there is no set yet."""
+    val = frozen_val.load(folder, data.frozen_val) if data.frozen_val is not None else None
+    if data.frozen_val is not None and val is None:
+        return None
+    newest = versions.find_newest(folder, lambda digest: _digest_settings(data, digest, val))
+    if newest is None:
+        return None
+    new = versions.select_new(data, source, content, newest)
+    layout = None
+    if new is not None:
+        layout = _build_version(data, new, newest.root, f"{newest.number + 1:04}-{new.digest[:8]}")
+    if layout is None or not layout.names:  # nothing to write: the newest version is the result
+        name = "" if newest.number == 1 else f"{newest.number:04}-{newest.manifest.source_digest[:8]}"
+        return ShardLayout(data, source, newest.root, [], [], [], version=name)
+    return layout
+
+
+def _build_version(data: schema.Data, source: Source, root: str, version: str) -> ShardLayout:
+    """The shards of the images that a later version adds to train."""
+    parts = split_indices(source, data)
+    train, withheld = parts["train"], len(parts["minival"]) + len(parts["val"])
+    count = -(-len(train) // data.samples_per_shard)
+    members = np.array_split(train, count) if count else []
+    names = [f"train-{version.partition('-')[2]}-{number:05d}-of-{count:05d}.tar" for number in range(count)]
+    return ShardLayout(data, source, root, names, ["train"] * count, members, withheld=withheld, version=version)
 
 
 def freeze_val(layout: ShardLayout) -> bool:
@@ -160,8 +197,8 @@ def _split(
 
 def uncovered_classes(layout: ShardLayout) -> list[str]:
     """Returns a line for train and for val if classes have no image there, as in a small folder."""
-    lines = []
-    for split in ("train", "val"):
+    lines: list[str] = []
+    for split in ("train", "val") if not layout.version and layout.names else ():
         members = [part for part, of in zip(layout.members, layout.splits, strict=True) if of == split]
         labels = set(layout.source.labels[np.concatenate(members)].tolist())
         absent = [name for label, name in enumerate(layout.source.classes) if label not in labels]
@@ -171,12 +208,11 @@ def uncovered_classes(layout: ShardLayout) -> list[str]:
     return lines
 
 
-def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
-    parts, val, withheld = _split(source, data, folder)
-    # Everything that the bytes of the shards depend on, and nothing else: neither the writer nor the grouping.
+def _digest_settings(data: schema.Data, source_digest: str, val: FrozenVal | None) -> str:
+    """Digest of everything that the bytes of the shards depend on, and of nothing else: neither writer nor grouping."""
     settings = (
         LAYOUT_VERSION,
-        source.digest,
+        source_digest,
         data.limit,
         data.val_share,
         data.minival,
@@ -188,7 +224,12 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
         *(["convert"] if data.convert else []),
         *([f"val {val.sha256}"] if val is not None else []),
     )
-    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
+    parts, val, withheld = _split(source, data, folder)
+    digest = _digest_settings(data, source.digest, val)
     names, splits, members = [], [], []
     for split, indices in parts.items():
         if len(indices) == 0:
@@ -208,27 +249,28 @@ class Plans:
     """Cache of layouts by root: one process indexes the 138 GB of archives, the others load the result."""
 
     def __init__(self) -> None:
-        self._plans: OrderedDict[str, ShardLayout] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str], ShardLayout] = OrderedDict()
         self._lock = threading.Lock()
 
     def share(self, layout: ShardLayout) -> None:
         """Saves the source index beside the shards, for the writing tasks on any machine."""
-        index.save(layout.source, _source_uri(layout.root))
+        index.save(layout.source, versions.source_uri(layout.root, layout.version))
         with self._lock:
             self._remember(layout)
 
-    def get(self, data: schema.Data, root: str) -> ShardLayout:
-        """Returns the layout shared under ``root``.
+    def get(self, data: schema.Data, root: str, version: str = "") -> ShardLayout:
+        """Returns the layout shared under ``root``; ``version`` names a later version of the data set.
 
         Raises:
             NotFoundError: No layout was shared.
             DataError: The source has changed since.
         """
         with self._lock:  # serialized, so that the threads of this process load it once
-            if (layout := self._plans.get(root)) is None:
+            if (layout := self._plans.get((root, version))) is None:
                 folder, _, digest = root.rpartition("/")
-                layout = _build_layout(data, index.load(data, _source_uri(root)), folder)
-                if layout.root != root:
+                source = index.load(data, versions.source_uri(root, version))
+                layout = _build_version(data, source, root, version) if version else _build_layout(data, source, folder)
+                if layout.root != root or (version and not version.endswith(source.digest[:8])):
                     raise DataError(
                         f"{data.name}: its source differs from the one {digest} was planned for; start again"
                     )
@@ -236,13 +278,9 @@ class Plans:
             return layout
 
     def _remember(self, layout: ShardLayout) -> None:
-        self._plans[layout.root] = layout
+        self._plans[layout.root, layout.version] = layout
         if len(self._plans) > _MAX_PLANS:
             self._plans.popitem(last=False)
-
-
-def _source_uri(root: str) -> str:
-    return store.join(root, "source.npz")
 
 
 PLANS = Plans()

@@ -130,16 +130,38 @@ def save(manifest: Manifest, root_uri: str) -> str:
     Returns:
         The sha256 of manifest.json, which contains that of the table and so identifies the data.
     """
+    uri = store.join(root_uri, "manifest.json")
+    table, _, text = _encode(manifest)
+    store.write(_table_uri(uri, ""), table)
+    store.write(uri, text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def save_version(manifest: Manifest, uri: str) -> str | None:
+    """As ``save``, for a later version of a data set; returns None if another one has been written at ``uri``."""
+    table, digest, text = _encode(manifest)
+    store.write(_table_uri(uri, digest), table)
+    if store.write(uri, text, if_absent=True) or store.read(uri) == text:  # the same, by another process or attempt
+        return hashlib.sha256(text).hexdigest()
+    return None
+
+
+def _encode(manifest: Manifest) -> tuple[bytes, str, bytes]:
+    """The table of a manifest, its sha256, and the manifest with that digest in place of the table."""
     buffer = io.BytesIO()
     np.save(buffer, manifest.table, allow_pickle=False)
-    store.write(store.join(root_uri, "samples.npy"), buffer.getvalue())
-    body = {"format": FORMAT, **asdict(manifest), "table": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    body = {"format": FORMAT, **asdict(manifest), "table": digest}
     for key in _LATER:
         if not body[key]:
             del body[key]
-    text = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    store.write(store.join(root_uri, "manifest.json"), text)
-    return hashlib.sha256(text).hexdigest()
+    return buffer.getvalue(), digest, json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _table_uri(uri: str, digest: str) -> str:
+    """Uri of the table of the manifest ``uri``: that of a later version is named after its digest."""
+    root, _, name = uri.rpartition("/")
+    return store.join(root, "samples.npy" if name == "manifest.json" else f"samples-{digest[:16]}.npy")
 
 
 def load(uri: str) -> tuple[str, Manifest]:
@@ -150,7 +172,7 @@ def load(uri: str) -> tuple[str, Manifest]:
     """
     text = store.read(uri)
     body = _body(text, uri)
-    table_uri = store.join(uri.rpartition("/")[0], "samples.npy")
+    table_uri = _table_uri(uri, str(body["table"]))
     data = store.read(table_uri)
     if (actual := hashlib.sha256(data).hexdigest()) != (expected := str(body["table"])):
         raise DataError(

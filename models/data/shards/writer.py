@@ -23,6 +23,7 @@ from conf.schema import Data
 from infra import store
 from infra.errors import DataError
 from models.data.shards import manifest as manifests
+from models.data.shards import versions
 from models.data.shards.chunks import PIECE_BYTES, ShardChunk, cut, cuts
 from models.data.shards.layout import PLANS as PLANS
 from models.data.shards.layout import ShardLayout as ShardLayout
@@ -69,6 +70,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         NotFoundError: A shard is not finished.
         DataError: A shard in the store differs in size from its index; a split has lost all its images, or the set
             more than one percent (and more than ten) of them without ``data.allow_partial``.
+        TransientError: Another process has appended a version to the data set meanwhile.
     """
     with ThreadPoolExecutor(_INDICES_AT_ONCE) as pool:
         parts = list(pool.map(lambda number: _read_index(layout, number), range(len(layout.names))))
@@ -86,17 +88,21 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         unused=(*layout.source.unused, *_describe_withheld(layout)),
         class_differences=layout.source.class_differences,
     )
-    for split in SPLITS:
+    for split in SPLITS if not layout.version else ["train"]:
         if manifest.samples(split) == 0:
             first = next(note for note in manifest.quarantine if note.split == split)
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
     _refuse_many_lost(layout.data, manifest)
+    if layout.version:
+        return versions.publish(manifest, layout.root, layout.version)
     return manifests.save(manifest, layout.root), manifest
 
 
 def _describe_withheld(layout: ShardLayout) -> list[str]:
     if not layout.withheld:
         return []
+    if layout.version:
+        return [f"{layout.withheld:,} new images would be in minival or val, which data.append leaves as they are"]
     return [f"{layout.withheld:,} images wait for the next val; this one, {layout.data.frozen_val!r}, is frozen"]
 
 

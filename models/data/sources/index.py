@@ -131,6 +131,24 @@ def load(data: schema.Data, uri: str) -> Source:
     )
 
 
+def load_content(uri: str) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+    """Loads labels and content digests of the images of an index, without access to the images.
+
+    Raises:
+        DataError: The object is not an index of a source with content.
+    """
+    try:
+        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
+            labels, content = arrays["labels"], arrays["content"]
+        if labels.dtype != np.dtype("<i4") or content.dtype != np.dtype("<u8") or labels.shape != content.shape:
+            raise ValueError(
+                f"{labels.dtype}{list(labels.shape)} labels, {content.dtype}{list(content.shape)} contents"
+            )
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
+    return labels, content
+
+
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:
     source = catalog.open_source(data)
     if source.digest != digest:

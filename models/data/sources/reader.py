@@ -55,6 +55,11 @@ class Reader:
         self._opened: dict[int, Container] = {}
         self._lock = threading.Lock()
 
+    def select(self, rows: NDArray[np.int64]) -> Reader:
+        """Returns a reader of some of the files, in this order."""
+        paths = self.paths[rows] if len(self.paths) else self.paths
+        return Reader(self.root, self.containers, self.container[rows], self.offsets[rows], self.sizes[rows], paths)
+
     def __call__(self, index: int) -> bytes:
         """Returns the bytes of file ``index``.
 

@@ -1,0 +1,201 @@
+"""Images that are added to a sharded folder: new shards and a new manifest, over old shards that stay as they are."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conf import compose
+from conf.schema import Augment, Data
+from infra import store
+from infra.errors import ConfigError, DataError, TransientError
+from models.data.loading.loader import Loader
+from models.data.shards import manifest as manifests
+from models.data.shards import versions, writer
+from models.data.shards.layout import Plans
+from models.results import ShardResult
+from tasks.shard import _plan, _write_group, _write_manifest
+
+
+def add(folder: Path, first: int, last: int) -> None:
+    for number in range(first, last):
+        path = folder / ("cat", "dog")[number % 2] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, number // 7, 3)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    add(tmp_path / "images", 0, 100)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def data(folder: Path) -> Data:
+    return Data(name="pets", source="folder", path=str(folder), minival_share=0.1, samples_per_shard=30, append=True)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/store"
+
+
+def shard(data: Data, storage: str) -> ShardResult:
+    plan = _plan(data, storage)
+    if plan.done is not None:
+        return plan.done
+    for numbers in plan.groups:
+        _write_group(data, plan.root, numbers, plan.version)
+    return _write_manifest(data, plan.root, plan.version)
+
+
+def objects(result: ShardResult) -> dict[str, bytes]:
+    return {uri: store.read(uri) for uri in store.list_uris(result.manifest_uri.rpartition("/")[0])}
+
+
+def rows(result: ShardResult, *splits: str) -> set[int]:
+    manifest = manifests.load_verified(result.manifest_uri, result.manifest_sha256)
+    return set(manifests.Samples(manifest, splits).rows["xxh3"].tolist())
+
+
+@pytest.mark.parametrize("frozen_val", [None, "first"])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole folder", "folder of new images"])
+def test_new_images_are_added_in_new_shards_and_no_old_object_minival_or_val_changes(
+    frozen_val: str | None, whole: bool, data: Data, folder: Path, storage: str, tmp_path: Path
+) -> None:
+    data = replace(data, frozen_val=frozen_val)
+    first = shard(replace(data, append=False), storage)
+    before = objects(first)
+    assert shard(data, storage) == replace(first, reused=True)  # nothing to add
+    new = folder if whole else tmp_path / "new"
+    add(new, 100, 160)
+    grown = shard(replace(data, path=str(new)), storage)
+
+    after = objects(grown)
+    assert before.items() <= after.items()
+    assert grown.manifest_uri == first.manifest_uri.replace("manifest.json", "manifest-0002.json")
+    assert (grown.minival, grown.val) == (first.minival, first.val)
+    assert rows(grown, "minival") == rows(first, "minival")
+    assert rows(grown, "val") == rows(first, "val")
+    assert rows(grown, "train") > rows(first, "train")
+    withheld = 60 - (grown.train - first.train)
+    assert 5 < withheld < 35
+    assert grown.unused == (f"{withheld} new images would be in minival or val, which data.append leaves as they are",)
+    assert grown.shards == first.shards + 2
+    assert rows(first, "train", "minival", "val")  # the first version is still readable
+    assert shard(data, storage) == replace(grown, reused=True)
+
+    add(folder, 160, 190)
+    third = shard(data, storage)
+    assert third.manifest_uri.endswith("/manifest-0003.json")
+    assert rows(third, "train") > rows(grown, "train")
+    assert after.items() <= objects(third).items()
+
+
+def test_appended_images_are_those_that_the_whole_folder_would_have_in_train(
+    data: Data, folder: Path, storage: str
+) -> None:
+    shard(data, storage)
+    add(folder, 100, 160)
+    appended = shard(data, storage)
+    anew = shard(replace(data, append=False), f"{storage}-anew")
+    assert rows(appended, "train") == rows(anew, "train")
+
+
+def test_the_loader_reads_old_and_new_shards_of_a_version(
+    data: Data, folder: Path, storage: str, tmp_path: Path
+) -> None:
+    shard(data, storage)
+    add(folder, 100, 160)
+    grown = shard(data, storage)
+    manifest = manifests.load_verified(grown.manifest_uri, grown.manifest_sha256)
+    reader = Loader(manifest, grown.manifest_uri, "train", 8, Augment(eval_crop_pad=0), tmp_path / "cache", 1)
+    labels = np.concatenate([batch.labels.numpy() for batch in reader.eval_batches(16, 0, 1)])
+    reader.close()
+    assert len(labels) >= grown.train
+    assert sorted(labels[: grown.train]) == sorted(manifests.Samples(manifest, ["train"]).rows["label"])
+
+
+def test_a_version_that_was_interrupted_is_completed_also_on_another_machine_and_after_more_images(
+    data: Data, folder: Path, storage: str
+) -> None:
+    shard(data, storage)
+    add(folder, 100, 160)
+    plan = _plan(data, storage)
+    _write_group(data, plan.root, [0], plan.version)  # the process ends here
+    shared = Plans().get(data, plan.root, plan.version)
+    assert shared.names == writer.plan(data, storage).names
+    add(folder, 160, 170)
+    grown = shard(data, storage)
+    anew = shard(replace(data, append=False), f"{storage}-anew")
+    assert rows(grown, "train") == rows(anew, "train")
+
+
+def test_of_two_processes_that_append_at_once_one_is_to_run_again(data: Data, folder: Path, storage: str) -> None:
+    shard(data, storage)
+    add(folder, 100, 130)
+    slow = _plan(data, storage)
+    for numbers in slow.groups:
+        _write_group(data, slow.root, numbers, slow.version)
+    add(folder, 130, 160)
+    quick = shard(data, storage)
+    assert _write_manifest(data, *_place(quick)) == quick  # the same version again, as by a retry
+    with pytest.raises(TransientError, match="another process has appended images"):
+        _write_manifest(data, slow.root, slow.version)
+    assert shard(data, storage) == replace(quick, reused=True)
+
+
+def test_an_image_that_was_deleted_from_the_folder_stays(data: Data, folder: Path, storage: str) -> None:
+    first = shard(data, storage)
+    (folder / "cat" / "000.png").unlink()
+    assert shard(data, storage) == replace(first, reused=True)
+
+
+def test_what_cannot_be_appended_is_one_line_and_writes_nothing(data: Data, folder: Path, storage: str) -> None:
+    first = shard(data, storage)
+    before = objects(first)
+    shutil.copy(folder / "cat" / "000.png", folder / "dog" / "000.png")
+    with pytest.raises(DataError, match=r"dog/000.png is in the data set as 'cat', not as 'dog'; shard the whole"):
+        shard(data, storage)
+    (folder / "dog" / "000.png").unlink()
+    with pytest.raises(ConfigError, match=r"data\.limit and data\.append exclude each other"):
+        versions.select_new(
+            replace(data, limit=10), *_source_of(data, storage), versions.Version("", 1, "", _manifest(first))
+        )
+    add(folder / ".." / "birds" / "x", 0, 1)
+    shutil.copytree(folder / ".." / "birds" / "x" / "cat", folder / "bird")
+    with pytest.raises(ConfigError, match="class 'bird' is not in the data set to append to"):
+        shard(data, storage)
+    shutil.rmtree(folder / "bird")
+    assert objects(first) == before
+    name = _manifest(first).shards[0].name
+    store.delete(f"{first.manifest_uri.rpartition('/')[0]}/{name}")
+    with pytest.raises(DataError, match=f"1 shards are missing or have another size, the first is {name}"):
+        shard(data, storage)
+
+
+def test_a_set_with_fixed_splits_cannot_be_appended_to(storage: str) -> None:
+    digits = compose.compose(["data=digits", "data.append=true"]).data
+    with pytest.raises(ConfigError, match=r"data\.append is for sets that grow, as data=folder"):
+        writer.plan(digits, storage)
+
+
+def _place(result: ShardResult) -> tuple[str, str]:
+    """Folder and version of an appended data set."""
+    root, _, name = result.manifest_uri.rpartition("/")
+    number = name.removeprefix("manifest-").removesuffix(".json")
+    return root, f"{number}-{_manifest(result).source_digest[:8]}"
+
+
+def _manifest(result: ShardResult) -> manifests.Manifest:
+    return manifests.load(result.manifest_uri)[1]
+
+
+def _source_of(data: Data, storage: str) -> tuple[object, object]:
+    source = writer.plan(replace(data, append=False), storage).source
+    return source, source.content
