@@ -262,20 +262,15 @@ def set_limits(api: PrefectApi, jobs_at_once: int) -> None:
         change.apply()
 
 
-def limit_jobs(api: PrefectApi, jobs_at_once: int) -> None:
-    """Limits the concurrent runs of the deployment ``job``; others wait in the queue, not as processes of a worker.
+def lift_limit_of_jobs(api: PrefectApi) -> None:
+    """Removes the limit that earlier versions gave the deployment ``job``: it would count the jobs of all workers.
 
     Raises:
         ConfigError, TransientError: As ``plan``.
     """
     status, deployment = request(api, "GET", "/deployments/name/job/job", known=(404,))
-    if status != 200 or (deployment.get("global_concurrency_limit") or {}).get("limit") == jobs_at_once:
-        return
-    body: dict[str, object] = {
-        "concurrency_limit": jobs_at_once,
-        "concurrency_options": {"collision_strategy": "ENQUEUE"},
-    }
-    request(api, "PATCH", f"/deployments/{deployment['id']}", body)
+    if status == 200 and deployment.get("global_concurrency_limit"):
+        request(api, "PATCH", f"/deployments/{deployment['id']}", {"concurrency_limit": None})
 
 
 def deploy(api: PrefectApi, folder: Path, environment: dict[str, str]) -> bool:

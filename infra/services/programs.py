@@ -199,20 +199,7 @@ def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
     }
-    argv = (
-        sys.executable,
-        "-m",
-        "prefect",
-        "worker",
-        "start",
-        "--pool",
-        WORK_POOL,
-        "--type",
-        "process",
-        "--name",
-        WORKER,
-    )
-    return Program("worker", argv, env, folder / "worker")
+    return Program("worker", (sys.executable, "-m", "flows.cli.embedded_worker"), env, folder / "worker")
 
 
 def _inherited() -> dict[str, str]:

@@ -78,7 +78,7 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
             deployments.set_limits(api, jobs_at_once)
             leases.settle(api, stack.folder / "prefect", say)
         if "worker" in requested:
-            _bring_up_worker(stack, "worker" in missing, jobs_at_once, say, started)
+            _bring_up_worker(stack, "worker" in missing, say, started)
         if "mlflow" in requested:
             _wait(stack, "mlflow")
         for name in ("prefect", "mlflow"):
@@ -90,9 +90,7 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
     return started
 
 
-def _bring_up_worker(
-    stack: Stack, missing: bool, jobs_at_once: int, say: Callable[[str], None], started: list[str]
-) -> None:
+def _bring_up_worker(stack: Stack, missing: bool, say: Callable[[str], None], started: list[str]) -> None:
     if not http.answers(f"{url(stack.ports, 'prefect')}/api/health"):
         raise ConfigError("the Prefect worker needs the embedded Prefect, which is not running")
     since = time.time() if missing else 0.0
@@ -102,7 +100,7 @@ def _bring_up_worker(
     api = from_environment(stack.env)
     if deployments.deploy(api, stack.folder, _program(stack, "worker").env):
         say("deployments of infra/prefect.yaml registered")
-    deployments.limit_jobs(api, jobs_at_once)
+    deployments.lift_limit_of_jobs(api)
     _wait(stack, "worker", since)
 
 

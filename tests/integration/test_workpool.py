@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from training_rig import End, Rig
+from worker_machines import Machine
 
 from conf import compose, schema
 from conf.schema import Services
 from flows.configure import worker_environment
 from infra import store
 from infra.errors import ConfigError
-from infra.launch import workpool
+from infra.launch import lease, workpool
 from infra.launch.job import JobSpec
 from infra.services import stack
 from infra.services.stack import Addresses
@@ -117,6 +118,24 @@ def test_a_second_job_waits_in_the_queue_while_one_runs(worker: Path, rig: Rig, 
     assert second.queued
     workpool.cancel(second)
     workpool.cancel(first)
+
+
+@pytest.mark.slow
+def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_for(
+    worker: Path, rig: Rig, tmp_path: Path
+) -> None:
+    beside = Machine(tmp_path / "beside")
+    beside.start("--name", "beside", "launch.nproc_per_node=2")
+    try:
+        beside.wait_until_it_takes_jobs()
+        described_jobs = [described(rig, name, tmp_path) for name in ("left", "right")]
+        jobs = [workpool.submit(spec_of(run, config, tmp_path)) for run, config in described_jobs]
+        wait(lambda: {lease.last_worker(run.job_uri) for run, _ in described_jobs} == {"beside", lease.worker_name()})
+        assert [workpool.poll(job) for job in jobs] == [None, None], "both run at the same time"
+        for job in jobs:
+            workpool.cancel(job)
+    finally:
+        beside.close()
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import owner_calls
@@ -64,6 +66,14 @@ class Machine:
         until(lambda: "takes jobs" in self.output.read_text() or self.started.poll() is not None)
         assert self.started.poll() is None, self.output.read_text()
 
+    def lose(self) -> None:
+        """Kills all its processes without a warning, as a loss of power does."""
+        while processes := self.processes():
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.started.wait()
+
     def close(self) -> None:
         if self.started.poll() is None:
             self.started.terminate()
@@ -75,8 +85,6 @@ def set_up_pool(services: Addresses, services_dir: Path) -> None:
     stack.down(services_dir, only=["worker"])
     argv = [sys.executable, "-m", "flows", "deploy", f"services.prefect={services.prefect}"]
     subprocess.run(argv, cwd=services_dir, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)
-    job = owner_calls.prefect("GET", "/deployments/name/job/job")[1]
-    owner_calls.prefect("PATCH", f"/deployments/{job['id']}", {"concurrency_limit": None})  # of the embedded worker
 
 
 WORDS = ["profile=laptop", "launch.engine=workpool", "launch.nproc_per_node=2", "launch.threads_per_proc=1"]
