@@ -113,7 +113,7 @@ def _finish(
     mapped: GalleryResult | BaseException,
     seen: Sequence[PhotographsResult | BaseException],
 ) -> tuple[Summary, list[BaseException]]:
-    from infra.tracking import runs
+    from infra.tracking import queries, runs
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
     transferred = [result for o in done for result in o.transferred]
@@ -147,6 +147,7 @@ def _finish(
                 ("s3", "AWS_ENDPOINT_URL_S3"),
             )
         },
+        workers=tuple(queries.list_workers(_tracked_runs(searched, done))),
         started=machine.format_utc(started.began),
         finished=machine.format_utc(time.time()),
         command=f"effnet reproduce profile={config.profile}",
@@ -159,6 +160,12 @@ def _finish(
     numbers = {f"val/top1_{row.name}": row.top1 for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
+
+
+def _tracked_runs(searched: SearchResult, outcomes: Sequence[VariantOutcome]) -> list[str]:
+    """MLflow runs of the trials, the variants and their transfers."""
+    trained = [run for o in outcomes for run in (o.trained.mlflow_run, *(r.mlflow_run for r in o.transferred))]
+    return [run for run in (*(trial.mlflow_run for trial in searched.trials), *trained) if run]
 
 
 def keep_first_duration(config: schema.Config, summary: Summary) -> Summary:

@@ -95,7 +95,7 @@ async def run_tracked(
         raise
     metrics, described = split_result(result)
     if worker := await asyncio.to_thread(lease.last_worker, run.job_uri):
-        described["worker"] = worker
+        described[runs.WORKER_TAG] = worker
     await asyncio.to_thread(runs.finish_run, mlflow_run, "FINISHED", metrics, described)
     return result, mlflow_run, reused
 

@@ -35,6 +35,7 @@ class Predictor:
         self.network = network
         self.class_names: list[str] = list(config["class_names"])
         self.side, self.crop_pad = int(config["input"]["resolution"]), int(config["input"]["crop_pad"])
+        self.resample = Image.Resampling[str(config["input"].get("interpolation", "bicubic")).upper()]
         self.mean, self.std = (np.array(config["input"][key], np.float32) for key in ("mean", "std"))
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002 - MLflow's protocol
@@ -93,8 +94,8 @@ class Predictor:
         left, top = (width - edge + 1) // 2, (height - edge + 1) // 2
         crop = Image.fromarray(pixels[top : top + edge, left : left + edge])
         # Always horizontally first, as in the evaluation.
-        wide = crop.resize((self.side, edge), Image.Resampling.BICUBIC)
-        square = np.asarray(wide.resize((self.side, self.side), Image.Resampling.BICUBIC))
+        wide = crop.resize((self.side, edge), self.resample)
+        square = np.asarray(wide.resize((self.side, self.side), self.resample))
         normalized = (square.astype(np.float32) / 255 - self.mean) / self.std
         return np.ascontiguousarray(normalized.transpose(2, 0, 1), np.float32)
 

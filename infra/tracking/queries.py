@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from conf.text import did_you_mean
 from infra.errors import ConfigError
 from infra.tracking.client import connection
 from infra.tracking.registry import Version, versions
-from infra.tracking.runs import KEY_TAG
+from infra.tracking.runs import KEY_TAG, WORKER_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -91,6 +91,13 @@ def list_job_uris() -> set[str]:
             uris |= {run.data.tags["job_uri"] for run in runs if "job_uri" in run.data.tags}
             if not (page := runs.token):
                 return uris
+
+
+def list_workers(run_ids: Iterable[str]) -> list[str]:
+    """Returns the names of the machines or workers that ran the jobs of these runs, sorted."""
+    with connection() as client:
+        tags = [client.get_run(run_id).data.tags for run_id in run_ids]
+    return sorted({tag[WORKER_TAG] for tag in tags if WORKER_TAG in tag})
 
 
 def read_run(run_id: str) -> RunRecord:

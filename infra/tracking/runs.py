@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KEY_TAG = "effnet.key"  # digest of the run's request; one run per key
 ROWS_TAG = "effnet.rows"  # number of rows of the trainer's metrics in the run
+WORKER_TAG = "worker"  # name of the machine or worker that ran the job
 COMMIT_TAG = "mlflow.source.git.commit"
 MAX_PARAM_KEY, MAX_PARAM_VALUE = 250, 6000  # MLflow's limits; it refuses the whole batch beyond them
 MAX_BATCH_PARAMS, MAX_BATCH_METRICS = 100, 999  # 1000 entries per request, one of which is a tag

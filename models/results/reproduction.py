@@ -74,6 +74,7 @@ class Summary:
     data: tuple[ShardResult, ...] = ()
     machine: dict[str, str] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
+    workers: tuple[str, ...] = ()  # machines or workers that ran the jobs, where the engine records their names
     started: str = ""
     finished: str = ""
     command: str = ""

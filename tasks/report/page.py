@@ -133,7 +133,8 @@ def _provenance(reproduction: Stored | None, parts: Mapping[str, Stored]) -> dic
         if stored := parts.get(part.name):
             make = _make(part.verb, stored.provenance.profile)
             rows.append(provenance.origin(part.title, make, stored.provenance, stored.result.command))
-    return {"rows": rows, "data": summary.data, "services": provenance.services(summary.services)}
+    services = provenance.services(summary.services)
+    return {"rows": rows, "data": summary.data, "services": services, "workers": ", ".join(summary.workers)}
 
 
 @cache

@@ -64,6 +64,7 @@ def _summary() -> Json:
             "mlflow": "http://127.0.0.1:5000",
             "s3": "http://127.0.0.1:8333",
         },
+        "workers": ["gpu-one", "gpu-two"],
     }
 
 
@@ -145,7 +146,7 @@ def test_the_rest_of_the_summary_stands_on_the_page() -> None:
     text = page.text()
     strings = [*summary["machine"].values(), *summary["services"].values(), summary["commit"]]
     strings += [summary["command"], summary["data"][0]["manifest_sha256"], summary["data"][0]["manifest_uri"]]
-    strings += ["41 min 12 s", "23 Nov 2025, 21:12 UTC", "8 of 8", "digits", "mnist5k"]
+    strings += ["Jobs ran on gpu-one, gpu-two", "41 min 12 s", "23 Nov 2025, 21:12 UTC", "8 of 8", "digits", "mnist5k"]
     assert [word for word in strings if word not in text] == []
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     urls = [entry["mlflow_url"] for key in ("variants", "transfer") for entry in summary[key]]
