@@ -13,12 +13,16 @@ from made_set import image_bytes
 from numpy.typing import NDArray
 from PIL import Image
 
+from conf.training import INTERPOLATIONS
 from infra.tracking.predictor import COLUMN, Predictor, read_image
 from models.data.loading import crops, decode
 from models.data.shards.images import open_image
 
 SIDE, PAD, MEAN, STD = 32, 4, [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-CONFIG = {"class_names": ["dark", "light"], "input": {"resolution": SIDE, "crop_pad": PAD, "mean": MEAN, "std": STD}}
+CONFIG: dict[str, Any] = {
+    "class_names": ["dark", "light"],
+    "input": {"resolution": SIDE, "crop_pad": PAD, "mean": MEAN, "std": STD},
+}
 
 
 class Brightness:
@@ -46,14 +50,17 @@ def encoded(pixels: Any, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.parametrize("interpolation", [None, *INTERPOLATIONS])
 @pytest.mark.parametrize("size", [(60, 41), (37, 90), (32, 32), (20, 21), (1, 5)])
-def test_the_transform_gives_the_pixels_of_the_evaluation(size: tuple[int, int]) -> None:
+def test_the_transform_gives_the_pixels_of_the_evaluation(size: tuple[int, int], interpolation: str | None) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     square = np.empty((1, SIDE, SIDE, 3), np.uint8)
     boxes = crops.eval_boxes(np.array([size[1]]), np.array([size[0]]), SIDE, PAD)
-    decode.fill(square, [encoded(pixels)], boxes, np.zeros(1, np.bool_), backend="pillow")
+    given = {"interpolation": interpolation} if interpolation else {}  # config.json states it if it is not bicubic
+    decode.fill(square, [encoded(pixels)], boxes, np.zeros(1, np.bool_), backend="pillow", **given)
     expected = ((square[0] / 255 - MEAN) / STD).transpose(2, 0, 1)
-    np.testing.assert_allclose(Predictor(None, CONFIG).transform(pixels), expected, atol=1e-5)
+    predictor = Predictor(None, {**CONFIG, "input": CONFIG["input"] | given})
+    np.testing.assert_allclose(predictor.transform(pixels), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "I;16", "1"])
