@@ -115,9 +115,10 @@ def find_mistake(word: str) -> str | None:
     if renamed := _renamed(key, value):
         return renamed
     if key in GROUPS:
-        return None if value in (choices := options(key)) else f"no {key} named {value!r}; {_nearest(value, choices)}"
+        return None if value in (names := options(key)) else _unknown_option(key, value, names)
     if key not in _types():
-        return f"no setting named {key!r}; {_nearest(key, [*keys(), *GROUPS])}"
+        nearest = did_you_mean(key, [*keys(), *GROUPS])
+        return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
 
 
@@ -150,9 +151,10 @@ def _renamed(key: str, value: str) -> str | None:
     return None
 
 
-def _nearest(word: str, choices: Sequence[str]) -> str:
-    more = f"choices: {', '.join(choices)}" if len(choices) <= 12 else "`effnet --help` names the usual ones"
-    return f"{did_you_mean(word, choices)} {more}".strip()
+def _unknown_option(group: str, value: str, names: Sequence[str]) -> str:
+    other = "; any other network: model.name=NAME" if group == "model" else ""
+    hints = [f"no {group} named {value!r};", did_you_mean(value, names), f"choices: {', '.join(names)}{other}"]
+    return " ".join(filter(None, hints))
 
 
 def _is_table(kind: Any) -> bool:

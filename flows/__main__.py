@@ -26,9 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
     try:
-        return _main(_translate(sys.argv[1:] if argv is None else argv))
+        try:
+            return _main(_translate(sys.argv[1:] if argv is None else argv))
+        finally:
+            if sys.stdout is not None:  # the caller may have closed it
+                sys.stdout.flush()  # not at the end of the interpreter, where nobody handles an error
     except KeyboardInterrupt as stop:
         return signals.leave(stop)
+    except BrokenPipeError as error:
+        return signals.leave_output(error)
 
 
 def _main(words: Sequence[str]) -> int:
@@ -36,6 +42,8 @@ def _main(words: Sequence[str]) -> int:
         print("\n".join(completion.complete(words[2:])))
         return 0
     if words and not words[0].startswith("-") and words[0] not in verbs.VERBS:
+        if "=" in words[0]:
+            return _fail(f"a verb comes first, as in effnet train {words[0]}; `effnet --help` lists them", 2)
         hint = did_you_mean(words[0], verbs.VERBS)
         return _fail(" ".join(filter(None, [f"no verb {words[0]!r};", hint, "`effnet --help` lists them"])), 2)
     arguments, rest = _parser().parse_known_args(words)
@@ -158,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=verbs.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and the commit, and exit")
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and the commit, and exit")
     parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in verbs.VERBS.items():
         sub = parsers.add_parser(

@@ -16,9 +16,10 @@ from flows.configure import configure, name_runs_by
 from flows.evaluate import evaluate_version
 from flows.shard import ensure_shards
 from infra.errors import EffnetError, first_line
+from models.experiments.full_run import check_request
 from models.results import GateCheck, GateResult, ShardResult
 from tasks.evaluate import registered_input
-from tasks.readiness import FAILED, check_accuracy, check_machine, check_request, missing_weights
+from tasks.readiness import FAILED, check_accuracy, check_machine, missing_weights
 from tasks.registry.pretrained import import_published
 from tasks.registry.register import fetch_registered
 

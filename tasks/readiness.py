@@ -30,21 +30,6 @@ USABLE = 0.8  # share of a GPU's memory for what the plan counts; it excludes wo
 GB = 1e9
 
 
-def check_request(config: schema.Config) -> None:
-    """Raises if the gate cannot be run as configured.
-
-    Raises:
-        ConfigError: The data set is not ImageNet, or weights are given without it.
-    """
-    if config.data.source != "imagenet":
-        raise ConfigError(
-            f"the gate checks the training on ImageNet, and the data are {config.data.name}: "
-            "effnet gate profile=paper data.path=FOLDER"
-        )
-    if config.gate.weights and config.data.path is None:
-        raise ConfigError("gate.weights are evaluated on ImageNet: give its folder, data.path=FOLDER")
-
-
 @task(task_run_name="check this machine", **policy.BOOKKEEPING)
 async def check_machine(config: schema.Config) -> list[GateCheck]:
     """Checks GPUs, their memory, the cores of the loader and the disk space, the cheapest first."""

@@ -13,11 +13,10 @@ from prefect import task
 from conf import compose, schema
 from conf.text import logger
 from infra import store
-from infra.errors import ConfigError, DataError, first_line
+from infra.errors import DataError, first_line
 from infra.store.json_objects import read_object
 from models.experiments import transfer as protocol
 from models.experiments.transfer import GridTrial, TransferPlan
-from models.paper import TABLE5_BY_SOURCE
 from models.results import Cost, Point, ShardResult, TransferResult, TransferRow, result_from
 from tasks import policy
 from tasks.jobs import JobRun, train_job, work_key
@@ -41,13 +40,8 @@ def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Conf
     Raises:
         ConfigError: Unknown or repeated data set, or no folder for it.
     """
-    options, choices = config.transfer, compose.options("data")
-    for name in options.sets:
-        if name not in choices or options.sets.count(name) > 1:
-            problem = "repeated" if name in choices else "unknown"
-            raise ConfigError(f"transfer.sets: {problem} data set {name!r}; choices: {', '.join(choices)}")
-        if name in TABLE5_BY_SOURCE and options.path is None:
-            raise ConfigError(f"transfer.sets needs transfer.path=FOLDER, with one folder per data set: {name}/, ...")
+    options = config.transfer
+    protocol.check_sets(options)
     if not options.sets:
         return [config]
     several = len(options.sets) > 1

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM: ends what this command started, in order, and reports it in one line."""
+"""Ctrl-C, SIGTERM and a closed pipe: ends what this command started, in order, in one line or without any."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 from infra.errors import PreemptedError
 
 INTERRUPTED = 130  # exit code of shells after Ctrl-C
+OUTPUT_CLOSED = 141  # exit code of shells after SIGPIPE
 _AGAIN_S = 3.0  # `timeout` and some schedulers send a signal to the process and to its group: count both as one
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -126,3 +128,19 @@ def leave(stop: KeyboardInterrupt) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def leave_output(error: BrokenPipeError) -> int:
+    """Ends without a word if the reader of the output has gone, as in ``effnet plan | head``; returns the exit code.
+
+    SIGPIPE itself stays ignored, as Python sets it: it would also end a command whose service closed a connection.
+
+    Raises:
+        BrokenPipeError: ``error``, if it was not the output that was closed.
+    """
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)):
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes what is left
+    return OUTPUT_CLOSED

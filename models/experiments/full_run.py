@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from conf import schema
+from infra.errors import ConfigError
 from models.data.loading.order import steps_per_epoch
 from models.paper import table2
 
@@ -72,3 +73,18 @@ def gpu_hours(name: str, images: int) -> float:
 def accepted_top1(name: str) -> float:
     """Returns the least top-1 in percent on the 50,000 validation images, of the mean over the seeds."""
     return round(table2(name).top1 - FULL_RUNS[name].margin, 1)
+
+
+def check_request(config: schema.Config) -> None:
+    """Raises if the gate cannot be run as configured.
+
+    Raises:
+        ConfigError: The data set is not ImageNet, or weights are given without it.
+    """
+    if config.data.source != "imagenet":
+        raise ConfigError(
+            f"the gate checks the training on ImageNet, and the data are {config.data.name}: "
+            "effnet gate profile=paper data.path=FOLDER"
+        )
+    if config.gate.weights and config.data.path is None:
+        raise ConfigError("gate.weights are evaluated on ImageNet: give its folder, data.path=FOLDER")

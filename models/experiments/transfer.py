@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 
 from conf import schema
-from infra.errors import DivergedError, JobError, first_line
+from conf.overrides import options
+from infra.errors import ConfigError, DivergedError, JobError, first_line
 from models import statistics
 from models.data.loading.order import steps_per_epoch
 from models.paper import TABLE5_BY_SOURCE
@@ -70,6 +71,21 @@ class GridTrial:
         if self.standing is None or self.reason is not None:
             return None
         return self.standing.mean_per_class if metric == "mean per class" else self.standing.top1
+
+
+def check_sets(request: schema.Transfer) -> None:
+    """Raises if ``sets`` names a data set that is unknown, repeated or without a folder.
+
+    Raises:
+        ConfigError: Unknown or repeated data set, or no folder for it.
+    """
+    choices = options("data")
+    for name in request.sets:
+        if name not in choices or request.sets.count(name) > 1:
+            problem = "repeated" if name in choices else "unknown"
+            raise ConfigError(f"transfer.sets: {problem} data set {name!r}; choices: {', '.join(choices)}")
+        if name in TABLE5_BY_SOURCE and request.path is None:
+            raise ConfigError(f"transfer.sets needs transfer.path=FOLDER, with one folder per data set: {name}/, ...")
 
 
 def grid(request: schema.Transfer) -> list[Point]:

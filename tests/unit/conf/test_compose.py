@@ -12,6 +12,9 @@ from conf.compose import OverrideError
 FOLDER = ["data.path=images"]
 
 
+MODELS = f"choices: {', '.join(compose.options('model'))}; any other network: model.name=NAME"
+
+
 def refused(*overrides: str) -> str:
     with pytest.raises(OverrideError) as caught:
         compose.compose(list(overrides))
@@ -150,9 +153,9 @@ def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=b33", "no model named 'b33'; did you mean 'b3'? `effnet --help` names the usual ones"),
+        ("model=b33", f"no model named 'b33'; did you mean 'b3'? {MODELS}"),
         ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper"),
-        ("data=zzz", "no data named 'zzz'; `effnet --help` names the usual ones"),
+        ("data=zzz", f"no data named 'zzz'; choices: {', '.join(compose.options('data'))}"),
     ],
 )
 def test_an_unknown_option_is_refused_with_the_choices(override: str, message: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
+from checkout import ROOT
 
 from flows.__main__ import main
 from flows.cli import signals
@@ -58,7 +62,7 @@ def test_a_signal_before_a_command_is_parsed_is_one_line_too(
     assert capsys.readouterr().err.startswith("stopped by SIGTERM: ")
 
 
-@pytest.mark.parametrize("word", ["version", "--version"])
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
 def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([word])
@@ -74,6 +78,7 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["promote", "--why", "text"], "effnet promote takes NAME/VERSION; 0 given"),
         (["rollback"], "effnet rollback takes NAME; 0 given"),
         (["trian", "model=b3"], "no verb 'trian'; did you mean 'train'? `effnet --help` lists them"),
+        (["model=b3"], "a verb comes first, as in effnet train model=b3; `effnet --help` lists them"),
         (["xyzzy"], "no verb 'xyzzy'; `effnet --help` lists them"),
         (["train", "--model", "b3"], "no option '--model'; settings are written without dashes: model=b3"),
         (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
@@ -81,7 +86,7 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["train", "model=efficientnet_b3"], "no model named 'efficientnet_b3'; did you mean 'b3'? "),
         (
             ["train", "recipe.epoch=3", "model=b9"],
-            "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? `effnet --help` names the usual ones; "
+            "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? `effnet config` lists them; "
             "no model named 'b9'; did you mean 'b8'? ",
         ),
         (["train", "data.leave_out=[a"], "data.leave_out='[a': a bracket is missing; a list is data.leave_out=[A,B]"),
@@ -103,3 +108,23 @@ def test_a_mistake_is_one_line_with_the_nearest_valid_word(
     assert shown.out == ""
     assert shown.err.startswith(f"error: {message}")
     assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["config"], ["plan"], ["completion", "bash"], ["--version"], ["train", "--help"]])
+def test_a_reader_that_goes_away_ends_a_command_without_a_word(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run([sys.executable, "-m", "flows", *words], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert process.stderr == b""
+    assert process.returncode in (0, signals.OUTPUT_CLOSED)
+    assert words[-1] == "--help" or process.returncode == signals.OUTPUT_CLOSED, "argparse prints help, and ends with 0"
+
+
+def test_a_connection_that_a_service_closed_is_not_taken_for_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("flows.__main__._main", fail)
+    with pytest.raises(BrokenPipeError):
+        main(["plan"])

@@ -24,6 +24,12 @@ from infra.errors import ConfigError
         ("train", ["launch.engine=slurm", "storage=s3://bucket/a b"], "characters that --comment of sbatch does not"),
         ("search", ["launch.engine=kubernetes"], "no cluster is configured"),
         ("search", ["register=b0"], "register is for effnet train, transfer, register, not for effnet search"),
+        ("transfer", ["transfer.sets=[foo]"], "transfer.sets: unknown data set 'foo'"),
+        ("reproduce", ["transfer.sets=[pets]"], "transfer.sets needs transfer.path=FOLDER"),
+        ("gate", [], "the gate checks the training on ImageNet, and the data are mnist5k"),
+        ("scaling", ["scaling.points=[]"], "scaling.points is empty"),
+        ("import", ["published.path=/nonexistent.pth"], "effnet import: no file /nonexistent.pth"),
+        ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
     ],
 )

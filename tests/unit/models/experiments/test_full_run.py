@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 from checkout import ROOT
 
 from conf import compose
+from infra.errors import ConfigError
 from models.data.loading.order import steps_per_epoch
 from models.experiments import full_run
 from models.paper import table2
@@ -37,3 +39,15 @@ def test_the_sums_of_the_document_are_those_of_its_rows() -> None:
     hours = [full_run.gpu_hours(name, IMAGES) for name in full_run.FULL_RUNS]
     assert f"One run of each is {sum(hours):,.0f} GPU-hours; B0 to B3 are {sum(hours[:4]):.0f} of them" in PAGE
     assert f"seeds of B0 add {2 * hours[0]:.0f}." in PAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["profile=laptop"], "the data are mnist5k"),
+        (["profile=paper", "gate.weights=[tf_efficientnet_b0_aa.pth]"], "data.path=FOLDER"),
+    ],
+)
+def test_a_gate_without_imagenet_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        full_run.check_request(compose.compose(words))
