@@ -83,7 +83,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
 
 
 def _of_prefect(error: Exception) -> EffnetError | None:
-    """Returns the error of a request to Prefect as one of ours; None for any other error, or a mistake in a request.
+    """Returns the error of a request to Prefect as an error of effnet; None for any other error, or a mistake in a request.
 
     Prefect's own client has then repeated the request (``PREFECT_CLIENT_MAX_RETRIES``). It alone uses httpx here, and
     may raise another error from that of httpx.
@@ -121,7 +121,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
     Raises:
         ConfigError: A missing ``data.path`` or file, an unknown network or one that cannot have so few pixels, an
-            engine that is not available, sets or points that cannot be used, or the setting ``register`` for a verb
+            engine that is not available, unusable sets or points, or the setting ``register`` for a verb
             that does not read it.
     """
     if config.register is not None and verb not in _REGISTER:

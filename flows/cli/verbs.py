@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from conf.compose import options
 from conf.experiments import ORIGINS, PACKAGED
@@ -45,9 +46,6 @@ _TRAIN = f"""\
   launch.nproc_per_node=N launch.jobs_at_once=N"""
 
 
-_CONFIRM = {"yes": "run although the estimate exceeds budget.hours or budget.gpu_hours"}
-
-
 @dataclass(frozen=True)
 class Verb:
     """One verb of the command line.
@@ -83,14 +81,15 @@ class Verb:
     shared: bool = False
 
 
+_Training = partial(
+    Verb, trains=True, switches={"yes": "run although the estimate exceeds budget.hours or budget.gpu_hours"}
+)
 VERBS: dict[str, Verb] = {
-    "reproduce": Verb(
+    "reproduce": _Training(
         "everything: shard, search, train the family, transfer, register, report",
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b0,efficientnet_b1]   only these\n\n"
         "leaves RUN_DIR/latest/summary.json and RUN_DIR/latest/report.html",
         flow="flows.reproduce:reproduce",
-        switches=_CONFIRM,
-        trains=True,
     ),
     "download": Verb(
         "fetch a data set from its public address, or say where it is",
@@ -105,16 +104,14 @@ VERBS: dict[str, Verb] = {
         f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.samples_per_shard=N data.limit=N",
         flow="flows.shard:shard",
     ),
-    "search": Verb(
+    "search": _Training(
         "grid search of alpha, beta, gamma under alpha*beta^2*gamma^2 = 2",
         f"{_COMMON}\n{_TRAIN}\n  search.alpha=[1.0,1.2] search.beta=[1.0,1.1] search.gamma=[1.0,1.15]\n"
         "  search.tolerance=X search.counted_tolerance=X search.recipe.epochs=N\n"
         "  search.seeds=3   compare the points over three trainings each",
         flow="flows.search:search",
-        switches=_CONFIRM,
-        trains=True,
     ),
-    "architecture": Verb(
+    "architecture": _Training(
         "search the baseline's blocks by accuracy and multiply-adds, B0's own among them",
         f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.limit=N\n"
         "  architecture.trials=N architecture.sampler=nsga2|tpe architecture.seed=N architecture.recipe.epochs=N\n"
@@ -123,27 +120,21 @@ VERBS: dict[str, Verb] = {
         "  launch.jobs_at_once=N\n\n"
         "train its result:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
         flow="flows.architecture:architecture",
-        switches=_CONFIRM,
-        trains=True,
     ),
-    "scaling": Verb(
+    "scaling": _Training(
         "scale networks in width, depth or resolution alone, and in all three together",
         f"{_COMMON}\n{_TRAIN}\n  scaling={_choices('scaling')}   paper: Figures 3, 4 and 8 too\n"
         "  scaling=equal_cost scaling.equal_cost=4 scaling.seeds=3   four ways to spend the same multiply-adds\n"
         "  scaling.points=[{network:resnet50},{network:resnet50,dimension:width,width:2.0}]   only these\n\n"
         "multipliers of a point come on top of model.width, model.depth and model.resolution",
         flow="flows.scaling:scaling",
-        switches=_CONFIRM,
-        trains=True,
     ),
-    "train": Verb(
+    "train": _Training(
         "train one network with torchrun, or continue it",
         f"{_COMMON}\n{_TRAIN}\n  launch.engine={'|'.join(ENGINES)} launch.nnodes=N   where it runs\n"
         "  register=NAME   register it; it becomes champion of NAME if it passes the gate",
         flow="flows.train:train",
         dry_run="flows.cli.prepare:show_training",
-        switches=_CONFIRM,
-        trains=True,
     ),
     "evaluate": Verb(
         "evaluate a registered model on the val split",
@@ -151,7 +142,7 @@ VERBS: dict[str, Verb] = {
         flow="flows.evaluate:evaluate",
         needs=("model_ref", "efficientnet-b0@champion"),
     ),
-    "transfer": Verb(
+    "transfer": _Training(
         "fine-tune a trained network on the transfer sets",
         f"{_COMMON}\n{_TRAIN}\n  transfer={_choices('transfer')}   the protocol\n"
         f"  data@transfer.data={_choices('data')}\n"
@@ -159,18 +150,14 @@ VERBS: dict[str, Verb] = {
         "  transfer.recipe.epochs=N   model_ref=NAME@ALIAS: start from a registered network\n\n"
         "says what it will cost before anything is trained",
         flow="flows.transfer:transfer",
-        switches=_CONFIRM,
-        trains=True,
     ),
-    "explain": Verb(
+    "explain": _Training(
         "class activation maps of the baseline and its scaled versions, on the same images",
         f"{_COMMON}\n  data={_choices('data')}   explain.recipe.epochs=N\n"
         "  explain.count=N or explain.images=[0,7]   images of val: N of different classes, or these\n"
         "  explain.models=[{},{depth:4.0},{network:resnet50},{registered:efficientnet-b0@champion}]\n\n"
         "networks are trained unless they were; the maps go into the report and into MLflow",
         flow="flows.explain:explain",
-        switches=_CONFIRM,
-        trains=True,
     ),
     "latency": Verb(
         "CPU latency and throughput of B1 and B4 beside their rivals, in turns",
@@ -242,13 +229,11 @@ VERBS: dict[str, Verb] = {
         flow="flows.gate:gate",
     ),
     "report": Verb("render the report again, of whatever has been run so far", _COMMON, flow="flows.report:report"),
-    "study": Verb(
+    "study": _Training(
         "scaling study, architecture search and latency, one after another, then the report",
         f"{_COMMON}\n  settings of effnet scaling, effnet architecture and effnet latency\n\n"
         "the same command resumes where it stopped; a part that fails stops no other",
         flow="flows.study:study",
-        switches=_CONFIRM,
-        trains=True,
     ),
     "plan": Verb(
         "count what a command needs: parameters, multiply-adds, memory, hours, money",
