@@ -83,7 +83,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
 
 
 def _of_prefect(error: Exception) -> EffnetError | None:
-    """Returns the error of a request to Prefect as an error of effnet; None for any other error, or a mistake in a request.
+    """Returns the error of a request to Prefect as an EffnetError; None for any other, or a mistake in a request.
 
     Prefect's own client has then repeated the request (``PREFECT_CLIENT_MAX_RETRIES``). It alone uses httpx here, and
     may raise another error from that of httpx.
