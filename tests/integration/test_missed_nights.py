@@ -66,6 +66,7 @@ def alerts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
         yield sink
 
 
+@pytest.mark.slow
 def test_of_missed_nights_one_runs_and_reports_that_it_is_late_and_an_overlapping_one_is_cancelled(
     services: Addresses, services_dir: Path, tmp_path: Path, alerts: tuple[str, list[str]]
 ) -> None:
