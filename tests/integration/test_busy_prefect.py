@@ -17,17 +17,17 @@ from infra.errors import ConfigError, TransientError
 
 
 class Server(ThreadingHTTPServer):
-    """Answers the status ``status``, and ``asked`` holds the paths."""
+    """Answers the status ``status``, and ``requested`` holds the paths of all requests."""
 
     status = 503
-    asked: list[str]
+    requested: list[str]
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requested.append(self.path)
         self.send_response(200 if self.path.endswith("/health") else self.server.status)
         self.send_header("Content-Length", "4")
         self.end_headers()
@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.requested = []
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -70,4 +70,4 @@ def test_a_flow_whose_requests_prefect_does_not_answer_ends_in_one_line(
     assert done.returncode == code, done.stderr
     assert done.stderr.splitlines()[-1] == f"error: Prefect at {address}/api {says}"
     assert "Traceback" not in done.stderr
-    assert server.asked[-1] != "/api/health", "the flow itself called it"
+    assert server.requested[-1] != "/api/health", "the flow itself called it"
