@@ -209,7 +209,7 @@ def _compare(
         return gate.judge_first(ours, labels, limits)
     (theirs,) = others
     answers = [_read_answers(v, shards, evaluations) for v in compared]
-    stored = [each for each in answers if each is not None and len(each) == len(labels)]
+    stored = [array for array in answers if array is not None and len(array) == len(labels)]
     fault = None
     if len(stored) == len(compared):  # jobs that predate the stored answers are not compared by their calibration
         fault = gate.find_calibration_fault(stored[0], stored[1], labels, limits)
