@@ -29,7 +29,9 @@ class Classifier:
     """
 
     def __init__(self, weights: Path, config: Mapping[str, Any]) -> None:
-        self.module = export.serving_module(export.load_network(weights, config))
+        module = export.serving_module(export.load_network(weights, config))
+        # As the images are: a batch of B0 takes a third less CPU time than with both formats mixed.
+        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.class_names: list[str] = list(config["class_names"])
         self.side, self.crop_pad = int(config["input"]["resolution"]), int(config["input"]["crop_pad"])
         self.interpolation = str(config["input"].get("interpolation", BICUBIC))
