@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conf.schema import Model
+from conf.schema import Augment, Model
 from models.data.loading.selection import SampleSelection
 from models.experiments import activation_maps
 from models.experiments.gallery import png
@@ -81,7 +81,7 @@ def surest_mistakes(
 
 
 def draw_answers(
-    model: Model, weights_uri: str, weights_sha256: str, selection: SampleSelection, classes: int, crop_pad: int
+    model: Model, weights_uri: str, weights_sha256: str, selection: SampleSelection, classes: int, augment: Augment
 ) -> list[Answer]:
     """Runs a network on images and maps the evidence for its prediction.
 
@@ -91,14 +91,14 @@ def draw_answers(
         weights_sha256: Expected digest of that file.
         selection: The images.
         classes: Number of classes of the data set.
-        crop_pad: Padding of the evaluation crop.
+        augment: Crop and interpolation of the network's evaluation.
 
     Raises:
         ArtifactError: the weights are damaged, or belong to another network or number of classes.
     """
     network = build_model(model, classes).eval()
     weights.load_weights(network, weights_uri, weights_sha256)
-    inputs = selection.squares(network.resolution, crop_pad)
+    inputs = selection.squares(network.resolution, augment.eval_crop_pad, augment.eval_interpolation)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     with torch.inference_mode():
         predictions = network(images).argmax(1).tolist()

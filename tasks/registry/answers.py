@@ -58,7 +58,7 @@ def collect_answers(result: TrainResult, job: schema.Job, manifest: Manifest, ma
     sampled = selection.distinct_classes(manifest, "val", SAMPLES)
     images = selection.read(manifest, manifest_uri, "val", [*sampled, *mistaken])
     weights = (result.weights_uri, result.weights_sha256)
-    drawn = mistakes.draw_answers(job.model, *weights, images, len(names), job.augment.eval_crop_pad)
+    drawn = mistakes.draw_answers(job.model, *weights, images, len(names), job.augment)
     files = {SAMPLES_SVG: draw_tiles(_tiles(drawn[: len(sampled)], names))}
     if mistaken:
         files[MISTAKES_SVG] = draw_tiles(_tiles(drawn[len(sampled) :], names))

@@ -53,12 +53,13 @@ def test_a_drawn_answer_is_that_of_the_network_on_the_evaluation_crop(tmp_path: 
         network.classifier.weight.mul_(100)  # type: ignore[union-attr, operator]
     sha256 = export.save_weights(network.eval().state_dict(), tmp_path / "weights")
     chosen = selection.read(made.manifest, made.uri, "val", [3, 11])
-    inputs = chosen.squares(network.resolution, 32)
+    inputs = chosen.squares(network.resolution, 8, "bilinear")
+    augment = schema.Augment(eval_crop_pad=8, eval_interpolation="bilinear")
     with torch.inference_mode():
         probabilities = network(Normalize(torch.device("cpu"))(torch.from_numpy(inputs))).softmax(1)
 
     uri = f"file://{tmp_path}/weights"
-    drawn = mistakes.draw_answers(TINY, uri, sha256, chosen, 10, 32)
+    drawn = mistakes.draw_answers(TINY, uri, sha256, chosen, 10, augment)
     assert [answer.label for answer in drawn] == chosen.labels
     assert [answer.predicted for answer in drawn] == probabilities.argmax(1).tolist()
     assert [answer.probability for answer in drawn] == pytest.approx(probabilities.amax(1).tolist(), rel=1e-4)
@@ -67,4 +68,4 @@ def test_a_drawn_answer_is_that_of_the_network_on_the_evaluation_crop(tmp_path: 
         assert image.shape == heat.shape == (mistakes.PICTURE_PX, mistakes.PICTURE_PX, 3)
         assert not np.array_equal(image, heat)
     with pytest.raises(ArtifactError):
-        mistakes.draw_answers(TINY, uri, "0" * 64, chosen, 10, 32)
+        mistakes.draw_answers(TINY, uri, "0" * 64, chosen, 10, augment)
