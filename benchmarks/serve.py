@@ -2,7 +2,8 @@
 
 Both get the same JPEG of ImageNet's usual size: ours as the body of a request, MLflow's as base64 in JSON, which its
 server and our package decode. Requests one by one, and 16 at a time, over connections that stay open. Counted are
-requests per second. MLflow's server runs one worker process; with more, each holds the network.
+requests per second, and the CPU time that the processes of a server spend on one, which other work on the machine changes
+less. MLflow's server runs one worker process; with more, each holds the network.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -77,24 +78,28 @@ def _compare(name: str, model: schema.Model, run_dir: Path, n: int, report: harn
         "local",
     ]
     with (
-        _server(effnet, ours, "/health", run_dir / "ours.log"),
-        _server([*mlflow, "--port", str(rival)], rival, "/ping", run_dir / "rival.log"),
+        _server(effnet, ours, "/health", run_dir / "ours.log") as our_session,
+        _server([*mlflow, "--port", str(rival)], rival, "/ping", run_dir / "rival.log") as rival_session,
     ):
-        ports = {OURS: ours, RIVAL: rival}
+        ports, sessions = {OURS: ours, RIVAL: rival}, {OURS: our_session, RIVAL: rival_session}
         rates: dict[tuple[str, int], list[float]] = {}
+        cpu_ms: dict[tuple[str, int], list[float]] = {}
         for count in range(-1, n):  # the first pass warms up
             for concurrent in (1, CONCURRENT):
                 for side, (path, body, headers) in requests.items():
+                    spent = _cpu_seconds(sessions[side])
                     rate = _rate(ports[side], path, body, headers, concurrent)
                     if count >= 0:
                         rates.setdefault((side, concurrent), []).append(rate)
-    medians = {
-        key: report.add(f"{name}: {key[0]}, {key[1]} at a time", values, "requests/s") for key, values in rates.items()
-    }
-    for concurrent in (1, CONCURRENT):
-        report.ratios[f"{name}: ours/MLflow, {concurrent} at a time"] = (
-            medians[OURS, concurrent] / medians[RIVAL, concurrent]
-        )
+                        spent = _cpu_seconds(sessions[side]) - spent
+                        cpu_ms.setdefault((side, concurrent), []).append(1000 * spent / REQUESTS)
+    for unit, values in (("requests/s", rates), ("CPU ms a request", cpu_ms)):
+        medians = {
+            key: report.add(f"{name}: {key[0]}, {key[1]} at a time", measured, unit) for key, measured in values.items()
+        }
+        for concurrent in (1, CONCURRENT):
+            ratio = medians[OURS, concurrent] / medians[RIVAL, concurrent]
+            report.ratios[f"{name}: ours/MLflow, {concurrent} at a time, {unit}"] = ratio
 
 
 def _register(name: str, model: schema.Model, folder: Path) -> str:
@@ -129,8 +134,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _server(command: list[str], port: int, health: str, log: Path) -> Iterator[None]:
-    """A server that answers; ended afterwards."""
+def _server(command: list[str], port: int, health: str, log: Path) -> Iterator[int]:
+    """A server that answers, by the id of its session; ended afterwards."""
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ, start_new_session=True)
     try:
@@ -143,10 +148,21 @@ def _server(command: list[str], port: int, health: str, log: Path) -> Iterator[N
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise RuntimeError(f"{command[3]} does not answer: {log.read_text()[-2000:]}") from None
                 time.sleep(0.2)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _cpu_seconds(session: int) -> float:
+    """CPU time of all processes of a session so far."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = file.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _rate(port: int, path: str, body: bytes, headers: Mapping[str, str], concurrent: int) -> float:
