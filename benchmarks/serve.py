@@ -2,8 +2,8 @@
 
 Both get the same JPEG of ImageNet's usual size: ours as the body of a request, MLflow's as base64 in JSON, which its
 server and our package decode. Requests one by one, and 16 at a time, over connections that stay open. Counted are
-requests per second, and the CPU time that the processes of a server spend on one, which other work on the machine changes
-less. MLflow's server runs one worker process; with more, each holds the network.
+requests per second, and the CPU time that the processes of a server spend on one, which other work on the machine
+changes less. MLflow's server runs one worker process; with more, each holds the network.
 """
 
 from __future__ import annotations
