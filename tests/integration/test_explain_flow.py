@@ -107,19 +107,24 @@ def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_cl
     save_weights(backwards, tmp_path / WEIGHTS)
     names = manifest.load(job.manifest_uri)[1].classes[::-1]
     new_version(run, "backwards", tmp_path, job.model, result.resolution, names, 0, {"dataset": "digits"})
+    new_version(run, "cropped", tmp_path, job.model, result.resolution, names, 8, {"dataset": "digits"})
     done = effnet(
         services_dir,
         "explain",
-        *SMALL,
-        f"explain.models=[{{registered:{ref}}},{{registered:backwards/1}}]",
+        *(word for word in SMALL if not word.startswith("data.augment.eval_crop_pad")),
+        f"explain.models=[{{registered:{ref}}},{{registered:backwards/1}},{{registered:cropped/1}}]",
         "profile=imagenette",
         "launch.nproc_per_node=1",
     )
     assert done.returncode == 0, done.stderr
+    assert "cropped/1 was registered with eval_crop_pad 8, which is used instead of 0" in done.stderr
     found = store.read_json("s3://effnet/explain/reports/imagenette/maps.json")
-    assert [(each["name"], each["method"]) for each in found["models"]] == [(ref, "cam"), ("backwards/1", "cam")]
-    assert [each["top1"] for each in found["models"]] == [part["models"][0]["top1"]] * 2
-    assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"][:3]] * 2
+    assert [each["name"] for each in found["models"]] == [ref, "backwards/1", "cropped/1"]
+    assert {each["method"] for each in found["models"]} == {"cam"}
+    assert [each["top1"] for each in found["models"]][:2] == [part["models"][0]["top1"]] * 2
+    pictures, before = [each["png"] for each in found["maps"]], [each["png"] for each in part["maps"][:3]]
+    assert pictures[:6] == before * 2
+    assert not set(pictures[6:]) & set(before)
 
 
 @pytest.mark.parametrize(
