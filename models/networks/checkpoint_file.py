@@ -24,6 +24,15 @@ log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
+_OTHERS = (
+    (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the file"),
+    (b"<", "a web page or XML"),
+    (b"\x89HDF", "an HDF5 file, as Keras writes; save the state dict of a PyTorch network"),
+    (b"\x08", "probably an ONNX or TensorFlow file; save the state dict of a PyTorch network"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x1f\x8b", "compressed by gzip; unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+)
 # Modules whose functions a harmless checkpoint does not name.
 _DANGEROUS = frozenset(
     (
@@ -61,21 +70,24 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
     """Reads the tensors of a network from a ``.safetensors`` file or a pickle, at the top or under a usual key.
 
     Args:
-        data: Content of the file.
-        file: Name of the file; the suffix determines the format.
+        data: Content of the file, whose first bytes tell the format.
+        file: Name of the file; its suffix counts only where they do not, as in a damaged file.
         weights: ``model`` or ``ema``, of a file that has both; None for ``ema`` where there is one.
 
     Raises:
         ConfigError: unsupported file type, or the file has no weights of the requested kind.
         ArtifactError: the file is damaged, holds no named tensors, or could execute code; nothing of it is executed.
     """
-    if file.endswith(".safetensors"):
+    suffix = _suffix_of(data, file)
+    if suffix == ".safetensors":
         try:
             return safetensors.torch.load(data)
         except Exception as error:  # as below
             raise ArtifactError(f"{file} is damaged or not a safetensors file: {_summarize(error)}") from error
-    if not file.endswith(PICKLES):
-        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}")
+    if suffix not in PICKLES:
+        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}{_describe(data)}")
+    if kind := _describe(data):
+        raise ArtifactError(f"{file} is damaged or was not written by torch.save{kind}")
     content = _select(_load(data, file), file, weights)
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     unusable = [str(key) for key, value in tensors.items() if not isinstance(key, str) or not _is_plain(value)]
@@ -86,6 +98,25 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
     if others:
         log.info("%s: %d entries are no tensors and are skipped, as %s", file, len(others), ", ".join(others[:5]))
     return tensors
+
+
+def _suffix_of(data: bytes, file: str) -> str:
+    """Returns the usual suffix of the format by the first bytes, or else the suffix of the name."""
+    header = int.from_bytes(data[:8], "little")  # length of the JSON of a safetensors file
+    if 2 <= header <= len(data) - 8 and data[8:9] == b"{" and data[8:500].lstrip(b"{ ").startswith(b'"'):
+        return ".safetensors"
+    if data.startswith((b"PK\x03\x04", b"\x80\x02")):
+        return PICKLES[0]
+    known = (".safetensors", *PICKLES)
+    return next((suffix for suffix in known if file.lower().endswith(suffix)), "")
+
+
+def _describe(data: bytes) -> str:
+    """Returns what else a file is by its first bytes, as the end of a message; empty if it is not known."""
+    for signature, what in _OTHERS:
+        if data.startswith(signature):
+            return f": it is {what}"
+    return ""
 
 
 def _load(data: bytes, file: str) -> Any:
@@ -140,13 +171,19 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
         if weights == "ema" or (weights == "model" and averaged):
             held = ", ".join([*plain, *averaged]) or "one set of tensors"
             raise ConfigError(f"{file} has no weights of the kind published.weights={weights}; it holds {held}")
-        return content
+        chosen = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+        if len(chosen) != 1 or _has_tensors(content):
+            return content
     if averaged and plain:
         both = "published.weights=model takes the other" if chosen is averaged else "published.weights=ema does"
         log.info("%s: the weights are taken from %s; %s", file, chosen[0], both)
     else:
         log.info("%s: the weights are taken from %s", file, chosen[0])
     return _select(content[chosen[0]], file, None)
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())
 
 
 def _summarize(error: Exception) -> str:

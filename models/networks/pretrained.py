@@ -24,8 +24,6 @@ from models.networks.published_inputs import InputSettings
 
 log = logger()
 COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
-# Added to every name by DistributedDataParallel, torch.compile, timm's EMA, Lightning and detection toolboxes.
-WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
 # File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
 # Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
@@ -73,11 +71,11 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
         ConfigError: variant, origin or number of classes differ from the request, or the origin must be given.
         ArtifactError: a tensor is missing, unexpected, of another shape or not finite.
     """
-    tensors = strip_wrappers(tensors, file)
+    tensors = strip_wrappers(tensors, file, request.weights)
     key_map = _find_key_map(tensors, file)
     origin = _resolve_origin(key_map, request.origin, file)
     name = _find_variant(tensors, key_map, request.network, file)
-    inputs = published_inputs.find(_base_name(file), name, origin)
+    inputs = published_inputs.find(_file_name_of(name, file), name, origin)
     model = _configure_model(name, origin, request, inputs.side, file)
     crop_pad = inputs.crop_pad if request.crop_pad is None else request.crop_pad
     interpolation = request.interpolation or inputs.interpolation
@@ -113,15 +111,48 @@ def _list_guesses(
     return tuple(guesses)
 
 
-def strip_wrappers(tensors: Mapping[str, Tensor], file: str) -> Mapping[str, Tensor]:
-    """Removes the prefixes that wrappers have added to every name, and logs them."""
-    prefix = ""
-    while added := next((one for one in WRAPPERS if tensors and all(key.startswith(one) for key in tensors)), ""):
-        prefix += added
-        tensors = {key.removeprefix(added): tensor for key, tensor in tensors.items()}
-    if prefix:
-        log.info("%s: every name begins with %s, which a wrapper has added; it is removed", _base_name(file), prefix)
-    return tensors
+def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None = None) -> Mapping[str, Tensor]:
+    """Removes the prefix of the network's names, and tensors outside the network; logs both.
+
+    Wrappers add prefixes: DistributedDataParallel, torch.compile, timm's EMA, Lightning and detection toolboxes.
+
+    Args:
+        tensors: Tensors that ``checkpoint_file.read`` returned.
+        file: Source file, for messages.
+        weights: ``model`` or ``ema``, of a file with both under prefixes; None for ``ema`` where there is one.
+
+    Raises:
+        ArtifactError: Networks are under several prefixes.
+    """
+    stems = tuple(f"{key_map.outside['stem.0']}.weight" for key_map in KEY_MAPS)
+    begun = {key.removesuffix(stem) for key in tensors for stem in stems if key.endswith(stem)}
+    prefixes = sorted(prefix for prefix in begun if not prefix or prefix.endswith("."))
+    if not prefixes or prefixes[0] == "":
+        return tensors
+    averaged = [prefix for prefix in prefixes if "ema" in prefix]
+    plain = [prefix for prefix in prefixes if prefix not in averaged]
+    chosen = plain if weights == "model" or not averaged else averaged
+    if len(chosen) != 1:
+        raise ArtifactError(f"{file} holds several networks, under {', '.join(prefixes)}: save one of them")
+    prefix = chosen[0]
+    others = [key for key in tensors if not key.startswith(prefix)]
+    if others:
+        named = f"the network is under {prefix}; {len(others)} other tensors are skipped, as {others[0]}"
+    else:
+        named = f"every name begins with {prefix}, which a wrapper has added; it is removed"
+    log.info("%s: %s", _base_name(file), named)
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def _file_name_of(variant: str, file: str) -> str:
+    """Returns the file's own name, or nothing if it names another variant than the tensors are of, which is logged."""
+    match = re.search(r"efficientnet[_-](b\d|l2|lite\d)(?![0-9a-z])", _base_name(file))
+    if match is None or variant == f"efficientnet_{match[1]}":
+        return _base_name(file)
+    log.warning(
+        "%s: by its name it is efficientnet_%s, by its tensors %s, which counts", _base_name(file), match[1], variant
+    )
+    return ""
 
 
 def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:

@@ -267,10 +267,31 @@ def test_prefixes_that_wrappers_add_to_every_name_are_removed_and_logged(
     assert f"x.pth: every name begins with {prefix}, which" in caplog.text
 
 
-def test_a_prefix_of_some_names_only_is_kept() -> None:
-    wrapped = {f"module.{key}": tensor for key, tensor in lukemelas().items()} | {"step": torch.zeros(1)}
-    with pytest.raises(ArtifactError, match="is not a known EfficientNet"):
-        pretrained.convert(wrapped, ASK, "x.pth")
+def test_tensors_beside_a_wrapped_network_are_skipped_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    wrapped = {f"model.{key}": tensor for key, tensor in lukemelas().items()} | {"loss.weight": torch.zeros(1)}
+    with caplog.at_level("INFO", "effnet"):
+        converted = pretrained.convert(wrapped, schema.Published(classes=10, preprocessing="imagenet"), "x.ckpt")
+    assert converted.state_dict.keys() == build_model(converted.model, 10, device="meta").state_dict().keys()
+    assert "the network is under model.; 1 other tensors are skipped, as loss.weight" in caplog.text
+
+
+def test_of_two_wrapped_networks_the_average_or_the_raw_one_is_taken() -> None:
+    average = {key: tensor + 1 for key, tensor in lukemelas().items()}
+    both = {f"model.{key}": tensor for key, tensor in lukemelas().items()}
+    both |= {f"ema_model.module.{key}": tensor for key, tensor in average.items()}
+    for weights, expected in ((None, average), ("ema", average), ("model", lukemelas())):
+        taken = pretrained.strip_wrappers(both, "x.ckpt", weights)
+        assert taken.keys() == expected.keys()
+        assert torch.equal(taken["_fc.bias"], expected["_fc.bias"])
+    twins = {f"{one}.{key}": tensor for one in ("student", "teacher") for key, tensor in average.items()}
+    with pytest.raises(ArtifactError, match=r"holds several networks, under student\., teacher\.: save one of them"):
+        pretrained.strip_wrappers(twins, "x.ckpt")
+
+
+def test_the_tensors_count_more_than_a_name_of_another_variant(caplog: pytest.LogCaptureFixture) -> None:
+    converted = pretrained.convert(kept("timm"), ASK, "efficientnet_b1-533bc792.pth")
+    assert (converted.model.name, converted.model.resolution, converted.crop_pad) == ("efficientnet_b0", 1.0, 32)
+    assert "by its name it is efficientnet_b1, by its tensors efficientnet_b0, which counts" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -312,6 +333,33 @@ def test_both_kinds_of_file_give_the_same_tensors(tmp_path: Path, name: str) -> 
     content = checkpoint_file.read(data, name)
     assert content.keys() == tensors.keys()
     assert all(torch.equal(content[key], tensor) for key, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.PTH", "blob", "w.tar.gz"])
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+def test_the_format_is_that_of_the_bytes(kind: str, name: str, tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3.0)}
+    if kind == "safetensors":
+        data = safetensors.torch.save(tensors)
+    else:
+        torch.save(tensors, tmp_path / "x", _use_new_zipfile_serialization=kind == "zip")
+        data = (tmp_path / "x").read_bytes()
+    assert torch.equal(checkpoint_file.read(data, name)["a"], tensors["a"])
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.onnx"])
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer; `git lfs pull` fetches"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
+        (b"\x08\x0a\x12\x07pytorch", "probably an ONNX"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(data: bytes, what: str, name: str) -> None:
+    with pytest.raises(EffnetError, match=f"it is {what}"):
+        checkpoint_file.read(data, name)
 
 
 class Touch:
@@ -360,6 +408,11 @@ def test_of_a_checkpoint_with_both_the_average_or_the_raw_weights_are_taken(
         content = checkpoint_file.read(saved(tmp_path, "checkpoint-3.pth.tar", held), "checkpoint-3.pth.tar", weights)
     assert {key: tensor.tolist() for key, tensor in content.items()} == {"a": [value, value]}
     assert "the weights are taken from " + ("state_dict;" if weights == "model" else averaged) in caplog.text
+
+
+def test_a_state_dict_under_any_single_key_is_taken(tmp_path: Path) -> None:
+    held = {"params": {"a": torch.ones(2)}, "optimizer": {"state": {0: {"step": torch.ones(1)}}}, "epoch": 3}
+    assert checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth").keys() == {"a"}
 
 
 @pytest.mark.parametrize("weights", ["ema", "model"])
