@@ -282,7 +282,7 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
         spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
     alike = [", ".join(map(ascii, names)) for names in spellings.values() if len(names) > 1]
     if alike:
-        lines.append(f"names of classes that differ only in case or Unicode form: {'; '.join(alike[: listing.NAMED])}")
+        lines.append(f"classes whose names look alike: {'; '.join(alike[: listing.NAMED])}")
     return tuple(lines)
 
 

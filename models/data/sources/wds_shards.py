@@ -137,6 +137,8 @@ def _report(
             f"{repeated:,}",
             next(key for key, number in keys.items() if number > 1),
         )
+    if len(set(source.labels.tolist())) == 1:
+        log.warning("%s: all images are of one class, %s", data.name, source.classes[source.labels[0]])
     for line in (*source.missing, *source.class_differences, *source.unused):
         log.warning("%s: %s", data.name, line)
 
@@ -171,15 +173,16 @@ def _parts(
 
     names: set[str] = set()
     for member in members:
-        _, suffix = base_plus_ext(member.name)
+        key, suffix = base_plus_ext(member.name)
+        name = member.name if suffix is None else f"{key}.{suffix.lower()}"
         if any(map(archive.is_hidden, member.name.split("/"))) or _META.match(member.name):
             shard.others.append((archive.HIDDEN, member.name, False))
-        elif member.name in names:
+        elif name in names:
             shard.others.append(("members whose name an earlier member of the shard has", member.name, True))
-        elif suffix is None:
+        elif suffix is None or _META.fullmatch(suffix):
             shard.others.append(("members without a suffix", member.name, False))
         else:
-            names.add(member.name)
+            names.add(name)
             suffix = suffix.lower()
             shard.suffixes[suffix] += 1
             is_text = suffix in texts and member.size <= _MAX_TEXT_BYTES
@@ -274,12 +277,19 @@ def _list_classes(data: schema.Data, scans: Sequence[_Shard], label_field: str) 
 def _read_class_file(path: str) -> list[str]:
     text = read_small(path, "data.class_file").strip()
     try:
-        names = json.loads(text) if text.startswith("[") else [line.strip() for line in text.splitlines()]
+        content = json.loads(text) if text.startswith(("[", "{")) else [line.strip() for line in text.splitlines()]
     except ValueError as error:
         raise ConfigError(f"data.class_file {path} is no JSON list: {error}") from error
+    names = _in_order(content) if isinstance(content, dict) else content
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"data.class_file {path} must hold the names of the classes, one a line or as a JSON list")
     return list(names)
+
+
+def _in_order(names: Mapping[str, Any]) -> list[Any]:
+    """Returns the names of a JSON object by number, as ``{"0": "tench"}`` or ``{"0": ["n01440764", "tench"]}``."""
+    ordered = [names.get(str(number)) for number in range(len(names))]
+    return [name[-1] if isinstance(name, list) and name else name for name in ordered]
 
 
 def _list_samples(

@@ -107,7 +107,7 @@ def test_names_that_look_alike_are_said(tmp_path: Path) -> None:
         {"train/caf\u00e9": 3, "train/Cat": 3, "val/cafe\u0301": 3, "val/cat": 3, "train/dog": 1, "val/dog": 1}
     )
     assert open_tree(tmp_path, files).class_differences[-1] == (
-        r"names of classes that differ only in case or Unicode form: 'Cat', 'cat'; 'cafe\u0301', 'caf\xe9'"
+        r"classes whose names look alike: 'Cat', 'cat'; 'cafe\u0301', 'caf\xe9'"
     )
 
 

@@ -108,6 +108,30 @@ def test_a_class_file_gives_the_names_and_the_order(tmp_path: Path) -> None:
     assert source.unused == ("1 classes without images, first bee",)
 
 
+@pytest.mark.parametrize(
+    "content", ['{"1": "b", "0": "a", "2": "c"}', '{"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}']
+)
+def test_a_class_file_may_have_the_names_by_number(content: str, tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%06d.tar", numbered(6))
+    (tmp_path / "names.json").write_text(content)
+    assert open_shards(folder, class_file=str(tmp_path / "names.json")).classes == ("a", "b", "c")
+    (tmp_path / "names.json").write_text('{"1": "b", "2": "c"}')
+    with pytest.raises(ConfigError, match=r"names\.json must hold the names of the classes"):
+        open_shards(folder, class_file=str(tmp_path / "names.json"))
+
+
+def test_members_that_webdataset_would_fail_on_are_counted(tmp_path: Path) -> None:
+    """Suffixes that webdataset reserves, and suffixes that differ in case only."""
+    members = [("0.jpg", photo(0)), ("0.__key__", b"0"), ("0.cls", b"0"), ("0.JPG", photo(1))]
+    members += [("1.__url__", b"x"), ("1.jpg", photo(2)), ("1.cls", b"1")]
+    source = open_shards(write_tar(tmp_path / "set" / "0.tar", members))
+    assert truth(source) == {photo(0): "0", photo(2): "1"}
+    assert source.unused == (
+        "1 members whose name an earlier member of the shard has, first 0.tar: 0.JPG",
+        "2 members without a suffix, first 0.tar: 0.__key__",
+    )
+
+
 def test_a_label_that_the_class_file_lacks_is_counted(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(39))
     (tmp_path / "names.json").write_text('["zebra", "ant"]')
