@@ -59,6 +59,8 @@ def train_job(
     """Describes one training job. Its key is a digest of the request, so the same request is the same job."""
     # Fail early: the trainer repeats these checks, but only after about 10 s of start-up.
     block_strings.decode(config.model.blocks)
+    if shards.classes < 2:
+        raise ConfigError(f"{shards.name} has a single class; a classifier needs two or more")
     images = shards.train if split == "train" else shards.train + shards.minival
     replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
     if recipe.bn_groups == "sync" and config.runtime.pipeline_stages > 1:

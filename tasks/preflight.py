@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,6 +15,8 @@ from infra.errors import ConfigError
 from models.results import ShardResult
 from tasks import policy
 from tasks.jobs import train_job
+
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases of infra.tracking.registry, which imports MLflow
 
 
 @task(task_run_name="check", **policy.BOOKKEEPING)
@@ -30,9 +32,10 @@ async def check_reproduction(
         transfer_data: Shards of each transfer set.
 
     Raises:
-        ConfigError: A batch that is larger than its split, a network that cannot have so few pixels, maps of an image,
-            network or registered model that does not exist.
-        DataError: A transfer set has a class without images.
+        ConfigError: A single class, a batch that is larger than its split, a network that
+            cannot have so few pixels, maps of an image, network, registered model or photograph that does not exist.
+        DataError: A transfer set has a class without images, or a photograph is damaged.
+        NotFoundError: A package with public weights is not installed.
     """
     await asyncio.to_thread(_check, config, sets, data, transfer_data)
 
@@ -41,9 +44,10 @@ def _check(
     config: schema.Config, sets: Sequence[schema.Config], data: ShardResult, transfer_data: Sequence[ShardResult]
 ) -> None:
     from infra.tracking import registry
+    from models.networks import packaged
     from models.networks.build import compute_cost
     from tasks import classes, transfer
-    from tasks.experiments import explain
+    from tasks.experiments import explain, photographs
 
     candidates = explain.listed(config.explain)
     trained = ("explain",) if any(candidate.registered is None for candidate in candidates) else ()
@@ -55,13 +59,23 @@ def _check(
         compute_cost(replace(config.model, name=name), data.classes)
     made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn
     for candidate in candidates:
-        if candidate.registered is not None and re.split("[@/]", candidate.registered)[0] not in made:
+        if candidate.registered is not None and not _will_exist(candidate.registered, made):
             version = registry.resolve_version(candidate.registered)
             classes.require_rows(candidate.registered, data, *classes.class_lists(version, data))
     explain.chosen_images(config.explain, data)
+    if config.photographs.networks:
+        photographs.read(config.photographs)
+        for name in config.photographs.networks:
+            packaged.weights_path(name)
     for one, shards in zip(sets, transfer_data, strict=True):
         with _named("transfer"):
             transfer.plan(one, shards)
+
+
+def _will_exist(ref: str, made: Collection[str]) -> bool:
+    """Whether the reproduction itself gives a registered model this alias before its maps are drawn."""
+    name, separator, alias = re.split("([@/])", ref, maxsplit=1)
+    return name in made and separator == "@" and alias in (CHAMPION, CHALLENGER)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def packaged(config: schema.Config, name: str) -> schema.Config:
         preprocessing="lite",
         resolution=VARIANTS[name].resolution,
         crop_pad=schema.Augment().eval_crop_pad,
+        interpolation=schema.Augment().eval_interpolation,
     )
     return dataclasses.replace(config, published=facts)
 
@@ -57,10 +58,11 @@ async def read_photographs(config: schema.Config) -> dict[str, bytes]:
         ConfigError: No network, a file that does not exist, or two of one name.
         DataError: A file is no image that can be used.
     """
-    return await asyncio.to_thread(_read, config.photographs)
+    return await asyncio.to_thread(read, config.photographs)
 
 
-def _read(options: schema.Photographs) -> dict[str, bytes]:
+def read(options: schema.Photographs) -> dict[str, bytes]:
+    """Reads as ``read_photographs`` does, and raises its errors."""
     from models.experiments.photographs import squares
     from models.networks import packaged
 

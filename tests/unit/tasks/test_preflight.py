@@ -10,8 +10,10 @@ import pytest
 from made_set import MadeSet, write_set
 
 from conf import compose
-from infra.errors import ConfigError, DataError
+from infra.errors import ConfigError, DataError, NotFoundError
+from infra.tracking import registry
 from models.data.shards import manifest as manifests
+from models.networks import packaged
 from models.networks.build import check_names
 from models.results import ShardResult
 from tasks import preflight
@@ -61,6 +63,8 @@ def test_a_reproduction_that_can_reach_its_end_is_accepted(made: MadeSet) -> Non
         (["explain.images=[7,30]"], r"made: val has no image 30; ids are 0 to 29"),
         (["explain.models=[{},{}]"], r"explain\.models names 'b0' twice"),
         (["explain.models=[{network:efficientnet_b9}]"], r"no network named 'efficientnet_b9'; did you mean"),
+        (["photographs.images=[/nowhere/x.jpg]"], r"photographs\.images: no file /nowhere/x\.jpg"),
+        (["photographs.images=[/a/x.jpg,/b/x.png]"], r"photographs\.images: two files have the same name"),
     ],
 )
 def test_what_a_later_step_would_refuse_is_refused(made: MadeSet, words: list[str], message: str) -> None:
@@ -78,6 +82,37 @@ def test_a_transfer_set_that_lacks_a_class_is_refused(made: MadeSet, tmp_path: P
     lacking = dataclasses.replace(made, uri=f"{root}/{made.uri.rpartition('/')[2]}")
     with pytest.raises(DataError, match=f"made: 1 of 10 classes have no image in {called}: class 4$"):
         check(made, transfer_to=lacking)
+
+
+def test_photographs_and_their_networks_are_read_before_the_first_job(
+    made: MadeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"<html>")
+    with pytest.raises(DataError, match="photograph x: neither JPEG nor PNG, but text"):
+        check(made, f"photographs.images=[{tmp_path}/x.jpg]")
+    monkeypatch.setitem(packaged.WEIGHTS, "efficientnet_lite0", ("no_such_package", "x.pth"))
+    with pytest.raises(NotFoundError, match=r"x\.pth of the Python package no_such_package is not installed"):
+        check(made)
+
+
+def test_an_alias_that_no_step_sets_is_looked_up(made: MadeSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(ref: str) -> None:
+        raise ConfigError(f"no alias: {ref}")
+
+    monkeypatch.setattr(registry, "resolve_version", resolve)
+    check(made, "explain.models=[{registered:efficientnet-b0@challenger}]")
+    for ref in ("efficientnet-b0@chmpion", "efficientnet-b0/7", "resnet50@champion"):
+        with pytest.raises(ConfigError, match=f"no alias: {ref}"):
+            check(made, f"explain.models=[{{registered:{ref}}}]")
+
+
+def test_a_set_of_a_single_class_is_refused_for_every_training(made: MadeSet) -> None:
+    config = compose.compose(WORDS)
+    single = dataclasses.replace(sharded(made), classes=1)
+    with pytest.raises(ConfigError, match="made has a single class; a classifier needs two or more"):
+        preflight._check(config, [config], single, [sharded(made)])
+    with pytest.raises(ConfigError, match="made has a single class"):
+        preflight._check(config, [config], sharded(made), [single])
 
 
 def test_names_need_no_service_to_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
