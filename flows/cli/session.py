@@ -120,8 +120,9 @@ def _check_early(verb: str, config: schema.Config) -> None:
     It must not import Prefect, which reads its variables at that moment.
 
     Raises:
-        ConfigError: A missing ``data.path``, an unknown network or one that cannot have so few pixels, an engine that
-            is not available, or the setting ``register`` for a verb that does not read it.
+        ConfigError: A missing ``data.path`` or file, an unknown network or one that cannot have so few pixels, an
+            engine that is not available, unusable sets or points, or the setting ``register`` for a verb
+            that does not read it.
     """
     if config.register is not None and verb not in _REGISTER:
         raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
@@ -136,6 +137,17 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.data.source not in catalog.packaged():
             catalog.open_source(config.data)
+    _check_files(verb, config)
+    if verb in ("reproduce", "transfer"):
+        from models.experiments.transfer import check_sets
+
+        check_sets(config.transfer)
+    if verb == "gate":
+        from models.experiments.full_run import check_request
+
+        check_request(config)
+    if verb in ("scaling", "study") and not config.scaling.points:
+        raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
     if verb == "reproduce":
         from models.networks.build import check_names
 
@@ -146,6 +158,18 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.model.name not in BASELINES:
             resolve_architecture(config.model)  # also refuses an unknown name
+
+
+def _check_files(verb: str, config: schema.Config) -> None:
+    """Raises for a file on this machine that the settings name and that is not there."""
+    names = {
+        "photographs": config.photographs.images,
+        "gate": config.gate.weights,
+        "import": [config.published.path] if config.published.path else [],
+    }
+    for name in names.get(verb, []):
+        if "://" not in name and not Path(name).expanduser().is_file():
+            raise ConfigError(f"effnet {verb}: no file {name}")
 
 
 def _needed(verb: str, config: schema.Config) -> tuple[str, ...]:
