@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prefect import task
 
@@ -180,10 +181,20 @@ def keep_first_duration(config: schema.Config, summary: Summary) -> Summary:
         earlier = read_object(uri)
     except DataError:  # damaged; this run writes it again
         return summary
-    first = earlier.get("first_wall_s") or earlier.get("wall_s")
-    if earlier.get("config_sha256") != summary.config_sha256 or not isinstance(first, int | float):
-        return summary
-    return replace(summary, first_wall_s=first)
+    first = earlier.get("first_wall_s") or (earlier.get("wall_s") if not _has_found_all(earlier) else None)
+    runs = [row.mlflow_run for row in summary.variants]
+    same = _training_runs(earlier) == runs and earlier.get("jobs") == summary.jobs
+    return replace(summary, first_wall_s=first) if same and isinstance(first, int | float) else summary
+
+
+def _has_found_all(earlier: Mapping[str, Any]) -> bool:
+    return bool(earlier.get("jobs")) and earlier.get("jobs_found") == earlier.get("jobs")
+
+
+def _training_runs(earlier: Mapping[str, Any]) -> list[Any]:
+    """MLflow runs of the trained networks, which stay the same where a newer version has other settings."""
+    rows = earlier.get("variants")
+    return [row.get("mlflow_run") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _variant_row(outcome: VariantOutcome) -> VariantRow:
