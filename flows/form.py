@@ -53,7 +53,8 @@ def describe_parameters(flow: str, parameters: Mapping[str, Any]) -> dict[str, A
         if name in keys:
             properties[name] = _describe_field(name, keys[name]) | place
         elif name == "overrides":
-            properties[name] = {**present, "default": [], "description": _OVERRIDES}
+            last = {"position": len(properties)}
+            properties[name] = {**present, **last, "title": "Overrides", "default": [], "description": _OVERRIDES}
     required = [name for name in parameters.get("required", []) if name != "overrides"]
     return {**parameters, "properties": properties, "required": required}
 

@@ -5,6 +5,7 @@ Runs where Playwright and a Chromium are installed; the project depends on neith
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from typing import Any
 import owner_calls
 import pytest
 
-from infra.services import login, stack
+from infra.services import deployments, login, stack
+from infra.services.prefect_api import from_environment
 
 PATIENCE_MS = 60_000  # the pages take 5 s on a quiet machine
 
@@ -49,6 +51,21 @@ def test_opening_prefect_logs_in_to_both_versions_of_its_pages(
         page.get_by_text("a-flow-of-the-owner").first.wait_for()
         assert page.get_by_text("Switch to V").first.inner_text() == f"Switch to V{'2' if ui == 'v1' else '1'} UI"
         assert refused == []
+
+
+def test_the_form_of_a_deployment_s_run_has_fields_with_choices(
+    browser: Any, services: stack.Addresses, services_dir: Path
+) -> None:
+    deployments.deploy(from_environment(os.environ), services_dir / "services", dict(os.environ))
+    train = owner_calls.prefect("GET", "/deployments/name/train/train")[1]
+    base = services.prefect.removesuffix("/api")
+    with opened(browser, services_dir, base, "prefect", "v1") as (page, _):
+        page.get_by_text("Event Feed").first.wait_for()
+        page.goto(f"{base}/deployments/deployment/{train['id']}/run")
+        page.get_by_text("Network (model; default").first.wait_for()
+        shown = page.locator("body").inner_text()
+        places = [shown.index(f"{name} (Optional)") for name in ("Profile", "Model", "Data", "Epochs", "Overrides")]
+        assert places == sorted(places), shown
 
 
 def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
