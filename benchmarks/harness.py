@@ -36,12 +36,17 @@ class Report:
         return median
 
 
-def arguments(about: str, n: int) -> argparse.Namespace:
+def parser(about: str, n: int) -> argparse.ArgumentParser:
     """The options that every benchmark has: ``--json`` and ``--n``."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--n", type=int, default=n, help=f"counted runs of each side (default {n})")
-    return parser.parse_args()
+    made = argparse.ArgumentParser(description=about)
+    made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    made.add_argument("--n", type=int, default=n, help=f"counted runs of each side (default {n})")
+    return made
+
+
+def arguments(about: str, n: int) -> argparse.Namespace:
+    """The values of these options."""
+    return parser(about, n).parse_args()
 
 
 def show(report: Report, as_json: bool) -> None:

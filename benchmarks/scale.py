@@ -2,7 +2,10 @@
 
 The jobs are those of a search on a cluster: an engine like Slurm's is polled every five seconds, and instead of a
 trainer one other process writes the objects of all run folders. Everything else is the real code and the embedded
-services. The times are CPU times, which other work on the machine stretches little; docs/scale.md states the result.
+services. With ``--engine workpool`` every job is a flow run as well, which no worker takes, and is polled at Prefect
+every two seconds. ``--database postgresql://USER@HOST/NAME`` puts Prefect and MLflow on a PostgreSQL server (the
+password is read from PGPASSWORD). Most times are CPU times, which other work on the machine stretches little;
+docs/scale.md states the result.
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from benchmarks import harness
 from conf import compose, schema
 from infra import store
+from infra.launch import workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
-from infra.services import processes, stack
+from infra.services import deployments, prefect_api, processes, stack
 
 JOBS = 200
 WATCHED_S = 120.0  # for which all jobs run at the same time
@@ -36,14 +40,16 @@ REPORT_S = (
     10.0  # between two reports of a job: a trainer's period is 1 s, which the store of this machine cannot keep up
 )
 STEPS = 440
+_BUSY = 503
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class FakeJob:
-    """A job that another process reports on."""
+    """A job that another process reports on, and its flow run if it has one."""
 
     done: Path
+    real: Any = None
     adopted: bool = False
     queued: bool = False
     log: str = "none"
@@ -51,13 +57,19 @@ class FakeJob:
 
 def main() -> None:
     """Runs the benchmark."""
-    options = harness.arguments(__doc__ or "", n=1)
+    parser = harness.parser(__doc__ or "", n=1)
+    parser.add_argument("--engine", choices=("slurm", "workpool"), default="slurm")
+    parser.add_argument("--database", default="sqlite", help="services.database")
+    options = parser.parse_args()
     report = harness.Report(options.n)
     with tempfile.TemporaryDirectory(prefix="effnet-bench-") as folder:
         run_dir = Path(folder)
-        config = compose.compose([f"run_dir={run_dir}", "data=digits", "launch.engine=slurm"])
+        words = [f"run_dir={run_dir}", "data=digits", f"launch.engine={options.engine}"]
+        config = compose.compose([*words, f"services.database={options.database}"])
         names = ("s3", "prefect", "mlflow")
         stack.up(run_dir, config.services, jobs_at_once=1, say=lambda _: None, only=names)
+        if options.engine == "workpool":
+            deployments.deploy(prefect_api.from_environment(os.environ), run_dir / "services", dict(os.environ))
         try:
             _measure(report, config, run_dir, names)
         finally:
@@ -85,17 +97,23 @@ def _measure(report: harness.Report, config: schema.Config, run_dir: Path, servi
         await asyncio.gather(*(run_tracked(run.label, run, config, "", {}) for run in runs))
         return await watched
 
-    ENGINES["slurm"] = _fake_engine(run_dir)
+    engine = config.launch.engine
+    ENGINES[engine] = _fake_engine(run_dir, workpool if engine == "workpool" else None)
+    busy = _count_busy_answers()
     folder = run_dir / "services"
     pids = {name: process.pid for name in services if (process := processes.running(folder, name))}
     pids["supervisor"] = os.getpid()
-    began, at_start = time.monotonic(), {name: _cpu_s(pid) for name, pid in pids.items()}
+    wall_began, began, at_start = time.time(), time.monotonic(), {name: _cpu_s(pid) for name, pid in pids.items()}
     reporter.start()
     steady = asyncio.run(search())
     wall = time.monotonic() - began
     reporter.join()
     report.rows.append(harness.Row("jobs at once", JOBS, ""))
-    report.rows.append(harness.Row("from the first submission to the last result", wall, "s"))
+    times = [path.stat().st_mtime for path in run_dir.glob("*.started")]
+    report.rows.append(harness.Row("from the start to the last submission", max(times) - wall_began, "s"))
+    report.rows.append(harness.Row("from the first submission to the last", max(times) - min(times), "s"))
+    report.rows.append(harness.Row("from the start to the last result", wall, "s"))
+    report.rows.append(harness.Row("answers 503 of Prefect", len(busy), ""))
     for name, pid in pids.items():
         report.rows.append(harness.Row(f"{name}: while all jobs run", steady[name], "cores"))
         report.rows.append(harness.Row(f"{name}: from start to end", _cpu_s(pid) - at_start[name], "CPU s"))
@@ -117,22 +135,62 @@ async def _measure_steady(run_dir: Path, pids: dict[str, int]) -> dict[str, floa
     return {name: (_cpu_s(pid) - before[name]) / wall for name, pid in pids.items()}
 
 
-def _fake_engine(run_dir: Path) -> Any:
-    """An engine that notes what is submitted and polls like that of Slurm."""
+def _fake_engine(run_dir: Path, real: ModuleType | None) -> Any:
+    """An engine that notes what is submitted and polls like that of Slurm, or like ``real``, which gets every call."""
+
+    def started(spec: JobSpec, job: Any) -> FakeJob:
+        (run_dir / f"{spec.key}.started").touch()
+        return FakeJob(run_dir / f"{spec.key}.done", job)
 
     def submit(spec: JobSpec) -> FakeJob:
-        (run_dir / f"{spec.key}.started").touch()
-        return FakeJob(run_dir / f"{spec.key}.done")
+        return started(spec, real.submit(spec) if real else None)
+
+    def find(spec: JobSpec) -> FakeJob | None:  # a retry of the task meets the flow run of its first attempt
+        job = real.find(spec) if real else None
+        return started(spec, job) if job else None
+
+    def poll(job: FakeJob) -> int | None:
+        if real and real.poll(job.real) is not None:
+            raise RuntimeError("another process ended a flow run of this benchmark")
+        return 0 if job.done.exists() else None
 
     return SimpleNamespace(
-        POLL_S=5.0,
+        POLL_S=real.POLL_S if real else 5.0,
         LIMITED=False,
-        find=lambda _: None,
+        find=find,
         submit=submit,
-        poll=lambda job: 0 if job.done.exists() else None,
+        poll=poll,
         logs=lambda _: "",
-        cancel=lambda _: None,
+        cancel=lambda job: real.cancel(job.real) if real else None,
     )
+
+
+def _count_busy_answers() -> list[str]:
+    """Returns the list to which the path of every request of this process is added that is answered 503."""
+    import httpx
+
+    from infra.services import http
+
+    busy: list[str] = []
+    send, call = httpx.AsyncClient.send, http.call
+
+    async def counted_send(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        response = await send(self, request, **options)
+        if response.status_code == _BUSY:
+            busy.append(request.url.path)
+        return response
+
+    def counted_call(
+        method: str, url: str, body: Any = None, timeout_s: float = 5.0, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        status, answer = call(method, url, body, timeout_s, headers)
+        if status == _BUSY:
+            busy.append(url)
+        return status, answer
+
+    httpx.AsyncClient.send = counted_send  # type: ignore[method-assign]
+    http.call = counted_call
+    return busy
 
 
 def _report_jobs(uris: list[str], folder: str) -> None:
