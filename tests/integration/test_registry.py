@@ -116,7 +116,7 @@ print(served.metadata.signature.inputs, served.metadata.signature.outputs)
 """
     ran = clean_process(script, str(tmp_path))
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("base64\n['image': any (required)] ['class': string (required)")
+    assert ran.stdout.startswith("base64\n['image': Any (required)] ['class': string (required)")
     expected = export.logits(export.serving_module(network(EFFICIENTNET)), images)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(np.load(tmp_path / "torch.npy"), expected, rtol=1e-5, atol=1e-5)
