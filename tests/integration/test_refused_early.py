@@ -1,4 +1,4 @@
-"""The whole flow on real services: what its last steps would refuse ends it before its first job."""
+"""Flows on real services: what their last steps would refuse ends them before their first job."""
 
 from __future__ import annotations
 
@@ -29,30 +29,62 @@ SMALL = [
 @pytest.fixture(scope="module")
 def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images whose val lacks a class of train: enough for training, too little for transfer."""
-    root, noise = tmp_path_factory.mktemp("lacking"), np.random.default_rng(0)
-    for folder, count in (("train/cat", 20), ("train/dog", 20), ("val/cat", 4)):
+    return write_images(tmp_path_factory.mktemp("lacking"), {"train/cat": 20, "train/dog": 20, "val/cat": 4})
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images of one class."""
+    return write_images(tmp_path_factory.mktemp("single"), {"cat": 60})
+
+
+def write_images(root: Path, folders: dict[str, int]) -> Path:
+    noise = np.random.default_rng(0)
+    for folder, count in folders.items():
         (root / folder).mkdir(parents=True)
         for number in range(count):
             Image.fromarray(noise.integers(0, 255, (32, 32, 3), np.uint8)).save(root / folder / f"{number}.png")
     return root
 
 
+SLOW = pytest.mark.slow
+TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["explain.images=[9999]"], 2, "digits: val has no image 9999"),
+        (["reproduce", "explain.images=[9999]"], 2, "digits: val has no image 9999"),
         pytest.param(
-            ["explain.models=[{registered:nobody@champion}]"], 2, "no registered model 'nobody'", marks=pytest.mark.slow
+            ["reproduce", "explain.models=[{registered:nobody@champion}]"],
+            2,
+            "no registered model 'nobody'",
+            marks=SLOW,
         ),
-        (["data@transfer.data=folder", "transfer.data.path={lacking}"], 3, "classes have no image in test: dog"),
+        pytest.param(["reproduce", "photographs.images=[/nowhere.jpg]"], 2, "no file /nowhere.jpg", marks=SLOW),
+        (["reproduce", *TO_LACKING], 3, "classes have no image in test: dog"),
+        pytest.param(["transfer", *TO_LACKING], 3, "classes have no image in test: dog", marks=SLOW),
+        pytest.param(["transfer", "transfer.sets=[digits,digits]"], 2, "repeated data set 'digits'", marks=SLOW),
+        pytest.param(["transfer", "model_ref=nobody@champion"], 2, "no registered model 'nobody'", marks=SLOW),
+        pytest.param(
+            ["transfer", "data@transfer.data=digits", "transfer.recipe.global_batch=4096"],
+            2,
+            "recipe.global_batch 4096 is larger than the",
+            marks=SLOW,
+        ),
+        pytest.param(["train", "register=my model"], 2, "register must be 1 to 63 of", marks=SLOW),
+        (["train", "data=folder", "data.path={single}"], 2, "folder has a single class"),
+        pytest.param(["register", "no-such-job"], 2, "no-such-job", marks=SLOW),
+        pytest.param(["evaluate", "model_ref=nobody@champion"], 2, "no registered model 'nobody'", marks=SLOW),
+        pytest.param(["report"], 2, "nothing to report", marks=SLOW),
     ],
 )
-def test_what_the_last_steps_refuse_is_refused_before_the_first_job(
-    services: Addresses, services_dir: Path, lacking: Path, words: list[str], code: int, message: str
+def test_what_a_last_step_refuses_is_refused_before_the_first_job(
+    services: Addresses, services_dir: Path, lacking: Path, single: Path, words: list[str], code: int, message: str
 ) -> None:
     assert services
-    given = [word.replace("{lacking}", str(lacking)) for word in words]
-    argv = [sys.executable, "-m", "flows", "reproduce", *SMALL, *given, f"run_dir={services_dir}"]
+    verb, *given = [word.replace("{lacking}", str(lacking)).replace("{single}", str(single)) for word in words]
+    argv = [sys.executable, "-m", "flows", verb, *SMALL, *given, f"run_dir={services_dir}"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     last = ended.stderr.splitlines()[-1]

@@ -19,6 +19,7 @@ import made_published
 import pytest
 import safetensors.torch
 import torch
+from checkout import ROOT
 from efficientnet_lite_pytorch import EfficientNet as Lukemelas
 from torch import Tensor
 
@@ -507,6 +508,23 @@ def test_side_and_crop_are_those_of_the_publisher(file: str, member: str, origin
         usual = "lite" if "lite" in member else "imagenet"  # lite: mean 127, deviation 128
         expected = HALVES if HALVES in irregular else usual
         assert pretrained._resolve_preprocessing(f"efficientnet_{member}", origin, file) == expected
+
+
+def test_the_documented_table_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| `([^`]+)`[^|]*\| (\d+) \| (\d+) \| (\w+) \| (\w+) \|$", text, re.MULTILINE)
+    assert len(rows) == 28
+    for origin, file, side, resized, interpolation, preprocessing in rows:
+        match = re.search(r"efficientnet[_-](b\d|l2|lite\d)", file)
+        assert match is not None
+        variant = f"efficientnet_{match[1]}"
+        settings = published_inputs.find(file, variant, origin)
+        expected = (int(side), int(resized), interpolation)
+        assert (settings.side, settings.side + settings.crop_pad, settings.interpolation) == expected, file
+        assert pretrained._resolve_preprocessing(variant, origin, file) == preprocessing, file
+    names = [row[1] for row in rows]
+    for table in published_inputs._TABLES.values():  # every entry has a row
+        assert all(any(re.match(pattern, name) for name in names) for pattern in table)
 
 
 def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: pytest.LogCaptureFixture) -> None:
