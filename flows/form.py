@@ -34,7 +34,9 @@ _OVERRIDES = "Any other settings, one KEY=VALUE a line, as behind `effnet` on th
 def to_overrides(flow: str, fields: Mapping[str, object]) -> list[str]:
     """Returns the settings of the fields that are given, as overrides; other parameters are ignored."""
     keys = _keys(flow)
-    return [f"{keys[name]}={fields[name]}" for name in keys if fields.get(name) is not None]
+    words = [f"{keys[name]}={fields[name]}" for name in keys if fields.get(name) is not None]
+    # A list of sets, as that of profile=paper, would count more than the field.
+    return [*words, "transfer.sets=[]"] if flow == "transfer" and fields.get("data") is not None else words
 
 
 def describe_parameters(flow: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from conf import schema
 from flows.configure import configure, name_runs_by, now
 from flows.evaluate import evaluate_version
 from models.results import EvalResult, Registered, ShardResult, TrainResult
+from tasks.evaluate import registered_input
 from tasks.registry import register as registration
 from tasks.registry.finished import find_finished_job, name_model
 from tasks.registry.promote import judge
@@ -56,9 +57,10 @@ async def judge_version(
     config: schema.Config, registered: Registered, data: schema.Data, shards: ShardResult
 ) -> Registered:
     """Makes a version champion of its name if it passes the gate on the val split of ``shards``, those of ``data``."""
-    on_data = replace(config, data=data)
 
     async def evaluate_ref(ref: str) -> EvalResult:
-        return await evaluate_version(on_data, await registration.fetch_registered(ref, config.storage), shards)
+        fetched = await registration.fetch_registered(ref, config.storage)
+        augment = await registered_input(fetched[2], data.augment, "data.augment", ())
+        return await evaluate_version(replace(config, data=replace(data, augment=augment)), fetched, shards)
 
     return await judge(registered, shards, config.storage, config.nightly, evaluate_ref)

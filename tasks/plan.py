@@ -62,6 +62,8 @@ def describe_costs(
         images = f"{work.images:>14,} {work.evaluated:>12,}"
         yield f"{work.name:<27} {work.jobs:>5,} {work.steps:>10,} {images} {hours} {work.stored / 1e9:>10.2f}"
     yield from planned.unknown
+    if verb == "study":
+        yield "latency: measured image by image, and not counted"
     gpu_s, core_s = (sum(work.seconds(one) for work in works) for one in (gpu, core))
     money = "" if price is None else f", {gpu_s / _HOUR_S * price:,.2f} at {price:g} an hour"
     stored = sum(work.stored for work in works) / 1e9
@@ -115,7 +117,8 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
         verb: One of ``costs.VERBS``.
     """
     planned = costs.plan_trainings(config, sets, verb)
-    has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
+    elsewhere = config.launch.engine == "workpool" and config.budget.gpu_hours is not None  # on GPUs of other machines
+    has_gpu = elsewhere or config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
     processor = costs.gpu() if has_gpu else costs.CPU_CORE
     processes = config.launch.nnodes * config.launch.nproc_per_node
     busy_s = sum(work.seconds(processor) for work in planned.works)
@@ -124,7 +127,10 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
 
 
 def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) -> str:
-    """Says which limits of ``budget`` a command's estimate exceeds, with both numbers; empty if none."""
+    """Says which limits of ``budget`` a command's estimate exceeds, with both numbers, or that there is no estimate.
+
+    Empty if it exceeds none.
+    """
     limits = (("hours", config.budget.hours), ("gpu_hours", config.budget.gpu_hours))
     if verb not in costs.VERBS or all(limit is None for _, limit in limits):
         return ""
@@ -135,8 +141,10 @@ def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) 
         for key, limit in limits
         if limit is not None and hours[key] > limit
     ]
-    uncounted = f" (not counted: {'; '.join(estimated.unknown)})" if estimated.unknown and over else ""
-    return f"effnet {verb} is estimated: {' and '.join(over)}{uncounted}" if over else ""
+    unknown = "; ".join(estimated.unknown)
+    if over:
+        return f"effnet {verb} is estimated: {' and '.join(over)}{f' (not counted: {unknown})' if unknown else ''}"
+    return f"effnet {verb} cannot be compared with its budget ({unknown})" if unknown else ""
 
 
 def _devices(recipe: schema.Recipe) -> tuple[tuple[str, bool, bool], tuple[str, bool, bool]]:

@@ -16,7 +16,7 @@ from models.results import ShardResult
 from tasks import policy
 from tasks.jobs import train_job
 
-CHAMPION, CHALLENGER = "champion", "challenger"  # aliases of infra.tracking.registry, which imports MLflow
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases; the modules that set them import MLflow
 
 
 @task(task_run_name="check", **policy.BOOKKEEPING)
@@ -59,7 +59,7 @@ def _check(
         compute_cost(replace(config.model, name=name), data.classes)
     made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn
     for candidate in candidates:
-        if candidate.registered is not None and not _will_exist(candidate.registered, made):
+        if candidate.registered is not None and not _will_exist(candidate.registered, made, config.nightly):
             version = registry.resolve_version(candidate.registered)
             classes.require_rows(candidate.registered, data, *classes.class_lists(version, data))
     explain.chosen_images(config.explain, data)
@@ -72,10 +72,11 @@ def _check(
             transfer.plan(one, shards)
 
 
-def _will_exist(ref: str, made: Collection[str]) -> bool:
+def _will_exist(ref: str, made: Collection[str], options: schema.Nightly) -> bool:
     """Whether the reproduction itself gives a registered model this alias before its maps are drawn."""
     name, separator, alias = re.split("([@/])", ref, maxsplit=1)
-    return name in made and separator == "@" and alias in (CHAMPION, CHALLENGER)
+    given = (CHALLENGER,) if options.approval else (CHALLENGER, CHAMPION)  # a champion waits for a user's approval
+    return name in made and separator == "@" and alias in given
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from contextlib import suppress
 import anyio
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, PrefectException
 from prefect.logging.configuration import setup_logging
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
@@ -42,7 +42,7 @@ async def run() -> None:
 async def _follow_limit(worker: ProcessWorker) -> None:
     while True:
         if worker.is_setup:
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, PrefectException):
                 limit = await worker.client.read_global_concurrency_limit_by_name(LIMIT)
                 worker.limiter.total_tokens = limit.limit
         await asyncio.sleep(FOLLOW_S)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from conf import compose
 from conf.text import did_you_mean
-from flows.cli.command import Command, show, show_table
+from flows.cli.command import Command, ask, show, show_table
 from infra.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ def confirm_budget(command: Command) -> None:
     if over := estimates.exceeded_budget(command.config, command.overrides, command.verb):
         if not sys.stdin.isatty():
             raise ConfigError(f"{over}; --yes runs it nevertheless, effnet plan {command.verb} shows the parts")
-        if input(f"{over}. run it? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not ask(f"{over}. run it?"):
             raise ConfigError("nothing was started")
 
 

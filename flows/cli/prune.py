@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from flows.cli.command import Command, show, show_table
+from flows.cli.command import Command, ask, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError
 
@@ -28,7 +28,7 @@ def prune(command: Command) -> int:
     if not is_sure and not sys.stdin.isatty():
         raise ConfigError("effnet prune asks before it deletes, and this is no terminal: add --yes, or --dry-run")
     removals = _plan(command)
-    if not removals or not (is_sure or input("delete them? [y/N] ").strip().lower() in ("y", "yes")):
+    if not removals or not (is_sure or ask("delete them?")):
         show("nothing was deleted")
         return 0
     from tasks.registry.prune import remove

@@ -245,10 +245,13 @@ def define(entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, 
 
 
 def digest(file: Path) -> str:
-    """Returns a digest of the definitions and the flows: deployments of another version are registered again."""
+    """Returns a digest of the definitions, the flows and the choices of their forms.
+
+    Deployments of another digest are registered again.
+    """
     hasher = hashlib.sha256(file.read_bytes())
-    for path in sorted((machine.CODE / "flows").glob("*.py")):
-        hasher.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted([*(machine.CODE / "flows").rglob("*.py"), *(machine.CODE / "conf").rglob("*.yaml")]):
+        hasher.update(str(path.relative_to(machine.CODE)).encode() + b"\0" + path.read_bytes())
     return hasher.hexdigest()[:12]
 
 

@@ -76,6 +76,12 @@ def describe_version(
         client.update_model_version(name, str(version), shown)
 
 
+def is_described(name: str, version: int) -> bool:
+    """Whether ``describe_version`` has completed for a version."""
+    with connection() as client:
+        return bool(client.get_model_version(name, str(version)).description)
+
+
 def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
     """Sets the description and the tags of a registered model, which its list shows."""
     with connection() as client:

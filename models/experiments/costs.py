@@ -166,17 +166,19 @@ def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str
         sets: The data sets of the transfer.
         verb: One of ``VERBS``.
     """
-    used = [config.data, *(sets if "transfer" in _PARTS[verb] else [])]
+    parts = _PARTS[verb]
+    if verb == "transfer" and config.model_ref is not None:  # a registered network is not trained
+        parts = ("transfer",)
+    used = [*([] if parts == ("transfer",) else [config.data]), *(sets if "transfer" in parts else [])]
     counted = {data.name: splits for data in used if (splits := count_splits(data))}
     unknown = [
         f"{data.name}: the number of its images is known once it is sharded"
         for data in used
         if data.name not in counted
     ]
-    unknown += ["latency: measured image by image, and not counted"] if verb == "study" else []
     works: list[Work] = []
     models = [replace(config.model, name=name) for name in config.variants] if verb == "reproduce" else [config.model]
-    for part in _PARTS[verb]:
+    for part in parts:
         if part == "transfer":
             works += _count_transfers(config.transfer, models, sets, counted)
         elif config.data.name in counted:

@@ -37,8 +37,10 @@ async def refuse_overdue(line: str, config: schema.Config) -> None:
 def _refuse_overdue(line: str, config: schema.Config, now: float) -> None:
     from infra.tracking import registry
 
+    champion = registry.champion(line)
     for version in registry.versions(line):
-        if is_overdue(version, now):
+        # The champion keeps the tag if its alias was moved elsewhere than by effnet.
+        if is_overdue(version, now) and (champion is None or champion.version != version.version):
             reason = f"not promoted, nobody approved it in time: {version.tags.get(REASON, '')}"
             promote.decline(version, Verdict(REFUSED, reason), reused=False)
             alerts.send(config.nightly.alerts, alerts.title(config, f"refused: {line}/{version.version}: {reason}"))

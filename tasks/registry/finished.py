@@ -100,7 +100,7 @@ def _find(word: str, config: schema.Config) -> FinishedJob:
         )
     context = {"job": key, "job_uri": job_uri, "mlflow_run": track_finished(run, config, stored), "reused": True}
     complete = manifests.load_verified(job.manifest_uri, job.manifest_sha256, [])
-    val = _find_frozen_val(complete, job.manifest_uri)
+    val = _find_frozen_val(manifests.exclude_shards(complete, job.leave_out), job.manifest_uri)
     data = schema.Data(name=job.data_name, leave_out=job.leave_out, augment=job.augment, frozen_val=val)
     return FinishedJob(
         job,

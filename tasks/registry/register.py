@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import compose, schema
+from conf.text import logger
 from conf.training import BICUBIC
 from infra import store
-from infra.errors import ArtifactError, NotFoundError, first_line
+from infra.errors import ArtifactError, NotFoundError, PermanentError, first_line
 from infra.store.json_objects import NUMBER, read_lines
 from models.results import Registered, TrainResult
 from models.statistics import interval_95
 from tasks import policy
 from tasks.metrics import split_result
-from tasks.registry.answers import collect_answers
+from tasks.registry.answers import CardAnswers, collect_answers
 from tasks.registry.card import LICENSE, Trained, family_card, lineage_json, trained_card
 from tasks.registry.promote import LEFT_OUT
 from tasks.registry.verdict import FIRST_TAGS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
     from models.data.shards.manifest import Manifest
 
+log = logger()
 CHALLENGER = "challenger"
 FAMILY_TAGS = {"variant", "params", "resolution"}  # of every version since there are model cards
 MODEL_TAGS = ("variant", "dataset", "params", "multiply_adds", "resolution", "license")  # of a registered model
@@ -55,7 +57,7 @@ async def register(
 
 
 def _register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
-    from infra.tracking import registry
+    from infra.tracking import cards, registry
     from infra.tracking.cards import DataSet
     from models.data.shards import manifest as manifests
 
@@ -81,7 +83,8 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             _build_tags(result, manifest.name, manifest_sha256) | data_tags,
             data.augment.eval_interpolation,
         )
-    _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
+    if not (version.reused and cards.is_described(version.name, version.version)):
+        _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
     return Registered(name, version.version, version.aliases, version.reused)
 
 
@@ -174,7 +177,11 @@ def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest
 
     job = compose.from_yaml(schema.Job, store.read(store.join(result.job_uri, "config.yaml")).decode())
     tags = queries.read_run(result.mlflow_run).tags
-    answers = collect_answers(result, job, exclude_shards(manifest, job.leave_out), data.uri)
+    try:
+        answers = collect_answers(result, job, exclude_shards(manifest, job.leave_out), data.uri)
+    except PermanentError as error:  # a damaged image does not keep a version from being judged
+        log.warning("%s/%d: its card has no pictures: %s", version.name, version.version, first_line(error))
+        answers = CardAnswers()
     machine = {k.removeprefix("machine."): v for k, v in sorted(tags.items()) if k.startswith("machine.") and v}
     trained = Trained(
         f"{version.name}/{version.version}",

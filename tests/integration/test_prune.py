@@ -175,7 +175,7 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
     assert store.exists(f"{storage}/jobs/forgotten/result.json")
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda _: "n")
+    monkeypatch.setattr("flows.cli.prune.ask", lambda _: False)
     assert main(["prune", *words]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing was deleted"
     assert store.exists(f"{storage}/jobs/forgotten/result.json")

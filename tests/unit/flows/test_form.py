@@ -85,3 +85,10 @@ def test_a_flow_is_configured_by_its_fields_and_its_command_names_them() -> None
     config, words = configure(["recipe.seed=7"], model="b1", epochs=2)
     assert (config.model.name, config.recipe.epochs, config.recipe.seed) == ("efficientnet_b1", 2, 7)
     assert words == ["model=b1", "recipe.epochs=2", "recipe.seed=7"]
+
+
+def test_a_set_chosen_in_the_form_replaces_the_list_of_sets_of_a_profile() -> None:
+    """Eight sets were trained on instead of the chosen one: a list of sets counts more than a single set."""
+    config = compose.compose(["profile=paper", *form.to_overrides("transfer", {"data": "pets"})])
+    assert (config.transfer.sets, config.transfer.data.name) == ([], "pets")
+    assert len(compose.compose(["profile=paper"]).transfer.sets) > 1

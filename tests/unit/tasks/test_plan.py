@@ -145,3 +145,14 @@ def test_a_plan_of_the_family_does_not_wait_for_torch() -> None:
     code = "import sys\nfrom flows.__main__ import main\nmain(['plan'])\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1:] == ["False"], done.stdout + done.stderr
+
+
+def test_a_registered_network_that_is_fine_tuned_is_not_trained() -> None:
+    words = ["profile=paper", "transfer.sets=[pets]"]
+    names = [
+        [work.name for work in costs.plan_trainings(config, plan.transfer_sets(config, given), "transfer").works]
+        for given in (words, [*words, "model_ref=a@champion"])
+        for config in [compose.compose(given)]
+    ]
+    assert names[0] == ["train efficientnet_b0", *names[1]]
+    assert names[1] == ["transfer efficientnet_b0"]

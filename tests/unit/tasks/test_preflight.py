@@ -104,6 +104,8 @@ def test_an_alias_that_no_step_sets_is_looked_up(made: MadeSet, monkeypatch: pyt
     for ref in ("efficientnet-b0@chmpion", "efficientnet-b0/7", "resnet50@champion"):
         with pytest.raises(ConfigError, match=f"no alias: {ref}"):
             check(made, f"explain.models=[{{registered:{ref}}}]")
+    with pytest.raises(ConfigError, match="no alias: efficientnet-b0@champion"):  # it will wait for an approval
+        check(made, "explain.models=[{registered:efficientnet-b0@champion}]", "nightly.approval=true")
 
 
 def test_a_set_of_a_single_class_is_refused_for_every_training(made: MadeSet) -> None:

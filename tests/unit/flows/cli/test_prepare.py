@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -37,21 +38,39 @@ def test_a_command_above_its_budget_starts_nothing_where_nobody_can_answer(
 
 
 def test_yes_and_an_estimate_within_the_budget_need_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr("flows.cli.prepare.ask", lambda _: pytest.fail("asked"))
     confirm_budget(_command(*ABOVE, yes=True))
     confirm_budget(_command("budget.hours=1"))
     confirm_budget(_command())
 
 
-@pytest.mark.parametrize(("answer", "runs"), [("y", True), ("Yes", True), ("", False), ("no", False)])
+@pytest.mark.parametrize(
+    ("answer", "runs"), [("y\n", True), ("Yes\n", True), ("\n", False), ("no\n", False), ("", False)]
+)
 def test_in_a_terminal_the_answer_decides(answer: str, runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda _: answer)
+    terminal = io.StringIO(answer)  # "" is the end of the input
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
     if runs:
         confirm_budget(_command(*ABOVE))
     else:
         with pytest.raises(ConfigError, match="nothing was started"):
             confirm_budget(_command(*ABOVE))
+
+
+def test_a_budget_that_cannot_be_compared_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a folder are not counted yet: its estimate was half a minute."""
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    with pytest.raises(
+        ConfigError, match="train cannot be compared with its budget \\(folder: the number of its images"
+    ):
+        confirm_budget(_command("data=folder", "data.path=images", "budget.hours=100"))
+
+
+def test_gpus_of_other_machines_count_for_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    with pytest.raises(ConfigError, match=r"GPU-hours exceed budget\.gpu_hours=1"):
+        confirm_budget(_command("profile=paper", "launch.engine=workpool", "budget.gpu_hours=1"))
 
 
 def test_a_run_of_a_deployment_above_its_budget_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
