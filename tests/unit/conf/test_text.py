@@ -205,7 +205,7 @@ def test_the_doctor_and_the_plan_print_escaped_lines(
     monkeypatch.setattr(doctor, "_checks", lambda *_: {"data": lambda: [Finding(OK, "data", EVIL)]})
     config = compose.compose([f"run_dir={tmp_path}", "services.s3=aws"])
     assert doctor.main(config, {}, frozenset()) == 0
-    monkeypatch.setattr("tasks.plan.lines", lambda _: iter(["", f"transfer to {EVIL}"]))
+    monkeypatch.setattr("tasks.plan.lines", lambda *_: iter(["", f"transfer to {EVIL}"]))
     assert prepare.plan(Command("plan", (), [], config)) == 0
     shown = capsys.readouterr().out
     assert shown.count(SAFE) == 2
