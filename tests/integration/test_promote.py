@@ -248,6 +248,10 @@ def test_with_approval_a_better_version_waits_until_a_user_promotes_it_or_its_ti
         waits = _judge_step(version, shards, storage, limits, {})
         assert isinstance(waits, Registered)
         assert (waits.outcome, champion("approved")) == ("waiting", 1)
+    first = _judge_step(made_version(storage, "approved-first", 3, GOOD, shards, tmp_path), shards, storage, limits, {})
+    assert isinstance(first, Registered)
+    assert (first.outcome, champion("approved-first")) == ("waiting", None)
+    assert first.verdict.startswith("passed the gate: there was no champion; it waits for approval until ")
     assert "of the same 120 images" in waits.verdict
     assert ": passed the gate; it waits for approval until " in waits.verdict
     assert waits.verdict.endswith("; to promote it: effnet promote approved/2 --why TEXT")
