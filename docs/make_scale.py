@@ -148,20 +148,37 @@ the supervisor of a cluster's job reads its status every {poll_s:.0f} s and its 
 MEASUREMENT = """
 ## One supervisor with 200 jobs
 
-`python -m benchmarks.scale`, n = 1, on 2 cores of an AMD EPYC with a load average of 33 from other work, embedded
-services on SQLite. The 200 jobs are fakes that only report, every 10 s; supervisor, Prefect, MLflow and store are real.
+`python -m benchmarks.scale`, n = 1 for each column, on 2 cores of an AMD EPYC with load averages of 18 to 20 at the
+end, from other work. The 200 jobs are fakes that only report, every 10 s; supervisor, Prefect, MLflow and store are
+real. On a cluster the jobs wait in the queue of Slurm or Kubernetes; on a work pool every job is a flow run too,
+which the supervisor polls at Prefect every 2 s. `services.database` puts Prefect and MLflow on PostgreSQL 15
+(`--database`).
 
-| | cores while all 200 jobs run | CPU s from start to end | memory, GB |
+| | cluster, SQLite | work pool, SQLite | work pool, PostgreSQL |
 |---|---:|---:|---:|
-| supervisor, one process | 0.032 | 30 | 0.29 |
-| Prefect | 0.019 | 19 | 0.26 |
-| MLflow | 0.063 | 51 | 0.56 |
-| object store | 0.050 | 13 | 0.34 |
+| from the first submission to the last, s | 0.4 | 421 | 158 |
+| from the start to the last result, s | 413 | 780 | 717 |
+| answers 503 of Prefect | 0 | 431 | 0 |
+| supervisor, one process: cores while all run | 0.11 | 0.11 | 0.08 |
+| supervisor: CPU s from start to end | 39 | 54 | 43 |
+| supervisor: memory, GB | 0.28 | 0.29 | 0.29 |
+| Prefect: CPU s from start to end | 16 | 145 | 99 |
+| Prefect: memory, GB | 0.25 | 0.34 | 0.22 |
+| MLflow: CPU s from start to end | 73 | 94 | 75 |
+| MLflow: memory, GB | 0.55 | 0.55 | 0.56 |
+| object store: CPU s from start to end | 18 | 36 | 26 |
 
-That is 0.15 CPU s of the supervisor a job, and below its aim of one core and 1 GB. Under that load it may have polled
-less often than every 5 s, and on an idle machine take more cores. Most work is at the start and the end of a job: its
-task in Prefect and its run in MLflow. At 0.09 and 0.26 CPU s a job, 1,000 trials take 95 CPU s of Prefect and 256 of
-MLflow.
+The supervisor stays far below its aim of one core and 1 GB. On a work pool SQLite answered 431 requests of it with
+503, which it repeated, and took 2.7 times as long as PostgreSQL to take the jobs in: for that many jobs on a work
+pool, set `services.database`. Under that load the supervisor may have polled less often than on an idle machine. Most
+work is at the start and the end of a job: its task in Prefect and its run in MLflow, which are 0.08 and 0.37 CPU s a
+job on a cluster, so that 1,000 trials take 80 CPU s of Prefect and 370 of MLflow.
+
+## Two workers
+
+`python -m benchmarks.workers`, n = 1, on the same machine under a load average of 18: a search of four jobs that
+sleep for 60 s took 485 s on one worker and 246 s on two, 0.51 of that. Both workers ran on this machine, with folders
+and homes of their own.
 """
 
 
