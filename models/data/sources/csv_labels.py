@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
+from models.data.sources.splits import split_of
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MAX_BYTES = 256 * 2**20
@@ -173,8 +174,9 @@ def _tables(files: Files, images: Sequence[str]) -> Iterator[tuple[_Table, int]]
         if not name.lower().endswith(SUFFIXES) or is_sample or is_of_image or files.sizes[row] > _MAX_BYTES:
             continue
         text = _decode(files.read(row))
+        known = _of_split(index, images, name)
         for separator in _SEPARATORS:
-            table = _read_table(path, text, separator, index) if separator in text else None
+            table = _read_table(path, text, separator, known) if separator in text else None
             if table is not None:
                 yield table
                 break
@@ -224,6 +226,15 @@ def _index(images: Iterable[str]) -> dict[str, str | None]:
             for text in {end, end.rpartition(".")[0] or end}:
                 index[text] = None if text in index and index[text] != image else image
     return index
+
+
+def _of_split(index: Mapping[str, str | None], images: Sequence[str], name: str) -> Mapping[str, str | None]:
+    """Returns the index in which names of several images mean that of the split which the table is named after."""
+    kind = split_of(name)
+    if kind is None or None not in index.values():
+        return index
+    mine = _index(image for image in images if any(split_of(part) == kind for part in image.split("/")[:-1]))
+    return {end: mine.get(end) if image is None else image for end, image in index.items()}
 
 
 def _match(text: str, index: Mapping[str, str | None]) -> str | None:

@@ -80,7 +80,7 @@ def open_folder(data: schema.Data) -> Source:
     parts = splits.find_splits(tree.images.keys(), root)
     classes = _list_classes(tree, parts)
     labels: dict[str, str] = {}
-    if data.label_field is not None or len(classes) < 2:
+    if data.label_field is not None or len(classes) < 2 or splits.are_parts(classes):
         labels, classes = _read_classes(data, tree, parts, classes)
     entries = Listing(tree.files, classes)
     _add_images(tree, parts, entries, unused, labels, convert=data.convert)
@@ -182,6 +182,9 @@ def _read_classes(
         )
     if not labels and len(folders) == 1 and parts == splits.WHOLE and folders[0].lower() not in _NO_CLASSES:
         log.warning("%s: all images are of one class, %s", data.name, folders[0])
+        return {}, folders
+    if not labels and len(folders) > 1:
+        log.warning("%s: the classes are %s, which look like parts of one set", data.name, ", ".join(folders[:3]))
         return {}, folders
     if len(classes) < 2:
         place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)

@@ -29,7 +29,7 @@ from models.data.sources import archive
 from models.data.sources.archive import ARCHIVES
 from models.data.sources.container import join_parts, locate
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Download
-from models.data.sources.splits import SPLIT_WORDS
+from models.data.sources.splits import split_of
 
 log = logger()
 _DOWNLOADS_AT_ONCE = 4
@@ -164,9 +164,8 @@ def _split_by_name(names: Sequence[str], path: str) -> dict[str, int]:
 def _split_word(name: str) -> str | None:
     """Returns the split that a name states in its last part that states one."""
     for part in reversed(name.split("/")):
-        words = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", part.lower()) if word in SPLIT_WORDS}
-        if len(words) == 1:
-            return words.pop()
+        if (kind := split_of(part)) is not None:
+            return kind
     return None
 
 

@@ -20,6 +20,7 @@ SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
+_PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold")
 
 
 def find_splits(images: Collection[str], root: str) -> dict[str, int]:
@@ -51,6 +52,18 @@ def find_splits(images: Collection[str], root: str) -> dict[str, int]:
             held_out_tops = " and ".join(top for folders in held_out for top in folders)
             raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them")
     return WHOLE
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that the words of a name state, as train for ``Train_labels.csv``; None for no single one."""
+    kinds = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def are_parts(folders: Collection[str]) -> bool:
+    """Whether folders are numbered parts of one set rather than classes, as ``images_part_1`` and ``images_part_2``."""
+    stems = {re.sub(r"\d+", "", folder.lower()) for folder in folders}
+    return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
 
 
 def _are_splits(train: set[str], others: list[set[str]], has_more: bool) -> bool:

@@ -133,6 +133,25 @@ def test_of_several_possible_columns_one_must_be_named(tmp_path: Path) -> None:
         open_tree(tmp_path / "2", divided("images/"), label_field="shape")
 
 
+def test_equal_names_in_train_and_test_are_those_of_the_split_that_the_table_is_named_after(tmp_path: Path) -> None:
+    files = flat("train/") | flat("test/") | {"train.csv": table("{n}.jpg,{c}", "file,label").encode()}
+    source = open_tree(tmp_path, files, allow_partial=True)
+    assert (labels_of(source, TRAIN), labels_of(source, VAL)) == (TRUTH, {})
+    both = table("train/{n}.jpg,{c}") + "".join(f"test/{name}.jpg,ant\n" for name in TRUTH)
+    source = open_tree(tmp_path / "2", files | {"train.csv": both.encode()})
+    assert (labels_of(source, TRAIN), labels_of(source, VAL)) == (TRUTH, dict.fromkeys(TRUTH, "ant"))
+
+
+def test_numbered_parts_of_a_set_are_no_classes_beside_a_table(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {f"part_{int(name) % 2}/{name}.jpg": photo(int(name)) for name in NAMES}
+    source = open_tree(tmp_path, files | {"metadata.csv": table("{n},{c},f", "image_id,category,sex").encode()})
+    assert labels_of(source, TRAIN) == TRUTH
+    assert open_tree(tmp_path / "2", files).classes == ("part_0", "part_1")
+    assert "the classes are part_0, part_1, which look like parts of one set" in caplog.text
+
+
 def test_captions_and_boxes_are_no_classes(tmp_path: Path) -> None:
     boxes = {f"train/{name}.txt": b"0 .5 .5 .1 .1\n" for name in NAMES}
     captions = {"captions.csv": table("{n},picture {n}", "id,caption").encode()}
