@@ -184,7 +184,7 @@ def test_few_batches_are_filled_ahead_of_the_consumer(
     made: MadeSet, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled, real = [], decode.fill
-    monkeypatch.setattr(decode, "fill", lambda out, *rest: (filled.append(len(out)), real(out, *rest)))
+    monkeypatch.setattr(decode, "fill", lambda out, *rest, **more: (filled.append(len(out)), real(out, *rest, **more)))
 
     def made_after_the_first(side: int) -> float:
         filled.clear()
