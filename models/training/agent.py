@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -29,6 +30,9 @@ from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, TOKEN_URI
 from infra.launch.guard import SCRATCH
 from models.training import rendezvous
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 
 def main(argv: list[str]) -> int:
     """Runs one node's ranks of a job; returns the exit code."""
@@ -41,6 +45,7 @@ def main(argv: list[str]) -> int:
     module, *arguments = words[words.index("-m") + 1 :]
     importlib.import_module(module)
     config.start_method = "fork"
+    sys.unraisablehook = _raise_again
     try:
         elastic_launch(config, run_rank)(module, *arguments)
     except SignalException as error:
@@ -54,6 +59,24 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"torchrun: {error}\n")
         return LostError.exit_code
     return 0
+
+
+def _raise_again(lost: UnraisableHookArgs) -> None:
+    """Raises a termination signal again, in 0.1 s, that Python has ignored.
+
+    torchrun's handler raises an exception wherever the program is; in a callback, as those around a fork, Python prints
+    it and goes on.
+    """
+    error = lost.exc_value
+    if not isinstance(error, SignalException):
+        sys.__unraisablehook__(lost)
+        return
+
+    def raise_it(*_: object) -> None:
+        raise error
+
+    signal.signal(signal.SIGALRM, raise_it)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
 
 
 def run_rank(module: str, *arguments: str) -> None:

@@ -288,6 +288,23 @@ def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
 
 
 @pytest.mark.torchrun
+def test_a_signal_in_a_callback_where_python_ignores_exceptions_ends_the_agent(
+    tmp_path: Path, started: list[LocalJob]
+) -> None:
+    """As those of the logging module around a fork: the agent went on as if nothing had been sent."""
+    (tmp_path / "rank.py").write_text(
+        "import os, time\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), 15))\n"
+        "def main():\n    time.sleep(30)\n"
+    )
+    torchrun = command.torchrun_argv(Launch(max_restarts=0), "rank", "the-job")
+    started.append(job := local.start(Command(torchrun, {"PYTHONPATH": path_with(tmp_path)}, tmp_path)))
+    began = time.monotonic()
+    assert wait(job, 120) == 8, local.logs(job)
+    assert time.monotonic() - began < 25
+
+
+@pytest.mark.torchrun
 def test_a_rank_is_a_fork_of_the_agent_with_its_imports_and_a_session_and_signals_of_its_own(
     tmp_path: Path, started: list[LocalJob]
 ) -> None:
