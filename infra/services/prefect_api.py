@@ -57,7 +57,7 @@ def request(
         ConfigError: The server refuses the credentials or the request.
         TransientError: No answer, or the server stays busy.
     """
-    began = time.monotonic()
+    failed_at: float | None = None
     while True:
         status, answer = call(api, method, path, body, timeout_s=30.0)
         if 200 <= status < 300 or status in known:
@@ -69,7 +69,8 @@ def request(
             )
         if 0 < status < 500 and status != 429:
             raise ConfigError(f"Prefect at {api.url} refuses {method} {path}: {status} {str(answer)[:300]}")
-        if time.monotonic() - began > (_BUSY_S if status else restart_s):
+        failed_at = failed_at or time.monotonic()  # a first call may itself have taken its 30 s
+        if time.monotonic() - failed_at > (_BUSY_S if status else restart_s):
             raise TransientError(f"Prefect at {api.url} does not answer {method} {path} ({status or 'no answer'})")
         time.sleep(_PAUSE_S)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -166,6 +167,8 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise ArtifactError(f"{file} holds a {type(content).__name__}, not the named tensors of a network")
     plain, averaged = ([key for key in keys if isinstance(content.get(key), Mapping)] for keys in (_PLAIN, _AVERAGED))
+    if weights == "ema" and not averaged and plain and any(is_averaged(str(key)) for key in content[plain[0]]):
+        weights = None  # both are under one key, told apart by their prefixes (pretrained.strip_wrappers)
     chosen = plain if weights == "model" else averaged if weights == "ema" else averaged or plain
     if not chosen:
         if weights == "ema" or (weights == "model" and averaged):
@@ -180,6 +183,11 @@ def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
     else:
         log.info("%s: the weights are taken from %s", file, chosen[0])
     return _select(content[chosen[0]], file, None)
+
+
+def is_averaged(name: str) -> bool:
+    """Whether a part of a tensor's name says that it belongs to a moving average, as ``ema_model.conv_stem.weight``."""
+    return "ema" in re.split(r"[._]", name)
 
 
 def _has_tensors(content: Mapping[Any, Any]) -> bool:

@@ -18,6 +18,7 @@ from conf.text import logger
 from infra.errors import ArtifactError, ConfigError
 from models.networks import published_inputs
 from models.networks.build import build_model, resolve_architecture
+from models.networks.checkpoint_file import is_averaged
 from models.networks.efficientnet.variants import LITE, VARIANTS
 from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
 from models.networks.published_inputs import InputSettings
@@ -129,7 +130,7 @@ def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None
     prefixes = sorted(prefix for prefix in begun if not prefix or prefix.endswith("."))
     if not prefixes or prefixes[0] == "":
         return tensors
-    averaged = [prefix for prefix in prefixes if "ema" in prefix]
+    averaged = [prefix for prefix in prefixes if is_averaged(prefix)]
     plain = [prefix for prefix in prefixes if prefix not in averaged]
     chosen = plain if weights == "model" or not averaged else averaged
     if len(chosen) != 1:

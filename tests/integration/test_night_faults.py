@@ -153,7 +153,7 @@ def finished_jobs() -> set[str]:
 
 def trainings() -> int:
     """Runs of trainings in MLflow, however they ended."""
-    return sum(run.key.startswith("finetune-") for run in queries.list_runs("nightly", 100))
+    return sum(run.key.startswith("finetune-") for run in queries.list_runs("night-faults", 100))
 
 
 def moves() -> list[tuple[int | None, int | None]]:

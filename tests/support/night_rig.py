@@ -54,7 +54,7 @@ def night_settings(model: str, folder: Path, storage: str, name: str = "grown") 
         "nightly.chance_margin=-100",
         "nightly.alerts.webhook=NIGHT_HOOK",
         f"storage={storage}",
-        "experiment=nightly",
+        f"experiment={storage.rpartition('/')[2]}",
     ]
 
 

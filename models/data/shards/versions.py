@@ -128,10 +128,10 @@ def select_new(data: schema.Data, source: Source, content: NDArray[np.uint64], n
     for number, (image, label) in enumerate(zip(content.tolist(), labels.tolist(), strict=True)):
         if image not in known:
             fresh.append(number)
-        elif known[image] != label:
+        elif label not in known[image]:
             raise DataError(
                 f"{data.name}: {bytes(source.names[number]).decode(errors='replace')} is in the data set as "
-                f"{classes[known[image]]!r}, not as {classes[label]!r}; shard the whole folder without data.append"
+                f"{classes[min(known[image])]!r}, not as {classes[label]!r}; shard the whole folder without data.append"
             )
     if not fresh:
         return None
@@ -155,14 +155,15 @@ def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]
     )
 
 
-def _read_known(root: str) -> dict[int, int]:
-    """Labels of the images of all versions, by their content."""
+def _read_known(root: str) -> dict[int, set[int]]:
+    """Labels of the images of all versions, by their content; a file may lie in the folders of two classes."""
     names = re.compile(r"source(-\d{4}-[0-9a-f]{8})?\.npz")
-    known: dict[int, int] = {}
+    known: dict[int, set[int]] = {}
     for uri in store.list_uris(root):
         if names.fullmatch(uri.rpartition("/")[2]) and _is_published(uri):
             labels, content = index.load_content(uri)
-            known |= dict(zip(content.tolist(), labels.tolist(), strict=True))
+            for image, label in zip(content.tolist(), labels.tolist(), strict=True):
+                known.setdefault(image, set()).add(label)
     return known
 
 

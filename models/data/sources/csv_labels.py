@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
-from models.data.sources.splits import split_of
+from models.data.sources.splits import SPLIT_WORDS, split_of
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MAX_BYTES = 256 * 2**20
@@ -30,6 +30,8 @@ _HEADERS = (
     *("class_name", "classname", "label_name", "category_name", "class", "label", "labels", "category", "target"),
     *("breed", "species", "diagnosis", "variety", "class_id", "label_id", "category_id", "classid", "y"),
 )
+# Headers of columns that are no classes, whatever they hold.
+_NO_CLASSES = ("split", "set", "subset", "fold", "folds", "usage", "partition", "width", "height", "size")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,11 @@ def _find_classes(table: _Table, key: int, column: str | None) -> tuple[int | No
     if column is not None:
         chosen = names.get(column.lower())
         return chosen, {} if chosen is None else _stated(table, chosen)
-    possible = [number for number in others if _are_classes(table.column(number))]
+    possible = [
+        number
+        for number in others
+        if _cell(table.header, number).lower() not in _NO_CLASSES and _are_classes(table.column(number))
+    ]
     for header in _HEADERS:
         if (chosen := names.get(header)) in possible:
             return chosen, _stated(table, chosen)
@@ -134,8 +140,10 @@ def _stated(table: _Table, number: int) -> dict[str, set[str]]:
 
 
 def _are_classes(column: Mapping[str, set[str]]) -> bool:
-    """Whether the texts are few enough to be classes rather than captions, sizes or addresses."""
+    """Whether the texts are few enough to be classes rather than captions or addresses, and not names of splits."""
     texts = [text for stated in column.values() for text in stated if text]
+    if {text.lower() for text in texts} <= SPLIT_WORDS.keys():
+        return False
     return len(set(texts)) >= 2 and 2 * len(set(texts)) <= len(texts)
 
 

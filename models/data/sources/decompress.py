@@ -192,7 +192,8 @@ def _has_utf8_name(entry: zipfile.ZipInfo) -> bool:
 
 
 def _lacks_flag(entry: zipfile.ZipInfo) -> bool:
-    return not entry.flag_bits & _UTF8_NAME  # then zipfile has read the name as code page 437
+    """Whether zipfile has read the name as code page 437; from Python 3.12 on it prefers the Unicode path field."""
+    return not entry.flag_bits & _UTF8_NAME and entry.filename == entry.orig_filename
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from infra.errors import DataError
@@ -121,17 +121,25 @@ def read_own_members(
             links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
         elif entry.kind not in _REGULAR:
             skipped.append((name, DEAD_LINK if entry.kind == b"1" else NO_FILE))
+    folders = {folder for name in members for folder in _parents(name)}
     for name in links:
-        linked = _follow(name, links, members)
+        linked = _follow(name, links, members, folders)
+        if len(members) + len(linked) > MAX_MEMBERS:  # links to folders of links multiply
+            raise DataError(f"{where} contains more than {MAX_MEMBERS} files")
         members |= {member.name: member for member in linked}
+        folders |= {folder for member in linked for folder in _parents(member.name)}
         if not linked:
             skipped.append((name, DEAD_LINK))
-    if len(members) > MAX_MEMBERS:
-        raise DataError(f"{where} contains more than {MAX_MEMBERS} files")
     return list(members.values()), tuple(skipped)
 
 
-def _follow(name: str, links: Mapping[str, str], members: Mapping[str, Member]) -> list[Member]:
+def _parents(name: str) -> list[str]:
+    return [name[:position] for position, character in enumerate(name) if character == "/"]
+
+
+def _follow(
+    name: str, links: Mapping[str, str], members: Mapping[str, Member], folders: Collection[str]
+) -> list[Member]:
     """Returns the files that a symbolic link leads to, by way of others too: one, or those of a folder."""
     path = name
     for _ in range(_MAX_LINKS):
@@ -140,6 +148,8 @@ def _follow(name: str, links: Mapping[str, str], members: Mapping[str, Member]) 
         path = links[path]
     if path in members:
         return [members[path]._replace(name=name)]
+    if path not in folders:
+        return []
     return [m._replace(name=name + m.name[len(path) :]) for m in members.values() if m.name.startswith(f"{path}/")]
 
 

@@ -61,6 +61,21 @@ def test_a_server_that_stays_busy_or_silent_ends_in_one_line(monkeypatch: pytest
         prefect_api.request(API, "GET", "/flows", restart_s=-1.0)
 
 
+def test_a_call_that_has_timed_out_once_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call takes its 30 s, which is longer than the time for a server that does not answer."""
+    now, answers = [100.0], iter([(30.0, (0, None)), (0.1, (200, 1))])
+
+    def call(*_: Any, **__: Any) -> tuple[int, Any]:
+        took_s, answer = next(answers)
+        now[0] += took_s
+        return answer
+
+    monkeypatch.setattr(prefect_api, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(prefect_api, "call", call)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    assert prefect_api.request(API, "GET", "/flows") == (200, 1)
+
+
 def test_a_refusal_is_not_repeated_and_a_known_status_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, (401, None), (404, "unknown"), (404, None))
     with pytest.raises(ConfigError, match="refuses the credentials"):

@@ -284,6 +284,13 @@ def test_of_two_wrapped_networks_the_average_or_the_raw_one_is_taken() -> None:
         taken = pretrained.strip_wrappers(both, "x.ckpt", weights)
         assert taken.keys() == expected.keys()
         assert torch.equal(taken["_fc.bias"], expected["_fc.bias"])
+    file = io.BytesIO()
+    torch.save({"state_dict": both}, file)
+    for weights, expected in (("ema", average), ("model", lukemelas())):
+        taken = pretrained.strip_wrappers(checkpoint_file.read(file.getvalue(), "x.ckpt", weights), "x.ckpt", weights)
+        assert torch.equal(taken["_fc.bias"], expected["_fc.bias"])
+    single = pretrained.strip_wrappers({f"semantic.{key}": t for key, t in average.items()}, "x.ckpt", "model")
+    assert single.keys() == average.keys()
     twins = {f"{one}.{key}": tensor for one in ("student", "teacher") for key, tensor in average.items()}
     with pytest.raises(ArtifactError, match=r"holds several networks, under student\., teacher\.: save one of them"):
         pretrained.strip_wrappers(twins, "x.ckpt")

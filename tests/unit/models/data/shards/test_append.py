@@ -199,3 +199,30 @@ def _manifest(result: ShardResult) -> manifests.Manifest:
 def _source_of(data: Data, storage: str) -> tuple[object, object]:
     source = writer.plan(replace(data, append=False), storage).source
     return source, source.content
+
+
+def test_a_file_in_the_folders_of_two_classes_does_not_stop_later_appends(
+    data: Data, folder: Path, storage: str
+) -> None:
+    shutil.copy(folder / "cat" / "000.png", folder / "dog" / "copy.png")
+    first = shard(data, storage)
+    assert shard(data, storage) == replace(first, reused=True)
+    add(folder, 100, 140)
+    assert shard(data, storage).manifest_uri.endswith("/manifest-0002.json")
+
+
+def test_new_images_none_of_which_decodes_are_quarantined_once(
+    data: Data, folder: Path, storage: str, tmp_path: Path
+) -> None:
+    first = shard(data, storage)
+    for number in range(8):
+        sound = (folder / "cat" / "000.png").read_bytes()
+        (folder / "cat" / f"broken{number}.png").write_bytes(sound[: len(sound) // 2] + bytes([number]))
+    second = shard(data, storage)
+    assert (second.train, second.minival, second.val) == (first.train, first.minival, first.val)
+    assert 0 < second.quarantined <= 8
+    assert shard(data, storage) == replace(second, reused=True)
+    manifest = manifests.load_verified(second.manifest_uri, second.manifest_sha256)
+    reader = Loader(manifest, second.manifest_uri, "train", 8, Augment(eval_crop_pad=0), tmp_path / "cache", 1)
+    assert sum(len(batch.labels) for batch in reader.eval_batches(1, 0, 1)) == first.train
+    reader.close()

@@ -160,6 +160,17 @@ def test_captions_and_boxes_are_no_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "values"),
+    [("fold", ("0", "1", "2")), ("width", ("480", "640", "480")), ("used", ("train", "test", "train"))],
+)
+def test_splits_folds_and_sizes_are_no_classes(header: str, values: tuple[str, ...], tmp_path: Path) -> None:
+    text = f"id,{header}\n" + "".join(f"{name},{values[i % 3]}\n" for i, name in enumerate(NAMES))
+    with pytest.raises(ConfigError, match=f"x.csv names the images and has the columns {header}; which one has"):
+        open_tree(tmp_path, flat("images/") | {"x.csv": text.encode()})
+    assert open_tree(tmp_path, flat("images/") | {"x.csv": text.encode()}, label_field=header).classes
+
+
+@pytest.mark.parametrize(
     ("files", "seen"),
     [
         (flat("train/") | {f"test1/{i}.jpg": photo(i) for i in range(3)}, "no folders of classes in train/ and test1/"),

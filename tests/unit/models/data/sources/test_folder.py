@@ -15,6 +15,7 @@ import pytest
 from made_archives import data_settings, photo, write_archive, write_tree
 
 from infra.errors import ConfigError, DataError
+from models.data.sources import decompress, tar
 from models.data.sources.catalog import open_source
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
@@ -284,6 +285,14 @@ def test_links_in_an_own_archive_are_the_files_that_they_name(tmp_path: Path) ->
     assert source.unused == ("2 links that lead to no file, first set/a/out.jpg",)
 
 
+def test_links_to_folders_of_links_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder has two links to the one before: 2^N files from an archive of N kilobytes."""
+    monkeypatch.setattr(tar, "MAX_MEMBERS", 1000)
+    links = [link(tarfile.SYMTYPE, f"set/d{i}/{name}", f"../d{i - 1}") for i in range(1, 40) for name in "xy"]
+    with pytest.raises(DataError, match=r"x.tar contains more than 1000 files"):
+        open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [("set/d0/1.jpg", photo(1)), *links])))
+
+
 def test_the_last_of_two_members_counts(tmp_path: Path) -> None:
     source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, ("set/a/1.jpg", photo(9))])))
     assert [source.read(i) for i in range(2)] == [photo(9), photo(2)]
@@ -340,6 +349,14 @@ def test_names_in_a_zip_are_utf8_with_and_without_the_flag(tmp_path: Path, caplo
     (tmp_path / "y.zip").write_bytes(packed.replace(b"QQQQ", b"caf\x82"))
     assert open_source(data_settings("folder", tmp_path / "y.zip")).classes == ("b", "caf\u00e9")
     assert "y.zip: 1 names are not UTF-8 and are read as code page 437, first set/caf\u00e9/1.jpg" in caplog.text
+
+
+def test_the_unicode_path_field_of_a_zip_is_read_as_python_reads_it() -> None:
+    """From Python 3.12 on, zipfile puts its text into the name and leaves the flag as it is."""
+    entry = zipfile.ZipInfo("?.png")
+    entry.filename = "\u56fe.png"
+    assert decompress._name_of(entry) == "\u56fe.png"
+    assert decompress._has_utf8_name(entry)
 
 
 def test_backslashes_separate_folders_where_no_name_has_a_slash(tmp_path: Path) -> None:
