@@ -65,7 +65,7 @@ def _raise_again(lost: UnraisableHookArgs) -> None:
     """Raises a termination signal again, in 0.1 s, that Python has ignored.
 
     torchrun's handler raises an exception wherever the program is; in a callback, as those around a fork, Python prints
-    it and goes on.
+    it and continues.
     """
     error = lost.exc_value
     if not isinstance(error, SignalException):

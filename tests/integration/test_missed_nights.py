@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -101,4 +102,4 @@ def test_of_missed_nights_one_runs_and_reports_that_it_is_late_and_an_overlappin
     assert all("concurrency limit" in message and "\n" not in message for message in messages), messages
     assert [version.version for version in registry.versions(LINE)] == [1]
     assert len(texts) == 1
-    assert "late: it starts 3 d" in texts[0] or "late: it starts 72 h" in texts[0], texts
+    assert re.search(r"late: it starts ([123] d|(24|48|72) h)", texts[0]), texts  # which one runs, Prefect decides
