@@ -44,6 +44,7 @@ def jobs() -> set[str]:
     return {uri.split("/")[-2] for uri in store.list_uris(f"{STORAGE}/jobs") if uri.endswith("/result.json")}
 
 
+@pytest.mark.slow  # in a plain run: the night of tests/e2e
 def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_data(
     base: str, services_dir: Path, tmp_path: Path, alerted: list[str]
 ) -> None:

@@ -41,11 +41,12 @@ SIGTERMS = {  # who gets it, and in which phases
 MIXED = {"startup": "group", "save": "agent", "step": "rank", "eval": "group", "last": "rank"}
 
 
+@pytest.mark.slow  # in a plain run: SIGTERM to the command, in tests/e2e
 @pytest.mark.parametrize(
     ("receivers", "threads"),
     [pytest.param(MIXED, 2, id="mixed-2")]
     + [
-        pytest.param(dict.fromkeys(phases, whom), threads, id=f"{whom}-{threads}", marks=pytest.mark.slow)
+        pytest.param(dict.fromkeys(phases, whom), threads, id=f"{whom}-{threads}")
         for whom, phases in SIGTERMS.items()
         for threads in (1, 2)
     ],

@@ -19,6 +19,7 @@ from infra.tracking import registry
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 STORAGE = "s3://effnet/register"
+BY_KEY = ["register=by-key", "experiment=register"]  # other tests register networks under their own names
 SMALL = ["data=digits", "data.limit=400", "recipe.epochs=1", "transfer.recipe.epochs=1"]
 
 
@@ -59,16 +60,16 @@ def objects() -> list[str]:
 
 def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, Any], services_dir: Path) -> None:
     before = objects()
-    by_key = result_of(effnet(services_dir, "register", trained["job"], "experiment=register", "--json"))
-    assert (by_key["name"], by_key["version"], by_key["aliases"]) == ("efficientnet-b0", 1, ["challenger", "champion"])
+    by_key = result_of(effnet(services_dir, "register", trained["job"], *BY_KEY, "--json"))
+    assert (by_key["name"], by_key["version"], by_key["aliases"]) == ("by-key", 1, ["challenger", "champion"])
     assert by_key["verdict"] == "promoted: there was no champion"
     assert objects() == before, "the run folder is only read"
-    version = registry.resolve_version("efficientnet-b0@champion")
+    version = registry.resolve_version("by-key@champion")
     assert version.run_id == trained["mlflow_run"]
     assert version.tags["job_uri"] == trained["job_uri"]
     assert version.tags["top1"] == f"{trained['top1']:.2f}"
 
-    description, files = describe("efficientnet-b0", 1)
+    description, files = describe("by-key", 1)
     assert all(files.values())
     assert "(confusion.svg)" in files["card.md"]
     assert f"calibration error (ECE, 15 bins) | {trained['calibration_error']:.2f}" in description
@@ -77,9 +78,9 @@ def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, A
     for picture in ("confusion.svg", "mistakes.svg", "predictions.svg"):
         assert f"artifact_file_path={picture})" in description
 
-    again = effnet(services_dir, "register", trained["mlflow_run"][:12], "experiment=register")
+    again = effnet(services_dir, "register", trained["mlflow_run"][:12], *BY_KEY)
     assert again.returncode == 0, again.stderr
-    assert "registered efficientnet-b0/1 (found, nothing to do)" in again.stdout
+    assert "registered by-key/1 (found, nothing to do)" in again.stdout
 
 
 @pytest.mark.slow
@@ -114,7 +115,7 @@ def test_what_is_no_finished_job_is_refused_in_one_line(
 def test_the_page_of_a_version_shows_the_pictures(
     browser: Any, trained: dict[str, Any], services: Addresses, services_dir: Path
 ) -> None:
-    registered = result_of(effnet(services_dir, "register", trained["job"], "experiment=register", "--json"))
+    registered = result_of(effnet(services_dir, "register", trained["job"], *BY_KEY, "--json"))
     context = browser.new_context()
     page = context.new_page()
     page.set_default_timeout(60_000)

@@ -58,6 +58,7 @@ def test_a_signal_before_a_command_is_parsed_is_one_line_too(
         raise signals.Stopped(signal.SIGTERM)
 
     monkeypatch.setattr("flows.__main__._parser", stop)
+    monkeypatch.delitem(sys.modules, "tasks.supervise", raising=False)  # jobs of other tests in this process
     assert main(["train"]) == signals.INTERRUPTED
     assert capsys.readouterr().err.startswith("stopped by SIGTERM: ")
 

@@ -9,6 +9,7 @@ import torch
 
 from conf import compose, schema
 from infra.errors import ConfigError
+from models.experiments import costs
 from models.networks import native
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.network import EfficientNet
@@ -24,7 +25,7 @@ from models.training.memory import (
     plan,
     slices_per_pass,
 )
-from tasks.plan import lines
+from tasks.plan import lines, transfer_sets
 
 
 def test_a_small_network_counted_by_hand() -> None:
@@ -166,15 +167,13 @@ def test_the_table_has_a_line_for_each_variant() -> None:
 
 
 def test_a_plan_counts_what_transfer_to_the_official_sets_costs() -> None:
-    words = ["profile=paper", "variants=[efficientnet_b0]", "transfer.sets=[cifar10,aircraft]"]
-    empty, title, _, b0 = list(lines(compose.compose(words)))[-4:]
-    assert empty == ""
-    assert title == "transfer to cifar10, aircraft (kornblith)"
-    jobs, images, evaluated, multiply_adds = (float(word.replace(",", "")) for word in b0.split()[1:])
-    assert jobs == 2 * 57
-    assert images == pytest.approx(2 * (17.35 + 1) * 20_000 * 256, rel=0.06)  # whole epochs, rungs on evaluations
+    words = ["profile=paper", "variants=[efficientnet_b0]", "transfer.sets=[cifar10,aircraft]", "model_ref=b0@champion"]
+    config = compose.compose(words)
+    (work,) = costs.plan_trainings(config, transfer_sets(config, words), "transfer").works
+    assert (work.name, work.jobs) == ("transfer efficientnet_b0", 2 * 57)
+    assert work.images == pytest.approx(2 * (17.35 + 1) * 20_000 * 256, rel=0.06)  # whole epochs, rungs on evaluations
     of_one = 385_814_752 - 1_281_000 + 1_280_000 * 0.05  # B0 without a thousand classes, with 10 and 100
-    assert multiply_adds == pytest.approx(of_one * (3 * images + evaluated), rel=1e-3)
+    assert work.multiply_adds == pytest.approx(of_one, rel=1e-3)
 
 
 @pytest.mark.parametrize(("side", "fits"), [(17, True), (16, False), (1, False)])
