@@ -55,9 +55,13 @@ def results(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def weights(name: str) -> dict[str, str]:
-    """Digest of the selected weights of every job, by its key."""
+    """Digest of the selected weights of every training, by its key.
+
+    A champion that another test has registered under the same name is evaluated besides.
+    """
     uris = [uri for uri in store.list_uris(f"s3://effnet/{name}/jobs") if uri.endswith("/result.json")]
-    return {uri.split("/")[-2]: store.read_json(uri)["weights_sha256"] for uri in uris}
+    trainings = {uri.split("/")[-2]: uri for uri in uris if not uri.split("/")[-2].startswith("evaluate-")}
+    return {key: store.read_json(uri)["weights_sha256"] for key, uri in trainings.items()}
 
 
 def without_digest(digests: dict[str, str]) -> list[tuple[str, str]]:
@@ -98,7 +102,10 @@ def test_a_reproduction_over_two_workers_runs_on_both_and_comes_to_the_bits_of_o
     assert "<dt>Jobs ran on</dt><dd>one, two</dd>" in page
 
     assert not list((flow.folder / "runs" / "jobs").glob("*spread*"))
-    folders = [{path.name for path in (worker.folder / "runs" / "jobs").iterdir()} for worker in workers]
+    folders = [
+        {path.name for path in (worker.folder / "runs" / "jobs").iterdir() if not path.name.startswith("evaluate-")}
+        for worker in workers
+    ]
     assert folders[0] | folders[1] == set(weights("spread"))
     assert not folders[0] & folders[1]
     query = {"flow_runs": {"tags": {"any_": ["effnet.job:" + key for key in weights("spread")]}}}
