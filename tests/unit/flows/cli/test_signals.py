@@ -93,7 +93,9 @@ threading.Thread.start = interrupted
 
 def test_a_second_signal_seconds_later_waits_for_nothing() -> None:
     began = time.monotonic()
-    ended, lines, err = stopped(signal.SIGTERM, signal.SIGTERM, ending_s=50, pause_s=3.5)
+    ended, lines, err = stopped(
+        signal.SIGTERM, signal.SIGTERM, ending_s=50, pause_s=6
+    )  # a busy machine handles the first late
     assert time.monotonic() - began < 40
     assert (ended, lines) == (130, ["ends"])
     assert err.splitlines()[-1].startswith("stopped by SIGTERM: a second time, so nothing was waited for")
