@@ -315,12 +315,12 @@ def test_a_mistake_is_one_clear_line(words: list[str], said: str, summary: dict[
 def test_sigterm_saves_and_ends_the_training_processes_and_the_same_command_resumes(
     services: Addresses, services_dir: Path
 ) -> None:
-    words = ["train", "model=b1", "recipe.epochs=8", "data.limit=600", "storage=s3://effnet/e2e", "experiment=e2e"]
+    words = ["train", "model=b1", "recipe.epochs=30", "data.limit=600", "storage=s3://effnet/e2e", "experiment=e2e"]
     command = [sys.executable, "-m", "flows", *words, f"run_dir={services_dir}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if re.search(r"epoch (?!1/)\d+/8", line):  # so there is a checkpoint of the epoch before
+            if re.search(r"epoch (?!1/)\d+/30", line):  # so there is a checkpoint of the epoch before
                 break
         os.killpg(process.pid, signal.SIGTERM)  # as systemd and Slurm do; Ctrl-C: unit/test_signals.py
         said = process.stderr.read()
