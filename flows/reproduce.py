@@ -43,10 +43,10 @@ async def reproduce(
 
     Args:
         overrides: Command-line overrides, e.g. ``["profile=laptop"]``.
-        began: Unix time at which the user's command started; by default the start of the flow.
         profile: Size of everything.
         data: Data set.
         epochs: Number of epochs.
+        began: Unix time at which the user's command started; by default the start of the flow.
     """
     config, overrides = configure(overrides, profile=profile, data=data, epochs=epochs)
     check_names("variants", config.variants)

@@ -15,8 +15,7 @@ from infra.errors import ConfigError
 from models.results import ShardResult
 from tasks import policy
 from tasks.jobs import train_job
-
-CHAMPION, CHALLENGER = "champion", "challenger"  # aliases; the modules that set them import MLflow
+from tasks.registry.register import CHALLENGER
 
 
 @task(task_run_name="check", **policy.BOOKKEEPING)
@@ -74,6 +73,8 @@ def _check(
 
 def _will_exist(ref: str, made: Collection[str], options: schema.Nightly) -> bool:
     """Whether the reproduction itself gives a registered model this alias before its maps are drawn."""
+    from infra.tracking.registry import CHAMPION
+
     name, separator, alias = re.split("([@/])", ref, maxsplit=1)
     given = (CHALLENGER,) if options.approval else (CHALLENGER, CHAMPION)  # a champion waits for a user's approval
     return name in made and separator == "@" and alias in given

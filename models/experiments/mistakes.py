@@ -99,18 +99,14 @@ def draw_answers(
     network = build_model(model, classes).eval()
     weights.load_weights(network, weights_uri, weights_sha256)
     inputs = selection.squares(network.resolution, augment.eval_crop_pad, augment.eval_interpolation)
-    images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
-    with torch.inference_mode():
-        predictions = network(images).argmax(1).tolist()
-    explanation = activation_maps.explain(network, images, predictions)
-    heat = activation_maps.upsample(explanation.maps, network.resolution)
-    return [
-        Answer(
-            selection.labels[i],
-            predictions[i],
-            explanation.probabilities[i],
-            png(pixels, PICTURE_PX),
-            png(activation_maps.overlay(pixels, heat[i]), PICTURE_PX),
-        )
-        for i, pixels in enumerate(inputs)
-    ]
+    normalize = Normalize(torch.device("cpu"))
+    answers = []
+    for label, pixels in zip(selection.labels, inputs, strict=True):  # one by one: at 600 px all of them take gigabytes
+        image = normalize(torch.from_numpy(pixels[None]))
+        with torch.inference_mode():
+            predicted = int(network(image).argmax(1))
+        explanation = activation_maps.explain(network, image, [predicted])
+        heat = activation_maps.upsample(explanation.maps, network.resolution)
+        pictures = png(pixels, PICTURE_PX), png(activation_maps.overlay(pixels, heat[0]), PICTURE_PX)
+        answers.append(Answer(label, predicted, explanation.probabilities[0], *pictures))
+    return answers

@@ -63,7 +63,7 @@ class TrainResult:
     class_total: tuple[int, ...] = ()
     correct_sha256: str = ""  # of the per-image bits (models/training/per_image.py); "" for jobs that predate them
     minival_correct_sha256: str = ""  # as correct_sha256, of minival
-    answers_sha256: str = ""  # of the class and probability that each val image got, in the same file
+    answers_sha256: str = ""  # of the predicted class and its probability for each val image, in the same module
     calibration_error: float | None = None  # expected calibration error on val in percent; None for older jobs
     world_size: int = 1  # of the last attempt
     compiled: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conf.schema import Nightly
+from models.data.sources.unused import LOST_FEW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +36,6 @@ def find_faults(new: Manifest, old: Manifest | None, limits: Nightly) -> list[st
 
 
 def _describe_quarantine(new: Manifest, limits: Nightly) -> str | None:
-    from models.data.sources.unused import LOST_FEW
-
     lost = len(new.quarantine)
     share = 100 * lost / (lost + len(new.table))
     if lost <= LOST_FEW or share <= limits.max_quarantine:

@@ -41,12 +41,12 @@ def nights() -> list[dict[str, Any]]:
 def wait_for_nights(count: int, services_dir: Path, *states: str) -> list[dict[str, Any]]:
     """The first ``count`` nights, when all of them are in one of the states."""
     deadline = time.monotonic() + PATIENCE_S
-    while len(found := nights()[:count]) < count or not all(run["state_type"] in states for run in found):
+    while len(first := nights()[:count]) < count or not all(run["state_type"] in states for run in first):
         if time.monotonic() > deadline:
             log = processes.log_tail(services_dir / "services", "worker", 60)
-            pytest.fail(f"{[(run['name'], run['state']) for run in found]}\n{log}")
+            pytest.fail(f"{[(run['name'], run['state']) for run in first]}\n{log}")
         time.sleep(0.5)
-    return found
+    return first
 
 
 def miss(run: dict[str, Any], days: int, services_dir: Path) -> None:

@@ -59,8 +59,8 @@ def fill(
         boxes: ``[n, 4]`` left, top, right, bottom inside each image; pixels outside have no influence.
         flips: ``[n]`` horizontal flips, after the resize.
         ops: Augmentations, applied last, in order.
-        backend: One of ``BACKENDS``; by default the best available.
-        interpolation: Bicubic or bilinear, antialiased; only Pillow resizes bilinearly.
+        backend: One of ``BACKENDS``; by default the best available. Only Pillow resizes bilinearly, whatever is given.
+        interpolation: Bicubic or bilinear, antialiased.
 
     Raises:
         DecodeError: for the first image that does not decode, or whose header gives a size too small for the box.
@@ -71,10 +71,10 @@ def fill(
         raise ValueError(f"out must be C-contiguous uint8 [{n}, S, S, 3], is {out.dtype} {list(out.shape)}")
     if boxes.shape != (n, 4) or flips.shape != (n,) or (ops is not None and len(ops.codes) != n):
         raise ValueError(f"{n} blobs, but boxes {list(boxes.shape)}, flips {list(flips.shape)} or other ops")
-    best = "pillow" if interpolation == BILINEAR else _find_best_backend()
-    name = best if backend is None else backend
+    name = "pillow" if interpolation == BILINEAR else backend or _find_best_backend()
     if (reason := backends().get(name, "no such backend")) != "ok":
         raise ConfigError(f"decoding with {name!r} is not available: {reason}")
+    square = _bilinear_square if interpolation == BILINEAR else _SQUARES[name]
     remaining: Sequence[int] = range(n)
     if name == "native":
         status, header_sizes = native.load().fill(out, blobs, boxes, flips, ops)
@@ -83,9 +83,7 @@ def fill(
         if name == "native" and status[index] == native.OUTSIDE:
             raise DecodeError(index, _describe_outside(_box(boxes, index), header_sizes[index].tolist()))
         try:
-            box = _box(boxes, index)
-            square = _SQUARES[name] if interpolation == BICUBIC else _bilinear_square
-            resized = square(blobs[index], box, side)
+            resized = square(blobs[index], _box(boxes, index), side)
         except DataError as error:
             raise DecodeError(index, str(error)) from error
         out[index] = resized[:, ::-1] if flips[index] else resized

@@ -164,6 +164,11 @@ def _table_uri(uri: str, digest: str) -> str:
     return store.join(root, "samples.npy" if name == "manifest.json" else f"samples-{digest[:16]}.npy")
 
 
+def source_digest(uri: str) -> str:
+    """Reads the digest of the source that a manifest was made of, without its table; errors are those of ``load``."""
+    return str(_body(store.read(uri), uri)["source_digest"])
+
+
 def load(uri: str) -> tuple[str, Manifest]:
     """Reads a manifest and its table from the store; returns the sha256 and the manifest.
 

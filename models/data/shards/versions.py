@@ -82,8 +82,7 @@ def find_newest(folder: str, digest_of: Callable[[str], str]) -> Version | None:
         if name == "manifest.json" and root.rpartition("/")[0] == folder:
             roots[root] = entry.modified
     for root in sorted(roots, key=lambda uri: -roots[uri]):
-        _, first = manifests.load(manifest_uri(root, 1))
-        if root.rpartition("/")[2] == digest_of(first.source_digest):
+        if root.rpartition("/")[2] == digest_of(manifests.source_digest(manifest_uri(root, 1))):
             return _load_newest(root)
     return None
 
@@ -174,7 +173,7 @@ def _is_published(uri: str) -> bool:
     if not version:
         return True
     manifest = manifest_uri(root, number_of(version))
-    return store.exists(manifest) and manifests.load(manifest)[1].source_digest.startswith(version.partition("-")[2])
+    return store.exists(manifest) and manifests.source_digest(manifest).startswith(version.partition("-")[2])
 
 
 def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]:

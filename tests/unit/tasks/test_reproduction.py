@@ -14,7 +14,7 @@ from models.results import Summary, VariantRow, result_from
 from tasks.reproduction import keep_first_duration
 
 ROW = made_parts.variant(0) | {"mlflow_run": "ab12"}
-FOUND = Summary(
+REPEATED = Summary(
     wall_s=18.0, jobs=21, jobs_found=21, variants=(result_from(VariantRow, ROW, "row"),), config_sha256="cd"
 )
 EARLIER = {"wall_s": 505.0, "jobs": 21, "jobs_found": 0, "variants": [ROW], "config_sha256": "ab"}
@@ -23,22 +23,22 @@ EARLIER = {"wall_s": 505.0, "jobs": 21, "jobs_found": 0, "variants": [ROW], "con
 def test_the_duration_of_the_run_that_did_the_jobs_is_kept_through_repetitions(tmp_path: Path) -> None:
     config = compose.compose([f"storage=file://{tmp_path}"])
     uri = f"file://{tmp_path}/reports/{config.profile}/summary.json"
-    assert keep_first_duration(config, FOUND) == FOUND, "nothing is known of an earlier run"
+    assert keep_first_duration(config, REPEATED) == REPEATED, "nothing is known of an earlier run"
     store.write_json(uri, EARLIER | {"first_wall_s": None})
-    repeated = keep_first_duration(config, FOUND)
+    repeated = keep_first_duration(config, REPEATED)
     assert (repeated.wall_s, repeated.first_wall_s) == (18.0, 505.0), "also by a version with other settings"
     store.write_json(uri, EARLIER | {"wall_s": 18.0, "jobs_found": 21, "first_wall_s": 505.0})
-    assert keep_first_duration(config, FOUND).first_wall_s == 505.0
+    assert keep_first_duration(config, REPEATED).first_wall_s == 505.0
 
 
 def test_other_trainings_new_jobs_or_a_damaged_summary_keep_nothing(tmp_path: Path) -> None:
     config = compose.compose([f"storage=file://{tmp_path}"])
     uri = f"file://{tmp_path}/reports/{config.profile}/summary.json"
     store.write_json(uri, EARLIER)
-    assert keep_first_duration(config, replace(FOUND, jobs_found=20)).first_wall_s is None
+    assert keep_first_duration(config, replace(REPEATED, jobs_found=20)).first_wall_s is None
     for other in ({"variants": [ROW | {"mlflow_run": "cd34"}]}, {"jobs": 20}, {"wall_s": 18.0, "jobs_found": 21}):
         store.write_json(uri, EARLIER | other)
-        assert keep_first_duration(config, FOUND).first_wall_s is None
+        assert keep_first_duration(config, REPEATED).first_wall_s is None
     for damaged in (b"{", b"[]", json.dumps(EARLIER | {"wall_s": "long"}).encode(), b'{"variants": 3}'):
         store.write(uri, damaged)
-        assert keep_first_duration(config, FOUND).first_wall_s is None
+        assert keep_first_duration(config, REPEATED).first_wall_s is None

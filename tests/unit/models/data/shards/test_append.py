@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from growing_folder import add, shard
 
 from conf import compose
 from conf.schema import Augment, Data
@@ -20,13 +20,6 @@ from models.data.shards import versions, writer
 from models.data.shards.layout import Plans
 from models.results import ShardResult
 from tasks.shard import _plan, _write_group, _write_manifest
-
-
-def add(folder: Path, first: int, last: int) -> None:
-    for number in range(first, last):
-        path = folder / ("cat", "dog")[number % 2] / f"{number:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number, number // 7, 3)).save(path)
 
 
 @pytest.fixture
@@ -43,15 +36,6 @@ def data(folder: Path) -> Data:
 @pytest.fixture
 def storage(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
-
-
-def shard(data: Data, storage: str) -> ShardResult:
-    plan = _plan(data, storage)
-    if plan.done is not None:
-        return plan.done
-    for numbers in plan.groups:
-        _write_group(data, plan.root, numbers, plan.version)
-    return _write_manifest(data, plan.root, plan.version)
 
 
 def objects(result: ShardResult) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from growing_folder import add, shard
 
 from conf.schema import Data
 from infra import store
@@ -16,14 +16,6 @@ from models.data.shards import manifest as manifests
 from models.data.shards.layout import ShardLayout
 from models.results import ShardResult
 from tasks.registry.finished import _find_frozen_val
-from tasks.shard import _plan, _write_group, _write_manifest
-
-
-def add(folder: Path, first: int, last: int) -> None:
-    for number in range(first, last):
-        path = folder / ("cat", "dog")[number % 2] / f"{number:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number, number // 7, 3)).save(path)
 
 
 @pytest.fixture
@@ -35,15 +27,6 @@ def data(tmp_path: Path) -> Data:
 @pytest.fixture
 def storage(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
-
-
-def shard(data: Data, storage: str) -> ShardResult:
-    plan = _plan(data, storage)
-    if plan.done is not None:
-        return plan.done
-    for numbers in plan.groups:
-        _write_group(data, plan.root, numbers)
-    return _write_manifest(data, plan.root)
 
 
 def images(layout: ShardLayout, split: str) -> set[bytes]:
