@@ -34,7 +34,7 @@ from infra.services import stack
 from infra.tracking import package, registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model, resolve_architecture
-from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
+from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
 
 MODELS = {"laptop B0": schema.Model(width=0.25, depth=0.25, resolution=0.25), "B0": schema.Model()}
 CLASSES, PIXELS, REQUESTS, CONCURRENT, PATIENCE_S = 1000, (375, 500), 64, 16, 120.0
@@ -110,7 +110,7 @@ def _register(name: str, model: schema.Model, folder: Path) -> str:
     side = resolve_architecture(model).resolution
     mean, std = ([value / 255 for value in values] for values in (MEAN_RGB, STDDEV_RGB))
     names = [f"class {number}" for number in range(CLASSES)]
-    config = export.config_json(model, resolution=side, class_names=names, mean=mean, std=std, crop_pad=32)
+    config = config_json(model, resolution=side, class_names=names, mean=mean, std=std, crop_pad=32)
     (folder / package.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(side)
     run = runs.start_run("benchmarks", name, name, params={}, tags={})

@@ -13,7 +13,13 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from models.results import PhotographsResult
 from tasks import policy
-from tasks.experiments.photographs import PublicNetwork, packaged, read_photographs, record_photographs
+from tasks.experiments.photographs import (
+    PublicNetwork,
+    drawn_photographs,
+    packaged,
+    read_photographs,
+    record_photographs,
+)
 from tasks.registry.pretrained import import_published
 from tasks.registry.register import fetch_registered
 
@@ -38,6 +44,8 @@ async def map_photographs(config: schema.Config, parent_run: str = "") -> Photog
         NotFoundError: A package is not installed.
     """
     read = await read_photographs(config)
+    if (drawn := await drawn_photographs(config, read)) is not None:
+        return drawn
     networks = [await obtain_network(config, name) for name in config.photographs.networks]
     return await record_photographs(config, read, networks, parent_run)
 

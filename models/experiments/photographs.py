@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from conf.schema import Model
-from infra.errors import DataError
-from models.data.loading import crops, decode
-from models.data.shards import image_check
+from models.data.loading import selection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
 from models.experiments.gallery import REPORT_PX, png
@@ -41,27 +39,6 @@ class SeenPhotographs:
     overlays: Pixels
 
 
-def squares(photographs: Mapping[str, bytes], side: int, crop_pad: int) -> Pixels:
-    """Decodes the evaluation crops, ``[N, side, side, 3]``.
-
-    Raises:
-        DataError: a photograph cannot be used; the message names it.
-    """
-    headers = [_check(name, data) for name, data in photographs.items()]
-    widths, heights = (np.array([getattr(header, key) for header in headers]) for key in ("width", "height"))
-    out = np.empty((len(headers), side, side, 3), np.uint8)
-    boxes = crops.eval_boxes(widths, heights, side, crop_pad)
-    decode.fill(out, list(photographs.values()), boxes, np.zeros(len(headers), np.bool_))
-    return out
-
-
-def _check(name: str, data: bytes) -> image_check.ImageInfo:
-    try:
-        return image_check.check_image(data, name, decode=True)
-    except DataError as error:
-        raise DataError(f"photograph {name}: {error}") from error
-
-
 def see(
     model: Model, weights_uri: str, weights_sha256: str, photographs: Mapping[str, bytes], classes: int, crop_pad: int
 ) -> SeenPhotographs:
@@ -81,7 +58,7 @@ def see(
     """
     network = build_model(model, classes).eval()
     weights.load_weights(network, weights_uri, weights_sha256)
-    inputs = squares(photographs, network.resolution, crop_pad)
+    inputs = selection.decode_squares(photographs, network.resolution, crop_pad)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     with torch.inference_mode():
         best = network(images).softmax(1).topk(min(SHOWN, classes))

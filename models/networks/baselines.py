@@ -1,8 +1,9 @@
 """Networks of the related work by name, with the same interface and scaling as EfficientNet.
 
 Units come from pytorchcv, whose modules are imported individually when a network is built: its ``model_provider`` would
-import torchvision. Stages, rounding, head and initialization are effnet's, so all networks are counted, trained,
-fine-tuned, exported and explained in the same way. Names are those of torchvision, timm or pytorchcv.
+import torchvision. The table is read without torch. Stages, rounding, head and initialization are effnet's,
+so all are counted, trained, fine-tuned, exported and explained in the same way. Names are those of torchvision, timm or
+pytorchcv.
 
 MobileNetV2 and the wide ResNets are not pytorchcv's ``mobilenetv2_w1`` and ``wrn50_2``, which have 88 parameters more
 and 34,112 fewer than all other implementations: built here from other pytorchcv units, they count as torchvision's.
@@ -15,55 +16,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from conf import schema
 from infra.errors import ConfigError
 from models.networks.efficientnet.compound_scaling import round_channels, round_repeats
-from models.networks.efficientnet.network import Network, initialize_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.networks.baseline_classifiers import Baseline, Parts
 
 INSTALL = "pip install --no-deps pytorchcv==0.0.74"
-Parts = tuple[nn.Module, nn.Sequential, nn.Module]  # stem, blocks, head
 Stages = tuple[tuple[tuple[int, int], ...], ...]  # for each stage its runs of (output channels, units)
-
-
-class Baseline(Network):
-    """Baseline classifier of the related work.
-
-    Args:
-        parts: Stem, blocks and head.
-        channels: Channels of the last feature map.
-        num_classes: Width of the classifier.
-        resolution: Input side in pixels.
-        dropout: Dropout rate before the classifier.
-    """
-
-    def __init__(self, parts: Parts, channels: int, num_classes: int, resolution: int, dropout: float) -> None:
-        super().__init__()
-        self.resolution = resolution
-        self.recompute = False
-        self.stem, self.blocks, self.head = parts
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(channels, num_classes)
-        initialize_weights(self)
-
-
-class SqueezeNet(Baseline):
-    """SqueezeNet, which classifies each position of the last feature map and averages the scores after a ReLU.
-
-    Source: arXiv 1602.07360, section 4.2; initialization from the authors' train_val.prototxt.
-    """
-
-    def __init__(self, parts: Parts, channels: int, num_classes: int, resolution: int, dropout: float) -> None:
-        super().__init__(parts, channels, num_classes, resolution, dropout)
-        nn.init.normal_(self.classifier.weight, 0.0, 0.01)
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Last feature map ``[N, C, H, W]`` -> logits ``[N, num_classes]``, none below 0."""
-        scores: Tensor = self.classifier(self.dropout(features).permute(0, 2, 3, 1))
-        return scores.relu().mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -87,7 +52,7 @@ class BaselineSpec:
         divisor: Divisor to whose multiples channels are rounded, as groups and bottlenecks require.
         width: Built-in multiplier of all channels.
         dropout: Dropout rate before the classifier.
-        network: Class of the network.
+        classifies_positions: Scores of each position are averaged, as SqueezeNet does, not features.
         resolution: Default input side in pixels.
         smallest: Smallest side in pixels at which the last layer with stride 2 still has two pixels.
     """
@@ -99,7 +64,7 @@ class BaselineSpec:
     divisor: int = 8
     width: float = 1.0
     dropout: float = 0.0
-    network: type[Baseline] = Baseline
+    classifies_positions: bool = False
     resolution: int = 224
     smallest: int = 17
 
@@ -117,12 +82,13 @@ def build(model: schema.Model, num_classes: int, dropout: float | None = None) -
     Raises:
         ConfigError: pytorchcv is not installed.
     """
+    from models.networks.baseline_classifiers import Baseline, SqueezeNet
+
     baseline = BASELINES[model.name]
     plan = scale_layers(baseline, model.width, model.depth)
     rate = baseline.dropout if dropout is None else dropout
-    return baseline.network(
-        baseline.parts(plan), plan.head, num_classes, round(baseline.resolution * model.resolution), rate
-    )
+    network = SqueezeNet if baseline.classifies_positions else Baseline
+    return network(baseline.parts(plan), plan.head, num_classes, round(baseline.resolution * model.resolution), rate)
 
 
 def scale_layers(spec: BaselineSpec, width: float = 1.0, depth: float = 1.0) -> LayerPlan:
@@ -149,6 +115,8 @@ def _pytorchcv(file: str) -> Any:
 
 def _parts(network: nn.Module) -> Parts:
     """Splits a pytorchcv network into parts, without its fixed-size pooling and its classifier."""
+    from torch import nn
+
     stem, *units = network.features.named_children()  # type: ignore[union-attr]
     blocks = [unit for name, stage in units if name.startswith("stage") for unit in stage.children()]
     head = [module for name, module in units if name in ("final_block", "post_activ")]
@@ -257,7 +225,7 @@ def _shufflenet_v2_of(channels: tuple[int, int, int], head: int) -> BaselineSpec
 def _squeezenet_of(kernel: int, stem: int, stages: Stages, smallest: int) -> BaselineSpec:
     """Source: arXiv 1602.07360, table 1; 1.1 from the authors' repository. Its stem does not pad."""
     return BaselineSpec(
-        _squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, network=SqueezeNet, smallest=smallest
+        _squeezenet(kernel), stem, stages, divisor=16, dropout=0.5, classifies_positions=True, smallest=smallest
     )
 
 

@@ -1,4 +1,4 @@
-"""Exports a network: weights as safetensors, a config.json to rebuild it, and a module for serving.
+"""Exports a network: weights as safetensors, and a module for serving.
 
 Loading these files executes no code: safetensors and JSON are data, and the description is validated by the same schema
 as a user's configuration.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from conf import compose, schema
-from conf.training import BICUBIC
+from conf import schema
 from infra.errors import ArtifactError, ConfigError
 from models.networks.build import build_model
+from models.networks.description import FORMAT
 from models.networks.efficientnet.network import Network
 from models.networks.folding import fold_batch_norm
 
 FOLDING_PX = 64  # image side of the forward pass that finds foldable layers; any side finds the same ones
-FORMAT = 1  # of config.json; incremented when older readers could no longer parse it
 
 
 def weights_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
@@ -47,45 +45,12 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def config_json(
-    model: schema.Model,
-    *,
-    resolution: int,
-    class_names: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-    crop_pad: int,
-    interpolation: str = BICUBIC,
-) -> str:
-    """Describes a network and its input completely enough to rebuild it and run it.
-
-    Args:
-        model: Network name and its multipliers.
-        resolution: Side of its input images in pixels.
-        class_names: Names in the order of the logits; a class without a name is given by its number.
-        mean: Mean per channel of pixels in 0..1, which is subtracted.
-        std: Standard deviation per channel, by which the difference is divided.
-        crop_pad: Evaluation crops the central ``resolution / (resolution + crop_pad)`` of the short side.
-        interpolation: Resize of the crop; stated only if it is not bicubic.
-    """
-    description: dict[str, Any] = {
-        "format": FORMAT,
-        "model": compose.to_request(model),
-        "classes": len(class_names),
-        "class_names": list(class_names),
-        "input": {"resolution": resolution, "mean": list(mean), "std": list(std), "crop_pad": crop_pad},
-    }
-    if interpolation != BICUBIC:
-        description["input"]["interpolation"] = interpolation
-    return json.dumps(description, indent=1, ensure_ascii=False)
-
-
 def load_network(weights: Path, config: Mapping[str, Any]) -> Network:
     """Rebuilds a registered network in evaluation mode, on the CPU.
 
     Args:
         weights: A file written by ``save_weights``.
-        config: The object that ``config_json`` wrote.
+        config: The object that ``description.config_json`` wrote.
 
     Raises:
         ArtifactError: the file is damaged, or the weights or the description do not match.

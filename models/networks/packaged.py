@@ -8,10 +8,9 @@ a photograph of the U.S. Navy.
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
-from infra.errors import NotFoundError
+from infra.packages import locate
 
 PHOTOGRAPHS = {
     "china": ("sklearn", "datasets/images/china.jpg"),
@@ -28,27 +27,13 @@ LITE_TOP1 = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientn
 
 
 def photograph(name: str) -> bytes:
-    """Returns the JPEG of one of ``PHOTOGRAPHS``; raises as ``_locate``."""
-    return _locate(*PHOTOGRAPHS[name]).read_bytes()
+    """Returns the JPEG of one of ``PHOTOGRAPHS``; raises as ``infra.packages.locate``."""
+    return locate(*PHOTOGRAPHS[name]).read_bytes()
 
 
 def weights_path(name: str) -> Path:
-    """Returns the file of the weights of one of ``WEIGHTS``; raises as ``_locate``."""
-    return _locate(*WEIGHTS[name])
-
-
-def _locate(package: str, file: str) -> Path:
-    """Returns the path of a package's file; the package is not imported.
-
-    Raises:
-        NotFoundError: The package is not installed, or lacks the file.
-    """
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    path = Path(next(iter(folders or ()), "")) / file
-    if not folders or not path.is_file():
-        raise NotFoundError(f"{file} of the Python package {package} is not installed; run `make setup`")
-    return path
+    """Returns the file of the weights of one of ``WEIGHTS``; raises as ``infra.packages.locate``."""
+    return locate(*WEIGHTS[name])
 
 
 @cache

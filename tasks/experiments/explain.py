@@ -171,6 +171,13 @@ def _record(
     config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[GalleryNetwork], missing: list[str]
 ) -> GalleryResult:
     from infra.tracking import runs
+
+    inputs = report_results.digests([shards]) | {f"weights of {t.name}": t.weights_sha256 for t in done}
+    address = runs.run_url(mlflow_run)
+    kept = report_results.reusable_part(config, GalleryResult, inputs)
+    if kept is not None and not missing and kept.mlflow_url == address:
+        runs.finish_run(mlflow_run, "FINISHED", {})
+        return dataclasses.replace(kept, found=len(done))
     from models.experiments.gallery import draw, save, summarize
 
     manifest, images = chosen_images(config.explain, shards)
@@ -182,11 +189,11 @@ def _record(
         data=shards.name,
         missing=tuple(missing),
         command=f"effnet explain profile={config.profile}",
-        mlflow_url=runs.run_url(mlflow_run),
+        mlflow_url=address,
     )
     with tempfile.TemporaryDirectory(prefix="effnet-maps-") as scratch:
         for path in save(Path(scratch), images.ids, done, drawn):
             runs.log_file(mlflow_run, path, "maps")
     runs.finish_run(mlflow_run, "FAILED" if missing else "FINISHED", {})
-    report_results.publish_part(config, "maps", result, report_results.digests([shards]))
+    report_results.publish_part(config, "maps", result, inputs)
     return result

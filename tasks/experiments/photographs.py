@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ async def read_photographs(config: schema.Config) -> dict[str, bytes]:
 
 def read(options: schema.Photographs) -> dict[str, bytes]:
     """Reads as ``read_photographs`` does, and raises its errors."""
-    from models.experiments.photographs import squares
+    from models.data.loading.selection import decode_squares
     from models.networks import packaged
 
     if not options.networks:
@@ -75,8 +76,34 @@ def read(options: schema.Photographs) -> dict[str, bytes]:
         raise ConfigError(f"photographs.images: no file {absent[0]}")
     photographs = {name: path.read_bytes() for name, path in files.items()}
     photographs = photographs or {name: packaged.photograph(name) for name in packaged.PHOTOGRAPHS}
-    squares(photographs, 8, 0)  # raises for a damaged one
+    decode_squares(photographs, 8, 0)  # raises for a damaged one
     return photographs
+
+
+async def drawn_photographs(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
+    """The result of an earlier run of the same networks and photographs, if its versions are still registered."""
+    return await asyncio.to_thread(_drawn, config, photographs)
+
+
+def _drawn(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
+    from infra.tracking import client, registry
+
+    result = report_results.reusable_part(config, PhotographsResult, _digest_inputs(config, photographs))
+    if result is None or not result.mlflow_url.startswith(client.address()):
+        return None
+    try:
+        for network in result.networks:
+            registry.resolve_version(network.version)
+    except ConfigError:  # deleted since then
+        return None
+    return result
+
+
+def _digest_inputs(config: schema.Config, photographs: Mapping[str, bytes]) -> dict[str, str]:
+    from models.networks.packaged import weights_path
+
+    files = {f"weights of {name}": weights_path(name).read_bytes() for name in config.photographs.networks}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in (files | dict(photographs)).items()}
 
 
 @task(task_run_name="draw photographs", **policy.BOOKKEEPING)
@@ -123,7 +150,7 @@ def _record(
         mlflow_url=runs.run_url(run),
     )
     runs.finish_run(run, "FINISHED", {})
-    report_results.publish_part(config, "photographs", result)
+    report_results.publish_part(config, "photographs", result, _digest_inputs(config, photographs))
     return result
 
 

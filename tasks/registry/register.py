@@ -121,7 +121,7 @@ def new_version(
         model: Configuration of the network.
         resolution: Image side in pixels.
         class_names: Class names in the order of the logits.
-        crop_pad: Crop padding of the evaluation transform, see ``models.networks.export.config_json``.
+        crop_pad: Crop padding of the evaluation transform, see ``models.networks.description.config_json``.
         tags: Tags of the version.
         interpolation: Resize of the evaluation transform.
 
@@ -130,10 +130,9 @@ def new_version(
         TransientError: MLflow does not respond; the same call resumes later.
     """
     from infra.tracking import registration
-    from models.networks import export
-    from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
+    from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
 
-    description = export.config_json(
+    description = config_json(
         model,
         resolution=resolution,
         class_names=class_names,
@@ -145,6 +144,8 @@ def new_version(
     (files / "config.json").write_text(description)
 
     def load() -> registration.Loaded:
+        from models.networks import export
+
         network = export.load_network(files / WEIGHTS, json.loads(description))
         module, images = export.serving_module(network), export.example(resolution)
         return registration.Loaded(module, images, export.logits(module, images))

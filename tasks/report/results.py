@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from conf import compose, schema
 from infra import machine, store
@@ -32,6 +32,7 @@ from tasks.report.sections import architecture, latency, maps, nights, photograp
 NOT_IN_REQUEST = ("run_dir", "services", "launch", "gate", "prune", "budget")
 MAX_DEPTH = 40  # of JSON that is shown; what is written here has 7
 MAX_NUMBER = 1e30  # larger numbers are damage; ratios and products of smaller ones are finite
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def publish_part(
         config: Configuration of the flow that made the part.
         part: Name of one of :data:`PARTS`.
         result: Result of that part's type.
-        data: Manifest digest of each data set that was used, by name, for the provenance.
+        data: Digest of each input by name, for the provenance: the manifest of a data set, weights, photographs.
 
     Returns:
         The JSON object as written.
@@ -118,6 +119,25 @@ def publish_part(
     content = {**asdict(result), **asdict(provenance)}
     store.write(uri(config, part), json.dumps(content, indent=1).encode())
     return content
+
+
+def reusable_part(config: schema.Config, kind: type[T], data: Mapping[str, str]) -> T | None:
+    """Returns a stored part that a flow would make again: same configuration, inputs and commit, and nothing missing.
+
+    Args:
+        config: Configuration of the flow that would make the part.
+        kind: Type of the result of one of :data:`PARTS`.
+        data: Digest of each input by name, as ``publish_part`` records them.
+    """
+    address = uri(config, next(part.name for part in PARTS if part.result is kind))
+    if not store.exists(address):
+        return None
+    stored = read_stored(kind, read_object(address), address)
+    made, commit = stored.provenance, machine.commit()
+    # Code with changes that are not committed may draw anything.
+    same = (made.config_sha256, made.data_sha256, made.commit) == (digest(request_of(config)), dict(data), commit)
+    whole = not stored.problems and not stored.result.missing
+    return stored.result if same and whole and commit and not commit.endswith("-dirty") else None
 
 
 def load_parts(config: schema.Config) -> dict[str, Stored]:

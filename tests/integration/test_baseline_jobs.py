@@ -18,7 +18,7 @@ from infra.launch import local
 from infra.launch.command import torchrun_argv
 from infra.tracking import package
 from models.networks import export
-from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
+from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
 
 pytestmark = pytest.mark.torchrun
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
@@ -95,7 +95,7 @@ def test_it_is_fine_tuned_on_other_data_with_a_fresh_classifier(rig: Rig, traine
 
 
 def test_its_weights_become_a_package_that_serves_any_number_of_images(trained: str, tmp_path: Path) -> None:
-    described = export.config_json(
+    described = config_json(
         SHUFFLENET, resolution=32, class_names=[str(i) for i in range(10)], mean=MEAN_RGB, std=STDDEV_RGB, crop_pad=0
     )
     (tmp_path / "config.json").write_text(described)

@@ -20,7 +20,7 @@ from infra.services.stack import Addresses
 from infra.tracking import package, registration, runs
 from models.networks import export
 from models.networks.build import build_model
-from models.networks.efficientnet.preprocessing import MEAN_RGB, STDDEV_RGB
+from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 STORAGE, SIDE = "s3://effnet/examples", 32
@@ -78,7 +78,7 @@ def test_classify_gives_the_probabilities_of_the_registered_network(mlflow_uri: 
     network = build_model(TINY, 4).eval()
     mean, std = [value / 255 for value in MEAN_RGB], [value / 255 for value in STDDEV_RGB]
     export.save_weights(network.state_dict(), tmp_path / package.WEIGHTS)
-    config = export.config_json(TINY, resolution=SIDE, class_names=[*"abcd"], mean=mean, std=std, crop_pad=0)
+    config = config_json(TINY, resolution=SIDE, class_names=[*"abcd"], mean=mean, std=std, crop_pad=0)
     (tmp_path / package.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(SIDE)
     answers = export.logits(module, images)

@@ -30,6 +30,7 @@ from infra.tracking import client as mlflow_client
 from infra.tracking.package import CONFIG, WEIGHTS
 from models.data.shards import manifest as manifests
 from models.networks import export
+from models.networks.description import config_json
 from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
 from tasks import classes
@@ -107,9 +108,7 @@ def made_version(
     key = f"{name}-{seed}"
     job(storage, key, right, (folder / WEIGHTS).read_bytes())
     names = manifests.load(shards.manifest_uri)[1].classes
-    described = export.config_json(
-        schema.Model(), resolution=SIDE, class_names=names, mean=[0.5], std=[0.2], crop_pad=0
-    )
+    described = config_json(schema.Model(), resolution=SIDE, class_names=names, mean=[0.5], std=[0.2], crop_pad=0)
     (folder / CONFIG).write_text(described)
     images = export.example(SIDE)
     version = registration.register(

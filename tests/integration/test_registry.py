@@ -24,6 +24,7 @@ from infra.tracking import cards, package, registration, registry, runs
 from infra.tracking import client as mlflow_client
 from models.networks import export
 from models.networks.build import build_model
+from models.networks.description import config_json
 
 pytestmark = pytest.mark.services
 TINY = schema.Model(width=0.25, depth=0.25)
@@ -62,7 +63,7 @@ def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", *
     """Registers the network of a seed; ``classes`` only changes the description."""
     module, images = export.serving_module(network(seed)), export.example(RESOLUTION)
     export.save_weights(network(seed).state_dict(), folder / package.WEIGHTS)
-    config = export.config_json(TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], crop_pad=0)
+    config = config_json(TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], crop_pad=0)
     (folder / package.CONFIG).write_text(config)
     given = {"tags": {}, **given}
     answers = export.logits(module, images)
@@ -212,7 +213,7 @@ def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tm
 
 def write_files(folder: Path, side: int) -> None:
     (folder / package.WEIGHTS).touch()
-    config = export.config_json(TINY, resolution=side, class_names=[*"abcd"], mean=[0.5], std=[0.2], crop_pad=0)
+    config = config_json(TINY, resolution=side, class_names=[*"abcd"], mean=[0.5], std=[0.2], crop_pad=0)
     (folder / package.CONFIG).write_text(config)
 
 

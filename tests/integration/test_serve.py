@@ -27,6 +27,7 @@ from infra.tracking import client as mlflow_client
 from infra.tracking import package, registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model
+from models.networks.description import config_json
 
 pytestmark = pytest.mark.services
 TINY, SIDE, CLASSES = schema.Model(width=0.25, depth=0.25), 32, ["cat", "dog", "owl", "<b>bee</b>"]
@@ -46,7 +47,7 @@ def build(seed: int) -> Any:
 def register(seed: int, folder: Path) -> None:
     network = build(seed)
     export.save_weights(network.state_dict(), folder / package.WEIGHTS)
-    config = export.config_json(TINY, resolution=SIDE, class_names=CLASSES, mean=MEAN, std=STD, crop_pad=0)
+    config = config_json(TINY, resolution=SIDE, class_names=CLASSES, mean=MEAN, std=STD, crop_pad=0)
     (folder / package.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(SIDE)
     run = runs.start_run("tests", "serve", f"serve {seed}", params={}, tags={})

@@ -1,8 +1,8 @@
-"""Selects samples by id and decodes them with the evaluation transform."""
+"""Selects samples by id, and decodes single images with the evaluation transform."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.loading import crops, decode
 from models.data.loading.decode import Pixels
+from models.data.shards.image_check import ImageInfo, check_image
 from models.data.shards.manifest import Manifest, Samples
 
 
@@ -69,3 +70,24 @@ def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) 
             raise DataError(f"shard {name}, sample {number}: its checksum does not match the manifest")
         blobs.append(data)
     return SampleSelection(list(ids), rows["label"].tolist(), blobs, rows)
+
+
+def decode_squares(photographs: Mapping[str, bytes], side: int, crop_pad: int) -> Pixels:
+    """Decodes the evaluation crops of images by name, ``[N, side, side, 3]``.
+
+    Raises:
+        DataError: a photograph cannot be used; the message names it.
+    """
+    headers = [_check(name, data) for name, data in photographs.items()]
+    widths, heights = (np.array([getattr(header, key) for header in headers]) for key in ("width", "height"))
+    out = np.empty((len(headers), side, side, 3), np.uint8)
+    boxes = crops.eval_boxes(widths, heights, side, crop_pad)
+    decode.fill(out, list(photographs.values()), boxes, np.zeros(len(headers), np.bool_))
+    return out
+
+
+def _check(name: str, data: bytes) -> ImageInfo:
+    try:
+        return check_image(data, name, decode=True)
+    except DataError as error:
+        raise DataError(f"photograph {name}: {error}") from error

@@ -8,11 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.networks.description import MEAN_RGB, STDDEV_RGB
 from models.networks.efficientnet.blocks import ConvNorm
-
-# Per channel, of pixels 0..255. Source: official preprocessing.py, MEAN_RGB and STDDEV_RGB.
-MEAN_RGB = (123.675, 116.28, 103.53)
-STDDEV_RGB = (58.395, 57.12, 57.375)
 
 # Mean and deviation of other preprocessings, the same for all channels. Sources: official
 # preprocessing of AdvProp (README, "2x - 1"), lite/efficientnet_lite_builder.py.

@@ -17,7 +17,8 @@ from conf import schema
 from infra import store
 from infra.errors import ArtifactError, ConfigError
 from models.networks import export, weights
-from models.networks.baselines import BASELINES, Baseline
+from models.networks.baseline_classifiers import Baseline
+from models.networks.baselines import BASELINES
 from models.networks.build import build_model, build_network, compute_cost, feature_params, network_names
 
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")

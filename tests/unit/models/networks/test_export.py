@@ -12,6 +12,7 @@ from conf import schema
 from infra.errors import ArtifactError
 from models.networks import export
 from models.networks.build import build_model
+from models.networks.description import config_json
 from models.networks.efficientnet.network import EfficientNet
 
 TINY = schema.Model(width=0.25, depth=0.25, resolution=0.15)
@@ -29,7 +30,7 @@ def network() -> EfficientNet:
 
 @pytest.fixture
 def config() -> dict:
-    text = export.config_json(TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, crop_pad=8)
+    text = config_json(TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, crop_pad=8)
     return json.loads(text)
 
 

@@ -12,6 +12,7 @@ from conf.schema import Nightly
 from infra.errors import HungError, TransientError
 from models.networks import export
 from models.networks.build import build_model
+from models.networks.description import config_json
 from tasks.nights import infra_gate
 from tasks.nights.infra_gate import judge_trial, run_trial
 
@@ -60,7 +61,7 @@ def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Pa
     model = compose.compose(["model=b0", "model.width=0.1", "model.depth=0.1"]).model
     torch.manual_seed(0)
     export.save_weights(build_model(model, 3).state_dict(), tmp_path / "weights.safetensors")
-    described = export.config_json(
+    described = config_json(
         model, resolution=32, class_names=["a", "b", "c"], mean=[0.5] * 3, std=[0.2] * 3, crop_pad=0
     )
     (tmp_path / "config.json").write_text(described)

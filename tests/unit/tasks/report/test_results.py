@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import made_parts
 import pytest
 
 from conf.compose import compose
-from models.results import LatencyResult, Provenance, ScalingResult
-from tasks.report.results import digest, read_stored, request_of
+from infra import machine
+from models.results import LatencyResult, PhotographNetwork, PhotographsResult, Provenance, ScalingResult
+from tasks.report.results import digest, publish_part, read_stored, request_of, reusable_part
 
 
 def test_a_part_comes_with_its_provenance() -> None:
@@ -52,3 +54,42 @@ def test_a_published_request_holds_no_address_of_alerts() -> None:
     config = compose(["nightly.alerts.webhook=https://hooks.example/SECRET"])
     assert "SECRET" not in json.dumps(request_of(config))
     assert digest(request_of(config)) == digest(request_of(compose(["prune.older_than_days=60"])))
+
+
+@pytest.mark.parametrize(
+    ("word", "weights", "commit", "missing", "is_reused"),
+    [
+        ("experiment=effnet", "a", "c0ffee", (), True),
+        ("photographs.images=[/p/cat.jpg]", "a", "c0ffee", (), False),
+        ("experiment=effnet", "b", "c0ffee", (), False),
+        ("experiment=effnet", "a", "decade", (), False),
+        ("experiment=effnet", "a", "c0ffee", ("lite1: no such file",), False),
+    ],
+    ids=["the same", "other settings", "other weights", "another commit", "a network is missing"],
+)
+def test_a_part_is_reused_where_settings_inputs_and_commit_are_the_same_and_it_is_whole(
+    word: str,
+    weights: str,
+    commit: str,
+    missing: tuple[str, ...],
+    is_reused: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["profile=laptop", f"storage=file://{tmp_path}"]
+    made = PhotographsResult(networks=(PhotographNetwork(name="lite0"),), missing=missing)
+    monkeypatch.setattr(machine, "commit", lambda: "c0ffee")
+    publish_part(compose(words), "photographs", made, {"weights": "a"})
+    monkeypatch.setattr(machine, "commit", lambda: commit)
+    kept = reusable_part(compose([*words, word]), PhotographsResult, {"weights": weights})
+    assert kept == (made if is_reused else None)
+
+
+@pytest.mark.parametrize("commit", ["", "c0ffee-dirty"])
+def test_a_part_is_made_again_by_code_that_no_commit_names(
+    commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(["profile=laptop", f"storage=file://{tmp_path}"])
+    monkeypatch.setattr(machine, "commit", lambda: commit)
+    publish_part(config, "photographs", PhotographsResult(), {})
+    assert reusable_part(config, PhotographsResult, {}) is None
