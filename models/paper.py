@@ -211,11 +211,6 @@ class Table6Row:
     validation: int = 0
     misprinted: int | None = None
 
-    @property
-    def true_test(self) -> int:
-        """Number of images in the official test list."""
-        return self.test if self.misprinted is None else self.misprinted
-
 
 # The paper prints no metric. Source: SimCLR, appendix B.8, which follows Kornblith et al. (2019) and the papers of the
 # data sets.

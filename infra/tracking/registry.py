@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from conf.text import did_you_mean
 from infra.errors import ArtifactError, ConfigError
@@ -179,11 +178,6 @@ def _fetch(uri: str, sha256: str, path: Path) -> None:
         if actual != sha256:
             raise ArtifactError(f"{uri} is damaged: sha256 {actual[:12]}, registered as {sha256[:12]}")
         loaded.replace(path)
-
-
-def model_url(name: str, version: int) -> str:
-    """Returns the address of the version's page."""
-    return f"{address()}/#/models/{quote(name, safe='')}/versions/{version}"
 
 
 def sha256_of(path: Path) -> str:

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 
 from conf import schema
 from infra.errors import ConfigError
-from models.data.loading.order import steps_per_epoch
-from models.paper import table2
 
 GPU = "H200"
-IMAGENET_TRAIN = 1_281_167  # images, the minival included
 
 
 @dataclass(frozen=True)
@@ -48,31 +45,6 @@ FULL_RUNS: Mapping[str, FullRun] = {
     "efficientnet_b6": FullRun(220, False, 0.4),
     "efficientnet_b7": FullRun(110, False, 0.4),
 }
-
-
-def count_images(recipe: schema.Recipe, minival_share: float) -> int:
-    """Returns the number of images that a training on ImageNet reads, repetitions counted.
-
-    Args:
-        recipe: Epochs and global batch.
-        minival_share: Share of the training images that is held out, ``data.minival_share``.
-    """
-    train = IMAGENET_TRAIN - round(IMAGENET_TRAIN * minival_share)
-    return recipe.epochs * steps_per_epoch(train, recipe.global_batch) * recipe.global_batch
-
-
-def gpu_hours(name: str, images: int) -> float:
-    """Returns the hours of one H200 that train a variant on ``images`` images, repetitions counted.
-
-    Raises:
-        KeyError: ``FULL_RUNS`` has no such variant.
-    """
-    return images / FULL_RUNS[name].images_per_s / 3600
-
-
-def accepted_top1(name: str) -> float:
-    """Returns the least top-1 in percent on the 50,000 validation images, of the mean over the seeds."""
-    return round(table2(name).top1 - FULL_RUNS[name].margin, 1)
 
 
 def check_request(config: schema.Config) -> None:

@@ -362,4 +362,3 @@ def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
     with pytest.raises(ConfigError, match="NAME@ALIAS or NAME/VERSION"):
         registry.resolve_version("misspelt-b0")
     assert registry.champion("mispelt-b0") is None
-    assert registry.model_url("misspelt-b0", 1) == f"{mlflow_uri}/#/models/misspelt-b0/versions/1"

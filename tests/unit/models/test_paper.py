@@ -85,7 +85,9 @@ def test_every_number_of_table_6_is_the_sheet_s_and_the_sets_are_configured_by_i
         for row in rows
     }
     table = paper.TABLE6_BY_SOURCE
-    assert {row.data: (row.train, row.true_test, row.classes, row.metric) for row in table.values()} == expected
+    assert {
+        row.data: (row.train, row.misprinted or row.test, row.classes, row.metric) for row in table.values()
+    } == expected
     assert {name: row.data for name, row in table.items()} == {n: r.data for n, r in paper.TABLE5_BY_SOURCE.items()}
     for name, row in table.items():
         assert compose.compose([f"data={name}"]).data.metric == row.metric

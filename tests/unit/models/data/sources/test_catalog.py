@@ -138,7 +138,7 @@ def test_the_configuration_of_a_source_has_its_name_and_metric(source: str) -> N
 def test_the_counts_of_table_6_are_those_of_the_catalog(source: str) -> None:
     printed, data_set = TABLE6_BY_SOURCE[source], catalog.DATA_SETS[source]
     train = data_set.images[TRAIN] + data_set.images.get(MINIVAL, 0)
-    assert (printed.train, printed.true_test) == (train, data_set.images[VAL])
+    assert (printed.train, printed.misprinted or printed.test) == (train, data_set.images[VAL])
     assert printed.validation == data_set.images.get(MINIVAL, 0)
     assert (printed.classes, printed.metric) == (data_set.classes, data_set.metric)
 
