@@ -8,6 +8,7 @@ sleeps of 2, 4 and 8 s, where the callers here have shorter deadlines.
 from __future__ import annotations
 
 import base64
+import random
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from infra.services import http
 _READS = ("GET", "HEAD")
 _NO_CSRF = 422  # what a server answers that asks for no token
 _BUSY_S = 60.0  # a server on SQLite answers 503 during another write
-_PAUSE_S = 0.5
+_PAUSE_S = 0.5  # on average: supervisors that a busy server refused must not call again at the same moment
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def request(
         failed_at = failed_at or time.monotonic()  # a first call may itself have taken its 30 s
         if time.monotonic() - failed_at > (_BUSY_S if status else restart_s):
             raise TransientError(f"Prefect at {api.url} does not answer {method} {path} ({status or 'no answer'})")
-        time.sleep(_PAUSE_S)
+        time.sleep(_PAUSE_S * (0.5 + random.random()))
 
 
 def call(api: PrefectApi, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:

@@ -52,6 +52,16 @@ def test_a_busy_server_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [method for method, _ in calls] == ["GET", "GET", "POST", "GET", "POST"]
 
 
+def test_two_clients_of_a_busy_server_call_again_at_different_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    answering(monkeypatch, *[(503, None)] * 50, (200, 1))
+    assert prefect_api.request(API, "GET", "/flows") == (200, 1)
+    assert len(set(pauses)) == 50
+    assert all(prefect_api._PAUSE_S / 2 <= pause <= prefect_api._PAUSE_S * 1.5 for pause in pauses)
+    assert min(pauses) < 0.9 * prefect_api._PAUSE_S < 1.1 * prefect_api._PAUSE_S < max(pauses)
+
+
 def test_a_server_that_stays_busy_or_silent_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefect_api, "_BUSY_S", -1.0)
     answering(monkeypatch, (503, None), (0, None))
