@@ -20,7 +20,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
-from infra.services.deployments import JOBS_QUEUE, LIMIT
+from infra.services.deployments import JOBS_QUEUE, JOBS_WORKER, LIMIT
 from infra.services.programs import WORK_POOL, WORKER
 
 FOLLOW_S = 5.0  # between two looks at the limit, which another `effnet up` may change
@@ -32,7 +32,7 @@ async def run() -> None:
         with suppress(ObjectAlreadyExists):  # a worker may not poll a queue that does not exist yet
             await client.create_work_queue(JOBS_QUEUE, work_pool_name=WORK_POOL)
     flows = ProcessWorker(WORK_POOL, ["default"], WORKER)
-    jobs = ProcessWorker(WORK_POOL, [JOBS_QUEUE], f"{WORKER}-{JOBS_QUEUE}", limit=1)
+    jobs = ProcessWorker(WORK_POOL, [JOBS_QUEUE], JOBS_WORKER, limit=1)
     async with anyio.create_task_group() as group:
         group.start_soon(flows.start)
         group.start_soon(jobs.start)

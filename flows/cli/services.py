@@ -26,8 +26,8 @@ def up(command: Command) -> int:
 
 
 def down(command: Command) -> int:
-    """Stops the embedded services."""
-    stopped = stack.down(command.run_dir)
+    """Stops the embedded services; names the jobs that continue on other workers."""
+    stopped = stack.down(command.run_dir, say=show)
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
     return 0
 

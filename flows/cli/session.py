@@ -74,7 +74,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
             raise known from error
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         with signals.deferred():
-            stopped = stack.down(run_dir, only=started)
+            stopped = stack.down(run_dir, only=started, say=log.info)
         if stopped:
             log.info("stopped %s, which this command had started", ", ".join(stopped))
         if isinstance(stop, KeyboardInterrupt):

@@ -29,6 +29,7 @@ from infra.store import files
 FILE = Path(__file__).resolve().parents[1] / "prefect.yaml"
 LIMIT = "accelerator"
 JOBS_QUEUE = "jobs"  # queue of the deployment `job` in the work pool
+JOBS_WORKER = f"{WORKER}-{JOBS_QUEUE}"  # the part of the embedded worker that takes jobs
 _DEPLOY_TIMEOUT_S = 180.0
 HEARTBEAT_S = 30  # Prefect's default is 180, its minimum 30
 WITHIN_S = 4 * HEARTBEAT_S  # tolerates three missed heartbeats of a busy machine
@@ -316,20 +317,31 @@ def worker_answers(api: PrefectApi, since: float = 0.0) -> bool:
     return False
 
 
-def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> int:
-    """Cancels the flow runs of the work pool and waits for their end; returns the number of cancelled runs.
+def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> list[str]:
+    """Cancels the flow runs of the embedded worker and waits for their end; those of other workers continue.
 
     A worker that is merely stopped kills its flow runs immediately: no ``finally`` runs, the trainer receives no
     SIGTERM and cannot save, and the server shows the runs as Running forever.
+
+    Returns:
+        Name and worker of each flow run that continues.
     """
     query = {
         "work_pools": {"name": {"any_": [WORK_POOL]}},
         "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
     }
     cancelled: set[str] = set()
+    elsewhere: list[str] = []
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         status, runs = call(api, "POST", "/flow_runs/filter", query)
+        if status == 200:
+            elsewhere = [
+                f"{run['name']} on worker {_worker_of(run)}"
+                for run in runs
+                if not _is_embedded(run) and run["state_type"] == "RUNNING"
+            ]
+            runs = [run for run in runs if _is_embedded(run)]
         if status == 0 or runs == []:
             break
         for run in runs if status == 200 else []:
@@ -337,4 +349,13 @@ def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> int:
             if run["id"] not in cancelled and call(api, "POST", path, state)[0] in (200, 201):
                 cancelled.add(run["id"])
         time.sleep(0.25)
-    return len(cancelled)
+    return elsewhere
+
+
+def _worker_of(run: Mapping[str, Any]) -> str:
+    """Name of the worker that runs a flow run; empty for one that a worker has taken less than a second ago."""
+    return str((run.get("labels") or {}).get("prefect.worker.name", ""))
+
+
+def _is_embedded(run: Mapping[str, Any]) -> bool:
+    return _worker_of(run) in ("", WORKER, JOBS_WORKER)

@@ -191,10 +191,15 @@ def check(services: Services, storage: str) -> None:
         raise ConfigError(str(error)) from error
 
 
-def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
+def down(run_dir: Path, only: Collection[str] | None = None, say: Callable[[str], None] = lambda _: None) -> list[str]:
     """Stops the services of this run directory, whoever started them; returns the names of those that were running.
 
-    Never touches an unrelated process with a reused process id.
+    Never touches an unrelated process with a reused process id, and no flow run of a worker elsewhere.
+
+    Args:
+        run_dir: The run directory.
+        only: Names, from ``NAMES``, of the services to stop; all by default.
+        say: Callback that receives a line for the user for each flow run that continues elsewhere.
     """
     folder = _folder(run_dir)
     names = [name for name in NAMES if only is None or name in only]
@@ -205,7 +210,8 @@ def down(run_dir: Path, only: Collection[str] | None = None) -> list[str]:
         stopped: list[str] = []
         if "worker" in names:
             if processes.running(folder, "worker"):
-                deployments.cancel_runs(_prefect_api(folder))
+                for run in deployments.cancel_runs(_prefect_api(folder)):
+                    say(f"left running: {run}")
             stopped = processes.stop(folder, ["worker"])
         stopped += processes.stop(folder, [name for name in names if name != "worker"])
         if "s3" in stopped:

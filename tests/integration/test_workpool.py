@@ -121,10 +121,11 @@ def test_a_second_job_waits_in_the_queue_while_one_runs(worker: Path, rig: Rig, 
 
 
 @pytest.mark.slow
-def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_for(
+def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_for_and_outlives_it(
     worker: Path, rig: Rig, tmp_path: Path
 ) -> None:
     beside = Machine(tmp_path / "beside")
+    beside.env["FAULT"] = "step@0:1=slow!"  # its job still runs when the embedded worker has stopped
     beside.start("--name", "beside", "launch.nproc_per_node=2")
     try:
         beside.wait_until_it_takes_jobs()
@@ -132,8 +133,17 @@ def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_fo
         jobs = [workpool.submit(spec_of(run, config, tmp_path)) for run, config in described_jobs]
         wait(lambda: {lease.last_worker(run.job_uri) for run, _ in described_jobs} == {"beside", lease.worker_name()})
         assert [workpool.poll(job) for job in jobs] == [None, None], "both run at the same time"
-        for job in jobs:
-            workpool.cancel(job)
+        placed = {
+            lease.last_worker(run.job_uri): (run, job) for (run, _), job in zip(described_jobs, jobs, strict=True)
+        }
+        (_, here), (far_run, far) = placed[lease.worker_name()], placed["beside"]
+        lines: list[str] = []
+        assert stack.down(worker, only=["worker"], say=lines.append) == ["worker"]
+        assert workpool.poll(here) == 143
+        assert workpool.poll(far) is None, "a worker elsewhere keeps its job"
+        assert lines == [f"left running: {far_run.label} on worker beside"]
+        stack.up(worker, Services(), jobs_at_once=1, say=print, only=("worker",))
+        workpool.cancel(far)
     finally:
         beside.close()
 
