@@ -31,7 +31,7 @@ from benchmarks import harness
 from conf import schema
 from conf.schema import Services
 from infra.services import stack
-from infra.tracking import package, registration, registry, runs
+from infra.tracking import registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model, resolve_architecture
 from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
@@ -106,12 +106,12 @@ def _register(name: str, model: schema.Model, folder: Path) -> str:
     """Registers a network with random weights; returns ``NAME/VERSION``."""
     folder.mkdir()
     network = build_model(model, CLASSES).eval()
-    export.save_weights(network.state_dict(), folder / package.WEIGHTS)
+    export.save_weights(network.state_dict(), folder / registry.WEIGHTS)
     side = resolve_architecture(model).resolution
     mean, std = ([value / 255 for value in values] for values in (MEAN_RGB, STDDEV_RGB))
     names = [f"class {number}" for number in range(CLASSES)]
     config = config_json(model, resolution=side, class_names=names, mean=mean, std=std, crop_pad=32)
-    (folder / package.CONFIG).write_text(config)
+    (folder / registry.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(side)
     run = runs.start_run("benchmarks", name, name, params={}, tags={})
     loaded = registration.Loaded(module, images, export.logits(module, images))

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import ArtifactError, first_line
 from infra.tracking import predictor
 from infra.tracking.client import library
+from infra.tracking.registry import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow.models import Model
     from numpy.typing import NDArray
 
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-FILES_FOLDER = "extra_files"  # MLflow's name
 EXAMPLE_PX = 32  # side of the example image, which is stored as base64 of a PNG
 TOLERANCE = 1e-4  # of logits, absolute and relative; another batch size may choose another convolution
 

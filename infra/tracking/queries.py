@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import Any
 
 from conf.text import did_you_mean
 from infra.errors import ConfigError
-from infra.tracking.client import connection
-from infra.tracking.registry import Version, versions
+from infra.tracking import registry, rest
+from infra.tracking.registry import Version
 from infra.tracking.runs import KEY_TAG, WORKER_TAG
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-_PAGE = 1000  # MLflow's largest page of models
+_PAGE = 1000  # runs or experiments in an answer
 SEARCHED_RUNS = 5000  # newest runs among which one is searched by a part of its name
 
 
@@ -48,62 +46,47 @@ class RunRecord:
 
 def list_models() -> list[Version]:
     """Returns all versions of all registered models with their aliases, by name, newest version first."""
-    with connection() as client:
-        aliases: dict[str, dict[str, str]] = {}
-        page = None
-        while True:
-            batch = client.search_registered_models(max_results=_PAGE, page_token=page)
-            aliases |= {model.name: model.aliases for model in batch}
-            if not (page := batch.token):
-                break
+    aliases = {model["name"]: registry.aliases(model) for model in registry.search_models()}
     listed: list[Version] = []
     for name in sorted(aliases):
-        for version in reversed(versions(name)):  # MLflow's search leaves their aliases empty
-            held = sorted(alias for alias, number in aliases[name].items() if int(number) == version.version)
+        for version in reversed(registry.versions(name)):  # MLflow's search leaves their aliases empty
+            held = sorted(alias for alias, number in aliases[name].items() if number == version.version)
             listed.append(replace(version, aliases=tuple(held)))
     return listed
 
 
 def list_runs(experiment: str, count: int) -> list[RunRecord]:
     """Returns the last ``count`` runs of an experiment, newest first; none if it does not exist."""
-    with connection() as client:
-        existing = client.get_experiment_by_name(experiment)
-        if existing is None:
-            return []
-        order = ["attributes.start_time DESC"]
-        return [
-            _to_record(run) for run in client.search_runs([existing.experiment_id], order_by=order, max_results=count)
-        ]
+    try:
+        existing = rest.get("experiments/get-by-name", experiment_name=experiment)["experiment"]
+    except rest.MissingError:
+        return []
+    runs = _search_runs([existing["experiment_id"]], min(count, _PAGE))
+    return [_to_record(run) for run in islice(runs, count)]
 
 
 def list_job_uris() -> set[str]:
     """Returns the run folders of the jobs of all runs in all experiments, but for runs that were deleted."""
-    with connection() as client:
-        experiments, page = [], None
-        while True:
-            listed = client.search_experiments(max_results=_PAGE, page_token=page)
-            experiments += [experiment.experiment_id for experiment in listed]
-            if not (page := listed.token):
-                break
-        uris: set[str] = set()
-        while True:
-            runs = client.search_runs(experiments, max_results=_PAGE, page_token=page)
-            uris |= {run.data.tags["job_uri"] for run in runs if "job_uri" in run.data.tags}
-            if not (page := runs.token):
-                return uris
+    found = rest.pages("POST", "experiments/search", "experiments", max_results=_PAGE)
+    experiments = [experiment["experiment_id"] for experiment in found]
+    tags = (_to_record(run).tags for run in _search_runs(experiments, _PAGE))
+    return {tag["job_uri"] for tag in tags if "job_uri" in tag}
+
+
+def _search_runs(experiments: Sequence[str], page: int) -> Iterator[dict[str, Any]]:
+    order = ["attributes.start_time DESC"]
+    return rest.pages("POST", "runs/search", "runs", experiment_ids=experiments, max_results=page, order_by=order)
 
 
 def list_workers(run_ids: Iterable[str]) -> list[str]:
     """Returns the names of the machines or workers that ran the jobs of these runs, sorted."""
-    with connection() as client:
-        tags = [client.get_run(run_id).data.tags for run_id in run_ids]
+    tags = [read_run(run_id).tags for run_id in run_ids]
     return sorted({tag[WORKER_TAG] for tag in tags if WORKER_TAG in tag})
 
 
 def read_run(run_id: str) -> RunRecord:
     """Returns a run by its id."""
-    with connection() as client:
-        return _to_record(client.get_run(run_id))
+    return _to_record(rest.get("runs/get", run_id=run_id)["run"])
 
 
 def find_run(experiment: str, word: str) -> RunRecord:
@@ -129,19 +112,22 @@ def find_run(experiment: str, word: str) -> RunRecord:
     )
 
 
-def _to_record(run: Run) -> RunRecord:
-    ended = run.info.end_time or time.time() * 1000
-    started = run.info.start_time or ended
-    tags = dict(run.data.tags)
+def _to_record(run: Mapping[str, Any]) -> RunRecord:
+    info, data = run["info"], run.get("data", {})
+    ended = int(info.get("end_time") or time.time() * 1000)
+    started = int(info.get("start_time") or ended)
+    params, metrics, tags = (
+        {entry["key"]: entry["value"] for entry in data.get(name, [])} for name in ("params", "metrics", "tags")
+    )
     return RunRecord(
-        run.info.run_id,
-        run.info.run_name,
+        info["run_id"],
+        info.get("run_name", ""),
         tags.get(KEY_TAG, ""),
-        run.info.status,
+        info["status"],
         started / 1000,
         (ended - started) / 1000,
         tags.get("mlflow.parentRunId", ""),
-        dict(run.data.params),
-        dict(run.data.metrics),
+        params,
+        {name: float(value) for name, value in metrics.items()},
         tags,
     )

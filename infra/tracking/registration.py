@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.text import escaped
-from infra.tracking import package
+from infra.tracking import package, registry
 from infra.tracking.client import connection, library
-from infra.tracking.package import CONFIG, WEIGHTS
-from infra.tracking.registry import CONFIG_TAG, WEIGHTS_TAG, Version, set_alias, sha256_of, to_version
+from infra.tracking.registry import CONFIG, CONFIG_TAG, WEIGHTS, WEIGHTS_TAG, Version, sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,8 +85,8 @@ def register(
             if version.tags.get(key) != value:
                 client.set_model_version_tag(name, version.version, key, value)
         for alias in aliases:
-            set_alias(client, name, alias, version.version)
-        return replace(to_version(client.get_model_version(name, version.version)), reused=existing is not None)
+            registry.promote(name, int(version.version), alias)
+        return replace(registry.resolve_version(f"{name}/{version.version}"), reused=existing is not None)
 
 
 def _find_version(client: MlflowClient, name: str, digests: Mapping[str, str]) -> ModelVersion | None:

@@ -9,24 +9,21 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from conf.text import did_you_mean
-from infra.errors import ArtifactError, ConfigError
-from infra.tracking.client import address, connection, library
-from infra.tracking.package import CONFIG, FILES_FOLDER, WEIGHTS
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-    from mlflow.exceptions import MlflowException
+from infra.errors import ArtifactError, ConfigError, EffnetError
+from infra.tracking import rest
+from infra.tracking.client import connection, library
 
 CHAMPION = "champion"
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+FILES_FOLDER = "extra_files"  # MLflow's name
 WEIGHTS_TAG, CONFIG_TAG = "weights_sha256", "config_sha256"
-NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no such alias
+_PAGE = 1000  # MLflow's largest page of models
 _REFERENCE = re.compile(r"(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<version>[0-9]+))")
 
 
@@ -54,52 +51,41 @@ def promote(name: str, version: int, alias: str) -> None:
     Raises:
         ConfigError: The model or version does not exist.
     """
-    with connection() as client:
-        try:
-            set_alias(client, name, alias, str(version))
-        except library().MlflowException as error:
-            _raise_if_missing(client, error, name, f"version {version}")
-            raise
-
-
-def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
-    """Moves an alias; also where another process creates the same alias between MLflow's look and its insert."""
     try:
-        client.set_registered_model_alias(name, alias, version)
-    except library().MlflowException as error:
+        _set_alias(name, version, alias)
+    except rest.MissingError as error:
+        _raise_missing(error, name, f"version {version}")
+
+
+def _set_alias(name: str, version: int, alias: str) -> None:
+    fields = {"name": name, "alias": alias, "version": str(version)}
+    try:
+        rest.post("registered-models/alias", **fields)
+    except EffnetError as error:  # another process creates the same alias between MLflow's look and its insert
         refusal = str(error).lower()  # SQLite: "UNIQUE constraint failed"; PostgreSQL: "violates unique constraint"
         if "registered_model_aliases" not in refusal or "unique constraint" not in refusal:
             raise
-        client.set_registered_model_alias(name, alias, version)  # the alias exists now, so this updates it
+        rest.post("registered-models/alias", **fields)  # the alias exists now, so this updates it
 
 
 def champion(name: str) -> Version | None:
     """Returns the version of ``NAME@champion``; None if the model or the alias does not exist."""
-    with connection() as client:
-        try:
-            return to_version(client.get_model_version_by_alias(name, CHAMPION))
-        except library().MlflowException as error:
-            if error.error_code in NOT_FOUND:
-                return None
-            raise
+    try:
+        return _read_version("registered-models/alias", name=name, alias=CHAMPION)
+    except rest.MissingError:
+        return None
 
 
 def versions(name: str) -> list[Version]:
     """Returns all versions of a registered model, oldest first, without their aliases."""
-    with connection() as client:
-        listed, page = [], None
-        while True:
-            batch = client.search_model_versions(f"name = '{name}'", page_token=page)
-            listed += [to_version(entry) for entry in batch]
-            if not (page := batch.token):
-                return sorted(listed, key=lambda version: version.version)
+    entries = rest.pages("GET", "model-versions/search", "model_versions", filter=f"name = '{name}'")
+    return sorted(map(to_version, entries), key=lambda version: version.version)
 
 
 def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
     """Sets tags of a version, in order."""
-    with connection() as client:
-        for key, value in tags.items():
-            client.set_model_version_tag(name, str(version), key, value)
+    for key, value in tags.items():
+        rest.post("model-versions/set-tag", name=name, version=str(version), key=key, value=value)
 
 
 def resolve_version(ref: str) -> Version:
@@ -112,15 +98,16 @@ def resolve_version(ref: str) -> Version:
     if match is None:
         raise ConfigError(f"a registered model is NAME@ALIAS or NAME/VERSION, not {ref!r}")
     name, alias, number = match["name"], match["alias"], match["version"]
-    with connection() as client:
-        try:
-            if alias is not None:
-                return to_version(client.get_model_version_by_alias(name, alias))
-            return to_version(client.get_model_version(name, number))
-        except library().MlflowException as error:
-            target = f"alias {alias!r}" if alias is not None else f"version {number}"
-            _raise_if_missing(client, error, name, target)
-            raise
+    try:
+        if alias is not None:
+            return _read_version("registered-models/alias", name=name, alias=alias)
+        return _read_version("model-versions/get", name=name, version=number)
+    except rest.MissingError as error:
+        _raise_missing(error, name, f"alias {alias!r}" if alias is not None else f"version {number}")
+
+
+def _read_version(path: str, **fields: str) -> Version:
+    return to_version(rest.get(path, **fields)["model_version"])
 
 
 def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -173,7 +160,7 @@ def _fetch(uri: str, sha256: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with connection(), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         # MLflow writes additional files beside the requested one.
-        loaded = Path(library().artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=address()))
+        loaded = Path(library().artifacts.download_artifacts(uri, dst_path=scratch, tracking_uri=rest.address()))
         actual = sha256_of(loaded)
         if actual != sha256:
             raise ArtifactError(f"{uri} is damaged: sha256 {actual[:12]}, registered as {sha256[:12]}")
@@ -186,25 +173,33 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _raise_if_missing(client: MlflowClient, error: MlflowException, name: str, target: str) -> None:
-    """Raises a ``ConfigError`` that names the alternatives if ``target`` is missing; ignores other errors."""
-    if error.error_code not in NOT_FOUND:
-        return
-    models = {model.name: model for model in client.search_registered_models(max_results=1000)}
+def _raise_missing(error: rest.MissingError, name: str, target: str) -> NoReturn:
+    """Raises a ``ConfigError`` that names the alternatives."""
+    models = {model["name"]: model for model in search_models()}
     if name not in models:
         hint = f"{did_you_mean(name, models)} it has {', '.join(sorted(models))}" if models else "the registry is empty"
         raise ConfigError(f"no registered model {name!r}; {hint}") from error
-    aliases = ", ".join(f"{alias} = {number}" for alias, number in models[name].aliases.items()) or "none"
-    raise ConfigError(f"{name} has no {target}; aliases: {aliases}") from error
+    held = ", ".join(f"{alias} = {number}" for alias, number in aliases(models[name]).items()) or "none"
+    raise ConfigError(f"{name} has no {target}; aliases: {held}") from error
 
 
-def to_version(entry: ModelVersion) -> Version:
-    """Converts MLflow's version into a ``Version``."""
+def search_models() -> Iterator[dict[str, Any]]:
+    """Yields all registered models, as MLflow describes them."""
+    return rest.pages("GET", "registered-models/search", "registered_models", max_results=_PAGE)
+
+
+def aliases(model: Mapping[str, Any]) -> dict[str, int]:
+    """The aliases of a registered model and the versions that they name."""
+    return {entry["alias"]: int(entry["version"]) for entry in model.get("aliases", [])}
+
+
+def to_version(entry: Mapping[str, Any]) -> Version:
+    """Converts MLflow's description of a version into a ``Version``."""
     return Version(
-        entry.name,
-        int(entry.version),
-        entry.run_id,
-        tuple(sorted(entry.aliases)),
-        dict(entry.tags),
-        created=entry.creation_timestamp / 1000,
+        entry["name"],
+        int(entry["version"]),
+        entry.get("run_id", ""),
+        tuple(sorted(entry.get("aliases", []))),
+        {tag["key"]: tag["value"] for tag in entry.get("tags", [])},
+        created=int(entry["creation_timestamp"]) / 1000,
     )

@@ -19,7 +19,8 @@ from conf import compose
 from conf.text import escaped
 from infra import machine
 from infra.errors import ConfigError
-from infra.tracking.client import address, connection, library
+from infra.tracking import rest
+from infra.tracking.client import connection, library
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -154,7 +155,7 @@ def log_file(run_id: str, local_path: Path, folder: str) -> None:
 def run_url(run_id: str) -> str:
     """Returns the address of the run's page."""
     with connection() as client:
-        return f"{address()}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+        return f"{rest.address()}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
 def _find_or_create_experiment(client: MlflowClient, name: str) -> str:

@@ -115,7 +115,7 @@ storage, name, rank, count, rounds = *sys.argv[1:3], *map(int, sys.argv[3:])
 def champion():
     version = registry.champion(name)
     return None if version is None else version.version
-champion()  # MLflow is imported
+champion()  # everything is imported
 print("ready", flush=True)
 sys.stdin.readline()
 for round in range(rounds):

@@ -17,7 +17,7 @@ from made_set import image_bytes
 from conf import schema
 from infra import store
 from infra.services.stack import Addresses
-from infra.tracking import package, registration, runs
+from infra.tracking import registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model
 from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
@@ -77,9 +77,9 @@ def test_classify_gives_the_probabilities_of_the_registered_network(mlflow_uri: 
     torch.manual_seed(0)
     network = build_model(TINY, 4).eval()
     mean, std = [value / 255 for value in MEAN_RGB], [value / 255 for value in STDDEV_RGB]
-    export.save_weights(network.state_dict(), tmp_path / package.WEIGHTS)
+    export.save_weights(network.state_dict(), tmp_path / registry.WEIGHTS)
     config = config_json(TINY, resolution=SIDE, class_names=[*"abcd"], mean=mean, std=std, crop_pad=0)
-    (tmp_path / package.CONFIG).write_text(config)
+    (tmp_path / registry.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(SIDE)
     answers = export.logits(module, images)
     started = runs.start_run("tests", "example", "example", params={}, tags={})

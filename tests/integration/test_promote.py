@@ -27,7 +27,7 @@ from infra.errors import ArtifactError, ConfigError
 from infra.services.stack import Addresses
 from infra.tracking import champions, registration, registry, runs
 from infra.tracking import client as mlflow_client
-from infra.tracking.package import CONFIG, WEIGHTS
+from infra.tracking.registry import CONFIG, WEIGHTS
 from models.data.shards import manifest as manifests
 from models.networks import export
 from models.networks.description import config_json
@@ -501,7 +501,7 @@ from models.results import Registered, ShardResult
 from tasks.registry.promote import _judge_step
 from infra.tracking import registry
 shards, version, storage = ShardResult(**json.loads(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
-registry.champion("crowd")  # MLflow is imported
+registry.champion("crowd")  # everything is imported
 print("ready", flush=True)
 sys.stdin.readline()
 _judge_step(Registered("crowd", version, ()), shards, storage, schema.Nightly(), {})

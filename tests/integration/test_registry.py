@@ -62,9 +62,9 @@ class Small(nn.Sequential):
 def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", **given: Any) -> registry.Version:
     """Registers the network of a seed; ``classes`` only changes the description."""
     module, images = export.serving_module(network(seed)), export.example(RESOLUTION)
-    export.save_weights(network(seed).state_dict(), folder / package.WEIGHTS)
+    export.save_weights(network(seed).state_dict(), folder / registry.WEIGHTS)
     config = config_json(TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], crop_pad=0)
-    (folder / package.CONFIG).write_text(config)
+    (folder / registry.CONFIG).write_text(config)
     given = {"tags": {}, **given}
     answers = export.logits(module, images)
     return registration.register(
@@ -212,9 +212,9 @@ def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tm
 
 
 def write_files(folder: Path, side: int) -> None:
-    (folder / package.WEIGHTS).touch()
+    (folder / registry.WEIGHTS).touch()
     config = config_json(TINY, resolution=side, class_names=[*"abcd"], mean=[0.5], std=[0.2], crop_pad=0)
-    (folder / package.CONFIG).write_text(config)
+    (folder / registry.CONFIG).write_text(config)
 
 
 def test_the_example_is_small_whatever_the_size_of_the_input(tmp_path):
@@ -236,7 +236,7 @@ def test_fetched_weights_rebuild_the_network_that_was_registered(served, tmp_pat
     assert weights.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("file", [package.WEIGHTS, package.CONFIG])
+@pytest.mark.parametrize("file", [registry.WEIGHTS, registry.CONFIG])
 def test_a_flipped_byte_in_the_store_is_found_before_use(mlflow_uri, tmp_path, file):
     name = f"flipped-{file.partition('.')[0]}"
     register(name, tmp_path)
@@ -245,7 +245,7 @@ def test_a_flipped_byte_in_the_store_is_found_before_use(mlflow_uri, tmp_path, f
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / file).write_bytes(bytes(data))
     model_id = client().get_model_version(name, "1").source.removeprefix("models:/")
-    client().log_model_artifacts(model_id, str(tmp_path / "evil"), package.FILES_FOLDER)
+    client().log_model_artifacts(model_id, str(tmp_path / "evil"), registry.FILES_FOLDER)
     with pytest.raises(ArtifactError, match=f"{name}/1/extra_files/{file} is damaged"):
         registry.fetch_weights(f"{name}/1", tmp_path / "out")
     assert not (tmp_path / "out" / file).exists()

@@ -24,7 +24,7 @@ from PIL import Image
 from conf import schema
 from flows.__main__ import main
 from infra.tracking import client as mlflow_client
-from infra.tracking import package, registration, registry, runs
+from infra.tracking import registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model
 from models.networks.description import config_json
@@ -46,9 +46,9 @@ def build(seed: int) -> Any:
 
 def register(seed: int, folder: Path) -> None:
     network = build(seed)
-    export.save_weights(network.state_dict(), folder / package.WEIGHTS)
+    export.save_weights(network.state_dict(), folder / registry.WEIGHTS)
     config = config_json(TINY, resolution=SIDE, class_names=CLASSES, mean=MEAN, std=STD, crop_pad=0)
-    (folder / package.CONFIG).write_text(config)
+    (folder / registry.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(SIDE)
     run = runs.start_run("tests", "serve", f"serve {seed}", params={}, tags={})
     answers = export.logits(module, images)
@@ -178,8 +178,8 @@ def until_served(url: str, model: str) -> None:
 def test_a_moved_alias_swaps_the_model_and_a_damaged_one_does_not(url: str, tmp_path: Path) -> None:
     mlflow = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     damaged = mlflow.get_model_version("http", "3").source.removeprefix("models:/")
-    (tmp_path / package.WEIGHTS).write_bytes(b"damaged")
-    mlflow.log_model_artifacts(damaged, str(tmp_path), package.FILES_FOLDER)
+    (tmp_path / registry.WEIGHTS).write_bytes(b"damaged")
+    mlflow.log_model_artifacts(damaged, str(tmp_path), registry.FILES_FOLDER)
     registry.promote("http", 2, "champion")
     until_served(url, "http/2")
     assert predict(url)[1] == pytest.approx(expected(2), abs=1e-4)

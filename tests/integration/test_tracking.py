@@ -16,7 +16,7 @@ from checkout import ROOT
 
 from infra.errors import ConfigError, TransientError
 from infra.tracking import client as mlflow_client
-from infra.tracking import registry, runs
+from infra.tracking import registry, rest, runs
 
 pytestmark = pytest.mark.services
 NAMES = {"train_loss": "train/loss", "minival_top1": "minival/top1", "images_per_s": "speed/images_per_s"}
@@ -154,8 +154,8 @@ def test_a_server_that_is_down_is_a_transient_error_within_seconds(monkeypatch, 
 
 
 def test_a_server_that_takes_the_call_and_never_answers_is_a_transient_error_too(monkeypatch):
-    assert mlflow_client.PROBE_TIMEOUT_S < 15
-    monkeypatch.setattr(mlflow_client, "PROBE_TIMEOUT_S", 1)
+    assert rest.PROBE_TIMEOUT_S < 15
+    monkeypatch.setattr(rest, "PROBE_TIMEOUT_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         begun = time.monotonic()
@@ -203,7 +203,7 @@ def test_without_an_address_a_person_is_told_what_to_do(monkeypatch):
 def test_importing_the_runs_does_not_import_mlflow_and_using_them_does_not_import_torch(mlflow_uri):
     script = """
 import sys
-from infra.tracking import registry, runs
+from infra.tracking import registry, rest, runs
 assert 'mlflow' not in sys.modules
 runs.start_run('tests', 'light', 'light', params={}, tags={})
 assert 'mlflow' in sys.modules and 'torch' not in sys.modules

@@ -1,15 +1,11 @@
 """The registry's calls where another process makes the same one at the same time."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from infra.tracking import registry
-
-
-class MlflowError(Exception):
-    """Stands for MLflow's own exception."""
+from infra.errors import PermanentError
+from infra.tracking import registry, rest
 
 
 @pytest.mark.parametrize(
@@ -23,18 +19,18 @@ class MlflowError(Exception):
 def test_an_alias_that_another_process_creates_meanwhile_is_moved(
     monkeypatch: pytest.MonkeyPatch, message: str, calls: int
 ) -> None:
-    made: list[tuple[Any, ...]] = []
+    made: list[tuple[str, dict[str, Any]]] = []
 
-    def set_registered_model_alias(*call: Any) -> None:
-        made.append(call)
+    def post(path: str, **fields: Any) -> dict[str, Any]:
+        made.append((path, fields))
         if len(made) == 1:
-            raise MlflowError(message)
+            raise PermanentError(message)
+        return {}
 
-    monkeypatch.setattr(registry, "library", lambda: SimpleNamespace(MlflowException=MlflowError))
-    client: Any = SimpleNamespace(set_registered_model_alias=set_registered_model_alias)
+    monkeypatch.setattr(rest, "post", post)
     if calls == 1:
-        with pytest.raises(MlflowError):
-            registry.set_alias(client, "b0", "champion", "2")
+        with pytest.raises(PermanentError, match=message):
+            registry.promote("b0", 2, "champion")
     else:
-        registry.set_alias(client, "b0", "champion", "2")
-    assert made == [("b0", "champion", "2")] * calls
+        registry.promote("b0", 2, "champion")
+    assert made == [("registered-models/alias", {"name": "b0", "alias": "champion", "version": "2"})] * calls

@@ -1,0 +1,156 @@
+"""Requests to MLflow's REST API, for what a command only reads, and for aliases and tags.
+
+Importing MLflow takes 1.7 s of CPU time, more than everything else that such a command does. User and password are sent
+from here; any other way to log in that MLflow knows (a token, a plugin, a file of credentials, its own certificates) is
+left to MLflow's own request function.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from infra.errors import ConfigError, EffnetError, PermanentError, TransientError, first_line
+
+if TYPE_CHECKING:
+    from requests import Response
+
+PROBE_TIMEOUT_S = 5.0
+_CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+_KNOWN = {"MLFLOW_TRACKING_URI", _USER, _PASSWORD}
+_TIMEOUT_S, _RETRIES = 60.0, 2  # as those of MLflow's client (client.py)
+_RETRIED = (408, 429, 500, 502, 503, 504)
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no such alias
+
+
+class MissingError(PermanentError):
+    """MLflow has no model, version, alias or run of this name."""
+
+
+def address() -> str:
+    """Returns the tracking URI without a trailing slash.
+
+    Raises:
+        ConfigError: The URI is not set, or contains a password, which would appear in every log line.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+    if not uri:
+        raise ConfigError("MLFLOW_TRACKING_URI is not set: start MLflow with `effnet up` or set services.mlflow")
+    if "@" in urlsplit(uri).netloc:
+        raise ConfigError(f"MLFLOW_TRACKING_URI must hold no user and password: {_CREDENTIALS}")
+    return uri
+
+
+def get(path: str, **fields: Any) -> dict[str, Any]:
+    """Returns MLflow's answer to a GET of ``path``, e.g. ``runs/get``.
+
+    Raises:
+        TransientError: The server does not answer within seconds, or fails.
+        ConfigError: The server refuses the credentials, or no address is set.
+        MissingError: What is asked for does not exist.
+        PermanentError: The server refuses the request.
+    """
+    return _call("GET", path, fields)
+
+
+def post(path: str, **fields: Any) -> dict[str, Any]:
+    """Returns MLflow's answer to a POST of ``fields``; errors are those of ``get``."""
+    return _call("POST", path, fields)
+
+
+def pages(method: str, path: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Yields the entries ``key`` of all pages of a search; errors are those of ``get``."""
+    token = ""
+    while True:
+        answer = _call(method, path, fields | ({"page_token": token} if token else {}))
+        yield from answer.get(key, [])
+        if not (token := answer.get("next_page_token", "")):
+            return
+
+
+def probe(uri: str) -> None:
+    """Raises a ``TransientError`` if no server answers at ``uri`` within ``PROBE_TIMEOUT_S``."""
+    _send(uri, "GET", "/health", {}, PROBE_TIMEOUT_S, 0)
+
+
+def translate_error(error: Exception, status: int, uri: str) -> EffnetError:
+    """Returns MLflow's refusal as an error with an exit code."""
+    text = first_line(error)[:300]
+    if status in (401, 403):
+        return ConfigError(f"MLflow at {uri} refuses access ({status}): {_CREDENTIALS} ({text})")
+    if status >= 500 or status in (408, 429):
+        return TransientError(f"MLflow at {uri} fails ({status}): {text}")
+    return PermanentError(f"MLflow at {uri} refuses the request ({status}): {text}")
+
+
+def _call(method: str, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    uri = address()
+    probe(uri)
+    answer = _send(uri, method, f"/api/2.0/mlflow/{path}", fields, _TIMEOUT_S, _RETRIES)
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if answer.status_code == HTTPStatus.OK and isinstance(body, dict):
+        return body
+    if answer.status_code == HTTPStatus.OK:
+        raise PermanentError(f"{uri} is no MLflow server: it answers {first_line(RuntimeError(answer.text))[:100]!r}")
+    if not isinstance(body, dict):  # of a proxy
+        body = {"message": answer.text}
+    reason = str(body.get("message", ""))
+    if body.get("error_code") in _MISSING:
+        raise MissingError(f"MLflow at {uri}: {reason[:300]}")
+    raise translate_error(RuntimeError(reason), answer.status_code, uri)
+
+
+def _send(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float, retries: int) -> Response:
+    """Sends a request, again after a failure of the server; returns its last answer."""
+    body = {"params" if method == "GET" else "json": fields}
+    if not _logs_in_by_password():
+        return _send_by_mlflow(uri, method, path, body, timeout_s, retries)
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3 import Retry
+
+    again = Retry(retries, backoff_factor=1, status_forcelist=_RETRIED, allowed_methods=None, raise_on_status=False)
+    login = (os.environ[_USER], os.environ[_PASSWORD]) if os.environ.get(_USER) else None
+    try:
+        with requests.Session() as session:
+            session.mount(uri, HTTPAdapter(max_retries=again))
+            return session.request(method, uri + path, auth=login, timeout=timeout_s, **body)
+    except requests.RequestException as error:
+        raise _no_answer(uri) from error
+
+
+def _logs_in_by_password() -> bool:
+    """Whether nothing but user and password, or nothing at all, says how to log in to MLflow."""
+    others = {name for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_") and value} - _KNOWN
+    both = bool(os.environ.get(_USER) and os.environ.get(_PASSWORD))
+    return not others and (both or not Path("~/.mlflow/credentials").expanduser().exists())
+
+
+def _send_by_mlflow(
+    uri: str, method: str, path: str, body: Mapping[str, Any], timeout_s: float, retries: int
+) -> Response:
+    from infra.tracking.client import library
+
+    mlflow = library()
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        answer: Response = http_request(
+            get_default_host_creds(uri), path, method, retries, timeout=timeout_s, raise_on_status=False, **body
+        )
+    except mlflow.MlflowException as error:
+        raise _no_answer(uri) from error
+    return answer
+
+
+def _no_answer(uri: str) -> TransientError:
+    return TransientError(f"MLflow at {uri} does not answer: start it with `effnet up` or set services.mlflow")
