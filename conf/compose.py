@@ -41,14 +41,17 @@ def compose(words: Sequence[str] = ()) -> schema.Config:
             after the first ``=``.
 
     Raises:
-        OverrideError: Unknown keys, options or values, all of them; nothing has been changed.
+        OverrideError: Unknown keys, options or values, and settings with several values, all of them; nothing has been
+            changed.
     """
     mistakes = {word: mistake for word in words if (mistake := overrides.find_mistake(word))}
+    repeated = overrides.find_repeated(words)
     valid = tuple(word for word in words if word not in mistakes)
     composed = _merge(valid) if valid or not mistakes else None
-    if isinstance(composed, schema.Config) and not mistakes:
+    if isinstance(composed, schema.Config) and not mistakes and not repeated:
         return copy.deepcopy(composed)
-    raise OverrideError("; ".join([*mistakes.values(), *_list_refusals(valid, composed, list(mistakes))]))
+    refusals = _list_refusals(valid, composed, list(mistakes))
+    raise OverrideError("; ".join([*mistakes.values(), *repeated, *refusals]))
 
 
 @lru_cache(maxsize=64)  # Hydra takes a quarter of a second, and a flow composes the same overrides repeatedly

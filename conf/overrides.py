@@ -122,6 +122,28 @@ def find_mistake(word: str) -> str | None:
     return _mistake_in_value(key, value, _types()[key])
 
 
+def find_repeated(words: Sequence[str]) -> list[str]:
+    """Returns a line for each setting or group that is given several times with different values."""
+    values: dict[str, list[str]] = {}
+    for key, _, value in (word.partition("=") for word in words):
+        values.setdefault(key, []).append(value)
+    return [
+        f"{key} is given {len(given)} times, as {' and '.join(map(repr, dict.fromkeys(given)))}: give it once"
+        for key, given in values.items()
+        if len(set(given)) > 1
+    ]
+
+
+def replace(words: Iterable[str], changes: Iterable[str]) -> list[str]:
+    """Returns overrides with ``changes`` in place of those of the same settings; of several, the last counts."""
+    last: dict[str, str] = {}
+    for word in (*words, *changes):
+        key = word.partition("=")[0]
+        last.pop(key, None)  # a later word may be part of a table before it
+        last[key] = word
+    return list(last.values())
+
+
 def _mistake_in_value(key: str, value: str, kind: Any) -> str | None:
     opened = value.startswith(("[", "{"))
     if get_origin(kind) is list:

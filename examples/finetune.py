@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from conf.compose import compose
+from conf.overrides import replace
 from flows.cli import session, signals
 from models.results import TransferResult
 
@@ -17,7 +18,7 @@ OVERRIDES = ("model=b0", "data@transfer.data=digits")
 
 def finetune(overrides: Sequence[str]) -> list[TransferResult]:
     """Runs the transfer flow with Hydra overrides, as the command line does; one result per data set."""
-    chosen = [*OVERRIDES, *overrides]
+    chosen = replace(OVERRIDES, overrides)
     results: list[TransferResult] = session.run("transfer", compose(chosen), chosen)
     return results
 

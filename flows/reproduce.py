@@ -14,6 +14,7 @@ from dataclasses import replace
 from prefect import flow, task
 
 from conf import schema
+from conf.overrides import replace as replace_words
 from flows.configure import configure, name_runs_by, now
 from flows.explain import draw_gallery
 from flows.photographs import map_photographs
@@ -85,5 +86,5 @@ async def reproduce_variant(
     variant = replace(config, model=replace(config.model, name=name))
     result = await train_network(variant, shards, parent_run)
     registered = await register_network(variant, name.replace("_", "-"), result, config.data, shards)
-    transferred = await transfer_network(variant, sets, [*overrides, f"model.name={name}"], parent_run)
+    transferred = await transfer_network(variant, sets, replace_words(overrides, [f"model.name={name}"]), parent_run)
     return VariantOutcome(result, registered, transferred)

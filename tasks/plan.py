@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from conf import compose, schema
+from conf.overrides import replace
 from conf.text import format_duration
 from infra import machine
 from models.data.sources.catalog import DATA_SETS
@@ -88,7 +89,7 @@ def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schem
     if not config.transfer.sets:
         return [config.transfer.data]
     return [
-        compose.compose([*overrides, "transfer.sets=[]", f"data@transfer.data={name}"]).transfer.data
+        compose.compose(replace(overrides, ["transfer.sets=[]", f"data@transfer.data={name}"])).transfer.data
         for name in config.transfer.sets
     ]
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from prefect import task
 
 from conf import compose, schema
+from conf.overrides import replace as replace_words
 from conf.text import logger
 from infra import store
 from infra.errors import DataError, first_line
@@ -51,7 +52,7 @@ def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Conf
     for name in options.sets if several and config.register else ():  # versions of one model are of one data set
         words[name].append(f"register={config.register}-{name}")
     return [
-        compose.compose([*overrides, "transfer.sets=[]", f"data@transfer.data={name}", *words[name]])
+        compose.compose(replace_words(overrides, ["transfer.sets=[]", f"data@transfer.data={name}", *words[name]]))
         for name in options.sets
     ]
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from conf.overrides import replace
 from conf.text import did_you_mean, format_duration
 from flows.cli.command import Command, show
 from flows.cli.services import connect
@@ -125,6 +126,7 @@ def rerun(command: Command) -> int:
     commit = run.tags.get("mlflow.source.git.commit", "")
     if commit and commit != machine.commit():
         sys.stderr.write(f"note: {run.name} was made by commit {commit[:12]}, this is {machine.commit()[:12]}\n")
+    words = replace(words, [])  # a command of an earlier version may give a setting twice: the last counted
     again = [verb, *configure.merge(words, command.overrides)]
     show(shlex.join(["effnet", *again]))
     os.execv(sys.executable, [sys.executable, "-m", "flows", *again])  # noqa: S606 - an argv list

@@ -69,7 +69,8 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
             expect; folder names are ignored, since users choose them freely.
 
     Raises:
-        ConfigError: variant, origin or number of classes differ from the request, or the origin must be given.
+        ConfigError: variant, origin or number of classes differ from the request, the origin must be given, or the
+            weights are evaluated on squashed images and the request states no crop.
         ArtifactError: a tensor is missing, unexpected, of another shape or not finite.
     """
     tensors = strip_wrappers(tensors, file, request.weights)
@@ -80,8 +81,11 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     model = _configure_model(name, origin, request, inputs.side, file)
     crop_pad = inputs.crop_pad if request.crop_pad is None else request.crop_pad
     interpolation = request.interpolation or inputs.interpolation
-    if inputs.remark:
-        log.warning("%s: %s, effnet crops it, which costs accuracy", _base_name(file), inputs.remark)
+    if inputs.is_squashed and request.crop_pad is None:
+        raise ConfigError(
+            f"{_base_name(file)}: timm evaluates it on the whole image, squashed to a square, which effnet does not: "
+            f"published.crop_pad={inputs.crop_pad} registers it with the central square, which costs accuracy"
+        )
     classes = _count_classes(tensors, key_map)
     if classes != request.classes:
         raise ConfigError(

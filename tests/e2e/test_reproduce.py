@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
+from conf import overrides
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking.client import library
@@ -41,7 +42,7 @@ SMALL = [
 
 
 def effnet(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows", *words, f"run_dir={run_dir}"]
+    command = [sys.executable, "-m", "flows", *overrides.replace(words, [f"run_dir={run_dir}"])]
     return subprocess.run(command, capture_output=True, text=True, timeout=420)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 
+from conf import overrides
 from conf.compose import compose, from_yaml
 from conf.schema import Job
 from infra import store
@@ -145,7 +146,7 @@ def test_a_mistake_is_one_line_and_trains_nothing(
     part: dict[str, Any], services_dir: Path, word: str, message: str
 ) -> None:
     before = store.list_uris("s3://effnet/explain/jobs")
-    done = effnet(services_dir, "explain", *SMALL, word)
+    done = effnet(services_dir, "explain", *overrides.replace(SMALL, [word]))
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from night_rig import add_images, alert_sink, night_settings, register_base
 
+from conf.overrides import replace
 from conf.schema import Services
 from flows.__main__ import main
 from infra.services import deployments, processes, stack
@@ -76,7 +77,7 @@ def test_of_missed_nights_one_runs_and_reports_that_it_is_late_and_an_overlappin
     deployments.deploy(from_environment(os.environ), services_dir / "services", dict(os.environ))
     add_images(tmp_path / "images", 0, 240)
     base = register_base("missed-base", STORAGE, tmp_path / "base")
-    settings = [*night_settings(base, tmp_path / "images", STORAGE), f"nightly.alerts.webhook={url}"]
+    settings = replace(night_settings(base, tmp_path / "images", STORAGE), [f"nightly.alerts.webhook={url}"])
     words = ["--schedule", "0 3 * * *", "--timezone", "Europe/Berlin", *settings, f"run_dir={services_dir}"]
     assert main(["nightly", *words]) == 0
     planned = wait_for_nights(3, services_dir, "SCHEDULED")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_set import MadeSet, write_set
 
-from conf import compose
+from conf import compose, overrides
 from infra.errors import ConfigError, DataError, NotFoundError
 from infra.tracking import registry
 from models.data.shards import manifest as manifests
@@ -32,7 +32,7 @@ def sharded(made: MadeSet) -> ShardResult:
 
 
 def check(made: MadeSet, *words: str, transfer_to: MadeSet | None = None) -> None:
-    config = compose.compose([*WORDS, *words])
+    config = compose.compose(overrides.replace(WORDS, words))
     check_names("variants", config.variants)
     preflight._check(config, [config], sharded(made), [sharded(transfer_to or made)])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_set import MadeSet, write_set
 
-from conf import compose, schema
+from conf import compose, overrides, schema
 from flows.cli import summary
 from flows.job import read_spec
 from infra import store
@@ -36,7 +36,7 @@ def sharded(made: MadeSet) -> ShardResult:
 
 
 def planned(made: MadeSet, *words: str) -> TransferPlan:
-    return transfer.plan(compose.compose([*SMALL, *words]), sharded(made))
+    return transfer.plan(compose.compose(overrides.replace(SMALL, words)), sharded(made))
 
 
 @pytest.fixture(scope="module")

@@ -546,6 +546,17 @@ def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: py
     assert stated.interpolation == "bilinear"
 
 
+def test_weights_that_are_evaluated_on_squashed_images_are_refused_unless_a_crop_is_stated() -> None:
+    shapes = pretrained._expected_tensors(TIMM, schema.Model(name="efficientnet_b5"), 1000).values()
+    tensors = {key: torch.zeros(()).expand(shape) for key, shape in shapes}
+    with pytest.raises(
+        ConfigError, match=r"^efficientnet_b5\.sw_in12k_ft_in1k\.pth: .*published\.crop_pad=0 registers"
+    ):
+        pretrained.convert(tensors, ASK, "efficientnet_b5.sw_in12k_ft_in1k.pth")
+    stated = pretrained.convert(tensors, schema.Published(crop_pad=0), "efficientnet_b5.sw_in12k_ft_in1k.pth")
+    assert (stated.crop_pad, stated.model.resolution) == (0, 448 / 456)
+
+
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_half_a_file_is_refused_in_one_line(tmp_path: Path, name: str, share: float) -> None:
