@@ -26,6 +26,7 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 BN_GROUPS = ("slice", "rank", "sync")
 PADDINGS = ("symmetric", "same")
 PREPROCESSINGS = ("imagenet", "advprop", "lite")
+REWRITTEN, IN_PLACE = SHARDS = ("rewritten", "in_place")
 BICUBIC, BILINEAR = INTERPOLATIONS = ("bicubic", "bilinear")
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -144,6 +145,9 @@ class Data:
     label_field: str | None = field(default=None, metadata=NEWEST)
     # File with the names of the classes of webdataset, one a line or a JSON list, in the order of the labels.
     class_file: str | None = field(default=None, metadata=NEWEST)
+    # Shards of webdataset: rewritten (shuffled into new ones) | in_place (read where they are, only a manifest is
+    # written).
+    shards: str = field(default=REWRITTEN, metadata=NEWEST)
     # Accept a set whose counts are not the official ones, or of which many files cannot be used; the manifest records
     # what is missing.
     allow_partial: bool = False
@@ -175,6 +179,20 @@ class Data:
     def __post_init__(self) -> None:
         require_name("data.name", self.name)
         require_name("data.frozen_val", self.frozen_val)
+        require_choice("data.shards", self.shards, SHARDS)
+        for key, is_set in (
+            ("convert", self.convert),
+            ("max_side", self.max_side is not None),
+            ("append", self.append),
+        ):
+            require(
+                self.shards == REWRITTEN or not is_set,
+                f"data.{key} needs data.shards={REWRITTEN}: shards that are read in place stay as they are",
+            )
+        require(
+            self.shards == REWRITTEN or self.source in (MISSING, "webdataset"),
+            f"data.shards={self.shards} is for data=webdataset, not for {self.source}",
+        )
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)

@@ -44,7 +44,7 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
-    from models.data.shards import manifest, writer
+    from models.data.shards import in_place, manifest, writer
     from models.data.shards.layout import freeze_val, uncovered_classes
 
     store.ensure_root(storage)
@@ -54,6 +54,8 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
             layout = writer.plan(data, storage)
     for line in uncovered_classes(layout):
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
+    if layout.addresses:
+        in_place.warn_if_sorted(layout)
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):

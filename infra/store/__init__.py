@@ -205,6 +205,15 @@ def size(uri: str) -> int:
         return int(client.head_object(**place)["ContentLength"])
 
 
+def find_entry(uri: str) -> Entry:
+    """Returns the entry of one object."""
+    if path := local_path(uri):
+        return Entry(uri, files.size(path), files.modified(path))
+    with _s3(uri) as (client, place):
+        head = client.head_object(**place)
+    return Entry(uri, int(head["ContentLength"]), head["LastModified"].timestamp())
+
+
 def exists(uri: str) -> bool:
     """Whether an object or file exists at ``uri`` (a folder is neither)."""
     try:

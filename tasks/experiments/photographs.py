@@ -86,10 +86,10 @@ async def drawn_photographs(config: schema.Config, photographs: Mapping[str, byt
 
 
 def _drawn(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
-    from infra.tracking import client, registry
+    from infra.tracking import registry, rest
 
     result = report_results.reusable_part(config, PhotographsResult, _digest_inputs(config, photographs))
-    if result is None or not result.mlflow_url.startswith(client.address()):
+    if result is None or not result.mlflow_url.startswith(rest.address()):
         return None
     try:
         for network in result.networks:

@@ -8,6 +8,7 @@ the audit chains of champions are never deleted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ UNFINISHED = "job without a result"
 UNUSED_JOB = "job that no version, run or job points to"
 UNUSED_WEIGHTS = "copy of weights that no version or job has"
 UNFINISHED_DATA = "data set without a manifest"
+_DIGEST = re.compile(r"[0-9a-f]{16}")  # name of the folder of a data set
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
             removals.append(Removal(entry.uri, UNUSED_WEIGHTS, (entry,), (entry,)))
     data = _group(store.list_entries(store.join(storage, "data")), store.join(storage, "data"), depth=2)
     for folder, entries in data.items():
-        if folder.endswith("/val"):  # the lists of frozen vals; shards are in folders named by digests
+        if not _DIGEST.fullmatch(folder.rpartition("/")[2]):  # lists of frozen vals, and tars of the user
             continue
         if not any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries) and _newest(entries) <= limit:
             removals.append(Removal(folder, UNFINISHED_DATA, tuple(entries), tuple(entries)))

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.services
 DAY_S = 86400.0
 LATER = time.time() + 40 * DAY_S  # the store sets the times of objects, so the clock of the test is ahead
 SHA = "c" * 64
+WHOLE, HALF = "1" * 16, "2" * 16  # folders of data sets
 
 
 @pytest.fixture
@@ -84,10 +85,11 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
     make_job(storage, "evaluate-b0-v1-made")
     for digest in ("a" * 64, "b" * 64, SHA):
         store.write(f"{storage}/weights/{digest}.safetensors", b"copy")
-    store.write(f"{storage}/data/whole/1/manifest.json", b"{}")
-    store.write(f"{storage}/data/whole/1/train-0.tar", b"tar")
-    store.write(f"{storage}/data/half/2/train-0.tar", b"tar")
+    store.write(f"{storage}/data/whole/{WHOLE}/manifest.json", b"{}")
+    store.write(f"{storage}/data/whole/{WHOLE}/train-0.tar", b"tar")
+    store.write(f"{storage}/data/half/{HALF}/train-0.tar", b"tar")
     store.write(f"{storage}/data/whole/val/first.json", b"{}")  # a frozen val
+    store.write(f"{storage}/data/theirs/tars/train-0.tar", b"tar")  # of the user, who may read them in place
     store.write(f"{storage}/champions/name/000001.json", b"{}")
     store.write(f"{storage}/reports/laptop/summary.json", b"{}")
 
@@ -100,7 +102,7 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
         "jobs/forgotten": UNUSED_JOB,
         "jobs/killed": UNFINISHED,
         f"weights/{'b' * 64}.safetensors": UNUSED_WEIGHTS,
-        "data/half/2": UNFINISHED_DATA,
+        f"data/half/{HALF}": UNFINISHED_DATA,
     }
     before = store.list_uris(storage)
     removals = plan_removals(storage, 30 * DAY_S, LATER)
@@ -114,7 +116,7 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
         "jobs/killed/config.yaml",
         "jobs/killed/checkpoints/step-1.safetensors",
         f"weights/{'b' * 64}.safetensors",
-        "data/half/2/train-0.tar",
+        f"data/half/{HALF}/train-0.tar",
     }
     assert plan_removals(storage, 30 * DAY_S, LATER) == []
 
@@ -124,7 +126,7 @@ def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: s
     make_job(storage, "running", done=False)
     make_job(storage, "new", start=f"{storage}/weights/{'b' * 64}.safetensors")
     store.write(f"{storage}/weights/{'b' * 64}.safetensors", b"copy")
-    store.write(f"{storage}/data/sharding/2/train-0.tar", b"tar")
+    store.write(f"{storage}/data/sharding/{HALF}/train-0.tar", b"tar")
     assert planned(storage, time.time() + 29 * DAY_S) == {}
     assert len(planned(storage, time.time() + 31 * DAY_S)) == 4
 

@@ -22,11 +22,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
-from infra import store
 from infra.errors import TransientError
 from infra.store import files
 from models.data.loading.fetch import Fetcher, StoppedError
-from models.data.shards.manifest import Shard
+from models.data.shards.manifest import Shard, shard_uri
 
 log = logging.getLogger("effnet")
 MAX_OPEN = 64  # open files per rank; evicted ones keep occupying disk space until they are closed
@@ -49,7 +48,7 @@ class ShardCache:
     """Reads samples from cached shards; thread-safe.
 
     Args:
-        root_uri: Folder of the shards in the store.
+        root_uri: Folder of the manifest in the store.
         folder: Folder on local disk; created if missing.
         cap_bytes: Maximum size of the folder. A cap smaller than the working set works, but refetches the same shards
             repeatedly.
@@ -164,7 +163,7 @@ class ShardCache:
                     continue
             try:
                 self._reserve_space(shard.bytes, descriptor)
-                self.fetcher.fetch(store.join(self.root_uri, shard.name), shard, descriptor)
+                self.fetcher.fetch(shard_uri(self.root_uri, shard), shard, descriptor)
                 # No fsync: readers verify the checksum of every sample, also after a power cut.
                 with files.errors(temporary):
                     temporary.rename(self._path(shard))

@@ -15,7 +15,7 @@ from infra.errors import ConfigError, DataError
 from models.data.loading import crops, decode
 from models.data.loading.decode import Pixels
 from models.data.shards.image_check import ImageInfo, check_image
-from models.data.shards.manifest import Manifest, Samples
+from models.data.shards.manifest import Manifest, Samples, shard_uri
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) 
     root = manifest_uri.rpartition("/")[0]
     blobs = []
     for number, shard, row in zip(ids, samples.shard_numbers(id_array).tolist(), rows, strict=True):
-        name = samples.shards[shard].name
-        data = store.read_range(store.join(root, name), int(row["offset"]), int(row["size"]))
+        uri = shard_uri(root, samples.shards[shard])
+        data = store.read_range(uri, int(row["offset"]), int(row["size"]))
         if xxhash.xxh3_64_intdigest(data) != int(row["xxh3"]):
-            raise DataError(f"shard {name}, sample {number}: its checksum does not match the manifest")
+            raise DataError(f"shard {uri}, sample {number}: its checksum does not match the manifest")
         blobs.append(data)
     return SampleSelection(list(ids), rows["label"].tolist(), blobs, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 from collections import OrderedDict
@@ -14,13 +15,16 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.training import IN_PLACE
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.shards import frozen_val, versions
 from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
+from models.data.sources.container import join_parts, locate_uri
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+from models.data.sources.reader import Reader
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
 _MAX_PLANS = 2  # plans kept in memory: all groups of a set share one
@@ -40,6 +44,7 @@ class ShardLayout:
         val: The val split, where ``data.frozen_val`` names it.
         withheld: Number of images that wait for the next val.
         version: Name of the version that these shards are added by (``versions.py``); empty for the first.
+        addresses: URI of the foreign tar that each shard is part of, with ``data.shards=in_place``; otherwise empty.
     """
 
     data: schema.Data
@@ -51,6 +56,7 @@ class ShardLayout:
     val: FrozenVal | None = None
     withheld: int = 0
     version: str = ""
+    addresses: tuple[str, ...] = ()
 
     @property
     def manifest_uri(self) -> str:
@@ -132,8 +138,18 @@ def freeze_val(layout: ShardLayout) -> bool:
 
 def groups(layout: ShardLayout, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
     """Groups the shard numbers (all, or the given ones) for the tasks, one group per task."""
-    numbers = range(len(layout.names)) if numbers is None else numbers
-    return [list(numbers[i : i + shards_per_task]) for i in range(0, len(numbers), shards_per_task)]
+    tars = by_tar(layout, range(len(layout.names)) if numbers is None else numbers)
+    return [
+        [number for shards in tars[i : i + shards_per_task] for number in shards]
+        for i in range(0, len(tars), shards_per_task)
+    ]
+
+
+def by_tar(layout: ShardLayout, numbers: Sequence[int]) -> list[list[int]]:
+    """Returns the shard numbers by tar: a list of one, or in place those of the splits that a foreign tar has."""
+    if not layout.addresses:
+        return [[number] for number in numbers]
+    return [list(shards) for _, shards in itertools.groupby(sorted(numbers), layout.addresses.__getitem__)]
 
 
 def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int64]]:
@@ -208,7 +224,9 @@ def uncovered_classes(layout: ShardLayout) -> list[str]:
     return lines
 
 
-def _digest_settings(data: schema.Data, source_digest: str, val: FrozenVal | None) -> str:
+def _digest_settings(
+    data: schema.Data, source_digest: str, val: FrozenVal | None, addresses: Sequence[str] = ()
+) -> str:
     """Digest of everything that the bytes of the shards depend on, and of nothing else: neither writer nor grouping."""
     settings = (
         LAYOUT_VERSION,
@@ -223,26 +241,56 @@ def _digest_settings(data: schema.Data, source_digest: str, val: FrozenVal | Non
         data.max_side,
         *(["convert"] if data.convert else []),
         *([f"val {val.sha256}"] if val is not None else []),
+        *(["in place", *addresses] if addresses else []),
     )
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
 def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
     parts, val, withheld = _split(source, data, folder)
-    digest = _digest_settings(data, source.digest, val)
-    names, splits, members = [], [], []
     for split, indices in parts.items():
         if len(indices) == 0:
             raise DataError(
                 f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all; "
                 "raise data.val_share or data.minival_share, or add images"
             )
+    if data.shards == IN_PLACE:
+        return _build_in_place(data, source, folder, parts, val, withheld)
+    digest = _digest_settings(data, source.digest, val)
+    names, splits, members = [], [], []
+    for split, indices in parts.items():
         count = -(-len(indices) // data.samples_per_shard)
         for number, chunk in enumerate(np.array_split(indices, count)):
             names.append(f"{split}-{number:05d}-of-{count:05d}.tar")
             splits.append(split)
             members.append(chunk)
     return ShardLayout(data, source, store.join(folder, digest), names, splits, members, val, withheld)
+
+
+def _build_in_place(
+    data: schema.Data,
+    source: Source,
+    folder: str,
+    parts: dict[str, NDArray[np.int64]],
+    val: FrozenVal | None,
+    withheld: int,
+) -> ShardLayout:
+    """A layout whose shards are the source's tars: for each tar and split the samples in the order of the tar."""
+    reader = source.read
+    if not isinstance(reader, Reader):
+        raise TypeError(f"tars that are read in place are read by {type(reader).__name__}")
+    names, splits, members, addresses = [], [], [], []
+    tars = [locate_uri(join_parts(reader.root, name)) for name in reader.containers]
+    for number, address in enumerate(tars):
+        for split, indices in parts.items():
+            inside = indices[reader.container[indices] == number]
+            if len(inside):
+                names.append(f"{split}-{number:05d}-of-{len(tars):05d}.tar")
+                splits.append(split)
+                members.append(inside[np.argsort(reader.offsets[inside], kind="stable")])
+                addresses.append(address)
+    root = store.join(folder, _digest_settings(data, source.digest, val, tars))
+    return ShardLayout(data, source, root, names, splits, members, val, withheld, addresses=tuple(addresses))
 
 
 class Plans:

@@ -35,18 +35,29 @@ TABLE = np.dtype(
 )
 _LATER = ("unused", "class_differences")  # newer than stored manifests: not written if empty, so that digests stay
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
+_ADDRESS = re.compile(r"s3://[^/]+/.|file:///.")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file of samples."""
+    """One tar file of samples, or those samples of a foreign tar that belong to one split.
+
+    Attributes:
+        name: Name of the shard; that of its file beside the manifest, unless it has an address.
+        split: One of ``SPLITS``.
+        samples: Number of samples.
+        bytes: Size of the tar.
+        blake3: Digest of the tar.
+        address: URI of a tar that is read in place (``in_place.py``); empty for a shard beside the manifest.
+    """
 
     name: str
     split: str
     samples: int
     bytes: int
     blake3: str
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,16 @@ class Manifest:
     def samples(self, split: str) -> int:
         """Returns the number of samples in a split, or in several joined by ``+``."""
         return sum(shard.samples for shard in self.shards if shard.split in split.split("+"))
+
+
+def shard_uri(root_uri: str, shard: Shard) -> str:
+    """Returns the URI of the tar of a shard; ``root_uri`` is the folder of the manifest."""
+    return shard.address or store.join(root_uri, shard.name)
+
+
+def shard_fields(shard: Shard) -> dict[str, str | int]:
+    """Returns a shard as it is stored: an empty address is omitted, so that digests of earlier manifests stay."""
+    return {key: value for key, value in asdict(shard).items() if key != "address" or value}
 
 
 def class_counts(manifest: Manifest, split: str) -> NDArray[np.int64]:
@@ -151,7 +172,7 @@ def _encode(manifest: Manifest) -> tuple[bytes, str, bytes]:
     buffer = io.BytesIO()
     np.save(buffer, manifest.table, allow_pickle=False)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    body = {"format": FORMAT, **asdict(manifest), "table": digest}
+    body = {"format": FORMAT, **asdict(manifest), "table": digest, "shards": list(map(shard_fields, manifest.shards))}
     for key in _LATER:
         if not body[key]:
             del body[key]
@@ -203,6 +224,8 @@ def load_verified(uri: str, sha256: str, leave_out: Sequence[str] = ()) -> Manif
 def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
     """Returns the data set without the given shards; ``missing`` records the number of samples lost.
 
+    Of a tar that is read in place, the shards of all splits are excluded together.
+
     Raises:
         ConfigError: A name in ``leave_out`` matches no shard.
     """
@@ -212,12 +235,14 @@ def exclude_shards(manifest: Manifest, leave_out: Sequence[str]) -> Manifest:
     if unknown := [name for name in leave_out if name not in sizes]:
         hint = did_you_mean(unknown[0], sizes) or f"its shards are named as {next(iter(sizes), '')}"
         raise ConfigError(f"data.leave_out: {manifest.name} has no shard {unknown[0]!r}; {hint}")
-    is_kept = np.array([shard.name not in leave_out for shard in manifest.shards])
+    addresses = {shard.address for shard in manifest.shards if shard.name in leave_out} - {""}
+    excluded = [shard.name in leave_out or shard.address in addresses for shard in manifest.shards]
+    names = sorted(shard.name for shard, is_excluded in zip(manifest.shards, excluded, strict=True) if is_excluded)
     return replace(
         manifest,
-        shards=tuple(shard for shard in manifest.shards if shard.name not in leave_out),
-        table=manifest.table[np.repeat(is_kept, list(sizes.values()))],
-        missing=(*manifest.missing, *(f"{name} is excluded: {sizes[name]} samples" for name in sorted(set(leave_out)))),
+        shards=tuple(shard for shard in manifest.shards if shard.name not in names),
+        table=manifest.table[np.repeat(~np.array(excluded), list(sizes.values()))],
+        missing=(*manifest.missing, *(f"{name} is excluded: {sizes[name]} samples" for name in names)),
     )
 
 
@@ -259,6 +284,8 @@ def _check(manifest: Manifest, where: str) -> None:
     for shard in manifest.shards:
         if not _SHARD_NAME.fullmatch(shard.name) or shard.split not in SPLITS or not _DIGEST.fullmatch(shard.blake3):
             raise DataError(f"{where}: invalid shard name {shard.name!r} of split {shard.split!r}")
+        if shard.address and (not _ADDRESS.match(shard.address) or "/../" in f"{shard.address}/"):
+            raise DataError(f"{where}: invalid address {shard.address!r} of shard {shard.name}")
         part = rows[first : first + shard.samples]
         if len(part) != shard.samples:
             raise DataError(f"{where}: shard {shard.name} says {shard.samples} samples, its table holds {len(part)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import lru_cache
@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from conf.schema import Data
 from infra import store
 from infra.errors import DataError
+from models.data.shards import in_place, versions
 from models.data.shards import manifest as manifests
-from models.data.shards import versions
 from models.data.shards.chunks import PIECE_BYTES, ShardChunk, cut, cuts
 from models.data.shards.layout import PLANS as PLANS
 from models.data.shards.layout import ShardLayout as ShardLayout
+from models.data.shards.layout import by_tar
 from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
-from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard
+from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard, shard_fields, shard_uri
 from models.data.shards.tar_header import END
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
 
@@ -43,7 +44,7 @@ def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
     A shard is finished when its index object exists; the index is written after the shard.
     """
     writers, _ = _pools(os.getpid())
-    running = [writers.submit(_write_missing, layout, number) for number in numbers]
+    running = [writers.submit(_write_missing, layout, shards) for shards in by_tar(layout, numbers)]
     try:
         return sum(future.result() for future in running)
     finally:  # a retry must not run while a shard is still being written
@@ -53,8 +54,11 @@ def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
 def reopen_lost(layout: ShardLayout, manifest: Manifest) -> list[int]:
     """Reopens the shards that are missing from the store or differ in size from the manifest; returns their numbers.
 
-    Their indices are deleted, so the shards count as unfinished and can be rewritten with identical bytes.
+    Their indices are deleted, so the shards count as unfinished and can be rewritten with identical bytes. In place,
+    these are the shards of tars that were written after they had been indexed.
     """
+    if layout.addresses:
+        return in_place.find_changed(layout)
     stored_sizes = {uri.rpartition("/")[2]: size for uri, size in store.list_sizes(layout.root)}
     whole = {shard.name for shard in manifest.shards if stored_sizes.get(shard.name) == shard.bytes}
     lost = [number for number, name in enumerate(layout.names) if name not in whole]
@@ -140,19 +144,35 @@ def write_shard(layout: ShardLayout, number: int, sink: IO[bytes]) -> dict[str, 
         with memoryview(chunk.buffer)[: chunk.size] as data:
             put(data)
     put(END)
-    shard = Shard(name, split, len(rows), size, digest.hexdigest())
+    return _build_index(Shard(name, split, len(rows), size, digest.hexdigest()), rows, remarks)
+
+
+def _build_index(shard: Shard, rows: Sequence[tuple[int, ...]], remarks: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the index of a shard: ``shard``, one list per column of ``TABLE``, and the remarks."""
     columns = zip(*rows, strict=True) if rows else [()] * len(TABLE.names or ())
-    return {"shard": asdict(shard), **remarks, **dict(zip(TABLE.names or (), columns, strict=True))}
+    return {"shard": shard_fields(shard), **remarks, **dict(zip(TABLE.names or (), columns, strict=True))}
 
 
-def _write_missing(layout: ShardLayout, number: int) -> int:
-    if store.exists(layout.index_uri(number)):
+def _write_missing(layout: ShardLayout, numbers: Sequence[int]) -> int:
+    """Writes the shards of one tar that are not finished; returns their number."""
+    if layout.addresses:
+        missing = numbers if in_place.is_changed(layout, numbers) else []
+    else:
+        missing = [number for number in numbers if not store.exists(layout.index_uri(number))]
+    if not missing:
         return 0
-    with store.open_write(store.join(layout.root, layout.names[number])) as stream:
-        index = write_shard(layout, number, stream)
-    text = json.dumps(index, sort_keys=True, separators=(",", ":"))
-    store.write(layout.index_uri(number), text.encode())
-    return 1
+    if layout.addresses:
+        _, readers = _pools(os.getpid())
+        indexed = in_place.index_tar(layout, missing, readers, _count_reader_threads())
+        indices = [_build_index(one.shard, one.rows, one.remarks) for one in indexed]
+    else:
+        [number] = missing
+        with store.open_write(store.join(layout.root, layout.names[number])) as stream:
+            indices = [write_shard(layout, number, stream)]
+    for number, index in zip(missing, indices, strict=True):
+        text = json.dumps(index, sort_keys=True, separators=(",", ":"))
+        store.write(layout.index_uri(number), text.encode())
+    return len(missing)
 
 
 def _read_index(
@@ -169,11 +189,11 @@ def _read_index(
         quarantine, unusual = (tuple(ImageNote(**note) for note in index[key]) for key in ("quarantine", "unusual"))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{uri} is not a shard index: {error}; delete it and run again") from error
-    stored = store.size(store.join(layout.root, layout.names[number]))
+    address = shard_uri(layout.root, shard)
+    stored = store.size(address)
     if (shard.name, shard.bytes) != (layout.names[number], stored):
         raise DataError(
-            f"{layout.root}/{layout.names[number]} has {stored} bytes, its index says {shard.bytes} of {shard.name}; "
-            "delete both and run again"
+            f"{address} has {stored} bytes, its index says {shard.bytes} of {shard.name}; delete both and run again"
         )
     return shard, table, quarantine, unusual
 

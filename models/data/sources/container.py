@@ -25,6 +25,11 @@ def locate(path: str) -> str:
     return str(Path(local).expanduser())
 
 
+def locate_uri(location: str) -> str:
+    """Returns the URI of a location that ``locate`` returned."""
+    return location if location.startswith("s3://") else f"file://{Path(location).absolute()}"
+
+
 def join_parts(root: str, name: str) -> str:
     """Returns the location of ``name`` below ``root``; an empty name is the root itself."""
     if not name:

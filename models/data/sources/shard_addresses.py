@@ -22,6 +22,7 @@ from braceexpand import braceexpand
 
 from conf import schema
 from conf.text import logger
+from conf.training import IN_PLACE, REWRITTEN
 from infra import store
 from infra.errors import ConfigError, NotFoundError
 from infra.store import files
@@ -66,6 +67,11 @@ def find_shards(data: schema.Data) -> ShardAddresses:
     if len({_scheme(one) for one in every}) > 1:
         raise ConfigError("data.path and data.val_path must be all local, all s3:// or all https://")
     if every[0].startswith(_WEB):
+        if data.shards == IN_PLACE:
+            raise ConfigError(
+                f"data.shards={IN_PLACE} reads shards at s3:// or on local disk, not at https://, as {every[0]}; "
+                f"data.shards={REWRITTEN} downloads and rewrites them"
+            )
         folder = _download(every)
         every = [str(folder / _local_name(one)) for one in every]
     root = posixpath.commonpath([posixpath.dirname(one) for one in every])

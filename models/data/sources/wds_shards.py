@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 from conf import schema
 from conf.text import logger
+from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
-from models.data.sources import archive, listing, tar
-from models.data.sources.container import join_parts
+from models.data.sources import archive, decompress, listing, tar
+from models.data.sources.container import Container, join_parts
 from models.data.sources.folder import compare_classes
 from models.data.sources.image_format import CONVERTIBLE, DECODED, EMPTY, HEAD_BYTES, TEXT, UNKNOWN, identify_format
 from models.data.sources.listing import NAMED, Listing, Source
@@ -98,6 +99,8 @@ def open_shards(data: schema.Data) -> Source:
         TransientError: A server does not respond.
     """
     shards = find_shards(data)
+    if data.shards == IN_PLACE:
+        _require_plain(shards)
     with ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="scan") as pool:
         scans = list(pool.map(lambda name: _scan(shards.root, name, data.label_field), shards.parts))
     broken = [f"{one.name}: {one.broken}" for one in scans if one.broken]
@@ -118,6 +121,24 @@ def open_shards(data: schema.Data) -> Source:
     )
     _report(data, shards, scans, source, label_field)
     return source
+
+
+def _require_plain(shards: ShardAddresses) -> None:
+    """Refuses compressed shards, which have no places that could be read; those that are missing are named later."""
+
+    def find_kind(name: str) -> str:
+        try:
+            return decompress.find_compression(Container(join_parts(shards.root, name)))
+        except (DataError, NotFoundError):
+            return ""
+
+    with ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="scan") as pool:
+        kinds = dict(zip(shards.parts, pool.map(find_kind, shards.parts), strict=True))
+    if compressed := [name for name, kind in kinds.items() if kind]:
+        raise ConfigError(
+            f"data.shards={IN_PLACE} reads plain tars; {len(compressed)} of {len(kinds)} shards are compressed, as "
+            f"{compressed[0]} ({kinds[compressed[0]]}): data.shards={REWRITTEN} decompresses and rewrites them"
+        )
 
 
 def _report(
@@ -314,7 +335,10 @@ def _list_samples(
             elif label not in rank:
                 unused.add(f"samples with a label that is none of the {len(classes):,} classes", name)
             elif sample.kind not in taken:
-                remedy = " (data.convert=true converts them to PNG)" if sample.kind in CONVERTIBLE else ""
+                needs = (
+                    "data.convert=true" if data.shards == REWRITTEN else f"data.shards={REWRITTEN} data.convert=true"
+                )
+                remedy = f" ({needs} converts them to PNG)" if sample.kind in CONVERTIBLE else ""
                 unused.add(f"{sample.kind} images{remedy}", name)
             else:
                 members.append(sample.image)
