@@ -81,9 +81,9 @@ class Native:
         data = np.frombuffer(blob, np.uint8)
         return bool(self.library.effnet_entropy_decode(_address(data), data.size) == DONE)
 
-    def use_avx2(self, enabled: bool) -> None:
-        """Enables AVX2 where supported; False forces plain C, with identical bytes. For tests."""
-        self.library.effnet_use_avx2(_INT(enabled))
+    def use_vectors(self, bits: int) -> None:
+        """Limits vectors to 512 bits (AVX-512, the default), 256 (AVX2) or 0 (plain C): identical bytes. For tests."""
+        self.library.effnet_use_vectors(_INT(bits))
 
 
 def load() -> Native:

@@ -83,6 +83,17 @@ static void mirror(struct axis *axis, int outputs) {
     }
 }
 
+static int most_bits = 512;
+void effnet_use_vectors(int bits) { most_bits = bits; }
+
+static int vector_bits(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (most_bits >= 512 && supports_avx512()) return 512;
+    if (most_bits >= 256 && __builtin_cpu_supports("avx2")) return 256;
+#endif
+    return 0;
+}
+
 static void *take(uint8_t **at, size_t bytes) {
     void *taken = *at;
     *at += (bytes + 63) & ~(size_t)63;
@@ -104,7 +115,7 @@ int resizer_begin(struct resizer *r, int width, int height, int side, int flip, 
         sizeof(double) * (size_t)room * (size_t)side, sizeof(int32_t) * (size_t)side, sizeof(int32_t) * (size_t)padded,
         sizeof(int32_t) * (size_t)padded, sizeof(int16_t) * 2 * (size_t)pairs_across * (size_t)padded,
         sizeof(int16_t) * 2 * (size_t)pairs_down * (size_t)padded, (size_t)r->stride * (size_t)r->ring_pairs,
-        sizeof(uint8_t *) * (size_t)pairs_down,
+        sizeof(uint8_t *) * (size_t)pairs_down, gather_bytes(side, pairs_across),
     };
     size_t bytes = 64;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) bytes += sizes[i] + 64;
@@ -123,13 +134,16 @@ int resizer_begin(struct resizer *r, int width, int height, int side, int flip, 
     r->down.weights = take(&at, sizes[5]);
     r->ring = take(&at, sizes[6]);
     r->window = take(&at, sizes[7]);
+    r->gather = take(&at, sizes[8]);
 
     r->across.pairs = (real_weights(width, side, room, real, r->across.first, count) + 1) / 2;
     fix_weights(&r->across, width, side, room, real, count, 0);
     if (flip) mirror(&r->across, side);
-    for (int i = side; i < padded; i++) r->across.first[i] = 0;
+    for (int i = side; i < padded; i++) r->across.first[i] = r->across.first[side - 1];
     memset(r->across.weights + 2 * (size_t)r->across.pairs * (size_t)side, 0,
            sizeof(int16_t) * 2 * (size_t)r->across.pairs * (size_t)(padded - side));
+    r->vector_bits = vector_bits();
+    if (r->vector_bits == 512 && !prepare_gather(r)) r->vector_bits = 256;
     r->down.pairs = real_weights(height, side, room, real, r->down.first, count) / 2 + 1;
     fix_weights(&r->down, height, side, room, real, count, 1);
     return 1;
@@ -266,24 +280,19 @@ static AVX2 void down_avx2(const struct resizer *r, const int16_t *weights, uint
     }
 }
 
-static int avx2_wanted = 1;
-static int avx2(void) { return avx2_wanted && __builtin_cpu_supports("avx2"); }
-void effnet_use_avx2(int wanted) { avx2_wanted = wanted; }
 #else
 #define across_avx2 across_plain
 #define down_avx2 down_plain
-static int avx2(void) { return 0; }
-void effnet_use_avx2(int wanted) { (void)wanted; }
 #endif
 
 /* ------------------------------------------------------------------ both passes */
 
 void resizer_take(struct resizer *r, const uint8_t *above, const uint8_t *below) {
-    const int fast = avx2(), last = (r->height - 1) / 2;
+    const int bits = r->vector_bits, last = (r->height - 1) / 2;
     uint8_t *slot = r->ring + (size_t)r->stride * (size_t)(r->done_pairs % r->ring_pairs);
     if (r->done_pairs > last || r->done_rows == r->side) return;
     if (r->done_pairs == last && r->height % 2) below = above; /* its weights are zero */
-    (fast ? across_avx2 : across_plain)(r, above, below, slot);
+    (bits == 512 ? across_avx512 : bits == 256 ? across_avx2 : across_plain)(r, above, below, slot);
     r->done_pairs++;
     while (r->done_rows < r->side) {
         const int first = r->down.first[r->done_rows] / 2;
@@ -295,7 +304,7 @@ void resizer_take(struct resizer *r, const uint8_t *above, const uint8_t *below)
         }
         const int16_t *weights = r->down.weights + 2 * (size_t)r->down.pairs * (size_t)r->done_rows;
         uint8_t *to = r->out + 3 * (size_t)r->side * (size_t)r->done_rows;
-        (fast ? down_avx2 : down_plain)(r, weights, to);
+        (bits ? down_avx2 : down_plain)(r, weights, to);
         r->done_rows++;
     }
 }

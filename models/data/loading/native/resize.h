@@ -20,6 +20,8 @@ struct resizer { /* zero it before the first use; its memory is kept from image 
     struct axis across, down;
     uint8_t *ring; /* [ring_pairs][stride]: the two rows' values side by side, after the horizontal pass */
     const uint8_t **window; /* the pairs that one output row is made of */
+    uint8_t *gather; /* the tables of the horizontal pass with AVX-512 */
+    int vector_bits; /* 512 with AVX-512, 256 with AVX2, 0 in plain C */
     uint8_t *out; /* [side][side][3] */
     void *memory;
     size_t memory_bytes;
@@ -30,7 +32,13 @@ int resizer_begin(struct resizer *r, int width, int height, int side, int flip, 
 /* The next two rows; the second is ignored when the height is odd and this is the last pair. */
 void resizer_take(struct resizer *r, const uint8_t *above, const uint8_t *below);
 void resizer_free(struct resizer *r);
-/* 0: plain C even where the processor could do better. Both give the same bytes; tests compare them. */
-void effnet_use_avx2(int wanted);
+/* The most bits of a vector, where the processor has as many: 512, 256 or 0. All give the same bytes; tests compare them. */
+void effnet_use_vectors(int bits);
+
+/* resize_avx512.c; prepare_gather fills `gather`, or returns 0 for sizes that across_avx512 does not support. */
+int supports_avx512(void);
+size_t gather_bytes(int outputs, int pairs);
+int prepare_gather(struct resizer *r);
+void across_avx512(const struct resizer *r, const uint8_t *above, const uint8_t *below, uint8_t *to);
 
 #endif

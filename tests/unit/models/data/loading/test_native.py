@@ -39,7 +39,7 @@ def decoder() -> Iterator[Native]:
     except OSError as error:
         pytest.skip(f"the C decoder does not work here: {error}")
     yield loaded
-    loaded.use_avx2(True)
+    loaded.use_vectors(512)
 
 
 def square(decoder: Native, blob: bytes, box: tuple[int, ...], side: int, flip: bool = False) -> NDArray[np.uint8]:
@@ -92,14 +92,30 @@ def test_a_part_of_a_real_image_is_the_part_of_a_full_decode(decoder: Native) ->
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 10, 11, 31, 64, 224])
-def test_plain_c_and_avx2_give_the_same_bytes(decoder: Native, side: int) -> None:
+def test_every_width_of_vectors_gives_the_same_bytes(decoder: Native, side: int) -> None:
     blob = jpeg(NOISE)
     for box in [(0, 0, 149, 119), (3, 5, 9, 100), (20, 30, 140, 33), (148, 118, 149, 119), (10, 10, 70, 69)]:
         for flip in (False, True):
-            decoder.use_avx2(True)
-            fast = square(decoder, blob, box, side, flip)
-            decoder.use_avx2(False)
-            assert np.array_equal(square(decoder, blob, box, side, flip), fast), (box, flip)
+            decoder.use_vectors(0)
+            plain = square(decoder, blob, box, side, flip)
+            for bits in (256, 512):
+                decoder.use_vectors(bits)
+                assert np.array_equal(square(decoder, blob, box, side, flip), plain), (box, flip, bits)
+
+
+@pytest.mark.parametrize("side", [8, 31, 160])
+def test_every_width_of_vectors_gives_the_same_bytes_from_a_column_to_four_times_the_side(
+    decoder: Native, side: int
+) -> None:
+    """Every number of taps and distance of inputs; at 160 of 321 pixels, weights that cannot be divided into two bytes."""
+    noise = RNG.integers(0, 256, (2, 4 * side + 9, 3), dtype=np.uint8)
+    blob = jpeg(noise, subsampling="4:4:4")
+    for width in [*range(1, noise.shape[1] + 1, max(1, side // 31)), 2 * side + 1]:
+        left = int(RNG.integers(0, noise.shape[1] - width + 1))
+        decoder.use_vectors(256)
+        expected = square(decoder, blob, (left, 0, left + width, 2), side)
+        decoder.use_vectors(512)
+        assert np.array_equal(square(decoder, blob, (left, 0, left + width, 2), side), expected), (left, width)
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 33, 224])
