@@ -110,9 +110,9 @@ def _call(method: str, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _send(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float, retries: int) -> Response:
     """Sends a request, again after a failure of the server; returns its last answer."""
-    body = {"params" if method == "GET" else "json": fields}
+    params, body = (fields, None) if method == "GET" else (None, fields)
     if not _logs_in_by_password():
-        return _send_by_mlflow(uri, method, path, body, timeout_s, retries)
+        return _send_by_mlflow(uri, method, path, {"params": params, "json": body}, timeout_s, retries)
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
@@ -122,7 +122,7 @@ def _send(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s
     try:
         with requests.Session() as session:
             session.mount(uri, HTTPAdapter(max_retries=again))
-            return session.request(method, uri + path, auth=login, timeout=timeout_s, **body)
+            return session.request(method, uri + path, params=params, json=body, auth=login, timeout=timeout_s)
     except requests.RequestException as error:
         raise _no_answer(uri) from error
 
@@ -135,7 +135,7 @@ def _logs_in_by_password() -> bool:
 
 
 def _send_by_mlflow(
-    uri: str, method: str, path: str, body: Mapping[str, Any], timeout_s: float, retries: int
+    uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float, retries: int
 ) -> Response:
     from infra.tracking.client import library
 
@@ -145,7 +145,7 @@ def _send_by_mlflow(
 
     try:
         answer: Response = http_request(
-            get_default_host_creds(uri), path, method, retries, timeout=timeout_s, raise_on_status=False, **body
+            get_default_host_creds(uri), path, method, retries, timeout=timeout_s, raise_on_status=False, **fields
         )
     except mlflow.MlflowException as error:
         raise _no_answer(uri) from error
