@@ -17,7 +17,8 @@ from models.networks import packaged
 
 pytestmark = pytest.mark.services
 
-SMALL = ["photographs.networks=[efficientnet_lite0]", "storage=s3://effnet/photographs", "experiment=photographs"]
+PLACE = ["storage=s3://effnet/photographs", "experiment=photographs"]
+SMALL = ["photographs.networks=[efficientnet_lite0]", *PLACE]
 
 
 def effnet(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +67,7 @@ def test_a_user_s_photograph_is_seen_by_the_version_that_is_there(
     ],
 )
 def test_a_mistake_is_one_line(part: dict[str, Any], services_dir: Path, word: str, message: str) -> None:
-    done = effnet(services_dir, *SMALL, word, "--quiet")
+    done = effnet(services_dir, *PLACE, word, "--quiet")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
