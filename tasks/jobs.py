@@ -18,6 +18,7 @@ from models.results import ShardResult, result_name
 
 RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
 SOLARIZE_VERSION = 5  # instead, of trainings with Solarize at level 10, which inverts images since this version
+LAUNCH_FILE = "launch.yaml"  # in a run folder: how the job was last submitted, which tells where it may still be queued
 MODULES = {"train": "models.train", "evaluate": "models.evaluate"}  # entry point of a job, by its kind
 
 

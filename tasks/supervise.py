@@ -22,7 +22,7 @@ from infra.launch.engine import ENGINES, Engine
 from infra.launch.guard import ALREADY_RUNNING
 from infra.launch.job import Handle, JobSpec
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
-from tasks.jobs import MODULES, JobRun, result_uri, stored_result
+from tasks.jobs import LAUNCH_FILE, MODULES, JobRun, result_uri, stored_result
 from tasks.metrics import EPOCH_METRICS
 
 log = logger()  # also stored in Prefect's database: one line per epoch
@@ -137,6 +137,8 @@ async def _supervise(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:
 async def _submit(engine: Engine[Any], run: JobRun, spec: JobSpec) -> Any:
     for name in ("status.json", "failure.json"):  # of an earlier attempt
         await asyncio.to_thread(store.delete, store.join(run.job_uri, name))
+    how = compose.to_yaml(spec.launch).encode()
+    await asyncio.to_thread(store.write, store.join(run.job_uri, LAUNCH_FILE), how)
     submission = asyncio.ensure_future(asyncio.to_thread(engine.submit, spec))
     try:
         return await asyncio.shield(submission)

@@ -13,8 +13,6 @@ from infra.errors import ConfigError
 if TYPE_CHECKING:
     from tasks.registry.prune import Removal
 
-DAY_S = 86400.0
-
 
 def show_removals(command: Command) -> int:
     """Prints what ``effnet prune`` would delete."""
@@ -33,7 +31,7 @@ def prune(command: Command) -> int:
         return 0
     from tasks.registry.prune import remove
 
-    done = remove(removals, command.config.storage, command.config.prune.older_than_days * DAY_S, time.time())
+    done = remove(removals, command.config, time.time())
     for removal in removals:
         if removal not in done:
             show(f"kept       {removal.folder}: it came into use in the meantime")
@@ -45,15 +43,15 @@ def _plan(command: Command) -> list[Removal]:
     from tasks.registry.prune import plan_removals
 
     connect(command, "s3", "mlflow")
-    days, storage = command.config.prune.older_than_days, command.config.storage
-    removals = plan_removals(storage, days * DAY_S, time.time())
+    removals = plan_removals(command.config, time.time())
     rows = [
         (removal.what, f"{len(removal.entries):,}", f"{removal.size:,}", _date(removal.modified), removal.folder)
         for removal in removals
     ]
     if rows:
         show_table(["what", "objects", "bytes", "last written", "where"], rows, right=["objects", "bytes"])
-    show(f"in total   {_count(removals)}, of {storage}, not written for {days:g} days")
+    days = command.config.prune.older_than_days
+    show(f"in total   {_count(removals)}, of {command.config.storage}, not written for {days:g} days")
     return removals
 
 

@@ -3,7 +3,7 @@
 Kept are the finished jobs of registered versions, of runs in MLflow, and those that other jobs started from; data sets
 with a manifest; and weights that a registered version has or a kept job started from. Of a finished job only the
 checkpoints are deleted: its result and its weights remain, so the same command still finds it. Evaluations, reports and
-the audit chains of champions are never deleted.
+the audit chains of champions are never deleted, and neither is a job that an engine still lists as queued or running.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from conf import compose, schema
+from conf.text import logger
 from infra import store
-from infra.errors import ConfigError, PermanentError
+from infra.errors import ConfigError, EffnetError, PermanentError, first_line
+from infra.launch.engine import ENGINES
+from infra.launch.job import JobSpec
 from infra.store import Entry
+from tasks.jobs import LAUNCH_FILE
 
+log = logger()
+DAY_S = 86400.0
 RESULT, MANIFEST = "result.json", "manifest.json"
 CHECKPOINTS = "checkpoints of a finished job"
 UNFINISHED = "job without a result"
@@ -53,12 +60,11 @@ class Removal:
         return max(entry.modified for entry in self.seen)
 
 
-def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal]:
+def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     """Returns what can be deleted; deletes nothing.
 
     Args:
-        storage: Root URI.
-        older_than_s: Seconds since the last write, below which a folder is kept.
+        config: ``storage``, ``prune``, and ``launch`` for jobs of versions that did not record how they were submitted.
         now: The current time in unix seconds.
 
     Raises:
@@ -68,11 +74,12 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
     from infra.tracking import queries
     from infra.tracking.registry import WEIGHTS_TAG
 
+    storage = config.storage
     versions = queries.list_models()
     uris = {version.tags.get("job_uri", "") for version in versions} | queries.list_job_uris()
     jobs = _group(store.list_entries(store.join(storage, "jobs")), store.join(storage, "jobs"), depth=1)
     finished = {uri for uri, entries in jobs.items() if any(entry.uri == f"{uri}/{RESULT}" for entry in entries)}
-    limit = now - older_than_s
+    limit = now - config.prune.older_than_days * DAY_S
     recent = {uri for uri, entries in jobs.items() if _newest(entries) > limit}
     stopped = {uri for uri, entries in jobs.items() if uri not in finished and _has_early_result(uri, entries)}
     keys = {uri.rpartition("/")[2] for uri in uris}  # a key is a digest, the same after a store was moved
@@ -85,6 +92,8 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
         )
     kept, started_from = _follow_lineage(jobs.keys(), tracked | recent | stopped)
     removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations))
+    silent: set[str] = set()
+    removals = [one for one in removals if one.what != UNFINISHED or not is_listed(one.folder, config, silent)]
 
     digests = {version.tags.get(WEIGHTS_TAG, "") for version in versions}
     for entry in store.list_entries(store.join(storage, "weights")):
@@ -100,13 +109,40 @@ def plan_removals(storage: str, older_than_s: float, now: float) -> list[Removal
     return removals
 
 
-def remove(removals: Sequence[Removal], storage: str, older_than_s: float, now: float) -> list[Removal]:
+def is_listed(job_uri: str, config: schema.Config, silent: set[str]) -> bool:
+    """Returns whether the engine of a job lists it as queued or running, or cannot be asked.
+
+    A queue may hold a job for longer than folders are kept, and nothing writes the folder if its flow has died.
+
+    Args:
+        job_uri: Run folder.
+        config: ``launch`` for a job that did not record its own, and ``run_dir``.
+        silent: Engines that could not be asked; this call may add one, which is then not asked again.
+    """
+    try:
+        launch = compose.from_yaml(schema.Launch, store.read(store.join(job_uri, LAUNCH_FILE)))
+    except (PermanentError, compose.OverrideError):  # submitted by another version
+        launch = config.launch
+    engine, key = ENGINES[launch.engine], job_uri.rpartition("/")[2]
+    if engine.LIMITED:  # it has no queue, and a job that runs writes its status every second
+        return False
+    if launch.engine in silent:
+        return True
+    try:
+        return engine.find(JobSpec(key, key, "", job_uri, launch, Path(config.run_dir).resolve())) is not None
+    except EffnetError as error:
+        silent.add(launch.engine)
+        log.warning("unfinished jobs of launch.engine=%s are kept: %s", launch.engine, first_line(error))
+        return True
+
+
+def remove(removals: Sequence[Removal], config: schema.Config, now: float) -> list[Removal]:
     """Deletes the objects of removals; returns those whose objects were deleted.
 
     A removal is skipped if something points to it by now, or if its folder has changed since it was listed. The other
     arguments are those of ``plan_removals``.
     """
-    current = plan_removals(storage, older_than_s, now)
+    current = plan_removals(config, now)
     return [removal for removal in removals if removal in current and remove_unchanged(removal)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,8 +67,12 @@ def register(name: str, **tags: str) -> None:
         mlflow.create_model_version(name, "s3://nowhere/model", tags=tags)
 
 
+def settings(storage: str, *words: str) -> schema.Config:
+    return compose.compose([f"storage={storage}", "prune.older_than_days=30", *words])
+
+
 def planned(storage: str, now: float = LATER) -> dict[str, str]:
-    return {entry.folder.removeprefix(f"{storage}/"): entry.what for entry in plan_removals(storage, 30 * DAY_S, now)}
+    return {entry.folder.removeprefix(f"{storage}/"): entry.what for entry in plan_removals(settings(storage), now)}
 
 
 def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
@@ -105,8 +110,8 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
         f"data/half/{HALF}": UNFINISHED_DATA,
     }
     before = store.list_uris(storage)
-    removals = plan_removals(storage, 30 * DAY_S, LATER)
-    assert remove(removals, storage, 30 * DAY_S, LATER) == removals
+    removals = plan_removals(settings(storage), LATER)
+    assert remove(removals, settings(storage), LATER) == removals
     gone = {uri.removeprefix(f"{storage}/") for uri in set(before) - set(store.list_uris(storage))}
     assert gone == {
         *(f"jobs/{key}/checkpoints/step-1.safetensors" for key in ("registered", "tracked", "parent", "child")),
@@ -118,7 +123,7 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
         f"weights/{'b' * 64}.safetensors",
         f"data/half/{HALF}/train-0.tar",
     }
-    assert plan_removals(storage, 30 * DAY_S, LATER) == []
+    assert plan_removals(settings(storage), LATER) == []
 
 
 def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: str) -> None:
@@ -131,17 +136,70 @@ def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: s
     assert len(planned(storage, time.time() + 31 * DAY_S)) == 4
 
 
+def test_one_young_object_keeps_the_folder_of_a_job(mlflow_uri: str, tmp_path: Path) -> None:
+    """E.g. its lease, which the machine renews that runs it, or its status."""
+    storage = f"file://{tmp_path}"
+    for key in ("leased", "reported", "silent"):
+        make_job(storage, key, done=False)
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (time.time() - 40 * DAY_S,) * 2)
+    store.write(f"{storage}/jobs/leased/lease.json", b"{}")
+    store.write(f"{storage}/jobs/reported/status.json", b"{}")
+    assert planned(storage, time.time()) == {"jobs/silent": UNFINISHED}
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The queue of a stand-in for Slurm: a file that squeue prints, ``ID|STATE|COMMENT`` a line."""
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/queue\n")
+    (tmp_path / "squeue").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "queue"
+
+
+def test_a_job_that_waits_in_a_queue_is_kept_though_its_flow_has_died(storage: str, queue: Path) -> None:
+    make_known(storage)
+    waiting, ended = (make_job(storage, key, done=False) for key in ("waiting", "ended"))
+    how = compose.compose(["launch.engine=slurm"]).launch
+    for uri in (waiting, ended):
+        store.write(f"{uri}/launch.yaml", compose.to_yaml(how).encode())  # the command is not told where they were sent
+    queue.write_text(f"7|PENDING|{waiting}\n8|COMPLETED|{ended}\n")
+    assert planned(storage) == {"jobs/ended": UNFINISHED}
+    queue.write_text(f"7|RUNNING|{waiting}\n")
+    assert planned(storage) == {"jobs/ended": UNFINISHED}
+    queue.write_text("")
+    assert planned(storage) == {"jobs/ended": UNFINISHED, "jobs/waiting": UNFINISHED}
+
+
+def test_jobs_of_an_engine_that_does_not_answer_are_kept_and_it_is_named_once(
+    storage: str, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_known(storage)
+    for key in ("first", "second"):  # of a version that did not record how it submitted them
+        make_job(storage, key, done=False)
+    lines: list[str] = []
+    monkeypatch.setattr("tasks.registry.prune.log.warning", lambda text, *words: lines.append(text % words))
+    assert {*planned(storage)} == {"jobs/first", "jobs/second"}
+    (queue.parent / "squeue").unlink()
+    monkeypatch.setenv("PATH", str(queue.parent))
+    assert plan_removals(settings(storage, "launch.engine=slurm"), LATER) == []
+    assert lines == [
+        "unfinished jobs of launch.engine=slurm are kept: launch.engine=slurm: no squeue on PATH; run this on a login "
+        "node of the cluster"
+    ]
+
+
 def test_a_job_that_is_resumed_or_registered_after_the_question_keeps_its_files(storage: str) -> None:
     make_known(storage)
     resumed = make_job(storage, "resumed", done=False)
     forgotten = make_job(storage, "forgotten")
     late = make_job(storage, "late")
-    removals = plan_removals(storage, 30 * DAY_S, LATER)
+    removals = plan_removals(settings(storage), LATER)
     assert len(removals) == 3
     time.sleep(1.1)  # the store's times are whole seconds; those of a real removal are weeks apart
     store.write(f"{resumed}/config.yaml", store.read(f"{resumed}/config.yaml"))  # what a supervisor does first
     register(f"late-{storage[-6:]}", job_uri=late)
-    assert [removal.folder for removal in remove(removals, storage, 30 * DAY_S, LATER)] == [forgotten]
+    assert [removal.folder for removal in remove(removals, settings(storage), LATER)] == [forgotten]
     assert store.exists(f"{resumed}/checkpoints/step-1.safetensors")
     assert store.exists(f"{late}/weights.safetensors")
 
@@ -149,7 +207,7 @@ def test_a_job_that_is_resumed_or_registered_after_the_question_keeps_its_files(
 def test_what_is_written_while_a_folder_is_deleted_survives(storage: str) -> None:
     make_known(storage)
     make_job(storage, "forgotten")
-    [removal] = plan_removals(storage, 30 * DAY_S, LATER)
+    [removal] = plan_removals(settings(storage), LATER)
     written = f"{removal.folder}/status.json"
     listed = removal.seen
     store.write(written, b"{}")
@@ -170,7 +228,7 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
     assert main(["prune", *words]) == 2
     assert "this is no terminal: add --yes, or --dry-run" in capsys.readouterr().err
 
-    monkeypatch.setattr("flows.cli.prune.DAY_S", 0.0)  # thirty days have passed
+    monkeypatch.setattr("tasks.registry.prune.DAY_S", 0.0)  # thirty days have passed
     assert main(["prune", "--dry-run", *words]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split()[-5:-3] == ["to", "4"]
@@ -191,10 +249,10 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
 def test_nothing_is_planned_by_an_mlflow_that_is_not_that_of_the_jobs(storage: str) -> None:
     make_job(storage, "theirs")
     with pytest.raises(ConfigError, match="MLflow knows none of the 1 finished jobs"):
-        plan_removals(storage, 30 * DAY_S, LATER)
+        plan_removals(settings(storage), LATER)
 
 
 def test_another_spelling_of_a_local_store_is_refused(tmp_path: Path) -> None:
     make_job(f"file://{tmp_path}", "job")
     with pytest.raises(ConfigError, match="write storage without"):
-        plan_removals(f"file://{tmp_path}/.", 30 * DAY_S, LATER)
+        plan_removals(settings(f"file://{tmp_path}/."), LATER)

@@ -24,6 +24,7 @@ from infra import errors, store
 from infra.launch import slurm
 from infra.launch.job import JobSpec
 from tasks.jobs import MODULES, JobRun
+from tasks.registry.prune import is_listed
 from tasks.supervise import run_job
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.slurm]
@@ -114,9 +115,12 @@ def test_a_job_is_queued_once_found_by_its_key_and_removed_by_its_own_supervisor
         slurm.cancel(found)
         assert slurm.poll(first) is None
         assert first.queued
+        settings = dataclasses.replace(compose.compose([f"run_dir={spec.run_dir}"]), launch=spec.launch)
+        assert is_listed(spec.job_uri, settings, set()), "prune keeps it"
         slurm.cancel(first)
         assert cluster.command("squeue", "--noheader") == ""
         assert slurm.find(spec) is None
+        assert not is_listed(spec.job_uri, settings, set())
         with pytest.raises(errors.JobError, match="was cancelled in Slurm"):
             slurm.poll(first)
     finally:
