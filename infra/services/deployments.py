@@ -31,6 +31,7 @@ LIMIT = "accelerator"
 JOBS_QUEUE = "jobs"  # queue of the deployment `job` in the work pool
 JOBS_WORKER = f"{WORKER}-{JOBS_QUEUE}"  # the part of the embedded worker that takes jobs
 _DEPLOY_TIMEOUT_S = 180.0
+_CANCEL_S = 30.0  # a job saves its state within 20 s
 HEARTBEAT_S = 30  # Prefect's default is 180, its minimum 30
 WITHIN_S = 4 * HEARTBEAT_S  # tolerates three missed heartbeats of a busy machine
 # Prefect's default lets the caller of a flow run choose the command, its variables and its folder. Here nothing may be
@@ -317,7 +318,7 @@ def worker_answers(api: PrefectApi, since: float = 0.0) -> bool:
     return False
 
 
-def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> list[str]:
+def cancel_runs(api: PrefectApi) -> list[str]:
     """Cancels the flow runs of the embedded worker and waits for their end; those of other workers continue.
 
     A worker that is merely stopped kills its flow runs immediately: no ``finally`` runs, the trainer receives no
@@ -332,7 +333,7 @@ def cancel_runs(api: PrefectApi, patience_s: float = 30.0) -> list[str]:
     }
     cancelled: set[str] = set()
     elsewhere: list[str] = []
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + _CANCEL_S
     while time.monotonic() < deadline:
         status, runs = call(api, "POST", "/flow_runs/filter", query)
         if status == 200:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,13 +39,13 @@ def process_tags() -> list[str]:
     return [TAG, f"{HOST_TAG}{socket.gethostname()}", f"{PROCESS_TAG}{process}", f"{BORN_TAG}{proctable.born(process)}"]
 
 
-def active(api: PrefectApi, states: Collection[str] = ACTIVE) -> list[FlowRun]:
-    """Returns the flow runs in the given states, the newest first.
+def active(api: PrefectApi) -> list[FlowRun]:
+    """Returns the flow runs that have not ended, the newest first.
 
     Raises:
         TransientError: The server does not answer, or refuses.
     """
-    query = {"flow_runs": {"state": {"type": {"any_": [*states]}}}, "sort": "EXPECTED_START_TIME_DESC", "limit": _PAGE}
+    query = {"flow_runs": {"state": {"type": {"any_": ACTIVE}}}, "sort": "EXPECTED_START_TIME_DESC", "limit": _PAGE}
     _, answer = request(api, "POST", "/flow_runs/filter", query)
     return [_to_flow_run(entry) for entry in answer]
 
