@@ -221,6 +221,10 @@ class Launch:
             f"launch.rendezvous is not for launch.engine={self.engine}, which chooses the machines itself",
         )
         require(
+            self.nnodes == 1 or self.engine != "workpool",
+            f"launch.nnodes={self.nnodes} is not for launch.engine=workpool, whose jobs run on one worker each",
+        )
+        require(
             self.nnodes == 1 or scheduled or ":" in (self.rendezvous or ""),
             f"launch.nnodes={self.nnodes} needs launch.rendezvous=HOST:PORT of the first machine",
         )

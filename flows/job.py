@@ -26,7 +26,7 @@ from infra.errors import ConfigError, EffnetError
 from infra.launch import devices, lease, local
 from infra.launch.devices import Devices
 from infra.launch.job import JobSpec
-from infra.launch.workpool import EXIT_CODE
+from infra.launch.workpool import EXIT_CODE, REFUSED
 from models.results import result_name
 from tasks.jobs import MODULES, name_job
 from tasks.slots import slot
@@ -48,15 +48,14 @@ async def job(key: str, storage: str, launch: str, label: str, code: str) -> Any
         code: Digest of the training code of the flow that submits it (``infra.machine.training_code``).
 
     Returns:
-        A failed state with the exit code if it is not 0.
+        A failed state if the job was refused, or with its exit code if that is not 0.
     """
     config, _ = configure([])
     try:
         check_code(label, code)
         spec = await asyncio.to_thread(read_spec, config, key, storage, launch)
     except EffnetError as error:
-        log.error("%s", error)
-        return Failed(message=EXIT_CODE.format(code=error.exit_code))
+        return _failed(error)
     status = store.join(spec.job_uri, "status.json")
     await asyncio.to_thread(store.write_json, status, {"state": QUEUED})  # the supervisor's patience begins later
     gpus = devices.of_worker()
@@ -64,9 +63,16 @@ async def job(key: str, storage: str, launch: str, label: str, code: str) -> Any
         async with slot(label) if gpus is None else _gpus_of(spec, gpus) as granted:
             exit_code = await run_here(spec, granted or local.NO_DEVICES)
     except EffnetError as error:
-        log.error("%s", error)
-        exit_code = error.exit_code
+        return _failed(error)
     return Failed(message=EXIT_CODE.format(code=exit_code)) if exit_code else None
+
+
+def _failed(error: EffnetError) -> Any:
+    """The final state of a job that could not be run here; ``workpool.poll`` reads its message."""
+    log.error("%s", error)
+    if isinstance(error, ConfigError):
+        return Failed(message=f"{REFUSED}{error}")
+    return Failed(message=EXIT_CODE.format(code=error.exit_code))
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ QUEUED = "queued"  # state of a job that waits for a slot on the machine of its 
 SIGNALLED = 128  # exit code of a process ended by signal n is SIGNALLED + n
 STATUS_KEYS = dict.fromkeys(("epoch", "epochs", "step", "steps", "loss", "images_per_s", "eta_s"), NUMBER)
 FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)  # signals caused by the program itself
+FIRST_LOG_S = 10.0  # a job that waits longer says why
 REFRESH_S = 3600.0  # `effnet prune` deletes the run folders that nothing has written for days
 MLFLOW_S = 10.0  # shortest time between two updates of MLflow, whose server may share the trainer's cores
 interrupted: dict[str, bool] = {}  # label of each job ended with this command -> whether it saved its state
@@ -114,7 +115,7 @@ async def _supervise(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:
         while (code := await asyncio.to_thread(engine.poll, job)) is None:
             await asyncio.sleep(engine.POLL_S)
             if job.queued:
-                await asyncio.to_thread(watch.wait_longer)
+                await asyncio.to_thread(watch.wait_longer, job.reason)
             elif time.monotonic() - polled_at >= STATUS_POLL_S:
                 polled_at = time.monotonic()
                 await asyncio.to_thread(watch.poll_status)
@@ -164,11 +165,19 @@ class _Watch:
         self.run, self.launch, self.mlflow_run = run, launch, mlflow_run
         self.status_uri = store.join(run.job_uri, "status.json")
         self.last: dict[str, Any] = {}
-        self.changed_at = self.sent_at = self.logged_at = self.written_at = time.monotonic()
+        self.reason = ""
+        self.changed_at = self.sent_at = self.logged_at = self.written_at = self.began = time.monotonic()
 
-    def wait_longer(self) -> None:
-        """Postpones the timeout of a job that waits for a machine, and keeps its run folder from being pruned."""
+    def wait_longer(self, reason: str = "") -> None:
+        """Postpones the timeout of a job that waits for a machine, and keeps its run folder from being pruned.
+
+        Args:
+            reason: Why it waits. Logged when it changes, but not in the first seconds, when it is about to start.
+        """
         self.changed_at = time.monotonic()
+        if reason not in ("", self.reason) and self.changed_at - self.began > FIRST_LOG_S:
+            self.reason = reason
+            log.info("%s: waits in the queue of launch.engine=%s: %s", self.run.label, self.launch.engine, reason)
         if self.changed_at - self.written_at > REFRESH_S:
             with suppress(errors.EffnetError):  # once more at the next poll
                 write_request(self.run)

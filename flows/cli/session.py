@@ -7,7 +7,7 @@ import importlib
 import os
 import time
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from flows.cli import signals
 from flows.cli.verbs import VERBS
 from infra import store
 from infra.errors import ConfigError, EffnetError, TransientError
+from infra.launch import workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
@@ -63,6 +64,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
         ).names
         stack.check(config.services, config.storage)
+        if config.launch.engine == "workpool":
+            workpool.check_server()
         ready = f"services ready after {time.monotonic() - began:.0f} s" if started else "services are running"
         log.info("%s; loading the flow", ready)
         flow = getattr(imported.result(), name)
@@ -80,6 +83,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         if isinstance(stop, KeyboardInterrupt):
             raise
         raise KeyboardInterrupt from None
+    finally:
+        wait([imported])  # a Prefect whose import is not done at the end of the process prints an error of its own
 
 
 def _of_prefect(error: Exception) -> EffnetError | None:

@@ -12,6 +12,7 @@ RENDEZVOUS_TOKEN = "EFFNET_RENDEZVOUS_TOKEN"  # noqa: S105 - the name of a varia
 TOKEN_URI = "EFFNET_RENDEZVOUS_TOKEN_URI"  # noqa: S105 - where a machine reads it instead
 RESOLVE_S = "EFFNET_RESOLVE_S"  # how long the name of the first machine may be unknown
 ROUND = "EFFNET_ROUND"  # how many times the ranks were restarted; the same on all machines
+GPUS_PER_NODE = "EFFNET_GPUS_PER_NODE"  # how many a job requested of a scheduler, if any
 JOB_FOLDER = "EFFNET_JOB_FOLDER"  # the job's folder on this machine
 
 
@@ -53,14 +54,19 @@ def torchrun_argv(launch: Launch, module: str, job_uri: str, python: str = sys.e
 def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
     """Returns the variables that a job needs in addition to the inherited ones (infra/environment.py)."""
     threads = launch.threads_per_proc or max(1, cores // launch.nproc_per_node)
-    return machine.import_path() | {
-        "OMP_NUM_THREADS": str(threads),
-        "EFFNET_CACHE": cache,
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # c10d warns about IPv6 on every start
-        # On a CPU a step frees and allocates hundreds of megabytes; glibc would return them to the system, which
-        # zeroes them page by page every time: 15 to 25 % of a step (benchmarks/README.md, step).
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-        "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
-        "PYTHONUTF8": "1",  # names of files are the same in any locale
-        "PYTHONUNBUFFERED": "1",  # the log must hold the last lines when a process is killed
-    }
+    gpus = {GPUS_PER_NODE: str(launch.gpus_per_node)} if launch.gpus_per_node else {}
+    return (
+        gpus
+        | machine.import_path()
+        | {
+            "OMP_NUM_THREADS": str(threads),
+            "EFFNET_CACHE": cache,
+            "TORCH_CPP_LOG_LEVEL": "ERROR",  # c10d warns about IPv6 on every start
+            # On a CPU a step frees and allocates hundreds of megabytes; glibc would return them to the system, which
+            # zeroes them page by page every time: 15 to 25 % of a step (benchmarks/README.md, step).
+            "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+            "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+            "PYTHONUTF8": "1",  # names of files are the same in any locale
+            "PYTHONUNBUFFERED": "1",  # the log must hold the last lines when a process is killed
+        }
+    )

@@ -33,5 +33,9 @@ class Handle(Protocol):
         """Whether it waits for a machine, as of the last poll."""
 
     @property
+    def reason(self) -> str:
+        """Why it waits, as of the last poll; empty if the engine does not say."""
+
+    @property
     def log(self) -> str:
         """Where its output is: a path or an address."""

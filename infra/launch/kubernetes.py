@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from conf import schema
@@ -45,6 +46,7 @@ class KubernetesJob:
     label: str
     adopted: bool
     queued: bool = True
+    reason: str = ""
 
     @property
     def log(self) -> str:
@@ -58,8 +60,12 @@ def permanent_codes() -> list[int]:
 
 
 def check(launch: schema.Launch) -> None:
-    """Checks that the API server answers and lets this user see Jobs in the namespace."""
-    _call("list_namespaced_job", launch.kubernetes.namespace, limit=1)
+    """Lets the API server check such a Job (namespace, rights, schema, policies) without creating it."""
+    spec = JobSpec("check", "check", "models.train", "s3://bucket/jobs/check", launch, Path())
+    try:
+        _call("create_namespaced_job", launch.kubernetes.namespace, manifests(spec)[-1], dry_run="All")
+    except NotFoundError as error:
+        raise ConfigError(f"{error}; launch.kubernetes.namespace must exist") from error
 
 
 def describe(spec: JobSpec) -> str:
@@ -261,12 +267,22 @@ def poll(job: KubernetesJob) -> int | None:
         codes = [code for code in ended if code]
         return next((code for code in codes if code in permanent_codes()), codes[-1] if codes else LostError.exit_code)
     job.queued = not state.get("status", {}).get("ready")
+    job.reason = _reason(state, pods) if job.queued else ""
     for container in _containers(pods) if job.queued else ():
         waiting = container.get("state", {}).get("waiting", {})
         if waiting.get("reason") in _HOPELESS:
             said = f"{waiting['reason']}: {waiting.get('message', container.get('image', ''))}"
             raise ConfigError(f"launch.engine=kubernetes: {job.label} cannot start in {job.namespace}: {said}")
     return None
+
+
+def _reason(job: dict[str, Any], pods: list[dict[str, Any]]) -> str:
+    """Why a Job waits: its queue has not admitted it, or no node has what a pod requests (nodes may still be added)."""
+    if job["spec"].get("suspend"):
+        return "suspended until its queue admits it"
+    conditions = [condition for pod in pods for condition in pod.get("status", {}).get("conditions") or []]
+    unscheduled = [c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"]
+    return next((str(condition.get("message") or condition.get("reason", "")) for condition in unscheduled), "")
 
 
 def logs(job: KubernetesJob) -> str:

@@ -66,6 +66,7 @@ class LocalJob:
     process: subprocess.Popen[bytes] | None = None
     death_fd: int | None = None  # closed by the kernel when this process dies; the guard then ends the job
     queued: bool = False
+    reason: str = ""
     lease: Lease | None = None  # held by this process
     elsewhere: str = ""  # run folder of a job that another machine runs
     place: str = "this machine"  # name of that machine

@@ -55,6 +55,7 @@ class SlurmJob:
     log: str
     adopted: bool
     queued: bool = True
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,7 @@ def poll(job: SlurmJob) -> int | None:
     if state is None:
         return 0
     job.queued = state.name in _WAITING
+    job.reason = state.reason.replace("None", "") if job.queued else ""
     if job.queued and _NEVER.fullmatch(state.reason):
         raise ConfigError(f"launch.engine=slurm: job {job.job_id} of {job.label} can never start: {state.reason}")
     if state.name in _ACTIVE:

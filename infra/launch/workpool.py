@@ -9,11 +9,12 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from conf import compose, schema
-from conf.text import QUOTE
+from conf.text import QUOTE, logger
 from infra import machine
 from infra.errors import ConfigError, LostError
 from infra.launch.job import JobSpec
@@ -26,10 +27,12 @@ TAG = "effnet.job"  # TAG:KEY marks the flow runs of a job
 WAITING = ("SCHEDULED", "PENDING", "PAUSED")
 ACTIVE = (*WAITING, "RUNNING", "CANCELLING")
 EXIT_CODE = "exit code {code}"  # message of a failed flow run
+REFUSED = "refused: "  # begins the message of one whose worker did not start the job, because of a user's mistake
 _TERMINATED = 128 + 15
 _RESTART_S = 60.0  # jobs outlive a restart of the server
 _CANCEL_S = 60.0  # the worker polls for cancellations, then the job saves its state
 _LOG_LINES = 25
+log = logger()
 
 
 @dataclass
@@ -40,6 +43,7 @@ class FlowRunJob:
     log: str
     adopted: bool
     queued: bool = True
+    reason: str = ""  # Prefect gives none
 
 
 def check(_launch: schema.Launch) -> None:
@@ -53,17 +57,35 @@ def describe(spec: JobSpec) -> str:
 
 def submit(spec: JobSpec) -> FlowRunJob:
     """Creates the flow run. Two supervisors that submit the same job at the same time get the same flow run."""
+    deployment = _deployment()
+    request = _request_of(spec)
+    _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
+    request["idempotency_key"] = f"{spec.key}:{earlier}"
+    _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
+    return _job(run, adopted=False)
+
+
+def check_server() -> None:
+    """Checks, when the services run and before work begins, that Prefect takes jobs; warns if no worker would run them.
+
+    Raises:
+        ConfigError: `effnet deploy` has not registered the deployment of jobs.
+        TransientError: Prefect does not answer.
+    """
+    pool = _deployment()["work_pool_name"]
+    _, workers = _request("POST", f"/work_pools/{pool}/workers/filter", {})
+    if not any(worker["status"] == "ONLINE" for worker in workers or ()):
+        log.warning("no worker of pool %s is online: jobs wait until one is (`effnet worker`)", pool)
+
+
+def _deployment() -> dict[str, Any]:
     status, deployment = _request("GET", f"/deployments/name/{DEPLOYMENT}")
     if status == 404:
         raise ConfigError(
             f"launch.engine=workpool: Prefect at {_api().url} has no deployment {DEPLOYMENT}; "
             "`effnet deploy` registers it"
         )
-    request = _request_of(spec)
-    _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
-    request["idempotency_key"] = f"{spec.key}:{earlier}"
-    _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
-    return _job(run, adopted=False)
+    return dict(deployment)
 
 
 def _request_of(spec: JobSpec) -> dict[str, Any]:
@@ -88,7 +110,11 @@ def find(spec: JobSpec) -> FlowRunJob | None:
 
 
 def poll(job: FlowRunJob) -> int | None:
-    """Returns None while the flow run is not at its end, then the job's exit code."""
+    """Returns None while the flow run is not at its end, then the job's exit code.
+
+    Raises:
+        ConfigError: The worker refused the job: its machine lacks GPUs, or it has another version of effnet.
+    """
     status, run = prefect_api.call(_api(), "GET", f"/flow_runs/{job.run_id}")
     if status == 404:
         return 0
@@ -102,7 +128,10 @@ def poll(job: FlowRunJob) -> int | None:
         return _TERMINATED
     if state["type"] == "COMPLETED":
         return 0
-    code = re.fullmatch(EXIT_CODE.format(code=r"(\d+)"), state["message"] or "")
+    message = state["message"] or ""
+    if message.startswith(REFUSED):
+        raise ConfigError(message.removeprefix(REFUSED))
+    code = re.fullmatch(EXIT_CODE.format(code=r"(\d+)"), message)
     return int(code[1]) if code else LostError.exit_code
 
 
@@ -120,10 +149,11 @@ def cancel(job: FlowRunJob) -> None:
     if job.adopted:
         return
     deadline = time.monotonic() + _CANCEL_S
-    while poll(job) is None and time.monotonic() < deadline:
-        state = {"type": "CANCELLED" if job.queued else "CANCELLING"}
-        prefect_api.call(_api(), "POST", f"/flow_runs/{job.run_id}/set_state", {"state": state})
-        time.sleep(0.5)
+    with suppress(ConfigError):  # a worker has just refused it
+        while poll(job) is None and time.monotonic() < deadline:
+            state = {"type": "CANCELLED" if job.queued else "CANCELLING"}
+            prefect_api.call(_api(), "POST", f"/flow_runs/{job.run_id}/set_state", {"state": state})
+            time.sleep(0.5)
 
 
 def _job(run: dict[str, Any], *, adopted: bool) -> FlowRunJob:

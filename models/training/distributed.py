@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from infra.errors import ConfigError
-from infra.launch.command import RENDEZVOUS_TOKEN, ROUND
+from infra.launch.command import GPUS_PER_NODE, RENDEZVOUS_TOKEN, ROUND
 
 # A last resort: the limits in models/training/supervision/watchdog.py are shorter and report what hangs.
 COLLECTIVE_TIMEOUT = timedelta(minutes=60)
@@ -54,12 +55,15 @@ class Ranks:
 
 
 def join() -> Ranks:
-    """Joins the group that torchrun describes in the environment: NCCL on GPUs, gloo elsewhere."""
+    """Joins the group that torchrun describes in the environment: NCCL on GPUs, gloo elsewhere.
+
+    Raises:
+        ConfigError: The job requested GPUs and this machine has none, or fewer than processes.
+    """
     _die_with_parent()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size > 1:
         # gloo beside NCCL: small host messages (positions, ledgers) need no GPU.
@@ -68,6 +72,21 @@ def join() -> Ranks:
             backend, store=job_store("group"), rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
         )
     return Ranks(rank, world_size, device)
+
+
+def _device() -> torch.device:
+    requested, processes = os.environ.get(GPUS_PER_NODE), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not torch.cuda.is_available():
+        if requested is None:
+            return torch.device("cpu")
+        cause = "finds none" if torch.version.cuda else "is the build for CPUs"
+        raise ConfigError(f"launch.gpus_per_node={requested}, but torch {cause} on {socket.gethostname()}")
+    if processes > torch.cuda.device_count():
+        raise ConfigError(
+            f"launch.nproc_per_node={processes} processes need as many GPUs; {socket.gethostname()} has "
+            f"{torch.cuda.device_count()} that this job may use (CUDA_VISIBLE_DEVICES)"
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def in_stages(ranks: Ranks, stages: int) -> Ranks:

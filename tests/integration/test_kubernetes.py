@@ -22,6 +22,7 @@ from infra import errors, store
 from infra.launch import kubernetes
 from infra.launch.job import JobSpec
 from tasks.jobs import JobRun
+from tasks.registry.prune import is_listed
 from tasks.supervise import build_spec, run_job
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.kubernetes]
@@ -59,6 +60,7 @@ def test_two_pods_end_with_the_bits_of_one_machine(cluster: Cluster, rig: Rig, r
     run, config = two_pods(rig, "pods-two")
     result = asyncio.run(run_job(run, config, ""))
     assert result["state_sha256"] == reference.sha256
+    assert compose.from_yaml(Launch, store.read(f"{run.job_uri}/launch.yaml")) == config.launch  # read by prune
     job = kubernetes.find(build_spec(run, config))
     assert job is None  # a finished one is not adopted
     assert len(cluster.pods[kubernetes.job_name(build_spec(run, config))]) == 2
@@ -114,8 +116,11 @@ def test_a_job_is_created_once_adopted_and_deleted_by_its_own_supervisor_only(cl
     assert (first.name, first.adopted, second.adopted) == (second.name, False, True)
     kubernetes.cancel(second)
     assert kubernetes.poll(first) is None
+    settings = dataclasses.replace(compose.compose([f"run_dir={spec.run_dir}"]), launch=spec.launch)
+    assert is_listed(spec.job_uri, settings, set()), "prune keeps it"
     kubernetes.cancel(first)
     assert kubernetes.find(spec) is None
+    assert not is_listed(spec.job_uri, settings, set())
     assert kubernetes.poll(first) == 0  # unknown to the cluster
 
 
@@ -174,10 +179,42 @@ def test_a_missing_image_or_secret_is_named_and_nothing_is_left(
     assert kubernetes.job_name(build_spec(run, config)) not in cluster.jobs
 
 
+def test_a_namespace_that_the_cluster_does_not_have_is_refused_before_anything_is_created(cluster: Cluster) -> None:
+    with pytest.raises(
+        errors.ConfigError, match=r'404 namespaces "nowhere" not found; launch.kubernetes.namespace must'
+    ):
+        kubernetes.check(Launch(engine="kubernetes", kubernetes=Kubernetes(namespace="nowhere")))
+
+
+def test_a_job_that_waits_for_a_gpu_says_so(
+    cluster: Cluster, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No refusal: a cluster may add nodes."""
+    monkeypatch.setattr("tasks.supervise.FIRST_LOG_S", 0.0)
+    run, config = rig.supervised("pods-gpu", engine="kubernetes", gpus_per_node=1, nproc_per_node=1)
+    lines: list[str] = []
+    monkeypatch.setattr("tasks.supervise.log.info", lambda text, *words, **_: lines.append(text % words))
+
+    async def wait_for_a_line() -> None:
+        supervisor = asyncio.ensure_future(run_job(run, config, ""))
+        while not lines:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)  # several polls
+        supervisor.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await supervisor
+
+    asyncio.run(asyncio.wait_for(wait_for_a_line(), 60))
+    waits = "waits in the queue of launch.engine=kubernetes: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    assert lines == [f"{run.label}: {waits}"]
+    assert kubernetes.job_name(build_spec(run, config)) not in cluster.jobs
+
+
 def test_a_cluster_that_answers_is_accepted_and_one_that_does_not_is_named(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubernetes.check(Launch(engine="kubernetes"))
+    assert cluster.jobs == {}
     configuration = Path(os.environ["KUBECONFIG"]).read_text()
     (tmp_path / "config").write_text(re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", configuration))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from training_rig import End, Rig
@@ -15,6 +17,7 @@ from worker_machines import Machine
 
 from conf import compose, schema
 from conf.schema import Services
+from flows.cli import session
 from flows.configure import worker_environment
 from infra import store
 from infra.errors import ConfigError
@@ -23,6 +26,7 @@ from infra.launch.job import JobSpec
 from infra.services import stack
 from infra.services.stack import Addresses
 from tasks.jobs import MODULES, JobRun, name_job
+from tasks.registry.prune import is_listed
 from tasks.supervise import run_job
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.workpool]
@@ -73,8 +77,13 @@ def test_a_server_without_our_deployments_is_named_with_what_to_do(
     services: Addresses, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workpool, "DEPLOYMENT", "job/of-others")
-    with pytest.raises(ConfigError, match="has no deployment job/of-others; `effnet deploy` registers it"):
+    refusal = "has no deployment job/of-others; `effnet deploy` registers it"
+    with pytest.raises(ConfigError, match=refusal):
         workpool.submit(spec_of(*described(rig, "nowhere", tmp_path), tmp_path))
+    words = ["launch.engine=workpool", f"storage={rig.storage}", f"run_dir={tmp_path}"]
+    words += [f"services.{name}={getattr(services, name)}" for name in ("s3", "prefect", "mlflow")]
+    with mock.patch.dict(os.environ), pytest.raises(ConfigError, match=refusal):
+        session.run("train", compose.compose(words), words)  # before it makes shards
 
 
 def test_a_job_is_queued_once_found_by_its_key_and_cancelled_by_its_own_supervisor_only(
@@ -90,9 +99,12 @@ def test_a_job_is_queued_once_found_by_its_key_and_cancelled_by_its_own_supervis
     assert (found.run_id, found.adopted, found.queued) == (first.run_id, True, True)
     workpool.cancel(found)
     assert workpool.poll(first) is None
+    settings = dataclasses.replace(compose.compose([f"run_dir={tmp_path}"]), launch=spec.launch)
+    assert is_listed(spec.job_uri, settings, set()), "prune keeps it"
     workpool.cancel(first)
     assert workpool.poll(first) == 143
     assert workpool.find(spec) is None
+    assert not is_listed(spec.job_uri, settings, set())
     again = workpool.submit(spec)
     assert again.run_id != first.run_id
     workpool.cancel(again)
@@ -165,6 +177,6 @@ def test_a_worker_of_another_version_refuses_the_job_and_says_why(worker: Path, 
     changed = dataclasses.replace(run.job, split="all")  # another request, so another key
     store.write(f"{run.job_uri}/config.yaml", compose.to_yaml(changed).encode())
     job = workpool.submit(spec_of(run, config, tmp_path))
-    wait(lambda: workpool.poll(job) is not None)
-    assert workpool.poll(job) == ConfigError.exit_code
-    wait(lambda: "the flow and this worker need the same version" in workpool.logs(job))
+    with pytest.raises(ConfigError, match=r"the flow and this worker need the same version$"):
+        wait(lambda: workpool.poll(job) is not None)
+    workpool.cancel(job)  # at the end of its supervisor

@@ -32,6 +32,7 @@ from checkout import ROOT
 VERSION = "1.37"
 IMAGE = "effnet:test"  # the only one that can be pulled
 PORT = "29500"
+UNSCHEDULABLE = "Unschedulable"  # the only node has no GPU
 
 
 @dataclass
@@ -51,6 +52,10 @@ class Pod:
 
     def to_json(self, job: str) -> dict[str, Any]:
         code = self.code()
+        if self.waiting == UNSCHEDULABLE:
+            message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+            condition = {"type": "PodScheduled", "status": "False", "reason": UNSCHEDULABLE, "message": message}
+            return {"metadata": {"name": self.name}, "status": {"phase": "Pending", "conditions": [condition]}}
         phase = "Pending" if self.waiting else "Running" if code is None else "Failed" if code else "Succeeded"
         waiting = {"waiting": {"reason": self.waiting, "message": f"stand-in: {self.waiting}"}}
         state = waiting if self.waiting else {"running": {}} if code is None else {"terminated": {"exitCode": code}}
@@ -105,13 +110,15 @@ class Cluster:
         while self.jobs and time.monotonic() < deadline:
             time.sleep(0.1)
 
-    def create(self, kind: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def create(self, kind: str, body: dict[str, Any], *, dry_run: bool) -> tuple[int, dict[str, Any]]:
         """Answers POST."""
         with self.lock:
             try:
                 kubernetes_validate.validate(body, VERSION, strict=True)
             except kubernetes_validate.ValidationError as error:
                 return 422, {"message": error.message}
+            if dry_run:
+                return 201, body
             known = self.jobs if kind == "jobs" else self.services
             name = body["metadata"]["name"]
             if name in known:
@@ -185,6 +192,8 @@ class Cluster:
         (folder := self.folder / pod_name).mkdir()
         [container] = job["spec"]["template"]["spec"]["containers"]
         secrets = [source["secretRef"]["name"] for source in container["envFrom"]]
+        if "nvidia.com/gpu" in container["resources"]["requests"]:
+            return Pod(pod_name, index, folder / "log", None, UNSCHEDULABLE)
         if container["image"] != IMAGE:
             return Pod(pod_name, index, folder / "log", None, "ImagePullBackOff")
         if set(secrets) - set(self.secrets):
@@ -219,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
         with cluster.lock:
             if kind == "jobs":
                 job = cluster.jobs.get(name)
-                self._answer(*((200, {"items": []}) if not name else (200, job) if job else (404, {"message": name})))
+                self._answer(*((200, job) if job else (404, {"message": name})))
             elif rest == "log":
                 [pod] = [pod for pods in cluster.pods.values() for pod in pods if pod.name == name]
                 self._send(200, pod.log.read_bytes() if pod.log.exists() else b"", "text/plain")
@@ -229,7 +238,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(*self.cluster.create(self._place()[0], body))
+        address = urlparse(self.path)
+        if (namespace := address.path.partition("/namespaces/")[2].partition("/")[0]) != "default":
+            return self._answer(404, {"message": f'namespaces "{namespace}" not found'})
+        dry_run = "dryRun=All" in address.query.split("&")
+        return self._answer(*self.cluster.create(self._place()[0], body, dry_run=dry_run))
 
     def do_DELETE(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -258,6 +258,22 @@ def test_a_job_that_waits_keeps_its_run_folder_from_being_pruned(
     assert store.read(f"{run.job_uri}/config.yaml") == compose.to_yaml(run.job).encode()
 
 
+def test_a_job_that_waits_says_why_once_until_the_reason_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, lines = [0.0], []
+    monkeypatch.setattr("tasks.supervise.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tasks.supervise.log.info", lambda text, *words: lines.append(text % words))
+    watch = _Watch(run_in(tmp_path), schema.Launch(engine="slurm"), "")
+    for reason in ("Priority", "Priority", "", "Resources"):
+        watch.wait_longer(reason)
+        now[0] += 4
+    assert lines == ["train b0: waits in the queue of launch.engine=slurm: Resources"], "not in the first seconds"
+    for reason in ("Resources", "", "ReqNodeNotAvail"):
+        watch.wait_longer(reason)
+    assert len(lines) == 2
+
+
 def test_a_resumed_job_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr("tasks.supervise.log.info", lambda text, *parts, **_: messages.append(text % parts))

@@ -190,7 +190,7 @@ def test_a_job_that_waits_for_its_turn_is_queued(reason: str, tmp_path: Path, mo
     waiting = job()
     waiting.queued = False
     assert slurm.poll(waiting) is None
-    assert waiting.queued
+    assert (waiting.queued, waiting.reason) == (True, reason)
 
 
 def test_a_job_that_the_controller_has_forgotten_is_looked_up_in_the_accounting(
