@@ -19,7 +19,7 @@ from benchmarks import harness
 from conf import schema
 from infra.launch.command import job_environment
 from models.experiments.latency import deployed, runner, settle_batch_norm, time_in_turns
-from tasks.experiments.latency import networks
+from tasks.experiments.latency import list_networks
 
 SHARES = 5  # of the slowest operators
 
@@ -32,7 +32,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.latency", *sys.argv[1:]], os.environ | wanted)  # noqa: S606
     report = harness.Report(options.n)
     latency = schema.Latency()
-    models = networks(latency)
+    models = list_networks(latency)
     sides: dict[str, tuple[nn.Module, int]] = {}
     for name, model in models.items():
         plain = settle_batch_norm(model)

@@ -20,7 +20,7 @@ from tasks import policy
 from tasks.classes import match_classes
 from tasks.evaluate import evaluate as evaluate_task
 from tasks.evaluate import registered_input
-from tasks.experiments.explain import Candidate, candidates, record_gallery, start_gallery, train_config
+from tasks.experiments.explain import Candidate, list_candidates, record_gallery, start_gallery, train_config
 from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
 
@@ -47,7 +47,7 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
     Returns:
         The networks, the images and the maps.
     """
-    selected = await candidates(config)
+    selected = await list_candidates(config)
     shards = await ensure_shards(config.data, config.storage)
     fetched: dict[str, Fetched] = {}
     for one in selected:
@@ -71,7 +71,7 @@ async def obtain_network(
         model, weights, exact, augment = registered
         config = replace(config, data=replace(config.data, augment=augment))
         job = evaluate_job(config, model, shards, weights, exact)
-        return candidate.fetched(model, weights, augment, await evaluate_task(job, config, exact))
+        return candidate.with_registered(model, weights, augment, await evaluate_task(job, config, exact))
     request, title = train_config(config, candidate.model), f"explain {candidate.name}"
     result = await train_network(request, shards, run, "explain", title)
-    return await asyncio.to_thread(candidate.trained, result)
+    return await asyncio.to_thread(candidate.with_training, result)

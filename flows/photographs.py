@@ -13,13 +13,7 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from models.results import PhotographsResult
 from tasks import policy
-from tasks.experiments.photographs import (
-    PublicNetwork,
-    drawn_photographs,
-    packaged,
-    read_photographs,
-    record_photographs,
-)
+from tasks.experiments.photographs import PublicNetwork, find_drawn, import_config, read_photographs, record_photographs
 from tasks.registry.pretrained import import_published
 from tasks.registry.register import fetch_registered
 
@@ -44,7 +38,7 @@ async def map_photographs(config: schema.Config, parent_run: str = "") -> Photog
         NotFoundError: A package is not installed.
     """
     read = await read_photographs(config)
-    if (drawn := await drawn_photographs(config, read)) is not None:
+    if (drawn := await find_drawn(config, read)) is not None:
         return drawn
     networks = [await obtain_network(config, name) for name in config.photographs.networks]
     return await record_photographs(config, read, networks, parent_run)
@@ -52,6 +46,6 @@ async def map_photographs(config: schema.Config, parent_run: str = "") -> Photog
 
 async def obtain_network(config: schema.Config, name: str) -> PublicNetwork:
     """One packaged network from the registry, where it is imported unless it was."""
-    imported = await import_published(await asyncio.to_thread(packaged, config, name))
+    imported = await import_published(await asyncio.to_thread(import_config, config, name))
     model, weights, exact = await fetch_registered(f"{imported.name}/{imported.version}", config.storage)
     return PublicNetwork(name, exact, model, weights)

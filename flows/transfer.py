@@ -107,13 +107,15 @@ async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | N
     """The network that is fine-tuned; with weights and ``NAME/VERSION`` where the registry has it (``model_ref``).
 
     Raises:
-        ConfigError: the registered network is another one than ``model``.
+        ConfigError: The registered network is another one than ``model``.
     """
     if config.model_ref is None:
         return config.model, None, None
     model, weights, exact = await fetch_registered(config.model_ref, config.storage)
     if model.name != config.model.name:
-        raise ConfigError(f"model_ref {exact} is a {model.name}, model.name asks for {config.model.name}; give one")
+        raise ConfigError(
+            f"model_ref {exact} is a {model.name}, but model.name is {config.model.name}; give one of them"
+        )
     return model, weights, exact
 
 

@@ -36,7 +36,7 @@ def work_key(name: str, request: Mapping[str, Any] | str) -> str:
     """Returns ``NAME-DIGEST``, under which the work and its results are found again.
 
     Args:
-        name: Kind of the work, for people.
+        name: Kind of the work, as users read it.
         request: Everything that the result depends on: JSON values by name, or text.
 
     Raises:

@@ -48,7 +48,7 @@ def _check(
     from tasks import classes, transfer
     from tasks.experiments import explain, photographs
 
-    candidates = explain.listed(config.explain)
+    candidates = explain.build_candidates(config.explain)
     trained = ("explain",) if any(candidate.registered is None for candidate in candidates) else ()
     for section in ("search", *trained, ""):
         recipe = getattr(config, section).recipe if section else config.recipe
@@ -61,7 +61,7 @@ def _check(
         if candidate.registered is not None and not _will_exist(candidate.registered, made, config.nightly):
             version = registry.resolve_version(candidate.registered)
             classes.require_rows(candidate.registered, data, *classes.class_lists(version, data))
-    explain.chosen_images(config.explain, data)
+    explain.read_images(config.explain, data)
     if config.photographs.networks:
         photographs.read(config.photographs)
         for name in config.photographs.networks:

@@ -37,7 +37,7 @@ class Candidate:
     model: schema.Model
     registered: str | None  # registered version to use instead of training
 
-    def trained(self, result: TrainResult) -> GalleryNetwork:
+    def with_training(self, result: TrainResult) -> GalleryNetwork:
         """The candidate with the weights of its training job."""
         from infra.tracking import runs
 
@@ -53,7 +53,7 @@ class Candidate:
             result.reused,
         )
 
-    def fetched(
+    def with_registered(
         self, model: schema.Model, weights: tuple[str, str], augment: schema.Augment, result: EvalResult
     ) -> GalleryNetwork:
         """The candidate with registered weights, evaluated on the configured data."""
@@ -62,17 +62,17 @@ class Candidate:
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)
-async def candidates(config: schema.Config) -> list[Candidate]:
+async def list_candidates(config: schema.Config) -> list[Candidate]:
     """Lists the networks, before any training.
 
     Raises:
         ConfigError: Unknown or repeated network.
     """
-    return await asyncio.to_thread(listed, config.explain)
+    return await asyncio.to_thread(build_candidates, config.explain)
 
 
-def listed(options: schema.Explain) -> list[Candidate]:
-    """Lists the networks of ``options.models``; raises the errors of ``candidates``."""
+def build_candidates(options: schema.Explain) -> list[Candidate]:
+    """Describes the networks of ``options.models``; raises the errors of ``list_candidates``."""
     from models.networks.build import compute_cost
 
     by_name: dict[str, Candidate] = {}
@@ -118,7 +118,7 @@ async def start_gallery(config: schema.Config, shards: ShardResult, parent_run: 
 def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     from infra.tracking import runs
 
-    _, images = chosen_images(config.explain, shards)
+    _, images = read_images(config.explain, shards)
     if not config.explain.images and len(images.ids) < config.explain.count:
         log.info("maps of %d images: val of %s has no more classes", len(images.ids), shards.name)
     request = {"explain": compose.to_dict(config.explain), "data": compose.to_dict(config.data)}
@@ -133,7 +133,7 @@ def _start(config: schema.Config, shards: ShardResult, parent_run: str) -> str:
     )
 
 
-def chosen_images(options: schema.Explain, shards: ShardResult) -> tuple[Manifest, SampleSelection]:
+def read_images(options: schema.Explain, shards: ShardResult) -> tuple[Manifest, SampleSelection]:
     """The val images that all networks are shown; the same for the same shards."""
     from models.data.loading import selection
     from models.data.shards import manifest as manifests
@@ -180,7 +180,7 @@ def _record(
         return dataclasses.replace(kept, found=len(done))
     from models.experiments.gallery import draw, save, summarize
 
-    manifest, images = chosen_images(config.explain, shards)
+    manifest, images = read_images(config.explain, shards)
     classes, usual = manifest.classes, config.data.augment
     drawn = [draw(t.model, t.weights_uri, t.weights_sha256, images, len(classes), t.augment or usual) for t in done]
     labels = [classes[label] for label in images.labels]

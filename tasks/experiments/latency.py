@@ -34,7 +34,7 @@ async def measure_latency(config: schema.Config) -> LatencyResult:
         ConfigError: Unknown network.
         JobError: The process died; the message ends with the last line of its output.
     """
-    models = await asyncio.to_thread(networks, config.latency)
+    models = await asyncio.to_thread(list_networks, config.latency)
     settings = {key: getattr(config.latency, key) for key in ("n", "throughput_n", "throughput_batch")}
     request = {"models": {name: compose.to_dict(model) for name, model in models.items()}, **settings}
     async with slots.slot("latency"):  # a concurrent training would disturb the measurement
@@ -54,7 +54,7 @@ def _record(config: schema.Config, timings: Mapping[int, Sequence[LatencyTiming]
     return result
 
 
-def networks(options: schema.Latency) -> dict[str, schema.Model]:
+def list_networks(options: schema.Latency) -> dict[str, schema.Model]:
     """Each network of the pairs once, at the paper's size.
 
     Raises:

@@ -30,7 +30,7 @@ class PublicNetwork:
     weights: tuple[str, str]  # uri and sha256
 
 
-def packaged(config: schema.Config, name: str) -> schema.Config:
+def import_config(config: schema.Config, name: str) -> schema.Config:
     """The configuration that imports one of ``photographs.networks`` from its Python package.
 
     Raises:
@@ -80,12 +80,12 @@ def read(options: schema.Photographs) -> dict[str, bytes]:
     return photographs
 
 
-async def drawn_photographs(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
+async def find_drawn(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
     """The result of an earlier run of the same networks and photographs, if its versions are still registered."""
-    return await asyncio.to_thread(_drawn, config, photographs)
+    return await asyncio.to_thread(_find_drawn, config, photographs)
 
 
-def _drawn(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
+def _find_drawn(config: schema.Config, photographs: Mapping[str, bytes]) -> PhotographsResult | None:
     from infra.tracking import registry, rest
 
     result = report_results.reusable_part(config, PhotographsResult, _digest_inputs(config, photographs))

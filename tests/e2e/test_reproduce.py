@@ -293,7 +293,7 @@ def test_a_search_fanned_out_over_the_work_pool_finds_the_same_trials(
         (["evaluate", "model_ref=efficientnet-b00@champion"], "efficientnet-b0"),
         pytest.param(
             ["transfer", "model_ref=efficientnet-b0@champion", "model=b3"],
-            "is a efficientnet_b0, model.name asks for",
+            "is a efficientnet_b0, but model.name is",
             marks=pytest.mark.slow,
         ),
         pytest.param(

@@ -22,7 +22,7 @@ from models.networks import export
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import GalleryNetwork, ShardResult
-from tasks.experiments.explain import listed, train_config
+from tasks.experiments.explain import build_candidates, train_config
 from tasks.jobs import train_job
 
 TINY = schema.Model(width=0.1, depth=0.1, resolution=0.3)
@@ -135,7 +135,7 @@ def test_weights_for_other_classes_are_refused_with_both_counts(made: MadeSet, t
 
 def test_table_7_is_what_is_drawn_by_default() -> None:
     config = compose(["profile=paper"])
-    entries = listed(config.explain)
+    entries = build_candidates(config.explain)
     assert [(each.name, each.dimension) for each in entries] == [
         ("b0", "baseline"),
         ("b0 d=4", "depth"),
@@ -150,7 +150,7 @@ def test_table_7_is_what_is_drawn_by_default() -> None:
 def test_at_laptop_size_the_scaled_networks_cost_about_twice_the_baseline_as_each_other() -> None:
     from models.networks.build import compute_cost
 
-    base, *scaled = [compute_cost(each.model, 10)[1] for each in listed(compose(["profile=laptop"]).explain)]
+    base, *scaled = [compute_cost(each.model, 10)[1] for each in build_candidates(compose(["profile=laptop"]).explain)]
     assert all(1.9 < cost / base < 2.5 for cost in scaled)
 
 
@@ -163,7 +163,7 @@ def test_at_laptop_size_the_scaled_networks_cost_about_twice_the_baseline_as_eac
 )
 def test_networks_that_cannot_be_drawn_are_refused_before_anything_starts(models: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        listed(compose([f"explain.models={models}"]).explain)
+        build_candidates(compose([f"explain.models={models}"]).explain)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_nonsense_is_refused_by_the_configuration(override: str) -> None:
 def test_the_training_of_the_baseline_is_the_job_of_any_other_flow(profile: str) -> None:
     overrides = [f"profile={profile}", "data=digits", "launch.nproc_per_node=1"]
     config = compose(overrides)
-    composed = train_config(config, listed(config.explain)[0].model)
+    composed = train_config(config, build_candidates(config.explain)[0].model)
     assert composed.recipe == config.explain.recipe
     shards = ShardResult("digits", "file:///m", "0" * 64, 10, 100_000, 100, 100, 1, reused=True)
     job = train_job(composed, composed.data, composed.recipe, shards, None)

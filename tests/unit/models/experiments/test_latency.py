@@ -16,7 +16,7 @@ from models.experiments import latency
 from models.networks.build import build_model
 from models.networks.folding import fold_batch_norm
 from models.results import LatencyTiming, Speedup
-from tasks.experiments.latency import networks
+from tasks.experiments.latency import list_networks
 
 SMALL = [
     schema.Model("efficientnet_b0", width=0.25, depth=0.4),
@@ -130,7 +130,7 @@ def test_speedups_are_the_rivals_time_over_ours_beside_the_papers() -> None:
 
 
 def test_the_networks_are_the_papers_with_senet_at_320_pixels() -> None:
-    models = networks(compose(["profile=laptop"]).latency)
+    models = list_networks(compose(["profile=laptop"]).latency)
     sides = {name: build_model(model, 1, device="meta").resolution for name, model in models.items()}
     assert sides == {"efficientnet_b1": 240, "resnet152": 224, "efficientnet_b4": 380, "legacy_senet154": 320}
 
@@ -144,4 +144,4 @@ def test_the_networks_are_the_papers_with_senet_at_320_pixels() -> None:
 )
 def test_pairs_that_cannot_be_measured_are_refused(pairs: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        networks(compose([f"latency.pairs={pairs}"]).latency)
+        list_networks(compose([f"latency.pairs={pairs}"]).latency)
