@@ -85,6 +85,7 @@ _OWN_SLURM_OPTIONS = (
     "--export",
     "--parsable",
 )
+_STORAGE = re.compile(r"s3://[^/]|file:///.*[^/]")
 _POSTGRESQL = re.compile(r"postgresql://([\w.-]+@)?[\w.-]+(:\d+)?/[a-z][a-z0-9_]{0,50}")
 _SLURM_OPTION = re.compile(r"--[a-z][a-z-]*(=[\w.,:&|*\[\]@%+/-]+)?")
 FAMILY = tuple(f"efficientnet_b{phi}" for phi in range(8))
@@ -338,8 +339,8 @@ class Config:
             require_name("variants: each name", name)
         require_reference("model_ref", self.model_ref)
         require(
-            self.storage.startswith(("s3://", "file://")),
-            f"storage must start with s3:// or file://, is {self.storage!r}",
+            bool(_STORAGE.match(self.storage)),
+            f"storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is {self.storage!r}",
         )
         require(len(self.variants) > 0, "variants must name at least one network")
 

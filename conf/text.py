@@ -41,11 +41,12 @@ def first_line(error: BaseException) -> str:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The question ``did you mean 'resnet50'?`` for a word that is none of the choices; empty if none is similar."""
-    choices = sorted(choices, key=len, reverse=True)
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    near += [choice for choice in choices if len(choice) > 1 and word.endswith(choice)]  # b3 for efficientnet_b3
-    near += [choice for choice in choices if choice.endswith(f"_{word}")]  # efficientnet_b3 for b3
-    return f"did you mean {near[0]!r}?" if near else ""
+    by_lower = {choice.lower(): choice for choice in sorted(choices, key=len, reverse=True)}
+    word = word.lower()
+    near = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.5)
+    near += [choice for choice in by_lower if len(choice) > 1 and word.endswith(choice)]  # b3 for efficientnet_b3
+    near += [choice for choice in by_lower if choice.endswith(f"_{word}")]  # efficientnet_b3 for b3
+    return f"did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def format_duration(seconds: float) -> str:

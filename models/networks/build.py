@@ -31,11 +31,13 @@ def network_names() -> tuple[str, ...]:
 
 
 def check_names(setting: str, names: Sequence[str]) -> None:
-    """Refuses unknown networks, all of them.
+    """Refuses unknown networks, all of them, and one that is named twice.
 
     Raises:
         ConfigError: The message says the nearest name of each, or all names where none is near.
     """
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ConfigError(f"{setting} names {', '.join(map(repr, repeated))} more than once")
     known = network_names()
     hints = {name: did_you_mean(name, known) for name in names if name not in known}
     if hints:

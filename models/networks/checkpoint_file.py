@@ -1,7 +1,7 @@
 """Reads the tensors of a checkpoint that others wrote: safetensors, or a pickle of which only tensors are read.
 
 A pickle is read by torch's restricted reader (``weights_only``), which runs no code of the file. Objects of other
-classes in it, as the ``argparse.Namespace`` in timm's checkpoints, are replaced by empty ones of our own. A file that
+classes in it, as the ``argparse.Namespace`` in timm's checkpoints, are replaced by empty mappings. A file that
 names functions which start programs or evaluate code is refused.
 """
 
@@ -11,6 +11,8 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +27,9 @@ log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
+_LFS = b"version https://git-lfs"
 _OTHERS = (
-    (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the file"),
+    (_LFS, "a Git LFS pointer; `git lfs pull` fetches the file"),
     (b"<", "a web page or XML"),
     (b"\x89HDF", "an HDF5 file, as Keras writes; save the state dict of a PyTorch network"),
     (b"\x08", "probably an ONNX or TensorFlow file; save the state dict of a PyTorch network"),
@@ -53,18 +56,22 @@ _DANGEROUS = frozenset(
         ),
     )
 )  # commands and copy_reg are the names of subprocess and copyreg in files of protocol 2
-_HARMLESS = frozenset({"types.SimpleNamespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"})
+_HARMLESS = frozenset(
+    (
+        *("types.SimpleNamespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *("builtins.list", "builtins.dict", "builtins.set", "builtins.int", "builtins.float", "builtins.str"),
+    )
+)
 
 
 class _Skipped:
-    """Takes the place of an object that is not read."""
+    """Takes the place of a class that is not read: its objects become empty, except for the items of a mapping.
 
-    def __new__(cls, *_: Any, **__: Any) -> _Skipped:
-        return object.__new__(cls)
+    Torch's reader fills exact types only, and Lightning saves settings in subclasses of ``dict``.
+    """
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
 
 
 def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor]:
@@ -79,8 +86,12 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
         ConfigError: unsupported file type, or the file has no weights of the requested kind.
         ArtifactError: the file is damaged, holds no named tensors, or could execute code; nothing of it is executed.
     """
+    if not data:
+        raise ArtifactError(f"{file} is empty")
     suffix = _suffix_of(data, file)
     if suffix == ".safetensors":
+        if data.startswith((_LFS, b"<")):
+            raise ArtifactError(f"{file} is damaged or not a safetensors file{_describe(data)}")
         try:
             return safetensors.torch.load(data)
         except Exception as error:  # as below
@@ -93,9 +104,14 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     unusable = [str(key) for key, value in tensors.items() if not isinstance(key, str) or not _is_plain(value)]
     others = [str(key) for key in content if key not in tensors]
-    if unusable or not tensors:
-        held = ", ".join((unusable or others)[:5]) or "nothing"
-        raise ArtifactError(f"{file} holds {held}, not only the named tensors of a network: save only its state dict")
+    if unusable:
+        raise ArtifactError(
+            f"{file}: {', '.join(unusable[:5])} are no plain tensors but quantized, complex, sparse or without a name: "
+            "save the state dict of the network in float32"
+        )
+    if not tensors:
+        held = ", ".join(others[:5]) or "nothing"
+        raise ArtifactError(f"{file} holds {held}, of which none is a tensor: save the state dict of the network")
     if others:
         log.info("%s: %d entries are no tensors and are skipped, as %s", file, len(others), ", ".join(others[:5]))
     return tensors
@@ -113,10 +129,20 @@ def _suffix_of(data: bytes, file: str) -> str:
 
 
 def _describe(data: bytes) -> str:
-    """Returns what else a file is by its first bytes, as the end of a message; empty if it is not known."""
+    """Returns what else a file is by its content, as the end of a message; empty if it is not known."""
     for signature, what in _OTHERS:
         if data.startswith(signature):
             return f": it is {what}"
+    if data.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:  # damaged, which torch's reader describes
+            return ""
+        if any(name.endswith("/constants.pkl") for name in names):
+            return ": it is a TorchScript program; save the state dict of the network"
+        if not any(name.endswith("data.pkl") for name in names):
+            return f": it is a zip archive of {names[0] if names else 'nothing'}"
     return ""
 
 
@@ -162,7 +188,7 @@ def _is_dangerous(name: str) -> bool:
 
 def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
     """Returns the mapping that holds the tensors: the content itself, or what is under one of the usual keys."""
-    if isinstance(content, _Skipped):
+    if isinstance(content, OrderedDict) and not content:
         raise ArtifactError(f"{file} holds an object and not the named tensors of a network: save its state dict")
     if not isinstance(content, Mapping):
         raise ArtifactError(f"{file} holds a {type(content).__name__}, not the named tensors of a network")
@@ -201,5 +227,6 @@ def _summarize(error: Exception) -> str:
 
 
 def _is_plain(value: Tensor) -> bool:
-    """Whether it is a dense CPU tensor; a file may also describe sparse and meta tensors."""
-    return value.device.type == "cpu" and value.layout is torch.strided
+    """Whether it is a dense CPU tensor of real numbers; a file may also describe sparse, meta and quantized tensors."""
+    is_dense = value.device.type == "cpu" and value.layout is torch.strided
+    return is_dense and not (value.is_quantized or value.is_complex())

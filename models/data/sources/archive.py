@@ -130,7 +130,7 @@ def open_files(path: str, names: Sequence[str]) -> Files:
     else:
         with files.errors(Path(root)):
             if not Path(root).is_dir():
-                raise ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+                raise _no_data_error(root)
         present = [name for name in archives if (Path(root) / name).is_file()]
         entries = [entry for entry in _walk_local(Path(root)) if entry[0] not in archives]
         parts = [*(archive(root, name) for name in present), _loose(root, entries)]
@@ -245,7 +245,7 @@ def _walk_own(
     if identity in above or len(above) > _MAX_OWN_DEPTH:
         skipped.append((below, tar.DEAD_LINK if identity in above else TOO_DEEP))
         return
-    if not entries:
+    if below and not entries:
         skipped.append((below, EMPTY_FOLDER))
     for entry in entries:
         name = f"{below}{entry.name}"
@@ -304,10 +304,16 @@ def open_own(root: str) -> Files:
     elif Path(root).is_dir():
         listed = _loose(root, list(_walk_own(Path(root), skipped)))
     else:
-        raise ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+        raise _no_data_error(root)
     hidden = np.array([any(map(is_hidden, name.split("/"))) for name in listed.names], bool)
     skipped += [(name, HIDDEN) for name, one in zip(listed.names, hidden.tolist(), strict=True) if one]
     return dataclasses.replace(_select(listed, ~hidden), skipped=tuple(skipped))
+
+
+def _no_data_error(root: str) -> ConfigError:
+    if not os.path.lexists(root):
+        return ConfigError(f"data.path {root} does not exist")
+    return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
 
 
 def _is_archive(root: str) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.errors import ConfigError
@@ -165,6 +165,12 @@ def _merge(files: Files, labels: dict[str, tuple[str, str]], path: str, stated: 
     """Adds the labels of one file; each is kept with the file that states it."""
     for image, texts in stated.items():
         first, *more = sorted(texts)
+        if any("\udc80" <= character <= "\udcff" for character in first):  # bytes that did not decode
+            raw = first.encode(errors="surrogateescape")
+            raise ConfigError(
+                f"{files.root}: the class of {image} in {path} is not UTF-8: {raw!r}; save the file as UTF-8, "
+                "e.g. with iconv -f latin1 -t utf8"
+            )
         known, before = labels.setdefault(image, (first, path))
         if more or known != first:
             other = more[0] if more else first
@@ -183,20 +189,39 @@ def _tables(files: Files, images: Sequence[str]) -> Iterator[tuple[_Table, int]]
             continue
         text = _decode(files.read(row))
         known = _of_split(index, images, name)
-        for separator in _SEPARATORS:
-            table = _read_table(path, text, separator, known) if separator in text else None
-            if table is not None:
-                yield table
-                break
+        table = _try_separators(path, text, known, str)
+        # On Windows and macOS a.JPG and a.jpg are one file.
+        table = table or _try_separators(path, text, _fold(known), str.casefold)
+        if table is not None:
+            yield table
+
+
+def _try_separators(
+    path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
+) -> tuple[_Table, int] | None:
+    for separator in _SEPARATORS:
+        if separator in text and (table := _read_table(path, text, separator, index, spelled)):
+            return table
+    return None
 
 
 def _decode(data: bytes) -> str:
     encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
-    return data.decode(encoding, "replace")
+    return data.decode(encoding, "surrogateescape")
 
 
-def _read_table(path: str, text: str, separator: str, index: Mapping[str, str | None]) -> tuple[_Table, int] | None:
-    """Returns the table and the column that names the most images, if several do, with suffix; None if none does."""
+def _read_table(
+    path: str, text: str, separator: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
+) -> tuple[_Table, int] | None:
+    """Returns the table and the column that names the most images, if several do, with suffix; None if none does.
+
+    Args:
+        path: Name of the file.
+        text: Its content.
+        separator: What is between two columns.
+        index: Images by the ends of their paths, as ``_index`` or ``_fold`` returns them.
+        spelled: Function from a name in the table to its spelling in the index.
+    """
     lines = io.StringIO(text.replace('"', "") if separator == " " else text, newline="")
     try:
         rows = [row for row in csv.reader(lines, delimiter=separator) if row]
@@ -211,7 +236,7 @@ def _read_table(path: str, text: str, separator: str, index: Mapping[str, str | 
         named: dict[str, list[list[str]]] = {}
         whole = 0
         for row in rows:
-            if image := _match(cell := _cell(row, number), index):
+            if image := _match(spelled(cell := _cell(row, number)), index):
                 named.setdefault(image, []).append(row)
                 whole += cell.endswith(image.rpartition("/")[2])
         if (len(named), whole) > score:
@@ -234,6 +259,15 @@ def _index(images: Iterable[str]) -> dict[str, str | None]:
             for text in {end, end.rpartition(".")[0] or end}:
                 index[text] = None if text in index and index[text] != image else image
     return index
+
+
+def _fold(index: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Returns the index without distinction of upper and lower case; None where several images have an end."""
+    folded: dict[str, str | None] = {}
+    for end, image in index.items():
+        key = end.casefold()
+        folded[key] = None if key in folded and folded[key] != image else image
+    return folded
 
 
 def _of_split(index: Mapping[str, str | None], images: Sequence[str], name: str) -> Mapping[str, str | None]:

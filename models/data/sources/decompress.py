@@ -41,6 +41,10 @@ _NOT_READ = (
     (b"\x5d\0\0", "compressed by lzma"),
     (b"PK\x07\x08", "a part of a split zip archive"),
 )
+_NO_ARCHIVES = (
+    (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the archive"),
+    (b"<", "a web page or XML and no archive; download it again"),
+)
 _UTF8_NAME = 0x800  # flag of an entry of a zip
 _CHUNK_BYTES = 2**20
 _MAX_LINK_BYTES = 4096
@@ -60,6 +64,9 @@ def find_compression(archive: Container) -> str:
     for signature, kind in _NOT_READ:
         if head.startswith(signature):
             raise DataError(f"{archive.location} is {kind}, which is not read; unpack it and give the folder")
+    for signature, what in _NO_ARCHIVES:
+        if head.startswith(signature):
+            raise DataError(f"{archive.location} is {what}")
     kind = next((kind for signature, kind in _READ if head.startswith(signature)), "")
     return kind or (_ZIP if archive.location.lower().endswith(".zip") else "")  # a zip may begin with a program
 

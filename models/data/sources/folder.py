@@ -37,7 +37,7 @@ from models.data.sources.unused import Unused
 
 log = logger()
 IMAGE_SUFFIXES = SUFFIXES
-_NO_IMAGES = ("zip", "PDF", TEXT, EMPTY)  # formats of files that accompany images
+_NO_IMAGES = ("zip", "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
 _NO_CLASSES = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", *splits.SPLIT_WORDS)
 _SNIFF_THREADS = 16
 
@@ -259,6 +259,8 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
     for row, name in enumerate(tree.files.names):
         if tree.formats.get(row) in _NO_IMAGES:
             unused.add("files that are no images", name, could_be_sample=False)
+        elif not entries.rows and tree.formats.get(row) == UNKNOWN:
+            unused.add("files of unknown format", name)
         elif not name.startswith(tree.top):
             unused.add(f"images outside {tree.top}", name)
     for name, reason in tree.files.skipped:

@@ -32,6 +32,8 @@ _SIGNATURES = (
     (b"\x93NUMPY", "NumPy"),
     (b"PK\x03\x04", "zip"),
     (b"%PDF", "PDF"),
+    (b"PAR1", "Parquet"),
+    (b"\x89HDF", "HDF5"),
     (b"version https://git-lfs.github.com/spec/", LFS),
     (b"\xff\xfe", TEXT),  # UTF-16
     (b"\xfe\xff", TEXT),

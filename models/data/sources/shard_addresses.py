@@ -123,9 +123,12 @@ def _expand_braces(pattern: str, key: str) -> list[str]:
     if count > _MAX_SHARDS:
         raise ConfigError(f"{key} {pattern} names {count:,} shards, more than {_MAX_SHARDS:,}")
     try:
-        return list(braceexpand(pattern, escape=False))
+        expanded = list(braceexpand(pattern, escape=False))
     except ValueError as error:
         raise ConfigError(f"{key} {pattern}: a brace is missing; a range is written {{000..123}}") from error
+    if "{" in expanded[0]:  # braces without a comma or a range stay as they are
+        raise ConfigError(f"{key} {pattern}: a range is written {{000..123}}, a choice {{a,b}}")
+    return expanded
 
 
 def _absolute(address: str) -> str:

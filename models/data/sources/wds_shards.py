@@ -38,7 +38,7 @@ _TEXTS = ("cls", "txt", "json")  # suffixes of the texts that are read where no 
 _KEYS = ("label", "class", "cls", "target", "class_name", "label_name")  # of a .json, in this order
 _FIELDS = ("cls", *(f"json.{key}" for key in _KEYS), "json", "txt")  # labels, in this order if equally many have them
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
-_NO_IMAGES = (TEXT, EMPTY, UNKNOWN, "zip", "PDF", "NumPy", "video")
+_NO_IMAGES = (TEXT, EMPTY, UNKNOWN, "zip", "PDF", "NumPy", "Parquet", "HDF5", "video")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES, _MAX_LABEL = 2**20, 256
 _SCAN_THREADS = 8
@@ -343,7 +343,9 @@ def _list_samples(
             else:
                 members.append(sample.image)
                 chosen.append((f"{stem}/{sample.image.name}", rank[label], shards.parts[shard.name]))
-        files.append(archive.list_members(shards.root, shard.name, "", members))
+        if members:  # a shard without any may be missing
+            files.append(archive.list_members(shards.root, shard.name, "", members))
+    files = files or [archive.list_members(shards.root, scans[0].name, "", [])]
     entries = Listing(archive.merge_files(files), list(classes))
     for row, (name, number, part) in enumerate(chosen):
         entries.add(row, name, number, part)
@@ -357,7 +359,7 @@ def _list_samples(
 def _describe_contents(data: schema.Data, scans: Sequence[_Shard], label_field: str, unused: Unused) -> str:
     suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
     seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
-    lines = "".join(f"; {line}" for line in unused.lines())
+    lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
     return (
         f"{data.name} at {data.path}: no sample with an image and a label in {label_field}; its fields are {seen}"
         f"{_json_hint(scans)}{lines}; set data.label_field to the field with the labels, or take data=folder for a tar "

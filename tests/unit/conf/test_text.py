@@ -66,6 +66,7 @@ def test_the_lines_of_a_log_stay_lines() -> None:
 
 def test_a_mistyped_word_is_answered_with_the_nearest_choice_or_with_nothing() -> None:
     assert did_you_mean("resnet51", {"resnet50": 1, "mobilenet": 2}) == "did you mean 'resnet50'?"
+    assert did_you_mean("CIFAR10", ["pets", "cifar10"]) == "did you mean 'cifar10'?"
     assert did_you_mean("resnet51", ["x"]) == did_you_mean("", []) == ""
 
 

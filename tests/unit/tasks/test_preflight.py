@@ -53,6 +53,7 @@ def test_a_reproduction_that_can_reach_its_end_is_accepted(made: MadeSet) -> Non
             r"unknown network 'b0' \(did you mean 'efficientnet_b0'\?\), 'rsenet50' \(did you",
         ),
         (["variants=[zzzz]"], r"unknown network 'zzzz'; choices: efficientnet_b0, "),
+        (["variants=[resnet50,efficientnet_b0,resnet50]"], r"^variants names 'resnet50' more than once"),
         (["variants=[efficientnet_b0,resnet50]", "model.resolution=0.02"], r"px are too few for efficientnet_b0"),
         (["recipe.global_batch=192"], r"^recipe\.global_batch 192 is larger than the 160 training samples"),
         (["search.recipe.global_batch=192"], r"^search\.recipe\.global_batch 192 is larger than the 160"),

@@ -11,11 +11,14 @@ import random
 import re
 import subprocess
 import tarfile
+import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import made_published
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -370,6 +373,32 @@ def test_what_is_no_checkpoint_is_named(data: bytes, what: str, name: str) -> No
         checkpoint_file.read(data, name)
 
 
+def test_a_file_without_content_or_of_another_tool_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"x\.pth is empty$"):
+        checkpoint_file.read(b"", "x.pth")
+    with pytest.raises(ArtifactError, match="not a safetensors file: it is a Git LFS pointer"):
+        checkpoint_file.read(b"version https://git-lfs.github.com/spec/v1\noid", "x.safetensors")
+    np.savez(tmp_path / "x.npz", a=np.zeros(2))
+    with pytest.raises(ArtifactError, match=r"it is a zip archive of a\.npy$"):
+        checkpoint_file.read((tmp_path / "x.npz").read_bytes(), "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:  # as torch.jit.save writes it
+        for name in ("x/data.pkl", "x/code/__torch__.py", "x/constants.pkl"):
+            archive.writestr(name, b"")
+    with pytest.raises(ArtifactError, match="it is a TorchScript program; save the state dict"):
+        checkpoint_file.read((tmp_path / "x.pt").read_bytes(), "x.pt")
+
+
+class Settings(dict[str, Any]):
+    """As Lightning's ``AttributeDict``."""
+
+
+def test_mappings_of_other_classes_are_read_or_skipped(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3.0)}
+    lightning = {"state_dict": tensors, "hyper_parameters": Settings(lr=0.1), "counts": defaultdict(list, {"x": [1]})}
+    for held in (lightning, Settings(tensors)):
+        assert torch.equal(checkpoint_file.read(saved(tmp_path, "x.ckpt", held), "x.ckpt")["a"], tensors["a"])
+
+
 class Touch:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -388,8 +417,8 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        ({"epoch": 3, "state_dict": {}}, "x.pth holds nothing, not only the named tensors of a network"),
-        ({"epoch": 3, "arch": "b0"}, "x.pth holds epoch, arch, not only the named tensors of a network"),
+        ({"epoch": 3, "state_dict": {}}, "x.pth holds nothing, of which none is a tensor"),
+        ({"epoch": 3, "arch": "b0"}, "x.pth holds epoch, arch, of which none is a tensor"),
         ([torch.zeros(1)], "x.pth holds a list, not the named tensors of a network"),
         (argparse.Namespace(a=1), "x.pth holds an object and not the named tensors of a network"),
     ],
@@ -610,10 +639,16 @@ def old_tar() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "held", [{"a": torch.zeros(2, device="meta")}, {"a": torch.eye(2).to_sparse()}, {1: torch.zeros(2)}]
+    "held",
+    [
+        {"a": torch.zeros(2, device="meta")},
+        {"a": torch.eye(2).to_sparse()},
+        {"a": torch.zeros(2, dtype=torch.complex64)},
+        {1: torch.zeros(2)},
+    ],
 )
 def test_tensors_without_their_numbers_or_their_names_are_refused(tmp_path: Path, held: Any) -> None:
-    with pytest.raises(ArtifactError, match=r"x\.pth (holds (a|1), not only the named tensors|is (refused|damaged))"):
+    with pytest.raises(ArtifactError, match=r"x\.pth(: (a|1) are no plain tensors| is (refused|damaged))"):
         checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth")
 
 

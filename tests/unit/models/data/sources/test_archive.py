@@ -327,7 +327,7 @@ def test_many_threads_read_concurrently(tmp_path: Path) -> None:
         ("empty", "contains nothing of the data set; looked for a.tar"),
         ("http://x/y", "neither a local path nor s3://"),
         ("file.txt", "neither a folder nor an archive"),
-        ("missing", "neither a folder nor an archive"),
+        ("missing", "missing does not exist"),
     ],
 )
 def test_a_path_without_files_of_the_set_is_a_config_error(path: str, message: str, tmp_path: Path) -> None:

@@ -64,6 +64,28 @@ def test_labels_of_a_flat_val_are_read_from_any_table(file: str, content: str | 
     assert (labels_of(source, VAL), source.classes) == (TRUTH, CLASSES)
 
 
+def test_names_in_a_table_may_differ_in_case_from_those_of_the_files(tmp_path: Path) -> None:
+    text = table("VAL\\{n}.JPG,{c}", "id,label")
+    source = open_tree(tmp_path, divided("train/") | flat("val/") | {"val.csv": text.encode()})
+    assert labels_of(source, VAL) == TRUTH
+    alike = {"a.jpg": photo(1), "A.jpg": photo(2)}
+    files = divided("train/") | {f"val/{name}": data for name, data in alike.items()}
+    exact = open_tree(tmp_path / "2", files | {"val.csv": b"id,label\na.jpg,ant\nA.jpg,bee\n"})
+    assert sorted(zip(exact.names.tolist(), exact.labels.tolist(), strict=True))[-2:] == [
+        (b"val/A.jpg", 1),
+        (b"val/a.jpg", 0),
+    ]
+
+
+def test_a_class_that_is_not_utf8_is_refused_with_its_file(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.jpg,{('café', 'eau')[i % 2]}\n" for i in range(8))
+    files = {f"train/{i}.jpg": photo(i) for i in range(8)} | {"labels.csv": f"id,label\n{rows}".encode("latin-1")}
+    with pytest.raises(
+        ConfigError, match=r"the class of train/0\.jpg in labels\.csv is not UTF-8: b'caf\\xe9'; save the"
+    ):
+        open_tree(tmp_path, files)
+
+
 def test_a_column_of_names_precedes_one_of_numbers_that_are_names_too(tmp_path: Path) -> None:
     rows = list(enumerate(reversed(TRUTH.items())))  # the number of a row is the name of another image
     text = ",file,label\n" + "".join(f"{i:04d},{name}.jpg,{label}\n" for i, (name, label) in rows)

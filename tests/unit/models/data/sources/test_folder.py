@@ -238,6 +238,27 @@ def test_the_message_about_no_images_names_an_archive_in_the_folder(tmp_path: Pa
         open_tree(tmp_path, {"photos.zip": b"PK\x03\x04"})
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data/train-0.parquet", b"PAR1" + bytes(99), "1 files that are no images, first data/train-0.parquet"),
+        ("x/data.mdb", bytes(99), "1 files of unknown format, first x/data.mdb"),
+    ],
+)
+def test_files_of_other_formats_are_named_where_no_image_is(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"no usable images in .*; {message}$"):
+        open_tree(tmp_path, {name: content})
+
+
+def test_an_empty_folder_and_one_that_does_not_exist_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"its top folder contains nothing$"):
+        open_source(data_settings("folder", tmp_path))
+    with pytest.raises(ConfigError, match=r"x does not exist$"):
+        open_source(data_settings("folder", tmp_path / "x"))
+
+
 def own_tar(path: Path, entries: list[tarfile.TarInfo | tuple[str, bytes]]) -> Path:
     with tarfile.open(path, "w") as writer:
         for entry in entries:
@@ -335,6 +356,17 @@ def test_an_archive_is_recognized_by_its_bytes(kind: str, name: str, tmp_path: P
 def test_an_archive_that_is_not_read_is_named(head: bytes, what: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(head + bytes(1000))
     with pytest.raises(DataError, match=f"is {what}, which is not read; unpack it and give the folder"):
+        open_source(data_settings("folder", tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"), (b"<!DOCTYPE html>", "a web page")],
+)
+@pytest.mark.parametrize("name", ["x.tar", "x.zip", "x"])
+def test_a_download_that_is_no_archive_is_named(content: bytes, what: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} is {what}"):
         open_source(data_settings("folder", tmp_path / name))
 
 

@@ -210,6 +210,11 @@ def test_a_damaged_shard_is_named_and_what_precedes_the_damage_may_be_used(damag
     assert "a-000002.tar" in source.missing[0]
     if damage in ("truncated", "flipped"):
         assert len(source.labels) > 30
+    data = data_settings("webdataset", path, allow_partial=True, minival_share=0.3)
+    plan = layout.plan(data, f"file://{tmp_path}/store")
+    layout.PLANS.share(plan)
+    writer.write_group(plan, range(len(plan.names)))
+    assert len(writer.write_manifest(plan)[1].table) == len(source.labels)
 
 
 def test_splits_are_recognized_by_the_names_of_the_shards(tmp_path: Path) -> None:
@@ -247,6 +252,7 @@ def test_the_shards_of_val_can_be_given(tmp_path: Path) -> None:
     [
         ("pipe:touch executed", "neither a local path nor"),
         ("/data/a-{000..1", "a brace is missing"),
+        ("/data/a-{000-002}.tar", r"a range is written \{000\.\.123\}, a choice \{a,b\}"),
         ("/data/a-{000..9999999}.tar", "names 10,000,000 shards"),
         ("ftp://host/a.tar", "neither a local path nor"),
         ("https://host/a.tar?key=1", "no address of a shard"),
