@@ -12,6 +12,7 @@ import pytest
 from checkout import ROOT
 from PIL import Image
 
+from conf.overrides import replace
 from infra import store
 from infra.services.stack import Addresses
 
@@ -84,7 +85,7 @@ def test_what_a_last_step_refuses_is_refused_before_the_first_job(
 ) -> None:
     assert services
     verb, *given = [word.replace("{lacking}", str(lacking)).replace("{single}", str(single)) for word in words]
-    argv = [sys.executable, "-m", "flows", verb, *SMALL, *given, f"run_dir={services_dir}"]
+    argv = [sys.executable, "-m", "flows", verb, *replace(SMALL, [*given, f"run_dir={services_dir}"])]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     last = ended.stderr.splitlines()[-1]
