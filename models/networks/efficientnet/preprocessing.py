@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.networks import native
 from models.networks.description import MEAN_RGB, STDDEV_RGB
 from models.networks.efficientnet.blocks import ConvNorm
 
@@ -33,12 +34,15 @@ class Normalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalizes a batch; shapes as in the class docstring."""
         if self.device.type == "cpu":
-            return self._normalize_by_rows(images)
+            layers = native.load()
+            if layers is None:
+                return self._normalize_by_rows(images)
+            return layers.standardize(images.contiguous(), self.mean, self.std).permute(0, 3, 1, 2)
         x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         return x.sub_(self.mean.view(1, 3, 1, 1)).div_(self.std.view(1, 3, 1, 1))
 
     def _normalize_by_rows(self, images: Tensor) -> Tensor:
-        """Gives the same numbers on a CPU, where an inner loop over a row is faster than one over three channels."""
+        """Gives the same without the C code; an inner loop over a row is faster than one over three channels."""
         n, rows, columns, _ = images.shape
         mean, std = self.mean.repeat(columns), self.std.repeat(columns)
         pixels = torch.empty((n, rows, columns * 3))

@@ -82,6 +82,7 @@ class Layers:
         library.effnet_rmsprop.argtypes = [_POINTER, _INT64, _INT]
         library.effnet_reduce.argtypes = [_POINTER, _POINTER, ctypes.c_double, _POINTER, *[_INT64] * 3, _INT]
         library.effnet_scale.argtypes = [*[_POINTER] * 4, *[_INT64] * 3, _INT]
+        library.effnet_standardize.argtypes = [*[_POINTER] * 4, _INT64, _INT]
 
     def depthwise(self, shape: ConvShape, x: Tensor, weight: Tensor) -> Tensor:
         """Convolves ``x [N, C, H, W]`` by ``weight [C, 1, K, K]``."""
@@ -194,6 +195,13 @@ class Layers:
     def rmsprop(self, update: RMSProp, size: int) -> None:
         """Updates ``size`` weights and their state in place."""
         self.library.effnet_rmsprop(ctypes.addressof(update), size, _threads())
+
+    def standardize(self, pixels: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Returns ``(pixels - mean) / deviation`` of contiguous uint8 ``[..., 3]``, rounded as by torch."""
+        out = torch.empty(pixels.shape)
+        addresses = _addresses(pixels, mean, deviation, out)
+        self.library.effnet_standardize(*addresses, pixels.numel(), _threads())
+        return out
 
     def use_lanes(self, width: int) -> None:
         """Limits the width of vectors, in floats; 16 is no limit. For tests."""

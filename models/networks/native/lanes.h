@@ -9,12 +9,14 @@ typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES), aligned(4), ma
 
 #include "depthwise.h"
 #include "norm.h"
+#include "pixels.h"
 #include "products.h"
 #include "rmsprop.h"
 
 static const struct lanes NAME(kernels) = {LANES,           NAME(convolve),      NAME(transpose), NAME(correlate),
                                            NAME(moments),   NAME(normalize),     NAME(differentiate),
-                                           NAME(project), NAME(reduce),        NAME(dot), NAME(add), NAME(sigmoids), NAME(rmsprop), NAME(scale)};
+                                           NAME(project), NAME(reduce),        NAME(dot), NAME(add), NAME(sigmoids), NAME(rmsprop), NAME(scale),
+                                           NAME(standardize)};
 
 #undef VEC
 #undef INTS

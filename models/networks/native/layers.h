@@ -61,6 +61,8 @@ struct lanes {
     /* y = x * scale + shift for `rows` pixels; shift may be NULL. */
     void (*scale)(const float *x, const float *scale, const float *shift, float *y, int64_t rows, int64_t channels,
                   int64_t first, int64_t end);
+    /* out = (pixels - mean) / deviation of `size` values of three channels in turn, the first of channel 0. */
+    void (*standardize)(const uint8_t *pixels, const float *mean, const float *deviation, float *out, int64_t size);
 };
 
 /* The widths that this processor supports, widest first; the last one is 1. */

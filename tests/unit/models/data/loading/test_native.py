@@ -107,7 +107,7 @@ def test_every_width_of_vectors_gives_the_same_bytes(decoder: Native, side: int)
 def test_every_width_of_vectors_gives_the_same_bytes_from_a_column_to_four_times_the_side(
     decoder: Native, side: int
 ) -> None:
-    """Every number of taps and distance of inputs; at 160 of 321 pixels, weights that do not fit two bytes."""
+    """Every number of taps and distance of inputs; for 160 of 321 pixels, weights that do not fit two bytes."""
     noise = RNG.integers(0, 256, (2, 4 * side + 9, 3), dtype=np.uint8)
     blob = jpeg(noise, subsampling="4:4:4")
     for width in [*range(1, noise.shape[1] + 1, max(1, side // 31)), 2 * side + 1]:
