@@ -19,7 +19,7 @@ from typing import Any
 from conf import compose
 from conf.schema import Job
 from conf.text import escaped, first_line, logger
-from infra import store
+from infra import machine, store
 from infra.errors import (
     ConfigError,
     DataError,
@@ -30,6 +30,7 @@ from infra.errors import (
     TransientError,
     kind_of,
 )
+from infra.launch.command import TRAINING_CODE
 from infra.store.json_objects import read_object
 from models.results import result_name
 from models.training import distributed
@@ -75,6 +76,7 @@ def run(main: JobMain) -> int:
     _raise_file_limit()
     try:
         _refuse_ended_job(job_uri)
+        _refuse_other_code()
         _forget_failure(job_uri, rank)
         ranks = distributed.join()
         progress = Progress(job_uri) if ranks.is_first else None
@@ -133,6 +135,16 @@ def _raise_file_limit() -> None:
     """Raises the soft limit on open files: a rank keeps its shards open, and ImageNet has more than the usual 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _refuse_other_code() -> None:
+    """Raises if this image has other training code than the flow that submitted the job: it may come to other bits."""
+    expected = os.environ.get(TRAINING_CODE, machine.training_code())
+    if expected != machine.training_code():
+        raise ConfigError(
+            f"the image has another version of effnet (training code {machine.training_code()}) than the flow "
+            f"({expected}): set launch.kubernetes.image to one of the flow's version"
+        )
 
 
 def _refuse_ended_job(job_uri: str) -> None:

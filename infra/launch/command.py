@@ -13,6 +13,7 @@ TOKEN_URI = "EFFNET_RENDEZVOUS_TOKEN_URI"  # noqa: S105 - where a machine reads 
 RESOLVE_S = "EFFNET_RESOLVE_S"  # how long the name of the first machine may be unknown
 ROUND = "EFFNET_ROUND"  # how many times the ranks were restarted; the same on all machines
 GPUS_PER_NODE = "EFFNET_GPUS_PER_NODE"  # how many a job requested of a scheduler, if any
+TRAINING_CODE = "EFFNET_TRAINING_CODE"  # digest of the flow's training code, which an image must have too
 JOB_FOLDER = "EFFNET_JOB_FOLDER"  # the job's folder on this machine
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
+from infra import machine
 from infra.errors import ConfigError, EffnetError, LostError, NotFoundError, PermanentError, TransientError
-from infra.launch.command import JOB_FOLDER, RESOLVE_S, TOKEN_URI, job_environment, torchrun_argv
+from infra.launch.command import JOB_FOLDER, RESOLVE_S, TOKEN_URI, TRAINING_CODE, job_environment, torchrun_argv
 from infra.launch.job import JobSpec
 from infra.launch.local import last_lines, share_token, token_uri
 
@@ -185,7 +186,11 @@ def _container(spec: JobSpec) -> dict[str, Any]:
 
 def _variables(spec: JobSpec) -> dict[str, str]:
     cores = spec.launch.cpus_per_node or spec.launch.nproc_per_node
-    variables = job_environment(spec.launch, cores, f"{_SCRATCH}/cache") | {JOB_FOLDER: _SCRATCH, "HOME": _SCRATCH}
+    variables = job_environment(spec.launch, cores, f"{_SCRATCH}/cache") | {
+        JOB_FOLDER: _SCRATCH,
+        "HOME": _SCRATCH,
+        TRAINING_CODE: machine.training_code(),
+    }
     variables.pop("PYTHONPATH", None)  # of this machine; the image has effnet installed
     if spec.launch.nnodes > 1:
         name = job_name(spec)

@@ -179,6 +179,13 @@ def test_a_missing_image_or_secret_is_named_and_nothing_is_left(
     assert kubernetes.job_name(build_spec(run, config)) not in cluster.jobs
 
 
+def test_an_image_of_another_version_is_refused(cluster: Cluster, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, config = two_pods(rig, "pods-other")
+    monkeypatch.setattr(kubernetes.machine, "training_code", lambda: "0" * 16)  # of the flow
+    with pytest.raises(errors.ConfigError, match=r"the image has another version of effnet .* than the flow \(0{16}\)"):
+        asyncio.run(run_job(run, config, ""))
+
+
 def test_a_namespace_that_the_cluster_does_not_have_is_refused_before_anything_is_created(cluster: Cluster) -> None:
     with pytest.raises(
         errors.ConfigError, match=r'404 namespaces "nowhere" not found; launch.kubernetes.namespace must'
