@@ -67,8 +67,8 @@ def list_runs(experiment: str, count: int) -> list[RunRecord]:
 
 def list_job_uris() -> set[str]:
     """Returns the run folders of the jobs of all runs in all experiments, but for runs that were deleted."""
-    found = rest.pages("POST", "experiments/search", "experiments", max_results=_PAGE)
-    experiments = [experiment["experiment_id"] for experiment in found]
+    pages = rest.pages("POST", "experiments/search", "experiments", max_results=_PAGE)
+    experiments = [experiment["experiment_id"] for experiment in pages]
     tags = (_to_record(run).tags for run in _search_runs(experiments, _PAGE))
     return {tag["job_uri"] for tag in tags if "job_uri" in tag}
 

@@ -52,7 +52,7 @@ def get(path: str, **fields: Any) -> dict[str, Any]:
     Raises:
         TransientError: The server does not answer within seconds, or fails.
         ConfigError: The server refuses the credentials, or no address is set.
-        MissingError: What is asked for does not exist.
+        MissingError: The requested object does not exist.
         PermanentError: The server refuses the request.
     """
     return _call("GET", path, fields)
