@@ -74,7 +74,7 @@ def scaling_key() -> str:
 
 def explain_key() -> str:
     images = (None, SimpleNamespace(ids=[1]))
-    with mock.patch.object(explain, "chosen_images", return_value=images):
+    with mock.patch.object(explain, "read_images", return_value=images):
         return run_key(lambda: explain._start(composed(), SHARDS, ""))
 
 
