@@ -110,6 +110,8 @@ def find_mistake(word: str) -> str | None:
         return f"{word!r} is not KEY=VALUE, as in recipe.epochs=2"
     if INTERPOLATION in value:
         return f"{word!r}: values may not contain ${{...}}"  # would read the environment
+    if not _is_utf8(value):
+        return f"{word!r}: values must be UTF-8 text; a path of other bytes must be renamed, or reached by a link"
     if "\0" in value:
         return f"{word!r}: values may not contain a NUL character"  # no path, name or address has one
     if renamed := _renamed(key, value):
@@ -120,6 +122,15 @@ def find_mistake(word: str) -> str | None:
         nearest = did_you_mean(key, [*keys(), *GROUPS])
         return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text can be encoded, which one of the command line that was other bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_repeated(words: Sequence[str]) -> list[str]:

@@ -86,9 +86,9 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
         ConfigError: unsupported file type, or the file has no weights of the requested kind.
         ArtifactError: the file is damaged, holds no named tensors, or could execute code; nothing of it is executed.
     """
-    if not data:
-        raise ArtifactError(f"{file} is empty")
     suffix = _suffix_of(data, file)
+    if suffix and not data:
+        raise ArtifactError(f"{file} is empty")
     if suffix == ".safetensors":
         if data.startswith((_LFS, b"<")):
             raise ArtifactError(f"{file} is damaged or not a safetensors file{_describe(data)}")

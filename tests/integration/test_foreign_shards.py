@@ -112,7 +112,7 @@ def test_a_foreign_tar_that_is_damaged_after_indexing_ends_the_job_before_a_samp
     with pytest.raises(DataError, match=f"{uri} does not match its manifest after 3 fetches: BLAKE3") as caught:
         train(reader, 0)
     reader.close()
-    assert "restore it, or shard again, which reads it anew" in str(caught.value)
+    assert "restore it, or shard again if it was written anew" in str(caught.value)
     assert str(caught.value).endswith(f"data.leave_out=[{shard.name}]")
     kept = manifests.exclude_shards(manifest, [shard.name])
     reader = loader(kept, layout, "train+minival", tmp_path / "cache")

@@ -72,7 +72,7 @@ class Fetcher:
                         f"lower runtime.cache_gb"
                     ) from error
                 reason = f"cache disk error: {error.strerror}"
-        remedy = "restore it, or shard again, which reads it anew" if shard.address else "delete it and shard again"
+        remedy = "restore it, or shard again if it was written anew" if shard.address else "delete it and shard again"
         raise DataError(
             f"{uri} does not match its manifest after {FETCH_TRIES} fetches: {reason}; {remedy}, or train without it: "
             f"data.leave_out=[{shard.name}]"
