@@ -249,7 +249,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes:
         ("data.path=a\0b", "'data.path=a\\x00b': values may not contain a NUL character"),
         (
             "data.path=/\udcff",
-            r"'data.path=/\udcff': values must be UTF-8 text; a path of other bytes must be renamed, or reached by a link",
+            r"'data.path=/\udcff': values must be UTF-8 text; "
+            "a path of other bytes must be renamed, or reached by a link",
         ),
         ("recipe.epochs=", "recipe.epochs needs a value, is ''"),
         ("data.name=", "data.name needs a value, is ''"),
