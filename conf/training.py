@@ -193,6 +193,11 @@ class Data:
             self.shards == REWRITTEN or self.source in (MISSING, "webdataset"),
             f"data.shards={self.shards} is for data=webdataset, not for {self.source}",
         )
+        for key in ("val_path", "class_file"):
+            require(
+                getattr(self, key) is None or self.source in (MISSING, "webdataset"),
+                f"data.{key} is for data=webdataset, not for {self.source}",
+            )
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)

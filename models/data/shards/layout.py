@@ -250,8 +250,9 @@ def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout
     parts, val, withheld = _split(source, data, folder)
     for split, indices in parts.items():
         if len(indices) == 0:
+            limit = f" and data.limit={data.limit}" if data.limit is not None else ""
             raise DataError(
-                f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all; "
+                f"{data.name}: no samples left for split {split!r} of {len(source.labels)} in all{limit}; "
                 "raise data.val_share or data.minival_share, or add images"
             )
     if data.shards == IN_PLACE:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from conf import schema
+from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import (
     builtin,
@@ -27,6 +28,7 @@ from models.data.sources import (
 )
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Download, Source
 
+log = logger()
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
@@ -169,6 +171,10 @@ def open_source(data: schema.Data) -> Source:
         DataError: The data are damaged, or incomplete without ``data.allow_partial``.
     """
     data_set = find(data.source)
+    if data_set.packaged and data.path is not None:
+        log.warning(
+            "%s is part of a Python package: data.path %s is not read; data=folder reads it", data.name, data.path
+        )
     return data_set.open(data, data_set)
 
 

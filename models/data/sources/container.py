@@ -18,6 +18,8 @@ SCAN_BYTES = 8 * 2**20  # per request to an object store while headers are scann
 def locate(path: str) -> str:
     """Turns the data path of a user into a local path or an ``s3://`` uri, without a trailing slash."""
     if path.startswith("s3://"):
+        if not path.removeprefix("s3://").partition("/")[0]:
+            raise ConfigError(f"data.path {path!r} names no bucket: s3://BUCKET/FOLDER")
         return path.rstrip("/")
     local = path.removeprefix("file://")
     if "://" in local:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +112,21 @@ def _open_tree(root: str) -> _Tree:
         for parts in (name.split("/") for name in below)
         for depth in (1, 2, 3)[: len(parts) - 1]
     }
-    empty = {name.removeprefix(top)[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
+    empty = {name[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
+    _refuse_empty_train(root, top, empty)
+    empty = {name.removeprefix(top) for name in empty if name.startswith(top)}
     return _Tree(files, below, formats, frozenset(folders | empty), top)
+
+
+def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
+    """Refuses a tree of which all images are in a held-out folder, beside an empty one of train."""
+    above, _, held_out = top.rstrip("/").rpartition("/")
+    if splits.SPLIT_WORDS.get(held_out.lower()) in (None, "train"):
+        return
+    for name in sorted(empty):
+        parent, _, word = name.rpartition("/")
+        if parent == above and splits.SPLIT_WORDS.get(word.lower()) == "train":
+            raise ConfigError(f"{root}: {name}/ is empty, all images are in {top}; nothing can be trained on")
 
 
 def _identify(files: Files) -> dict[int, str]:

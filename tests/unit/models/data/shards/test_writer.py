@@ -465,8 +465,10 @@ def test_a_png_with_a_jpeg_suffix_is_stored_as_png_and_noted(tmp_path: Path) -> 
 
 
 def test_a_split_without_samples_is_refused(images: Path) -> None:
-    with pytest.raises(DataError, match="no samples left for split 'minival' of 24"):
+    with pytest.raises(DataError, match="no samples left for split 'minival' of 24 in all"):
         writer.plan(folder_data(images, minival_share=0.001), "file:///nowhere")
+    with pytest.raises(DataError, match=r"no samples left for split '\w+' of 24 in all and data\.limit=1; "):
+        writer.plan(folder_data(images, limit=1), "file:///nowhere")
 
 
 @pytest.mark.parametrize(

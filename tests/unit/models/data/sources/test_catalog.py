@@ -12,6 +12,7 @@ from made_archives import data_settings, photo, small_tree, write_archive, write
 from PIL import Image
 
 from conf import compose
+from conf.schema import Data
 from infra.errors import ConfigError, DataError
 from models.data.sources import catalog
 from models.data.sources.catalog import open_source
@@ -95,6 +96,24 @@ def test_another_listing_has_another_digest(change: Callable[[Path], Any], tmp_p
     before = open_source(data_settings("folder", write_tree(tmp_path, TREE))).digest
     change(tmp_path)
     assert open_source(data_settings("folder", tmp_path)).digest != before
+
+
+@pytest.mark.parametrize("path", ["s3://", "s3:///folder"])
+def test_an_address_without_a_bucket_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.path '{path}' names no bucket"):
+        open_source(Data(name="x", source="folder", path=path))
+
+
+def test_a_path_that_a_packaged_set_does_not_read_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = open_source(data_settings("digits", tmp_path))
+    assert f"digits is part of a Python package: data.path {tmp_path} is not read" in caplog.text
+    assert len(source.labels) == 1797
+
+
+@pytest.mark.parametrize("key", ["val_path", "class_file"])
+def test_settings_of_another_source_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"^data\.{key} is for data=webdataset, not for folder$"):
+        data_settings("folder", Path("x"), **{key: "y"})
 
 
 @pytest.mark.parametrize(("name", "count", "shape"), [("mnist5k", 5000, (28, 28)), ("digits", 1797, (8, 8))])

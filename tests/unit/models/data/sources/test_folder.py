@@ -117,6 +117,15 @@ def test_held_out_folders_without_train_are_refused(tmp_path: Path) -> None:
         open_tree(tmp_path, tree({"val/a": 3, "test/a": 3}))
 
 
+@pytest.mark.parametrize("top", ["", "set/"])
+def test_an_empty_train_folder_beside_a_full_val_is_refused(top: str, tmp_path: Path) -> None:
+    (tmp_path / "set" / top / "train").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=f"{top}train/ is empty, all images are in {top}val/; nothing can be trained"):
+        open_tree(tmp_path, tree({f"{top}val/a": 3, f"{top}val/b": 3}))
+    (tmp_path / "set" / top / "train").rmdir()
+    assert open_tree(tmp_path, {}).classes == ("a", "b")
+
+
 def test_images_of_a_class_are_found_at_any_depth(tmp_path: Path) -> None:
     source = open_tree(tmp_path, tree({"a": 2, "a/x/y": 3, "b/z": 1}))
     assert (source.classes, np.bincount(source.labels).tolist(), source.unused) == (("a", "b"), [5, 1], ())
