@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 from flows.cli.command import Command, show
 from flows.cli.services import connect
 from infra.errors import ConfigError
 from tasks.registry.batching import Limits
-from tasks.registry.export import check_targets
+from tasks.registry.export import FORMATS, MAX_LOSS, check_targets
+from tasks.registry.export import export as write_files
 
 PORT = 8000
 
 
 def export(command: Command) -> int:
     """Writes a registered model as ONNX or torch.export."""
-    check_targets(command.options)
+    paths = {name: command.options[name] for name in FORMATS if name in command.options}
+    int8 = "int8" in command.switches
+    check_targets(paths, int8=int8)
+    loss = _points(command) if int8 else None
     connect(command, "s3", "mlflow")
-    from tasks.registry.export import export
-
-    for line in export(command.objects[0], command.options):
+    for line in write_files(command.objects[0], paths, int8_loss=loss):
         show(line)
     return 0
+
+
+def _points(command: Command) -> float:
+    text = command.options.get("max-loss", str(MAX_LOSS))
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points <= 100:
+        raise ConfigError(f"--max-loss takes points of top-1, a number from 0 to 100, is {text!r}")
+    return points
 
 
 def serve(command: Command) -> int:

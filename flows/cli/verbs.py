@@ -303,10 +303,16 @@ VERBS: dict[str, Verb] = {
         "write a registered model as ONNX or torch.export, for programs without effnet",
         "  effnet export MODEL --onnx FILE.onnx --pt2 FILE.pt2   MODEL: NAME@ALIAS or NAME/VERSION\n\n"
         "it takes normalized images of any number; a file is kept only if its logits of 64 images agree\n"
+        "--int8 takes ranges from images of minival and prints both accuracies on val\n"
         "--onnx needs the extra: pip install 'effnet[export]'",
         call="flows.cli.use:export",
         objects=("MODEL",),
-        options={"onnx": ("[PATH]", "write an ONNX file"), "pt2": ("[PATH]", "write a file of torch.export")},
+        switches={"int8": "quantize the ONNX file to 8-bit integers"},
+        options={
+            "onnx": ("[PATH]", "write an ONNX file"),
+            "pt2": ("[PATH]", "write a file of torch.export"),
+            "max-loss": ("[POINTS]", "points of top-1 that --int8 may lose (default 1)"),
+        },
     ),
     "serve": Verb(
         "answer HTTP requests on 127.0.0.1: an image in, class names and probabilities out",

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch import nn
 
 from infra.errors import ArtifactError, ConfigError
 from models.networks import export
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 OPSET = 20  # of ONNX; onnxruntime >= 1.17 and TensorRT >= 10 read it
 TOLERANCE = 1e-4  # of logits, absolute
@@ -56,9 +59,6 @@ def write_onnx(module: nn.Module, config: Mapping[str, Any], path: Path) -> floa
         ConfigError: The extra ``export`` is not installed.
     """
     check_onnx()
-    import onnx
-    import onnxruntime
-
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -72,12 +72,27 @@ def write_onnx(module: nn.Module, config: Mapping[str, Any], path: Path) -> floa
         )
     if program is None:
         raise ArtifactError("torch.onnx.export returned no program")
-    model = program.model_proto
-    described = {"input": config["input"], "class_names": config["class_names"]}
-    onnx.helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in described.items()})
-    path.write_bytes(model.SerializeToString())
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    path.write_bytes(program.model_proto.SerializeToString())
+    describe_onnx(path, path, config)
+    session = open_onnx(path)
     return _compare(module, config, path, lambda images: session.run(["logits"], {"images": images})[0])
+
+
+def describe_onnx(source: Path, target: Path, config: Mapping[str, Any], **more: Any) -> None:
+    """Writes an ONNX file with metadata as JSON: ``config``'s input and classes, and ``more``."""
+    import onnx
+
+    model = onnx.load(source)
+    described = {"input": config["input"], "class_names": config["class_names"], **more}
+    onnx.helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in described.items()})
+    target.write_bytes(model.SerializeToString())
+
+
+def open_onnx(path: Path) -> InferenceSession:
+    """Returns a session of onnxruntime on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
 
 def write_pt2(module: nn.Module, config: Mapping[str, Any], path: Path) -> float:

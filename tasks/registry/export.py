@@ -5,21 +5,32 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from conf import compose, schema
+from infra import store
 from infra.errors import ConfigError
 
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
+    from models.data.shards.manifest import Manifest
+
 FORMATS = ("onnx", "pt2")
+MAX_LOSS = 1.0  # points of top-1 that an int8 file may lose
 
 
-def check_targets(paths: Mapping[str, str]) -> None:
+def check_targets(paths: Mapping[str, str], *, int8: bool = False) -> None:
     """Checks before anything is fetched what can be checked then.
 
     Args:
         paths: Target file by format, one of ``FORMATS``.
+        int8: Whether the ONNX file is quantized.
 
     Raises:
         ConfigError: No format, a folder that does not exist, a path that is a folder, or a missing package.
     """
+    if int8 and "onnx" not in paths:
+        raise ConfigError("--int8 needs --onnx FILE.onnx")
     if not paths:
         raise ConfigError("no format: add --onnx FILE.onnx or --pt2 FILE.pt2")
     for name, path in paths.items():
@@ -33,33 +44,60 @@ def check_targets(paths: Mapping[str, str]) -> None:
         formats.check_onnx()
 
 
-def export(ref: str, paths: Mapping[str, str]) -> list[str]:
+def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None) -> list[str]:
     """Writes the files of a registered model; returns a line about each.
 
     Args:
         ref: ``NAME@ALIAS`` or ``NAME/VERSION``.
         paths: Target file by format, one of ``FORMATS``.
+        int8_loss: Points of top-1 that the ONNX file may lose as it is quantized to int8; None for float32.
 
     Raises:
-        ConfigError: As ``check_targets``, or the version does not exist.
-        ArtifactError: The registered files are damaged, or a written file gives other logits.
+        ConfigError: As ``check_targets``, the version does not exist, or has no data to be quantized with.
+        ArtifactError: The registered files are damaged, or a written file gives other logits or loses too much.
     """
-    check_targets(paths)
+    check_targets(paths, int8=int8_loss is not None)
     from infra.tracking import registry
     from models.networks import export as networks
     from models.networks import formats
 
-    writers = {"onnx": formats.write_onnx, "pt2": formats.write_pt2}
     version = registry.resolve_version(ref)
     exact = f"{version.name}/{version.version}"
+    data = None if int8_loss is None else _find_data(version)
     with tempfile.TemporaryDirectory(prefix="effnet-export-") as scratch:
         weights, config = registry.fetch_weights(exact, Path(scratch))
         module = networks.serving_module(networks.load_network(weights, config))
     lines = []
     for name, path in paths.items():
-        worst = writers[name](module, config, Path(path))
-        about = f"ONNX opset {formats.OPSET}" if name == "onnx" else "torch.export"
-        size = Path(path).stat().st_size / 1e6
-        compared = f"logits of {formats.COMPARED} images differ by at most {worst:.1g}"
-        lines.append(f"{path}: {exact}, {about}, {size:.1f} MB; {compared}")
+        target = Path(path)
+        if name == "onnx" and data is not None and int8_loss is not None:
+            from models.experiments import quantization
+
+            written = quantization.write_int8(module, config, *data, target, int8_loss)
+            about = f"ONNX opset {formats.OPSET} in int8"
+            lead = written.difference
+            compared = (
+                f"{written.top1:.2f} % top-1 on {lead.n} images of val, {written.float_top1:.2f} % in float32 "
+                f"({lead.value:+.2f} points, with 90 % confidence {lead.lower:+.2f} to {lead.upper:+.2f}); "
+                f"ranges of {written.calibrated} images of {written.split}"
+            )
+        else:
+            worst = (formats.write_onnx if name == "onnx" else formats.write_pt2)(module, config, target)
+            about = f"ONNX opset {formats.OPSET}" if name == "onnx" else "torch.export"
+            compared = f"logits of {formats.COMPARED} images differ by at most {worst:.1g}"
+        lines.append(f"{path}: {exact}, {about}, {target.stat().st_size / 1e6:.1f} MB; {compared}")
     return lines
+
+
+def _find_data(version: Version) -> tuple[Manifest, str]:
+    """The data set that a version was trained on, and the URI of its manifest."""
+    from models.data.shards import manifest as manifests
+
+    if "job_uri" not in version.tags:
+        raise ConfigError(
+            f"{version.name}/{version.version} was not trained by effnet, so there are no images of its data in the "
+            "store, which int8 needs; fine-tune it first (effnet transfer), or export it without --int8"
+        )
+    text = store.read(store.join(version.tags["job_uri"], "config.yaml")).decode()
+    job = compose.from_yaml(schema.Job, text)
+    return manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out), job.manifest_uri

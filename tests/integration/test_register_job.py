@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from infra import store
@@ -81,6 +82,24 @@ def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, A
     again = effnet(services_dir, "register", trained["mlflow_run"][:12], *BY_KEY)
     assert again.returncode == 0, again.stderr
     assert "registered by-key/1 (found, nothing to do)" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_registered_job_is_exported_in_int8_by_images_of_its_data(
+    trained: dict[str, Any], services_dir: Path, tmp_path: Path
+) -> None:
+    assert effnet(services_dir, "register", trained["job"], "register=int8", "experiment=register").returncode == 0
+    path = tmp_path / "int8.onnx"
+    done = effnet(services_dir, "export", "int8/1", "--onnx", str(path), "--int8", "--max-loss", "100")
+    assert done.returncode == 0, done.stderr
+    pattern = rf"int8/1, ONNX opset 20 in int8, .* % top-1 on {trained['n_val']} images of val, (.*) % in float32"
+    described = {prop.key: json.loads(prop.value) for prop in onnx.load(path).metadata_props}
+    assert (described["accuracy"]["data"], described["calibration"]["split"]) == ("digits", "minival")
+    [top1] = re.findall(pattern, done.stdout)
+    assert float(top1) == described["accuracy"]["float32_top1"] == pytest.approx(trained["top1"], abs=0.5)
+    refused = effnet(services_dir, "export", "int8/1", "--onnx", str(path), "--int8", "--max-loss", "much")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--max-loss takes points of top-1, a number from 0 to 100, is 'much'" in refused.stderr
 
 
 @pytest.mark.slow

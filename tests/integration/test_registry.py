@@ -322,6 +322,7 @@ def test_a_registered_model_is_exported_by_its_alias_and_a_mistake_writes_nothin
     for words, message in (
         (["--onnx", f"{tmp_path}/none/x.onnx"], "there is no folder"),
         ([], "no format: add --onnx"),
+        (["--onnx", str(path), "--int8"], "served/1 was not trained by effnet, so there are no images of its data"),
     ):
         assert main(["export", "served@champion", *words, settings]) == 2
         assert message in capsys.readouterr().err

@@ -15,3 +15,5 @@ def test_a_target_that_cannot_be_written_is_refused_with_the_option(tmp_path: Pa
         check_targets({"pt2": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"--onnx .*: there is no folder"):
         check_targets({"onnx": str(tmp_path / "none" / "x.onnx")})
+    with pytest.raises(ConfigError, match="--int8 needs --onnx"):
+        check_targets({"pt2": str(tmp_path / "x.pt2")}, int8=True)
