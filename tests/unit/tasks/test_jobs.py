@@ -108,7 +108,7 @@ PINNED: dict[str, tuple[Callable[[], str], str]] = {
     "evaluation": (evaluate_key, "evaluate-m-v1-x-1f3e496e3f"),
     "grid search": (search_key, "search-94b7e797b9"),
     "scaling study": (scaling_key, "scaling-724e1eeb3b"),
-    "activation maps": (explain_key, "explain-182eb00829"),
+    "activation maps": (explain_key, "explain-719006f8c8"),
     "transfer grid": (transfer_key, "transfer-43829c8cba"),
     "architecture search": (architecture_key, "architecture-85329faebb"),
 }
