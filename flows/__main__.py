@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return signals.leave(stop)
     except BrokenPipeError as error:
         return signals.leave_output(error)
+    except OSError as error:
+        return signals.report_lost_output(error)
 
 
 def _main(words: Sequence[str]) -> int:

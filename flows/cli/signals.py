@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed pipe: ends what this command started, in order, in one line or without any."""
+"""Ctrl-C, SIGTERM, a closed pipe, a full disk: ends what this command started, in order, in at most one line."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from infra.errors import PreemptedError
 
 INTERRUPTED = 130  # exit code of shells after Ctrl-C
 OUTPUT_CLOSED = 141  # exit code of shells after SIGPIPE
+OUTPUT_LOST = 74  # EX_IOERR of sysexits.h
 _AGAIN_S = 3.0  # `timeout` and some schedulers send a signal to the process and to its group: count both as one
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -144,3 +145,18 @@ def leave_output(error: BrokenPipeError) -> int:
         raise error
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes what is left
     return OUTPUT_CLOSED
+
+
+def report_lost_output(error: OSError) -> int:
+    """Prints in one line that the output cannot be written, as on a full disk; returns the exit code.
+
+    Raises:
+        OSError: ``error``, if standard output can be written.
+    """
+    try:
+        os.write(1, b"\n")  # an error has no name of its file, and any file may be full
+    except OSError as again:
+        sys.stderr.write(f"error: the output cannot be written: {again.strerror}; the work itself may be done\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes what is left
+        return OUTPUT_LOST
+    raise error

@@ -24,7 +24,8 @@ The same command again finds what is done and continues what is not.
 
 exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 diverged
             5 damaged checkpoint or model | 6 nothing valid to resume | 7 made by another job
-            8 preempted, saved | 9 hung | 10 out of memory | 75 a service did not answer | 130 interrupted"""
+            8 preempted, saved | 9 hung | 10 out of memory | 74 output not written
+            75 a service did not answer | 130 interrupted"""
 
 
 def _choices(group: str) -> str:
@@ -303,7 +304,7 @@ VERBS: dict[str, Verb] = {
         "write a registered model as ONNX or torch.export, for programs without effnet",
         "  effnet export MODEL --onnx FILE.onnx --pt2 FILE.pt2   MODEL: NAME@ALIAS or NAME/VERSION\n\n"
         "it takes normalized images of any number; a file is kept only if its logits of 64 images agree\n"
-        "--int8 takes ranges from images of minival and prints both accuracies on val\n"
+        "--int8 takes ranges from images of train and prints both accuracies on val\n"
         "--onnx needs the extra: pip install 'effnet[export]'",
         call="flows.cli.use:export",
         objects=("MODEL",),

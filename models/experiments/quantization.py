@@ -1,8 +1,7 @@
 """Writes a network as an ONNX file that computes in 8-bit integers, and measures what that costs in accuracy.
 
 Static quantization by onnxruntime: weights have a scale per output channel, activations one per tensor, from their
-range on images of minival, or of train if there is no minival. The accuracies are those of both networks on images of
-val, which no range comes from.
+range on images of train. The accuracies are those of both networks on images of val, which no range comes from.
 """
 
 from __future__ import annotations
@@ -42,15 +41,13 @@ class Comparison:
         top1: Of the file, in percent.
         float_top1: Of the network, in percent.
         difference: The file's lead over the network on the same images, in points.
-        calibrated: Images that gave the ranges.
-        split: Their split.
+        calibrated: Images of train that gave the ranges.
     """
 
     top1: float
     float_top1: float
     difference: Difference
     calibrated: int
-    split: str
 
 
 def write_int8(
@@ -73,15 +70,13 @@ def write_int8(
         TransientError: The store does not answer.
     """
     formats.check_onnx()
-    split = "minival" if manifest.samples("minival") else "train"
-    calibrated = min(CALIBRATED, manifest.samples(split))
     with tempfile.TemporaryDirectory(prefix="effnet-int8-") as scratch:
         whole, quantized = Path(scratch) / "float32.onnx", Path(scratch) / "int8.onnx"
         formats.write_onnx(module, config, whole)
-        ranges = (images for images, _ in _batches(manifest, manifest_uri, split, CALIBRATED, config))
+        ranges = (images for images, _ in _batches(manifest, manifest_uri, "train", CALIBRATED, config))
         _quantize(whole, quantized, ranges)
         compared = _compare(whole, quantized, _batches(manifest, manifest_uri, "val", MEASURED, config))
-        comparison = Comparison(*compared, calibrated, split)
+        comparison = Comparison(*compared, min(CALIBRATED, manifest.samples("train")))
         if -comparison.difference.value > max_loss:
             raise ArtifactError(
                 f"int8 loses {-comparison.difference.value:.2f} points of {comparison.float_top1:.2f} % top-1 on "
@@ -94,7 +89,7 @@ def write_int8(
             "top1": round(comparison.top1, 2),
             "float32_top1": round(comparison.float_top1, 2),
         }
-        calibration = {"split": split, "images": calibrated}
+        calibration = {"split": "train", "images": comparison.calibrated}
         formats.describe_onnx(quantized, path, config, accuracy=accuracy, calibration=calibration)
     return comparison
 

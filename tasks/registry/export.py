@@ -79,7 +79,7 @@ def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None
             compared = (
                 f"{written.top1:.2f} % top-1 on {lead.n} images of val, {written.float_top1:.2f} % in float32 "
                 f"({lead.value:+.2f} points, with 90 % confidence {lead.lower:+.2f} to {lead.upper:+.2f}); "
-                f"ranges of {written.calibrated} images of {written.split}"
+                f"ranges from {written.calibrated} images of train"
             )
         else:
             worst = (formats.write_onnx if name == "onnx" else formats.write_pt2)(module, config, target)

@@ -94,7 +94,7 @@ def test_a_registered_job_is_exported_in_int8_by_images_of_its_data(
     assert done.returncode == 0, done.stderr
     pattern = rf"int8/1, ONNX opset 20 in int8, .* % top-1 on {trained['n_val']} images of val, (.*) % in float32"
     described = {prop.key: json.loads(prop.value) for prop in onnx.load(path).metadata_props}
-    assert (described["accuracy"]["data"], described["calibration"]["split"]) == ("digits", "minival")
+    assert (described["accuracy"]["data"], described["calibration"]["split"]) == ("digits", "train")
     [top1] = re.findall(pattern, done.stdout)
     assert float(top1) == described["accuracy"]["float32_top1"] == pytest.approx(trained["top1"], abs=0.5)
     refused = effnet(services_dir, "export", "int8/1", "--onnx", str(path), "--int8", "--max-loss", "much")

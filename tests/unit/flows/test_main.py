@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from checkout import ROOT
@@ -120,6 +121,23 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word(words: list[str])
     assert process.stderr == b""
     assert process.returncode in (0, signals.OUTPUT_CLOSED)
     assert words[-1] == "--help" or process.returncode == signals.OUTPUT_CLOSED, "argparse prints help, and ends with 0"
+
+
+@pytest.mark.parametrize("words", [["config"], ["plan"], ["completion", "bash"], ["--version"]])
+def test_an_output_on_a_full_disk_is_one_line_and_a_code_of_its_own(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run([sys.executable, "-m", "flows", *words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+    expected = b"error: the output cannot be written: No space left on device; the work itself may be done\n"
+    assert (process.returncode, process.stderr) == (signals.OUTPUT_LOST, expected)
+
+
+def test_another_full_disk_is_not_taken_for_that_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flows.__main__._main", fail)
+    with pytest.raises(OSError, match="No space left"):
+        main(["plan"])
 
 
 def test_a_connection_that_a_service_closed_is_not_taken_for_the_output(monkeypatch: pytest.MonkeyPatch) -> None:

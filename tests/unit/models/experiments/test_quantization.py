@@ -42,12 +42,12 @@ def read_images(made: MadeSet, split: str) -> NDArray[np.float32]:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Network:
-    made = write_set(f"file://{tmp_path}/set", {"train": [8], "minival": [40], "val": [60]})
+    made = write_set(f"file://{tmp_path}/set", {"train": [40], "minival": [8], "val": [60]})
     torch.manual_seed(3)
     classifier = nn.Linear(32, 10)
     layers = (nn.Conv2d(3, 32, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)
     module = nn.Sequential(*layers).eval().requires_grad_(False)
-    classifier.bias.sub_(module(torch.from_numpy(read_images(made, "minival"))).mean(0))  # it predicts several classes
+    classifier.bias.sub_(module(torch.from_numpy(read_images(made, "train"))).mean(0))  # it predicts several classes
     answers = export.logits(module, read_images(made, "val")).argmax(axis=1)
     assert len(set(answers.tolist())) > 3
     made.manifest.table["label"][48:] = answers
@@ -67,8 +67,8 @@ def test_the_file_computes_in_integers_and_states_both_accuracies(
     monkeypatch.setattr(selection, "read", spy)
     path, made = tmp_path / "int8.onnx", network.data
     compared = quantization.write_int8(network.module, CONFIG, made.manifest, made.uri, path, max_loss=30)
-    assert splits == ["minival"] * 2 + ["val"] * 2, "ranges come from minival only"
-    assert (compared.calibrated, compared.split, compared.difference.n) == (40, "minival", 60)
+    assert splits == ["train"] * 2 + ["val"] * 2, "ranges come from train only"
+    assert (compared.calibrated, compared.difference.n) == (40, 60)
     assert compared.float_top1 == 100
     assert 70 <= compared.top1 <= 100
 
@@ -83,7 +83,7 @@ def test_the_file_computes_in_integers_and_states_both_accuracies(
         "top1": round(compared.top1, 2),
         "float32_top1": 100.0,
     }
-    assert described["calibration"] == {"split": "minival", "images": 40}
+    assert described["calibration"] == {"split": "train", "images": 40}
     assert (described["input"], described["class_names"]) == (CONFIG["input"], CONFIG["class_names"])
 
     right = 0
@@ -98,14 +98,6 @@ def test_a_file_that_loses_more_than_is_allowed_is_not_written(network: Network,
     with pytest.raises(ArtifactError, match=refusal):  # more than 100 % is impossible
         quantization.write_int8(network.module, CONFIG, made.manifest, made.uri, path, max_loss=-1)
     assert not path.exists()
-
-
-def test_without_minival_the_ranges_come_from_train(tmp_path: Path, network: Network) -> None:
-    made = write_set(f"file://{tmp_path}/none", {"train": [8], "val": [10]})
-    compared = quantization.write_int8(
-        network.module, CONFIG, made.manifest, made.uri, tmp_path / "int8.onnx", max_loss=100
-    )
-    assert (compared.calibrated, compared.split) == (8, "train")
 
 
 def test_images_are_normalized_as_the_network_expects(network: Network) -> None:
