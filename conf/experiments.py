@@ -233,6 +233,30 @@ class Photographs:
 
 
 @dataclass
+class Linear:
+    """Logistic regression on the frozen features of public networks, on ``data``; Kornblith et al. 2019, section 3."""
+
+    # Networks of Python packages: efficientnet_lite0 | efficientnet_lite1 | efficientnet_lite2; the larger ones are
+    # compared with the first; empty = study makes no such part.
+    networks: list[str] = field(default_factory=list)
+    seeds: int = 3  # Number of random weights that each network is compared with; 0 = none.
+    resolution: int = 160  # Side of the images in pixels.
+    # Inverse strengths of the L2 regularization; minival selects one.
+    strengths: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1])
+
+    def __post_init__(self) -> None:
+        for name in self.networks:
+            require(name in PACKAGED, f"linear.networks: {name!r} is not one of {', '.join(PACKAGED)}")
+        require(len(set(self.networks)) == len(self.networks), "linear.networks names a network twice")
+        require(self.seeds >= 0, f"linear.seeds must be >= 0, is {self.seeds}")
+        require(self.resolution >= 32, f"linear.resolution must be >= 32, is {self.resolution}")
+        require(
+            bool(self.strengths) and all(0 < value < float("inf") for value in self.strengths),
+            f"linear.strengths needs values > 0, is {self.strengths}",
+        )
+
+
+@dataclass
 class LatencyPair:
     """Two networks at the paper's size whose latencies are compared."""
 

@@ -16,6 +16,7 @@ from conf.experiments import (
     Gate,
     Latency,
     LatencyPair,
+    Linear,
     Photographs,
     Point,
     Published,
@@ -52,6 +53,7 @@ __all__ = [
     "Latency",
     "LatencyPair",
     "Launch",
+    "Linear",
     "Model",
     "Nightly",
     "Photographs",
@@ -321,6 +323,7 @@ class Config:
     transfer: Transfer = field(default_factory=Transfer)  # Transfer learning.
     explain: Explain = field(default_factory=Explain)  # Class activation maps.
     photographs: Photographs = field(default_factory=Photographs)  # Public networks on photographs.
+    linear: Linear = field(default_factory=Linear)  # Logistic regression on frozen features.
     latency: Latency = field(default_factory=Latency)  # The latency measurement.
     nightly: Nightly = field(default_factory=Nightly)  # The scheduled fine-tuning.
     budget: Budget = field(default_factory=Budget)  # Limits of what a command may take.

@@ -1,4 +1,4 @@
-"""The experiments beside the family: scaling study, architecture search, latency; then the report.
+"""The experiments beside the family: scaling study, frozen features, architecture search, latency; then the report.
 
 What failure must never look like: an experiment that is lost because the one before it failed. Each runs to its
 end, the report shows its result, and the first failure fails the flow last. The same command resumes.
@@ -15,6 +15,7 @@ from conf import schema
 from conf.text import logger
 from flows.architecture import search_blocks
 from flows.configure import configure, name_runs_by, now
+from flows.linear import evaluate_features
 from flows.scaling import study_scaling
 from infra.errors import EffnetError, first_line
 from tasks.experiments.latency import measure_latency
@@ -24,6 +25,7 @@ log = logger()
 # One after another: nothing may run during the latency measurement, and the report comes last.
 PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
     "scaling": study_scaling,
+    "linear": evaluate_features,
     "architecture": search_blocks,
     "latency": measure_latency,
     "report": refresh,
@@ -41,6 +43,8 @@ async def study(overrides: list[str], profile: str | None = None, data: str | No
     failures: list[EffnetError] = []
     page = ""
     for name, run_part in PARTS.items():
+        if name == "linear" and not config.linear.networks:
+            continue
         try:
             page = await run_part(config)
         except EffnetError as error:

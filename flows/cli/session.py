@@ -33,7 +33,8 @@ QUIET = {
 }
 
 
-_READ_DATA = ("shard", "search", "architecture", "scaling", "train", "explain")  # their flows begin with config.data
+# The flows of these verbs begin with config.data.
+_READ_DATA = ("shard", "search", "architecture", "scaling", "train", "explain", "linear", "study")
 _REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
 
 
@@ -128,6 +129,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
         ConfigError: A missing ``data.path`` or file, an unknown network or one that cannot have so few pixels, an
             engine that is not available, unusable sets or points, or the setting ``register`` for a verb
             that does not read it.
+        NotFoundError: The Python package of a public network is not installed.
     """
     if config.register is not None and verb not in _REGISTER:
         raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
@@ -153,6 +155,13 @@ def _check_early(verb: str, config: schema.Config) -> None:
         check_request(config)
     if verb in ("scaling", "study") and not config.scaling.points:
         raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
+    if verb == "linear" and not config.linear.networks:
+        raise ConfigError("linear.networks is empty; use profile=study or linear.networks=[efficientnet_lite0]")
+    if verb in ("linear", "study"):
+        from models.networks.packaged import weights_path
+
+        for name in config.linear.networks:
+            weights_path(name)
     if verb == "reproduce":
         from models.networks.build import check_names
 

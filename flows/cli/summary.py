@@ -17,6 +17,7 @@ from models.results import (
     GalleryResult,
     GateResult,
     LatencyResult,
+    LinearResult,
     PhotographsResult,
     Registered,
     ScalingResult,
@@ -81,6 +82,8 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
             return _gallery(result)
         case GateResult():
             return [f"{check.outcome:8} {check.name}: {check.text}" for check in result.checks]
+        case LinearResult():
+            return _linear(result)
         case PhotographsResult():
             return _photographs(result)
         case LatencyResult():
@@ -188,6 +191,15 @@ def _gallery(result: GalleryResult) -> list[str]:
         sizes = f"{model.multiply_adds:>14,} multiply-adds, top-1 {model.top1:.2f} %"
         lines.append(f"{model.name:24} {model.method:8} {sizes}, {sum(predicted)} of {len(predicted)} images right")
     return [*lines, *_missing(result.missing), f"maps       {result.mlflow_url}"]
+
+
+def _linear(result: LinearResult) -> list[str]:
+    lines = [
+        f"{row.network:20} {row.weights:8} {row.multiply_adds:>13,} multiply-adds, top-1 {row.top1:.2f} %"
+        for row in result.rows
+    ]
+    lines.append(f"{result.n} images of {result.data}'s val; its most frequent class has {result.majority:.1f} %")
+    return lines + [f"verdict    {verdict}" for verdict in result.verdicts]
 
 
 def _photographs(result: PhotographsResult) -> list[str]:

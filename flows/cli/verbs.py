@@ -165,6 +165,12 @@ VERBS: dict[str, Verb] = {
         "  latency.pairs=[{ours:efficientnet_b1,rival:resnet152}]",
         flow="flows.latency:latency",
     ),
+    "linear": Verb(
+        "logistic regression on frozen features: ImageNet's weights against random ones",
+        f"{_COMMON}\n  linear.networks=[{','.join(PACKAGED)}] linear.seeds=N linear.resolution=PX\n\n"
+        "on photographs of solar cells: pip install 'effnet[elpv]', then effnet linear profile=study",
+        flow="flows.linear:linear",
+    ),
     "photographs": Verb(
         "class activation maps of public ImageNet networks on photographs",
         f"{_COMMON}\n  photographs.networks=[{','.join(PACKAGED)}]   imported from Python packages\n"
@@ -230,8 +236,8 @@ VERBS: dict[str, Verb] = {
     ),
     "report": Verb("render the report again, of whatever has been run so far", _COMMON, flow="flows.report:report"),
     "study": _Training(
-        "scaling study, architecture search and latency, one after another, then the report",
-        f"{_COMMON}\n  settings of effnet scaling, effnet architecture and effnet latency\n\n"
+        "scaling study, frozen features, architecture search and latency, then the report",
+        f"{_COMMON}\n  profile=study: on photographs; settings of scaling, linear, architecture and latency\n\n"
         "the same command resumes where it stopped; a part that fails stops no other",
         flow="flows.study:study",
     ),

@@ -1,13 +1,14 @@
-"""The scaling study at equal counted cost: multipliers that meet it, and compound scaling against single dimensions."""
+"""The scaling study at equal counted cost: its multipliers, and its comparisons of ways to scale and of sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from conf import schema
-from models.experiments.paired import SIGNIFICANT, format_interval, stack_answers
+from models.experiments.paired import describe_lead, stack_answers
 from models.experiments.scaling_study import network_of
 from models.results import ScalingComparison, ScalingPoint, TrainResult
 from models.statistics import compare_paired
@@ -73,7 +74,8 @@ def compare_points(
         answers: By job, which images of val it classified correctly, ``[images]``.
 
     Returns:
-        The comparisons, and a verdict in words for each network with compound scaling.
+        The comparisons, and the verdicts in words: one for each network with compound scaling, then one on accuracy
+        against size if several networks of the family are unscaled.
     """
     correct = []
     for seeds in results:
@@ -100,7 +102,22 @@ def compare_points(
         comparisons += of_network
         if any(point.dimension == "compound" for point, _ in scaled):
             verdicts.append(f"{network}: {_verdict(of_network)}")
+    if sizes := _compare_sizes(
+        [(p, bits) for p, bits in zip(points, correct, strict=True) if p.dimension == "baseline"]
+    ):
+        verdicts.append(f"accuracy against size: {sizes}")
     return tuple(comparisons), tuple(verdicts)
+
+
+def _compare_sizes(baselines: Sequence[tuple[ScalingPoint, NDArray[np.bool_] | None]]) -> str:
+    """Compares each network of the family with every smaller one, in words; empty if there is one network or none."""
+    family = [(p, bits) for p, bits in baselines if p.network.startswith("efficientnet_b") and bits is not None]
+    family.sort(key=lambda member: member[0].multiply_adds)
+    pairs = [(larger, smaller) for smaller, larger in combinations(family, 2)]
+    return "; ".join(
+        describe_lead(larger.network, smaller.network, compare_paired(ours, theirs), len(pairs))
+        for (larger, ours), (smaller, theirs) in pairs
+    )
 
 
 def _is_equal(ratio: float) -> bool:
@@ -122,9 +139,5 @@ def _sentence(comparison: ScalingComparison, comparisons: int) -> str:
     lead = comparison.lead
     if lead is None:
         return f"compound and {comparison.dimension} were not compared on the same images"
-    if lead.p > SIGNIFICANT / comparisons:
-        verb = "is not distinguished from"
-    else:
-        verb = "beats" if lead.value > 0 else "loses to"
     unequal = "" if _is_equal(comparison.cost_ratio) else f", which counts {comparison.cost_ratio:.2f} times as much"
-    return f"compound {verb} {comparison.dimension} ({format_interval(lead)}){unequal}"
+    return f"{describe_lead('compound', comparison.dimension, lead, comparisons)}{unequal}"

@@ -30,6 +30,15 @@ def stack_answers(jobs: Sequence[str], answers: Mapping[str, NDArray[np.bool_]])
     return np.stack(rows) if len(rows) == len(jobs) else None
 
 
+def describe_lead(first: str, second: str, lead: PairedTest, comparisons: int) -> str:
+    """``compound beats depth (+1.20 points, +0.30 to +2.10, p 0.01)``; at 5 % over that many comparisons."""
+    if lead.p > SIGNIFICANT / comparisons:
+        verb = "is not distinguished from"
+    else:
+        verb = "beats" if lead.value > 0 else "loses to"
+    return f"{first} {verb} {second} ({format_interval(lead)})"
+
+
 def format_interval(test: PairedTest) -> str:
     """``+0.40 points, -0.62 to +1.42, p 0.54``."""
     p = "p < 0.001" if test.p < 0.001 else f"p {test.p:.2g}"

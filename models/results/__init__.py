@@ -26,6 +26,7 @@ from models.results.experiments import (
     Trial,
 )
 from models.results.jobs import EvalResult, Registered, RungResult, ShardResult, TrainResult, result_name
+from models.results.linear import LinearComparison, LinearResult, LinearRow
 from models.results.photographs import Photograph, PhotographMap, PhotographNetwork, PhotographsResult
 from models.results.reading import result_from, salvage
 from models.results.reproduction import FineTunedRow, GateCheck, GateResult, Provenance, Summary, VariantRow
@@ -60,6 +61,9 @@ __all__ = [
     "LatencyRow",
     "LatencyTable",
     "LatencyTiming",
+    "LinearComparison",
+    "LinearResult",
+    "LinearRow",
     "NetworkSize",
     "Objective",
     "PaperRival",

@@ -148,7 +148,7 @@ class ScalingResult:
     seeds: int = 1
     equal_cost: float | None = None
     comparisons: tuple[ScalingComparison, ...] = ()
-    verdicts: tuple[str, ...] = ()  # one for each network with compound scaling
+    verdicts: tuple[str, ...] = ()  # one for each network with compound scaling, one on accuracy against size
 
 
 @dataclass(frozen=True, kw_only=True)

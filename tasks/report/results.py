@@ -17,6 +17,7 @@ from models.results import (
     ArchitectureResult,
     GalleryResult,
     LatencyResult,
+    LinearResult,
     PhotographsResult,
     Provenance,
     ScalingResult,
@@ -26,7 +27,7 @@ from models.results import (
     salvage,
 )
 from models.results.nights import NightsResult
-from tasks.report.sections import architecture, latency, maps, nights, photographs, scaling, transfer
+from tasks.report.sections import architecture, latency, linear, maps, nights, photographs, scaling, transfer
 
 # Where and how a flow runs; not part of the request.
 NOT_IN_REQUEST = ("run_dir", "services", "launch", "gate", "prune", "budget")
@@ -50,6 +51,7 @@ class ReportPart:
 PARTS = (
     ReportPart("architecture", "Architecture search", "architecture", ArchitectureResult, architecture.facts),
     ReportPart("scaling", "Scaling study", "scaling", ScalingResult, scaling.facts),
+    ReportPart("linear", "Frozen features", "linear", LinearResult, linear.facts),
     ReportPart("latency", "Latency", "latency", LatencyResult, latency.facts),
     ReportPart("transfer", "Transfer", "transfer", TransferPart, transfer.facts),
     ReportPart("maps", "Activation maps", "explain", GalleryResult, maps.facts),

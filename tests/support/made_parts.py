@@ -277,6 +277,34 @@ def maps() -> Json:
     }
 
 
+def linear() -> Json:
+    """One network with ImageNet's weights and with two random ones."""
+    rows = [
+        {
+            "network": "efficientnet_lite0",
+            "weights": weights,
+            "params": 4_652_008,
+            "multiply_adds": 200_000_000,
+            "top1": top1,
+            "seed_top1": seeds,
+            "n": 1050,
+        }
+        for weights, top1, seeds in (("ImageNet", 84.1, [84.1]), ("random", 77.25, [76.5, 78.0]))
+    ]
+    other = "efficientnet_lite0 with random weights"
+    lead = {"value": 6.85, "lower": 4.25, "upper": 9.5, "p": 0.0005, "n": 1050, "seeds": 2}
+    return ORIGIN | {
+        "data": "elpv",
+        "n": 1050,
+        "resolution": 160,
+        "majority": 68.71,
+        "rows": rows,
+        "comparisons": [{"first": "efficientnet_lite0", "second": other, "lead": lead}],
+        "verdicts": [f"efficientnet_lite0 beats {other} (+6.85 points, +4.25 to +9.50, p < 0.001)"],
+        "command": "effnet linear profile=study",
+    }
+
+
 def photographs() -> Json:
     """Two networks on two photographs; one map is missing."""
     networks = [
@@ -398,6 +426,7 @@ def everything() -> Json:
         "transfer": transfer(),
         "maps": maps(),
         "latency": latency(),
+        "linear": linear(),
         "photographs": photographs(),
         "nights": nights(),
     }

@@ -28,6 +28,8 @@ from infra.errors import ConfigError
         ("reproduce", ["transfer.sets=[pets]"], "transfer.sets needs transfer.path=FOLDER"),
         ("gate", [], "the gate checks the training on ImageNet, and the data are mnist5k"),
         ("scaling", ["scaling.points=[]"], "scaling.points is empty"),
+        ("linear", [], "linear.networks is empty; use profile=study"),
+        ("study", ["profile=study", "data.path=/nonexistent"], "/nonexistent"),
         ("import", ["published.path=/nonexistent.pth"], "effnet import: no file /nonexistent.pth"),
         ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),

@@ -123,6 +123,20 @@ def test_seeds_that_disagree_leave_a_tie() -> None:
     assert "compound is not distinguished from resolution (+0.17 points" in verdict
 
 
+def test_larger_networks_of_the_family_are_compared_with_smaller_ones() -> None:
+    names = ("efficientnet_b4", "efficientnet_b0", "mobilenetv1_100", "efficientnet_b2")
+    points = ",".join(f"{{network:{name}}}" for name in names)
+    config = compose(["profile=laptop", f"scaling.points=[{points}]"])
+    found, (verdict,) = compared(config, [images(0, 900)], [images(0, 850)], [images(0, 300)], [images(0, 860)])
+    assert found == ()
+    first, second, third = verdict.removeprefix("accuracy against size: ").split("; ")
+    assert first.startswith("efficientnet_b2 beats efficientnet_b0 (+1.00 points, ")  # 10 to 0 images: p 0.002
+    assert second.startswith("efficientnet_b4 beats efficientnet_b0 (+5.00 points, ")
+    assert third.startswith("efficientnet_b4 beats efficientnet_b2 (+4.00 points, ")
+    _, (tie,) = compared(config, [images(0, 849)], [images(0, 850)], [images(0, 300)], [images(0, 852)])
+    assert tie.count("is not distinguished from") == 3
+
+
 def test_networks_of_other_cost_are_not_compared_unless_the_study_is_of_equal_cost() -> None:
     config = compose(["profile=laptop", "scaling.points=[" + ",".join(TABLE7) + "]"])
     found, verdicts = compared(config, [images(0, 800)], [images(0, 850)], [images(0, 900)])

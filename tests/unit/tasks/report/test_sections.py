@@ -77,6 +77,20 @@ def test_compound_scaling_stands_against_single_dimensions_with_a_verdict_in_wor
     assert "over 3 seeds" in page.text()
 
 
+def test_frozen_features_show_every_network_and_every_lead_with_its_verdict() -> None:
+    part = made_parts.linear()
+    page = _page(linear=part)
+    for row in part["rows"]:
+        numbers, words = page.row(f"efficientnet_lite0 {row['weights']}", "data-linear")
+        _close(numbers[-4:], [row["top1"], _error(row["top1"], 1050), 1050, len(row["seed_top1"])])
+        assert row["weights"] in words
+    (numbers, words), *others = page.found("data-features")
+    assert numbers[-5:] == pytest.approx([6.85, 4.25, 9.5, 0.001, 2], abs=6e-4)
+    assert "with random weights" in words
+    assert others == []
+    assert f"{part['verdicts'][0]}." in page.text()
+
+
 def test_every_other_point_of_the_scaling_study_stands_on_the_page_once() -> None:
     part = made_parts.scaling()
     points = [p for p in part["points"] if p["network"] == "efficientnet_b0"]
@@ -311,11 +325,21 @@ def test_a_grown_search_shows_what_it_refused_and_the_family_beside_the_publishe
 
 def test_a_part_that_was_not_run_is_one_line_with_the_command_that_makes_it() -> None:
     page = Page(render_stored({"profile": "paper"}))
-    for verb in ("reproduce", "scaling", "architecture", "latency", "transfer", "explain", "photographs", "nightly"):
+    for verb in (
+        "reproduce",
+        "scaling",
+        "architecture",
+        "latency",
+        "transfer",
+        "explain",
+        "linear",
+        "photographs",
+        "nightly",
+    ):
         assert f"not run. effnet {verb} profile=paper makes it." in page.text()
     assert page.found("data-part") == [page.found("data-part", "Reproduction and grid search")[0]]
     folded = [attrs for tag, attrs in page.tags if tag == "details" and "data-not-run" in attrs]
-    assert len(folded) == 10
+    assert len(folded) == 11
     assert not [attrs for attrs in folded if "open" in attrs]
     whole = Page(render_stored({"profile": "paper"}, made_parts.everything()))
     names = [attrs["data-not-run"] for tag, attrs in whole.tags if "data-not-run" in attrs]
@@ -351,6 +375,7 @@ def test_every_part_has_its_own_commit_date_configuration_and_data() -> None:
         "transfer": "Transfer",
         "maps": "Activation maps",
         "latency": "Latency",
+        "linear": "Frozen features",
         "photographs": "Photographs",
         "nights": "Nights",
     }

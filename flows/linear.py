@@ -1,0 +1,39 @@
+"""Frozen features of public networks under logistic regression, against those of random weights, on ``data``.
+
+What failure must never look like: a difference without its interval, or a comparison that is absent because of its
+result. Every network is compared, and the verdict is stated in words whatever it is.
+"""
+
+from __future__ import annotations
+
+from prefect import flow, task
+
+from conf import schema
+from flows.configure import configure, name_runs_by
+from flows.shard import ensure_shards
+from models.results import LinearResult
+from tasks import policy
+from tasks.experiments.linear import classify, list_networks, record_linear
+
+
+@flow(name="linear", flow_run_name=name_runs_by(lambda config: f"linear {config.data.name}"))
+async def linear(overrides: list[str], profile: str | None = None, data: str | None = None) -> LinearResult:
+    """Evaluates the features of ``linear.networks`` on ``data``."""
+    config, _ = configure(overrides, profile=profile, data=data)
+    return await evaluate_features(config)
+
+
+@task(task_run_name="linear", **policy.GROUP)
+async def evaluate_features(config: schema.Config) -> LinearResult:
+    """Classifies val by the features of every network, one after another, and writes the report's part.
+
+    The same command finds the answers that are stored.
+
+    Raises:
+        ConfigError: No network.
+        NotFoundError: The package of a network is not installed.
+    """
+    networks = list_networks(config.linear)
+    shards = await ensure_shards(config.data, config.storage)
+    answers = [await classify(config, shards, frozen) for frozen in networks]  # each uses all cores
+    return await record_linear(config, shards, answers)
