@@ -1,6 +1,7 @@
 # The commands for users and contributors; CI runs the same ones (.ci/run).
 PYTHON ?= python3
 TORCH ?= auto
+FOLDER ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -16,8 +17,14 @@ setup: ## create .venv and install, nothing else; TORCH=cpu or TORCH=cuda choose
 reproduce: setup ## the whole pipeline at laptop size on embedded services
 	@$(BIN)/effnet reproduce profile=laptop
 
-study: setup ## scaling study, architecture search and latency at laptop size, then the report
-	@$(BIN)/effnet study profile=laptop
+study: setup ## experiments that can fail, on ELPV (its package is installed: CC BY-NC-SA 4.0) or FOLDER=...
+ifdef FOLDER
+	@$(BIN)/effnet study profile=study data=folder data.path="$(FOLDER)"
+else
+	@$(BIN)/python -c 'import elpv_dataset' 2>/dev/null || \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-deps elpv-dataset==1.0.0.post1
+	@$(BIN)/effnet study profile=study
+endif
 
 # Two processes run whole test files in the order of their paths: end to end and integration, then units.
 # PYTHONDONTWRITEBYTECODE is cleared because otherwise each of many training processes would compile the modules again.

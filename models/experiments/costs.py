@@ -20,6 +20,7 @@ from models.experiments.full_run import FULL_RUNS, GPU
 from models.experiments.grid_search import grid_points, screen
 from models.experiments.scaling_study import network_of, scaled
 from models.networks.build import compute_cost
+from models.networks.packaged import model_of
 
 # Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
 # compares the estimate with other runs.
@@ -236,22 +237,47 @@ def _count_architecture(
     return [_sum("architecture search", [trial] * options.trials)]
 
 
+def _count_features(
+    config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits
+) -> list[Work]:
+    """Every image classified once by each network; the regression takes about as long as a job takes besides."""
+    options, weights = config.linear, 1 + config.linear.seeds
+    sizes = [compute_cost(model_of(name, options.resolution), classes)[1] for name in options.networks]
+    return (
+        [
+            Work(
+                "frozen features",
+                len(sizes) * weights,
+                0,
+                0,
+                sum(splits) * len(sizes) * weights,
+                sum(sizes) // len(sizes),
+                0,
+            )
+        ]
+        if sizes
+        else []
+    )
+
+
 _COUNTERS = {
     "grid search": _count_search,
     "train": _count_family,
     "activation maps": _count_maps,
     "scaling study": _count_scaling,
     "architecture search": _count_architecture,
+    "frozen features": _count_features,
 }
-# What each command trains; latency and photographs train nothing.
+# What each command computes; latency and photographs are not counted.
 _PARTS = {
     "reproduce": ("grid search", "train", "transfer", "activation maps"),
-    "study": ("scaling study", "architecture search"),
+    "study": ("scaling study", "frozen features", "architecture search"),
     "search": ("grid search",),
     "train": ("train",),
     "transfer": ("train", "transfer"),
     "scaling": ("scaling study",),
     "architecture": ("architecture search",),
+    "linear": ("frozen features",),
     "explain": ("activation maps",),
 }
 VERBS = tuple(_PARTS)

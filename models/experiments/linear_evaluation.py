@@ -59,13 +59,6 @@ class Split:
     labels: NDArray[np.int64]
 
 
-def model_of(network: str, side: int) -> schema.Model:
-    """The packaged network with images of ``side`` pixels."""
-    from models.networks.efficientnet.variants import VARIANTS
-
-    return schema.Model(name=network, resolution=side / VARIANTS[network].resolution, preprocessing="lite")
-
-
 def build_frozen(frozen: FrozenNetwork) -> EfficientNet:
     """Builds the network with its weights.
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from conf import schema
 from infra.packages import locate
+from models.networks.efficientnet.variants import VARIANTS
 
 PHOTOGRAPHS = {
     "china": ("sklearn", "datasets/images/china.jpg"),
@@ -34,6 +36,11 @@ def photograph(name: str) -> bytes:
 def weights_path(name: str) -> Path:
     """Returns the file of the weights of one of ``WEIGHTS``; raises as ``infra.packages.locate``."""
     return locate(*WEIGHTS[name])
+
+
+def model_of(name: str, side: int) -> schema.Model:
+    """Returns one of ``WEIGHTS`` for images of ``side`` pixels."""
+    return schema.Model(name=name, resolution=side / VARIANTS[name].resolution, preprocessing="lite")
 
 
 @cache

@@ -40,6 +40,6 @@ class LinearResult:
     rows: tuple[LinearRow, ...] = ()
     comparisons: tuple[LinearComparison, ...] = ()
     verdicts: tuple[str, ...] = ()  # one for each comparison
-    found: int = 0  # answers of earlier runs
+    reused: int = 0  # answers of earlier runs
     missing: tuple[str, ...] = ()
     command: str = ""

@@ -112,7 +112,7 @@ def _record(config: schema.Config, shards: ShardResult, answers: Sequence[Stored
         rows=tuple(row for name in config.linear.networks for row in _rows(config, name, answers)),
         comparisons=tuple(comparisons),
         verdicts=tuple(verdicts),
-        found=sum(one.reused for one in answers),
+        reused=sum(one.reused for one in answers),
         command=f"effnet linear profile={config.profile}",
     )
     report_results.publish_part(config, "linear", result, report_results.digests([shards]))
@@ -120,8 +120,8 @@ def _record(config: schema.Config, shards: ShardResult, answers: Sequence[Stored
 
 
 def _rows(config: schema.Config, network: str, answers: Sequence[StoredAnswers]) -> list[LinearRow]:
-    from models.experiments.linear_evaluation import model_of
     from models.networks.build import compute_cost
+    from models.networks.packaged import model_of
 
     params, multiply_adds, _ = compute_cost(model_of(network, config.linear.resolution), 1000)
     of_network = [one for one in answers if one.frozen.network == network]

@@ -274,6 +274,13 @@ def test_every_make_target_is_phony_and_helped() -> None:
     assert phony == helped == set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
 
 
+def test_make_study_installs_the_version_of_elpv_dataset_that_the_extra_names() -> None:
+    pins = {
+        re.findall(r"elpv-dataset==[\w.]+", (ROOT / name).read_text())[0] for name in ("Makefile", "pyproject.toml")
+    }
+    assert len(pins) == 1
+
+
 def test_every_deployment_names_a_flow_that_exists_and_every_flow_has_one() -> None:
     deployments = yaml.safe_load((ROOT / "infra/prefect.yaml").read_text())["deployments"]
     assert {deployment["name"] for deployment in deployments} == {

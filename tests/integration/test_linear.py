@@ -1,4 +1,4 @@
-"""`effnet linear` as a user starts it, on a folder of two classes; the second time its answers are found."""
+"""`effnet linear` as a user starts it, on a folder of two classes; the second time its answers are reused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def linear(run_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_answers_are_compared_and_found_again(services: Addresses, services_dir: Path, tmp_path: Path) -> None:
+def test_answers_are_compared_and_reused(services: Addresses, services_dir: Path, tmp_path: Path) -> None:
     files = {
         f"{name}/{i}.jpg": color(2 * i + (name == "red"), red=name == "red")
         for name in ("red", "blue")
@@ -62,4 +62,4 @@ def test_answers_are_compared_and_found_again(services: Addresses, services_dir:
     again = linear(services_dir, data, "--json")
     assert again.returncode == 0, again.stderr
     result = json.loads(again.stdout)
-    assert (result["found"], result["rows"]) == (2, part["rows"])
+    assert (result["reused"], result["rows"]) == (2, part["rows"])
