@@ -169,7 +169,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str)
     ("override", "message"),
     [
         ("model=b33", f"no model named 'b33'; did you mean 'b3'? {MODELS}"),
-        ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper"),
+        ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper, study"),
         ("data=zzz", f"no data named 'zzz'; choices: {', '.join(compose.options('data'))}"),
     ],
 )
