@@ -21,6 +21,18 @@ from flows.cli import completion, signals, verbs
 from flows.cli.command import Command
 from infra.errors import EffnetError
 
+ABOUT = """\
+EfficientNet (Tan & Le, 2019) as a pipeline: shard, search, train B0..B7, transfer, register, report.
+Runs on this machine alone by default: object store, Prefect and MLflow are started on 127.0.0.1."""
+
+EPILOG = """\
+Settings are key=value words after the verb, e.g.  effnet train model=b3 recipe.epochs=2
+The same command again finds what is done and continues what is not.
+
+exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 diverged
+            5 damaged checkpoint or model | 6 nothing valid to resume | 7 made by another job | 8 preempted, saved
+            9 hung | 10 out of memory | 74 output not written | 75 a service did not answer | 130 interrupted"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
@@ -164,8 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="effnet",
         allow_abbrev=False,
-        description=verbs.ABOUT,
-        epilog=verbs.EPILOG,
+        description=ABOUT,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and the commit, and exit")

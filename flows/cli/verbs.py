@@ -14,18 +14,6 @@ from conf.experiments import ORIGINS, PACKAGED
 from conf.schema import ENGINES
 from conf.training import PREPROCESSINGS
 
-ABOUT = """\
-EfficientNet (Tan & Le, 2019) as a pipeline: shard, search, train B0..B7, transfer, register, report.
-Runs on this machine alone by default: object store, Prefect and MLflow are started on 127.0.0.1."""
-
-EPILOG = """\
-Settings are key=value words after the verb, e.g.  effnet train model=b3 recipe.epochs=2
-The same command again finds what is done and continues what is not.
-
-exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 diverged
-            5 damaged checkpoint or model | 6 nothing valid to resume | 7 made by another job | 8 preempted, saved
-            9 hung | 10 out of memory | 74 output not written | 75 a service did not answer | 130 interrupted"""
-
 
 def _choices(group: str) -> str:
     return "|".join(options(group))
