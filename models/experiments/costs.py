@@ -277,7 +277,6 @@ _PARTS = {
     "transfer": ("train", "transfer"),
     "scaling": ("scaling study",),
     "architecture": ("architecture search",),
-    "linear": ("frozen features",),
     "explain": ("activation maps",),
 }
 VERBS = tuple(_PARTS)

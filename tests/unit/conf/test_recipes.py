@@ -12,13 +12,14 @@ from models.training.optim import peak_rate, rate_at
 PAPER = ["profile=paper", "data.path=images", "transfer.path=sets"]
 IMAGENETTE = ["profile=imagenette", "data.path=images", "transfer.data.path=images"]
 LAPTOP = ["profile=laptop"]
+STUDY = ["profile=study"]
 LAPTOP_RECIPES = [name for name in compose.options("recipe") if name.startswith("laptop")]
 
 
 def _recipes() -> dict[str, schema.Recipe]:
     """The recipes of proxies, of fine-tuning and of short trainings in all profiles."""
     recipes = {}
-    for profile, overrides in (("paper", PAPER), ("imagenette", IMAGENETTE), ("laptop", LAPTOP)):
+    for profile, overrides in (("paper", PAPER), ("imagenette", IMAGENETTE), ("laptop", LAPTOP), ("study", STUDY)):
         config = compose.compose(overrides)
         recipes[f"{profile}: networks"] = config.recipe
         recipes[f"{profile}: grid search"] = config.search.recipe

@@ -108,6 +108,14 @@ def test_every_command_that_trains_has_a_plan_of_its_own(verb: str, names: list[
     assert ("latency: measured image by image, and not counted" in lines) == (verb == "study")
 
 
+def test_the_study_of_photographs_has_a_plan_within_an_hour_that_counts_frozen_features() -> None:
+    words = ["profile=study"]
+    lines = list(plan.describe_costs(compose.compose(words), words, None, "study"))
+    listed = [line[:33].split() for line in lines[2:] if line[27:33].strip().isdigit()]
+    assert listed == [["scaling", "study", "21"], ["frozen", "features", "12"], ["architecture", "search", "10"]]
+    assert 600 < plan.estimate(compose.compose(words), [], "study").wall_s < 3600
+
+
 def test_the_sets_of_a_transfer_follow_the_overrides_of_transfer_data() -> None:
     words = ["transfer.sets=[pets,cars]", "transfer.data.minival_share=0.5", "transfer.data.seed=7"]
     sets = plan.transfer_sets(compose.compose(words), words)

@@ -23,7 +23,7 @@ def test_a_network_is_told_by_how_much_it_breaks_each_limit() -> None:
     )
 
 
-@pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
+@pytest.mark.parametrize("profile", ["laptop", "study", "paper", "imagenette"])
 def test_b0_s_own_blocks_meet_every_profile_s_constraints(profile: str) -> None:
     from models.networks.build import compute_cost
 

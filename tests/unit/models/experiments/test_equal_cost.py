@@ -35,6 +35,17 @@ def test_every_way_to_scale_counts_the_same_within_five_percent(profile: str) ->
     assert costs[1:] == pytest.approx([4.0] * 4, rel=0.05)
 
 
+def test_the_study_compares_ways_to_scale_that_count_within_eight_percent_and_three_sizes() -> None:
+    config = compose(["profile=study"])
+    points = match_points(config.model, config.scaling, 2)
+    costs = {
+        point.dimension: relative_cost(config.model, point, 2) for point in points if point.dimension != "baseline"
+    }
+    assert costs == pytest.approx(dict.fromkeys(("depth", "width", "resolution", "compound"), 3.0), rel=0.08)
+    sizes = [point.network for point in points if point.dimension == "baseline"]
+    assert sizes == ["efficientnet_b0", "efficientnet_b2", "efficientnet_b4"]
+
+
 def test_a_single_dimension_stays_single_and_compound_keeps_its_proportions() -> None:
     scaling = Scaling([Point("efficientnet_b0", "width", width=2.0)], equal_cost=3.0)
     (width,) = match_points(Model(), scaling, 1000)

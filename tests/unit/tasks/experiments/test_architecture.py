@@ -153,7 +153,7 @@ def test_a_search_without_one_good_trial_ends_with_the_first_reason(tmp_path: Pa
         summarize(config.architecture, database.list_trials(search.trials))
 
 
-@pytest.mark.parametrize("profile", ["laptop", "paper", "imagenette"])
+@pytest.mark.parametrize("profile", ["laptop", "study", "paper", "imagenette"])
 def test_a_proposal_is_trained_as_its_network_by_the_search_s_recipe(profile: str) -> None:
     config = compose([f"profile={profile}"])
     asked = Proposal(None, 0, B0_BLOCKS, 1, 2)
