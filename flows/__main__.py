@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from conf import compose
 from conf.text import did_you_mean, printable
 from flows.cli import completion, signals, verbs
-from flows.cli.command import Command
+from flows.cli.command import FLAGS, Command
 from infra.errors import EffnetError
 
 ABOUT = """\
@@ -70,7 +70,7 @@ def _main(words: Sequence[str]) -> int:
     for name, (value, effect) in verb.options.items():
         if name not in options and not value.startswith("["):
             return _fail(f"effnet {arguments.verb} needs --{name} {value}: {effect}", 2)
-    flags = [flag for flag in verbs.FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
+    flags = [flag for flag in FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
         command = _command(arguments.verb, typed, flags)
         switches = frozenset(name for name in verb.switches if getattr(arguments, name))
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--quiet", action="store_true", help="print no progress, only warnings and the result")
         if verb.dry_run:
             sub.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-        for flag, effect in verbs.FLAGS.items() if verb.trains else ():
+        for flag, effect in FLAGS.items() if verb.trains else ():
             sub.add_argument(f"--{flag}", action="store_true", help=effect)
     return parser
 

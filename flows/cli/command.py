@@ -10,6 +10,11 @@ from pathlib import Path
 from conf import schema
 from conf.text import printable
 
+FLAGS = {  # of verbs that train; the same as runtime.KEY=true
+    "ledger": "write ledger.jsonl into the run folder: the samples of each step, and the sha256 of the final state",
+    "accept-changes": "resume although configuration, data or code changed since the checkpoint; recorded",
+}
+
 
 @dataclass(frozen=True)
 class Command:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conf import overrides
-from flows.cli.command import Command
-from flows.cli.verbs import FLAGS, VERBS
+from flows.cli.command import FLAGS, Command
+from flows.cli.verbs import VERBS
 from infra.errors import ConfigError
 
 WORDS = ("completion", "words")  # the beginning of the command by which a script requests words

@@ -49,7 +49,7 @@ class Verb:
         dry_run: Module and name of the function that prints what it would do; it takes a ``Command``.
         manage: Module and name of the function that is called in place of the flow if an option or a switch is given.
         options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
-        trains: Whether it starts training jobs, so that it takes ``FLAGS``.
+        trains: Whether it starts training jobs, so that it takes ``FLAGS`` of ``command.py``.
         needs: Setting that must be given, and an example of its value.
         shared: Whether other users may read what it writes; otherwise it is private.
     """
@@ -155,8 +155,7 @@ VERBS: dict[str, Verb] = {
     ),
     "linear": Verb(
         "logistic regression on frozen features: ImageNet's weights against random ones",
-        f"{_COMMON}\n  linear.networks=[{','.join(PACKAGED)}] linear.seeds=N linear.resolution=PX\n\n"
-        "on photographs of solar cells: pip install 'effnet[elpv]', then effnet linear profile=study",
+        f"{_COMMON}\n  linear.networks=[{','.join(PACKAGED)}] linear.seeds=N\n\non photographs: profile=study",
         flow="flows.linear:linear",
     ),
     "photographs": Verb(
@@ -386,9 +385,4 @@ VERBS: dict[str, Verb] = {
     ),
     "down": Verb("stop the embedded services", _COMMON, call="flows.cli.services:down"),
     "doctor": Verb("check whether this machine and the services are fit", _COMMON, call="flows.cli.services:doctor"),
-}
-
-FLAGS = {  # the same as runtime.KEY=true
-    "ledger": "write ledger.jsonl into the run folder: the samples of each step, and the sha256 of the final state",
-    "accept-changes": "resume although configuration, data or code changed since the checkpoint; recorded",
 }

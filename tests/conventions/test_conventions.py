@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conf import compose
-from flows.cli.verbs import FLAGS, VERBS
+from flows.cli.command import FLAGS
+from flows.cli.verbs import VERBS
 
 PACKAGES = ("conf", "flows", "infra", "models", "tasks")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
