@@ -313,6 +313,7 @@ def test_a_mistake_is_one_clear_line(words: list[str], said: str, summary: dict[
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends_the_training_processes_and_the_same_command_resumes(
     services: Addresses, services_dir: Path
 ) -> None:

@@ -52,6 +52,7 @@ def training(services: stack.Addresses, services_dir: Path) -> Iterator[subproce
             process.communicate(timeout=120)
 
 
+@pytest.mark.slow
 def test_a_flow_is_shown_with_the_time_left_cancelled_and_resumed_by_rerun(
     training: subprocess.Popen[str], services_dir: Path
 ) -> None:

@@ -34,7 +34,8 @@ BLOCKS = [
     for document in DOCUMENTS
     for number, block in enumerate(re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL), 1)
 ]
-SMALL = ["data.limit=600", "recipe.epochs=1", "launch.nproc_per_node=1", "storage=s3://effnet/deployments"]
+SMALL = ["data.limit=600", "launch.nproc_per_node=1", "storage=s3://effnet/deployments"]
+ONE_EPOCH = "recipe.epochs=1"
 PATIENCE_S = 240  # a run takes 8 to 20 s on two quiet cores
 FOREIGN = ("PREFECT_", "MLFLOW_", "AWS_", "EFFNET_", "TEST_")
 
@@ -47,7 +48,8 @@ class Shell:
         bin_folder.mkdir(parents=True)
         python, words = shlex.quote(sys.executable), shlex.join([*SMALL, f"run_dir={run_dir}"])
         programs = {
-            "effnet": f'exec {python} -m flows "$@" {words}',
+            # A setting may be given once: a block that sets the epochs keeps them.
+            "effnet": f'[[ "$*" == *recipe.epochs=* ]] || set -- "$@" {ONE_EPOCH}\nexec {python} -m flows "$@" {words}',
             "prefect": f'exec {python} -m prefect "$@"',
             "python": f'exec {python} "$@"',
             "make": f'exec /usr/bin/env -u MAKEFLAGS make -n -C {shlex.quote(str(ROOT))} "$@"',

@@ -160,7 +160,7 @@ def test_what_was_not_run_is_folded_and_a_link_to_it_opens_it(browser: Any, tmp_
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(path.as_uri())
     folded = page.locator("#not-run > details")
-    assert folded.count() == 6
+    assert folded.count() == 7
     assert max(fold.bounding_box()["height"] for fold in folded.all()) < 40, "one line each"
     page.locator(".claim a[href='#latency']").click()
     page.locator("#latency").wait_for()

@@ -277,6 +277,7 @@ def wait_for(path: Path, run: str, services_dir: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     services: stack.Addresses, services_dir: Path, scratch_home: Path
 ) -> None:

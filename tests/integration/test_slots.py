@@ -167,6 +167,7 @@ def test_the_count_is_right_when_the_server_or_everything_was_killed(stack: Path
         assert list((stack / "services" / "prefect" / "holders").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_slots_that_nobody_holds_are_freed_for_deployments_too(stack: Path) -> None:
     flow = owner_calls.prefect("POST", "/flows/", {"name": "nightly"})[1]["id"]

@@ -86,6 +86,7 @@ def test_a_server_without_our_deployments_is_named_with_what_to_do(
         session.run("train", compose.compose(words), words)  # before it makes shards
 
 
+@pytest.mark.slow
 def test_a_job_is_queued_once_found_by_its_key_and_cancelled_by_its_own_supervisor_only(
     pool: Path, rig: Rig, tmp_path: Path
 ) -> None:
