@@ -139,8 +139,8 @@ def _raise_file_limit() -> None:
 
 def _refuse_other_code() -> None:
     """Raises if this image has other training code than the flow that submitted the job: it may come to other bits."""
-    expected = os.environ.get(TRAINING_CODE, machine.training_code())
-    if expected != machine.training_code():
+    expected = os.environ.get(TRAINING_CODE)
+    if expected is not None and expected != machine.training_code():
         raise ConfigError(
             f"the image has another version of effnet (training code {machine.training_code()}) than the flow "
             f"({expected}): set launch.kubernetes.image to one of the flow's version"

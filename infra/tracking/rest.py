@@ -36,11 +36,14 @@ def address() -> str:
     """Returns the tracking URI without a trailing slash.
 
     Raises:
-        ConfigError: The URI is not set, or contains a password, which would appear in every log line.
+        ConfigError: The URI is not set, is not that of a server, or contains a password, which would appear in every
+            log line.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if not uri:
         raise ConfigError("MLFLOW_TRACKING_URI is not set: start MLflow with `effnet up` or set services.mlflow")
+    if urlsplit(uri).scheme not in ("http", "https"):
+        raise ConfigError(f"MLFLOW_TRACKING_URI must be the http:// or https:// address of a server, is {uri!r}")
     if "@" in urlsplit(uri).netloc:
         raise ConfigError(f"MLFLOW_TRACKING_URI must hold no user and password: {_CREDENTIALS}")
     return uri

@@ -243,21 +243,10 @@ def _count_features(
     """Every image classified once by each network; the regression takes about as long as a job takes besides."""
     options, weights = config.linear, 1 + config.linear.seeds
     sizes = [compute_cost(model_of(name, options.resolution), classes)[1] for name in options.networks]
-    return (
-        [
-            Work(
-                "frozen features",
-                len(sizes) * weights,
-                0,
-                0,
-                sum(splits) * len(sizes) * weights,
-                sum(sizes) // len(sizes),
-                0,
-            )
-        ]
-        if sizes
-        else []
-    )
+    if not sizes:
+        return []
+    jobs = len(sizes) * weights
+    return [Work("frozen features", jobs, 0, 0, sum(splits) * jobs, sum(sizes) // len(sizes), 0)]
 
 
 _COUNTERS = {

@@ -70,6 +70,8 @@ def write_int8(
         TransientError: The store does not answer.
     """
     formats.check_onnx()
+    import onnx
+
     with tempfile.TemporaryDirectory(prefix="effnet-int8-") as scratch:
         whole, quantized = Path(scratch) / "float32.onnx", Path(scratch) / "int8.onnx"
         formats.write_onnx(module, config, whole)
@@ -90,7 +92,9 @@ def write_int8(
             "float32_top1": round(comparison.float_top1, 2),
         }
         calibration = {"split": "train", "images": comparison.calibrated}
-        formats.describe_onnx(quantized, path, config, accuracy=accuracy, calibration=calibration)
+        model = onnx.load(quantized)
+        formats.add_metadata(model, formats.describe_io(config) | {"accuracy": accuracy, "calibration": calibration})
+        path.write_bytes(model.SerializeToString())
     return comparison
 
 

@@ -23,6 +23,7 @@ from infra.errors import ArtifactError, ConfigError
 from models.networks import export
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import InferenceSession
 
 OPSET = 20  # of ONNX; onnxruntime >= 1.17 and TensorRT >= 10 read it
@@ -72,20 +73,23 @@ def write_onnx(module: nn.Module, config: Mapping[str, Any], path: Path) -> floa
         )
     if program is None:
         raise ArtifactError("torch.onnx.export returned no program")
-    path.write_bytes(program.model_proto.SerializeToString())
-    describe_onnx(path, path, config)
+    model = program.model_proto  # a new object at every access
+    add_metadata(model, describe_io(config))
+    path.write_bytes(model.SerializeToString())
     session = open_onnx(path)
     return _compare(module, config, path, lambda images: session.run(["logits"], {"images": images})[0])
 
 
-def describe_onnx(source: Path, target: Path, config: Mapping[str, Any], **more: Any) -> None:
-    """Writes an ONNX file with metadata as JSON: ``config``'s input and classes, and ``more``."""
+def describe_io(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a program needs to know to use an ONNX file: ``config``'s input and classes."""
+    return {"input": config["input"], "class_names": config["class_names"]}
+
+
+def add_metadata(model: ModelProto, facts: Mapping[str, Any]) -> None:
+    """Sets the metadata of an ONNX model, each as JSON."""
     import onnx
 
-    model = onnx.load(source)
-    described = {"input": config["input"], "class_names": config["class_names"], **more}
-    onnx.helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in described.items()})
-    target.write_bytes(model.SerializeToString())
+    onnx.helper.set_model_props(model, {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()})
 
 
 def open_onnx(path: Path) -> InferenceSession:

@@ -194,6 +194,13 @@ def test_a_password_in_the_address_is_refused_before_it_stands_in_a_log(monkeypa
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("address", ["sqlite:///runs.db", "databricks", "file:///runs"])
+def test_an_address_that_is_not_that_of_a_server_is_refused(address, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(ConfigError, match="must be the http:// or https:// address of a server"):
+        start("no server")
+
+
 def test_without_an_address_a_person_is_told_what_to_do(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="effnet up"):

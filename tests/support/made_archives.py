@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,12 @@ def write_tree(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def write_archive(path: Path, files: dict[str, bytes]) -> Path:
-    """Writes a tar, compressed according to the suffix of its name."""
+def write_archive(path: Path, files: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> Path:
+    """Writes a tar, compressed according to the suffix of its name; pairs may repeat a name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = {".tgz": "w:gz", ".gz": "w:gz", ".xz": "w:xz"}.get(path.suffix, "w")
     with tarfile.open(path, kind) as writer:  # type: ignore[call-overload]
-        for name, content in files.items():
+        for name, content in files.items() if isinstance(files, Mapping) else files:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             writer.addfile(info, io.BytesIO(content))

@@ -138,8 +138,8 @@ def test_larger_networks_of_the_family_are_compared_with_smaller_ones() -> None:
     names = ("efficientnet_b4", "efficientnet_b0", "mobilenetv1_100", "efficientnet_b2")
     points = ",".join(f"{{network:{name}}}" for name in names)
     config = compose(["profile=laptop", f"scaling.points=[{points}]"])
-    found, (verdict,) = compared(config, [images(0, 900)], [images(0, 850)], [images(0, 300)], [images(0, 860)])
-    assert found == ()
+    comparisons, (verdict,) = compared(config, [images(0, 900)], [images(0, 850)], [images(0, 300)], [images(0, 860)])
+    assert comparisons == ()
     first, second, third = verdict.removeprefix("accuracy against size: ").split("; ")
     assert first.startswith("efficientnet_b2 beats efficientnet_b0 (+1.00 points, ")  # 10 to 0 images: p 0.002
     assert second.startswith("efficientnet_b4 beats efficientnet_b0 (+5.00 points, ")

@@ -6,15 +6,13 @@ import dataclasses
 import gzip
 import io
 import os
-import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from blake3 import blake3
-from made_archives import data_settings, photo
+from made_archives import data_settings, photo, write_archive
 from PIL import Image
 
 from conf import schema
@@ -35,16 +33,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "download"))
 
 
-def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as out:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            out.addfile(info, io.BytesIO(content))
-    return path
-
-
 def samples(first: int, count: int, kind: str = "JPEG", suffix: str = "jpg") -> list[tuple[str, bytes]]:
     made = []
     for number in range(first, first + count):
@@ -55,8 +43,8 @@ def samples(first: int, count: int, kind: str = "JPEG", suffix: str = "jpg") -> 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number in range(3):
-        write_tar(tmp_path / "set" / f"train-{number}.tar", samples(40 * number, 40))
-    write_tar(tmp_path / "set" / "val-0.tar", samples(500, 16))
+        write_archive(tmp_path / "set" / f"train-{number}.tar", samples(40 * number, 40))
+    write_archive(tmp_path / "set" / "val-0.tar", samples(500, 16))
     return tmp_path / "set"
 
 
@@ -137,10 +125,10 @@ def test_pieces_cover_a_tar_once_and_contain_whole_images(monkeypatch: pytest.Mo
 
 def test_images_that_do_not_decode_are_excluded_and_many_are_refused(folder: Path, tmp_path: Path) -> None:
     broken = [(name, data[:-40] if name.endswith("jpg") else data) for name, data in samples(200, 2)]
-    write_tar(folder / "train-3.tar", [*samples(300, 60), *broken])
+    write_archive(folder / "train-3.tar", [*samples(300, 60), *broken])
     result = shard(settings(folder), f"file://{tmp_path}/store")
     assert [note.name for note in load(result).quarantine] == ["train-3/000200.jpg", "train-3/000201.jpg"]
-    write_tar(
+    write_archive(
         folder / "train-4.tar",
         [(f"{name}", data[:-40]) if "jpg" in name else (name, data) for name, data in samples(700, 20)],
     )
@@ -152,7 +140,7 @@ def test_an_image_above_the_limit_is_excluded_without_being_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = photo(900) + bytes(5000)
-    write_tar(folder / "train-3.tar", [("900.cls", b"0"), ("900.jpg", large), *samples(300, 60)])
+    write_archive(folder / "train-3.tar", [("900.cls", b"0"), ("900.jpg", large), *samples(300, 60)])
     monkeypatch.setattr(in_place, "MAX_IMAGE_BYTES", 4000)
     result = shard(settings(folder), f"file://{tmp_path}/store")
     assert [(note.name, note.what) for note in load(result).quarantine] == [
@@ -173,7 +161,7 @@ def test_a_tar_that_is_written_after_it_was_indexed_is_indexed_again(folder: Pat
         other = buffer.getvalue()
         if len(other) <= len(members[1][1]):
             members[1] = (members[1][0], other.ljust(len(members[1][1]), b"\0"))
-    write_tar(tar, members)
+    write_archive(tar, members)
     os.utime(tar, (2, 2))
     assert shard(settings(folder), storage).manifest_sha256 != first.manifest_sha256
 
@@ -193,7 +181,7 @@ def test_what_cannot_be_read_in_place_is_refused_with_the_way_that_can(folder: P
     ):
         shard(settings(folder), f"file://{tmp_path}/store")
     (folder / "train-3.tar.gz").unlink()
-    write_tar(folder / "train-3.tar", samples(200, 20, "WEBP", "webp"))
+    write_archive(folder / "train-3.tar", samples(200, 20, "WEBP", "webp"))
     with pytest.raises(ConfigError, match=r"20 WebP images \(data\.shards=rewritten data\.convert=true converts them"):
         shard(settings(folder), f"file://{tmp_path}/store")
 
@@ -232,7 +220,7 @@ def test_tars_that_are_sorted_by_class_are_reported(
     assert "classes on average" not in caplog.text
     for label in range(CLASSES):
         members = [(name, b"%d" % label if name.endswith("cls") else data) for name, data in samples(40 * label, 40)]
-        write_tar(tmp_path / "sorted" / f"{label}.tar", members)
+        write_archive(tmp_path / "sorted" / f"{label}.tar", members)
     shard(settings(tmp_path / "sorted"), f"file://{tmp_path}/store")
     assert "its tars hold 1.0 classes on average, 4.0 if they were shuffled" in caplog.text
 

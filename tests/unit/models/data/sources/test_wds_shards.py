@@ -1,7 +1,6 @@
 """WebDataset shards of others: labels, images, splits and addresses; every loss is reported."""
 
 import functools
-import io
 import json
 import logging
 import pickle
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset
-from made_archives import data_settings, photo
+from made_archives import data_settings, photo, write_archive
 
 from infra.errors import ConfigError, DataError
 from models.data.shards import layout, writer
@@ -41,16 +40,6 @@ def write_shards(pattern: Path, samples: list[dict[str, Any]], per_shard: int = 
         for number, sample in enumerate(samples):
             shards.write({"__key__": f"{number:06d}"} | sample)
     return pattern.parent
-
-
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as out:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            out.addfile(info, io.BytesIO(content))
-    return path
 
 
 def numbered(count: int, classes: int = 3, first: int = 0) -> list[dict[str, Any]]:
@@ -124,7 +113,7 @@ def test_members_that_webdataset_would_fail_on_are_counted(tmp_path: Path) -> No
     """Suffixes that webdataset reserves, and suffixes that differ in case only."""
     members = [("0.jpg", photo(0)), ("0.__key__", b"0"), ("0.cls", b"0"), ("0.JPG", photo(1))]
     members += [("1.__url__", b"x"), ("1.jpg", photo(2)), ("1.cls", b"1")]
-    source = open_shards(write_tar(tmp_path / "set" / "0.tar", members))
+    source = open_shards(write_archive(tmp_path / "set" / "0.tar", members))
     assert truth(source) == {photo(0): "0", photo(2): "1"}
     assert source.unused == (
         "1 members whose name an earlier member of the shard has, first 0.tar: 0.JPG",
@@ -152,7 +141,7 @@ def test_images_are_recognized_by_their_bytes_and_other_fields_are_never_read(
         parts = {"bin": photo(i, "PNG"), "cls": b"%d" % (i % 2), "pyd": bomb, "pth": bomb, "mask.png": photo(9, "PNG")}
         members += [(f"dir/{i}.{suffix}", content) for suffix, content in parts.items()]
     with caplog.at_level(logging.INFO, "effnet"):
-        source = open_shards(write_tar(tmp_path / "set.tar", members))
+        source = open_shards(write_archive(tmp_path / "set.tar", members))
     assert set(truth(source)) == {photo(i, "PNG") for i in range(4)}
     assert not (tmp_path / "executed").exists()
     assert "4 fields .pyd are not read" in caplog.text
@@ -169,7 +158,7 @@ def test_what_is_no_sample_is_counted_by_reason_and_refused_if_it_is_much(tmp_pa
     bad += [(f"y{i:03d}.cls", b"1") for i in range(3)]
     bad += [("z.webp", photo(3, "WEBP")), ("z.cls", b"1"), ("neg.jpg", photo(4)), ("neg.cls", b"-1")]
     bad += [("000.jpg", photo(600)), ("000.jpeg", photo(601)), ("000.cls", b"0"), ("__meta__/x.json", b"{}")]
-    path = write_tar(tmp_path / "set.tar", good + bad)
+    path = write_archive(tmp_path / "set.tar", good + bad)
     with pytest.raises(ConfigError) as caught:
         open_shards(path)
     for line in (
@@ -267,7 +256,7 @@ def test_addresses_that_are_none_are_refused(path: str, message: str, tmp_path: 
 
 def test_a_tar_with_folders_of_classes_is_sent_to_data_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no sample with an image and a label .*fields are \.jpg 4.*data=folder"):
-        open_shards(write_tar(tmp_path / "set.tar", [(f"{'ab'[i % 2]}/{i}.jpg", photo(i)) for i in range(4)]))
+        open_shards(write_archive(tmp_path / "set.tar", [(f"{'ab'[i % 2]}/{i}.jpg", photo(i)) for i in range(4)]))
 
 
 def test_keys_that_several_shards_have_are_reported_and_their_samples_used(
@@ -332,7 +321,7 @@ def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
         (b"{", b"[" * 100_000, b'{"label": true}', b'{"label": [1]}', b"\xff", json.dumps({"label": 1}).encode())
     ):
         members += [(f"{i}.jpg", photo(i)), (f"{i}.json", text)]
-    source = open_shards(write_tar(tmp_path / "set.tar", members))
+    source = open_shards(write_archive(tmp_path / "set.tar", members))
     assert (len(source.labels), source.unused) == (1, ("5 samples without a label in json.label, first set.tar: 0",))
 
 
