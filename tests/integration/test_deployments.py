@@ -214,4 +214,4 @@ def test_env_leads_prefect_mlflow_and_boto3_of_a_shell_to_the_services(worker: N
 def test_up_says_that_a_running_worker_keeps_its_settings(worker: None, shell: Shell) -> None:
     assert "keeps its settings" not in shell.run("effnet up").stdout
     said = shell.run("effnet up model=b1").stdout
-    assert re.search(r"the worker keeps its settings, data\.limit=600 .*effnet down", said)
+    assert re.search(r"the worker keeps its settings, .*\bdata\.limit=600\b.*effnet down", said)
