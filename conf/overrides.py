@@ -119,9 +119,17 @@ def find_mistake(word: str) -> str | None:
     if key in GROUPS:
         return None if value in (names := options(key)) else _unknown_option(key, value, names)
     if key not in _types():
-        nearest = did_you_mean(key, [*keys(), *GROUPS])
+        nearest = _same_last_word(key) or did_you_mean(key, [*keys(), *GROUPS])
         return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
+
+
+def _same_last_word(word: str) -> str:
+    """The question ``did you mean 'data.seed' or 'recipe.seed'?`` for ``seed``; empty if no setting ends so."""
+    ending = [key for key in keys() if key.rpartition(".")[2] == word]
+    depth = min((key.count(".") for key in ending), default=0)
+    shown = " or ".join(repr(key) for key in sorted(ending) if key.count(".") == depth)
+    return f"did you mean {shown}?" if shown else ""
 
 
 def _is_utf8(text: str) -> bool:

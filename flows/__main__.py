@@ -63,7 +63,7 @@ def _main(words: Sequence[str]) -> int:
     arguments, rest = _parser().parse_known_args(words)
     typed = [*arguments.overrides, *(word for word in rest if not word.startswith("-"))]  # those after an option
     if unknown := [word for word in rest if word.startswith("-")]:
-        return _fail(_explain_options(unknown, typed), 2)
+        return _fail(_explain_options(arguments.verb, unknown, typed), 2)
     verb = verbs.VERBS[arguments.verb]
     given = {name: getattr(arguments, name.replace("-", "_")) for name in verb.options}
     options = {name: value for name, value in given.items() if value}
@@ -96,12 +96,14 @@ def _translate(argv: Sequence[str]) -> Sequence[str]:
     return {"help": [*argv[1:2], "--help"], "version": ["--version"]}.get(first, argv)
 
 
-def _explain_options(unknown: Sequence[str], overrides: Sequence[str]) -> str:
-    """Says how an option that does not exist is written as a setting: ``--model b3`` is ``model=b3``."""
-    key, equals, value = unknown[0].lstrip("-").partition("=")
+def _explain_options(verb: str, unknown: Sequence[str], overrides: Sequence[str]) -> str:
+    """Names the verbs that have an option; one that none has is a setting: ``--model b3`` is ``model=b3``."""
+    name, equals, value = unknown[0].lstrip("-").partition("=")
+    if takers := [other for other, entry in verbs.VERBS.items() if name in {*entry.options, *entry.switches}]:
+        return f"effnet {verb} has no option --{name}, which belongs to effnet {', '.join(takers)}"
     if not equals:
         value = next((word for word in overrides if "=" not in word), "VALUE")
-    return f"no option {unknown[0]!r}; settings are written without dashes: {key}={value}"
+    return f"no option {unknown[0]!r}; settings are written without dashes: {name}={value}"
 
 
 def _fail(message: str, code: int) -> int:

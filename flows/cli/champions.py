@@ -44,7 +44,10 @@ def rollback(command: Command) -> int:
         previous = registry.resolve_version(f"{name}@{champions.PREVIOUS}")
     if previous.version == champion.version:
         raise ConfigError(f"version {champion.version} of {name} is both champion and previous; use effnet promote")
-    _move(command, previous, champion.version, f"rollback of version {champion.version}")
+    why = f"rollback of version {champion.version}"
+    if "why" in command.options:
+        why += f": {escaped(command.options['why'])}"
+    _move(command, previous, champion.version, why)
     return 0
 
 

@@ -190,9 +190,10 @@ VERBS: dict[str, Verb] = {
     ),
     "rollback": Verb(
         "make the version champion that was champion before",
-        "  effnet rollback NAME\n\n"
+        "  effnet rollback NAME [--why TEXT]\n\n"
         "recorded as by effnet promote; the version that was taken back stays down until someone promotes it",
         call="flows.cli.champions:rollback",
+        options={"why": ("[TEXT]", "reason, for the record")},
         objects=("NAME",),
     ),
     "register": Verb(
