@@ -60,11 +60,12 @@ def slot_of(launch: schema.Launch, label: str) -> AbstractAsyncContextManager[No
 
 
 @asynccontextmanager
-async def slot(label: str) -> AsyncIterator[None]:
-    """Waits for a slot, reports what it waits for, and holds it while the block runs.
+async def slot(label: str, count: int = 1) -> AsyncIterator[None]:
+    """Waits for slots, reports what it waits for, and holds them while the block runs.
 
     Args:
         label: Display name of the job.
+        count: Number of slots.
 
     Raises:
         ConfigError: Prefect refuses the request; waiting would not help.
@@ -74,8 +75,8 @@ async def slot(label: str) -> AsyncIterator[None]:
     home = os.environ.get("PREFECT_HOME")
     with leases.alive(Path(home), str(holder)) if home else nullcontext():
         async with get_client() as client:
-            held = [await _acquire(client, holder, label)]
-            keeper = asyncio.create_task(_renew_lease(client, held, holder, label))
+            held = [await _acquire(client, holder, label, count)]
+            keeper = asyncio.create_task(_renew_lease(client, held, holder, label, count))
             try:
                 yield
             finally:
@@ -84,22 +85,32 @@ async def slot(label: str) -> AsyncIterator[None]:
                 await asyncio.shield(release)  # a second Ctrl-C ends the wait, not the release
 
 
-async def _acquire(client: PrefectClient, holder: UUID, label: str) -> UUID:
+async def limit() -> int:
+    """Returns the number of slots that there are, free and taken."""
+    async with get_client() as client:
+        return (await client.read_global_concurrency_limit_by_name(SLOT)).limit
+
+
+async def _acquire(client: PrefectClient, holder: UUID, label: str, count: int) -> UUID:
     next_log = time.monotonic() + FIRST_LOG_S
+    home = os.environ.get("PREFECT_HOME")
     while True:
-        if lease := await _try_acquire(client, holder):
+        # In the order of arrival: else a command whose next job follows its last would keep all others waiting.
+        first = home is None or leases.is_first(Path(home), str(holder))
+        if first and (lease := await _try_acquire(client, holder, count)):
             return lease
         if time.monotonic() >= next_log:
             next_log = time.monotonic() + _NEXT_LOG_S
-            log.info("%s: waiting for a slot of `%s`, %s", label, SLOT, await _describe_holders(client))
+            slots = "a slot" if count == 1 else f"{count} slots"
+            log.info("%s: waiting for %s of `%s`, %s", label, slots, SLOT, await _describe_holders(client))
         await asyncio.sleep(_RETRY_S * (0.5 + random.random()))
 
 
-async def _try_acquire(client: PrefectClient, holder: UUID) -> UUID | None:
-    """Requests a slot; returns its lease, or None while all are taken or the server is unreachable."""
+async def _try_acquire(client: PrefectClient, holder: UUID, count: int) -> UUID | None:
+    """Requests slots; returns their lease, or None while fewer are free or the server is unreachable."""
     owner = ConcurrencyLeaseHolder(type="task_run", id=holder)
     try:
-        answer = await client.increment_concurrency_slots_with_lease([SLOT], 1, "concurrency", LEASE_S, owner)
+        answer = await client.increment_concurrency_slots_with_lease([SLOT], count, "concurrency", LEASE_S, owner)
     except httpx.HTTPStatusError as error:
         code = error.response.status_code
         if code == _LOCKED or code >= 500:
@@ -110,8 +121,8 @@ async def _try_acquire(client: PrefectClient, holder: UUID) -> UUID | None:
     return UUID(answer.json()["lease_id"])
 
 
-async def _renew_lease(client: PrefectClient, held: list[UUID], holder: UUID, label: str) -> None:
-    """Renews the last lease of ``held``; acquires another slot if the server has reassigned this one."""
+async def _renew_lease(client: PrefectClient, held: list[UUID], holder: UUID, label: str, count: int) -> None:
+    """Renews the last lease of ``held``; acquires another one if the server has reassigned its slots."""
     while True:
         await asyncio.sleep(_RENEW_S)
         try:
@@ -120,7 +131,7 @@ async def _renew_lease(client: PrefectClient, held: list[UUID], holder: UUID, la
             if error.response.status_code != _GONE:
                 continue
             with suppress(ConfigError):
-                if lease := await _try_acquire(client, holder):
+                if lease := await _try_acquire(client, holder, count):
                     held.append(lease)
                 else:
                     log.warning("%s continues without its slot of `%s`: another job has it now", label, SLOT)

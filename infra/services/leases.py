@@ -11,7 +11,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,18 @@ def alive(prefect_home: Path, holder: str) -> Iterator[None]:
             # If the release failed, the mark lets the next `settle` detect that the holder is gone.
             if holder not in {lease.holder for lease in read(prefect_home)}:
                 mark.unlink(missing_ok=True)
+
+
+def is_first(prefect_home: Path, holder: str) -> bool:
+    """Whether nobody on this machine has waited longer than ``holder``: marked earlier, alive, and without a lease."""
+    own = _mark_path(prefect_home, holder).stat().st_mtime_ns
+    served = {lease.holder for lease in read(prefect_home)}
+    for mark in (prefect_home / "holders").iterdir():
+        with suppress(FileNotFoundError):  # its holder has ended
+            earlier = (mark.stat().st_mtime_ns, mark.name) < (own, holder)
+            if earlier and mark.name not in served and not is_dead(prefect_home, mark.name):
+                return False
+    return True
 
 
 def is_dead(prefect_home: Path, holder: str) -> bool:

@@ -37,7 +37,7 @@ async def measure_latency(config: schema.Config) -> LatencyResult:
     models = await asyncio.to_thread(list_networks, config.latency)
     settings = {key: getattr(config.latency, key) for key in ("n", "throughput_n", "throughput_batch")}
     request = {"models": {name: compose.to_dict(model) for name, model in models.items()}, **settings}
-    async with slots.slot("latency"):  # a concurrent training would disturb the measurement
+    async with slots.slot("latency", await slots.limit()):  # a concurrent training would disturb the measurement
         timings = await _measure(request)
     return await asyncio.to_thread(_record, config, timings)
 

@@ -31,15 +31,16 @@ from tasks import slots
 log = logging.getLogger("effnet")  # as the command does, because Prefect sets up the root logger
 log.setLevel(logging.INFO)
 log.addHandler(logging.StreamHandler(sys.stdout))
-slots.FIRST_WORD_S, slots._RENEW_S = 1.0, 1.0
-name = sys.argv[1]
+slots.FIRST_LOG_S, slots._RENEW_S = 1.0, 1.0
+name, times = sys.argv[1], int(sys.argv[2])
 @task(task_run_name="train " + name)
 async def hold():
-    async with slots.slot(name):
+    async with slots.slot(name, await slots.limit() if name == "latency" else 1):
         print("held", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
 @flow
-async def one(): await hold()
+async def one():
+    for _ in range(times): await hold()
 asyncio.run(one())
 """
 
@@ -100,8 +101,8 @@ def taken(path: str = LIMIT) -> int:
 
 
 @contextmanager
-def holder(name: str) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-c", HOLDER, name]
+def holder(name: str, times: int = 1) -> Iterator[subprocess.Popen[str]]:
+    argv = [sys.executable, "-c", HOLDER, name, str(times)]
     env = {**os.environ, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         try:
@@ -123,16 +124,20 @@ def wait_for_line(process: subprocess.Popen[str], part: str) -> str:
     raise AssertionError(f"it ended without {part!r}")
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def next_job(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    next_job(process)
     assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.services
 @pytest.mark.slow
-def test_one_who_waits_says_for_whom_and_a_lost_lease_is_taken_again(stack: Path) -> None:
+def test_a_waiting_job_says_for_whom_and_a_lost_lease_is_taken_again(stack: Path) -> None:
     with holder("first") as first:
         wait_for_line(first, "held")
         with holder("second") as second:
@@ -145,6 +150,37 @@ def test_one_who_waits_says_for_whom_and_a_lost_lease_is_taken_again(stack: Path
             wait_until(lambda: taken() == 1 and leases.read(stack / "services" / "prefect")[0] != lease)
             end(second)
     assert taken() == 0
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_a_command_with_many_jobs_lets_another_one_in_between(stack: Path) -> None:
+    with holder("many", times=2) as many:
+        wait_for_line(many, "held")
+        with holder("single") as single:
+            wait_for_line(single, "waiting")
+            next_job(many)
+            wait_for_line(single, "held")
+            wait_for_line(many, "waiting")
+            end(single)
+        wait_for_line(many, "held")
+        end(many)
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_a_measurement_has_all_slots(stack: Path) -> None:
+    assert owner_calls.prefect("PATCH", LIMIT, {"limit": 2})[0] == 204
+    with holder("train") as train:
+        wait_for_line(train, "held")
+        with holder("latency") as latency:
+            said = wait_for_line(latency, "waiting")
+            assert said == "latency: waiting for 2 slots of `accelerator`, held by train train\n"
+            end(train)
+            wait_for_line(latency, "held")
+            assert taken() == 2
+            end(latency)
+    assert (owner_calls.prefect("PATCH", LIMIT, {"limit": 1})[0], taken()) == (204, 0)
 
 
 @pytest.mark.services
