@@ -30,6 +30,7 @@ from PIL import Image
 from benchmarks import harness
 from conf import schema
 from conf.schema import Services
+from conf.training import EvalTransform
 from infra.services import stack
 from infra.tracking import registration, registry, runs
 from models.networks import export
@@ -110,7 +111,7 @@ def _register(name: str, model: schema.Model, folder: Path) -> str:
     side = resolve_architecture(model).resolution
     mean, std = ([value / 255 for value in values] for values in (MEAN_RGB, STDDEV_RGB))
     names = [f"class {number}" for number in range(CLASSES)]
-    config = config_json(model, resolution=side, class_names=names, mean=mean, std=std, crop_pad=32)
+    config = config_json(model, resolution=side, class_names=names, mean=mean, std=std, transform=EvalTransform(32))
     (folder / registry.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(side)
     run = runs.start_run("benchmarks", name, name, params={}, tags={})

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from conf.training import (
+    CROP_MODES,
     INTERPOLATIONS,
     MISSING,
     NEWEST,
@@ -331,6 +332,8 @@ class Published:
     # Crop of evaluation, as data.augment.eval_crop_pad; null = the publisher's, by the name of the file, or else 32.
     crop_pad: int | None = None
     interpolation: str | None = None  # Resize of evaluation: bicubic | bilinear; null = the publisher's, or bicubic.
+    # Box of evaluation, as data.augment.eval_crop_mode: center | squash; null = the publisher's, or center.
+    crop_mode: str | None = None
     weights: str | None = None  # Weights of a checkpoint that has both: model | ema (moving average); null = ema.
     classes: int = 1000  # Number of classes.
     name: str | None = None  # Name in the registry; null = network and origin.
@@ -342,6 +345,7 @@ class Published:
             ("origin", ORIGINS),
             ("preprocessing", PREPROCESSINGS),
             ("interpolation", INTERPOLATIONS),
+            ("crop_mode", CROP_MODES),
             ("weights", ("model", "ema")),
         ):
             require_choice(f"published.{key}", getattr(self, key), choices)

@@ -28,6 +28,7 @@ PADDINGS = ("symmetric", "same")
 PREPROCESSINGS = ("imagenet", "advprop", "lite")
 REWRITTEN, IN_PLACE = SHARDS = ("rewritten", "in_place")
 BICUBIC, BILINEAR = INTERPOLATIONS = ("bicubic", "bilinear")
+CENTER, SQUASH = CROP_MODES = ("center", "squash")
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
@@ -92,6 +93,23 @@ class Model:
             require_choice(f"model.{key}", getattr(self, key), choices)
 
 
+@dataclass(frozen=True)
+class EvalTransform:
+    """How an image becomes the square that is evaluated: a central box, resized.
+
+    The box is ``side / (side + crop_pad)`` of the short side, both ways; squashed, of the width and of the height.
+
+    Attributes:
+        crop_pad: Margin in pixels of the resized image.
+        interpolation: Resize, one of ``INTERPOLATIONS``.
+        crop_mode: One of ``CROP_MODES``; ``squash`` does not keep the aspect ratio.
+    """
+
+    crop_pad: int = 32
+    interpolation: str = BICUBIC
+    crop_mode: str = CENTER
+
+
 @dataclass
 class Augment:
     """Augmentation of training images; part of the data set, since it depends on what keeps a label valid."""
@@ -99,8 +117,10 @@ class Augment:
     crop_area_min: float = 0.08  # Minimum share of the image that a random crop keeps.
     crop_aspect_max: float = 4 / 3  # Aspect ratio of the widest crop; the narrowest is its inverse.
     flip_prob: float = 0.5  # Probability of a horizontal flip.
-    eval_crop_pad: int = 32  # Evaluation crops the central size/(size+pad) of the short side; 0 = no crop.
+    eval_crop_pad: int = 32  # Evaluation crops the central size/(size+pad) of the short side; 0 = no margin.
     eval_interpolation: str = field(default=BICUBIC, metadata=NEWEST)  # Resize of evaluation: bicubic | bilinear.
+    # Box of evaluation: center (a square) | squash (of the image's aspect ratio, which the resize does not keep).
+    eval_crop_mode: str = field(default=CENTER, metadata=NEWEST)
     # Augmentation policy: none | v0 (AutoAugment of the official code) | imagenet (the published one) | randaugment.
     policy: str = "none"
     randaugment_layers: int = 2  # N of RandAugment: operations per image.
@@ -113,6 +133,7 @@ class Augment:
     def __post_init__(self) -> None:
         require_choice("augment.policy", self.policy, POLICIES)
         require_choice("augment.eval_interpolation", self.eval_interpolation, INTERPOLATIONS)
+        require_choice("augment.eval_crop_mode", self.eval_crop_mode, CROP_MODES)
         require(self.eval_crop_pad >= 0, f"augment.eval_crop_pad must be >= 0, is {self.eval_crop_pad}")
         require(self.randaugment_layers > 0, "augment.randaugment_layers must be > 0")
         require(
@@ -125,6 +146,11 @@ class Augment:
         require(0 < self.crop_area_min <= 1, f"crop_area_min must be in (0, 1], is {self.crop_area_min}")
         require(self.crop_aspect_max >= 1, f"crop_aspect_max must be >= 1, is {self.crop_aspect_max}")
         require(0 <= self.flip_prob <= 1, f"flip_prob must be in [0, 1], is {self.flip_prob}")
+
+    @property
+    def evaluation(self) -> EvalTransform:
+        """The settings of evaluation."""
+        return EvalTransform(self.eval_crop_pad, self.eval_interpolation, self.eval_crop_mode)
 
 
 @dataclass

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from prefect import task
 
 from conf import schema
 from conf.text import logger
+from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError
 from models.results import EvalResult, result_from, result_name
@@ -85,14 +86,14 @@ def with_input(
     augment: schema.Augment, description: Mapping[str, Any], ref: str, key: str, overrides: Sequence[str]
 ) -> schema.Augment:
     """Returns the augmentation with the input of a version's description, and logs a change; raises ArtifactError."""
+    from models.networks.description import read_transform
+
     try:
-        registered = schema.Augment(
-            eval_crop_pad=int(description["input"]["crop_pad"]),
-            eval_interpolation=str(description["input"].get("interpolation", schema.Augment().eval_interpolation)),
-        )
+        stated = asdict(read_transform(description))
+        registered = schema.Augment(**{f"eval_{name}": value for name, value in stated.items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{ref}: its config.json states no evaluation crop: {error!r}") from error
-    for name in ("eval_crop_pad", "eval_interpolation"):
+    for name in (f"eval_{entry.name}" for entry in fields(EvalTransform)):
         here, there = getattr(augment, name), getattr(registered, name)
         if here == there:
             continue

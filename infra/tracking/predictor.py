@@ -35,6 +35,7 @@ class Predictor:
         self.network = network
         self.class_names: list[str] = list(config["class_names"])
         self.side, self.crop_pad = int(config["input"]["resolution"]), int(config["input"]["crop_pad"])
+        self.is_squashed = config["input"].get("crop_mode") == "squash"
         self.resample = Image.Resampling[str(config["input"].get("interpolation", "bicubic")).upper()]
         self.mean, self.std = (np.array(config["input"][key], np.float32) for key in ("mean", "std"))
 
@@ -88,13 +89,14 @@ class Predictor:
         )
 
     def transform(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Crops the central square, resizes it and normalizes it: ``[H, W, 3]`` to ``[3, R, R]``."""
+        """Crops the central box, resizes it to a square and normalizes it: ``[H, W, 3]`` to ``[3, R, R]``."""
         height, width = pixels.shape[:2]
-        edge = max(int(self.side / (self.side + self.crop_pad) * min(width, height)), 1)
-        left, top = (width - edge + 1) // 2, (height - edge + 1) // 2
-        crop = Image.fromarray(pixels[top : top + edge, left : left + edge])
+        sizes = (width, height) if self.is_squashed else (min(width, height),) * 2
+        w, h = (max(int(self.side / (self.side + self.crop_pad) * size), 1) for size in sizes)
+        left, top = (width - w + 1) // 2, (height - h + 1) // 2
+        crop = Image.fromarray(pixels[top : top + h, left : left + w])
         # Always horizontally first, as in the evaluation.
-        wide = crop.resize((self.side, edge), self.resample)
+        wide = crop.resize((self.side, h), self.resample)
         square = np.asarray(wide.resize((self.side, self.side), self.resample))
         normalized = (square.astype(np.float32) / 255 - self.mean) / self.std
         return np.ascontiguousarray(normalized.transpose(2, 0, 1), np.float32)

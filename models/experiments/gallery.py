@@ -69,7 +69,7 @@ def draw(
     network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
     side = network.resolution
-    inputs = selection.squares(side, augment.eval_crop_pad, augment.eval_interpolation)
+    inputs = selection.squares(side, augment.evaluation)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     explanation = activation_maps.explain(network, images, selection.labels)
     heat = activation_maps.upsample(explanation.maps, side)

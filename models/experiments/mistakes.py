@@ -98,7 +98,7 @@ def draw_answers(
     """
     network = build_model(model, classes).eval()
     weights.load_weights(network, weights_uri, weights_sha256)
-    inputs = selection.squares(network.resolution, augment.eval_crop_pad, augment.eval_interpolation)
+    inputs = selection.squares(network.resolution, augment.evaluation)
     normalize = Normalize(torch.device("cpu"))
     answers = []
     for label, pixels in zip(selection.labels, inputs, strict=True):  # one by one: at 600 px all of them take gigabytes

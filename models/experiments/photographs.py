@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from conf.schema import Model
+from conf.training import EvalTransform
 from models.data.loading import selection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
@@ -40,7 +41,12 @@ class SeenPhotographs:
 
 
 def see(
-    model: Model, weights_uri: str, weights_sha256: str, photographs: Mapping[str, bytes], classes: int, crop_pad: int
+    model: Model,
+    weights_uri: str,
+    weights_sha256: str,
+    photographs: Mapping[str, bytes],
+    classes: int,
+    transform: EvalTransform,
 ) -> SeenPhotographs:
     """Classifies photographs, and maps the evidence for the most probable class of each.
 
@@ -50,7 +56,7 @@ def see(
         weights_sha256: Expected digest of that file.
         photographs: Encoded images by name.
         classes: Number of classes of the network.
-        crop_pad: Padding of the evaluation crop.
+        transform: Transform of the network's evaluation.
 
     Raises:
         ArtifactError: the weights are damaged, or belong to another network.
@@ -58,7 +64,7 @@ def see(
     """
     network = build_model(model, classes).eval()
     weights.load_weights(network, weights_uri, weights_sha256)
-    inputs = selection.decode_squares(photographs, network.resolution, crop_pad)
+    inputs = selection.decode_squares(photographs, network.resolution, transform)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     with torch.inference_mode():
         best = network(images).softmax(1).topk(min(SHOWN, classes))

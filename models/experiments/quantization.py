@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from conf.training import BICUBIC
 from infra.errors import ArtifactError
 from models.data.loading import selection
 from models.data.shards.manifest import Manifest
 from models.networks import formats
+from models.networks.description import read_transform
 from models.networks.formats import Images
 from models.statistics import Difference, paired_difference
 
@@ -107,7 +107,7 @@ def _batches(
     ids = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
     for start in range(0, len(ids), _BATCH):
         chosen = selection.read(manifest, manifest_uri, split, ids[start : start + _BATCH])
-        pixels = chosen.squares(given["resolution"], given["crop_pad"], given.get("interpolation", BICUBIC))
+        pixels = chosen.squares(given["resolution"], read_transform(config))
         images = ((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
         yield np.ascontiguousarray(images), np.array(chosen.labels)
 

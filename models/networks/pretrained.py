@@ -15,6 +15,7 @@ from torch import Tensor
 
 from conf import schema
 from conf.text import logger
+from conf.training import EvalTransform
 from infra.errors import ArtifactError, ConfigError
 from models.networks import published_inputs
 from models.networks.build import build_model, resolve_architecture
@@ -45,8 +46,7 @@ class PretrainedWeights:
         state_dict: Tensors in float32, by effnet's names.
         classes: Number of classes of its classifier.
         origin: Publisher of the weights, one of ``conf.experiments.ORIGINS``.
-        crop_pad: Crop of evaluation, as ``data.augment.eval_crop_pad``.
-        interpolation: Resize of evaluation, as ``data.augment.eval_interpolation``.
+        transform: Transform of evaluation.
         guesses: Facts that neither the tensors nor the settings state, as ``origin timm``: from the name of the file.
     """
 
@@ -54,8 +54,7 @@ class PretrainedWeights:
     state_dict: dict[str, Tensor]
     classes: int
     origin: str
-    crop_pad: int
-    interpolation: str
+    transform: EvalTransform
     guesses: tuple[str, ...]
 
 
@@ -69,8 +68,7 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
             expect; folder names are ignored, since users choose them freely.
 
     Raises:
-        ConfigError: variant, origin or number of classes differ from the request, the origin must be given, or the
-            weights are evaluated on squashed images and the request states no crop.
+        ConfigError: variant, origin or number of classes differ from the request, or the origin must be given.
         ArtifactError: a tensor is missing, unexpected, of another shape or not finite.
     """
     tensors = strip_wrappers(tensors, file, request.weights)
@@ -79,13 +77,11 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     name = _find_variant(tensors, key_map, request.network, file)
     inputs = published_inputs.find(_file_name_of(name, file), name, origin)
     model = _configure_model(name, origin, request, inputs.side, file)
-    crop_pad = inputs.crop_pad if request.crop_pad is None else request.crop_pad
-    interpolation = request.interpolation or inputs.interpolation
-    if inputs.is_squashed and request.crop_pad is None:
-        raise ConfigError(
-            f"{_base_name(file)}: timm evaluates it on the whole image, squashed to a square, which effnet does not: "
-            f"published.crop_pad={inputs.crop_pad} registers it with the central square, which costs accuracy"
-        )
+    transform = EvalTransform(
+        inputs.crop_pad if request.crop_pad is None else request.crop_pad,
+        request.interpolation or inputs.interpolation,
+        request.crop_mode or inputs.crop_mode,
+    )
     classes = _count_classes(tensors, key_map)
     if classes != request.classes:
         raise ConfigError(
@@ -100,7 +96,7 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     if broken:
         raise ArtifactError(f"{file}: {broken[0]} holds non-finite numbers ({len(broken)} tensors do)")
     guesses = _list_guesses(key_map, request, model, origin, inputs)
-    return PretrainedWeights(model, state, classes, origin, crop_pad, interpolation, guesses)
+    return PretrainedWeights(model, state, classes, origin, transform, guesses)
 
 
 def _list_guesses(
@@ -113,6 +109,7 @@ def _list_guesses(
     guesses += [f"resolution {inputs.side}"] * (request.resolution is None)
     guesses += [f"crop_pad {inputs.crop_pad}"] * (request.crop_pad is None)
     guesses += [f"interpolation {inputs.interpolation}"] * (request.interpolation is None)
+    guesses += [f"crop_mode {inputs.crop_mode}"] * (request.crop_mode is None)
     return tuple(guesses)
 
 

@@ -11,18 +11,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from conf.training import BICUBIC, BILINEAR
+from conf.training import BICUBIC, BILINEAR, CENTER, SQUASH
 from models.networks.efficientnet.variants import VARIANTS
 
 
 @dataclass(frozen=True)
 class InputSettings:
-    """The short side is resized to ``side + crop_pad`` pixels, and the central ``side`` pixels are the input."""
+    """The short side is resized to ``side + crop_pad`` pixels, and the central ``side`` pixels are the input.
+
+    With crop mode ``squash`` both sides are resized to that number of pixels.
+    """
 
     side: int
     crop_pad: int
     interpolation: str = BICUBIC
-    is_squashed: bool = False  # the whole image becomes a square, whatever its shape, which effnet does not do
+    crop_mode: str = CENTER
 
 
 # By the beginning of the file's own name, the first that matches.
@@ -33,7 +36,7 @@ _TIMM = {
     r"efficientnet_b2(\.ra_in1k|_ra-bcdf34b7)": InputSettings(288, 0),
     r"efficientnet_b3(\.ra2_in1k|_ra2-cf984f9c)": InputSettings(320, 0),
     r"efficientnet_b4(\.ra2_in1k|_ra2_320-7eb33cd5)": InputSettings(384, 0),
-    r"efficientnet_b5\.sw_in12k_ft_in1k": InputSettings(448, 0, is_squashed=True),
+    r"efficientnet_b5\.sw_in12k_ft_in1k": InputSettings(448, 0, crop_mode=SQUASH),
     r"efficientnet_b5\.sw_in12k": InputSettings(416, 21),
     r"tf_efficientnet_b3": InputSettings(300, 31),
     r"tf_efficientnet_l2(_ns_475|\.ns_jft_in1k_475)": InputSettings(475, 32),

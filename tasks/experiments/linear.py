@@ -11,6 +11,7 @@ from prefect import task
 
 from conf import schema
 from conf.text import logger
+from conf.training import SQUASH
 from infra import store
 from infra.errors import ConfigError
 from infra.store.json_objects import read_object
@@ -71,7 +72,7 @@ def _classify(config: schema.Config, shards: ShardResult, frozen: FrozenNetwork)
     options, augment = config.linear, config.data.augment
     request = {
         "data": shards.manifest_sha256,
-        "crop": [augment.eval_crop_pad, augment.eval_interpolation],
+        "crop": [augment.eval_crop_pad, augment.eval_interpolation, *[SQUASH] * (augment.eval_crop_mode == SQUASH)],
         "network": frozen.network,
         "seed": frozen.seed,
         "resolution": options.resolution,

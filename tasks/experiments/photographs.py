@@ -7,12 +7,13 @@ import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prefect import task
 
 from conf import compose, schema
+from conf.training import EvalTransform
 from infra.errors import ConfigError
 from models.results import PhotographNetwork, PhotographsResult
 from tasks import policy
@@ -45,8 +46,7 @@ def import_config(config: schema.Config, name: str) -> schema.Config:
         origin="lukemelas",
         preprocessing="lite",
         resolution=VARIANTS[name].resolution,
-        crop_pad=schema.Augment().eval_crop_pad,
-        interpolation=schema.Augment().eval_interpolation,
+        **asdict(EvalTransform()),
     )
     return dataclasses.replace(config, published=facts)
 
@@ -76,7 +76,7 @@ def read(options: schema.Photographs) -> dict[str, bytes]:
         raise ConfigError(f"photographs.images: no file {absent[0]}")
     photographs = {name: path.read_bytes() for name, path in files.items()}
     photographs = photographs or {name: packaged.photograph(name) for name in packaged.PHOTOGRAPHS}
-    decode_squares(photographs, 8, 0)  # raises for a damaged one
+    decode_squares(photographs, 8, EvalTransform())  # raises for a damaged one
     return photographs
 
 
@@ -122,7 +122,7 @@ def _record(
     from models.experiments.photographs import report_maps, report_photographs, see
     from models.networks.packaged import imagenet_names
 
-    classes, names, pad = imagenet_names(), list(photographs), schema.Augment().eval_crop_pad
+    classes, names = imagenet_names(), list(photographs)
     request = compose.to_dict(config.photographs)
     run = runs.start_run(
         config.experiment,
@@ -132,7 +132,7 @@ def _record(
         params=request,
         tags={"role": "photographs", "profile": config.profile},
     )
-    seen = [see(network.model, *network.weights, photographs, len(classes), pad) for network in networks]
+    seen = [see(network.model, *network.weights, photographs, len(classes), EvalTransform()) for network in networks]
     with tempfile.TemporaryDirectory(prefix="effnet-photographs-") as scratch:
         path = Path(scratch) / "photographs.png"
         columns = [seen[0].inputs, *(one.overlays for one in seen)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from conf import schema
 from conf.text import escaped, format_duration
+from conf.training import SQUASH, EvalTransform
 from models.results import TrainResult
 from models.statistics import interval_95, weakest_classes
 from tasks.registry.answers import CONFUSION_SVG, MISTAKES_SVG, SAMPLES_SVG, CardAnswers
@@ -71,7 +72,7 @@ def trained_card(trained: Trained) -> str:
         ("Predictions", _predictions(trained.answers)),
         ("Use", _use(trained.ref)),
         ("Network", _network(result)),
-        ("Input", _input(result.resolution, trained.job.augment)),
+        ("Input", _input(result.resolution, trained.job.augment.evaluation)),
         ("Data", _data(data, trained.job)),
         ("Recipe", _recipe(trained.job)),
         ("Cost", _cost(result, trained.machine)),
@@ -81,7 +82,9 @@ def trained_card(trained: Trained) -> str:
     return _document(trained.ref, opening, sections)
 
 
-def imported_card(ref: str, classes: int, augment: schema.Augment, source: Mapping[str, str], license_name: str) -> str:
+def imported_card(
+    ref: str, classes: int, transform: EvalTransform, source: Mapping[str, str], license_name: str
+) -> str:
     """Renders the card of published weights, whose accuracy was not measured here."""
     opening = (
         f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes"
@@ -92,7 +95,7 @@ def imported_card(ref: str, classes: int, augment: schema.Augment, source: Mappi
     lineage = {"file": source["source"], "sha256 of the file": source["source_sha256"], "license": license_name}
     sections = [
         ("Network", _table(("", ""), network.items())),
-        ("Input", _input(int(source["resolution"]), augment)),
+        ("Input", _input(int(source["resolution"]), transform)),
         ("Lineage", _table(("", ""), lineage.items())),
         ("Use", _use(ref)),
     ]
@@ -210,11 +213,12 @@ def _network(result: TrainResult) -> str:
     return _table(("", ""), rows.items())
 
 
-def _input(resolution: int, augment: schema.Augment) -> str:
-    share = resolution / (resolution + augment.eval_crop_pad)
+def _input(resolution: int, transform: EvalTransform) -> str:
+    share = resolution / (resolution + transform.crop_pad)
+    box, of = ("box", "width and of the height") if transform.crop_mode == SQUASH else ("square", "short side")
     return (
-        f"RGB images `[N, 3, {resolution}, {resolution}]`, float32. The central square of {100 * share:.1f} % of the "
-        f"short side, resized to {resolution} x {resolution} by antialiased {augment.eval_interpolation} "
+        f"RGB images `[N, 3, {resolution}, {resolution}]`, float32. The central {box} of {100 * share:.1f} % of the "
+        f"{of}, resized to {resolution} x {resolution} by antialiased {transform.interpolation} "
         "interpolation; pixels divided by 255, then normalized by `mean` and `std` of `extra_files/config.json`, which "
         "also lists the classes in the order of the logits."
     )

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import tempfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from prefect import task
 
 from conf import compose, schema
 from conf.text import logger
+from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, ConfigError, TransientError
 from models.results import Registered
@@ -62,16 +64,15 @@ def _import(config: schema.Config) -> Registered:
     if weights.guesses:
         log.warning(
             "%s: guessed from the name of the file and what is usual for its origin: %s; "
-            "published.origin, .preprocessing, .resolution, .crop_pad and .interpolation set them",
+            "published.origin, .preprocessing, .resolution, .crop_pad, .interpolation and .crop_mode set them",
             Path(options.path).name,
             ", ".join(weights.guesses),
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, uri, sha256)
     log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
-    usual = schema.Augment()
-    crop = "" if weights.crop_pad == usual.eval_crop_pad else f"\ncrop_pad {weights.crop_pad}"
-    crop += "" if weights.interpolation == usual.eval_interpolation else f"\ninterpolation {weights.interpolation}"
+    usual = asdict(EvalTransform())
+    crop = "".join(f"\n{key} {value}" for key, value in asdict(weights.transform).items() if value != usual[key])
     key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}")
     tags = {"role": "import", **source_tags}
     run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
@@ -94,16 +95,14 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
         export.save_weights(weights.state_dict, Path(scratch) / WEIGHTS)
         classes = _name_classes(weights.classes)
-        crop_pad, interpolation = weights.crop_pad, weights.interpolation
         resolution = resolve_architecture(weights.model).resolution
         license_name = LICENSES[weights.origin]
         searched = {"variant": weights.model.name, "license": license_name}
         version = new_version(
-            run, name, Path(scratch), weights.model, resolution, classes, crop_pad, searched | tags, interpolation
+            run, name, Path(scratch), weights.model, resolution, classes, weights.transform, searched | tags
         )
     ref = f"{version.name}/{version.version}"
-    augment = schema.Augment(eval_crop_pad=crop_pad, eval_interpolation=interpolation)
-    text = imported_card(ref, weights.classes, augment, tags, license_name)
+    text = imported_card(ref, weights.classes, weights.transform, tags, license_name)
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)
     describe_family(version)
     return version
@@ -133,7 +132,6 @@ def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[
         "params": str(params),
         "multiply_adds": str(multiply_adds),
         "resolution": str(resolution),
-        "crop_pad": str(weights.crop_pad),
-        "interpolation": weights.interpolation,
+        **{key: str(value) for key, value in asdict(weights.transform).items()},
         "guessed": ", ".join(weights.guesses) or "nothing",
     }

@@ -13,7 +13,7 @@ from prefect import task
 
 from conf import compose, schema
 from conf.text import logger
-from conf.training import BICUBIC
+from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, NotFoundError, PermanentError, first_line
 from infra.store.json_objects import NUMBER, read_lines
@@ -79,9 +79,8 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             model,
             result.resolution,
             manifest.classes,
-            data.augment.eval_crop_pad,
+            data.augment.evaluation,
             _build_tags(result, manifest.name, manifest_sha256) | data_tags,
-            data.augment.eval_interpolation,
         )
     if not (version.reused and cards.is_described(version.name, version.version)):
         _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
@@ -108,9 +107,8 @@ def new_version(
     model: schema.Model,
     resolution: int,
     class_names: Sequence[str],
-    crop_pad: int,
+    transform: EvalTransform,
     tags: Mapping[str, str],
-    interpolation: str = BICUBIC,
 ) -> Version:
     """Registers the weights in ``files`` as the challenger of ``name``, after checking that new ones load.
 
@@ -121,9 +119,8 @@ def new_version(
         model: Configuration of the network.
         resolution: Image side in pixels.
         class_names: Class names in the order of the logits.
-        crop_pad: Crop padding of the evaluation transform, see ``models.networks.description.config_json``.
+        transform: Transform of evaluation.
         tags: Tags of the version.
-        interpolation: Resize of the evaluation transform.
 
     Raises:
         ArtifactError: The weights are damaged or do not fit; nothing is registered.
@@ -138,8 +135,7 @@ def new_version(
         class_names=class_names,
         mean=[value / 255 for value in MEAN_RGB],
         std=[value / 255 for value in STDDEV_RGB],
-        crop_pad=crop_pad,
-        interpolation=interpolation,
+        transform=transform,
     )
     (files / "config.json").write_text(description)
 

@@ -66,12 +66,13 @@ def test_the_command_answers_for_help_without_prefect_hydra_and_other_slow_impor
 
 def test_what_a_repeated_reproduction_needs_of_the_models_is_read_without_torch_and_scikit_learn() -> None:
     code = """import sys
+from conf.training import EvalTransform
 from models.data.loading import selection
 from models.data.sources import builtin
 from models.networks import build, description, packaged
 build.check_names("variants", build.network_names())
 builtin.digits(), builtin.mnist5k()
-selection.decode_squares({"china": packaged.photograph("china")}, 8, 0)
+selection.decode_squares({"china": packaged.photograph("china")}, 8, EvalTransform())
 print({"torch", "sklearn", "mlxtend"} & set(sys.modules))"""
     done = run(sys.executable, "-c", code)
     assert done.stdout == "set()\n", done.stdout + done.stderr

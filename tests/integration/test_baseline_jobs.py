@@ -13,6 +13,7 @@ from made_set import write_set
 from training_rig import Rig, finish, make_rig, sha256_of, with_recipe
 
 from conf import compose, schema
+from conf.training import EvalTransform
 from infra import store
 from infra.launch import local
 from infra.launch.command import torchrun_argv
@@ -96,7 +97,12 @@ def test_it_is_fine_tuned_on_other_data_with_a_fresh_classifier(rig: Rig, traine
 
 def test_its_weights_become_a_package_that_serves_any_number_of_images(trained: str, tmp_path: Path) -> None:
     described = config_json(
-        SHUFFLENET, resolution=32, class_names=[str(i) for i in range(10)], mean=MEAN_RGB, std=STDDEV_RGB, crop_pad=0
+        SHUFFLENET,
+        resolution=32,
+        class_names=[str(i) for i in range(10)],
+        mean=MEAN_RGB,
+        std=STDDEV_RGB,
+        transform=EvalTransform(0),
     )
     (tmp_path / "config.json").write_text(described)
     store.download(result(trained)["weights_uri"], tmp_path / "weights.safetensors")

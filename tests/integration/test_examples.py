@@ -15,6 +15,7 @@ from checkout import ROOT
 from made_set import image_bytes
 
 from conf import schema
+from conf.training import EvalTransform
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking import registration, registry, runs
@@ -78,7 +79,7 @@ def test_classify_gives_the_probabilities_of_the_registered_network(mlflow_uri: 
     network = build_model(TINY, 4).eval()
     mean, std = [value / 255 for value in MEAN_RGB], [value / 255 for value in STDDEV_RGB]
     export.save_weights(network.state_dict(), tmp_path / registry.WEIGHTS)
-    config = config_json(TINY, resolution=SIDE, class_names=[*"abcd"], mean=mean, std=std, crop_pad=0)
+    config = config_json(TINY, resolution=SIDE, class_names=[*"abcd"], mean=mean, std=std, transform=EvalTransform(0))
     (tmp_path / registry.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(SIDE)
     answers = export.logits(module, images)

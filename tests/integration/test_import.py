@@ -64,7 +64,8 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     tags = registry.resolve_version("efficientnet-b0-lukemelas@champion").tags
     source = hashlib.sha256(store.read(checkpoint)).hexdigest()
     assert (tags["source"], tags["source_sha256"], tags["origin"]) == (checkpoint, source, "lukemelas")
-    assert (tags["crop_pad"], tags["guessed"]) == ("32", "preprocessing imagenet, crop_pad 32, interpolation bicubic")
+    assert (tags["crop_pad"], tags["crop_mode"]) == ("32", "center")
+    assert tags["guessed"] == "preprocessing imagenet, crop_pad 32, interpolation bicubic, crop_mode center"
     assert (tags["variant"], tags["license"]) == ("efficientnet_b0", "Apache-2.0")
     described = mlflow_client.library().MlflowClient().get_registered_model("efficientnet-b0-lukemelas")
     assert "`efficientnet_b0`: " in described.description

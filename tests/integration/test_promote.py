@@ -22,6 +22,7 @@ from made_set import write_set
 from torch import nn
 
 from conf import compose, schema
+from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, ConfigError
 from infra.services.stack import Addresses
@@ -108,7 +109,9 @@ def made_version(
     key = f"{name}-{seed}"
     job(storage, key, right, (folder / WEIGHTS).read_bytes())
     names = manifests.load(shards.manifest_uri)[1].classes
-    described = config_json(schema.Model(), resolution=SIDE, class_names=names, mean=[0.5], std=[0.2], crop_pad=0)
+    described = config_json(
+        schema.Model(), resolution=SIDE, class_names=names, mean=[0.5], std=[0.2], transform=EvalTransform(0)
+    )
     (folder / CONFIG).write_text(described)
     images = export.example(SIDE)
     version = registration.register(

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from conf import schema
+from conf.training import EvalTransform
 from flows.__main__ import main
 from infra.errors import ArtifactError, ConfigError, TransientError
 from infra.tracking import cards, package, registration, registry, runs
@@ -63,7 +64,9 @@ def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", *
     """Registers the network of a seed; ``classes`` only changes the description."""
     module, images = export.serving_module(network(seed)), export.example(RESOLUTION)
     export.save_weights(network(seed).state_dict(), folder / registry.WEIGHTS)
-    config = config_json(TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], crop_pad=0)
+    config = config_json(
+        TINY, resolution=RESOLUTION, class_names=[*classes], mean=[0.5], std=[0.2], transform=EvalTransform(0)
+    )
     (folder / registry.CONFIG).write_text(config)
     given = {"tags": {}, **given}
     answers = export.logits(module, images)
@@ -213,7 +216,9 @@ def test_a_program_that_answers_only_for_the_exported_batch_is_not_registered(tm
 
 def write_files(folder: Path, side: int) -> None:
     (folder / registry.WEIGHTS).touch()
-    config = config_json(TINY, resolution=side, class_names=[*"abcd"], mean=[0.5], std=[0.2], crop_pad=0)
+    config = config_json(
+        TINY, resolution=side, class_names=[*"abcd"], mean=[0.5], std=[0.2], transform=EvalTransform(0)
+    )
     (folder / registry.CONFIG).write_text(config)
 
 

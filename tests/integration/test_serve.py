@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from conf import schema
+from conf.training import EvalTransform
 from flows.__main__ import main
 from infra.tracking import client as mlflow_client
 from infra.tracking import registration, registry, runs
@@ -47,7 +48,7 @@ def build(seed: int) -> Any:
 def register(seed: int, folder: Path) -> None:
     network = build(seed)
     export.save_weights(network.state_dict(), folder / registry.WEIGHTS)
-    config = config_json(TINY, resolution=SIDE, class_names=CLASSES, mean=MEAN, std=STD, crop_pad=0)
+    config = config_json(TINY, resolution=SIDE, class_names=CLASSES, mean=MEAN, std=STD, transform=EvalTransform(0))
     (folder / registry.CONFIG).write_text(config)
     module, images = export.serving_module(network), export.example(SIDE)
     run = runs.start_run("tests", "serve", f"serve {seed}", params={}, tags={})

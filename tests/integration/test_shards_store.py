@@ -148,6 +148,6 @@ def test_images_made_smaller_are_what_the_loader_reads_and_larger_ones_are_nowhe
         uri = store.join(layout.root, rows.shards[number].name)
         stored = decode.open_image(store.read_range(uri, int(row["offset"]), int(row["size"])))
         assert stored.size == (64, 32)
-        [box] = crops.eval_boxes(np.array([64]), np.array([32]), 24, Augment().eval_crop_pad).tolist()
+        [box] = crops.eval_boxes(np.array([64]), np.array([32]), 24, Augment().evaluation).tolist()
         expected = np.asarray(stored.crop(tuple(box)).resize((24, 24), Image.Resampling.BICUBIC), float)
         assert np.abs(expected - image.numpy()).mean() < 1

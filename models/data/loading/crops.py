@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.schema import Augment
+from conf.training import SQUASH, EvalTransform
 
 TRIES = 10
 MIN_COVERED = 0.1  # of the whole image, which is the only object: tighter than the minimum area of 0.08
@@ -38,7 +39,7 @@ def train_boxes(
     # The official code also uses the central crop if the box is the whole image.
     whole = ((boxes[:, 2] - boxes[:, 0]) == widths) & ((boxes[:, 3] - boxes[:, 1]) == heights)
     central = ~valid[rows, first] | whole
-    boxes[central] = eval_boxes(widths, heights, side, augment.eval_crop_pad)[central]
+    boxes[central] = eval_boxes(widths, heights, side, augment.evaluation)[central]
     return boxes, u[:, 4 * TRIES] < augment.flip_prob
 
 
@@ -71,9 +72,11 @@ def _candidates(
     return np.stack([left, top, left + w, top + h], axis=-1).astype(np.int32), valid
 
 
-def eval_boxes(widths: NDArray[np.int64], heights: NDArray[np.int64], side: int, pad: int) -> Boxes:
-    """Returns the central square of side / (side + pad) of the short side, at least one pixel."""
+def eval_boxes(widths: NDArray[np.int64], heights: NDArray[np.int64], side: int, transform: EvalTransform) -> Boxes:
+    """Returns the central boxes that the transform resizes to ``side`` pixels, of at least one pixel."""
+    kept = side / (side + transform.crop_pad)
     short = np.minimum(widths, heights)
-    edge = np.maximum((side / (side + pad) * short).astype(np.int64), 1)
-    left, top = (widths - edge + 1) // 2, (heights - edge + 1) // 2
-    return np.stack([left, top, left + edge, top + edge], axis=-1).astype(np.int32)
+    sizes = (widths, heights) if transform.crop_mode == SQUASH else (short, short)
+    w, h = (np.maximum((kept * size).astype(np.int64), 1) for size in sizes)
+    left, top = (widths - w + 1) // 2, (heights - h + 1) // 2
+    return np.stack([left, top, left + w, top + h], axis=-1).astype(np.int32)

@@ -196,7 +196,7 @@ class Loader:
         interpolation = BICUBIC
         if key is None:
             interpolation = self.augment.eval_interpolation
-            boxes = crops.eval_boxes(widths, heights, self.side, self.augment.eval_crop_pad)
+            boxes = crops.eval_boxes(widths, heights, self.side, self.augment.evaluation)
             flips = np.zeros(len(ids), np.bool_)
         else:
             u = uniforms(*key, ids, crops.DRAWS + augmentation.draws(self.augment))

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from conf.training import BICUBIC
+from conf.training import EvalTransform
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.loading import crops, decode
@@ -27,13 +27,10 @@ class SampleSelection:
     blobs: list[bytes]
     rows: NDArray[np.void]  # of the manifest's table
 
-    def squares(self, side: int, crop_pad: int, interpolation: str = BICUBIC) -> Pixels:
-        """Decodes the evaluation crop for a network of that resolution, ``[N, side, side, 3]``."""
+    def squares(self, side: int, transform: EvalTransform) -> Pixels:
+        """Decodes the images for a network of that resolution, ``[N, side, side, 3]``."""
         widths, heights = (self.rows[key].astype(np.int64) for key in ("width", "height"))
-        boxes = crops.eval_boxes(widths, heights, side, crop_pad)
-        out = np.empty((len(self.ids), side, side, 3), np.uint8)
-        decode.fill(out, self.blobs, boxes, np.zeros(len(self.ids), np.bool_), interpolation=interpolation)
-        return out
+        return transform_images(self.blobs, widths, heights, side, transform)
 
 
 def distinct_classes(manifest: Manifest, split: str, count: int) -> list[int]:
@@ -72,18 +69,25 @@ def read(manifest: Manifest, manifest_uri: str, split: str, ids: Sequence[int]) 
     return SampleSelection(list(ids), rows["label"].tolist(), blobs, rows)
 
 
-def decode_squares(photographs: Mapping[str, bytes], side: int, crop_pad: int) -> Pixels:
-    """Decodes the evaluation crops of images by name, ``[N, side, side, 3]``.
+def transform_images(
+    blobs: Sequence[bytes], widths: NDArray[np.int64], heights: NDArray[np.int64], side: int, transform: EvalTransform
+) -> Pixels:
+    """Decodes encoded images of known sizes as the evaluation does, ``[N, side, side, 3]``."""
+    out = np.empty((len(blobs), side, side, 3), np.uint8)
+    boxes = crops.eval_boxes(widths, heights, side, transform)
+    decode.fill(out, blobs, boxes, np.zeros(len(blobs), np.bool_), interpolation=transform.interpolation)
+    return out
+
+
+def decode_squares(photographs: Mapping[str, bytes], side: int, transform: EvalTransform) -> Pixels:
+    """Decodes images by name as the evaluation does, ``[N, side, side, 3]``.
 
     Raises:
         DataError: a photograph cannot be used; the message names it.
     """
     headers = [_check(name, data) for name, data in photographs.items()]
     widths, heights = (np.array([getattr(header, key) for header in headers]) for key in ("width", "height"))
-    out = np.empty((len(headers), side, side, 3), np.uint8)
-    boxes = crops.eval_boxes(widths, heights, side, crop_pad)
-    decode.fill(out, list(photographs.values()), boxes, np.zeros(len(headers), np.bool_))
-    return out
+    return transform_images(list(photographs.values()), widths, heights, side, transform)
 
 
 def _check(name: str, data: bytes) -> ImageInfo:

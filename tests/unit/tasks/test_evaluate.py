@@ -41,6 +41,8 @@ def test_the_registered_input_replaces_the_profile_s_and_is_logged(caplog: pytes
     assert "b0/1 was registered with eval_crop_pad 32, which is used instead of 0; data.augment" in caplog.text
     assert "eval_interpolation bilinear, which is used instead of bicubic" in caplog.text
     assert with_input(PROFILE, {"input": {"crop_pad": 0}}, "b0/1", "data.augment", []) == PROFILE
+    squashed = with_input(PROFILE, {"input": {"crop_pad": 0, "crop_mode": "squash"}}, "b5/1", "data.augment", [])
+    assert squashed == schema.Augment(eval_crop_pad=0, eval_crop_mode="squash")
 
 
 @pytest.mark.parametrize("word", ["transfer.data.augment.eval_crop_pad=0", "transfer.data.augment={eval_crop_pad:0}"])
@@ -54,7 +56,13 @@ def test_what_the_command_sets_remains_and_is_logged(word: str, caplog: pytest.L
 
 @pytest.mark.parametrize(
     "description",
-    [{}, {"input": None}, {"input": {"crop_pad": "wide"}}, {"input": {"crop_pad": 1, "interpolation": "x"}}],
+    [
+        {},
+        {"input": None},
+        {"input": {"crop_pad": "wide"}},
+        {"input": {"crop_pad": 1, "interpolation": "x"}},
+        {"input": {"crop_pad": 1, "crop_mode": "x"}},
+    ],
 )
 def test_a_description_without_a_crop_is_refused(description: dict[str, object]) -> None:
     with pytest.raises(ArtifactError, match=r"b0/1: its config.json states no evaluation crop"):

@@ -13,7 +13,7 @@ from made_set import image_bytes
 from numpy.typing import NDArray
 from PIL import Image
 
-from conf.training import INTERPOLATIONS
+from conf.training import CROP_MODES, INTERPOLATIONS, EvalTransform
 from infra.tracking.predictor import COLUMN, Predictor, read_image
 from models.data.loading import crops, decode
 from models.data.shards.images import open_image
@@ -50,16 +50,19 @@ def encoded(pixels: Any, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.parametrize("mode", CROP_MODES)
 @pytest.mark.parametrize("interpolation", [None, *INTERPOLATIONS])
 @pytest.mark.parametrize("size", [(60, 41), (37, 90), (32, 32), (20, 21), (1, 5)])
-def test_the_transform_gives_the_pixels_of_the_evaluation(size: tuple[int, int], interpolation: str | None) -> None:
+def test_the_transform_gives_the_pixels_of_the_evaluation(
+    size: tuple[int, int], interpolation: str | None, mode: str
+) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     square = np.empty((1, SIDE, SIDE, 3), np.uint8)
-    boxes = crops.eval_boxes(np.array([size[1]]), np.array([size[0]]), SIDE, PAD)
+    boxes = crops.eval_boxes(np.array([size[1]]), np.array([size[0]]), SIDE, EvalTransform(PAD, crop_mode=mode))
     given = {"interpolation": interpolation} if interpolation else {}  # config.json states it if it is not bicubic
     decode.fill(square, [encoded(pixels)], boxes, np.zeros(1, np.bool_), backend="pillow", **given)
     expected = ((square[0] / 255 - MEAN) / STD).transpose(2, 0, 1)
-    predictor = Predictor(None, {**CONFIG, "input": CONFIG["input"] | given})
+    predictor = Predictor(None, {**CONFIG, "input": CONFIG["input"] | given | {"crop_mode": mode}})
     np.testing.assert_allclose(predictor.transform(pixels), expected, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ from made_set import write_set
 from PIL import Image
 
 from conf import schema
+from conf.training import EvalTransform
 from infra.errors import ArtifactError
 from models.data.loading import selection
 from models.experiments import mistakes
@@ -53,7 +54,7 @@ def test_a_drawn_answer_is_that_of_the_network_on_the_evaluation_crop(tmp_path: 
         network.classifier.weight.mul_(100)  # type: ignore[union-attr, operator]
     sha256 = export.save_weights(network.eval().state_dict(), tmp_path / "weights")
     chosen = selection.read(made.manifest, made.uri, "val", [3, 11])
-    inputs = chosen.squares(network.resolution, 8, "bilinear")
+    inputs = chosen.squares(network.resolution, EvalTransform(8, "bilinear"))
     augment = schema.Augment(eval_crop_pad=8, eval_interpolation="bilinear")
     with torch.inference_mode():
         probabilities = network(Normalize(torch.device("cpu"))(torch.from_numpy(inputs))).softmax(1)

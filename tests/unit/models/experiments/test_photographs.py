@@ -13,6 +13,7 @@ from efficientnet_lite_pytorch import EfficientNet as Theirs
 
 from conf import schema
 from conf.experiments import PACKAGED
+from conf.training import EvalTransform
 from infra.errors import DataError, NotFoundError
 from models.data.loading import selection
 from models.data.sources import archive, imagenet
@@ -41,7 +42,7 @@ def test_logits_and_classes_are_those_of_another_implementation(name: str, tmp_p
     ours.load_state_dict(converted.state_dict)
     theirs = Theirs.from_name(name.replace("_", "-")).eval()
     theirs.load_state_dict(public)
-    pixels = torch.from_numpy(selection.decode_squares(PHOTOGRAPHS, ours.resolution, 32))
+    pixels = torch.from_numpy(selection.decode_squares(PHOTOGRAPHS, ours.resolution, EvalTransform()))
     with torch.inference_mode():
         expected = theirs((pixels.permute(0, 3, 1, 2).float() - 127) / 128)
         answers = ours(Normalize(torch.device("cpu"))(pixels))
@@ -50,7 +51,7 @@ def test_logits_and_classes_are_those_of_another_implementation(name: str, tmp_p
     weights = tmp_path / "weights.safetensors"
     export.save_weights(converted.state_dict, weights)
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    seen = photographs.see(converted.model, f"file://{weights}", sha256, PHOTOGRAPHS, 1000, 32)
+    seen = photographs.see(converted.model, f"file://{weights}", sha256, PHOTOGRAPHS, 1000, EvalTransform())
     best = expected.softmax(1).topk(3)
     assert seen.labels == best.indices.tolist()
     np.testing.assert_allclose(seen.probabilities, best.values.numpy(), atol=1e-4)
@@ -86,7 +87,9 @@ def test_the_names_are_the_devkit_s_where_it_is_at_hand() -> None:
 
 def test_a_damaged_photograph_is_named() -> None:
     with pytest.raises(DataError, match="photograph broken: "):
-        selection.decode_squares({"china": PHOTOGRAPHS["china"], "broken": PHOTOGRAPHS["china"][:500]}, 64, 0)
+        selection.decode_squares(
+            {"china": PHOTOGRAPHS["china"], "broken": PHOTOGRAPHS["china"][:500]}, 64, EvalTransform()
+        )
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

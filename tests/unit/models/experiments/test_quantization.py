@@ -15,6 +15,7 @@ from made_set import MadeSet, write_set
 from numpy.typing import NDArray
 from torch import nn
 
+from conf.training import EvalTransform
 from infra.errors import ArtifactError
 from models.data.loading import selection
 from models.experiments import quantization
@@ -104,7 +105,7 @@ def test_images_are_normalized_as_the_network_expects(network: Network) -> None:
     made = network.data
     (images, labels), *_ = quantization._batches(made.manifest, made.uri, "val", 2, CONFIG)
     chosen = selection.read(made.manifest, made.uri, "val", [0, 59])
-    pixels = chosen.squares(SIDE, 4).astype(np.float64)
+    pixels = chosen.squares(SIDE, EvalTransform(4)).astype(np.float64)
     expected = (pixels / 255 - [0.4, 0.5, 0.6]) / 0.2
     np.testing.assert_allclose(images.transpose(0, 2, 3, 1), expected, atol=1e-5)
     assert labels.tolist() == chosen.labels

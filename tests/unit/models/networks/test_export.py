@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from conf import schema
+from conf.training import EvalTransform
 from infra.errors import ArtifactError
 from models.networks import export
 from models.networks.build import build_model
-from models.networks.description import config_json
+from models.networks.description import config_json, read_transform
 from models.networks.efficientnet.network import EfficientNet
 
 TINY = schema.Model(width=0.25, depth=0.25, resolution=0.15)
@@ -30,7 +31,9 @@ def network() -> EfficientNet:
 
 @pytest.fixture
 def config() -> dict:
-    text = config_json(TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, crop_pad=8)
+    text = config_json(
+        TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, transform=EvalTransform(8)
+    )
     return json.loads(text)
 
 
@@ -92,6 +95,10 @@ def test_the_description_names_everything_that_a_reader_needs(config):
     assert config["classes"] == 3
     assert config["class_names"] == NAMES
     assert config["input"] == {"resolution": 34, "mean": [0.5] * 3, "std": [0.25] * 3, "crop_pad": 8}
+    unusual = EvalTransform(8, "bilinear", "squash")
+    text = config_json(TINY, resolution=34, class_names=NAMES, mean=[0.5] * 3, std=[0.25] * 3, transform=unusual)
+    assert read_transform(json.loads(text)) == unusual
+    assert read_transform(config) == EvalTransform(8)
 
 
 def test_half_a_file_never_becomes_a_network(network, config, tmp_path: Path):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf import schema
+from conf.training import EvalTransform
 from models.data.loading import crops, decode
 from models.data.shards import image_header
 from models.data.sources import catalog
@@ -55,7 +56,7 @@ def squares(blobs: list[bytes], side: int) -> Tensor:
     out = np.empty((len(blobs), side, side, 3), np.uint8)
     headers = [image_header.parse(blob) for blob in blobs]
     widths, heights = (np.array([getattr(each, key) for each in headers]) for key in ("width", "height"))
-    boxes = crops.eval_boxes(widths, heights, side, pad=0)
+    boxes = crops.eval_boxes(widths, heights, side, EvalTransform(0))
     decode.fill(out, blobs, boxes, np.zeros(len(blobs), np.bool_))
     return torch.from_numpy(out)
 

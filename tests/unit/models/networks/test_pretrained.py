@@ -27,6 +27,7 @@ from efficientnet_lite_pytorch import EfficientNet as Lukemelas
 from torch import Tensor
 
 from conf import schema
+from conf.training import SQUASH, EvalTransform
 from infra.errors import ArtifactError, ConfigError, EffnetError
 from models.networks import checkpoint_file, pretrained, published_inputs
 from models.networks.build import build_model, resolve_architecture
@@ -301,7 +302,8 @@ def test_of_two_wrapped_networks_the_average_or_the_raw_one_is_taken() -> None:
 
 def test_the_tensors_count_more_than_a_name_of_another_variant(caplog: pytest.LogCaptureFixture) -> None:
     converted = pretrained.convert(kept("timm"), ASK, "efficientnet_b1-533bc792.pth")
-    assert (converted.model.name, converted.model.resolution, converted.crop_pad) == ("efficientnet_b0", 1.0, 32)
+    assert (converted.model.name, converted.model.resolution) == ("efficientnet_b0", 1.0)
+    assert converted.transform == EvalTransform()
     assert "by its name it is efficientnet_b1, by its tensors efficientnet_b0, which counts" in caplog.text
 
 
@@ -548,15 +550,18 @@ def test_side_and_crop_are_those_of_the_publisher(file: str, member: str, origin
 
 def test_the_documented_table_is_that_of_the_code() -> None:
     text = (ROOT / "docs" / "experiments.md").read_text()
-    rows = re.findall(r"^\| (\w+) \| `([^`]+)`[^|]*\| (\d+) \| (\d+) \| (\w+) \| (\w+) \|$", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\w+) \| `([^`]+)`[^|]*\| (\d+) \| (\d+)(, squashed)? \| (\w+) \| (\w+) \|$", text, re.MULTILINE
+    )
     assert len(rows) == 28
-    for origin, file, side, resized, interpolation, preprocessing in rows:
+    for origin, file, side, resized, squashed, interpolation, preprocessing in rows:
         match = re.search(r"efficientnet[_-](b\d|l2|lite\d)", file)
         assert match is not None
         variant = f"efficientnet_{match[1]}"
         settings = published_inputs.find(file, variant, origin)
-        expected = (int(side), int(resized), interpolation)
-        assert (settings.side, settings.side + settings.crop_pad, settings.interpolation) == expected, file
+        expected = (int(side), int(resized), interpolation, SQUASH if squashed else "center")
+        resized_px = settings.side + settings.crop_pad
+        assert (settings.side, resized_px, settings.interpolation, settings.crop_mode) == expected, file
         assert pretrained._resolve_preprocessing(variant, origin, file) == preprocessing, file
     names = [row[1] for row in rows]
     for table in published_inputs._TABLES.values():  # every entry has a row
@@ -565,25 +570,29 @@ def test_the_documented_table_is_that_of_the_code() -> None:
 
 def test_what_the_name_of_the_file_states_is_a_guess_unless_it_is_set(caplog: pytest.LogCaptureFixture) -> None:
     guessed = pretrained.convert(kept("timm"), ASK, "epoch=3-tf_efficientnet_b0_ap.pth")
-    usual = ("resolution 224", "crop_pad 32", "interpolation bicubic")
+    usual = ("resolution 224", "crop_pad 32", "interpolation bicubic", "crop_mode center")
     assert guessed.guesses == ("origin timm_tf", "preprocessing advprop", *usual)
     request = schema.Published(
-        origin="timm", preprocessing="imagenet", resolution=256, crop_pad=0, interpolation="bilinear"
+        origin="timm",
+        preprocessing="imagenet",
+        resolution=256,
+        crop_pad=0,
+        interpolation="bilinear",
+        crop_mode="squash",
     )
     stated = pretrained.convert(kept("timm"), request, "tf_efficientnet_b0_ap.pth")
-    assert (stated.guesses, stated.crop_pad, stated.model.resolution) == ((), 0, 256 / 224)
-    assert stated.interpolation == "bilinear"
+    assert (stated.guesses, stated.model.resolution) == ((), 256 / 224)
+    assert stated.transform == EvalTransform(0, "bilinear", SQUASH)
 
 
-def test_weights_that_are_evaluated_on_squashed_images_are_refused_unless_a_crop_is_stated() -> None:
+def test_weights_that_timm_evaluates_on_squashed_images_are_evaluated_so() -> None:
     shapes = pretrained._expected_tensors(TIMM, schema.Model(name="efficientnet_b5"), 1000).values()
     tensors = {key: torch.zeros(()).expand(shape) for key, shape in shapes}
-    with pytest.raises(
-        ConfigError, match=r"^efficientnet_b5\.sw_in12k_ft_in1k\.pth: .*published\.crop_pad=0 registers"
-    ):
-        pretrained.convert(tensors, ASK, "efficientnet_b5.sw_in12k_ft_in1k.pth")
-    stated = pretrained.convert(tensors, schema.Published(crop_pad=0), "efficientnet_b5.sw_in12k_ft_in1k.pth")
-    assert (stated.crop_pad, stated.model.resolution) == (0, 448 / 456)
+    converted = pretrained.convert(tensors, ASK, "efficientnet_b5.sw_in12k_ft_in1k.pth")
+    assert (converted.transform, converted.model.resolution) == (EvalTransform(0, crop_mode=SQUASH), 448 / 456)
+    assert converted.guesses[-1] == "crop_mode squash"
+    stated = pretrained.convert(tensors, schema.Published(crop_mode="center"), "efficientnet_b5.sw_in12k_ft_in1k.pth")
+    assert stated.transform == EvalTransform(0)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])

@@ -9,6 +9,7 @@ import torch
 
 from conf import compose
 from conf.schema import Nightly
+from conf.training import EvalTransform
 from infra.errors import HungError, TransientError
 from models.networks import export
 from models.networks.build import build_model
@@ -62,7 +63,7 @@ def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Pa
     torch.manual_seed(0)
     export.save_weights(build_model(model, 3).state_dict(), tmp_path / "weights.safetensors")
     described = config_json(
-        model, resolution=32, class_names=["a", "b", "c"], mean=[0.5] * 3, std=[0.2] * 3, crop_pad=0
+        model, resolution=32, class_names=["a", "b", "c"], mean=[0.5] * 3, std=[0.2] * 3, transform=EvalTransform(0)
     )
     (tmp_path / "config.json").write_text(described)
     trial = run_trial(tmp_path)

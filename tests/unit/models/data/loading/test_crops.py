@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from conf.schema import Augment
+from conf.training import EvalTransform
 from models.data.loading.crops import DRAWS, eval_boxes, train_boxes
 from models.data.loading.randomness import uniforms
 
@@ -41,10 +42,10 @@ def test_without_a_valid_box_or_with_the_whole_image_the_central_box_is_used() -
     u = uniforms(0, 0, np.arange(50), DRAWS)
     widths, heights = np.full(50, 1000), np.full(50, 20)  # no box with an aspect up to 4/3 covers a tenth of the image
     boxes, _ = train_boxes(widths, heights, u, Augment(), 224)
-    assert np.array_equal(boxes, eval_boxes(widths, heights, 224, 32))
+    assert np.array_equal(boxes, eval_boxes(widths, heights, 224, EvalTransform()))
     whole = Augment(crop_area_min=1.0, crop_aspect_max=1.0)
     boxes, _ = train_boxes(np.full(50, 64), np.full(50, 64), u, whole, 224)
-    assert np.array_equal(boxes, eval_boxes(np.full(50, 64), np.full(50, 64), 224, 32))
+    assert np.array_equal(boxes, eval_boxes(np.full(50, 64), np.full(50, 64), 224, EvalTransform()))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_without_a_valid_box_or_with_the_whole_image_the_central_box_is_used() -
     ],
 )
 def test_the_central_box_has_the_official_fraction_of_the_short_side(side: int, share: float) -> None:
-    left, top, right, bottom = eval_boxes(np.array([1500]), np.array([1000]), side, 32)[0].tolist()
+    left, top, right, bottom = eval_boxes(np.array([1500]), np.array([1000]), side, EvalTransform())[0].tolist()
     assert (right - left) / 1000 == pytest.approx(share, abs=1.6e-3)  # truncated to whole pixels
     assert bottom - top == right - left
     assert abs(left + right - 1500) <= 1

@@ -20,6 +20,7 @@ from made_set import MadeSet, write_set
 from PIL import Image
 
 from conf.schema import Augment
+from conf.training import EvalTransform
 from infra import store
 from infra.errors import DataError
 from models.data.loading import crops, decode, loader
@@ -167,7 +168,7 @@ def test_evaluation_reads_the_whole_split_in_small_last_batches(
         labels += [batch.labels for batch in batches]
     assert sizes == {1: [[4, 4, 4, 1]], 2: [[4, 2], [4, 3]], 3: [[4], [4], [4, 1]]}[world_size]
     rows, blobs = made.manifest.table[-sum(VAL) :], made.images[-sum(VAL) :]
-    boxes = crops.eval_boxes(rows["width"].astype(np.int64), rows["height"].astype(np.int64), SIDE, 32)
+    boxes = crops.eval_boxes(rows["width"].astype(np.int64), rows["height"].astype(np.int64), SIDE, EvalTransform())
     expected = np.empty((sum(VAL), SIDE, SIDE, 3), np.uint8)
     decode.fill(expected, blobs, boxes, np.zeros(sum(VAL), np.bool_), interpolation=interpolation)
     assert np.array_equal(torch.cat(images).numpy(), expected)

@@ -12,6 +12,7 @@ from made_set import MadeSet, write_set
 from PIL import Image
 
 from conf.schema import Augment
+from conf.training import INTERPOLATIONS, SQUASH, EvalTransform
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.loading import selection
@@ -45,10 +46,39 @@ def test_pixels_equal_those_of_an_evaluation(made: MadeSet, tmp_path: Path) -> N
     augment = Augment(eval_crop_pad=8)
     with closing(Loader(made.manifest, made.uri, "val", 20, augment, tmp_path / "cache", 1)) as loader:
         batch = next(loader.eval_batches(14, 0, 1))
-    pixels = selection.read(made.manifest, made.uri, "val", batch.ids.tolist()).squares(20, 8)
+    pixels = selection.read(made.manifest, made.uri, "val", batch.ids.tolist()).squares(20, augment.evaluation)
     assert np.array_equal(pixels, batch.images.numpy())
     assert pixels[0].std() > 5
     assert Image.open(io.BytesIO(made.images[24])).size == (27, 28)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize(("crop_pad", "shape"), [(0, (500, 333)), (0, (120, 400)), (20, (500, 375))])
+def test_squashed_images_are_those_of_timm(interpolation: str, crop_pad: int, shape: tuple[int, int]) -> None:
+    """timm's ``squash``: both sides are resized, whatever the shape, to the square whose center is cropped."""
+    side, noise = 96, np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize(shape, Image.Resampling.BICUBIC)
+    whole = image.resize((side + crop_pad,) * 2, Image.Resampling[interpolation.upper()])
+    margin = crop_pad // 2
+    theirs = np.asarray(whole.crop((margin, margin, margin + side, margin + side))).astype(int)
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    transform = EvalTransform(crop_pad, interpolation, SQUASH)
+    ours = selection.decode_squares({"a": png.getvalue()}, side, transform)[0].astype(int)
+    differences = np.abs(ours - theirs)
+    # The whole image: the order of the two resizes. With a crop the box begins at a pixel, timm's between two.
+    assert differences.max() <= 1 if crop_pad == 0 else differences.mean() < 2
+    squared = selection.decode_squares({"a": png.getvalue()}, side, EvalTransform(crop_pad, interpolation))[0]
+    assert np.abs(squared - theirs).mean() > 5
+
+
+def test_a_split_is_evaluated_squashed_where_the_settings_say_so(made: MadeSet, tmp_path: Path) -> None:
+    augment = Augment(eval_crop_pad=0, eval_crop_mode=SQUASH)
+    with closing(Loader(made.manifest, made.uri, "val", 20, augment, tmp_path / "cache", 1)) as loader:
+        batch = next(loader.eval_batches(14, 0, 1))
+    whole = Image.open(io.BytesIO(made.images[24 + int(batch.ids[0])])).convert("RGB")
+    expected = np.asarray(whole.resize((20, 20), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(batch.images[0].numpy() - expected).max() <= 2
 
 
 @pytest.mark.parametrize("number", [-1, 14])
