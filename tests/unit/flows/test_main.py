@@ -87,7 +87,10 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["train", "--ledge"], "no option '--ledge'; settings are written without dashes: ledge=VALUE"),
         (["train", "--why", "x"], "effnet train has no option --why, which belongs to effnet promote, rollback"),
         (["train", "epochs=3"], "no setting named 'epochs'; did you mean 'recipe.epochs'? "),
-        (["train", "seed=3"], "no setting named 'seed'; did you mean 'architecture.seed' or 'data.seed' or 'recipe"),
+        (
+            ["train", "seed=3"],
+            "no setting named 'seed'; did you mean 'architecture.seed' or 'data.seed' or 'recipe.seed'? ",
+        ),
         (["train", "model=efficientnet_b3"], "no model named 'efficientnet_b3'; did you mean 'b3'? "),
         (
             ["train", "recipe.epoch=3", "model=b9"],
