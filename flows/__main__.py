@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -37,6 +39,7 @@ exit codes: 0 done | 1 a job failed | 2 a mistake in the request | 3 data | 4 di
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
+    _reset_warnings()
     try:
         try:
             return _main(_translate(sys.argv[1:] if argv is None else argv))
@@ -49,6 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return signals.leave_output(error)
     except OSError as error:
         return signals.report_lost_output(error)
+
+
+def _reset_warnings() -> None:
+    """Undoes PYTHONWARNINGS, which Python has read: with ``error`` Prefect and MLflow fail at warnings of their own."""
+    if "PYTHONWARNINGS" in os.environ:
+        sys.warnoptions.clear()  # else processes of this one would inherit them
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)  # as Python does without options
 
 
 def _main(words: Sequence[str]) -> int:
@@ -162,6 +174,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         sys.exit(_fail(message, 2))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse's, which ignores that an output cannot be written."""
+        (file or sys.stderr).write(message)
 
 
 class _Version(argparse.Action):
