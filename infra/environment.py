@@ -58,7 +58,7 @@ DROPPED = (
     Dropped(
         ("PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONSTARTUP"),
         (COMMAND,),
-        "settings of the user's Python session, e.g. warnings that are errors (flows/__main__.py undoes those of the command)",
+        "settings of the user's Python session, e.g. warnings that are errors; the command undoes them",
     ),
     Dropped(("WEED_*", "S3_BUCKET*", "S3_TABLE_BUCKET*"), (SERVICES,), "options of another SeaweedFS"),
     Dropped(

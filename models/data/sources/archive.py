@@ -21,6 +21,7 @@ from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
 from models.data.sources import decompress, tar
 from models.data.sources.container import Container, join_parts, locate
+from models.data.sources.image_format import is_image_name
 from models.data.sources.reader import OWN_FILE, Reader, open_member
 
 ARCHIVES = (".tar", *decompress.COMPRESSED)
@@ -29,12 +30,15 @@ _OUTER_BYTES = 2**16  # the headers of a tar of tars are a hundred megabytes apa
 _MAX_DEPTH = 8  # of official sets
 _MAX_OWN_DEPTH = 64  # of a user's own; only a link to a folder above itself is deeper
 _HIDDEN = (".", "__MACOSX")
-# Written by Windows, macOS, Linux and Synology's system, in lower case.
+# Written by Windows, macOS, Linux, Synology's system and programs, in lower case.
 _SYSTEM = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     *("$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle"),
+    *("__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trash", ".trashes", ".trash-1000"),
+    *(".git", ".svn", ".hg", ".ipynb_checkpoints", ".cache", ".thumbnails"),
 )
 HIDDEN = "hidden files and files of the operating system"
+HIDDEN_IMAGES = "images in folders whose name begins with a dot"
 EMPTY_FOLDER, TOO_DEEP = "empty folders", f"folders more than {_MAX_OWN_DEPTH} levels deep"
 
 
@@ -234,7 +238,7 @@ def _walk_own(
 
     Args:
         root: The folder.
-        skipped: List that receives name and reason of hidden entries, dead links, sockets and empty folders.
+        skipped: List that receives name and reason of the folders of systems, dead links, sockets and empty folders.
         below: Part of the folder, which ends with ``/``.
         above: Device and inode of the folders that contain this part, to recognize a link to one of them.
     """
@@ -251,19 +255,23 @@ def _walk_own(
         name = f"{below}{entry.name}"
         with files.errors(root / name):
             is_folder, is_file = entry.is_dir(), entry.is_file()
-            if is_hidden(entry.name):
-                skipped.append((f"{name}/" if is_folder else name, HIDDEN))
+            if is_folder and _is_of_system(entry.name):
+                skipped.append((f"{name}/", HIDDEN))
             elif is_file:
                 yield name, entry.stat().st_size
             elif not is_folder:
                 skipped.append((name, tar.DEAD_LINK if entry.is_symlink() else tar.NO_FILE))
-        if is_folder and not is_hidden(entry.name):
+        if is_folder and not _is_of_system(entry.name):
             yield from _walk_own(root, skipped, f"{name}/", (*above, identity))
 
 
 def is_hidden(name: str) -> bool:
     """Returns whether a file or folder name is hidden, or one that an operating system writes."""
-    return name.startswith(_HIDDEN) or name.lower() in _SYSTEM
+    return name.startswith(_HIDDEN) or _is_of_system(name)
+
+
+def _is_of_system(name: str) -> bool:
+    return name.lower() in _SYSTEM
 
 
 def _walk_remote(root: str) -> Iterator[tuple[str, int]]:
@@ -305,9 +313,20 @@ def open_own(root: str) -> Files:
         listed = _loose(root, list(_walk_own(Path(root), skipped)))
     else:
         raise _no_data_error(root)
-    hidden = np.array([any(map(is_hidden, name.split("/"))) for name in listed.names], bool)
-    skipped += [(name, HIDDEN) for name, one in zip(listed.names, hidden.tolist(), strict=True) if one]
-    return dataclasses.replace(_select(listed, ~hidden), skipped=tuple(skipped))
+    hidden = {name: reason for name in listed.names if (reason := _why_hidden(name))}
+    unlisted = [(name, HIDDEN if _why_hidden(name) else reason) for name, reason in skipped]
+    shown = np.array([name not in hidden for name in listed.names], bool)
+    return dataclasses.replace(_select(listed, shown), skipped=(*unlisted, *hidden.items()))
+
+
+def _why_hidden(path: str) -> str:
+    """Returns why a file is not listed; empty if it is. A folder whose name begins with a dot may be a class."""
+    *folders, name = path.rstrip("/").split("/")
+    if is_hidden(name) or any(map(_is_of_system, folders)):
+        return HIDDEN
+    if any(map(is_hidden, folders)):
+        return HIDDEN_IMAGES if is_image_name(name) else HIDDEN
+    return ""
 
 
 def _no_data_error(root: str) -> ConfigError:

@@ -307,9 +307,12 @@ def _official_name(name: str, where: str) -> str:
 
 
 def _own_name(name: str, separator: str, where: str) -> str:
-    """Returns the name with ``/`` between folders and without empty parts; raises DataError if it leads out."""
+    """Returns the name with ``/`` between folders and without empty parts; raises DataError if it leads out.
+
+    Of an absolute name, as ``tar -P`` writes it, the first ``/`` is removed, as ``tar`` does where it extracts.
+    """
     path = name.replace(separator, "/")
-    _refuse_outside(path, where)
+    _refuse_outside(path.lstrip("/"), where)
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 

@@ -204,6 +204,30 @@ def test_files_of_the_operating_system_are_counted_but_never_refused(tmp_path: P
     assert source.unused == ("22 hidden files and files of the operating system, first .DS_Store",)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_class_folder_that_is_hidden_is_counted_by_image_and_refused(packed: bool, tmp_path: Path) -> None:
+    """ImageFolder takes such a class; a trash or a notebook's checkpoints are none."""
+    files = tree({"a": 10, "b": 10, ".net": 11})
+    more = {
+        ".ipynb_checkpoints/a.jpg": photo(1),
+        ".Trash-1000/files/b.jpg": photo(2),
+        "a/.x.jpg": b"",
+        ".net/x.txt": b"x",
+    }
+    path = (
+        own_tar(tmp_path / "x.tar", [*(files | more).items()]) if packed else write_tree(tmp_path / "set", files | more)
+    )
+    reason = "11 images in folders whose name begins with a dot, first .net/000.jpg"
+    with pytest.raises(ConfigError, match=f"11 of 31 files would not be used: {reason}"):
+        open_source(data_settings("folder", path))
+    source = open_source(data_settings("folder", path, allow_partial=True))
+    assert source.classes == ("a", "b")
+    assert source.unused[0] == reason
+    assert source.unused[1].endswith(
+        " hidden files and files of the operating system, first .Trash-1000/" + "files/b.jpg" * packed
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -297,6 +321,18 @@ def test_an_own_archive_may_have_any_name(tmp_path: Path) -> None:
     ]
     source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*entries])))
     assert source.classes == ("Blåhaj", "l" * 200, "猫")
+
+
+def test_absolute_names_of_an_own_archive_are_read_below_its_root(tmp_path: Path) -> None:
+    """As ``tar -P`` writes them, and as ``tar`` extracts them."""
+    hard = link(tarfile.LNKTYPE, "/data/a/hard.jpg", "/data/a/1.jpg")
+    pair = [(f"/data/{name}", data) for name, data in (("a/1.jpg", photo(1)), ("b/2.jpg", photo(2)))]
+    source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*pair, hard])))
+    assert source.names.tolist() == [b"a/1.jpg", b"a/hard.jpg", b"b/2.jpg"]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
+        for name, data in pair:
+            writer.writestr(name, data)
+    assert open_source(data_settings("folder", tmp_path / "x.zip")).names.tolist() == [b"a/1.jpg", b"b/2.jpg"]
 
 
 def test_links_in_an_own_archive_are_the_files_that_they_name(tmp_path: Path) -> None:
@@ -409,7 +445,7 @@ def test_backslashes_separate_folders_where_no_name_has_a_slash(tmp_path: Path) 
     assert open_source(data_settings("folder", tmp_path / "x.zip")).names.tolist() == [b"a/1.jpg", b"b/2.jpg"]
 
 
-@pytest.mark.parametrize("name", ["../x.jpg", "set/../../x.jpg", "/etc/x.jpg"])
+@pytest.mark.parametrize("name", ["../x.jpg", "set/../../x.jpg", "/../x.jpg", "//set/../../x.jpg"])
 def test_a_name_that_leads_out_of_an_own_archive_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is outside the archive"):
         open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, (name, photo(1))])))
