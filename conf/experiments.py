@@ -142,6 +142,14 @@ class Transfer:
     keep: float = 1 / 3  # Share of the points that continue after a rung, rounded up.
     # Split of the last training with the selected point: train | train+minival (Kornblith et al.).
     final_split: str = "train"
+    # Network of a Python package, with its ImageNet weights, in place of `model` in effnet transfer and study:
+    # efficientnet_lite0 | efficientnet_lite1 | efficientnet_lite2; null = `model`, and no such part of effnet study.
+    network: str | None = field(default=None, metadata=NEWEST)
+    # Side of the images in pixels; null = the network's.
+    resolution: int | None = field(default=None, metadata=NEWEST)
+    # Number of trainings from random weights, by the recipe of the selected point, that are compared with as many
+    # fine-tunings, with the seeds from recipe.seed on; 0 = none.
+    random_seeds: int = field(default=0, metadata=NEWEST)
 
     def __post_init__(self) -> None:
         require_name("transfer.protocol", self.protocol)
@@ -166,6 +174,11 @@ class Transfer:
         )
         require(0 < self.keep <= 1, f"transfer.keep must be in (0, 1], is {self.keep}")
         require_choice("transfer.final_split", self.final_split, ("train", "train+minival"))
+        require_choice("transfer.network", self.network, PACKAGED)
+        require(
+            self.resolution is None or self.resolution > 0, f"transfer.resolution must be > 0, is {self.resolution}"
+        )
+        require(self.random_seeds >= 0, f"transfer.random_seeds must be >= 0, is {self.random_seeds}")
 
 
 @dataclass

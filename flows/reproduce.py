@@ -86,5 +86,7 @@ async def reproduce_variant(
     variant = replace(config, model=replace(config.model, name=name))
     result = await train_network(variant, shards, parent_run)
     registered = await register_network(variant, name.replace("_", "-"), result, config.data, shards)
+    # The network that was just trained is what is fine-tuned, whatever the profile sets for `effnet transfer`.
+    variant = replace(variant, transfer=replace(config.transfer, network=None))
     transferred = await transfer_network(variant, sets, replace_words(overrides, [f"model.name={name}"]), parent_run)
     return VariantOutcome(result, registered, transferred)

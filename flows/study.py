@@ -1,4 +1,4 @@
-"""The experiments beside the family: scaling study, frozen features, architecture search, latency; then the report.
+"""The experiments beside the family: scaling, frozen and fine-tuned public networks, blocks, latency; then the report.
 
 What failure must never look like: an experiment that is lost because the one before it failed. Each runs to its
 end, the report shows its result, and the first failure fails the flow last. The same command resumes.
@@ -7,6 +7,7 @@ end, the report shows its result, and the first failure fails the flow last. The
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
@@ -17,15 +18,26 @@ from flows.architecture import search_blocks
 from flows.configure import configure, name_runs_by, now
 from flows.linear import evaluate_features
 from flows.scaling import study_scaling
+from flows.transfer import transfer_network
 from infra.errors import EffnetError, first_line
+from models.results import TransferResult
 from tasks.experiments.latency import measure_latency
 from tasks.report.publish import refresh
 
 log = logger()
+
+
+async def compare_starts(config: schema.Config) -> list[TransferResult]:
+    """Fine-tunes ``transfer.network`` on ``data``, on which every part of the study is made."""
+    on_data = replace(config, transfer=replace(config.transfer, data=config.data))
+    return await transfer_network(config, [on_data], [f"profile={config.profile}"])
+
+
 # One after another: nothing may run during the latency measurement, and the report comes last.
 PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
     "scaling": study_scaling,
     "linear": evaluate_features,
+    "transfer": compare_starts,
     "architecture": search_blocks,
     "latency": measure_latency,
     "report": refresh,
@@ -42,8 +54,9 @@ async def study(overrides: list[str], profile: str | None = None, data: str | No
     config, _ = configure(overrides, profile=profile, data=data)
     failures: list[EffnetError] = []
     page = ""
+    networks = {"linear": config.linear.networks, "transfer": config.transfer.network}
     for name, run_part in PARTS.items():
-        if name == "linear" and not config.linear.networks:
+        if not networks.get(name, True):
             continue
         try:
             page = await run_part(config)

@@ -14,12 +14,13 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.photographs import obtain_network
 from flows.register import register_network
 from flows.shard import ensure_shards, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
-from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best
-from models.results import Point, TransferResult
+from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best, with_side
+from models.results import Point, TrainResult, TransferResult
 from tasks import policy
 from tasks.evaluate import registered_input
 from tasks.jobs import short_name
@@ -31,6 +32,7 @@ from tasks.transfer import (
     Weights,
     announce,
     announce_time,
+    compare_with_random,
     final_job,
     plan_transfer,
     point_job,
@@ -75,6 +77,7 @@ async def transfer_network(
         parent_run: Parent MLflow run.
     """
     model, weights, exact = await fetch_source(config)
+    model = with_side(model, config.transfer.resolution)
     sets = [await with_source(one, model, exact, overrides) for one in sets]
     # Opens every source before any work starts.
     layouts = [await plan_shards(one.transfer.data, config.storage) for one in sets]
@@ -104,11 +107,17 @@ async def with_source(
 
 
 async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | None, str | None]:
-    """The network that is fine-tuned; with weights and ``NAME/VERSION`` where the registry has it (``model_ref``).
+    """The network that is fine-tuned; with weights where it is not trained, and ``NAME/VERSION`` of ``model_ref``.
+
+    A network of a Python package has no such name here: it is trained further on the crops of ``transfer.data``.
 
     Raises:
         ConfigError: The registered network is another one than ``model``.
+        NotFoundError: The package of the network is not installed.
     """
+    if config.transfer.network is not None:
+        public = await obtain_network(config, config.transfer.network)
+        return public.model, public.weights, None
     if config.model_ref is None:
         return config.model, None, None
     model, weights, exact = await fetch_registered(config.model_ref, config.storage)
@@ -127,11 +136,20 @@ async def fine_tune(plan: TransferPlan, weights: Weights, parent_run: str, sourc
     if len(plan.points) > 1:
         run = await start_grid(plan, weights, parent_run)
         chosen, tried = await try_grid(plan, weights, run)
-    final = await train_task(final_job(plan, chosen, weights), config, run, tags)
-    result = result_of(plan, tried, chosen, final)
+    seeds = config.transfer.random_seeds
+    tuned = [final_job(plan, chosen, weights, seed) for seed in range(max(1, seeds))]
+    scratch = [final_job(plan, chosen, None, seed) for seed in range(seeds)]
+    calls = (train_task(job, config, run, tags) for job in (*tuned, *scratch))
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    if failed := [result for result in ended if isinstance(result, BaseException)]:
+        raise failed[0]
+    finals = [result for result in ended if isinstance(result, TrainResult)]
+    result = result_of(plan, tried, chosen, finals[0])
+    if seeds:
+        result = await compare_with_random(plan, result, finals[:seeds], finals[seeds:])
     if config.register is None:
         return result
-    registered = await register_network(config, config.register, final, config.transfer.data, plan.shards)
+    registered = await register_network(config, config.register, finals[0], config.transfer.data, plan.shards)
     return replace(result, registered=registered)
 
 

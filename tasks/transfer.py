@@ -18,7 +18,7 @@ from infra.errors import DataError, first_line
 from infra.store.json_objects import read_object
 from models.experiments import transfer as protocol
 from models.experiments.transfer import GridTrial, TransferPlan
-from models.results import Cost, Point, ShardResult, TransferResult, TransferRow, result_from
+from models.results import Cost, Point, ShardResult, TrainResult, TransferResult, TransferRow, result_from
 from tasks import policy
 from tasks.jobs import JobRun, train_job, work_key
 from tasks.report import results as report_results
@@ -126,12 +126,40 @@ def point_job(plan: TransferPlan, point: Point, weights: Weights, until_epoch: i
     return replace(run, job=replace(run.job, until_epoch=until_epoch))
 
 
-def final_job(plan: TransferPlan, point: Point, weights: Weights) -> JobRun:
-    """The job of the chosen point, on all samples of the final split."""
+def final_job(plan: TransferPlan, point: Point, weights: Weights | None, seed: int = 0) -> JobRun:
+    """The job of the chosen point, on all samples of the final split.
+
+    Args:
+        plan: The plan of the set.
+        point: The chosen point.
+        weights: Weights that are fine-tuned; None for random ones.
+        seed: Counts from the recipe's.
+    """
     options, shards = plan.config.transfer, plan.shards
     samples = shards.train + shards.minival * (options.final_split != "train")
     recipe = protocol.recipe_for(options, point, samples)
-    return train_job(plan.config, options.data, recipe, shards, weights, plan.title, options.final_split)
+    recipe = replace(recipe, seed=recipe.seed + seed)
+    label = f"{plan.title}{'' if weights else ' from random weights'}{f' seed {seed}' if seed else ''}"
+    return train_job(plan.config, options.data, recipe, shards, weights, label, options.final_split)
+
+
+@task(task_run_name="compare {plan.title}", **policy.BOOKKEEPING)
+async def compare_with_random(
+    plan: TransferPlan,  # noqa: ARG001 - the name of the task run
+    result: TransferResult,
+    tuned: Sequence[TrainResult],
+    scratch: Sequence[TrainResult],
+) -> TransferResult:
+    """The result of a set with the comparison of fine-tuned and random weights, by their answers to the same images."""
+
+    def compare() -> TransferResult:
+        from models.training import per_image
+
+        stored = {job.job: per_image.read(job.job_uri, vars(job)) for job in (*tuned, *scratch)}
+        answers = {job: correct for job, correct in stored.items() if correct is not None}
+        return protocol.with_random_start(result, tuned, scratch, answers)
+
+    return await asyncio.to_thread(compare)
 
 
 @task(task_run_name="grid of {plan.title}", **policy.BOOKKEEPING)

@@ -157,10 +157,18 @@ def _check_early(verb: str, config: schema.Config) -> None:
         raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
     if verb == "linear" and not config.linear.networks:
         raise ConfigError("linear.networks is empty; use profile=study or linear.networks=[efficientnet_lite0]")
-    if verb in ("linear", "study"):
+    public = config.transfer.network
+    if verb == "transfer" and public is not None and config.model_ref is not None:
+        raise ConfigError("transfer.network and model_ref both name the network that is fine-tuned; give one of them")
+    packaged = {
+        "linear": config.linear.networks,
+        "transfer": [public] if public else [],
+        "study": config.linear.networks + ([public] if public else []),
+    }
+    if verb in packaged:
         from models.networks.packaged import weights_path
 
-        for name in config.linear.networks:
+        for name in packaged[verb]:
             weights_path(name)
     if verb == "reproduce":
         from models.networks.build import check_names

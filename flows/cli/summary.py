@@ -11,6 +11,7 @@ from typing import Any
 from conf import schema
 from conf.text import escaped, format_duration
 from infra.services.stack import Addresses
+from models.experiments.transfer import describe_starts
 from models.results import (
     ArchitectureResult,
     EvalResult,
@@ -73,7 +74,8 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
         case Registered():
             return _registered(result)
         case [TransferResult(), *_]:
-            return [line for item in result for line in _transfer(item)]
+            verdicts = [f"verdict    {verdict}" for verdict in describe_starts(result)]
+            return [line for item in result for line in _transfer(item)] + verdicts
         case Summary():
             return _family(result, config)
         case ScalingResult():

@@ -135,7 +135,8 @@ VERBS: dict[str, Verb] = {
         f"{_COMMON}\n{_TRAIN}\n  transfer={_choices('transfer')}   the protocol\n"
         f"  data@transfer.data={_choices('data')}\n"
         "  transfer.sets=[cifar10,pets] transfer.path=FOLDER   several, each in the folder of its name\n"
-        "  transfer.recipe.epochs=N   model_ref=NAME@ALIAS: start from a registered network\n\n"
+        "  transfer.recipe.epochs=N   model_ref=NAME@ALIAS: start from a registered network\n"
+        "  transfer.random_seeds=N   against as many trainings from random weights\n\n"
         "says what it will cost before anything is trained",
         flow="flows.transfer:transfer",
     ),
@@ -224,8 +225,8 @@ VERBS: dict[str, Verb] = {
     ),
     "report": Verb("render the report again, of whatever has been run so far", _COMMON, flow="flows.report:report"),
     "study": _Training(
-        "scaling study, frozen features, architecture search and latency, then the report",
-        f"{_COMMON}\n  profile=study: on photographs; settings of scaling, linear, architecture and latency\n\n"
+        "scaling study, frozen and fine-tuned features, architecture search and latency, then the report",
+        f"{_COMMON}\n  profile=study: on photographs; settings of scaling, linear, transfer, architecture\n\n"
         "the same command resumes where it stopped; a part that fails stops no other",
         flow="flows.study:study",
     ),

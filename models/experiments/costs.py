@@ -20,6 +20,7 @@ from models.experiments.full_run import FULL_RUNS, GPU
 from models.experiments.grid_search import grid_points, screen
 from models.experiments.scaling_study import network_of, scaled
 from models.networks.build import compute_cost
+from models.networks.efficientnet.variants import VARIANTS
 from models.networks.packaged import model_of
 
 # Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
@@ -167,9 +168,12 @@ def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str
         sets: The data sets of the transfer.
         verb: One of ``VERBS``.
     """
-    parts = _PARTS[verb]
-    if verb == "transfer" and config.model_ref is not None:  # a registered network is not trained
+    parts, public = _PARTS[verb], config.transfer.network
+    sets = [config.data] if verb == "study" else sets  # every part of the study is made on them
+    if verb == "transfer" and (config.model_ref is not None or public is not None):  # not trained here
         parts = ("transfer",)
+    if verb == "study" and public is None:
+        parts = tuple(part for part in parts if part != "transfer")
     used = [*([] if parts == ("transfer",) else [config.data]), *(sets if "transfer" in parts else [])]
     counted = {data.name: splits for data in used if (splits := count_splits(data))}
     unknown = [
@@ -179,9 +183,11 @@ def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str
     ]
     works: list[Work] = []
     models = [replace(config.model, name=name) for name in config.variants] if verb == "reproduce" else [config.model]
+    sources = [model_of(public, VARIANTS[public].resolution)] if public and verb != "reproduce" else models
+    sources = [transfer.with_side(model, config.transfer.resolution) for model in sources]
     for part in parts:
         if part == "transfer":
-            works += _count_transfers(config.transfer, models, sets, counted)
+            works += _count_transfers(config.transfer, sources, sets, counted)
         elif config.data.name in counted:
             classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
             try:
@@ -260,7 +266,7 @@ _COUNTERS = {
 # What each command computes; latency and photographs are not counted.
 _PARTS = {
     "reproduce": ("grid search", "train", "transfer", "activation maps"),
-    "study": ("scaling study", "frozen features", "architecture search"),
+    "study": ("scaling study", "frozen features", "transfer", "architecture search"),
     "search": ("grid search",),
     "train": ("train",),
     "transfer": ("train", "transfer"),

@@ -11,14 +11,17 @@ appendix B.8. Source of the rule: Jamieson and Talwalkar 2016, "Non-stochastic B
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
+from typing import TYPE_CHECKING
 
 from conf import schema
 from conf.overrides import options
 from infra.errors import ConfigError, DivergedError, JobError, first_line
 from models import statistics
 from models.data.loading.order import steps_per_epoch
+from models.experiments.paired import describe_lead, stack_answers
+from models.networks.build import compute_cost
 from models.paper import TABLE5_BY_SOURCE
 from models.results import (
     Cost,
@@ -26,6 +29,7 @@ from models.results import (
     PaperRival,
     PaperTransfer,
     Point,
+    RandomStart,
     RungResult,
     ShardResult,
     TrainResult,
@@ -33,6 +37,11 @@ from models.results import (
     TransferResult,
     TransferRow,
 )
+from models.statistics import compare_paired
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 EVALUATIONS = 20  # per job if its epochs follow from its steps: small data sets have more than a thousand epochs
 ABSENT = "not fine-tuned here with Table 5's"  # in the line about a result that was not run
@@ -71,6 +80,11 @@ class GridTrial:
         if self.standing is None or self.reason is not None:
             return None
         return self.standing.mean_per_class if metric == "mean per class" else self.standing.top1
+
+
+def with_side(model: schema.Model, side: int | None) -> schema.Model:
+    """The network for images of ``side`` pixels; unchanged for None."""
+    return model if side is None else replace(model, resolution=model.resolution * side / compute_cost(model, 1)[2])
 
 
 def check_sets(request: schema.Transfer) -> None:
@@ -158,6 +172,8 @@ def cost(request: schema.Transfer, train: int, minival: int, val: int, multiply_
     """
     points = grid(request)
     final_images = train + minival * (request.final_split != "train")
+    is_point = len(points) > 1 and final_images == train  # the job of the best point is then the last one
+    finals = max(1, 2 * request.random_seeds) - is_point
     jobs, trained, evaluated = 0, 0, 0
     if len(points) > 1:
         recipe = recipe_for(request, points[0], train)
@@ -168,11 +184,10 @@ def cost(request: schema.Transfer, train: int, minival: int, val: int, multiply_
             if rung < recipe.epochs:
                 alive, begun = count_survivors(request.keep, alive), rung
         jobs, evaluated = len(points), evaluated + alive * val
-    if len(points) == 1 or final_images != train:
-        recipe = recipe_for(request, points[0], final_images)
-        jobs += 1
-        trained += recipe.epochs * steps_per_epoch(final_images, recipe.global_batch) * recipe.global_batch
-        evaluated += val + (final_images == train) * _count_evaluations(recipe, 0, recipe.epochs) * minival
+    recipe = recipe_for(request, points[0], final_images)
+    jobs += finals
+    trained += finals * recipe.epochs * steps_per_epoch(final_images, recipe.global_batch) * recipe.global_batch
+    evaluated += finals * (val + (final_images == train) * _count_evaluations(recipe, 0, recipe.epochs) * minival)
     return Cost(jobs, trained, evaluated, multiply_adds * ((1 + BACKWARD) * trained + evaluated))
 
 
@@ -223,6 +238,43 @@ def select_best(plan: TransferPlan, alive: Sequence[GridTrial]) -> Point:
     if chosen is None:
         raise DivergedError(f"{plan.title}: no point of the grid finished; lower transfer.lr_per_256")
     return alive[chosen].point
+
+
+def with_random_start(
+    result: TransferResult,
+    tuned: Sequence[TrainResult],
+    scratch: Sequence[TrainResult],
+    answers: Mapping[str, NDArray[np.bool_]],
+) -> TransferResult:
+    """Adds the comparison of fine-tuned weights with random ones to the result of the first seed.
+
+    Args:
+        result: The result of ``tuned[0]``.
+        tuned: Results of fine-tuning, by seed.
+        scratch: Results from random weights, by seed.
+        answers: By job, which test images it classified correctly, ``[images]``.
+    """
+    ours, theirs = (stack_answers([one.job for one in results], answers) for results in (tuned, scratch))
+    start = RandomStart(
+        tuned_top1=tuple(one.top1 for one in tuned),
+        random_top1=tuple(one.top1 for one in scratch),
+        lead=None if ours is None or theirs is None else compare_paired(ours, theirs),
+    )
+    more = sum(one.reused for one in (*tuned[1:], *scratch))
+    return replace(result, random_start=start, jobs_found=result.jobs_found + more)
+
+
+def describe_starts(results: Sequence[TransferResult]) -> list[str]:
+    """Says of each network that was compared with random weights whether fine-tuning leads; 5 % over all of them."""
+    compared = [(one, one.random_start) for one in results if one.random_start is not None]
+    return [
+        describe_lead(
+            f"{one.network} fine-tuned on {one.data}", "training from random weights", start.lead, len(compared)
+        )
+        if start.lead
+        else f"{one.network} on {one.data}: the answers of a training are not stored, so nothing is compared"
+        for one, start in compared
+    ]
 
 
 def result_of(plan: TransferPlan, tried: Sequence[GridTrial], chosen: Point, final: TrainResult) -> TransferResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.results.jobs import Registered
+from models.statistics import PairedTest
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,21 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RandomStart:
+    """Fine-tuned weights against the same network trained from random ones, both by one recipe: top-1 of the test set.
+
+    Attributes:
+        tuned_top1: Percent of the test images, of each seed.
+        random_top1: The same from random weights.
+        lead: Of fine-tuning over random weights; None if a job has not recorded its answers.
+    """
+
+    tuned_top1: tuple[float, ...]
+    random_top1: tuple[float, ...]
+    lead: PairedTest | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransferResult:
     """One network on one transfer data set, in that data set's metric. Accuracies are in percent of the test images."""
 
@@ -65,6 +81,7 @@ class TransferResult:
     job: str
     mlflow_run: str
     registered: Registered | None = None  # with register=NAME
+    random_start: RandomStart | None = None  # with transfer.random_seeds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,4 +55,4 @@ def test_a_part_that_fails_stops_no_other_and_fails_the_study_last(services: Add
 
 
 def test_nothing_may_run_beside_the_latency_s_clock_and_the_report_comes_last() -> None:
-    assert list(study.PARTS) == ["scaling", "linear", "architecture", "latency", "report"]
+    assert list(study.PARTS) == ["scaling", "linear", "transfer", "architecture", "latency", "report"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checkout import REAL_DATA
 
 from infra import store
 from infra.services.stack import Addresses
-from models.statistics import mean_per_class
+from models.statistics import mcnemar, mean_per_class
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 PETS = REAL_DATA / "transfer" / "oxford-iiit-pet-37x10.tar"
@@ -127,6 +129,30 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
     assert {u for u in objects if u.endswith("result.json")} == {
         u for u in store.list_uris(f"{STORAGE}/jobs") if u.endswith("result.json")
     }
+
+
+def test_a_public_network_is_fine_tuned_and_compared_with_random_weights_image_by_image(
+    services: Addresses, services_dir: Path
+) -> None:
+    words = ["transfer.network=efficientnet_lite0", "transfer.resolution=32", "transfer.random_seeds=1", "--json"]
+    words += ["storage=s3://effnet/public", "transfer.data.limit=400", "transfer.recipe.epochs=1"]
+    done = transfer(services_dir, *words)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(done.stdout)
+    assert (row["network"], row["resolution"], row["n"]) == ("efficientnet_lite0", 32, 120)
+    jobs = {uri.split("/")[-2] for uri in store.list_uris("s3://effnet/public/jobs") if uri.endswith("/result.json")}
+    [scratch] = jobs - {row["job"]}
+    assert (row["job"].split("-")[0], scratch.split("-")[0]) == ("finetune", "train")
+    ours, theirs = (
+        np.unpackbits(np.frombuffer(store.read(f"s3://effnet/public/jobs/{job}/val_correct.bin"), np.uint8), count=120)
+        for job in (row["job"], scratch)
+    )
+    lead = row["random_start"]["lead"]
+    assert lead["value"] == pytest.approx(100 * (ours.mean() - theirs.mean()))
+    assert lead["p"] == pytest.approx(mcnemar(int((ours > theirs).sum()), int((theirs > ours).sum())))
+    assert (row["random_start"]["tuned_top1"], row["cost"]["jobs"]) == ([pytest.approx(100 * ours.mean())], 2)
+    again = transfer(services_dir, *words)
+    assert json.loads(again.stdout)[0]["jobs_found"] == 2
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from models import paper
-from models.experiments.transfer import ABSENT
+from models.experiments.transfer import ABSENT, describe_starts
 from models.results import GridRow, Summary, TransferPart, TransferRow
 from tasks.report.sections.family import short_name
 
@@ -23,7 +24,7 @@ class GridTable:
 
 
 def facts(part: TransferPart, summary: Summary) -> dict[str, Any]:
-    """Table 5 by data set, the grids behind it, Table 6, and what else a reproduction fine-tuned.
+    """Table 5 by data set, the grids, comparisons with random weights, Table 6, and what a reproduction fine-tuned.
 
     Of both tables, the data sets that were not run are apart.
     """
@@ -46,6 +47,12 @@ def facts(part: TransferPart, summary: Summary) -> dict[str, Any]:
         "table6_not_run": [row for row in table6 if not row["ours"]],
         "grids": [_grid(row) for row in part.rows if row.grid],
         "family": [row for row in summary.transfer if (row.data, row.name) not in shown],
+        "compared": [
+            (row, start, fmean(start.tuned_top1), fmean(start.random_top1))
+            for row in part.rows
+            if (start := row.random_start) is not None
+        ],
+        "verdicts": describe_starts(part.rows),
         "absent": [line for line in part.missing if ABSENT in line],
         "ratios": paper.TABLE5_GEO_MEAN_RATIOS,
         "short": short_name,

@@ -15,7 +15,8 @@ from conf.text import format_duration
 from flows.cli.verbs import VERBS
 from models.data.sources import catalog
 from models.experiments import costs
-from models.networks.build import build_model
+from models.networks.build import build_model, compute_cost
+from models.networks.packaged import model_of
 from tasks import plan
 
 
@@ -112,8 +113,27 @@ def test_the_study_of_photographs_has_a_plan_within_an_hour_that_counts_frozen_f
     words = ["profile=study"]
     lines = list(plan.describe_costs(compose.compose(words), words, None, "study"))
     listed = [line[:33].split() for line in lines[2:] if line[27:33].strip().isdigit()]
-    assert listed == [["scaling", "study", "21"], ["frozen", "features", "12"], ["architecture", "search", "10"]]
+    assert listed == [
+        ["scaling", "study", "21"],
+        ["frozen", "features", "12"],
+        ["transfer", "efficientnet_lite0", "6"],
+        ["architecture", "search", "10"],
+    ]
     assert 600 < plan.estimate(compose.compose(words), [], "study").wall_s < 3600
+
+
+def test_a_public_network_is_counted_at_its_side_and_not_trained_first() -> None:
+    config = compose.compose(["profile=study", "data=digits"])
+    sets = [config.transfer.data]
+    [alone] = costs.plan_trainings(config, sets, "transfer").works
+    assert (alone.name, alone.jobs, alone.steps) == ("transfer efficientnet_lite0", 6, 6 * 10 * 22)
+    assert alone.multiply_adds == compute_cost(model_of("efficientnet_lite0", 96), 2)[1]
+    study = costs.plan_trainings(config, sets, "study").works[2]
+    # A study fine-tunes on `data`: of 1,797 digits 719 are val and 108 minival.
+    assert study.steps == 6 * 10 * (970 // 64)
+    family = [work.name for work in costs.plan_trainings(config, sets, "reproduce").works]
+    assert "transfer efficientnet_b0" in family
+    assert "transfer efficientnet_lite0" not in family
 
 
 def test_the_sets_of_a_transfer_follow_the_overrides_of_transfer_data() -> None:

@@ -18,7 +18,8 @@ from infra.errors import ConfigError, DataError, DivergedError, JobError, Transi
 from models.data.shards import manifest as manifests
 from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best
 from models.networks.efficientnet.variants import VARIANTS
-from models.results import EvalResult, Point, RungResult, ShardResult, TrainResult, TransferResult
+from models.results import EvalResult, Point, RandomStart, RungResult, ShardResult, TrainResult, TransferResult
+from models.statistics import PairedTest
 from tasks import transfer
 from tasks.transfer import final_job, point_job, prune, set_configs
 
@@ -147,6 +148,17 @@ def test_a_service_that_does_not_answer_is_no_verdict_on_a_point(plan: TransferP
         record_rung([GridTrial(plan.points[0])], [TransientError("MLflow does not answer")])
 
 
+def test_the_last_jobs_differ_in_seed_and_start_alone(plan: TransferPlan) -> None:
+    point, weights = plan.points[0], ("s3://w", "00")
+    first, tuned, scratch = (final_job(plan, point, *rest) for rest in ((weights,), (weights, 1), (None, 1)))
+    assert tuned.job == dataclasses.replace(first.job, recipe=tuned.job.recipe)
+    assert tuned.job.recipe == dataclasses.replace(first.job.recipe, seed=first.job.recipe.seed + 1)
+    assert scratch.job == dataclasses.replace(tuned.job, init_weights_uri=None, init_weights_sha256=None)
+    assert scratch.label == f"{plan.title} from random weights seed 1"
+    assert scratch.key.startswith("train-b0-made-")
+    assert first.label == plan.title
+
+
 def trained(**changes: Any) -> TrainResult:
     facts: dict[str, Any] = {
         "job": "finetune-b4",
@@ -225,6 +237,16 @@ def test_the_last_lines_of_a_command_tell_the_metric_with_its_error_and_how_it_w
         "(kornblith: rate 0.1 per 256, decay 0, best of 4 points)"
     )
     assert len(lines) == 2
+
+
+def test_the_last_lines_of_a_command_state_the_verdict_on_random_weights(plan: TransferPlan) -> None:
+    lead = PairedTest(2.0, 1.0, 3.0, 0.04, n=14, seeds=3)
+    start = RandomStart(tuned_top1=(60.0,), random_top1=(58.0,), lead=lead)
+    first, second = (dataclasses.replace(result, random_start=start) for result in results(plan))
+    said = "fine-tuned on pets {} training from random weights (+2.00 points, +1.00 to +3.00, p 0.04)"
+    assert summary.describe_result([first], plan.config)[-1] == f"verdict    efficientnet_b4 {said.format('beats')}"
+    both = summary.describe_result([first, second], plan.config)
+    assert both[-1] == f"verdict    efficientnet_b5 {said.format('is not distinguished from')}"
 
 
 def test_an_evaluation_is_told_in_the_set_s_metric_too() -> None:

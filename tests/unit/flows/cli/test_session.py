@@ -30,6 +30,11 @@ from infra.errors import ConfigError
         ("scaling", ["scaling.points=[]"], "scaling.points is empty"),
         ("linear", [], "linear.networks is empty; use profile=study"),
         ("study", ["profile=study", "data.path=/nonexistent"], "/nonexistent"),
+        (
+            "transfer",
+            ["profile=study", "model_ref=b0@champion"],
+            "transfer.network and model_ref both name the network",
+        ),
         ("import", ["published.path=/nonexistent.pth"], "effnet import: no file /nonexistent.pth"),
         ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),

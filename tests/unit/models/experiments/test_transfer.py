@@ -3,11 +3,24 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from conf import compose, schema
-from models.experiments.transfer import best, cost, count_survivors, grid, recipe_for, rung_epochs, survivors
-from models.results import Point
+from models.experiments.transfer import (
+    best,
+    cost,
+    count_survivors,
+    describe_starts,
+    grid,
+    recipe_for,
+    rung_epochs,
+    survivors,
+    with_random_start,
+    with_side,
+)
+from models.results import Point, RandomStart, TrainResult, TransferResult
+from models.statistics import PairedTest, compare_paired
 from models.training.optim import rate_at
 
 
@@ -111,6 +124,120 @@ def test_a_grid_s_cost_counts_who_goes_on_from_each_rung_and_the_last_job() -> N
 def test_a_grid_whose_best_point_is_the_last_job_costs_no_further_one() -> None:
     request = compose.compose(["transfer=laptop_kornblith", "transfer.final_split=train"]).transfer
     assert cost(request, train=1132, minival=126, val=539, multiply_adds=1).jobs == 4
+
+
+def test_seeds_and_as_many_trainings_from_random_weights_are_counted() -> None:
+    single, grid_too = ["profile=laptop"], ["transfer=laptop_kornblith", "transfer.final_split=train"]
+    one, six = (
+        cost(compose.compose([*single, f"transfer.random_seeds={seeds}"]).transfer, 1132, 126, 539, 1000)
+        for seeds in (0, 3)
+    )
+    assert (six.jobs, six.train_images, six.eval_images) == (6, 6 * one.train_images, 6 * one.eval_images)
+    assert six.multiply_adds == 6 * one.multiply_adds
+    # Of four points the best is the first fine-tuning, so that one more and two from random weights are added.
+    assert cost(compose.compose([*grid_too, "transfer.random_seeds=2"]).transfer, 1132, 126, 539, 1).jobs == 4 + 1 + 2
+
+
+def test_a_network_for_images_of_another_side_is_otherwise_the_same() -> None:
+    model = schema.Model(name="efficientnet_lite0", width=0.5, preprocessing="lite")
+    small = with_side(model, 96)
+    assert (small.width, small.preprocessing, small.resolution) == (0.5, "lite", pytest.approx(96 / 224))
+    assert with_side(with_side(model, 96), 224) == model
+    assert with_side(model, None) is model
+
+
+RESULT = TransferResult(
+    data="elpv",
+    manifest_sha256="",
+    source="elpv",
+    train=1000,
+    classes=2,
+    network="efficientnet_lite0",
+    protocol="single",
+    metric="top-1",
+    value=80.0,
+    standard_error=1.0,
+    n=1000,
+    top1=80.0,
+    top5=100.0,
+    params=1,
+    feature_params=1,
+    multiply_adds=1,
+    resolution=96,
+    chosen=Point(0.016, 1e-5),
+    grid=(),
+    cost=cost(schema.Transfer(), 2000, 100, 100, 1),
+    jobs_found=0,
+    minutes=1.0,
+    job="",
+    mlflow_run="",
+)
+TRAINED = TrainResult(
+    job="",
+    job_uri="",
+    model="efficientnet_lite0",
+    params=1,
+    multiply_adds=1,
+    resolution=96,
+    classes=2,
+    epochs=1,
+    steps=1,
+    top1=0.0,
+    top5=100.0,
+    n_val=200,
+    minival_top1=0.0,
+    n_minival=0,
+    minutes=1.0,
+    images_per_s=1.0,
+    weights_uri="",
+    weights_sha256="",
+    class_correct=(),
+    class_total=(),
+    mlflow_run="",
+)
+
+
+def result(data: str, lead: tuple[float, float] | None) -> TransferResult:
+    """A result whose lead over random weights has this value and p."""
+    test = PairedTest(lead[0], lead[0] - 2, lead[0] + 2, lead[1], n=1000, seeds=3) if lead else None
+    start = RandomStart(tuned_top1=(80.0, 82.0, 81.0), random_top1=(70.0, 71.0, 69.0), lead=test)
+    return replace(RESULT, data=data, random_start=start)
+
+
+def test_verdicts_say_lead_loss_tie_and_absence_at_five_percent_over_all() -> None:
+    found = [result("a", (10.0, 0.001)), result("b", (-5.0, 0.001)), result("c", (2.0, 0.03)), result("d", None)]
+    beats, loses, ties, absent = describe_starts(found)
+    said = "beats training from random weights (+10.00 points, +8.00 to +12.00, p 0.001)"
+    assert beats == f"efficientnet_lite0 fine-tuned on a {said}"
+    assert "loses to training from random weights (-5.00" in loses
+    assert "is not distinguished from" in ties  # 0.03 is above 0.05 / 4
+    assert absent.startswith("efficientnet_lite0 on d: the answers of a training are not stored")
+    assert "beats" in describe_starts([found[2]])[0], "alone, 0.03 is below 0.05"
+
+
+def trained(job: str, top1: float, *, reused: bool = False) -> TrainResult:
+    return replace(TRAINED, job=job, top1=top1, reused=reused)
+
+
+def test_starts_are_compared_on_the_same_images_over_the_seeds() -> None:
+    rng = np.random.default_rng(0)
+    answers = {name: rng.random(200) < share for name, share in (("t0", 0.9), ("t1", 0.9), ("r0", 0.6), ("r1", 0.6))}
+    tuned, scratch = [
+        [trained(f"{kind}{i}", 100 * answers[f"{kind}{i}"].mean(), reused=kind == "r") for i in (0, 1)] for kind in "tr"
+    ]
+    base = result("a", None)
+    compared = with_random_start(base, tuned, scratch, answers)
+    start = compared.random_start
+    assert start is not None
+    assert start.lead == compare_paired(
+        np.stack([answers["t0"], answers["t1"]]), np.stack([answers["r0"], answers["r1"]])
+    )
+    assert start.lead is not None
+    assert start.lead.value == pytest.approx(np.mean(start.tuned_top1) - np.mean(start.random_top1))
+    assert compared.jobs_found == base.jobs_found + 2
+    partial = with_random_start(base, tuned, scratch, {name: bits for name, bits in answers.items() if name != "r1"})
+    assert partial.random_start is not None
+    assert partial.random_start.lead is None
 
 
 def test_rungs_make_kornblith_s_grid_cost_a_third() -> None:

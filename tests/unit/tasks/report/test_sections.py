@@ -77,6 +77,21 @@ def test_compound_scaling_stands_against_single_dimensions_with_a_verdict_in_wor
     assert "over 3 seeds" in page.text()
 
 
+def test_fine_tuning_stands_against_random_weights_with_a_verdict_in_words() -> None:
+    lead = {"value": 11.5, "lower": 8.25, "upper": 14.75, "p": 0.002, "n": 1050, "seeds": 3}
+    start = {"tuned_top1": [83.0, 84.0, 85.0], "random_top1": [72.0, 72.5, 73.0], "lead": lead}
+    part = made_parts.transfer()
+    assert _page(transfer=part).found("data-start") == []
+    first, second, *_ = part["rows"]
+    first["random_start"], second["random_start"] = start, start | {"lead": None}
+    page = _page(transfer=part)
+    (numbers, _), (_, words) = page.found("data-start")
+    assert numbers[-8:] == pytest.approx([84.0, 72.5, 11.5, 8.25, 14.75, 0.002, 1000, 3])
+    assert "not compared" in words
+    said = "fine-tuned on cifar10 beats training from random weights (+11.50 points, +8.25 to +14.75, p 0.002)."
+    assert said in page.text()
+
+
 def test_frozen_features_show_every_network_and_every_lead_with_its_verdict() -> None:
     part = made_parts.linear()
     page = _page(linear=part)
