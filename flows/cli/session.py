@@ -142,7 +142,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
     if verb in _READ_DATA and (path is None or ("://" not in path and not Path(path).exists())):
         from models.data.sources import catalog
 
-        if config.data.source not in catalog.packaged():
+        if path is not None or config.data.source not in catalog.packaged():
             catalog.open_source(config.data)
     _check_files(verb, config)
     if verb in ("reproduce", "transfer"):

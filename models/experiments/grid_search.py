@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,8 @@ def choose(
         if other != first and ours is not None and theirs is not None:
             trials[other] = replace(trials[other], behind=compare_paired(ours, theirs))
     best, others = trials[first], [trial for i, trial in enumerate(trials) if i != first]
-    tied = tuple(trial for trial in others if _is_tied(best, trial, len(others)))
+    pairs = max(1, math.comb(len(trials), 2))
+    tied = tuple(trial for trial in others if _is_tied(best, trial, pairs))
     cheap = sorted(range(len(trials)), key=lambda i: (-(trials[i].equal_cost_top1 or 0.0), trials[i].multiply_adds))
     return SearchResult(
         trials=tuple(trials),
@@ -162,7 +164,7 @@ def choose(
         seeds=options.seeds,
         exponent=options.exponent,
         best_at_equal_cost=trials[cheap[0]],
-        equal_cost_verdict=_compare_at_equal_cost(options, [(trials[i], correct[i]) for i in cheap[:2]]),
+        equal_cost_verdict=_compare_at_equal_cost(options, [(trials[i], correct[i]) for i in cheap[:2]], pairs),
     )
 
 
@@ -193,13 +195,14 @@ def _at_budget(options: schema.Search, cost: float) -> float:
     return float((cost / options.budget) ** options.exponent)
 
 
-def _is_tied(best: Trial, other: Trial, others: int) -> bool:
-    """Whether a trial is not distinguished from the best, at 5 % over all comparisons (Bonferroni).
+def _is_tied(best: Trial, other: Trial, pairs: int) -> bool:
+    """Whether a trial is not distinguished from the best, at 5 % over all pairs of trials (Bonferroni).
 
+    All pairs and not the comparisons with the best alone, since the best is selected on the same images.
     Without answers by image, from jobs that predate them: whether it is within one standard error.
     """
     if other.behind is not None:
-        return other.behind.p > SIGNIFICANT / others
+        return other.behind.p > SIGNIFICANT / pairs
     return other.minival_top1 >= best.minival_top1 - best.standard_error
 
 
@@ -225,8 +228,10 @@ def _format_test(test: PairedTest | None) -> str:
     return f" ({format_interval(test)})"
 
 
-def _compare_at_equal_cost(options: schema.Search, ranked: Sequence[tuple[Trial, NDArray[np.bool_] | None]]) -> str:
-    """Compares the two best trials at the budget's cost, as text; "" for one trial."""
+def _compare_at_equal_cost(
+    options: schema.Search, ranked: Sequence[tuple[Trial, NDArray[np.bool_] | None]], pairs: int
+) -> str:
+    """Compares the two best of the trials at the budget's cost, at 5 % over all pairs, as text; "" for one trial."""
     if len(ranked) < 2:
         return ""
     (first, ours), (second, theirs) = ranked
@@ -237,7 +242,7 @@ def _compare_at_equal_cost(options: schema.Search, ranked: Sequence[tuple[Trial,
         return f"{leads}; the same images were not compared"
     factors = _at_budget(options, first.counted_cost), _at_budget(options, second.counted_cost)
     test = compare_paired(ours, theirs, factors)
-    tie = "" if test.p <= SIGNIFICANT else ", a tie"
+    tie = "" if test.p <= SIGNIFICANT / pairs else ", a tie"
     return f"{leads} ({format_interval(test)}{tie})"
 
 

@@ -29,6 +29,7 @@ VERDICTS = (AGREES, DIFFERS, UNDECIDED, NOT_COMPARABLE, NOT_RUN)
 SIZE_TOLERANCE = 0.05  # of a counted size from the printed one; the errata of Table 2 differ by up to 4.5 %
 SPEEDUP_TOLERANCE = 0.2  # by which a measured speedup may stay below that of another machine
 SIGNIFICANT = 0.05
+ONE_EACH = "one training of each, so the error is of the images and not of the seeds"
 PRINTED = (paper.ALPHA, paper.BETA, paper.GAMMA)
 
 
@@ -157,7 +158,7 @@ def _growth(rows: Sequence[FamilyRow]) -> Judgement:
     if not small.ours or not large.ours or small.error is None or large.error is None:
         return None
     lead, error = large.ours.top1 - small.ours.top1, math.hypot(small.error, large.error)
-    return _judge(lead, error), f"{large.short} minus {small.short}: {_signed(lead)} ± {error:.2f} points"
+    return _judge(lead, error), f"{large.short} minus {small.short}: {_signed(lead)} ± {error:.2f} points, {ONE_EACH}"
 
 
 def _grid(search: SearchResult | None) -> Judgement:
@@ -247,9 +248,8 @@ def _mapped(part: GalleryResult) -> Judgement:
     if errors[0] is None or errors[1] is None:
         return None
     lead, error = compound.top1 - best.top1, math.hypot(*(one or 0.0 for one in errors))
-    return _judge(
-        lead, error
-    ), f"compound minus {best.dimension}, the best single one: {_signed(lead)} ± {error:.2f} points"
+    evidence = f"compound minus {best.dimension}, the best single one: {_signed(lead)} ± {error:.2f} points, {ONE_EACH}"
+    return _judge(lead, error), evidence
 
 
 def _signed(value: float, places: int = 2) -> str:

@@ -235,6 +235,14 @@ def test_more_comparisons_need_a_smaller_p() -> None:
     assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15), (1.4, 1.2, 1.0)]
 
 
+def test_the_best_is_selected_on_the_same_images_so_all_pairs_count_and_not_its_own_comparisons() -> None:
+    """9 images to 1: p 0.021 is below 5 % over the two comparisons with the best, not over the three pairs."""
+    found = answered(images(0, 350), images(9, 351), images(0, 200))
+    assert found.trials[1].behind is not None
+    assert found.trials[1].behind.p == pytest.approx(22 / 1024)
+    assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15)]
+
+
 def test_a_point_with_seeds_has_their_mean_and_its_tests_their_spread() -> None:
     ours = (images(0, 350), images(0, 300))
     found = answered(*ours, images(0, 340), images(0, 290), seeds=2)
