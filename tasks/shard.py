@@ -120,4 +120,5 @@ def build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *
         left_out=tuple(sorted(set(data.leave_out))),
         unused=manifest.unused,
         class_differences=manifest.class_differences,
+        label_conflicts=manifest.label_conflicts,
     )

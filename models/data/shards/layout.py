@@ -23,6 +23,7 @@ from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
 from models.data.sources.container import join_parts, locate_uri
+from models.data.sources.label_conflicts import find_label_conflicts
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 from models.data.sources.reader import Reader
 
@@ -85,11 +86,13 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
     Raises:
         ConfigError: The source does not exist, or ``data.frozen_val`` or ``data.append`` is set for a set that does not
             grow.
-        DataError: A split would be empty, or images of the frozen val are gone.
+        DataError: A split would be empty, images of the frozen val are gone, or many images are in several classes.
     """
     source = catalog.open_source(data)
     if catalog.find(data.source).grows:
         source = listing.with_content(source)
+    if source.content is not None:
+        source = find_label_conflicts(data, source, source.content)
     folder = store.join(storage, "data", data.name)
     appended = None
     if data.append:

@@ -33,7 +33,8 @@ SPLITS = ("train", "minival", "val")
 TABLE = np.dtype(
     [("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("width", "<u2"), ("height", "<u2"), ("xxh3", "<u8")]
 )
-_LATER = ("unused", "class_differences")  # newer than stored manifests: not written if empty, so that digests stay
+# Newer than stored manifests: not written if empty, so that digests stay.
+_LATER = ("unused", "class_differences", "label_conflicts")
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
 _ADDRESS = re.compile(r"s3://[^/]+/.|file:///.")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -85,6 +86,7 @@ class Manifest:
         missing: One line per official count that the source does not reach.
         unused: One line per reason for which files of the source are no samples, with their number.
         class_differences: One line per split of the source that lacks classes which another split has.
+        label_conflicts: One line if images are in several classes with equal bytes.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Manifest:
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     class_differences: tuple[str, ...] = ()
+    label_conflicts: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
         """Returns the number of samples in a split, or in several joined by ``+``."""

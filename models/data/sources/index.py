@@ -53,6 +53,7 @@ def save(source: Source, uri: str) -> None:
         "crop_bottom": source.crop_bottom,
         "unused": source.unused,
         "class_differences": source.class_differences,
+        "label_conflicts": source.label_conflicts,
         "png": png,
     }
     arrays: dict[str, NDArray[Any]] = {
@@ -128,6 +129,7 @@ def load(data: schema.Data, uri: str) -> Source:
         columns["content"] if len(columns["content"]) else None,
         tuple(about.get("unused", ())),  # absent in an index of an earlier version
         tuple(about.get("class_differences", ())),
+        tuple(about.get("label_conflicts", ())),
     )
 
 

@@ -51,6 +51,7 @@ class Source:
             set depend; None where the splits are official or a seeded permutation.
         unused: One line per reason for which files below ``data.path`` are no samples, with their number.
         class_differences: One line per split that lacks classes which another split has.
+        label_conflicts: One line if images are in several classes with equal bytes (``label_conflicts.py``).
     """
 
     classes: tuple[str, ...]
@@ -66,6 +67,7 @@ class Source:
     content: NDArray[np.uint64] | None = None
     unused: tuple[str, ...] = ()
     class_differences: tuple[str, ...] = ()
+    label_conflicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,11 @@ def test_a_saved_manifest_loads_unchanged(tmp_path: Path) -> None:
     assert np.array_equal(loaded.table, ROWS)
 
 
-def test_unused_files_and_class_differences_are_stored_only_if_there_are_any(tmp_path: Path) -> None:
-    fuller = dataclasses.replace(MANIFEST, unused=("1 WebP files, first a",), class_differences=("val has no image",))
+def test_remarks_on_the_source_are_stored_only_if_there_are_any(tmp_path: Path) -> None:
+    remarks = {"unused": ("1 WebP files",), "class_differences": ("val has no",), "label_conflicts": ("2 images",)}
+    fuller = dataclasses.replace(MANIFEST, **remarks)
     assert manifest.load(saved(tmp_path / "a", fuller))[1] == fuller
-    assert store.read_json(saved(tmp_path / "b")).keys().isdisjoint({"unused", "class_differences"})
+    assert store.read_json(saved(tmp_path / "b")).keys().isdisjoint(remarks)
 
 
 def test_equal_manifests_have_equal_bytes(tmp_path: Path) -> None:
