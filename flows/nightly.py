@@ -23,9 +23,10 @@ from tasks.classes import match_classes
 from tasks.jobs import train_job
 from tasks.nights.approval import refuse_overdue
 from tasks.nights.infra_gate import find_package_fault
-from tasks.nights.line import NightStart, check_data, find_reason_to_skip, find_start
+from tasks.nights.line import check_data, find_reason_to_skip, find_start
 from tasks.nights.record import report_failure, report_night, report_start
 from tasks.nights.report import publish_nights
+from tasks.nights.start import NightStart
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
 from tasks.report.publish import refresh

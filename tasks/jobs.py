@@ -13,8 +13,9 @@ from infra import store
 from infra.errors import ConfigError
 from infra.store.json_objects import read_object
 from models.data.loading.order import check_batch
+from models.experiments import transfer as protocol
 from models.networks.efficientnet import block_strings
-from models.results import ShardResult, result_name
+from models.results import Point, ShardResult, result_name
 
 RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
 SOLARIZE_VERSION = 5  # instead, of trainings with Solarize at level 10, which inverts images since this version
@@ -86,6 +87,31 @@ def train_job(
         runtime=config.runtime,
     )
     return name_job(config, job, train_name(job), label)
+
+
+def transfer_job(
+    config: schema.Config,
+    shards: ShardResult,
+    point: Point,
+    weights: tuple[str, str] | None,
+    label: str = "",
+    seed: int = 0,
+) -> JobRun:
+    """Describes the training of ``config.model`` on ``config.transfer.data`` by the chosen point of the grid.
+
+    Args:
+        config: Configuration of the command.
+        shards: Data set.
+        point: Point of the grid.
+        weights: URI and sha256 of the weights that are fine-tuned; None for random ones.
+        label: Display name.
+        seed: Counts from the recipe's.
+    """
+    options = config.transfer
+    samples = shards.train + shards.minival * (options.final_split != "train")
+    recipe = protocol.recipe_for(options, point, samples)
+    recipe = replace(recipe, seed=recipe.seed + seed)
+    return train_job(config, options.data, recipe, shards, weights, label, options.final_split)
 
 
 def train_name(job: schema.Job) -> str:

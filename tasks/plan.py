@@ -14,6 +14,7 @@ from models.data.sources.catalog import DATA_SETS
 from models.experiments import costs
 from models.networks.build import compute_cost
 from models.training.memory import plan, slices_per_pass
+from tasks import stored
 
 ASSUMED_CLASSES = 1000  # of a folder, whose classes are known once it is sharded
 _HOUR_S = 3600.0
@@ -45,7 +46,7 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
 def describe_costs(
     config: schema.Config, overrides: Sequence[str], price: float | None, verb: str = "reproduce"
 ) -> Iterator[str]:
-    """Yields a table of time, bytes and money of everything that a command trains.
+    """Yields a table of time, bytes and money of what a command trains, without what the object store holds.
 
     Args:
         config: Configuration of the command.
@@ -53,23 +54,30 @@ def describe_costs(
         price: Price of an hour of a GPU; None leaves out the money.
         verb: One of ``costs.VERBS``.
     """
-    planned = costs.plan_trainings(config, transfer_sets(config, overrides), verb)
+    sets = transfer_sets(config, overrides)
+    found = stored.look_up(config, costs.used_sets(config, sets, verb))
+    planned = costs.plan_trainings(config, sets, verb, found.contains)
     works, gpu, core = planned.works, costs.gpu(), costs.CPU_CORE
-    yield f"training of effnet {verb}, as if nothing were done yet"
-    titles = f"{'jobs':>5} {'steps':>10} {'images':>14} {'evaluated':>12}"
+    done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
+    left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
+    yield f"training of effnet {verb}, {left}"
+    titles = f"{'jobs':>5} {'stored':>6} {'steps':>10} {'images':>14} {'evaluated':>12}"
     yield f"{'':<27} {titles} {f'{gpu.name}-hours':>11} {f'{core.name}-hours':>15} {'store, GB':>10}"
     for work in works:
         hours = f"{work.seconds(gpu) / _HOUR_S:>11,.3f} {work.seconds(core) / _HOUR_S:>15,.3f}"
         images = f"{work.images:>14,} {work.evaluated:>12,}"
-        yield f"{work.name:<27} {work.jobs:>5,} {work.steps:>10,} {images} {hours} {work.stored / 1e9:>10.2f}"
-    yield from planned.unknown
+        counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
+        yield f"{work.name:<27} {counts} {images} {hours} {work.stored / 1e9:>10.2f}"
+    yield from (*planned.unknown, *(f"stored results are unknown: {line}" for line in found.unknown))
+    if done and (whole := [work.name for work in works if work.name in costs.UNTRACKED]):
+        yield f"{' and '.join(whole)}: counted whole, stored results are found as they run"
     if verb == "study":
         yield "latency: measured image by image, and not counted"
     gpu_s, core_s = (sum(work.seconds(one) for work in works) for one in (gpu, core))
     money = "" if price is None else f", {gpu_s / _HOUR_S * price:,.2f} at {price:g} an hour"
-    stored = sum(work.stored for work in works) / 1e9
+    gigabytes = sum(work.stored for work in works) / 1e9
     cores = f"{core_s / _HOUR_S:,.1f} {core.name}-hours"
-    yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {stored:,.1f} GB in the store"
+    yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {gigabytes:,.1f} GB in the store"
     processes = config.launch.nnodes * config.launch.nproc_per_node
     took = " or ".join(
         f"{format_duration(costs.total_wall_s(works, one, processes))} on {processes} x {one.name}"

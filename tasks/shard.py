@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prefect import task
 
@@ -17,9 +16,6 @@ from infra import store
 from infra.store import files
 from models.results import ShardResult
 from tasks import policy
-
-if TYPE_CHECKING:
-    from models.data.shards.manifest import Manifest
 
 log = logger()
 
@@ -46,6 +42,7 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
     from models.data.shards import in_place, manifest, writer
     from models.data.shards.layout import freeze_val, uncovered_classes
+    from models.data.shards.stored import build_result
 
     store.ensure_root(storage)
     with _source_errors(data):
@@ -87,6 +84,7 @@ async def write_manifest(data: schema.Data, root: str, version: str) -> ShardRes
 
 def _write_manifest(data: schema.Data, root: str, version: str = "") -> ShardResult:
     from models.data.shards import writer
+    from models.data.shards.stored import build_result
 
     with _source_errors(data):
         layout = writer.PLANS.get(data, root, version)
@@ -99,26 +97,3 @@ def _source_errors(data: schema.Data) -> Iterator[None]:
     """Converts system errors while a source is read to effnet's errors, so that e.g. a lost disk is retried."""
     with files.errors(Path(data.path or data.source)):
         yield
-
-
-def build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *, reused: bool) -> ShardResult:
-    """Counts a complete data set, without the shards that ``data.leave_out`` excludes."""
-    from models.data.shards.manifest import exclude_shards
-
-    manifest = exclude_shards(complete, data.leave_out)
-    counts = {split: manifest.samples(split) for split in ("train", "minival", "val")}
-    return ShardResult(
-        manifest.name,
-        uri,
-        sha256,
-        len(manifest.classes),
-        **counts,
-        shards=len(manifest.shards),
-        reused=reused,
-        quarantined=len(manifest.quarantine),
-        missing=manifest.missing,
-        left_out=tuple(sorted(set(data.leave_out))),
-        unused=manifest.unused,
-        class_differences=manifest.class_differences,
-        label_conflicts=manifest.label_conflicts,
-    )

@@ -20,7 +20,7 @@ from models.experiments import transfer as protocol
 from models.experiments.transfer import GridTrial, TransferPlan
 from models.results import Cost, Point, ShardResult, TrainResult, TransferResult, TransferRow, result_from
 from tasks import policy
-from tasks.jobs import JobRun, train_job, work_key
+from tasks.jobs import JobRun, train_job, transfer_job, work_key
 from tasks.report import results as report_results
 
 log = logger()
@@ -135,12 +135,8 @@ def final_job(plan: TransferPlan, point: Point, weights: Weights | None, seed: i
         weights: Weights that are fine-tuned; None for random ones.
         seed: Counts from the recipe's.
     """
-    options, shards = plan.config.transfer, plan.shards
-    samples = shards.train + shards.minival * (options.final_split != "train")
-    recipe = protocol.recipe_for(options, point, samples)
-    recipe = replace(recipe, seed=recipe.seed + seed)
     label = f"{plan.title}{'' if weights else ' from random weights'}{f' seed {seed}' if seed else ''}"
-    return train_job(plan.config, options.data, recipe, shards, weights, label, options.final_split)
+    return transfer_job(plan.config, plan.shards, point, weights, label, seed)
 
 
 @task(task_run_name="compare {plan.title}", **policy.BOOKKEEPING)

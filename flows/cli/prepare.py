@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -19,11 +20,18 @@ def plan(command: Command) -> int:
     from tasks import plan as estimates
 
     verb = command.objects[0] if command.objects else "reproduce"
-    if verb not in VERBS:
-        hint = did_you_mean(verb, VERBS)
-        raise ConfigError(f"effnet plan {verb}: {hint} it estimates {', '.join(VERBS)}")
+    if verb not in (*VERBS, "nightly"):
+        hint = did_you_mean(verb, [*VERBS, "nightly"])
+        raise ConfigError(f"effnet plan {verb}: {hint} it estimates {', '.join(VERBS)}, nightly")
     price, config = _price(command.options.get("price")), command.config
-    for line in (*estimates.lines(config, verb), "", *estimates.describe_costs(config, command.overrides, price, verb)):
+    if verb == "nightly":
+        from tasks.nights import plan as night
+
+        shown = night.lines(config)
+    else:
+        networks, priced = estimates.lines(config, verb), estimates.describe_costs
+        shown = itertools.chain(networks, [""], priced(config, command.overrides, price, verb))
+    for line in shown:
         show(line)
     return 0
 

@@ -232,9 +232,9 @@ VERBS: dict[str, Verb] = {
     ),
     "plan": Verb(
         "count what a command needs: parameters, multiply-adds, memory, hours, money",
-        "  effnet plan [VERB]   VERB: reproduce (default) or another verb that trains, e.g. search, study, transfer\n"
+        "  effnet plan [VERB]   VERB: reproduce (default) or another verb that trains, e.g. study, nightly\n"
         f"{_COMMON}\n{_TRAIN}\n  variants=[efficientnet_b7] recipe.batch_slices=N recipe.bn_groups=slice|rank|sync\n"
-        "  runtime.pipeline_stages=N\n\nnothing is started; the networks have the classes of the data set\n"
+        "  runtime.pipeline_stages=N\n\nnothing is started; jobs whose results are stored are not counted\n"
         "budget.hours=N budget.gpu_hours=N of those verbs: an estimate above it needs --yes, or a yes in the terminal",
         call="flows.cli.prepare:plan",
         objects=("[VERB]",),

@@ -117,6 +117,27 @@ def connect(run_dir: Path, services: Services) -> dict[str, str]:
     return env
 
 
+def connect_if_running(run_dir: Path, services: Services, name: str) -> bool:
+    """Makes this process use a service that runs or is external; writes nothing.
+
+    Args:
+        run_dir: The run directory.
+        services: Addresses of the services, or ``embedded``.
+        name: ``s3`` or ``mlflow``.
+
+    Returns:
+        False if it is an embedded service that does not run.
+    """
+    address = getattr(services, name)
+    if address == "embedded":
+        if processes.running(_folder(run_dir), name) is None:
+            return False
+        connect(run_dir, services)
+    elif address != "aws":
+        os.environ["AWS_ENDPOINT_URL_S3" if name == "s3" else "MLFLOW_TRACKING_URI"] = address
+    return True
+
+
 def _login_variables(services: Services, secrets: dict[str, str]) -> dict[str, str]:
     """Returns the login variables of clients: generated passwords for embedded services, the user's for external ones.
 

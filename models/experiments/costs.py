@@ -7,7 +7,7 @@ command take besides was measured in ``make reproduce``. For networks of the fam
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -16,6 +16,7 @@ from infra.errors import ConfigError, first_line
 from models.data.sources.catalog import DATA_SETS
 from models.data.sources.listing import MINIVAL, VAL
 from models.experiments import transfer
+from models.experiments.equal_cost import match_points
 from models.experiments.full_run import FULL_RUNS, GPU
 from models.experiments.grid_search import grid_points, screen
 from models.experiments.scaling_study import network_of, scaled
@@ -93,7 +94,7 @@ CPU_CORE = Processor(
 
 @dataclass(frozen=True)
 class Work:
-    """Trainings that belong together.
+    """Trainings that belong together, without those that are stored.
 
     Attributes:
         name: For people.
@@ -103,6 +104,7 @@ class Work:
         evaluated: Images of all their evaluations.
         multiply_adds: Of one image and one forward pass; the mean over images where the networks differ.
         stored: Bytes of checkpoints and weights in the object store.
+        done: Number of trainings that are stored already.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Work:
     evaluated: int
     multiply_adds: int
     stored: int
+    done: int = 0
 
     def seconds(self, processor: Processor) -> float:
         """Seconds of one processor that trains and evaluates and does nothing else."""
@@ -153,6 +156,23 @@ def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
 
 
 @dataclass(frozen=True)
+class Training:
+    """A training that a command requests.
+
+    Attributes:
+        data: Data set.
+        model: Network.
+        recipe: Recipe; of a fine-tuning, that of ``transfer``.
+        fine_tuned: Whether it is a fine-tuning under the protocol of ``transfer``.
+    """
+
+    data: schema.Data
+    model: schema.Model
+    recipe: schema.Recipe
+    fine_tuned: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """The work of a command, and a line about each part that cannot be counted."""
 
@@ -160,21 +180,44 @@ class Plan:
     unknown: tuple[str, ...] = ()
 
 
-def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str = "reproduce") -> Plan:
-    """Counts what a command trains, as if nothing were done yet.
+def used_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> list[schema.Data]:
+    """Returns the data sets of a command's trainings; the arguments are those of ``plan_trainings``."""
+    trained = [] if _parts_of(config, verb) == ("transfer",) else [config.data]
+    return list({data.name: data for data in (*trained, *_tuned_sets(config, sets, verb))}.values())
+
+
+def _tuned_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> list[schema.Data]:
+    if "transfer" not in _parts_of(config, verb):
+        return []
+    return [config.data] if verb == "study" else list(sets)  # every part of the study is made on its data
+
+
+def _parts_of(config: schema.Config, verb: str) -> tuple[str, ...]:
+    public = config.transfer.network
+    if verb == "transfer" and (config.model_ref is not None or public is not None):  # the network is not trained here
+        return ("transfer",)
+    return tuple(part for part in _PARTS[verb] if part != "transfer" or verb != "study" or public is not None)
+
+
+def _nothing(_: Training) -> bool:
+    return False
+
+
+def plan_trainings(
+    config: schema.Config,
+    sets: Sequence[schema.Data],
+    verb: str = "reproduce",
+    is_stored: Callable[[Training], bool] = _nothing,
+) -> Plan:
+    """Counts what a command trains.
 
     Args:
         config: Configuration of the command.
         sets: The data sets of the transfer.
         verb: One of ``VERBS``.
+        is_stored: Whether the result of a training is in the object store, so that it is not trained.
     """
-    parts, public = _PARTS[verb], config.transfer.network
-    sets = [config.data] if verb == "study" else sets  # every part of the study is made on them
-    if verb == "transfer" and (config.model_ref is not None or public is not None):  # not trained here
-        parts = ("transfer",)
-    if verb == "study" and public is None:
-        parts = tuple(part for part in parts if part != "transfer")
-    used = [*([] if parts == ("transfer",) else [config.data]), *(sets if "transfer" in parts else [])]
+    used = used_sets(config, sets, verb)
     counted = {data.name: splits for data in used if (splits := count_splits(data))}
     unknown = [
         f"{data.name}: the number of its images is known once it is sharded"
@@ -183,15 +226,21 @@ def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str
     ]
     works: list[Work] = []
     models = [replace(config.model, name=name) for name in config.variants] if verb == "reproduce" else [config.model]
-    sources = [model_of(public, VARIANTS[public].resolution)] if public and verb != "reproduce" else models
+    public = config.transfer.network if verb != "reproduce" else None
+    sources = [model_of(public, VARIANTS[public].resolution)] if public else models
     sources = [transfer.with_side(model, config.transfer.resolution) for model in sources]
-    for part in parts:
+    for part in _parts_of(config, verb):
         if part == "transfer":
-            works += _count_transfers(config.transfer, sources, sets, counted)
+            works += _count_transfers(config.transfer, sources, _tuned_sets(config, sets, verb), counted, is_stored)
         elif config.data.name in counted:
             classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
             try:
-                works += _COUNTERS[part](config, models, classes, splits)
+                if part == FEATURES:
+                    works += _count_features(config.linear, classes, splits)
+                else:
+                    subtracted = _nothing if part in UNTRACKED else is_stored
+                    groups = _TRAININGS[part](config, models, classes)
+                    works += [_sum_group(*group, classes, splits, subtracted) for group in groups]
             except ConfigError as error:
                 unknown.append(f"{part}: {first_line(error)}")
     return Plan(tuple(works), tuple(unknown))
@@ -200,17 +249,20 @@ def plan_trainings(config: schema.Config, sets: Sequence[schema.Data], verb: str
 _Splits = tuple[int, int, int]
 
 
-def _count_search(config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
-    points = screen(config.search, config.model, grid_points(config.search), classes).points
-    trials = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points] * config.search.seeds
-    return [_sum("grid search", [_count_training(config.search.recipe, trial, classes, splits) for trial in trials])]
+def _list_search(config: schema.Config, _models: Sequence[schema.Model], classes: int) -> _Groups:
+    points, recipe = (
+        screen(config.search, config.model, grid_points(config.search), classes).points,
+        config.search.recipe,
+    )
+    networks = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points]
+    return [("grid search", _seeded(config, networks, recipe, config.search.seeds))]
 
 
-def _count_family(config: schema.Config, models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
-    return [_sum(f"train {one.name}", [_count_training(config.recipe, one, classes, splits)]) for one in models]
+def _list_family(config: schema.Config, models: Sequence[schema.Model], _classes: int) -> _Groups:
+    return [(f"train {one.name}", [Training(config.data, one, config.recipe)]) for one in models]
 
 
-def _count_maps(config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
+def _list_maps(config: schema.Config, _models: Sequence[schema.Model], _classes: int) -> _Groups:
     options = config.explain
     networks = [
         scaled(
@@ -219,59 +271,56 @@ def _count_maps(config: schema.Config, _models: Sequence[schema.Model], classes:
         for entry in options.models
         if entry.registered is None
     ]
-    return [_sum("activation maps", [_count_training(options.recipe, one, classes, splits) for one in networks])]
+    return [("activation maps", _seeded(config, networks, options.recipe, 1))]
 
 
-def _count_scaling(config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits) -> list[Work]:
-    trainings = []
-    for point in config.scaling.points:
-        work = _count_training(config.recipe, network_of(config.model, point), classes, splits)
-        if config.scaling.equal_cost is not None and point.dimension != "baseline":
-            baseline = network_of(config.model, schema.Point(point.network))
-            cost = config.scaling.equal_cost * compute_cost(baseline, classes)[1]
-            work = replace(work, multiply_adds=round(cost))
-        trainings += [work] * config.scaling.seeds
-    return [_sum("scaling study", trainings)]
+def _list_scaling(config: schema.Config, _models: Sequence[schema.Model], classes: int) -> _Groups:
+    points = match_points(config.model, config.scaling, classes)
+    networks = [network_of(config.model, point) for point in points]
+    return [("scaling study", _seeded(config, networks, config.recipe, config.scaling.seeds))]
 
 
-def _count_architecture(
-    config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits
-) -> list[Work]:
+def _list_architecture(config: schema.Config, _models: Sequence[schema.Model], _classes: int) -> _Groups:
     """Every trial counted as B0's blocks, whose cost is the target of the search."""
     options = config.architecture
-    trial = _count_training(options.recipe, options.model, classes, splits)
-    return [_sum("architecture search", [trial] * options.trials)]
+    return [(ARCHITECTURE, [Training(config.data, options.model, options.recipe)] * options.trials)]
 
 
-def _count_features(
-    config: schema.Config, _models: Sequence[schema.Model], classes: int, splits: _Splits
-) -> list[Work]:
+def _seeded(
+    config: schema.Config, networks: Sequence[schema.Model], recipe: schema.Recipe, seeds: int
+) -> list[Training]:
+    recipes = [replace(recipe, seed=recipe.seed + seed) for seed in range(seeds)]
+    return [Training(config.data, network, one) for network in networks for one in recipes]
+
+
+def _count_features(options: schema.Linear, classes: int, splits: _Splits) -> list[Work]:
     """Every image classified once by each network; the regression takes about as long as a job takes besides."""
-    options, weights = config.linear, 1 + config.linear.seeds
     sizes = [compute_cost(model_of(name, options.resolution), classes)[1] for name in options.networks]
     if not sizes:
         return []
-    jobs = len(sizes) * weights
-    return [Work("frozen features", jobs, 0, 0, sum(splits) * jobs, sum(sizes) // len(sizes), 0)]
+    jobs = len(sizes) * (1 + options.seeds)
+    return [Work(FEATURES, jobs, 0, 0, sum(splits) * jobs, sum(sizes) // len(sizes), 0)]
 
 
-_COUNTERS = {
-    "grid search": _count_search,
-    "train": _count_family,
-    "activation maps": _count_maps,
-    "scaling study": _count_scaling,
-    "architecture search": _count_architecture,
-    "frozen features": _count_features,
+ARCHITECTURE, FEATURES = "architecture search", "frozen features"
+UNTRACKED = (ARCHITECTURE, FEATURES)  # counted whole: their requests are known only while they run
+_Groups = list[tuple[str, list[Training]]]  # trainings that belong together, by their name
+_TRAININGS = {
+    "grid search": _list_search,
+    "train": _list_family,
+    "activation maps": _list_maps,
+    "scaling study": _list_scaling,
+    ARCHITECTURE: _list_architecture,
 }
 # What each command computes; latency and photographs are not counted.
 _PARTS = {
     "reproduce": ("grid search", "train", "transfer", "activation maps"),
-    "study": ("scaling study", "frozen features", "transfer", "architecture search"),
+    "study": ("scaling study", FEATURES, "transfer", ARCHITECTURE),
     "search": ("grid search",),
     "train": ("train",),
     "transfer": ("train", "transfer"),
     "scaling": ("scaling study",),
-    "architecture": ("architecture search",),
+    "architecture": (ARCHITECTURE,),
     "explain": ("activation maps",),
 }
 VERBS = tuple(_PARTS)
@@ -282,14 +331,16 @@ def _count_transfers(
     models: Sequence[schema.Model],
     sets: Sequence[schema.Data],
     counted: Mapping[str, _Splits],
+    is_stored: Callable[[Training], bool],
 ) -> list[Work]:
     works = []
     for model in models:
-        tuned = [
-            _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name])
-            for data in sets
-            if data.name in counted
-        ]
+        tuned = []
+        for data in sets:
+            if data.name in counted:
+                work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name])
+                training = Training(data, model, options.recipe, fine_tuned=True)
+                tuned.append(_without(work) if is_stored(training) else work)
         works += [_sum(f"transfer {model.name}", tuned)] if tuned else []
     return works
 
@@ -302,13 +353,36 @@ def _count_transfer(options: schema.Transfer, model: schema.Model, classes: int,
     return Work("", cost.jobs, steps, cost.train_images, cost.eval_images, multiply_adds, stored)
 
 
-def _count_training(recipe: schema.Recipe, model: schema.Model, classes: int, splits: _Splits) -> Work:
+def count_training(recipe: schema.Recipe, model: schema.Model, classes: int, splits: tuple[int, int, int]) -> Work:
+    """Counts one training.
+
+    Args:
+        recipe: Recipe.
+        model: Network.
+        classes: Number of classes.
+        splits: Numbers of train, minival and val images.
+    """
     train, minival, val = splits
     params, multiply_adds, _ = compute_cost(model, classes)
     steps = recipe.epochs * (train // recipe.global_batch)
     evaluated = -(-recipe.epochs // recipe.eval_every_epochs) * minival + val
     stored = _count_stored(recipe, params)
     return Work("", 1, steps, steps * recipe.global_batch, evaluated, multiply_adds, stored)
+
+
+def _sum_group(
+    name: str, trainings: Sequence[Training], classes: int, splits: _Splits, is_stored: Callable[[Training], bool]
+) -> Work:
+    works = []
+    for training in trainings:
+        work = count_training(training.recipe, training.model, classes, splits)
+        works.append(_without(work) if is_stored(training) else work)
+    return _sum(name, works)
+
+
+def _without(work: Work) -> Work:
+    """The work of trainings that are stored: none."""
+    return Work(work.name, 0, 0, 0, 0, work.multiply_adds, 0, done=work.jobs)
 
 
 def _count_stored(recipe: schema.Recipe, params: int) -> int:
@@ -319,7 +393,7 @@ def _count_stored(recipe: schema.Recipe, params: int) -> int:
 def _sum(name: str, works: Sequence[Work]) -> Work:
     images = sum(work.images for work in works)
     mean = sum(work.multiply_adds * work.images for work in works) / max(1, images)
-    jobs, steps, evaluated, stored = (
-        sum(getattr(work, key) for work in works) for key in ("jobs", "steps", "evaluated", "stored")
+    jobs, steps, evaluated, stored, done = (
+        sum(getattr(work, key) for work in works) for key in ("jobs", "steps", "evaluated", "stored", "done")
     )
-    return Work(name, jobs, steps, images, evaluated, round(mean), stored)
+    return Work(name, jobs, steps, images, evaluated, round(mean), stored, done)

@@ -191,6 +191,17 @@ def cost(request: schema.Transfer, train: int, minival: int, val: int, multiply_
     return Cost(jobs, trained, evaluated, multiply_adds * ((1 + BACKWARD) * trained + evaluated))
 
 
+def count_final_jobs(request: schema.Transfer, train: int) -> int:
+    """Number of jobs on the final split that train to their end, assuming no ties at a rung."""
+    points = grid(request)
+    if request.final_split != "train":
+        return 1  # the best point, once more
+    alive = len(points)
+    for _ in rung_epochs(request.rungs, recipe_for(request, points[0], train)) if alive > 1 else ():
+        alive = count_survivors(request.keep, alive)
+    return alive
+
+
 def sum_costs(costs: Sequence[Cost]) -> Cost:
     """Sums costs field by field."""
     return Cost(*(sum(column) for column in zip(*map(astuple, costs), strict=True)))

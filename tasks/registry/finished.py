@@ -17,7 +17,6 @@ from infra.errors import ConfigError, NotFoundError, first_line
 from models.results import ShardResult, TrainResult, result_from
 from tasks import policy
 from tasks.jobs import JobRun, result_uri, stored_result, train_name
-from tasks.shard import build_result
 from tasks.train import track_finished
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ async def find_finished_job(word: str, config: schema.Config) -> FinishedJob:
 
 def _find(word: str, config: schema.Config) -> FinishedJob:
     from models.data.shards import manifest as manifests
+    from models.data.shards.stored import build_result
 
     job_uri = _find_run_folder(word, config.experiment).rstrip("/")
     try:

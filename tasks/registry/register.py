@@ -24,7 +24,7 @@ from tasks.metrics import split_result
 from tasks.registry.answers import CardAnswers, collect_answers
 from tasks.registry.card import LICENSE, Trained, family_card, lineage_json, trained_card
 from tasks.registry.promote import LEFT_OUT
-from tasks.registry.verdict import FIRST_TAGS
+from tasks.registry.verdict import FIRST_TAGS, VAL, VAL_SHA256
 from tasks.report.charts.curves import draw_curves
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ CHALLENGER = "challenger"
 FAMILY_TAGS = {"variant", "params", "resolution"}  # of every version since there are model cards
 MODEL_TAGS = ("variant", "dataset", "params", "multiply_adds", "resolution", "license")  # of a registered model
 WEIGHTS = "weights.safetensors"
-VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val that a version was evaluated on
 
 
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)

@@ -1,4 +1,4 @@
-"""The tags in which the registry keeps what was decided about a version.
+"""The tags in which the registry keeps what was decided about a version, and on which val.
 
 Prefect is not imported, which takes a second.
 """
@@ -17,6 +17,7 @@ STATE, REASON = "promotion", "promotion_reason"  # tags of a version
 PENDING = "pending"  # value of STATE until the version is judged; then it is Verdict.outcome
 WAITING = "waiting"  # value of STATE of a version that passed the gate and that a user must promote (nightly.approval)
 WAITING_UNTIL = "promotion_until"  # tag: the time until which it waits, as format_utc writes it
+VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val that a version was evaluated on
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 
 

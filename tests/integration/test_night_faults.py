@@ -65,7 +65,7 @@ for line in sys.stdin:
     print("ended", *ends, flush=True)
 """
 KILLS = [  # the states of a night, in their order
-    "tasks.nights.line:_find_start:after",
+    "tasks.nights.start:resolve_start:after",
     "tasks.shard:_plan:after",
     "tasks.shard:_write_manifest:after",
     "tasks.nights.line:_find_reason_to_skip:after",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,16 @@ def night(services_dir: Path, folder: Path, model: str, *words: str) -> subproce
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
+def plan(services_dir: Path, folder: Path, model: str) -> list[str]:
+    """What ``effnet plan nightly`` prints."""
+    settings = [*night_settings(model, folder, STORAGE), f"run_dir={services_dir}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "plan", "nightly", *settings], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 @pytest.fixture
 def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The alerts that nights send to the webhook in the variable NIGHT_HOOK."""
@@ -50,6 +61,12 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
 ) -> None:
     folder = tmp_path / "images"
     add_images(folder, 0, 300)
+    planned = plan(services_dir, folder, base)
+    assert (
+        planned[0] == "line       night-base-grown: night-base/1, a new line, its first version is fine-tuned from it"
+    )
+    assert planned[1].endswith(" of val, the first of the line")
+    assert planned[2].startswith("training   efficientnet_b0: 1 epoch, ")
     first = night(services_dir, folder, base)
     assert first.returncode == 0, first.stderr
     assert "registered night-base-grown/1, aliases: challenger, champion\n" in first.stdout
@@ -60,12 +77,19 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
         assert again.returncode == 0, again.stderr
         assert "registered night-base-grown/1 (found, nothing to do)" in again.stdout
         assert "champion   skipped: no new data, version 1 was trained on the same " in again.stdout
+    assert plan(services_dir, folder, base)[2:] == [
+        "training   none: no new data, night-base-grown/1 was trained on the same images"
+    ]
     assert jobs() == {trained}
     (record,) = store.list_uris(f"{STORAGE}/nights/night-base-grown")
     assert store.read_json(record)["outcome"] == "promoted"  # the repetitions of this date do not replace it
     assert alerted == []
 
     add_images(folder, 300, 360)
+    planned = plan(services_dir, folder, base)
+    assert planned[0] == "line       night-base-grown: night-base-grown/1, its champion is fine-tuned"
+    assert re.search(r", \+\d+ since night-base-grown/1$", planned[1]), "without those that the frozen val excludes"
+    assert planned[3].startswith("evaluation champion and challenger on the same ")
     grown = night(services_dir, folder, base)
     assert grown.returncode == 0, grown.stderr
     assert "registered night-base-grown/2, aliases: challenger" in grown.stdout

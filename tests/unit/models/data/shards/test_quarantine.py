@@ -17,7 +17,7 @@ from infra import store
 from infra.errors import DataError
 from models.data.shards import writer
 from models.data.shards.manifest import Manifest
-from tasks.shard import build_result
+from models.data.shards.stored import build_result
 
 
 def sharded(folder: Path, sound: int, damaged: int, **how: bool) -> tuple[Data, Manifest]:

@@ -1,0 +1,45 @@
+"""The result of a complete data set, as it stands in the object store."""
+
+from __future__ import annotations
+
+from conf import schema
+from infra import store
+from models.data.shards import layout, manifest
+from models.data.shards.manifest import Manifest
+from models.results import ShardResult
+
+
+def find_result(data: schema.Data, storage: str) -> ShardResult | None:
+    """Returns the result of ``effnet shard`` if the store has it, None otherwise; opens the source, writes nothing.
+
+    Raises:
+        ConfigError: The source does not exist, or the store refuses the credentials.
+        DataError: The source has no images for a split.
+        TransientError: The store does not answer.
+    """
+    planned = layout.plan(data, storage)
+    if not store.exists(planned.manifest_uri):
+        return None
+    sha256, complete = manifest.load(planned.manifest_uri)
+    return build_result(data, planned.manifest_uri, sha256, complete, reused=True)
+
+
+def build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *, reused: bool) -> ShardResult:
+    """Counts a complete data set, without the shards that ``data.leave_out`` excludes."""
+    kept = manifest.exclude_shards(complete, data.leave_out)
+    counts = {split: kept.samples(split) for split in ("train", "minival", "val")}
+    return ShardResult(
+        kept.name,
+        uri,
+        sha256,
+        len(kept.classes),
+        **counts,
+        shards=len(kept.shards),
+        reused=reused,
+        quarantined=len(kept.quarantine),
+        missing=kept.missing,
+        left_out=tuple(sorted(set(data.leave_out))),
+        unused=kept.unused,
+        class_differences=kept.class_differences,
+        label_conflicts=kept.label_conflicts,
+    )

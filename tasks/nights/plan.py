@@ -1,0 +1,141 @@
+"""What a night would do: its data, training and time, read from the registry and the store without starting anything.
+
+Prefect is not imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf import schema
+from conf.text import format_duration
+from infra import machine, store
+from infra.errors import NotFoundError
+from infra.services import stack
+from models.data.shards import layout, versions
+from models.data.shards import manifest as manifests
+from models.data.shards.layout import ShardLayout
+from models.data.shards.stored import build_result
+from models.experiments import costs
+from models.experiments.costs import Work
+from models.results import ShardResult
+from tasks.jobs import JobRun, result_uri, train_job
+from tasks.nights.start import NightStart, load_champion_data, load_job, resolve_start
+from tasks.stored import connect_store
+
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
+
+SPLITS = ("train", "minival", "val")
+
+
+def lines(config: schema.Config) -> Iterator[str]:
+    """Yields what ``effnet nightly`` would do, line by line, since reading the images of a folder takes time.
+
+    Raises:
+        ConfigError: The night would be refused before its training: no such champion, or no data.
+        TransientError: MLflow or the store does not answer.
+    """
+    stopped = [] if stack.connect_if_running(Path(config.run_dir), config.services, "mlflow") else ["MLflow"]
+    stopped += [] if connect_store(config) else ["the object store"]
+    if stopped:
+        yield (
+            f"unknown: the champion that the night continues and its new data, since {' and '.join(stopped)} of "
+            f"{config.run_dir} do not run; `effnet up` starts them"
+        )
+        return
+    from infra.tracking import registry
+
+    start = resolve_start(config)
+    parent = registry.resolve_version(start.parent)
+    begins = "its champion is fine-tuned" if start.continues else "a new line, its first version is fine-tuned from it"
+    yield f"line       {start.line}: {start.parent}, {begins}"
+    planned = layout.plan(start.data, config.storage)
+    shards = _load_shards(start.data, planned)
+    counts = _count_images(planned, shards)
+    yield f"data       {start.data.name}: {_describe_images(counts)}, {_describe_change(start, counts)}"
+    if start.continues and shards is not None and parent.tags.get("data_manifest_sha256") == shards.manifest_sha256:
+        yield f"training   none: no new data, {start.parent} was trained on the same images"
+        return
+    model, processes = _load_model(parent), config.launch.nnodes * config.launch.nproc_per_node
+    has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
+    processor = costs.gpu() if has_gpu else costs.CPU_CORE
+    job = _describe_job(replace(config, model=model), start, parent, shards)
+    recipe = config.transfer.recipe
+    work = costs.count_training(recipe, model, len(planned.source.classes), counts)
+    if job is not None and store.exists(result_uri(job)):
+        yield f"training   none: {job.key} is stored"
+        works = [Work("", 0, 0, 0, 0, work.multiply_adds, 0)]
+    else:
+        speed = work.images / replace(work, jobs=0, evaluated=0).wall_s(processor, processes)
+        steps = (
+            f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, {work.steps:,} steps of {recipe.global_batch} images"
+        )
+        yield f"training   {model.name}: {steps}, about {speed:,.0f} images/s"
+        works = [work]
+    if start.continues:
+        works.append(Work("", 2, 0, 0, 2 * counts[2], work.multiply_adds, 0))
+        yield f"evaluation champion and challenger on the same {counts[2]:,} images of val"
+    took = format_duration(costs.total_wall_s(works, processor, processes))
+    yield f"takes      {took} on {processes} x {processor.name}"
+    yield f"           speeds: {processor.source}"
+
+
+def _load_shards(data: schema.Data, planned: ShardLayout) -> ShardResult | None:
+    """The complete data set, None if its shards must be written first."""
+    if not store.exists(planned.manifest_uri):
+        return None
+    sha256, complete = manifests.load(planned.manifest_uri)
+    return build_result(data, planned.manifest_uri, sha256, complete, reused=True)
+
+
+def _count_images(planned: ShardLayout, shards: ShardResult | None) -> tuple[int, int, int]:
+    """Numbers of train, minival and val images, with those that the night would add."""
+    if shards is not None:
+        return shards.train, shards.minival, shards.val
+    counts = dict.fromkeys(SPLITS, 0)
+    if planned.version:  # an appended version holds the images of the one before
+        before = versions.manifest_uri(planned.root, versions.number_of(planned.version) - 1)
+        counts = {split: manifests.load(before)[1].samples(split) for split in SPLITS}
+    for split, members in zip(planned.splits, planned.members, strict=True):
+        counts[split] += len(members)
+    return counts["train"], counts["minival"], counts["val"]
+
+
+def _describe_images(counts: tuple[int, int, int]) -> str:
+    return f"{counts[0]:,} images of train, {counts[1]:,} of minival, {counts[2]:,} of val"
+
+
+def _describe_change(start: NightStart, counts: tuple[int, int, int]) -> str:
+    """How many images more or fewer than the champion was trained on."""
+    if not start.continues:
+        return "the first of the line"
+    old = load_champion_data(start.parent)
+    if old is None:
+        return f"those of {start.parent} cannot be read"
+    change = sum(counts) - sum(old.samples(split) for split in SPLITS)
+    return f"{change:+,} since {start.parent}" if change else f"as many as {start.parent} was trained on"
+
+
+def _load_model(version: Version) -> schema.Model:
+    from infra.tracking import registry
+
+    try:
+        return load_job(version).model
+    except (NotFoundError, ValueError):  # imported weights have no job; reading their description takes seconds
+        return schema.Model(**registry.describe(version)["model"])
+
+
+def _describe_job(
+    config: schema.Config, start: NightStart, parent: Version, shards: ShardResult | None
+) -> JobRun | None:
+    """The training of the night, None if its shards do not exist: the key depends on them."""
+    if shards is None:
+        return None
+    sha256 = parent.tags.get("weights_sha256", "")
+    weights = (store.join(config.storage, "weights", f"{sha256}.safetensors"), sha256)
+    recipe = config.transfer.recipe
+    return train_job(config, start.data, recipe, shards, weights, keep_classifier=start.continues)

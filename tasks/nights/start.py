@@ -1,0 +1,95 @@
+"""Where a night starts: the line of champions, the version that is fine-tuned, and the data it was trained on.
+
+Prefect is not imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from conf import compose, schema
+from conf.nightly import FIRST_VAL
+from conf.text import logger
+from infra import store
+from infra.errors import ConfigError, NotFoundError, PermanentError
+from tasks.registry.verdict import VAL
+
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
+    from models.data.shards.manifest import Manifest
+
+log = logger()
+
+
+@dataclass(frozen=True)
+class NightStart:
+    """Where a night starts.
+
+    Attributes:
+        line: Registered model that the challenger becomes a version of.
+        parent: ``NAME/VERSION`` that is fine-tuned.
+        continues: Whether the parent is the champion of the line, so that its classifier is kept.
+        data: Data settings of the night: those of ``transfer.data``, with the val of the line if the set grows.
+    """
+
+    line: str
+    parent: str
+    continues: bool
+    data: schema.Data
+
+
+def resolve_start(config: schema.Config) -> NightStart:
+    """Returns where a night of this configuration starts; raises the errors of ``line.find_start``."""
+    from infra.tracking import registry
+
+    data, model = with_val(config), config.nightly.model
+    base = registry.resolve_version(f"{model}@{registry.CHAMPION}")
+    line = model if base.tags.get("dataset") == data.name else f"{model}-{data.name}"
+    if data.frozen_val is not None:
+        present = base.tags.get(VAL, FIRST_VAL) if line == model else FIRST_VAL
+        if present != data.frozen_val and present != FIRST_VAL:
+            raise ConfigError(f"{model} is the line of nightly.val={present}, not {data.frozen_val}")
+        if present != data.frozen_val:
+            line = f"{line}-{data.frozen_val}"
+    champion = registry.champion(line)
+    parent = champion or base
+    return NightStart(line, f"{parent.name}/{parent.version}", champion is not None, data)
+
+
+def with_val(config: schema.Config) -> schema.Data:
+    """Returns ``transfer.data`` with the val ``nightly.val``, which is frozen, if it is a set that grows."""
+    from models.data.sources import catalog
+
+    data, val = config.transfer.data, config.nightly.val
+    if data.frozen_val not in (None, val):
+        raise ConfigError(
+            f"transfer.data.frozen_val is {data.frozen_val}, nightly.val is {val}; give nightly.val alone"
+        )
+    return replace(data, frozen_val=val) if catalog.find(data.source).grows else data
+
+
+def load_champion_data(ref: str) -> Manifest | None:
+    """The data set that a version was trained on; None if the store has it no more, which is logged."""
+    from infra.tracking import registry
+    from models.data.shards import manifest as manifests
+
+    try:
+        job = load_job(registry.resolve_version(ref))
+        return manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
+    except (PermanentError, ValueError) as error:  # ValueError: a configuration of another version of effnet
+        log.warning("the data that %s was trained on cannot be read, so the new ones are not compared: %s", ref, error)
+        return None
+
+
+def load_job(version: Version) -> schema.Job:
+    """The job that trained a version.
+
+    Raises:
+        NotFoundError: The store has it no more, or the version was imported.
+        ValueError: It is the configuration of another version of effnet.
+    """
+    if "job_uri" not in version.tags:
+        raise NotFoundError(f"{version.name}/{version.version} was trained by no job")
+    uri = store.join(version.tags["job_uri"], "config.yaml")
+    return compose.from_yaml(schema.Job, store.read(uri).decode())

@@ -1,0 +1,117 @@
+"""What the object store holds is subtracted from the plan of a command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conf import compose, schema
+from flows.__main__ import main
+from infra import store
+from models.data.shards.stored import find_result
+from models.experiments import transfer as protocol
+from models.experiments.grid_search import grid_points, screen
+from models.results import ShardResult
+from tasks import shard
+from tasks.experiments.search import trial_config
+from tasks.jobs import JobRun, result_uri, train_job, transfer_job
+
+WEIGHTS = ("file:///weights", "1" * 64)
+
+
+@pytest.fixture(autouse=True)
+def no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+
+
+def write_shards(data: schema.Data, storage: str) -> ShardResult:
+    planned = shard._plan(data, storage)
+    for numbers in planned.groups:
+        shard._write_group(data, planned.root, numbers)
+    return shard._write_manifest(data, planned.root)
+
+
+def finish(run: JobRun) -> None:
+    """Writes the result of a job, as its trainer does at the end."""
+    store.write_json(result_uri(run), {"weights_uri": WEIGHTS[0], "weights_sha256": WEIGHTS[1]})
+
+
+def planned_rows(capsys: pytest.CaptureFixture[str], verb: str, *words: str) -> tuple[str, dict[str, list[str]]]:
+    """The heading of the plan, and by name the numbers of jobs that are left and stored."""
+    assert main(["plan", verb, *words]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    heading = next(line for line in shown if line.startswith("training of"))
+    return heading, {line[:27].strip(): line[27:].split()[:2] for line in shown if line[27:33].strip().isdigit()}
+
+
+def test_trainings_whose_results_are_stored_are_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=digits", "search.seeds=2", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    config = compose.compose(words)
+    heading, rows = planned_rows(capsys, "search", *words)
+    assert heading == "training of effnet search, as if nothing were done yet"
+    assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
+
+    shards = write_shards(config.data, config.storage)
+    assert find_result(config.data, config.storage) == replace(shards, reused=True)
+    points = screen(config.search, config.model, grid_points(config.search), shards.classes).points
+    jobs = 2 * len(points)
+    for seed in (0, 1):
+        trial = trial_config(config, points[0], seed)
+        finish(train_job(trial, config.data, trial.recipe, shards, None))
+    heading, rows = planned_rows(capsys, "search", *words)
+    assert heading == f"training of effnet search, without 2 of {jobs} jobs, which are stored"
+    assert rows == {"grid search": [str(jobs - 2), "2"]}
+
+    heading, rows = planned_rows(capsys, "search", *words, "data.seed=7")
+    assert rows == {"grid search": [str(jobs), "0"]}, "another split is another training"
+
+
+@pytest.mark.parametrize(
+    ("protocol_words", "finals"),
+    [
+        ([], 1),
+        (
+            [
+                "transfer.lr_per_256=[0.1,0.2,0.3,0.4]",
+                "transfer.weight_decay=[0.0001]",
+                "transfer.rungs=[0.5]",
+                "transfer.keep=0.5",
+            ],
+            2,
+        ),
+        (["transfer.lr_per_256=[0.1,0.2]", "transfer.weight_decay=[0.0001]", "transfer.final_split=train+minival"], 1),
+    ],
+)
+def test_a_fine_tuning_is_stored_if_its_source_and_all_that_train_to_the_end_are(
+    protocol_words: list[str], finals: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*("data=digits", *protocol_words), *(f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs")]
+    config = compose.compose(words)
+    shards = write_shards(config.data, config.storage)
+    tuned = write_shards(config.transfer.data, config.storage)
+    points = protocol.grid(config.transfer)
+    assert finals == protocol.count_final_jobs(config.transfer, tuned.train)
+    for point in points[:finals]:
+        finish(transfer_job(config, tuned, point, WEIGHTS))
+    _, rows = planned_rows(capsys, "transfer", *words)
+    assert {row[1] for row in rows.values()} == {"0"}, "the weights of the source are unknown"
+
+    finish(train_job(config, config.data, config.recipe, shards, None))
+    _, rows = planned_rows(capsys, "transfer", *words)
+    assert {row[0] for row in rows.values()} == {"0"}
+
+    store.delete(result_uri(transfer_job(config, tuned, points[finals - 1], WEIGHTS)))
+    _, rows = planned_rows(capsys, "transfer", *words)
+    assert [row[1] for row in rows.values()] == ["1", "0"]
+
+
+def test_a_plan_says_that_it_could_not_look_into_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "train", "data=digits", f"run_dir={tmp_path}/runs"]) == 0
+    shown = capsys.readouterr().out
+    assert "\nstored results are unknown: the object store is not running" in shown
+    assert main(["plan", "nightly", f"run_dir={tmp_path}/runs"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("unknown: the champion that the night continues and its new data, since MLflow and the ")
+    assert not (tmp_path / "runs").exists()
