@@ -15,6 +15,7 @@ import safetensors.torch
 from conf import overrides
 from conf.compose import compose, from_yaml
 from conf.schema import Job
+from conf.training import EvalTransform
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking import registry
@@ -107,8 +108,10 @@ def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_cl
     backwards = {key: value.flip(0) if key.startswith("classifier.") else value for key, value in tensors.items()}
     save_weights(backwards, tmp_path / WEIGHTS)
     names = manifest.load(job.manifest_uri)[1].classes[::-1]
-    new_version(run, "backwards", tmp_path, job.model, result.resolution, names, 0, {"dataset": "digits"})
-    new_version(run, "cropped", tmp_path, job.model, result.resolution, names, 8, {"dataset": "digits"})
+    new_version(
+        run, "backwards", tmp_path, job.model, result.resolution, names, EvalTransform(0), {"dataset": "digits"}
+    )
+    new_version(run, "cropped", tmp_path, job.model, result.resolution, names, EvalTransform(8), {"dataset": "digits"})
     done = effnet(
         services_dir,
         "explain",

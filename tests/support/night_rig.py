@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from conf import compose
+from conf.training import EvalTransform
 from infra.tracking import runs
 from models.networks import export
 from models.networks.build import build_model
@@ -37,7 +38,7 @@ def register_base(name: str, storage: str, folder: Path) -> str:
     model = compose.compose([]).model
     export.save_weights(build_model(model, 5).state_dict(), folder / WEIGHTS)
     run = runs.start_run("nightly", "base", "base", params={}, tags={})
-    version = new_version(run, name, folder, model, 24, list("abcde"), 0, {"dataset": "letters"})
+    version = new_version(run, name, folder, model, 24, list("abcde"), EvalTransform(0), {"dataset": "letters"})
     champion_if_first(version, storage)
     return name
 

@@ -77,7 +77,8 @@ class ShardLayout:
 def plan(data: schema.Data, storage: str) -> ShardLayout:
     """Opens the source and lays out its shards: split, seeded global shuffle, shards of equal length.
 
-    Every image of a set that grows is read, since its split depends on its content.
+    Every image of a set that grows is read, since its split depends on its content; of tars in place,
+    if one was written since the last time.
 
     Args:
         data: Source, split fractions, shard size, seed.
@@ -88,18 +89,22 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
             grow.
         DataError: A split would be empty, images of the frozen val are gone, or many images are in several classes.
     """
-    source = catalog.open_source(data)
-    if catalog.find(data.source).grows:
-        source = listing.with_content(source)
-    if source.content is not None:
-        source = find_label_conflicts(data, source, source.content)
     folder = store.join(storage, "data", data.name)
+    source = index.open_kept(data, folder, _open_source) if data.shards == IN_PLACE else _open_source(data)
     appended = None
     if data.append:
         if source.content is None:
             raise ConfigError(f"data.append is for sets that grow, as data=folder; the images of {data.name} are fixed")
         appended = _plan_append(data, source, source.content, folder)
     return appended or _build_layout(data, source, folder)
+
+
+def _open_source(data: schema.Data) -> Source:
+    source = catalog.open_source(data)
+    if not catalog.find(data.source).grows:
+        return source
+    source = listing.with_content(source)
+    return source if source.content is None else find_label_conflicts(data, source, source.content)
 
 
 def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64], folder: str) -> ShardLayout | None:

@@ -6,23 +6,27 @@ loaded by the other machines.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.text import logger
 from infra import store
-from infra.errors import DataError
+from infra.errors import DataError, NotFoundError
 from models.data.sources import catalog, cifar, listing
-from models.data.sources.container import Container, join_parts
+from models.data.sources.container import Container, join_parts, locate_uri
 from models.data.sources.listing import Source
 from models.data.sources.reader import OWN_FILE, Reader
+from models.data.sources.shard_addresses import find_shards, read_small
 
 FORMAT = "effnet-source/2"
 # [N] columns of a saved index and their dtypes; None: byte strings of any length.
@@ -38,6 +42,8 @@ _COLUMNS: dict[str, str | None] = {
     "content": "<u8",
 }
 _OPTIONAL = ("paths", "content")  # columns that may be empty
+_LOOKUPS_AT_ONCE = 16
+log = logger()
 
 
 def save(source: Source, uri: str) -> None:
@@ -131,6 +137,53 @@ def load(data: schema.Data, uri: str) -> Source:
         tuple(about.get("class_differences", ())),
         tuple(about.get("label_conflicts", ())),
     )
+
+
+def open_kept(data: schema.Data, folder: str, open_source: Callable[[schema.Data], Source]) -> Source:
+    """Opens tars that stay where they are, by the index of an earlier command if none was written since: none is read.
+
+    Args:
+        data: Data settings, with ``data.shards=in_place``.
+        folder: ``STORAGE/data/NAME``; an index in its folder ``tars`` replaces the one before.
+        open_source: Function that reads the tars.
+
+    Raises:
+        EffnetError: The errors of ``open_source``.
+    """
+    uri = store.join(folder, "tars", f"{_digest_tars(data)}.npz")
+    try:
+        source = load(data, uri)
+    except NotFoundError:
+        source = open_source(data)
+        before = list(store.list_uris(store.join(folder, "tars")))
+        if store.join(folder, "tars", f"{_digest_tars(data)}.npz") == uri:  # else a tar was written meanwhile
+            save(source, uri)
+            for old in before:
+                store.delete(old)
+        return source
+    log.info("%s: no tar was written since the last command, which indexed %s samples", data.name, len(source.labels))
+    for line in (*source.missing, *source.class_differences, *source.unused, *source.label_conflicts):
+        log.warning("%s: %s", data.name, line)
+    return source
+
+
+def _digest_tars(data: schema.Data) -> str:
+    """Returns the digest of what the index of tars depends on: their addresses, sizes and times, and the settings."""
+    shards = find_shards(data)
+
+    def describe(name: str) -> tuple[str, int, float]:
+        uri = locate_uri(join_parts(shards.root, name))
+        try:
+            entry = store.find_entry(uri)
+        except NotFoundError:
+            return uri, -1, 0.0
+        return uri, entry.size, entry.modified
+
+    with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
+        tars = list(pool.map(describe, shards.parts))
+    names = "" if data.class_file is None else read_small(data.class_file, "data.class_file")
+    stated = [FORMAT, tars, list(shards.parts.values()), data.label_field, names, data.allow_partial]
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 
 def load_content(uri: str) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:

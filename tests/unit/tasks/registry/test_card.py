@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from conf import schema
+from conf.training import EvalTransform
 from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
 from models.experiments.mistakes import Confusion
@@ -57,7 +58,8 @@ CARDS = {
     "bare": trained_card(BARE),
     "full": trained_card(FULL),
     "no counts by class": trained_card(dataclasses.replace(BARE, result=made_results.trained())),
-    "imported": imported_card("b0-timm/1", 1000, schema.Augment(), SOURCE, "Apache-2.0"),
+    "imported": imported_card("b0-timm/1", 1000, EvalTransform(), SOURCE, "Apache-2.0"),
+    "squashed": imported_card("b5-timm/1", 1000, EvalTransform(0, crop_mode="squash"), SOURCE, "Apache-2.0"),
     "family": family_card("pets-b0", VERSIONS),
 }
 
@@ -92,6 +94,11 @@ def test_a_card_lists_the_confusions_and_shows_the_pictures_that_there_are() -> 
     assert re.findall(r"!\[.*?\]\((.*?)\)", CARDS["full"]) == [CONFUSION_SVG, SAMPLES_SVG]
     assert "![" not in CARDS["bare"]
     assert "## Confusions" not in CARDS["bare"]
+
+
+def test_a_card_states_the_box_that_is_evaluated() -> None:
+    assert "The central square of 87.5 % of the short side, resized to 224 x 224" in CARDS["imported"]
+    assert "The central box of 100.0 % of the width and of the height, resized to 224 x 224" in CARDS["squashed"]
 
 
 def test_a_measured_calibration_error_is_on_the_card() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import io
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.data.shards import in_place
 from models.data.shards import manifest as manifests
 from models.data.shards.in_place import _cut, _Sample
 from models.data.shards.manifest import Manifest, shard_uri
+from models.data.sources.container import Container
 from models.results import ShardResult
 from tasks.shard import _plan, _write_group, _write_manifest
 
@@ -164,6 +166,39 @@ def test_a_tar_that_is_written_after_it_was_indexed_is_indexed_again(folder: Pat
     write_archive(tar, members)
     os.utime(tar, (2, 2))
     assert shard(settings(folder), storage).manifest_sha256 != first.manifest_sha256
+
+
+def test_tars_that_were_not_written_since_are_not_read_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tarfile.open(folder / "train-0.tar", "a") as writer:  # a sample without a label
+        info = tarfile.TarInfo("unlabelled.jpg")
+        info.size = len(photo(7))
+        writer.addfile(info, io.BytesIO(photo(7)))
+    store = f"file://{tmp_path}/store"
+    first = shard(settings(folder), store)
+    reads: list[str] = []
+    read = Container.read
+    monkeypatch.setattr(Container, "read", lambda self, *at: reads.append(self.location) or read(self, *at))
+    caplog.clear()
+    caplog.set_level("INFO", "effnet")
+    assert shard(settings(folder), store) == dataclasses.replace(first, reused=True)
+    assert shard(settings(folder, seed=1), store).manifest_uri != first.manifest_uri  # of the same index
+    assert reads == []
+    assert "no tar was written since the last command, which indexed 136 samples" in caplog.text
+    assert "1 samples without a label in cls" in caplog.text
+
+    class_file = tmp_path / "names.txt"
+    class_file.write_text("a\nb\nc\nd\n")
+    for changes in ({"class_file": str(class_file)}, {"allow_partial": True}, {"label_field": "cls"}):
+        reads.clear()
+        shard(settings(folder, **changes), store)
+        assert reads, changes
+    os.utime(folder / "train-1.tar", (1, 1))
+    reads.clear()
+    shard(settings(folder, label_field="cls"), store)
+    assert len(set(reads)) == 4
+    assert len(list((tmp_path / "store/data/webdataset/tars").iterdir())) == 1
 
 
 def test_tars_that_are_moved_are_another_data_set(folder: Path, tmp_path: Path) -> None:
