@@ -131,7 +131,8 @@ def _shards(result: ShardResult) -> list[str]:
         f"manifest   {result.manifest_uri}{listed}",
         *(f"missing    {line}" for line in result.missing),
         *(f"unused     {line}" for line in result.unused),
-        *(f"classes    {line}" for line in (*result.class_differences, *result.label_conflicts)),
+        *(f"classes    {line}" for line in result.class_differences),
+        *(f"duplicates {line}" for line in result.duplicates),
     ]
 
 

@@ -32,7 +32,7 @@ class ShardResult:
     left_out: tuple[str, ...] = ()  # shards excluded by the configuration; the counts do not include them
     unused: tuple[str, ...] = ()  # one line per reason for which files of the source are no samples, with their number
     class_differences: tuple[str, ...] = ()  # one line per split that lacks classes which another split has
-    label_conflicts: tuple[str, ...] = ()  # one line if images are in several classes with equal bytes
+    duplicates: tuple[str, ...] = ()  # lines about equal images in several classes, or in train and val
 
 
 @dataclass(frozen=True)

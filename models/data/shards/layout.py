@@ -23,7 +23,7 @@ from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
 from models.data.sources.container import join_parts, locate_uri
-from models.data.sources.label_conflicts import find_label_conflicts
+from models.data.sources.duplicates import find_duplicates
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 from models.data.sources.reader import Reader
 
@@ -104,7 +104,7 @@ def _open_source(data: schema.Data) -> Source:
     if not catalog.find(data.source).grows:
         return source
     source = listing.with_content(source)
-    return source if source.content is None else find_label_conflicts(data, source, source.content)
+    return source if source.content is None else find_duplicates(data, source, source.content)
 
 
 def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64], folder: str) -> ShardLayout | None:

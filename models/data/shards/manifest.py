@@ -34,7 +34,7 @@ TABLE = np.dtype(
     [("offset", "<i8"), ("size", "<i4"), ("label", "<i4"), ("width", "<u2"), ("height", "<u2"), ("xxh3", "<u8")]
 )
 # Newer than stored manifests: not written if empty, so that digests stay.
-_LATER = ("unused", "class_differences", "label_conflicts")
+_LATER = ("unused", "class_differences", "duplicates")
 _SHARD_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}\.tar")
 _ADDRESS = re.compile(r"s3://[^/]+/.|file:///.")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -86,7 +86,7 @@ class Manifest:
         missing: One line per official count that the source does not reach.
         unused: One line per reason for which files of the source are no samples, with their number.
         class_differences: One line per split of the source that lacks classes which another split has.
-        label_conflicts: One line if images are in several classes with equal bytes.
+        duplicates: One line if equal images are in several classes, and one per split that has images of train.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Manifest:
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     class_differences: tuple[str, ...] = ()
-    label_conflicts: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
 
     def samples(self, split: str) -> int:
         """Returns the number of samples in a split, or in several joined by ``+``."""

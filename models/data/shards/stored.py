@@ -41,5 +41,5 @@ def build_result(data: schema.Data, uri: str, sha256: str, complete: Manifest, *
         left_out=tuple(sorted(set(data.leave_out))),
         unused=kept.unused,
         class_differences=kept.class_differences,
-        label_conflicts=kept.label_conflicts,
+        duplicates=kept.duplicates,
     )

@@ -91,7 +91,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         missing=layout.source.missing,
         unused=(*layout.source.unused, *_describe_withheld(layout)),
         class_differences=layout.source.class_differences,
-        label_conflicts=layout.source.label_conflicts,
+        duplicates=layout.source.duplicates,
     )
     for split in SPLITS if not layout.version else ():  # of new images, none may be usable
         if manifest.samples(split) == 0:

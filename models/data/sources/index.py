@@ -59,7 +59,7 @@ def save(source: Source, uri: str) -> None:
         "crop_bottom": source.crop_bottom,
         "unused": source.unused,
         "class_differences": source.class_differences,
-        "label_conflicts": source.label_conflicts,
+        "duplicates": source.duplicates,
         "png": png,
     }
     arrays: dict[str, NDArray[Any]] = {
@@ -135,7 +135,7 @@ def load(data: schema.Data, uri: str) -> Source:
         columns["content"] if len(columns["content"]) else None,
         tuple(about.get("unused", ())),  # absent in an index of an earlier version
         tuple(about.get("class_differences", ())),
-        tuple(about.get("label_conflicts", ())),
+        tuple(about.get("duplicates", ())),
     )
 
 
@@ -162,7 +162,7 @@ def open_kept(data: schema.Data, folder: str, open_source: Callable[[schema.Data
                 store.delete(old)
         return source
     log.info("%s: no tar was written since the last command, which indexed %s samples", data.name, len(source.labels))
-    for line in (*source.missing, *source.class_differences, *source.unused, *source.label_conflicts):
+    for line in (*source.missing, *source.class_differences, *source.unused, *source.duplicates):
         log.warning("%s: %s", data.name, line)
     return source
 

@@ -51,7 +51,7 @@ class Source:
             set depend; None where the splits are official or a seeded permutation.
         unused: One line per reason for which files below ``data.path`` are no samples, with their number.
         class_differences: One line per split that lacks classes which another split has.
-        label_conflicts: One line if images are in several classes with equal bytes (``label_conflicts.py``).
+        duplicates: One line if equal images are in several classes, and one per split that has images of train.
     """
 
     classes: tuple[str, ...]
@@ -67,7 +67,7 @@ class Source:
     content: NDArray[np.uint64] | None = None
     unused: tuple[str, ...] = ()
     class_differences: tuple[str, ...] = ()
-    label_conflicts: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

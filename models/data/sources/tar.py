@@ -25,8 +25,10 @@ _SKIPPED = 2**20  # bytes that are read at a time behind the end marker
 _REGULAR = b"0\0007"
 _EXTENSIONS = b"xgLK"
 _MAX_LINKS = 40  # from one to the next, as Linux
+_OF_BACKUPS = b"DV"  # GNU's list of a folder's files, in incremental archives, and the label of an archive
+_SPARSE = b"S"
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: their size is not followed by bytes
-DEAD_LINK, NO_FILE = "links that lead to no file", "entries that are no files"
+DEAD_LINK, NO_FILE, SPARSE = "links that lead to no file", "entries that are no files", "sparse files of a tar"
 _LINKS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
 # The characters of the names in the official archives, and a few more.
 _ALLOWED = re.compile(r"[A-Za-z0-9 _.,()'&+=@#!%~\[\]{}/-]+")
@@ -119,8 +121,8 @@ def read_own_members(
             members[name] = target._replace(name=name)
         elif entry.kind == b"2":
             links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
-        elif entry.kind not in _REGULAR:
-            skipped.append((name, DEAD_LINK if entry.kind == b"1" else NO_FILE))
+        elif entry.kind not in _REGULAR and entry.kind not in _OF_BACKUPS:
+            skipped.append((name, {b"1": DEAD_LINK, _SPARSE: SPARSE}.get(entry.kind, NO_FILE)))
     folders = {folder for name in members for folder in _parents(name)}
     for name in links:
         linked = _follow(name, links, members, folders)

@@ -50,7 +50,7 @@ def test_a_saved_manifest_loads_unchanged(tmp_path: Path) -> None:
 
 
 def test_remarks_on_the_source_are_stored_only_if_there_are_any(tmp_path: Path) -> None:
-    remarks = {"unused": ("1 WebP files",), "class_differences": ("val has no",), "label_conflicts": ("2 images",)}
+    remarks = {"unused": ("1 WebP files",), "class_differences": ("val has no",), "duplicates": ("2 images",)}
     fuller = dataclasses.replace(MANIFEST, **remarks)
     assert manifest.load(saved(tmp_path / "a", fuller))[1] == fuller
     assert store.read_json(saved(tmp_path / "b")).keys().isdisjoint(remarks)

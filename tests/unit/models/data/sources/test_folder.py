@@ -323,6 +323,15 @@ def test_an_own_archive_may_have_any_name(tmp_path: Path) -> None:
     assert source.classes == ("Blåhaj", "l" * 200, "猫")
 
 
+def test_what_a_backup_notes_in_a_tar_is_no_lost_file(tmp_path: Path) -> None:
+    notes = [link(kind, name, "") for kind, name in ((b"D", "set/"), (b"D", "set/a/"), (b"V", "backup of Monday"))]
+    source = open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*notes, *PAIR])))
+    assert source.unused == ()
+    sparse = link(b"S", "set/a/hole.jpg", "")
+    source = open_source(data_settings("folder", own_tar(tmp_path / "y.tar", [*PAIR, sparse])))
+    assert source.unused == ("1 sparse files of a tar, first set/a/hole.jpg",)
+
+
 def test_absolute_names_of_an_own_archive_are_read_below_its_root(tmp_path: Path) -> None:
     """As ``tar -P`` writes them, and as ``tar`` extracts them."""
     hard = link(tarfile.LNKTYPE, "/data/a/hard.jpg", "/data/a/1.jpg")

@@ -1,4 +1,4 @@
-"""Images whose bytes another class has too: at least one of their labels is wrong."""
+"""Images with equal bytes in several classes, of which a label is wrong, or in train and in a held-out split."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from conf import schema
 from conf.text import escaped, logger
 from infra.errors import DataError
 from models.data.sources.image_format import CONVERTIBLE, DECODED, HEAD_BYTES, identify_format
-from models.data.sources.listing import Source
+from models.data.sources.listing import MINIVAL, SPLITS, TRAIN, VAL, Source
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
 
 log = logger()
 _NAMED = 3  # maximum of pairs in a message
 
 
-def find_label_conflicts(data: schema.Data, source: Source, content: NDArray[np.uint64]) -> Source:
-    """Adds a line to a source that has such images, and logs it. Files that are no images are not counted.
+def find_duplicates(data: schema.Data, source: Source, content: NDArray[np.uint64]) -> Source:
+    """Adds a line for each kind of such images to a source, and logs it. Files that are no images are not counted.
 
     Args:
         data: Data settings.
@@ -27,23 +27,42 @@ def find_label_conflicts(data: schema.Data, source: Source, content: NDArray[np.
         content: ``[N]``, digests of its images.
 
     Raises:
-        DataError: They are more than 1 % (and more than 10) of the images, and ``data.allow_partial`` is not set.
+        DataError: Images in several classes are more than 1 % (and more than 10), without ``data.allow_partial``.
     """
+    lines = [line for line in (_compare_classes(data, source, content), *_compare_splits(source, content)) if line]
+    for line in lines:
+        log.warning("%s: %s", data.name, line)
+    return replace(source, duplicates=tuple(lines))
+
+
+def _compare_classes(data: schema.Data, source: Source, content: NDArray[np.uint64]) -> str:
     groups = [rows for rows in _find_groups(source.labels, content) if _is_image(source, int(rows[0]))]
     if not groups:
-        return source
+        return ""
     groups.sort(key=lambda rows: min(source.names[rows].tolist()))
     pairs = [" and ".join(_name_classes(source, rows)[:2]) for rows in groups[:_NAMED]]
     count = sum(map(len, groups))
     line = f"{count:,} images have the bytes of an image of another class: {'; '.join(pairs)}"
-    line += "; ..." if len(groups) > _NAMED else ""
+    line += f"; and {len(groups) - _NAMED:,} more" * (len(groups) > _NAMED)
     if count > max(LOST_FEW, LOST_SHARE * len(content)) and not data.allow_partial:
         raise DataError(
             f"{data.name} at {data.path}: {line}. Of {len(content):,} images these are too many: remove those with the "
             "wrong label, or set data.allow_partial=true to use all of them"
         )
-    log.warning("%s: %s", data.name, line)
-    return replace(source, label_conflicts=(line,))
+    return line
+
+
+def _compare_splits(source: Source, content: NDArray[np.uint64]) -> list[str]:
+    """Returns a line for each held-out split of the source that has images of train."""
+    lines = []
+    for part in (MINIVAL, VAL):
+        held_out = np.flatnonzero(source.split == part)
+        inside = held_out[np.isin(content[held_out], content[source.split == TRAIN])]
+        rows = [row for row in inside.tolist() if _is_image(source, row)]
+        if rows:
+            first = escaped(min(source.names[rows].tolist()).decode("utf-8", "backslashreplace"))
+            lines.append(f"{len(rows):,} of {len(held_out):,} images of {SPLITS[part]} are in train too, first {first}")
+    return lines
 
 
 def _find_groups(labels: NDArray[np.int32], content: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
