@@ -1,10 +1,17 @@
-"""Names of metrics in MLflow, whose pages group them by what precedes the slash."""
+"""Names of metrics in MLflow, whose pages group them by what precedes the slash.
+
+MLflow sorts the groups by name and shows ``system`` on a page for itself, so that the charts of a training begin with
+its accuracy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from models.statistics import interval_95
+
+DESCRIPTION = "mlflow.note.content"  # tag that MLflow shows as the description of a run
 EPOCH_METRICS = {  # key in the trainer's metrics.jsonl -> name
     "train_loss": "train/loss",
     "learning_rate": "train/lr",
@@ -13,11 +20,11 @@ EPOCH_METRICS = {  # key in the trainer's metrics.jsonl -> name
     "minival_loss": "minival/loss",
     "minival_mean_per_class": "minival/mean_per_class",
     "images_per_s": "speed/images_per_s",
-    "data_wait": "data/wait",
-    "decode_ms": "data/decode_ms",
-    "read_mb_per_s": "data/read_mb_per_s",
-    "fetch_mb_per_s": "data/fetch_mb_per_s",
-    "cache_hits": "data/cache_hits",
+    "data_wait": "system/data_wait",
+    "decode_ms": "system/decode_ms",
+    "read_mb_per_s": "system/read_mb_per_s",
+    "fetch_mb_per_s": "system/fetch_mb_per_s",
+    "cache_hits": "system/cache_hits",
     "peak_memory_gb": "system/peak_memory_gb",
 }
 RESULT_METRICS = {  # key in result.json -> name
@@ -40,7 +47,11 @@ RESULT_TAGS = {  # key in result.json -> tag: a number that is the same at every
 
 
 def split_result(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Returns the metrics and the tags that a job's result adds to its run."""
+    """Returns the metrics and the tags that a job's result adds to its run, its description among them."""
     scored = result if result.get("n_minival") else {k: v for k, v in result.items() if k != "minival_top1"}
     metrics = {name: float(scored[key]) for key, name in RESULT_METRICS.items() if scored.get(key) is not None}
-    return metrics, {name: str(result[key]) for key, name in RESULT_TAGS.items() if key in result}
+    tags = {name: str(result[key]) for key, name in RESULT_TAGS.items() if key in result}
+    if result.get("n_val"):
+        error = interval_95(result["top1"], result["n_val"])
+        tags[DESCRIPTION] = f"**{result['top1']:.2f} % top-1** on {result['n_val']:,} val images (± {error:.2f}, 95 %)"
+    return metrics, tags

@@ -14,6 +14,17 @@ from flask import Response, request
 from werkzeug.datastructures import Authorization
 
 ENTRY = "/effnet-login"
+# The pages of model training are shown, in place of those of MLflow's GenAI part, and the assistant stays closed; what
+# the user has chosen since then stays. Pages whose address contains a password cannot fetch anything, so the address is
+# left; the browser remembers the password for this host.
+_WELCOME = """<!doctype html><title>MLflow</title><script>
+for (const [key, value] of Object.entries({
+  "mlflow.workflowType_v1": '"machine_learning"',
+  "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+})) if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
+location.replace(location.origin + "/");
+</script>
+"""
 
 
 def authenticate() -> Authorization | Response:
@@ -30,8 +41,7 @@ def authenticate() -> Authorization | Response:
         if location and (not str(location).startswith("mlflow-artifacts:/") or ".." in str(location)):
             return _refusal(400, "artifact_location must be in this server's store; omit it")
     if request.path == ENTRY:
-        # Pages whose address contains a password cannot fetch anything; the browser remembers it for this address.
-        return Response(status=302, headers={"Location": f"http://{request.host}/"})
+        return Response(_WELCOME, mimetype="text/html")
     return login
 
 

@@ -91,7 +91,8 @@ def imported_card(
         f"{', named as those of ImageNet' if classes == IMAGENET_CLASSES else ' without names'}. "
         f"Its accuracy was not measured here: `effnet evaluate model_ref={ref} data=imagenet data.path=FOLDER` does."
     )
-    network = {"parameters": source["params"], "multiply-adds": source["multiply_adds"], "padding": source["padding"]}
+    params, multiply_adds = (f"{int(source[key]):,}" for key in ("params", "multiply_adds"))
+    network = {"parameters": params, "multiply-adds": multiply_adds, "padding": source["padding"]}
     lineage = {"file": source["source"], "sha256 of the file": source["source_sha256"], "license": license_name}
     sections = [
         ("Network", _table(("", ""), network.items())),
@@ -114,7 +115,7 @@ def family_card(name: str, versions: Sequence[Version]) -> str:
             f"{float(version.tags['top1']):.2f} ± {float(version.tags['ci95']):.2f}"
             if {"top1", "ci95"} <= version.tags.keys()
             else "not measured",
-            version.tags.get("val_n", "-"),
+            f"{int(version.tags['val_n']):,}" if "val_n" in version.tags else "-",
         )
         for version in list(reversed(versions))[:SHOWN_VERSIONS]
     ]
@@ -150,8 +151,9 @@ def _document(ref: str, opening: str, sections: Iterable[tuple[str, str]]) -> st
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)]
-    return "\n".join(lines)
+    """Renders a table; MLflow leaves no room between its columns, so that two numbers would read as one."""
+    head, *lines = [f"| {' &emsp;| '.join(row)} |" for row in (titles, *rows)]
+    return "\n".join([head, f"|{' --- |' * len(titles)}", *lines])
 
 
 def _accuracy(result: TrainResult) -> str:

@@ -76,6 +76,11 @@ def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
         page.get_by_text("a-flow-of-the-owner").first.wait_for()
         assert page.evaluate("location.href").startswith(f"{services.mlflow}/")
         assert [url for url in refused if login._MLFLOW_ENTRY not in url] == []  # the browser asks without it first
+        page.goto(f"{services.mlflow}/#/models")
+        page.get_by_role("link", name="Models").first.wait_for()
+        shown = page.locator("body").inner_text()
+        assert "Judges" not in shown, "pages of model training are shown, not those of GenAI"
+        assert "Assistant" not in shown, "its panel covers a quarter of the page"
 
 
 class Evil(BaseHTTPRequestHandler):

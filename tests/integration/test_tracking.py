@@ -20,7 +20,7 @@ from infra.tracking import registry, rest, runs
 
 pytestmark = pytest.mark.services
 NAMES = {"train_loss": "train/loss", "minival_top1": "minival/top1", "images_per_s": "speed/images_per_s"}
-NAMES |= {"decode_ms": "data/decode_ms"}
+NAMES |= {"decode_ms": "system/decode_ms"}
 
 
 def start(key: str, **given: Any) -> str:

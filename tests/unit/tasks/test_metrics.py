@@ -1,6 +1,6 @@
 """Names of metrics in MLflow."""
 
-from tasks.metrics import split_result
+from tasks.metrics import EPOCH_METRICS, RESULT_METRICS, split_result
 
 RESULT = {"top1": 95.0, "top5": 99.0, "minival_top1": 0.0, "minutes": 2.0, "steps": 7, "params": 9, "n_val": 100}
 
@@ -8,7 +8,13 @@ RESULT = {"top1": 95.0, "top5": 99.0, "minival_top1": 0.0, "minutes": 2.0, "step
 def test_a_number_that_never_changes_is_a_tag_and_no_metric() -> None:
     metrics, tags = split_result({**RESULT, "n_minival": 50, "minival_top1": 90.0, "weights_uri": "s3://w"})
     assert metrics == {"val/top1": 95.0, "val/top5": 99.0, "minival/selected_top1": 90.0, "system/minutes": 2.0}
+    assert tags.pop("mlflow.note.content") == "**95.00 % top-1** on 100 val images (± 4.27, 95 %)"
     assert tags == {"params": "9", "steps": "7", "val_n": "100", "minival_n": "50"}
+
+
+def test_the_charts_of_a_training_begin_with_its_accuracy() -> None:
+    groups = {name.partition("/")[0] for name in (*EPOCH_METRICS.values(), *RESULT_METRICS.values())}
+    assert sorted(groups - {"system"}) == ["minival", "speed", "train", "val"]
 
 
 def test_a_calibration_error_is_a_metric_if_it_was_measured() -> None:

@@ -54,7 +54,7 @@ VERSIONS = [
         },
     ),
 ]
-CARDS = {
+RENDERED = {
     "bare": trained_card(BARE),
     "full": trained_card(FULL),
     "no counts by class": trained_card(dataclasses.replace(BARE, result=made_results.trained())),
@@ -62,6 +62,8 @@ CARDS = {
     "squashed": imported_card("b5-timm/1", 1000, EvalTransform(0, crop_mode="squash"), SOURCE, "Apache-2.0"),
     "family": family_card("pets-b0", VERSIONS),
 }
+SPACE = " &emsp;|"
+CARDS = {name: text.replace(SPACE, " |") for name, text in RENDERED.items()}
 
 
 @pytest.mark.parametrize("text", CARDS.values(), ids=CARDS.keys())
@@ -125,3 +127,12 @@ def test_the_lineage_reaches_the_digests_of_the_shards() -> None:
 def test_a_family_lists_its_versions_newest_first_with_what_is_known() -> None:
     rows = [line for line in CARDS["family"].splitlines() if line.startswith("|")][2:]
     assert rows == ["| 2 | pets | 75.00 ± 18.98 | 20 |", "| 1 | not trained here | not measured | - |"]
+
+
+@pytest.mark.parametrize("text", RENDERED.values(), ids=RENDERED.keys())
+def test_columns_are_apart_where_mlflow_leaves_no_room_between_them(text: str) -> None:
+    rows = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    assert rows
+    for row in rows:
+        *apart, _last = re.split(r"(?<!\\)\|", row)[1:-1]
+        assert all(cell.endswith(" &emsp;") for cell in apart), row
