@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,13 @@ from urllib.parse import urlsplit
 from infra.errors import ConfigError, EffnetError, PermanentError, TransientError, first_line
 
 if TYPE_CHECKING:
-    from requests import Response
+    from requests import Response, Session
 
-PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 5.0  # to connect, or to answer that the server is healthy
 _CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 _KNOWN = {"MLFLOW_TRACKING_URI", _USER, _PASSWORD}
-_TIMEOUT_S, _RETRIES = 60.0, 2  # as those of MLflow's client (client.py)
+_TIMEOUT_S, _RETRIES = 60.0, 2  # of an answer, as those of MLflow's client (client.py)
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no such alias
 
@@ -78,7 +79,7 @@ def pages(method: str, path: str, key: str, **fields: Any) -> Iterator[dict[str,
 
 def probe(uri: str) -> None:
     """Raises a ``TransientError`` if no server answers at ``uri`` within ``PROBE_TIMEOUT_S``."""
-    _send(uri, "GET", "/health", {}, PROBE_TIMEOUT_S, 0)
+    _send(uri, "GET", "/health", {}, PROBE_TIMEOUT_S)
 
 
 def translate_error(error: Exception, status: int, uri: str) -> EffnetError:
@@ -93,8 +94,7 @@ def translate_error(error: Exception, status: int, uri: str) -> EffnetError:
 
 def _call(method: str, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     uri = address()
-    probe(uri)
-    answer = _send(uri, method, f"/api/2.0/mlflow/{path}", fields, _TIMEOUT_S, _RETRIES)
+    answer = _send(uri, method, f"/api/2.0/mlflow/{path}", fields, _TIMEOUT_S)
     try:
         body = answer.json()
     except ValueError:
@@ -111,23 +111,44 @@ def _call(method: str, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     raise translate_error(RuntimeError(reason), answer.status_code, uri)
 
 
-def _send(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float, retries: int) -> Response:
+def _send(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float) -> Response:
     """Sends a request, again after a failure of the server; returns its last answer."""
     params, body = (fields, None) if method == "GET" else (None, fields)
     if not _logs_in_by_password():
-        return _send_by_mlflow(uri, method, path, {"params": params, "json": body}, timeout_s, retries)
+        return _send_by_mlflow(uri, method, path, {"params": params, "json": body}, timeout_s)
+    import requests
+
+    login = (os.environ[_USER], os.environ[_PASSWORD]) if os.environ.get(_USER) else None
+    timeouts = (PROBE_TIMEOUT_S, timeout_s)
+    try:
+        return _session(os.getpid()).request(method, uri + path, params=params, json=body, auth=login, timeout=timeouts)
+    except requests.RequestException as error:
+        raise _no_answer(uri) from error
+
+
+@cache
+def _session(_process: int) -> Session:
+    """The session of this process, whose connections all requests share; a forked process opens others.
+
+    A server that cannot be reached is not tried again: its user should start it.
+    """
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
-    again = Retry(retries, backoff_factor=1, status_forcelist=_RETRIED, allowed_methods=None, raise_on_status=False)
-    login = (os.environ[_USER], os.environ[_PASSWORD]) if os.environ.get(_USER) else None
-    try:
-        with requests.Session() as session:
-            session.mount(uri, HTTPAdapter(max_retries=again))
-            return session.request(method, uri + path, params=params, json=body, auth=login, timeout=timeout_s)
-    except requests.RequestException as error:
-        raise _no_answer(uri) from error
+    again = Retry(
+        _RETRIES,
+        connect=0,
+        read=1,
+        backoff_factor=1,
+        status_forcelist=_RETRIED,
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=again))
+    return session
 
 
 def _logs_in_by_password() -> bool:
@@ -137,9 +158,7 @@ def _logs_in_by_password() -> bool:
     return not others and (both or not Path("~/.mlflow/credentials").expanduser().exists())
 
 
-def _send_by_mlflow(
-    uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float, retries: int
-) -> Response:
+def _send_by_mlflow(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s: float) -> Response:
     from infra.tracking.client import library
 
     mlflow = library()
@@ -148,7 +167,7 @@ def _send_by_mlflow(
 
     try:
         answer: Response = http_request(
-            get_default_host_creds(uri), path, method, retries, timeout=timeout_s, raise_on_status=False, **fields
+            get_default_host_creds(uri), path, method, _RETRIES, timeout=timeout_s, raise_on_status=False, **fields
         )
     except mlflow.MlflowException as error:
         raise _no_answer(uri) from error

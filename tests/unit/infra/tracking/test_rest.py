@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,29 @@ from infra.errors import ConfigError, PermanentError, TransientError
 from infra.tracking import rest
 
 
-class Server(HTTPServer):
-    """Answers the requests after the probes with the given statuses and bodies; keeps what it was sent."""
+class Server(ThreadingHTTPServer):
+    """Answers requests with the given statuses and bodies; keeps what it was sent, and counts connections."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: list[tuple[int, str]] = []
         self.seen: list[tuple[str, str]] = []
+        self.connections = 0
+
+    def get_request(self) -> tuple[Any, Any]:
+        self.connections += 1
+        return super().get_request()
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        status, body = 200, "OK"
-        if self.path != "/health":
-            self.server.seen.append((self.path, self.headers.get("Authorization", "")))
-            status, body = self.server.answers.pop(0)
+        self.server.seen.append((self.path, self.headers.get("Authorization", "")))
+        status, body = self.server.answers.pop(0)
         self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
 
@@ -57,6 +62,14 @@ def test_all_pages_of_a_search_are_read(server: Server) -> None:
         "/api/2.0/mlflow/runs/search?max_results=2",
         "/api/2.0/mlflow/runs/search?max_results=2&page_token=a%2Bb",
     ]
+
+
+def test_requests_share_a_connection_and_are_preceded_by_none(server: Server) -> None:
+    server.answers = [(200, "{}")] * 3
+    for _ in range(3):
+        rest.get("runs/get", run_id="1")
+    assert len(server.seen) == 3
+    assert server.connections == 1
 
 
 def test_a_failure_of_the_server_is_repeated(server: Server) -> None:
