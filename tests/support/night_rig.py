@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from conf import compose
 from conf.training import EvalTransform
 from infra.tracking import runs
+from models.data.sources import builtin
 from models.networks import export
 from models.networks.build import build_model
 from tasks.registry.promote import champion_if_first
@@ -24,11 +25,11 @@ from tasks.registry.register import WEIGHTS, new_version
 
 def add_images(folder: Path, first: int, last: int) -> None:
     """Adds the digits of these numbers, each in the folder of its class."""
-    digits = load_digits()
+    digits = builtin.digits()
     for number in range(first, last):
-        path = folder / f"digit-{digits.target[number]}" / f"{number}.png"
+        path = folder / f"digit-{digits.labels[number]}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((digits.images[number] * 15).astype("uint8")).resize((32, 32)).save(path)
+        Image.open(io.BytesIO(digits.read(number))).resize((32, 32)).save(path)
 
 
 def register_base(name: str, storage: str, folder: Path) -> str:

@@ -15,9 +15,12 @@ from models.results import EvalResult, GateCheck, GateResult, result_from
 from models.training import capacity
 from tasks import readiness
 
-PAPER = compose.compose(["profile=paper", "data.path=/data/imagenet"])
 H200 = 141_000_000_000
 B0 = "/weights/tf_efficientnet_b0_aa-827b6e33.pth"
+
+
+def paper() -> schema.Config:
+    return compose.compose(["profile=paper", "data.path=/data/imagenet"])
 
 
 def evaluated(top1: float, n: int = 50_000) -> EvalResult:
@@ -28,7 +31,7 @@ def evaluated(top1: float, n: int = 50_000) -> EvalResult:
 @pytest.mark.parametrize(("top1", "outcome"), [(76.88, "passed"), (76.98, "passed"), (76.78, "passed"),
                                                (76.77, "failed"), (77.0, "failed")])  # fmt: skip
 def test_weights_pass_within_a_tenth_of_a_point_of_their_published_accuracy(top1: float, outcome: str) -> None:
-    check = readiness.check_accuracy(B0, evaluated(top1), PAPER.gate.tolerance)
+    check = readiness.check_accuracy(B0, evaluated(top1), paper().gate.tolerance)
     assert (check.name, check.outcome) == ("weights of efficientnet_b0", outcome)
     assert f"{top1:.2f} % of 50,000 images, published 76.88 %" in check.text
 
@@ -40,9 +43,9 @@ def test_the_right_accuracy_on_fewer_images_does_not_pass() -> None:
 
 
 def test_missing_weights_are_checks_that_were_not_run() -> None:
-    names = [check.name for check in readiness.missing_weights(PAPER)]
+    names = [check.name for check in readiness.missing_weights(paper())]
     assert names == [f"weights of efficientnet_b{phi}" for phi in (0, 3, 7)]
-    given = replace(PAPER, gate=schema.Gate(weights=[B0]))
+    given = replace(paper(), gate=schema.Gate(weights=[B0]))
     assert [check.outcome for check in readiness.missing_weights(given)] == ["not run", "not run"]
 
 
@@ -65,35 +68,35 @@ def test_the_file_name_says_which_published_accuracy_counts(name: str, network: 
 
 
 def test_gpus_and_their_memory_are_compared_with_what_the_profile_needs() -> None:
-    assert readiness.check_gpus(PAPER, [H200] * 8).outcome == "passed"
-    assert readiness.check_gpus(PAPER, [H200] * 7).outcome == "failed"
-    to_b6 = replace(PAPER, variants=PAPER.variants[:-1])
+    assert readiness.check_gpus(paper(), [H200] * 8).outcome == "passed"
+    assert readiness.check_gpus(paper(), [H200] * 7).outcome == "failed"
+    to_b6 = replace(paper(), variants=paper().variants[:-1])
     assert readiness.check_memory(to_b6, [H200] * 8).outcome == "passed"
-    whole = readiness.check_memory(PAPER, [H200] * 8)  # 64 images of 600 px a pass: more than 80 % of an H200
+    whole = readiness.check_memory(paper(), [H200] * 8)  # 64 images of 600 px a pass: more than 80 % of an H200
     assert (whole.outcome, "too few for efficientnet_b7 125.7 GB: recipe.recompute=true" in whole.text) == (
         "failed",
         True,
     )
-    recomputed = replace(PAPER, recipe=replace(PAPER.recipe, recompute=True))
+    recomputed = replace(paper(), recipe=replace(paper().recipe, recompute=True))
     assert readiness.check_memory(recomputed, [H200] * 8).outcome == "passed"
-    small = readiness.check_memory(PAPER, [H200] * 7 + [16_000_000_000])
+    small = readiness.check_memory(paper(), [H200] * 7 + [16_000_000_000])
     assert small.outcome == "failed"
     assert "efficientnet_b7" in small.text
     assert "efficientnet_b0 " not in small.text
-    assert readiness.check_memory(PAPER, []).outcome == "not run"
+    assert readiness.check_memory(paper(), []).outcome == "not run"
 
 
 def test_the_loader_needs_a_core_for_each_second_of_work_in_a_second() -> None:
-    exact = readiness.check_loader(PAPER, image_cpu_s=0.001, cores=40)  # 8 x 4,930 images/s at 1 ms
+    exact = readiness.check_loader(paper(), image_cpu_s=0.001, cores=40)  # 8 x 4,930 images/s at 1 ms
     assert exact.outcome == "passed"
     assert exact.text.startswith("39,440 images/s of efficientnet_b0 on 8 H200 take 39 cores, this machine has 40")
-    assert readiness.check_loader(PAPER, image_cpu_s=0.001, cores=39).outcome == "failed"
+    assert readiness.check_loader(paper(), image_cpu_s=0.001, cores=39).outcome == "failed"
 
 
 def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(PAPER, run_dir=str(tmp_path / "runs"))
+    config = replace(paper(), run_dir=str(tmp_path / "runs"))
     # 144.5 GB of shards, as much cache, two checkpoints of 16 bytes for each of the family's 193,546,022 parameters.
     needed = 2 * 144.5e9 + 2 * 16 * 193_546_022
     monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
@@ -114,7 +117,7 @@ def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
 def test_only_checks_that_all_passed_end_with_zero(outcomes: list[str], code: int) -> None:
     result = GateResult(tuple(GateCheck("GPUs", outcome, "8 GPUs") for outcome in outcomes))
     assert exit_code(result) == code
-    assert describe_result(result, PAPER)[-1] == f"{outcomes[-1]:8} GPUs: 8 GPUs"
+    assert describe_result(result, paper())[-1] == f"{outcomes[-1]:8} GPUs: 8 GPUs"
 
 
 def test_the_time_of_a_training_image_is_that_of_its_operations() -> None:

@@ -5,22 +5,26 @@ import re
 import pytest
 from checkout import ROOT
 
-from conf import compose
+from conf import compose, schema
 from infra.errors import ConfigError
 from models.data.loading.order import steps_per_epoch
 from models.experiments import full_run
 from models.paper import table2
 
 PAGE = (ROOT / "docs/full-reproduction.md").read_text()
-CONFIG = compose.compose(["profile=paper"])
 IMAGENET_TRAIN = 1_281_167  # images, the minival included
 IMAGES = 107_100 * 4_096  # of one training, repetitions counted
 
 
+def paper() -> schema.Config:
+    return compose.compose(["profile=paper"])
+
+
 def test_a_run_has_the_steps_of_the_recipe_on_the_images_that_are_not_held_out() -> None:
-    train = IMAGENET_TRAIN - round(IMAGENET_TRAIN * CONFIG.data.minival_share)
-    batch = CONFIG.recipe.global_batch
-    assert steps_per_epoch(train, batch) * CONFIG.recipe.epochs * batch == IMAGES
+    config = paper()
+    train = IMAGENET_TRAIN - round(IMAGENET_TRAIN * config.data.minival_share)
+    batch = config.recipe.global_batch
+    assert steps_per_epoch(train, batch) * config.recipe.epochs * batch == IMAGES
     assert f"{IMAGES:,} training images a run: 107,100 steps" in PAGE
 
 
@@ -29,8 +33,9 @@ def gpu_hours(run: full_run.FullRun) -> float:
 
 
 def test_every_variant_of_the_profile_has_a_row_and_the_document_shows_it() -> None:
-    assert list(full_run.FULL_RUNS) == CONFIG.variants
-    gpus, rows = CONFIG.launch.nproc_per_node, re.findall(r"^\| B\d .*\|$", PAGE, re.MULTILINE)
+    config = paper()
+    assert list(full_run.FULL_RUNS) == config.variants
+    gpus, rows = config.launch.nproc_per_node, re.findall(r"^\| B\d .*\|$", PAGE, re.MULTILINE)
     expected = []
     for name, run in full_run.FULL_RUNS.items():
         hours = gpu_hours(run)
