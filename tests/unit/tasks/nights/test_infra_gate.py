@@ -14,6 +14,7 @@ from infra.errors import HungError, TransientError
 from models.networks import export
 from models.networks.build import build_model
 from models.networks.description import config_json
+from models.networks.trial import main
 from tasks.nights import infra_gate
 from tasks.nights.infra_gate import judge_trial, run_trial
 
@@ -71,4 +72,4 @@ def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Pa
     assert trial["latency_ms"] > 0
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    assert "weights.safetensors is damaged" in str(judge_trial(run_trial(tmp_path), Nightly()))
+    assert "weights.safetensors is damaged" in str(judge_trial(main(tmp_path), Nightly()))
