@@ -192,10 +192,12 @@ def worst_class(
     lost = np.bincount(labels[theirs & ~ours], minlength=count)
     gained = np.bincount(labels[ours & ~theirs], minlength=count)
     tested = np.flatnonzero(images >= MIN_CLASS_IMAGES)
+    level = FALSE_REFUSALS / max(1, len(tested))
     losses = [
         ClassLoss(classes[label], 100 * float(lost[label] - gained[label]) / int(images[label]), int(images[label]))
         for label in tested.tolist()
         if 100 * (lost[label] - gained[label]) >= limits.class_margin * images[label]
-        and mcnemar(int(gained[label]), int(lost[label]), "less") <= FALSE_REFUSALS / len(tested)
+        and 0.5 ** int(lost[label] + gained[label]) <= level  # no p-value of so many differences is smaller
+        and mcnemar(int(gained[label]), int(lost[label]), "less") <= level
     ]
     return max(losses, key=lambda loss: loss.points, default=None)

@@ -131,6 +131,15 @@ def test_a_first_version_must_exceed_chance_by_the_margin() -> None:
         gate.judge_first(answers(10, 3), labels, Nightly())
 
 
+@pytest.mark.parametrize(("lost", "significant"), [(7, False), (8, True)])
+def test_the_fewest_images_that_can_be_significant_decide(lost: int, significant: bool) -> None:
+    """At 0.05 / 10 for one of ten classes: the p-values of 7 and of 8 losses without a gain are 1/128 and 1/256."""
+    labels = np.repeat(np.arange(10), 60).astype(np.int32)
+    challenger = np.arange(600) >= lost  # loses images of class a only
+    loss = gate.worst_class(challenger, np.ones(600, bool), labels, list("abcdefghij"), Nightly())
+    assert (loss is not None) == significant
+
+
 def simulate_nights(
     lead: float, rule: str, nights: int = 200, n: int = 50_000, disagreement: float = 0.08
 ) -> Counter[str]:
