@@ -11,7 +11,7 @@ from conf.overrides import replace
 from conf.text import format_duration
 from infra import machine
 from models.data.sources.catalog import DATA_SETS
-from models.experiments import costs
+from models.experiments import costs, processors
 from models.networks.build import compute_cost
 from models.training.memory import plan, slices_per_pass
 from tasks import stored
@@ -57,7 +57,7 @@ def describe_costs(
     sets = transfer_sets(config, overrides)
     found = stored.look_up(config, costs.used_sets(config, sets, verb))
     planned = costs.plan_trainings(config, sets, verb, found.contains)
-    works, gpu, core = planned.works, costs.gpu(), costs.CPU_CORE
+    works, gpu, core = planned.works, processors.gpu(), processors.CPU_CORE
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
     yield f"training of effnet {verb}, {left}"
@@ -78,12 +78,14 @@ def describe_costs(
     gigabytes = sum(work.stored for work in works) / 1e9
     cores = f"{core_s / _HOUR_S:,.1f} {core.name}-hours"
     yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {gigabytes:,.1f} GB in the store"
-    processes = config.launch.nnodes * config.launch.nproc_per_node
+    launch = config.launch
+    processes = launch.nnodes * launch.nproc_per_node
     took = " or ".join(
-        f"{format_duration(costs.total_wall_s(works, one, processes))} on {processes} x {one.name}"
+        f"{format_duration(costs.total_wall_s(works, one, launch))} on {processes * launch.jobs_at_once} x {one.name}"
         for one in (gpu, core)
     )
-    yield f"takes      {took}, one job after another"
+    at_once = "one job after another" if launch.jobs_at_once == 1 else f"{launch.jobs_at_once} jobs at a time"
+    yield f"takes      {took}, {at_once}"
     for one in (gpu, core):
         yield f"{one.name:<10} {one.source}"
     yield (
@@ -128,10 +130,9 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
     planned = costs.plan_trainings(config, sets, verb)
     elsewhere = config.launch.engine == "workpool" and config.budget.gpu_hours is not None  # on GPUs of other machines
     has_gpu = elsewhere or config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    processor = costs.gpu() if has_gpu else costs.CPU_CORE
-    processes = config.launch.nnodes * config.launch.nproc_per_node
+    processor = processors.gpu() if has_gpu else processors.CPU_CORE
     busy_s = sum(work.seconds(processor) for work in planned.works)
-    wall_s = costs.total_wall_s(planned.works, processor, processes)
+    wall_s = costs.total_wall_s(planned.works, processor, config.launch)
     return Estimate(wall_s, busy_s / _HOUR_S if has_gpu else 0.0, planned.unknown)
 
 

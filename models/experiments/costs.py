@@ -6,10 +6,8 @@ command take besides was measured in ``make reproduce``. For networks of the fam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from conf import schema
 from infra.errors import ConfigError, first_line
@@ -17,8 +15,8 @@ from models.data.sources.catalog import DATA_SETS
 from models.data.sources.listing import MINIVAL, VAL
 from models.experiments import transfer
 from models.experiments.equal_cost import match_points
-from models.experiments.full_run import FULL_RUNS, GPU
 from models.experiments.grid_search import grid_points, screen
+from models.experiments.processors import Processor
 from models.experiments.scaling_study import network_of, scaled
 from models.networks.build import compute_cost
 from models.networks.efficientnet.variants import VARIANTS
@@ -26,70 +24,10 @@ from models.networks.packaged import model_of
 
 # Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
 # compares the estimate with other runs.
-STEP_S = 0.015  # a step of two processes on CPU cores: loading, exchange of gradients, services on the same cores
 JOB_S = 5.5  # from the last step of a job to the first of the next one, evaluations excluded
 COMMAND_S = 28.0  # services, flow, shards and report of a command
 _FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long each
 _FLATS = 4  # float32 vectors in a checkpoint: weights, average, and two of the optimizer
-
-
-@dataclass(frozen=True)
-class Processor:
-    """Measured training speeds of one processor.
-
-    Attributes:
-        name: For people.
-        source: What was measured.
-        speeds: Multiply-adds of an image and images per second, by multiply-adds.
-        step_s: Seconds that a step of all processes takes besides, if the speeds exclude them.
-    """
-
-    name: str
-    source: str
-    speeds: tuple[tuple[int, float], ...]
-    step_s: float = 0.0
-
-    def images_per_s(self, multiply_adds: int) -> float:
-        """Images per second, interpolated on logarithms.
-
-        Above the table, multiply-adds per second are those of its last row. Below it, images per second are those of
-        its first row, since a smaller network is not faster in proportion.
-        """
-        (smallest, fastest), (largest, slowest) = self.speeds[0], self.speeds[-1]
-        if multiply_adds <= smallest:
-            return fastest
-        if multiply_adds >= largest:
-            return slowest * largest / multiply_adds
-        above = next(index for index, (known, _) in enumerate(self.speeds) if known >= multiply_adds)
-        (x0, y0), (x1, y1) = self.speeds[above - 1], self.speeds[above]
-        share = math.log(multiply_adds / x0) / math.log(x1 / x0)
-        return math.exp((1 - share) * math.log(y0) + share * math.log(y1))
-
-
-@cache
-def gpu() -> Processor:
-    """The GPU of ``models/experiments/full_run.py``, with the speeds of its rows."""
-    sizes = {name: compute_cost(schema.Model(name=name), 1000)[1] for name in FULL_RUNS}
-    speeds = tuple((sizes[name], run.images_per_s) for name, run in FULL_RUNS.items())
-    return Processor(
-        GPU, "B0 and B4 measured in bf16, the others interpolated or limited (models/experiments/full_run.py)", speeds
-    )
-
-
-# Source: benchmarks/README.md, `python -m benchmarks.step`, n = 3.
-CPU_CORE = Processor(
-    "CPU core",
-    "AMD EPYC: networks of profile=laptop; B0, B3, and B7 at 160 px (benchmarks/README.md, step)",
-    (
-        (359_792, 3606.0),
-        (2_244_928, 1496.0),
-        (8_279_808, 566.0),
-        (385_814_752, 32.5 / 2),
-        (1_827_141_392, 7.39 / 2),
-        (2_644_768_704, 6.56 / 2),
-    ),
-    STEP_S,
-)
 
 
 @dataclass(frozen=True)
@@ -130,9 +68,11 @@ class Work:
         return self.seconds(processor) / processes + self.steps * processor.step_s + self.jobs * JOB_S
 
 
-def total_wall_s(works: Sequence[Work], processor: Processor, processes: int) -> float:
-    """Returns the seconds that a command takes which does this work."""
-    return sum(work.wall_s(processor, processes) for work in works) + COMMAND_S
+def total_wall_s(works: Sequence[Work], processor: Processor, launch: schema.Launch) -> float:
+    """Returns the seconds that a command takes which does this work, ``launch.jobs_at_once`` jobs at a time."""
+    processes = launch.nnodes * launch.nproc_per_node
+    at_once = max(1, min(launch.jobs_at_once, sum(work.jobs for work in works)))
+    return sum(work.wall_s(processor, processes) for work in works) / at_once + COMMAND_S
 
 
 def count_splits(data: schema.Data) -> tuple[int, int, int] | None:

@@ -19,7 +19,7 @@ from models.data.shards import layout, versions
 from models.data.shards import manifest as manifests
 from models.data.shards.layout import ShardLayout
 from models.data.shards.stored import build_result
-from models.experiments import costs
+from models.experiments import costs, processors
 from models.experiments.costs import Work
 from models.results import ShardResult
 from tasks.jobs import JobRun, result_uri, train_job
@@ -62,7 +62,7 @@ def lines(config: schema.Config) -> Iterator[str]:
         return
     model, processes = _load_model(parent), config.launch.nnodes * config.launch.nproc_per_node
     has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    processor = costs.gpu() if has_gpu else costs.CPU_CORE
+    processor = processors.gpu() if has_gpu else processors.CPU_CORE
     job = _describe_job(replace(config, model=model), start, parent, shards)
     recipe = config.transfer.recipe
     work = costs.count_training(recipe, model, len(planned.source.classes), counts)
@@ -79,7 +79,7 @@ def lines(config: schema.Config) -> Iterator[str]:
     if start.continues:
         works.append(Work("", 2, 0, 0, 2 * counts[2], work.multiply_adds, 0))
         yield f"evaluation champion and challenger on the same {counts[2]:,} images of val"
-    took = format_duration(costs.total_wall_s(works, processor, processes))
+    took = format_duration(costs.total_wall_s(works, processor, replace(config.launch, jobs_at_once=1)))
     yield f"takes      {took} on {processes} x {processor.name}"
     yield f"           speeds: {processor.source}"
 

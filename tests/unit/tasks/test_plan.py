@@ -15,7 +15,7 @@ from conf import compose
 from conf.text import format_duration
 from flows.cli.verbs import VERBS
 from models.data.sources import catalog
-from models.experiments import costs
+from models.experiments import costs, processors
 from models.networks.build import build_model, compute_cost
 from models.networks.packaged import model_of
 from tasks import plan
@@ -89,7 +89,7 @@ def test_the_estimate_of_the_laptop_is_within_a_fifth_of_its_runs(measured_s: fl
     """Runs on two cores of an AMD EPYC: docs/operations.md, measured times."""
     config = compose.compose(["profile=laptop"])
     planned = costs.plan_trainings(config, [config.transfer.data])
-    estimated = costs.total_wall_s(planned.works, costs.CPU_CORE, 2)
+    estimated = costs.total_wall_s(planned.works, processors.CPU_CORE, config.launch)
     assert estimated == pytest.approx(measured_s, rel=0.2)
     text = "\n".join(plan.describe_costs(config, [], None))
     assert f" or {format_duration(estimated)} on 2 x CPU core, one job after another" in text

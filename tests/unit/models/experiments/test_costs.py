@@ -11,17 +11,8 @@ from conf import compose, schema
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
 from models.experiments import full_run
-from models.experiments.costs import (
-    COMMAND_S,
-    CPU_CORE,
-    JOB_S,
-    STEP_S,
-    Work,
-    count_splits,
-    gpu,
-    plan_trainings,
-    total_wall_s,
-)
+from models.experiments.costs import COMMAND_S, JOB_S, Work, count_splits, plan_trainings, total_wall_s
+from models.experiments.processors import CPU_CORE, STEP_S, gpu
 from models.networks.build import compute_cost
 
 
@@ -102,7 +93,10 @@ def test_evaluation_start_up_and_steps_are_part_of_the_time() -> None:
     busy = (6400 + 3000 / 3) / 3606
     assert work.seconds(CPU_CORE) == pytest.approx(busy)
     assert work.wall_s(CPU_CORE, 2) == pytest.approx(busy / 2 + 100 * STEP_S + 2 * JOB_S)
-    assert total_wall_s([work, work], CPU_CORE, 2) == pytest.approx(2 * work.wall_s(CPU_CORE, 2) + COMMAND_S)
+    one_s = work.wall_s(CPU_CORE, 2)
+    for at_once, share in ((1, 2.0), (2, 1.0), (9, 0.5)):  # two times two jobs
+        launch = schema.Launch(nproc_per_node=2, jobs_at_once=at_once)
+        assert total_wall_s([work, work], CPU_CORE, launch) == pytest.approx(share * one_s + COMMAND_S)
     assert work.wall_s(gpu(), 1) == pytest.approx(work.seconds(gpu()) + 2 * JOB_S)
 
 

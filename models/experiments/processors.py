@@ -1,0 +1,73 @@
+"""Training speeds of the processors that a plan counts with, all of them measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from conf import schema
+from models.experiments.full_run import FULL_RUNS, GPU
+from models.networks.build import compute_cost
+
+# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1.
+STEP_S = 0.015  # a step of two processes on CPU cores: loading, exchange of gradients, services on the same cores
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Measured training speeds of one processor.
+
+    Attributes:
+        name: For people.
+        source: What was measured.
+        speeds: Multiply-adds of an image and images per second, by multiply-adds.
+        step_s: Seconds that a step of all processes takes besides, if the speeds exclude them.
+    """
+
+    name: str
+    source: str
+    speeds: tuple[tuple[int, float], ...]
+    step_s: float = 0.0
+
+    def images_per_s(self, multiply_adds: int) -> float:
+        """Images per second, interpolated on logarithms.
+
+        Above the table, multiply-adds per second are those of its last row. Below it, images per second are those of
+        its first row, since a smaller network is not faster in proportion.
+        """
+        (smallest, fastest), (largest, slowest) = self.speeds[0], self.speeds[-1]
+        if multiply_adds <= smallest:
+            return fastest
+        if multiply_adds >= largest:
+            return slowest * largest / multiply_adds
+        above = next(index for index, (known, _) in enumerate(self.speeds) if known >= multiply_adds)
+        (x0, y0), (x1, y1) = self.speeds[above - 1], self.speeds[above]
+        share = math.log(multiply_adds / x0) / math.log(x1 / x0)
+        return math.exp((1 - share) * math.log(y0) + share * math.log(y1))
+
+
+@cache
+def gpu() -> Processor:
+    """The GPU of ``models/experiments/full_run.py``, with the speeds of its rows."""
+    sizes = {name: compute_cost(schema.Model(name=name), 1000)[1] for name in FULL_RUNS}
+    speeds = tuple((sizes[name], run.images_per_s) for name, run in FULL_RUNS.items())
+    return Processor(
+        GPU, "B0 and B4 measured in bf16, the others interpolated or limited (models/experiments/full_run.py)", speeds
+    )
+
+
+# Source: benchmarks/README.md, `python -m benchmarks.step`, n = 3.
+CPU_CORE = Processor(
+    "CPU core",
+    "AMD EPYC: networks of profile=laptop; B0, B3, and B7 at 160 px (benchmarks/README.md, step)",
+    (
+        (359_792, 3606.0),
+        (2_244_928, 1496.0),
+        (8_279_808, 566.0),
+        (385_814_752, 32.5 / 2),
+        (1_827_141_392, 7.39 / 2),
+        (2_644_768_704, 6.56 / 2),
+    ),
+    STEP_S,
+)
