@@ -98,16 +98,11 @@ class EvalTransform:
     """How an image becomes the square that is evaluated: a central box, resized.
 
     The box is ``side / (side + crop_pad)`` of the short side, both ways; squashed, of the width and of the height.
-
-    Attributes:
-        crop_pad: Margin in pixels of the resized image.
-        interpolation: Resize, one of ``INTERPOLATIONS``.
-        crop_mode: One of ``CROP_MODES``; ``squash`` does not keep the aspect ratio.
     """
 
-    crop_pad: int = 32
-    interpolation: str = BICUBIC
-    crop_mode: str = CENTER
+    crop_pad: int = 32  # Margin in pixels of the resized image.
+    interpolation: str = BICUBIC  # Resize: bicubic | bilinear.
+    crop_mode: str = CENTER  # Box: center (a square) | squash (of the image's aspect ratio).
 
 
 @dataclass
