@@ -153,10 +153,14 @@ def _check_early(verb: str, config: schema.Config) -> None:
         from models.experiments.full_run import check_request
 
         check_request(config)
-    if verb in ("scaling", "study") and not config.scaling.points:
-        raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
-    if verb == "linear" and not config.linear.networks:
-        raise ConfigError("linear.networks is empty; use profile=study or linear.networks=[efficientnet_lite0]")
+    if verb in ("scaling", "study"):
+        from models.experiments.scaling_study import check_points
+
+        check_points(config.scaling)
+    if verb == "linear":
+        from models.networks.packaged import check_networks
+
+        check_networks(config.linear)
     public = config.transfer.network
     if verb == "transfer" and public is not None and config.model_ref is not None:
         raise ConfigError("transfer.network and model_ref both name the network that is fine-tuned; give one of them")

@@ -127,13 +127,7 @@ def fetch_weights(ref: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     version = resolve_version(ref)
     for file, tag in ((WEIGHTS, WEIGHTS_TAG), (CONFIG, CONFIG_TAG)):
         _fetch_file(version, file, tag, folder)
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except ValueError as error:
-        raise ArtifactError(f"{ref}: its {CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ArtifactError(f"{ref}: its {CONFIG} does not hold a JSON object")
-    return folder / WEIGHTS, config
+    return folder / WEIGHTS, _read_description(folder / CONFIG, version)
 
 
 def describe(version: Version) -> dict[str, Any]:
@@ -143,7 +137,17 @@ def describe(version: Version) -> dict[str, Any]:
         ArtifactError: The version was not registered by effnet, or the file differs from the registered one.
     """
     with tempfile.TemporaryDirectory(prefix="effnet-describe-") as scratch:
-        config: dict[str, Any] = json.loads(_fetch_file(version, CONFIG, CONFIG_TAG, Path(scratch)).read_text())
+        return _read_description(_fetch_file(version, CONFIG, CONFIG_TAG, Path(scratch)), version)
+
+
+def _read_description(path: Path, version: Version) -> dict[str, Any]:
+    ref = f"{version.name}/{version.version}"
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ArtifactError(f"{ref}: its {CONFIG} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ArtifactError(f"{ref}: its {CONFIG} does not hold a JSON object")
     return config
 
 

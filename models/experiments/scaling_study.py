@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from conf import schema
-from infra.errors import first_line
+from infra.errors import ConfigError, first_line
 from models.paper import PRINTED_NAMES
 from models.results import ScalingPaper, ScalingPoint, ScalingResult, ShardResult, TrainResult
 
@@ -80,6 +80,12 @@ FIGURE3: dict[str, tuple[tuple[float, float], ...]] = {
 }
 # Figure 4: B0's width is scaled at these (depth, resolution). The text of section 3.3 gives r = 2.0 for the last.
 FIGURE4: tuple[tuple[float, float], ...] = ((1.0, 1.0), (1.0, 1.3), (2.0, 1.0), (2.0, 1.3))
+
+
+def check_points(options: schema.Scaling) -> None:
+    """Raises a ``ConfigError`` if a study has no points."""
+    if not options.points:
+        raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
 
 
 def scaled(model: schema.Model, depth: float, width: float, resolution: float) -> schema.Model:

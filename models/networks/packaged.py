@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from conf import schema
+from infra.errors import ConfigError
 from infra.packages import locate
 from models.networks.efficientnet.variants import VARIANTS
 
@@ -31,6 +32,12 @@ LITE_TOP1 = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientn
 def photograph(name: str) -> bytes:
     """Returns the JPEG of one of ``PHOTOGRAPHS``; raises as ``infra.packages.locate``."""
     return locate(*PHOTOGRAPHS[name]).read_bytes()
+
+
+def check_networks(options: schema.Linear) -> None:
+    """Raises a ``ConfigError`` if a linear evaluation has no networks."""
+    if not options.networks:
+        raise ConfigError("linear.networks is empty; use profile=study or linear.networks=[efficientnet_lite0]")
 
 
 def weights_path(name: str) -> Path:

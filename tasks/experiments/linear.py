@@ -13,7 +13,6 @@ from conf import schema
 from conf.text import logger
 from conf.training import SQUASH
 from infra import store
-from infra.errors import ConfigError
 from infra.store.json_objects import read_object
 from models.results import LinearResult, LinearRow, ShardResult
 from tasks import policy
@@ -49,9 +48,9 @@ def list_networks(options: schema.Linear) -> list[FrozenNetwork]:
         ConfigError: No network.
     """
     from models.experiments.linear_evaluation import FrozenNetwork
+    from models.networks.packaged import check_networks
 
-    if not options.networks:
-        raise ConfigError("linear.networks is empty; use profile=study or linear.networks=[efficientnet_lite0]")
+    check_networks(options)
     return [FrozenNetwork(name, seed) for name in options.networks for seed in (None, *range(options.seeds))]
 
 

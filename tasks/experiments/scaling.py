@@ -9,9 +9,9 @@ from dataclasses import replace
 from prefect import task
 
 from conf import compose, schema
-from infra.errors import ConfigError, PermanentError
+from infra.errors import PermanentError
 from models.experiments.equal_cost import compare_points, match_points
-from models.experiments.scaling_study import IMAGENET_CLASSES, network_of, summarize, title
+from models.experiments.scaling_study import IMAGENET_CLASSES, check_points, network_of, summarize, title
 from models.results import ScalingResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.jobs import work_key
@@ -32,10 +32,8 @@ def _start(config: schema.Config) -> str:
     from infra.tracking import runs
     from models.networks.build import compute_cost
 
-    points = config.scaling.points
-    if not points:
-        raise ConfigError("scaling.points is empty; use scaling=table3 or scaling=paper")
-    for point in points:
+    check_points(config.scaling)
+    for point in config.scaling.points:
         compute_cost(network_of(config.model, point), IMAGENET_CLASSES)
     request = {
         "scaling": compose.to_dict(config.scaling),

@@ -22,7 +22,7 @@ from tasks import policy
 from tasks.jobs import work_key
 from tasks.registry.card import imported_card
 from tasks.registry.promote import champion_if_first
-from tasks.registry.register import WEIGHTS, describe_family, new_version
+from tasks.registry.register import WEIGHTS, describe_family, describe_network, new_version
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -98,9 +98,8 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
         resolution = resolve_architecture(weights.model).resolution
         license_name = LICENSES[weights.origin]
         searched = {"variant": weights.model.name, "license": license_name}
-        version = new_version(
-            run, name, Path(scratch), weights.model, resolution, classes, weights.transform, searched | tags
-        )
+        description = describe_network(weights.model, resolution, classes, weights.transform)
+        version = new_version(run, name, Path(scratch), description, searched | tags)
     ref = f"{version.name}/{version.version}"
     text = imported_card(ref, weights.classes, weights.transform, tags, license_name)
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)

@@ -71,16 +71,9 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
                 f"{result.weights_uri} is damaged: sha256 {sha256[:12]}, the job wrote "
                 f"{result.weights_sha256[:12]}; delete {result.job_uri} and train again"
             )
-        version = new_version(
-            result.mlflow_run,
-            name,
-            Path(scratch),
-            model,
-            result.resolution,
-            manifest.classes,
-            data.augment.evaluation,
-            _build_tags(result, manifest.name, manifest_sha256) | data_tags,
-        )
+        description = describe_network(model, result.resolution, manifest.classes, data.augment.evaluation)
+        tags = _build_tags(result, manifest.name, manifest_sha256) | data_tags
+        version = new_version(result.mlflow_run, name, Path(scratch), description, tags)
     if not (version.reused and cards.is_described(version.name, version.version)):
         _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
     return Registered(name, version.version, version.aliases, version.reused)
@@ -99,36 +92,18 @@ def _describe_val(data: schema.Data, manifest_uri: str) -> dict[str, str]:
     return {VAL: data.frozen_val, VAL_SHA256: val.sha256}
 
 
-def new_version(
-    run_id: str,
-    name: str,
-    files: Path,
-    model: schema.Model,
-    resolution: int,
-    class_names: Sequence[str],
-    transform: EvalTransform,
-    tags: Mapping[str, str],
-) -> Version:
-    """Registers the weights in ``files`` as the challenger of ``name``, after checking that new ones load.
+def describe_network(model: schema.Model, resolution: int, class_names: Sequence[str], transform: EvalTransform) -> str:
+    """Returns the ``config.json`` of a network: itself, its classes and its input.
 
     Args:
-        run_id: The MLflow run that produced the weights.
-        name: Name of the registered model.
-        files: Folder with ``weights.safetensors``; ``config.json`` is written beside it.
         model: Configuration of the network.
         resolution: Image side in pixels.
         class_names: Class names in the order of the logits.
         transform: Transform of evaluation.
-        tags: Tags of the version.
-
-    Raises:
-        ArtifactError: The weights are damaged or do not fit; nothing is registered.
-        TransientError: MLflow does not respond; the same call resumes later.
     """
-    from infra.tracking import registration
     from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
 
-    description = config_json(
+    return config_json(
         model,
         resolution=resolution,
         class_names=class_names,
@@ -136,13 +111,32 @@ def new_version(
         std=[value / 255 for value in STDDEV_RGB],
         transform=transform,
     )
+
+
+def new_version(run_id: str, name: str, files: Path, description: str, tags: Mapping[str, str]) -> Version:
+    """Registers the weights in ``files`` as the challenger of ``name``, after checking that new ones load.
+
+    Args:
+        run_id: The MLflow run that produced the weights.
+        name: Name of the registered model.
+        files: Folder with ``weights.safetensors``; ``config.json`` is written beside it.
+        description: Content of ``config.json`` (``describe_network``).
+        tags: Tags of the version.
+
+    Raises:
+        ArtifactError: The weights are damaged or do not fit; nothing is registered.
+        TransientError: MLflow does not respond; the same call resumes later.
+    """
+    from infra.tracking import registration
+
     (files / "config.json").write_text(description)
 
     def load() -> registration.Loaded:
         from models.networks import export
 
-        network = export.load_network(files / WEIGHTS, json.loads(description))
-        module, images = export.serving_module(network), export.example(resolution)
+        described = json.loads(description)
+        network = export.load_network(files / WEIGHTS, described)
+        module, images = export.serving_module(network), export.example(described["input"]["resolution"])
         return registration.Loaded(module, images, export.logits(module, images))
 
     return registration.register(
@@ -211,7 +205,7 @@ def describe_family(version: Version) -> None:
 
 @task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)
 async def fetch_registered(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
-    """Copies the weights of a registered version to the object store, under their digest.
+    """Copies the weights of a registered version to the object store, under their digest, unless they are there.
 
     Returns:
         The network's configuration, the uri and sha256 of the weights, and ``NAME/VERSION``.
@@ -228,16 +222,16 @@ def _fetch(ref: str, storage: str) -> tuple[schema.Model, tuple[str, str], str]:
 
     version = registry.resolve_version(ref)
     exact = f"{version.name}/{version.version}"
+    try:
+        model = schema.Model(**registry.describe(version)["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{exact}: its config.json does not describe a network: {first_line(error)}"
+        raise ArtifactError(message) from error
+    sha256 = version.tags["weights_sha256"]
+    uri = store.join(storage, "weights", f"{sha256}.safetensors")
     with tempfile.TemporaryDirectory(prefix="effnet-fetch-") as scratch:
-        path, description = registry.fetch_weights(exact, Path(scratch))
-        try:
-            model = schema.Model(**description["model"])
-        except (KeyError, TypeError, ValueError) as error:
-            message = f"{exact}: its config.json does not describe a network: {first_line(error)}"
-            raise ArtifactError(message) from error
-        sha256 = version.tags["weights_sha256"]
-        uri = store.join(storage, "weights", f"{sha256}.safetensors")
         if not _has_digest(uri, sha256, Path(scratch) / "stored"):
+            path, _ = registry.fetch_weights(exact, Path(scratch))
             store.ensure_root(storage)
             store.upload(path, uri)
     return model, (uri, sha256), exact

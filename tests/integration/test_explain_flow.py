@@ -23,7 +23,7 @@ from infra.tracking.client import library
 from models.data.shards import manifest
 from models.networks.export import save_weights
 from models.results import TrainResult
-from tasks.registry.register import WEIGHTS, _register, new_version
+from tasks.registry.register import WEIGHTS, _register, describe_network, new_version
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
@@ -108,10 +108,9 @@ def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_cl
     backwards = {key: value.flip(0) if key.startswith("classifier.") else value for key, value in tensors.items()}
     save_weights(backwards, tmp_path / WEIGHTS)
     names = manifest.load(job.manifest_uri)[1].classes[::-1]
-    new_version(
-        run, "backwards", tmp_path, job.model, result.resolution, names, EvalTransform(0), {"dataset": "digits"}
-    )
-    new_version(run, "cropped", tmp_path, job.model, result.resolution, names, EvalTransform(8), {"dataset": "digits"})
+    for name, crop_pad in (("backwards", 0), ("cropped", 8)):
+        description = describe_network(job.model, result.resolution, names, EvalTransform(crop_pad))
+        new_version(run, name, tmp_path, description, {"dataset": "digits"})
     done = effnet(
         services_dir,
         "explain",

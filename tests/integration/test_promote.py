@@ -461,6 +461,15 @@ def test_a_damaged_object_under_the_weights_digest_is_written_again(storage: str
     assert hashlib.sha256(store.read(uri)).hexdigest() == digest == sha256
 
 
+def test_weights_that_the_store_has_are_not_read_from_the_registry(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_version(storage, "fetched-twice", 0, GOOD, data(storage), tmp_path)
+    first = _fetch("fetched-twice/1", storage)
+    monkeypatch.setattr(registry, "fetch_weights", lambda *_: pytest.fail("downloaded again"))
+    assert _fetch("fetched-twice/1", storage) == first
+
+
 def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from models.data.sources import builtin
 from models.networks import export
 from models.networks.build import build_model
 from tasks.registry.promote import champion_if_first
-from tasks.registry.register import WEIGHTS, new_version
+from tasks.registry.register import WEIGHTS, describe_network, new_version
 
 
 def add_images(folder: Path, first: int, last: int) -> None:
@@ -39,7 +39,8 @@ def register_base(name: str, storage: str, folder: Path) -> str:
     model = compose.compose([]).model
     export.save_weights(build_model(model, 5).state_dict(), folder / WEIGHTS)
     run = runs.start_run("nightly", "base", "base", params={}, tags={})
-    version = new_version(run, name, folder, model, 24, list("abcde"), EvalTransform(0), {"dataset": "letters"})
+    description = describe_network(model, 24, list("abcde"), EvalTransform(0))
+    version = new_version(run, name, folder, description, {"dataset": "letters"})
     champion_if_first(version, storage)
     return name
 

@@ -217,7 +217,7 @@ def test_a_registered_description_that_is_none_is_an_artifact_error(
             registry.fetch_weights("b0/1", tmp_path)
     put(tmp_path, "weights/00.safetensors", "")
     for described in ({}, {"model": 3}, {"model": {"name": "../x"}}, {"model": {"width": "wide"}}):
-        monkeypatch.setattr(registry, "fetch_weights", lambda *_, described=described: (tmp_path, described))
+        monkeypatch.setattr(registry, "describe", lambda _, described=described: described)
         with pytest.raises(ArtifactError, match=r"b0/1: its config\.json does not describe a network"):
             register._fetch("b0/1", f"file://{tmp_path}")
 
