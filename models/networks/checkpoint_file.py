@@ -60,6 +60,7 @@ _HARMLESS = frozenset(
     (
         *("types.SimpleNamespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
         *("builtins.list", "builtins.dict", "builtins.set", "builtins.int", "builtins.float", "builtins.str"),
+        *("builtins.frozenset", "builtins.range", "builtins.slice"),
     )
 )
 
@@ -72,6 +73,16 @@ class _Skipped:
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return OrderedDict()
+
+
+class _SkippedArray:
+    """As ``_Skipped``, for values of NumPy, as the best accuracy: their state is no mapping."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _SkippedArray:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
 def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor]:
@@ -156,7 +167,8 @@ def _load(data: bytes, file: str) -> Any:
             if not names or any(map(_is_dangerous, names)):
                 raise
             log.info("%s: objects of %s are skipped, only tensors are read", file, ", ".join(names[:5]))
-            with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
+            stubs = [(_SkippedArray if name.startswith("numpy.") else _Skipped, name) for name in names]
+            with torch.serialization.safe_globals(stubs):
                 try:
                     return _unpickle(data)
                 except pickle.UnpicklingError:
@@ -183,7 +195,7 @@ def _list_globals(data: bytes) -> Sequence[str]:
 
 
 def _is_dangerous(name: str) -> bool:
-    return name.partition(".")[0] in _DANGEROUS and name not in _HARMLESS
+    return name.partition(".")[0] in _DANGEROUS and name.replace("__builtin__.", "builtins.") not in _HARMLESS
 
 
 def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:

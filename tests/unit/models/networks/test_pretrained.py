@@ -463,6 +463,27 @@ def test_weights_that_a_file_lacks_are_a_mistake(weights: str, tmp_path: Path) -
         checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth", weights)
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        np.float64(76.3),
+        np.int64(3),
+        np.ones(3),
+        np.dtype("float32"),
+        np.random.default_rng(0),
+        np.random.get_state(),
+        {1, 2},
+        frozenset((1,)),
+        range(3),
+        slice(1, 2),
+    ],
+    ids=lambda held: type(held).__name__,
+)
+def test_plain_values_of_python_and_numpy_beside_the_tensors_are_skipped(held: object, tmp_path: Path) -> None:
+    data = saved(tmp_path, "x.pth", {"state_dict": {"w": torch.ones(2)}, "best": held})
+    assert list(checkpoint_file.read(data, "x.pth")) == ["w"]
+
+
 def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     held = checkpoint(args=argparse.Namespace(lr=0.1, name="x"), amp={1, 2}, when=datetime.date(2026, 1, 2))
     with caplog.at_level("INFO", "effnet"):
