@@ -126,9 +126,9 @@ def _check_early(verb: str, config: schema.Config) -> None:
     It must not import Prefect, which reads its variables at that moment.
 
     Raises:
-        ConfigError: A missing ``data.path`` or file, an unknown network or one that cannot have so few pixels, an
-            engine that is not available, unusable sets or points, or the setting ``register`` for a verb
-            that does not read it.
+        ConfigError: A missing ``data.path`` or file, an address that is not read, an unknown network or one that
+            cannot have so few pixels, an engine that is not available, unusable sets or points, or the setting
+            ``register`` for a verb that does not read it.
         NotFoundError: The Python package of a public network is not installed.
     """
     if config.register is not None and verb not in _REGISTER:
@@ -144,6 +144,10 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if path is not None or config.data.source not in catalog.packaged():
             catalog.open_source(config.data)
+    elif verb in _READ_DATA and config.data.source != "webdataset":  # whose addresses may be https://
+        from models.data.sources.container import locate
+
+        locate(str(path))
     _check_files(verb, config)
     if verb in ("reproduce", "transfer"):
         from models.experiments.transfer import check_sets

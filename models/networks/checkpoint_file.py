@@ -167,7 +167,7 @@ def _load(data: bytes, file: str) -> Any:
             if not names or any(map(_is_dangerous, names)):
                 raise
             log.info("%s: objects of %s are skipped, only tensors are read", file, ", ".join(names[:5]))
-            stubs = [(_SkippedArray if name.startswith("numpy.") else _Skipped, name) for name in names]
+            stubs: list[Any] = [(_SkippedArray if name.startswith("numpy.") else _Skipped, name) for name in names]
             with torch.serialization.safe_globals(stubs):
                 try:
                     return _unpickle(data)

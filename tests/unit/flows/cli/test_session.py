@@ -70,6 +70,12 @@ def test_a_command_that_reads_no_data_set_needs_no_path(verb: str) -> None:
     session._check_early(verb, compose.compose(["data=imagenet"]))
 
 
+def test_an_address_of_another_scheme_is_refused_before_services_start() -> None:
+    words = ["data=folder", "data.path=https://example.org/images.zip"]
+    with pytest.raises(ConfigError, match=r"images.zip' is neither a local path nor s3://"):
+        session._check_early("shard", compose.compose(words))
+
+
 def test_data_sets_that_are_installed_or_remote_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
     for words in (["data=digits"], ["data=mnist5k"], ["data=imagenet", "data.path=s3://bucket/imagenet"]):
