@@ -70,7 +70,7 @@ def find_shards(data: schema.Data) -> ShardAddresses:
         if data.shards == IN_PLACE:
             raise ConfigError(
                 f"data.shards={IN_PLACE} reads shards at s3:// or on local disk, not at https://, as {every[0]}; "
-                f"data.shards={REWRITTEN} downloads and rewrites them"
+                f"copy them there, or data.shards={REWRITTEN} downloads and rewrites them"
             )
         folder = _download(every)
         every = [str(folder / _local_name(one)) for one in every]

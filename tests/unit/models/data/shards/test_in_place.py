@@ -208,7 +208,9 @@ def test_tars_that_are_moved_are_another_data_set(folder: Path, tmp_path: Path) 
 
 
 def test_what_cannot_be_read_in_place_is_refused_with_the_way_that_can(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"not at https://, as https://h/a-0\.tar; data\.shards=rewritten downloads"):
+    with pytest.raises(
+        ConfigError, match=r"not at https://, as https://h/a-0\.tar; copy them there, or data\.shards=rewritten "
+    ):
         shard(dataclasses.replace(settings(folder), path="https://h/a-0.tar"), f"file://{tmp_path}/store")
     (folder / "train-3.tar.gz").write_bytes(gzip.compress((folder / "train-0.tar").read_bytes()))
     with pytest.raises(
