@@ -55,8 +55,8 @@ def describe_costs(
         verb: One of ``costs.VERBS``.
     """
     sets = transfer_sets(config, overrides)
-    found = stored.look_up(config, costs.used_sets(config, sets, verb))
-    planned = costs.plan_trainings(config, sets, verb, found.contains)
+    held = stored.look_up(config, costs.used_sets(config, sets, verb))
+    planned = costs.plan_trainings(config, sets, verb, held.contains)
     works, gpu, core = planned.works, processors.gpu(), processors.CPU_CORE
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
@@ -68,7 +68,7 @@ def describe_costs(
         images = f"{work.images:>14,} {work.evaluated:>12,}"
         counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
         yield f"{work.name:<27} {counts} {images} {hours} {work.stored / 1e9:>10.2f}"
-    yield from (*planned.unknown, *(f"stored results are unknown: {line}" for line in found.unknown))
+    yield from (*planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown))
     if done and (whole := [work.name for work in works if work.name in costs.UNTRACKED]):
         yield f"{' and '.join(whole)}: counted whole, stored results are found as they run"
     if verb == "study":

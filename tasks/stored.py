@@ -58,8 +58,8 @@ def look_up(config: schema.Config, sets: Sequence[schema.Data]) -> StoredTrainin
     unknown = []
     for data in sets if files else ():
         try:
-            if found := stored_shards.find_result(data, config.storage):
-                shards[data.name] = found
+            if result := stored_shards.find_result(data, config.storage):
+                shards[data.name] = result
         except EffnetError as error:
             unknown.append(f"{data.name}: {first_line(error)}")
 
