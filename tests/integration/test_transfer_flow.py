@@ -39,11 +39,11 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def transfer(services_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def transfer(services_dir: Path, *words: str, storage: str = STORAGE) -> subprocess.CompletedProcess[str]:
     small = [
         "data.limit=300",
         "recipe.epochs=1",
-        f"storage={STORAGE}",
+        f"storage={storage}",
         "experiment=transfer",
         f"run_dir={services_dir}",
     ]
@@ -131,12 +131,13 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(
     }
 
 
+@pytest.mark.slow
 def test_a_public_network_is_fine_tuned_and_compared_with_random_weights_image_by_image(
     services: Addresses, services_dir: Path
 ) -> None:
     words = ["transfer.network=efficientnet_lite0", "transfer.resolution=32", "transfer.random_seeds=1", "--json"]
-    words += ["storage=s3://effnet/public", "transfer.data.limit=400", "transfer.recipe.epochs=1"]
-    done = transfer(services_dir, *words)
+    words += ["transfer.data.limit=400", "transfer.recipe.epochs=1"]
+    done = transfer(services_dir, *words, storage="s3://effnet/public")
     assert done.returncode == 0, done.stderr
     [row] = json.loads(done.stdout)
     assert (row["network"], row["resolution"], row["n"]) == ("efficientnet_lite0", 32, 120)
@@ -151,7 +152,7 @@ def test_a_public_network_is_fine_tuned_and_compared_with_random_weights_image_b
     assert lead["value"] == pytest.approx(100 * (ours.mean() - theirs.mean()))
     assert lead["p"] == pytest.approx(mcnemar(int((ours > theirs).sum()), int((theirs > ours).sum())))
     assert (row["random_start"]["tuned_top1"], row["cost"]["jobs"]) == ([pytest.approx(100 * ours.mean())], 2)
-    again = transfer(services_dir, *words)
+    again = transfer(services_dir, *words, storage="s3://effnet/public")
     assert json.loads(again.stdout)[0]["jobs_found"] == 2
 
 
