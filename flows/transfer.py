@@ -109,7 +109,7 @@ async def with_source(
 async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | None, str | None]:
     """The network that is fine-tuned; with weights where it is not trained, and ``NAME/VERSION`` of ``model_ref``.
 
-    A network of a Python package has no such name here: it is trained further on the crops of ``transfer.data``.
+    A network of a Python package comes without that name, since it is trained on the crops of ``transfer.data``.
 
     Raises:
         ConfigError: The registered network is another one than ``model``.
