@@ -57,7 +57,7 @@ def describe_costs(
     sets = transfer_sets(config, overrides)
     held = stored.look_up(config, costs.used_sets(config, sets, verb))
     planned = costs.plan_trainings(config, sets, verb, held.contains)
-    works, gpu, core = planned.works, processors.gpu(), processors.CPU_CORE
+    works, gpu, core = planned.works, processors.gpu(), processors.cpu()
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
     yield f"training of effnet {verb}, {left}"
@@ -79,9 +79,9 @@ def describe_costs(
     cores = f"{core_s / _HOUR_S:,.1f} {core.name}-hours"
     yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {gigabytes:,.1f} GB in the store"
     launch = config.launch
-    processes = launch.nnodes * launch.nproc_per_node
+    busy = launch.jobs_at_once * costs.processes(launch)
     took = " or ".join(
-        f"{format_duration(costs.total_wall_s(works, one, launch))} on {processes * launch.jobs_at_once} x {one.name}"
+        f"{format_duration(costs.total_wall_s(works, one, launch))} on {one.available(busy)} x {one.name}"
         for one in (gpu, core)
     )
     at_once = "one job after another" if launch.jobs_at_once == 1 else f"{launch.jobs_at_once} jobs at a time"
@@ -130,7 +130,7 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
     planned = costs.plan_trainings(config, sets, verb)
     elsewhere = config.launch.engine == "workpool" and config.budget.gpu_hours is not None  # on GPUs of other machines
     has_gpu = elsewhere or config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    processor = processors.gpu() if has_gpu else processors.CPU_CORE
+    processor = processors.gpu() if has_gpu else processors.cpu()
     busy_s = sum(work.seconds(processor) for work in planned.works)
     wall_s = costs.total_wall_s(planned.works, processor, config.launch)
     return Estimate(wall_s, busy_s / _HOUR_S if has_gpu else 0.0, planned.unknown)

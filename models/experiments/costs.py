@@ -24,7 +24,7 @@ from models.networks.packaged import model_of
 
 # Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
 # compares the estimate with other runs.
-JOB_S = 5.5  # from the last step of a job to the first of the next one, evaluations excluded
+JOB_S = 5.5  # of one job: from its last step to the first of the next one, evaluations excluded
 COMMAND_S = 28.0  # services, flow, shards and report of a command
 _FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long each
 _FLATS = 4  # float32 vectors in a checkpoint: weights, average, and two of the optimizer
@@ -70,9 +70,15 @@ class Work:
 
 def total_wall_s(works: Sequence[Work], processor: Processor, launch: schema.Launch) -> float:
     """Returns the seconds that a command takes which does this work, ``launch.jobs_at_once`` jobs at a time."""
-    processes = launch.nnodes * launch.nproc_per_node
     at_once = max(1, min(launch.jobs_at_once, sum(work.jobs for work in works)))
-    return sum(work.wall_s(processor, processes) for work in works) / at_once + COMMAND_S
+    busy_s = sum(work.seconds(processor) for work in works) / processor.available(at_once * processes(launch))
+    waits_s = sum(work.steps * processor.step_s + work.jobs * JOB_S for work in works) / at_once
+    return busy_s + waits_s + COMMAND_S
+
+
+def processes(launch: schema.Launch) -> int:
+    """Number of processes of a job on all its machines."""
+    return launch.nnodes * launch.nproc_per_node
 
 
 def count_splits(data: schema.Data) -> tuple[int, int, int] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import cache
 
 from conf import schema
@@ -23,12 +24,18 @@ class Processor:
         source: What was measured.
         speeds: Multiply-adds of an image and images per second, by multiply-adds.
         step_s: Seconds that a step of all processes takes besides, if the speeds exclude them.
+        count: Number of them on this machine; None if jobs have as many as they request.
     """
 
     name: str
     source: str
     speeds: tuple[tuple[int, float], ...]
     step_s: float = 0.0
+    count: int | None = None
+
+    def available(self, requested: int) -> int:
+        """Number of processors that so many processes share."""
+        return requested if self.count is None else min(requested, self.count)
 
     def images_per_s(self, multiply_adds: int) -> float:
         """Images per second, interpolated on logarithms.
@@ -71,3 +78,8 @@ CPU_CORE = Processor(
     ),
     STEP_S,
 )
+
+
+def cpu() -> Processor:
+    """The cores of this machine, with the speed of ``CPU_CORE``."""
+    return replace(CPU_CORE, count=os.cpu_count())

@@ -62,7 +62,7 @@ def lines(config: schema.Config) -> Iterator[str]:
         return
     model, processes = _load_model(parent), config.launch.nnodes * config.launch.nproc_per_node
     has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    processor = processors.gpu() if has_gpu else processors.CPU_CORE
+    processor = processors.gpu() if has_gpu else processors.cpu()
     job = _describe_job(replace(config, model=model), start, parent, shards)
     recipe = config.transfer.recipe
     work = costs.count_training(recipe, model, len(planned.source.classes), counts)

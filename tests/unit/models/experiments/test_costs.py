@@ -93,7 +93,10 @@ def test_evaluation_start_up_and_steps_are_part_of_the_time() -> None:
     busy = (6400 + 3000 / 3) / 3606
     assert work.seconds(CPU_CORE) == pytest.approx(busy)
     assert work.wall_s(CPU_CORE, 2) == pytest.approx(busy / 2 + 100 * STEP_S + 2 * JOB_S)
-    one_s = work.wall_s(CPU_CORE, 2)
+    one_s, two_cores = work.wall_s(CPU_CORE, 2), replace(CPU_CORE, count=2)
+    assert total_wall_s([work, work], two_cores, schema.Launch(nproc_per_node=2, jobs_at_once=2)) == pytest.approx(
+        busy + 100 * STEP_S + 2 * JOB_S + COMMAND_S
+    )
     for at_once, share in ((1, 2.0), (2, 1.0), (9, 0.5)):  # two times two jobs
         launch = schema.Launch(nproc_per_node=2, jobs_at_once=at_once)
         assert total_wall_s([work, work], CPU_CORE, launch) == pytest.approx(share * one_s + COMMAND_S)
