@@ -165,6 +165,21 @@ def _check_early(verb: str, config: schema.Config) -> None:
         from models.networks.packaged import check_networks
 
         check_networks(config.linear)
+    _check_packaged(verb, config)
+    if verb == "reproduce":
+        from models.networks.build import check_names
+
+        check_names("variants", config.variants)
+    if verb == "train":
+        from models.networks.baselines import BASELINES
+        from models.networks.build import resolve_architecture
+
+        if config.model.name not in BASELINES:
+            resolve_architecture(config.model)  # also refuses an unknown name
+
+
+def _check_packaged(verb: str, config: schema.Config) -> None:
+    """Raises for a network of a Python package that is not installed, or that is named beside a registered one."""
     public = config.transfer.network
     if verb == "transfer" and public is not None and config.model_ref is not None:
         raise ConfigError("transfer.network and model_ref both name the network that is fine-tuned; give one of them")
@@ -178,16 +193,6 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         for name in packaged[verb]:
             weights_path(name)
-    if verb == "reproduce":
-        from models.networks.build import check_names
-
-        check_names("variants", config.variants)
-    if verb == "train":
-        from models.networks.baselines import BASELINES
-        from models.networks.build import resolve_architecture
-
-        if config.model.name not in BASELINES:
-            resolve_architecture(config.model)  # also refuses an unknown name
 
 
 def _check_files(verb: str, config: schema.Config) -> None:

@@ -63,11 +63,11 @@ def alive(prefect_home: Path, holder: str) -> Iterator[None]:
 
 def is_first(prefect_home: Path, holder: str) -> bool:
     """Whether nobody on this machine has waited longer than ``holder``: marked earlier, alive, and without a lease."""
-    own = _mark_path(prefect_home, holder).stat().st_mtime_ns
+    arrival = _mark_path(prefect_home, holder).stat().st_mtime_ns
     served = {lease.holder for lease in read(prefect_home)}
     for mark in (prefect_home / "holders").iterdir():
         with suppress(FileNotFoundError):  # its holder has ended
-            earlier = (mark.stat().st_mtime_ns, mark.name) < (own, holder)
+            earlier = (mark.stat().st_mtime_ns, mark.name) < (arrival, holder)
             if earlier and mark.name not in served and not is_dead(prefect_home, mark.name):
                 return False
     return True

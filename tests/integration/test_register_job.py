@@ -73,7 +73,7 @@ def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, A
     description, files = describe("by-key", 1)
     assert all(files.values())
     assert "(confusion.svg)" in files["card.md"]
-    assert f"calibration error (ECE, 15 bins) | {trained['calibration_error']:.2f}" in description
+    assert f"calibration error (ECE, 15 bins) &emsp;| {trained['calibration_error']:.2f}" in description
     cells = re.findall(r'text-anchor="middle"[^>]*>(\d+)<', files["confusion.svg"])
     assert sum(map(int, cells)) == trained["n_val"]
     for picture in ("confusion.svg", "mistakes.svg", "predictions.svg"):
