@@ -75,7 +75,7 @@ def test_a_reproduction_over_two_workers_runs_on_both_and_comes_to_the_bits_of_o
     set_up_pool(services, services_dir)
     flow, *workers = (Machine(tmp_path / name) for name in ("flow", "one", "two"))
     for worker in workers:
-        worker.start("--name", worker.folder.name, "launch.nproc_per_node=2")
+        worker.start("--name", worker.folder.name, "launch.nproc_per_node=2", "launch.jobs_at_once=1")
     try:
         for worker in workers:
             worker.wait_until_it_takes_jobs()

@@ -18,7 +18,10 @@ from infra.tracking.client import library
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 
-SMALL = ["data=digits", "data.limit=400", "search.recipe.epochs=6", "architecture.recipe.epochs=1"]
+SMALL = [
+    *("data=digits", "data.limit=400", "search.recipe.epochs=6", "architecture.recipe.epochs=1"),
+    "launch.jobs_at_once=1",  # a flow is killed between two trials
+]
 GRID = [
     "search.alpha=[1.2,1.4]",
     "search.beta=[1.0,1.1,1.2]",
