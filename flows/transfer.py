@@ -19,7 +19,15 @@ from flows.register import register_network
 from flows.shard import ensure_shards, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
-from models.experiments.transfer import GridTrial, TransferPlan, record_rung, result_of, select_best, with_side
+from models.experiments.transfer import (
+    GridTrial,
+    TransferPlan,
+    check_source,
+    record_rung,
+    result_of,
+    select_best,
+    with_side,
+)
 from models.results import Point, TrainResult, TransferResult
 from tasks import policy
 from tasks.evaluate import registered_input
@@ -112,9 +120,10 @@ async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | N
     A network of a Python package comes without that name, since it is trained on the crops of ``transfer.data``.
 
     Raises:
-        ConfigError: The registered network is another one than ``model``.
+        ConfigError: The registered network is another one than ``model``, or two settings name a network.
         NotFoundError: The package of the network is not installed.
     """
+    check_source(config)
     if config.transfer.network is not None:
         public = await obtain_network(config, config.transfer.network)
         return public.model, public.weights, None

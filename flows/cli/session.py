@@ -153,6 +153,10 @@ def _check_early(verb: str, config: schema.Config) -> None:
         from models.experiments.transfer import check_sets
 
         check_sets(config.transfer)
+    if verb == "transfer":
+        from models.experiments.transfer import check_source
+
+        check_source(config)
     if verb == "gate":
         from models.experiments.full_run import check_request
 
@@ -179,10 +183,8 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
 
 def _check_packaged(verb: str, config: schema.Config) -> None:
-    """Raises for a network of a Python package that is not installed, or that is named beside a registered one."""
+    """Raises for a network of a Python package that is not installed."""
     public = config.transfer.network
-    if verb == "transfer" and public is not None and config.model_ref is not None:
-        raise ConfigError("transfer.network and model_ref both name the network that is fine-tuned; give one of them")
     packaged = {
         "linear": config.linear.networks,
         "transfer": [public] if public else [],

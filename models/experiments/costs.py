@@ -71,9 +71,10 @@ class Work:
 def total_wall_s(works: Sequence[Work], processor: Processor, launch: schema.Launch) -> float:
     """Returns the seconds that a command takes which does this work, ``launch.jobs_at_once`` jobs at a time."""
     at_once = max(1, min(launch.jobs_at_once, sum(work.jobs for work in works)))
-    busy_s = sum(work.seconds(processor) for work in works) / processor.available(at_once * processes(launch))
-    waits_s = sum(work.steps * processor.step_s + work.jobs * JOB_S for work in works) / at_once
-    return busy_s + waits_s + COMMAND_S
+    jobs_with_processors = processor.available(at_once * processes(launch)) / processes(launch)
+    trained_s = sum(work.wall_s(processor, processes(launch)) - work.jobs * JOB_S for work in works)
+    started_s = sum(work.jobs for work in works) * JOB_S  # mostly waits, so that the other jobs train meanwhile
+    return trained_s / jobs_with_processors + started_s / at_once + COMMAND_S
 
 
 def processes(launch: schema.Launch) -> int:

@@ -102,6 +102,12 @@ def check_sets(request: schema.Transfer) -> None:
             raise ConfigError(f"transfer.sets needs transfer.path=FOLDER, with one folder per data set: {name}/, ...")
 
 
+def check_source(config: schema.Config) -> None:
+    """Raises ConfigError if two settings name the network that is fine-tuned."""
+    if config.transfer.network is not None and config.model_ref is not None:
+        raise ConfigError("transfer.network and model_ref both name the network that is fine-tuned; give one of them")
+
+
 def grid(request: schema.Transfer) -> list[Point]:
     """Lists all points, learning rates outermost; without requested rates, only the recipe's point.
 

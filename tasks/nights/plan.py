@@ -18,7 +18,7 @@ from infra.services import stack
 from models.data.shards import layout, versions
 from models.data.shards import manifest as manifests
 from models.data.shards.layout import ShardLayout
-from models.data.shards.stored import build_result
+from models.data.shards.stored import load_result
 from models.experiments import costs, processors
 from models.experiments.costs import Work
 from models.results import ShardResult
@@ -28,8 +28,6 @@ from tasks.stored import connect_store
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
-
-SPLITS = ("train", "minival", "val")
 
 
 def lines(config: schema.Config) -> Iterator[str]:
@@ -54,7 +52,7 @@ def lines(config: schema.Config) -> Iterator[str]:
     begins = "its champion is fine-tuned" if start.continues else "a new line, its first version is fine-tuned from it"
     yield f"line       {start.line}: {start.parent}, {begins}"
     planned = layout.plan(start.data, config.storage)
-    shards = _load_shards(start.data, planned)
+    shards = load_result(start.data, planned)
     counts = _count_images(planned, shards)
     yield f"data       {start.data.name}: {_describe_images(counts)}, {_describe_change(start, counts)}"
     if start.continues and shards is not None and parent.tags.get("data_manifest_sha256") == shards.manifest_sha256:
@@ -84,22 +82,14 @@ def lines(config: schema.Config) -> Iterator[str]:
     yield f"           speeds: {processor.source}"
 
 
-def _load_shards(data: schema.Data, planned: ShardLayout) -> ShardResult | None:
-    """The complete data set, None if its shards must be written first."""
-    if not store.exists(planned.manifest_uri):
-        return None
-    sha256, complete = manifests.load(planned.manifest_uri)
-    return build_result(data, planned.manifest_uri, sha256, complete, reused=True)
-
-
 def _count_images(planned: ShardLayout, shards: ShardResult | None) -> tuple[int, int, int]:
     """Numbers of train, minival and val images, with those that the night would add."""
     if shards is not None:
         return shards.train, shards.minival, shards.val
-    counts = dict.fromkeys(SPLITS, 0)
+    counts = dict.fromkeys(manifests.SPLITS, 0)
     if planned.version:  # an appended version holds the images of the one before
         before = versions.manifest_uri(planned.root, versions.number_of(planned.version) - 1)
-        counts = {split: manifests.load(before)[1].samples(split) for split in SPLITS}
+        counts = {split: manifests.load(before)[1].samples(split) for split in manifests.SPLITS}
     for split, members in zip(planned.splits, planned.members, strict=True):
         counts[split] += len(members)
     return counts["train"], counts["minival"], counts["val"]
@@ -116,7 +106,7 @@ def _describe_change(start: NightStart, counts: tuple[int, int, int]) -> str:
     old = load_champion_data(start.parent)
     if old is None:
         return f"those of {start.parent} cannot be read"
-    change = sum(counts) - sum(old.samples(split) for split in SPLITS)
+    change = sum(counts) - sum(old.samples(split) for split in manifests.SPLITS)
     return f"{change:+,} since {start.parent}" if change else f"as many as {start.parent} was trained on"
 
 

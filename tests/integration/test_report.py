@@ -108,4 +108,4 @@ def test_the_command_makes_a_page_of_parts_alone_and_names_what_to_run_without_a
     done = _effnet(services_dir, config)
     assert done.returncode == 0, done.stderr
     [path] = re.findall(r"^report +(\S+)$", done.stdout, re.MULTILINE)
-    assert len(Page(Path(path).read_text()).found("data-trial")) == 35
+    assert len(Page(Path(path).read_text()).read_rows("data-trial")) == 35

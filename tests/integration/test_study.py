@@ -50,7 +50,7 @@ def test_a_part_that_fails_stops_no_other_and_fails_the_study_last(services: Add
     assert "raised: resnet50: ended at step 3" in done.stdout, done.stderr
     assert "latency failed: no network could be timed" in done.stderr, "it ran too"
     page = Page((run_dir / "latest" / "report.html").read_text())
-    assert len(page.found("data-trial")) == 35
+    assert len(page.read_rows("data-trial")) == 35
     assert "effnet scaling profile=laptop makes it" in page.text()
 
 

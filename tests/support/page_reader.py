@@ -45,13 +45,13 @@ class Page(HTMLParser):
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
 
-    def found(self, attribute: str, value: str | None = None) -> list[tuple[list[float], str]]:
+    def read_rows(self, attribute: str, value: str | None = None) -> list[tuple[list[float], str]]:
         """Numbers and words of the rows with the attribute; of that value, where one is given."""
         rows = [row for row in self.rows if attribute in row[0] and value in (None, row[0][attribute])]
         return [(numbers, " ".join(" ".join(words).split())) for _, numbers, words in rows]
 
     def row(self, value: str, attribute: str = "data-network") -> tuple[list[float], str]:
         """Numbers and words of the one row whose attribute has the value."""
-        found = self.found(attribute, value)
+        found = self.read_rows(attribute, value)
         assert len(found) == 1, f"{attribute}={value} has {len(found)} rows"
         return found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from conf import schema
 from infra import store
 from models.data.shards import layout, manifest
+from models.data.shards.layout import ShardLayout
 from models.data.shards.manifest import Manifest
 from models.results import ShardResult
 
@@ -17,7 +18,11 @@ def find_result(data: schema.Data, storage: str) -> ShardResult | None:
         DataError: The source has no images for a split.
         TransientError: The store does not answer.
     """
-    planned = layout.plan(data, storage)
+    return load_result(data, layout.plan(data, storage))
+
+
+def load_result(data: schema.Data, planned: ShardLayout) -> ShardResult | None:
+    """As ``find_result``, of a layout that is known."""
     if not store.exists(planned.manifest_uri):
         return None
     sha256, complete = manifest.load(planned.manifest_uri)

@@ -104,8 +104,8 @@ def test_jobs_at_the_same_time_share_the_cores_of_this_machine(monkeypatch: pyte
         took[cores] = costs.total_wall_s(works, processors.cpu(), config.launch)
         assert "2 jobs at a time" in (text := "\n".join(plan.describe_costs(config, [], None)))
         assert f" or {format_duration(took[cores])} on {min(cores, 4)} x CPU core" in text
-    busy_s = sum(work.seconds(processors.CPU_CORE) for work in works)
-    assert took[2] - took[8] == pytest.approx(busy_s / 2 - busy_s / 4)
+    trained_s = sum(work.wall_s(processors.CPU_CORE, 2) - work.jobs * costs.JOB_S for work in works)
+    assert took[2] - took[8] == pytest.approx(trained_s / 2)
     assert took[2] < costs.total_wall_s(works, processors.cpu(), one.launch)
 
 
@@ -175,7 +175,7 @@ def test_a_command_above_its_budget_is_named_with_both_numbers() -> None:
 
     assert exceeded() == ""
     assert exceeded("budget.hours=1") == ""
-    assert exceeded("budget.hours=0.01") == "effnet reproduce is estimated: 0.09 hours exceed budget.hours=0.01"
+    assert exceeded("budget.hours=0.01") == "effnet reproduce is estimated: 0.10 hours exceed budget.hours=0.01"
     assert exceeded("budget.hours=0.01", verb="report") == ""
     with_gpus = ["profile=paper", "launch.engine=slurm", "launch.gpus_per_node=8"]
     assert "GPU-hours exceed budget.gpu_hours=100" in exceeded(*with_gpus, "budget.gpu_hours=100")

@@ -95,7 +95,7 @@ def test_evaluation_start_up_and_steps_are_part_of_the_time() -> None:
     assert work.wall_s(CPU_CORE, 2) == pytest.approx(busy / 2 + 100 * STEP_S + 2 * JOB_S)
     one_s, two_cores = work.wall_s(CPU_CORE, 2), replace(CPU_CORE, count=2)
     assert total_wall_s([work, work], two_cores, schema.Launch(nproc_per_node=2, jobs_at_once=2)) == pytest.approx(
-        busy + 100 * STEP_S + 2 * JOB_S + COMMAND_S
+        busy + 200 * STEP_S + 2 * JOB_S + COMMAND_S
     )
     for at_once, share in ((1, 2.0), (2, 1.0), (9, 0.5)):  # two times two jobs
         launch = schema.Launch(nproc_per_node=2, jobs_at_once=at_once)

@@ -55,16 +55,16 @@ def point(trial: Trial) -> tuple[float, float, float]:
 
 
 def test_the_best_has_the_highest_minival_accuracy() -> None:
-    found = chosen(result(50.0), result(70.0), result(60.0))
-    assert point(found.best) == (1.2, 1.1, 1.15)
-    assert found.tied == ()
+    searched = chosen(result(50.0), result(70.0), result(60.0))
+    assert point(searched.best) == (1.2, 1.1, 1.15)
+    assert searched.tied == ()
 
 
 def test_trials_within_one_standard_error_of_the_best_are_ties() -> None:
     # sqrt(0.8 * 0.2 / 400) = 2 percentage points
-    found = chosen(result(77.9, n=400), result(80.0, n=400), result(78.1, n=400))
-    assert point(found.best) == (1.2, 1.1, 1.15)
-    assert [point(t) for t in found.tied] == [(1.4, 1.2, 1.0)]
+    searched = chosen(result(77.9, n=400), result(80.0, n=400), result(78.1, n=400))
+    assert point(searched.best) == (1.2, 1.1, 1.15)
+    assert [point(t) for t in searched.tied] == [(1.4, 1.2, 1.0)]
 
 
 def test_a_trial_exactly_one_standard_error_below_is_a_tie() -> None:
@@ -74,21 +74,21 @@ def test_a_trial_exactly_one_standard_error_below_is_a_tie() -> None:
 
 
 def test_of_equal_accuracies_the_cheaper_is_best_and_the_other_a_tie() -> None:
-    found = chosen(result(80.0, multiply_adds=300), result(80.0, multiply_adds=200), result(10.0, multiply_adds=1))
-    assert point(found.best) == (1.2, 1.1, 1.15)
-    assert [point(t) for t in found.tied] == [(1.0, 1.2, 1.15)]
+    searched = chosen(result(80.0, multiply_adds=300), result(80.0, multiply_adds=200), result(10.0, multiply_adds=1))
+    assert point(searched.best) == (1.2, 1.1, 1.15)
+    assert [point(t) for t in searched.tied] == [(1.0, 1.2, 1.15)]
 
 
 def test_a_perfect_accuracy_has_no_standard_error_and_ties_only_with_its_equal() -> None:
-    found = chosen(result(100.0, multiply_adds=2), result(99.99), result(100.0, multiply_adds=1))
-    assert point(found.best) == (1.4, 1.2, 1.0)
-    assert [point(t) for t in found.tied] == [(1.0, 1.2, 1.15)]
+    searched = chosen(result(100.0, multiply_adds=2), result(99.99), result(100.0, multiply_adds=1))
+    assert point(searched.best) == (1.4, 1.2, 1.0)
+    assert [point(t) for t in searched.tied] == [(1.0, 1.2, 1.15)]
 
 
 def test_trials_stay_in_grid_order_with_all_their_numbers() -> None:
-    found = chosen(result(50.0), result(70.0), result(60.0))
-    assert [point(t) for t in found.trials] == [(p.alpha, p.beta, p.gamma) for p in POINTS]
-    assert found.trials[1] == Trial(
+    searched = chosen(result(50.0), result(70.0), result(60.0))
+    assert [point(t) for t in searched.trials] == [(p.alpha, p.beta, p.gamma) for p in POINTS]
+    assert searched.trials[1] == Trial(
         alpha=1.2,
         beta=1.1,
         gamma=1.15,
@@ -104,7 +104,7 @@ def test_trials_stay_in_grid_order_with_all_their_numbers() -> None:
         seed_top1=(70.0,),
         equal_cost_top1=70.0,
     )
-    assert (found.budget, found.tolerance, found.counted_tolerance) == (2.0, 0.1, 0.6)
+    assert (searched.budget, searched.tolerance, searched.counted_tolerance) == (2.0, 0.1, 0.6)
 
 
 def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
@@ -120,12 +120,12 @@ def test_the_verdict_says_in_words_whether_the_best_is_told_apart() -> None:
 
 
 def test_a_trial_that_diverged_does_not_end_the_search_and_is_named_with_its_reason() -> None:
-    found = select_trials(
+    searched = select_trials(
         Search(), screened(3), [[result(50.0)], [DivergedError("the loss is not finite\n  | more")], [result(60.0)]], {}
     )
-    assert point(found.best) == (1.4, 1.2, 1.0)
-    assert [point(t) for t in found.trials] == [(1.0, 1.2, 1.15), (1.4, 1.2, 1.0)]
-    assert found.failed == ("trial 1.2 1.1 1.15: the loss is not finite",)
+    assert point(searched.best) == (1.4, 1.2, 1.0)
+    assert [point(t) for t in searched.trials] == [(1.0, 1.2, 1.15), (1.4, 1.2, 1.0)]
+    assert searched.failed == ("trial 1.2 1.1 1.15: the loss is not finite",)
 
 
 def test_a_search_without_one_good_trial_ends_with_the_first_error() -> None:
@@ -138,33 +138,33 @@ def test_a_point_whose_network_counts_too_much_is_refused_with_the_numbers() -> 
     wanted = Search(alpha=[1.0, 1.4], beta=[1.0], gamma=[1.18, 1.4], counted_tolerance=0.5)
     points = grid_points(wanted)
     assert [(p.alpha, p.gamma) for p in points] == [(1.0, 1.4), (1.4, 1.18)]
-    found = screen(wanted, Model(), points, 1000)
-    assert found.multiply_adds == 385_814_752
-    assert found.points == (Coefficients(1.0, 1.0, 1.4),)
-    assert [(r.alpha, r.beta, r.gamma) for r in found.refused] == [(1.4, 1.0, 1.18)]
-    cost = found.refused[0].multiply_adds / 385_814_752
+    screened = screen(wanted, Model(), points, 1000)
+    assert screened.multiply_adds == 385_814_752
+    assert screened.points == (Coefficients(1.0, 1.0, 1.4),)
+    assert [(r.alpha, r.beta, r.gamma) for r in screened.refused] == [(1.4, 1.0, 1.18)]
+    cost = screened.refused[0].multiply_adds / 385_814_752
     assert cost > 2.5
-    assert found.refused[0].reason == (
+    assert screened.refused[0].reason == (
         f"counts {cost:.2f} times the baseline's multiply-adds after rounding, not 2 ± 0.5"
     )
-    json.dumps([dataclasses.asdict(point) for point in found.refused])
+    json.dumps([dataclasses.asdict(point) for point in screened.refused])
 
 
 def test_the_paper_s_own_point_is_kept_at_the_paper_s_size_and_on_the_laptop() -> None:
     for profile in ("paper", "laptop"):
         config = compose([f"profile={profile}"])
-        found = screen(config.search, config.model, grid_points(config.search), 10)
-        assert PAPER in found.points
-        assert len(found.points) + len(found.refused) == len(grid_points(config.search))
-        assert len(found.points) >= 5
+        screened = screen(config.search, config.model, grid_points(config.search), 10)
+        assert PAPER in screened.points
+        assert len(screened.points) + len(screened.refused) == len(grid_points(config.search))
+        assert len(screened.points) >= 5
 
 
 def test_a_point_that_rounds_to_another_point_s_network_is_refused_as_its_twin() -> None:
     # Every repeat is at most 4, so a depth of 1.1 and one of 1.2 round up to the same network.
     wanted = Search(alpha=[1.1, 1.2], beta=[1.0], gamma=[1.3], tolerance=0.2, counted_tolerance=1.0)
-    found = screen(wanted, Model(), grid_points(wanted), 1000)
-    assert found.points == (Coefficients(1.1, 1.0, 1.3),)
-    assert [r.reason for r in found.refused] == ["rounds to the same network as alpha 1.1, beta 1, gamma 1.3"]
+    screened = screen(wanted, Model(), grid_points(wanted), 1000)
+    assert screened.points == (Coefficients(1.1, 1.0, 1.3),)
+    assert [r.reason for r in screened.refused] == ["rounds to the same network as alpha 1.1, beta 1, gamma 1.3"]
 
 
 @pytest.mark.parametrize(
@@ -208,48 +208,48 @@ def test_points_and_results_must_pair_up() -> None:
 
 def test_trials_are_compared_on_the_same_images_by_mcnemar_s_test() -> None:
     """A lead of 2 points is within one standard error, 2.05, of independent images. Here it is 10 images to none."""
-    found = answered(images(0, 350), images(0, 340))
-    assert point(found.best) == (1.0, 1.2, 1.15)
-    behind = found.trials[1].behind
+    searched = answered(images(0, 350), images(0, 340))
+    assert point(searched.best) == (1.0, 1.2, 1.15)
+    behind = searched.trials[1].behind
     assert behind is not None
     assert (behind.value, behind.n, behind.seeds) == (pytest.approx(2.0), 500, 1)
     assert behind.p == pytest.approx(2 / 2**10)
-    assert found.tied == ()
-    assert found.trials[0].behind is None
+    assert searched.tied == ()
+    assert searched.trials[0].behind is None
 
 
 def test_a_lead_in_which_many_images_differ_is_a_tie() -> None:
-    found = answered(images(0, 350), images(150, 495))  # 150 to 145, 70.0 and 69.0 %
-    assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15)]
+    searched = answered(images(0, 350), images(150, 495))  # 150 to 145, 70.0 and 69.0 %
+    assert [point(trial) for trial in searched.tied] == [(1.2, 1.1, 1.15)]
     assert (
         "not distinguished from 1 of the other 1 trial: alpha 1.2, beta 1.1, gamma 1.15 (+1.00 points, "
-        in found.verdict
+        in searched.verdict
     )
-    assert found.verdict.endswith("p 0.82)")
+    assert searched.verdict.endswith("p 0.82)")
 
 
 def test_more_comparisons_need_a_smaller_p() -> None:
     """6 images to none: p 0.031 is enough for one comparison, not for two."""
     assert answered(images(0, 350), images(0, 344)).tied == ()
-    found = answered(images(0, 350), images(0, 344), images(0, 344))
-    assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15), (1.4, 1.2, 1.0)]
+    searched = answered(images(0, 350), images(0, 344), images(0, 344))
+    assert [point(trial) for trial in searched.tied] == [(1.2, 1.1, 1.15), (1.4, 1.2, 1.0)]
 
 
 def test_the_best_is_selected_on_the_same_images_so_all_pairs_count_and_not_its_own_comparisons() -> None:
     """9 images to 1: p 0.021 is below 5 % over the two comparisons with the best, not over the three pairs."""
-    found = answered(images(0, 350), images(9, 351), images(0, 200))
-    assert found.trials[1].behind is not None
-    assert found.trials[1].behind.p == pytest.approx(22 / 1024)
-    assert [point(trial) for trial in found.tied] == [(1.2, 1.1, 1.15)]
+    searched = answered(images(0, 350), images(9, 351), images(0, 200))
+    assert searched.trials[1].behind is not None
+    assert searched.trials[1].behind.p == pytest.approx(22 / 1024)
+    assert [point(trial) for trial in searched.tied] == [(1.2, 1.1, 1.15)]
 
 
 def test_a_point_with_seeds_has_their_mean_and_its_tests_their_spread() -> None:
     ours = (images(0, 350), images(0, 300))
-    found = answered(*ours, images(0, 340), images(0, 290), seeds=2)
-    assert (found.seeds, found.best.seed_top1, found.best.minival_top1) == (2, (70.0, 60.0), 65.0)
-    assert found.trials[1].behind is not None
-    assert found.trials[1].behind.seeds == 2
-    assert "65.00 ± 2.13 % of 500 minival images, mean of 2 seeds" in found.verdict
+    searched = answered(*ours, images(0, 340), images(0, 290), seeds=2)
+    assert (searched.seeds, searched.best.seed_top1, searched.best.minival_top1) == (2, (70.0, 60.0), 65.0)
+    assert searched.trials[1].behind is not None
+    assert searched.trials[1].behind.seeds == 2
+    assert "65.00 ± 2.13 % of 500 minival images, mean of 2 seeds" in searched.verdict
     wide = answered(*ours, images(0, 290), images(0, 340), seeds=2).trials[1].behind  # leads of 12 and of -8 points
     assert wide is not None
     assert wide.value == pytest.approx(2.0)
@@ -258,20 +258,20 @@ def test_a_point_with_seeds_has_their_mean_and_its_tests_their_spread() -> None:
 
 def test_a_point_of_which_one_seed_failed_is_not_compared() -> None:
     results = [[result(50.0), result(51.0)], [result(90.0), DivergedError("the loss is not finite")]]
-    found = select_trials(Search(seeds=2), screened(2), results, {})
-    assert [point(trial) for trial in found.trials] == [(1.0, 1.2, 1.15)]
-    assert found.failed == ("trial 1.2 1.1 1.15: the loss is not finite",)
+    searched = select_trials(Search(seeds=2), screened(2), results, {})
+    assert [point(trial) for trial in searched.trials] == [(1.0, 1.2, 1.15)]
+    assert searched.failed == ("trial 1.2 1.1 1.15: the loss is not finite",)
 
 
 def test_the_best_at_equal_cost_is_named_beside_the_best() -> None:
     """70 % at 2.4 times the baseline's cost, and 69.6 % at 1.6 times: 69.11 and 70.70 % at twice, by hand."""
-    found = answered(images(0, 350), images(0, 348), costs=(120, 80))
-    assert point(found.best) == (1.0, 1.2, 1.15)
-    assert [trial.counted_cost for trial in found.trials] == [2.4, 1.6]
-    assert [round(trial.equal_cost_top1 or 0.0, 2) for trial in found.trials] == [69.11, 70.7]
-    assert found.best_at_equal_cost is not None
-    assert point(found.best_at_equal_cost) == (1.2, 1.1, 1.15)
-    assert found.equal_cost_verdict.startswith(
+    searched = answered(images(0, 350), images(0, 348), costs=(120, 80))
+    assert point(searched.best) == (1.0, 1.2, 1.15)
+    assert [trial.counted_cost for trial in searched.trials] == [2.4, 1.6]
+    assert [round(trial.equal_cost_top1 or 0.0, 2) for trial in searched.trials] == [69.11, 70.7]
+    assert searched.best_at_equal_cost is not None
+    assert point(searched.best_at_equal_cost) == (1.2, 1.1, 1.15)
+    assert searched.equal_cost_verdict.startswith(
         "at equal counted cost, accuracy × (cost / 2)^-0.07, alpha 1.2, beta 1.1, gamma 1.15 leads "
         "alpha 1, beta 1.2, gamma 1.15 by 70.70 % against 69.11 % (+1.58 points, "
     )
@@ -281,5 +281,5 @@ def test_the_best_at_equal_cost_is_named_beside_the_best() -> None:
 
 
 def test_a_lead_at_equal_cost_that_may_be_chance_is_a_tie() -> None:
-    found = answered(images(0, 350), images(150, 495), costs=(100, 101))
-    assert found.equal_cost_verdict.endswith(", a tie)")
+    searched = answered(images(0, 350), images(150, 495), costs=(100, 101))
+    assert searched.equal_cost_verdict.endswith(", a tie)")

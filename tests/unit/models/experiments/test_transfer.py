@@ -205,14 +205,14 @@ def result(data: str, lead: tuple[float, float] | None) -> TransferResult:
 
 
 def test_verdicts_say_lead_loss_tie_and_absence_at_five_percent_over_all() -> None:
-    found = [result("a", (10.0, 0.001)), result("b", (-5.0, 0.001)), result("c", (2.0, 0.03)), result("d", None)]
-    beats, loses, ties, absent = describe_starts(found)
+    results = [result("a", (10.0, 0.001)), result("b", (-5.0, 0.001)), result("c", (2.0, 0.03)), result("d", None)]
+    beats, loses, ties, absent = describe_starts(results)
     said = "beats training from random weights (+10.00 points, +8.00 to +12.00, p 0.001)"
     assert beats == f"efficientnet_lite0 fine-tuned on a {said}"
     assert "loses to training from random weights (-5.00" in loses
     assert "is not distinguished from" in ties  # 0.03 is above 0.05 / 4
     assert absent.startswith("efficientnet_lite0 on d: the answers of a training are not stored")
-    assert "beats" in describe_starts([found[2]])[0], "alone, 0.03 is below 0.05"
+    assert "beats" in describe_starts([results[2]])[0], "alone, 0.03 is below 0.05"
 
 
 def trained(job: str, top1: float, *, reused: bool = False) -> TrainResult:

@@ -177,8 +177,8 @@ def test_the_page_of_a_night_opens_with_its_verdict_and_holds_champion_and_chall
         assert words in text
     assert "efficientnet-b0-digits on digits, profile laptop" in text
     page = Page(html)
-    assert len(page.found("data-night")) == 2
-    assert len(page.found("data-move")) == 1
+    assert len(page.read_rows("data-night")) == 2
+    assert len(page.read_rows("data-move")) == 1
 
 
 def test_the_page_of_a_night_without_any_record_says_so() -> None:

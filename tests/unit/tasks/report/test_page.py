@@ -151,7 +151,7 @@ def test_the_rest_of_the_summary_stands_on_the_page() -> None:
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     urls = [entry["mlflow_url"] for key in ("variants", "transfer") for entry in summary[key]]
     assert set(urls) | set(summary["services"].values()) <= set(links)
-    [(transfer, _)] = page.found("data-moved")
+    [(transfer, _)] = page.read_rows("data-moved")
     assert transfer == pytest.approx([97.22, math.sqrt(97.22 * 2.78 / 360), 97.22, 99.72, 360, 0.6])
     data, _ = page.row("mnist5k", "data-set-of-run")
     assert data == [3600, 400, 1000, 10, 8]
@@ -223,7 +223,7 @@ def test_the_page_loads_nothing_and_forbids_everything_else() -> None:
 def test_an_empty_summary_says_not_run_and_still_shows_the_paper() -> None:
     page = Page(render_stored({}))
     text = page.text()
-    assert ["not run" in words for _, words in page.found("data-network")] == [True] * 8
+    assert ["not run" in words for _, words in page.read_rows("data-network")] == [True] * 8
     sentences = [
         "Of 9 claims of the paper 9 were not run.",
         "B0 to B7: not run. effnet reproduce makes it.",

@@ -44,7 +44,7 @@ def test_the_standard_error_on_the_page_is_the_hand_worked_one() -> None:
     part["points"] = part["points"][:2]
     part["points"][0] |= {"top1": 90.0, "n_val": 100}
     part["points"][1] |= {"top1": 50.0, "n_val": 2500}
-    rows = [numbers for numbers, _ in _page(scaling=part).found("data-point")]
+    rows = [numbers for numbers, _ in _page(scaling=part).read_rows("data-point")]
     assert [numbers[6:9] for numbers in rows] == [pytest.approx([90, 3, 100]), pytest.approx([50, 1, 2500])]
 
 
@@ -70,7 +70,7 @@ def test_compound_scaling_stands_against_single_dimensions_with_a_verdict_in_wor
     rows = [compared | {"dimension": "resolution", "lead": lead}, compared | {"dimension": "width", "lead": None}]
     verdict = "efficientnet_b0: compound loses to resolution"
     page = _page(scaling=made_parts.scaling() | {"comparisons": rows, "verdicts": [verdict], "seeds": 3})
-    (numbers, _), (_, words) = page.found("data-comparison")
+    (numbers, _), (_, words) = page.read_rows("data-comparison")
     assert numbers == pytest.approx([95.5, 96.75, -1.25, -2.5, -0.5, 0.004, 1.03, 3])
     assert "not compared" in words
     assert f"{verdict}." in page.text()
@@ -81,11 +81,11 @@ def test_fine_tuning_stands_against_random_weights_with_a_verdict_in_words() -> 
     lead = {"value": 11.5, "lower": 8.25, "upper": 14.75, "p": 0.002, "n": 1050, "seeds": 3}
     start = {"tuned_top1": [83.0, 84.0, 85.0], "random_top1": [72.0, 72.5, 73.0], "lead": lead}
     part = made_parts.transfer()
-    assert _page(transfer=part).found("data-start") == []
+    assert _page(transfer=part).read_rows("data-start") == []
     first, second, *_ = part["rows"]
     first["random_start"], second["random_start"] = start, start | {"lead": None}
     page = _page(transfer=part)
-    (numbers, _), (_, words) = page.found("data-start")
+    (numbers, _), (_, words) = page.read_rows("data-start")
     assert numbers[-8:] == pytest.approx([84.0, 72.5, 11.5, 8.25, 14.75, 0.002, 1000, 3])
     assert "not compared" in words
     said = "fine-tuned on cifar10 beats training from random weights (+11.50 points, +8.25 to +14.75, p 0.002)."
@@ -99,7 +99,7 @@ def test_frozen_features_show_every_network_and_every_lead_with_its_verdict() ->
         numbers, words = page.row(f"efficientnet_lite0 {row['weights']}", "data-linear")
         _close(numbers[-4:], [row["top1"], _error(row["top1"], 1050), 1050, len(row["seed_top1"])])
         assert row["weights"] in words
-    (numbers, words), *others = page.found("data-features")
+    (numbers, words), *others = page.read_rows("data-features")
     assert numbers[-5:] == pytest.approx([6.85, 4.25, 9.5, 0.001, 2], abs=6e-4)
     assert "with random weights" in words
     assert others == []
@@ -109,7 +109,7 @@ def test_frozen_features_show_every_network_and_every_lead_with_its_verdict() ->
 def test_every_other_point_of_the_scaling_study_stands_on_the_page_once() -> None:
     part = made_parts.scaling()
     points = [p for p in part["points"] if p["network"] == "efficientnet_b0"]
-    rows = _page(scaling=part).found("data-point")
+    rows = _page(scaling=part).read_rows("data-point")
     assert len(rows) == len(points)
     for (numbers, _), point in zip(rows, points, strict=True):
         _close(numbers, [*_point_cells(point), point["paper"]["multiply_adds"]])
@@ -181,9 +181,9 @@ def test_b0_s_own_blocks_stand_once_where_they_are_one_of_the_trials() -> None:
     part = made_parts.architecture()
     part["baseline"] = part["trials"][4]
     page = _page(architecture=part)
-    assert page.found("data-trial", "#4") == []
+    assert page.read_rows("data-trial", "#4") == []
     assert page.row("B0", "data-trial")[0][0] == part["trials"][4]["params"]
-    assert len(page.found("data-trial")) == len(part["trials"])
+    assert len(page.read_rows("data-trial")) == len(part["trials"])
 
 
 def test_every_latency_stands_beside_the_paper_s_and_a_pair_that_was_not_measured_says_so() -> None:
@@ -214,9 +214,9 @@ def test_what_a_reproduction_fine_tuned_stands_on_the_page_once() -> None:
     moved = made_parts.fine_tuned("digits", 95.18, 539)
     other = moved | {"data": "mnist5k"}
     page = Page(render_stored({"transfer": [moved, other]}, {"transfer": made_parts.transfer()}))
-    assert len(page.found("data-moved")) == 1
+    assert len(page.read_rows("data-moved")) == 1
     assert "mnist5k" in page.row("efficientnet_b0", "data-moved")[1]
-    assert len(Page(render_stored({"transfer": [moved, other]}, {})).found("data-moved")) == 2
+    assert len(Page(render_stored({"transfer": [moved, other]}, {})).read_rows("data-moved")) == 2
 
 
 def test_every_transfer_result_stands_in_its_row_of_table_5_and_table_6() -> None:
@@ -241,7 +241,7 @@ def test_every_transfer_result_stands_in_its_row_of_table_5_and_table_6() -> Non
     for title in ("CIFAR-100", "Food-101"):
         assert "not run" in page.row(title, "data-transfer")[1]
     assert "Not run: CIFAR-100, Birdsnap, Stanford Cars, FGVC Aircraft, Oxford-IIIT Pets, Food-101." in page.text()
-    grid = [number for numbers, _ in page.found("class", "grid") for number in numbers]
+    grid = [number for numbers, _ in page.read_rows("class", "grid") for number in numbers]
     points = part["rows"][0]["grid"]
     assert all(any(number == pytest.approx(p["value"]) for number in grid) for p in points)
     assert "9 points of learning rate and weight decay, 3 stopped early" in page.text()
@@ -323,10 +323,10 @@ def test_a_grown_search_shows_what_it_refused_and_the_family_beside_the_publishe
     search = made_parts.grown_search({"trials": trials, "best": trials[0], "budget": 2.0, "tolerance": 0.1})
     html = render_stored({"profile": "laptop", "search": search})
     page = Page(html)
-    refused = page.found("class", "refused")
+    refused = page.read_rows("class", "refused")
     assert [numbers[:3] for numbers, _ in refused] == [[p["alpha"], p["beta"], p["gamma"]] for p in search["refused"]]
     assert all(point["reason"] in words for (_, words), point in zip(refused, search["refused"], strict=True))
-    rows = page.found("class", "phi")
+    rows = page.read_rows("class", "phi")
     assert len(rows) == 7
     for (numbers, words), row in zip(rows, search["family"], strict=True):
         keys = ("depth", "width", "resolution", "resolution_px", "params", "multiply_adds")
@@ -352,7 +352,7 @@ def test_a_part_that_was_not_run_is_one_line_with_the_command_that_makes_it() ->
         "nightly",
     ):
         assert f"not run. effnet {verb} profile=paper makes it." in page.text()
-    assert page.found("data-part") == [page.found("data-part", "Reproduction and grid search")[0]]
+    assert page.read_rows("data-part") == [page.read_rows("data-part", "Reproduction and grid search")[0]]
     folded = [attrs for tag, attrs in page.tags if tag == "details" and "data-not-run" in attrs]
     assert len(folded) == 11
     assert not [attrs for attrs in folded if "open" in attrs]
@@ -365,7 +365,7 @@ def test_parts_alone_make_a_page_of_their_profile() -> None:
     page = _page(latency=made_parts.latency())
     assert "What has been run so far with the profile laptop" in page.text()
     assert "B0 to B7: not run. effnet reproduce profile=laptop makes it." in page.text()
-    assert [words.split()[0] for _, words in page.found("data-part")] == ["Latency"]
+    assert [words.split()[0] for _, words in page.read_rows("data-part")] == ["Latency"]
     contents = [attrs["href"] for tag, attrs in page.tags if tag == "a" and "class" not in attrs]
     assert [link for link in contents if contents.count(link) == 1 or link == "#latency"][-4:] == [
         "#answer",
@@ -501,5 +501,5 @@ def test_every_night_stands_beside_the_champion_that_it_was_compared_with() -> N
 
 def test_a_line_that_never_had_a_champion_has_a_section_without_tables() -> None:
     page = _page(nights=made_parts.nights() | {"versions": [], "moves": [], "versions_total": 0, "moves_total": 0})
-    assert page.found("data-night") == []
-    assert page.found("data-move") == []
+    assert page.read_rows("data-night") == []
+    assert page.read_rows("data-move") == []
