@@ -10,7 +10,7 @@ from pathlib import Path
 
 import owner_calls
 import pytest
-from worker_machines import Machine, set_up_pool, until
+from worker_machines import ONE_JOB, Machine, set_up_pool, until
 
 from conf.schema import Services
 from infra import store
@@ -61,7 +61,7 @@ def test_a_training_ends_once_and_with_the_same_bits_though_flow_server_and_mach
 
     for worker in workers:
         worker.env["FAULT"] = FAULT
-        worker.start("--name", worker.folder.name, "launch.nproc_per_node=2")
+        worker.start("--name", worker.folder.name, *ONE_JOB)
     flow = start(desk, services, "lost", "launch.engine=workpool")
     try:
         until(lambda: objects("lost", f"/faults/{FAULT}"))

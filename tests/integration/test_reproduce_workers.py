@@ -11,7 +11,7 @@ from typing import Any
 
 import owner_calls
 import pytest
-from worker_machines import Machine, set_up_pool
+from worker_machines import ONE_JOB, Machine, set_up_pool
 
 from infra import store
 from infra.services.stack import Addresses
@@ -75,7 +75,7 @@ def test_a_reproduction_over_two_workers_runs_on_both_and_comes_to_the_bits_of_o
     set_up_pool(services, services_dir)
     flow, *workers = (Machine(tmp_path / name) for name in ("flow", "one", "two"))
     for worker in workers:
-        worker.start("--name", worker.folder.name, "launch.nproc_per_node=2", "launch.jobs_at_once=1")
+        worker.start("--name", worker.folder.name, *ONE_JOB)
     try:
         for worker in workers:
             worker.wait_until_it_takes_jobs()

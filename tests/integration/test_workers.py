@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from training_rig import End, Rig, processes_of
-from worker_machines import Machine, described, flow_runs, set_up_pool, step
+from worker_machines import ONE_JOB, Machine, described, flow_runs, set_up_pool, step
 
 from infra.launch import lease
 from infra.services import proctable
@@ -32,7 +32,7 @@ def machines(pool: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         "two": Machine(tmp_path_factory.mktemp("two") / "machine"),
     }
     for name, machine in made.items():
-        machine.start("--name", name, "launch.nproc_per_node=2")
+        machine.start("--name", name, *ONE_JOB)
     try:
         for machine in made.values():
             machine.wait_until_it_takes_jobs()
@@ -110,4 +110,4 @@ def test_a_worker_that_is_stopped_saves_its_job_and_the_other_one_resumes_it(
     for name, machine in machines.items():
         if machine.started.poll() is not None:
             assert machine.processes() == []
-            machine.start("--name", name, "launch.nproc_per_node=2")
+            machine.start("--name", name, *ONE_JOB)

@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 from training_rig import End, Rig
-from worker_machines import Machine
+from worker_machines import ONE_JOB, Machine
 
 from conf import compose, schema
 from conf.schema import Services
@@ -139,7 +139,7 @@ def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_fo
 ) -> None:
     beside = Machine(tmp_path / "beside")
     beside.env["FAULT"] = "step@0:1=slow!"  # its job still runs when the embedded worker has stopped
-    beside.start("--name", "beside", "launch.nproc_per_node=2")
+    beside.start("--name", "beside", *ONE_JOB)
     try:
         beside.wait_until_it_takes_jobs()
         described_jobs = [described(rig, name, tmp_path) for name in ("left", "right")]

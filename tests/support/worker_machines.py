@@ -24,6 +24,7 @@ from tasks.jobs import JobRun, name_job
 
 SHARED = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL_S3")
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+ONE_JOB = ("launch.nproc_per_node=2", "launch.jobs_at_once=1")  # of a worker: one job at a time, on two processes
 PATIENCE_S = 300  # a machine with many other processes has taken 150
 
 
