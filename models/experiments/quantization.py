@@ -74,7 +74,7 @@ def write_int8(
 
     with tempfile.TemporaryDirectory(prefix="effnet-int8-") as scratch:
         whole, quantized = Path(scratch) / "float32.onnx", Path(scratch) / "int8.onnx"
-        formats.write_onnx(module, config, whole)
+        formats.write_onnx(module, formats.capture(module, config), config, whole)
         ranges = (images for images, _ in _batches(manifest, manifest_uri, "train", CALIBRATED, config))
         _quantize(whole, quantized, ranges)
         compared = _compare(whole, quantized, _batches(manifest, manifest_uri, "val", MEASURED, config))

@@ -25,6 +25,7 @@ from models.networks import export
 if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
+    from torch.export import ExportedProgram
 
 OPSET = 20  # of ONNX; onnxruntime >= 1.17 and TensorRT >= 10 read it
 TOLERANCE = 1e-4  # of logits, absolute
@@ -44,11 +45,19 @@ def check_onnx() -> None:
         raise ConfigError(f"ONNX needs {', '.join(missing)}: pip install 'effnet[export]'")
 
 
-def write_onnx(module: nn.Module, config: Mapping[str, Any], path: Path) -> float:
+def capture(module: nn.Module, config: Mapping[str, Any]) -> ExportedProgram:
+    """Captures the output of ``export.serving_module`` as a program for any batch size; ``config``: ``config.json``."""
+    images = torch.from_numpy(export.example(int(config["input"]["resolution"])))
+    with _quiet():
+        return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def write_onnx(module: nn.Module, program: ExportedProgram, config: Mapping[str, Any], path: Path) -> float:
     """Writes an ONNX file with a dynamic batch size; its metadata hold ``config``'s input and classes.
 
     Args:
         module: Output of ``export.serving_module``.
+        program: The same as ``capture`` returns it, which takes as long as the rest and serves several formats.
         config: Contents of ``config.json``.
         path: Target file.
 
@@ -61,19 +70,17 @@ def write_onnx(module: nn.Module, config: Mapping[str, Any], path: Path) -> floa
     """
     check_onnx()
     with _quiet():
-        program = torch.onnx.export(
-            module,
-            (torch.from_numpy(export.example(int(config["input"]["resolution"]))),),
+        written = torch.onnx.export(
+            program,
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-    if program is None:
+    if written is None:
         raise ArtifactError("torch.onnx.export returned no program")
-    model = program.model_proto  # a new object at every access
+    model = written.model_proto  # a new object at every access
     add_metadata(model, describe_io(config))
     path.write_bytes(model.SerializeToString())
     session = open_onnx(path)
@@ -99,11 +106,9 @@ def open_onnx(path: Path) -> InferenceSession:
     return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
 
-def write_pt2(module: nn.Module, config: Mapping[str, Any], path: Path) -> float:
+def write_pt2(module: nn.Module, program: ExportedProgram, config: Mapping[str, Any], path: Path) -> float:
     """Writes a file of ``torch.export`` with a dynamic batch size; arguments and errors are those of ``write_onnx``."""
-    images = torch.from_numpy(export.example(int(config["input"]["resolution"])))
     with _quiet():
-        program = torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()
     return _compare(module, config, path, lambda batch: loaded(torch.from_numpy(batch)).detach().numpy())

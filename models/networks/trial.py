@@ -27,13 +27,14 @@ def main(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text())
         module = export.serving_module(export.load_network(folder / "weights.safetensors", config))
-        formats.write_pt2(module, config, folder / "trial.pt2")
+        program = formats.capture(module, config)
+        formats.write_pt2(module, program, config, folder / "trial.pt2")
         try:
             formats.check_onnx()
         except ConfigError:  # not installed
             pass
         else:
-            formats.write_onnx(module, config, folder / "trial.onnx")
+            formats.write_onnx(module, program, config, folder / "trial.onnx")
         image = torch.from_numpy(export.example(int(config["input"]["resolution"])))[:1]
         return {"latency_ms": 1000 * _measure_latency(module, image)}
     except EffnetError as error:

@@ -82,7 +82,8 @@ def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None
                 f"ranges from {written.calibrated} images of train"
             )
         else:
-            worst = (formats.write_onnx if name == "onnx" else formats.write_pt2)(module, config, target)
+            program = formats.capture(module, config)
+            worst = (formats.write_onnx if name == "onnx" else formats.write_pt2)(module, program, config, target)
             about = f"ONNX opset {formats.OPSET}" if name == "onnx" else "torch.export"
             compared = f"logits of {formats.COMPARED} images differ by at most {worst:.1g}"
         lines.append(f"{path}: {exact}, {about}, {target.stat().st_size / 1e6:.1f} MB; {compared}")

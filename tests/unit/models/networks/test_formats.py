@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from conf import schema
 from infra.errors import ArtifactError, ConfigError
@@ -32,11 +33,16 @@ def module() -> nn.Module:
     return export.serving_module(network.eval())
 
 
+@pytest.fixture(scope="module")
+def program(module: nn.Module) -> ExportedProgram:
+    return formats.capture(module, CONFIG)
+
+
 def test_an_onnx_file_gives_the_logits_for_any_number_of_images_and_describes_its_input(
-    module: nn.Module, tmp_path: Path
+    module: nn.Module, program: ExportedProgram, tmp_path: Path
 ) -> None:
     path = tmp_path / "net.onnx"
-    worst = formats.write_onnx(module, CONFIG, path)
+    worst = formats.write_onnx(module, program, CONFIG, path)
     assert 0 <= worst <= formats.TOLERANCE
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -49,8 +55,10 @@ def test_an_onnx_file_gives_the_logits_for_any_number_of_images_and_describes_it
     assert described == {"input": CONFIG["input"], "class_names": CONFIG["class_names"]}
 
 
-def test_a_torch_export_file_gives_the_logits_for_any_number_of_images(module: nn.Module, tmp_path: Path) -> None:
-    formats.write_pt2(module, CONFIG, tmp_path / "net.pt2")
+def test_a_torch_export_file_gives_the_logits_for_any_number_of_images(
+    module: nn.Module, program: ExportedProgram, tmp_path: Path
+) -> None:
+    formats.write_pt2(module, program, CONFIG, tmp_path / "net.pt2")
     images = np.random.default_rng(7).standard_normal((5, 3, SIDE, SIDE), dtype=np.float32)
     loaded = torch.export.load(tmp_path / "net.pt2").module()
     np.testing.assert_allclose(
@@ -62,7 +70,7 @@ def test_a_file_whose_logits_differ_is_not_kept(tmp_path: Path, monkeypatch: pyt
     small = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 3)).eval().requires_grad_(False)
     monkeypatch.setattr(export, "logits", lambda *_: np.full(3, 1e3, np.float32))
     with pytest.raises(ArtifactError, match=r"net\.pt2 differ by .*, allowed are 0\.0001; not written"):
-        formats.write_pt2(small, CONFIG, tmp_path / "net.pt2")
+        formats.write_pt2(small, formats.capture(small, CONFIG), CONFIG, tmp_path / "net.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
