@@ -78,6 +78,7 @@ def test_a_server_is_configured_once_and_shows_what_changes(services: Addresses,
     assert [item["active"] for item in present("-try")["nightly-try"]["schedules"]] == [False]  # a pause is kept
 
 
+@pytest.mark.slow
 def test_the_limit_is_changed_only_where_it_is_given(services: Addresses, file: Path) -> None:
     words = ("--file", str(file))
     deploy(services, *words)

@@ -149,6 +149,7 @@ def test_the_service_of_a_job_whose_supervisor_died_before_it_is_created_by_the_
     assert name not in cluster.services
 
 
+@pytest.mark.slow
 def test_an_error_that_no_retry_fixes_fails_the_job_and_the_next_start_replaces_it(cluster: Cluster, rig: Rig) -> None:
     run, config = two_pods(rig, "pods-refused")
     impossible = dataclasses.replace(run, job=with_recipe(rig.job, global_batch=63, batch_slices=3))
@@ -179,6 +180,7 @@ def test_a_missing_image_or_secret_is_named_and_nothing_is_left(
     assert kubernetes.job_name(build_spec(run, config)) not in cluster.jobs
 
 
+@pytest.mark.slow
 def test_an_image_of_another_version_is_refused(cluster: Cluster, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     run, config = two_pods(rig, "pods-other")
     monkeypatch.setattr(kubernetes.machine, "training_code", lambda: "0" * 16)  # of the flow

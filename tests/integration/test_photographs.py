@@ -35,6 +35,7 @@ def part(services: Addresses, services_dir: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow  # tests/e2e: all networks
 def test_the_part_names_what_the_registered_network_sees(part: dict[str, Any]) -> None:
     assert [cell["classes"][0] for cell in part["maps"]] == ["palace", "daisy", "academic gown"]
     [network] = part["networks"]
@@ -62,11 +63,15 @@ def test_a_user_s_photograph_is_seen_by_the_version_that_is_there(
     ("word", "message"),
     [
         ("photographs.images=[/nowhere/cat.jpg]", "no file /nowhere/cat.jpg"),
-        ("photographs.networks=[]", "photographs.networks is empty"),
-        ("photographs.networks=[efficientnet_b0]", "'efficientnet_b0' is not one of efficientnet_lite0"),
+        pytest.param("photographs.networks=[]", "photographs.networks is empty", marks=pytest.mark.slow),
+        pytest.param(
+            "photographs.networks=[efficientnet_b0]",
+            "'efficientnet_b0' is not one of efficientnet_lite0",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_a_mistake_is_one_line(part: dict[str, Any], services_dir: Path, word: str, message: str) -> None:
+def test_a_mistake_is_one_line(services: Addresses, services_dir: Path, word: str, message: str) -> None:
     done = effnet(services_dir, *PLACE, word, "--quiet")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

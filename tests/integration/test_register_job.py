@@ -118,8 +118,12 @@ def test_a_run_folder_that_mlflow_does_not_know_gets_a_run(trained: dict[str, An
     ("word", "message"),
     [
         ("train-b0-nothing", "no run 'train-b0-nothing' in the experiment 'register'"),
-        (f"{STORAGE}/jobs/none", f"{STORAGE}/jobs/none is no run folder of a job: it has no config.yaml"),
-        (f"{STORAGE}/jobs/unfinished", "unfinished has not finished"),
+        pytest.param(
+            f"{STORAGE}/jobs/none",
+            f"{STORAGE}/jobs/none is no run folder of a job: it has no config.yaml",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(f"{STORAGE}/jobs/unfinished", "unfinished has not finished", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_no_finished_job_is_refused_in_one_line(
@@ -131,6 +135,7 @@ def test_what_is_no_finished_job_is_refused_in_one_line(
     assert message in refused.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_version_shows_the_pictures(
     browser: Any, trained: dict[str, Any], services: Addresses, services_dir: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_two_nodes_end_with_the_bits_of_one_machine(cluster: Cluster, rig: Rig, 
     assert not Path(config.run_dir, "jobs", run.key, "scratch").exists()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_saves_its_state_and_frees_the_queue(cluster: Cluster, rig: Rig, reference: End) -> None:
     run, config = two_nodes(rig, "slurm-cancelled")
 

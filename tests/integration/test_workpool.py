@@ -111,6 +111,7 @@ def test_a_job_is_queued_once_found_by_its_key_and_cancelled_by_its_own_supervis
     workpool.cancel(again)
 
 
+@pytest.mark.slow  # test_workers.py: two jobs on two workers
 def test_a_job_on_a_worker_comes_to_the_bits_of_one_on_this_machine(
     worker: Path, rig: Rig, reference: End, tmp_path: Path
 ) -> None:

@@ -107,15 +107,15 @@ def test_every_network_is_counted_and_has_a_name_that_build_knows() -> None:
     ("name", "file", "theirs", "px"),
     [
         ("resnet18", "resnet", "resnet18", 224),
-        ("resnet50", "resnet", "resnet50b", 224),
-        ("seresnet50", "seresnet", "seresnet50b", 224),
+        pytest.param("resnet50", "resnet", "resnet50b", 224, marks=pytest.mark.slow),
+        pytest.param("seresnet50", "seresnet", "seresnet50b", 224, marks=pytest.mark.slow),
         ("squeezenet1_0", "squeezenet", "squeezenet_v1_0", 224),
         ("squeezenet1_1", "squeezenet", "squeezenet_v1_1", 224),
         ("mobilenet_wd2", "mobilenet", "mobilenet_wd2", 224),
         ("mobilenet_v2", "mobilenetv2", "mobilenetv2b_w1", 224),
         ("shufflenet_g3_wd2", "shufflenet", "shufflenet_g3_wd2", 224),
         ("shufflenet_v2_x1_0", "shufflenetv2", "shufflenetv2_w1", 224),
-        ("wrn28_10_cifar10", "wrn_cifar", "wrn28_10_cifar10", 32),
+        pytest.param("wrn28_10_cifar10", "wrn_cifar", "wrn28_10_cifar10", 32, marks=pytest.mark.slow),
     ],
 )
 @torch.inference_mode()
@@ -166,7 +166,9 @@ def test_the_features_are_what_the_classifier_pools(name: str) -> None:
     assert network.classifier.out_features == 10
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "shufflenet_g3_w1", "legacy_senet154"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "squeezenet1_1", "shufflenet_g3_w1", pytest.param("legacy_senet154", marks=pytest.mark.slow)]
+)
 def test_a_network_leaves_as_weights_and_description_and_as_a_program_for_any_batch(name: str, tmp_path) -> None:
     network = small(name)
     side = network.resolution

@@ -15,13 +15,17 @@ from models.networks.complexity import count_model
 from models.networks.efficientnet.block_strings import encode
 from models.networks.efficientnet.variants import VARIANTS, Stage
 
+FEW = ("efficientnet_b0", "efficientnet_b1", "efficientnet_b7")  # each of the others takes seconds
+
 
 def of_the_network(model: schema.Model, classes: int) -> tuple[int, int, int]:
     network = build_model(model, classes, device="meta")
     return (*count_model(network, network.resolution), network.resolution)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 def test_every_member_is_counted_as_its_network_is(name: str) -> None:
     assert compute_cost(schema.Model(name=name), 1000) == of_the_network(schema.Model(name=name), 1000)
 

@@ -61,7 +61,8 @@ def squares(blobs: list[bytes], side: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-@pytest.mark.parametrize("size", ["lite0", pytest.param("lite2", marks=pytest.mark.slow)])
+@pytest.mark.slow  # fewer images: tests/unit/models/experiments/test_photographs.py
+@pytest.mark.parametrize("size", ["lite0", "lite2"])
 def test_trained_weights_answer_as_in_the_package_s_own_network(
     validation: tuple[list[bytes], NDArray[np.int32]], size: str
 ) -> None:

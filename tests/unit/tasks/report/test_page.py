@@ -269,6 +269,7 @@ def _without_one_key(value: Any) -> Iterator[Any]:
             yield [smaller, *value[1:]]
 
 
+@pytest.mark.slow  # 250 pages; those of the other parts: test_sections.py
 def test_no_missing_key_breaks_the_page_or_the_table() -> None:
     summary = _summary()
     summary["variants"] = summary["variants"][:1]
