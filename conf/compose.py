@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_type_hints
 
 from conf import overrides, schema
 from conf.overrides import GROUPS as GROUPS
@@ -19,10 +19,16 @@ from conf.overrides import keys as keys
 from conf.overrides import options as options
 from conf.text import escaped, first_line
 
+if TYPE_CHECKING:
+    from yaml import SafeDumper
+    from yaml.nodes import ScalarNode
+
 MAX_YAML_CHARACTERS = 2**20  # of a configuration that is read back; the largest written here has 9,000
 MAX_YAML_DEPTH = 16  # those written here have 5
 _CONVERSION = re.compile(r"Value (?P<value>.*) (of type .* converted to (?P<kind>Integer|Float)|is not a valid bool)")
 _TYPES = {"Integer": "a whole number", "Float": "a number", None: "true or false"}
+_BOOLEANS = ("y", "yes", "n", "no", "true", "false", "on", "off")
+_QUOTED = frozenset(form for word in _BOOLEANS for form in (word, word.title(), word.upper()))  # as OmegaConf does
 T = TypeVar("T")
 
 
@@ -123,10 +129,36 @@ def _store_schema() -> None:
 
 
 def to_yaml(value: Any) -> str:
-    """A schema dataclass as YAML; ``from_yaml`` reads it back."""
-    from omegaconf import OmegaConf
+    """A schema dataclass as YAML, the same bytes for the same settings; ``from_yaml`` reads it back.
 
-    return OmegaConf.to_yaml(OmegaConf.create(to_request(value)))
+    It is written as OmegaConf writes it, which takes ten times as long, and a command may digest a hundred jobs.
+    """
+    from yaml import dump
+
+    return dump(to_request(value), Dumper=_dumper(), default_flow_style=False, allow_unicode=True, sort_keys=False)
+
+
+@lru_cache(maxsize=1)
+def _dumper() -> type[SafeDumper]:
+    from yaml import SafeDumper
+
+    class Dumper(SafeDumper):
+        """Quotes text that OmegaConf would read as something else."""
+
+    def represent(dumper: SafeDumper, text: str) -> ScalarNode:
+        style = "'" if text in _QUOTED or _is_number(text) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent)
+    return Dumper
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def to_request(value: Any) -> dict[str, Any]:
@@ -134,10 +166,25 @@ def to_request(value: Any) -> dict[str, Any]:
 
     A job therefore keeps its key, and a registered model its description, when a setting is added to the schema.
     """
-    from omegaconf import OmegaConf
+    plain = cast(dict[str, Any], _to_plain(value, type(value)))
+    return _without_later(_in_stored_words(plain, type(value)), value)
 
-    whole = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(value)))
-    return _without_later(_in_stored_words(whole, type(value)), value)
+
+def _to_plain(value: Any, kind: Any) -> Any:
+    """Dataclasses as dicts, and a whole number as a float where the setting is one, as it is when it is read back."""
+    if dataclasses.is_dataclass(value):
+        hints = _type_hints(type(value))
+        names = [entry.name for entry in dataclasses.fields(value)]
+        return {name: _to_plain(getattr(value, name), hints[name]) for name in names}
+    if isinstance(value, list):
+        return [_to_plain(element, *get_args(kind)) for element in value]
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_whole and float in (kind, *get_args(kind)) else value
+
+
+@lru_cache(maxsize=64)  # of a class once per process: they are evaluated from text
+def _type_hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
@@ -227,7 +274,7 @@ def to_dict(value: Any) -> dict[str, Any]:
 # A renamed setting is stored and digested under its old name (metadata of the schema): jobs keep their keys.
 def _in_stored_words(plain: dict[str, Any], kind: type) -> dict[str, Any]:
     """Renames settings and values to the words under which they are stored; ``_in_present_words`` is the inverse."""
-    stored, hints = {}, get_type_hints(kind)
+    stored, hints = {}, _type_hints(kind)
     for entry in dataclasses.fields(kind):
         value = plain[entry.name]
         if not entry.metadata.get("digested", True) and value == entry.default:
@@ -242,7 +289,7 @@ def _in_present_words(stored: Any, kind: Any) -> Any:
     """Renames what was stored to the words of the schema, unknown keys included, which the schema then refuses."""
     if not (isinstance(stored, dict) and dataclasses.is_dataclass(kind)):
         return stored
-    present, hints = {}, get_type_hints(kind)
+    present, hints = {}, _type_hints(kind)
     entries = {stored_name(entry): entry for entry in dataclasses.fields(kind)}
     for key, value in stored.items():
         name, words = key, {}

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from conf import compose, schema
 from conf.compose import OverrideError
@@ -228,6 +230,51 @@ def test_whatever_text_is_read_back_is_a_job_without_secrets_or_one_line(text: s
     shown = outcome(lambda: compose.from_yaml(schema.Job, text))
     assert shown
     assert CANARY not in shown
+
+
+@dataclass
+class Request:
+    """A field of each kind that the schema has."""
+
+    text: str
+    texts: list[str]
+    number: float
+    numbers: list[float]
+    whole: int
+    maybe: float | None = None
+    model: schema.Model = field(default_factory=schema.Model)
+
+
+LOOKALIKES = [
+    "y",
+    "No",
+    "ON",
+    "null",
+    "~",
+    "1",
+    "1_0",
+    "1e3",
+    "0x1f",
+    "nan",
+    ".inf",
+    "2026-01-01",
+    "12:30:00",
+    "=",
+    "é",
+]
+TEXTS = WORDS.filter(lambda word: "$" not in word)
+NUMBERS = st.integers(-9, 9) | st.floats()
+
+
+@settings(QUICK, max_examples=40)  # OmegaConf takes 30 ms
+@given(st.builds(Request, TEXTS, st.lists(TEXTS, max_size=2), NUMBERS, st.lists(NUMBERS, max_size=2), st.integers()))
+@example(Request("long " * 40, [*LOOKALIKES, "\n a\n", "\U0001f600"], 1, [2, 0.1 + 0.2], 10**12, 3))
+def test_a_request_is_written_in_the_bytes_of_omegaconf(request: Request) -> None:
+    """The keys of stored jobs are digests of these bytes: text in quotes, a whole number as the float that it is."""
+    plain = OmegaConf.to_container(OmegaConf.structured(request))
+    assert isinstance(plain, dict)
+    plain["model"] = compose.to_request(request.model)
+    assert compose.to_yaml(request) == OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
 KEYS = st.sampled_from(
