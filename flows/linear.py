@@ -11,9 +11,10 @@ from prefect import flow, task
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.shard import ensure_shards
+from models.networks.packaged import check_networks, list_frozen
 from models.results import LinearResult
 from tasks import policy
-from tasks.experiments.linear import classify, list_networks, record_linear
+from tasks.experiments.linear import classify, record_linear
 
 
 @flow(name="linear", flow_run_name=name_runs_by(lambda config: f"linear {config.data.name}"))
@@ -33,7 +34,7 @@ async def evaluate_features(config: schema.Config) -> LinearResult:
         ConfigError: No network.
         NotFoundError: The package of a network is not installed.
     """
-    networks = list_networks(config.linear)
+    check_networks(config.linear)
     shards = await ensure_shards(config.data, config.storage)
-    answers = [await classify(config, shards, frozen) for frozen in networks]  # each uses all cores
+    answers = [await classify(config, shards, frozen) for frozen in list_frozen(config.linear)]  # each uses all cores
     return await record_linear(config, shards, answers)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from conf import compose, schema
+from conf.training import SQUASH
 from infra import store
 from infra.errors import ConfigError
 from infra.store.json_objects import read_object
 from models.data.loading.order import check_batch
 from models.experiments import transfer as protocol
 from models.networks.efficientnet import block_strings
+from models.networks.packaged import FrozenNetwork
 from models.results import Point, ShardResult, result_name
 
 RECIPE_VERSION = 4  # increment when the same configuration must train to different weights
@@ -145,6 +147,24 @@ def evaluate_job(
         runtime=config.runtime,
     )
     return name_job(config, job, f"evaluate-{exact.replace('/', '-v')}-{shards.name}")
+
+
+def features_request(config: schema.Config, shards: ShardResult, frozen: FrozenNetwork) -> dict[str, Any]:
+    """What the answers of a regression on a network's features depend on."""
+    options, augment = config.linear, config.data.augment
+    return {
+        "data": shards.manifest_sha256,
+        "crop": [augment.eval_crop_pad, augment.eval_interpolation, *[SQUASH] * (augment.eval_crop_mode == SQUASH)],
+        "network": frozen.network,
+        "seed": frozen.seed,
+        "resolution": options.resolution,
+        "strengths": options.strengths,
+    }
+
+
+def features_uri(config: schema.Config, request: Mapping[str, Any]) -> str:
+    """URI of the answers to a ``features_request``."""
+    return store.join(config.storage, "linear", f"{work_key('linear', request)}.json")
 
 
 def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:

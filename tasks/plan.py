@@ -69,8 +69,8 @@ def describe_costs(
         counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
         yield f"{work.name:<27} {counts} {images} {hours} {work.stored / 1e9:>10.2f}"
     yield from (*planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown))
-    if done and (whole := [work.name for work in works if work.name in costs.UNTRACKED]):
-        yield f"{' and '.join(whole)}: counted whole, stored results are found as they run"
+    if whole := costs.list_untracked(config, works):
+        yield f"{' and '.join(whole)}: counted whole, stored results are found at the run"
     if verb == "study":
         yield "latency: measured image by image, and not counted"
     gpu_s, core_s = (sum(work.seconds(one) for work in works) for one in (gpu, core))

@@ -5,7 +5,7 @@ Prefect is not imported, which takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from infra.errors import ConfigError, EffnetError, first_line
 from infra.services import stack
 from infra.store.json_objects import read_object
 from models.data.shards import stored as stored_shards
+from models.experiments import costs
 from models.experiments import transfer as protocol
-from models.experiments.costs import Training
-from models.results import ShardResult
-from tasks.jobs import JobRun, result_uri, train_job, transfer_job
+from models.experiments.costs import IsStored, Training
+from models.networks.packaged import FrozenNetwork
+from models.results import Point, ShardResult
+from tasks.jobs import features_request, features_uri, result_uri, train_job, transfer_job
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class StoredTrainings:
     """What the object store holds.
 
     Attributes:
-        contains: Whether it holds the result of a training.
+        contains: Whether it holds the result of a training, or the answers by frozen features.
         unknown: A line about each thing that could not be looked up.
     """
 
-    contains: Callable[[Training], bool]
+    contains: IsStored
     unknown: tuple[str, ...] = ()
 
 
@@ -51,7 +53,8 @@ def look_up(config: schema.Config, sets: Sequence[schema.Data]) -> StoredTrainin
     if not connect_store(config):
         return StoredTrainings(_nothing, ("the object store is not running, `effnet up` starts it",))
     try:
-        files = frozenset(store.list_uris(store.join(config.storage, "jobs")))
+        folders = [store.join(config.storage, name) for name in ("jobs", "linear")]
+        files = frozenset(uri for folder in folders for uri in store.list_uris(folder))
     except EffnetError as error:
         return StoredTrainings(_nothing, (first_line(error),))
     shards: dict[str, ShardResult] = {}
@@ -63,16 +66,19 @@ def look_up(config: schema.Config, sets: Sequence[schema.Data]) -> StoredTrainin
         except EffnetError as error:
             unknown.append(f"{data.name}: {first_line(error)}")
 
-    def contains(training: Training) -> bool:
+    def contains(work: Training | FrozenNetwork) -> bool:
+        if isinstance(work, FrozenNetwork):
+            of_data = shards.get(config.data.name)
+            return of_data is not None and features_uri(config, features_request(config, of_data, work)) in files
         try:
-            return _is_stored(config, training, shards, files)
+            return _is_stored(config, work, shards, files)
         except ConfigError:  # it cannot be trained, which the command itself says
             return False
 
     return StoredTrainings(contains, tuple(unknown))
 
 
-def _nothing(_: Training) -> bool:
+def _nothing(_: Training | FrozenNetwork) -> bool:
     return False
 
 
@@ -85,21 +91,35 @@ def _is_stored(
     if not training.fine_tuned:
         job = train_job(config, training.data, training.recipe, shards[training.data.name], None)
         return result_uri(job) in files
-    options = config.transfer
-    if config.model_ref or options.network or options.random_seeds or config.data.name not in shards:
-        return False  # counted whole: the weights of the first two, and the jobs of further seeds, are not looked up
-    source = train_job(config, config.data, config.recipe, shards[config.data.name], None)
-    if result_uri(source) not in files:
-        return False
-    return _is_fine_tuned(config, training.data, shards[training.data.name], source, files)
+    weights = _find_source(config, shards, files)
+    return weights is not None and _is_fine_tuned(config, training.data, shards[training.data.name], weights, files)
+
+
+def _find_source(
+    config: schema.Config, shards: dict[str, ShardResult], files: frozenset[str]
+) -> tuple[str, str] | None:
+    """URI and sha256 of the weights that are fine-tuned; None if they are not there, or registered ones."""
+    if costs.is_registered(config) or config.data.name not in shards:
+        return None
+    job = train_job(config, config.data, config.recipe, shards[config.data.name], None)
+    if result_uri(job) not in files:
+        return None
+    trained = read_object(result_uri(job))
+    return str(trained["weights_uri"]), str(trained["weights_sha256"])
 
 
 def _is_fine_tuned(
-    config: schema.Config, data: schema.Data, shards: ShardResult, source: JobRun, files: frozenset[str]
+    config: schema.Config, data: schema.Data, shards: ShardResult, weights: tuple[str, str], files: frozenset[str]
 ) -> bool:
-    """Whether every point of the grid that trains to its end, or else the final job, is stored."""
-    trained = read_object(result_uri(source))
-    weights = (str(trained["weights_uri"]), str(trained["weights_sha256"]))
-    config = replace(config, transfer=replace(config.transfer, data=data))
-    jobs = [transfer_job(config, shards, point, weights) for point in protocol.grid(config.transfer)]
-    return sum(result_uri(job) in files for job in jobs) >= protocol.count_final_jobs(config.transfer, shards.train)
+    """Whether every point of the grid that trains to its end, or else the final job, is stored, with all seeds."""
+    options = replace(config.transfer, data=data)
+    config = replace(config, transfer=options)
+
+    def contains(point: Point, start: tuple[str, str] | None, seed: int = 0) -> bool:
+        return result_uri(transfer_job(config, shards, point, start, seed=seed)) in files
+
+    points = [point for point in protocol.grid(options) if contains(point, weights)]
+    if len(points) < protocol.count_final_jobs(options, shards.train):
+        return False
+    starts = [(start, seed) for start in (weights, None) for seed in range(options.random_seeds)]
+    return any(all(contains(point, *start) for start in starts) for point in points)

@@ -20,7 +20,7 @@ from models.experiments.processors import Processor
 from models.experiments.scaling_study import network_of, scaled
 from models.networks.build import compute_cost
 from models.networks.efficientnet.variants import VARIANTS
-from models.networks.packaged import model_of
+from models.networks.packaged import FrozenNetwork, list_frozen, model_of
 
 # Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
 # compares the estimate with other runs.
@@ -40,7 +40,7 @@ class Work:
         steps: Steps of all of them.
         images: Training images of all of them, each counted once per epoch.
         evaluated: Images of all their evaluations.
-        multiply_adds: Of one image and one forward pass; the mean over images where the networks differ.
+        multiply_adds: Of one image and one forward pass; the mean over their work where the networks differ.
         stored: Bytes of checkpoints and weights in the object store.
         done: Number of trainings that are stored already.
     """
@@ -139,22 +139,40 @@ def _tuned_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -
     return [config.data] if verb == "study" else list(sets)  # every part of the study is made on its data
 
 
+def is_registered(config: schema.Config) -> bool:
+    """Whether the network that is fine-tuned comes from the registry, so that it is not trained here."""
+    return config.model_ref is not None or config.transfer.network is not None
+
+
+def list_untracked(config: schema.Config, works: Sequence[Work]) -> list[str]:
+    """Names of the work from which no stored results are subtracted.
+
+    The proposals of an architecture search are known only while it runs, the weights of a registered network only to
+    the registry.
+    """
+    return [
+        work.name
+        for work in works
+        if work.name == ARCHITECTURE or (is_registered(config) and work.name.startswith(_TRANSFER))
+    ]
+
+
 def _parts_of(config: schema.Config, verb: str) -> tuple[str, ...]:
     public = config.transfer.network
-    if verb == "transfer" and (config.model_ref is not None or public is not None):  # the network is not trained here
+    if verb == "transfer" and is_registered(config):
         return ("transfer",)
     return tuple(part for part in _PARTS[verb] if part != "transfer" or verb != "study" or public is not None)
 
 
-def _nothing(_: Training) -> bool:
+IsStored = Callable[[Training | FrozenNetwork], bool]
+
+
+def _nothing(_: Training | FrozenNetwork) -> bool:
     return False
 
 
 def plan_trainings(
-    config: schema.Config,
-    sets: Sequence[schema.Data],
-    verb: str = "reproduce",
-    is_stored: Callable[[Training], bool] = _nothing,
+    config: schema.Config, sets: Sequence[schema.Data], verb: str = "reproduce", is_stored: IsStored = _nothing
 ) -> Plan:
     """Counts what a command trains.
 
@@ -162,7 +180,7 @@ def plan_trainings(
         config: Configuration of the command.
         sets: The data sets of the transfer.
         verb: One of ``VERBS``.
-        is_stored: Whether the result of a training is in the object store, so that it is not trained.
+        is_stored: Whether the object store has the result of a training, or the answers by frozen features.
     """
     used = used_sets(config, sets, verb)
     counted = {data.name: splits for data in used if (splits := count_splits(data))}
@@ -183,9 +201,9 @@ def plan_trainings(
             classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
             try:
                 if part == FEATURES:
-                    works += _count_features(config.linear, classes, splits)
+                    works += _count_features(config.linear, classes, splits, is_stored)
                 else:
-                    subtracted = _nothing if part in UNTRACKED else is_stored
+                    subtracted = _nothing if part == ARCHITECTURE else is_stored  # proposed only while it runs
                     groups = _TRAININGS[part](config, models, classes)
                     works += [_sum_group(*group, classes, splits, subtracted) for group in groups]
             except ConfigError as error:
@@ -240,17 +258,17 @@ def _seeded(
     return [Training(config.data, network, one) for network in networks for one in recipes]
 
 
-def _count_features(options: schema.Linear, classes: int, splits: _Splits) -> list[Work]:
+def _count_features(options: schema.Linear, classes: int, splits: _Splits, is_stored: IsStored) -> list[Work]:
     """Every image classified once by each network; the regression takes about as long as a job takes besides."""
-    sizes = [compute_cost(model_of(name, options.resolution), classes)[1] for name in options.networks]
-    if not sizes:
-        return []
-    jobs = len(sizes) * (1 + options.seeds)
-    return [Work(FEATURES, jobs, 0, 0, sum(splits) * jobs, sum(sizes) // len(sizes), 0)]
+    works = []
+    for frozen in list_frozen(options):
+        multiply_adds = compute_cost(model_of(frozen.network, options.resolution), classes)[1]
+        work = Work(FEATURES, 1, 0, 0, sum(splits), multiply_adds, 0)
+        works.append(_without(work) if is_stored(frozen) else work)
+    return [_sum(FEATURES, works)] if works else []
 
 
-ARCHITECTURE, FEATURES = "architecture search", "frozen features"
-UNTRACKED = (ARCHITECTURE, FEATURES)  # counted whole: their requests are known only while they run
+ARCHITECTURE, FEATURES, _TRANSFER = "architecture search", "frozen features", "transfer "
 _Groups = list[tuple[str, list[Training]]]  # trainings that belong together, by their name
 _TRAININGS = {
     "grid search": _list_search,
@@ -278,7 +296,7 @@ def _count_transfers(
     models: Sequence[schema.Model],
     sets: Sequence[schema.Data],
     counted: Mapping[str, _Splits],
-    is_stored: Callable[[Training], bool],
+    is_stored: IsStored,
 ) -> list[Work]:
     works = []
     for model in models:
@@ -288,7 +306,7 @@ def _count_transfers(
                 work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name])
                 training = Training(data, model, options.recipe, fine_tuned=True)
                 tuned.append(_without(work) if is_stored(training) else work)
-        works += [_sum(f"transfer {model.name}", tuned)] if tuned else []
+        works += [_sum(f"{_TRANSFER}{model.name}", tuned)] if tuned else []
     return works
 
 
@@ -317,9 +335,7 @@ def count_training(recipe: schema.Recipe, model: schema.Model, classes: int, spl
     return Work("", 1, steps, steps * recipe.global_batch, evaluated, multiply_adds, stored)
 
 
-def _sum_group(
-    name: str, trainings: Sequence[Training], classes: int, splits: _Splits, is_stored: Callable[[Training], bool]
-) -> Work:
+def _sum_group(name: str, trainings: Sequence[Training], classes: int, splits: _Splits, is_stored: IsStored) -> Work:
     works = []
     for training in trainings:
         work = count_training(training.recipe, training.model, classes, splits)
@@ -339,7 +355,8 @@ def _count_stored(recipe: schema.Recipe, params: int) -> int:
 
 def _sum(name: str, works: Sequence[Work]) -> Work:
     images = sum(work.images for work in works)
-    mean = sum(work.multiply_adds * work.images for work in works) / max(1, images)
+    weights = [work.images + work.evaluated / _FORWARD for work in works]
+    mean = sum(work.multiply_adds * weight for work, weight in zip(works, weights, strict=True)) / max(1, sum(weights))
     jobs, steps, evaluated, stored, done = (
         sum(getattr(work, key) for work in works) for key in ("jobs", "steps", "evaluated", "stored", "done")
     )

@@ -26,7 +26,7 @@ from models.networks import checkpoint_file, pretrained
 from models.networks.build import build_model
 from models.networks.efficientnet.network import EfficientNet
 from models.networks.efficientnet.preprocessing import Normalize
-from models.networks.packaged import weights_path
+from models.networks.packaged import FrozenNetwork, weights_path
 from models.results import LinearComparison, ShardResult
 from models.statistics import compare_paired
 
@@ -36,19 +36,6 @@ CALIBRATION_BATCHES = 8
 MAX_ITERATIONS = 500  # of L-BFGS; a fit that has not converged by then is used as it is
 
 Answers = NDArray[np.bool_]  # [N], True where the image was classified correctly
-
-
-@dataclass(frozen=True)
-class FrozenNetwork:
-    """A network whose features are evaluated: with ImageNet's weights, or with random ones of a seed."""
-
-    network: str
-    seed: int | None = None
-
-    @property
-    def title(self) -> str:
-        """Name in messages and task runs."""
-        return f"{self.network}, {'ImageNet weights' if self.seed is None else f'random weights {self.seed}'}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ a photograph of the U.S. Navy.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,24 @@ def check_networks(options: schema.Linear) -> None:
     """Raises a ``ConfigError`` if a linear evaluation has no networks."""
     if not options.networks:
         raise ConfigError("linear.networks is empty; use profile=study or linear.networks=[efficientnet_lite0]")
+
+
+@dataclass(frozen=True)
+class FrozenNetwork:
+    """A network whose features are evaluated: with ImageNet's weights, or with random ones of a seed."""
+
+    network: str
+    seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Name in messages and task runs."""
+        return f"{self.network}, {'ImageNet weights' if self.seed is None else f'random weights {self.seed}'}"
+
+
+def list_frozen(options: schema.Linear) -> list[FrozenNetwork]:
+    """Returns each network of a linear evaluation with ImageNet's weights, then with the random ones of each seed."""
+    return [FrozenNetwork(name, seed) for name in options.networks for seed in (None, *range(options.seeds))]
 
 
 def weights_path(name: str) -> Path:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prefect import task
 
 from conf import schema
 from conf.text import logger
-from conf.training import SQUASH
 from infra import store
 from infra.store.json_objects import read_object
+from models.networks.packaged import FrozenNetwork
 from models.results import LinearResult, LinearRow, ShardResult
 from tasks import policy
-from tasks.jobs import work_key
+from tasks.jobs import features_request, features_uri
 from tasks.report import results as report_results
-
-if TYPE_CHECKING:
-    from models.experiments.linear_evaluation import FrozenNetwork
 
 log = logger()
 
@@ -41,19 +37,6 @@ class StoredAnswers:
     reused: bool
 
 
-def list_networks(options: schema.Linear) -> list[FrozenNetwork]:
-    """Each network with ImageNet's weights, then with the random ones of each seed.
-
-    Raises:
-        ConfigError: No network.
-    """
-    from models.experiments.linear_evaluation import FrozenNetwork
-    from models.networks.packaged import check_networks
-
-    check_networks(options)
-    return [FrozenNetwork(name, seed) for name in options.networks for seed in (None, *range(options.seeds))]
-
-
 @task(task_run_name="features of {frozen.title}", **policy.STORE_WORK)
 async def classify(config: schema.Config, shards: ShardResult, frozen: FrozenNetwork) -> StoredAnswers:
     """Classifies val by a regression on the network's features, unless the answers are stored.
@@ -68,16 +51,8 @@ async def classify(config: schema.Config, shards: ShardResult, frozen: FrozenNet
 def _classify(config: schema.Config, shards: ShardResult, frozen: FrozenNetwork) -> StoredAnswers:
     from models.experiments.linear_evaluation import classify_val
 
-    options, augment = config.linear, config.data.augment
-    request = {
-        "data": shards.manifest_sha256,
-        "crop": [augment.eval_crop_pad, augment.eval_interpolation, *[SQUASH] * (augment.eval_crop_mode == SQUASH)],
-        "network": frozen.network,
-        "seed": frozen.seed,
-        "resolution": options.resolution,
-        "strengths": options.strengths,
-    }
-    uri = store.join(config.storage, "linear", f"{work_key('linear', request)}.json")
+    request = features_request(config, shards, frozen)
+    uri = features_uri(config, request)
     if store.exists(uri):
         stored = read_object(uri)
         return StoredAnswers(frozen, str(stored["correct"]), float(stored["majority"]), reused=True)

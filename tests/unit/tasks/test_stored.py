@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from infra import store
 from models.data.shards.stored import find_result
 from models.experiments import transfer as protocol
 from models.experiments.grid_search import grid_points, screen
+from models.networks.packaged import FrozenNetwork
 from models.results import ShardResult
 from tasks import shard
 from tasks.experiments.search import trial_config
-from tasks.jobs import JobRun, result_uri, train_job, transfer_job
+from tasks.jobs import JobRun, features_request, features_uri, result_uri, train_job, transfer_job
 
 WEIGHTS = ("file:///weights", "1" * 64)
 
@@ -105,6 +107,42 @@ def test_a_fine_tuning_is_stored_if_its_source_and_all_that_train_to_the_end_are
     store.delete(result_uri(transfer_job(config, tuned, points[finals - 1], WEIGHTS)))
     _, rows = planned_rows(capsys, "transfer", *words)
     assert [row[1] for row in rows.values()] == ["1", "0"]
+
+
+def test_a_fine_tuning_with_seeds_is_stored_if_all_seeds_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data=digits", "transfer.random_seeds=2", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    config = compose.compose(words)
+    shards = write_shards(config.data, config.storage)
+    tuned = write_shards(config.transfer.data, config.storage)
+    finish(train_job(config, config.data, config.recipe, shards, None))
+    (point,) = protocol.grid(config.transfer)
+    jobs = [transfer_job(config, tuned, point, start, seed=seed) for start in (WEIGHTS, None) for seed in (0, 1)]
+    for job in jobs:
+        _, rows = planned_rows(capsys, "transfer", *words)
+        assert rows["transfer efficientnet_b0"] == ["4", "0"]
+        finish(job)
+    _, rows = planned_rows(capsys, "transfer", *words)
+    assert rows["transfer efficientnet_b0"] == ["0", "4"]
+
+
+def test_answers_by_frozen_features_are_subtracted_and_what_is_counted_whole_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["profile=study", "data=digits", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    config = compose.compose(words)
+    shards = write_shards(config.data, config.storage)
+    _, rows = planned_rows(capsys, "study", *words)
+    networks = len(config.linear.networks) * (1 + config.linear.seeds)
+    assert rows["frozen features"] == [str(networks), "0"]
+    for seed in (None, 0):
+        request = features_request(config, shards, FrozenNetwork(config.linear.networks[0], seed))
+        store.write_json(features_uri(config, request), {"correct": "1", "majority": 50.0, "request": request})
+    assert main(["plan", "study", *words]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"\nfrozen features +{networks - 2} +2 ", shown)
+    assert "\ntransfer efficientnet_lite0 and architecture search: counted whole, stored results are found" in shown
 
 
 def test_a_plan_says_that_it_could_not_look_into_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

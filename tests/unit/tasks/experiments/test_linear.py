@@ -7,17 +7,17 @@ import pytest
 from conf import schema
 from conf.compose import OverrideError, compose
 from infra.errors import ConfigError
-from models.experiments.linear_evaluation import FrozenNetwork
-from tasks.experiments.linear import StoredAnswers, _rows, list_networks
+from models.networks.packaged import FrozenNetwork, check_networks, list_frozen
+from tasks.experiments.linear import StoredAnswers, _rows
 
 
 def test_every_network_has_imagenet_s_weights_and_every_seed() -> None:
     options = schema.Linear(networks=["efficientnet_lite0", "efficientnet_lite2"], seeds=2)
-    assert [(one.network, one.seed) for one in list_networks(options)] == [
+    assert [(one.network, one.seed) for one in list_frozen(options)] == [
         (name, seed) for name in options.networks for seed in (None, 0, 1)
     ]
     with pytest.raises(ConfigError, match="use profile=study"):
-        list_networks(schema.Linear())
+        check_networks(schema.Linear())
 
 
 def test_random_weights_are_one_row_with_the_mean_of_their_seeds() -> None:
