@@ -173,7 +173,7 @@ def to_request(value: Any) -> dict[str, Any]:
 def _to_plain(value: Any, kind: Any) -> Any:
     """Dataclasses as dicts, and a whole number as a float where the setting is one, as it is when it is read back."""
     if dataclasses.is_dataclass(value):
-        hints = _type_hints(type(value))
+        hints = _type_hints(cast(type, type(value)))
         names = [entry.name for entry in dataclasses.fields(value)]
         return {name: _to_plain(getattr(value, name), hints[name]) for name in names}
     if isinstance(value, list):
@@ -289,7 +289,7 @@ def _in_present_words(stored: Any, kind: Any) -> Any:
     """Renames what was stored to the words of the schema, unknown keys included, which the schema then refuses."""
     if not (isinstance(stored, dict) and dataclasses.is_dataclass(kind)):
         return stored
-    present, hints = {}, _type_hints(kind)
+    present, hints = {}, _type_hints(cast(type, kind))
     entries = {stored_name(entry): entry for entry in dataclasses.fields(kind)}
     for key, value in stored.items():
         name, words = key, {}

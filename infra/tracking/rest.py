@@ -12,19 +12,24 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from infra.errors import ConfigError, EffnetError, PermanentError, TransientError, first_line
 
 if TYPE_CHECKING:
-    from requests import Response, Session
+    from types import TracebackType
 
-PROBE_TIMEOUT_S = 5.0  # to connect, or to answer that the server is healthy
+    from requests import Response, Session
+    from urllib3 import BaseHTTPResponse, Retry
+    from urllib3.connectionpool import ConnectionPool
+
+PROBE_TIMEOUT_S = 10.0  # to answer that the server is healthy
 _CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 _KNOWN = {"MLFLOW_TRACKING_URI", _USER, _PASSWORD}
-_TIMEOUT_S, _RETRIES = 60.0, 2  # of an answer, as those of MLflow's client (client.py)
+# Not the minute of MLflow's client (client.py), whose uploads share it: these are questions and tags.
+_CONNECT_S, _ANSWER_S, _RETRIES = 5.0, 20.0, 2
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no such alias
 
@@ -94,7 +99,7 @@ def translate_error(error: Exception, status: int, uri: str) -> EffnetError:
 
 def _call(method: str, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     uri = address()
-    answer = _send(uri, method, f"/api/2.0/mlflow/{path}", fields, _TIMEOUT_S)
+    answer = _send(uri, method, f"/api/2.0/mlflow/{path}", fields, _ANSWER_S)
     try:
         body = answer.json()
     except ValueError:
@@ -119,9 +124,14 @@ def _send(uri: str, method: str, path: str, fields: Mapping[str, Any], timeout_s
     import requests
 
     login = (os.environ[_USER], os.environ[_PASSWORD]) if os.environ.get(_USER) else None
-    timeouts = (PROBE_TIMEOUT_S, timeout_s)
+    timeouts = (_CONNECT_S, timeout_s)
     try:
         return _session(os.getpid()).request(method, uri + path, params=params, json=body, auth=login, timeout=timeouts)
+    except requests.ReadTimeout as error:
+        raise TransientError(
+            f"MLflow at {uri} did not answer within {timeout_s:g} s: it is busy or hangs; "
+            "`effnet down` and `effnet up` restart the embedded one"
+        ) from error
     except requests.RequestException as error:
         raise _no_answer(uri) from error
 
@@ -134,9 +144,8 @@ def _session(_process: int) -> Session:
     """
     import requests
     from requests.adapters import HTTPAdapter
-    from urllib3 import Retry
 
-    again = Retry(
+    again = _create_retry()(
         _RETRIES,
         connect=0,
         read=1,
@@ -149,6 +158,28 @@ def _session(_process: int) -> Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=again))
     return session
+
+
+def _create_retry() -> type[Retry]:
+    """Retries that exclude a request without an answer in time: the server may still do it, and its user waits."""
+    from urllib3 import Retry
+    from urllib3.exceptions import ReadTimeoutError
+
+    class RetryUnlessSlow(Retry):
+        def increment(
+            self,
+            method: str | None = None,
+            url: str | None = None,
+            response: BaseHTTPResponse | None = None,
+            error: Exception | None = None,
+            _pool: ConnectionPool | None = None,
+            _stacktrace: TracebackType | None = None,
+        ) -> Self:
+            if isinstance(error, ReadTimeoutError):
+                raise error
+            return super().increment(method, url, response, error, _pool, _stacktrace)
+
+    return RetryUnlessSlow
 
 
 def _logs_in_by_password() -> bool:

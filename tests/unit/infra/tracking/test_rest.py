@@ -1,6 +1,8 @@
 """Requests to MLflow's REST API, against a local server."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,6 +100,17 @@ def test_a_server_that_does_not_answer_is_a_transient_error(server: Server, monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(TransientError, match="does not answer: start it with `effnet up`"):
         rest.get("runs/get", run_id="1")
+
+
+def test_a_server_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rest._ANSWER_S <= 20, "a user waits for it"
+    monkeypatch.setattr(rest, "_ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+        with pytest.raises(TransientError, match=r"did not answer within 0\.5 s: it is busy or hangs; `effnet down`"):
+            rest.get("runs/get", run_id="1")
+        assert time.monotonic() - begun < 0.95
 
 
 @pytest.mark.parametrize(
