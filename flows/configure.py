@@ -22,6 +22,7 @@ from conf.text import logger
 from flows import form
 from infra import machine
 from infra.errors import ConfigError
+from infra.services.programs import FLOW_LOGS
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -108,7 +109,7 @@ def worker_environment(config: schema.Config, words: Sequence[str]) -> dict[str,
     kept = [_with_absolute_path(word) for word in words if _key(word) != "run_dir"]
     return {
         VARIABLE: json.dumps([*kept, f"run_dir={Path(config.run_dir).resolve()}"]),
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
+        **FLOW_LOGS,
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
 

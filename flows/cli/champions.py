@@ -55,6 +55,7 @@ def _move(
     command: Command, version: Version, expected: int | None, why: str, evidence: Mapping[str, str] | None = None
 ) -> None:
     from infra.tracking import champions
+    from tasks.registry.family import describe_family
     from tasks.registry.verdict import record_manual_promotion
 
     ref = f"{version.name}/{version.version}"
@@ -64,5 +65,6 @@ def _move(
     if move is None:
         raise ConfigError(f"another process has changed the champion of {version.name} in the meantime; run again")
     record_manual_promotion(version, move)
+    describe_family(version.name)
     was = "there was none" if move.old is None else f"it was {version.name}/{move.old}, now @{champions.PREVIOUS}"
     show(f"champion of {version.name} is {ref}; {was}")

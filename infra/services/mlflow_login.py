@@ -14,15 +14,18 @@ from flask import Response, request
 from werkzeug.datastructures import Authorization
 
 ENTRY = "/effnet-login"
-# The pages of model training are shown, in place of those of MLflow's GenAI part, and the assistant stays closed; what
-# the user has chosen since then stays. Pages whose address contains a password cannot fetch anything, so the address is
-# left; the browser remembers the password for this host.
+# The pages of model training are shown, in place of those of MLflow's GenAI part, the assistant stays closed, and no
+# announcement covers the list of models; what the user has chosen since then stays. Nor is there a notice of telemetry,
+# which the server has switched off. Pages whose address contains a password cannot fetch anything, so the address is
+# left, for that of the experiments; the browser remembers the password for this host.
 _WELCOME = """<!doctype html><title>MLflow</title><script>
 for (const [key, value] of Object.entries({
   "mlflow.workflowType_v1": '"machine_learning"',
   "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+  "_mlflow_model_registry_promo_modal_dismissed_v1": "true",
+  "mlflow.telemetry.info.alert.dismissed_v1": "true",
 })) if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
-location.replace(location.origin + "/");
+location.replace(location.origin + "/#/experiments");
 </script>
 """
 

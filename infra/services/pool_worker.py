@@ -15,6 +15,7 @@ from infra.errors import ConfigError
 from infra.services import deployments, processes
 from infra.services.prefect_api import PrefectApi, request
 from infra.services.processes import Program
+from infra.services.programs import FLOW_LOGS
 from infra.store import files
 
 NAME = "worker"  # of its process in the folder
@@ -60,7 +61,7 @@ def start(folder: Path, name: str, pool: str, jobs: int | None, environment: Map
         **machine.import_path(),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
+        **FLOW_LOGS,
     }
     inherited = {key: value for key, value in os.environ.items() if key != "PREFECT_PROFILE"}
     processes.start(folder, Program(NAME, (*argv, *queue), {**inherited, **settings}, folder / "work"))

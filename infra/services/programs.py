@@ -23,6 +23,9 @@ BUCKET = "effnet"
 WORK_POOL = "effnet"
 WORKER = "embedded"
 TAG = "effnet"  # of every flow run of effnet
+# Of every process that runs flows. A run's log in Prefect has effnet's lines; those of Prefect's tasks are left to
+# failures and retries, since a reproduction has 120 lines "Finished in state Completed()".
+FLOW_LOGS = {"PREFECT_LOGGING_EXTRA_LOGGERS": "effnet", "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING"}
 TITLES = {"s3": "object store", "prefect": "Prefect", "mlflow": "MLflow", "worker": "Prefect worker"}
 
 
@@ -193,12 +196,7 @@ def prefect_worker(folder: Path, environment: dict[str, str]) -> Program:
     """Returns the worker that runs deployments; its flow runs inherit ``environment`` and the command's variables."""
     env = {key: value for key, value in os.environ.items() if key not in ("PREFECT_API_KEY", "PREFECT_PROFILE")}
     # The output of its flow runs is discarded (JOB_TEMPLATE), so effnet's log must reach Prefect.
-    env |= {
-        **environment,
-        **machine.import_path(),
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "effnet",
-    }
+    env |= {**environment, **machine.import_path(), "PREFECT_WORKER_QUERY_SECONDS": "2", **FLOW_LOGS}
     return Program("worker", (sys.executable, "-m", "flows.cli.embedded_worker"), env, folder / "worker")
 
 

@@ -82,18 +82,6 @@ def is_described(name: str, version: int) -> bool:
         return bool(client.get_model_version(name, str(version)).description)
 
 
-def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
-    """Sets the description and the tags of a registered model, which its list shows."""
-    with connection() as client:
-        model = client.get_registered_model(name)
-        for key, value in tags.items():
-            if model.tags.get(key) != value:
-                client.set_registered_model_tag(name, key, escaped(value))
-        shown = shorten(text)
-        if model.description != shown:
-            client.update_registered_model(name, shown)
-
-
 def shorten(text: str) -> str:
     """Returns the sections of a Markdown text that fit into MLflow's description, without cutting one of them."""
     if len(text) <= MAX_DESCRIPTION:

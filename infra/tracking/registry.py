@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from conf.text import did_you_mean
+from conf.text import did_you_mean, escaped
 from infra.errors import ArtifactError, ConfigError, EffnetError
 from infra.tracking import rest
+from infra.tracking.cards import shorten
 from infra.tracking.client import connection, library
 
 CHAMPION = "champion"
@@ -86,6 +87,17 @@ def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
     """Sets tags of a version, in order."""
     for key, value in tags.items():
         rest.post("model-versions/set-tag", name=name, version=str(version), key=key, value=value)
+
+
+def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
+    """Sets the description and the tags of a registered model, which its list shows, where they differ."""
+    model = rest.get("registered-models/get", name=name)["registered_model"]
+    present = {tag["key"]: tag["value"] for tag in model.get("tags", [])}
+    for key, value in tags.items():
+        if present.get(key) != (shown := escaped(value)):
+            rest.post("registered-models/set-tag", name=name, key=key, value=shown)
+    if model.get("description") != (shown := shorten(text)):
+        rest.patch("registered-models/update", name=name, description=shown)
 
 
 def resolve_version(ref: str) -> Version:

@@ -72,6 +72,11 @@ def post(path: str, **fields: Any) -> dict[str, Any]:
     return _call("POST", path, fields)
 
 
+def patch(path: str, **fields: Any) -> dict[str, Any]:
+    """Returns MLflow's answer to a PATCH of ``fields``; errors are those of ``get``."""
+    return _call("PATCH", path, fields)
+
+
 def pages(method: str, path: str, key: str, **fields: Any) -> Iterator[dict[str, Any]]:
     """Yields the entries ``key`` of all pages of a search; errors are those of ``get``."""
     token = ""

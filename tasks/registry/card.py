@@ -27,6 +27,7 @@ RECIPE_ROWS = (
     *("epochs", "global_batch", "optimizer", "lr_per_256", "schedule", "warmup_epochs", "weight_decay"),
     *("label_smoothing", "ema_decay", "dropout", "precision", "seed"),
 )
+NOT_MEASURED = "not measured"  # accuracy of imported weights
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
@@ -103,24 +104,38 @@ def imported_card(
     return _document(ref, opening, sections)
 
 
-def family_card(name: str, versions: Sequence[Version]) -> str:
-    """Renders the description of a registered model: what it is, and its versions, the newest first."""
+def family_card(name: str, versions: Sequence[Version], champion: int | None) -> str:
+    """Renders the description of a registered model: what it is, its champion, and its versions, the newest first.
+
+    Args:
+        name: Name of the registered model.
+        versions: Its versions, oldest first.
+        champion: The version that is champion; None if there is none.
+    """
     newest = versions[-1].tags
     on = f", trained on {plain(newest['dataset'])}" if "dataset" in newest else ""
     title = f"`{newest['variant']}`{on}: {int(newest['params']):,} parameters, {newest['resolution']} px."
     rows = [
         (
-            str(version.version),
+            f"{version.version}, champion" if version.version == champion else str(version.version),
             plain(version.tags.get("dataset", "not trained here")),
-            f"{float(version.tags['top1']):.2f} ± {float(version.tags['ci95']):.2f}"
-            if {"top1", "ci95"} <= version.tags.keys()
-            else "not measured",
+            _format_top1(version),
             f"{int(version.tags['val_n']):,}" if "val_n" in version.tags else "-",
         )
         for version in list(reversed(versions))[:SHOWN_VERSIONS]
     ]
-    table = _table(("version", "data", "top-1, % (± 95 %)", "val images"), rows)
-    return f"{title}\n\n{table}\n\nThe alias `champion` marks the version to use: `models:/{name}@champion`.\n"
+    table = _table(("version", "data", "top-1 (± 95 %)", "val images"), rows)
+    best = "No version is champion."
+    if champion is not None:
+        accuracy = next((_format_top1(version) for version in versions if version.version == champion), NOT_MEASURED)
+        best = f"Champion, the version to use: **version {champion}**, top-1 {accuracy} (`models:/{name}@champion`)."
+    return f"{title}\n\n{best}\n\n{table}\n"
+
+
+def _format_top1(version: Version) -> str:
+    if {"top1", "ci95"} <= version.tags.keys():
+        return f"{float(version.tags['top1']):.2f} ± {float(version.tags['ci95']):.2f} %"
+    return NOT_MEASURED
 
 
 def lineage_json(trained: Trained) -> str:

@@ -21,8 +21,9 @@ from models.results import Registered
 from tasks import policy
 from tasks.jobs import work_key
 from tasks.registry.card import imported_card
+from tasks.registry.family import describe_family
 from tasks.registry.promote import champion_if_first
-from tasks.registry.register import WEIGHTS, describe_family, describe_network, new_version
+from tasks.registry.register import WEIGHTS, describe_network, new_version
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -103,7 +104,7 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
     ref = f"{version.name}/{version.version}"
     text = imported_card(ref, weights.classes, weights.transform, tags, license_name)
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)
-    describe_family(version)
+    describe_family(version.name)
     return version
 
 

@@ -21,6 +21,7 @@ from models.results import EvalResult, Registered, ShardResult
 from tasks import policy
 from tasks.classes import class_mismatch
 from tasks.registry import gate
+from tasks.registry.family import describe_family
 from tasks.registry.gate import PROMOTED, REFUSED, Verdict
 from tasks.registry.verdict import PENDING, REASON, STATE, WAITING, WAITING_UNTIL
 
@@ -171,6 +172,7 @@ def promote(
         )
         if move is None:
             return None
+    describe_family(version.name)
     registry.set_tags(version.name, version.version, {STATE: PROMOTED})
     return _report_verdict(version, verdict.reason, reused)
 

@@ -22,7 +22,8 @@ from models.statistics import interval_95
 from tasks import policy
 from tasks.metrics import split_result
 from tasks.registry.answers import CardAnswers, collect_answers
-from tasks.registry.card import LICENSE, Trained, family_card, lineage_json, trained_card
+from tasks.registry.card import LICENSE, Trained, lineage_json, trained_card
+from tasks.registry.family import describe_family
 from tasks.registry.promote import LEFT_OUT
 from tasks.registry.verdict import FIRST_TAGS, VAL, VAL_SHA256
 from tasks.report.charts.curves import draw_curves
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logger()
 CHALLENGER = "challenger"
-FAMILY_TAGS = {"variant", "params", "resolution"}  # of every version since there are model cards
-MODEL_TAGS = ("variant", "dataset", "params", "multiply_adds", "resolution", "license")  # of a registered model
 WEIGHTS = "weights.safetensors"
 
 
@@ -191,16 +190,7 @@ def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest
     cards.describe_version(
         version.name, version.version, text, {name: body for name, body in files.items() if body}, metrics, data
     )
-    describe_family(version)
-
-
-def describe_family(version: Version) -> None:
-    """Describes the registered model by its newest version, on its page and in the list of models."""
-    from infra.tracking import cards, registry
-
-    described = [one for one in registry.versions(version.name) if one.tags.keys() >= FAMILY_TAGS]
-    shown = {key: described[-1].tags[key] for key in MODEL_TAGS if key in described[-1].tags}
-    cards.describe_model(version.name, family_card(version.name, described), shown)
+    describe_family(version.name)
 
 
 @task(task_run_name="fetch {ref}", **policy.BOOKKEEPING)

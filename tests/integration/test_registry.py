@@ -289,7 +289,7 @@ def test_a_described_version_has_card_metrics_and_data_once_however_often_it_is_
     for text in ("# first", "# second", "# second"):
         cards.log_dataset(made.run_id, data, "training")
         cards.describe_version(made.name, made.version, text, {"card.md": text}, {"val/top1": 91.5}, data)
-        cards.describe_model(made.name, f"model of {text}", {"variant": "b0"})
+        registry.describe_model(made.name, f"model of {text}", {"variant": "b0"})
     version = client().get_model_version(made.name, "1")
     assert version.description == "# second"
     [metric] = client().get_logged_model(version.source.removeprefix("models:/")).metrics

@@ -80,6 +80,7 @@ def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
         page.get_by_text("Model registry").first.wait_for()
         shown = page.locator("body").inner_text()
         assert "Judges" not in shown, "pages of model training are shown, not those of GenAI"
+        assert page.get_by_role("dialog").count() == 0, "an announcement covers the list of models"
         panel = page.evaluate("localStorage.getItem('mlflow.assistant.panelOpen_v1')")
         assert panel != "true", "the assistant covers a quarter of the page"
 
@@ -134,7 +135,7 @@ def test_a_foreign_page_neither_reads_nor_writes_in_the_browser_of_one_who_is_lo
         page.get_by_text("Event Feed").first.wait_for()  # of the menu, which only those who are in see
         page.goto(login.forwarding_page(services_dir / "services", services.mlflow, "mlflow").as_uri())
         page.wait_for_url(f"{services.mlflow}/**")
-        page.get_by_text("Welcome to MLflow").first.wait_for()
+        page.get_by_text("Recent Experiments").or_(page.get_by_role("heading", name="Experiments")).first.wait_for()
         page.goto(f"http://{host}:{server.server_port}/")
         got = page.evaluate(ATTACK, [services.prefect, services.mlflow])
         server.shutdown()

@@ -60,7 +60,9 @@ RENDERED = {
     "no counts by class": trained_card(dataclasses.replace(BARE, result=made_results.trained())),
     "imported": imported_card("b0-timm/1", 1000, EvalTransform(), SOURCE, "Apache-2.0"),
     "squashed": imported_card("b5-timm/1", 1000, EvalTransform(0, crop_mode="squash"), SOURCE, "Apache-2.0"),
-    "family": family_card("pets-b0", VERSIONS),
+    "family": family_card("pets-b0", VERSIONS, 2),
+    "family without champion": family_card("pets-b0", VERSIONS, None),
+    "family of an undescribed champion": family_card("pets-b0", VERSIONS[1:], 1),
 }
 SPACE = " &emsp;|"
 CARDS = {name: text.replace(SPACE, " |") for name, text in RENDERED.items()}
@@ -126,7 +128,14 @@ def test_the_lineage_reaches_the_digests_of_the_shards() -> None:
 
 def test_a_family_lists_its_versions_newest_first_with_what_is_known() -> None:
     rows = [line for line in CARDS["family"].splitlines() if line.startswith("|")][2:]
-    assert rows == ["| 2 | pets | 75.00 ± 18.98 | 20 |", "| 1 | not trained here | not measured | - |"]
+    assert rows == ["| 2, champion | pets | 75.00 ± 18.98 % | 20 |", "| 1 | not trained here | not measured | - |"]
+
+
+def test_a_family_names_its_champion() -> None:
+    named = "Champion, the version to use: **version {}**, top-1 {} (`models:/pets-b0@champion`)."
+    assert named.format(2, "75.00 ± 18.98 %") in CARDS["family"]
+    assert named.format(1, "not measured") in CARDS["family of an undescribed champion"]
+    assert "champion" not in CARDS["family without champion"].replace("No version is champion.", "")
 
 
 @pytest.mark.parametrize("text", RENDERED.values(), ids=RENDERED.keys())
