@@ -140,8 +140,10 @@ def test_a_deployment_s_run_logs_its_progress_to_prefect(trained: dict[str, Any]
         assert time.monotonic() < deadline, lines
         time.sleep(0.5)
         query = {"logs": {"flow_run_id": {"any_": [trained["id"]]}}, "limit": 200}
-        lines = [row["message"] for row in ask(services, "/logs/filter", query) if row["name"] == "effnet"]
+        rows = ask(services, "/logs/filter", query)
+        lines = [row["message"] for row in rows if row["name"] == "effnet"]
     assert any(re.search(r"epoch 1/1, step 6/6, loss .*, minival .* left", line) for line in lines), lines
+    assert "prefect.task_runs" not in {row["name"] for row in rows}, "a line for the end of every task hides these"
 
 
 def test_what_effnet_up_was_given_is_a_deployment_s_default(trained: dict[str, Any]) -> None:
