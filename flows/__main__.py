@@ -133,7 +133,7 @@ def _command(verb: str, words: Sequence[str], flags: Sequence[str]) -> Command:
     objects = [word for word in words if "=" not in word] if names else []
     if len(objects) > len(names) or len(objects) < sum(not name.startswith("[") for name in names):
         given = f"{len(objects)} given" + (f": {' '.join(objects)}" if objects else "")
-        raise compose.OverrideError(f"effnet {verb} takes {' '.join(names)}; {given}")
+        raise compose.OverrideError(f"effnet {verb} takes {' '.join(names)}; {given}; see effnet {verb} --help")
     overrides = [word for word in words if word not in objects]
     overrides += [f"runtime.{flag.replace('-', '_')}=true" for flag in flags]
     return Command(verb, tuple(objects), overrides, compose.compose(overrides))

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from conf import compose
 from conf.text import did_you_mean
+from flows.cli import verbs
 from flows.cli.command import Command, ask, show, show_table
 from infra.errors import ConfigError
 
@@ -20,9 +21,9 @@ def plan(command: Command) -> int:
     from tasks import plan as estimates
 
     verb = command.objects[0] if command.objects else "reproduce"
-    if verb not in (*VERBS, "nightly"):
-        hint = did_you_mean(verb, [*VERBS, "nightly"])
-        raise ConfigError(f"effnet plan {verb}: {hint} it estimates {', '.join(VERBS)}, nightly")
+    if verb not in (names := (*VERBS, "nightly")):
+        hint = f"effnet {verb} is not estimated;" if verb in verbs.VERBS else did_you_mean(verb, names)
+        raise ConfigError(" ".join(filter(None, [f"effnet plan {verb}:", hint, f"it takes {', '.join(names)}"])))
     price, config = _price(command.options.get("price")), command.config
     if verb == "nightly":
         from tasks.nights import plan as night

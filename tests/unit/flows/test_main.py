@@ -78,7 +78,7 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["promote", "efficientnet-b0/2"], "effnet promote needs --why TEXT: reason, for the record"),
         (["promote", "efficientnet-b0/2", "--why", ""], "effnet promote needs --why TEXT"),
         (["promote", "--why", "text"], "effnet promote takes NAME/VERSION; 0 given"),
-        (["rollback"], "effnet rollback takes NAME; 0 given"),
+        (["rollback"], "effnet rollback takes NAME; 0 given; see effnet rollback --help"),
         (["trian", "model=b3"], "no verb 'trian'; did you mean 'train'? `effnet --help` lists them"),
         (["model=b3"], "a verb comes first, as in effnet train model=b3; `effnet --help` lists them"),
         (["xyzzy"], "no verb 'xyzzy'; `effnet --help` lists them"),

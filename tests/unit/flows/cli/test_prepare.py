@@ -83,7 +83,12 @@ def test_a_run_of_a_deployment_above_its_budget_is_refused(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("word", "message"), [("trian", "did you mean 'train'?"), ("prune", "it estimates reproduce, study, search")]
+    ("word", "message"),
+    [
+        ("trian", "did you mean 'train'? it takes reproduce, study, search"),
+        ("linear", "effnet plan linear: effnet linear is not estimated; it takes reproduce, study, search"),
+        ("xyzzy", "effnet plan xyzzy: it takes reproduce, study, search"),
+    ],
 )
 def test_plan_names_the_verbs_that_it_can_estimate(
     word: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
