@@ -1,8 +1,9 @@
 """Made-up weights under public names: the same numbers wherever they are made, so that others' answers can be kept.
 
 ``published.json`` holds what timm and torchvision call the tensors of their B0, what they answer with these numbers,
-and a digest of the names and shapes of every other variant. With both importable it is made again by
-``python tests/support/made_published.py > tests/support/published.json``; neither is needed to run the tests.
+a digest of the names and shapes of every other variant, and the part of an image that timm evaluates. With both
+importable it is made again by ``python tests/support/made_published.py > tests/support/published.json``; neither is
+needed to run the tests.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor
 REFERENCE = Path(__file__).parent / "published.json"
 SIDE = 64
 SHOWN = 8  # logits of each image that are kept
+INPUTS = ((224, 32), (448, 0), (300, 31), (416, 21), (800, 33))  # side and margin of published weights
+IMAGE_SIZES = ((500, 375), (375, 500), (1600, 1200), (227, 227), (60, 41), (2000, 130))  # width, height
 
 
 def tensors(shapes: Iterable[tuple[str, list[int]]]) -> dict[str, Tensor]:
@@ -61,6 +64,30 @@ def answer(network: torch.nn.Module) -> list[list[float]]:
         return [[round(float(v), 6) for v in row[:SHOWN]] for row in network.eval()(images())]
 
 
+def evaluated_region(width: int, height: int, side: int, crop_pad: int, crop_mode: str) -> list[float]:
+    """The part of an image that timm's evaluation makes the input: left, top, right, bottom in its pixels.
+
+    Its transforms are applied to images whose values are the places of the pixels.
+    """
+    from PIL import Image
+    from timm.data.transforms_factory import create_transform
+
+    created = create_transform((3, side, side), crop_pct=side / (side + crop_pad), crop_mode=crop_mode)
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    edges = []
+    for places, axis in ((columns, 0), (rows, 1)):
+        image = Image.fromarray(places)
+        for transform in created.transforms[:2]:  # resize and crop; then come tensors
+            image = transform(image)
+        line = np.asarray(image).mean(axis=axis)
+        low, high = side // 4, 3 * side // 4  # away from the edges, where the filter of the resize is cut
+        step = (line[high] - line[low]) / (high - low)
+        first = line[low] - (low + 0.5) * step + 0.5
+        edges.append((first, first + side * step))
+    (left, right), (top, bottom) = edges
+    return [round(float(edge), 2) for edge in (left, top, right, bottom)]
+
+
 def main() -> None:
     import timm
     from torchvision import models
@@ -80,6 +107,12 @@ def main() -> None:
             found["digests"]["timm"][name] = digest(shapes(timm.create_model(name).state_dict()))
         for name in family:
             found["digests"]["torchvision"][name] = digest(shapes(getattr(models, name)().state_dict()))
+    found["regions"] = [
+        [width, height, side, crop_pad, crop_mode, evaluated_region(width, height, side, crop_pad, crop_mode)]
+        for crop_mode in ("center", "squash")
+        for side, crop_pad in INPUTS
+        for width, height in IMAGE_SIZES
+    ]
     print(json.dumps(found))
 
 

@@ -1,10 +1,14 @@
 """Crop boxes: bounds of random boxes, the official fraction of the central box, per-sample random numbers."""
 
+import json
+from typing import Any
+
+import made_published
 import numpy as np
 import pytest
 
 from conf.schema import Augment
-from conf.training import EvalTransform
+from conf.training import SQUASH, EvalTransform
 from models.data.loading.crops import DRAWS, eval_boxes, train_boxes
 from models.data.loading.randomness import uniforms
 
@@ -68,6 +72,16 @@ def test_the_central_box_has_the_official_fraction_of_the_short_side(side: int, 
     assert bottom - top == right - left
     assert abs(left + right - 1500) <= 1
     assert abs(top + bottom - 1000) <= 1
+
+
+@pytest.mark.parametrize("region", json.loads(made_published.REFERENCE.read_text())["regions"], ids=str)
+def test_the_box_is_what_timm_evaluates_but_for_a_pixel_of_the_image_and_one_of_the_input(region: list[Any]) -> None:
+    """timm rounds the resized image and the corner of its crop to pixels; the box has whole pixels of the image."""
+    width, height, side, crop_pad, crop_mode, theirs = region
+    transform = EvalTransform(crop_pad, crop_mode=crop_mode)
+    box = eval_boxes(np.array([width]), np.array([height]), side, transform)[0]
+    resized = np.array((width, height) if crop_mode == SQUASH else (min(width, height),) * 2) / (side + crop_pad)
+    assert np.all(np.abs(box - np.array(theirs)) <= 1 + np.tile(resized, 2))
 
 
 def test_random_numbers_depend_only_on_seed_epoch_and_sample() -> None:
