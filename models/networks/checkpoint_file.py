@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
+_ZIP = b"PK\x03\x04"
+_OLD_PICKLES = 4  # of a file of torch before 1.6: a magic number, a version, the machine, and the content
 _LFS = b"version https://git-lfs"
 _OTHERS = (
     (_LFS, "a Git LFS pointer; `git lfs pull` fetches the file"),
@@ -133,7 +136,7 @@ def _suffix_of(data: bytes, file: str) -> str:
     header = int.from_bytes(data[:8], "little")  # length of the JSON of a safetensors file
     if 2 <= header <= len(data) - 8 and data[8:9] == b"{" and data[8:500].lstrip(b"{ ").startswith(b'"'):
         return ".safetensors"
-    if data.startswith((b"PK\x03\x04", b"\x80\x02")):
+    if data.startswith((_ZIP, b"\x80\x02")):
         return PICKLES[0]
     known = (".safetensors", *PICKLES)
     return next((suffix for suffix in known if file.lower().endswith(suffix)), "")
@@ -144,7 +147,7 @@ def _describe(data: bytes) -> str:
     for signature, what in _OTHERS:
         if data.startswith(signature):
             return f": it is {what}"
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith(_ZIP):
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 names = archive.namelist()
@@ -189,9 +192,23 @@ def _unpickle(data: bytes) -> Any:
 def _list_globals(data: bytes) -> Sequence[str]:
     """Returns the classes and functions that a pickle names beyond those of tensors; empty if it cannot be told."""
     try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
-    except Exception:  # noqa: BLE001 - of any kind on random bytes; and the old format is not supported
+        archive = data if data.startswith(_ZIP) else _archive_pickle(data)
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(archive)))
+    except Exception:  # noqa: BLE001 - of any kind on random bytes
         return ()
+
+
+def _archive_pickle(data: bytes) -> bytes:
+    """Returns the pickle of a file of torch before 1.6 as an archive of later ones, of which torch lists the names."""
+    stream, start = io.BytesIO(data), 0
+    for _ in range(_OLD_PICKLES):
+        start = stream.tell()
+        deque(pickletools.genops(stream), maxlen=0)  # which reads to the end of a pickle
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("x/data.pkl", data[start : stream.tell()])
+        members.writestr("x/version", "3")
+    return archive.getvalue()
 
 
 def _is_dangerous(name: str) -> bool:

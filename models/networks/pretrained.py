@@ -25,6 +25,7 @@ from models.networks.key_maps import KEY_MAPS, TIMM, KeyMap
 from models.networks.published_inputs import InputSettings
 
 log = logger()
+_COSTS = (".total_ops", ".total_params")  # ends of the names of what thop counts in every module, as multiply-adds
 COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
 # File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
@@ -117,6 +118,7 @@ def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None
     """Removes the prefix of the network's names, and tensors outside the network; logs both.
 
     Wrappers add prefixes: DistributedDataParallel, torch.compile, timm's EMA, Lightning and detection toolboxes.
+    Outside are also the counts that thop leaves in every module that it has measured.
 
     Args:
         tensors: Tensors that ``checkpoint_file.read`` returned.
@@ -126,6 +128,10 @@ def strip_wrappers(tensors: Mapping[str, Tensor], file: str, weights: str | None
     Raises:
         ArtifactError: Networks are under several prefixes.
     """
+    counts = [key for key in tensors if f".{key}".endswith(_COSTS)]
+    if counts:
+        log.info("%s: %d counts of thop are skipped, as %s", _base_name(file), len(counts), counts[0])
+        tensors = {key: tensor for key, tensor in tensors.items() if not f".{key}".endswith(_COSTS)}
     stems = tuple(f"{key_map.outside['stem.0']}.weight" for key_map in KEY_MAPS)
     begun = {key.removesuffix(stem) for key in tensors for stem in stems if key.endswith(stem)}
     prefixes = sorted(prefix for prefix in begun if not prefix or prefix.endswith("."))

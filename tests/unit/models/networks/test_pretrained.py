@@ -280,6 +280,19 @@ def test_tensors_beside_a_wrapped_network_are_skipped_and_named(caplog: pytest.L
     assert "the network is under model.; 1 other tensors are skipped, as loss.weight" in caplog.text
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_what_thop_has_counted_in_a_network_is_skipped_and_named(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """thop.profile registers these two in every module; ``torch.save(net.state_dict())`` keeps them."""
+    tensors = {prefix + key: tensor for key, tensor in kept("timm").items()}
+    modules = {"", *(key.rpartition(".")[0] for key in tensors)}
+    names = [f"{one}.{count}".lstrip(".") for one in modules for count in ("total_ops", "total_params")]
+    counts = {name: torch.zeros(1) for name in names}
+    with caplog.at_level("INFO", "effnet"):
+        state = pretrained.convert(tensors | counts, ASK, "efficientnet_b0.pth").state_dict
+    assert state.keys() == pretrained.convert(tensors, ASK, "efficientnet_b0.pth").state_dict.keys()
+    assert f"efficientnet_b0.pth: {len(counts)} counts of thop are skipped" in caplog.text
+
+
 def test_of_two_wrapped_networks_the_average_or_the_raw_one_is_taken() -> None:
     average = {key: tensor + 1 for key, tensor in lukemelas().items()}
     both = {f"model.{key}": tensor for key, tensor in lukemelas().items()}
@@ -479,9 +492,13 @@ def test_weights_that_a_file_lacks_are_a_mistake(weights: str, tmp_path: Path) -
     ],
     ids=lambda held: type(held).__name__,
 )
-def test_plain_values_of_python_and_numpy_beside_the_tensors_are_skipped(held: object, tmp_path: Path) -> None:
-    data = saved(tmp_path, "x.pth", {"state_dict": {"w": torch.ones(2)}, "best": held})
-    assert list(checkpoint_file.read(data, "x.pth")) == ["w"]
+@pytest.mark.parametrize("zipped", [True, False])  # as torch 1.6 and later write, and as those before
+def test_plain_values_of_python_and_numpy_beside_the_tensors_are_skipped(held: object, zipped: bool) -> None:
+    buffer = io.BytesIO()
+    content = {"state_dict": {"w": torch.ones(2)}, "best": held}
+    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+    read = checkpoint_file.read(buffer.getvalue(), "x.pth")
+    assert {key: tensor.tolist() for key, tensor in read.items()} == {"w": [1.0, 1.0]}
 
 
 def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -492,11 +509,14 @@ def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplo
     assert "objects of argparse.Namespace, datetime.date are skipped, only tensors are read" in caplog.text
 
 
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("function", [eval, os.system, subprocess.Popen, importlib.import_module, functools.partial])
-def test_a_checkpoint_that_names_what_could_run_code_is_refused(function: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_what_could_run_code_is_refused(function: Any, zipped: bool) -> None:
+    buffer = io.BytesIO()
     held = checkpoint(args=argparse.Namespace(lr=0.1), hook=Call(function))
+    torch.save(held, buffer, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ArtifactError, match="is refused: damaged, or a pickle"):
-        checkpoint_file.read(saved(tmp_path, "c.pth.tar", held), "c.pth.tar")
+        checkpoint_file.read(buffer.getvalue(), "c.pth.tar")
 
 
 class Call:
