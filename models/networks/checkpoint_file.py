@@ -29,11 +29,14 @@ PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
 _ZIP = b"PK\x03\x04"
+_HEAD_BYTES, _TAR_MAGIC = 512, 257  # bytes of a tar's first header, and where in it the format is named
+_NEWEST_PROTOCOL = 3  # of pickle, that torch's restricted reader knows
 _OLD_PICKLES = 4  # of a file of torch before 1.6: a magic number, a version, the machine, and the content
 _LFS = b"version https://git-lfs"
 _OTHERS = (
     (_LFS, "a Git LFS pointer; `git lfs pull` fetches the file"),
     (b"<", "a web page or XML"),
+    (b"{", "JSON text, as an error that a server reports"),
     (b"\x89HDF", "an HDF5 file, as Keras writes; save the state dict of a PyTorch network"),
     (b"\x08", "probably an ONNX or TensorFlow file; save the state dict of a PyTorch network"),
     (b"GGUF", "a GGUF file"),
@@ -76,6 +79,13 @@ class _Skipped:
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return OrderedDict()
+
+
+class _SkippedList:
+    """As ``_Skipped``, for ``collections.deque``, whose items are read after it."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return []
 
 
 class _SkippedArray:
@@ -144,9 +154,12 @@ def _suffix_of(data: bytes, file: str) -> str:
 
 def _describe(data: bytes) -> str:
     """Returns what else a file is by its content, as the end of a message; empty if it is not known."""
+    head = data[:_HEAD_BYTES].lstrip()  # a web page may begin with a line break
     for signature, what in _OTHERS:
-        if data.startswith(signature):
+        if head.startswith(signature):
             return f": it is {what}"
+    if data[_TAR_MAGIC : _TAR_MAGIC + 5] == b"ustar":
+        return ": it is a tar archive; unpack it"
     if data.startswith(_ZIP):
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -160,27 +173,31 @@ def _describe(data: bytes) -> str:
     return ""
 
 
-def _load(data: bytes, file: str) -> Any:
-    """Unpickles what is made of tensors and plain values; other objects become ``_Skipped``."""
+def _load(data: bytes, file: str, stubs: Sequence[tuple[type, str]] = ()) -> Any:
+    """Unpickles what is made of tensors and plain values; other objects become those of stubs, by their names."""
     try:
-        try:
+        with torch.serialization.safe_globals(list(stubs)):
             return _unpickle(data)
-        except pickle.UnpicklingError as error:
-            names = _list_globals(data)
-            if not names or any(map(_is_dangerous, names)):
-                raise
-            log.info("%s: objects of %s are skipped, only tensors are read", file, ", ".join(names[:5]))
-            stubs: list[Any] = [(_SkippedArray if name.startswith("numpy.") else _Skipped, name) for name in names]
-            with torch.serialization.safe_globals(stubs):
-                try:
-                    return _unpickle(data)
-                except pickle.UnpicklingError:
-                    raise error from None
     except pickle.UnpicklingError as error:
-        message = f"{file} is refused: damaged, or a pickle that holds more than tensors and could execute any code"
-        raise ArtifactError(message) from error
+        names = () if stubs else _list_globals(data)
+        if not names or any(map(_is_dangerous, names)):
+            raise ArtifactError(f"{file} is refused: {_describe_refusal(data, names)}") from error
     except Exception as error:  # torch's reader raises almost any exception on random bytes
         raise ArtifactError(f"{file} is damaged or was not written by torch.save: {_summarize(error)}") from error
+    log.info("%s: objects of %s are skipped, only tensors are read", file, ", ".join(names[:5]))
+    return _load(data, file, [(_stub_of(name), name) for name in names])
+
+
+def _describe_refusal(data: bytes, names: Sequence[str]) -> str:
+    if dangerous := [name for name in names if _is_dangerous(name)]:
+        return (
+            f"it names {', '.join(dangerous[:5])}, by which a pickle could execute code; "
+            "save the state dict of the network alone"
+        )
+    if _uses_later_protocol(data):
+        limit = f"pickle_protocol above {_NEWEST_PROTOCOL}"
+        return f"it was saved with a {limit}, which is not read; save it again without that argument"
+    return "damaged, or a pickle that holds more than tensors and could execute any code"
 
 
 def _unpickle(data: bytes) -> Any:
@@ -209,6 +226,24 @@ def _archive_pickle(data: bytes) -> bytes:
         members.writestr("x/data.pkl", data[start : stream.tell()])
         members.writestr("x/version", "3")
     return archive.getvalue()
+
+
+def _stub_of(name: str) -> type:
+    """Returns what takes the place of a class or function."""
+    if name.startswith("numpy."):
+        return _SkippedArray
+    return _SkippedList if name == "collections.deque" else _Skipped
+
+
+def _uses_later_protocol(data: bytes) -> bool:
+    """Whether the pickle is of a protocol that torch's restricted reader does not know; torch writes protocol 2."""
+    try:
+        if data.startswith(_ZIP):
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                data = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return data[:1] == b"\x80" and _NEWEST_PROTOCOL < data[1] <= pickle.HIGHEST_PROTOCOL
 
 
 def _is_dangerous(name: str) -> bool:

@@ -92,12 +92,23 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     for name, (key, shape) in _expected_tensors(key_map, model, classes).items():
         tensor = tensors.get(key, torch.zeros(shape, dtype=torch.int64))  # only a counter may be missing
         state[name] = tensor if name.endswith(COUNTER) else tensor.float()
-        if not state[name].isfinite().all():
-            broken.append(key)
+        if what := _describe_values(name, tensor):
+            broken.append(f"{key} holds {what}")
     if broken:
-        raise ArtifactError(f"{file}: {broken[0]} holds non-finite numbers ({len(broken)} tensors do)")
+        raise ArtifactError(f"{file}: {broken[0]} ({len(broken)} tensors are wrong)")
     guesses = _list_guesses(key_map, request, model, origin, inputs)
     return PretrainedWeights(model, state, classes, origin, transform, guesses)
+
+
+def _describe_values(name: str, tensor: Tensor) -> str:
+    """Returns what is wrong with the numbers of a tensor; empty if nothing is."""
+    if name.endswith(COUNTER):
+        return ""
+    if not tensor.is_floating_point():
+        return f"{str(tensor.dtype).removeprefix('torch.')} numbers, whose scale is not stored: save it in float32"
+    if not tensor.float().isfinite().all():
+        return "non-finite numbers"
+    return "negative variances" if name.endswith("running_var") and bool((tensor.float() < 0).any()) else ""
 
 
 def _list_guesses(
@@ -243,19 +254,21 @@ def _list_candidates(tensors: Mapping[str, Tensor], key_map: KeyMap, requested: 
 
 
 def _describe_mismatch(tensors: Mapping[str, Tensor], key_map: KeyMap, name: str) -> str | None:
-    """Describes the first tensor that does not match the variant; None if all match."""
+    """Describes the first tensors that do not match the variant, one of each kind; None if all match."""
     expected = dict(_expected_tensors(key_map, schema.Model(name=name), _count_classes(tensors, key_map)).values())
     missing = [key for key in expected if key not in tensors and not key.endswith(COUNTER)]
     unexpected = [key for key in tensors if key not in expected]
     wrong = [key for key, shape in expected.items() if key in tensors and tensors[key].shape != shape]
-    for keys, problem in (
-        (missing, "is missing"),
-        (unexpected, "is unexpected"),
-        (wrong, f"is {list(tensors[wrong[0]].shape)}, not {list(expected[wrong[0]])}" if wrong else ""),
-    ):
-        if keys:
-            return f"{keys[0]} {problem}" + (f", and {len(keys) - 1} more" if len(keys) > 1 else "")
-    return None
+    problems = [
+        f"{keys[0]} {problem}" + (f", and {len(keys) - 1} more" if len(keys) > 1 else "")
+        for keys, problem in (
+            (missing, "is missing"),
+            (unexpected, "is unexpected"),
+            (wrong, f"is {list(tensors[wrong[0]].shape)}, not {list(expected[wrong[0]])}" if wrong else ""),
+        )
+        if keys
+    ]
+    return "; ".join(problems) or None
 
 
 def _expected_tensors(key_map: KeyMap, model: schema.Model, classes: int) -> dict[str, tuple[str, torch.Size]]:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import tarfile
 import zipfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,11 @@ def with_one(key: str, value: Tensor) -> Callable[[dict[str, Tensor]], None]:
     return lambda tensors: tensors.update({key: value})
 
 
+def rename(module: str, to: str) -> Callable[[dict[str, Tensor]], None]:
+    leaves = ("weight", "bias")
+    return lambda tensors: tensors.update({f"{to}.{leaf}": tensors.pop(f"{module}.{leaf}") for leaf in leaves})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -243,6 +248,9 @@ def with_one(key: str, value: Tensor) -> Callable[[dict[str, Tensor]], None]:
             "efficientnet_b0: _conv_head.weight is [8, 320, 1, 1], not [1280, 320, 1, 1]",
         ),
         (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds non-finite numbers"),
+        (with_one("_bn1.running_var", torch.full((1280,), -1.0)), "_bn1.running_var holds negative variances"),
+        (with_one("_bn1.bias", torch.ones(1280, dtype=torch.int8)), "_bn1.bias holds int8 numbers, whose scale is not"),
+        (rename("_fc", "head"), "_fc.weight is missing, and 1 more; head.weight is unexpected, and 1 more"),
     ],
 )
 def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str, Tensor]], None], message: str) -> None:
@@ -378,7 +386,9 @@ def test_the_format_is_that_of_the_bytes(kind: str, name: str, tmp_path: Path) -
     ("data", "what"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer; `git lfs pull` fetches"),
-        (b"<!DOCTYPE html>", "a web page"),
+        (b"\r\n<!DOCTYPE html>", "a web page"),
+        (b'{"error":"Repository not found"}', "JSON text"),
+        (bytes(257) + b"ustar\0" + bytes(249), "a tar archive; unpack it"),  # .pth.tar is no tar, as timm names it
         (b"\x89HDF\r\n", "an HDF5 file, as Keras writes"),
         (b"\x08\x0a\x12\x07pytorch", "probably an ONNX"),
     ],
@@ -424,7 +434,9 @@ class Touch:
 
 def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> None:
     data = saved(tmp_path, "evil.pth", {"a": torch.zeros(1), "b": Touch(tmp_path / "marker")})
-    with pytest.raises(ArtifactError, match="is refused: damaged, or a pickle that holds more than tensors"):
+    with pytest.raises(
+        ArtifactError, match=r"is refused: it names builtins\.getattr, by which a pickle could execute code"
+    ):
         checkpoint_file.read(data, "evil.pth")
     assert not (tmp_path / "marker").exists()
 
@@ -487,6 +499,7 @@ def test_weights_that_a_file_lacks_are_a_mistake(weights: str, tmp_path: Path) -
         np.random.get_state(),
         {1, 2},
         frozenset((1,)),
+        deque([1, 2], maxlen=5),
         range(3),
         slice(1, 2),
     ],
@@ -510,12 +523,21 @@ def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplo
 
 
 @pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_later_pickle_protocol_is_named(protocol: int, zipped: bool) -> None:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(2)}, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ArtifactError, match="with a pickle_protocol above 3, which is not read; save it again"):
+        checkpoint_file.read(buffer.getvalue(), "c.pth.tar")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("function", [eval, os.system, subprocess.Popen, importlib.import_module, functools.partial])
 def test_a_checkpoint_that_names_what_could_run_code_is_refused(function: Any, zipped: bool) -> None:
     buffer = io.BytesIO()
     held = checkpoint(args=argparse.Namespace(lr=0.1), hook=Call(function))
     torch.save(held, buffer, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ArtifactError, match="is refused: damaged, or a pickle"):
+    with pytest.raises(ArtifactError, match=f"is refused: it names .*{function.__name__}, by which a pickle could"):
         checkpoint_file.read(buffer.getvalue(), "c.pth.tar")
 
 
