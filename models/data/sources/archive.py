@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.text import escaped
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError
 from infra.store import files
@@ -29,6 +31,8 @@ _SCAN_THREADS = 8  # concurrent requests hide the latency of a cold disk or an o
 _OUTER_BYTES = 2**16  # the headers of a tar of tars are a hundred megabytes apart
 _MAX_DEPTH = 8  # of official sets
 _MAX_OWN_DEPTH = 64  # of a user's own; only a link to a folder above itself is deeper
+_SHOWN = 200  # characters of a path in a message
+_PART = re.compile(r"\.(?:\d{3}|(?:part)?a[a-z]|part\d+)$", re.IGNORECASE)  # as 7-Zip, split and rar name them
 _HIDDEN = (".", "__MACOSX")
 # Written by Windows, macOS, Linux, Synology's system and programs, in lower case.
 _SYSTEM = (
@@ -304,8 +308,11 @@ def open_own(root: str) -> Files:
     """
     remote, skipped = root.startswith("s3://"), list[tuple[str, str]]()
     if _is_archive(root):
-        container = open_member(root, "")
-        members, others = tar.read_own_members(container.scanner(), root, 0, container.size)
+        try:
+            container = open_member(root, "")
+            members, others = tar.read_own_members(container.scanner(), root, 0, container.size)
+        except DataError as error:
+            raise DataError(f"{error}{_describe_parts(root)}") from error
         listed, skipped = list_members(root, "", "", members), list(others)
     elif remote:
         listed = _loose(root, list(_list_objects(root)))
@@ -331,8 +338,21 @@ def _why_hidden(path: str) -> str:
 
 def _no_data_error(root: str) -> ConfigError:
     if not os.path.lexists(root):
-        return ConfigError(f"data.path {root} does not exist")
+        above = Path(root).absolute()
+        while not os.path.lexists(above):  # ends at / at the latest
+            above = above.parent
+        shown = root if len(root) <= _SHOWN else f"{root[:_SHOWN]}..."
+        return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does")
     return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+
+
+def _describe_parts(root: str) -> str:
+    """Returns what to do if a damaged archive is one of the parts that a file was divided into; empty otherwise."""
+    if _PART.search(root):
+        return "; its name is that of a part of a divided file: join all parts, as with cat, and give the whole"
+    if root.lower().endswith(".zip") and Path(f"{root[:-4]}.z01").exists():
+        return "; it is the last part of a divided zip: join the parts, as with zip -s 0 PARTS.zip --out WHOLE.zip"
+    return ""
 
 
 def _is_archive(root: str) -> bool:

@@ -13,22 +13,29 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.splits import SPLIT_WORDS, split_of
 
+log = logger()
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MAX_BYTES = 256 * 2**20
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_OTHER_TABLES = (".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
+_PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
+_SHOWN = 60  # characters of a line in a message
+_MISSING = ("", "nan", "NaN")  # as pandas writes them
 _QUOTES = " \t'\""
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
 _HEADERS = (
     *("class_name", "classname", "label_name", "category_name", "class", "label", "labels", "category", "target"),
-    *("breed", "species", "diagnosis", "variety", "class_id", "label_id", "category_id", "classid", "y"),
+    *("breed", "species", "diagnosis", "variety", "class_id", "label_id", "category_id", "classid", "y", "dx"),
 )
 # Headers of columns that are no classes, whatever they hold.
 _NO_CLASSES = ("split", "set", "subset", "fold", "folds", "usage", "partition", "width", "height", "size")
@@ -103,6 +110,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     for table, key in _tables(files, images):
         number, stated = _find_classes(table, key, column)
         if stated:
+            _warn_of_splits(table, number)
             _merge(files, labels, table.path, stated)
             sources.append(f"{table.path}, " + ("a column per class" if number is None else table.name(number)))
         elif len(table.header) > 1:
@@ -113,6 +121,23 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
             f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
         )
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources)
+
+
+def describe_others(files: Files, images: Sequence[str]) -> str:
+    """Returns a remark on the first file that may have the labels and is not used; empty if there is none."""
+    stems = _index(images)
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2].lower()
+        if path.rpartition("/")[2].rpartition(".")[0] in stems:
+            continue
+        if name.endswith((".csv", ".tsv")) and files.sizes[row] <= _MAX_BYTES:
+            lines = [line for line in _decode(files.read(row)).splitlines() if line.strip()]
+            shown = ascii(lines[min(1, len(lines) - 1)][:_SHOWN]) if lines else "empty"
+            return f" ({path} names none of the images; its second line is {shown})"
+        packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
+        if name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES):
+            return f" ({path} is not read: save its names and classes as a CSV file)"
+    return ""
 
 
 def _find_classes(table: _Table, key: int, column: str | None) -> tuple[int | None, dict[str, set[str]]]:
@@ -132,11 +157,26 @@ def _find_classes(table: _Table, key: int, column: str | None) -> tuple[int | No
             return chosen, _stated(table, chosen)
     if marked := _one_of_each(table, others):
         return None, marked
-    return (possible[0], _stated(table, possible[0])) if len(possible) == 1 else (None, {})
+    if len(possible) != 1 or (len(others) > 1 and all(_are_marks(table.column(number)) for number in others)):
+        return None, {}  # a column of 0 and 1 beside others, of which an image has several or none
+    return possible[0], _stated(table, possible[0])
+
+
+def _warn_of_splits(table: _Table, number: int | None) -> None:
+    """Logs that a column of splits is not used, of which the division of the images would differ."""
+    for other in range(len(table.header)):
+        texts = (
+            {text.lower() for stated in table.column(other).values() for text in stated} if other != number else set()
+        )
+        if len(texts) > 1 and texts <= SPLIT_WORDS.keys():
+            log.warning(
+                "%s: its column %s (%s) is not used: folders of these names divide the images so",
+                *(table.path, table.name(other), ", ".join(sorted(texts))),
+            )
 
 
 def _stated(table: _Table, number: int) -> dict[str, set[str]]:
-    return {image: texts - {""} for image, texts in table.column(number).items() if texts - {""}}
+    return {image: known for image, texts in table.column(number).items() if (known := texts.difference(_MISSING))}
 
 
 def _are_classes(column: Mapping[str, set[str]]) -> bool:
@@ -147,6 +187,15 @@ def _are_classes(column: Mapping[str, set[str]]) -> bool:
     return len(set(texts)) >= 2 and 2 * len(set(texts)) <= len(texts)
 
 
+def _are_marks(column: Mapping[str, set[str]]) -> bool:
+    return {_as_mark(text) for texts in column.values() for text in texts} <= {"0", "1"}
+
+
+def _as_mark(text: str) -> str:
+    """Returns 0 or 1 for the spellings of no and yes; other texts as they are."""
+    return {"false": "0", "true": "1"}.get(text.lower(), text.removesuffix(".0"))
+
+
 def _one_of_each(table: _Table, others: Sequence[int]) -> dict[str, set[str]]:
     """Returns the classes of a table that has a column of 0 and 1 for each class; empty if it is none."""
     if len(others) < 2:
@@ -154,7 +203,7 @@ def _one_of_each(table: _Table, others: Sequence[int]) -> dict[str, set[str]]:
     marked: dict[str, set[str]] = {}
     for image, rows in table.rows.items():
         for row in rows:
-            numbers = [_cell(row, number).removesuffix(".0") for number in others]
+            numbers = [_as_mark(_cell(row, number)) for number in others]
             if sorted(numbers) != ["0"] * (len(others) - 1) + ["1"]:
                 return {}
             marked.setdefault(image, set()).add(table.name(others[numbers.index("1")]))
@@ -190,8 +239,8 @@ def _tables(files: Files, images: Sequence[str]) -> Iterator[tuple[_Table, int]]
         text = _decode(files.read(row))
         known = _of_split(index, images, name)
         table = _try_separators(path, text, known, str)
-        # On Windows and macOS a.JPG and a.jpg are one file.
-        table = table or _try_separators(path, text, _fold(known), str.casefold)
+        # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
+        table = table or _try_separators(path, text, _fold(known), _fold_name)
         if table is not None:
             yield table
 
@@ -222,6 +271,7 @@ def _read_table(
         index: Images by the ends of their paths, as ``_index`` or ``_fold`` returns them.
         spelled: Function from a name in the table to its spelling in the index.
     """
+    csv.field_size_limit(_MAX_BYTES)
     lines = io.StringIO(text.replace('"', "") if separator == " " else text, newline="")
     try:
         rows = [row for row in csv.reader(lines, delimiter=separator) if row]
@@ -262,12 +312,17 @@ def _index(images: Iterable[str]) -> dict[str, str | None]:
 
 
 def _fold(index: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Returns the index without distinction of upper and lower case; None where several images have an end."""
+    """Returns the index by ``_fold_name``; None where several images have an end."""
     folded: dict[str, str | None] = {}
     for end, image in index.items():
-        key = end.casefold()
+        key = _fold_name(end)
         folded[key] = None if key in folded and folded[key] != image else image
     return folded
+
+
+def _fold_name(text: str) -> str:
+    """Returns a name without distinction of upper and lower case, and of the Unicode forms of one character."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def _of_split(index: Mapping[str, str | None], images: Sequence[str], name: str) -> Mapping[str, str | None]:

@@ -140,19 +140,22 @@ def _read_chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _read_xz(stream: IO[bytes]) -> Iterator[bytes]:
-    # Not lzma.open, which allocates as much memory as the file requests.
-    decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
-    while True:
-        data = stream.read(_CHUNK_BYTES) if decompressor.needs_input else b""
-        if decompressor.needs_input and not data:
-            raise EOFError("the compressed stream has no end")
-        if chunk := decompressor.decompress(data, _CHUNK_BYTES):
-            yield chunk
-        if decompressor.eof:
-            rest = decompressor.unused_data.strip(b"\0") or stream.read(_CHUNK_BYTES).strip(b"\0")
-            if rest:
-                raise DataError("data after the end of the compressed stream")
-            return
+    """Yields the content of an xz file: of one stream, or of several with zeros between them."""
+    rest = stream.read(_CHUNK_BYTES)
+    while rest:
+        # Not lzma.open, which allocates as much memory as the file requests.
+        decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+        while not decompressor.eof:
+            data = b""
+            if decompressor.needs_input:
+                data, rest = rest or stream.read(_CHUNK_BYTES), b""
+                if not data:
+                    raise EOFError("the compressed stream has no end")
+            if chunk := decompressor.decompress(data, _CHUNK_BYTES):
+                yield chunk
+        rest = decompressor.unused_data.lstrip(b"\0")
+        while not rest and (data := stream.read(_CHUNK_BYTES)):
+            rest = data.lstrip(b"\0")
 
 
 def _read_zip(archive: Container, stream: IO[bytes], limit: int) -> Iterator[bytes]:

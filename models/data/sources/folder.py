@@ -7,6 +7,7 @@ result. Files that could have been samples are refused if they are many (``unuse
 from __future__ import annotations
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ log = logger()
 IMAGE_SUFFIXES = SUFFIXES
 _NO_IMAGES = ("zip", "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
 _NO_CLASSES = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", *splits.SPLIT_WORDS)
+_MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
 _SNIFF_THREADS = 16
 
 
@@ -86,11 +88,13 @@ def open_folder(data: schema.Data) -> Source:
     _add_images(tree, parts, entries, unused, labels, convert=data.convert)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
+    folders = () if labels else [path for top in parts for path in _classes_below(tree, top).values()]
+    remarks = (*splits.describe_shared(tree.images, folders), *_describe_masks(entries.names))
     parts = _without_unlabelled(parts, entries)
     _count_others(tree, entries, unused)
     unused.check(data, len(entries.rows))
     source = dataclasses.replace(
-        entries.source(()), unused=unused.lines(), class_differences=compare_classes(entries, parts)
+        entries.source(()), unused=unused.lines(), class_differences=(*compare_classes(entries, parts), *remarks)
     )
     if tree.top:
         log.info("%s: the top folder is %s", data.name, tree.top)
@@ -202,16 +206,28 @@ def _read_classes(
     if len(classes) < 2:
         place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
         what = f"all images are in {folders[0]}/, which names no class" if folders else "no folders of classes"
-        images = f"{len(tree.images):,} images, first {min(tree.images)}"
+        known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
+        images = f"{len(known):,} images, first {min(known)}"
+        others = csv_labels.describe_others(tree.files, known)
         raise ConfigError(
             f"{data.name} at {data.path}: {what} in {place} ({images}), and no CSV file "
-            "has two or more classes of them; expected CLASS/IMAGE, {train,val}/CLASS/IMAGE, or a CSV file "
-            "with the names of the images and their classes"
+            f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
+            f"with the names of the images and their classes{_describe_origin(tree)}"
         )
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)
     log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
     return labels, classes
+
+
+def _describe_origin(tree: _Tree) -> str:
+    """Returns what to do with a tar of samples, or with a folder of names with backslashes; empty otherwise."""
+    if any("\\" in name for name in tree.images):
+        return "; names with backslashes are those of a Windows archive: give data.path the archive itself"
+    samples = {name.rpartition(".")[0] for name in tree.images}
+    if any(name.endswith((".cls", ".json")) and name.rpartition(".")[0] in samples for name in tree.files.names):
+        return "; data=webdataset reads shards, which have NAME.jpg beside NAME.cls or NAME.json"
+    return ""
 
 
 def _add_images(
@@ -304,11 +320,23 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _describe_masks(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns a remark if images are named as the masks of others beside them, as ``1_mask.png`` beside ``1.png``."""
+    stems = {name.rpartition(".")[0] for name in names}
+    masks = [name for name in names if (found := _MASK.search(name)) and name[: found.start()] in stems]
+    if not masks:
+        return ()
+    return (f"{len(masks):,} images are named as masks of others and count as images, first {min(masks)}",)
+
+
 def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:
-    packed = next((name for name in tree.files.names if name.lower().endswith(ARCHIVES)), None)
+    packed = [name for name in tree.files.names if name.lower().endswith(ARCHIVES)]
     is_folder = root.startswith("s3://") or Path(root).is_dir()
     what_to_do = "which data.path may name" if is_folder else "which must be unpacked"
-    remedy = f"; it contains the archive {packed}, {what_to_do}" if packed else ""
+    remedy = f"; it contains the archive {packed[0]}, {what_to_do}" if packed else ""
+    if len(packed) > 1:
+        remedy = f"; it contains {len(packed):,} archives, first {min(packed)}: unpack them"
+        remedy += ", or take data=webdataset if they are shards of samples" * min(packed).lower().endswith(".tar")
     first = {name.partition("/")[0] for name in (*tree.files.names, *tree.folders)}
     seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
     lines = "".join(f"; {line}" for line in unused.lines())

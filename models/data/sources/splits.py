@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from infra.errors import ConfigError
-from models.data.sources.listing import MINIVAL, TRAIN, VAL
+from models.data.sources.listing import MINIVAL, NAMED, TRAIN, VAL
 
 WHOLE = {"": TRAIN}  # the parts of a tree without splits: its top folders are classes
 SPLIT_WORDS = {
@@ -58,6 +58,30 @@ def split_of(name: str) -> str | None:
     """Returns the split that the words of a name state, as train for ``Train_labels.csv``; None for no single one."""
     kinds = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     return kinds.pop() if len(kinds) == 1 else None
+
+
+def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
+    """Returns a remark if every class has the same folders, which may be the classes, or splits.
+
+    Args:
+        images: Paths of the images.
+        classes: Folders of the classes, which end with ``/``.
+    """
+    below: dict[str, set[str]] = {folder: set() for folder in classes}
+    for name in images:
+        for depth in (1, 2):  # a folder of a class is at the top, or in that of its split
+            parts = name.split("/")
+            folder = "/".join(parts[:depth]) + "/"
+            if folder in below and len(parts) > depth + 1:
+                below[folder].add(parts[depth])
+    shared = next(iter(below.values()), set())
+    if len(below) < 2 or len(shared) < 2 or any(folders != shared for folders in below.values()):
+        return ()
+    named = ", ".join(sorted(shared)[:NAMED]) + (", ..." if len(shared) > NAMED else "")
+    return (
+        f"every class has the same folders {named}, which count neither as classes nor as splits: if they are the "
+        "classes, name the folders above them train and val; if they are splits, move them above the classes",
+    )
 
 
 def are_parts(folders: Collection[str]) -> bool:

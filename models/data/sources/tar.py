@@ -29,7 +29,14 @@ _OF_BACKUPS = b"DV"  # GNU's list of a folder's files, in incremental archives, 
 _SPARSE = b"S"
 _WITHOUT_CONTENT = b"123456"  # links, devices, folders, pipes: their size is not followed by bytes
 DEAD_LINK, NO_FILE, SPARSE = "links that lead to no file", "entries that are no files", "sparse files of a tar"
-_LINKS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
+_LINKS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a pipe",
+    _SPARSE: "sparse",
+}
 # The characters of the names in the official archives, and a few more.
 _ALLOWED = re.compile(r"[A-Za-z0-9 _.,()'&+=@#!%~\[\]{}/-]+")
 
@@ -60,6 +67,7 @@ class _Extension(NamedTuple):
     name: str
     size: int
     link: str
+    kind: bytes = b""
 
 
 _NO_EXTENSION = _Extension("", -1, "")
@@ -212,7 +220,7 @@ def _read_entries(read_at: ReadAt, where: str, start: int, end: int, *, appended
                 count += 1
                 if count > MAX_MEMBERS:
                     raise DataError(f"{where} contains more than {MAX_MEMBERS} files")
-                yield _Entry(long.name or _name(header), kind, position, size, long.link or link)
+                yield _Entry(long.name or _name(header), long.kind or kind, position, size, long.link or link)
             long = _NO_EXTENSION
         position += -(-size // BLOCK) * BLOCK
 
@@ -266,15 +274,14 @@ def _read_extension(
                 f"{where}: a global path or size at byte {position}; only those of single members are supported"
             )
         return before
-    if any(key.startswith("GNU.sparse") for key in records):
-        raise DataError(f"{where}: a sparse file after byte {position}; only plain files are supported")
     stated = records.get("size", "-1")
     if not re.fullmatch(r"-1|[0-9]{1,15}", stated):
         raise DataError(f"{where}: invalid size {stated!r} at byte {position}")
     return _Extension(
-        records.get("path", before.name),
+        records.get("GNU.sparse.name", records.get("path", before.name)),
         int(stated) if int(stated) >= 0 else before.size,
         records.get("linkpath", before.link),
+        _SPARSE if any(key.startswith("GNU.sparse") for key in records) else before.kind,
     )
 
 

@@ -18,7 +18,7 @@ from infra.errors import ConfigError
     ("verb", "words", "message"),
     [
         ("shard", ["data=imagenet"], "data=imagenet needs data.path=FOLDER"),
-        ("train", ["data=folder", "data.path=/nonexistent"], "/nonexistent does not exist"),
+        ("train", ["data=folder", "data.path=/nonexistent"], "'/nonexistent' does not exist"),
         ("search", ["data=cifar10", "data.path=/nonexistent"], "/nonexistent"),
         ("train", ["launch.engine=slurm"], "no sbatch on PATH; run this on a login node of the cluster"),
         ("train", ["launch.engine=slurm", "storage=s3://bucket/a b"], "characters that --comment of sbatch does not"),

@@ -99,7 +99,7 @@ def test_binary_sizes_and_pax_sizes_are_supported() -> None:
         (lambda: one_member(type=tarfile.CHRTYPE), "is a device"),
         (lambda: one_member(type=tarfile.BLKTYPE), "is a device"),
         (lambda: one_member(type=tarfile.FIFOTYPE), "is a pipe"),
-        (lambda: one_member(type=tarfile.GNUTYPE_SPARSE), "unknown type"),
+        (lambda: one_member(type=tarfile.GNUTYPE_SPARSE), "is sparse"),
         (lambda: one_member(name="/etc/passwd"), "is outside the archive"),
         (lambda: one_member(name="a/../../b.jpg"), "is outside the archive"),
         (lambda: one_member(name="../b.jpg"), "is outside the archive"),
@@ -327,7 +327,7 @@ def test_many_threads_read_concurrently(tmp_path: Path) -> None:
         ("empty", "contains nothing of the data set; looked for a.tar"),
         ("http://x/y", "neither a local path nor s3://"),
         ("file.txt", "neither a folder nor an archive"),
-        ("missing", "missing does not exist"),
+        ("missing", "missing' does not exist; of its folders, "),
     ],
 )
 def test_a_path_without_files_of_the_set_is_a_config_error(path: str, message: str, tmp_path: Path) -> None:

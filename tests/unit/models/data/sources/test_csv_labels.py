@@ -1,6 +1,7 @@
 """Labels in tables beside the images, in the spellings of Kaggle's and other public data sets."""
 
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -133,13 +134,62 @@ def test_numbers_as_classes_are_in_the_order_of_numbers(tmp_path: Path) -> None:
 
 
 def test_a_column_per_class_is_read(tmp_path: Path) -> None:
-    for scale, suffix in (("1", "0"), ("1.0", "0.0")):
+    for scale, suffix in (("1", "0"), ("1.0", "0.0"), ("True", "False"), ("TRUE", "FALSE")):
         rows = [
             f"{name}.jpg, " + ", ".join(scale if c == label else suffix for c in CLASSES)
             for name, label in TRUTH.items()
         ]
         text = "\n".join(["filename, ant, bee, cat", *rows])
         assert labels_of(open_tree(tmp_path / scale, flat("train/") | {"_classes.csv": text.encode()}), TRAIN) == TRUTH
+
+
+def test_several_classes_of_an_image_are_no_single_one(tmp_path: Path) -> None:
+    """Of the columns of 0 and 1 only one varies, which would be taken for a column of two classes."""
+    text = "file,ant,bee,cat\n" + "".join(f"{name},1,1,{i % 2}\n" for i, name in enumerate(NAMES))
+    with pytest.raises(ConfigError, match=r"x.csv names the images and has the columns ant, bee, cat; which one has"):
+        open_tree(tmp_path, flat("train/") | {"x.csv": text.encode()})
+
+
+def test_a_label_that_pandas_wrote_for_none_is_none(tmp_path: Path) -> None:
+    text = table("{n},{c}", "id,label").replace("0003,ant", "0003,nan").replace("0005,cat", "0005,NaN")
+    source = open_tree(tmp_path, flat("train/") | {"x.csv": text.encode()})
+    assert labels_of(source, TRAIN) == {name: label for name, label in TRUTH.items() if name not in ("0003", "0005")}
+    assert source.unused[0].startswith("2 images without a label in the CSV file, first train/0003.jpg")
+
+
+def test_accents_in_either_unicode_form_are_those_of_the_files(tmp_path: Path) -> None:
+    files = {f"train/{unicodedata.normalize('NFD', 'é')}{name}.jpg": photo(int(name)) for name in NAMES}
+    text = table(unicodedata.normalize("NFC", "é") + "{n}.jpg,{c}", "id,label")
+    source = open_tree(tmp_path, files | {"x.csv": text.encode()})
+    assert source.classes == CLASSES
+    assert source.unused == ("1 files that are no images, first x.csv",)
+
+
+def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
+    text = table("{n},{c}," + "x" * 200_000, "id,label,text")
+    assert labels_of(open_tree(tmp_path, flat("train/") | {"x.csv": text.encode()}), TRAIN) == TRUTH
+
+
+def test_a_column_of_splits_is_said_not_to_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(f"{name},{TRUTH[name]},{'Test' if i > 8 else 'train'}\n" for i, name in enumerate(NAMES))
+    open_tree(tmp_path, flat("images/") | {"x.csv": f"id,label,subset\n{rows}".encode()})
+    assert "x.csv: its column subset (test, train) is not used: folders of these names divide" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("x.csv", "id,label\n0,ant\n1,bee\n", r"x\.csv names none of the images; its second line is '0,ant'"),
+        ("labels.json", "{}", r"labels\.json is not read: save its names and classes as a CSV file"),
+        ("train/metadata.jsonl", "{}", r"train/metadata\.jsonl is not read"),
+        ("x.csv.gz", "\x1f\x8b", r"x\.csv\.gz is not read"),
+        ("labels.xlsx", "PK\3\4", r"labels\.xlsx is not read"),
+    ],
+)
+def test_a_table_that_is_not_used_is_named(file: str, content: str, what: str, tmp_path: Path) -> None:
+    files = {f"train/img_{name}.jpg": photo(int(name)) for name in NAMES} | {file: content.encode("latin-1")}
+    with pytest.raises(ConfigError, match=rf"no CSV file has two or more classes of them \({what}"):
+        open_tree(tmp_path, files)
 
 
 def test_of_several_possible_columns_one_must_be_named(tmp_path: Path) -> None:

@@ -266,6 +266,52 @@ def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         open_source(data_settings("folder", Path(os.fsdecode(root))))
 
 
+@pytest.mark.parametrize("tops", [("entrenamiento", "prueba"), ("fold1", "fold2"), ("train/ant", "train/bee")])
+def test_folders_that_every_class_has_are_said(tops: tuple[str, ...], tmp_path: Path) -> None:
+    """They are the classes of splits with names that are not known, or splits below the classes."""
+    source = open_tree(tmp_path, tree({f"{top}/{below}": 3 for top in tops for below in "xy"}))
+    assert source.class_differences[0].startswith("every class has the same folders x, y, which count neither as")
+
+
+def test_folders_that_some_classes_have_are_not_said(tmp_path: Path) -> None:
+    assert open_tree(tmp_path, tree({"a/x": 3, "a/y": 3, "b/x": 3})).class_differences == ()
+    assert open_tree(tmp_path / "2", tree({"a/2024": 3, "b/2024": 3})).class_differences == ()
+
+
+def test_images_named_as_masks_of_others_are_said(tmp_path: Path) -> None:
+    """As in the ultrasound images of BUSI, ``benign (1).png`` beside ``benign (1)_mask.png``."""
+    files = tree({"a": 3, "b": 3, "with_mask": 2}) | {
+        f"a/{i:03d}_mask{end}.png": photo(i) for i, end in ((0, ""), (1, "_1"))
+    }
+    source = open_tree(tmp_path, files)
+    assert source.class_differences == (
+        "2 images are named as masks of others and count as images, first a/000_mask.png",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        (
+            {"a.tar": b"x" * 99 + b"\0", "b.tar": b"y\0"},
+            "it contains 2 archives, first a.tar: unpack them, or take data=webdataset",
+        ),
+        ({"train.zip": b"PK\3\4", "val.zip": b"PK\3\4"}, "it contains 2 archives, first train.zip: unpack them$"),
+        (
+            {r"set\ant\1.jpg": photo(1)},
+            "names with backslashes are those of a Windows archive: give data.path the archive",
+        ),
+        (
+            {"1.jpg": photo(1), "1.cls": b"1"},
+            "data=webdataset reads shards, which have NAME.jpg beside NAME.cls or NAME.json",
+        ),
+    ],
+)
+def test_what_else_a_tree_without_classes_may_be_is_said(files: dict[str, bytes], what: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=what):
+        open_tree(tmp_path, files)
+
+
 def test_the_message_about_no_images_names_an_archive_in_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"contains the archive photos.zip, which data.path may name"):
         open_tree(tmp_path, {"photos.zip": b"PK\x03\x04"})
@@ -288,8 +334,8 @@ def test_files_of_other_formats_are_named_where_no_image_is(
 def test_an_empty_folder_and_one_that_does_not_exist_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"its top folder contains nothing$"):
         open_source(data_settings("folder", tmp_path))
-    with pytest.raises(ConfigError, match=r"x does not exist$"):
-        open_source(data_settings("folder", tmp_path / "x"))
+    with pytest.raises(ConfigError, match=rf"data\.path '\S+/x y ' does not exist; of its folders, {tmp_path} does$"):
+        open_source(data_settings("folder", tmp_path / "x y "))  # the quotes show the space at the end
 
 
 def own_tar(path: Path, entries: list[tarfile.TarInfo | tuple[str, bytes]]) -> Path:
@@ -329,6 +375,10 @@ def test_what_a_backup_notes_in_a_tar_is_no_lost_file(tmp_path: Path) -> None:
     assert source.unused == ()
     sparse = link(b"S", "set/a/hole.jpg", "")
     source = open_source(data_settings("folder", own_tar(tmp_path / "y.tar", [*PAIR, sparse])))
+    assert source.unused == ("1 sparse files of a tar, first set/a/hole.jpg",)
+    described = tarfile.TarInfo("set/a/GNUSparseFile.7/hole.jpg")  # as GNU tar --format=pax --sparse writes it
+    described.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "set/a/hole.jpg"}
+    source = open_source(data_settings("folder", own_tar(tmp_path / "z.tar", [*PAIR, described])))
     assert source.unused == ("1 sparse files of a tar, first set/a/hole.jpg",)
 
 
@@ -452,6 +502,38 @@ def test_backslashes_separate_folders_where_no_name_has_a_slash(tmp_path: Path) 
             info.filename = name.replace("/", "\\")
             writer.writestr(info, data)
     assert open_source(data_settings("folder", tmp_path / "x.zip")).names.tolist() == [b"a/1.jpg", b"b/2.jpg"]
+
+
+def test_several_streams_of_an_xz_file_are_read(tmp_path: Path) -> None:
+    """As pixz and ``cat a.xz b.xz`` write them; zeros between them are allowed."""
+    whole = own_tar(tmp_path / "x.tar", [*PAIR]).read_bytes()
+    packed = [lzma.compress(part) for part in (whole[:700], whole[700:])]
+    (tmp_path / "x.tar.xz").write_bytes(bytes(8).join(packed) + bytes(4))
+    assert open_source(data_settings("folder", tmp_path / "x.tar.xz")).classes == ("a", "b")
+    (tmp_path / "y.tar.xz").write_bytes(packed[0] + b"other")
+    with pytest.raises(DataError, match=r"y\.tar\.xz is damaged or truncated"):
+        open_source(data_settings("folder", tmp_path / "y.tar.xz"))
+
+
+@pytest.mark.parametrize("name", ["x.tar.aa", "x.zip.001", "x.part1"])
+def test_a_part_of_a_divided_archive_is_named(name: str, tmp_path: Path) -> None:
+    own_tar(tmp_path / "x.tar", [*PAIR])
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
+        writer.write(tmp_path / "x.tar")
+    whole = (tmp_path / ("x.zip" if "zip" in name else "x.tar")).read_bytes()
+    (tmp_path / name).write_bytes(whole[:1100])
+    with pytest.raises(DataError, match="its name is that of a part of a divided file: join all parts"):
+        open_source(data_settings("folder", tmp_path / name))
+
+
+def test_the_last_part_of_a_divided_zip_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
+        writer.writestr(*PAIR[0])
+    whole = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.z01").write_bytes(whole[:100])
+    (tmp_path / "x.zip").write_bytes(whole[100:])
+    with pytest.raises(DataError, match="the last part of a divided zip: join the parts, as with zip -s 0"):
+        open_source(data_settings("folder", tmp_path / "x.zip"))
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "set/../../x.jpg", "/../x.jpg", "//set/../../x.jpg"])
