@@ -61,6 +61,8 @@ def check_image(data: bytes | memoryview, name: str, *, decode: bool) -> ImageIn
             pixels = scans * header.width * header.height
             if pixels > MAX_SCANNED_PIXELS:
                 raise DataError(f"a JPEG of {scans} scans, which are {pixels:,} pixels to decode")
+        if header.suffix == "png" and (chunk := image_header.find_damaged_chunk(data)):
+            raise DataError(f"a PNG whose chunk {escaped(chunk)} has a wrong checksum")
         with _decoding(header.width * header.height):
             width, height = open_image(data).size
         if (width, height) != header[1:3]:

@@ -6,6 +6,7 @@ Source: ITU-T T.81 annex B (markers and frame header), ISO/IEC 15948 section 11.
 from __future__ import annotations
 
 import re
+import zlib
 from typing import NamedTuple
 
 from infra.errors import DataError
@@ -80,6 +81,23 @@ def scans(data: bytes) -> int:
         if marker not in _ALONE:
             at += max(int.from_bytes(data[at : at + 2], "big"), 2)
     return count
+
+
+def find_damaged_chunk(data: bytes) -> str:
+    """Returns the type of a PNG's first critical chunk whose checksum is wrong; empty if there is none.
+
+    Pillow does not compare the checksums of the pixels, and may decode a damaged stream to other pixels.
+    """
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        is_critical = not data[at + 4] & 0x20
+        if is_critical and end <= len(data):
+            checksum = int.from_bytes(data[end - 4 : end], "big")
+            if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != checksum:
+                return data[at + 4 : at + 8].decode("latin-1")
+        at = end
+    return ""
 
 
 def _next_marker(data: bytes | memoryview, at: int) -> int:

@@ -14,6 +14,7 @@ from models.data.sources.image_format import CONVERTIBLE, HEAD_BYTES, identify_f
 
 MAX_PIXELS = 64 * 1024 * 1024  # a header that claims more is a decompression bomb; also in native/jpeg.h
 _PNG = b"\x89PNG\r\n\x1a\n"
+_SUBFILE_TYPE = 254  # tag of a TIFF page; bit 0: a reduced version of another page. Source: TIFF 6.0, section 8
 _METADATA = (b"\xfe", *(bytes([0xE0 + number]) for number in range(16)))  # markers COM and APP0 ... APP15
 _COLOUR_SPACE = (b"\xe0", b"\xee")  # APP0 (JFIF) and APP14 (Adobe)
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -72,6 +73,8 @@ def convert_to_png(data: bytes) -> tuple[bytes, str] | None:
         frames = getattr(image, "n_frames", 1)
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"image claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        if kind == "TIFF" and image.getexif().get(_SUBFILE_TYPE, 0) & 1:
+            raise DataError("a TIFF whose first page is a preview, as those of cameras' raw files; convert it first")
         if image.mode not in _PNG_MODES:
             raise DataError(f"a {kind} of mode {image.mode}, which a PNG cannot hold without loss")
         buffer = io.BytesIO()

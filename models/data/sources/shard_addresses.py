@@ -136,8 +136,22 @@ def _absolute(address: str) -> str:
     return location if location.startswith("s3://") else os.path.abspath(location)  # noqa: PTH100 - keeps links
 
 
+def _refuse_other_lists(address: str) -> None:
+    """Refuses what looks like several addresses in another spelling."""
+    exists = address.startswith("s3://") or os.path.lexists(address)
+    if not exists and re.search(r"%0?\d*d", address):
+        raise ConfigError(f"no file at {address}; a range of numbers is written {{000..123}}")
+    if not exists and re.search(r"\.(tar|tgz|gz|xz)[,; ]+\S", address):
+        raise ConfigError(f"no file at {address}; several addresses are written with :: between them")
+
+
 def _match(address: str) -> list[str]:
-    """Returns the shards of a folder or of a name with wildcards; otherwise the address."""
+    """Returns the shards of a folder or of a name with wildcards; otherwise the address.
+
+    Raises:
+        ConfigError: It looks like several addresses in another spelling.
+    """
+    _refuse_other_lists(address)
     wild = re.search(r"[*?\[]", address)
     is_folder = not address.lower().endswith(ARCHIVES) if address.startswith("s3://") else Path(address).is_dir()
     if wild is None and not is_folder:

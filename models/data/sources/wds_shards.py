@@ -42,7 +42,9 @@ _NO_IMAGES = (TEXT, EMPTY, UNKNOWN, "zip", "PDF", "NumPy", "Parquet", "HDF5", "v
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES, _MAX_LABEL = 2**20, 256
 _SCAN_THREADS = 8
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # pandas writes whole numbers so beside missing ones
+_APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
+_MANY_FIELDS = 20  # of a shard, above which the names have dots within the keys
 
 
 class _Part(NamedTuple):
@@ -169,10 +171,8 @@ def _scan(root: str, name: str, label_field: str | None) -> _Shard:
     from webdataset.tariterators import group_by_keys
 
     shard = _Shard(name)
-    texts = (
-        _TEXTS if label_field is None else (label_field.partition(".")[0] if _is_json(label_field) else label_field,)
-    )
-    seen: set[str] = set()
+    texts = _TEXTS if label_field is None else (_split_field(label_field)[0],)
+    seen: dict[str, bool] = {}
     try:
         container = open_member(root, name)
         read_at, where = container.scanner(), join_parts(root, name)
@@ -213,15 +213,22 @@ def _parts(
             yield {"fname": member.name, "data": part, "__url__": shard.name}
 
 
-def _add_sample(shard: _Shard, key: str, parts: Mapping[str, _Part], seen: set[str], label_field: str | None) -> None:
+def _add_sample(
+    shard: _Shard, key: str, parts: Mapping[str, _Part], seen: dict[str, bool], label_field: str | None
+) -> None:
+    """Adds a sample, or the reason for which it is none; ``seen`` has the keys before it, and whether with an image."""
     images = [suffix for suffix, part in parts.items() if part.kind not in _NO_IMAGES]
+    had_image = seen.get(key)
+    seen[key] = bool(images or had_image)
+    if had_image is not None and had_image != bool(images):
+        shard.others.append((_APART, key, True))
+        return
     if not images:
         shard.others.append(("samples without an image", key, True))
         return
-    if key in seen:
+    if had_image:
         shard.others.append(("samples whose key an earlier sample of the shard has", key, True))
         return
-    seen.add(key)
     first = min(images, key=lambda suffix: _IMAGES.index(suffix) if suffix in _IMAGES else len(_IMAGES))
     for suffix in images:
         if suffix != first:
@@ -233,36 +240,39 @@ def _add_sample(shard: _Shard, key: str, parts: Mapping[str, _Part], seen: set[s
     shard.samples.append(_Sample(key, parts[first].kind, parts[first].member, labels))
 
 
-def _is_json(label_field: str) -> bool:
-    return label_field == "json" or label_field.startswith("json.")
+def _split_field(label_field: str) -> tuple[str, list[str]]:
+    """Returns the suffix of the members and the keys in their JSON: ``info.json`` and ``[a]`` of ``info.json.a``."""
+    parts = label_field.lstrip(".").split(".")
+    end = parts.index("json") + 1 if "json" in parts else len(parts)
+    return ".".join(parts[:end]), parts[end:]
 
 
 def _read_labels(shard: _Shard, suffix: str, data: bytes, label_field: str | None) -> dict[str, str]:
     """Returns the values of a text that may be labels, by field; empty if it has none."""
     try:
         text = data.decode("utf-8-sig").strip()
-        content = json.loads(text) if suffix == "json" else text
+        content = json.loads(text) if suffix.rpartition(".")[2] == "json" else text
     except (ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
-        return _plain({suffix: content})
+        return _plain({label_field or suffix: content})
     shard.json_keys = shard.json_keys or tuple(map(str, content))
     if label_field is None:
         return _plain({f"json.{key}": content[key] for key in _KEYS if key in content})
     value: Any = content
-    for key in label_field.split(".")[1:]:
+    for key in _split_field(label_field)[1]:
         value = value.get(key) if isinstance(value, dict) else None
     return _plain({label_field: value})
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the values that may be a label as texts: whole numbers, and short texts of one line."""
+    """Returns the values that may be a label as texts: whole numbers, yes and no, and short texts of one line."""
     labels = {}
     for name, value in values.items():
-        is_label = isinstance(value, str | int) and not isinstance(value, bool)
-        text = str(value).strip() if is_label and not (isinstance(value, int) and abs(value) >= 10**18) else ""
+        is_label = isinstance(value, str | int) or (isinstance(value, float) and value.is_integer())
+        text = str(value).strip() if is_label and not (not isinstance(value, str) and abs(value) >= 10**18) else ""
         if 0 < len(text) <= _MAX_LABEL and text.isprintable():
-            labels[name] = sys.intern(str(int(text)) if _NUMBER.fullmatch(text) else text)
+            labels[name] = sys.intern(str(int(number[1])) if (number := _NUMBER.fullmatch(text)) else text)
     return labels
 
 
@@ -308,7 +318,9 @@ def _read_class_file(path: str) -> list[str]:
 
 
 def _in_order(names: Mapping[str, Any]) -> list[Any]:
-    """Returns the names of a JSON object by number, as ``{"0": "tench"}`` or ``{"0": ["n01440764", "tench"]}``."""
+    """Returns the names of a JSON object by number: ``{"0": "ant"}``, ``{"0": ["n0", "ant"]}`` or ``{"ant": 0}``."""
+    if all(isinstance(value, int) for value in names.values()):
+        names = {str(number): name for name, number in names.items()}
     ordered = [names.get(str(number)) for number in range(len(names))]
     return [name[-1] if isinstance(name, list) and name else name for name in ordered]
 
@@ -360,6 +372,8 @@ def _describe_contents(data: schema.Data, scans: Sequence[_Shard], label_field: 
     suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
     seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
     lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
+    if len(suffixes) > _MANY_FIELDS:
+        lines += f"; {len(suffixes):,} fields are too many: a field is what follows the first dot of a name"
     return (
         f"{data.name} at {data.path}: no sample with an image and a label in {label_field}; its fields are {seen}"
         f"{_json_hint(scans)}{lines}; set data.label_field to the field with the labels, or take data=folder for a tar "

@@ -105,6 +105,8 @@ LEFT_OUT = {
     "text": (b"GIF89a is what this text begins with", "neither JPEG nor PNG"),
     "half a PNG": (PNG[: len(PNG) // 2], "does not decode"),
     "header only": (JPEG[:200], "does not decode|a JPEG"),
+    "a PNG with a damaged stream": (PNG[:-20] + bytes([PNG[-20] ^ 1]) + PNG[-19:], "chunk IDAT has a wrong checksum"),
+    "a PNG with a damaged header": (PNG[:24] + b"\4" + PNG[25:], "chunk IHDR has a wrong checksum"),
     "50,000 a side": (png_bomb(50_000), "claims 50000 x 50000"),
     "70,000 wide": (png_bomb(70_000), "claims 70000 x 70000"),
     "GIF": (encoded(PICTURE, "GIF"), "neither JPEG nor PNG, but GIF, which data.convert=true converts"),

@@ -16,6 +16,7 @@ from flows.cli.summary import describe_result
 from infra import store
 from infra.errors import DataError
 from models.data.shards import writer
+from models.data.shards.images import convert_to_png
 from models.data.shards.manifest import Manifest
 from models.data.shards.stored import build_result
 
@@ -86,6 +87,14 @@ def test_other_formats_are_converted_with_equal_pixels_and_remarked(tmp_path: Pa
             pixels |= {Image.open(io.BytesIO(one)).convert(mode).tobytes() for one in images for mode in ("RGB", "I")}
     for _, image in made.values():
         assert image.convert("I" if image.mode.startswith("I;16") else "RGB").tobytes() in pixels
+
+
+def test_the_preview_in_a_raw_file_is_not_taken_for_the_image() -> None:
+    """The first page of most cameras' raw files, which are TIFFs, is a small copy."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "TIFF", tiffinfo={254: 1})
+    with pytest.raises(DataError, match="a TIFF whose first page is a preview, as those of cameras' raw files"):
+        convert_to_png(buffer.getvalue())
 
 
 def test_a_misnamed_format_is_named_in_the_quarantine(tmp_path: Path) -> None:

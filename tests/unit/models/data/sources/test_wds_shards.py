@@ -62,6 +62,65 @@ def test_shards_of_the_shard_writer_are_read_with_their_labels(tmp_path: Path) -
     assert (source.classes, source.own_val, source.unused) == (("0", "1", "2"), False, ())
 
 
+@pytest.mark.parametrize(
+    ("suffix", "text", "classes"),
+    [
+        ("cls", "{}.0", ("0", "1", "2")),
+        ("json", '{{"label": {}.0}}', ("0", "1", "2")),  # as pandas writes a column with missing numbers
+        ("json", '{{"label": "{}."}}', ("0", "1", "2")),
+        ("txt", "v{}.5", ("v0.5", "v1.5", "v2.5")),
+    ],
+)
+def test_a_whole_number_may_have_a_point(suffix: str, text: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), suffix: text.format(i % 3).encode()} for i in range(12)]
+    source = open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+    assert source.classes == classes
+    assert truth(source) == {sample["jpg"]: classes[i % 3] for i, sample in enumerate(samples)}
+
+
+def test_yes_and_no_are_two_classes(tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "json": {"label": i % 2 == 0}} for i in range(12)]
+    source = open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+    assert truth(source) == {sample["jpg"]: str(i % 2 == 0) for i, sample in enumerate(samples)}
+
+
+def test_a_json_may_have_a_longer_suffix(tmp_path: Path) -> None:
+    samples = [{"0.jpg": photo(i), "0.info.json": {"species": f"s{i % 2}"}} for i in range(6)]
+    for field in ("0.info.json.species", ".0.info.json.species"):
+        source = open_shards(write_shards(tmp_path / "set" / "%d.tar", samples), label_field=field)
+        assert source.classes == ("s0", "s1")
+
+
+@pytest.mark.parametrize("first", ["jpg", "cls"])
+def test_members_of_a_sample_that_are_apart_are_named(first: str, tmp_path: Path) -> None:
+    """webdataset makes two samples of them."""
+    fields = [first, "cls" if first == "jpg" else "jpg"]
+    members = [(f"{i:03d}.{one}", photo(i) if one == "jpg" else b"1") for one in fields for i in range(12)]
+    write_archive(tmp_path / "set" / "0.tar", members)
+    with pytest.raises(ConfigError, match=r"12 samples whose members are apart in the tar \(tar --sort=name puts"):
+        open_shards(tmp_path / "set")
+
+
+def test_keys_with_dots_are_explained(tmp_path: Path) -> None:
+    members = [(f"img.{i:03d}.{one}", photo(i) if one == "jpg" else b"1") for i in range(12) for one in ("cls", "jpg")]
+    write_archive(tmp_path / "set" / "0.tar", members)
+    with pytest.raises(ConfigError, match="24 fields are too many: a field is what follows the first dot of a name"):
+        open_shards(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("spelled", "what"),
+    [
+        ("set/%06d.tar", r"a range of numbers is written {000..123}"),
+        ("set/0.tar,set/1.tar", "several addresses are written with :: between them"),
+        ("set/0.tar set/1.tar", "several addresses are written with :: between them"),
+    ],
+)
+def test_lists_in_another_spelling_are_refused(spelled: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=what):
+        open_shards(tmp_path / spelled)
+
+
 def test_numbers_sort_as_numbers_and_names_as_names(tmp_path: Path) -> None:
     numbers = write_shards(tmp_path / "n" / "%d.tar", [{"jpg": photo(i), "cls": i} for i in (10, 9, 100)])
     assert open_shards(numbers).classes == ("9", "10", "100")
@@ -98,7 +157,12 @@ def test_a_class_file_gives_the_names_and_the_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ['{"1": "b", "0": "a", "2": "c"}', '{"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}']
+    "content",
+    [
+        '{"1": "b", "0": "a", "2": "c"}',
+        '{"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}',
+        '{"c": 2, "a": 0, "b": 1}',  # torchvision's class_to_idx
+    ],
 )
 def test_a_class_file_may_have_the_names_by_number(content: str, tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set" / "%06d.tar", numbered(6))
@@ -318,7 +382,7 @@ def test_the_index_and_the_shards_are_those_of_any_other_set(tmp_path: Path) -> 
 def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
     members = []
     for i, text in enumerate(
-        (b"{", b"[" * 100_000, b'{"label": true}', b'{"label": [1]}', b"\xff", json.dumps({"label": 1}).encode())
+        (b"{", b"[" * 100_000, b'{"label": NaN}', b'{"label": [1]}', b"\xff", json.dumps({"label": 1}).encode())
     ):
         members += [(f"{i}.jpg", photo(i)), (f"{i}.json", text)]
     source = open_shards(write_archive(tmp_path / "set.tar", members))
