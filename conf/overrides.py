@@ -194,6 +194,8 @@ def _renamed(key: str, value: str) -> str | None:
 
 def _unknown_option(group: str, value: str, names: Sequence[str]) -> str:
     other = "; any other network: model.name=NAME" if group == "model" else ""
+    if group == "data" and "/" in value:
+        other = f"; images of your own: data=folder data.path={value}"
     hints = [f"no {group} named {value!r};", did_you_mean(value, names), f"choices: {', '.join(names)}{other}"]
     return " ".join(filter(None, hints))
 

@@ -13,6 +13,7 @@ from conf.compose import OverrideError
 FOLDER = ["data.path=images"]
 
 
+DATA = f"choices: {', '.join(compose.options('data'))}"
 MODELS = f"choices: {', '.join(compose.options('model'))}; any other network: model.name=NAME"
 
 
@@ -171,7 +172,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str)
     [
         ("model=b33", f"no model named 'b33'; did you mean 'b3'? {MODELS}"),
         ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper, study"),
-        ("data=zzz", f"no data named 'zzz'; choices: {', '.join(compose.options('data'))}"),
+        ("data=zzz", f"no data named 'zzz'; {DATA}"),
+        ("data=/p/q", f"no data named '/p/q'; {DATA}; images of your own: data=folder data.path=/p/q"),
     ],
 )
 def test_an_unknown_option_is_refused_with_the_choices(override: str, message: str) -> None:
