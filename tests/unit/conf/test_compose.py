@@ -173,6 +173,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(override: str, nearest: str)
         ("model=b33", f"no model named 'b33'; did you mean 'b3'? {MODELS}"),
         ("profile=laptp", "no profile named 'laptp'; did you mean 'laptop'? choices: imagenette, laptop, paper, study"),
         ("data=zzz", f"no data named 'zzz'; {DATA}"),
+        ("model.resolution=224", "model.resolution multiplies that of the variant: 224.0 is no multiplier"),
         ("data=/p/q", f"no data named '/p/q'; {DATA}; images of your own: data=folder data.path=/p/q"),
     ],
 )
