@@ -15,7 +15,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NoReturn
+
+if os.environ.get("PYTHONPATH"):  # whose folders may hold another models.py or conf, which a project often has
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf import compose
 from conf.text import did_you_mean, printable
@@ -119,7 +123,8 @@ def _explain_options(verb: str, unknown: Sequence[str], overrides: Sequence[str]
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {printable(message)}\n")
+    if sys.stderr is not None:  # the caller may have closed it
+        sys.stderr.write(f"error: {printable(message)}\n")
     return code
 
 
@@ -127,8 +132,12 @@ def _command(verb: str, words: Sequence[str], flags: Sequence[str]) -> Command:
     """Separates a verb's objects from its settings, and composes these.
 
     Raises:
-        OverrideError: A setting is wrong, or an object is missing or superfluous.
+        OverrideError: A setting is wrong, an object is missing or superfluous, or the working folder is gone.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise compose.OverrideError("the working folder no longer exists; change to one that does") from error
     names = verbs.VERBS[verb].objects
     objects = [word for word in words if "=" not in word] if names else []
     if len(objects) > len(names) or len(objects) < sum(not name.startswith("[") for name in names):

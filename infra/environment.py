@@ -103,7 +103,7 @@ SET = {
     "no_proxy": "as NO_PROXY",
     "PYTHONUTF8": "names of files are read as UTF-8 in any locale",
     "PYTHONSAFEPATH": "a module of the user's folder is not imported instead of effnet's",
-    "PYTHONPATH": "leads to a checkout that is not installed, before what the user set",
+    "PYTHONPATH": "leads to effnet, before the folders of the user, which may hold modules of the same names",
     "PYTHONUNBUFFERED": "the log holds the last lines of a killed process",
     "OMP_NUM_THREADS": "launch.threads_per_proc",
     "EFFNET_CACHE": "the shard cache in the run folder",

@@ -48,11 +48,12 @@ def import_path() -> dict[str, str]:
     """Returns the variables with which a child process imports this code, in whatever folder it starts.
 
     With ``PYTHONSAFEPATH`` no module of the user's folder, such as ``models.py``, is imported instead; ``PYTHONPATH``
-    leads to a checkout that is not installed.
+    leads to a checkout that is not installed, and precedes what the user has set there.
     """
     variables = {"PYTHONSAFEPATH": "1"}
-    if str(CODE) != sysconfig.get_path("purelib"):
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH")]))
+    theirs = os.environ.get("PYTHONPATH")
+    if theirs or str(CODE) != sysconfig.get_path("purelib"):
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CODE), theirs]))
     return variables
 
 

@@ -154,6 +154,38 @@ def test_a_connection_that_a_service_closed_is_not_taken_for_the_output(monkeypa
         main(["plan"])
 
 
+def test_modules_of_the_user_with_names_of_ours_are_not_imported(tmp_path: Path) -> None:
+    """Projects often have a models.py or a folder conf, and their folder on PYTHONPATH."""
+    for name in ("conf", "infra", "models", "tasks"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not ours')")
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    code = "import sys; sys.argv[1:] = ['plan']; from flows.__main__ import main; from infra import machine; import os;"
+    code += "sys.exit(main() or machine.import_path()['PYTHONPATH'].split(os.pathsep)[0] != str(machine.CODE))"
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    code = "import os, sys; os.mkdir('x'); os.chdir('x'); os.rmdir('../x'); from flows.__main__ import main;"
+    code += "sys.exit(main(['plan']))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the working folder no longer exists; change to one that does\n",
+    )
+
+
+def test_a_mistake_has_its_code_where_stderr_is_closed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "train", "model=b9"], cwd=ROOT, preexec_fn=lambda: os.close(2)
+    )
+    assert done.returncode == 2
+
+
 def test_pythonwarnings_does_not_make_errors_of_the_warnings_of_libraries() -> None:
     code = """import sys, warnings
 from flows.__main__ import main
