@@ -7,35 +7,28 @@ official client: ``pip install effnet[kubernetes]``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from conf import schema
-from infra import machine
-from infra.errors import ConfigError, EffnetError, LostError, NotFoundError, PermanentError, TransientError
-from infra.launch.command import JOB_FOLDER, RESOLVE_S, TOKEN_URI, TRAINING_CODE, job_environment, torchrun_argv
+from infra.errors import ConfigError, EffnetError, LostError, NotFoundError, TransientError
 from infra.launch.job import JobSpec
-from infra.launch.local import last_lines, share_token, token_uri
+from infra.launch.local import last_lines, share_token
+from infra.launch.manifests import GRACE_S, JOB_LABEL, job_name, manifests, permanent_codes
 
 POLL_S = 5.0
 LIMITED = False
-GRACE_S = 60  # between SIGTERM and SIGKILL of a pod: the job first saves its state
-CONTAINER = "trainer"
-_SCRATCH = "/scratch"  # the only folders that can be written: an emptyDir here, at /tmp and at /dev/shm
-_PORT = 29500
-_USER = 1000
 _ANSWER_S = 30.0
-_PASSED_ON = ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")  # no credentials: these come from Secrets
-_HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "ImagePullBackOff", "CreateContainerConfigError")
-_LABEL = "batch.kubernetes.io/job-name"  # Kubernetes gives it to the pods of a Job
+_HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
+_PULL = ("ErrImagePull", "ImagePullBackOff")  # no such image, or a registry that does not answer now
+_PULL_S = 90.0  # how long an image may not be pulled: a kubelet has tried again after 10, 20 and 40 s
 
 
 @dataclass
@@ -48,16 +41,12 @@ class KubernetesJob:
     adopted: bool
     queued: bool = True
     reason: str = ""
+    unpulled_since: float | None = None  # since when the polls have seen that an image cannot be pulled
 
     @property
     def log(self) -> str:
         """The command that prints its output."""
-        return f"kubectl logs --namespace {self.namespace} --selector {_LABEL}={self.name}"
-
-
-def permanent_codes() -> list[int]:
-    """Exit codes of errors that a retry cannot fix; the Job then fails instead of starting its pods again."""
-    return sorted({kind.exit_code for kind in PermanentError.__subclasses__()})
+        return f"kubectl logs --namespace {self.namespace} --selector {JOB_LABEL}={self.name}"
 
 
 def check(launch: schema.Launch) -> None:
@@ -74,140 +63,6 @@ def describe(spec: JobSpec) -> str:
     import yaml
 
     return str(yaml.safe_dump_all(manifests(spec), sort_keys=False)).rstrip()
-
-
-def manifests(spec: JobSpec) -> list[dict[str, Any]]:
-    """Returns the Job, preceded by its headless Service if it has several pods."""
-    launch, name = spec.launch, job_name(spec)
-    settings = launch.kubernetes
-    labels = {"app.kubernetes.io/name": "effnet"}
-    if settings.queue is not None:
-        labels["kueue.x-k8s.io/queue-name"] = settings.queue
-    metadata = {"name": name, "namespace": settings.namespace, "labels": labels}
-    job_spec = {
-        "completionMode": "Indexed",
-        "completions": launch.nnodes,
-        "parallelism": launch.nnodes,
-        "backoffLimit": launch.relaunches * launch.nnodes,  # every pod of a lost job counts
-        "ttlSecondsAfterFinished": settings.ttl_s,
-        "podFailurePolicy": {
-            "rules": [
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": permanent_codes()},
-                },
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            ]
-        },
-        "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(spec)},
-    }
-    if settings.queue is not None:
-        job_spec["suspend"] = True  # until Kueue admits it
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {**metadata, "annotations": {"effnet/job-uri": spec.job_uri}},
-        "spec": job_spec,
-    }
-    selector = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {_LABEL: name}}
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": selector}
-    return [service, job] if launch.nnodes > 1 else [job]
-
-
-def job_name(spec: JobSpec) -> str:
-    """``effnet-KEY-DIGEST`` as a DNS label; the digest is that of the run folder's address."""
-    words = re.sub(r"[^a-z0-9]+", "-", spec.key.lower()).strip("-")
-    return f"effnet-{words[:36].rstrip('-')}-{hashlib.sha256(spec.job_uri.encode()).hexdigest()[:8]}"
-
-
-def _pod(spec: JobSpec) -> dict[str, Any]:
-    launch = spec.launch
-    settings = launch.kubernetes
-    optional = {
-        "serviceAccountName": settings.service_account,
-        "priorityClassName": settings.priority_class,
-        "nodeSelector": dict(pair.split("=", 1) for pair in settings.node_selector),
-        "tolerations": [_toleration(text) for text in settings.tolerations],
-    }
-    shared_memory = {"medium": "Memory", "sizeLimit": f"{settings.shared_memory_gb}Gi"}
-    return {
-        "restartPolicy": "Never",
-        "subdomain": job_name(spec),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_S,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        **{key: value for key, value in optional.items() if value},
-        "containers": [_container(spec)],
-        "volumes": [
-            {"name": "scratch", "emptyDir": {}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "shm", "emptyDir": shared_memory},
-        ],
-    }
-
-
-def _container(spec: JobSpec) -> dict[str, Any]:
-    launch, settings = spec.launch, spec.launch.kubernetes
-    resources = {
-        "cpu": launch.cpus_per_node,
-        "memory": f"{launch.memory_gb}Gi" if launch.memory_gb else None,
-        settings.gpu_resource: launch.gpus_per_node,
-    }
-    amounts = {name: str(amount) for name, amount in resources.items() if amount}
-    environment = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
-    return {
-        "name": CONTAINER,
-        "image": settings.image,
-        "command": torchrun_argv(launch, spec.module, spec.job_uri, "python"),
-        "workingDir": _SCRATCH,
-        "env": [{"name": name, "value": value} for name, value in (environment | _variables(spec)).items()],
-        "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
-        "resources": {"requests": amounts, "limits": dict(amounts)},
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [
-            {"name": "scratch", "mountPath": _SCRATCH},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the pod
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
-        ],
-    }
-
-
-def _variables(spec: JobSpec) -> dict[str, str]:
-    cores = spec.launch.cpus_per_node or spec.launch.nproc_per_node
-    variables = job_environment(spec.launch, cores, f"{_SCRATCH}/cache") | {
-        JOB_FOLDER: _SCRATCH,
-        "HOME": _SCRATCH,
-        TRAINING_CODE: machine.training_code(),
-    }
-    variables.pop("PYTHONPATH", None)  # of this machine; the image has effnet installed
-    if spec.launch.nnodes > 1:
-        name = job_name(spec)
-        variables |= {
-            "PET_RDZV_ENDPOINT": f"{name}-0.{name}:{_PORT}",  # torchrun's --rdzv-endpoint
-            TOKEN_URI: token_uri(spec.job_uri),
-            RESOLVE_S: "120",  # a Service resolves a pod only some time after its start
-        }
-    return variables
-
-
-def _toleration(text: str) -> dict[str, str]:
-    """``KEY[=VALUE][:EFFECT]``, as kubectl writes a taint."""
-    key, _, effect = text.partition(":")
-    key, equals, value = key.partition("=")
-    matched = {"operator": "Equal", "value": value} if equals else {"operator": "Exists"}
-    return {"key": key, **matched, **({"effect": effect} if effect else {})}
 
 
 def submit(spec: JobSpec) -> KubernetesJob:
@@ -266,19 +121,31 @@ def poll(job: KubernetesJob) -> int | None:
         return None  # the job does not need the API server; the timeouts of its status object apply
     if _condition(state, "Complete"):
         return 0
-    pods = _pods(job)
     if _condition(state, "Failed"):
-        ended = [s["state"]["terminated"]["exitCode"] for s in _containers(pods) if "terminated" in s.get("state", {})]
+        containers = _containers(_pods(job))
+        ended = [s["state"]["terminated"]["exitCode"] for s in containers if "terminated" in s.get("state", {})]
         codes = [code for code in ended if code]
         return next((code for code in codes if code in permanent_codes()), codes[-1] if codes else LostError.exit_code)
-    job.queued = not state.get("status", {}).get("ready")
-    job.reason = _reason(state, pods) if job.queued else ""
-    for container in _containers(pods) if job.queued else ():
-        waiting = container.get("state", {}).get("waiting", {})
-        if waiting.get("reason") in _HOPELESS:
-            said = f"{waiting['reason']}: {waiting.get('message', container.get('image', ''))}"
-            raise ConfigError(f"launch.engine=kubernetes: {job.label} cannot start in {job.namespace}: {said}")
+    status = state.get("status", {})
+    # The pods that run wait for the others, which may not have a node yet.
+    job.queued = (status.get("ready") or 0) + (status.get("succeeded") or 0) < state["spec"]["parallelism"]
+    if not job.queued:
+        job.reason, job.unpulled_since = "", None
+        return None
+    pods = _pods(job)
+    waiting = [container.get("state", {}).get("waiting", {}) for container in _containers(pods)]
+    unpulled = _said(waiting, _PULL)
+    job.unpulled_since = (job.unpulled_since or time.monotonic()) if unpulled else None
+    patient = job.unpulled_since is None or time.monotonic() - job.unpulled_since < _PULL_S
+    if refusal := _said(waiting, _HOPELESS) or ("" if patient else unpulled):
+        raise ConfigError(f"launch.engine=kubernetes: {job.label} cannot start in {job.namespace}: {refusal}")
+    job.reason = unpulled or _reason(state, pods)
     return None
+
+
+def _said(waiting: list[dict[str, Any]], reasons: tuple[str, ...]) -> str:
+    """The first of these reasons for which a container waits, with its message; empty without any."""
+    return next((f"{w['reason']}: {w.get('message', '')}" for w in waiting if w.get("reason") in reasons), "")
 
 
 def _reason(job: dict[str, Any], pods: list[dict[str, Any]]) -> str:
@@ -320,9 +187,9 @@ def _delete(namespace: str, name: str) -> None:
 
 def _pods(job: KubernetesJob) -> list[dict[str, Any]]:
     try:
-        pods: list[dict[str, Any]] = _call("list_namespaced_pod", job.namespace, label_selector=f"{_LABEL}={job.name}")[
-            "items"
-        ]
+        pods: list[dict[str, Any]] = _call(
+            "list_namespaced_pod", job.namespace, label_selector=f"{JOB_LABEL}={job.name}"
+        )["items"]
     except (TransientError, NotFoundError):
         return []
     return pods
@@ -351,16 +218,40 @@ def _call(function: str, *arguments: Any, **options: Any) -> Any:
         TransientError: The server does not answer.
     """
     with _errors(function) as client:
-        group = client.BatchV1Api() if function.endswith("_job") else client.CoreV1Api()
         try:
-            answer = getattr(group, function)(
-                *arguments, **options, _preload_content=False, _request_timeout=_ANSWER_S
-            ).data
+            answer = _answer(client, function, *arguments, **options)
         except client.ApiException as error:
             if error.status == 409:
                 return None
-            raise
+            if error.status != 401:
+                raise
+            _connect.cache_clear()  # the credentials in the file may be new
+            answer = _answer(client, function, *arguments, **options)
     return answer.decode(errors="replace") if function.endswith("_log") else json.loads(answer)
+
+
+def _answer(client: Any, function: str, *arguments: Any, **options: Any) -> bytes:
+    connection = _connect(os.environ.get("KUBECONFIG"))
+    group = client.BatchV1Api(connection) if function.endswith("_job") else client.CoreV1Api(connection)
+    call = getattr(group, function)
+    return bytes(call(*arguments, **options, _preload_content=False, _request_timeout=_ANSWER_S).data)
+
+
+@lru_cache(maxsize=1)
+def _connect(kubeconfig: str | None) -> Any:
+    """Returns the connection of this process: reading the configuration may run a program that gets a token.
+
+    The client itself renews a token that expires. Without a configuration, in a pod, it is that of its service account.
+    """
+    from kubernetes import client, config
+
+    configuration = client.Configuration()
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not Path("~/.kube/config").expanduser().exists()
+    if in_pod and not kubeconfig:
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        config.load_kube_config(kubeconfig, client_configuration=configuration)
+    return client.ApiClient(configuration)
 
 
 @contextmanager
@@ -373,7 +264,6 @@ def _errors(function: str) -> Iterator[Any]:
             "launch.engine=kubernetes needs the client of Kubernetes: pip install 'effnet[kubernetes]'"
         ) from error
     try:
-        config.load_config(config_file=os.environ.get("KUBECONFIG"))  # the client reads it only when it is imported
         yield client
     except config.ConfigException as error:
         raise ConfigError(f"launch.engine=kubernetes: no cluster is configured (KUBECONFIG): {error}") from error

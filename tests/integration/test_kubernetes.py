@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import re
 import time
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes_cluster import IMAGE, Cluster
 from training_rig import End, Rig, with_recipe
 
 from conf import compose, schema
 from conf.schema import Kubernetes, Launch
 from infra import errors, store
-from infra.launch import kubernetes
+from infra.launch import kubernetes, manifests
 from infra.launch.job import JobSpec
 from tasks.jobs import JobRun
 from tasks.registry.prune import is_listed
@@ -172,18 +174,85 @@ def test_an_error_that_no_retry_fixes_fails_the_job_and_the_next_start_replaces_
     ],
 )
 def test_a_missing_image_or_secret_is_named_and_nothing_is_left(
-    cluster: Cluster, rig: Rig, pods: dict[str, Any], refusal: str
+    cluster: Cluster, rig: Rig, pods: dict[str, Any], refusal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kubernetes, "_PULL_S", 1.0)
     run, config = two_pods(rig, f"pods-{next(iter(pods))}", **pods)
     with pytest.raises(errors.ConfigError, match=refusal):
         asyncio.run(run_job(run, config, ""))
     assert kubernetes.job_name(build_spec(run, config)) not in cluster.jobs
 
 
+def test_an_image_that_cannot_be_pulled_now_is_waited_for(cluster: Cluster, rig: Rig) -> None:
+    """Not every kubelet gets an answer of the registry at its first attempt."""
+    job = kubernetes.submit(spec_of(*two_pods(rig, "pods-unpulled", image="effnet:missing")))
+    while not job.reason:
+        time.sleep(0.1)
+        assert kubernetes.poll(job) is None
+    assert (job.queued, job.reason) == (True, "ImagePullBackOff: stand-in: ImagePullBackOff")
+    kubernetes.cancel(job)
+
+
+@pytest.mark.slow
+def test_a_job_of_which_one_pod_waits_for_a_node_is_waited_for(
+    cluster: Cluster, rig: Rig, reference: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one waits at the rendezvous: neither of its timeouts ends it while the cluster adds a node."""
+    run, config = two_pods(rig, "pods-one-of-two")
+    config.launch.start_timeout_s = 20.0
+    monkeypatch.setattr(cluster, "room", 1)
+
+    async def add_a_node_late() -> dict[str, Any]:
+        supervisor = asyncio.ensure_future(run_job(run, config, ""))
+        await asyncio.sleep(22)
+        assert not supervisor.done()
+        cluster.room = 2
+        return await supervisor
+
+    assert asyncio.run(add_a_node_late())["state_sha256"] == reference.sha256
+
+
+def test_the_program_of_a_configuration_that_gets_a_token_runs_once(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``aws eks get-token``, which takes a second: a supervisor of many jobs would do nothing else."""
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t"}}
+    (program := tmp_path / "get-token").write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/calls\necho '{json.dumps(answer)}'\n"
+    )
+    program.chmod(0o700)
+    configuration = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    how = {"apiVersion": answer["apiVersion"], "command": str(program), "interactiveMode": "Never"}
+    configuration["users"] = [{"name": "test", "user": {"exec": how}}]
+    (tmp_path / "config").write_text(yaml.safe_dump(configuration))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    for _ in range(3):
+        kubernetes.check(Launch(engine="kubernetes"))
+    assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_a_flow_in_a_pod_uses_the_service_account_of_the_pod(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As infra/kubernetes/overlays/jobs has it."""
+    import kubernetes as client_of_kubernetes
+
+    address = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["clusters"][0]["cluster"]["server"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.delenv("KUBECONFIG")
+
+    def load(client_configuration: Any) -> None:
+        client_configuration.host = address
+
+    monkeypatch.setattr(client_of_kubernetes.config, "load_incluster_config", load)
+    kubernetes.check(Launch(engine="kubernetes"))
+
+
 @pytest.mark.slow
 def test_an_image_of_another_version_is_refused(cluster: Cluster, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     run, config = two_pods(rig, "pods-other")
-    monkeypatch.setattr(kubernetes.machine, "training_code", lambda: "0" * 16)  # of the flow
+    monkeypatch.setattr(manifests.machine, "training_code", lambda: "0" * 16)  # of the flow
     with pytest.raises(errors.ConfigError, match=r"the image has another version of effnet .* than the flow \(0{16}\)"):
         asyncio.run(run_job(run, config, ""))
 

@@ -73,10 +73,11 @@ class Pod:
 
 @dataclass
 class Cluster:
-    """Jobs, services and pods by name; ``secrets`` are the Secrets that exist."""
+    """Jobs, services and pods by name; ``secrets`` are the Secrets, ``room`` the pods that the node holds."""
 
     folder: Path
     secrets: dict[str, dict[str, str]]
+    room: int = 100
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     pods: dict[str, list[Pod]] = field(default_factory=dict)
@@ -151,7 +152,10 @@ class Cluster:
             with self.lock:
                 pods = self.pods[name]
                 verdict = self._judge(job, pods)
-                job["status"] = {"ready": sum(pod.code() is None and not pod.waiting for pod in pods)}
+                ready = sum(pod.code() is None and not pod.waiting for pod in pods)
+                job["status"] = {"ready": ready, "succeeded": sum(pod.code() == 0 for pod in pods)}
+                if ready < self.room:  # the node has been enlarged
+                    pods[:] = [pod for pod in pods if pod.waiting != UNSCHEDULABLE]
                 if verdict:
                     self._end_pods(pods)
                     job["status"] = {"conditions": [{"type": verdict, "status": "True"}]}
@@ -192,7 +196,8 @@ class Cluster:
         (folder := self.folder / pod_name).mkdir()
         [container] = job["spec"]["template"]["spec"]["containers"]
         secrets = [source["secretRef"]["name"] for source in container["envFrom"]]
-        if "nvidia.com/gpu" in container["resources"]["requests"]:
+        running = sum(pod.process is not None and pod.code() is None for pods in self.pods.values() for pod in pods)
+        if "nvidia.com/gpu" in container["resources"]["requests"] or running >= self.room:
             return Pod(pod_name, index, folder / "log", None, UNSCHEDULABLE)
         if container["image"] != IMAGE:
             return Pod(pod_name, index, folder / "log", None, "ImagePullBackOff")

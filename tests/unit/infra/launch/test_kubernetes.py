@@ -14,7 +14,7 @@ import yaml
 from conf import compose
 from conf.schema import Kubernetes, Launch
 from infra import errors
-from infra.launch import kubernetes
+from infra.launch import kubernetes, manifests
 from infra.launch.job import JobSpec
 
 VERSION = "1.37"
@@ -95,6 +95,28 @@ def test_credentials_are_references_and_nothing_of_this_machine_is_in_the_manife
     [container] = described(spec)[1]["spec"]["template"]["spec"]["containers"]
     assert container["envFrom"] == [{"secretRef": {"name": "store"}}, {"secretRef": {"name": "more"}}]
     assert {"name": "AWS_ENDPOINT_URL_S3", "value": "https://store.example"} in container["env"]
+
+
+def test_the_pods_of_a_work_pool_pass_the_strict_schema_and_their_caller_chooses_nothing() -> None:
+    launch = Launch(engine="kubernetes", gpus_per_node=4, cpus_per_node=32, memory_gb=200, kubernetes=FULL)
+    template = manifests.pool_template(launch, {"EFFNET_GPUS": "0,1,2,3"})
+    assert template["variables"] == {"type": "object", "properties": {}, "additionalProperties": False}
+    assert "{{" not in str(template)
+    job = template["job_configuration"]["job_manifest"]
+    pod = job["spec"]["template"]["spec"]
+    assert (pod.pop("parallelism"), pod.pop("completions")) == (
+        1,
+        1,
+    )  # Prefect requires them where they have no meaning
+    kubernetes_validate.validate(job, VERSION, strict=True)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    [container] = pod["containers"]
+    assert "command" not in container
+    assert "args" not in container  # Prefect's worker sets them
+    assert container["resources"]["limits"] == {"cpu": "32", "memory": "200Gi", "nvidia.com/gpu": "4"}
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}, {"secretRef": {"name": "more"}}]
+    assert {"name": "EFFNET_GPUS", "value": "0,1,2,3"} in container["env"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in pod["volumes"]
 
 
 def test_errors_that_no_retry_fixes_fail_the_job_and_disruptions_do_not_count() -> None:
