@@ -16,6 +16,7 @@ from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
 COMMAND, COMMAND_TAG = "EFFNET_COMMAND", "command"  # variable of this process, and tag of its runs in MLflow
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time, or max, and per how many
 PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 
@@ -35,6 +36,16 @@ def facts() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return description
+
+
+def cores() -> int:
+    """Returns the cores that this process may use: those it may run on, within the CPU limit of its container."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(usable, int(quota) // int(period)))
+    except (OSError, ValueError):  # no limit, or no control group of version 2
+        return usable
 
 
 def gpus() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from prefect import task
 from conf import schema
 from conf.experiments import ported_network
 from conf.text import logger
+from infra import machine
 from infra.errors import ConfigError
 from models.paper import PORTED_TOP1
 from models.results import EvalResult, GateCheck
@@ -40,10 +40,9 @@ def _check_machine(config: schema.Config) -> list[GateCheck]:
     from models.training import capacity
 
     gpus = capacity.gpu_bytes()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     checks = [check_gpus(config, gpus), check_memory(config, gpus), check_space(config)]
     side = _largest_rate(config)[2]
-    return [*checks, check_loader(config, capacity.image_cpu_s(config.data.augment, side), cores)]
+    return [*checks, check_loader(config, capacity.image_cpu_s(config.data.augment, side), machine.cores())]
 
 
 def check_gpus(config: schema.Config, gpus: list[int]) -> GateCheck:

@@ -63,7 +63,7 @@ def packages() -> list[Finding]:
 def capacity(processes_per_job: int) -> list[Finding]:
     """Compares cores, memory and GPU with the processes of one training job."""
     facts = machine.facts()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     text = f"{cores} cores, {memory:.0f} GB of memory, GPU: {facts['gpu']}"
     if facts["gpu"] != "none" and "+cpu" in facts.get("torch", ""):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from conf import schema
 from conf.text import logger
-from infra import store
+from infra import machine, store
 from infra.environment import JOBS, inherited
 from infra.errors import EffnetError, TransientError
 from infra.launch import guard, lease
@@ -134,7 +134,7 @@ def _renew(job: LocalJob, held: Lease, label: str) -> None:
 
 def build_command(spec: JobSpec, devices: Devices = NO_DEVICES) -> Command:
     """The torchrun command of a job on this machine."""
-    environment = job_environment(spec.launch, os.cpu_count() or 1, str(spec.run_dir / "cache"))
+    environment = job_environment(spec.launch, machine.cores(), str(spec.run_dir / "cache"))
     if spec.launch.nnodes > 1:
         environment[RENDEZVOUS_TOKEN] = store.read(share_token(spec.job_uri)).decode()
     return Command(build_argv(spec), environment | devices.environment, job_folder(spec), devices.locks)

@@ -1,7 +1,34 @@
-"""What provenance records of this machine."""
+"""What provenance records of this machine, and what its jobs may use."""
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra import machine
 from infra.machine import format_utc
 
 
 def test_a_time_is_written_in_utc() -> None:
     assert format_utc(1_764_231_164.9) == "2025-11-27 08:12:44 UTC"
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("max 100000", 8), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8)],
+)
+def test_a_container_has_the_cores_of_its_limit_and_no_more_than_it_may_run_on(
+    limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads beyond the limit would be throttled: a pod of 4 cores on a machine of 128."""
+    (quota := tmp_path / "cpu.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(machine, "QUOTA", quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert machine.cores() == cores
+
+
+def test_without_a_control_group_the_cores_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "QUOTA", Path("/nowhere"))
+    assert machine.cores() == len(os.sched_getaffinity(0))
