@@ -1,22 +1,26 @@
 """The engine of a Slurm cluster: each job is one batch job. Its functions are documented in ``engine.py``.
 
 The job's name is its key and its comment its run folder, so every supervisor finds it. ``launch.engine=slurm`` needs
-``run_dir`` and the installation of effnet at the same path on all nodes, and an object store that they reach.
+the installation of effnet at the same path on all nodes, a ``run_dir`` that may be created on each of them, shared or
+not, and an object store that they reach.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
 import subprocess
+import sys
+import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import schema
-from infra import errors
+from infra import errors, store
 from infra.environment import JOBS, inherited
 from infra.errors import ConfigError, EffnetError, LostError, PreemptedError, TransientError
 from infra.launch.command import JOB_FOLDER, TOKEN_URI, job_environment
@@ -43,7 +47,9 @@ _CODES = {  # final states whose exit code says nothing
     "CANCELLED": 128 + 15,
 }
 # Reasons of a pending job that no waiting resolves.
-_NEVER = re.compile(r"(Partition\w*Limit|Invalid\w+|Bad\w+|\w+NotAllowed|DependencyNeverSatisfied|\w+MaxWall\w*)")
+_NEVER = re.compile(
+    r"(Partition\w*Limit|Invalid\w+|Bad\w+|\w+NotAllowed|DependencyNeverSatisfied|\w+MaxWall\w*|\w+PerJob(Limit)?)"
+)
 
 
 @dataclass
@@ -52,10 +58,20 @@ class SlurmJob:
 
     job_id: int
     label: str
-    log: str
+    log: str  # on the first node, and here if the nodes share the folder
+    log_uri: str  # the end of that file, if the job failed
     adopted: bool
     queued: bool = True
     reason: str = ""
+
+
+@dataclass
+class _Queue:
+    """The last list of this user's jobs, which all jobs of this process share: one request per job is a burden."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    read_at: float = -math.inf
+    states: dict[int, _State] | None = None  # None: the controller did not answer
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,9 @@ class _State:
     name: str
     reason: str = ""
     code: int = 0
+
+
+_queue = _Queue()
 
 
 def check(launch: schema.Launch) -> None:
@@ -86,27 +105,41 @@ def describe(spec: JobSpec) -> str:
         _directive("job-name", spec.key),
         _directive("comment", spec.job_uri),
         *_resources(launch),
-        _directive("output", str(folder / "slurm-%j.txt")),
-        "#SBATCH --open-mode=append",
+        "#SBATCH --output=/dev/null",
         "#SBATCH --requeue",
         f"#SBATCH --signal=TERM@{_SAVE_S}",
         "#SBATCH --dependency=singleton",
         "",
+        # By the script: Slurm starts no job for whose --output the node has no folder, and does not say why.
+        f"folder={shlex.quote(str(folder))}",
+        'mkdir -p -m 700 -- "$folder" && log=$folder/slurm-$SLURM_JOB_ID.txt || log=$(mktemp)',
+        'exec >> "$log" 2>&1',
         "trap : TERM  # the steps receive it as well: they save their state and end",
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
         f"export OMP_NUM_THREADS={launch.threads_per_proc or _threads(launch)}",
         *(_rendezvous() if launch.nnodes > 1 else []),
-        f"scratch={shlex.quote(str(folder / 'scratch'))}",
-        'rm -rf -- "$scratch"  # left behind by processes that were killed',
+        'rm -rf -- "$folder/scratch"  # left behind by processes that were killed',
         f"srun --kill-on-bad-exit=1 {_step_options(launch)}{shlex.join(build_argv(spec))}",
         "code=$?",
-        'rm -rf -- "$scratch"',
+        'rm -rf -- "$folder/scratch"',
+        f'[ $code -eq 0 ] || tail -n 200 "$log" | {shlex.join(_store_command(spec.job_uri))}',
         f'if [ $code -eq {LostError.exit_code} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {launch.relaunches} ]; then',
         '  scontrol requeue "$SLURM_JOB_ID"  # a node is lost, which Slurm itself notices later',
         "fi",
         "exit $code",
     ]
     return "\n".join(lines)
+
+
+def _store_command(job_uri: str) -> list[str]:
+    """Writes the end of the output, its standard input, where ``logs`` reads it if the nodes share no folder."""
+    program = "import os, sys; from infra import store; "
+    program += "store.write(sys.argv[1].format(os.environ['SLURM_JOB_ID']), sys.stdin.buffer.read())"
+    return [sys.executable, "-c", program, _log_uri(job_uri, "{}")]
+
+
+def _log_uri(job_uri: str, job_id: int | str) -> str:
+    return store.join(job_uri, f"slurm-{job_id}.txt")
 
 
 def _resources(launch: schema.Launch) -> list[str]:
@@ -181,7 +214,8 @@ def _active_ids(spec: JobSpec) -> list[int]:
 
 
 def _job(spec: JobSpec, job_id: int, *, adopted: bool) -> SlurmJob:
-    return SlurmJob(job_id, spec.label, str(job_folder(spec) / f"slurm-{job_id}.txt"), adopted)
+    log = str(job_folder(spec) / f"slurm-{job_id}.txt")
+    return SlurmJob(job_id, spec.label, log, _log_uri(spec.job_uri, job_id), adopted)
 
 
 def poll(job: SlurmJob) -> int | None:
@@ -192,7 +226,9 @@ def poll(job: SlurmJob) -> int | None:
         JobError: A user cancelled the job; it is not started again.
     """
     try:
-        state = _read_state(job)
+        state = _listed_state(job.job_id)
+        if state is None or state.name not in _ACTIVE:  # its end is read once, with the exit code
+            state = _read_state(job)
     except TransientError:
         return None  # the job does not need the controller; the timeouts of its status object apply
     if state is None:
@@ -206,6 +242,26 @@ def poll(job: SlurmJob) -> int | None:
     if state.name == "CANCELLED" and not job.adopted:
         raise errors.JobError(f"{job.label}: job {job.job_id} was cancelled in Slurm; the same command resumes it")
     return _CODES.get(state.name, state.code)
+
+
+def _listed_state(job_id: int) -> _State | None:
+    """The state of a job by a list that is at most half a polling interval old; None if the list does not have it.
+
+    Raises:
+        TransientError: The controller did not answer.
+    """
+    with _queue.lock:
+        if time.monotonic() - _queue.read_at > POLL_S / 2:
+            try:
+                listed = _run(["squeue", "--me", "--noheader", "--format=%i|%T|%r"])
+                rows = re.findall(r"(?m)^(\d+)\|(\w+)\|(.*)$", listed)
+                _queue.states = {int(number): _State(name, reason) for number, name, reason in rows}
+            except (TransientError, _UnknownError):
+                _queue.states = None
+            _queue.read_at = time.monotonic()
+        if _queue.states is None:
+            raise TransientError("launch.engine=slurm: squeue does not answer")
+        return _queue.states.get(job_id)
 
 
 def _read_state(job: SlurmJob) -> _State | None:
@@ -233,9 +289,11 @@ def _exit_code(text: str) -> int:
 
 
 def logs(job: SlurmJob) -> str:
-    """Returns the last lines of the job's output, which lies in the run folder that the nodes share."""
+    """Returns the last lines of the job's output: of its file, if the nodes share the folder, or of the object."""
     with suppress(FileNotFoundError):
         return last_lines(Path(job.log).read_text(errors="replace"))
+    with suppress(EffnetError):
+        return last_lines(store.read(job.log_uri).decode(errors="replace"))
     return ""
 
 

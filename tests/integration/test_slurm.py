@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -138,6 +139,21 @@ def test_a_job_that_can_never_start_is_refused_with_the_reason_and_removed(
         assert cluster.command("squeue", "--noheader") == ""
     finally:
         cluster.command("scontrol", "update", "PartitionName=gpu", "MaxTime=INFINITE")
+
+
+def test_the_end_of_the_output_is_in_the_store_where_the_nodes_share_no_folder(cluster: Cluster, rig: Rig) -> None:
+    """The folder is removed while the job waits, so that its node has none as it starts, and again at its end."""
+    run, config = two_nodes(rig, "slurm-apart", max_restarts=0, slurm=Slurm(options=["--hold"]))
+    run = dataclasses.replace(run, job=dataclasses.replace(run.job, manifest_uri=f"{run.job_uri}/nothing"))
+    spec = spec_of(run, config)
+    job = slurm.submit(spec)
+    shutil.rmtree(spec.run_dir)
+    cluster.command("scontrol", "release", str(job.job_id))
+    wait(lambda: slurm.poll(job) is not None)
+    assert slurm.poll(job) not in (0, None)
+    assert Path(job.log).exists()
+    shutil.rmtree(spec.run_dir)
+    assert "nothing" in slurm.logs(job)
 
 
 def test_two_nodes_end_with_the_bits_of_one_machine(cluster: Cluster, rig: Rig, reference: End) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,15 @@ def stand_in(
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
 
-def job(*, adopted: bool = False) -> SlurmJob:
-    return SlurmJob(7, "train x", "log", adopted)
+@pytest.fixture(autouse=True)
+def empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No list of jobs has been read yet, and the next one is empty."""
+    monkeypatch.setattr(slurm, "_queue", slurm._Queue())
+    stand_in(tmp_path, monkeypatch, "squeue")
+
+
+def job(job_id: int = 7, *, adopted: bool = False) -> SlurmJob:
+    return SlurmJob(job_id, "train x", "log", "file:///nowhere/log", adopted)
 
 
 def test_the_script_requests_what_the_settings_say() -> None:
@@ -54,8 +62,7 @@ def test_the_script_requests_what_the_settings_say() -> None:
         "constraint=a100|h100",
         "exclusive",
         "qos=high",
-        "output=/shared/runs/jobs/train-x-1/slurm-%j.txt",
-        "open-mode=append",
+        "output=/dev/null",
         "requeue",
         "signal=TERM@90",
         "dependency=singleton",
@@ -68,7 +75,8 @@ def test_the_script_requests_what_the_settings_say() -> None:
     )
 
 
-def test_the_script_is_valid_bash_and_gives_each_process_its_share_of_the_cores(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs_name", ["runs", "my $(id) 'runs'"])
+def test_the_script_is_valid_bash_and_gives_each_process_its_share_of_the_cores(runs_name: str, tmp_path: Path) -> None:
     (tmp_path / "scontrol").write_text(
         '#!/bin/sh\ncase "$*" in *hostnames*) printf "n7\\nn8\\n";; *) echo "NodeName=n7 NodeAddr=10.0.0.7 A";; esac\n'
     )
@@ -76,14 +84,17 @@ def test_the_script_is_valid_bash_and_gives_each_process_its_share_of_the_cores(
     (tmp_path / "nproc").write_text("#!/bin/sh\necho 10\n")
     for name in ("scontrol", "srun", "nproc"):
         (tmp_path / name).chmod(0o700)
-    scratch = tmp_path / "jobs" / "train-x-1" / "scratch"
-    scratch.mkdir(parents=True)
-    script = slurm.describe(spec_in(tmp_path, nnodes=2, nproc_per_node=4))
+    (runs := tmp_path / runs_name).mkdir()
+    (scratch := runs / "jobs" / "train-x-1" / "scratch").mkdir(parents=True)
+    spec = dataclasses.replace(spec_in(runs, nnodes=2, nproc_per_node=4), job_uri=f"file://{tmp_path}/store/jobs/x")
+    script = slurm.describe(spec)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "41234", "SLURM_JOB_NODELIST": "n[7-8]"}
     done = subprocess.run(["bash", "-u", "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["10.0.0.7:11234", "2", str(scratch.parent)]
-    assert done.returncode == 3
-    assert done.stderr == ""
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    log = (scratch.parent / "slurm-41234.txt").read_text()
+    assert log == f"10.0.0.7:11234 2 {scratch.parent}\n"
+    assert not scratch.exists()
+    assert (tmp_path / "store" / "jobs" / "x" / "slurm-41234.txt").read_text() == log
 
 
 @pytest.mark.parametrize(
@@ -109,10 +120,21 @@ def test_resources_are_for_engines_that_have_a_scheduler() -> None:
         Launch(gpus_per_node=1)
 
 
+def test_a_job_whose_folder_cannot_be_made_on_its_node_runs_and_says_so_in_the_store(tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\necho no folder\nexit 1\n")
+    (tmp_path / "srun").chmod(0o700)
+    (tmp_path / "file").touch()
+    spec = dataclasses.replace(spec_in(tmp_path / "file"), job_uri=f"file://{tmp_path}/store/jobs/x")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "41234", "TMPDIR": str(tmp_path)}
+    assert subprocess.run(["bash", "-u", "-c", slurm.describe(spec)], env=environment, check=False).returncode == 1
+    lost = dataclasses.replace(job(), log="/nowhere/log", log_uri=f"{spec.job_uri}/slurm-41234.txt")
+    assert slurm.logs(lost) == "no folder"
+
+
 @pytest.mark.parametrize("folder", ["/shared/my runs", '/shared/"', "/shared/$(id)", "/shared/a\nb"])
-def test_a_path_that_a_line_of_sbatch_cannot_hold_is_refused(folder: str) -> None:
-    with pytest.raises(errors.ConfigError, match="has characters that --output of sbatch does not take"):
-        slurm.describe(spec_in(Path(folder)))
+def test_a_run_folder_that_a_line_of_sbatch_cannot_hold_is_refused(folder: str) -> None:
+    with pytest.raises(errors.ConfigError, match="has characters that --comment of sbatch does not take"):
+        slurm.describe(dataclasses.replace(spec_in(Path("/runs")), job_uri=f"file://{folder}/jobs/x"))
 
 
 def test_the_script_alone_is_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,13 +197,27 @@ def test_how_a_job_ended_becomes_an_exit_code(
     assert slurm.poll(job()) == code
 
 
-@pytest.mark.parametrize("reason", ["PartitionNodeLimit", "InvalidAccount", "BadConstraints"])
+@pytest.mark.parametrize(
+    "reason", ["PartitionNodeLimit", "InvalidAccount", "BadConstraints", "QOSMaxGRESPerJob", "AssocMaxNodePerJobLimit"]
+)
 def test_a_job_that_waits_for_what_will_never_be_is_a_mistake(
     reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(tmp_path, monkeypatch, "scontrol", f"JobId=7 JobState=PENDING Reason={reason} ExitCode=0:0")
     with pytest.raises(errors.ConfigError, match=f"can never start: {reason}"):
         slurm.poll(job())
+
+
+def test_the_jobs_of_a_process_share_a_list_of_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller of a cluster would not bear a request of each job every few seconds."""
+    stand_in(tmp_path, monkeypatch, "scontrol", code=99)
+    (tmp_path / "squeue").write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/calls\nprintf '7|RUNNING|None\\n8|PENDING|Priority\\n9|RUNNING|None\\n'\n"
+    )
+    jobs = [job(7), job(8), job(9)]
+    assert [slurm.poll(one) for one in jobs] == [None, None, None]
+    assert [(one.queued, one.reason) for one in jobs] == [(False, ""), (True, "Priority"), (False, "")]
+    assert (tmp_path / "calls").read_text() == "x\n"
 
 
 @pytest.mark.parametrize("reason", ["Resources", "Priority", "Dependency", "BeginTime", "PartitionDown"])
