@@ -1,4 +1,4 @@
-"""The training job of a configuration, described without starting services and without writing anything."""
+"""The jobs of a configuration, described without starting services and without writing anything."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tasks.stored import connect_store
 from tasks.supervise import build_spec
 
 UNKNOWN = "DIGEST"  # in place of the digest of a job whose shards do not exist yet
+KEY = "KEY"  # in place of the key of a job of a command with many
 
 
 def describe_training(config: schema.Config) -> JobSpec:
@@ -29,3 +30,10 @@ def describe_training(config: schema.Config) -> JobSpec:
     key = f"{train_name(job)}-{UNKNOWN}"
     uri, label = store.join(config.storage, "jobs", key), train_name(job).replace("-", " ")
     return JobSpec(key, label, MODULES["train"], uri, config.launch, Path(config.run_dir).resolve())
+
+
+def describe_any(config: schema.Config, verb: str) -> JobSpec:
+    """Returns any of the jobs that a verb would submit, with ``KEY`` for its key: they differ in nothing else."""
+    module = MODULES["evaluate" if verb == "evaluate" else "train"]
+    uri = store.join(config.storage, "jobs", KEY)
+    return JobSpec(KEY, verb, module, uri, config.launch, Path(config.run_dir).resolve())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows import form
+from flows import configure, form
 from flows.cli.command import Command, show
 from flows.cli.services import connect
 from flows.cli.verbs import VERBS
 from infra.errors import ConfigError
+from infra.launch import devices, manifests
 from infra.services import deployments, http, prefect_api
 from infra.services.programs import WORK_POOL
 
@@ -47,15 +49,44 @@ def _plan(command: Command) -> list[deployments.Change]:
         if not http.answers(f"{os.environ['PREFECT_API_URL']}/health"):
             raise ConfigError(f"services.prefect: {config.services.prefect} does not answer; it ends with /api")
     file = Path(command.options.get("file", deployments.FILE))
-    version = deployments.digest(file)
-    definitions = [_define(entry, version) for entry in deployments.read_entries(file)]
+    version, pool, pods = deployments.digest(file), command.options.get("pool", WORK_POOL), _pool_of_pods(command)
+    definitions = [
+        _define(entry, version, pods.name if pods and _is_job(entry) else pool)
+        for entry in deployments.read_entries(file)
+    ]
     keep_limit = not any(word.startswith("launch.jobs_at_once=") for word in command.overrides)
     api = prefect_api.from_environment(os.environ)
-    pool = command.options.get("pool", WORK_POOL)
-    return deployments.plan(api, definitions, config.launch.jobs_at_once, keep_limit=keep_limit, pool=pool)
+    pools = [deployments.Pool(pool), *([pods] if pods else [])]
+    return deployments.plan(api, definitions, config.launch.jobs_at_once, keep_limit=keep_limit, pools=pools)
 
 
-def _define(entry: dict[str, Any], version: str) -> dict[str, Any]:
+def _is_job(entry: Mapping[str, Any]) -> bool:
+    return entry.get("work_queue") == deployments.JOBS_QUEUE
+
+
+def _pool_of_pods(command: Command) -> deployments.Pool | None:
+    """The work pool of ``--pods``: a pod of ``launch.kubernetes`` for each job; None without this option.
+
+    Raises:
+        ConfigError: The settings of the pods are missing, or the pods would not reach a service.
+    """
+    config, name = command.config, command.options.get("pods")
+    if name is None:
+        return None
+    launch, services = config.launch, config.services
+    if launch.engine != "kubernetes":
+        raise ConfigError(f"--pods {name} needs launch.engine=kubernetes, whose settings describe the pods")
+    if name == command.options.get("pool", WORK_POOL):
+        raise ConfigError(f"--pods {name} must differ from --pool, whose workers run the other flows")
+    if embedded := [key for key in configure.SERVICE_VARIABLES if getattr(services, key) == "embedded"]:
+        raise ConfigError(f"--pods {name}: pods do not reach embedded services; set services.{embedded[0]}=URL")
+    words = configure.select_places(command.overrides)
+    variables = configure.worker_environment(replace(config, run_dir=manifests.SCRATCH), words)
+    gpus = ",".join(str(index) for index in range(launch.gpus_per_node))
+    return deployments.Pool(name, "kubernetes", manifests.pool_template(launch, {**variables, devices.VARIABLE: gpus}))
+
+
+def _define(entry: dict[str, Any], version: str, pool: str) -> dict[str, Any]:
     """The definition of a deployment; the flow is imported for its parameters.
 
     Raises:
@@ -67,7 +98,8 @@ def _define(entry: dict[str, Any], version: str) -> dict[str, Any]:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"deployment {entry['name']}: no flow {entry['entrypoint']}: {error}") from error
     parameters = form.describe_parameters(flow.name, flow.parameters.model_dump_for_openapi())
-    return deployments.define({**entry, "description": _describe(entry, flow.name)}, flow.name, parameters, version)
+    described = {**entry, "description": _describe(entry, flow.name)}
+    return deployments.define(described, flow.name, parameters, version, pool)
 
 
 def _describe(entry: Mapping[str, Any], flow: str) -> str:

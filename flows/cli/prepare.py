@@ -81,6 +81,20 @@ def config(command: Command) -> int:
     return 0
 
 
+def show_jobs(command: Command) -> int:
+    """Prints how the jobs of a verb would be submitted, and nothing else on standard output."""
+    from infra.launch.engine import ENGINES
+    from models.experiments.costs import VERBS
+    from tasks import dry_run
+
+    spec = dry_run.describe_any(command.config, command.verb)
+    print(ENGINES[spec.launch.engine].describe(spec))
+    verb, key = command.verb, dry_run.KEY
+    counts = f"; `effnet plan {verb}` counts them" if verb in VERBS else ""
+    sys.stderr.write(f"note: each job of effnet {verb} is submitted so, with its key in place of {key}{counts}\n")
+    return 0
+
+
 def download(command: Command) -> int:
     """Downloads a data set: ``effnet download cifar10 data.path=FOLDER``, or ``data=cifar10``."""
     from models.data.sources import download

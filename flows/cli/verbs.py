@@ -70,7 +70,10 @@ class Verb:
 
 
 _Training = partial(
-    Verb, trains=True, switches={"yes": "run although the estimate exceeds budget.hours or budget.gpu_hours"}
+    Verb,
+    trains=True,
+    switches={"yes": "run although the estimate exceeds budget.hours or budget.gpu_hours"},
+    dry_run="flows.cli.prepare:show_jobs",
 )
 VERBS: dict[str, Verb] = {
     "reproduce": _Training(
@@ -128,6 +131,7 @@ VERBS: dict[str, Verb] = {
         "evaluate a registered model on the val split",
         f"{_COMMON}\n  model_ref=NAME@ALIAS or NAME/VERSION   e.g. efficientnet-b0@champion\n  data={_choices('data')}",
         flow="flows.evaluate:evaluate",
+        dry_run="flows.cli.prepare:show_jobs",
         needs=("model_ref", "efficientnet-b0@champion"),
     ),
     "transfer": _Training(
@@ -174,6 +178,7 @@ VERBS: dict[str, Verb] = {
         "every night at 3, with these settings:  effnet nightly --schedule '0 3 * * *' --timezone Europe/Berlin ...",
         flow="flows.nightly:nightly",
         manage="flows.cli.schedule:manage",
+        dry_run="flows.cli.prepare:show_jobs",
         options={
             "schedule": ("[CRON]", "start the deployment nightly at these times; train nothing now"),
             "timezone": ("[ZONE]", "time zone of the schedule (default: unchanged, at first UTC)"),
@@ -332,6 +337,7 @@ VERBS: dict[str, Verb] = {
         options={
             "file": ("[PATH]", "definitions of the deployments (default: those of effnet, infra/prefect.yaml)"),
             "pool": ("[NAME]", "work pool (default effnet)"),
+            "pods": ("[NAME]", "work pool of type kubernetes for jobs, each of which is a pod of launch.kubernetes"),
         },
     ),
     "worker": Verb(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import yaml
 from conf.text import quoted
 from infra import machine
 from infra.errors import ConfigError, TransientError
+from infra.launch.manifests import LABELS
 from infra.services.prefect_api import PrefectApi, call, request
 from infra.services.processes import log_path, log_tail
 from infra.services.programs import TAG, WORK_POOL, WORKER
@@ -52,13 +53,22 @@ class Change:
     apply: Callable[[], object]
 
 
+@dataclass(frozen=True)
+class Pool:
+    """A work pool, and how its workers start a flow run."""
+
+    name: str
+    kind: str = "process"
+    template: Mapping[str, object] = field(default_factory=lambda: JOB_TEMPLATE)
+
+
 def plan(
     api: PrefectApi,
     deployments: Sequence[Mapping[str, Any]],
     jobs_at_once: int,
     *,
     keep_limit: bool,
-    pool: str = WORK_POOL,
+    pools: Sequence[Pool] = (Pool(WORK_POOL),),
 ) -> list[Change]:
     """Returns the changes after which the server is configured; an empty list if it is.
 
@@ -67,35 +77,41 @@ def plan(
         deployments: What ``define`` returns.
         jobs_at_once: Value of the concurrency limit ``accelerator``.
         keep_limit: Whether an existing limit keeps its value.
-        pool: Name of the work pool.
+        pools: Work pools of the deployments.
 
     Raises:
         ConfigError: The server refuses, or an object with one of our names belongs to something else.
         TransientError: The server does not answer, or stays busy for a minute.
     """
     return [
-        *_plan_pool(api, pool),
+        *(change for pool in pools for change in _plan_pool(api, pool)),
         *_plan_limit(api, jobs_at_once, keep=keep_limit),
         *_plan_automation(api),
-        *(change for definition in deployments for change in _plan_deployment(api, definition, pool)),
+        *(change for definition in deployments for change in _plan_deployment(api, definition)),
     ]
 
 
-def _plan_pool(api: PrefectApi, name: str) -> list[Change]:
-    path = f"/work_pools/{name}"
-    status, pool = request(api, "GET", path, known=(404,))
+def _plan_pool(api: PrefectApi, pool: Pool) -> list[Change]:
+    name, path = pool.name, f"/work_pools/{pool.name}"
+    status, present = request(api, "GET", path, known=(404,))
     if status == 404:
-        body = {"name": name, "type": "process", "base_job_template": JOB_TEMPLATE}
+        body = {"name": name, "type": pool.kind, "base_job_template": pool.template}
         return [Change(f"work pool {name}: created", lambda: request(api, "POST", "/work_pools/", body))]
-    if pool["type"] != "process":
-        raise ConfigError(f"Prefect at {api.url} has a work pool {name} of type {pool['type']}; delete or rename it")
-    if pool["base_job_template"] == JOB_TEMPLATE:
+    if present["type"] != pool.kind:
+        raise ConfigError(f"Prefect at {api.url} has a work pool {name} of type {present['type']}; delete or rename it")
+    if present["base_job_template"] == pool.template:
         return []
-    if name != WORK_POOL:
+    if name != WORK_POOL and not _is_template_of_effnet(present["base_job_template"]):
         raise ConfigError(f"Prefect at {api.url} has a work pool {name} with another job template: take a new name")
-    template = {"base_job_template": JOB_TEMPLATE}
+    template = {"base_job_template": pool.template}
     text = f"work pool {name}: job template replaced, callers choose neither command nor variables"
     return [Change(text, lambda: request(api, "PATCH", path, template))]
+
+
+def _is_template_of_effnet(template: Mapping[str, Any]) -> bool:
+    """Whether these are pods of effnet, perhaps with another image or other resources."""
+    manifest = template.get("job_configuration", {}).get("job_manifest")
+    return isinstance(manifest, dict) and LABELS.items() <= manifest.get("metadata", {}).get("labels", {}).items()
 
 
 def _plan_limit(api: PrefectApi, jobs_at_once: int, *, keep: bool) -> list[Change]:
@@ -155,8 +171,8 @@ def _normal(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _plan_deployment(api: PrefectApi, definition: Mapping[str, Any], pool: str) -> list[Change]:
-    flow, body = definition["flow"], {**definition["body"], "work_pool_name": pool}
+def _plan_deployment(api: PrefectApi, definition: Mapping[str, Any]) -> list[Change]:
+    flow, body = definition["flow"], dict(definition["body"])
     name = f"{flow}/{body['name']}"
     status, present = request(api, "GET", f"/deployments/name/{name}", known=(404,))
 
@@ -215,7 +231,9 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def define(entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, Any], version: str) -> dict[str, Any]:
+def define(
+    entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, Any], version: str, pool: str
+) -> dict[str, Any]:
     """Returns the name of the flow and the request that creates a deployment.
 
     Args:
@@ -223,6 +241,7 @@ def define(entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, 
         flow: Name of the flow.
         parameters_schema: JSON schema of the flow's parameters.
         version: As ``digest`` returns it.
+        pool: Name of its work pool.
     """
     schedules = [
         {"schedule": {"cron": item["cron"], "timezone": item["timezone"]}, "slug": item["slug"], "active": True}
@@ -234,6 +253,7 @@ def define(entry: Mapping[str, Any], flow: str, parameters_schema: Mapping[str, 
         "entrypoint": entry["entrypoint"],
         "parameters": entry.get("parameters", {}),
         "parameter_openapi_schema": parameters_schema,
+        "work_pool_name": pool,
         "work_queue_name": entry.get("work_queue", "default"),
         "pull_steps": [],
         "tags": [TAG],

@@ -101,6 +101,63 @@ def test_a_deployment_of_others_with_our_name_is_not_replaced(services: Addresse
     assert owner_calls.prefect("GET", f"/deployments/{made['id']}")[1]["entrypoint"] == "their.py:train"
 
 
+PODS = (
+    "launch.engine=kubernetes",
+    "launch.gpus_per_node=2",
+    "launch.nproc_per_node=2",
+    "launch.kubernetes.secrets=[effnet-store]",
+    "services.s3=https://s3.example",
+    "services.mlflow=https://mlflow.example",
+)
+
+
+def test_jobs_get_a_work_pool_of_pods_that_is_theirs_alone(services: Addresses, file: Path) -> None:
+    words = ("--file", str(file), "--pods", "try-pods", *PODS)
+    try:
+        deploy(services, "--file", str(file))
+        assert deploy(services, *words, "launch.kubernetes.image=effnet:1") == [
+            "work pool try-pods: created",
+            "deployment job/job-try: work_pool_name changed",
+        ]
+        path = "/work_pools/try-pods"
+        pool = owner_calls.prefect("GET", path)[1]
+        assert pool["type"] == "kubernetes"
+        job, train = present("-try")["job-try"], present("-try")["train-try"]
+        assert (job["work_pool_name"], train["work_pool_name"]) == ("try-pods", "effnet")
+        manifest = pool["base_job_template"]["job_configuration"]["job_manifest"]
+        [container] = manifest["spec"]["template"]["spec"]["containers"]
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert variables["EFFNET_GPUS"] == "0,1"
+        assert "services.s3=https://s3.example" in variables["EFFNET_SETTINGS"]
+        assert "run_dir=/scratch" in variables["EFFNET_SETTINGS"]
+        assert deploy(services, *words, "launch.kubernetes.image=effnet:1") == [
+            f"{services.prefect} is configured; nothing to do"
+        ]
+        [line] = deploy(services, *words, "launch.kubernetes.image=effnet:2")
+        assert line.startswith("work pool try-pods: job template replaced")
+        manifest["metadata"]["labels"] = {"app.kubernetes.io/name": "of-others"}
+        assert owner_calls.prefect("PATCH", path, {"base_job_template": pool["base_job_template"]})[0] == 204
+        done = effnet(services, *words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "has a work pool try-pods with another job template: take a new name" in done.stderr
+    finally:
+        owner_calls.prefect("DELETE", "/work_pools/try-pods")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--pods", "x"), "--pods x needs launch.engine=kubernetes, whose settings describe the pods"),
+        (("--pods", "effnet", *PODS), "--pods effnet must differ from --pool"),
+        (("--pods", "x", *PODS[:-1]), "--pods x: pods do not reach embedded services; set services.mlflow=URL"),
+    ],
+)
+def test_pods_that_could_not_work_are_refused(services: Addresses, words: tuple[str, ...], message: str) -> None:
+    done = effnet(services, *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
 def test_wrong_credentials_and_a_server_that_is_not_there_are_one_line(
     services: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:

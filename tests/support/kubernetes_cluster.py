@@ -114,6 +114,9 @@ class Cluster:
     def create(self, kind: str, body: dict[str, Any], *, dry_run: bool) -> tuple[int, dict[str, Any]]:
         """Answers POST."""
         with self.lock:
+            if kind == "jobs":  # Prefect's worker requires these two, of which a server that is not strict warns
+                for field_of_a_job in ("parallelism", "completions"):
+                    body["spec"]["template"]["spec"].pop(field_of_a_job, None)
             try:
                 kubernetes_validate.validate(body, VERSION, strict=True)
             except kubernetes_validate.ValidationError as error:
@@ -121,7 +124,7 @@ class Cluster:
             if dry_run:
                 return 201, body
             known = self.jobs if kind == "jobs" else self.services
-            name = body["metadata"]["name"]
+            name = body["metadata"].setdefault("name", f"{body['metadata'].get('generateName')}{next(self.numbers)}")
             if name in known:
                 return 409, {"message": f"{kind} {name} already exists"}
             body["metadata"]["uid"] = f"uid-{next(self.numbers)}"
@@ -160,7 +163,7 @@ class Cluster:
                     self._end_pods(pods)
                     job["status"] = {"conditions": [{"type": verdict, "status": "True"}]}
                     break
-                for index in range(job["spec"]["completions"]):
+                for index in range(job["spec"].get("completions", 1)):
                     if not any(pod.index == index and pod.code() in (None, 0) for pod in pods):
                         pods.append(self._start_pod(job, index, port))
             time.sleep(0.1)
@@ -177,11 +180,12 @@ class Cluster:
     def _judge(self, job: dict[str, Any], pods: list[Pod]) -> str:
         """The condition that ends the Job, or nothing."""
         codes = [code for pod in pods if (code := pod.code())]
-        [fatal] = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
-        if set(codes) & set(fatal["onExitCodes"]["values"]) or len(codes) > job["spec"]["backoffLimit"]:
+        rules = job["spec"].get("podFailurePolicy", {"rules": []})["rules"]
+        fatal = {code for rule in rules if rule["action"] == "FailJob" for code in rule["onExitCodes"]["values"]}
+        if set(codes) & fatal or len(codes) > job["spec"]["backoffLimit"]:
             return "Failed"
         succeeded = {pod.index for pod in pods if pod.code() == 0}
-        return "Complete" if len(succeeded) == job["spec"]["completions"] else ""
+        return "Complete" if len(succeeded) == job["spec"].get("completions", 1) else ""
 
     def _end_pods(self, pods: list[Pod]) -> None:
         for pod in pods:
@@ -197,7 +201,7 @@ class Cluster:
         [container] = job["spec"]["template"]["spec"]["containers"]
         secrets = [source["secretRef"]["name"] for source in container["envFrom"]]
         running = sum(pod.process is not None and pod.code() is None for pods in self.pods.values() for pod in pods)
-        if "nvidia.com/gpu" in container["resources"]["requests"] or running >= self.room:
+        if "nvidia.com/gpu" in container["resources"].get("requests", {}) or running >= self.room:
             return Pod(pod_name, index, folder / "log", None, UNSCHEDULABLE)
         if container["image"] != IMAGE:
             return Pod(pod_name, index, folder / "log", None, "ImagePullBackOff")
@@ -208,9 +212,9 @@ class Cluster:
             environment |= self.secrets[secret]
         for variable in container["env"]:
             value = variable["value"].replace(f"{name}-0.{name}:{PORT}", f"127.0.0.1:{port}")
-            environment[variable["name"]] = re.sub(r"^/scratch", str(folder), value)
-        program, *words = container["command"]
-        assert program == "python"
+            environment[variable["name"]] = re.sub(r"(^|(?<==))/scratch", str(folder), value)
+        program, *words = container.get("command") or container["args"]
+        words = words if program == "python" else ["-m", program, *words]  # prefect flow-run execute
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *words], env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True

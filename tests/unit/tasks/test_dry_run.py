@@ -1,4 +1,4 @@
-"""``effnet train --dry-run``: the job as it would be submitted, without services and without a file."""
+"""The option ``--dry-run``: jobs as they would be submitted, without services and without a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 
 from conf import compose
 from flows.__main__ import main
+from flows.cli.verbs import VERBS
 from infra.launch import slurm
 from infra.services import stack
 from tasks import shard
@@ -67,8 +68,30 @@ def test_the_key_is_that_of_the_job_if_its_shards_exist(tmp_path: Path, capsys: 
     assert output.err == ""
 
 
+@pytest.mark.parametrize(
+    ("verb", "module"),
+    [
+        *((name, "models.train") for name, verb in VERBS.items() if verb.trains and name != "train"),
+        ("evaluate", "models.evaluate"),
+    ],
+)
+def test_a_verb_with_many_jobs_prints_how_each_is_submitted(
+    verb: str, module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = VERBS[verb].needs
+    words = [f"{needs[0]}={needs[1]}"] if needs is not None else []
+    cluster = ["launch.engine=slurm", "launch.nnodes=2", "launch.slurm.partition=gpu", f"run_dir={tmp_path}/runs"]
+    assert main([verb, "--dry-run", *words, *cluster]) == 0
+    output = capsys.readouterr()
+    assert "#SBATCH --job-name=KEY\n" in output.out
+    assert "#SBATCH --partition=gpu\n" in output.out
+    assert f" -m {module} s3://effnet/jobs/KEY\n" in output.out
+    assert output.err.startswith(f"note: each job of effnet {verb} is submitted so, with its key in place of KEY")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_setting_is_one_line_with_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["train", "--dry-run", "launch.engine=slurm", f"run_dir={tmp_path}/my runs"]) == 2
+    assert main(["train", "--dry-run", "launch.engine=slurm", f"storage=file://{tmp_path}/my store"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert main(["train", "--dry-run", "launch.nnodes=2"]) == 2
     assert "launch.nnodes=2 needs launch.rendezvous=HOST:PORT" in capsys.readouterr().err
