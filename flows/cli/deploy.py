@@ -41,7 +41,7 @@ def show_changes(command: Command) -> int:
 
 
 def _plan(command: Command) -> list[deployments.Change]:
-    config = command.config
+    config, pods = command.config, _pool_of_pods(command)
     if config.services.prefect == "embedded":
         connect(command, "prefect")
     else:
@@ -49,7 +49,7 @@ def _plan(command: Command) -> list[deployments.Change]:
         if not http.answers(f"{os.environ['PREFECT_API_URL']}/health"):
             raise ConfigError(f"services.prefect: {config.services.prefect} does not answer; it ends with /api")
     file = Path(command.options.get("file", deployments.FILE))
-    version, pool, pods = deployments.digest(file), command.options.get("pool", WORK_POOL), _pool_of_pods(command)
+    version, pool = deployments.digest(file), command.options.get("pool", WORK_POOL)
     definitions = [
         _define(entry, version, pods.name if pods and _is_job(entry) else pool)
         for entry in deployments.read_entries(file)

@@ -30,9 +30,9 @@ def worker(command: Command) -> int:
     """
     from models.data.loading import decode
 
-    config, services = command.config, _resolve_services(command)
-    gpus = devices.choose(machine.gpus(), command.options.get("gpus", ""))
+    config, gpus = command.config, devices.choose(machine.gpus(), command.options.get("gpus", ""))
     jobs = devices.count_jobs(gpus, config.launch.nproc_per_node, without=config.launch.jobs_at_once)
+    services = _resolve_services(command)
     name, pool = command.options.get("name", socket.gethostname()), command.options.get("pool", WORK_POOL)
     pool_worker.check(prefect_api.from_environment(os.environ), pool)
     findings = doctor.check_worker(replace(config, services=services), decode.backends())
