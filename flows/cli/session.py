@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import sys
 import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -24,6 +25,7 @@ from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
 
 log = logger()
+_SEND_S = 5.0
 
 # Prefect uses the same log as effnet; its console handler would print every line twice.
 QUIET = {
@@ -78,6 +80,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
             raise known from error
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
         with signals.deferred():
+            if "prefect" in started:
+                _send_to_prefect()
             stopped = stack.down(run_dir, only=started, say=log.info)
         if stopped:
             log.info("stopped %s, which this command had started", ", ".join(stopped))
@@ -86,6 +90,16 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         raise KeyboardInterrupt from None
     finally:
         wait([imported])  # a Prefect whose import is not done at the end of the process prints an error of its own
+
+
+def _send_to_prefect() -> None:
+    """Sends what Prefect's client still holds of logs and events.
+
+    At the end of this process it would try to reach the stopped server for a minute, and print an error of its own.
+    """
+    for module, name in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
+        if (imported := sys.modules.get(module)) is not None:
+            getattr(imported, name).drain_all(timeout=_SEND_S)
 
 
 def _of_prefect(error: Exception) -> EffnetError | None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
 from checkout import ROOT
@@ -80,3 +85,35 @@ def test_data_sets_that_are_installed_or_remote_are_not_opened(monkeypatch: pyte
     monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
     for words in (["data=digits"], ["data=mnist5k"], ["data=imagenet", "data.path=s3://bucket/imagenet"]):
         session._check_early("train", compose.compose(words))
+
+
+def test_logs_reach_prefect_before_an_interrupted_command_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's client sends them every two seconds, and at the end of the process for a minute, in vain."""
+    done: list[str] = []
+
+    def drain_all(name: str, timeout: float) -> None:
+        done.append(f"{name} sent within {timeout:.0f} s")
+
+    def stop(*_: object, only: list[str], **__: object) -> list[str]:
+        done.append(f"{only} stopped")
+        return only
+
+    def interrupt(flow: Coroutine[Any, Any, Any]) -> None:
+        flow.close()
+        raise KeyboardInterrupt
+
+    for module, name in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
+        worker = type(name, (), {"drain_all": staticmethod(partial(drain_all, name))})
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{name: worker}))
+    monkeypatch.setitem(sys.modules, "flows.train", SimpleNamespace(train=None))
+    for name in ("connect", "check"):
+        monkeypatch.setattr(session.stack, name, lambda *_, **__: None)
+    monkeypatch.setattr(session.stack, "up", lambda *_, **__: SimpleNamespace(names=["prefect"]))
+    monkeypatch.setattr(session.stack, "down", stop)
+    monkeypatch.setattr(session.signals, "run_flow", interrupt)
+    overrides = ["data=digits", f"run_dir={tmp_path}"]
+    with mock.patch.dict("os.environ"), pytest.raises(KeyboardInterrupt):
+        session.run("train", compose.compose(overrides), overrides)
+    assert done == ["APILogWorker sent within 5 s", "EventsWorker sent within 5 s", "['prefect'] stopped"]
