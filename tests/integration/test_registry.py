@@ -94,6 +94,19 @@ def served(mlflow_uri, tmp_path_factory: pytest.TempPathFactory) -> registry.Ver
     return register("served", tmp_path_factory.mktemp("served"), seed=EFFICIENTNET, aliases=["champion"])
 
 
+def test_a_model_of_others_with_the_same_name_stays_as_it_is(mlflow_uri, tmp_path: Path) -> None:
+    client().create_registered_model("of-others", description="theirs")
+    client().create_model_version("of-others", "s3://elsewhere/model")
+    client().set_registered_model_alias("of-others", "champion", "1")
+    before = dict(client().get_registered_model("of-others"))
+    with pytest.raises(
+        ConfigError, match=r"MLflow has a model of-others that is not effnet's .* rename it there, or use"
+    ):
+        register("of-others", tmp_path, aliases=["champion"])
+    assert dict(client().get_registered_model("of-others")) == before
+    assert len(registry.versions("of-others")) == 1
+
+
 def test_a_process_without_our_code_answers_as_the_trained_network_does(served, tmp_path):
     images = np.random.default_rng(1).standard_normal((5, 3, RESOLUTION, RESOLUTION), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
