@@ -17,6 +17,7 @@
         ├── PreemptedError  8   stopped by SIGTERM; the state is saved and the same command resumes
         ├── HungError       9   no progress within a time limit; the stack traces are saved
         ├── LostError      75   the processes of a job were killed externally
+        ├── QueueFullError 75   a scheduler accepts no more jobs of this user until some have ended
         └── ExpiredError    75  the store rejects the credentials as expired; they may be rotated soon
 
 The entry points (``flows/__main__.py``, ``models/train.py``) print the message as one line and exit with
@@ -117,6 +118,10 @@ class HungError(TransientError):
 
 class LostError(TransientError):
     """The processes of a job were killed externally: by a user, by the system, or with their machine."""
+
+
+class QueueFullError(TransientError):
+    """A scheduler accepts no more jobs of this user until some have ended."""
 
 
 class ExpiredError(TransientError):

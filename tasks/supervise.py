@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTERM
 from typing import Any
@@ -34,6 +35,7 @@ SIGNALLED = 128  # exit code of a process ended by signal n is SIGNALLED + n
 STATUS_KEYS = dict.fromkeys(("epoch", "epochs", "step", "steps", "loss", "images_per_s", "eta_s"), NUMBER)
 FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)  # signals caused by the program itself
 FIRST_LOG_S = 10.0  # a job that waits longer says why
+QUEUE_FULL_S = 30.0  # between two attempts to submit a job to a scheduler that accepts no more
 REFRESH_S = 3600.0  # `effnet prune` deletes the run folders that nothing has written for days
 MLFLOW_S = 10.0  # shortest time between two updates of MLflow, whose server may share the trainer's cores
 interrupted: dict[str, bool] = {}  # label of each job ended with this command -> whether it saved its state
@@ -140,11 +142,31 @@ async def _submit(engine: Engine[Any], run: JobRun, spec: JobSpec) -> Any:
         await asyncio.to_thread(store.delete, store.join(run.job_uri, name))
     how = compose.to_yaml(spec.launch).encode()
     await asyncio.to_thread(store.write, store.join(run.job_uri, LAUNCH_FILE), how)
+    try:
+        return await _submit_once(engine, spec)
+    except errors.QueueFullError as error:  # no failure: jobs of this flow may be those that fill the queue
+        refusal = error
+    async with _turn(asyncio.get_running_loop()):
+        log.info("%s: %s; submitted as soon as there is room", run.label, refusal)
+        while True:
+            with suppress(errors.QueueFullError):
+                return await _submit_once(engine, spec)
+            await asyncio.sleep(QUEUE_FULL_S)
+
+
+@cache
+def _turn(loop: asyncio.AbstractEventLoop) -> asyncio.Lock:  # noqa: ARG001 - the cache key
+    """Held by the one job that tries again: the attempts of all would burden a full scheduler."""
+    return asyncio.Lock()
+
+
+async def _submit_once(engine: Engine[Any], spec: JobSpec) -> Any:
     submission = asyncio.ensure_future(asyncio.to_thread(engine.submit, spec))
     try:
         return await asyncio.shield(submission)
     except asyncio.CancelledError:  # the thread submits it nevertheless
-        await asyncio.to_thread(engine.cancel, await submission)
+        with suppress(errors.QueueFullError):
+            await asyncio.to_thread(engine.cancel, await submission)
         raise
 
 

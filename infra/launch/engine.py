@@ -45,6 +45,7 @@ class Engine(Protocol[H]):
 
         Raises:
             ConfigError: The engine refuses the request; the message names the setting.
+            QueueFullError: It accepts no more jobs of this user until some have ended.
             TransientError: The engine does not respond.
         """
 

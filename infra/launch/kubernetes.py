@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import schema
-from infra.errors import ConfigError, EffnetError, LostError, NotFoundError, TransientError
+from infra.errors import ConfigError, EffnetError, LostError, NotFoundError, QueueFullError, TransientError
 from infra.launch.job import JobSpec
 from infra.launch.local import last_lines, share_token
 from infra.launch.manifests import GRACE_S, JOB_LABEL, job_name, manifests, permanent_codes
@@ -53,7 +53,8 @@ def check(launch: schema.Launch) -> None:
     """Lets the API server check such a Job (namespace, rights, schema, policies) without creating it."""
     spec = JobSpec("check", "check", "models.train", "s3://bucket/jobs/check", launch, Path())
     try:
-        _call("create_namespaced_job", launch.kubernetes.namespace, manifests(spec)[-1], dry_run="All")
+        with suppress(QueueFullError):  # it is submitted later
+            _call("create_namespaced_job", launch.kubernetes.namespace, manifests(spec)[-1], dry_run="All")
     except NotFoundError as error:
         raise ConfigError(f"{error}; launch.kubernetes.namespace must exist") from error
 
@@ -215,6 +216,7 @@ def _call(function: str, *arguments: Any, **options: Any) -> Any:
     Raises:
         ConfigError: No client, no cluster, or a request that the server refuses.
         NotFoundError: No such object.
+        QueueFullError: The namespace has as many Jobs as its quota allows.
         TransientError: The server does not answer.
     """
     with _errors(function) as client:
@@ -271,6 +273,8 @@ def _errors(function: str) -> Iterator[Any]:
         said = f"launch.engine=kubernetes: {function}: {error.status} {_message(error)}"
         if error.status == 404:
             raise NotFoundError(said) from error
+        if error.status == 403 and "exceeded quota" in said:  # of Jobs; pods wait by themselves
+            raise QueueFullError(said) from error
         raise (TransientError if error.status >= 500 or error.status == 429 else ConfigError)(said) from error
     except HTTPError as error:
         raise TransientError(f"launch.engine=kubernetes: the API server does not answer: {error}") from error

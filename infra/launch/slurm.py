@@ -22,7 +22,7 @@ from pathlib import Path
 from conf import schema
 from infra import errors, store
 from infra.environment import JOBS, inherited
-from infra.errors import ConfigError, EffnetError, LostError, PreemptedError, TransientError
+from infra.errors import ConfigError, EffnetError, LostError, PreemptedError, QueueFullError, TransientError
 from infra.launch.command import JOB_FOLDER, TOKEN_URI, job_environment
 from infra.launch.job import JobSpec
 from infra.launch.local import build_argv, job_folder, last_lines, share_token, token_uri
@@ -89,7 +89,8 @@ _queue = _Queue()
 def check(launch: schema.Launch) -> None:
     """Lets Slurm check the request (partition, nodes, resources, time limit) without submitting it."""
     script = "\n".join(["#!/bin/bash", *_resources(launch), ""])
-    _sbatch(script, ["--test-only"])
+    with suppress(QueueFullError):  # it is submitted later
+        _sbatch(script, ["--test-only"])
 
 
 def describe(spec: JobSpec) -> str:
@@ -338,6 +339,7 @@ def _run(argv: list[str], stdin: str = "") -> str:
     Raises:
         ConfigError: The command is not installed.
         TransientError: The controller does not answer.
+        QueueFullError: The user has as many jobs as the cluster allows.
         _UnknownError: The command refuses the request.
     """
     try:
@@ -355,6 +357,8 @@ def _run(argv: list[str], stdin: str = "") -> str:
     message = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), f"exit {done.returncode}")
     if re.search(r"(Unable to contact|Socket timed out|Connection refused|temporarily unable|Zero Bytes)", done.stderr):
         raise TransientError(f"launch.engine=slurm: {message}")
+    if limit := re.search(r"(Assoc|QOS)\w*SubmitJobs?\w*", done.stderr):
+        raise QueueFullError(f"launch.engine=slurm: your limit of submitted jobs is reached ({limit[0]})")
     raise _UnknownError(message)
 
 

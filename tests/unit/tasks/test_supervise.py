@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,19 @@ from conf import compose, schema
 from infra import errors, store
 from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN
+from infra.launch.job import JobSpec
 from infra.launch.local import Command, LocalJob
 from tasks.jobs import JobRun, stored_result
-from tasks.supervise import REFRESH_S, _raise_error, _until_done, _Watch, build_spec, progress_line, write_request
+from tasks.supervise import (
+    REFRESH_S,
+    _raise_error,
+    _submit,
+    _until_done,
+    _Watch,
+    build_spec,
+    progress_line,
+    write_request,
+)
 
 STATUS: dict[str, Any] = {
     "state": "running",
@@ -290,3 +302,35 @@ def test_a_finished_job_is_found_by_its_result(tmp_path: Path) -> None:
     assert stored_result(run) is None
     store.write(f"{run.job_uri}/result.json", json.dumps({"top1": 77.1}).encode())
     assert stored_result(run) == {"top1": 77.1, "minutes": 0.0}
+
+
+def test_jobs_beyond_what_a_scheduler_accepts_are_submitted_one_by_one_as_others_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+    room, lock = 2, threading.Lock()
+
+    class Scheduler:
+        """Accepts two jobs, and another one at every third attempt."""
+
+        def submit(self, spec: JobSpec) -> str:
+            nonlocal room
+            with lock:
+                attempts.append(spec.key)
+                room += len(attempts) % 3 == 0
+                if room == 0:
+                    raise errors.QueueFullError("your limit of submitted jobs is reached")
+                room -= 1
+            return spec.key
+
+    monkeypatch.setattr("tasks.supervise.QUEUE_FULL_S", 0.01)
+    runs = [replace(run_in(tmp_path), key=f"job-{n}", job_uri=f"file://{tmp_path}/jobs/job-{n}") for n in range(5)]
+    config = compose.compose([f"run_dir={tmp_path}"])
+
+    async def submit_all() -> list[str]:
+        scheduler: Any = Scheduler()
+        return list(await asyncio.gather(*(_submit(scheduler, run, build_spec(run, config)) for run in runs)))
+
+    assert asyncio.run(submit_all()) == [run.key for run in runs]
+    refused = [key for key in attempts if attempts.count(key) > 1]
+    assert refused == sorted(refused), "one of the refused jobs after the other tries again"

@@ -187,6 +187,20 @@ def test_a_value_that_kubernetes_would_refuse_is_refused_before(word: str) -> No
         compose.compose(["launch.engine=kubernetes", f"launch.kubernetes.{word}"])
 
 
+def test_a_quota_of_jobs_is_waited_for_and_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubernetes.client import ApiException
+
+    def refuse(*_: object, **__: object) -> bytes:
+        error = ApiException(status=403, reason="Forbidden")
+        error.body = '{"message": "jobs.batch is forbidden: exceeded quota: team, requested: count/jobs.batch=1"}'
+        raise error
+
+    monkeypatch.setattr(kubernetes, "_answer", refuse)
+    kubernetes.check(Launch(engine="kubernetes"))
+    with pytest.raises(errors.QueueFullError, match=r"create_namespaced_job: 403 .* exceeded quota: team"):
+        kubernetes.submit(spec_of())
+
+
 def test_without_the_client_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     with pytest.raises(errors.ConfigError, match=r"pip install 'effnet\[kubernetes\]'"):

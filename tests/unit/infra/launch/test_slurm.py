@@ -166,6 +166,21 @@ def test_an_account_that_the_cluster_does_not_know_is_refused_with_what_slurm_sa
         slurm.check(Launch(engine="slurm", slurm=Slurm(account="nobody")))
 
 
+def test_a_limit_of_submitted_jobs_is_waited_for_and_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = (
+        "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: "
+        "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    )
+    stand_in(tmp_path, monkeypatch, "sbatch", err=says.replace("'", "'\\''"), code=1)
+    slurm.check(Launch(engine="slurm"))
+    with pytest.raises(
+        errors.QueueFullError, match=r"limit of submitted jobs is reached \(QOSMaxSubmitJobPerUserLimit\)"
+    ):
+        slurm.submit(spec_in(tmp_path))
+
+
 def test_a_controller_that_does_not_answer_is_no_mistake_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
