@@ -5,6 +5,7 @@ Its functions are documented in ``engine.py``; the worker's side is ``flows/job.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -60,8 +61,11 @@ def submit(spec: JobSpec) -> FlowRunJob:
     deployment = _deployment()
     request = _request_of(spec)
     _, earlier = _request("POST", "/flow_runs/count", {"flow_runs": {"tags": {"all_": request["tags"]}}})
-    request["idempotency_key"] = f"{spec.key}:{earlier}"
-    _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
+    for number in itertools.count(earlier):
+        request["idempotency_key"] = f"{spec.key}:{number}"
+        _, run = _request("POST", f"/deployments/{deployment['id']}/create_flow_run", request)
+        if run["state"]["type"] in ACTIVE:
+            break  # else it has ended: older ones were deleted from the server, so that fewer are counted
     return _job(run, adopted=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from conf.schema import Launch
 from infra.errors import ConfigError, LostError
 from infra.launch import workpool
+from infra.launch.job import JobSpec
 from infra.launch.workpool import EXIT_CODE, REFUSED, FlowRunJob
 from infra.services import prefect_api
 
@@ -48,6 +50,23 @@ def test_how_a_flow_run_ended_becomes_an_exit_code(
     state: str, message: str | None, code: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert workpool.poll(answer(monkeypatch, (state, message))) == code
+
+
+def test_a_job_is_submitted_again_though_its_oldest_flow_runs_were_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may delete flow runs after some time; their number then is that of one that has ended."""
+    ended = {"k:1": {"id": "second", "state": {"type": "FAILED"}}}
+
+    def request(_: str, path: str, body: Any = None) -> tuple[int, Any]:
+        if path == "/flow_runs/count":
+            return 200, 1  # of two, the first was deleted
+        if path == "/deployments/name/job/job":
+            return 200, {"id": "d"}
+        return 201, ended.get(body["idempotency_key"], {"id": "third", "state": {"type": "SCHEDULED"}})
+
+    monkeypatch.setattr(workpool, "_request", request)
+    launch = Launch(engine="workpool")
+    spec = JobSpec("k", "k", "models.train", "s3://b/jobs/k", launch, Path("/nowhere"))
+    assert workpool.submit(spec).run_id == "third"
 
 
 @pytest.mark.parametrize(("workers", "warns"), [([], True), (["OFFLINE"], True), (["OFFLINE", "ONLINE"], False)])
