@@ -135,12 +135,8 @@ def describe(spec: JobSpec) -> str:
 def _store_command(job_uri: str) -> list[str]:
     """Writes the end of the output, its standard input, where ``logs`` reads it if the nodes share no folder."""
     program = "import os, sys; from infra import store; "
-    program += "store.write(sys.argv[1].format(os.environ['SLURM_JOB_ID']), sys.stdin.buffer.read())"
-    return [sys.executable, "-c", program, _log_uri(job_uri, "{}")]
-
-
-def _log_uri(job_uri: str, job_id: int | str) -> str:
-    return store.join(job_uri, f"slurm-{job_id}.txt")
+    program += 'store.write(sys.argv[1] + os.environ["SLURM_JOB_ID"] + ".txt", sys.stdin.buffer.read())'
+    return [sys.executable, "-c", program, store.join(job_uri, "slurm-")]
 
 
 def _resources(launch: schema.Launch) -> list[str]:
@@ -216,7 +212,7 @@ def _active_ids(spec: JobSpec) -> list[int]:
 
 def _job(spec: JobSpec, job_id: int, *, adopted: bool) -> SlurmJob:
     log = str(job_folder(spec) / f"slurm-{job_id}.txt")
-    return SlurmJob(job_id, spec.label, log, _log_uri(spec.job_uri, job_id), adopted)
+    return SlurmJob(job_id, spec.label, log, store.join(spec.job_uri, f"slurm-{job_id}.txt"), adopted)
 
 
 def poll(job: SlurmJob) -> int | None:

@@ -7,12 +7,10 @@ the package of the worker, which effnet does not need, is not installed.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import owner_calls
@@ -21,20 +19,16 @@ import yaml
 from checkout import ROOT
 from kubernetes_cluster import IMAGE, Cluster
 from training_rig import End, Rig
+from worker_machines import CREDENTIALS, described, step, until
 
-from conf import compose, schema
 from infra import store
 from infra.launch import workpool
-from infra.launch.job import JobSpec
 from infra.services.stack import Addresses
-from tasks.jobs import MODULES, JobRun, name_job
-from tasks.supervise import run_job
+from tasks.supervise import build_spec, run_job, write_request
 
 pytest.importorskip("prefect_kubernetes", reason="the worker of such a pool: pip install prefect-kubernetes")
 pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.kubernetes, pytest.mark.workpool]
 POOL, DEPLOYMENT = "pods-of-the-tests", "job-in-a-pod"
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-PATIENCE_S = 150
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +58,9 @@ def cluster(services: Addresses, tmp_path_factory: pytest.TempPathFactory) -> It
         worker.terminate()
         worker.wait(60)
     made.stop()
+    deployment = owner_calls.prefect("GET", f"/deployments/name/job/{DEPLOYMENT}")[1]
+    owner_calls.prefect("DELETE", f"/deployments/{deployment['id']}")
     owner_calls.prefect("DELETE", f"/work_pools/{POOL}")
-
-
-def described(rig: Rig, name: str, run_dir: Path) -> tuple[JobRun, schema.Config]:
-    """The rig's job under its key, described in its run folder."""
-    config = compose.compose(["profile=laptop", f"storage={rig.storage}", f"run_dir={run_dir}"])
-    config.launch = dataclasses.replace(config.launch, engine="workpool", nproc_per_node=2, threads_per_proc=1)
-    run = name_job(config, rig.job, name, f"{name} of the rig")
-    store.write(f"{run.job_uri}/config.yaml", compose.to_yaml(run.job).encode())
-    return run, config
-
-
-def wait(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_a_job_in_a_pod_comes_to_the_bits_of_one_on_this_machine(
@@ -96,10 +76,9 @@ def test_a_job_in_a_pod_comes_to_the_bits_of_one_on_this_machine(
 @pytest.mark.slow
 def test_a_cancelled_job_saves_its_state_in_its_pod(cluster: Cluster, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "cancelled-in-a-pod", tmp_path)
-    spec = JobSpec(run.key, run.label, MODULES[run.job.kind], run.job_uri, config.launch, tmp_path)
-    job = workpool.submit(spec)
-    status = f"{run.job_uri}/status.json"
-    wait(lambda: store.exists(status) and store.read_json(status).get("step", 0) > 3)
+    write_request(run)
+    job = workpool.submit(build_spec(run, config))
+    until(lambda: step(run) > 3)
     workpool.cancel(job)
     assert workpool.poll(job) == 143
-    wait(lambda: store.read_json(status)["state"] == "preempted")
+    until(lambda: store.read_json(f"{run.job_uri}/status.json")["state"] == "preempted")
