@@ -71,12 +71,7 @@ def write_onnx(module: nn.Module, program: ExportedProgram, config: Mapping[str,
     check_onnx()
     with _quiet():
         written = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["logits"],
-            verbose=False,
+            program, dynamo=True, opset_version=OPSET, input_names=["images"], output_names=["logits"], verbose=False
         )
     if written is None:
         raise ArtifactError("torch.onnx.export returned no program")
