@@ -32,7 +32,8 @@ async def check_reproduction(
 
     Raises:
         ConfigError: A single class, a batch that is larger than its split, a network that
-            cannot have so few pixels, maps of an image, network, registered model or photograph that does not exist.
+            cannot have so few pixels, maps of an image, network, registered model or photograph that does not exist,
+            or a registered model of others with the name of a variant.
         DataError: A transfer set has a class without images, or a photograph is damaged.
         NotFoundError: A package with public weights is not installed.
     """
@@ -57,6 +58,8 @@ def _check(
     for name in config.variants:
         compute_cost(replace(config.model, name=name), data.classes)
     made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn
+    for name in sorted(made):
+        registry.require_model_of_effnet(name)
     for candidate in candidates:
         if candidate.registered is not None and not _will_exist(candidate.registered, made, config.nightly):
             version = registry.resolve_version(candidate.registered)

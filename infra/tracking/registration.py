@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.text import escaped
-from infra.errors import ConfigError
 from infra.tracking import package, registry
 from infra.tracking.client import connection, library
 from infra.tracking.registry import CONFIG, CONFIG_TAG, WEIGHTS, WEIGHTS_TAG, Version, sha256_of
@@ -77,7 +76,7 @@ def register(
     with connection() as client, _REGISTER:
         existing = _find_version(client, name, digests)
         if existing is None:
-            _refuse_model_of_others(client, name)
+            registry.require_model_of_effnet(name)
             model_id = _find_complete_model(client, run_id, name, digests)
             if model_id is None:
                 model_id = _upload(client, run_id, name, digests, load(), files)
@@ -96,16 +95,6 @@ def _find_version(client: MlflowClient, name: str, digests: Mapping[str, str]) -
     """Returns the first version with these files, so that two processes that both created one agree."""
     same = " AND ".join([f"name = '{name}'", *(f"tags.{key} = '{digests[key]}'" for key in (WEIGHTS_TAG, CONFIG_TAG))])
     return min(client.search_model_versions(same), key=lambda version: int(version.version), default=None)
-
-
-def _refuse_model_of_others(client: MlflowClient, name: str) -> None:
-    """Refuses to add a version, and later to move the aliases, of a model that another program registers."""
-    versions = client.search_model_versions(f"name = '{name}'")
-    if versions and not any(WEIGHTS_TAG in version.tags for version in versions):
-        raise ConfigError(
-            f"MLflow has a model {name} that is not effnet's (none of its versions has the tag {WEIGHTS_TAG}); "
-            "rename it there, or use another services.mlflow"
-        )
 
 
 def _find_complete_model(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str]) -> str | None:

@@ -83,6 +83,20 @@ def versions(name: str) -> list[Version]:
     return sorted(map(to_version, entries), key=lambda version: version.version)
 
 
+def require_model_of_effnet(name: str) -> None:
+    """Checks that a registered model may get a version of effnet, and its aliases be moved; one that is missing may.
+
+    Raises:
+        ConfigError: It has versions, and effnet made none of them.
+    """
+    present = versions(name)
+    if present and not any(WEIGHTS_TAG in version.tags for version in present):
+        raise ConfigError(
+            f"MLflow has a model {name} that is not effnet's (none of its versions has the tag {WEIGHTS_TAG}); "
+            "rename it there, or use another services.mlflow"
+        )
+
+
 def set_tags(name: str, version: int, tags: Mapping[str, str]) -> None:
     """Sets tags of a version, in order."""
     for key, value in tags.items():

@@ -21,6 +21,14 @@ from tasks import preflight
 WORDS = ["data=digits", "recipe.global_batch=64", "explain.count=2", "transfer.recipe.global_batch=64"]
 
 
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[registry.Version]]:
+    """Versions in the registry, by model."""
+    versions: dict[str, list[registry.Version]] = {}
+    monkeypatch.setattr(registry, "versions", lambda name: versions.get(name, []))
+    return versions
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeSet:
     return write_set(f"file://{tmp_path_factory.mktemp('set')}", {"train": [80, 80], "minival": [10], "val": [30]})
@@ -107,6 +115,17 @@ def test_an_alias_that_no_step_sets_is_looked_up(made: MadeSet, monkeypatch: pyt
             check(made, f"explain.models=[{{registered:{ref}}}]")
     with pytest.raises(ConfigError, match="no alias: efficientnet-b0@champion"):  # it will wait for an approval
         check(made, "explain.models=[{registered:efficientnet-b0@champion}]", "nightly.approval=true")
+
+
+def test_a_registered_model_of_others_with_the_name_of_a_variant_is_refused(
+    made: MadeSet, registered: dict[str, list[registry.Version]]
+) -> None:
+    registered["efficientnet-b0"] = [registry.Version("efficientnet-b0", 1, "run", ("champion",), {"theirs": "yes"})]
+    with pytest.raises(ConfigError, match="MLflow has a model efficientnet-b0 that is not effnet's"):
+        check(made)
+    ours = registry.Version("efficientnet-b0", 2, "run", (), {registry.WEIGHTS_TAG: "0" * 64})
+    registered["efficientnet-b0"].append(ours)
+    check(made)
 
 
 def test_a_set_of_a_single_class_is_refused_for_every_training(made: MadeSet) -> None:
