@@ -143,7 +143,7 @@ def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_fo
     beside.start("--name", "beside", *ONE_JOB)
     try:
         beside.wait_until_it_takes_jobs()
-        described_jobs = [described(rig, name, tmp_path) for name in ("left", "right")]
+        described_jobs = [described(rig, name, tmp_path) for name in ("near", "far")]
         jobs = [workpool.submit(spec_of(run, config, tmp_path)) for run, config in described_jobs]
         wait(lambda: {lease.last_worker(run.job_uri) for run, _ in described_jobs} == {"beside", lease.worker_name()})
         assert [workpool.poll(job) for job in jobs] == [None, None], "both run at the same time"
