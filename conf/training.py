@@ -29,7 +29,7 @@ PREPROCESSINGS = ("imagenet", "advprop", "lite")
 REWRITTEN, IN_PLACE = SHARDS = ("rewritten", "in_place")
 BICUBIC, BILINEAR = INTERPOLATIONS = ("bicubic", "bilinear")
 CENTER, SQUASH = CROP_MODES = ("center", "squash")
-MAX_MULTIPLIER = 16  # of width, depth and image side; what exceeds it is a number of channels, layers or pixels
+MAX_RESOLUTION = 16  # multiplier of the image side; what exceeds it is a number of pixels
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
@@ -87,9 +87,11 @@ class Model:
     def __post_init__(self) -> None:
         require_name("model.name", self.name)
         for key in ("width", "depth", "resolution"):
-            value = getattr(self, key)
-            require(value > 0, f"model.{key} must be > 0, is {value}")
-            require(value <= MAX_MULTIPLIER, f"model.{key} multiplies that of the variant: {value} is no multiplier")
+            require(getattr(self, key) > 0, f"model.{key} must be > 0, is {getattr(self, key)}")
+        require(
+            self.resolution <= MAX_RESOLUTION,
+            f"model.resolution multiplies that of the variant: {self.resolution} is no multiplier",
+        )
         require(0 < self.survival_prob <= 1, f"model.survival_prob must be in (0, 1], is {self.survival_prob}")
         require(0 < self.bn_epsilon < 1, f"model.bn_epsilon must be in (0, 1), is {self.bn_epsilon}")
         for key, choices in (("padding", PADDINGS), ("preprocessing", PREPROCESSINGS)):

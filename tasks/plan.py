@@ -10,6 +10,7 @@ from conf import compose, schema
 from conf.overrides import replace
 from conf.text import format_duration
 from infra import machine
+from models.data.loading.order import check_batch
 from models.data.sources.catalog import DATA_SETS
 from models.experiments import costs, processors
 from models.networks.build import compute_cost
@@ -26,7 +27,13 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
     The networks have the classes of the configured data set, as in a training. Memory is that of one step of a process
     on a CPU and on a GPU, in the precision of the recipe: as configured, with recomputed activations, and with the
     network split over two processes that share one micro-batch.
+
+    Raises:
+        ConfigError: The global batch cannot be divided equally over the processes.
     """
+    recipe, launch = config.recipe, config.launch
+    replicas = max(1, launch.nnodes * launch.nproc_per_node // config.runtime.pipeline_stages)
+    check_batch(recipe.global_batch, recipe.batch_slices, replicas, samples=recipe.global_batch)
     known = DATA_SETS[config.data.source].classes
     classes = known or ASSUMED_CLASSES
     assumed = "" if known else ", assumed: the true number is known once the data are sharded"
@@ -37,7 +44,7 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
         return
     yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
     yield f"{'':<49} {'a pass':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"
-    cpu, gpu = (f"{device} {'bf16' if bf16 else 'fp32'}" for device, bf16, _ in _devices(config.recipe))
+    cpu, gpu = (f"{device} {'bf16' if bf16 else 'fp32'}" for device, bf16, _ in _devices(recipe))
     yield " " * 57 + "   " + "   ".join([f"{cpu:>8} {gpu:>8}"] * 3)
     for name in names:
         yield _format_row(config, dataclasses.replace(config.model, name=name), classes)

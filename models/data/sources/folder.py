@@ -323,7 +323,7 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
 def _describe_masks(names: Sequence[str]) -> tuple[str, ...]:
     """Returns a remark if images are named as the masks of others beside them, as ``1_mask.png`` beside ``1.png``."""
     stems = {name.rpartition(".")[0] for name in names}
-    masks = [name for name in names if (found := _MASK.search(name)) and name[: found.start()] in stems]
+    masks = [name for name in names if (mark := _MASK.search(name)) and name[: mark.start()] in stems]
     if not masks:
         return ()
     return (f"{len(masks):,} images are named as masks of others and count as images, first {min(masks)}",)

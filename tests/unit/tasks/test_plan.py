@@ -15,6 +15,7 @@ from checkout import ROOT
 from conf import compose
 from conf.text import format_duration
 from flows.cli.verbs import VERBS
+from infra.errors import ConfigError
 from models.data.sources import catalog
 from models.experiments import costs, processors
 from models.networks.build import build_model, compute_cost
@@ -54,6 +55,12 @@ def test_every_data_set_but_those_of_users_has_its_number_of_classes() -> None:
 def test_the_classes_of_a_folder_are_assumed_and_the_table_says_so() -> None:
     first, *_ = plan.lines(compose.compose(["data=folder", "variants=[efficientnet_b0]"]))
     assert first == "folder: 1,000 classes, assumed: the true number is known once the data are sharded"
+
+
+@pytest.mark.parametrize("processes", [7, 300])
+def test_processes_over_which_a_batch_cannot_be_divided_are_refused(processes: int) -> None:
+    with pytest.raises(ConfigError, match=f"cannot be distributed evenly over {processes} processes"):
+        next(plan.lines(compose.compose([f"launch.nproc_per_node={processes}"]), "train"))
 
 
 def test_the_costs_of_a_reproduction_are_summed_and_priced() -> None:

@@ -475,7 +475,7 @@ def test_a_split_without_samples_is_refused(images: Path) -> None:
     ("make", "message"),
     [
         (lambda tmp: Data(name="x", source="folder"), "needs data.path="),
-        (lambda tmp: folder_data(tmp / "missing"), "missing does not exist"),
+        (lambda tmp: folder_data(tmp / "missing"), "missing' does not exist"),
         (lambda tmp: folder_data(tmp), "no usable images in .*top folder contains nothing"),
         (lambda tmp: Data(name="x", source="cifar"), "'cifar' is unknown; choices: mnist5k, digits, folder"),
     ],
