@@ -17,6 +17,7 @@ from pathlib import Path
 CODE = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
 COMMAND, COMMAND_TAG = "EFFNET_COMMAND", "command"  # variable of this process, and tag of its runs in MLflow
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time, or max, and per how many
+CPUS = Path("/proc/cpuinfo")
 PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 
@@ -68,6 +69,11 @@ def import_path() -> dict[str, str]:
     return variables
 
 
+def has_avx512() -> bool:
+    """Whether the cores have the AVX-512 instructions for which the layers in C and torch's kernels are faster."""
+    return "avx512f" in _read_cpu("flags").split()
+
+
 def format_utc(unix: float) -> str:
     """Returns ``2026-11-26 08:12:44 UTC`` for a time in Unix seconds."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix))
@@ -101,12 +107,16 @@ def training_code() -> str:
 
 
 def _cpu_name() -> str:
+    return _read_cpu("model name") or platform.processor() or platform.machine()
+
+
+def _read_cpu(field: str) -> str:
+    """Returns a field of the first core's description by Linux; empty if there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPUS.read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def _first_output_line(argv: list[str]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from functools import cache
 
 from conf import schema
+from infra import machine
 from models.experiments.full_run import FULL_RUNS, GPU
 from models.networks.build import compute_cost
 
@@ -67,7 +67,7 @@ def gpu() -> Processor:
 # Source: benchmarks/README.md, `python -m benchmarks.step`, n = 3.
 CPU_CORE = Processor(
     "CPU core",
-    "AMD EPYC: networks of profile=laptop; B0, B3, and B7 at 160 px (benchmarks/README.md, step)",
+    "AMD EPYC with AVX-512: networks of profile=laptop; B0, B3, and B7 at 160 px (benchmarks/README.md, step)",
     (
         (359_792, 3606.0),
         (2_244_928, 1496.0),
@@ -78,8 +78,22 @@ CPU_CORE = Processor(
     ),
     STEP_S,
 )
+# Source: the same, medians of three runs of n = 3, which differed by up to a third.
+AVX2_CORE = Processor(
+    "CPU core",
+    "AMD EPYC without AVX-512: networks of profile=laptop; B0, B3, and B7 at 160 px (benchmarks/README.md, step)",
+    (
+        (359_792, 1768.0),
+        (2_244_928, 825.0),
+        (8_279_808, 294.0),
+        (385_814_752, 18.05 / 2),
+        (1_827_141_392, 4.27 / 2),
+        (2_644_768_704, 4.07 / 2),
+    ),
+    STEP_S,
+)
 
 
 def cpu() -> Processor:
-    """The cores of this machine, with the speed of ``CPU_CORE``."""
-    return replace(CPU_CORE, count=os.cpu_count())
+    """The cores of this machine, with the speeds of the kind of core that is most like them."""
+    return replace(CPU_CORE if machine.has_avx512() else AVX2_CORE, count=machine.cores())

@@ -1,8 +1,7 @@
 """Jobs through ``launch.engine=workpool`` in pods of a work pool of type kubernetes.
 
 Server and worker are Prefect's own; the cluster is a stand-in (``tests/support/kubernetes_cluster.py``). Skipped where
-the package of the worker is not installed: effnet does not need it, and each Prefect server would import it, which takes
-3.7 s of CPU time.
+its package is not installed: effnet does not need it, and each Prefect server would import it, which takes 3.7 s.
 """
 
 from __future__ import annotations

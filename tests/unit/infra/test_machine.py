@@ -32,3 +32,13 @@ def test_a_container_has_the_cores_of_its_limit_and_no_more_than_it_may_run_on(
 def test_without_a_control_group_the_cores_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "QUOTA", Path("/nowhere"))
     assert machine.cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("flags", "has"), [("fpu avx avx2 avx512f avx512bw", True), ("fpu avx avx2", False)])
+def test_the_instructions_of_the_cores_are_those_that_linux_lists(
+    flags: str, *, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CPUS", tmp_path / "cpuinfo")
+    assert not machine.has_avx512(), "no such file, as on other systems"
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: A CPU\nflags\t\t: {flags}\n")
+    assert machine.has_avx512() is has

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from conf import compose, schema
+from infra import machine
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
 from models.experiments import full_run
 from models.experiments.costs import COMMAND_S, JOB_S, Work, count_splits, plan_trainings, total_wall_s
-from models.experiments.processors import CPU_CORE, STEP_S, gpu
+from models.experiments.processors import AVX2_CORE, CPU_CORE, STEP_S, Processor, cpu, gpu
 from models.networks.build import compute_cost
 
 
@@ -36,11 +37,21 @@ def test_the_speeds_are_those_of_the_networks_that_were_measured() -> None:
     small = [compute_cost(replace(laptop, name=f"efficientnet_{name}"), 10)[1] for name in ("b0", "b4", "b7")]
     large = [compute_cost(schema.Model(name=f"efficientnet_{name}"), 1000)[1] for name in ("b0", "b3", "b4")]
     b7 = compute_cost(schema.Model(name="efficientnet_b7", resolution=160 / 600), 1000)[1]
-    assert [size for size, _ in CPU_CORE.speeds] == [*small, *large[:2], b7]
+    for core in (CPU_CORE, AVX2_CORE):
+        assert [size for size, _ in core.speeds] == [*small, *large[:2], b7]
     assert [gpu().images_per_s(size) for size in (large[0], large[2])] == pytest.approx([4930, 736])
-    for processor in (CPU_CORE, gpu()):
+    for processor in (CPU_CORE, AVX2_CORE, gpu()):
         for size, speed in processor.speeds:
             assert processor.images_per_s(size) == pytest.approx(speed)
+
+
+@pytest.mark.parametrize(("has_avx512", "core"), [(True, CPU_CORE), (False, AVX2_CORE)])
+def test_the_cores_of_this_machine_have_the_speeds_of_their_kind(
+    has_avx512: bool, core: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_avx512", lambda: has_avx512)
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    assert cpu() == replace(core, count=6)
 
 
 def test_between_measured_sizes_the_speed_falls_and_beyond_them_it_is_not_better_than_measured() -> None:
