@@ -128,7 +128,7 @@ def test_each_variant_is_registered_once_as_champion_and_loads_in_a_clean_proces
         assert {f.path for f in client.list_logged_model_artifacts(model.model_id)} > {"card.md", "curves.svg"}
         family = client.get_registered_model(row["registered_name"])
         assert family.tags["variant"] == row["name"]
-        assert "| 1 &emsp;| mnist5k &emsp;|" in family.description
+        assert "| 1, champion &emsp;| mnist5k &emsp;|" in family.description
         [read] = client.get_run(row["mlflow_run"]).inputs.dataset_inputs
         assert read.dataset.digest == summary["data"][0]["manifest_sha256"][:36]
     side = summary["variants"][1]["resolution"]

@@ -81,7 +81,7 @@ def test_a_server_is_configured_once_and_shows_what_changes(services: Addresses,
 @pytest.mark.slow
 def test_the_limit_is_changed_only_where_it_is_given(services: Addresses, file: Path) -> None:
     words = ("--file", str(file))
-    deploy(services, *words)
+    deploy(services, "launch.jobs_at_once=1", *words)  # whatever the tests before it have set
     assert deploy(services, "launch.jobs_at_once=5", *words) == ["concurrency limit accelerator: 1 -> 5"]
     assert deploy(services, *words) == [f"{services.prefect} is configured; nothing to do"]
     assert deploy(services, "launch.jobs_at_once=1", *words) == ["concurrency limit accelerator: 5 -> 1"]
