@@ -18,7 +18,7 @@ ENTRIES = [entry for entry in deployments.read_entries(deployments.FILE) if entr
 
 def define(name: str) -> dict[str, Any]:
     (entry,) = (entry for entry in ENTRIES if entry["name"] == name)
-    return dict(_define(entry, "1")["body"])
+    return dict(_define(entry, "1", "effnet")["body"])
 
 
 @pytest.mark.parametrize(
