@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import harness
 from conf import schema
+from infra import machine
 from infra.launch.command import job_environment
 from models.experiments.latency import deployed, runner, settle_batch_norm, time_in_turns
 from tasks.experiments.latency import list_networks
@@ -28,7 +29,7 @@ def main() -> None:
     """Runs the benchmark."""
     options = harness.arguments(__doc__ or "", n=20)
     if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # as benchmarks.step: malloc reads it once, at the start
-        wanted = job_environment(schema.Launch(), os.cpu_count() or 1, "")
+        wanted = job_environment(schema.Launch(), machine.cores(), "")
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.latency", *sys.argv[1:]], os.environ | wanted)  # noqa: S606
     report = harness.Report(options.n)
     latency = schema.Latency()

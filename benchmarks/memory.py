@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks import harness
 from conf import schema
+from infra import machine
 from infra.launch.command import job_environment
 from models.networks import native
 from models.networks.build import build_model
@@ -47,7 +48,7 @@ def main() -> None:
     """Runs the benchmark."""
     options = harness.arguments(__doc__ or "", n=3)
     report = harness.Report(options.n)
-    os.environ |= job_environment(schema.Launch(), os.cpu_count() or 1, "")  # how malloc keeps memory is a job's too
+    os.environ |= job_environment(schema.Launch(), machine.cores(), "")  # how malloc keeps memory is a job's too
     spawned = multiprocessing.get_context("spawn")
     for case in CASES:
         found = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from conf import compose, schema
-from infra import store
+from infra import machine, store
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import stack
 
@@ -72,7 +72,7 @@ def _bare_torchrun(config: schema.Config, job_uri: str, run_dir: Path) -> float:
     """The same job description, started as a person would start it by hand."""
     twin = store.join(config.storage, "jobs", f"bare-{job_uri.rpartition('-')[2]}")
     store.write(store.join(twin, "config.yaml"), store.read(store.join(job_uri, "config.yaml")))
-    environment = os.environ | job_environment(config.launch, os.cpu_count() or 1, str(run_dir / "cache"))
+    environment = os.environ | job_environment(config.launch, machine.cores(), str(run_dir / "cache"))
     began = time.perf_counter()
     subprocess.run(torchrun_argv(config.launch, "models.train", twin), env=environment, check=True, capture_output=True)
     return time.perf_counter() - began

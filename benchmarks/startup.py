@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from conf import compose, schema
-from infra import store
+from infra import machine, store
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import stack
 from models.data.shards import writer
@@ -93,7 +93,7 @@ def _bare(config: schema.Config, run_dir: Path) -> float:
 
 def _run(config: schema.Config, argv: list[str], cache: Path) -> float:
     """Runs a command to its end; the unix time at which it began."""
-    environment = os.environ | job_environment(config.launch, os.cpu_count() or 1, str(cache))
+    environment = os.environ | job_environment(config.launch, machine.cores(), str(cache))
     began = time.time()
     subprocess.run(argv, env=environment, check=True, capture_output=True)
     return began

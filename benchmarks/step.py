@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks import harness
 from conf import compose, schema
+from infra import machine
 from infra.launch.command import job_environment
 from models.data.loading.loader import Batch
 from models.networks.build import build_model, compute_cost, resolve_architecture
@@ -77,7 +78,7 @@ CUDA_CASES = (Case("b0", 224, 256), Case("b4", 380, 128))
 def main() -> None:
     """Runs the benchmark."""
     options = harness.arguments(__doc__ or "", n=7)
-    wanted = job_environment(schema.Launch(), os.cpu_count() or 1, "")
+    wanted = job_environment(schema.Launch(), machine.cores(), "")
     if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # both sides run as our jobs do; malloc reads it once, at the start
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.step", *sys.argv[1:]], os.environ | wanted)  # noqa: S606
     report = harness.Report(options.n)

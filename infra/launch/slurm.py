@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conf import schema
-from infra import errors, store
+from infra import errors, machine, store
 from infra.environment import JOBS, inherited
 from infra.errors import ConfigError, EffnetError, LostError, PreemptedError, QueueFullError, TransientError
 from infra.launch.command import JOB_FOLDER, TOKEN_URI, job_environment
@@ -96,7 +96,7 @@ def check(launch: schema.Launch) -> None:
 def describe(spec: JobSpec) -> str:
     """Returns the batch script."""
     launch, folder = spec.launch, job_folder(spec)
-    environment = job_environment(launch, os.cpu_count() or 1, str(spec.run_dir / "cache"))
+    environment = job_environment(launch, machine.cores(), str(spec.run_dir / "cache"))
     if launch.nnodes > 1:
         environment[TOKEN_URI] = token_uri(spec.job_uri)
     environment[JOB_FOLDER] = str(folder)

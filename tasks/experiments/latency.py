@@ -14,7 +14,7 @@ from typing import Any
 from prefect import task
 
 from conf import compose, schema
-from infra import store
+from infra import machine, store
 from infra.environment import JOBS, inherited
 from infra.errors import ConfigError, JobError
 from infra.launch.command import job_environment
@@ -74,7 +74,7 @@ def list_networks(options: schema.Latency) -> dict[str, schema.Model]:
 
 async def _measure(request: dict[str, Any]) -> dict[int, list[LatencyTiming]]:
     # The environment of a job: malloc keeps freed memory, as in a long-running server.
-    environment = job_environment(schema.Launch(), os.cpu_count() or 1, "")
+    environment = job_environment(schema.Launch(), machine.cores(), "")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

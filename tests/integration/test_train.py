@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from conf import compose, schema
-from infra import store
+from infra import machine, store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
@@ -59,7 +58,7 @@ def start(job: schema.Job, storage: str, name: str, fault: str = "", **launch: A
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(job).encode())
     asked = schema.Launch(nproc_per_node=2, threads_per_proc=1, **{"max_restarts": 0, **launch})
     root = Path(storage.removeprefix("file://"))
-    env = job_environment(asked, os.cpu_count() or 1, str(root / "cache")) | {"FAULT": fault}
+    env = job_environment(asked, machine.cores(), str(root / "cache")) | {"FAULT": fault}
     module = f"models.{job.kind}"
     command = local.Command(torchrun_argv(asked, module, job_uri), env, root / "local" / name)
     return local.start(command), job_uri

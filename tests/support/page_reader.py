@@ -52,6 +52,6 @@ class Page(HTMLParser):
 
     def row(self, value: str, attribute: str = "data-network") -> tuple[list[float], str]:
         """Numbers and words of the one row whose attribute has the value."""
-        found = self.read_rows(attribute, value)
-        assert len(found) == 1, f"{attribute}={value} has {len(found)} rows"
-        return found[0]
+        rows = self.read_rows(attribute, value)
+        assert len(rows) == 1, f"{attribute}={value} has {len(rows)} rows"
+        return rows[0]

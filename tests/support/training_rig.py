@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 from made_set import write_set
 
 from conf import compose, schema
-from infra import store
+from infra import machine, store
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
@@ -77,7 +76,7 @@ class Rig:
         """A job's command, and its run folder; ``folder`` is another one on this machine, for a second node."""
         job_uri = f"{self.storage}/jobs/{name}"
         asked = schema.Launch(nproc_per_node=ranks, threads_per_proc=1, **{"max_restarts": 1, **launch})
-        env = job_environment(asked, os.cpu_count() or 1, str(self.folder / "cache")) | {"FAULT": fault}
+        env = job_environment(asked, machine.cores(), str(self.folder / "cache")) | {"FAULT": fault}
         argv = torchrun_argv(asked, "models.train", job_uri)
         return local.Command(argv, env, self.folder / (folder or name)), job_uri
 

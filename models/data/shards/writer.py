@@ -20,7 +20,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf.schema import Data
-from infra import store
+from infra import machine, store
 from infra.errors import DataError
 from models.data.shards import in_place, versions
 from models.data.shards import manifest as manifests
@@ -225,7 +225,7 @@ def _read_chunks(layout: ShardLayout, number: int) -> Iterator[ShardChunk]:
 
 
 def _count_reader_threads() -> int:
-    return min(32, (os.cpu_count() or 1) + 6)  # the source may be in an object store, where most threads wait
+    return min(32, machine.cores() + 6)  # the source may be in an object store, where most threads wait
 
 
 @lru_cache(maxsize=1)
