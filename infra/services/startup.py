@@ -74,8 +74,11 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
             _test_store()
         if "prefect" in requested:
             _wait(stack, "prefect")
+        elif "worker" in requested and not http.answers(f"{url(stack.ports, 'prefect')}/api/health"):
+            raise ConfigError("the Prefect worker needs the embedded Prefect, which is not running")
+        if {"prefect", "worker"} & {*requested}:
             api = from_environment(stack.env)
-            deployments.set_limits(api, jobs_at_once)
+            deployments.set_limits(api, jobs_at_once)  # the worker takes as many jobs
             leases.settle(api, stack.folder / "prefect", say)
         if "worker" in requested:
             _bring_up_worker(stack, "worker" in missing, say, started)
@@ -91,8 +94,6 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
 
 
 def _bring_up_worker(stack: Stack, missing: bool, say: Callable[[str], None], started: list[str]) -> None:
-    if not http.answers(f"{url(stack.ports, 'prefect')}/api/health"):
-        raise ConfigError("the Prefect worker needs the embedded Prefect, which is not running")
     since = time.time() if missing else 0.0
     if missing:
         _start(stack, "worker", say, started)

@@ -46,10 +46,11 @@ def spec_of(run: JobRun, config: schema.Config, run_dir: Path) -> JobSpec:
     return JobSpec(run.key, run.label, MODULES[run.job.kind], run.job_uri, config.launch, run_dir)
 
 
-def wait(what: Callable[[], object]) -> None:
+def wait(what: Callable[[], object], value: object = True) -> None:
+    """Waits until ``what()`` is ``value``; a failure shows what it was instead."""
     deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
+    while (last := what()) != value:
+        assert time.monotonic() < deadline, f"{last}, not {value}"
         time.sleep(0.2)
 
 
@@ -62,6 +63,7 @@ def pool(services: Addresses, services_dir: Path) -> Iterator[Path]:
             patch.setenv(name, value)
         stack.up(services_dir, Services(), jobs_at_once=1, say=print, only=("worker",))
         stack.down(services_dir, only=["worker"])
+        stack.up(services_dir, Services(), jobs_at_once=2, say=print, only=("prefect",))  # as any command may set it
         yield services_dir
 
 
@@ -145,7 +147,8 @@ def test_a_worker_beside_the_embedded_one_takes_the_job_that_this_has_no_room_fo
         beside.wait_until_it_takes_jobs()
         described_jobs = [described(rig, name, tmp_path) for name in ("near", "far")]
         jobs = [workpool.submit(spec_of(run, config, tmp_path)) for run, config in described_jobs]
-        wait(lambda: {lease.last_worker(run.job_uri) for run, _ in described_jobs} == {"beside", lease.worker_name()})
+        places = {"beside", lease.worker_name()}
+        wait(lambda: {lease.last_worker(run.job_uri) for run, _ in described_jobs}, places)
         assert [workpool.poll(job) for job in jobs] == [None, None], "both run at the same time"
         placed = {
             lease.last_worker(run.job_uri): (run, job) for (run, _), job in zip(described_jobs, jobs, strict=True)
