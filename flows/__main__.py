@@ -18,9 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-if os.environ.get("PYTHONPATH"):  # whose folders may hold another models.py or conf, which a project often has
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from conf import compose
 from conf.text import did_you_mean, printable
 from flows.cli import completion, signals, verbs

@@ -129,4 +129,5 @@ def rerun(command: Command) -> int:
     words = replace(words, [])  # a command of an earlier version may give a setting twice: the last counted
     again = [verb, *configure.merge(words, command.overrides)]
     show(shlex.join(["effnet", *again]))
-    os.execv(sys.executable, [sys.executable, "-m", "flows", *again])  # noqa: S606 - an argv list
+    environment = {**os.environ, **machine.import_path()}
+    os.execve(sys.executable, [sys.executable, "-m", "flows", *again], environment)  # noqa: S606 - an argv list

@@ -154,16 +154,20 @@ def test_a_connection_that_a_service_closed_is_not_taken_for_the_output(monkeypa
         main(["plan"])
 
 
-def test_modules_of_the_user_with_names_of_ours_are_not_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["PYTHONPATH", "working folder"])
+def test_modules_of_the_user_with_names_of_ours_are_not_imported(where: str, tmp_path: Path) -> None:
     """Projects often have a models.py or a folder conf, and their folder on PYTHONPATH."""
-    for name in ("conf", "infra", "models", "tasks"):
+    for name in ("conf", "flows", "infra", "models", "tasks"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('not ours')")
-    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
-    code = "import sys; sys.argv[1:] = ['plan']; from flows.__main__ import main; from infra import machine; import os;"
+    code = "import sys; sys.argv[1:] = ['plan']; from effnet_cli import main; from infra import machine; import os;"
     code += "sys.exit(main() or machine.import_path()['PYTHONPATH'].split(os.pathsep)[0] != str(machine.CODE))"
-    environment = {**os.environ, "PYTHONPATH": paths}
+    paths = [str(tmp_path), str(ROOT)] if where == "PYTHONPATH" else [str(ROOT)]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, *(["-P"] if where == "PYTHONPATH" else []), "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
