@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import time
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (``infra/errors.py``, ``flows/cli/signals.py``)."""
     signals.handle()
     _reset_warnings()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # PYTHONIOENCODING or the locale may lack characters of names
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
     try:
         try:
             return _main(_translate(sys.argv[1:] if argv is None else argv))

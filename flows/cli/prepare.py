@@ -73,11 +73,11 @@ def config(command: Command) -> int:
     if command.json:
         print(json.dumps([asdict(setting) for setting in settings], indent=2))
     elif "why" in command.switches:
-        rows = [(setting.key, json.dumps(setting.value), setting.source) for setting in settings]
+        rows = [(setting.key, json.dumps(setting.value, ensure_ascii=False), setting.source) for setting in settings]
         show_table(["setting", "value", "source"], rows)
     else:
         for setting in settings:
-            show(f"{setting.key}={json.dumps(setting.value)}")
+            show(f"{setting.key}={json.dumps(setting.value, ensure_ascii=False)}")
     return 0
 
 

@@ -190,6 +190,15 @@ def test_a_mistake_has_its_code_where_stderr_is_closed() -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "K\u00e4fer"), ("ascii", "K\\xe4fer")])
+def test_text_that_the_output_has_no_characters_for_is_escaped(encoding: str, shown: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    argv = [sys.executable, "-m", "flows", "config", "data.path=/K\u00e4fer"]
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f'data.path="/{shown}"' in done.stdout.decode(encoding).splitlines()
+
+
 def test_pythonwarnings_does_not_make_errors_of_the_warnings_of_libraries() -> None:
     code = """import sys, warnings
 from flows.__main__ import main
