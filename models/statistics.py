@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ class Estimate:
     value: float
     standard_error: float
     n: int
+
+
+def two_sided_limit(probability: float) -> float:
+    """Returns the standard errors that a normal deviation exceeds in size with this probability: 0.05 gives 1.96."""
+    return NormalDist().inv_cdf(1 - probability / 2)
 
 
 def standard_error(percent: float | None, n: float | None) -> float | None:

@@ -19,7 +19,7 @@ from models.results import (
     TransferPart,
     TransferRow,
 )
-from models.statistics import TWO_SIDED_95, standard_error
+from models.statistics import TWO_SIDED_95, standard_error, two_sided_limit
 from tasks.report.sections.family import FamilyRow, short_name, trained_on, variant_rows
 from tasks.report.sections.search import coefficients
 
@@ -140,15 +140,17 @@ def _accuracies(rows: Sequence[FamilyRow], profile: str | None, data: str) -> Ju
     off = [
         f"{row.short} {_signed(row.ours.top1 - row.paper.top1)}"
         for row in rows
-        if row.ours and row.paper and _is_off(row.ours.top1 - row.paper.top1, row.error)
+        if row.ours and row.paper and _is_off(row.ours.top1 - row.paper.top1, row.error, len(rows))
     ]
     if off:
         return DIFFERS, f"{len(off)} of {len(rows)} networks, in points: {', '.join(off)}"
-    return AGREES, f"{_count(len(rows), 'network')} within two standard errors"
+    within = f"{two_sided_limit(SIGNIFICANT / len(rows)):.1f} standard errors"
+    return AGREES, f"{_count(len(rows), 'network')} within {within}, 5 % over all of them"
 
 
-def _is_off(difference: float, error: float | None) -> bool:
-    return error is None or abs(difference) > TWO_SIDED_95 * error
+def _is_off(difference: float, error: float | None, judged: int) -> bool:
+    """Whether one of ``judged`` results differs, at 5 % over all of them (Bonferroni)."""
+    return error is None or abs(difference) > two_sided_limit(SIGNIFICANT / judged) * error
 
 
 def _growth(rows: Sequence[FamilyRow]) -> Judgement:
@@ -228,7 +230,7 @@ def _transfer(part: TransferPart, profile: str | None) -> Judgement:
         return None
     if profile != "paper":
         return NOT_COMPARABLE, f"{_count(len(quoted), 'result')} of networks that were not trained on ImageNet"
-    off = [row for row in quoted if _is_off(row.value - _printed(row), row.standard_error)]
+    off = [row for row in quoted if _is_off(row.value - _printed(row), row.standard_error, len(quoted))]
     shown = ", ".join(f"{row.data} {short_name(row.network)} {_signed(row.value - _printed(row))}" for row in off)
     listed = f"; in points: {shown}" if off else ""
     return (DIFFERS if off else AGREES), f"{len(quoted) - len(off)} of {_count(len(quoted), 'result')} agree{listed}"
