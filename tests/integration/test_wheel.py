@@ -22,7 +22,7 @@ SMALL = ["profile=laptop", "data=digits", "data.limit=300", "recipe.epochs=1", "
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
-    for name in (*PACKAGES, "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in (*PACKAGES, "effnet_cli.py", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
         path = ROOT / name
         if path.is_dir():
             shutil.copytree(path, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
