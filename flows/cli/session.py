@@ -36,7 +36,8 @@ QUIET = {
 
 
 # The flows of these verbs begin with config.data.
-_READ_DATA = ("shard", "search", "architecture", "scaling", "train", "explain", "linear", "study")
+_READ_DATA = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "explain")
+_READ_DATA += ("linear", "study")
 _REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
 
 
@@ -152,16 +153,8 @@ def _check_early(verb: str, config: schema.Config) -> None:
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.
         engine.describe(JobSpec("KEY", verb, "models.train", uri, config.launch, Path(config.run_dir).resolve()))
         engine.check(config.launch)
-    path = config.data.path
-    if verb in _READ_DATA and (path is None or ("://" not in path and not Path(path).exists())):
-        from models.data.sources import catalog
-
-        if path is not None or config.data.source not in catalog.packaged():
-            catalog.open_source(config.data)
-    elif verb in _READ_DATA and config.data.source != "webdataset":  # whose addresses may be https://
-        from models.data.sources.container import locate
-
-        locate(str(path))
+    if verb in _READ_DATA:
+        _check_data(config.data)
     _check_files(verb, config)
     if verb in ("reproduce", "transfer"):
         from models.experiments.transfer import check_sets
@@ -171,6 +164,11 @@ def _check_early(verb: str, config: schema.Config) -> None:
         from models.experiments.transfer import check_source
 
         check_source(config)
+    if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
+        try:
+            _check_data(config.transfer.data)
+        except ConfigError as error:
+            raise ConfigError(f"transfer.data: {error}") from error
     if verb == "gate":
         from models.experiments.full_run import check_request
 
@@ -194,6 +192,20 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.model.name not in BASELINES:
             resolve_architecture(config.model)  # also refuses an unknown name
+
+
+def _check_data(data: schema.Data) -> None:
+    """Raises for data without the path that they need, one that does not exist, or an address that is not read."""
+    path = data.path
+    if path is None or ("://" not in path and not Path(path).exists()):
+        from models.data.sources import catalog
+
+        if path is not None or data.source not in catalog.packaged():
+            catalog.open_source(data)
+    elif data.source != "webdataset":  # whose addresses may be https://
+        from models.data.sources.container import locate
+
+        locate(path)
 
 
 def _check_packaged(verb: str, config: schema.Config) -> None:

@@ -74,8 +74,8 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     """
     tensors = strip_wrappers(tensors, file, request.weights)
     key_map = _find_key_map(tensors, file)
+    name = _find_variant(tensors, key_map, request.network, file)  # before the origin of what is no EfficientNet
     origin = _resolve_origin(key_map, request.origin, file)
-    name = _find_variant(tensors, key_map, request.network, file)
     inputs = published_inputs.find(_file_name_of(name, file), name, origin)
     model = _configure_model(name, origin, request, inputs.side, file)
     transform = EvalTransform(

@@ -44,21 +44,25 @@ _TIMM = {
     r"tf_efficientnet_lite3": InputSettings(300, 31, BILINEAR),
     r"tf_efficientnet_lite4": InputSettings(380, 33, BILINEAR),
 }
+# By the network, whatever the file is called: hashes in the names change from release to release.
 _TORCHVISION = {
-    r"efficientnet_b1-c27df63c": InputSettings(240, 15, BILINEAR),
-    r"efficientnet_b5_lukemelas-b6417697": InputSettings(456, 0),
-    r"efficientnet_b6_lukemelas-c76e70fd": InputSettings(528, 0),
-    r"efficientnet_b7_lukemelas-dcc49843": InputSettings(600, 0),
-    r"efficientnet_b1_rwightman": InputSettings(240, 16),
-    r"efficientnet_b2_rwightman": InputSettings(288, 0),
-    r"efficientnet_b3_rwightman": InputSettings(300, 20),
-    r"efficientnet_b4_rwightman": InputSettings(380, 4),
+    "efficientnet_b1": InputSettings(240, 15, BILINEAR),  # its default weights, IMAGENET1K_V2
+    "efficientnet_b2": InputSettings(288, 0),
+    "efficientnet_b3": InputSettings(300, 20),
+    "efficientnet_b4": InputSettings(380, 4),
+    "efficientnet_b5": InputSettings(456, 0),
+    "efficientnet_b6": InputSettings(528, 0),
+    "efficientnet_b7": InputSettings(600, 0),
 }
-_TABLES = {"timm": _TIMM, "timm_tf": _TIMM, "torchvision": _TORCHVISION}
+_TABLES = {
+    "timm": _TIMM,
+    "timm_tf": _TIMM,
+    "torchvision": {r"efficientnet_b1_rwightman": InputSettings(240, 16)},  # IMAGENET1K_V1
+}
 
 
 def find(file_name: str, variant: str, origin: str) -> InputSettings:
-    """Returns the settings of a published file; of a file with any other name, those of the paper.
+    """Returns the settings of a published file; of a file with any other name, torchvision's or those of the paper.
 
     Args:
         file_name: Name of the file without folders.
@@ -68,4 +72,6 @@ def find(file_name: str, variant: str, origin: str) -> InputSettings:
     for pattern, settings in _TABLES.get(origin, {}).items():
         if re.match(pattern, file_name):
             return settings
+    if origin == "torchvision" and variant in _TORCHVISION:
+        return _TORCHVISION[variant]
     return InputSettings(VARIANTS[variant].resolution, 32)

@@ -29,13 +29,14 @@ _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _OTHER_TABLES = (".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
+_PREDICTIONS = ("submission", "predict")  # in names of tables that a model wrote
 _SHOWN = 60  # characters of a line in a message
 _MISSING = ("", "nan", "NaN")  # as pandas writes them
 _QUOTES = " \t'\""
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
 _HEADERS = (
     *("class_name", "classname", "label_name", "category_name", "class", "label", "labels", "category", "target"),
-    *("breed", "species", "diagnosis", "variety", "class_id", "label_id", "category_id", "classid", "y", "dx"),
+    *("breed", "species", "diagnosis", "variety", "class_id", "label_id", "category_id", "classid", "dx"),
 )
 # Headers of columns that are no classes, whatever they hold.
 _NO_CLASSES = ("split", "set", "subset", "fold", "folds", "usage", "partition", "width", "height", "size")
@@ -59,7 +60,7 @@ class _Table:
 
 
 def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -> tuple[dict[str, str], str]:
-    """Reads which of the given classes images are in, from all tables in the tree except sample submissions.
+    """Reads which of the given classes images are in, from all tables in the tree except submissions and predictions.
 
     Args:
         files: The tree.
@@ -70,22 +71,29 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
         The class of each image that a file states, and a remark on a file that names images without their classes.
 
     Raises:
-        ConfigError: Different classes are stated for one image.
+        ConfigError: Different classes are stated for one image, or several columns of a table could be the classes.
     """
     labels: dict[str, tuple[str, str]] = {}
     remark = ""
     for table, key in _tables(files, images):
-        for number in range(len(table.header)):
-            stated = {
-                image: known
-                for image, texts in (table.column(number) if number != key else {}).items()
-                if (known := {one for text in texts if (one := _class_of(text, classes)) is not None})
-            }
-            if 2 * len(stated) > len(table.rows):
-                _merge(files, labels, table.path, stated)
-                break
-        else:
+        possible = {
+            number: stated
+            for number in range(len(table.header))
+            if number != key and _cell(table.header, number).lower() not in _NO_CLASSES
+            if 2 * len(stated := _stated_classes(table, number, classes)) > len(table.rows)
+        }
+        if not possible:
             remark = remark or f" ({table.path} names images, but no column of it has these classes)"
+            continue
+        named = {_cell(table.header, number).lower(): number for number in reversed(possible)}
+        usual = next((named[header] for header in _HEADERS if header in named), None)
+        if usual is None and any(stated != next(iter(possible.values())) for stated in possible.values()):
+            columns = ", ".join(map(table.name, possible))
+            raise ConfigError(
+                f"{files.root}: in {table.path} the columns {columns} hold names of classes, and differ; call the "
+                "right one 'label'"
+            )
+        _merge(files, labels, table.path, possible[next(iter(possible)) if usual is None else usual])
     return {image: label for image, (label, _) in labels.items()}, remark
 
 
@@ -175,6 +183,15 @@ def _warn_of_splits(table: _Table, number: int | None) -> None:
             )
 
 
+def _stated_classes(table: _Table, number: int, classes: Collection[str]) -> dict[str, set[str]]:
+    """Returns the classes that a column states, by image; without the images for which it has other texts."""
+    return {
+        image: known
+        for image, texts in table.column(number).items()
+        if (known := {one for text in texts if (one := _class_of(text, classes)) is not None})
+    }
+
+
 def _stated(table: _Table, number: int) -> dict[str, set[str]]:
     return {image: known for image, texts in table.column(number).items() if (known := texts.difference(_MISSING))}
 
@@ -232,9 +249,12 @@ def _tables(files: Files, images: Sequence[str]) -> Iterator[tuple[_Table, int]]
     index = _index(images)
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2]
-        is_sample = "sample" in name.lower() and "submission" in name.lower()
         is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
-        if not name.lower().endswith(SUFFIXES) or is_sample or is_of_image or files.sizes[row] > _MAX_BYTES:
+        if not name.lower().endswith(SUFFIXES) or is_of_image or files.sizes[row] > _MAX_BYTES:
+            continue
+        if any(word in name.lower() for word in _PREDICTIONS):
+            if "sample" not in name.lower():
+                log.warning("%s: %s is not read, because it is named after predictions", files.root, path)
             continue
         text = _decode(files.read(row))
         known = _of_split(index, images, name)
@@ -256,7 +276,7 @@ def _try_separators(
 
 def _decode(data: bytes) -> str:
     encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
-    return data.decode(encoding, "surrogateescape")
+    return data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
 
 
 def _read_table(
@@ -272,7 +292,9 @@ def _read_table(
         spelled: Function from a name in the table to its spelling in the index.
     """
     csv.field_size_limit(_MAX_BYTES)
-    lines = io.StringIO(text.replace('"', "") if separator == " " else text, newline="")
+    if separator == " ":  # columns are often aligned by several
+        text = "\n".join(" ".join(line.replace('"', "").split()) for line in text.splitlines())
+    lines = io.StringIO(text, newline="")
     try:
         rows = [row for row in csv.reader(lines, delimiter=separator) if row]
     except csv.Error:

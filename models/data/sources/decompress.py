@@ -49,7 +49,7 @@ _UTF8_NAME = 0x800  # flag of an entry of a zip
 _CHUNK_BYTES = 2**20
 _MAX_LINK_BYTES = 4096
 _XZ_MEMORY_BYTES = 256 * 2**20  # four times the need of `xz -9`
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, UnicodeDecodeError)
 
 
 def find_compression(archive: Container) -> str:

@@ -36,10 +36,12 @@ def find_splits(images: Collection[str], root: str) -> dict[str, int]:
         ConfigError: The folders are held-out splits without a train folder.
     """
     tops = sorted({name.partition("/")[0] for name in images if "/" in name})
-    below = {
-        top: {name.split("/")[1] for name in images if name.startswith(f"{top}/") and name.count("/") > 1}
-        for top in tops
-    }
+    below: dict[str, set[str]] = {top: set() for top in tops}
+    for name in images:
+        top, _, rest = name.partition("/")
+        folder, slash, _ = rest.partition("/")
+        if slash:
+            below[top].add(folder)
     for kinds in _groups(tops):
         train, held_out = kinds.get("train", []), [kinds[kind] for kind in ("val", "test") if kind in kinds]
         others = set(tops).difference(*kinds.values())

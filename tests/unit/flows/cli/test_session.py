@@ -25,6 +25,10 @@ from infra.errors import ConfigError
         ("shard", ["data=imagenet"], "data=imagenet needs data.path=FOLDER"),
         ("train", ["data=folder", "data.path=/nonexistent"], "'/nonexistent' does not exist"),
         ("search", ["data=cifar10", "data.path=/nonexistent"], "/nonexistent"),
+        ("reproduce", ["data=imagenet"], "data=imagenet needs data.path=FOLDER"),
+        ("evaluate", ["data=folder", "data.path=/nonexistent"], "'/nonexistent' does not exist"),
+        ("nightly", ["data@transfer.data=folder"], "transfer.data: data=folder needs data.path="),
+        ("transfer", ["data@transfer.data=cars"], "transfer.data: data=cars needs data.path=FOLDER"),
         ("train", ["launch.engine=slurm"], "no sbatch on PATH; run this on a login node of the cluster"),
         ("train", ["launch.engine=slurm", "storage=s3://bucket/a b"], "characters that --comment of sbatch does not"),
         ("search", ["launch.engine=kubernetes"], "no cluster is configured"),
@@ -70,7 +74,7 @@ def test_the_early_checks_leave_prefect_to_be_imported_after_its_variables_are_s
     assert shown == "False\n"
 
 
-@pytest.mark.parametrize("verb", ["report", "evaluate", "latency"])
+@pytest.mark.parametrize("verb", ["report", "register", "latency"])
 def test_a_command_that_reads_no_data_set_needs_no_path(verb: str) -> None:
     session._check_early(verb, compose.compose(["data=imagenet"]))
 

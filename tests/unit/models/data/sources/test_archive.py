@@ -260,6 +260,12 @@ def test_a_zip_bomb_is_refused_by_its_stated_sizes(tmp_path: Path, monkeypatch: 
         archive.open_files(str(tmp_path / "x.zip"), ())
 
 
+def test_a_zip_whose_names_are_not_as_it_states_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(zip_of({"\u00e9.jpg": b"x"}).replace("\u00e9".encode(), b"\xff\xfe"))
+    with pytest.raises(DataError, match=r"x\.zip"):
+        archive.open_files(str(tmp_path / "x.zip"), ())
+
+
 def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as writer:
         info = zipfile.ZipInfo("a.jpg")

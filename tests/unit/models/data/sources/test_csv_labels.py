@@ -47,6 +47,7 @@ def table(row: str, header: str = "", end: str = "\n") -> str:
         ("val.csv", table("{n}.jpg\t{c}", "filename\tlabel")),
         ("VAL.TSV", table("{n}.jpg\t{c}", "filename\tlabel")),
         ("val.txt", table("{n}.jpg {c}")),
+        ("val.txt", table("  {n}.jpg    {c}")),
         ("val_annotations.txt", table("{n}.jpg\t{c}\t0\t0\t62\t62")),
         ("val.csv", table("{n}.jpg|{c}", "filename|label")),
         ("val.csv", table("{n},{c}", "\ufeffid,breed", "\r\n")),
@@ -57,6 +58,7 @@ def table(row: str, header: str = "", end: str = "\n") -> str:
         ("val.csv", "# made by a tool\n" + table("{n},{c}", "id,c") + "short\n\n"),
         ("val/labels.csv", table("{n},{c}", "id,c") + "9999,ant\n" + table("{n},{c}")),
         ("val.csv", "\ufeff".join(["", table("{n},{c}", "id,c")]).encode("utf-16-le")),
+        ("val.csv", "\ufeff".join(["", table("{n},{c}", "id,c")]).encode("utf-16-le") + b"x"),
     ],
 )
 def test_labels_of_a_flat_val_are_read_from_any_table(file: str, content: str | bytes, tmp_path: Path) -> None:
@@ -101,6 +103,34 @@ def test_images_of_equal_names_are_told_apart_by_their_folders(tmp_path: Path) -
     assert held_out == [(b"val/x/1.jpg", 2), (b"val/y/1.jpg", 1), (b"val/z/1.jpg", 0)]
     unclear = open_tree(tmp_path / "2", files | {"val.csv": b"file,label\n1.jpg,cat\n"})
     assert unclear.unused[0].startswith("3 images without a label in val/")
+
+
+def numbered(columns: str) -> dict[str, bytes]:
+    """Classes 0 to 2 as folders of train, and a table of val whose columns but the first hold numbers below 3."""
+    rows = "".join(f"{name}.jpg,{i // 4},{i % 3}\n" for i, name in enumerate(NAMES))
+    train = {f"train/{label}/{i}.jpg": photo(100 + i) for label in range(3) for i in range(3)}
+    return train | flat("val/") | {"val.csv": f"{columns}\n{rows}".encode()}
+
+
+@pytest.mark.parametrize("columns", ["Path,Roi.X1,ClassId", "Path,Width,number", "Path,fold,number"])
+def test_numbers_that_are_names_of_classes_too_are_not_taken_for_them(columns: str, tmp_path: Path) -> None:
+    expected = {name: str(i % 3) for i, name in enumerate(NAMES)}
+    assert labels_of(open_tree(tmp_path, numbered(columns)), VAL) == expected
+
+
+def test_two_columns_that_could_be_the_classes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"in val\.csv the columns Roi\.X1, number hold names of classes, and differ"):
+        open_tree(tmp_path, numbered("Path,Roi.X1,number"))
+
+
+@pytest.mark.parametrize("name", ["submission.csv", "my_predictions.csv"])
+def test_a_table_of_predictions_is_not_the_truth(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = "".join(f"{image},ant\n" for image in NAMES)
+    files = divided("train/") | flat("val/") | {name: f"id,label\n{wrong}".encode()}
+    with pytest.raises(ConfigError, match="12 images without a label in val/"):
+        open_tree(tmp_path, files)
+    assert f"{name} is not read, because it is named after predictions" in caplog.text
+    assert labels_of(open_tree(tmp_path / "2", files | {"val.csv": table("{n},{c}").encode()}), VAL) == TRUTH
 
 
 def test_an_image_of_two_classes_in_one_table_is_refused(tmp_path: Path) -> None:
