@@ -14,10 +14,11 @@ from prefect import flow
 from prefect.context import FlowRunContext
 
 from conf import schema
+from conf.compose import OverrideError
 from flows.configure import configure, name_runs_by, now
 from flows.register import judge_version
 from flows.shard import ensure_shards
-from infra.errors import DivergedError, first_line
+from infra.errors import ConfigError, DivergedError, first_line
 from models.results import Registered, ShardResult
 from tasks.classes import match_classes
 from tasks.jobs import train_job
@@ -47,7 +48,12 @@ async def nightly(
     ``nightly.model``. The report shows the line and its moves afterwards, the store keeps a record of the night, and
     alerts are sent (``tasks/nights/record.py``).
     """
-    config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
+    try:
+        config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
+    except (OverrideError, ConfigError) as error:
+        theirs, _ = configure([])  # the receivers of alerts in the settings of the worker
+        await report_failure(theirs, f"failed: {first_line(error)}")
+        raise
     await report_start(config, _scheduled_start())
     try:
         result = await run_night(config)

@@ -13,6 +13,7 @@ from flows.shard import ensure_shards
 from models.results import ShardResult, TrainResult
 from tasks import train as tasks
 from tasks.jobs import short_name, train_job
+from tasks.registry.register import require_name
 
 
 @flow(name="train", flow_run_name=name_runs_by(lambda config: f"train {short_name(config.model.name)}"))
@@ -33,6 +34,8 @@ async def train(
         epochs: Number of epochs.
     """
     config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
+    if config.register is not None:
+        await require_name(config.register)
     shards = await ensure_shards(config.data, config.storage)
     result = await train_network(config, shards)
     if config.register is None:

@@ -32,7 +32,7 @@ from models.results import Point, TrainResult, TransferResult
 from tasks import policy
 from tasks.evaluate import registered_input
 from tasks.jobs import short_name
-from tasks.registry.register import fetch_registered
+from tasks.registry.register import fetch_registered, require_name
 from tasks.shard import plan_shards
 from tasks.train import train as train_task
 from tasks.train import train_to_rung
@@ -84,6 +84,8 @@ async def transfer_network(
         overrides: Overrides of the command that makes this result, for the report.
         parent_run: Parent MLflow run.
     """
+    if config.register is not None:
+        await require_name(config.register)
     model, weights, exact = await fetch_source(config)
     model = with_side(model, config.transfer.resolution)
     sets = [await with_source(one, model, exact, overrides) for one in sets]

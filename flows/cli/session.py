@@ -35,9 +35,8 @@ QUIET = {
 }
 
 
-# The flows of these verbs begin with config.data.
-_READ_DATA = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "explain")
-_READ_DATA += ("linear", "study")
+# The flows of these verbs read config.data first.
+_READS = ("reproduce", "shard", "search", "architecture", "scaling", "train", "evaluate", "explain", "linear", "study")
 _REGISTER = ("train", "transfer", "register")  # the verbs that read the setting `register`
 
 
@@ -153,7 +152,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.
         engine.describe(JobSpec("KEY", verb, "models.train", uri, config.launch, Path(config.run_dir).resolve()))
         engine.check(config.launch)
-    if verb in _READ_DATA:
+    if verb in _READS:
         _check_data(config.data)
     _check_files(verb, config)
     if verb in ("reproduce", "transfer"):

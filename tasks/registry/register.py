@@ -38,6 +38,19 @@ CHALLENGER = "challenger"
 WEIGHTS = "weights.safetensors"
 
 
+@task(task_run_name="check the registered model {name}", **policy.BOOKKEEPING)
+async def require_name(name: str) -> None:
+    """Checks, before the job whose result is registered, that ``name`` may get a version.
+
+    Raises:
+        ConfigError: MLflow has a model of this name that is not effnet's.
+        TransientError: MLflow does not respond; the same call resumes later.
+    """
+    from infra.tracking import registry
+
+    await asyncio.to_thread(registry.require_model_of_effnet, name)
+
+
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)
 async def register(
     name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str

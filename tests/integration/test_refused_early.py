@@ -15,6 +15,7 @@ from PIL import Image
 from conf.overrides import replace
 from infra import store
 from infra.services.stack import Addresses
+from infra.tracking.client import library
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 STORAGE = "s3://effnet/refused-early"
@@ -37,6 +38,15 @@ def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of images of one class."""
     return write_images(tmp_path_factory.mktemp("single"), {"cat": 60})
+
+
+@pytest.fixture(scope="module")
+def theirs(services: Addresses) -> str:
+    """A registered model that effnet did not make."""
+    client = library().MlflowClient()
+    client.create_registered_model("theirs")
+    client.create_model_version("theirs", "s3://elsewhere/model")
+    return services.mlflow
 
 
 def write_images(root: Path, folders: dict[str, int]) -> Path:
@@ -75,15 +85,17 @@ TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
         ),
         pytest.param(["train", "register=my model"], 2, "register must be 1 to 63 of", marks=SLOW),
         (["train", "data=folder", "data.path={single}"], 2, "folder has a single class"),
+        pytest.param(["train", "register=theirs"], 2, "MLflow has a model theirs that is not effnet's", marks=SLOW),
+        pytest.param(["transfer", "register=theirs"], 2, "MLflow has a model theirs that is not effnet's", marks=SLOW),
         pytest.param(["register", "no-such-job"], 2, "no-such-job", marks=SLOW),
         pytest.param(["evaluate", "model_ref=nobody@champion"], 2, "no registered model 'nobody'", marks=SLOW),
         pytest.param(["report"], 2, "nothing to report", marks=SLOW),
     ],
 )
+@pytest.mark.usefixtures("theirs")
 def test_what_a_last_step_refuses_is_refused_before_the_first_job(
-    services: Addresses, services_dir: Path, lacking: Path, single: Path, words: list[str], code: int, message: str
+    services_dir: Path, lacking: Path, single: Path, words: list[str], code: int, message: str
 ) -> None:
-    assert services
     verb, *given = [word.replace("{lacking}", str(lacking)).replace("{single}", str(single)) for word in words]
     argv = [sys.executable, "-m", "flows", verb, *replace(SMALL, [*given, f"run_dir={services_dir}"])]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
