@@ -77,7 +77,9 @@ def test_the_context_of_the_image_is_what_is_installed() -> None:
     listed = re.search(r"^include = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert listed is not None
     packages = {name.strip(' "*') for name in listed[1].split(",")}
-    assert sent == packages | {"LICENSE", "README.md", "constraints.txt", "pyproject.toml", "setup.py"}
+    assert sent == packages | {
+        *("LICENSE", "README.md", "constraints.txt", "effnet_cli.py", "pyproject.toml", "setup.py")
+    }
     assert all((ROOT / name).exists() for name in sent)
 
 
