@@ -51,8 +51,8 @@ async def nightly(
     try:
         config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
     except (OverrideError, ConfigError) as error:
-        theirs, _ = configure([])  # the receivers of alerts in the settings of the worker
-        await report_failure(theirs, f"failed: {first_line(error)}")
+        worker_config, _ = configure([])  # whose settings may name receivers of alerts
+        await report_failure(worker_config, f"failed: {first_line(error)}")
         raise
     await report_start(config, _scheduled_start())
     try:
