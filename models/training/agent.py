@@ -11,6 +11,7 @@ compute nor touch a GPU: threads and CUDA contexts do not survive a fork.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -27,7 +28,7 @@ from torch.distributed.launcher.api import elastic_launch
 from infra import store
 from infra.errors import LostError, PreemptedError
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, TOKEN_URI
-from infra.launch.guard import SCRATCH
+from infra.launch.guard import PR_SET_PDEATHSIG, SCRATCH
 from models.training import rendezvous
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
     config.start_method = "fork"
     sys.unraisablehook = _raise_again
     try:
-        elastic_launch(config, run_rank)(module, *arguments)
+        elastic_launch(config, run_rank)(os.getpid(), module, *arguments)
     except SignalException as error:
         sys.stderr.write(f"torchrun: terminated by {error.sigval.name}\n")
         return PreemptedError.exit_code
@@ -79,12 +80,18 @@ def _raise_again(lost: UnraisableHookArgs) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.1)
 
 
-def run_rank(module: str, *arguments: str) -> None:
+def run_rank(agent: int, module: str, *arguments: str) -> None:
     """Runs a rank in the process that torchrun has forked for it, as ``python -m MODULE ARGUMENTS`` would.
+
+    Args:
+        agent: Process id of the agent; 1 in a container that runs nothing else.
+        module: Module of the entry point.
+        arguments: Its command line.
 
     Raises:
         SystemExit: With the exit code of ``MODULE.main()``.
     """
+    _die_with(agent)
     os.setsid()  # a signal to the agent's group is for the agent alone, which ends its ranks in order
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)  # not the agent's handlers
@@ -92,6 +99,14 @@ def run_rank(module: str, *arguments: str) -> None:
     code = importlib.import_module(module).main()
     if code:  # torchrun waits for the return of a rank that succeeded
         sys.exit(code)
+
+
+def _die_with(agent: int) -> None:
+    """Asks Linux to kill this rank when the agent ends for any reason; no signal reaches both, whose sessions differ."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != agent:  # it ended before prctl took effect
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
-import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -60,7 +57,6 @@ def join() -> Ranks:
     Raises:
         ConfigError: The job requested GPUs and this machine has none, or fewer than processes.
     """
-    _die_with_parent()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = _device()
     if device.type == "cuda":
@@ -181,15 +177,3 @@ def all_equal(digest: int) -> bool:
     extremes = torch.tensor([digest, -digest])
     dist.all_reduce(extremes, dist.ReduceOp.MAX)
     return int(extremes[0]) == -int(extremes[1])
-
-
-def _die_with_parent() -> None:
-    """Asks Linux to kill this rank when torchrun's agent ends for any reason.
-
-    The agent starts ranks in separate sessions, so no OS process group contains both.
-    """
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() == 1:  # the agent ended before prctl took effect
-            os.kill(os.getpid(), signal.SIGKILL)

@@ -324,6 +324,18 @@ def test_a_rank_is_a_fork_of_the_agent_with_its_imports_and_a_session_and_signal
     assert ranks == [[True, True, ["rank", "the-job"], rank, [True, True]] for rank in ("0", "1")]
 
 
+@pytest.mark.torchrun
+def test_ranks_run_where_the_agent_is_the_first_process_as_in_a_pod(tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text("from models.training import distributed\ndef main(): distributed.join()\n")
+    container = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs Linux namespaces of an ordinary user")
+    torchrun = command.torchrun_argv(Launch(nproc_per_node=2, max_restarts=0), "rank", "the-job")
+    variables = {**os.environ, "PYTHONPATH": path_with(tmp_path), "TMPDIR": str(tmp_path)}
+    ended = subprocess.run([*container, *torchrun], env=variables, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+
+
 def path_with(folder: Path) -> str:
     return os.pathsep.join([str(folder), *sys.path])
 
