@@ -13,7 +13,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +128,8 @@ def ask(trials: Trials, choices: Mapping[str, Sequence[Any]]) -> Trial:
 
 
 def record_heartbeat(trials: Trials, trial: Trial) -> None:
-    """Records that the trial's process is alive; due every ``BEAT_S``."""
-    with _translate_errors(trials.address):
+    """Records that the trial's process is alive, unless the trial is finished; due every ``BEAT_S``."""
+    with _translate_errors(trials.address), suppress(_library().exceptions.UpdateFinishedTrialError):
         trial.set_user_attr("beat", time.time())
 
 
@@ -194,7 +194,8 @@ def _is_dead(owner: tuple[str, int, str]) -> bool:
 def _finish(
     trials: Trials, trial: Trial, state: str, facts: Mapping[str, Any], values: Sequence[float] | None = None
 ) -> None:
-    with _translate_errors(trials.address):
+    # Another worker may have requeued the trial because its heartbeat stopped.
+    with _translate_errors(trials.address), suppress(_library().exceptions.UpdateFinishedTrialError):
         for key, value in facts.items():
             trial.set_user_attr(key, value)
         trials.study.tell(trial, values, state=_trial_state(state), skip_if_finished=True)

@@ -50,6 +50,8 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
 
 def _check_interrupted(worker: Worker) -> bool:
     worker.watchdog.beat()
+    if worker.progress is not None:
+        worker.progress.report(state="running")  # or one longer than launch.stall_timeout_s would look like a dead job
     return worker.preemption.requested
 
 

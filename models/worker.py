@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from conf import compose
 from conf.schema import Job
@@ -95,22 +95,23 @@ def run(main: JobMain) -> int:
     except PreemptedError as error:
         preemption.saved()  # or the signal torchrun sends once another rank ends may interrupt writing the status
         if progress is not None:
-            progress.finish(state="preempted", error=str(error), exit_code=error.exit_code)
+            with suppress(EffnetError):  # the exit code says it too, if the store is away
+                progress.finish(state="preempted", error=str(error), exit_code=error.exit_code)
         sys.stderr.write(f"rank {rank}: {error}\n")
-        return _exit(error.exit_code)
+        _exit(error.exit_code)
     except EffnetError as error:
         _record_failure(job_uri, progress, error)
         sys.stderr.write(f"rank {rank}: {type(error).__name__}: {error}\n")
-        return _exit(error.exit_code)
+        _exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - entry point: the supervisor must see every failure
         if isinstance(error, RuntimeError) and distributed.is_peer_failure(error):
             time.sleep(CAUSE_S)
             _record_failure(job_uri, progress, LostError(f"another rank is gone: {first_line(error)}"))
             sys.stderr.write(f"rank {rank}: another rank is gone\n")
-            return _exit(LostError.exit_code)
+            _exit(LostError.exit_code)
         _record_failure(job_uri, progress, JobError(f"{type(error).__name__}: {error}"))
         sys.stderr.write("".join(f"{escaped(line)}\n" for line in traceback.format_exc().splitlines()))
-        return _exit(1)
+        _exit(1)
 
 
 def _build_worker(
@@ -124,7 +125,7 @@ def _build_worker(
     return Worker(job_uri, ranks, cache, progress, preemption, watchdog, Faults(job_uri, ranks.rank), startup)
 
 
-def _exit(exit_code: int) -> int:
+def _exit(exit_code: int) -> NoReturn:
     """Exits without interpreter cleanup, which may deadlock with peers that wait for this rank."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -165,7 +165,7 @@ async def _submit_once(engine: Engine[Any], spec: JobSpec) -> Any:
     try:
         return await asyncio.shield(submission)
     except asyncio.CancelledError:  # the thread submits it nevertheless
-        with suppress(errors.QueueFullError):
+        with suppress(errors.EffnetError):  # then there is nothing to cancel, or nothing that could
             await asyncio.to_thread(engine.cancel, await submission)
         raise
 

@@ -10,7 +10,7 @@ from prefect import task
 
 from conf import compose, schema
 from infra import machine, store
-from infra.errors import DataError, EffnetError, TransientError
+from infra.errors import DataError, EffnetError
 from infra.launch import lease
 from infra.store.json_objects import NUMBER, check_object, read_lines
 from models.results import RungResult, TrainResult, result_from
@@ -90,7 +90,7 @@ async def run_tracked(
         async with nullcontext() if reused else slots.slot_of(config.launch, run.label):
             result = await run_job(run, config, mlflow_run)
     except BaseException:
-        with suppress(TransientError):  # the job's error matters more than an unreachable MLflow
+        with suppress(EffnetError):  # the job's error matters more than one of MLflow
             await asyncio.to_thread(runs.finish_run, mlflow_run, "FAILED", {})
         raise
     metrics, described = split_result(result)

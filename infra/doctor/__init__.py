@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from conf.schema import Config, Data
-from conf.text import printable
+from conf.text import first_line, printable
 from infra.doctor import host, service_checks
 from infra.doctor.finding import FAIL, WARN, Finding
 from infra.errors import EffnetError
@@ -108,6 +108,8 @@ def _run_concurrently(checks: dict[str, Check], patience_s: float) -> list[Findi
             results[topic] = check()
         except EffnetError as error:
             results[topic] = [Finding(FAIL, topic, str(error))]
+        except Exception as error:  # noqa: BLE001 - of a thread, whose error would read as "no answer"
+            results[topic] = [Finding(FAIL, topic, f"{type(error).__name__}: {first_line(error)}")]
 
     # Daemon threads: a check that waits for a dead server must not prevent the command from ending.
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]

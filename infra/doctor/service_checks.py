@@ -94,7 +94,10 @@ def _read_date(url: str) -> float | None:
     """Returns the ``Date`` header of a server's answer as unix time, in whole seconds; None without an answer."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=3)
+    try:
+        connection = kind(parts.netloc, timeout=3)
+    except http.client.InvalidURL:  # no number as port
+        return None
     try:
         connection.request("HEAD", "/")
         date = connection.getresponse().getheader("Date")

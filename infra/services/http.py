@@ -15,7 +15,10 @@ def call(
     parts = urlsplit(url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=timeout_s)
+    try:
+        connection = kind(parts.netloc, timeout=timeout_s)
+    except http.client.InvalidURL:  # no number as port
+        return 0, None
     try:
         data = None if body is None else json.dumps(body)
         connection.request(method, target, data, {"Content-Type": "application/json", **(headers or {})})

@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError, TransientError
+from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError
 from infra.store import files, s3_errors
 from infra.store.credentials import CredentialBackoff
 from infra.store.multipart import MultipartStream
@@ -330,7 +330,8 @@ def delete_objects(uris: Sequence[str]) -> None:
             keys = [{"Key": bucket_and_key(item)[1]} for item in uris[start : start + 1000]]
             answer = client.delete_objects(Bucket=place["Bucket"], Delete={"Objects": keys, "Quiet": True})
             if failed := answer.get("Errors"):
-                raise TransientError(f"{uris[start]}: {len(failed)} objects were not deleted: {failed[0].get('Code')}")
+                first = {"Error": failed[0], "ResponseMetadata": answer["ResponseMetadata"]}
+                raise client.exceptions.ClientError(first, f"DeleteObjects, {len(failed)} of {len(keys)}")
 
 
 def download(uri: str, path: Path) -> None:

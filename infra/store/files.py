@@ -149,7 +149,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 
 def write(path: Path, data: bytes) -> bool:
     """Writes ``data`` to ``path`` atomically; returns True."""
-    with open_atomic(path) as stream:
+    with open_atomic(path) as stream, errors(path):
         stream.write(data)
     return True
 
@@ -157,7 +157,8 @@ def write(path: Path, data: bytes) -> bool:
 def write_if_absent(path: Path, data: bytes) -> bool:
     """Creates ``path`` with ``data`` atomically; False if it exists. Of concurrent writers exactly one gets True."""
     with _open_partial(path) as (partial, stream):
-        stream.write(data)
+        with errors(path):
+            stream.write(data)
         _flush(stream, path)
         try:
             # A link fails if the name exists; an exclusive open would expose a half-written file.

@@ -17,7 +17,7 @@ _REFUSED = {
     *("InvalidToken", "RequestTimeTooSkewed"),
 }
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-_BUSY = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "429"}
+_BUSY = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "429", "InternalError"}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError"}
 _NO_ANSWER = {"ConnectionError", "HTTPClientError", "IncompleteReadError"}
 SKEW_S = 300.0  # the store allows 15 minutes; a smaller difference does not explain a rejection

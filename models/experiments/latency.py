@@ -8,7 +8,6 @@ in a network with vanishing activations, denormal numbers would slow the CPU dow
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema import Latency, Model
+from infra import machine
 from models import paper
 from models.networks.build import build_model
 from models.networks.complexity import count_model
@@ -142,7 +142,7 @@ def _table(options: Latency, threads: int, timings: Sequence[LatencyTiming]) -> 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """``{"models": {name: Model fields}, n ...}`` -> times on one core and, if there are more, on all cores."""
     models = {name: Model(**fields) for name, fields in request.pop("models").items()}
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     return {
         str(threads): [asdict(row) for row in measure(models, threads=threads, **request)]
         for threads in sorted({1, cores})

@@ -84,9 +84,10 @@ def classify_val(frozen: FrozenNetwork, shards: ShardResult, config: schema.Conf
     manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, config.data.leave_out)
     network, side, augment = build_frozen(frozen), config.linear.resolution, config.data.augment
     cache, threads = Path(config.run_dir) / "cache", config.runtime.loader_threads
+    cache_bytes = int(config.runtime.cache_gb * 1e9)
     splits = {}
     for part in PARTS:
-        with closing(Loader(manifest, shards.manifest_uri, part, side, augment, cache, threads)) as loader:
+        with closing(Loader(manifest, shards.manifest_uri, part, side, augment, cache, threads, cache_bytes)) as loader:
             if part == "train" and frozen.seed is not None:
                 calibrate(network, loader)
             splits[part] = extract(network, loader)

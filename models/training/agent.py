@@ -102,7 +102,7 @@ def run_rank(agent: int, module: str, *arguments: str) -> None:
 
 
 def _die_with(agent: int) -> None:
-    """Asks Linux to kill this rank when the agent ends for any reason; no signal reaches both, whose sessions differ."""
+    """Asks Linux to kill this rank when the agent ends for any reason; they are in different sessions."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != agent:  # it ended before prctl took effect

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from infra.errors import ConfigError
-from models.networks.efficientnet.blocks import MBConv
+from models.networks.efficientnet.blocks import FusedMBConv, MBConv
 from models.networks.efficientnet.network import Network
 from models.training.distributed import Ranks
 from models.training.flat import Layout
@@ -60,7 +60,7 @@ class Stage(nn.Module):
             if self.first == 0:
                 x = network.stem(x)
             for block in islice(network.blocks, max(0, self.first - 1)):  # draws and discards their random numbers
-                if isinstance(block, MBConv) and block.has_skip and block.drop.survival_prob < 1:
+                if isinstance(block, MBConv | FusedMBConv) and block.has_skip and block.drop.survival_prob < 1:
                     block.drop.drawn(x)
             x = network.middle(x, max(0, self.first - 1), min(self.last - 1, self.blocks))
             if self.last == self.blocks + 2:

@@ -90,6 +90,7 @@ async def _measure(request: dict[str, Any]) -> dict[int, list[LatencyTiming]]:
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     if process.returncode != 0:
         last = (err.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise JobError(f"the latency process ended with code {process.returncode}: {last}")

@@ -16,7 +16,7 @@ from conf import compose, schema
 from conf.text import logger
 from conf.training import EvalTransform
 from infra import store
-from infra.errors import ArtifactError, ConfigError, TransientError
+from infra.errors import ArtifactError, ConfigError, EffnetError
 from models.results import Registered
 from tasks import policy
 from tasks.jobs import work_key
@@ -80,7 +80,7 @@ def _import(config: schema.Config) -> Registered:
     try:
         version = _register_weights(weights, run, name, source_tags)
     except BaseException:
-        with suppress(TransientError):  # the original error matters more than an unreachable MLflow
+        with suppress(EffnetError):  # the original error matters more than one of MLflow
             runs.finish_run(run, "FAILED", {})
         raise
     registered = champion_if_first(version, config.storage)

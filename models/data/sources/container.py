@@ -45,7 +45,7 @@ class Container:
     Attributes:
         location: The location that was opened.
         size: Number of bytes.
-        stamp: Text that changes when a local file changes.
+        stamp: Text that changes when the file or object changes.
 
     Raises:
         NotFoundError: The file does not exist.
@@ -58,7 +58,8 @@ class Container:
         self.location = location
         self.remote = location.startswith("s3://")
         if self.remote:
-            self.size, self.stamp = store.size(location), location
+            entry = store.find_entry(location)
+            self.size, self.stamp = entry.size, f"{location}\n{entry.modified}"
             return
         self._path = Path(location)  # kept, because creating it takes longer than reading a header
         self.size = files.size(self._path)

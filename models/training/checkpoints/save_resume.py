@@ -56,6 +56,7 @@ class CheckpointManager:
         saved = None
         if self.writer is not None:
             self.writer.wait()
+            self.writer.forget_best()
             saved = checkpoint_format.load_newest(self.job_uri, before)
             if saved is not None:
                 checkpoint_format.delete_after(self.job_uri, saved.step)
@@ -81,7 +82,7 @@ class CheckpointManager:
         """Returns when no checkpoint is being written.
 
         Raises:
-            EffnetError: The error of the last write, if it failed.
+            Exception: The error of the last write, if it failed.
         """
         if self.writer is not None:
             self.writer.wait()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from infra import store
-from infra.errors import EffnetError
 from models.training.checkpoints import format as checkpoint_format
 from models.training.checkpoints.state import TrainState
 from models.training.supervision.faults import Faults, restore_disk_space
@@ -35,7 +34,7 @@ class CheckpointWriter:
         self.job_uri, self.identity, self.keep = job_uri, identity, keep
         self.faults, self.watchdog = faults, watchdog
         self.failures = 0
-        self.error: EffnetError | None = None
+        self.error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._copies: dict[str, Tensor] = {}
         self._best: tuple[int, Any] = (-1, None)  # step and manifest entry of the last written best average
@@ -54,7 +53,7 @@ class CheckpointWriter:
             ledger_part: Lines of the ledger since the last checkpoint; None without a ledger.
 
         Raises:
-            EffnetError: The third write in a row has failed.
+            Exception: The third write in a row has failed; this is its error.
         """
         self.wait()
         position = state.position
@@ -78,13 +77,17 @@ class CheckpointWriter:
         """Returns when no checkpoint is being written.
 
         Raises:
-            EffnetError: The third write in a row has failed.
+            Exception: The third write in a row has failed; this is its error.
         """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self.error is not None and self.failures >= MAX_FAILURES:
             raise self.error
+
+    def forget_best(self) -> None:
+        """Writes the best average anew with the next checkpoint: after a rewind the same step may have another one."""
+        self._best = (-1, None)
 
     def _copy(self, tensors: dict[str, Tensor]) -> torch.cuda.Event | None:
         """Copies the tensors to the writer's buffers; on a GPU asynchronously, returning the event to wait for."""
@@ -107,7 +110,7 @@ class CheckpointWriter:
         try:
             self._write(manifest, best_step)
             self.failures, self.error = 0, None
-        except EffnetError as error:
+        except Exception as error:  # noqa: BLE001 - of a thread, from which none would reach the training loop
             self.failures, self.error = self.failures + 1, error
             log.error(
                 "checkpoint of step %d NOT written (%d of %d failures allowed in a row), the previous one remains: %s",

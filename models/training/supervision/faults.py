@@ -53,7 +53,7 @@ class Faults:
 
     def at(self, site: str, step: int) -> str | None:
         """Injects the fault for this site and step, if any; returns the action if the caller has to perform it."""
-        for fault in self.faults:
+        for fault in list(self.faults):
             if fault.site == site and (step == fault.step or (fault.always and step > fault.step)):
                 if not fault.always:
                     self.faults.remove(fault)

@@ -73,7 +73,8 @@ class Watchdog:
             "eval": runtime.eval_timeout_s,
             "checkpoint": runtime.checkpoint_timeout_s,
         }
-        self._phase, self._since, self._waiting = "start", time.monotonic(), False
+        self._phase = ("start", time.monotonic())  # and its last sign of life: one object, read by another thread
+        self._waiting = False
         self._writing: tuple[int, float] | None = None
         self._closed = threading.Event()
         self._store = job_store("watchdog") if ranks.world_size > 1 else None
@@ -91,11 +92,11 @@ class Watchdog:
 
     def enter(self, phase: str) -> None:
         """Records that the main thread begins a phase: start, step, eval or checkpoint."""
-        self._phase, self._since = phase, time.monotonic()
+        self._phase = (phase, time.monotonic())
 
     def beat(self) -> None:
         """Records that the main thread has finished a step or an evaluation batch."""
-        self._since = time.monotonic()
+        self._phase = (self._phase[0], time.monotonic())
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -141,7 +142,7 @@ class Watchdog:
             self.preemption.request()
         state = {
             "count": count,
-            "phase": self._phase,
+            "phase": self._phase[0],
             "waiting": self._waiting,
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -156,9 +157,10 @@ class Watchdog:
 
     def _find_timeout(self) -> str | None:
         now = time.monotonic()
-        if now - self._since > (limit := self.limits[self._phase]):
-            key = "first_step" if self._phase == "start" else self._phase
-            return f"no progress in phase {self._phase} for {limit:g} s (runtime.{key}_timeout_s)"
+        phase, since = self._phase
+        if now - since > (limit := self.limits[phase]):
+            key = "first_step" if phase == "start" else phase
+            return f"no progress in phase {phase} for {limit:g} s (runtime.{key}_timeout_s)"
         writing, limit = self._writing, self.limits["checkpoint"]
         if writing is not None and now - writing[1] > limit:
             return f"the checkpoint of step {writing[0]} took longer than {limit:g} s (runtime.checkpoint_timeout_s)"

@@ -75,7 +75,8 @@ def test_a_trial_without_a_sign_of_life_is_lost_and_given_out_again_once(tmp_pat
         database.requeue(opened(tmp_path), dead.number)
     assert [each.state for each in database.list_trials(trials)] == ["abandoned", "running", "waiting"]
     assert trained(trials, 1) == [dead.params]
-    database.complete(trials, dead, (1.0, 1.0), {})  # it was only slow: too late, and no error
+    database.record_heartbeat(trials, dead)  # it was only slow: too late, and no error
+    database.complete(trials, dead, (1.0, 1.0), {"blocks": ["x"]})
     assert database.list_trials(trials)[dead.number].state == "abandoned"
 
 

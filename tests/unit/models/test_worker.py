@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from conf import compose, schema
 from infra import errors, store
-from models.worker import _forget_failure, _load_job, _record_failure, _refuse_ended_job
+from models.evaluate import _check_interrupted
+from models.training.supervision.preemption import Preemption
+from models.training.supervision.progress import Progress
+from models.worker import Worker, _forget_failure, _load_job, _record_failure, _refuse_ended_job
 
 
 def job() -> schema.Job:
@@ -102,3 +108,19 @@ def test_what_a_rank_writes_to_its_log_is_escaped(tmp_path: Path) -> None:
     assert r"image a\x1b[31m\n.jpg" in done.stderr
     assert r"RuntimeError: label b\x1b[31m\u202e" in done.stderr
     assert failure_of(f"file://{tmp_path}")["error"] == r"RuntimeError: label b\x1b[31m\u202e"
+
+
+def test_an_evaluation_reports_that_it_lives(tmp_path: Path) -> None:
+    """Or one longer than launch.stall_timeout_s would be ended as dead, and repeated in vain."""
+    progress = Progress(job := f"file://{tmp_path}/job")
+    beats: list[bool] = []
+    context = SimpleNamespace(
+        progress=progress, watchdog=SimpleNamespace(beat=lambda: beats.append(True)), preemption=Preemption()
+    )
+    before = time.time()
+    assert not _check_interrupted(cast(Worker, context))
+    assert beats == [True]
+    progress.finish()
+    status = dict(store.read_json(f"{job}/status.json"))
+    assert status["state"] == "running"
+    assert status["time"] >= before
