@@ -35,6 +35,7 @@ from conf.training import (
     require,
     require_choice,
     require_name,
+    require_port,
     require_reference,
 )
 
@@ -277,6 +278,7 @@ class Services:
             value = getattr(self, key)
             known = value == "embedded" or "://" in value or (key == "s3" and value == "aws")
             require(known, f"services.{key} must be embedded or a URL, is {value!r}")
+            require_port(f"services.{key}", value)
 
 
 @dataclass

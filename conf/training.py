@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from conf.text import did_you_mean
 
@@ -53,6 +54,14 @@ def require_name(key: str, value: str | None) -> None:
         value in (None, MISSING) or bool(_NAME.fullmatch(str(value))),
         f"{key} must be 1 to 63 of A-Z a-z 0-9 . _ - and start with a letter or digit, is {value!r}",
     )
+
+
+def require_port(key: str, address: str) -> None:
+    """Refuses a URL whose port is not a number from 0 to 65535; accepts one without a port."""
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}, in {address!r}") from error
 
 
 def require_reference(key: str, value: str | None) -> None:

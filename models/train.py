@@ -187,6 +187,7 @@ def _write_result(
         "minival_correct_sha256": _write_minival(job_uri, position.best_minival_correct, n_minival),
         "minival_top1": position.best_minival_top1 if n_minival else 0.0,
         "n_minival": n_minival,
+        "minutes": position.train_seconds / 60,
         "images_per_s": position.step * job.recipe.global_batch / position.train_seconds,
         "weights_uri": weights_uri,
         "weights_sha256": hashlib.sha256(serialized).hexdigest(),

@@ -191,9 +191,7 @@ def short_name(model: str) -> str:
 def stored_result(run: JobRun) -> dict[str, Any] | None:
     """The stored result of a job up to the epoch that it requests, else None."""
     uri = result_uri(run)
-    if not store.exists(uri):
-        return None
-    return {"minutes": 0.0, **read_object(uri)}
+    return read_object(uri) if store.exists(uri) else None
 
 
 def result_uri(run: JobRun) -> str:

@@ -42,7 +42,7 @@ interrupted: dict[str, bool] = {}  # label of each job ended with this command -
 
 
 async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[str, Any]:
-    """Runs a job unless its result exists already; returns the result with the job's duration in minutes.
+    """Runs a job unless its result exists already; returns the result.
 
     Raises:
         TransientError, DataError, DivergedError, ArtifactError, ConfigError: The error that the trainer reported.
@@ -50,13 +50,9 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     """
     done = await asyncio.to_thread(stored_result, run)
     if done is None:
-        started_at = time.monotonic()
         await asyncio.to_thread(write_request, run)
         await _until_done(run, build_spec(run, config), mlflow_run)
-        uri = result_uri(run)
-        result = await asyncio.to_thread(read_object, uri)
-        done = {**result, "minutes": (time.monotonic() - started_at) / 60}
-        await asyncio.to_thread(store.write_json, uri, done)
+        done = await asyncio.to_thread(read_object, result_uri(run))
     if mlflow_run:
         await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
     return done

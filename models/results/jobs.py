@@ -56,7 +56,7 @@ class TrainResult:
     n_val: int
     minival_top1: float
     n_minival: int
-    minutes: float
+    minutes: float  # of training over all attempts, without evaluation, start and waiting
     images_per_s: float
     weights_uri: str
     weights_sha256: str

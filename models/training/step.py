@@ -103,6 +103,8 @@ class Stepper:
         self.numbers = message[layout.size :]
         self._forward: Callable[[int], AbstractContextManager[Any]] = nullcontext  # of the current step
         self.pipeline: Pipeline | None = None
+        # Whether ranks exchange messages within a pass, so that a rank cannot repeat one by itself.
+        self.is_entangled = ranks.stages > 1 or (recipe.bn_groups == "sync" and ranks.world_size > 1)
         if ranks.stages > 1:
             if recipe.bn_groups == "sync":
                 raise ConfigError("recipe.bn_groups=sync is incompatible with runtime.pipeline_stages > 1")
@@ -169,9 +171,7 @@ class Stepper:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if (
-                network.recompute or self.pipeline is not None
-            ):  # in a pipeline the other stages would wait for the retry
+            if network.recompute or self.is_entangled:
                 raise CapacityError(self._describe_capacity(batch)) from error
         log.warning(
             "out of memory in step %d: activations are recomputed from now on (recipe.recompute=true); "
@@ -186,9 +186,11 @@ class Stepper:
 
     def _describe_capacity(self, batch: Batch) -> str:
         images = len(batch.labels) // self.slices_per_rank * self.slices_per_pass
+        recomputed = self.state.network.recompute
         return (
-            f"out of memory with {images} images of {self.state.network.resolution} px per pass and activations "
-            f"recomputed (peak {machine.peak_memory_gb():.1f} GB in this process); raise recipe.batch_slices "
+            f"out of memory with {images} images of {self.state.network.resolution} px per pass"
+            f"{' and activations recomputed' if recomputed else ''} (peak {machine.peak_memory_gb():.1f} GB in this "
+            f"process); {'' if recomputed else 'set recipe.recompute=true (a third slower), '}raise recipe.batch_slices "
             "(smaller passes, other batch-norm groups), or use a machine with more memory"
         )
 

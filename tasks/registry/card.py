@@ -259,7 +259,7 @@ def _recipe(job: schema.Job) -> str:
 
 def _cost(result: TrainResult, machine: Mapping[str, str]) -> str:
     rows = {
-        "duration": format_duration(60 * result.minutes),
+        "training": format_duration(60 * result.minutes),
         "processes": str(result.world_size),
         "process hours": f"{result.minutes / 60 * result.world_size:.3g}",
         "images per second": f"{result.images_per_s:.0f}",

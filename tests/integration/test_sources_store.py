@@ -1,6 +1,7 @@
 """Archives read in place from a real object store."""
 
 import gzip
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_a_compressed_archive_in_the_store_is_decompressed_locally(object_store:
     here = open_source(data_settings(REAL / "transfer" / "food-101-10x40.tar", "food101"))
     assert there.digest == here.digest
     assert there.read(11) == here.read(11)
+
+
+def test_a_replaced_archive_of_the_same_size_is_another_one(object_store: str) -> None:
+    uri = store.join(object_store, "replaced", "images.tar")
+    stamps = []
+    for content in (b"a" * 512, b"b" * 512):
+        store.write(uri, content)
+        stamps.append(container.Container(uri).stamp)
+        time.sleep(1.1)  # the store tells the time of a change in whole seconds
+    assert stamps[0] != stamps[1]
 
 
 def test_an_archive_that_shrank_in_the_store_is_said(imagenet: str) -> None:

@@ -168,6 +168,7 @@ def test_a_job_killed_in_the_middle_of_an_epoch_resumes_to_the_same_weights(
     assert ours["weights_sha256"] == theirs["weights_sha256"]
     assert (ours["top1"], ours["minival_top1"]) == (theirs["top1"], theirs["minival_top1"])
     assert ours["minival_correct_sha256"] == theirs["minival_correct_sha256"]
+    assert ours["minutes"] == pytest.approx(ours["steps"] * 64 / ours["images_per_s"] / 60)  # of both attempts
     curves = [[(row["step"], row["train_loss"]) for row in rows(uri)[0]] for uri in (job_uri, undisturbed)]
     assert curves[0] == curves[1]
 

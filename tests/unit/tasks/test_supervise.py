@@ -301,7 +301,7 @@ def test_a_finished_job_is_found_by_its_result(tmp_path: Path) -> None:
     run = run_in(tmp_path)
     assert stored_result(run) is None
     store.write(f"{run.job_uri}/result.json", json.dumps({"top1": 77.1}).encode())
-    assert stored_result(run) == {"top1": 77.1, "minutes": 0.0}
+    assert stored_result(run) == {"top1": 77.1}
 
 
 def test_jobs_beyond_what_a_scheduler_accepts_are_submitted_one_by_one_as_others_end(

@@ -295,6 +295,18 @@ def test_an_error_of_ours_within_a_check_is_its_finding(
     assert "FAIL  secrets   credentials.json is damaged; delete it" in said
 
 
+def test_an_unexpected_error_within_a_check_is_not_taken_for_a_network_that_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[Finding]:
+        raise KeyError("port")
+
+    monkeypatch.setattr(host, "secrets", fail)
+    code, said = doctor_says(capsys, f"run_dir={tmp_path}")
+    assert code == 2
+    assert "FAIL  secrets   KeyError: 'port'" in said
+
+
 def test_a_slower_decoder_is_a_warning_that_says_why() -> None:
     (found,) = host.decoder({"native": "not built: no C compiler at install", "pillow": "ok"})
     assert found.mark == "warn"

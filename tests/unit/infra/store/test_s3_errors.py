@@ -29,6 +29,16 @@ class Refusing(BaseHTTPRequestHandler):
     do_GET = do_HEAD  # noqa: N815 - http.server's names
     do_PUT = do_HEAD  # noqa: N815
 
+    def do_POST(self) -> None:
+        """Answers a deletion of several objects as S3 does: 200, and in the body what was refused."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        refused = "<Error><Key>a</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+        body = f"<DeleteResult>{refused}</DeleteResult>".encode()
+        self.send_response_only(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -71,3 +81,8 @@ def test_with_a_clock_that_is_right_the_keys_are_named(
     monkeypatch.setattr(Refusing, "ahead_s", ahead_s)
     with pytest.raises(ConfigError, match=r"refuses the credentials that boto3 found .*; check AWS_ACCESS_KEY_ID"):
         store.exists("s3://bucket/key")
+
+
+def test_a_refused_deletion_is_no_error_that_passes(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="refuses the credentials that boto3 found \\(AccessDenied\\)"):
+        store.delete_objects(["s3://bucket/a", "s3://bucket/b"])

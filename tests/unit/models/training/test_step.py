@@ -181,6 +181,19 @@ def test_out_of_memory_in_spite_of_recomputation_names_the_setting(monkeypatch: 
         stepper.step(batch(1), False)
 
 
+def test_out_of_memory_is_not_tried_again_by_one_rank_where_ranks_compute_statistics_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FAULT", "batch@0:1=oom!")
+    stepper, state = build_stepper(job())
+    stepper.is_entangled = True
+    with pytest.raises(
+        CapacityError, match=r"out of memory with 4 images of 224 px per pass \(.*set recipe\.recompute=true"
+    ):
+        stepper.step(batch(1), False)
+    assert not state.network.recompute
+
+
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
 def test_training_lowers_the_loss(optimizer: str) -> None:
     stepper, _ = build_stepper(
