@@ -60,8 +60,8 @@ def require_port(key: str, address: str) -> None:
     """Refuses a URL whose port is not a number from 0 to 65535; accepts one without a port."""
     try:
         _ = urlsplit(address).port
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}, in {address!r}") from error
+    except ValueError:
+        raise ValueError(f"{key} must have a number from 0 to 65535 as port, is {address!r}") from None
 
 
 def require_reference(key: str, value: str | None) -> None:

@@ -186,11 +186,12 @@ class Stepper:
 
     def _describe_capacity(self, batch: Batch) -> str:
         images = len(batch.labels) // self.slices_per_rank * self.slices_per_pass
-        recomputed = self.state.network.recompute
+        how, remedy = "", "set recipe.recompute=true (a third slower), "
+        if self.state.network.recompute:
+            how, remedy = " and activations recomputed", ""
         return (
-            f"out of memory with {images} images of {self.state.network.resolution} px per pass"
-            f"{' and activations recomputed' if recomputed else ''} (peak {machine.peak_memory_gb():.1f} GB in this "
-            f"process); {'' if recomputed else 'set recipe.recompute=true (a third slower), '}raise recipe.batch_slices "
+            f"out of memory with {images} images of {self.state.network.resolution} px per pass{how} "
+            f"(peak {machine.peak_memory_gb():.1f} GB in this process); {remedy}raise recipe.batch_slices "
             "(smaller passes, other batch-norm groups), or use a machine with more memory"
         )
 

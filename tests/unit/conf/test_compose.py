@@ -238,8 +238,14 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes:
     ("override", "message"),
     [
         ("recipe.epochs=0", "recipe.epochs must be > 0, is 0"),
-        ("services.s3=http://127.0.0.1:83x3", "services.s3=http://127.0.0.1:83x3': Port could not be cast to integer"),
-        ("services.prefect=http://127.0.0.1:99999/api", "Port out of range 0-65535"),
+        (
+            "services.s3=http://127.0.0.1:83x3",
+            "services.s3 must have a number from 0 to 65535 as port, is 'http://127.0.0.1:83x3'",
+        ),
+        (
+            "services.prefect=http://host:99999/api",
+            "services.prefect must have a number from 0 to 65535 as port, is 'http://host:99999/api'",
+        ),
         ("recipe.epochs=abc", "recipe.epochs must be a whole number, is 'abc'"),
         ("recipe.lr_per_256=fast", "recipe.lr_per_256 must be a number, is 'fast'"),
         ("data.verify_images=maybe", "data.verify_images must be true or false, is 'maybe'"),
