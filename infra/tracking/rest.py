@@ -31,7 +31,7 @@ _KNOWN = {"MLFLOW_TRACKING_URI", _USER, _PASSWORD}
 # Not the minute of MLflow's client (client.py), whose uploads share it: these are questions and tags.
 _CONNECT_S, _ANSWER_S, _RETRIES = 5.0, 20.0, 2
 _RETRIED = (408, 429, 500, 502, 503, 504)
-_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: no such alias
+_ALIAS = "registered-models/alias"  # answers INVALID_PARAMETER_VALUE if there is no such alias
 
 
 class MissingError(PermanentError):
@@ -116,7 +116,8 @@ def _call(method: str, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(body, dict):  # of a proxy
         body = {"message": answer.text}
     reason = str(body.get("message", ""))
-    if body.get("error_code") in _MISSING:
+    code = body.get("error_code")
+    if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and path == _ALIAS):
         raise MissingError(f"MLflow at {uri}: {reason[:300]}")
     raise translate_error(RuntimeError(reason), answer.status_code, uri)
 
