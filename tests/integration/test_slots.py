@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import owner_calls
 import pytest
@@ -214,3 +216,21 @@ def test_slots_that_nobody_holds_are_freed_for_deployments_too(stack: Path) -> N
         assert owner_calls.prefect("PATCH", path, {"active_slots": 1})[0] == 204
     assert "`accelerator`: 1 slots counted as taken, 0 in use; counted right" in up(stack)
     assert (taken(own), taken()) == (0, 0)
+
+
+def test_a_mark_of_a_waiting_command_is_locked_as_soon_as_it_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def look_and_lock(stream: TextIO, operation: int) -> None:
+        assert not (tmp_path / "holders" / "h").exists()  # others would remove it as that of a dead process
+        lock(stream, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leases.fcntl, "flock", look_and_lock)
+        command = leases.alive(tmp_path, "h")
+        command.__enter__()
+    assert not leases.is_dead(tmp_path, "h")
+    command.__exit__(None, None, None)
+    assert list((tmp_path / "holders").iterdir()) == []
