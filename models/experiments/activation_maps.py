@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from infra.errors import ConfigError
+from models.networks.efficientnet.network import Network
 
 Pixels = NDArray[np.uint8]
 OPACITY = 0.5  # of the colors over the gray image
@@ -48,36 +49,34 @@ class Explanation:
     Attributes:
         method: Either ``cam`` or ``grad-cam``.
         maps: ``[N, H, W]`` float32 at the size of the last feature map; a CAM may be negative.
-        predictions: ``[N]`` predicted classes.
-        probabilities: ``[N]`` softmax probabilities of the predicted classes.
+        probabilities: ``[N, C]`` softmax probabilities of all classes.
     """
 
     method: str
     maps: Tensor
-    predictions: list[int]
-    probabilities: list[float]
+    probabilities: Tensor
 
 
-def explain(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Explanation:
+def explain(network: Network, images: Tensor, classes: Sequence[int] | None = None) -> Explanation:
     """Computes the map of one class per image, by the method that the network's head allows.
 
     Args:
-        network: Network with ``features(x)`` and ``classifier``; it is put into evaluation mode.
+        network: The network; it is put into evaluation mode.
         images: Normalized images ``[N, 3, R, R]``.
-        classes: Class to map for each image, ``[N]``.
+        classes: Class to map for each image, ``[N]``; None maps the most probable one.
     """
     network.eval()
     with torch.no_grad():
-        features = network.features(images)  # type: ignore[operator]
-        logits = network(images)
-    top1 = logits.softmax(1).max(1)
-    predicted = top1.indices.tolist(), top1.values.tolist()
+        features = network.features(images)
+        logits = network.classify(features)
+    if classes is None:
+        classes = logits.argmax(1).tolist()
     if has_mean_linear_head(network, features, logits):
-        return Explanation("cam", cam(features, network.classifier, classes), *predicted)  # type: ignore[arg-type]
-    return Explanation("grad-cam", grad_cam(network, images, classes), *predicted)
+        return Explanation("cam", cam(features, network.classifier, classes), logits.softmax(1))
+    return Explanation("grad-cam", grad_cam(network, images, classes), logits.softmax(1))
 
 
-def has_mean_linear_head(network: nn.Module, features: Tensor, logits: Tensor) -> bool:
+def has_mean_linear_head(network: Network, features: Tensor, logits: Tensor) -> bool:
     """Whether ``logits`` are a linear layer on the spatial mean of ``features``, tested numerically."""
     head = network.classifier
     if not isinstance(head, nn.Linear) or head.in_features != features.shape[1]:
@@ -92,7 +91,7 @@ def cam(features: Tensor, classifier: nn.Linear, classes: Sequence[int]) -> Tens
     return torch.einsum("nk,nkhw->nhw", weights, features.detach())
 
 
-def grad_cam(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tensor:
+def grad_cam(network: Network, images: Tensor, classes: Sequence[int]) -> Tensor:
     """ReLU of the last feature map weighted by the mean gradient of the class's logit: ``[N, H, W]``, >= 0."""
     from captum.attr import LayerGradCam  # lazy: the import takes a third of a second, and most networks do not need it
 
@@ -103,7 +102,7 @@ def grad_cam(network: nn.Module, images: Tensor, classes: Sequence[int]) -> Tens
     return maps
 
 
-def feature_layer(network: nn.Module, images: Tensor) -> nn.Module:
+def feature_layer(network: Network, images: Tensor) -> nn.Module:
     """The outermost module whose output is the last feature map; captum attributes to modules, not to tensors.
 
     Raises:
@@ -117,7 +116,7 @@ def feature_layer(network: nn.Module, images: Tensor) -> nn.Module:
     handles = [module.register_forward_hook(record_output) for module in network.modules() if module is not network]
     try:
         with torch.no_grad():
-            features = network.features(images)  # type: ignore[operator]
+            features = network.features(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -140,6 +139,11 @@ def upsample(maps: Tensor, side: int) -> NDArray[np.float32]:
     flat = span <= 1e-6 * high.abs().clamp(min=1e-6)
     scaled: NDArray[np.float32] = torch.where(flat, 0.0, (large - low) / span.masked_fill(flat, 1.0)).numpy()
     return scaled
+
+
+def overlay_maps(images: Pixels, maps: Tensor) -> Pixels:
+    """Blends the map of each image over it: ``[N, R, R, 3]`` and ``[N, H, W] -> [N, R, R, 3]``."""
+    return np.stack([overlay(image, heat) for image, heat in zip(images, upsample(maps, images.shape[1]), strict=True)])
 
 
 def overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:

@@ -68,19 +68,17 @@ def draw(
     """
     network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
-    side = network.resolution
-    inputs = selection.squares(side, augment.evaluation)
+    inputs = selection.squares(network.resolution, augment.evaluation)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     explanation = activation_maps.explain(network, images, selection.labels)
-    heat = activation_maps.upsample(explanation.maps, side)
-    overlays = np.stack([activation_maps.overlay(image, values) for image, values in zip(inputs, heat, strict=True)])
+    predicted = explanation.probabilities.max(1)
     return GalleryImages(
         explanation.method,
         *compute_cost(model, classes)[:2],
-        explanation.predictions,
-        explanation.probabilities,
+        predicted.indices.tolist(),
+        predicted.values.tolist(),
         inputs,
-        overlays,
+        activation_maps.overlay_maps(inputs, explanation.maps),
     )
 
 
@@ -92,6 +90,11 @@ def png(pixels: Pixels, side: int | None = None) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def base64_png(pixels: Pixels, side: int) -> str:
+    """Encodes ``[H, W, 3]`` as a PNG of ``side`` x ``side`` for a page."""
+    return base64.b64encode(png(pixels, side)).decode()
 
 
 def sheet(columns: Sequence[Pixels], side: int) -> Pixels:
@@ -130,7 +133,7 @@ def summarize(
     side_px = REPORT_PX
     while True:
         images = tuple(
-            GalleryImage(id=number, label=label, png=_base64_png(pixels, side_px))
+            GalleryImage(id=number, label=label, png=base64_png(pixels, side_px))
             for number, label, pixels in zip(ids, labels, drawn[0].inputs, strict=True)
         )
         maps = tuple(
@@ -139,7 +142,7 @@ def summarize(
                 model=network.name,
                 prediction=classes[gallery.predictions[i]],
                 probability=gallery.probabilities[i],
-                png=_base64_png(gallery.overlays[i], side_px),
+                png=base64_png(gallery.overlays[i], side_px),
             )
             for network, gallery in zip(trained, drawn, strict=True)
             for i, number in enumerate(ids)
@@ -163,10 +166,6 @@ def _model(network: GalleryNetwork, images: GalleryImages) -> GalleryModel:
         n_val=network.n_val,
         mlflow_url=network.mlflow_url,
     )
-
-
-def _base64_png(pixels: Pixels, side_px: int) -> str:
-    return base64.b64encode(png(pixels, side_px)).decode()
 
 
 def save(

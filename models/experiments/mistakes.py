@@ -96,17 +96,15 @@ def draw_answers(
     Raises:
         ArtifactError: the weights are damaged, or belong to another network or number of classes.
     """
-    network = build_model(model, classes).eval()
+    network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
     inputs = selection.squares(network.resolution, augment.evaluation)
     normalize = Normalize(torch.device("cpu"))
     answers = []
     for label, pixels in zip(selection.labels, inputs, strict=True):  # one by one: at 600 px all of them take gigabytes
-        image = normalize(torch.from_numpy(pixels[None]))
-        with torch.inference_mode():
-            predicted = int(network(image).argmax(1))
-        explanation = activation_maps.explain(network, image, [predicted])
-        heat = activation_maps.upsample(explanation.maps, network.resolution)
-        pictures = png(pixels, PICTURE_PX), png(activation_maps.overlay(pixels, heat[0]), PICTURE_PX)
-        answers.append(Answer(label, predicted, explanation.probabilities[0], *pictures))
+        explanation = activation_maps.explain(network, normalize(torch.from_numpy(pixels[None])))
+        predicted = explanation.probabilities[0].max(0)
+        overlay = activation_maps.overlay_maps(pixels[None], explanation.maps)[0]
+        pictures = png(pixels, PICTURE_PX), png(overlay, PICTURE_PX)
+        answers.append(Answer(label, int(predicted.indices), float(predicted.values), *pictures))
     return answers

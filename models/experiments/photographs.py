@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from conf.schema import Model
@@ -14,7 +12,7 @@ from conf.training import EvalTransform
 from models.data.loading import selection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
-from models.experiments.gallery import REPORT_PX, png
+from models.experiments.gallery import REPORT_PX, base64_png
 from models.networks import weights
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
@@ -40,7 +38,7 @@ class SeenPhotographs:
     overlays: Pixels
 
 
-def see(
+def classify_photographs(
     model: Model,
     weights_uri: str,
     weights_sha256: str,
@@ -62,21 +60,21 @@ def see(
         ArtifactError: the weights are damaged, or belong to another network.
         DataError: a photograph cannot be used.
     """
-    network = build_model(model, classes).eval()
+    network = build_model(model, classes)
     weights.load_weights(network, weights_uri, weights_sha256)
     inputs = selection.decode_squares(photographs, network.resolution, transform)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
-    with torch.inference_mode():
-        best = network(images).softmax(1).topk(min(SHOWN, classes))
-    explanation = activation_maps.explain(network, images, best.indices[:, 0].tolist())
-    heat = activation_maps.upsample(explanation.maps, network.resolution)
-    overlays = np.stack([activation_maps.overlay(image, values) for image, values in zip(inputs, heat, strict=True)])
+    explanation = activation_maps.explain(network, images)
+    best = explanation.probabilities.topk(min(SHOWN, classes))
+    overlays = activation_maps.overlay_maps(inputs, explanation.maps)
     return SeenPhotographs(best.indices.tolist(), best.values.tolist(), inputs, overlays)
 
 
 def report_photographs(names: Sequence[str], inputs: Pixels) -> tuple[Photograph, ...]:
     """The photographs as small PNGs, for the report."""
-    return tuple(Photograph(name=name, png=_base64_png(pixels)) for name, pixels in zip(names, inputs, strict=True))
+    return tuple(
+        Photograph(name=name, png=base64_png(pixels, REPORT_PX)) for name, pixels in zip(names, inputs, strict=True)
+    )
 
 
 def report_maps(
@@ -89,11 +87,7 @@ def report_maps(
             network=network,
             classes=tuple(classes[label] for label in seen.labels[i]),
             probabilities=tuple(seen.probabilities[i]),
-            png=_base64_png(seen.overlays[i]),
+            png=base64_png(seen.overlays[i], REPORT_PX),
         )
         for i, name in enumerate(names)
     )
-
-
-def _base64_png(pixels: Pixels) -> str:
-    return base64.b64encode(png(pixels, REPORT_PX)).decode()

@@ -119,7 +119,7 @@ def _record(
 ) -> PhotographsResult:
     from infra.tracking import runs
     from models.experiments import gallery
-    from models.experiments.photographs import report_maps, report_photographs, see
+    from models.experiments.photographs import classify_photographs, report_maps, report_photographs
     from models.networks.packaged import imagenet_names
 
     classes, names = imagenet_names(), list(photographs)
@@ -132,7 +132,10 @@ def _record(
         params=request,
         tags={"role": "photographs", "profile": config.profile},
     )
-    seen = [see(network.model, *network.weights, photographs, len(classes), EvalTransform()) for network in networks]
+    seen = [
+        classify_photographs(network.model, *network.weights, photographs, len(classes), EvalTransform())
+        for network in networks
+    ]
     with tempfile.TemporaryDirectory(prefix="effnet-photographs-") as scratch:
         path = Path(scratch) / "photographs.png"
         columns = [seen[0].inputs, *(one.overlays for one in seen)]

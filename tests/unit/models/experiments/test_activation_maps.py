@@ -28,8 +28,11 @@ class Given(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         return self.blocks(x)
 
+    def classify(self, features: Tensor) -> Tensor:
+        return self.classifier(self.pool(features))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.features(x)))
+        return self.classify(self.features(x))
 
 
 class Mean(nn.Module):
@@ -88,9 +91,17 @@ def test_an_explanation_says_what_was_predicted_and_how_surely() -> None:
     # logits: 10 + mean(-3, 2, -2, 1) = 9.5 and 20 + mean(4, 4, 1, 7) = 24
     explanation = activation_maps.explain(Given(Mean(), linear()), FEATURES, [0])
     assert explanation.method == "cam"
-    assert explanation.predictions == [1]
-    assert explanation.probabilities == [pytest.approx(1 / (1 + np.exp(9.5 - 24)))]
+    (probabilities,) = explanation.probabilities.tolist()
+    assert probabilities == pytest.approx([1 / (1 + np.exp(24 - 9.5)), 1 / (1 + np.exp(9.5 - 24))])
     assert torch.equal(explanation.maps, torch.tensor([[[-3.0, 2.0], [-2.0, 1.0]]]))
+
+
+def test_without_a_class_the_most_probable_one_is_mapped() -> None:
+    network = calibrated("efficientnet_b0")
+    explanation = activation_maps.explain(network, IMAGES)
+    predicted = network(IMAGES).argmax(1).tolist()
+    assert explanation.probabilities.argmax(1).tolist() == predicted
+    assert torch.equal(explanation.maps, activation_maps.explain(network, IMAGES, predicted).maps)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "seresnet50"])

@@ -51,7 +51,9 @@ def test_logits_and_classes_are_those_of_another_implementation(name: str, tmp_p
     weights = tmp_path / "weights.safetensors"
     export.save_weights(converted.state_dict, weights)
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    seen = photographs.see(converted.model, f"file://{weights}", sha256, PHOTOGRAPHS, 1000, EvalTransform())
+    seen = photographs.classify_photographs(
+        converted.model, f"file://{weights}", sha256, PHOTOGRAPHS, 1000, EvalTransform()
+    )
     best = expected.softmax(1).topk(3)
     assert seen.labels == best.indices.tolist()
     np.testing.assert_allclose(seen.probabilities, best.values.numpy(), atol=1e-4)
