@@ -270,12 +270,12 @@ def _errors(function: str) -> Iterator[Any]:
     except config.ConfigException as error:
         raise ConfigError(f"launch.engine=kubernetes: no cluster is configured (KUBECONFIG): {error}") from error
     except client.ApiException as error:
-        said = f"launch.engine=kubernetes: {function}: {error.status} {_message(error)}"
+        message = f"launch.engine=kubernetes: {function}: {error.status} {_message(error)}"
         if error.status == 404:
-            raise NotFoundError(said) from error
-        if error.status == 403 and "exceeded quota" in said:  # of Jobs; pods wait by themselves
-            raise QueueFullError(said) from error
-        raise (TransientError if error.status >= 500 or error.status == 429 else ConfigError)(said) from error
+            raise NotFoundError(message) from error
+        if error.status == 403 and "exceeded quota" in message:  # of Jobs; pods wait by themselves
+            raise QueueFullError(message) from error
+        raise (TransientError if error.status >= 500 or error.status == 429 else ConfigError)(message) from error
     except HTTPError as error:
         raise TransientError(f"launch.engine=kubernetes: the API server does not answer: {error}") from error
 

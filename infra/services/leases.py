@@ -2,7 +2,7 @@
 
 The server stores the number of occupied slots of each limit in its database, and one lease per holder in a file
 under ``PREFECT_HOME/concurrency_leases``. A server that dies between the two writes, or that kept its leases in
-memory, leaves slots occupied without a holder; ``settle`` makes the counts in the database match the leases.
+memory, leaves slots occupied without a holder; ``reconcile`` makes the counts in the database match the leases.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def alive(prefect_home: Path, holder: str) -> Iterator[None]:
         try:
             yield
         finally:
-            # If the release failed, the mark lets the next `settle` detect that the holder is gone.
+            # If the release failed, the mark lets the next `reconcile` detect that the holder is gone.
             if holder not in {lease.holder for lease in read(prefect_home)}:
                 mark.unlink(missing_ok=True)
 
@@ -85,7 +85,7 @@ def is_dead(prefect_home: Path, holder: str) -> bool:
         return False
 
 
-def settle(api: PrefectApi, prefect_home: Path, say: Callable[[str], None]) -> None:
+def reconcile(api: PrefectApi, prefect_home: Path, say: Callable[[str], None]) -> None:
     """Frees the slots of dead holders and sets the count of every limit to that of its leases."""
     for lease in read(prefect_home):
         if lease.holder and is_dead(prefect_home, lease.holder):

@@ -79,7 +79,7 @@ def bring_up(stack: Stack, requested: Collection[str], jobs_at_once: int, say: C
         if {"prefect", "worker"} & {*requested}:
             api = from_environment(stack.env)
             deployments.set_limits(api, jobs_at_once)  # the worker takes as many jobs
-            leases.settle(api, stack.folder / "prefect", say)
+            leases.reconcile(api, stack.folder / "prefect", say)
         if "worker" in requested:
             _bring_up_worker(stack, "worker" in missing, say, started)
         if "mlflow" in requested:
