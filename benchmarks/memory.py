@@ -17,9 +17,8 @@ from benchmarks import harness
 from conf import schema
 from infra import machine
 from infra.launch.command import job_environment
-from models.networks import native
+from models.networks import memory, native
 from models.networks.build import build_model
-from models.training import memory
 from models.training.checkpoints.state import initial_state
 
 CLASSES = 1000

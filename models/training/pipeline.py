@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from infra.errors import ConfigError
 from models.networks.efficientnet.blocks import FusedMBConv, MBConv
 from models.networks.efficientnet.network import Network
+from models.networks.memory import count_activations, cut_points, micro_batches_in_flight
 from models.training.distributed import Ranks
 from models.training.flat import Layout
-from models.training.memory import count_activations, cut_points, micro_batches_in_flight
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import ScheduleGPipe

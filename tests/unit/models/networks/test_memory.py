@@ -14,9 +14,7 @@ from models.networks import native
 from models.networks.build import build_model, resolve_architecture
 from models.networks.efficientnet.network import EfficientNet
 from models.networks.efficientnet.variants import VARIANTS, Architecture, Stage
-from models.training import distributed
-from models.training.distributed import Ranks
-from models.training.memory import (
+from models.networks.memory import (
     Activations,
     compute_activations,
     count_activations,
@@ -25,6 +23,8 @@ from models.training.memory import (
     plan,
     slices_per_pass,
 )
+from models.training import distributed
+from models.training.distributed import Ranks
 from tasks.plan import lines, transfer_sets
 
 

@@ -2,7 +2,7 @@
 
 Activations needed by the backward pass are the tensors that autograd saves: each storage once, weights excluded. For
 the EfficientNet family they are computed by arithmetic without torch, for a baseline counted on the meta device; both
-give the same numbers (tests/unit/models/training/test_memory.py). The layers in C for CPUs (``models.networks.fused``)
+give the same numbers (tests/unit/models/networks/test_memory.py). The layers in C for CPUs (``models.networks.fused``)
 keep less: no output of a batch norm before its activation, and no padded input. Kernel workspaces, gradients in
 transit and allocator overhead are not included; measured against a real step: benchmarks/README.md, memory.
 """
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from models.networks.efficientnet.network import Network
 
+# Share of a GPU's memory for what is planned; workspaces and the allocator's overhead need the rest.
+USABLE = 0.8
 _FLATS = 6  # float32: values, message, average, best, and two slots of the optimizer
 
 
@@ -93,6 +95,34 @@ def plan(
     pixels = 3 * resolution**2
     batch = images * passes * pixels + images * waiting * pixels * 4
     return MemoryPlan(4 * _FLATS * floats + casts, peak, batch)
+
+
+def exceeds_gpu(planned: int, gpu_bytes: float, stages: int = 1) -> bool:
+    """Whether activations are recomputed because a step does not fit a GPU.
+
+    Args:
+        planned: Bytes of the step with all activations in memory.
+        gpu_bytes: Memory of the GPU.
+        stages: Number of pipeline stages; with several, activations are not recomputed.
+    """
+    return stages == 1 and planned > USABLE * gpu_bytes
+
+
+def recomputes_on_gpu(
+    model: schema.Model, recipe: schema.Recipe, classes: int, replicas: int, gpu_bytes: float
+) -> bool:
+    """Whether a training in bfloat16 recomputes activations on such GPUs; networks of others are taken to fit.
+
+    Args:
+        model: The network.
+        recipe: Its recipe.
+        classes: Number of classes.
+        replicas: Number of processes, at most one for each batch slice.
+        gpu_bytes: Memory of a GPU.
+    """
+    if recipe.recompute or model.name not in VARIANTS:
+        return recipe.recompute
+    return exceeds_gpu(plan(model, recipe, classes, min(replicas, recipe.batch_slices), bf16=True).total, gpu_bytes)
 
 
 def _measure(model: schema.Model, classes: int, images: int, bf16: bool, in_c: bool) -> tuple[Activations, int, int]:
