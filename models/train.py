@@ -14,14 +14,13 @@ from torch import nn
 
 from conf.schema import Job
 from infra import store
-from infra.errors import ConfigError
 from models import worker
 from models.data.loading.loader import Loader
 from models.data.loading.order import check_batch, steps_per_epoch
 from models.data.shards import manifest as manifests
 from models.networks import weights
 from models.networks.build import build_model, compute_cost
-from models.training import compiling, distributed, flat, per_image
+from models.training import capacity, compiling, distributed, flat, per_image
 from models.training.checkpoints import ledger, lineage
 from models.training.checkpoints import state as states
 from models.training.checkpoints.ledger import Ledger
@@ -32,6 +31,7 @@ from models.training.loop import Run, fit, last_evaluation
 from models.training.metrics import Accuracy
 from models.training.step import Stepper
 from models.training.supervision.progress import write_rows
+from models.training.sync_norm import synchronize
 from models.worker import Worker
 
 
@@ -133,14 +133,12 @@ def _build_network(job: Job, classes: int, worker: Worker) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = job.recipe.bn_momentum
-    network.recompute = job.recipe.recompute
+    network.recompute = capacity.must_recompute(job, classes, worker.ranks)
     if job.init_weights_uri is not None:
         load = weights.load_weights if job.keep_classifier else weights.load_features
         load(network, job.init_weights_uri, job.init_weights_sha256)
     if job.recipe.bn_groups == "sync" and worker.ranks.world_size > 1:
-        if worker.ranks.device.type != "cuda":
-            raise ConfigError("recipe.bn_groups=sync needs GPUs (torch implements it for CUDA only); use slice or rank")
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        synchronize(network, worker.ranks.device)
     # On CPU, channels_last roughly halves the time of a training step (depthwise kernels).
     return network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

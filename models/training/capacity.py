@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 
 import numpy as np
@@ -12,8 +13,12 @@ from PIL import Image
 from conf import schema
 from models.data.loading import auto_augment, crops, decode
 from models.data.loading.randomness import uniforms
+from models.networks.memory import USABLE, exceeds_gpu, plan
 from models.networks.packaged import photograph
+from models.training import distributed
+from models.training.distributed import Ranks
 
+log = logging.getLogger("effnet")
 WIDTH, HEIGHT = 500, 375  # the most frequent size of ImageNet's images
 QUALITY = 98  # the JPEGs have 104 kB on average; ImageNet's have 108 kB (138 GB of 1,281,167 images)
 
@@ -21,6 +26,27 @@ QUALITY = 98  # the JPEGs have 104 kB on average; ImageNet's have 108 kB (138 GB
 def gpu_bytes() -> list[int]:
     """Returns the memory of every GPU that torch can use, in bytes."""
     return [torch.cuda.get_device_properties(device).total_memory for device in range(torch.cuda.device_count())]
+
+
+def must_recompute(job: schema.Job, classes: int, ranks: Ranks) -> bool:
+    """Decides before the first step whether activations are recomputed; the results are the same, steps are slower.
+
+    The same answer on all ranks: where batch norm is synchronized, the recomputation exchanges messages too.
+    """
+    if job.recipe.recompute or ranks.device.type != "cuda":
+        return job.recipe.recompute
+    bf16 = job.recipe.precision in ("bf16", "auto")
+    planned = plan(job.model, job.recipe, classes, ranks.replicas, ranks.stages, bf16=bf16).total
+    device_bytes = torch.cuda.get_device_properties(ranks.device).total_memory
+    recompute = distributed.any_rank(exceeds_gpu(planned, device_bytes, ranks.stages))
+    if recompute and ranks.is_first:
+        log.warning(
+            "activations are recomputed (recipe.recompute=true): a step needs %.1f GB, and %.0f %% of the smallest "
+            "GPU may be planned; the result is the same, a step takes about a third longer",
+            planned / 1e9,
+            100 * USABLE,
+        )
+    return recompute
 
 
 def image_cpu_s(augment: schema.Augment, side: int, n: int = 200) -> float:

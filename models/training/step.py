@@ -37,10 +37,10 @@ from infra.errors import CapacityError, ConfigError
 from models.data.loading.loader import Batch
 from models.data.loading.mixup import mix_batch
 from models.networks.efficientnet.preprocessing import Normalize
+from models.networks.memory import slices_per_pass
 from models.training import average
 from models.training.checkpoints.state import TrainState
 from models.training.distributed import Ranks, sum_over_ranks
-from models.training.memory import slices_per_pass
 from models.training.optim import rate_at
 from models.training.pipeline import Pipeline
 from models.training.supervision.faults import Faults
@@ -103,8 +103,6 @@ class Stepper:
         self.numbers = message[layout.size :]
         self._forward: Callable[[int], AbstractContextManager[Any]] = nullcontext  # of the current step
         self.pipeline: Pipeline | None = None
-        # Whether ranks exchange messages within a pass, so that a rank cannot repeat one by itself.
-        self.is_entangled = ranks.stages > 1 or (recipe.bn_groups == "sync" and ranks.world_size > 1)
         if ranks.stages > 1:
             if recipe.bn_groups == "sync":
                 raise ConfigError("recipe.bn_groups=sync is incompatible with runtime.pipeline_stages > 1")
@@ -128,7 +126,8 @@ class Stepper:
             stop: Whether this rank was asked to terminate; the message passes it on to all ranks.
 
         Raises:
-            CapacityError: Out of memory even though activations are recomputed.
+            CapacityError: Out of memory even though activations are recomputed, or where ranks depend on the messages
+                of each other's passes.
         """
         step, layout = self.state.position.step, self.state.layout
         self._compute(batch, step)
@@ -171,7 +170,9 @@ class Stepper:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if network.recompute or self.is_entangled:
+            # In a pipeline, and in synchronized batch norm, the other ranks would wait for the retry's messages.
+            together = self.pipeline is not None or (self.job.recipe.bn_groups == "sync" and self.ranks.world_size > 1)
+            if network.recompute or together:
                 raise CapacityError(self._describe_capacity(batch)) from error
         log.warning(
             "out of memory in step %d: activations are recomputed from now on (recipe.recompute=true); "
@@ -186,13 +187,12 @@ class Stepper:
 
     def _describe_capacity(self, batch: Batch) -> str:
         images = len(batch.labels) // self.slices_per_rank * self.slices_per_pass
-        how, remedy = "", "set recipe.recompute=true (a third slower), "
-        if self.state.network.recompute:
-            how, remedy = " and activations recomputed", ""
+        recomputed = bool(self.state.network.recompute)
         return (
-            f"out of memory with {images} images of {self.state.network.resolution} px per pass{how} "
-            f"(peak {machine.peak_memory_gb():.1f} GB in this process); {remedy}raise recipe.batch_slices "
-            "(smaller passes, other batch-norm groups), or use a machine with more memory"
+            f"out of memory with {images} images of {self.state.network.resolution} px per pass and activations "
+            f"{'recomputed' if recomputed else 'in memory'} (peak {machine.peak_memory_gb():.1f} GB in this process); "
+            + ("" if recomputed or self.pipeline is not None else "set recipe.recompute=true, ")
+            + "raise recipe.batch_slices (smaller passes, other batch-norm groups), or use a machine with more memory"
         )
 
     def _run_passes(self, batch: Batch, step: int, before: Tensor) -> None:

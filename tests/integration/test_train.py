@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
 from conf import compose, schema
 from infra import machine, store
@@ -56,7 +58,7 @@ def job(storage: str) -> schema.Job:
 def start(job: schema.Job, storage: str, name: str, fault: str = "", **launch: Any) -> tuple[local.LocalJob, str]:
     job_uri = f"{storage}/jobs/{name}"
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(job).encode())
-    asked = schema.Launch(nproc_per_node=2, threads_per_proc=1, **{"max_restarts": 0, **launch})
+    asked = schema.Launch(threads_per_proc=1, **{"nproc_per_node": 2, "max_restarts": 0, **launch})
     root = Path(storage.removeprefix("file://"))
     env = job_environment(asked, machine.cores(), str(root / "cache")) | {"FAULT": fault}
     module = f"models.{job.kind}"
@@ -182,6 +184,23 @@ def test_an_evaluation_of_the_weights_gives_the_accuracy_that_training_reported(
     assert finish(running) == 0, local.logs(running)
     same = ("top1", "top5", "class_correct", "class_total", "correct_sha256", "answers_sha256", "calibration_error")
     assert store.read_json(f"{job_uri}/result.json") == {**{key: trained[key] for key in same}, "n": 120}
+
+
+def test_batch_norm_groups_that_span_two_ranks_train_as_on_one(job: schema.Job, storage: str) -> None:
+    """With neither dropout nor stochastic depth, whose draws depend on the pass, only the order of sums differs."""
+    exact = dataclasses.replace(job, model=dataclasses.replace(job.model, survival_prob=1.0))
+    ends = {}
+    for name, groups, ranks in (("whole", "rank", 1), ("spanning", "sync", 2), ("halves", "rank", 2)):
+        recipe = dataclasses.replace(job.recipe, dropout=0.0, bn_groups=groups, epochs=2)
+        running, job_uri = start(dataclasses.replace(exact, recipe=recipe), storage, name, nproc_per_node=ranks)
+        assert finish(running) == 0, local.logs(running)
+        weights = safetensors.torch.load(store.read(f"{job_uri}/weights.safetensors"))
+        statistics = torch.cat([weights[key].flatten() for key in sorted(weights) if "running" in key])
+        ends[name] = torch.tensor([row["train_loss"] for row in rows(job_uri)[0]]), statistics
+    for expected, spanning, halves in zip(*(ends[name] for name in ("whole", "spanning", "halves")), strict=True):
+        distance = float((spanning - expected).norm() / expected.norm())
+        assert distance < 1e-3
+        assert distance < 0.1 * float((halves - expected).norm() / expected.norm()), "groups of a rank are others"
 
 
 def test_a_diverging_job_says_so_and_stops(job: schema.Job, storage: str) -> None:

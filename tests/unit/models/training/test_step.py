@@ -181,16 +181,13 @@ def test_out_of_memory_in_spite_of_recomputation_names_the_setting(monkeypatch: 
         stepper.step(batch(1), False)
 
 
-def test_out_of_memory_is_not_tried_again_by_one_rank_where_ranks_compute_statistics_together(
+def test_out_of_memory_is_not_tried_again_where_other_ranks_wait_in_the_same_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAULT", "batch@0:1=oom!")
-    stepper, state = build_stepper(job())
-    stepper.is_entangled = True
-    with pytest.raises(
-        CapacityError, match=r"out of memory with 4 images of 224 px per pass \(.*set recipe\.recompute=true"
-    ):
-        stepper.step(batch(1), False)
+    stepper, state = build_stepper(job(bn_groups="sync", slices_per_pass=1), ranks=2)
+    with pytest.raises(CapacityError, match=r"activations in memory .*set recipe\.recompute=true, raise"):
+        stepper.step(batch(1, SLICE), False)
     assert not state.network.recompute
 
 
