@@ -145,6 +145,8 @@ class Transfer:
     # Network of a Python package, with its ImageNet weights, in place of `model` in effnet transfer and study:
     # efficientnet_lite0 | efficientnet_lite1 | efficientnet_lite2; null = `model`, and no such part of effnet study.
     network: str | None = field(default=None, metadata=NEWEST)
+    # Further such networks, which effnet study compares after `network`, with one seed each.
+    more_networks: list[str] = field(default_factory=list, metadata=NEWEST)
     # Side of the images in pixels; null = the network's.
     resolution: int | None = field(default=None, metadata=NEWEST)
     # Number of trainings from random weights, by the recipe of the selected point, that are compared with as many
@@ -175,6 +177,8 @@ class Transfer:
         require(0 < self.keep <= 1, f"transfer.keep must be in (0, 1], is {self.keep}")
         require_choice("transfer.final_split", self.final_split, ("train", "train+minival"))
         require_choice("transfer.network", self.network, PACKAGED)
+        for name in self.more_networks:
+            require(name in PACKAGED, f"transfer.more_networks: {name!r} is not one of {', '.join(PACKAGED)}")
         require(
             self.resolution is None or self.resolution > 0, f"transfer.resolution must be > 0, is {self.resolution}"
         )
@@ -272,21 +276,29 @@ class Linear:
 
 @dataclass
 class LatencyPair:
-    """Two networks at the paper's size whose latencies are compared."""
+    """A network at the paper's size whose latency is measured, and the one that it is compared with."""
 
     ours: str = MISSING  # Name of the EfficientNet.
-    rival: str = MISSING  # Name of the network that it is compared with.
+    rival: str | None = None  # Name of the network that it is compared with; null = none, it is measured alone.
     # Image side of the rival in pixels; null = its own; SENet-154 has its accuracy of Table 2 at 320.
     rival_px: int | None = None
 
     def __post_init__(self) -> None:
         require_name("latency.pairs: ours", self.ours)
         require_name("latency.pairs: rival", self.rival)
+        require(
+            self.rival is not None or self.rival_px is None,
+            f"latency.pairs: rival_px={self.rival_px} without the rival of {self.ours}",
+        )
 
 
 def _table4() -> list[LatencyPair]:
-    # GPipe, the rival of B7 in Table 4, is in no library; SENet is the rival of B4 in Table 2, at 82.7 %.
-    return [LatencyPair("efficientnet_b1", "resnet152"), LatencyPair("efficientnet_b4", "legacy_senet154", 320)]
+    # GPipe, the rival of B7 in Table 4, was never published; SENet is the rival of B4 in Table 2, at 82.7 %.
+    return [
+        LatencyPair("efficientnet_b1", "resnet152"),
+        LatencyPair("efficientnet_b4", "legacy_senet154", 320),
+        LatencyPair("efficientnet_b7"),
+    ]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Inference latency of B1 and B4 beside their rivals on this machine's CPU; paper Table 4."""
+"""Inference latency of B1 and B4 beside their rivals, and of B7, on this machine's CPU; paper Table 4."""
 
 from __future__ import annotations
 

@@ -217,6 +217,7 @@ def _latency(result: LatencyResult) -> list[str]:
     lines = [
         f"{row.network:20} {row.resolution:>4} px  {row.batch1_ms:>8.1f} ms (10 to 90 %: "
         f"{row.batch1_ms_low:.1f} to {row.batch1_ms_high:.1f}), {row.images_per_s:.1f} images/s"
+        + (f" (paper: {row.paper_latency_s:g} s)" if row.paper_latency_s else "")
         for row in result.rows
     ]
     for speedup in result.speedups:

@@ -153,7 +153,7 @@ VERBS: dict[str, Verb] = {
         flow="flows.explain:explain",
     ),
     "latency": Verb(
-        "CPU latency and throughput of B1 and B4 beside their rivals, in turns",
+        "CPU latency and throughput of B1 and B4 beside their rivals, and of B7, in turns",
         f"{_COMMON}\n  latency.n=N latency.throughput_batch=N latency.throughput_n=N\n"
         "  latency.pairs=[{ours:efficientnet_b1,rival:resnet152}]",
         flow="flows.latency:latency",

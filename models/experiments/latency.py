@@ -135,6 +135,7 @@ def _table(options: Latency, threads: int, timings: Sequence[LatencyTiming]) -> 
             paper=paper.printed_speedup(pair.ours, pair.rival),
         )
         for pair in options.pairs
+        if pair.rival is not None
     )
     return LatencyTable(threads=threads, n=options.n, rows=tuple(rows), speedups=tuple(speedups))
 

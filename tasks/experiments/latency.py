@@ -47,7 +47,7 @@ def _record(config: schema.Config, timings: Mapping[int, Sequence[LatencyTiming]
 
     result = replace(
         tabulate(config.latency, timings),
-        missing=("GPipe, the paper's rival of B7: its network was never published; SENet-154 stands beside B4",),
+        missing=("GPipe, the paper's rival of B7: its network was never published, so B7 is measured alone",),
         command=f"effnet latency profile={config.profile}",
     )
     report_results.publish_part(config, "latency", result)
@@ -55,7 +55,7 @@ def _record(config: schema.Config, timings: Mapping[int, Sequence[LatencyTiming]
 
 
 def list_networks(options: schema.Latency) -> dict[str, schema.Model]:
-    """Each network of the pairs once, at the paper's size.
+    """Lists the networks of the pairs once, at the paper's size.
 
     Raises:
         ConfigError: Unknown network, or one with two resolutions.
@@ -64,7 +64,8 @@ def list_networks(options: schema.Latency) -> dict[str, schema.Model]:
 
     by_name: dict[str, schema.Model] = {}
     for pair in options.pairs:
-        for name, px in ((pair.ours, None), (pair.rival, pair.rival_px)):
+        rival = [(pair.rival, pair.rival_px)] if pair.rival is not None else []
+        for name, px in ((pair.ours, None), *rival):
             default_px = build_model(schema.Model(name), 1, device="meta").resolution
             model = schema.Model(name, resolution=(px or default_px) / default_px)
             if by_name.setdefault(name, model) != model:
