@@ -20,6 +20,7 @@ from flows.linear import evaluate_features
 from flows.scaling import study_scaling
 from flows.transfer import transfer_network
 from infra.errors import EffnetError, first_line
+from models.experiments.transfer import list_starts
 from models.results import TransferResult
 from tasks.experiments.latency import measure_latency
 from tasks.report.publish import refresh
@@ -28,9 +29,24 @@ log = logger()
 
 
 async def compare_starts(config: schema.Config) -> list[TransferResult]:
-    """Fine-tunes ``transfer.network`` on ``data``, on which every part of the study is made."""
-    on_data = replace(config, transfer=replace(config.transfer, data=config.data))
-    return await transfer_network(config, [on_data], [f"profile={config.profile}"])
+    """Fine-tunes the public networks on ``data``, on which every part of the study is made, one after another.
+
+    Raises:
+        EffnetError: The error of the first network that failed, after all others have run.
+    """
+    results: list[TransferResult] = []
+    failures: list[EffnetError] = []
+    for options in list_starts(config.transfer):
+        one = replace(config, transfer=replace(options, data=config.data))
+        command = [f"profile={config.profile}", f"transfer.network={options.network}"]
+        command.append(f"transfer.random_seeds={options.random_seeds}")
+        try:
+            results += await transfer_network(one, [one], command)
+        except EffnetError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return results
 
 
 # One after another: nothing may run during the latency measurement, and the report comes last.

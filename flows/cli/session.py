@@ -213,7 +213,7 @@ def _check_packaged(verb: str, config: schema.Config) -> None:
     packaged = {
         "linear": config.linear.networks,
         "transfer": [public] if public else [],
-        "study": config.linear.networks + ([public] if public else []),
+        "study": config.linear.networks + ([public] if public else []) + config.transfer.more_networks,
     }
     if verb in packaged:
         from models.networks.packaged import weights_path

@@ -108,6 +108,13 @@ def check_source(config: schema.Config) -> None:
         raise ConfigError("transfer.network and model_ref both name the network that is fine-tuned; give one of them")
 
 
+def list_starts(options: schema.Transfer) -> list[schema.Transfer]:
+    """Returns the fine-tunings of a study, a public network each: the first with all seeds, the others with one."""
+    seeds = min(1, options.random_seeds)
+    more = [name for name in dict.fromkeys(options.more_networks) if name != options.network]
+    return [options, *(replace(options, network=name, random_seeds=seeds) for name in more)]
+
+
 def grid(request: schema.Transfer) -> list[Point]:
     """Lists all points, learning rates outermost; without requested rates, only the recipe's point.
 

@@ -13,6 +13,7 @@ from models.experiments.transfer import (
     count_survivors,
     describe_starts,
     grid,
+    list_starts,
     recipe_for,
     rung_epochs,
     survivors,
@@ -213,6 +214,17 @@ def test_verdicts_say_lead_loss_tie_and_absence_at_five_percent_over_all() -> No
     assert "is not distinguished from" in ties  # 0.03 is above 0.05 / 4
     assert absent.startswith("efficientnet_lite0 on d: the answers of a training are not stored")
     assert "beats" in describe_starts([results[2]])[0], "alone, 0.03 is below 0.05"
+
+
+def test_a_study_fine_tunes_the_first_network_with_all_seeds_and_each_further_one_with_one() -> None:
+    options = compose.compose(["profile=study"]).transfer
+    listed = [(one.network, one.random_seeds) for one in list_starts(options)]
+    assert listed == [("efficientnet_lite0", 3), ("efficientnet_lite1", 1), ("efficientnet_lite2", 1)]
+    alone = list_starts(replace(options, network="efficientnet_lite2", random_seeds=0))
+    assert [(one.network, one.random_seeds) for one in alone] == [
+        ("efficientnet_lite2", 0),
+        ("efficientnet_lite1", 0),
+    ], "the network itself is not repeated"
 
 
 def trained(job: str, top1: float, *, reused: bool = False) -> TrainResult:
