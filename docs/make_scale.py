@@ -15,21 +15,21 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from conf import compose, schema  # noqa: E402
-from conf.schema import FAMILY  # noqa: E402
 from infra.store import PART_BYTES  # noqa: E402
 from models.data.loading.fetch import RANGE_BYTES  # noqa: E402
+from models.experiments import costs  # noqa: E402
+from models.experiments.full_run import FULL_RUNS  # noqa: E402
+from models.experiments.processors import gpu  # noqa: E402
 from models.networks.build import compute_cost  # noqa: E402
 
 TARGET = ROOT / "docs" / "scale.md"
-IMAGES, SHARDS = 1_281_167, 1_024
+SHARDS = 1_024
 DATA_BYTES = 147.9e9  # ILSVRC2012_img_train.tar
 NODES, GPUS = 8, 8
 TRIALS = 1_000
 POLL_S, FEED_S = 5.0, 10.0  # infra/launch/slurm.py, tasks/supervise.py
 STATE_COPIES = 4  # weights, their average, momentum and mean square of RMSProp, in float32
 USD = 3.0
-# Images/s of a training step on one H200 in bf16, not compiled: benchmarks/README.md, step.
-MEASURED = {"efficientnet_b0": 4930.0, "efficientnet_b4": 736.0}
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,27 @@ class Training:
         return self.gpu_hours / (NODES * GPUS)
 
 
-def trainings(epochs: int) -> list[Training]:
-    """The family; throughputs that were not measured follow from the multiply-adds/s of those that were.
+def trainings(config: schema.Config) -> list[Training]:
+    """The family, with the speeds and GPU-hours of ``effnet plan profile=paper``."""
+    sizes = {name: compute_cost(schema.Model(name=name), 1000)[:2] for name in config.variants}
+    return [
+        Training(name, *sizes[name], _images_per_s(name), hours)
+        for name, hours in costs.family_gpu_hours(config).items()
+    ]
 
-    Between B0 and B4 these are interpolated in the logarithm of the multiply-adds, beyond B4 they are B4's.
-    """
-    costs = {name: compute_cost(schema.Model(name=name), 1000) for name in FAMILY}
-    (small, slow), (large, fast) = (
-        (math.log(costs[name][1]), rate * costs[name][1]) for name, rate in MEASURED.items()
-    )
-    result = []
-    for name, (params, multiply_adds, _) in costs.items():
-        share = min(1.0, (math.log(multiply_adds) - small) / (large - small))
-        rate = (slow + share * (fast - slow)) / multiply_adds
-        result.append(Training(name, params, multiply_adds, rate, epochs * IMAGES / rate / 3600))
-    return result
+
+def _images_per_s(name: str) -> float:
+    """Speed of a training; recomputed activations are a forward pass, a third of a step, more."""
+    run = FULL_RUNS[name]
+    return run.images_per_s * (3 / 4 if run.recomputes else 1)
+
+
+def trial_gpu_hours(config: schema.Config) -> float:
+    """GPU-hours of one trial of the grid search with B0."""
+    splits = costs.count_splits(config.data)
+    if splits is None:
+        raise ValueError(f"the images of {config.data.name} are counted once it is sharded")
+    return costs.count_training(config.search.recipe, config.model, 1000, splits).seconds(gpu()) / 3600
 
 
 def requests(training: Training, epochs: int) -> dict[str, float]:
@@ -85,11 +91,11 @@ def render() -> str:
 def _computed() -> Iterator[str]:
     config = compose.compose(["profile=paper"])
     epochs, proxy = config.recipe.epochs, config.search.recipe.epochs
-    family = trainings(epochs)
-    trials = TRIALS * proxy * IMAGES / family[0].images_per_s / 3600
-    yield HEAD.format(epochs=epochs, images=IMAGES, usd=USD, nodes=NODES, gpus=GPUS)
+    family = trainings(config)
+    trials = TRIALS * trial_gpu_hours(config)
+    yield HEAD.format(epochs=epochs, usd=USD, nodes=NODES, gpus=GPUS)
     for row in family:
-        rate = f"{row.images_per_s:,.0f}" + (" (measured)" if row.name in MEASURED else "")
+        rate = f"{row.images_per_s:,.0f}" + (" (measured)" if FULL_RUNS[row.name].measured else "")
         name = f"B{row.name[-1]} | {row.multiply_adds / 1e9:.2f} G | {rate}"
         yield _cost(name, row.gpu_hours)
     yield _cost("B0 to B7 | | ", sum(row.gpu_hours for row in family))
@@ -126,15 +132,17 @@ ImageNet and no cluster.
 
 ## GPU-hours
 
-`profile=paper`: {epochs} epochs of {images:,} images, at an assumed {usd:.0f} USD an hour of a GPU.
+`profile=paper`: {epochs} epochs of 306 steps of 4,096 images, with the evaluations, as `effnet plan profile=paper` and
+[the full reproduction](full-reproduction.md) count them, at an assumed {usd:.0f} USD an hour of a GPU.
 
 | network | multiply-adds | images/s of one H200 | GPU-hours | hours on {nodes} x {gpus} | USD |
 |---|---:|---:|---:|---:|---:|"""
 
 STORE = """
 Measured are training steps of B0 and B4 on one H200 in bf16, not compiled, on made-up images
-([benchmarks](../benchmarks/README.md)). The others are estimates: multiply-adds/s interpolated up to B4, B4's beyond.
-Decoding, evaluation and the network between the GPUs do not count, so these are lower bounds.
+([benchmarks](../benchmarks/README.md)). The others are estimates: interpolated up to B4, limited by 4.2e12
+multiply-adds/s beyond; B7 recomputes activations, which makes its steps a third longer. Decoding and the network
+between the GPUs do not count.
 
 ## Requests to the object store
 

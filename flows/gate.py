@@ -33,11 +33,12 @@ async def gate(overrides: list[str], profile: str | None = None, data: str | Non
     """
     config, _ = configure(overrides, profile=profile, data=data)
     check_request(config)
-    checks = [*await check_machine(config), *missing_weights(config)]
+    checks, accuracies = await check_machine(config), missing_weights(config)
     if config.gate.weights:
         shards = await ensure_shards(config.data, config.storage)
-        checks += [await check_weights(config, path, shards) for path in config.gate.weights]
-    return GateResult(tuple(checks))
+        for path in sorted(config.gate.weights, key=lambda path: ported_network(path) or ""):  # small networks first
+            accuracies.append(await check_weights(config, path, shards))
+    return GateResult((*checks, *sorted(accuracies, key=lambda check: check.name)))
 
 
 async def check_weights(config: schema.Config, path: str, shards: ShardResult) -> GateCheck:

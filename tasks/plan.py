@@ -12,9 +12,9 @@ from conf.text import format_duration
 from infra import machine
 from models.data.loading.order import check_batch
 from models.data.sources.catalog import DATA_SETS
-from models.experiments import costs, processors
+from models.experiments import costs, full_run, processors
 from models.networks.build import compute_cost
-from models.training.memory import plan, slices_per_pass
+from models.networks.memory import plan, slices_per_pass
 from tasks import stored
 
 ASSUMED_CLASSES = 1000  # of a folder, whose classes are known once it is sharded
@@ -54,6 +54,8 @@ def describe_costs(
     config: schema.Config, overrides: Sequence[str], price: float | None, verb: str = "reproduce"
 ) -> Iterator[str]:
     """Yields a table of time, bytes and money of what a command trains, without what the object store holds.
+
+    For the reproduction of ``profile=paper`` the gates before it and the accuracies that are accepted follow.
 
     Args:
         config: Configuration of the command.
@@ -99,6 +101,9 @@ def describe_costs(
         f"           with {costs.JOB_S:g} s between jobs and {costs.COMMAND_S:g} s for services and report; "
         "the speed is taken to grow with the processes"
     )
+    if config.profile == "paper" and verb == "reproduce":
+        of_family = costs.family_gpu_hours(config)
+        yield from full_run.describe({name: of_family[name] for name in full_run.FULL_RUNS if name in of_family})
 
 
 def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schema.Data]:

@@ -26,7 +26,6 @@ REQUIRED = ("efficientnet_b0", "efficientnet_b3", "efficientnet_b7")  # weights 
 VAL_IMAGES = 50_000
 IMAGENET_BYTES = 144.5e9  # of the JPEGs: ILSVRC2012_img_train.tar has 137.9 GB, ILSVRC2012_img_val.tar 6.7 GB
 CHECKPOINT_FLOATS = 4  # per parameter: weights, average, and two of the optimizer, in float32
-USABLE = 0.8  # share of a GPU's memory for what the plan counts; it excludes workspaces and the allocator's overhead
 GB = 1e9
 
 
@@ -53,29 +52,33 @@ def check_gpus(config: schema.Config, gpus: list[int]) -> GateCheck:
 
 
 def check_memory(config: schema.Config, gpus: list[int]) -> GateCheck:
-    """Compares the planned memory of a step in bfloat16, of every variant, with the smallest GPU."""
-    from models.training.memory import plan
+    """Compares the planned memory of a step in bfloat16, of every variant, with the smallest GPU.
+
+    A training recomputes activations where they do not fit (``models/training/capacity.py``), and so does this plan.
+    """
+    from models.networks.memory import USABLE, exceeds_gpu, plan
 
     if not gpus:
         return GateCheck("memory", NOT_RUN, "no GPU")
-    replicas = max(1, config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages)
     stages, micro_batches = config.runtime.pipeline_stages, config.runtime.micro_batches
-    planned = {
-        name: plan(_network(config, name), config.recipe, 1000, replicas, stages, micro_batches, bf16=True).total / GB
-        for name in config.variants
-    }
+    replicas = max(1, config.launch.nnodes * config.launch.nproc_per_node // stages)
     limit = USABLE * min(gpus) / GB
+    planned, recomputed = {}, {}
+    for name in config.variants:
+        whole = plan(_network(config, name), config.recipe, 1000, replicas, stages, micro_batches, bf16=True).total
+        planned[name] = whole / GB
+        if exceeds_gpu(whole, min(gpus), stages):
+            recipe = replace(config.recipe, recompute=True)
+            planned[name] = plan(_network(config, name), recipe, 1000, replicas, bf16=True).total / GB
+            recomputed[name] = whole / GB
     name, largest = max(planned.items(), key=lambda item: item[1])
     text = f"{name} needs {largest:.1f} GB, {limit:.1f} GB may be planned ({USABLE:.0%} of the smallest GPU)"
+    for one, whole_gb in recomputed.items():
+        text += f"; {one} recomputes activations: {planned[one]:.1f} GB, {whole_gb:.1f} without"
     if largest <= limit:
         return GateCheck("memory", PASSED, text)
     over = ", ".join(f"{key} {value:.1f} GB" for key, value in planned.items() if value > limit)
-    return GateCheck(
-        "memory",
-        FAILED,
-        f"{limit:.1f} GB may be planned ({USABLE:.0%} of the smallest GPU), too few for {over}: "
-        "recipe.recompute=true, more recipe.batch_slices or runtime.pipeline_stages=2",
-    )
+    return GateCheck("memory", FAILED, f"{text}; too few for {over}: more recipe.batch_slices, or pipeline stages")
 
 
 def check_loader(config: schema.Config, image_cpu_s: float, cores: int) -> GateCheck:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from conf import schema
 from infra.errors import ConfigError, first_line
@@ -15,15 +16,16 @@ from models.data.sources.catalog import DATA_SETS
 from models.data.sources.listing import MINIVAL, VAL
 from models.experiments import transfer
 from models.experiments.equal_cost import match_points
+from models.experiments.full_run import GPU_BYTES
 from models.experiments.grid_search import grid_points, screen
-from models.experiments.processors import Processor
+from models.experiments.processors import Processor, gpu
 from models.experiments.scaling_study import network_of, scaled
 from models.networks.build import compute_cost
 from models.networks.efficientnet.variants import VARIANTS
+from models.networks.memory import recomputes_on_gpu
 from models.networks.packaged import FrozenNetwork, list_frozen, model_of
 
-# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1; docs/operations.md
-# compares the estimate with other runs.
+# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1 (docs/operations.md)
 JOB_S = 5.5  # of one job: from its last step to the first of the next one, evaluations excluded
 COMMAND_S = 28.0  # services, flow, shards and report of a command
 _FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long each
@@ -43,6 +45,7 @@ class Work:
         multiply_adds: Of one image and one forward pass; the mean over their work where the networks differ.
         stored: Bytes of checkpoints and weights in the object store.
         done: Number of trainings that are stored already.
+        recomputed: Of the images, those of steps that a GPU recomputes activations in, because they exceed its memory.
     """
 
     name: str
@@ -53,10 +56,12 @@ class Work:
     multiply_adds: int
     stored: int
     done: int = 0
+    recomputed: int = 0
 
     def seconds(self, processor: Processor) -> float:
         """Seconds of one processor that trains and evaluates and does nothing else."""
-        return (self.images + self.evaluated / _FORWARD) / processor.images_per_s(self.multiply_adds)
+        forward = self.evaluated + (self.recomputed if processor.memory_bytes else 0)
+        return (self.images + forward / _FORWARD) / processor.images_per_s(self.multiply_adds)
 
     def wall_s(self, processor: Processor, processes: int) -> float:
         """Seconds of all jobs, one after another, each on that many processors, if the speed grows with their number.
@@ -190,13 +195,14 @@ def plan_trainings(
         if data.name not in counted
     ]
     works: list[Work] = []
+    replicas = processes(config.launch)
     models = [replace(config.model, name=name) for name in config.variants] if verb == "reproduce" else [config.model]
-    public = config.transfer.network if verb != "reproduce" else None
-    sources = [model_of(public, VARIANTS[public].resolution)] if public else models
-    sources = [transfer.with_side(model, config.transfer.resolution) for model in sources]
     for part in _parts_of(config, verb):
         if part == "transfer":
-            works += _count_transfers(config.transfer, sources, _tuned_sets(config, sets, verb), counted, is_stored)
+            tuned_sets = _tuned_sets(config, sets, verb)
+            for options in transfer.list_starts(config.transfer) if verb == "study" else [config.transfer]:
+                sources = _list_sources(options, models, verb)
+                works += _count_transfers(options, sources, tuned_sets, counted, is_stored, replicas)
         elif config.data.name in counted:
             classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
             try:
@@ -205,13 +211,32 @@ def plan_trainings(
                 else:
                     subtracted = _nothing if part == ARCHITECTURE else is_stored  # proposed only while it runs
                     groups = _TRAININGS[part](config, models, classes)
-                    works += [_sum_group(*group, classes, splits, subtracted) for group in groups]
+                    works += [_sum_group(*group, classes, splits, subtracted, replicas) for group in groups]
             except ConfigError as error:
                 unknown.append(f"{part}: {first_line(error)}")
     return Plan(tuple(works), tuple(unknown))
 
 
+def _list_sources(options: schema.Transfer, models: Sequence[schema.Model], verb: str) -> list[schema.Model]:
+    """The networks that are fine-tuned: a public one where it is set, else those that the command trains."""
+    public = options.network if verb != "reproduce" else None
+    sources = [model_of(public, VARIANTS[public].resolution)] if public else models
+    return [transfer.with_side(model, options.resolution) for model in sources]
+
+
 _Splits = tuple[int, int, int]
+
+
+def family_gpu_hours(config: schema.Config) -> dict[str, float]:
+    """GPU-hours of training each of ``variants`` once, with its evaluations, as if nothing were done yet.
+
+    Empty for a folder, whose images are counted once it is sharded.
+    """
+    splits, classes = count_splits(config.data), DATA_SETS[config.data.source].classes
+    if splits is None:
+        return {}
+    count = partial(count_training, config.recipe, classes=classes, splits=splits, replicas=processes(config.launch))
+    return {name: count(replace(config.model, name=name)).seconds(gpu()) / 3600 for name in config.variants}
 
 
 def _list_search(config: schema.Config, _models: Sequence[schema.Model], classes: int) -> _Groups:
@@ -297,28 +322,34 @@ def _count_transfers(
     sets: Sequence[schema.Data],
     counted: Mapping[str, _Splits],
     is_stored: IsStored,
+    replicas: int,
 ) -> list[Work]:
     works = []
     for model in models:
         tuned = []
         for data in sets:
             if data.name in counted:
-                work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name])
+                work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name], replicas)
                 training = Training(data, model, options.recipe, fine_tuned=True)
                 tuned.append(_without(work) if is_stored(training) else work)
         works += [_sum(f"{_TRANSFER}{model.name}", tuned)] if tuned else []
     return works
 
 
-def _count_transfer(options: schema.Transfer, model: schema.Model, classes: int, splits: _Splits) -> Work:
+def _count_transfer(
+    options: schema.Transfer, model: schema.Model, classes: int, splits: _Splits, replicas: int
+) -> Work:
     params, multiply_adds, _ = compute_cost(model, classes)
     cost = transfer.cost(options, *splits, multiply_adds)
     steps = cost.train_images // options.recipe.global_batch
     stored = cost.jobs * _count_stored(options.recipe, params)
-    return Work("", cost.jobs, steps, cost.train_images, cost.eval_images, multiply_adds, stored)
+    again = cost.train_images * recomputes_on_gpu(model, options.recipe, classes, replicas, GPU_BYTES)
+    return Work("", cost.jobs, steps, cost.train_images, cost.eval_images, multiply_adds, stored, recomputed=again)
 
 
-def count_training(recipe: schema.Recipe, model: schema.Model, classes: int, splits: tuple[int, int, int]) -> Work:
+def count_training(
+    recipe: schema.Recipe, model: schema.Model, classes: int, splits: tuple[int, int, int], replicas: int = 1
+) -> Work:
     """Counts one training.
 
     Args:
@@ -326,19 +357,24 @@ def count_training(recipe: schema.Recipe, model: schema.Model, classes: int, spl
         model: Network.
         classes: Number of classes.
         splits: Numbers of train, minival and val images.
+        replicas: Number of processes of a job, on which its memory depends.
     """
     train, minival, val = splits
     params, multiply_adds, _ = compute_cost(model, classes)
     steps = recipe.epochs * (train // recipe.global_batch)
     evaluated = -(-recipe.epochs // recipe.eval_every_epochs) * minival + val
     stored = _count_stored(recipe, params)
-    return Work("", 1, steps, steps * recipe.global_batch, evaluated, multiply_adds, stored)
+    images = steps * recipe.global_batch
+    again = images * recomputes_on_gpu(model, recipe, classes, replicas, GPU_BYTES)
+    return Work("", 1, steps, images, evaluated, multiply_adds, stored, recomputed=again)
 
 
-def _sum_group(name: str, trainings: Sequence[Training], classes: int, splits: _Splits, is_stored: IsStored) -> Work:
+def _sum_group(
+    name: str, trainings: Sequence[Training], classes: int, splits: _Splits, is_stored: IsStored, replicas: int
+) -> Work:
     works = []
     for training in trainings:
-        work = count_training(training.recipe, training.model, classes, splits)
+        work = count_training(training.recipe, training.model, classes, splits, replicas)
         works.append(_without(work) if is_stored(training) else work)
     return _sum(name, works)
 
@@ -357,7 +393,8 @@ def _sum(name: str, works: Sequence[Work]) -> Work:
     images = sum(work.images for work in works)
     weights = [work.images + work.evaluated / _FORWARD for work in works]
     mean = sum(work.multiply_adds * weight for work, weight in zip(works, weights, strict=True)) / max(1, sum(weights))
-    jobs, steps, evaluated, stored, done = (
-        sum(getattr(work, key) for work in works) for key in ("jobs", "steps", "evaluated", "stored", "done")
+    jobs, steps, evaluated, stored, done, recomputed = (
+        sum(getattr(work, key) for work in works)
+        for key in ("jobs", "steps", "evaluated", "stored", "done", "recomputed")
     )
-    return Work(name, jobs, steps, images, evaluated, round(mean), stored, done)
+    return Work(name, jobs, steps, images, evaluated, round(mean), stored, done, recomputed)

@@ -8,7 +8,7 @@ from functools import cache
 
 from conf import schema
 from infra import machine
-from models.experiments.full_run import FULL_RUNS, GPU
+from models.experiments.full_run import FULL_RUNS, GPU, GPU_BYTES
 from models.networks.build import compute_cost
 
 # Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1.
@@ -25,6 +25,7 @@ class Processor:
         speeds: Multiply-adds of an image and images per second, by multiply-adds.
         step_s: Seconds that a step of all processes takes besides, if the speeds exclude them.
         count: Number of them on this machine; None if jobs have as many as they request.
+        memory_bytes: Memory of a GPU; None for cores, which have that of the machine.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Processor:
     speeds: tuple[tuple[int, float], ...]
     step_s: float = 0.0
     count: int | None = None
+    memory_bytes: float | None = None
 
     def available(self, requested: int) -> int:
         """Number of processors that so many processes share."""
@@ -59,9 +61,8 @@ def gpu() -> Processor:
     """The GPU of ``models/experiments/full_run.py``, with the speeds of its rows."""
     sizes = {name: compute_cost(schema.Model(name=name), 1000)[1] for name in FULL_RUNS}
     speeds = tuple((sizes[name], run.images_per_s) for name, run in FULL_RUNS.items())
-    return Processor(
-        GPU, "B0 and B4 measured in bf16, the others interpolated or limited (models/experiments/full_run.py)", speeds
-    )
+    source = "B0 and B4 measured in bf16, the others interpolated or limited (models/experiments/full_run.py)"
+    return Processor(GPU, source, speeds, memory_bytes=GPU_BYTES)
 
 
 # Source: benchmarks/README.md, `python -m benchmarks.step`, n = 3.

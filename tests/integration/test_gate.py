@@ -52,12 +52,12 @@ def test_weights_are_imported_and_evaluated_and_too_few_images_fail(
 ) -> None:
     damaged = weights.with_name("tf_efficientnet_b3_aa-00000000.pth")
     damaged.write_bytes(weights.read_bytes()[:1000])
-    words = [f"data.path={imagenet}", "data.allow_partial=true", f"gate.weights=[{weights},{damaged}]"]
+    words = [f"data.path={imagenet}", "data.allow_partial=true", f"gate.weights=[{damaged},{weights}]"]
     done = gate(services_dir, *words)
     assert done.returncode == 1, done.stderr
     checks = outcomes(done)
     assert list(checks) == ["GPUs", "memory", "disk space", "loader"] + [
-        f"weights of efficientnet_b{phi}" for phi in (7, 0, 3)
+        f"weights of efficientnet_b{phi}" for phi in (0, 3, 7)
     ]
     assert checks["GPUs"][0] == ("passed" if torch.cuda.is_available() else "failed")
     assert "of a core for an image of 224 px" in checks["loader"][1]

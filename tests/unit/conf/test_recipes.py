@@ -5,8 +5,8 @@ import math
 import pytest
 
 from conf import compose, schema
+from models.networks.memory import slices_per_pass
 from models.training.average import decay_at
-from models.training.memory import slices_per_pass
 from models.training.optim import peak_rate, rate_at
 
 PAPER = ["profile=paper", "data.path=images", "transfer.path=sets"]

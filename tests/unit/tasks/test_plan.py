@@ -157,6 +157,8 @@ def test_the_study_of_photographs_has_a_plan_within_an_hour_that_counts_frozen_f
         ["scaling", "study", "21"],
         ["frozen", "features", "12"],
         ["transfer", "efficientnet_lite0", "6"],
+        ["transfer", "efficientnet_lite1", "2"],
+        ["transfer", "efficientnet_lite2", "2"],
         ["architecture", "search", "10"],
     ]
     assert 600 < plan.estimate(compose.compose(words), [], "study").wall_s < 3600

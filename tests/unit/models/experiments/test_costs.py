@@ -11,7 +11,6 @@ from conf import compose, schema
 from infra import machine
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
-from models.experiments import full_run
 from models.experiments.costs import COMMAND_S, JOB_S, Work, count_splits, plan_trainings, total_wall_s
 from models.experiments.processors import AVX2_CORE, CPU_CORE, STEP_S, Processor, cpu, gpu
 from models.networks.build import compute_cost
@@ -81,14 +80,6 @@ def test_a_reproduction_is_its_search_its_variants_and_their_transfer() -> None:
     seeded = plan_trainings(replace(config, search=replace(config.search, seeds=3)), []).works
     assert (seeded[0].jobs, seeded[0].steps) == (15, 3 * 1350)
     assert works[1].stored == 4 * 126_822 * (config.recipe.keep_checkpoints * 4 + 2)
-
-
-def test_the_family_on_imagenet_costs_what_the_document_of_the_full_reproduction_says() -> None:
-    config = compose.compose(["profile=paper"])
-    works = plan_trainings(config, []).works
-    hours = [replace(w, evaluated=0).seconds(gpu()) / 3600 for w in works if w.name.startswith("train ")]
-    images = 107_100 * 4_096  # of the document, as tests/unit/models/experiments/test_full_run.py checks
-    assert hours == pytest.approx([images / full_run.FULL_RUNS[name].images_per_s / 3600 for name in config.variants])
 
 
 def test_a_search_that_would_be_refused_is_named_and_the_rest_is_counted() -> None:
