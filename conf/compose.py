@@ -191,10 +191,13 @@ def _without_later(plain: dict[str, Any], value: Any) -> dict[str, Any]:
     kept = {}
     for entry in dataclasses.fields(value):
         held, stored = getattr(value, entry.name), stored_name(entry)
-        default = entry.default_factory() if callable(entry.default_factory) else entry.default
-        if not (entry.metadata.get("later") and held == default):
+        if not (entry.metadata.get("later") and held == _default_of(entry)):
             kept[stored] = _without_later(plain[stored], held) if dataclasses.is_dataclass(held) else plain[stored]
     return kept
+
+
+def _default_of(entry: dataclasses.Field[Any]) -> Any:
+    return entry.default_factory() if callable(entry.default_factory) else entry.default
 
 
 def from_yaml(kind: type[T], text: str | bytes) -> T:
@@ -277,7 +280,7 @@ def _in_stored_words(plain: dict[str, Any], kind: type) -> dict[str, Any]:
     stored, hints = {}, _type_hints(kind)
     for entry in dataclasses.fields(kind):
         value = plain[entry.name]
-        if not entry.metadata.get("digested", True) and value == entry.default:
+        if not entry.metadata.get("digested", True) and value == _default_of(entry):
             continue
         value = _in_stored_words(value, hints[entry.name]) if isinstance(value, dict) else value
         words = entry.metadata.get("stored_values")
