@@ -8,6 +8,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from flows.train import train_network
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
@@ -20,6 +21,7 @@ TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
 
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config: f"architecture {config.profile}"))
+@report_failures
 async def architecture(overrides: list[str], profile: str | None = None, data: str | None = None) -> ArchitectureResult:
     """Trains proposals until ``architecture.trials`` have ended."""
     config, _ = configure(overrides, profile=profile, data=data)

@@ -63,7 +63,7 @@ def configure(
     overrides = merge(form.to_overrides(verb, fields), overrides)
     merged = merge(_settings_of_this_run(), overrides)
     config = compose.compose(merged)
-    if _deployment_run() is not None:
+    if deployment_run() is not None:
         _refuse_other_services(overrides, config)
         _refuse_above_budget(merged, config)
     if verb:
@@ -132,16 +132,21 @@ def worker_settings() -> list[str]:
 
 def kept_settings(run_dir: Path) -> str:
     """A line about a worker that was started earlier with other settings than this process has for it, or nothing."""
+    kept = embedded_worker_settings(run_dir)
+    if kept is None or kept == worker_settings():
+        return ""
+    return f"the worker keeps its settings, {' '.join(kept) or 'none'}; `effnet down`, then `effnet up`, changes them"
+
+
+def embedded_worker_settings(run_dir: Path) -> list[str] | None:
+    """Settings of the worker that runs in this run folder; None if there is none."""
     from infra.services import processes, proctable
 
     worker = processes.running(run_dir.resolve() / "services", "worker")
     if worker is None:
-        return ""
+        return None
     values = [word for word in proctable.environment(worker.pid) if word.startswith(f"{VARIABLE}=".encode())]
-    kept = json.loads(values[0].partition(b"=")[2]) if values else []
-    if kept == worker_settings():
-        return ""
-    return f"the worker keeps its settings, {' '.join(kept) or 'none'}; `effnet down`, then `effnet up`, changes them"
+    return list(json.loads(values[0].partition(b"=")[2])) if values else []
 
 
 def merge(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
@@ -154,7 +159,7 @@ def merge(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 def _settings_of_this_run() -> list[str]:
     """Settings of the worker that count here: none in a terminal."""
-    return worker_settings() if _deployment_run() is not None else []
+    return worker_settings() if deployment_run() is not None else []
 
 
 def _flow_name() -> str:
@@ -164,7 +169,7 @@ def _flow_name() -> str:
     return context.flow.name if context is not None and context.flow is not None else ""
 
 
-def _deployment_run() -> FlowRun | None:
+def deployment_run() -> FlowRun | None:
     """The flow run, where it was started from a deployment."""
     from prefect.context import FlowRunContext
 

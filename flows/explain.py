@@ -13,6 +13,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from flows.train import train_network
 from models.results import GalleryNetwork, GalleryResult, ShardResult
@@ -29,6 +30,7 @@ Fetched = tuple[schema.Model, tuple[str, str], str, schema.Augment]
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
+@report_failures
 async def explain(overrides: list[str], profile: str | None = None, data: str | None = None) -> GalleryResult:
     """Trains or reuses every network of ``explain.models``, and draws its maps of some val images."""
     config, overrides = configure(overrides, profile=profile, data=data)

@@ -14,6 +14,7 @@ from conf import schema
 from conf.experiments import ported_network
 from flows.configure import configure, name_runs_by
 from flows.evaluate import evaluate_version
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from infra.errors import EffnetError, first_line
 from models.experiments.full_run import check_request
@@ -25,6 +26,7 @@ from tasks.registry.register import fetch_registered
 
 
 @flow(name="gate", flow_run_name=name_runs_by(lambda config: f"gate {config.profile}"))
+@report_failures
 async def gate(overrides: list[str], profile: str | None = None, data: str | None = None) -> GateResult:
     """Checks this machine, then the accuracy of the weights in ``gate.weights``; trains nothing.
 

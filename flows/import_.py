@@ -7,11 +7,13 @@ from pathlib import Path
 from prefect import flow
 
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from models.results import Registered
 from tasks.registry.pretrained import import_published
 
 
 @flow(name="import", flow_run_name=name_runs_by(lambda config: f"import {Path(config.published.path or '').name}"))
+@report_failures
 async def import_(overrides: list[str], profile: str | None = None) -> Registered:
     """Registers ``published.path``; the same file again finds its version."""
     config, _ = configure(overrides, profile=profile)

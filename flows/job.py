@@ -21,6 +21,7 @@ from conf import schema
 from conf.compose import OverrideError, from_yaml
 from conf.text import logger, quoted
 from flows.configure import configure
+from flows.failures import report_failures
 from infra import machine, store
 from infra.errors import ConfigError, EffnetError
 from infra.launch import devices, lease, local
@@ -37,6 +38,7 @@ WAIT_S = 1.0  # between two looks at what a job waits for
 
 
 @flow(name="job", flow_run_name="{label}")
+@report_failures
 async def job(key: str, storage: str, launch: str, label: str, code: str) -> Any:
     """Runs one job to its end.
 

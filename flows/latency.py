@@ -5,11 +5,13 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from models.results import LatencyResult
 from tasks.experiments.latency import measure_latency
 
 
 @flow(name="latency", flow_run_name=name_runs_by(lambda config: f"latency {config.profile}"))
+@report_failures
 async def latency(overrides: list[str], profile: str | None = None) -> LatencyResult:
     """Measures all networks of ``latency.pairs`` in one run.
 

@@ -10,6 +10,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from models.networks.packaged import check_networks, list_frozen
 from models.results import LinearResult
@@ -18,6 +19,7 @@ from tasks.experiments.linear import classify, record_linear
 
 
 @flow(name="linear", flow_run_name=name_runs_by(lambda config: f"linear {config.data.name}"))
+@report_failures
 async def linear(overrides: list[str], profile: str | None = None, data: str | None = None) -> LinearResult:
     """Evaluates the features of ``linear.networks`` on ``data``."""
     config, _ = configure(overrides, profile=profile, data=data)

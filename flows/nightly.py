@@ -16,6 +16,7 @@ from prefect.context import FlowRunContext
 from conf import schema
 from conf.compose import OverrideError
 from flows.configure import configure, name_runs_by, now
+from flows.failures import report_failures
 from flows.register import judge_version
 from flows.shard import ensure_shards
 from infra.errors import ConfigError, DivergedError, first_line
@@ -35,6 +36,7 @@ from tasks.train import train as train_task
 
 
 @flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
+@report_failures
 async def nightly(
     overrides: list[str],
     profile: str | None = None,

@@ -11,6 +11,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from models.results import PhotographsResult
 from tasks import policy
 from tasks.experiments.photographs import PublicNetwork, find_drawn, import_config, read_photographs, record_photographs
@@ -19,6 +20,7 @@ from tasks.registry.register import fetch_registered
 
 
 @flow(name="photographs", flow_run_name=name_runs_by(lambda config: f"photographs {config.profile}"))
+@report_failures
 async def photographs(overrides: list[str], profile: str | None = None) -> PhotographsResult:
     """Imports or reuses ``photographs.networks``, and maps what they see in ``photographs.images``."""
     config, _ = configure(overrides, profile=profile)

@@ -17,6 +17,7 @@ from conf import schema
 from conf.overrides import replace as replace_words
 from flows.configure import configure, name_runs_by, now
 from flows.explain import draw_gallery
+from flows.failures import report_failures
 from flows.photographs import map_photographs
 from flows.register import register_network
 from flows.search import search_grid
@@ -33,6 +34,7 @@ from tasks.transfer import set_configs
 
 
 @flow(name="reproduce", flow_run_name=name_runs_by(lambda config: f"reproduce {config.profile} {now()}"))
+@report_failures
 async def reproduce(
     overrides: list[str],
     profile: str | None = None,

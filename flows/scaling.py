@@ -8,6 +8,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from flows.train import train_network
 from models.experiments.scaling_study import title
@@ -17,6 +18,7 @@ from tasks.experiments.scaling import match_costs, point_config, record_scaling,
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))
+@report_failures
 async def scaling(
     overrides: list[str], profile: str | None = None, data: str | None = None, epochs: int | None = None
 ) -> ScalingResult:

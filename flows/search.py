@@ -8,6 +8,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from flows.train import train_network
 from models.experiments.grid_search import grid_points, trial_title
@@ -17,6 +18,7 @@ from tasks.experiments.search import record_search, start_search, trial_config
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config: f"search {config.profile}"))
+@report_failures
 async def search(overrides: list[str], profile: str | None = None, data: str | None = None) -> SearchResult:
     """Trains every point of the grid whose counted cost meets the budget, and chooses the best on minival."""
     config, _ = configure(overrides, profile=profile, data=data)

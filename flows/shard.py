@@ -8,11 +8,13 @@ from prefect import flow
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from models.results import ShardResult
 from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
 
 
 @flow(name="shard", flow_run_name=name_runs_by(lambda config: f"shard {config.data.name}"))
+@report_failures
 async def shard(overrides: list[str], profile: str | None = None, data: str | None = None) -> ShardResult:
     """Shards the configured data set, or returns the existing shards.
 

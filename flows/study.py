@@ -16,6 +16,7 @@ from conf import schema
 from conf.text import logger
 from flows.architecture import search_blocks
 from flows.configure import configure, name_runs_by, now
+from flows.failures import report_failures
 from flows.linear import evaluate_features
 from flows.scaling import study_scaling
 from flows.transfer import transfer_network
@@ -61,6 +62,7 @@ PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
 
 
 @flow(name="study", flow_run_name=name_runs_by(lambda config: f"study {config.profile} {now()}"))
+@report_failures
 async def study(overrides: list[str], profile: str | None = None, data: str | None = None) -> str:
     """Runs every part even if others fail; returns the path of the report.
 

@@ -14,6 +14,7 @@ from prefect import flow, task
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.photographs import obtain_network
 from flows.register import register_network
 from flows.shard import ensure_shards, write_shards
@@ -52,6 +53,7 @@ from tasks.transfer import (
 
 
 @flow(name="transfer", flow_run_name=name_runs_by(lambda config: f"transfer {short_name(config.model.name)}"))
+@report_failures
 async def transfer(
     overrides: list[str],
     profile: str | None = None,

@@ -18,7 +18,7 @@ from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
 from infra import store
-from infra.errors import ConfigError, EffnetError, TransientError
+from infra.errors import ConfigError
 from infra.launch import workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
@@ -75,7 +75,9 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         try:
             return signals.run_flow(_tagged(flow, overrides=overrides, **parameters))
         except Exception as error:
-            if (known := _of_prefect(error)) is None:
+            from flows.failures import explain_prefect
+
+            if (known := explain_prefect(error)) is None:
                 raise
             raise known from error
     except (KeyboardInterrupt, asyncio.CancelledError) as stop:
@@ -100,30 +102,6 @@ def _send_to_prefect() -> None:
     for module, name in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
         if (imported := sys.modules.get(module)) is not None:
             getattr(imported, name).drain_all(timeout=_SEND_S)
-
-
-def _of_prefect(error: Exception) -> EffnetError | None:
-    """Returns the error of a request to Prefect as an error with an exit code; None for any other error.
-
-    Prefect's own client has then repeated the request (``PREFECT_CLIENT_MAX_RETRIES``). It alone uses httpx here, and
-    may raise another error from that of httpx.
-    """
-    import httpx
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, httpx.HTTPError | EffnetError):
-        cause = cause.__cause__
-    if not isinstance(cause, httpx.HTTPError):
-        return None
-    url, status = os.environ.get("PREFECT_API_URL", ""), 0
-    if isinstance(cause, httpx.HTTPStatusError):
-        status = cause.response.status_code
-    if status in (401, 403):
-        return ConfigError(f"Prefect at {url} refuses the credentials ({status})")
-    if 0 < status < 500 and status not in (408, 429):
-        return None
-    what = status or type(cause).__name__
-    return TransientError(f"Prefect at {url} does not answer ({what}); the same command does what is missing")
 
 
 async def _tagged(flow: Any, **parameters: Any) -> Any:
@@ -191,6 +169,18 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
         if config.model.name not in BASELINES:
             resolve_architecture(config.model)  # also refuses an unknown name
+
+
+def check_given_paths(verb: str, config: schema.Config) -> None:
+    """Refuses a path of a command's data sets that does not exist, for what starts nothing: no path is needed there.
+
+    Raises:
+        ConfigError: The path does not exist, or is an address that is not read.
+    """
+    if verb in _READS and config.data.path is not None:
+        _check_data(config.data)
+    if verb in ("nightly", "reproduce", "transfer") and config.transfer.data.path is not None:
+        _check_data(config.transfer.data)
 
 
 def _check_data(data: schema.Data) -> None:

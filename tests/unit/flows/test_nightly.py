@@ -16,7 +16,7 @@ def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_the_wo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(configure.VARIABLE, json.dumps(["nightly.alerts.webhook=NIGHT_HOOK"]))
-    monkeypatch.setattr(configure, "_deployment_run", lambda: "as of a worker")
+    monkeypatch.setattr(configure, "deployment_run", lambda: "as of a worker")
     reported: list[tuple[str | None, str]] = []
 
     async def report(config: schema.Config, error: str) -> None:

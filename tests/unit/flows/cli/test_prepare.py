@@ -74,7 +74,7 @@ def test_gpus_of_other_machines_count_for_a_budget(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_of_a_deployment_above_its_budget_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configure, "_deployment_run", object)
+    monkeypatch.setattr(configure, "deployment_run", object)
     monkeypatch.setattr(configure, "_flow_name", lambda: "train")
     monkeypatch.setenv(machine.COMMAND, "")  # which is set there, and restored
     with pytest.raises(ConfigError, match=r"0\.01 hours exceed budget\.hours=0\.001; a run with a higher budget"):
