@@ -13,7 +13,9 @@ from prefect import flow
 from conf import schema
 from flows.configure import configure, name_runs_by, now
 from flows.evaluate import evaluate_version
+from flows.failures import report_failures
 from models.results import EvalResult, Registered, ShardResult, TrainResult
+from tasks.artifacts import link_version
 from tasks.evaluate import registered_input
 from tasks.registry import register as registration
 from tasks.registry.finished import find_finished_job, name_model
@@ -21,6 +23,7 @@ from tasks.registry.promote import judge
 
 
 @flow(name="register", flow_run_name=name_runs_by(lambda config: f"register {config.register or ''} {now()}"))
+@report_failures
 async def register(overrides: list[str], job: str, profile: str | None = None) -> Registered:
     """Registers the weights of a finished training job.
 
@@ -34,7 +37,9 @@ async def register(overrides: list[str], job: str, profile: str | None = None) -
     done = await find_finished_job(job, config)
     config = replace(config, model=done.job.model)
     name = name_model(config.register, done.job, done.data.frozen_val)
-    return await register_network(config, name, done.result, done.data, done.shards)
+    registered = await register_network(config, name, done.result, done.data, done.shards)
+    await link_version(registered.name, registered.version)
+    return registered
 
 
 async def register_network(

@@ -8,15 +8,18 @@ from prefect import flow
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.register import register_network
 from flows.shard import ensure_shards
 from models.results import ShardResult, TrainResult
 from tasks import train as tasks
+from tasks.artifacts import link_run, link_version
 from tasks.jobs import short_name, train_job
 from tasks.registry.register import require_name
 
 
 @flow(name="train", flow_run_name=name_runs_by(lambda config: f"train {short_name(config.model.name)}"))
+@report_failures
 async def train(
     overrides: list[str],
     profile: str | None = None,
@@ -38,9 +41,11 @@ async def train(
         await require_name(config.register)
     shards = await ensure_shards(config.data, config.storage)
     result = await train_network(config, shards)
+    await link_run(result.mlflow_run)
     if config.register is None:
         return result
     registered = await register_network(config, config.register, result, config.data, shards)
+    await link_version(registered.name, registered.version)
     return replace(result, registered=registered)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from models.results import (
 from tasks import policy
 from tasks.jobs import work_key
 from tasks.report import results as report_results
+from tasks.report.sections.provenance import present_services
 from tasks.transfer import publish_transfer
 
 MAPS = "class activation maps"
@@ -140,14 +140,7 @@ def _finish(
         transfer=tuple(_fine_tuned_row(result) for result in transferred),
         data=tuple(data),
         machine=machine.facts(),
-        services={
-            name: os.environ.get(key, "")
-            for name, key in (
-                ("prefect", "PREFECT_API_URL"),
-                ("mlflow", "MLFLOW_TRACKING_URI"),
-                ("s3", "AWS_ENDPOINT_URL_S3"),
-            )
-        },
+        services=present_services(),
         workers=tuple(queries.list_workers(_tracked_runs(searched, done))),
         started=machine.format_utc(started.began),
         finished=machine.format_utc(time.time()),

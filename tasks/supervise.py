@@ -10,8 +10,9 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTERM
 from typing import Any
@@ -50,8 +51,12 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     """
     done = await asyncio.to_thread(stored_result, run)
     if done is None:
+        from tasks.artifacts import show_progress  # imports Prefect, which `effnet status` does not need
+
         await asyncio.to_thread(write_request, run)
-        await _until_done(run, build_spec(run, config), mlflow_run)
+        read_status = partial(_checked_status, store.join(run.job_uri, "status.json"))
+        async with show_progress(read_status, partial(progress_line, run.label), mlflow_run):
+            await _until_done(run, build_spec(run, config), mlflow_run)
         done = await asyncio.to_thread(read_object, result_uri(run))
     if mlflow_run:
         await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
@@ -243,7 +248,7 @@ def _checked_status(uri: str) -> dict[str, Any]:
     return check_object(uri, status, **STATUS_KEYS) if "step" in status else status
 
 
-def progress_line(label: str, status: dict[str, Any]) -> str:
+def progress_line(label: str, status: Mapping[str, Any]) -> str:
     """Formats a status as one plain line of progress."""
     minival = f", minival {status['minival_top1']:.1f} %" if "minival_top1" in status else ""
     minutes, seconds = divmod(round(status["eta_s"]) if math.isfinite(status["eta_s"]) else 0, 60)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from conf.text import did_you_mean, escaped
 from infra.errors import ArtifactError, ConfigError, EffnetError
@@ -112,6 +113,11 @@ def describe_model(name: str, text: str, tags: Mapping[str, str]) -> None:
             rest.post("registered-models/set-tag", name=name, key=key, value=shown)
     if model.get("description") != (shown := shorten(text)):
         rest.patch("registered-models/update", name=name, description=shown)
+
+
+def version_url(name: str, version: int) -> str:
+    """Returns the address of a version's page."""
+    return f"{rest.address()}/#/models/{quote(name, safe='')}/versions/{version}"
 
 
 def resolve_version(ref: str) -> Version:

@@ -154,8 +154,8 @@ def log_file(run_id: str, local_path: Path, folder: str) -> None:
 
 def run_url(run_id: str) -> str:
     """Returns the address of the run's page."""
-    with connection() as client:
-        return f"{rest.address()}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+    experiment_id = rest.get("runs/get", run_id=run_id)["run"]["info"]["experiment_id"]
+    return f"{rest.address()}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def _find_or_create_experiment(client: MlflowClient, name: str) -> str:

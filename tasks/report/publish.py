@@ -19,12 +19,16 @@ from infra.errors import ConfigError
 from infra.store.json_objects import read_object
 from models.results import Summary
 from tasks import policy
+from tasks.artifacts import attempt, link_report, link_run
 from tasks.report import results as report_results
 from tasks.report.page import markdown_table, render, render_night
 from tasks.report.results import Stored
+from tasks.report.sections.provenance import present_services
 
 PAGE, NIGHT, SUMMARY = "report.html", "night.html", "summary.json"
 LATEST = "latest"
+FOLDER = "report"  # among the artifacts of an MLflow run
+REPORT_FILE = f"{FOLDER}/{PAGE}"
 
 
 @task(task_run_name="publish the report", **policy.BOOKKEEPING)
@@ -39,13 +43,18 @@ async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> s
     facts = dataclasses.asdict(summary)
     page = await asyncio.to_thread(_publish, config, facts, mlflow_run)
     table = markdown_table(summary)
-    await acreate_markdown_artifact(table, key="reproduction", description=f"profile {summary.profile}")
-    trials = summary.search.trials if summary.search else ()
-    await acreate_table_artifact([dataclasses.asdict(trial) for trial in trials], key="grid-search")
-    await acreate_table_artifact([dataclasses.asdict(row) for row in summary.transfer], key="transfer")
-    await acreate_link_artifact(
-        f"{summary.services['mlflow']}/#/models", key="model-registry", link_text="MLflow registry"
-    )
+    trials = [dataclasses.asdict(trial) for trial in (summary.search.trials if summary.search else ())]
+    transferred = [dataclasses.asdict(row) for row in summary.transfer]
+    registry = f"{summary.services['mlflow']}/#/models"
+    for request in (
+        acreate_markdown_artifact(table, key="reproduction", description=f"The family, profile {summary.profile}"),
+        acreate_table_artifact(trials, key="grid-search", description="Trials of alpha, beta and gamma"),
+        acreate_table_artifact(transferred, key="transfer", description="Fine-tuned networks"),
+        acreate_link_artifact(registry, key="model-registry", link_text="MLflow registry"),
+    ):
+        await attempt(request)
+    await link_run(mlflow_run)
+    await link_report(mlflow_run, REPORT_FILE)
     return page
 
 
@@ -63,14 +72,20 @@ async def refresh(config: schema.Config) -> str:
     Raises:
         ConfigError: This profile has neither a reproduction nor a part yet.
     """
-    return await asyncio.to_thread(_refresh, config)
+    page, mlflow_run = await asyncio.to_thread(_refresh, config)
+    await link_report(mlflow_run, REPORT_FILE)
+    return page
 
 
-def _refresh(config: schema.Config) -> str:
+def _refresh(config: schema.Config) -> tuple[str, str]:
+    """Returns the path of the page and the MLflow run that has a copy of it."""
     from infra.tracking import runs
 
     uri = store.join(config.storage, "reports", config.profile, SUMMARY)
     summary = read_object(uri) if store.exists(uri) else {}
+    if summary:  # a port may have moved since
+        recorded = summary.get("services")
+        summary["services"] = {**(recorded if isinstance(recorded, Mapping) else {}), **_used_services()}
     parts = report_results.load_parts(config)
     if not summary and not parts:
         raise ConfigError(
@@ -89,7 +104,11 @@ def _refresh(config: schema.Config) -> str:
     )
     page = _upload_report(config, folder, run)
     runs.finish_run(run, "FINISHED", {})
-    return page
+    return page, run
+
+
+def _used_services() -> dict[str, str]:
+    return {name: address for name, address in present_services().items() if address}
 
 
 def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapping[str, Stored]) -> Path:
@@ -112,7 +131,7 @@ def _upload_report(config: schema.Config, folder: Path, mlflow_run: str) -> str:
 
     for path in sorted(folder.iterdir()):
         store.upload(path, store.join(config.storage, "reports", config.profile, path.name))
-        runs.log_file(mlflow_run, path, "report")
+        runs.log_file(mlflow_run, path, FOLDER)
     return str(folder / PAGE)
 
 

@@ -181,7 +181,7 @@ def test_prefect_shows_the_flow_its_children_and_its_artifacts(summary: dict[str
         "photographs",
     } <= names
     artifacts = {a["key"] for a in _post(services, "/artifacts/filter", {})}
-    assert {"reproduction", "grid-search", "transfer", "model-registry"} <= artifacts
+    assert {"reproduction", "grid-search", "transfer", "model-registry", "mlflow-run", "report"} <= artifacts
     deployments = {d["name"] for d in _post(services, "/deployments/filter", {})}
     assert {"reproduce", "shard", "search", "train", "evaluate", "transfer", "nightly"} <= deployments
 

@@ -146,6 +146,19 @@ def test_a_deployment_s_run_logs_its_progress_to_prefect(trained: dict[str, Any]
     assert "prefect.task_runs" not in {row["name"] for row in rows}, "a line for the end of every task hides these"
 
 
+def test_a_deployment_s_run_shows_the_progress_of_its_job_and_links_to_mlflow(
+    trained: dict[str, Any], services: Addresses
+) -> None:
+    shown = ask(services, "/artifacts/filter", {"flow_runs": {"id": {"any_": [trained["id"]]}}})
+    [progress] = [artifact for artifact in shown if artifact["type"] == "progress"]
+    assert progress["data"] == 100
+    assert re.match(
+        r"train b3 mnist5k: epoch 1/1, step 6/6, loss .* left\n\n\[charts in MLflow\]", progress["description"]
+    )
+    [link] = [artifact["data"] for artifact in shown if artifact["key"] == "mlflow-run"]
+    assert link.startswith(f"[MLflow run]({services.mlflow}/#/experiments/")
+
+
 def test_what_effnet_up_was_given_is_a_deployment_s_default(trained: dict[str, Any]) -> None:
     uris = store.list_uris("s3://effnet/deployments/jobs")
     [asked] = [store.read(uri).decode() for uri in uris if "/train-b3-" in uri and uri.endswith("/config.yaml")]
@@ -184,6 +197,8 @@ def test_a_mistake_in_a_deployment_s_overrides_fails_the_run_in_one_line_before_
     assert run["state_type"] == "FAILED"
     assert re.search(MISTAKES[mistake][1], message), message
     assert "\n" not in message
+    rows = ask(services, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200})
+    assert not [row["message"] for row in rows if "Traceback" in row["message"]]
     assert ask(services, "/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}}) == []
 
 

@@ -89,6 +89,18 @@ def test_a_second_part_joins_the_reproduction_and_the_first_part(config: schema.
     assert "effnet scaling profile=laptop makes it" in page.text()
 
 
+def test_the_page_names_the_services_of_now_and_not_those_of_a_port_that_has_moved(
+    config: schema.Config, services: Addresses
+) -> None:
+    old = {name: f"http://127.0.0.1:{port}" for port, name in enumerate(("prefect", "mlflow", "s3"), 1)}
+    address = store.join(config.storage, "reports", "laptop", "summary.json")
+    store.write(address, json.dumps(dataclasses.asdict(Summary(profile="laptop", services=old))).encode())
+    page = _refreshed(config).read_text()
+    assert f'href="{services.mlflow}"' in page
+    assert f'href="{services.prefect.removesuffix("/api")}"' in page  # not that of the API, which shows nothing
+    assert not any(f'{url}"' in page for url in old.values())
+
+
 def _effnet(services_dir: Path, config: schema.Config) -> subprocess.CompletedProcess[str]:
     words = [f"run_dir={services_dir}", f"storage={config.storage}", f"experiment={config.experiment}"]
     return subprocess.run(

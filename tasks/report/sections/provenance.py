@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from conf.compose import flatten
 from models.results import Provenance
 
 HARDWARE = ("cpu", "cores", "memory_gb", "gpu")
-SERVICES = ("prefect", "mlflow", "s3")
+SERVICES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "s3": "AWS_ENDPOINT_URL_S3"}
 
 
 def origin(title: str, make: str, recorded: Provenance, command: str) -> dict[str, Any]:
@@ -29,6 +30,11 @@ def origin(title: str, make: str, recorded: Provenance, command: str) -> dict[st
         "versions": {key: value for key, value in recorded.machine.items() if key not in HARDWARE},
         "config": [f"{key}={'null' if value is None else value}" for key, value in flatten(recorded.config).items()],
     }
+
+
+def present_services() -> dict[str, str]:
+    """Addresses of the services that this process uses, as a browser takes them; empty for one that it does not use."""
+    return {name: os.environ.get(key, "").removesuffix("/api") for name, key in SERVICES.items()}
 
 
 def services(addresses: Mapping[str, str]) -> dict[str, str | None]:

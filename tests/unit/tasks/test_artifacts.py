@@ -1,0 +1,98 @@
+"""Progress in Prefect: nothing that goes wrong with it reaches the job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tasks import artifacts
+
+STATUS: dict[str, Any] = {"step": 1, "steps": 4}
+
+
+def describe(status: Mapping[str, Any]) -> str:
+    return f"step {status['step']}"
+
+
+class Page:
+    """What Prefect is sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None, delay_s: float = 0.0) -> None:
+        self.sent: list[tuple[float, str]] = []
+        self.error, self.delay_s = error, delay_s
+        monkeypatch.setattr(artifacts, "_is_in_flow_run", lambda: True)
+        monkeypatch.setattr(artifacts, "UPDATE_S", 0.05)
+        monkeypatch.setattr(artifacts, "_FIRST_S", 0.05)
+        monkeypatch.setattr(artifacts, "acreate_progress_artifact", self.create)
+        monkeypatch.setattr(artifacts, "aupdate_progress_artifact", self.update)
+
+    async def create(self, percent: float, description: str) -> UUID:
+        await self.update(uuid4(), percent, description)
+        return uuid4()
+
+    async def update(self, _: UUID, percent: float, description: str) -> None:
+        await asyncio.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        self.sent.append((percent, description))
+
+
+async def _train(statuses: list[dict[str, Any]], step_s: float = 0.2) -> None:
+    async with artifacts.show_progress(lambda: statuses[0], describe, ""):
+        while len(statuses) > 1:
+            await asyncio.sleep(step_s)
+            del statuses[0]
+
+
+def test_a_job_is_one_artifact_that_ends_at_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(monkeypatch)
+    asyncio.run(_train([{"state": "running"}, STATUS, {**STATUS, "step": 2}, {**STATUS, "step": 4}]))
+    assert page.sent == [(25.0, "step 1"), (50.0, "step 2"), (100.0, "step 4")]
+
+
+def test_a_status_that_does_not_change_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(monkeypatch)
+    asyncio.run(_train([STATUS, dict(STATUS)], 0.4))
+    assert page.sent == [(25.0, "step 1")]
+
+
+def test_a_prefect_that_refuses_does_not_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(monkeypatch, error=ConnectionError("503"))
+    asyncio.run(_train([STATUS, {**STATUS, "step": 4}]))
+    assert page.sent == []
+
+
+def test_a_prefect_that_hangs_delays_the_end_of_a_job_by_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    Page(monkeypatch, delay_s=60)
+    monkeypatch.setattr(artifacts, "_LAST_S", 0.3)
+    began = time.monotonic()
+    asyncio.run(_train([STATUS, STATUS]))
+    assert time.monotonic() - began < 2
+
+
+def test_an_error_of_the_job_comes_through_and_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    Page(monkeypatch, delay_s=60)
+
+    async def fail() -> None:
+        async with artifacts.show_progress(lambda: STATUS, describe, ""):
+            await asyncio.sleep(0.2)
+            raise ValueError("the job's own")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="the job's own"):
+        asyncio.run(fail())
+    assert time.monotonic() - began < 2
+
+
+def test_outside_of_a_flow_run_nothing_is_read_or_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def train() -> None:
+        async with artifacts.show_progress(lambda: pytest.fail("read"), describe, ""):
+            await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(artifacts, "_FIRST_S", 0.05)
+    asyncio.run(train())
