@@ -8,16 +8,19 @@ from prefect import flow
 
 from conf import schema
 from flows.configure import configure, name_runs_by
+from flows.failures import report_failures
 from flows.shard import ensure_shards
 from models.results import EvalResult, ShardResult
+from tasks.artifacts import link_run
 from tasks.classes import match_classes
 from tasks.evaluate import evaluate as evaluate_task
-from tasks.evaluate import registered_input
-from tasks.jobs import evaluate_job
+from tasks.evaluate import registered_input, track_evaluation
+from tasks.jobs import JobRun, evaluate_job
 from tasks.registry.register import fetch_registered
 
 
 @flow(name="evaluate", flow_run_name=name_runs_by(lambda config: f"evaluate {config.model_ref or ''}".strip()))
+@report_failures
 async def evaluate(
     overrides: list[str], profile: str | None = None, model: str | None = None, data: str | None = None
 ) -> EvalResult:
@@ -30,13 +33,23 @@ async def evaluate(
     registered = await fetch_registered(config.model_ref or "", config.storage)
     augment = await registered_input(registered[2], config.data.augment, "data.augment", words)
     config = replace(config, data=replace(config.data, augment=augment))
-    return await evaluate_version(config, registered, await ensure_shards(config.data, config.storage))
+    job = await describe_evaluation(config, registered, await ensure_shards(config.data, config.storage))
+    result = await track_evaluation(job, config, await evaluate_task(job, config, registered[2]))
+    await link_run(result.mlflow_run)
+    return result
 
 
 async def evaluate_version(
     config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
 ) -> EvalResult:
-    """Evaluates a registered version on the val split of the shards.
+    """Evaluates a registered version on the val split of the shards; the arguments are those of the next function."""
+    return await evaluate_task(await describe_evaluation(config, registered, shards), config, registered[2])
+
+
+async def describe_evaluation(
+    config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
+) -> JobRun:
+    """Describes the job that evaluates a registered version on the val split of the shards.
 
     Args:
         config: Configuration with ``data``.
@@ -48,4 +61,4 @@ async def evaluate_version(
     """
     model, weights, exact = registered
     weights = await match_classes(weights, exact, shards, config.storage)
-    return await evaluate_task(evaluate_job(config, model, shards, weights, exact), config, exact)
+    return evaluate_job(config, model, shards, weights, exact)

@@ -9,14 +9,16 @@ from typing import Any
 
 from prefect import task
 
-from conf import schema
+from conf import compose, schema
 from conf.text import logger
 from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError
 from models.results import EvalResult, result_from, result_name
+from models.statistics import interval_95, mean_per_class
 from tasks import policy, slots
 from tasks.jobs import JobRun, result_uri, stored_result
+from tasks.metrics import DESCRIPTION, split_result
 from tasks.supervise import run_job
 
 log = logger()
@@ -57,6 +59,83 @@ def intact_result(run: JobRun) -> dict[str, Any] | None:
         store.delete(store.join(run.job_uri, result_name(run.job)))
         return None
     return done
+
+
+async def track_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -> EvalResult:
+    """Returns the result with its MLflow run, which is written unless it is there, and opens no task for that.
+
+    Args:
+        run: The job of the evaluation.
+        config: Configuration of the command.
+        result: What ``evaluate`` returned.
+
+    Raises:
+        TransientError: MLflow does not answer; the same call resumes later.
+    """
+    existing = await asyncio.to_thread(_find_tracked, run, config, result)
+    return replace(result, mlflow_run=existing or await record_evaluation(run, config, result))
+
+
+def _find_tracked(run: JobRun, config: schema.Config, result: EvalResult) -> str | None:
+    from infra.tracking import runs
+
+    return runs.find_finished(config.experiment, _tracked_key(run, result))
+
+
+def _tracked_key(run: JobRun, result: EvalResult) -> str:
+    """Key of the MLflow run: two versions with the same weights share a job, and each has its run."""
+    return f"{run.key} of {result.model_ref}"
+
+
+@task(task_run_name="record the evaluation of {result.model_ref}", **policy.BOOKKEEPING)
+async def record_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -> str:
+    """Writes an evaluation into MLflow: a run, metrics of the version's model, and tags of the version.
+
+    Returns:
+        The id of the run.
+    """
+    return await asyncio.to_thread(_record_evaluation, run, config, result)
+
+
+def _record_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -> str:
+    from infra.tracking import cards, registry, runs
+
+    data = cards.DataSet(result.data, run.job.manifest_sha256, run.job.manifest_uri)
+    version = registry.resolve_version(result.model_ref)
+    half = interval_95(result.top1, result.n)
+    about = f"**{result.top1:.2f} % top-1** on {result.n:,} val images of {result.data} (± {half:.2f}, 95 %)"
+    tags = {
+        "role": "evaluation",
+        "model_ref": result.model_ref,
+        "dataset": result.data,
+        "val_n": str(result.n),
+        "data_manifest_sha256": data.sha256,
+        "data_manifest_uri": data.uri,
+        "job_uri": run.job_uri,
+        "profile": config.profile,
+        DESCRIPTION: f"{about} of [{result.model_ref}]({registry.version_url(version.name, version.version)})",
+    }
+    run_id = runs.start_run(
+        config.experiment,
+        f"evaluate {result.model_ref} on {result.data}",
+        _tracked_key(run, result),
+        params=compose.to_dict(run.job),
+        tags=tags,
+    )
+    cards.log_evaluation(run_id, version.name, version.version, _metrics(result), data)
+    if registry.WEIGHTS_TAG in version.tags and version.tags.get("dataset") != result.data:
+        scores = {f"top1.{result.data}": f"{result.top1:.2f}", f"ci95.{result.data}": f"{half:.2f}"}
+        registry.set_tags(version.name, version.version, scores)
+    runs.finish_run(run_id, "FINISHED", {})
+    return run_id
+
+
+def _metrics(result: EvalResult) -> dict[str, float]:
+    metrics, _ = split_result(asdict(result))
+    metrics["val/top1_ci95"] = interval_95(result.top1, result.n)
+    if result.class_total:
+        metrics["val/mean_per_class"] = mean_per_class(result.class_correct, result.class_total).value
+    return metrics
 
 
 @task(task_run_name="input of {ref}", **policy.BOOKKEEPING)

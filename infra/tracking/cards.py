@@ -19,7 +19,7 @@ from infra.tracking.client import connection
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import DatasetInput, LoggedModel
 
 MAX_DIGEST = 36  # MLflow's limit for the digest of a data set
 MAX_DESCRIPTION = 5000  # MLflow's column; card.md beside the weights has the whole text
@@ -38,11 +38,40 @@ class DataSet:
 def log_dataset(run_id: str, data: DataSet, context: str) -> None:
     """Records that a run read a data set; ``context`` says for what, e.g. ``training``."""
     with connection() as client:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+        client.log_inputs(run_id, [_to_input(data, context)])
 
-        source = json.dumps({"uri": data.uri, "sha256": data.sha256})
-        entity = Dataset(escaped(data.name), data.sha256[:MAX_DIGEST], "effnet manifest", source)
-        client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+def _to_input(data: DataSet, context: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": data.uri, "sha256": data.sha256})
+    entity = Dataset(escaped(data.name), data.sha256[:MAX_DIGEST], "effnet manifest", source)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+
+
+def log_evaluation(run_id: str, name: str, version: int, metrics: Mapping[str, float], data: DataSet) -> None:
+    """Records what a run measured of a registered version: metrics of the run and of the version's model.
+
+    Args:
+        run_id: The run of the evaluation.
+        name: Name of the registered model.
+        version: Number of the version.
+        metrics: Metrics by name.
+        data: The data set that they were measured on.
+
+    Raises:
+        TransientError: MLflow does not answer; the same call resumes later.
+    """
+    with connection() as client:
+        from mlflow.entities import LoggedModelInput, Metric
+
+        model_id = client.get_model_version(name, str(version)).source.removeprefix("models:/")
+        measured_on = (model_id, escaped(data.name), data.sha256[:MAX_DIGEST], run_id)
+        now_ms, known = round(time.time() * 1000), client.get_run(run_id).data.metrics
+        new = [Metric(k, float(v), now_ms, 0, *measured_on) for k, v in metrics.items() if known.get(k) != v]
+        client.log_inputs(run_id, [_to_input(data, "evaluation")], [LoggedModelInput(model_id)])
+        if new:
+            client.log_batch(run_id, metrics=new)
 
 
 def describe_version(

@@ -102,6 +102,7 @@ class EvalResult:
     job_uri: str = ""
     answers_sha256: str = ""
     calibration_error: float | None = None
+    mlflow_run: str = ""  # of `effnet evaluate`
 
 
 @dataclass(frozen=True)
