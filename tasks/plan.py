@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from conf import compose, schema
 from conf.overrides import replace
@@ -13,6 +15,7 @@ from infra import machine
 from models.data.loading.order import check_batch
 from models.data.sources.catalog import DATA_SETS
 from models.experiments import costs, full_run, processors
+from models.experiments.processors import Processor
 from models.networks.build import compute_cost
 from models.networks.memory import plan, slices_per_pass
 from tasks import stored
@@ -51,7 +54,11 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
 
 
 def describe_costs(
-    config: schema.Config, overrides: Sequence[str], price: float | None, verb: str = "reproduce"
+    config: schema.Config,
+    overrides: Sequence[str],
+    price: float | None,
+    verb: str = "reproduce",
+    probed: Processor | None = None,
 ) -> Iterator[str]:
     """Yields a table of time, bytes and money of what a command trains, without what the object store holds.
 
@@ -62,21 +69,27 @@ def describe_costs(
         overrides: The words that it was composed of; those of ``transfer.data`` apply to every set of the transfer.
         price: Price of an hour of a GPU; None leaves out the money.
         verb: One of ``costs.VERBS``.
+        probed: What ``probe`` returned, in place of the speeds in the table for a processor of its kind.
     """
     sets = transfer_sets(config, overrides)
     held = stored.look_up(config, costs.used_sets(config, sets, verb))
     planned = costs.plan_trainings(config, sets, verb, held.contains)
     works, gpu, core = planned.works, processors.gpu(), processors.cpu()
+    if probed is not None:
+        gpu, core = (gpu, probed) if probed.name == core.name else (probed, core)
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
     yield f"training of effnet {verb}, {left}"
+    pair = f"{gpu.name:>9} {core.name:>9}"
+    yield f"{'':<79} {'images/s of one':>19} {'hours of one':>19}"
     titles = f"{'jobs':>5} {'stored':>6} {'steps':>10} {'images':>14} {'evaluated':>12}"
-    yield f"{'':<27} {titles} {f'{gpu.name}-hours':>11} {f'{core.name}-hours':>15} {'store, GB':>10}"
+    yield f"{'':<27} {titles} {pair} {pair} {'store, GB':>10}"
     for work in works:
-        hours = f"{work.seconds(gpu) / _HOUR_S:>11,.3f} {work.seconds(core) / _HOUR_S:>15,.3f}"
+        speeds = " ".join(f"{one.images_per_s(work.multiply_adds):>9,.0f}" for one in (gpu, core))
+        hours = " ".join(f"{work.seconds(one) / _HOUR_S:>9,.3f}" for one in (gpu, core))
         images = f"{work.images:>14,} {work.evaluated:>12,}"
         counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
-        yield f"{work.name:<27} {counts} {images} {hours} {work.stored / 1e9:>10.2f}"
+        yield f"{work.name:<27} {counts} {images} {speeds} {hours} {work.stored / 1e9:>10.2f}"
     yield from (*planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown))
     if whole := costs.list_untracked(config, works):
         yield f"{' and '.join(whole)}: counted whole, stored results are found at the run"
@@ -104,6 +117,23 @@ def describe_costs(
     if config.profile == "paper" and verb == "reproduce":
         of_family = costs.family_gpu_hours(config)
         yield from full_run.describe({name: of_family[name] for name in full_run.FULL_RUNS if name in of_family})
+
+
+def probe(config: schema.Config, verb: str) -> Processor:
+    """Measures how fast this machine trains the networks of a command.
+
+    Raises:
+        ConfigError: They are too large for a probe on a CPU.
+        CapacityError: The GPU has too little memory for a step.
+    """
+    from models.training.probe import measure
+
+    names = config.variants if verb == "reproduce" else [config.model.name]
+    classes = DATA_SETS[config.data.source].classes or ASSUMED_CLASSES
+    probed = measure(config, [dataclasses.replace(config.model, name=name) for name in names], classes)
+    processor = processors.gpu() if probed.gpu else processors.cpu()
+    name = probed.gpu or processor.name
+    return dataclasses.replace(processor, name=name, source=probed.source, speeds=probed.speeds)
 
 
 def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schema.Data]:
@@ -140,12 +170,45 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
         verb: One of ``costs.VERBS``.
     """
     planned = costs.plan_trainings(config, sets, verb)
-    elsewhere = config.launch.engine == "workpool" and config.budget.gpu_hours is not None  # on GPUs of other machines
-    has_gpu = elsewhere or config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    processor = processors.gpu() if has_gpu else processors.cpu()
+    processor = _processor(config)
     busy_s = sum(work.seconds(processor) for work in planned.works)
     wall_s = costs.total_wall_s(planned.works, processor, config.launch)
-    return Estimate(wall_s, busy_s / _HOUR_S if has_gpu else 0.0, planned.unknown)
+    return Estimate(wall_s, busy_s / _HOUR_S if processor == processors.gpu() else 0.0, planned.unknown)
+
+
+def time_left(
+    config: schema.Config, overrides: Sequence[str], verb: str, statuses: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """Estimates the seconds that a running command still takes: of what is not stored, less what its jobs have done.
+
+    Args:
+        config: Configuration of the command.
+        overrides: The words that it was composed of.
+        verb: Verb of the command.
+        statuses: Last status of each of its jobs that run.
+
+    Returns:
+        Seconds; None if the verb is not estimated, or not all of it can be counted.
+    """
+    if verb not in costs.VERBS:
+        return None
+    sets = transfer_sets(config, overrides)
+    held = stored.look_up(config, costs.used_sets(config, sets, verb))
+    planned = costs.plan_trainings(config, sets, verb, held.contains)
+    if planned.unknown or held.unknown:
+        return None
+    wall_s = costs.total_wall_s(planned.works, _processor(config), config.launch)
+    training = [one for one in statuses if one.get("step", 0) > 0 and math.isfinite(one.get("eta_s", math.inf))]
+    done_s: float = sum(one["eta_s"] * one["step"] / max(1, one["steps"] - one["step"]) for one in training)
+    longest_s = max((float(one["eta_s"]) for one in training), default=0.0)
+    return max(longest_s, wall_s - done_s / max(1, config.launch.jobs_at_once))
+
+
+def _processor(config: schema.Config) -> Processor:
+    """The kind of processor that the jobs of a command have."""
+    elsewhere = config.launch.engine == "workpool" and config.budget.gpu_hours is not None  # on GPUs of other machines
+    has_gpu = elsewhere or config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
+    return processors.gpu() if has_gpu else processors.cpu()
 
 
 def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) -> str:

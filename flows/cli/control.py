@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,24 +46,50 @@ def status(command: Command) -> int:
     if all(services[name].startswith(("running", "yours")) for name in ("mlflow", "s3")):
         connect(command)
         jobs = _running_jobs(command.config.experiment)
+    # A job does not name its flow: with several flows, what their jobs have done is not subtracted.
+    left = {run.id: _time_left(command, run, jobs if len(flows) == 1 else []) for run in flows}
     if command.json:
-        print(
-            json.dumps(
-                {"services": services, "flows": [asdict(run) for run in flows], "jobs": [asdict(job) for job in jobs]},
-                indent=2,
-            )
-        )
+        listed = [{**asdict(run), "left_s": left[run.id]} for run in flows]
+        shown = {"services": services, "flows": listed, "jobs": [asdict(job) for job in jobs]}
+        print(json.dumps(shown, indent=2))
         return 0
     for name, state in services.items():
         show(f"{name:8} {state}")
     for run in flows:
         since = f" for {format_duration(time.time() - run.started)}" if run.started else ""
-        show(f"flow     {run.name}: {run.state.lower()}{since}")
+        seconds = left[run.id]
+        remaining = "" if seconds is None else f", about {format_duration(seconds)} left"
+        show(f"flow     {run.name}: {run.state.lower()}{since}{remaining}")
     for job in jobs:
         show(f"job      {job.line}")
     if not flows and not jobs:
         show("nothing runs")
     return 0
+
+
+def _time_left(command: Command, run: flow_runs.FlowRun, jobs: Sequence[RunningJob]) -> float | None:
+    """Seconds that a flow still takes, as ``effnet plan`` estimates them; None where it cannot.
+
+    Args:
+        command: The command ``effnet status``.
+        run: The flow run, whose name begins with its verb.
+        jobs: Jobs of the flow that run.
+    """
+    from conf.compose import OverrideError, compose
+    from flows import configure, form
+    from tasks.plan import time_left
+
+    verb = run.name.partition(" ")[0]
+    worker = configure.embedded_worker_settings(command.run_dir) if run.deployed else []
+    if worker is None:  # its settings are known on its machine only
+        return None
+    try:
+        words = configure.merge(form.to_overrides(verb, run.parameters), run.parameters.get("overrides") or [])
+        words = configure.merge(worker, words)
+        config = dataclasses.replace(compose(words), run_dir=str(command.run_dir), services=command.config.services)
+        return time_left(config, words, verb, [job.status for job in jobs])
+    except (OverrideError, EffnetError):
+        return None
 
 
 def _running_jobs(experiment: str) -> list[RunningJob]:

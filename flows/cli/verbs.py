@@ -244,6 +244,7 @@ VERBS: dict[str, Verb] = {
         call="flows.cli.prepare:plan",
         objects=("[VERB]",),
         options={"price": ("[PRICE]", "price of an hour of a GPU, to print the money")},
+        switches={"probe": "measure the speeds of this machine first, which takes seconds, instead of a table's"},
     ),
     "config": Verb(
         "print all settings of a command",

@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +24,13 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run in Prefect; ``started`` is in unix seconds, ``deployed`` tells whether a worker runs it."""
+    """A flow run in Prefect.
+
+    Attributes:
+        started: Unix seconds; None before its start.
+        deployed: Whether a worker runs it.
+        parameters: Those of its flow.
+    """
 
     id: str
     name: str
@@ -31,6 +38,7 @@ class FlowRun:
     started: float | None
     deployed: bool
     tags: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def process_tags() -> list[str]:
@@ -59,6 +67,7 @@ def _to_flow_run(entry: dict[str, Any]) -> FlowRun:
         datetime.fromisoformat(started).timestamp() if started else None,
         entry.get("deployment_id") is not None,
         tuple(entry.get("tags") or ()),
+        entry.get("parameters") or {},
     )
 
 

@@ -20,7 +20,7 @@ from models.data.sources import catalog
 from models.experiments import costs, processors
 from models.networks.build import build_model, compute_cost
 from models.networks.packaged import model_of
-from tasks import plan
+from tasks import plan, stored
 
 
 @pytest.fixture(autouse=True)
@@ -67,13 +67,14 @@ def test_the_costs_of_a_reproduction_are_summed_and_priced() -> None:
     words = ["profile=paper", "variants=[efficientnet_b0,efficientnet_b4]", "transfer.sets=[pets]"]
     config = compose.compose(words)
     lines = list(plan.describe_costs(config, words, 2.5))
-    rows = {line[:27].strip(): line[27:].replace(",", "").split() for line in lines[2:8]}
+    rows = {line[:27].strip(): line[27:].replace(",", "").split() for line in lines[3:9]}
     # 350 epochs of 306 steps of 4,096 images, each followed by minival, and val at the end.
     evaluated = 350 * 25_022 + 50_000
     assert rows["train efficientnet_b0"][:5] == ["1", "0", "107100", "438681600", str(evaluated)]
     images = 438_681_600 + evaluated / 3  # a forward pass is a third of a training step
-    assert float(rows["train efficientnet_b0"][5]) == pytest.approx(images / 4930 / 3600, abs=1e-3)
-    hours = sum(float(row[5]) for row in rows.values())
+    assert rows["train efficientnet_b0"][5] == "4930"  # images/s of one H200
+    assert float(rows["train efficientnet_b0"][7]) == pytest.approx(images / 4930 / 3600, abs=1e-3)
+    hours = sum(float(row[7]) for row in rows.values())
     total = next(line for line in lines if line.startswith("in total")).replace(",", "")
     measured = re.search(r"in total +([\d.]+) H200-hours ([\d.]+) at 2.5 an hour; or [\d.]+ CPU core-hours; ", total)
     assert measured is not None, total
@@ -203,6 +204,40 @@ def test_a_command_above_its_budget_is_named_with_both_numbers(monkeypatch: pyte
     assert exceeded("budget.hours=0.01", verb="report") == ""
     with_gpus = ["profile=paper", "launch.engine=slurm", "launch.gpus_per_node=8"]
     assert "GPU-hours exceed budget.gpu_hours=100" in exceeded(*with_gpus, "budget.gpu_hours=100")
+
+
+def test_a_probe_replaces_the_speeds_of_this_machine_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose.compose(["variants=[efficientnet_b0,efficientnet_b7]", "data=digits"])
+    monkeypatch.setattr("models.training.probe._STEPS_S", 0.05)
+    probed = plan.probe(config, "reproduce")
+    sizes = {compute_cost(dataclasses.replace(config.model, name=name), 10)[1] for name in config.variants}
+    assert {size for size, _ in probed.speeds} == sizes
+    assert all(speed > 1 for _, speed in probed.speeds)
+    lines = list(plan.describe_costs(config, [], None, "reproduce", probed))
+    [row] = [line[27:].replace(",", "").split() for line in lines if line.startswith("train efficientnet_b7")]
+    assert row[5:7].count(f"{probed.images_per_s(max(sizes)):.0f}") == 1
+    assert any("probe of this machine: steps of efficientnet_b0, efficientnet_b7" in line for line in lines)
+
+
+def test_a_network_that_is_too_large_for_a_core_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = compose.compose(["profile=paper", "model=b7"])
+    with pytest.raises(ConfigError, match="--probe: a step of efficientnet_b7 on one image takes too long on a CPU"):
+        plan.probe(config, "train")
+
+
+def test_the_time_left_shrinks_with_what_the_jobs_have_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose.compose(["data=digits"])
+    nothing_held = stored.StoredTrainings(lambda _: False)
+    monkeypatch.setattr(stored, "look_up", lambda *_: nothing_held)
+    whole = plan.time_left(config, [], "search", [])
+    half = plan.time_left(config, [], "search", [{"step": 10, "steps": 20, "eta_s": 8.0, "loss": 1.0}])
+    assert whole is not None
+    assert half == pytest.approx(whole - 8.0 / config.launch.jobs_at_once)
+    assert plan.time_left(config, [], "search", [{"step": 1, "steps": 20, "eta_s": 9000.0}]) == 9000.0
+    assert plan.time_left(config, [], "report", []) is None
+    monkeypatch.setattr(stored, "look_up", lambda *_: dataclasses.replace(nothing_held, unknown=("no store",)))
+    assert plan.time_left(config, [], "search", []) is None
 
 
 def test_the_verbs_with_a_budget_are_those_that_can_be_planned() -> None:
