@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from conf.text import did_you_mean, format_duration
-from flows.cli.command import Command, show, show_table
+from flows.cli.command import Command, announce, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError, NotFoundError
+from infra.launch.local import LOG_OBJECT
 from tasks.metrics import RESULT_METRICS, RESULT_TAGS
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ def logs(command: Command) -> int:
     connect(command, "mlflow", "s3")
     from infra import store
     from infra.tracking import queries
+    from infra.tracking.runs import WORKER_TAG
 
     run = queries.find_run(command.config.experiment, command.objects[0])
     job_uri = run.tags.get("job_uri", "")
@@ -121,16 +124,15 @@ def logs(command: Command) -> int:
         for line in path.read_text(errors="replace").splitlines():
             show(line)
         return 0
-    try:
-        epochs = store.read(store.join(job_uri, "metrics.jsonl")).decode()
-    except NotFoundError:
-        raise ConfigError(
-            f"{run.name} has no log at {path} and no epoch yet: it runs, or ran, on another machine"
-        ) from None
-    show(f"no log at {path}: it ran on another machine; its epochs:")
-    for line in epochs.splitlines():
-        show(line)
-    return 0
+    machine = run.tags.get(WORKER_TAG) or "another machine"
+    for name, what in ((LOG_OBJECT, "the end of its log"), ("metrics.jsonl", "it keeps its log there; its epochs")):
+        with suppress(NotFoundError):
+            text = store.read(store.join(job_uri, name)).decode(errors="replace")
+            announce(f"{run.name} ran on {machine}; {what}:")
+            for line in text.splitlines():
+                show(line)
+            return 0
+    raise ConfigError(f"{run.name} has no log at {path} and no epoch yet: it runs on {machine}, which keeps its log")
 
 
 def diff(command: Command) -> int:
@@ -157,7 +159,9 @@ def _resolve(command: Command, word: str) -> RunRecord:
     from infra.tracking import queries, registry
 
     if "@" in word or "/" in word:
-        word = registry.resolve_version(word).run_id
+        if not (run_id := registry.resolve_version(word).run_id):
+            raise ConfigError(f"{word} has no run that made it, so there is nothing to compare")
+        return queries.read_run(run_id)
     return queries.find_run(command.config.experiment, word)
 
 

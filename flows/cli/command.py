@@ -51,6 +51,12 @@ def show(line: str) -> None:
     print(printable(line), flush=True)
 
 
+def announce(line: str) -> None:
+    """Prints on standard error what a command begins with that takes seconds before its first result."""
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
+
+
 def ask(question: str) -> bool:
     """Asks in the terminal, on standard error; an empty answer or the end of the input is a no."""
     sys.stderr.write(f"{question} [y/N] ")

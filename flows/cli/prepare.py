@@ -12,6 +12,7 @@ from conf import compose
 from conf.text import did_you_mean
 from flows.cli import verbs
 from flows.cli.command import Command, ask, show, show_table
+from flows.cli.session import check_given_paths
 from infra.errors import ConfigError
 
 
@@ -25,13 +26,18 @@ def plan(command: Command) -> int:
         hint = f"effnet {verb} is not estimated;" if verb in verbs.VERBS else did_you_mean(verb, names)
         raise ConfigError(" ".join(filter(None, [f"effnet plan {verb}:", hint, f"it takes {', '.join(names)}"])))
     price, config = _price(command.options.get("price")), command.config
+    check_given_paths(verb, config)
+    probes = "probe" in command.switches
     if verb == "nightly":
+        if probes:
+            raise ConfigError("effnet plan nightly has no --probe: its champion is known to the registry only")
         from tasks.nights import plan as night
 
         shown = night.lines(config)
     else:
-        networks, priced = estimates.lines(config, verb), estimates.describe_costs
-        shown = itertools.chain(networks, [""], priced(config, command.overrides, price, verb))
+        probed = estimates.probe(config, verb) if probes else None
+        priced = estimates.describe_costs(config, command.overrides, price, verb, probed)
+        shown = itertools.chain(estimates.lines(config, verb), [""], priced)
     for line in shown:
         show(line)
     return 0
@@ -87,6 +93,7 @@ def show_jobs(command: Command) -> int:
     from models.experiments.costs import VERBS
     from tasks import dry_run
 
+    check_given_paths(command.verb, command.config)
     spec = dry_run.describe_any(command.config, command.verb)
     print(ENGINES[spec.launch.engine].describe(spec))
     verb, key = command.verb, dry_run.KEY
@@ -109,6 +116,7 @@ def show_training(command: Command) -> int:
     from infra.launch.engine import ENGINES
     from tasks import dry_run
 
+    check_given_paths("train", command.config)
     spec = dry_run.describe_training(command.config)
     print(ENGINES[spec.launch.engine].describe(spec))
     if spec.key.endswith(dry_run.UNKNOWN):

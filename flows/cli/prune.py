@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from flows.cli.command import Command, ask, show, show_table
+from flows.cli.command import Command, announce, ask, show, show_table
 from flows.cli.services import connect
 from infra.errors import ConfigError
 
@@ -40,9 +40,10 @@ def prune(command: Command) -> int:
 
 
 def _plan(command: Command) -> list[Removal]:
+    connect(command, "s3", "mlflow")
+    announce(f"effnet prune: looking through {command.config.storage} and MLflow for what is in use")
     from tasks.registry.prune import plan_removals
 
-    connect(command, "s3", "mlflow")
     removals = plan_removals(command.config, time.time())
     rows = [
         (removal.what, f"{len(removal.entries):,}", f"{removal.size:,}", _date(removal.modified), removal.folder)

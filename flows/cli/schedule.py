@@ -22,6 +22,8 @@ def manage(command: Command) -> int:
         raise ConfigError("--timezone is the time zone of --schedule CRON; give both")
     if len(given := sorted({*switches, *({"schedule"} & options.keys())})) > 1:
         raise ConfigError(f"--{' and --'.join(given)} exclude each other")
+    if "schedule" in options:
+        _check(options["schedule"], options.get("timezone"))
     connect(command, "prefect")
     api = prefect_api.from_environment(os.environ)
     schedule = schedules.read(api)
@@ -35,6 +37,18 @@ def manage(command: Command) -> int:
         schedules.write(api, schedule)
     _show(command, schedule, [time.isoformat(" ", "minutes") for time in schedules.upcoming(api)])
     return 0
+
+
+def _check(cron: str, timezone: str | None) -> None:
+    """Refuses before a server is needed what Prefect would refuse."""
+    from prefect.client.schemas.schedules import CronSchedule
+
+    if timezone is not None:
+        schedules.check_timezone(timezone)
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        raise schedules.refuse_cron(cron) from error
 
 
 def _show(command: Command, schedule: schedules.Schedule, upcoming: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flows.cli.command import Command, show
+from flows.cli.command import Command, announce, show
 from flows.cli.services import connect
 from infra.errors import ConfigError
 from tasks.registry.batching import Limits
@@ -21,6 +21,7 @@ def export(command: Command) -> int:
     check_targets(paths, int8=int8)
     loss = _points(command) if int8 else None
     connect(command, "s3", "mlflow")
+    announce(f"effnet export: fetching {command.objects[0]}; each file is compared with the network before it is kept")
     for line in write_files(command.objects[0], paths, int8_loss=loss):
         show(line)
     return 0
@@ -46,6 +47,7 @@ def serve(command: Command) -> int:
         _number(command, "max-requests", Limits.max_requests, 1),
     )
     connect(command, "s3", "mlflow")
+    announce(f"effnet serve: fetching {command.objects[0]}, and checking its digest")
     from tasks.registry.serve import serve
 
     serve(command.objects[0], port, limits, show)

@@ -31,6 +31,8 @@ POLL_S = 0.2
 LIMITED = True
 GRACE_S = 30.0  # between terminating a job and killing it: the job first saves its state, in 20 s at most
 LOG_TAIL_LINES = 25
+LOG_OBJECT = "log.txt"  # in the run folder: the end of the output
+KEPT_BYTES = 1_000_000
 NO_DEVICES = Devices()
 _RETRY_S = 1.0  # between two attempts to renew a lease while the store does not answer
 _LOOK_S = 2.0  # between two looks at the lease of a job on another machine
@@ -266,8 +268,16 @@ def cancel(job: LocalJob) -> None:
         os.close(job.death_fd)
         job.death_fd = None
     if job.lease is not None and job.process.poll() not in (None, guard.ALREADY_RUNNING):
+        _keep_log(job, job.lease)
         job.lease.release()
     job.lease = None
+
+
+def _keep_log(job: LocalJob, held: Lease) -> None:
+    """Writes the end of a job's output into its run folder, for `effnet logs` on another machine."""
+    with contextlib.suppress(OSError, EffnetError), job.command.log_path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - KEPT_BYTES))
+        store.write(store.join(held.uri.rpartition("/")[0], LOG_OBJECT), file.read())
 
 
 def _is_locked(path: Path) -> bool:

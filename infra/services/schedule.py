@@ -52,7 +52,7 @@ def write(api: PrefectApi, schedule: Schedule) -> None:
         ConfigError: The cron expression or the time zone is wrong, or as ``read``.
         TransientError: The server does not answer.
     """
-    _check_timezone(schedule.timezone)
+    check_timezone(schedule.timezone)
     deployment = _deployment(api)
     path, number = f"/deployments/{deployment['id']}", deployment["schedules"][0]["id"]
     body: dict[str, Any] = {
@@ -61,10 +61,7 @@ def write(api: PrefectApi, schedule: Schedule) -> None:
     }
     status, _ = request(api, "PATCH", f"{path}/schedules/{number}", body, known=(422,))
     if status == 422:
-        raise ConfigError(
-            f"{schedule.cron!r} is not a schedule: a cron expression has five fields, minute, hour, day, month and day "
-            "of the week, e.g. '0 3 * * *'"
-        )
+        raise refuse_cron(schedule.cron)
     parameters = {**(deployment.get("parameters") or {}), "overrides": list(schedule.overrides)}
     request(api, "PATCH", path, {"parameters": parameters})
 
@@ -109,7 +106,16 @@ def _to_schedule(deployment: dict[str, Any]) -> Schedule:
     )
 
 
-def _check_timezone(name: str) -> None:
+def refuse_cron(cron: str) -> ConfigError:
+    """Returns the error of a wrong cron expression."""
+    return ConfigError(
+        f"{cron!r} is not a schedule: a cron expression has five fields, minute, hour, day, month and day of the week, "
+        "e.g. '0 3 * * *'"
+    )
+
+
+def check_timezone(name: str) -> None:
+    """Raises ConfigError for a name that is not in the IANA database."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

@@ -67,10 +67,14 @@ def list_runs(experiment: str, count: int) -> list[RunRecord]:
 
 def list_job_uris() -> set[str]:
     """Returns the run folders of the jobs of all runs in all experiments, but for runs that were deleted."""
-    pages = rest.pages("POST", "experiments/search", "experiments", max_results=_PAGE)
-    experiments = [experiment["experiment_id"] for experiment in pages]
-    tags = (_to_record(run).tags for run in _search_runs(experiments, _PAGE))
+    tags = (_to_record(run).tags for run in _search_runs(_experiments(), _PAGE))
     return {tag["job_uri"] for tag in tags if "job_uri" in tag}
+
+
+def _experiments() -> list[str]:
+    """Ids of all experiments."""
+    pages = rest.pages("POST", "experiments/search", "experiments", max_results=_PAGE)
+    return [experiment["experiment_id"] for experiment in pages]
 
 
 def _search_runs(experiments: Sequence[str], page: int) -> Iterator[dict[str, Any]]:
@@ -92,10 +96,26 @@ def read_run(run_id: str) -> RunRecord:
 def find_run(experiment: str, word: str) -> RunRecord:
     """Finds a run by its id, its key, or the beginning of either, or else the newest run of that name.
 
+    Args:
+        experiment: Experiment that is searched first; the others follow if it has no such run.
+        word: Id, key, beginning or name.
+
     Raises:
         ConfigError: No run, or several by this beginning; the message names the nearest.
     """
-    runs = list_runs(experiment, SEARCHED_RUNS)
+    if run := _pick_run(runs := list_runs(experiment, SEARCHED_RUNS), word):
+        return run
+    everywhere = [_to_record(run) for run in islice(_search_runs(_experiments(), _PAGE), SEARCHED_RUNS)]
+    if run := _pick_run(everywhere, word):
+        return run
+    hint = did_you_mean(word, {name for run in (*runs, *everywhere) for name in (run.name, run.key)})
+    raise ConfigError(
+        " ".join(filter(None, [f"no run {word!r} in the experiment {experiment!r};", hint, "`effnet runs` lists them"]))
+    )
+
+
+def _pick_run(runs: Sequence[RunRecord], word: str) -> RunRecord | None:
+    """The run that a word means among these; None without one, ConfigError for several."""
     exact = [run for run in runs if word in (run.id, run.key)]
     begins = [run for run in runs if run.id.startswith(word) or run.key.startswith(word)]
     named = [run for run in runs if run.name == word]
@@ -106,10 +126,7 @@ def find_run(experiment: str, word: str) -> RunRecord:
     if begins:
         keys = ", ".join(run.key for run in begins[:3])
         raise ConfigError(f"{len(begins)} runs begin with {word!r}, the newest are {keys}: write more of it")
-    hint = did_you_mean(word, {name for run in runs for name in (run.name, run.key)})
-    raise ConfigError(
-        " ".join(filter(None, [f"no run {word!r} in the experiment {experiment!r};", hint, "`effnet runs` lists them"]))
-    )
+    return None
 
 
 def _to_record(run: Mapping[str, Any]) -> RunRecord:

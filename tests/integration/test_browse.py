@@ -83,12 +83,28 @@ def test_two_runs_differ_in_their_settings_and_results(words: list[str], capsys:
     assert "do not differ" in show(capsys, "diff", "browsed-b0@champion", "browsed-b1/1", *words)
 
 
+def test_a_run_of_another_experiment_is_searched_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    other = runs.start_run(
+        "browsed elsewhere", "train b0 z", "train-b0-z-22", params={"recipe": {"epochs": 5}}, tags={}
+    )
+    runs.finish_run(other, "FINISHED", {"val/top1": 80.0})
+    sections = json.loads(show(capsys, "diff", "train-b0-x-0", "train b0 z", "--json", *words))
+    assert sections["settings"]["recipe.epochs"] == ["2", "5"]
+    assert sections["results"] == {"val/top1": ["90", "80"]}
+    with client.connection() as mlflow:
+        mlflow.create_registered_model("browsed-b2")
+        mlflow.create_model_version("browsed-b2", "s3://effnet/none", run_id=other)
+    assert "recipe.epochs" in show(capsys, "diff", "browsed-b2/1", "browsed-b0/1", *words)
+
+
 def test_a_log_is_that_of_this_machine_or_else_the_epochs(
     words: list[str], services_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uri = f"file://{services_dir}/browsed/train-b0-x-1111111111/metrics.jsonl"
     store.write(uri, b'{"epoch": 1, "loss": 0.5}\n')
-    assert show(capsys, "logs", "train-b0-x-1", *words).splitlines()[1:] == ['{"epoch": 1, "loss": 0.5}']
+    assert show(capsys, "logs", "train-b0-x-1", *words) == '{"epoch": 1, "loss": 0.5}\n'
+    store.write(uri.replace("metrics.jsonl", "log.txt"), b"rank 1\n")  # as the engine leaves it on another machine
+    assert show(capsys, "logs", "train-b0-x-1", *words) == "rank 1\n"
     log = services_dir / "jobs/train-b0-x-1111111111/log.txt"
     log.parent.mkdir(parents=True)
     log.write_text("rank 0\x1b[31m\n")

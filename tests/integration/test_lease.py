@@ -145,6 +145,18 @@ def test_a_job_gives_its_lease_back_at_its_end(spec: JobSpec) -> None:
     assert lease.acquire(spec.job_uri, "elsewhere") is not None
 
 
+def test_the_end_of_a_job_s_log_is_kept_in_its_run_folder(
+    spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "KEPT_BYTES", 8)
+    printed = Command(["echo", "rank 0: started"], {}, local.job_folder(spec))
+    monkeypatch.setattr(local, "build_command", lambda *_: printed)
+    job = local.submit(spec)
+    assert until(lambda: local.poll(job) is not None)
+    local.cancel(job)
+    assert store.read(store.join(spec.job_uri, local.LOG_OBJECT)) == b"started\n"
+
+
 def test_a_job_whose_lease_was_taken_is_killed(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_S", 0.2)
     job = local.submit(spec)

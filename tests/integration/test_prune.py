@@ -230,7 +230,9 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
 
     monkeypatch.setattr("tasks.registry.prune.DAY_S", 0.0)  # thirty days have passed
     assert main(["prune", "--dry-run", *words]) == 0
-    printed = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    printed = shown.out.splitlines()
+    assert shown.err == f"effnet prune: looking through {storage} and MLflow for what is in use\n"
     assert printed[1].split()[-5:-3] == ["to", "4"]
     assert printed[-1].startswith("in total   4 objects, ")
     assert store.exists(f"{storage}/jobs/forgotten/result.json")

@@ -101,6 +101,7 @@ def url(mlflow_uri: str, services_dir: Path, tmp_path_factory: pytest.TempPathFa
     command = [sys.executable, "-m", "flows", "serve", "http@champion", "--port", str(port), f"run_dir={services_dir}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
+    assert process.stdout.readline() == "effnet serve: fetching http@champion, and checking its digest\n"
     assert process.stdout.readline() == f"http/1 on http://127.0.0.1:{port}; Ctrl-C ends it\n"
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:

@@ -93,5 +93,9 @@ def test_a_verb_with_many_jobs_prints_how_each_is_submitted(
 def test_a_wrong_setting_is_one_line_with_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["train", "--dry-run", "launch.engine=slurm", f"storage=file://{tmp_path}/my store"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+    assert main(["train", "--dry-run", "data=folder", f"data.path={tmp_path}/absent"]) == 2
+    assert "/absent' does not exist" in capsys.readouterr().err
+    assert main(["plan", "search", "data=folder", f"data.path={tmp_path}/absent"]) == 2
+    assert "/absent' does not exist" in capsys.readouterr().err
     assert main(["train", "--dry-run", "launch.nnodes=2"]) == 2
     assert "launch.nnodes=2 needs launch.rendezvous=HOST:PORT" in capsys.readouterr().err
