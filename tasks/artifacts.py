@@ -7,6 +7,7 @@ error or a wait: progress is sent by a task of its own, and a request that fails
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -26,20 +27,21 @@ _LAST_S = 5.0  # for the update at the end of a job
 
 @asynccontextmanager
 async def show_progress(
-    read: Callable[[], Mapping[str, Any]], describe: Callable[[Mapping[str, Any]], str], mlflow_run: str
+    key: str, read: Callable[[], Mapping[str, Any]], describe: Callable[[Mapping[str, Any]], str], mlflow_run: str
 ) -> AsyncIterator[None]:
     """Shows the progress of a job as an artifact of the flow run while the block runs; nothing outside of a flow run.
 
     Args:
+        key: Key of the job, the title of the artifact.
         read: Function that returns the status of the job, with ``step`` and ``steps`` once it trains.
-        describe: Function from a status to a line of text.
+        describe: Function from a status to its description in Markdown.
         mlflow_run: The run that the description links to; empty for none.
     """
     if not _is_in_flow_run():
         yield
         return
     ended = asyncio.Event()
-    updates = asyncio.create_task(_send_progress(read, describe, mlflow_run, ended))
+    updates = asyncio.create_task(_send_progress(key, read, describe, mlflow_run, ended))
     try:
         yield
         ended.set()
@@ -49,11 +51,13 @@ async def show_progress(
 
 
 async def _send_progress(
+    key: str,
     read: Callable[[], Mapping[str, Any]],
     describe: Callable[[Mapping[str, Any]], str],
     mlflow_run: str,
     ended: asyncio.Event,
 ) -> None:
+    key = re.sub(r"[^a-z0-9-]+", "-", key.lower())  # what Prefect allows
     artifact: UUID | None = None
     shown: Mapping[str, Any] = {}
     while not ended.is_set():
@@ -64,11 +68,11 @@ async def _send_progress(
             if "step" not in status or status == shown:
                 continue
             percent = 100 * status["step"] / max(1, status["steps"])
-            text = describe(status)
+            text = await _with_link(describe(status), mlflow_run)
             if artifact is None:
-                artifact = await acreate_progress_artifact(percent, description=await _with_link(text, mlflow_run))
+                artifact = await acreate_progress_artifact(percent, key, text)
             else:
-                await aupdate_progress_artifact(artifact, percent, await _with_link(text, mlflow_run))
+                await aupdate_progress_artifact(artifact, percent, text)
             shown = status
         except Exception as error:  # noqa: BLE001 - a page must not end a training
             log.debug("no progress in Prefect: %s", first_line(error))
@@ -93,14 +97,15 @@ async def _run_url(mlflow_run: str) -> str:
 async def link_run(mlflow_run: str) -> None:
     """Links the flow run to a run in MLflow."""
     if url := await _run_url(mlflow_run):
-        await _link("mlflow-run", url, "MLflow run")
+        await _link("mlflow-run", url, "MLflow run", "Settings, charts, data set and files in MLflow")
 
 
 async def link_version(name: str, version: int) -> None:
     """Links the flow run to a version in MLflow's registry."""
     from infra.tracking import registry
 
-    await _link("registered-model", registry.version_url(name, version), f"{name}/{version} in MLflow's registry")
+    url = registry.version_url(name, version)
+    await _link("registered-model", url, f"{name}/{version}", "Card of the version in MLflow's registry")
 
 
 async def link_report(mlflow_run: str, file: str) -> None:
@@ -111,12 +116,12 @@ async def link_report(mlflow_run: str, file: str) -> None:
         file: Path of the copy among the run's artifacts.
     """
     if url := await _run_url(mlflow_run):
-        await _link("report", f"{url}/artifacts/{file}", "report")
+        await _link("report", f"{url}/artifacts/{file}", "report", "Everything that has run so far, beside the paper")
 
 
-async def _link(key: str, url: str, text: str) -> None:
+async def _link(key: str, url: str, text: str, description: str) -> None:
     if _is_in_flow_run():
-        await attempt(acreate_link_artifact(url, key=key, link_text=text))
+        await attempt(acreate_link_artifact(url, key=key, link_text=text, description=description))
 
 
 async def attempt(request: Awaitable[object]) -> None:

@@ -31,7 +31,6 @@ RESULT_METRICS = {  # key in result.json -> name
     "top1": "val/top1",
     "top5": "val/top5",
     "calibration_error": "val/calibration_error",
-    "minival_top1": "minival/selected_top1",
     "minutes": "system/minutes",
 }
 RESULT_TAGS = {  # key in result.json -> tag: a number that is the same at every step would be an empty chart
@@ -39,6 +38,7 @@ RESULT_TAGS = {  # key in result.json -> tag: a number that is the same at every
     "multiply_adds": "multiply_adds",
     "resolution": "resolution",
     "classes": "classes",
+    "minival_top1": "minival_top1",
     "steps": "steps",
     "n_val": "val_n",
     "n_minival": "minival_n",
@@ -50,8 +50,12 @@ def split_result(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str,
     """Returns the metrics and the tags that a job's result adds to its run, its description among them."""
     scored = result if result.get("n_minival") else {k: v for k, v in result.items() if k != "minival_top1"}
     metrics = {name: float(scored[key]) for key, name in RESULT_METRICS.items() if scored.get(key) is not None}
-    tags = {name: str(result[key]) for key, name in RESULT_TAGS.items() if key in result}
+    tags = {name: _format(scored[key]) for key, name in RESULT_TAGS.items() if key in scored}
     if result.get("n_val"):
         error = interval_95(result["top1"], result["n_val"])
         tags[DESCRIPTION] = f"**{result['top1']:.2f} % top-1** on {result['n_val']:,} val images (± {error:.2f}, 95 %)"
     return metrics, tags
+
+
+def _format(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -55,7 +55,7 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
 
         await asyncio.to_thread(write_request, run)
         read_status = partial(_checked_status, store.join(run.job_uri, "status.json"))
-        async with show_progress(read_status, partial(progress_line, run.label), mlflow_run):
+        async with show_progress(run.key, read_status, partial(describe_progress, run.label), mlflow_run):
             await _until_done(run, build_spec(run, config), mlflow_run)
         done = await asyncio.to_thread(read_object, result_uri(run))
     if mlflow_run:
@@ -251,14 +251,23 @@ def _checked_status(uri: str) -> dict[str, Any]:
 def progress_line(label: str, status: Mapping[str, Any]) -> str:
     """Formats a status as one plain line of progress."""
     minival = f", minival {status['minival_top1']:.1f} %" if "minival_top1" in status else ""
-    minutes, seconds = divmod(round(status["eta_s"]) if math.isfinite(status["eta_s"]) else 0, 60)
-    hours, minutes = divmod(minutes, 60)
-    eta = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
     wait = f" (waits {100 * status['data_wait']:.0f} % for data)" if "data_wait" in status else ""
     return (
         f"{label}: epoch {status['epoch']}/{status['epochs']}, step {status['step']}/{status['steps']}, "
-        f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s{wait}, {eta} left"
+        f"loss {status['loss']:.3f}{minival}, {status['images_per_s']:.0f} images/s{wait}, {_format_left(status)} left"
     )
+
+
+def describe_progress(label: str, status: Mapping[str, Any]) -> str:
+    """Formats a status for a page that shows the first line alone."""
+    percent = 100 * status["step"] / max(1, status["steps"])
+    return f"{percent:.0f} %, {_format_left(status)} left\n\n{progress_line(label, status)}"
+
+
+def _format_left(status: Mapping[str, Any]) -> str:
+    minutes, seconds = divmod(round(status["eta_s"]) if math.isfinite(status["eta_s"]) else 0, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
 def _feed_mlflow(job_uri: str, mlflow_run: str) -> None:

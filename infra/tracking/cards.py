@@ -93,7 +93,7 @@ def describe_version(
     with connection() as client:
         entry = client.get_model_version(name, str(version))
         model_id = entry.source.removeprefix("models:/")
-        shown = shorten(_link_pictures(text, model_id, files))
+        shown = shorten(_link_pictures(_without_title(text), model_id, files))
         if entry.description == shown:  # it was set last, after files and metrics
             return
         model = client.get_logged_model(model_id)
@@ -103,6 +103,12 @@ def describe_version(
                 (Path(folder) / file).write_text(contents)
             client.log_model_artifacts(model_id, folder)
         client.update_model_version(name, str(version), shown)
+
+
+def _without_title(text: str) -> str:
+    """The text without its heading: the page has one, and lists of versions show the first line of a description."""
+    title, _, rest = text.partition("\n")
+    return rest.lstrip() if title.startswith("# ") and rest.strip() else text
 
 
 def is_described(name: str, version: int) -> bool:

@@ -8,6 +8,7 @@ training. The address is ``MLFLOW_TRACKING_URI``; credentials are MLflow's envir
 
 from __future__ import annotations
 
+import getpass
 import os
 import threading
 import time
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 KEY_TAG = "effnet.key"  # digest of the run's request; one run per key
 ROWS_TAG = "effnet.rows"  # number of rows of the trainer's metrics in the run
 WORKER_TAG = "worker"  # name of the machine or worker that ran the job
-COMMIT_TAG = "mlflow.source.git.commit"
+COMMIT_TAG, SOURCE_TAG = "mlflow.source.git.commit", "mlflow.source.name"
 MAX_PARAM_KEY, MAX_PARAM_VALUE = 250, 6000  # MLflow's limits; it refuses the whole batch beyond them
 MAX_BATCH_PARAMS, MAX_BATCH_METRICS = 100, 999  # 1000 entries per request, one of which is a tag
 
@@ -64,13 +65,14 @@ def start_run(
     """
     if "'" in key or '"' in key:
         raise ConfigError(f"a run key must not contain quotes: {key!r}")
-    tags = {machine.COMMAND_TAG: os.environ.get(machine.COMMAND, ""), **tags}
+    command = os.environ.get(machine.COMMAND, "")
+    tags = {machine.COMMAND_TAG: command, **tags}
     with connection() as client, _FIND_OR_CREATE:
         experiment_id = _find_or_create_experiment(client, experiment)
         run = _find_run(client, experiment_id, key)
         if run is None:
             links = {"mlflow.parentRunId": parent} if parent else {}
-            all_tags = {COMMIT_TAG: machine.commit(), **tags, **links, KEY_TAG: key}
+            all_tags = {COMMIT_TAG: machine.commit(), **_origin(command), **tags, **links, KEY_TAG: key}
             shown = {k: escaped(v) for k, v in all_tags.items() if v}
             created = client.create_run(experiment_id, run_name=escaped(name), tags=shown)
             run = _find_run(client, experiment_id, key) or created
@@ -79,6 +81,15 @@ def start_run(
         _complete(client, run, params, tags)
         run_id: str = run.info.run_id
         return run_id
+
+
+def _origin(command: str) -> dict[str, str]:
+    """Tags that MLflow's pages show as source and creator of a run: the verb, and the user."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may run under a number without a name
+        user = ""
+    return {SOURCE_TAG: " ".join(command.split()[:2]), "mlflow.source.type": "LOCAL", "mlflow.user": user}
 
 
 def find_finished(experiment: str, key: str) -> str | None:

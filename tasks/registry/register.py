@@ -162,13 +162,13 @@ def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> di
         "dataset": data_name,
         "top1": f"{result.top1:.2f}",
         "ci95": f"{interval_95(result.top1, result.n_val):.2f}",
-        "license": LICENSE,
-        "data_manifest_sha256": manifest_sha256,
         "val_n": str(result.n_val),
         "params": str(result.params),
         "multiply_adds": str(result.multiply_adds),
         "resolution": str(result.resolution),
+        "license": LICENSE,
         "job_uri": result.job_uri,
+        "data_manifest_sha256": manifest_sha256,
     }
 
 

@@ -50,7 +50,7 @@ async def publish(config: schema.Config, summary: Summary, mlflow_run: str) -> s
         acreate_markdown_artifact(table, key="reproduction", description=f"The family, profile {summary.profile}"),
         acreate_table_artifact(trials, key="grid-search", description="Trials of alpha, beta and gamma"),
         acreate_table_artifact(transferred, key="transfer", description="Fine-tuned networks"),
-        acreate_link_artifact(registry, key="model-registry", link_text="MLflow registry"),
+        acreate_link_artifact(registry, key="model-registry", link_text="MLflow registry", description="Models"),
     ):
         await attempt(request)
     await link_run(mlflow_run)

@@ -153,7 +153,8 @@ def test_a_deployment_s_run_shows_the_progress_of_its_job_and_links_to_mlflow(
     [progress] = [artifact for artifact in shown if artifact["type"] == "progress"]
     assert progress["data"] == 100
     assert re.match(
-        r"train b3 mnist5k: epoch 1/1, step 6/6, loss .* left\n\n\[charts in MLflow\]", progress["description"]
+        r"100 %, 00:00 left\n\ntrain b3 mnist5k: epoch 1/1, step 6/6, loss .* left\n\n\[charts in MLflow\]",
+        progress["description"],
     )
     [link] = [artifact["data"] for artifact in shown if artifact["key"] == "mlflow-run"]
     assert link.startswith(f"[MLflow run]({services.mlflow}/#/experiments/")

@@ -299,12 +299,12 @@ mlflow.pyfunc.load_model(sys.argv[1])
 def test_a_described_version_has_card_metrics_and_data_once_however_often_it_is_described(mlflow_uri, tmp_path):
     made = register("described-twice", tmp_path, tags={"variant": "b0"})
     data = cards.DataSet("digits", "d" * 64, "s3://effnet/data/digits/manifest.json")
-    for text in ("# first", "# second", "# second"):
+    for text in ("# title\n\nfirst", "# title\n\nsecond", "# title\n\nsecond"):
         cards.log_dataset(made.run_id, data, "training")
         cards.describe_version(made.name, made.version, text, {"card.md": text}, {"val/top1": 91.5}, data)
         registry.describe_model(made.name, f"model of {text}", {"variant": "b0"})
     version = client().get_model_version(made.name, "1")
-    assert version.description == "# second"
+    assert version.description == "second", "lists of versions show the first line"
     [metric] = client().get_logged_model(version.source.removeprefix("models:/")).metrics
     assert (metric.key, metric.value, metric.dataset_name, metric.dataset_digest) == (
         "val/top1",
@@ -316,9 +316,9 @@ def test_a_described_version_has_card_metrics_and_data_once_however_often_it_is_
     card = mlflow_client.library().artifacts.download_artifacts(
         f"models:/{made.name}/1/card.md", dst_path=str(tmp_path / "card")
     )
-    assert Path(card).read_text() == "# second"
+    assert Path(card).read_text() == "# title\n\nsecond"
     family = client().get_registered_model(made.name)
-    assert (family.description, family.tags) == ("model of # second", {"variant": "b0"})
+    assert (family.description, family.tags) == ("model of # title\n\nsecond", {"variant": "b0"})
     [read] = client().get_run(made.run_id).inputs.dataset_inputs
     assert (read.dataset.name, read.tags[0].value) == ("digits", "training")
 

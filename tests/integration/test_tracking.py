@@ -77,6 +77,14 @@ def test_a_run_names_the_commit_of_the_code(mlflow_uri, monkeypatch):
     assert client().get_run(start("commit")).data.tags["mlflow.source.git.commit"] == "a" * 40
 
 
+def test_a_run_names_the_verb_and_the_user_that_made_it(mlflow_uri, monkeypatch):
+    monkeypatch.setenv("EFFNET_COMMAND", "effnet train model=b3 recipe.epochs=2")
+    monkeypatch.setenv("LOGNAME", "somebody")
+    tags = client().get_run(start("origin")).data.tags
+    assert (tags["mlflow.source.name"], tags["mlflow.user"]) == ("effnet train", "somebody")
+    assert tags["command"] == "effnet train model=b3 recipe.epochs=2"
+
+
 def test_a_failed_run_runs_again_and_a_finished_one_stays_finished(mlflow_uri):
     run_id = start("again")
     for status, after in (("FAILED", "RUNNING"), ("KILLED", "RUNNING"), ("FINISHED", "FINISHED")):

@@ -31,7 +31,8 @@ class Page:
         monkeypatch.setattr(artifacts, "acreate_progress_artifact", self.create)
         monkeypatch.setattr(artifacts, "aupdate_progress_artifact", self.update)
 
-    async def create(self, percent: float, description: str) -> UUID:
+    async def create(self, percent: float, key: str, description: str) -> UUID:
+        self.key = key
         await self.update(uuid4(), percent, description)
         return uuid4()
 
@@ -43,7 +44,7 @@ class Page:
 
 
 async def _train(statuses: list[dict[str, Any]], step_s: float = 0.2) -> None:
-    async with artifacts.show_progress(lambda: statuses[0], describe, ""):
+    async with artifacts.show_progress("train-b0-my_Set.v1-12ab", lambda: statuses[0], describe, ""):
         while len(statuses) > 1:
             await asyncio.sleep(step_s)
             del statuses[0]
@@ -53,6 +54,7 @@ def test_a_job_is_one_artifact_that_ends_at_its_last_step(monkeypatch: pytest.Mo
     page = Page(monkeypatch)
     asyncio.run(_train([{"state": "running"}, STATUS, {**STATUS, "step": 2}, {**STATUS, "step": 4}]))
     assert page.sent == [(25.0, "step 1"), (50.0, "step 2"), (100.0, "step 4")]
+    assert page.key == "train-b0-my-set-v1-12ab"
 
 
 def test_a_status_that_does_not_change_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +81,7 @@ def test_an_error_of_the_job_comes_through_and_nothing_is_waited_for(monkeypatch
     Page(monkeypatch, delay_s=60)
 
     async def fail() -> None:
-        async with artifacts.show_progress(lambda: STATUS, describe, ""):
+        async with artifacts.show_progress("key", lambda: STATUS, describe, ""):
             await asyncio.sleep(0.2)
             raise ValueError("the job's own")
 
@@ -91,7 +93,7 @@ def test_an_error_of_the_job_comes_through_and_nothing_is_waited_for(monkeypatch
 
 def test_outside_of_a_flow_run_nothing_is_read_or_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def train() -> None:
-        async with artifacts.show_progress(lambda: pytest.fail("read"), describe, ""):
+        async with artifacts.show_progress("key", lambda: pytest.fail("read"), describe, ""):
             await asyncio.sleep(0.2)
 
     monkeypatch.setattr(artifacts, "_FIRST_S", 0.05)

@@ -28,6 +28,7 @@ from tasks.supervise import (
     _until_done,
     _Watch,
     build_spec,
+    describe_progress,
     progress_line,
     write_request,
 )
@@ -60,6 +61,10 @@ def test_a_line_of_progress_tells_epoch_step_loss_speed_and_time_left() -> None:
     assert progress_line("train b0", STATUS) == (
         "train b0: epoch 2/8, step 110/440, loss 1.235, 100 images/s, 02:05 left"
     )
+
+
+def test_a_page_that_shows_one_line_begins_with_the_percentage_and_the_time_left() -> None:
+    assert describe_progress("b0", STATUS) == f"25 %, 02:05 left\n\n{progress_line('b0', STATUS)}"
 
 
 def test_after_an_evaluation_the_line_tells_its_accuracy() -> None:
