@@ -63,8 +63,8 @@ def trained_card(trained: Trained) -> str:
     result, data = trained.result, trained.manifest
     half = interval_95(result.top1, result.n_val)
     opening = (
-        f"`{result.model}` trained on {plain(data.name)}: **{result.top1:.2f} % top-1** on {result.n_val:,} val images "
-        f"(95 % interval {max(0.0, result.top1 - half):.2f} to {min(100.0, result.top1 + half):.2f})."
+        f"**{result.top1:.2f} % top-1** on {result.n_val:,} val images of {plain(data.name)} (95 % interval "
+        f"{max(0.0, result.top1 - half):.2f} to {min(100.0, result.top1 + half):.2f}): `{result.model}`, trained on it."
     )
     sections = [
         ("Accuracy", _accuracy(result)),
