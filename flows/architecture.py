@@ -14,6 +14,7 @@ from flows.train import train_network
 from infra.errors import CapacityError, DivergedError, JobError, ResumeError
 from models.results import ArchitectureResult
 from tasks import policy
+from tasks.artifacts import link_run
 from tasks.experiments import architecture as search
 
 # Failures of a single network. Any other error would fail every trial: it ends the search; the same command resumes.
@@ -40,6 +41,7 @@ async def search_blocks(config: schema.Config) -> ArchitectureResult:
     """
     shards = await ensure_shards(config.data, config.storage)
     started = await search.start_architecture(config, shards)
+    await link_run(started.mlflow_run)
     workers = (train_proposals(config, started) for _ in range(config.launch.jobs_at_once))
     for ended in await asyncio.gather(*workers, return_exceptions=True):
         if isinstance(ended, BaseException):

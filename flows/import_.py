@@ -9,6 +9,7 @@ from prefect import flow
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from models.results import Registered
+from tasks.artifacts import link_version
 from tasks.registry.pretrained import import_published
 
 
@@ -17,4 +18,6 @@ from tasks.registry.pretrained import import_published
 async def import_(overrides: list[str], profile: str | None = None) -> Registered:
     """Registers ``published.path``; the same file again finds its version."""
     config, _ = configure(overrides, profile=profile)
-    return await import_published(config)
+    registered = await import_published(config)
+    await link_version(registered.name, registered.version)
+    return registered

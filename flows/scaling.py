@@ -14,6 +14,7 @@ from flows.train import train_network
 from models.experiments.scaling_study import title
 from models.results import ScalingResult
 from tasks import policy
+from tasks.artifacts import link_run
 from tasks.experiments.scaling import match_costs, point_config, record_scaling, start_scaling
 
 
@@ -37,6 +38,7 @@ async def study_scaling(config: schema.Config) -> ScalingResult:
         Every point with its size and its accuracy, and what compound scaling did against single dimensions.
     """
     run = await start_scaling(config)
+    await link_run(run)
     shards = await ensure_shards(config.data, config.storage)
     config = await match_costs(config, shards.classes)
     seeds = range(config.scaling.seeds)

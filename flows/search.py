@@ -14,6 +14,7 @@ from flows.train import train_network
 from models.experiments.grid_search import grid_points, trial_title
 from models.results import SearchResult, ShardResult
 from tasks import policy
+from tasks.artifacts import link_run
 from tasks.experiments.search import record_search, start_search, trial_config
 
 
@@ -39,6 +40,8 @@ async def search_grid(config: schema.Config, shards: ShardResult, parent_run: st
         The trials, the best and those not distinguished from it, what was refused or failed, and the family.
     """
     screened = await start_search(config, grid_points(config.search), shards.classes, parent_run)
+    if not parent_run:
+        await link_run(screened.mlflow_run)
     seeds = range(config.search.seeds)
     trials = [
         train_network(trial_config(config, point, seed), shards, screened.mlflow_run, "trial", trial_title(point, seed))

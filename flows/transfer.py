@@ -31,6 +31,7 @@ from models.experiments.transfer import (
 )
 from models.results import Point, TrainResult, TransferResult
 from tasks import policy
+from tasks.artifacts import link_run
 from tasks.evaluate import registered_input
 from tasks.jobs import short_name
 from tasks.registry.register import fetch_registered, require_name
@@ -71,7 +72,10 @@ async def transfer(
         epochs: Number of epochs.
     """
     config, overrides = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
-    return await transfer_network(config, set_configs(config, overrides), overrides)
+    results = await transfer_network(config, set_configs(config, overrides), overrides)
+    for result in results:
+        await link_run(result.mlflow_run)
+    return results
 
 
 @task(task_run_name="transfer {config.model.name}", **policy.GROUP)
