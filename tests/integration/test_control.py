@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def test_a_flow_is_shown_with_the_time_left_cancelled_and_resumed_by_rerun(
 ) -> None:
     assert training.poll() is None, training.communicate()[0]
     shown = output(services_dir, "status")
-    assert "flow     train b0: running for" in shown
+    [flow] = [line for line in shown.splitlines() if line.startswith("flow     train b0: running for")]
+    assert re.search(r", about .* left$", flow), flow
     assert "job      train b0 mnist5k" in shown
     assert " left" in shown
 
