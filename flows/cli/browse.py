@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from conf.text import did_you_mean, format_duration
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
 
 SHOWN_RUNS = 30
+SLURM_LOGS = "slurm-*.txt"  # on this machine or, of a failed job, in its run folder
 PROVENANCE = ("mlflow.source.git.commit", "data_manifest_sha256", "job_uri", "profile", "role")
 
 
@@ -118,16 +120,21 @@ def logs(command: Command) -> int:
         raise ConfigError(f"{run.name} is no job, it has no log of its own; `effnet runs` lists its jobs")
     folder = command.run_dir / "jobs" / run.key
     path = folder / "log.txt"
-    written = [file for file in (path, *folder.glob("slurm-*.txt")) if file.exists()]
+    written = [file for file in (path, *folder.glob(SLURM_LOGS)) if file.exists()]
     if written:
         path = max(written, key=lambda file: file.stat().st_mtime)
         for line in path.read_text(errors="replace").splitlines():
             show(line)
         return 0
     machine = run.tags.get(WORKER_TAG) or "another machine"
-    for name, what in ((LOG_OBJECT, "the end of its log"), ("metrics.jsonl", "it keeps its log there; its epochs")):
+    kept = [
+        uri for uri in store.list_uris(job_uri) if fnmatch(uri, f"*/{SLURM_LOGS}") or uri.endswith(f"/{LOG_OBJECT}")
+    ]
+    texts = [(uri, "the end of its log") for uri in reversed(kept)]
+    texts.append((store.join(job_uri, "metrics.jsonl"), "it keeps its log there; its epochs"))
+    for uri, what in texts:
         with suppress(NotFoundError):
-            text = store.read(store.join(job_uri, name)).decode(errors="replace")
+            text = store.read(uri).decode(errors="replace")
             announce(f"{run.name} ran on {machine}; {what}:")
             for line in text.splitlines():
                 show(line)

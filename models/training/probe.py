@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -74,7 +75,13 @@ def measure(config: schema.Config, models: Sequence[schema.Model], classes: int)
         torch.set_num_threads(threads)
     names = ", ".join(sizes[size].name for size in chosen)
     source = f"probe of this machine: steps of {names} on made-up images, {_STEPS_S:g} s each"
-    return Probe(torch.cuda.get_device_name().split()[-1] if on_gpu else "", source, speeds)
+    return Probe(shorten(torch.cuda.get_device_name()) if on_gpu else "", source, speeds)
+
+
+def shorten(name: str) -> str:
+    """``NVIDIA H100 80GB HBM3`` -> ``H100``."""
+    model = re.search(r"[A-Z]*\d+\w*", name)
+    return model[0] if model else name
 
 
 def _images_per_s(

@@ -105,6 +105,8 @@ def test_a_log_is_that_of_this_machine_or_else_the_epochs(
     assert show(capsys, "logs", "train-b0-x-1", *words) == '{"epoch": 1, "loss": 0.5}\n'
     store.write(uri.replace("metrics.jsonl", "log.txt"), b"rank 1\n")  # as the engine leaves it on another machine
     assert show(capsys, "logs", "train-b0-x-1", *words) == "rank 1\n"
+    store.write(uri.replace("metrics.jsonl", "slurm-7.txt"), b"rank 2\n")  # of a job on Slurm that failed
+    assert show(capsys, "logs", "train-b0-x-1", *words) == "rank 2\n"
     log = services_dir / "jobs/train-b0-x-1111111111/log.txt"
     log.parent.mkdir(parents=True)
     log.write_text("rank 0\x1b[31m\n")
