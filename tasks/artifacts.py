@@ -23,6 +23,7 @@ log = logger()
 UPDATE_S = 10.0  # between two updates of a job's progress
 _FIRST_S = 2.0  # between two looks at whether a job has begun
 _LAST_S = 5.0  # for the update at the end of a job
+_ATTEMPT_S = 20.0  # Prefect's client repeats a refused request after 2, 4, 8, 16 and 32 s
 
 
 @asynccontextmanager
@@ -127,7 +128,9 @@ async def _link(key: str, url: str, text: str, description: str) -> None:
 async def attempt(request: Awaitable[object]) -> None:
     """Waits for a request to Prefect; one that fails is a warning, since only a page lacks something."""
     try:
-        await request
+        await asyncio.wait_for(request, _ATTEMPT_S)
+    except TimeoutError:
+        log.warning("an artifact is missing in Prefect, which does not accept it within %.0f s", _ATTEMPT_S)
     except Exception as error:  # noqa: BLE001 - the work itself is done
         log.warning("an artifact is missing in Prefect: %s", first_line(error))
 

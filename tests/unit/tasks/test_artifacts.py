@@ -98,3 +98,24 @@ def test_outside_of_a_flow_run_nothing_is_read_or_sent(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(artifacts, "_FIRST_S", 0.05)
     asyncio.run(train())
+
+
+async def _hang() -> None:
+    await asyncio.sleep(60)
+
+
+async def _refuse() -> None:
+    raise ConnectionError("503")
+
+
+def test_a_request_that_hangs_or_fails_is_a_warning_and_costs_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(artifacts, "_ATTEMPT_S", 0.1)
+    with caplog.at_level("WARNING", "effnet"):
+        asyncio.run(artifacts.attempt(_hang()))
+        asyncio.run(artifacts.attempt(_refuse()))
+    assert [record.getMessage() for record in caplog.records] == [
+        "an artifact is missing in Prefect, which does not accept it within 0 s",
+        "an artifact is missing in Prefect: 503",
+    ]
