@@ -269,6 +269,14 @@ def test_every_flow_names_its_runs_after_what_they_do() -> None:
             assert re.search(r'flow_run_name=(name_runs_by\(|"\{label\}")', declared), f"{path.name}: {declared}"
 
 
+def test_every_flow_reports_a_known_failure_in_one_line() -> None:
+    for path in (ROOT / "flows").glob("*.py"):
+        text = path.read_text()
+        assert text.count("\n@flow(") == len(re.findall(r"^@flow\(.*\)\n@report_failures$", text, re.MULTILINE)), (
+            path.name
+        )
+
+
 def test_every_make_target_is_phony_and_helped() -> None:
     text = (ROOT / "Makefile").read_text()
     phony = set(re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split())
