@@ -27,9 +27,11 @@ from infra.services import flow_runs, stack
 log = logger()
 _SEND_S = 5.0
 
-# Prefect uses the same log as effnet; its console handler would print every line twice.
+# Prefect uses the same log as effnet; its console handler would print every line twice. Its internal log prints each
+# event that a stopped server does not take, a screen of text every half minute.
 QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }

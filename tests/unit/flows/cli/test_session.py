@@ -74,6 +74,16 @@ def test_the_early_checks_leave_prefect_to_be_imported_after_its_variables_are_s
     assert shown == "False\n"
 
 
+def test_events_that_a_stopped_prefect_does_not_take_are_not_printed() -> None:
+    code = (
+        "import logging, os; from flows.cli import session; os.environ.update(session.QUIET)\n"
+        "import prefect; from prefect.logging.configuration import setup_logging; setup_logging()\n"
+        "print(logging.getLogger('prefect._internal.concurrency').isEnabledFor(logging.ERROR))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown == "False\n"
+
+
 @pytest.mark.parametrize("verb", ["report", "register", "latency"])
 def test_a_command_that_reads_no_data_set_needs_no_path(verb: str) -> None:
     session._check_early(verb, compose.compose(["data=imagenet"]))
