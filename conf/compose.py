@@ -73,12 +73,23 @@ def _merge(words: tuple[str, ...]) -> schema.Config | str:
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(ROOT.resolve())):
             node = hydra_compose(config_name="config", overrides=[overrides.in_hydra_words(word) for word in words])
-        _refuse_interpolations(OmegaConf.to_container(node, resolve=False))
+        plain = OmegaConf.to_container(node, resolve=False)
+        _refuse_interpolations(plain)
+        node.merge_with(_with_homes(plain))  # of tables, which are written in Hydra's grammar
         return cast(schema.Config, OmegaConf.to_object(node))
     except OverrideError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - of a dozen kinds, and Hydra documents none of them
         return _one_line(error)
+
+
+def _with_homes(plain: Any) -> Any:
+    """Settings with the user's home in place of ``~`` at the beginning of a text, at any depth."""
+    if isinstance(plain, dict):
+        return {key: _with_homes(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_with_homes(value) for value in plain]
+    return overrides.expand_home(plain) if isinstance(plain, str) else plain
 
 
 def _list_refusals(words: tuple[str, ...], composed: schema.Config | str | None, removed: Sequence[str]) -> list[str]:

@@ -361,6 +361,9 @@ class Published:
     crop_mode: str | None = None
     weights: str | None = None  # Weights of a checkpoint that has both: model | ema (moving average); null = ema.
     classes: int = 1000  # Number of classes.
+    # File with the names of the classes in the order of the weights, as data.class_file; null = ImageNet's for 1,000
+    # classes, otherwise unknown.
+    class_file: str | None = None
     name: str | None = None  # Name in the registry; null = network and origin.
 
     def __post_init__(self) -> None:

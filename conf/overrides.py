@@ -97,7 +97,7 @@ def in_hydra_words(word: str) -> str:
     if get_origin(kind) is list:
         if _is_table(get_args(kind)[0]):
             return word
-        return f"{key}=[{','.join(map(_quoted, _elements(value)))}]"
+        return f"{key}=[{','.join(_quoted(expand_home(element)) for element in _elements(value))}]"
     if value == "null" and NoneType in get_args(kind):
         return word
     return f"{key}={_quoted(expand_home(value))}"

@@ -178,6 +178,11 @@ class Data:
     # Where labels are: of webdataset's samples the field, cls, txt or another suffix, or json.KEY; of a folder whose
     # images are divided into no classes the column of a CSV file; null = recognized.
     label_field: str | None = field(default=None, metadata=NEWEST)
+    # Folders of train and of val of a folder, whatever their names; those beside the ones of val are train if only they
+    # are named, and [.] takes all folders as classes; empty = recognized by their names.
+    train_folders: list[str] = field(default_factory=list, metadata=NEWEST)
+    # As train_folders, for val.
+    val_folders: list[str] = field(default_factory=list, metadata=NEWEST)
     # File with the names of the classes of webdataset, one a line or a JSON list, in the order of the labels.
     class_file: str | None = field(default=None, metadata=NEWEST)
     # Shards of webdataset: rewritten (shuffled into new ones) | in_place (read where they are, only a manifest is
@@ -233,6 +238,16 @@ class Data:
                 getattr(self, key) is None or self.source in (MISSING, "webdataset"),
                 f"data.{key} is for data=webdataset, not for {self.source}",
             )
+        for key in ("train_folders", "val_folders"):
+            require(
+                not getattr(self, key) or self.source in (MISSING, "folder"),
+                f"data.{key} is for data=folder, not for {self.source}",
+            )
+        require(
+            "." not in [*self.train_folders, *self.val_folders]
+            or (self.train_folders, self.val_folders) == (["."], []),
+            "data.train_folders=[.] takes all folders as classes, so nothing stands beside it",
+        )
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)

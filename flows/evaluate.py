@@ -33,8 +33,9 @@ async def evaluate(
     registered = await fetch_registered(config.model_ref or "", config.storage)
     augment = await registered_input(registered[2], config.data.augment, "data.augment", words)
     config = replace(config, data=replace(config.data, augment=augment))
-    job = await describe_evaluation(config, registered, await ensure_shards(config.data, config.storage))
-    result = await track_evaluation(job, config, await evaluate_task(job, config, registered[2]))
+    job, assumed = await describe_evaluation(config, registered, await ensure_shards(config.data, config.storage))
+    result = replace(await evaluate_task(job, config, registered[2]), assumed=assumed)
+    result = await track_evaluation(job, config, result)
     await link_run(result.mlflow_run)
     return result
 
@@ -43,12 +44,13 @@ async def evaluate_version(
     config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
 ) -> EvalResult:
     """Evaluates a registered version on the val split of the shards; the arguments are those of the next function."""
-    return await evaluate_task(await describe_evaluation(config, registered, shards), config, registered[2])
+    job, assumed = await describe_evaluation(config, registered, shards)
+    return replace(await evaluate_task(job, config, registered[2]), assumed=assumed)
 
 
 async def describe_evaluation(
     config: schema.Config, registered: tuple[schema.Model, tuple[str, str], str], shards: ShardResult
-) -> JobRun:
+) -> tuple[JobRun, str]:
     """Describes the job that evaluates a registered version on the val split of the shards.
 
     Args:
@@ -60,5 +62,5 @@ async def describe_evaluation(
         ConfigError: The data set has classes that the version was not trained on.
     """
     model, weights, exact = registered
-    weights = await match_classes(weights, exact, shards, config.storage)
-    return evaluate_job(config, model, shards, weights, exact)
+    weights, assumed = await match_classes(weights, exact, shards, config.storage)
+    return evaluate_job(config, model, shards, weights, exact), assumed

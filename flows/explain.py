@@ -56,7 +56,7 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
         if one.registered is not None:
             model, weights, exact = await fetch_registered(one.registered, config.storage)
             # Also refuses other classes, before any training. Accuracy and maps are of the same, reordered weights.
-            weights = await match_classes(weights, exact, shards, config.storage)
+            weights, _ = await match_classes(weights, exact, shards, config.storage)
             augment = await registered_input(exact, config.data.augment, "data.augment", overrides)
             fetched[one.name] = model, weights, exact, augment
     run = await start_gallery(config, shards, parent_run)

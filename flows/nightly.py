@@ -85,7 +85,7 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     data, recipe = start.data, config.transfer.recipe
     model, weights, exact = await fetch_registered(start.parent, config.storage)
     if start.continues:
-        weights = await match_classes(weights, exact, shards, config.storage)
+        weights, _ = await match_classes(weights, exact, shards, config.storage)
     fine_tuned = replace(config, model=model)
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})

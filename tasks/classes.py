@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import task
 
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 
 log = logger()
 SHOWN = 3  # differences in a message
+CLASS_NAMES = "class_names"  # tag of an imported version: where the names of its classes are from
+GIVEN = "published.class_file"  # its value where they are known
 
 
 @task(task_run_name="classes of {ref}", **policy.BOOKKEEPING)
-async def match_classes(weights: tuple[str, str], ref: str, shards: ShardResult, storage: str) -> tuple[str, str]:
+async def match_classes(
+    weights: tuple[str, str], ref: str, shards: ShardResult, storage: str
+) -> tuple[tuple[str, str], str]:
     """Returns weights whose logits are in the order of a data set's classes: the given ones if they are already.
+
+    The second value is what is assumed about the names of imported weights; empty if they are known.
 
     If the data set has the same classes in another order, or a part of them, the rows of the classifier are reordered
     by name, which is logged. The network then chooses among the classes of the data set only.
@@ -36,20 +43,23 @@ async def match_classes(weights: tuple[str, str], ref: str, shards: ShardResult,
         storage: Root of the object store, for reordered weights.
 
     Raises:
-        ConfigError: The data set has a class that the model lacks; the message shows the first differences.
+        ConfigError: The data set has a class that the model lacks; the message shows the first differences. Or the
+            names of imported weights are unknown, and their order could be one of several.
         ArtifactError: The version was not registered by effnet, or a file is damaged.
     """
     return await asyncio.to_thread(_match_classes, weights, ref, shards, storage)
 
 
-def _match_classes(weights: tuple[str, str], ref: str, shards: ShardResult, storage: str) -> tuple[str, str]:
+def _match_classes(
+    weights: tuple[str, str], ref: str, shards: ShardResult, storage: str
+) -> tuple[tuple[str, str], str]:
     from infra.tracking import registry
     from models.networks.weights import select_classes
 
     version = registry.resolve_version(ref)
-    model, data = class_lists(version, shards)
+    model, data, assumed = class_lists(version, shards)
     if model == data:
-        return weights
+        return weights, assumed
     rows = require_rows(ref, shards, model, data)
     what = (
         "the same classes in another order" if len(model) == len(data) else f"{len(data)} of its {len(model)} classes"
@@ -61,26 +71,39 @@ def _match_classes(weights: tuple[str, str], ref: str, shards: ShardResult, stor
     if not store.exists(uri):
         store.ensure_root(storage)
         store.write(uri, selected)
-    return uri, sha256
+    return (uri, sha256), assumed
 
 
 def class_mismatch(version: Version, shards: ShardResult) -> str | None:
     """The difference between the classes of a version and of a data set as text; None if they differ in order at most.
 
-    Imported weights have no class names of their own, see ``class_lists``.
+    Imported weights may have no class names of their own, see ``class_lists``.
     """
-    model, data = class_lists(version, shards)
+    try:
+        model, data, _ = class_lists(version, shards)
+    except ConfigError as error:
+        return str(error)
     rows = find_rows(model, data)
     return None if rows is not None and len(rows) == len(model) else describe_difference(model, data)
 
 
-def class_lists(version: Version, shards: ShardResult) -> tuple[list[str], list[str]]:
+class ClassLists(NamedTuple):
+    """Names of a model's and a data set's classes, and what is assumed about the model's; empty for nothing."""
+
+    model: list[str]
+    data: list[str]
+    assumed: str = ""
+
+
+def class_lists(version: Version, shards: ShardResult) -> ClassLists:
     """The class names of a version and of a data set, in the order of logits and labels.
 
-    No published file has class names. Those of imported weights are ImageNet's if there are 1,000, and are matched by
-    WordNet ids, which are the class names of ImageNet's data; otherwise they are numbers. If a data set has as many
-    other names, they are assumed to be theirs, which is logged; numbers are not matched, since those of another data
-    set mean other classes.
+    Weights that were imported without ``published.class_file`` have no class names. Those of 1,000 classes are taken
+    for ImageNet's, and are matched by WordNet ids, which are the class names of ImageNet's data. Of a data set with as
+    many other classes, the order is assumed if all usual ones are the same, see ``describe_orders``.
+
+    Raises:
+        ConfigError: The names are unknown, and their order could be one of several.
     """
     from infra.tracking import registry
     from models.data.shards import manifest as manifests
@@ -90,15 +113,46 @@ def class_lists(version: Version, shards: ShardResult) -> tuple[list[str], list[
     data = list(manifests.load(shards.manifest_uri)[1].classes)
     numbers = [str(number) for number in range(len(model))]
     of_imagenet = tuple(model) == packaged.imagenet_names()
-    unknown = "source_sha256" in version.tags and (of_imagenet or model == numbers)
-    if not unknown or set(model) == set(data):
-        return model, data
-    if len(model) == len(packaged.imagenet_wnids()) and set(data) <= set(packaged.imagenet_wnids()):
-        return list(packaged.imagenet_wnids()), data
+    if "source_sha256" not in version.tags or not (of_imagenet or model == numbers):
+        return ClassLists(model, data)
+    wnids = list(packaged.imagenet_wnids())
+    if len(model) == len(wnids) and set(data) <= set(wnids):
+        return ClassLists(wnids, data)
+    if version.tags.get(CLASS_NAMES) == GIVEN:
+        return ClassLists(model, data)
     if len(model) != len(data):
-        return model if of_imagenet else [f"number {name}" for name in model], data
-    log.warning("%s/%d: class names unknown: assumed in the order of %s", version.name, version.version, shards.name)
-    return data, data
+        return ClassLists(model if of_imagenet else [f"number {name}" for name in model], data)
+    ref = f"{version.name}/{version.version}"
+    if unequal := describe_orders(data):
+        raise ConfigError(
+            f"{ref}: the names of its {len(model)} classes are unknown, and so is their order, which depends on what "
+            f"it was trained with: {unequal}. Import the weights again with published.class_file=FILE, the names of "
+            f"the classes of {shards.name} in the order of the weights, one a line"
+        )
+    assumed = f"class names unknown: assumed in the order of {shards.name}"
+    log.warning("%s: %s", ref, assumed)
+    return ClassLists(data, data, assumed)
+
+
+def describe_orders(names: Sequence[str]) -> str:
+    """Says where the usual orders of class names differ; empty if they are all the same.
+
+    Sources: torchvision's ``datasets/folder.py`` sorts names as text; timm's ``data/readers/reader_image_folder.py`` by
+    ``natural_key``, in lower case and parts of digits as numbers; other data sets have an order of their own.
+    """
+    orders = {
+        "the data set has": list(names),
+        "torchvision has (sorted as text)": sorted(names),
+        "timm has (sorted by numbers, in lower case)": sorted(names, key=_natural_key),
+    }
+    row = next((row for row in range(len(names)) if len({order[row] for order in orders.values()}) > 1), None)
+    if row is None:
+        return ""
+    return f"as class {row} " + ", ".join(f"{who} {order[row]!r}" for who, order in orders.items())
+
+
+def _natural_key(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def require_rows(ref: str, shards: ShardResult, model: Sequence[str], data: Sequence[str]) -> list[int]:

@@ -63,7 +63,8 @@ def _check(
     for candidate in candidates:
         if candidate.registered is not None and not _will_exist(candidate.registered, made, config.nightly):
             version = registry.resolve_version(candidate.registered)
-            classes.require_rows(candidate.registered, data, *classes.class_lists(version, data))
+            lists = classes.class_lists(version, data)
+            classes.require_rows(candidate.registered, data, lists.model, lists.data)
     explain.read_images(config.explain, data)
     if config.photographs.networks:
         photographs.read(config.photographs)

@@ -103,6 +103,7 @@ class EvalResult:
     answers_sha256: str = ""
     calibration_error: float | None = None
     mlflow_run: str = ""  # of `effnet evaluate`
+    assumed: str = ""  # what is assumed about the class names of imported weights
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from models.data.shards.manifest import Manifest
 
 LICENSE = "Apache-2.0"  # of effnet, and of the weights that it trains
-IMAGENET_CLASSES = 1000
+_NAMED_AS = {"of ImageNet": ", assumed to be those of ImageNet", "unknown": " without names"}  # by the tag class_names
 WORST_CLASSES = 5
 SHOWN_VERSIONS = 40  # of a registered model: MLflow keeps 5,000 characters of a description
 RECIPE_ROWS = (
@@ -89,7 +89,7 @@ def imported_card(
     """Renders the card of published weights, whose accuracy was not measured here."""
     opening = (
         f"`{source['network']}` with public weights of {plain(source['origin'])}, {classes:,} classes"
-        f"{', named as those of ImageNet' if classes == IMAGENET_CLASSES else ' without names'}. "
+        f"{_NAMED_AS.get(source['class_names'], '')}. "
         f"Its accuracy was not measured here: `effnet evaluate model_ref={ref} data=imagenet data.path=FOLDER` does."
     )
     params, multiply_adds = (f"{int(source[key]):,}" for key in ("params", "multiply_adds"))

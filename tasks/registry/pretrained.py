@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from infra import store
 from infra.errors import ArtifactError, ConfigError, EffnetError
 from models.results import Registered
 from tasks import policy
+from tasks.classes import CLASS_NAMES, GIVEN
 from tasks.jobs import work_key
 from tasks.registry.card import imported_card
 from tasks.registry.family import describe_family
@@ -62,23 +64,27 @@ def _import(config: schema.Config) -> Registered:
         raise ArtifactError(f"{options.path} has sha256 {sha256}, published.sha256 says {options.sha256}")
     tensors = checkpoint_file.read(data, options.path, options.weights)
     weights = pretrained.convert(tensors, options, options.path)
+    classes, class_source = _name_classes(weights.classes, options.class_file)
+    if options.class_file is None:
+        weights = replace(weights, guesses=(*weights.guesses, f"class names {class_source}"))
     if weights.guesses:
         log.warning(
             "%s: guessed from the name of the file and what is usual for its origin: %s; "
-            "published.origin, .preprocessing, .resolution, .crop_pad, .interpolation and .crop_mode set them",
+            "published.origin, .preprocessing, .resolution, .crop_pad, .interpolation, .crop_mode, .class_file set it",
             Path(options.path).name,
             ", ".join(weights.guesses),
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
-    source_tags = _describe_source(weights, uri, sha256)
+    source_tags = _describe_source(weights, uri, sha256) | {CLASS_NAMES: class_source}
     log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
     usual = asdict(EvalTransform())
     crop = "".join(f"\n{key} {value}" for key, value in asdict(weights.transform).items() if value != usual[key])
-    key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}")
+    named = "" if options.class_file is None else f"\nclasses {json.dumps(classes)}"
+    key = work_key(f"import-{name}", f"{sha256}\n{compose.to_yaml(weights.model)}{crop}{named}")
     tags = {"role": "import", **source_tags}
     run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
     try:
-        version = _register_weights(weights, run, name, source_tags)
+        version = _register_weights(weights, run, name, classes, source_tags)
     except BaseException:
         with suppress(EffnetError):  # the original error matters more than one of MLflow
             runs.finish_run(run, "FAILED", {})
@@ -88,14 +94,15 @@ def _import(config: schema.Config) -> Registered:
     return registered
 
 
-def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dict[str, str]) -> Version:
+def _register_weights(
+    weights: PretrainedWeights, run: str, name: str, classes: list[str], tags: dict[str, str]
+) -> Version:
     from infra.tracking import cards
     from models.networks import export
     from models.networks.build import resolve_architecture
 
     with tempfile.TemporaryDirectory(prefix="effnet-import-") as scratch:
         export.save_weights(weights.state_dict, Path(scratch) / WEIGHTS)
-        classes = _name_classes(weights.classes)
         resolution = resolve_architecture(weights.model).resolution
         license_name = LICENSES[weights.origin]
         searched = {"variant": weights.model.name, "license": license_name}
@@ -108,12 +115,24 @@ def _register_weights(weights: PretrainedWeights, run: str, name: str, tags: dic
     return version
 
 
-def _name_classes(count: int) -> list[str]:
-    """Names of the classes, which no published file has: ImageNet's for 1,000 classes, else their numbers."""
+def _name_classes(count: int, file: str | None) -> tuple[list[str], str]:
+    """Names of the classes, which no published file has, and where they are from.
+
+    Without ``published.class_file`` they are ImageNet's for 1,000 classes, and otherwise their numbers.
+
+    Raises:
+        ConfigError: The file has another number of names, or there is none.
+    """
+    from models.data.sources.class_file import read_class_names
     from models.networks.packaged import imagenet_names
 
-    names = imagenet_names()
-    return list(names) if count == len(names) else [str(number) for number in range(count)]
+    if file is not None:
+        names = read_class_names(file, "published.class_file")
+        if len(names) != count:
+            raise ConfigError(f"published.class_file {file} has {len(names)} names, the weights have {count} classes")
+        return names, GIVEN
+    names = list(imagenet_names())
+    return (names, "of ImageNet") if count == len(names) else ([str(number) for number in range(count)], "unknown")
 
 
 def _describe_source(weights: PretrainedWeights, uri: str, sha256: str) -> dict[str, str]:

@@ -65,7 +65,8 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     source = hashlib.sha256(store.read(checkpoint)).hexdigest()
     assert (tags["source"], tags["source_sha256"], tags["origin"]) == (checkpoint, source, "lukemelas")
     assert (tags["crop_pad"], tags["crop_mode"]) == ("32", "center")
-    assert tags["guessed"] == "preprocessing imagenet, crop_pad 32, interpolation bicubic, crop_mode center"
+    guessed = "preprocessing imagenet, crop_pad 32, interpolation bicubic, crop_mode center, class names unknown"
+    assert (tags["guessed"], tags["class_names"]) == (guessed, "unknown")
     assert (tags["variant"], tags["license"]) == ("efficientnet_b0", "Apache-2.0")
     described = mlflow_client.library().MlflowClient().get_registered_model("efficientnet-b0-lukemelas")
     assert "`efficientnet_b0`: " in described.description
@@ -89,6 +90,23 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     again = pretrained._import(config(checkpoint))
     assert again == replace(first, reused=True, verdict="judged before: promoted: there was no champion")
     assert len(registered(first.name)) == 1
+
+
+def test_names_of_classes_are_imported_in_the_order_of_the_weights(
+    mlflow_uri: str, checkpoint: str, tmp_path: Path
+) -> None:
+    file, names = tmp_path / "names.txt", [f"class {number}" for number in range(9, -1, -1)]
+    unnamed = pretrained._import(config(checkpoint, name="named"))
+    file.write_text("\n".join(names[1:]))
+    with pytest.raises(ConfigError, match=r"names\.txt has 9 names, the weights have 10 classes"):
+        pretrained._import(config(checkpoint, name="named", class_file=str(file)))
+    file.write_text("\n".join(names))
+    version = pretrained._import(config(checkpoint, name="named", class_file=str(file)))
+    assert (unnamed.version, version.version) == (1, 2)
+    described = registry.resolve_version("named/2")
+    assert registry.describe(described)["class_names"] == names
+    assert described.tags["class_names"] == "published.class_file"
+    assert "class names" not in described.tags["guessed"]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def registered(ref: str) -> tuple[str, str]:
 
 
 def match(storage: str, ref: str, shards: ShardResult) -> tuple[str, str]:
-    return classes._match_classes(registered(ref), ref, shards, storage)
+    return classes._match_classes(registered(ref), ref, shards, storage)[0]
 
 
 class Small(nn.Sequential):

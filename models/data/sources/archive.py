@@ -34,14 +34,16 @@ _MAX_OWN_DEPTH = 64  # of a user's own; only a link to a folder above itself is 
 _SHOWN = 200  # characters of a path in a message
 _PART = re.compile(r"\.(?:\d{3}|(?:part)?a[a-z]|part\d+)$", re.IGNORECASE)  # as 7-Zip, split and rar name them
 _HIDDEN = (".", "__MACOSX")
-# Written by Windows, macOS, Linux, Synology's system and programs, in lower case.
+# Written by Windows, macOS, Linux, storage systems and programs, in lower case.
 _SYSTEM = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
-    *("$recycle.bin", "system volume information", "lost+found", "@eadir", "#recycle"),
+    *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb", "~snapshot"),  # Synology, QNAP
     *("__macosx", ".appledouble", ".spotlight-v100", ".fseventsd", ".trash", ".trashes", ".trash-1000"),
-    *(".git", ".svn", ".hg", ".ipynb_checkpoints", ".cache", ".thumbnails"),
+    *(".git", ".svn", ".hg", ".ipynb_checkpoints", ".cache", ".thumbnails", "__pycache__"),
 )
 HIDDEN = "hidden files and files of the operating system"
+ICLOUD = "placeholders of files that are in iCloud only (open the folder in Finder and download it)"
 HIDDEN_IMAGES = "images in folders whose name begins with a dot"
 EMPTY_FOLDER, TOO_DEEP = "empty folders", f"folders more than {_MAX_OWN_DEPTH} levels deep"
 
@@ -329,6 +331,8 @@ def open_own(root: str) -> Files:
 def _why_hidden(path: str) -> str:
     """Returns why a file is not listed; empty if it is. A folder whose name begins with a dot may be a class."""
     *folders, name = path.rstrip("/").split("/")
+    if name.lower().endswith(".icloud"):
+        return ICLOUD
     if is_hidden(name) or any(map(_is_of_system, folders)):
         return HIDDEN
     if any(map(is_hidden, folders)):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from conf import schema
 from infra.errors import ConfigError, DataError
-from models.data.sources import folder, listing, pickles
+from models.data.sources import class_folders, listing, pickles
 from models.data.sources.archive import Files
 from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
@@ -83,7 +83,7 @@ def open_cifar(data: schema.Data, data_set: DataSet, layout: Layout) -> Source:
     files = listing.open_files(data, data_set)
     batches = files.folder(layout.folder) or {name: row for row, name in enumerate(files.names)}
     if layout.meta not in batches:
-        splits = folder.split_folders(files, ("train", "test"), data_set.classes)
+        splits = class_folders.split_folders(files, ("train", "test"), data_set.classes)
         return listing.check_listing(data, splits, data_set)
     classes = _read(files, batches[layout.meta])[layout.names]
     if len(classes) != data_set.classes:

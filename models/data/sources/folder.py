@@ -1,6 +1,6 @@
-"""Sets with one folder per class: user data and Imagenette, as a tree or in one archive.
+"""A user's images with one folder per class or a table of classes, as a tree or in one archive.
 
-Of user data, every file that does not become a sample is counted by reason: in the log, in the manifest and in the
+Every file that does not become a sample is counted by reason: in the log, in the manifest and in the
 result. Files that could have been samples are refused if they are many (``unused.py``).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,21 +27,24 @@ from models.data.sources.image_format import (
     DECODED,
     EMPTY,
     HEAD_BYTES,
-    SUFFIXES,
+    PACKED,
+    SVG,
     TEXT,
     UNKNOWN,
     identify_format,
     is_image_name,
 )
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, Source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.unused import Unused
 
 log = logger()
-IMAGE_SUFFIXES = SUFFIXES
-_NO_IMAGES = ("zip", "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
-_NO_CLASSES = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", *splits.SPLIT_WORDS)
+_ARCHIVE = "archive"  # of the suffix of one
+_NO_IMAGES = (*PACKED, _ARCHIVE, "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
+_NO_PICTURES = (UNKNOWN, "video", "NumPy")  # formats of files whose folders are therefore no classes
 _MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
+_ARCHIVES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
 _SNIFF_THREADS = 16
+_STRAY_SHARE = 0.1  # of images beside a common top folder, or directly in it; what is lost is refused by its number
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,6 @@ class _Tree:
     formats: dict[int, str]
     folders: frozenset[str]
     top: str
-
-
-def is_image(name: str) -> bool:
-    """Returns whether a file name without folders has a JPEG or PNG suffix."""
-    return "/" not in name and is_image_name(name)
 
 
 def open_folder(data: schema.Data) -> Source:
@@ -79,13 +77,16 @@ def open_folder(data: schema.Data) -> Source:
     if all(tree.formats.get(row) == UNKNOWN for row in tree.images.values()):
         _count_others(tree, Listing(tree.files, ()), unused)
         raise ConfigError(_describe_contents(tree, root, unused))
-    parts = splits.find_splits(tree.images.keys(), root)
+    pictures = [name for name, row in tree.images.items() if tree.formats.get(row) not in _NO_PICTURES]
+    parts = splits.find_splits(pictures, root, data, tree.top)
     classes = _list_classes(tree, parts)
     labels: dict[str, str] = {}
     if data.label_field is not None or len(classes) < 2 or splits.are_parts(classes):
         labels, classes = _read_classes(data, tree, parts, classes)
+    if not labels and data.train_folders != [splits.WHOLE_TREE]:
+        splits.refuse_parts(classes, root)
     entries = Listing(tree.files, classes)
-    _add_images(tree, parts, entries, unused, labels, convert=data.convert)
+    _add_images(data, tree, parts, entries, unused, labels)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
     folders = () if labels else [path for top in parts for path in _classes_below(tree, top).values()]
@@ -109,12 +110,13 @@ def _open_tree(root: str) -> _Tree:
     files = archive.open_own(root)
     formats = _identify(files)
     images = {name: row for row, name in enumerate(files.names) if formats.get(row) not in _NO_IMAGES}
-    top = _common_top(images)
+    pictures = [name for name, row in images.items() if formats.get(row) not in _NO_PICTURES]
+    top = _common_top(pictures or images)
     below = {name.removeprefix(top): row for name, row in images.items() if name.startswith(top)}
     folders = {
-        "/".join(parts[:depth])
-        for parts in (name.split("/") for name in below)
-        for depth in (1, 2, 3)[: len(parts) - 1]
+        name.rsplit("/", up)[0]
+        for name in (name.removeprefix(top) for name in pictures or images if name.startswith(top))
+        for up in range(1, name.count("/") + 1)
     }
     empty = {name[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
     _refuse_empty_train(root, top, empty)
@@ -125,11 +127,11 @@ def _open_tree(root: str) -> _Tree:
 def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
     """Refuses a tree of which all images are in a held-out folder, beside an empty one of train."""
     above, _, held_out = top.rstrip("/").rpartition("/")
-    if splits.SPLIT_WORDS.get(held_out.lower()) in (None, "train"):
+    if splits.kind_of(held_out) in (None, "train"):
         return
     for name in sorted(empty):
         parent, _, word = name.rpartition("/")
-        if parent == above and splits.SPLIT_WORDS.get(word.lower()) == "train":
+        if parent == above and splits.kind_of(word) == "train":
             raise ConfigError(f"{root}: {name}/ is empty, all images are in {top}; nothing can be trained on")
 
 
@@ -138,21 +140,33 @@ def _identify(files: Files) -> dict[int, str]:
     rows = [row for row, name in enumerate(files.names) if not is_image_name(name)]
     heads = dataclasses.replace(files, sizes=np.minimum(files.sizes, HEAD_BYTES)).reader(rows)
     with ThreadPoolExecutor(_SNIFF_THREADS, thread_name_prefix="format") as pool:
-        return dict(zip(rows, map(identify_format, pool.map(heads, range(len(rows)))), strict=True))
+        kinds = dict(zip(rows, map(identify_format, pool.map(heads, range(len(rows)))), strict=True))
+    return {row: _with_suffix(kind, files.names[row].lower()) for row, kind in kinds.items()}
 
 
-def _common_top(names: Mapping[str, int] | Sequence[str]) -> str:
-    """Returns the folder, with a final slash, that all images are below; a single class is not skipped."""
-    top = ""
+def _with_suffix(kind: str, name: str) -> str:
+    """Returns the format of a file whose first bytes do not tell it: archives are tars or packed, SVG is text."""
+    if kind == TEXT and name.endswith(".svg"):
+        return SVG
+    return _ARCHIVE if kind in (*PACKED, UNKNOWN) and name.endswith(_ARCHIVES) else kind
+
+
+def _common_top(names: Collection[str]) -> str:
+    """Returns the folder, with a final slash, that all images are below but for a few beside it or directly in it.
+
+    A single class is not skipped, nor is train, whose name is needed.
+    """
+    top, below = "", list(names)
     while True:
-        below = [name.removeprefix(top) for name in names if name.startswith(top)]
-        firsts = {name.partition("/")[0] for name in below}
-        if len(firsts) != 1 or any(name.count("/") < 2 for name in below):
+        firsts = {name.partition("/")[0] for name in below if "/" in name}
+        stray = sum(name.count("/") < 2 for name in below)
+        if len(firsts) != 1 or stray > _STRAY_SHARE * len(below):
             return top
         first = firsts.pop()
-        if splits.SPLIT_WORDS.get(first.lower()) == "train":
+        if splits.kind_of(first) == "train":
             return top
         top += f"{first}/"
+        below = [name.removeprefix(f"{first}/") for name in below if name.startswith(f"{first}/")]
 
 
 def _classes_below(tree: _Tree, part: str) -> dict[str, str]:
@@ -190,29 +204,32 @@ def _read_classes(
     Raises:
         ConfigError: No table has classes of the images, or a single one.
     """
-    labels, source = csv_labels.read_classes(tree.files, [tree.top + name for name in tree.images], data.label_field)
+    images = [tree.top + name for name in tree.images if any(map(name.startswith, parts))]
+    labels, source = csv_labels.read_classes(tree.files, images, data.label_field)
     labels = {image.removeprefix(tree.top): label for image, label in labels.items()}
     classes = sorted(set(labels.values()))
     if data.label_field is not None and not labels:
         raise ConfigError(
             f"{data.name} at {data.path}: no CSV file that names the images has a column {data.label_field!r}"
         )
-    if not labels and len(folders) == 1 and parts == splits.WHOLE and folders[0].lower() not in _NO_CLASSES:
+    if not labels and len(folders) == 1 and parts == splits.WHOLE and not splits.names_no_class(folders[0]):
         log.warning("%s: all images are of one class, %s", data.name, folders[0])
         return {}, folders
     if not labels and len(folders) > 1:
-        log.warning("%s: the classes are %s, which look like parts of one set", data.name, ", ".join(folders[:3]))
         return {}, folders
     if len(classes) < 2:
         place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
-        what = f"all images are in {folders[0]}/, which names no class" if folders else "no folders of classes"
+        what = "no folders of classes"
+        if folders:
+            no_class = splits.names_no_class(folders[0])
+            what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
         known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
-        images = f"{len(known):,} images, first {min(known)}"
+        shown = f"{len(known):,} images, first {min(known)}"
         others = csv_labels.describe_others(tree.files, known)
         raise ConfigError(
-            f"{data.name} at {data.path}: {what} in {place} ({images}), and no CSV file "
+            f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
             f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
-            f"with the names of the images and their classes{_describe_origin(tree)}"
+            f"with the names of the images and their classes{_describe_origin(tree, parts)}"
         )
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)
@@ -220,8 +237,16 @@ def _read_classes(
     return labels, classes
 
 
-def _describe_origin(tree: _Tree) -> str:
-    """Returns what to do with a tar of samples, or with a folder of names with backslashes; empty otherwise."""
+def _describe_origin(tree: _Tree, parts: dict[str, int]) -> str:
+    """Returns what to do with folders that are no splits, a tar of samples, or names with backslashes; else nothing."""
+    tops = sorted({name.partition("/")[0] for name in tree.images if "/" in name})
+    others = [top for top in tops if f"{top}/" not in parts]
+    if parts != splits.WHOLE and others:
+        taken = ", ".join(f"{top} as {listing.SPLITS[part]}" for top, part in parts.items())
+        return (
+            f"; by their names {taken} were taken, and not {', '.join(others[: listing.NAMED])}: data.train_folders "
+            "and data.val_folders name others, and data.train_folders=[.] takes all folders as classes"
+        )
     if any("\\" in name for name in tree.images):
         return "; names with backslashes are those of a Windows archive: give data.path the archive itself"
     samples = {name.rpartition(".")[0] for name in tree.images}
@@ -231,20 +256,21 @@ def _describe_origin(tree: _Tree) -> str:
 
 
 def _add_images(
-    tree: _Tree, parts: dict[str, int], entries: Listing, unused: Unused, stated: dict[str, str], *, convert: bool
+    data: schema.Data, tree: _Tree, parts: dict[str, int], entries: Listing, unused: Unused, stated: dict[str, str]
 ) -> None:
     """Adds the images of the parts to the listing, and counts those that are in no class or have another format.
 
     Args:
+        data: Settings, of which ``convert`` and the folders of the splits count.
         tree: The tree.
         parts: Its parts.
         entries: Listing that receives the images.
         unused: What receives the others.
         stated: Classes by image, if tables have them; otherwise the folders are the classes.
-        convert: As ``data.convert``.
     """
+    explicit = bool(data.train_folders or data.val_folders)
     rank = {name: label for label, name in enumerate(entries.classes)}
-    taken = (*DECODED, *CONVERTIBLE) if convert else DECODED
+    taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
     labels = {name: rank[label] for name, label in stated.items()}
     remarks: dict[str, str] = {}
     for top in parts if not stated else ():
@@ -265,6 +291,9 @@ def _add_images(
         if kind not in taken:
             remedy = " (data.convert=true converts them to PNG)" if kind in CONVERTIBLE else ""
             unused.add(f"{kind} files{remedy}", name)
+        elif part is None and explicit:
+            reason = "images in folders that neither data.train_folders nor data.val_folders name"
+            unused.add(reason, name, could_be_sample=False)
         elif part is None:
             unused.add("images in folders that are no split", name)
         elif name not in labels:
@@ -285,7 +314,11 @@ def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, in
 
 def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
     """Counts what is no image, and names the classes that have none."""
+    archives = [name for row, name in enumerate(tree.files.names) if tree.formats.get(row) == _ARCHIVE]
+    _count_archives(tree, archives, unused)
     for row, name in enumerate(tree.files.names):
+        if tree.formats.get(row) == _ARCHIVE:
+            continue
         if tree.formats.get(row) in _NO_IMAGES:
             unused.add("files that are no images", name, could_be_sample=False)
         elif not entries.rows and tree.formats.get(row) == UNKNOWN:
@@ -299,6 +332,19 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
     for label, name in enumerate(entries.classes):
         if label not in used:
             unused.add("classes without images", name, could_be_sample=False)
+
+
+def _count_archives(tree: _Tree, archives: Sequence[str], unused: Unused) -> None:
+    """Counts archives in the tree: those beside the folder of their name, and others, whose images are lost."""
+    packed = []
+    for name in archives:
+        suffix = next(suffix for suffix in _ARCHIVES if name.lower().endswith(suffix))
+        if name[: -len(suffix)].removeprefix(tree.top) in tree.folders:
+            unused.add("archives beside the folder of their name", name, could_be_sample=False)
+        else:
+            packed.append(name)
+    for name in packed:
+        unused.add("archives in the folder (unpack them, they are not read)", name, holds_many=len(packed) > 1)
 
 
 def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
@@ -341,44 +387,3 @@ def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:
     seen = ", ".join(sorted(first)[: listing.NAMED]) or "nothing"
     lines = "".join(f"; {line}" for line in unused.lines())
     return f"no usable images in {root}/CLASS/; its top folder contains {seen}{lines}{remedy}"
-
-
-def open_imagenette(data: schema.Data, data_set: DataSet) -> Source:
-    """Opens Imagenette or Imagewoof, v2, of any size: its archive, or ``{train,val}/WNID/*.JPEG``.
-
-    The ten WNIDs are the classes.
-
-    Raises:
-        DataError: The counts differ from the official ones.
-    """
-    files = listing.open_files(data, data_set)
-    entries = split_folders(files, ("train", "val"), data_set.classes)
-    return listing.check_listing(data, with_short_names(entries), data_set)
-
-
-def split_folders(files: Files, folders: tuple[str, str], classes: int) -> Listing:
-    """Lists ``TRAIN/CLASS/IMAGE`` and ``VAL/CLASS/IMAGE``; label = rank of the class name.
-
-    Raises:
-        ConfigError: The folders are missing, or have more classes than the set.
-    """
-    trees = [files.folder(folder) for folder in folders]
-    names = sorted(
-        {one for tree in trees for path in tree for one, _, image in [path.partition("/")] if is_image(image)}
-    )
-    if not names or len(names) > classes:
-        raise ConfigError(f"{files.root} has {len(names)} folders {folders[0]}/CLASS/IMAGE, {classes} are expected")
-    rank = {name: label for label, name in enumerate(names)}
-    entries = Listing(files, names)
-    for part, top, tree in zip((TRAIN, VAL), folders, trees, strict=True):
-        for path, row in tree.items():
-            one, _, image = path.partition("/")
-            if is_image(image):
-                entries.add(row, f"{top}/{path}", rank[one], part)
-    return entries
-
-
-def with_short_names(entries: Listing) -> Listing:
-    """Reduces names to file names, which are unique in ImageNet and its subsets."""
-    entries.names = [name.rpartition("/")[2] for name in entries.names]
-    return entries

@@ -9,6 +9,8 @@ HEAD_BYTES = 64
 DECODED = ("JPEG", "PNG")  # formats that shards contain
 CONVERTIBLE = ("WebP", "BMP", "GIF", "TIFF")  # formats that data.convert turns into PNG
 TEXT, EMPTY, UNKNOWN = "text", "empty", "unknown"
+SVG = "SVG"  # by its suffix, too: it is text
+PACKED = ("zip", "gzip", "bzip2", "xz", "Zstandard", "7z", "RAR")
 LFS = "Git LFS pointer (git lfs pull fetches the image)"
 SUFFIXES = (".jpg", ".jpeg", ".png")  # of files whose format is checked only when they are read
 _SIGNATURES = (
@@ -31,6 +33,12 @@ _SIGNATURES = (
     (b"\0\0\1\0", "icon"),
     (b"\x93NUMPY", "NumPy"),
     (b"PK\x03\x04", "zip"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!", "RAR"),
     (b"%PDF", "PDF"),
     (b"PAR1", "Parquet"),
     (b"\x89HDF", "HDF5"),

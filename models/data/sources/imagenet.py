@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from conf import schema
 from infra import store
 from infra.errors import ConfigError, DataError
-from models.data.sources import archive, folder, listing, matlab
+from models.data.sources import archive, class_folders, listing, matlab
 from models.data.sources.archive import Files
 from models.data.sources.container import join_parts, locate
 from models.data.sources.csv_labels import read_labels
@@ -98,7 +98,7 @@ def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
         parts.append(archive.archive(root, DEVKIT_ARCHIVE, "devkit/"))
     files = archive.merge_files(parts)
     trees = files.folder("train"), files.folder("val")
-    flat = [path for path in trees[1] if folder.is_image(path)]
+    flat = [path for path in trees[1] if class_folders.is_image(path)]
     has_devkit = files.find("data/meta.mat") is not None
     if flat and not has_devkit and files.find(KAGGLE_LABELS) is not None:
         return listing.check_listing(
@@ -108,20 +108,21 @@ def open_imagenet(data: schema.Data, data_set: DataSet) -> Source:
         devkit = read_devkit(files, data_set)
         entries = _list_images(files, *trees, devkit)
         lines = [*listing.counts(entries, data_set.images), *_short_classes(entries, devkit)]
-        return entries.source(listing.require_complete(data, lines))
-    entries = folder.with_short_names(folder.split_folders(files, ("train", "val"), data_set.classes))
+        source = entries.source(listing.require_complete(data, lines))
+        return replace(source, unused=listing.describe_unused(entries))
+    entries = class_folders.with_short_names(class_folders.split_folders(files, ("train", "val"), data_set.classes))
     return listing.check_listing(data, entries, data_set)
 
 
 def _list_kaggle(files: Files, train: dict[str, int], val: dict[str, int]) -> Listing:
     wnids = sorted(
-        {path.partition("/")[0] for path in train if folder.is_image(path.rpartition("/")[2]) and "/" in path}
+        {path.partition("/")[0] for path in train if class_folders.is_image(path.rpartition("/")[2]) and "/" in path}
     )
     rank = {wnid: label for label, wnid in enumerate(wnids)}
     entries = Listing(files, wnids)
     for path, row in train.items():
         wnid, _, name = path.rpartition("/")
-        if wnid in rank and folder.is_image(name):
+        if wnid in rank and class_folders.is_image(name):
             entries.add(row, name, rank[wnid], TRAIN)
     for path, wnid in read_labels(files, list(val), rank)[0].items():
         entries.add(val[path], path, rank[wnid], VAL)
@@ -138,7 +139,7 @@ def _list_images(files: Files, train: dict[str, int], val: dict[str, int], devki
     for part, tree in ((TRAIN, train), (VAL, val)):
         for path, row in tree.items():
             wnid, _, name = path.rpartition("/")
-            if wnid in rank and folder.is_image(name):
+            if wnid in rank and class_folders.is_image(name):
                 entries.add(row, name, rank[wnid], part)
             elif part == VAL and (match := _VAL_NAME.fullmatch(path)):
                 number = int(match[1])

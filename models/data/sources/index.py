@@ -23,10 +23,11 @@ from conf.text import logger
 from infra import store
 from infra.errors import DataError, NotFoundError
 from models.data.sources import catalog, cifar, listing
+from models.data.sources.class_file import read_small
 from models.data.sources.container import Container, join_parts, locate_uri
 from models.data.sources.listing import Source
 from models.data.sources.reader import OWN_FILE, Reader
-from models.data.sources.shard_addresses import find_shards, read_small
+from models.data.sources.shard_addresses import find_shards
 
 FORMAT = "effnet-source/2"
 # [N] columns of a saved index and their dtypes; None: byte strings of any length.
@@ -182,7 +183,7 @@ def _digest_tars(data: schema.Data) -> str:
     with ThreadPoolExecutor(_LOOKUPS_AT_ONCE) as pool:
         tars = list(pool.map(describe, shards.parts))
     names = "" if data.class_file is None else read_small(data.class_file, "data.class_file")
-    stated = [FORMAT, tars, list(shards.parts.values()), data.label_field, names, data.allow_partial]
+    stated = [FORMAT, tars, list(shards.parts.values()), data.label_field, names, data.allow_partial, *shards.others]
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,8 @@ from infra.errors import ConfigError, DataError
 from models.data.sources import archive
 from models.data.sources.archive import Files
 from models.data.sources.container import locate
+from models.data.sources.image_format import is_image_name
+from models.data.sources.unused import Unused
 
 TRAIN, MINIVAL, VAL = 0, 1, 2  # values of Source.split
 SPLITS = {TRAIN: "train", MINIVAL: "minival", VAL: "val"}
@@ -265,7 +267,18 @@ def check_listing(data: schema.Data, listing: Listing, data_set: DataSet, crop_b
         DataError: Images or classes are missing; the message gives the counts.
     """
     lines = [*counts(listing, data_set.images), *absent_classes(listing, data_set.classes)]
-    return listing.source(require_complete(data, lines), crop_bottom)
+    source = listing.source(require_complete(data, lines), crop_bottom)
+    return replace(source, unused=describe_unused(listing))
+
+
+def describe_unused(listing: Listing) -> tuple[str, ...]:
+    """Returns one line per kind of files that are no samples: of an official set they are counted, never refused."""
+    unused, used = Unused(), set(listing.rows)
+    for row, name in enumerate(listing.files.names):
+        if row not in used:
+            what = "images that the lists of the set do not have" if is_image_name(name) else "files that are no images"
+            unused.add(what, name, could_be_sample=False)
+    return unused.lines()
 
 
 def digest_of(

@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from braceexpand import braceexpand
 from conf import schema
 from conf.text import logger
 from conf.training import IN_PLACE, REWRITTEN
-from infra import store
 from infra.errors import ConfigError, NotFoundError
 from infra.store import files
 from models.data.sources import archive
@@ -36,15 +35,18 @@ log = logger()
 _DOWNLOADS_AT_ONCE = 4
 _WEB = ("https://", "http://")
 _MAX_SHARDS = 1_000_000  # braces may state any number
+_OTHER_SHARDS = ("parquet", "arrow", "tfrecord", "tfrecords", "mds", "beton", "zst", "lz4", "7z", "rar", "tar_")
+_UNFINISHED = ("part", "partial", "tmp", "crdownload", "aria2", "download", "incomplete")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)(?:\.\.\d+)?\}")
 
 
 @dataclass(frozen=True)
 class ShardAddresses:
-    """Shards below ``root``: split (``Source.split``) by relative name."""
+    """Shards below ``root``: split (``Source.split``) by relative name; and the other files of folders, by theirs."""
 
     root: str
     parts: dict[str, int]
+    others: tuple[str, ...] = ()
 
 
 def find_shards(data: schema.Data) -> ShardAddresses:
@@ -59,8 +61,9 @@ def find_shards(data: schema.Data) -> ShardAddresses:
     """
     if data.path is None:
         raise ConfigError("data=webdataset needs data.path=SHARDS, as /data/train-{000..123}.tar, s3:// or https://")
-    train = _expand(data.path, "data.path")
-    val = [] if data.val_path is None else _expand(data.val_path, "data.val_path")
+    others: list[str] = []
+    train = _expand(data.path, "data.path", others)
+    val = [] if data.val_path is None else _expand(data.val_path, "data.val_path", others)
     every = [*train, *val]
     if repeated := sorted(one for one, number in Counter(every).items() if number > 1):
         raise ConfigError(f"{len(repeated)} shards are listed twice, first {repeated[0]}")
@@ -80,25 +83,25 @@ def find_shards(data: schema.Data) -> ShardAddresses:
             raise ConfigError("the shards of data.path and data.val_path must be in one bucket")
         root = root.replace("s3:/", "s3://", 1)
     names = [one.removeprefix(root).lstrip("/") for one in every]
+    beside = tuple(sorted({one.removeprefix(root).lstrip("/") for one in others}))
     if val:
-        return ShardAddresses(root, dict(zip(names, [TRAIN] * len(train) + [VAL] * len(val), strict=True)))
-    return ShardAddresses(root, _split_by_name(names, data.path))
+        return ShardAddresses(root, dict(zip(names, [TRAIN] * len(train) + [VAL] * len(val), strict=True)), beside)
+    return ShardAddresses(root, _split_by_name(names, data.path), beside)
 
 
-def read_small(path: str, key: str) -> str:
-    """Returns the text of a small file, local or ``s3://``; raises ConfigError if there is none of that name."""
-    location = locate(path)
-    try:
-        data = store.read(location if location.startswith("s3://") else f"file://{Path(location).resolve()}")
-        return data.decode("utf-8-sig")
-    except NotFoundError as error:
-        raise ConfigError(f"{key} {path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{key} {path} is not UTF-8 text: {error}") from error
+def may_be_shard(name: str, shards: Collection[str]) -> bool:
+    """Whether a file beside shards is one in a format that is not read, or the beginning of one.
+
+    img2dataset writes ``00000.parquet`` and ``00000_stats.json`` beside ``00000.tar``: these are no shards.
+    """
+    stem, _, suffix = name.lower().rpartition(".")
+    if suffix in _OTHER_SHARDS:
+        return f"{stem}.tar" not in {shard.lower() for shard in shards}
+    return suffix in _UNFINISHED or ".tar." in name.lower()
 
 
-def _expand(text: str, key: str) -> list[str]:
-    """Returns the addresses of a setting, in order, local ones as absolute paths.
+def _expand(text: str, key: str, others: list[str]) -> list[str]:
+    """Returns the addresses of a setting, in order, local ones as absolute paths; adds other files of folders.
 
     Raises:
         ConfigError: A pattern is damaged, or matches nothing.
@@ -110,9 +113,10 @@ def _expand(text: str, key: str) -> list[str]:
         ):
             raise ConfigError(f"{key} {pattern!r} is neither a local path nor s3:// nor https://")
         for one in _expand_braces(pattern, key):
-            shards += [one] if one.startswith(_WEB) else _match(_absolute(one))
+            shards += [one] if one.startswith(_WEB) else _match(_absolute(one), others)
     if not shards:
-        raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)})")
+        seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
+        raise ConfigError(f"{key} {text} names no shards ({', '.join(ARCHIVES)}){seen}")
     return shards
 
 
@@ -145,8 +149,8 @@ def _refuse_other_lists(address: str) -> None:
         raise ConfigError(f"no file at {address}; several addresses are written with :: between them")
 
 
-def _match(address: str) -> list[str]:
-    """Returns the shards of a folder or of a name with wildcards; otherwise the address.
+def _match(address: str, others: list[str]) -> list[str]:
+    """Returns the shards of a folder or of a name with wildcards; otherwise the address. Adds a folder's other files.
 
     Raises:
         ConfigError: It looks like several addresses in another spelling.
@@ -160,7 +164,8 @@ def _match(address: str) -> list[str]:
     root = address if is_folder or wild is None else address[: wild.start()].rpartition("/")[0]
     if not root.startswith("s3://") and not Path(root).is_dir():
         return []
-    listed = (join_parts(root, name) for name in sorted(archive.walk_folder(root).names))
+    listed = [join_parts(root, name) for name in sorted(archive.walk_folder(root).names)]
+    others += [one for one in listed if is_folder and not one.lower().endswith(ARCHIVES)]
     return [one for one in listed if one.lower().endswith(ARCHIVES) and (is_folder or fnmatchcase(one, address))]
 
 

@@ -1,10 +1,18 @@
-"""Recognizes the splits of a user's images by the names of their folders: train, val and test, in many spellings."""
+"""Recognizes the splits of a user's images by the names of their folders: train, val and test, in many spellings.
+
+Names are read as words: ``TrainImages``, ``images_train``, ``train2017`` and ``trainset`` are train. Words of a content
+make a class, as in ``train_station`` and ``test_tube``. Where names can be read in two ways the set is refused, and
+``data.train_folders`` and ``data.val_folders`` decide.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
+from conf import schema
+from conf.text import did_you_mean
 from infra.errors import ConfigError
 from models.data.sources.listing import MINIVAL, NAMED, TRAIN, VAL
 
@@ -15,15 +23,33 @@ SPLIT_WORDS = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
     "dev": "val",
     "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
+    "holdout": "test",
 }
-_PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold")
+_BOTH = "trainval"  # kind of a folder that holds train and val
+# Words of names that say nothing of the content.
+_FILLERS = (
+    *("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpegs", "jpeg", "jpg", "png"),
+    *("dataset", "datasets", "data", "sets", "set", "splits", "split", "subset", "folder", "files", "samples"),
+)
+_PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold", "split", "chunk", "shard")
+_MASKS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "trimaps"),
+    *("segmentations", "segmentation", "segs", "seg"),
+)
+_HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)
+WHOLE_TREE = "."  # of data.train_folders: the folders are classes
+_SETTINGS = (
+    "data.train_folders=[A,B] and data.val_folders=[C] name the splits, data.train_folders=[.] takes all as classes"
+)
 
 
-def find_splits(images: Collection[str], root: str) -> dict[str, int]:
+def find_splits(images: Collection[str], root: str, data: schema.Data, top: str) -> dict[str, int]:
     """Returns the parts by their folders, which end with ``/``; ``WHOLE`` if the top folders are classes.
 
     Beside the folders of train, one kind of held-out folder is val; of two, ``val/`` is minival and ``test/`` is val.
@@ -31,35 +57,45 @@ def find_splits(images: Collection[str], root: str) -> dict[str, int]:
     Args:
         images: Paths of the images below the common top folder.
         root: The tree, for messages.
+        data: Settings, of which ``train_folders`` and ``val_folders`` name the parts.
+        top: The common top folder, which ends with ``/``, or the empty string.
 
     Raises:
-        ConfigError: The folders are held-out splits without a train folder.
+        ConfigError: The folders are held-out splits without a train folder, or may be splits as well as classes, or
+            a folder of the settings has no images.
     """
-    tops = sorted({name.partition("/")[0] for name in images if "/" in name})
-    below: dict[str, set[str]] = {top: set() for top in tops}
+    if data.train_folders or data.val_folders:
+        return _named_splits(images, data, top)
+    below: dict[str, set[str]] = {}
+    flat: set[str] = set()  # folders with images beside or in place of folders
     for name in images:
-        top, _, rest = name.partition("/")
-        folder, slash, _ = rest.partition("/")
+        first, slash, rest = name.partition("/")
         if slash:
-            below[top].add(folder)
-    for kinds in _groups(tops):
-        train, held_out = kinds.get("train", []), [kinds[kind] for kind in ("val", "test") if kind in kinds]
-        others = set(tops).difference(*kinds.values())
-        nested = set().union(*(below[top] for top in train))
-        if train and _are_splits(nested, [below[top] for top in others], bool(held_out) or len(train) > 1):
-            parts = (MINIVAL, VAL) if len(held_out) == 2 else (VAL,)
-            named = {f"{top}/": part for part, folders in zip(parts, held_out, strict=False) for top in folders}
-            return {**{f"{top}/": TRAIN for top in train}, **named}
-        if not train and held_out and not others and len(tops) > 1:
-            held_out_tops = " and ".join(top for folders in held_out for top in folders)
-            raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them")
+            folder, slash, _ = rest.partition("/")
+            below.setdefault(first, set()).update([folder] if slash else [])
+            flat.update([] if slash else [first])
+    for kinds in _groups(sorted(below)):
+        parts = _choose(kinds, below, flat, root)
+        if parts is not None:
+            return parts
     return WHOLE
+
+
+def kind_of(name: str) -> str | None:
+    """Returns what a folder's name states beside words without a content: train, val or test; None for a class."""
+    kind, rest = _read_name(name)
+    return None if rest else "train" if kind == _BOTH else kind
+
+
+def names_no_class(name: str) -> bool:
+    """Whether a name says nothing of the content, as ``images`` or ``trainset``."""
+    return not _read_name(name)[1] and bool(re.search("[a-z]", name.lower()))
 
 
 def split_of(name: str) -> str | None:
     """Returns the split that the words of a name state, as train for ``Train_labels.csv``; None for no single one."""
-    kinds = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
-    return kinds.pop() if len(kinds) == 1 else None
+    kind = _read_name(name)[0]
+    return None if kind == _BOTH else kind
 
 
 def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
@@ -82,7 +118,8 @@ def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[
     named = ", ".join(sorted(shared)[:NAMED]) + (", ..." if len(shared) > NAMED else "")
     return (
         f"every class has the same folders {named}, which count neither as classes nor as splits: if they are the "
-        "classes, name the folders above them train and val; if they are splits, move them above the classes",
+        "classes, data.train_folders and data.val_folders name the folders above them; if they are splits, move them "
+        "above the classes",
     )
 
 
@@ -92,29 +129,153 @@ def are_parts(folders: Collection[str]) -> bool:
     return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
 
 
-def _are_splits(train: set[str], others: list[set[str]], has_more: bool) -> bool:
-    """Whether a folder named train is a split and no class.
+def refuse_parts(folders: Sequence[str], root: str) -> None:
+    """Refuses folders that are numbered parts of a set, or images and their masks, but no classes."""
+    if are_parts(folders):
+        shown = ", ".join(folders[:NAMED])
+        raise ConfigError(
+            f"{root}: the folders {shown} look like numbered parts of one set, not like classes; "
+            f"data.val_folders=[{folders[-1]}] makes that one val and the others train, each with folders of classes; "
+            f"data.train_folders=[{WHOLE_TREE}] takes them as classes"
+        )
+    words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}
+    masks = [folder for folder, parts in words.items() if parts & set(_MASKS)]
+    pictures = [folder for folder in folders if folder not in masks and words[folder] & set(_FILLERS)]
+    if masks and pictures and len(masks) + len(pictures) == len(folders):
+        raise ConfigError(
+            f"{root}: {', '.join(pictures)} and {', '.join(masks)} look like images and their masks, not like classes; "
+            f"data.train_folders=[{pictures[0]}] takes the images alone, with folders or a CSV file of their classes; "
+            f"data.train_folders=[{WHOLE_TREE}] takes the folders as classes"
+        )
+
+
+def _named_splits(images: Collection[str], data: schema.Data, top: str) -> dict[str, int]:
+    """Returns the parts that the settings name; without folders of train, those beside the ones of val are train."""
+    if data.train_folders == [WHOLE_TREE]:
+        return WHOLE
+    every = {"/".join(name.split("/")[:depth]) for name in images for depth in range(1, name.count("/") + 1)}
+    parts: dict[str, int] = {}
+    for key, folders, part in (("val_folders", data.val_folders, VAL), ("train_folders", data.train_folders, TRAIN)):
+        for folder in folders:
+            name = folder.removeprefix("./").strip("/")
+            name = name if name in every else name.removeprefix(top)
+            if name not in every:
+                seen = sorted({one.partition("/")[0] for one in every})
+                hint = did_you_mean(name, every) or f"the folders with images are {', '.join(seen[:NAMED])}"
+                raise ConfigError(f"data.{key}: no images in {folder}/; {hint}")
+            parts[f"{name}/"] = part
+    if not data.train_folders:
+        above = {folder.rstrip("/").rpartition("/")[0] for folder in parts}
+        beside = {f"{one}/" for one in every if one.rpartition("/")[0] in above} - parts.keys()
+        parts |= dict.fromkeys(sorted(beside), TRAIN)
+    inside = [(one, other) for one in parts for other in parts if one != other and one.startswith(other)]
+    if inside or TRAIN not in parts.values():
+        why = f"{inside[0][0]} is in {inside[0][1]}" if inside else "no folder with images is beside them"
+        raise ConfigError(f"data.train_folders and data.val_folders must be folders beside each other: {why}")
+    return parts
+
+
+def _choose(
+    kinds: Mapping[str, list[str]], below: Mapping[str, set[str]], flat: Collection[str], root: str
+) -> dict[str, int] | None:
+    """Returns the parts if a group of folders are splits; None if they are not.
 
     Args:
-        train: Folders in it.
-        others: Folders in each folder beside it that is named otherwise.
-        has_more: Whether held-out folders, or another train folder, are beside it.
+        kinds: Folders of the group by kind.
+        below: Folders in each folder of the tree.
+        flat: Folders of the tree that have images outside of folders.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: They may be, or they are splits without train, or one holds others.
     """
-    if not train:  # images without folders of classes, beside other splits and nothing else
-        return has_more and not others
-    if has_more or not others:
+    held_out = [kinds[kind] for kind in ("val", "test") if kind in kinds]
+    train = kinds.get("train") or kinds.get(_BOTH, [])
+    if _BOTH in kinds and ("train" in kinds or "val" in kinds):
+        beside = ", ".join(f"{one}/" for kind in ("train", "val") for one in kinds.get(kind, []))
+        raise ConfigError(
+            f"{root} has {kinds[_BOTH][0]}/, which by its name holds train and val, beside {beside}: "
+            f"data.train_folders=[{kinds[_BOTH][0]}] or others, and data.val_folders=[...] name those to use"
+        )
+    others = set(below).difference(*kinds.values())
+    if len(below) == 1 and not below[next(iter(below))]:
+        return None  # a single folder of images, of which a table has the classes
+    if train and (held_out or not others or _have_classes_of(train, others, below)):
+        parts = (MINIVAL, VAL) if len(held_out) == 2 else (VAL,)
+        named = {f"{top}/": part for part, folders in zip(parts, held_out, strict=False) for top in folders}
+        return {**{f"{top}/": TRAIN for top in train}, **named}
+    if train and all(len(below[top]) > 1 and top not in flat for top in train) and not any(map(below.get, others)):
+        inside = ", ".join(sorted(set().union(*(below[top] for top in train)))[:NAMED])
+        raise ConfigError(
+            f"{root}: {train[0]}/ may be the split train with the classes {inside}, or a class beside "
+            f"{', '.join(sorted(others)[:NAMED])}, whose images are in no folders: data.train_folders=[{train[0]}] "
+            f"takes it as the split, data.train_folders=[{WHOLE_TREE}] as a class"
+        )
+    if not train and held_out and not others and len(below) > 1:
+        held_out_tops = " and ".join(top for folders in held_out for top in folders)
+        raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them; {_SETTINGS}")
+    return None
+
+
+def _have_classes_of(train: Sequence[str], others: Collection[str], below: Mapping[str, set[str]]) -> bool:
+    """Whether folders beside those of train have the same folders, so that these are the classes."""
+    nested = set().union(*(below[top] for top in train))
+    if not nested:
+        return False
+    if len(train) > 1:
         return True
-    shared = max(len(train & other) for other in others)
-    return shared >= 2 and 2 * shared >= len(train)
+    shared = max(len(nested & below[other]) for other in others)
+    return shared >= 2 and 2 * shared >= len(nested)
 
 
 def _groups(tops: Collection[str]) -> list[dict[str, list[str]]]:
-    """Groups the folders that are named as splits and alike otherwise, as ``seg_train`` and ``seg_test``."""
-    groups: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    """Groups the folders that are named as splits and alike otherwise, as ``seg_train`` and ``seg_test``.
+
+    Groups of equal names with train and a held-out split come first; in the others words without a content are ignored,
+    as in ``train`` and ``test_images``.
+    """
+    exact: dict[str, dict[str, list[str]]] = {}
+    loose: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for top in tops:
-        words = [word for word in re.split(r"[^a-z]+", top.lower()) if word]
-        kinds = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
-        if len(kinds) == 1:
-            rest = tuple(word for word in words if word not in SPLIT_WORDS)
-            groups.setdefault(rest, {}).setdefault(kinds[0], []).append(top)
-    return [kinds for _, kinds in sorted(groups.items(), key=lambda item: len(item[0]))]
+        kind, rest = _read_name(top)
+        if kind is not None:
+            loose.setdefault(rest, {}).setdefault(kind, []).append(top)
+            words = [word for word in _words(top) if _kind_of_word(word) is None]
+            exact.setdefault(" ".join(words), {}).setdefault(kind, []).append(top)
+    ordered = [kinds for _, kinds in sorted(exact.items(), key=lambda item: item[0].count(" "))]
+    complete = [kinds for kinds in ordered if len(kinds) > 1 and ("train" in kinds or _BOTH in kinds)]
+    return [*complete, *(kinds for _, kinds in sorted(loose.items(), key=lambda item: len(item[0])))]
+
+
+def _words(name: str) -> list[str]:
+    """Returns the words of a name: parts of letters, also those that begin with a capital as in ``TrainImages``."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _HOLDOUT.sub("holdout", name))
+    return [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
+
+
+@lru_cache(maxsize=4096)  # every image of a table's folder is read by the name of its folders
+def _read_name(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Returns the kind of split that a name states, if it is a single one, and its words with a content."""
+    kinds, rest = [], []
+    for word in _words(name):
+        kind = _kind_of_word(word)
+        if kind is not None:
+            kinds.append(kind)
+        elif word not in _FILLERS:
+            rest.append(word)
+    if set(kinds) == {"train", "val"}:
+        return _BOTH, tuple(rest)
+    return (kinds[0] if len(set(kinds)) == 1 else None), tuple(rest)
+
+
+def _kind_of_word(word: str) -> str | None:
+    """Returns the kind of a word, also of one that is written together with another, as ``testset`` or ``trainval``."""
+    if word in SPLIT_WORDS:
+        return SPLIT_WORDS[word]
+    for split, kind in SPLIT_WORDS.items():
+        rest = word.removeprefix(split) if word.startswith(split) else word.removesuffix(split)
+        if rest != word and rest in _FILLERS:
+            return kind
+        if rest != word and {kind, SPLIT_WORDS.get(rest)} == {"train", "val"}:
+            return _BOTH
+    return None

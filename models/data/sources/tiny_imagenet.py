@@ -9,7 +9,7 @@ from __future__ import annotations
 from conf import schema
 from infra.errors import ConfigError
 from models.data.sources import listing
-from models.data.sources.folder import is_image
+from models.data.sources.class_folders import is_image
 from models.data.sources.listing import TRAIN, VAL, DataSet, Listing, Source
 
 

@@ -14,7 +14,7 @@ from conf import schema
 from infra.errors import ConfigError, DataError
 from models.data.sources import listing
 from models.data.sources.archive import Files
-from models.data.sources.folder import IMAGE_SUFFIXES
+from models.data.sources.image_format import SUFFIXES
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, Source
 
 # The readme of FGVC Aircraft 2013b: "Each image has at the bottom a banner 20 pixels high containing copyright
@@ -23,7 +23,7 @@ from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Listing, S
 AIRCRAFT_BANNER = 20
 
 # Five of Birdsnap's 49,829 are GIF (in its images.txt). They count as present; verification excludes them by name.
-_BIRD_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+_BIRD_SUFFIXES = (*SUFFIXES, ".gif")
 
 
 def open_food101(data: schema.Data, data_set: DataSet) -> Source:

@@ -14,14 +14,16 @@ LOST_SHARE, LOST_FEW = 0.01, 10  # files or images that may be lost without data
 
 @dataclass
 class Unused:
-    """Names by reason; ``lost`` are the reasons whose files could have been samples."""
+    """Names by reason; ``lost`` are those whose files could be samples, ``many`` if a file may hold many."""
 
     names: dict[str, list[str]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    many: bool = False
 
-    def add(self, reason: str, name: str, *, could_be_sample: bool = True) -> None:
+    def add(self, reason: str, name: str, *, could_be_sample: bool = True, holds_many: bool = False) -> None:
         """Adds one file; a reason is the plural of what the files are, as ``WebP files``."""
         self.names.setdefault(reason, []).append(name)
+        self.many |= holds_many
         if could_be_sample:
             self.lost.add(reason)
 
@@ -39,10 +41,12 @@ class Unused:
         """Refuses many files that could have been samples.
 
         Raises:
-            ConfigError: They are more than 1 % (and more than 10) of all, and ``data.allow_partial`` is not set.
+            ConfigError: They are more than 1 % (and more than 10) of all, or may hold many, and ``data.allow_partial``
+                is not set.
         """
         lost = sum(len(self.names[reason]) for reason in self.lost)
-        if lost > max(LOST_FEW, LOST_SHARE * (lost + used)) and not data.allow_partial:
+        too_many = self.many or lost > max(LOST_FEW, LOST_SHARE * (lost + used))
+        if too_many and not data.allow_partial:
             raise ConfigError(
                 f"{data.name} at {data.path}: {lost:,} of {lost + used:,} files would not be used: "
                 f"{'; '.join(line for line in self.lines()[: len(self.lost)])}. "

@@ -25,12 +25,22 @@ from conf.text import logger
 from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
+from models.data.sources.class_file import rank_labels, read_class_names
 from models.data.sources.container import Container, join_parts
 from models.data.sources.folder import compare_classes
-from models.data.sources.image_format import CONVERTIBLE, DECODED, EMPTY, HEAD_BYTES, TEXT, UNKNOWN, identify_format
+from models.data.sources.image_format import (
+    CONVERTIBLE,
+    DECODED,
+    EMPTY,
+    HEAD_BYTES,
+    PACKED,
+    TEXT,
+    UNKNOWN,
+    identify_format,
+)
 from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.reader import open_member
-from models.data.sources.shard_addresses import ShardAddresses, find_shards, read_small
+from models.data.sources.shard_addresses import ShardAddresses, find_shards, may_be_shard
 from models.data.sources.unused import Unused
 
 log = logger()
@@ -38,7 +48,7 @@ _TEXTS = ("cls", "txt", "json")  # suffixes of the texts that are read where no 
 _KEYS = ("label", "class", "cls", "target", "class_name", "label_name")  # of a .json, in this order
 _FIELDS = ("cls", *(f"json.{key}" for key in _KEYS), "json", "txt")  # labels, in this order if equally many have them
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
-_NO_IMAGES = (TEXT, EMPTY, UNKNOWN, "zip", "PDF", "NumPy", "Parquet", "HDF5", "video")
+_NO_IMAGES = (TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES, _MAX_LABEL = 2**20, 256
 _SCAN_THREADS = 8
@@ -109,12 +119,21 @@ def open_shards(data: schema.Data) -> Source:
     missing = [f"shards: {len(broken)} of {len(scans)} are damaged or missing; {'; '.join(broken[:NAMED])}"] * bool(
         broken
     )
+    unread = [name for name in shards.others if may_be_shard(name, shards.parts)]
+    if unread:
+        missing.append(
+            f"shards: {len(unread)} files beside the {len(scans)} shards look like more and are not read, as "
+            f"{', '.join(unread[:NAMED])}: decompress or convert them to .tar, or finish their download"
+        )
     listing.require_complete(data, missing)
     label_field = data.label_field or _choose_field(scans)
     classes = _list_classes(data, scans, label_field)
     entries, unused = _list_samples(data, shards, scans, label_field, classes)
     if not entries.rows:
         raise ConfigError(_describe_contents(data, scans, label_field, unused))
+    for name in shards.others:
+        if name not in unread:
+            unused.add("files beside the shards", name, could_be_sample=False)
     unused.check(data, len(entries.rows))
     source = dataclasses.replace(
         entries.source(missing),
@@ -298,40 +317,19 @@ def _json_hint(scans: Sequence[_Shard]) -> str:
 def _list_classes(data: schema.Data, scans: Sequence[_Shard], label_field: str) -> list[str]:
     """Returns the names in ``data.class_file``, or all labels in the order of numbers or of the alphabet."""
     if data.class_file is not None:
-        return _read_class_file(data.class_file)
+        return read_class_names(data.class_file, "data.class_file")
     labels = {sample.labels[label_field] for shard in scans for sample in shard.samples if label_field in sample.labels}
     if all(map(_NUMBER.fullmatch, labels)):
         return sorted((label for label in labels if not label.startswith("-")), key=int)
     return sorted(labels)
 
 
-def _read_class_file(path: str) -> list[str]:
-    text = read_small(path, "data.class_file").strip()
-    try:
-        content = json.loads(text) if text.startswith(("[", "{")) else [line.strip() for line in text.splitlines()]
-    except ValueError as error:
-        raise ConfigError(f"data.class_file {path} is no JSON list: {error}") from error
-    names = _in_order(content) if isinstance(content, dict) else content
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(f"data.class_file {path} must hold the names of the classes, one a line or as a JSON list")
-    return list(names)
-
-
-def _in_order(names: Mapping[str, Any]) -> list[Any]:
-    """Returns the names of a JSON object by number: ``{"0": "ant"}``, ``{"0": ["n0", "ant"]}`` or ``{"ant": 0}``."""
-    if all(isinstance(value, int) for value in names.values()):
-        names = {str(number): name for name, number in names.items()}
-    ordered = [names.get(str(number)) for number in range(len(names))]
-    return [name[-1] if isinstance(name, list) and name else name for name in ordered]
-
-
 def _list_samples(
     data: schema.Data, shards: ShardAddresses, scans: Sequence[_Shard], label_field: str, classes: Sequence[str]
 ) -> tuple[Listing, Unused]:
     """Lists the samples that have a label and a format that is decoded; counts the others."""
-    rank = {name: label for label, name in enumerate(classes)}
-    if data.class_file is not None:
-        rank = {str(label): label for label in range(len(classes))} | rank
+    labels = {sample.labels[label_field] for shard in scans for sample in shard.samples if label_field in sample.labels}
+    rank = rank_labels(data.class_file, classes, labels)
     taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
     unused, files = Unused(), []
     chosen: list[tuple[str, int, int]] = []

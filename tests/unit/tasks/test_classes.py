@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from infra.errors import ConfigError
 from infra.tracking.registry import Version
 from models.data.shards.manifest import TABLE, Manifest
 from models.networks import packaged
 from models.results import ShardResult
-from tasks.classes import class_lists, describe_difference, find_rows
+from tasks.classes import GIVEN, class_lists, class_mismatch, describe_difference, find_rows
 
 
 @pytest.mark.parametrize(
@@ -62,14 +63,20 @@ def test_another_order_and_a_part_of_the_classes_are_matched_by_name(
     assert find_rows(model, data) == rows
 
 
-def lists(
+def made(
     monkeypatch: pytest.MonkeyPatch, model: list[str], data: list[str], **tags: str
-) -> tuple[list[str], list[str]]:
+) -> tuple[Version, ShardResult]:
     monkeypatch.setattr("infra.tracking.registry.describe", lambda _: {"class_names": model})
     manifest = Manifest("made", tuple(data), "digest", "original", (), np.zeros(0, TABLE))
     monkeypatch.setattr("models.data.shards.manifest.load", lambda _: ("sha256", manifest))
     shards = ShardResult("made", "file:///manifest.json", "sha256", len(data), 1, 1, 1, 1, reused=True)
-    return class_lists(Version("public", 1, "run", (), tags), shards)
+    return Version("public", 1, "run", (), tags), shards
+
+
+def lists(
+    monkeypatch: pytest.MonkeyPatch, model: list[str], data: list[str], **tags: str
+) -> tuple[list[str], list[str]]:
+    return class_lists(*made(monkeypatch, model, data, **tags))[:2]
 
 
 NAMES, WNIDS = list(packaged.imagenet_names()), list(packaged.imagenet_wnids())
@@ -82,7 +89,7 @@ def test_imported_weights_of_a_thousand_classes_are_matched_with_imagenet_by_wor
 ) -> None:
     for data in (WNIDS, WNIDS[::-1], WNIDS[200:210]):
         assert lists(monkeypatch, model, data, source_sha256="a") == (WNIDS, data)
-    others = [f"class {number}" for number in range(1000)]
+    others = [f"class {number:03}" for number in range(1000)]
     assert lists(monkeypatch, model, others, source_sha256="a") == (others, others)
     assert find_rows(*lists(monkeypatch, model, ["cat", "dog"], source_sha256="a")) is None
     assert find_rows(*lists(monkeypatch, model, ["0", "1"], source_sha256="a")) is None
@@ -90,3 +97,53 @@ def test_imported_weights_of_a_thousand_classes_are_matched_with_imagenet_by_wor
 
 def test_the_names_of_a_trained_network_are_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lists(monkeypatch, NAMES, WNIDS) == (NAMES, WNIDS)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            sorted(map(str, range(12))),
+            "as class 2 the data set has '10', torchvision has (sorted as text) '10', timm has (sorted by numbers, in "
+            "lower case) '2'",
+        ),
+        (
+            [str(number) for number in range(12)],
+            "as class 2 the data set has '2', torchvision has (sorted as text) '10'",
+        ),
+        (["Zebra", "ant", "bee"], "timm has (sorted by numbers, in lower case) 'ant'"),
+        (["bee", "ant"], "as class 0 the data set has 'bee', torchvision has (sorted as text) 'ant'"),
+    ],
+    ids=["sorted as text", "sorted by number", "case", "own order"],
+)
+def test_unknown_names_are_never_assumed_in_one_of_several_orders(
+    monkeypatch: pytest.MonkeyPatch, data: list[str], said: str
+) -> None:
+    """Folders named 0 to 11 would be matched by number, although torchvision has sorted them as 0, 1, 10, 11, 2."""
+    model = [str(number) for number in range(len(data))]
+    version, shards = made(monkeypatch, model, data, source_sha256="a", class_names="unknown")
+    with pytest.raises(ConfigError, match=r"its \d+ classes are unknown.*published\.class_file=FILE") as refusal:
+        class_lists(version, shards)
+    assert said in str(refusal.value)
+    assert said in str(class_mismatch(version, shards))  # the gate refuses the promotion, not the registration
+
+
+@pytest.mark.parametrize("data", [[str(n) for n in range(10)], ["00", "01", "10", "11"], ["ant", "bee 2", "bee 3"]])
+def test_unknown_names_are_assumed_where_all_usual_orders_are_the_same_which_is_stored(
+    monkeypatch: pytest.MonkeyPatch, data: list[str]
+) -> None:
+    model = [str(number) for number in range(len(data))]
+    assert class_lists(*made(monkeypatch, model, data, source_sha256="a")) == (
+        data,
+        data,
+        "class names unknown: assumed in the order of made",
+    )
+
+
+def test_names_that_were_given_at_the_import_are_matched_even_if_they_are_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = sorted(map(str, range(12)))
+    model = [str(number) for number in range(12)]
+    assert lists(monkeypatch, model, data, source_sha256="a", class_names=GIVEN) == (model, data)
+    assert find_rows(model, data) == [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]

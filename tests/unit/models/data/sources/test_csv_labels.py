@@ -211,7 +211,12 @@ def test_a_column_of_splits_is_said_not_to_be_used(tmp_path: Path, caplog: pytes
     [
         ("x.csv", "id,label\n0,ant\n1,bee\n", r"x\.csv names none of the images; its second line is '0,ant'"),
         ("labels.json", "{}", r"labels\.json is not read: save its names and classes as a CSV file"),
-        ("train/metadata.jsonl", "{}", r"train/metadata\.jsonl is not read"),
+        (
+            "train/metadata.jsonl",
+            "[1]\n{}",
+            r"train/metadata\.jsonl names none of the images; its second line is '\{\}'",
+        ),
+        ("train/metadata.parquet", "PAR1", r"train/metadata\.parquet is not read"),
         ("x.csv.gz", "\x1f\x8b", r"x\.csv\.gz is not read"),
         ("labels.xlsx", "PK\3\4", r"labels\.xlsx is not read"),
     ],
@@ -244,14 +249,13 @@ def test_equal_names_in_train_and_test_are_those_of_the_split_that_the_table_is_
     assert (labels_of(source, TRAIN), labels_of(source, VAL)) == (TRUTH, dict.fromkeys(TRUTH, "ant"))
 
 
-def test_numbered_parts_of_a_set_are_no_classes_beside_a_table(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_numbered_parts_of_a_set_are_no_classes(tmp_path: Path) -> None:
     files = {f"part_{int(name) % 2}/{name}.jpg": photo(int(name)) for name in NAMES}
     source = open_tree(tmp_path, files | {"metadata.csv": table("{n},{c},f", "image_id,category,sex").encode()})
     assert labels_of(source, TRAIN) == TRUTH
-    assert open_tree(tmp_path / "2", files).classes == ("part_0", "part_1")
-    assert "the classes are part_0, part_1, which look like parts of one set" in caplog.text
+    with pytest.raises(ConfigError, match="the folders part_0, part_1 look like numbered parts of one set, not like"):
+        open_tree(tmp_path / "2", files)
+    assert open_tree(tmp_path / "2", files, train_folders=["."]).classes == ("part_0", "part_1")
 
 
 def test_captions_and_boxes_are_no_classes(tmp_path: Path) -> None:

@@ -78,8 +78,38 @@ def test_a_train_folder_alone_is_the_train_split(tmp_path: Path) -> None:
     assert (source.classes, source.own_val, by_part(source)) == (("a", "b"), False, [6, 0, 0])
 
 
-def test_a_class_named_train_is_a_class(tmp_path: Path) -> None:
-    assert open_tree(tmp_path, tree({"bus": 3, "train": 3, "test": 3})).classes == ("bus", "test", "train")
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("bus", "car", "train"),
+        ("beaker", "flask", "test_tube"),
+        ("bus_station", "test_track", "train_station"),
+        ("test_match", "training_shoe", "valley"),
+        ("Freight Train", "Passenger Train", "Tram"),
+        ("toy train set", "train set"),
+        ("tests", "trains"),
+        ("1train", "2buses"),
+    ],
+)
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_a_class_with_the_word_of_a_split_is_a_class(split: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({f"{split}{label}": 3 for label in classes}))
+    assert (source.classes, by_part(source)) == (classes, [3 * len(classes), 0, 0])
+
+
+def test_train_and_test_without_classes_beside_another_folder_are_refused_unless_a_setting_says_what_they_are(
+    tmp_path: Path,
+) -> None:
+    """Kaggle's sets have further folders of images, as ``train_masks``; a table has the classes of those that count."""
+    files = tree({"bus": 3, "train": 4, "test": 3})
+    said = r"by their names train/ as train, test/ as val were taken, and not bus: data\.train_folders and data\.val_f"
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path, files, train_folders=["."]).classes == ("bus", "test", "train")
+    files["train.csv"] = b"id,label\n000,a\n001,b\n002,a\n003,b\n"
+    source = open_tree(tmp_path / "2", files, allow_partial=True)
+    assert (source.classes, by_part(source)) == (("a", "b"), [4, 0, 0])
+    assert source.unused[0] == "3 images in folders that are no split, first bus/000.jpg"
 
 
 def test_a_folder_with_the_classes_of_train_is_no_class(tmp_path: Path) -> None:
@@ -266,7 +296,7 @@ def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         open_source(data_settings("folder", Path(os.fsdecode(root))))
 
 
-@pytest.mark.parametrize("tops", [("entrenamiento", "prueba"), ("fold1", "fold2"), ("train/ant", "train/bee")])
+@pytest.mark.parametrize("tops", [("entrenamiento", "prueba"), ("train/ant", "train/bee")])
 def test_folders_that_every_class_has_are_said(tops: tuple[str, ...], tmp_path: Path) -> None:
     """They are the classes of splits with names that are not known, or splits below the classes."""
     source = open_tree(tmp_path, tree({f"{top}/{below}": 3 for top in tops for below in "xy"}))

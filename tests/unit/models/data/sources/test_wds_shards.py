@@ -173,6 +173,30 @@ def test_a_class_file_may_have_the_names_by_number(content: str, tmp_path: Path)
         open_shards(folder, class_file=str(tmp_path / "names.json"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (range(12), {0: "1", 1: "10", 2: "11", 3: "12", 11: "9"}),  # ImageFolder's numbers of folders 1 to 12
+        (range(1, 13), {1: "1", 2: "2", 10: "10"}),  # the names of these folders
+        (range(1, 11), None),
+    ],
+    ids=["numbers", "names", "either"],
+)
+def test_a_label_that_is_a_name_and_the_number_of_another_class_is_never_guessed(
+    labels: range, expected: dict[int, str] | None, tmp_path: Path
+) -> None:
+    """Sorted as text, the folders 1 to 12 are 1, 10, 11, 12, 2 and so on, so label 1 is the class 10."""
+    samples = [{"jpg": photo(label), "cls": label} for label in labels]
+    folder = write_shards(tmp_path / "set" / "%05d.tar", samples)
+    (tmp_path / "names.txt").write_text("\n".join(sorted(map(str, range(1, 13)))))
+    if expected is None:
+        with pytest.raises(ConfigError, match="1 is the name of class 0, and the number of the class '10'; names with"):
+            open_shards(folder, class_file=str(tmp_path / "names.txt"))
+        return
+    stated = truth(open_shards(folder, class_file=str(tmp_path / "names.txt")))
+    assert {label: stated[photo(label)] for label in expected} == expected
+
+
 def test_members_that_webdataset_would_fail_on_are_counted(tmp_path: Path) -> None:
     """Suffixes that webdataset reserves, and suffixes that differ in case only."""
     members = [("0.jpg", photo(0)), ("0.__key__", b"0"), ("0.cls", b"0"), ("0.JPG", photo(1))]
@@ -396,5 +420,5 @@ def test_a_wildcard_in_the_object_store_needs_no_suffix(address: str, monkeypatc
     monkeypatch.setattr(
         shard_addresses.archive, "walk_folder", lambda root: listed.append(root) or SimpleNamespace(names=names)
     )
-    assert shard_addresses._match(address) == ["s3://b/set/train-0.tar", "s3://b/set/train-1.tar"]
+    assert shard_addresses._match(address, []) == ["s3://b/set/train-0.tar", "s3://b/set/train-1.tar"]
     assert listed == ["s3://b/set"]

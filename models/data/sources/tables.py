@@ -1,0 +1,209 @@
+"""Reads tables beside images: CSV, JSON lines and the like, of which a column names the images.
+
+A table in a folder with images is about these, one that is named after a split about those of the split.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conf.text import logger
+from models.data.sources.archive import Files
+from models.data.sources.splits import split_of
+
+log = logger()
+MAX_BYTES = 256 * 2**20
+JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (".csv", ".tsv", ".txt")
+_SEPARATORS = (",", ";", "\t", "|", " ")
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_PREDICTIONS = ("submission", "predict")  # in names of tables that a model wrote
+_QUOTES = " \t'\""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file by the image that they are about, and the first row, which may be a header."""
+
+    path: str
+    header: list[str]
+    rows: Mapping[str, list[list[str]]]
+
+    def column(self, number: int) -> dict[str, set[str]]:
+        """Returns the texts of a column by image."""
+        return {image: {cell_of(row, number) for row in rows} for image, rows in self.rows.items()}
+
+    def name(self, number: int) -> str:
+        """Returns the header of a column, for messages."""
+        return cell_of(self.header, number) or f"number {number + 1}"
+
+
+def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, int]]:
+    """Yields each table that names images, and the number of the column that does."""
+    index = index_images(images)
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2]
+        is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
+        if not name.lower().endswith((*SUFFIXES, *JSON_LINES)) or is_of_image or files.sizes[row] > MAX_BYTES:
+            continue
+        if any(word in name.lower() for word in _PREDICTIONS):
+            if "sample" not in name.lower():
+                log.warning("%s: %s is not read, because it is named after predictions", files.root, path)
+            continue
+        text = decode(files.read(row))
+        for known in _narrow(index, images, path):
+            # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
+            table = _try_separators(path, text, known, str) or _try_separators(path, text, _fold(known), _fold_name)
+            if table is not None:
+                yield table
+                break
+
+
+def _try_separators(
+    path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
+) -> tuple[Table, int] | None:
+    if path.lower().endswith(JSON_LINES):
+        return _read_table(path, _read_json_lines(text), index, spelled)
+    for separator in _SEPARATORS:
+        if separator in text and (table := _read_table(path, _divide(text, separator), index, spelled)):
+            return table
+    return None
+
+
+def _read_json_lines(text: str) -> list[list[str]]:
+    """Returns the objects of a file as rows below their keys; empty if a line is no object."""
+    try:
+        objects = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        return []
+    if not all(isinstance(one, dict) for one in objects):
+        return []
+    keys = list(dict.fromkeys(key for one in objects for key in one))
+    return [keys, *([_as_text(one.get(key)) for key in keys] for one in objects)]
+
+
+def _as_text(value: Any) -> str:
+    """Returns a value of JSON as a CSV file has it; lists and objects, as those of boxes, hold no class."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _divide(text: str, separator: str) -> list[list[str]]:
+    """Returns the rows of a text with columns; empty if it is damaged."""
+    csv.field_size_limit(MAX_BYTES)
+    if separator == " ":  # columns are often aligned by several
+        text = "\n".join(" ".join(line.replace('"', "").split()) for line in text.splitlines())
+    try:
+        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    except csv.Error:
+        return []
+
+
+def decode(data: bytes) -> str:
+    """Returns the text of a table: UTF-16 where its mark says so, otherwise UTF-8, of which damaged bytes are kept."""
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
+
+
+def _read_table(
+    path: str, rows: Sequence[list[str]], index: Mapping[str, str | None], spelled: Callable[[str], str]
+) -> tuple[Table, int] | None:
+    """Returns the table and the column that names the most images, if several do, with suffix; None if none does.
+
+    Args:
+        path: Name of the file.
+        rows: Its rows, with the header if it has one.
+        index: Images by the ends of their paths, as ``index_images`` or ``_fold`` returns them.
+        spelled: Function from a name in the table to its spelling in the index.
+    """
+    width = max(map(len, rows), default=0)
+    if width < 2 or width > 10_000:
+        return None
+    best: dict[str, list[list[str]]] = {}
+    key, score = 0, (0, 0)
+    for number in range(min(width, 100)):
+        named: dict[str, list[list[str]]] = {}
+        whole = 0
+        for row in rows:
+            if image := _match(spelled(cell := cell_of(row, number)), index):
+                named.setdefault(image, []).append(row)
+                whole += cell.endswith(image.rpartition("/")[2])
+        if (len(named), whole) > score:
+            best, key, score = named, number, (len(named), whole)
+    header = next((row for row in rows if len(row) == width), [])
+    return (Table(path, header, best), key) if best else None
+
+
+def cell_of(row: Sequence[str], number: int) -> str:
+    """Returns the text in a column without quotes; empty in a row that is too short."""
+    return row[number].strip(_QUOTES) if number < len(row) else ""
+
+
+def index_images(images: Iterable[str]) -> dict[str, str | None]:
+    """Maps the ends of paths, with and without suffix, to the image; None where several images have that end."""
+    index: dict[str, str | None] = {}
+    for image in images:
+        parts = image.split("/")
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            for text in {end, end.rpartition(".")[0] or end}:
+                index[text] = None if text in index and index[text] != image else image
+    return index
+
+
+def _fold(index: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Returns the index by ``_fold_name``; None where several images have an end."""
+    folded: dict[str, str | None] = {}
+    for end, image in index.items():
+        key = _fold_name(end)
+        folded[key] = None if key in folded and folded[key] != image else image
+    return folded
+
+
+def _fold_name(text: str) -> str:
+    """Returns a name without distinction of upper and lower case, and of the Unicode forms of one character."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _narrow(index: Mapping[str, str | None], images: Sequence[str], path: str) -> Iterator[Mapping[str, str | None]]:
+    """Yields the indexes by which a table is read, until one has its names: the images of its folder, then all others.
+
+    If the table or a folder above it is named after a split, images of other splits need their folder in the name, and
+    names of several images mean that of this split.
+    """
+    folder = path.rpartition("/")[0]
+    below = [image for image in images if image.startswith(f"{folder}/")] if folder else []
+    if 0 < len(below) < len(images):
+        yield index_images(below)
+    kind = next((kind for part in reversed(path.split("/")) if (kind := split_of(part)) is not None), None)
+    if kind is None:
+        yield index
+        return
+    kinds = {image: {split_of(part) for part in image.split("/")[:-1]} - {None} for image in images}
+    possible = [image for image in images if not kinds[image] or kind in kinds[image]]
+    known = index
+    if len(possible) < len(images):
+        with_folder = {end: image for end, image in index.items() if image is None or "/" in end}
+        known = with_folder | index_images(possible)
+    mine = index_images(image for image in possible if kinds[image]) if None in known.values() else {}
+    yield {end: mine.get(end) if image is None else image for end, image in known.items()}
+
+
+def _match(text: str, index: Mapping[str, str | None]) -> str | None:
+    """Returns the image that a text names, by the longest end of it that is the end of one image's path."""
+    path = text.replace("\\", "/")
+    while True:
+        for end in (path, path.rpartition(".")[0]):
+            if end in index:
+                return index[end]
+        if "/" not in path:
+            return None
+        path = path.partition("/")[2]

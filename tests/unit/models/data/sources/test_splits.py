@@ -1,0 +1,193 @@
+"""Folders of splits in the spellings of public data sets, and layouts that a setting must decide."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_archives import data_settings, photo, write_tree
+
+from conf import schema
+from infra.errors import ConfigError
+from models.data.sources.catalog import open_source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+from models.data.sources.splits import kind_of, split_of
+
+
+def tree(folders: dict[str, int]) -> dict[str, bytes]:
+    """Numbered images in each of the folders."""
+    return {f"{folder}/{i:03d}.jpg": photo(i) for folder, count in folders.items() for i in range(count)}
+
+
+def open_tree(tmp_path: Path, folders: dict[str, int], **changes: object) -> Source:
+    return open_source(data_settings("folder", write_tree(tmp_path / "set", tree(folders)), **changes))
+
+
+def parts_of(source: Source) -> dict[str, int]:
+    """The part of each top folder."""
+    pairs = zip(source.names.tolist(), source.split.tolist(), strict=True)
+    return {name.decode().partition("/")[0]: part for name, part in pairs}
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out"),
+    [
+        ("trainset", "testset"),
+        ("TrainImages", "TestImages"),
+        ("train_images", "test_images"),
+        ("images_train", "images_val"),
+        ("train2017", "val2017"),
+        ("trainval", "test"),
+        ("train_val", "test"),
+        ("train+val", "test"),
+        ("train", "holdout"),
+        ("train", "held_out"),
+        ("Training Set", "Test Set"),
+        ("training-data", "validation-data"),
+        ("trainingset", "validationset"),
+        ("TRAINING_SET", "EVALUATION_SET"),
+        ("train", "test_images"),
+        ("train_dataset", "validate_dataset"),
+        ("flowers_train", "flowers_test"),
+        ("flowersTrain", "flowersTest"),
+        ("0_train", "1_test"),
+        ("traindata", "testdata"),
+        ("imgs_train", "imgs_dev"),
+    ],
+)
+def test_splits_are_recognized_in_other_spellings(train: str, held_out: str, tmp_path: Path) -> None:
+    folders = {f"{top}/{label}": 4 for top in (train, held_out) for label in ("ant", "bee")}
+    source = open_tree(tmp_path, folders)
+    assert (source.classes, source.unused) == (("ant", "bee"), ())
+    assert parts_of(source) == {train: TRAIN, held_out: VAL}
+
+
+def test_three_splits_in_camel_case(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, {f"{top}Set/{label}": 3 for top in ("Train", "Valid", "Test") for label in "ab"})
+    assert parts_of(source) == {"TrainSet": TRAIN, "ValidSet": MINIVAL, "TestSet": VAL}
+
+
+@pytest.mark.parametrize("name", ["train", "Train Images", "trainset", "train_val", "train2017"])
+def test_a_lone_folder_of_train_is_not_skipped_as_a_common_top_folder(name: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, {f"set/{name}/{label}": 3 for label in "ab"})
+    assert source.names.tolist()[0] == f"{name}/a/000.jpg".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("train_station", None), ("test_tube", None), ("trains", None), ("contest", None), ("validity", None)),
+        *(
+            ("training shoes", None),
+            ("settee", None),
+            ("evaluator", None),
+            ("images", None),
+            ("train_test_split", None),
+        ),
+        *(("TrainingImages", "train"), ("valset", "val"), ("Hold-Out", "test"), ("imgtest", "test")),
+    ],
+)
+def test_only_words_without_a_content_make_the_name_of_a_split(name: str, kind: str | None) -> None:
+    assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("trainLabels.csv", "train"), ("testset-000.tar", "test"), ("LOC_val_solution.csv", "val")),
+        *(("train_val_list.csv", None), ("train-test.csv", None), ("labels.csv", None)),
+    ],
+)
+def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) -> None:
+    assert split_of(name) == kind
+
+
+@pytest.mark.parametrize(
+    ("folders", "said", "changes", "expected"),
+    [
+        (
+            ("trainval/a", "trainval/b", "train/a", "train/b", "test/a"),
+            "has trainval/, which by its name holds train and val, beside train/: data.train_folders=[trainval]",
+            {"train_folders": ["train"], "val_folders": ["test"]},
+            {"train": TRAIN, "test": VAL},
+        ),
+        (
+            ("train/a", "train/b", "unlabelled"),
+            "train/ may be the split train with the classes a, b, or a class beside unlabelled",
+            {"train_folders": ["train"]},
+            {"train": TRAIN},
+        ),
+        (
+            ("val/a", "val/b", "test/a"),
+            "has val and test, but no train folder beside them; data.train_folders=[A,B] and data.val_folders=[C] name",
+            {"train_folders": ["val"], "val_folders": ["test"]},
+            {"val": TRAIN, "test": VAL},
+        ),
+        (
+            ("fold1/a", "fold1/b", "fold2/a", "fold2/b", "fold3/a"),
+            "the folders fold1, fold2, fold3 look like numbered parts of one set, not like classes; "
+            "data.val_folders=[fold3] makes",
+            {"val_folders": ["fold3"]},
+            {"fold1": TRAIN, "fold2": TRAIN, "fold3": VAL},
+        ),
+        (
+            ("images", "masks"),
+            "images and masks look like images and their masks, not like classes; data.train_folders=[images] takes",
+            {"train_folders": ["."]},
+            {"images": TRAIN, "masks": TRAIN},
+        ),
+        (
+            ("train/images", "train/labels", "val/images", "val/labels"),
+            "images and labels look like images and their masks",
+            {"train_folders": ["train"], "val_folders": ["val"], "allow_partial": True},
+            None,
+        ),
+    ],
+    ids=["trainval beside train", "train beside flat", "no train", "folds", "masks", "masks in splits"],
+)
+def test_a_layout_that_can_be_read_in_two_ways_is_refused_until_a_setting_decides(
+    folders: tuple[str, ...], said: str, changes: dict[str, object], expected: dict[str, int] | None, tmp_path: Path
+) -> None:
+    counts = dict.fromkeys(folders, 3)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, counts)
+    if expected is None:
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            open_tree(tmp_path, counts, **changes)
+    else:
+        assert parts_of(open_tree(tmp_path, counts, **changes)) == expected
+
+
+def test_folders_of_any_name_and_depth_can_be_named_as_splits(tmp_path: Path) -> None:
+    folders = {f"2024/{top}/{label}": 3 for top in ("entrenamiento", "prueba", "demo") for label in "ab"}
+    source = open_tree(tmp_path, folders, train_folders=["2024/entrenamiento/"], val_folders=["./2024/prueba"])
+    assert np.bincount(source.split, minlength=3).tolist() == [6, 0, 6]
+    assert source.classes == ("a", "b")
+    assert source.unused == (
+        "6 images in folders that neither data.train_folders nor data.val_folders name, first demo/a/000.jpg",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"val_folders": ["fold9"]}, "data.val_folders: no images in fold9/; did you mean 'fold"),
+        ({"train_folders": ["fold1"], "val_folders": ["fold1/a"]}, "fold1/a/ is in fold1/"),
+        ({"val_folders": ["fold1", "fold2"]}, "no folder with images is beside them"),
+    ],
+)
+def test_named_folders_that_cannot_be_splits_are_refused(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, {f"fold{fold}/{label}": 2 for fold in (1, 2) for label in "ab"}, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"train_folders": [".", "a"]}, {"train_folders": ["."], "val_folders": ["a"]}, {"val_folders": ["."]}]
+)
+def test_the_whole_tree_is_no_split_beside_others(changes: dict[str, list[str]]) -> None:
+    with pytest.raises(ValueError, match=r"data\.train_folders=\[\.\] takes all folders as classes"):
+        schema.Data(name="x", source="folder", **changes)
+    with pytest.raises(ValueError, match=r"_folders is for data=folder, not for cifar10"):
+        schema.Data(name="x", source="cifar10", **changes)
