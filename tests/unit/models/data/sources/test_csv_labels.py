@@ -298,3 +298,61 @@ def test_an_unlabelled_test_beside_a_table_of_train_is_counted(tmp_path: Path) -
         open_tree(tmp_path, files)
     source = open_tree(tmp_path, files, allow_partial=True)
     assert (labels_of(source, TRAIN), np.bincount(source.split).tolist()) == (TRUTH, [12])
+
+
+def rotated(name: str) -> str:
+    """Another class than that of the same name in train."""
+    return CLASSES[(CLASSES.index(TRUTH[name]) + 1) % 3]
+
+
+def split_table(kind: str, label: str = "label") -> dict[str, str]:
+    """Tables of train and test about images of equal names."""
+    labels = {"train": TRUTH, "test": {name: rotated(name) for name in NAMES}}
+    if kind == "jsonl":
+        lines = {
+            split: "".join(f'{{"file_name": "{n}.jpg", "boxes": [1], "{label}": "{c}"}}\n' for n, c in stated.items())
+            for split, stated in labels.items()
+        }
+    else:
+        rows = {split: "".join(f"{n}.jpg,{c}\n" for n, c in stated.items()) for split, stated in labels.items()}
+        lines = {split: f"file_name,{label}\n{text}" for split, text in rows.items()}
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "kind"),
+    [
+        ("train/metadata.csv", "test/metadata.csv", "csv"),
+        ("train/metadata.jsonl", "test/metadata.jsonl", "jsonl"),
+        ("labels/train/labels.csv", "labels/test/labels.csv", "csv"),
+        ("trainLabels.csv", "testLabels.csv", "csv"),
+        ("annotations/train.ndjson", "annotations/test.ndjson", "jsonl"),
+    ],
+)
+@pytest.mark.parametrize("top", ["", "set/"])
+def test_a_table_of_each_split_is_about_the_images_of_its_split(
+    top: str, train: str, test: str, kind: str, tmp_path: Path
+) -> None:
+    """As Hugging Face's ImageFolder: names are relative to the table, and equal in both splits."""
+    text = split_table(kind)
+    files = flat("train/") | flat("test/") | {train: text["train"].encode(), test: text["test"].encode()}
+    source = open_tree(tmp_path, {f"{top}{name}": data for name, data in files.items()})
+    assert labels_of(source, TRAIN) == TRUTH
+    assert labels_of(source, VAL) == {name: rotated(name) for name in NAMES}
+
+
+def test_the_table_of_one_split_never_labels_images_of_another(tmp_path: Path) -> None:
+    """Names repeat in train and test; only those of train have labels."""
+    files = divided("train/") | flat("test/") | {"train/metadata.csv": split_table("csv")["train"].encode()}
+    source = open_tree(tmp_path, files, allow_partial=True)
+    assert labels_of(source, VAL) == {}
+    assert source.unused[0].startswith("12 images without a label in test/")
+
+
+def test_kaggles_levels_are_classes(tmp_path: Path) -> None:
+    """``trainLabels.csv`` of diabetic-retinopathy-detection."""
+    text = "image,level\n" + "".join(f"{name},{i % 3}\n" for i, name in enumerate(NAMES))
+    source = open_tree(
+        tmp_path, {f"train/{name}.jpeg": photo(int(name)) for name in NAMES} | {"trainLabels.csv": text.encode()}
+    )
+    assert labels_of(source, TRAIN) == {name: str(i % 3) for i, name in enumerate(NAMES)}

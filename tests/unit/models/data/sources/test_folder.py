@@ -570,3 +570,92 @@ def test_the_last_part_of_a_divided_zip_is_named(tmp_path: Path) -> None:
 def test_a_name_that_leads_out_of_an_own_archive_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is outside the archive"):
         open_source(data_settings("folder", own_tar(tmp_path / "x.tar", [*PAIR, (name, photo(1))])))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "stray", ["README.jpg", "logo.png", "set/logo.png", "set/preview.webp", ".DS_Store", "Thumbs.db"]
+)
+def test_a_single_file_beside_the_top_folder_does_not_hide_the_splits(stray: str, packed: bool, tmp_path: Path) -> None:
+    files = tree({f"set/{split}/{label}": 6 for split in ("train", "val") for label in "ab"})
+    files[stray] = photo(99, "WebP" if stray.endswith("webp") else "PNG")
+    path = own_tar(tmp_path / "x.tar", [*files.items()]) if packed else write_tree(tmp_path / "set", files)
+    source = open_source(data_settings("folder", path))
+    assert (source.classes, by_part(source)) == (("a", "b"), [12, 0, 12])
+    assert len(source.unused) == 1
+    assert source.unused[0].endswith(f"first {stray.removeprefix('set/')}")
+
+
+def test_many_files_beside_the_top_folder_are_a_set_of_their_own(tmp_path: Path) -> None:
+    """A class whose images are beside a folder of further ones is not skipped."""
+    files = tree({"cats": 8, "cats/more": 4})
+    assert open_tree(tmp_path, files).classes == ("cats",)
+
+
+ARCHIVE_BYTES = {
+    ".zip": b"PK\3\4",
+    ".tar": b"a/1.jpg" + bytes(93),
+    ".7z": b"7z\xbc\xaf\x27\x1c",
+    ".tar.gz": b"\x1f\x8b",
+}
+
+
+@pytest.mark.parametrize("suffix", ARCHIVE_BYTES)
+def test_archives_of_classes_beside_folders_of_classes_are_named_and_refused(suffix: str, tmp_path: Path) -> None:
+    packed = {f"class{i}{suffix}": ARCHIVE_BYTES[suffix] for i in (1, 2)}
+    files = tree({"class3": 6, "class4": 6}) | packed
+    reason = rf"2 archives in the folder \(unpack them, they are not read\), first class1{suffix}"
+    with pytest.raises(ConfigError, match=f"2 of 14 files would not be used: {reason}"):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path, files, allow_partial=True).classes == ("class3", "class4")
+
+
+def test_archives_that_were_unpacked_beside_them_are_only_counted(tmp_path: Path) -> None:
+    packed = {f"class{i}.zip": b"PK\3\4" for i in (1, 2)}
+    source = open_tree(tmp_path, tree({"class1": 6, "class2": 6}) | packed | {"notes.docx": b"PK\3\4"})
+    assert source.unused == (
+        "2 archives beside the folder of their name, first class1.zip",
+        "1 files that are no images, first notes.docx",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a/{i}.svg", b"<?xml version='1.0'?><svg></svg>", "11 SVG files, first a/0.svg"),
+        ("a/{i}.avif", b"\0\0\0\x1cftypavif", "11 AVIF files, first a/0.avif"),
+        ("a/{i}.heic", b"\0\0\0\x1cftypheic", "11 HEIC files, first a/0.heic"),
+        ("a/.{i}.jpg.icloud", b"bplist00", r"11 placeholders of files that are in iCloud only \(.*\), first a/.0.jpg"),
+    ],
+)
+def test_pictures_that_are_not_read_are_named_by_format_and_refused(
+    name: str, content: bytes, reason: str, tmp_path: Path
+) -> None:
+    files = tree({"a": 5, "b": 5}) | {name.format(i=i): content for i in range(11)}
+    with pytest.raises(ConfigError, match=f"11 of 21 files would not be used: {reason}"):
+        open_tree(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        *("@Recycle", "@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", ".ipynb_checkpoints"),
+        *(".@__thumb", "@Recently-Snapshot", "System Volume Information", ".Trash-1000", "__pycache__"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_folders_of_systems_are_never_classes(system: str, packed: bool, tmp_path: Path) -> None:
+    files = tree({"a": 3, "b": 3, f"a/{system}": 2}) | {f"{system}/{i}.jpg": photo(i) for i in range(40)}
+    path = own_tar(tmp_path / "x.tar", [*files.items()]) if packed else write_tree(tmp_path / "set", files)
+    source = open_source(data_settings("folder", path))
+    assert (source.classes, len(source.labels)) == (("a", "b"), 6)
+    assert len(source.unused) == 1
+    assert "hidden files and files of the operating system" in source.unused[0]
+
+
+def test_a_folder_of_videos_is_no_class(tmp_path: Path) -> None:
+    source = open_tree(
+        tmp_path, tree({"a": 3, "b": 3}) | {"clips/1.mp4": b"\0\0\0\x18ftypmp42", "model/x.bin": b"\0\1"}
+    )
+    assert source.classes == ("a", "b")
+    assert source.unused == ("1 unknown files, first model/x.bin", "1 video files, first clips/1.mp4")

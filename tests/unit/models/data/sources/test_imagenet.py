@@ -291,6 +291,7 @@ def test_ten_classes_open_from_their_archive(name: str, tmp_path: Path) -> None:
     assert source.classes == tuple(sorted(RANKS))
     assert source.own_val
     assert all(source.read(i).decode() == source.classes[source.labels[i]] for i in range(0, 12_900, 501))
+    assert source.unused == (f"1 files that are no images, first {name}2-160/noisy_{name}.csv",)
 
 
 def test_an_incomplete_imagenette_is_refused_with_its_counts(tmp_path: Path) -> None:

@@ -100,8 +100,13 @@ def test_food_splits_by_its_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     files = {f"meta/{name}.txt": "\n".join(lines).encode() for name, lines in lists.items()}
     files |= {f"images/{one}/{n}.jpg": f"{one} {n}".encode() for one in classes for n in (1, 2, 3, 4)}
     write_archive(tmp_path / "food-101.tar.gz", {f"food-101/{name}": data for name, data in files.items()})
-    entries = rows(open_source(data_settings("food101", tmp_path)))
+    source = open_source(data_settings("food101", tmp_path))
+    entries = rows(source)
     assert len(entries) == 303  # image 4 is in no list
+    assert source.unused == (
+        "101 images that the lists of the set do not have, first food-101/images/dish_000/4.jpg",
+        "3 files that are no images, first food-101/meta/classes.txt",
+    )
     for name, (label, part, data) in entries.items():
         assert (label, part) == (name.split("/")[0], VAL if name.endswith("/3.jpg") else TRAIN)
         assert data.decode() == f"{label} {name[-5]}"

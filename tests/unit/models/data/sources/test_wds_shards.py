@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import pickle
+import re
 import shutil
 import tarfile
 import threading
@@ -422,3 +423,31 @@ def test_a_wildcard_in_the_object_store_needs_no_suffix(address: str, monkeypatc
     )
     assert shard_addresses._match(address, []) == ["s3://b/set/train-0.tar", "s3://b/set/train-1.tar"]
     assert listed == ["s3://b/set"]
+
+
+@pytest.mark.parametrize(
+    "beside", ["00002.tar.zst", "00002.tar.part", "00002.parquet", "00002.tar.crdownload", "x.tfrecord"]
+)
+def test_files_beside_shards_that_may_be_shards_are_named_and_refused(beside: str, tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(6))
+    (folder / beside).write_bytes(b"\x28\xb5\x2f\xfd")
+    said = rf"1 files beside the \d shards look like more and are not read, as {re.escape(beside)}: decompress"
+    with pytest.raises(DataError, match=said):
+        open_shards(folder)
+    source = open_shards(folder, allow_partial=True)
+    assert (len(source.labels), len(source.missing)) == (6, 1)
+
+
+def test_what_img2dataset_writes_beside_its_shards_is_counted(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(6))
+    for name in ("00000.parquet", "00000_stats.json", "README.md"):
+        (folder / name).write_bytes(b"PAR1")
+    source = open_shards(folder)
+    assert source.missing == ()
+    assert source.unused == ("3 files beside the shards, first 00000.parquet",)
+
+
+def test_a_folder_without_shards_says_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "train-0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+    with pytest.raises(ConfigError, match=r"names no shards .*; it contains 1 other files, first .*train-0\.tar\.zst"):
+        open_shards(tmp_path)
