@@ -28,6 +28,7 @@ class Dropped:
         reason: What they would change.
         embedded: Service that must be an embedded one for this row to count; empty for all.
         if_missing: Whether they are dropped only if they name no existing file or folder.
+        but: Names, as in ``names``, that pass nevertheless, because they change no numbers.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class Dropped:
     reason: str
     embedded: str = ""
     if_missing: bool = False
+    but: tuple[str, ...] = ()
 
 
 DROPPED = (
@@ -73,9 +75,27 @@ DROPPED = (
     Dropped(("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_*", "ROLE_*"), (JOBS,), "the rank of a process in an outer job"),
     Dropped(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), (JOBS,), "the number of processes of an outer job"),
     Dropped(
-        ("OMP_THREAD_LIMIT", "OMP_DYNAMIC", "MKL_NUM_THREADS", "MKL_DYNAMIC", "OPENBLAS_NUM_THREADS"),
+        ("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*"),
         (JOBS,),
-        "would overrule launch.threads_per_proc",
+        "number and places of threads: would overrule launch.threads_per_proc, or bind all ranks to the same cores",
+    ),
+    Dropped(
+        (
+            *("ONEDNN_*", "DNNL_*", "MKLDNN_*", "ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+            *("OPENBLAS_CORETYPE", "NPY_*", "NVIDIA_TF32_OVERRIDE", "CUBLAS_*", "CUBLASLT_*", "CUDNN_*"),
+        ),
+        (COMMAND, JOBS),
+        "other kernels or fewer bits than the settings state, so other numbers",
+    ),
+    Dropped(
+        ("TORCH_*", "PYTORCH_*", "TORCHDYNAMO_*", "TORCHINDUCTOR_*"),
+        (COMMAND, JOBS),
+        "other kernels, compilation or fewer bits than the settings state, so other numbers",
+        but=(
+            *("TORCH_NCCL_*", "TORCH_FR_*", "TORCH_DISTRIBUTED_DEBUG", "TORCH_SHOW_CPP_STACKTRACES", "TORCH_HOME"),
+            *("TORCH_CUDA_ARCH_LIST", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR"),
+            *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
+        ),
     ),
     Dropped((ROUND,), (JOBS,), "a rank's restart count"),
     Dropped((RENDEZVOUS_TOKEN, TOKEN_URI, RESOLVE_S, JOB_FOLDER), (JOBS,), "belong to another job"),
@@ -134,6 +154,10 @@ def clean(environment: MutableMapping[str, str], services: Services) -> None:
 
 
 def _drops(row: Dropped, name: str, value: str) -> bool:
-    named = any(name.startswith(known[:-1]) if known.endswith("*") else name == known for known in row.names)
+    named = _is_one_of(name, row.names) and not _is_one_of(name, row.but)
     # os.path.exists is False, where Path.exists raises, for a folder that may not be read; SSL_CERT_DIR is a list.
     return named and not (row.if_missing and any(os.path.exists(part) for part in value.split(os.pathsep)))  # noqa: PTH110
+
+
+def _is_one_of(name: str, names: Collection[str]) -> bool:
+    return any(name.startswith(known[:-1]) if known.endswith("*") else name == known for known in names)

@@ -17,7 +17,7 @@ from conf.text import logger
 from flows import configure
 from flows.cli import signals
 from flows.cli.verbs import VERBS
-from infra import store
+from infra import environment, store
 from infra.errors import ConfigError
 from infra.launch import workpool
 from infra.launch.engine import ENGINES
@@ -53,6 +53,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         EffnetError: The error of the flow or of a service.
     """
     log.info("effnet %s: checking the settings, then the services", verb)
+    environment.clean(os.environ, config.services)  # before anything imports torch, which reads its variables then
     _check_early(verb, config)
     began = time.monotonic()
     run_dir = Path(config.run_dir).resolve()

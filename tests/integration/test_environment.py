@@ -34,6 +34,28 @@ PATTERNS = {  # real variables of the rows with a *
     "MASTER_*": ("MASTER_ADDR", "MASTER_PORT"),
     "GROUP_*": ("GROUP_RANK", "GROUP_WORLD_SIZE"),
     "ROLE_*": ("ROLE_RANK", "ROLE_NAME"),
+    "OMP_*": ("OMP_PROC_BIND", "OMP_PLACES", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "OMP_SCHEDULE", "OMP_STACKSIZE"),
+    "GOMP_*": ("GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT"),
+    "KMP_*": ("KMP_AFFINITY", "KMP_BLOCKTIME"),
+    "MKL_*": ("MKL_NUM_THREADS", "MKL_DYNAMIC"),
+    "OPENBLAS_*": ("OPENBLAS_NUM_THREADS",),
+    "BLIS_*": ("BLIS_NUM_THREADS",),
+    "ONEDNN_*": ("ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"),
+    "DNNL_*": ("DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA"),
+    "MKLDNN_*": ("MKLDNN_VERBOSE",),
+    "NPY_*": ("NPY_DISABLE_CPU_FEATURES", "NPY_PROMOTION_STATE"),
+    "CUBLAS_*": ("CUBLAS_WORKSPACE_CONFIG",),
+    "CUBLASLT_*": ("CUBLASLT_WORKSPACE_SIZE",),
+    "CUDNN_*": ("CUDNN_LOGDEST_DBG",),
+    "TORCH_*": (
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+        "TORCH_LOGS",
+        "TORCH_COMPILE_DISABLE",
+        "TORCH_MKLDNN_MATMUL_MIN_DIM",
+    ),
+    "PYTORCH_*": ("PYTORCH_JIT", "PYTORCH_TUNABLEOP_ENABLED", "PYTORCH_NO_CUDA_MEMORY_CACHING"),
+    "TORCHDYNAMO_*": ("TORCHDYNAMO_DISABLE", "TORCHDYNAMO_VERBOSE"),
+    "TORCHINDUCTOR_*": ("TORCHINDUCTOR_MAX_AUTOTUNE", "TORCHINDUCTOR_FREEZING", "TORCHINDUCTOR_USE_FAST_MATH"),
 }
 # What this interpreter reads before any line of effnet; and what is checked in the unit tests of the table.
 BEFORE_EFFNET = ("PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONSTARTUP")
@@ -46,7 +68,10 @@ def nonsense() -> dict[str, str]:
     names = [name for name in [*names, *SET] if name not in (*BEFORE_EFFNET, *UNUSABLE)]
     addresses = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
     socks = dict.fromkeys(("ALL_PROXY", "all_proxy"), "socks5://127.0.0.1:9")
-    return dict.fromkeys(names, "nonsense") | {"LC_ALL": "C", "LANG": "nonsense"} | addresses | socks
+    # Values that are valid, and that would change the numbers or bind all ranks to one core.
+    valid = {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "DNNL_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+    valid |= {"OMP_PROC_BIND": "true", "OMP_PLACES": "{0}", "GOMP_CPU_AFFINITY": "0", "OMP_THREAD_LIMIT": "1"}
+    return dict.fromkeys(names, "nonsense") | valid | {"LC_ALL": "C", "LANG": "nonsense"} | addresses | socks
 
 
 @pytest.fixture

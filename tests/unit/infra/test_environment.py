@@ -49,6 +49,33 @@ def test_a_job_sees_the_keys_of_its_store_and_no_outer_job() -> None:
     assert inherited(outer | passed, JOBS) == passed
 
 
+@pytest.mark.parametrize("child", [COMMAND, JOBS])
+def test_variables_that_change_numbers_reach_neither_the_command_nor_its_jobs(child: str) -> None:
+    numbers = ("ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "ATEN_CPU_CAPABILITY", "TORCHINDUCTOR_FREEZING")
+    numbers += (
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+        "PYTORCH_TUNABLEOP_ENABLED",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "TORCH_LOGS",
+    )
+    passed = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    passed |= {"TORCH_HOME": "/models", "TORCHINDUCTOR_CACHE_DIR": "/cache", "CUDA_VISIBLE_DEVICES": "0"}
+    assert inherited(dict.fromkeys(numbers, "1") | passed, child) == passed
+
+
+def test_places_of_threads_in_a_shell_bind_no_job() -> None:
+    places = (
+        "OMP_PROC_BIND",
+        "OMP_PLACES",
+        "KMP_AFFINITY",
+        "GOMP_CPU_AFFINITY",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    )
+    assert inherited(dict.fromkeys(places, "0") | {"LANG": "C"}, JOBS) == {"LANG": "C"}
+    assert inherited({"OMP_NUM_THREADS": "1"}, COMMAND) == {"OMP_NUM_THREADS": "1"}
+
+
 def test_an_embedded_server_sees_no_options_of_other_servers() -> None:
     foreign = (
         "UVICORN_PORT",
