@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from prefect import flow
@@ -10,6 +11,7 @@ from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from flows.shard import ensure_shards
+from infra.errors import ConfigError
 from models.results import EvalResult, ShardResult
 from tasks.artifacts import link_run
 from tasks.classes import match_classes
@@ -31,6 +33,7 @@ async def evaluate(
     """
     config, words = configure(overrides, profile=profile, model=model, data=data)
     registered = await fetch_registered(config.model_ref or "", config.storage)
+    refuse_other_network(config.model, registered[0], registered[2], overrides)
     augment = await registered_input(registered[2], config.data.augment, "data.augment", words)
     config = replace(config, data=replace(config.data, augment=augment))
     job, assumed = await describe_evaluation(config, registered, await ensure_shards(config.data, config.storage))
@@ -38,6 +41,22 @@ async def evaluate(
     result = await track_evaluation(job, config, result)
     await link_run(result.mlflow_run)
     return result
+
+
+def refuse_other_network(model: schema.Model, registered: schema.Model, exact: str, overrides: Sequence[str]) -> None:
+    """Refuses overrides of the network that differ from the registered one, because they would have no effect.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for word in overrides:
+        key = word.partition("=")[0]
+        if key != "model" and not key.startswith("model."):
+            continue
+        name = key.partition(".")[2] or "name"
+        here, there = getattr(model, name), getattr(registered, name)
+        if here != there:
+            raise ConfigError(f"model_ref {exact} has model.{name}={there}, so {word} would have no effect: remove it")
 
 
 async def evaluate_version(

@@ -15,7 +15,7 @@ from typing import Any
 from conf import schema
 from conf.text import logger
 from flows import configure
-from flows.cli import signals
+from flows.cli import signals, unread
 from flows.cli.verbs import VERBS
 from infra import environment, store
 from infra.errors import ConfigError
@@ -53,6 +53,9 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         EffnetError: The error of the flow or of a service.
     """
     log.info("effnet %s: checking the settings, then the services", verb)
+    unread.refuse_unread_network(verb, overrides)
+    for line in unread.describe_unread(verb, overrides):
+        log.warning("%s", line)
     environment.clean(os.environ, config.services)  # before anything imports torch, which reads its variables then
     _check_early(verb, config)
     began = time.monotonic()
@@ -188,6 +191,7 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
 
 def _check_data(data: schema.Data) -> None:
     """Raises for data without the path that they need, one that does not exist, or an address that is not read."""
+    _check_class_file(data)
     path = data.path
     if path is None or ("://" not in path and not Path(path).exists()):
         from models.data.sources import catalog
@@ -198,6 +202,14 @@ def _check_data(data: schema.Data) -> None:
         from models.data.sources.container import locate
 
         locate(path)
+
+
+def _check_class_file(data: schema.Data) -> None:
+    """Raises for a file with the names of classes that is not there, or has none."""
+    if data.class_file is not None and not data.class_file.startswith("s3://"):
+        from models.data.sources.class_file import read_class_names
+
+        read_class_names(data.class_file, "data.class_file")
 
 
 def _check_packaged(verb: str, config: schema.Config) -> None:
@@ -220,7 +232,7 @@ def _check_files(verb: str, config: schema.Config) -> None:
     names = {
         "photographs": config.photographs.images,
         "gate": config.gate.weights,
-        "import": [config.published.path] if config.published.path else [],
+        "import": [path for path in (config.published.path, config.published.class_file) if path],
     }
     for name in names.get(verb, []):
         if "://" not in name and not Path(name).expanduser().is_file():

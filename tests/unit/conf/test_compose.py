@@ -390,12 +390,22 @@ def test_every_text_setting_takes_a_text_that_another_grammar_would_read_otherwi
         ("run_dir=~", "/folder/of/user"),
         ("storage=file://~/store", "file:///folder/of/user/store"),
         ("data.path=/a/~b", "/a/~b"),
+        (
+            "photographs.images=[~/a.png,'~/b c.png',/d/~e]",
+            ["/folder/of/user/a.png", "/folder/of/user/b c.png", "/d/~e"],
+        ),
+        ("data.val_folders=[~/x]", ["/folder/of/user/x"]),
     ],
 )
-def test_the_home_is_expanded_at_the_start_of_a_path(word: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_is_expanded_at_the_start_of_a_path(
+    word: str, value: str | list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/folder/of/user")
     compose._merge.cache_clear()
-    assert compose.read_setting(compose.compose([word]), word.partition("=")[0]) == value
+    config = compose.compose([word, "data.source=folder"])
+    assert compose.read_setting(config, word.partition("=")[0]) == value
+    table = compose.compose(["published={path: '~/w.pth', class_file: '~/names.txt'}"])
+    assert (table.published.path, table.published.class_file) == ("/folder/of/user/w.pth", "/folder/of/user/names.txt")
 
 
 @pytest.mark.parametrize(
