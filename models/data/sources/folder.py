@@ -84,13 +84,16 @@ def open_folder(data: schema.Data) -> Source:
     if data.label_field is not None or len(classes) < 2 or splits.are_parts(classes):
         labels, classes = _read_classes(data, tree, parts, classes)
     if not labels and data.train_folders != [splits.WHOLE_TREE]:
-        splits.refuse_parts(classes, root)
+        splits.refuse_parts(classes, parts, root)
     entries = Listing(tree.files, classes)
     _add_images(data, tree, parts, entries, unused, labels)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
     folders = () if labels else [path for top in parts for path in _classes_below(tree, top).values()]
-    remarks = (*splits.describe_shared(tree.images, folders), *_describe_masks(entries.names))
+    shared = splits.describe_shared(tree.images, folders)
+    if shared and parts == splits.WHOLE and not data.train_folders:
+        raise ConfigError(f"{root}: {shared[0]}")
+    remarks = (*shared, *_describe_masks(entries.names))
     parts = _without_unlabelled(parts, entries)
     _count_others(tree, entries, unused)
     unused.check(data, len(entries.rows))

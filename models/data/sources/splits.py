@@ -119,7 +119,7 @@ def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[
     return (
         f"every class has the same folders {named}, which count neither as classes nor as splits: if they are the "
         "classes, data.train_folders and data.val_folders name the folders above them; if they are splits, move them "
-        "above the classes",
+        f"above the classes; data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
     )
 
 
@@ -129,13 +129,24 @@ def are_parts(folders: Collection[str]) -> bool:
     return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
 
 
-def refuse_parts(folders: Sequence[str], root: str) -> None:
-    """Refuses folders that are numbered parts of a set, or images and their masks, but no classes."""
+def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str) -> None:
+    """Refuses folders that are numbered parts of a set, or images and their masks, but no classes.
+
+    Args:
+        folders: Folders that would be the classes.
+        parts: Folders of the splits that they are in.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: They are no classes by their names.
+    """
+    above = next(iter(parts))
     if are_parts(folders):
         shown = ", ".join(folders[:NAMED])
         raise ConfigError(
             f"{root}: the folders {shown} look like numbered parts of one set, not like classes; "
-            f"data.val_folders=[{folders[-1]}] makes that one val and the others train, each with folders of classes; "
+            f"data.val_folders=[{above}{folders[-1]}] makes that one val and the others train, each with folders of "
+            f"classes; data.train_folders=[{','.join(above + one for one in folders[:NAMED])}] makes all train; "
             f"data.train_folders=[{WHOLE_TREE}] takes them as classes"
         )
     words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}
@@ -144,8 +155,8 @@ def refuse_parts(folders: Sequence[str], root: str) -> None:
     if masks and pictures and len(masks) + len(pictures) == len(folders):
         raise ConfigError(
             f"{root}: {', '.join(pictures)} and {', '.join(masks)} look like images and their masks, not like classes; "
-            f"data.train_folders=[{pictures[0]}] takes the images alone, with folders or a CSV file of their classes; "
-            f"data.train_folders=[{WHOLE_TREE}] takes the folders as classes"
+            f"data.train_folders=[{above}{pictures[0]}] takes the images alone, with folders or a CSV file of their "
+            f"classes; data.train_folders=[{WHOLE_TREE}] takes the folders as classes"
         )
 
 

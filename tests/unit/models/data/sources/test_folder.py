@@ -296,10 +296,25 @@ def test_a_class_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         open_source(data_settings("folder", Path(os.fsdecode(root))))
 
 
-@pytest.mark.parametrize("tops", [("entrenamiento", "prueba"), ("train/ant", "train/bee")])
-def test_folders_that_every_class_has_are_said(tops: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tops", "below"),
+    [(("entrenamiento", "prueba"), ("x", "y")), (("ant", "bee"), ("test", "train")), (("all", "backup"), ("x", "y"))],
+)
+def test_folders_that_every_class_has_are_refused_unless_the_top_folders_are_said_to_be_the_classes(
+    tops: tuple[str, str], below: tuple[str, str], tmp_path: Path
+) -> None:
     """They are the classes of splits with names that are not known, or splits below the classes."""
-    source = open_tree(tmp_path, tree({f"{top}/{below}": 3 for top in tops for below in "xy"}))
+    files = tree({f"{top}/{folder}": 3 for top in tops for folder in below})
+    said = f"every class has the same folders {', '.join(below)}, which count neither as classes nor as splits"
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, files, train_folders=["."])
+    assert (source.classes, source.class_differences[0].startswith(said)) == (tops, True)
+    assert open_tree(tmp_path, files, val_folders=[tops[1]]).classes == below
+
+
+def test_folders_that_every_class_of_train_has_are_said(tmp_path: Path) -> None:
+    source = open_tree(tmp_path, tree({f"train/{label}/{below}": 3 for label in ("ant", "bee") for below in "xy"}))
     assert source.class_differences[0].startswith("every class has the same folders x, y, which count neither as")
 
 
