@@ -347,7 +347,10 @@ def _no_data_error(root: str) -> ConfigError:
             above = above.parent
         shown = root if len(root) <= _SHOWN else f"{root[:_SHOWN]}..."
         return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does")
-    return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+    table = "; give the folder with the images: tables in it are read" * root.lower().endswith(
+        (".csv", ".jsonl", ".tsv")
+    )
+    return ConfigError(f"data.path {root} is neither a folder nor an archive ({', '.join(ARCHIVES)}){table}")
 
 
 def _describe_parts(root: str) -> str:

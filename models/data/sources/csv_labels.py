@@ -13,6 +13,7 @@ ImageFolder (huggingface.co/docs/datasets/image_dataset).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from conf.text import logger
@@ -34,6 +35,7 @@ log = logger()
 _OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _SHOWN = 60  # characters of a line in a message
+_WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _MISSING = ("", "nan", "NaN")  # as pandas writes them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
 _HEADERS = (
@@ -82,7 +84,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
     return {image: label for image, (label, _) in labels.items()}, remark
 
 
-def read_classes(files: Files, images: Sequence[str], column: str | None) -> tuple[dict[str, str], str]:
+def read_classes(files: Files, images: Sequence[str], column: str | None) -> tuple[dict[str, tuple[str, str]], str]:
     """Reads the classes of images that no folders divide into classes, from all tables in the tree.
 
     Args:
@@ -91,7 +93,8 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         column: Header of the column with the classes; None for the usual ones, or the only possible one.
 
     Returns:
-        The class of each image that a file states, and the files and columns as text; empty if no table names images.
+        The class of each image that a file states with this file, and all files and columns as text; empty if no table
+        names images.
 
     Raises:
         ConfigError: Tables name the images, but it is not clear which column has their classes, or different classes
@@ -100,10 +103,16 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     labels: dict[str, tuple[str, str]] = {}
     sources: list[str] = []
     unclear: list[str] = []
-    for table, key in read_tables(files, images):
-        number, stated = _find_classes(table, key, column)
+    read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
+    texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
+    is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
+    for table, key, number, stated in read:
+        if not stated:  # of few images, or of a single class
+            number, stated = _find_known_classes(table, texts)
         if stated:
             _warn_of_splits(table, number)
+            if is_whole:
+                stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
             sources.append(f"{table.path}, " + ("a column per class" if number is None else table.name(number)))
         elif len(table.header) > 1:
@@ -113,7 +122,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         raise ConfigError(
             f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
         )
-    return {image: label for image, (label, _) in labels.items()}, "; ".join(sources)
+    return labels, "; ".join(sources)
 
 
 def describe_others(files: Files, images: Sequence[str]) -> str:
@@ -153,6 +162,17 @@ def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | Non
     if len(possible) != 1 or (len(others) > 1 and all(_are_marks(table.column(number)) for number in others)):
         return None, {}  # a column of 0 and 1 beside others, of which an image has several or none
     return possible[0], _stated(table, possible[0])
+
+
+def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | None, dict[str, set[str]]]:
+    """Returns a column with the usual header that has nothing but classes of other tables, and its texts by image."""
+    names = {cell_of(table.header, number).lower(): number for number in reversed(range(len(table.header)))}
+    for header in _HEADERS:
+        if header in names:
+            stated = _stated(table, names[header])
+            texts = {text for one in stated.values() for text in one}
+            return (names[header], stated) if texts and texts <= set(classes) else (None, {})
+    return None, {}
 
 
 def _warn_of_splits(table: Table, number: int | None) -> None:

@@ -7,8 +7,6 @@ result. Files that could have been samples are refused if they are many (``unuse
 from __future__ import annotations
 
 import dataclasses
-import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import archive, csv_labels, listing, splits
 from models.data.sources.archive import ARCHIVES, Files
+from models.data.sources.class_remarks import compare_classes, describe_combined, describe_masks
 from models.data.sources.container import locate
 from models.data.sources.image_format import (
     CONVERTIBLE,
@@ -41,7 +40,6 @@ log = logger()
 _ARCHIVE = "archive"  # of the suffix of one
 _NO_IMAGES = (*PACKED, _ARCHIVE, "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
 _NO_PICTURES = (UNKNOWN, "video", "NumPy")  # formats of files whose folders are therefore no classes
-_MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
 _ARCHIVES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
 _SNIFF_THREADS = 16
 _STRAY_SHARE = 0.1  # of images beside a common top folder, or directly in it; what is lost is refused by its number
@@ -81,19 +79,23 @@ def open_folder(data: schema.Data) -> Source:
     parts = splits.find_splits(pictures, root, data, tree.top)
     classes = _list_classes(tree, parts)
     labels: dict[str, str] = {}
+    by_table: dict[str, str] = {}
     if data.label_field is not None or len(classes) < 2 or splits.are_parts(classes):
-        labels, classes = _read_classes(data, tree, parts, classes)
+        labels, classes, by_table = _read_classes(data, tree, parts, classes)
     if not labels and data.train_folders != [splits.WHOLE_TREE]:
         splits.refuse_parts(classes, parts, root)
     entries = Listing(tree.files, classes)
     _add_images(data, tree, parts, entries, unused, labels)
+    if parts == splits.WHOLE and (tables := splits.find_table_splits(set(by_table.values()))):
+        parts = tables
+        entries.split = [tables[by_table[name]] for name in entries.names]
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
     folders = () if labels else [path for top in parts for path in _classes_below(tree, top).values()]
     shared = splits.describe_shared(tree.images, folders)
     if shared and parts == splits.WHOLE and not data.train_folders:
         raise ConfigError(f"{root}: {shared[0]}")
-    remarks = (*shared, *_describe_masks(entries.names))
+    remarks = (*shared, *describe_masks(entries.names), *describe_combined(classes))
     parts = _without_unlabelled(parts, entries)
     _count_others(tree, entries, unused)
     unused.check(data, len(entries.rows))
@@ -201,15 +203,15 @@ def _list_classes(tree: _Tree, parts: dict[str, int]) -> list[str]:
 
 def _read_classes(
     data: schema.Data, tree: _Tree, parts: dict[str, int], folders: list[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Returns the class of each image in the tables of a tree whose folders are no classes, and all classes.
+) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """Returns the class of each image in the tables of a tree whose folders are no classes, all classes, and its table.
 
     Raises:
         ConfigError: No table has classes of the images, or a single one.
     """
     images = [tree.top + name for name in tree.images if any(map(name.startswith, parts))]
-    labels, source = csv_labels.read_classes(tree.files, images, data.label_field)
-    labels = {image.removeprefix(tree.top): label for image, label in labels.items()}
+    stated, source = csv_labels.read_classes(tree.files, images, data.label_field)
+    labels = {image.removeprefix(tree.top): label for image, (label, _) in stated.items()}
     classes = sorted(set(labels.values()))
     if data.label_field is not None and not labels:
         raise ConfigError(
@@ -217,9 +219,9 @@ def _read_classes(
         )
     if not labels and len(folders) == 1 and parts == splits.WHOLE and not splits.names_no_class(folders[0]):
         log.warning("%s: all images are of one class, %s", data.name, folders[0])
-        return {}, folders
+        return {}, folders, {}
     if not labels and len(folders) > 1:
-        return {}, folders
+        return {}, folders, {}
     if len(classes) < 2:
         place = tree.files.root if parts == splits.WHOLE else " and ".join(parts)
         what = "no folders of classes"
@@ -237,7 +239,7 @@ def _read_classes(
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)
     log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
-    return labels, classes
+    return labels, classes, {image.removeprefix(tree.top): path for image, (_, path) in stated.items()}
 
 
 def _describe_origin(tree: _Tree, parts: dict[str, int]) -> str:
@@ -348,34 +350,6 @@ def _count_archives(tree: _Tree, archives: Sequence[str], unused: Unused) -> Non
             packed.append(name)
     for name in packed:
         unused.add("archives in the folder (unpack them, they are not read)", name, holds_many=len(packed) > 1)
-
-
-def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
-    """Returns a line for each split that lacks classes which another has, and one for names that look alike."""
-    labels, split = np.array(entries.labels), np.array(entries.split)
-    present = {part: set(labels[split == part].tolist()) for part in parts.values()}
-    everything = set().union(*present.values())
-    lines = []
-    for part, seen in present.items():
-        if seen and (lacking := [entries.classes[label] for label in sorted(everything - seen)]):
-            named = ", ".join(lacking[: listing.NAMED]) + (", ..." if len(lacking) > listing.NAMED else "")
-            lines.append(f"{listing.SPLITS[part]} has no image of {len(lacking)} of {len(everything)} classes: {named}")
-    spellings: dict[str, list[str]] = {}
-    for name in entries.classes:
-        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
-    alike = [", ".join(map(ascii, names)) for names in spellings.values() if len(names) > 1]
-    if alike:
-        lines.append(f"classes whose names look alike: {'; '.join(alike[: listing.NAMED])}")
-    return tuple(lines)
-
-
-def _describe_masks(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns a remark if images are named as the masks of others beside them, as ``1_mask.png`` beside ``1.png``."""
-    stems = {name.rpartition(".")[0] for name in names}
-    masks = [name for name in names if (mark := _MASK.search(name)) and name[: mark.start()] in stems]
-    if not masks:
-        return ()
-    return (f"{len(masks):,} images are named as masks of others and count as images, first {min(masks)}",)
 
 
 def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:

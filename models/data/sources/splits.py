@@ -98,6 +98,22 @@ def split_of(name: str) -> str | None:
     return None if kind == _BOTH else kind
 
 
+def find_table_splits(tables: Collection[str]) -> dict[str, int]:
+    """Returns the parts by the tables that have the labels, if all of them are named after splits, train among them.
+
+    As ``train.csv`` and ``val.csv`` about the images of one folder.
+    """
+    kinds: dict[str, list[str]] = {}
+    for table in sorted(tables):
+        kinds.setdefault(split_of(table.rpartition("/")[2]) or "", []).append(table)
+    held_out = [kinds[kind] for kind in ("val", "test") if kind in kinds]
+    if "" in kinds or "train" not in kinds or not held_out:
+        return {}
+    parts = (MINIVAL, VAL) if len(held_out) == 2 else (VAL,)
+    named = {table: part for part, paths in zip(parts, held_out, strict=False) for table in paths}
+    return dict.fromkeys(kinds["train"], TRAIN) | named
+
+
 def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
     """Returns a remark if every class has the same folders, which may be the classes, or splits.
 
@@ -140,13 +156,18 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str) ->
     Raises:
         ConfigError: They are no classes by their names.
     """
-    above = next(iter(parts))
+    above = next(top for top, part in parts.items() if part == TRAIN)
     if are_parts(folders):
         shown = ", ".join(folders[:NAMED])
         raise ConfigError(
             f"{root}: the folders {shown} look like numbered parts of one set, not like classes; "
             f"data.val_folders=[{above}{folders[-1]}] makes that one val and the others train, each with folders of "
             f"classes; data.train_folders=[{','.join(above + one for one in folders[:NAMED])}] makes all train; "
+            f"data.train_folders=[{WHOLE_TREE}] takes them as classes"
+        )
+    if len(folders) > 1 and len({folder.casefold() for folder in folders}) == 1:
+        raise ConfigError(
+            f"{root}: the folders {', '.join(folders)} look like copies of one set: give data.path one of them; "
             f"data.train_folders=[{WHOLE_TREE}] takes them as classes"
         )
     words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}

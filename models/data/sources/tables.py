@@ -70,21 +70,25 @@ def _try_separators(
     path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
 ) -> tuple[Table, int] | None:
     if path.lower().endswith(JSON_LINES):
-        return _read_table(path, _read_json_lines(text), index, spelled)
+        return _read_table(path, _read_json_lines(path, text), index, spelled)
     for separator in _SEPARATORS:
         if separator in text and (table := _read_table(path, _divide(text, separator), index, spelled)):
             return table
     return None
 
 
-def _read_json_lines(text: str) -> list[list[str]]:
-    """Returns the objects of a file as rows below their keys; empty if a line is no object."""
-    try:
-        objects = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
-        return []
-    if not all(isinstance(one, dict) for one in objects):
-        return []
+def _read_json_lines(path: str, text: str) -> list[list[str]]:
+    """Returns the objects of a file as rows below their keys, without lines that are none; these are logged."""
+    objects, damaged = [], 0
+    for line in filter(str.strip, text.splitlines()):
+        try:
+            one = json.loads(line)
+        except ValueError:
+            one = None
+        objects += [one] if isinstance(one, dict) else []
+        damaged += not isinstance(one, dict)
+    if damaged and objects:
+        log.warning("%s: %d lines are no JSON objects and are skipped", path, damaged)
     keys = list(dict.fromkeys(key for one in objects for key in one))
     return [keys, *([_as_text(one.get(key)) for key in keys] for one in objects)]
 

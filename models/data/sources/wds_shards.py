@@ -26,8 +26,8 @@ from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
 from models.data.sources.class_file import rank_labels, read_class_names
+from models.data.sources.class_remarks import compare_classes
 from models.data.sources.container import Container, join_parts
-from models.data.sources.folder import compare_classes
 from models.data.sources.image_format import (
     CONVERTIBLE,
     DECODED,

@@ -10,7 +10,7 @@ from made_archives import data_settings, photo, write_tree
 
 from infra.errors import ConfigError
 from models.data.sources.catalog import open_source
-from models.data.sources.listing import TRAIN, VAL, Source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
 CLASSES = ("ant", "bee", "cat")
 NAMES = [f"{i:04d}" for i in range(12)]
@@ -356,3 +356,42 @@ def test_kaggles_levels_are_classes(tmp_path: Path) -> None:
         tmp_path, {f"train/{name}.jpeg": photo(int(name)) for name in NAMES} | {"trainLabels.csv": text.encode()}
     )
     assert labels_of(source, TRAIN) == {name: str(i % 3) for i, name in enumerate(NAMES)}
+
+
+def test_tables_named_after_splits_divide_the_images_of_one_folder(tmp_path: Path) -> None:
+    """The val table has few rows, of classes that the one of train has, too."""
+    lines = [f"{name}.jpg,{label}\n" for name, label in TRUTH.items()]
+    tables = {"train.csv": lines[:9], "val.csv": lines[9:11], "test.csv": lines[11:]}
+    files = flat("images/") | {name: ("file,label\n" + "".join(rows)).encode() for name, rows in tables.items()}
+    source = open_tree(tmp_path, files)
+    assert [labels_of(source, part) for part in (TRAIN, MINIVAL, VAL)] == [
+        {name: TRUTH[name] for name in names} for names in (NAMES[:9], NAMES[9:11], NAMES[11:])
+    ]
+    files["other.csv"] = files.pop("test.csv")
+    assert len(labels_of(open_tree(tmp_path / "2", files), TRAIN)) == 12  # one table is named after no split
+
+
+def test_whole_numbers_with_a_point_are_the_numbers(tmp_path: Path) -> None:
+    text = "id,label\n" + "".join(f"{name},{i % 3}.0\n" for i, name in enumerate(NAMES))
+    assert open_tree(tmp_path, flat("images/") | {"x.csv": text.encode()}).classes == ("0", "1", "2")
+
+
+def test_labels_of_several_classes_are_said(tmp_path: Path) -> None:
+    text = "id,labels\n" + "".join(f"{name},{('rust', 'rust|scab', 'scab')[i % 3]}\n" for i, name in enumerate(NAMES))
+    source = open_tree(tmp_path, flat("images/") | {"x.csv": text.encode()})
+    assert source.class_differences == (
+        "1 classes look like several labels of one image and count as classes, as 'rust|scab'",
+    )
+
+
+def test_a_damaged_line_of_json_costs_its_image_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = split_table("jsonl")["train"][:-9]
+    source = open_tree(tmp_path, flat("train/") | {"train/metadata.jsonl": text.encode()})
+    assert labels_of(source, TRAIN) == {name: label for name, label in TRUTH.items() if name != NAMES[-1]}
+    assert "train/metadata.jsonl: 1 lines are no JSON objects and are skipped" in caplog.text
+
+
+def test_a_table_as_path_is_told_to_need_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n")
+    with pytest.raises(ConfigError, match="give the folder with the images: tables in it are read"):
+        open_source(data_settings("folder", tmp_path / "labels.csv"))

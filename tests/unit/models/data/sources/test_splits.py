@@ -133,6 +133,12 @@ def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) 
             {"fold1": TRAIN, "fold2": TRAIN, "fold3": VAL},
         ),
         (
+            ("PlantVillage", "plantvillage"),
+            "the folders PlantVillage, plantvillage look like copies of one set: give data.path one of them",
+            {"train_folders": ["."]},
+            {"PlantVillage": TRAIN, "plantvillage": TRAIN},
+        ),
+        (
             ("images", "masks"),
             "images and masks look like images and their masks, not like classes; data.train_folders=[images] takes",
             {"train_folders": ["."]},
@@ -140,12 +146,12 @@ def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) 
         ),
         (
             ("train/images", "train/labels", "val/images", "val/labels"),
-            "images and labels look like images and their masks",
+            "their masks, not like classes; data.train_folders=[train/images] takes",
             {"train_folders": ["train"], "val_folders": ["val"], "allow_partial": True},
             None,
         ),
     ],
-    ids=["trainval beside train", "train beside flat", "no train", "folds", "masks", "masks in splits"],
+    ids=["trainval beside train", "train beside flat", "no train", "folds", "copies", "masks", "masks in splits"],
 )
 def test_a_layout_that_can_be_read_in_two_ways_is_refused_until_a_setting_decides(
     folders: tuple[str, ...], said: str, changes: dict[str, object], expected: dict[str, int] | None, tmp_path: Path
