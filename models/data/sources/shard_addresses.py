@@ -89,14 +89,22 @@ def find_shards(data: schema.Data) -> ShardAddresses:
     return ShardAddresses(root, _split_by_name(names, data.path), beside)
 
 
+def _whole_of(name: str) -> str:
+    """Returns the tar that a file is a compressed copy or an unfinished download of: ``a.tar`` of ``a.tar.gz``."""
+    stem, dot, _ = name.rpartition(".tar.")
+    return f"{stem}.tar" if dot else ""
+
+
 def may_be_shard(name: str, shards: Collection[str]) -> bool:
     """Whether a file beside shards is one in a format that is not read, or the beginning of one.
 
     img2dataset writes ``00000.parquet`` and ``00000_stats.json`` beside ``00000.tar``: these are no shards.
     """
     stem, _, suffix = name.lower().rpartition(".")
-    if suffix in _OTHER_SHARDS:
+    if suffix in _OTHER_SHARDS and not stem.endswith(".tar"):
         return f"{stem}.tar" not in {shard.lower() for shard in shards}
+    if _whole_of(name.lower()) in {shard.lower() for shard in shards}:
+        return False
     return suffix in _UNFINISHED or ".tar." in name.lower()
 
 
@@ -165,8 +173,11 @@ def _match(address: str, others: list[str]) -> list[str]:
     if not root.startswith("s3://") and not Path(root).is_dir():
         return []
     listed = [join_parts(root, name) for name in sorted(archive.walk_folder(root).names)]
-    others += [one for one in listed if is_folder and not one.lower().endswith(ARCHIVES)]
-    return [one for one in listed if one.lower().endswith(ARCHIVES) and (is_folder or fnmatchcase(one, address))]
+    plain = {one.lower() for one in listed}
+    shards = [one for one in listed if one.lower().endswith(ARCHIVES) and (is_folder or fnmatchcase(one, address))]
+    copies = {one for one in shards if is_folder and _whole_of(one.lower()) in plain}
+    others += [one for one in listed if is_folder and (one not in shards or one in copies)]
+    return [one for one in shards if one not in copies]
 
 
 def _scheme(address: str) -> str:

@@ -1,6 +1,7 @@
 """WebDataset shards of others: labels, images, splits and addresses; every loss is reported."""
 
 import functools
+import gzip
 import json
 import logging
 import pickle
@@ -445,6 +446,16 @@ def test_what_img2dataset_writes_beside_its_shards_is_counted(tmp_path: Path) ->
     source = open_shards(folder)
     assert source.missing == ()
     assert source.unused == ("3 files beside the shards, first 00000.parquet",)
+
+
+def test_compressed_copies_and_remains_of_downloads_beside_their_tar_are_counted(tmp_path: Path) -> None:
+    """Without that every sample of ``00000.tar.gz`` would be there twice."""
+    folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(6))
+    for suffix in ("gz", "zst", "part"):
+        (folder / f"00000.tar.{suffix}").write_bytes(gzip.compress((folder / "00000.tar").read_bytes()))
+    source = open_shards(folder)
+    assert (len(source.labels), source.missing) == (6, ())
+    assert source.unused == ("3 files beside the shards, first 00000.tar.gz",)
 
 
 def test_a_folder_without_shards_says_what_it_has(tmp_path: Path) -> None:
