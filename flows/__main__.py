@@ -96,6 +96,7 @@ def _main(words: Sequence[str]) -> int:
 
         with nullcontext() if verb.shared else files.private(command.run_dir):
             if getattr(arguments, "dry_run", False):
+                _warn_of_unread(command)
                 return _call(verb.dry_run, command)
             if verb.manage and (options or switches):
                 return _call(verb.manage, command)
@@ -104,6 +105,16 @@ def _main(words: Sequence[str]) -> int:
         return _fail(str(error), 2)
     except EffnetError as error:
         return _fail(str(error), error.exit_code)
+
+
+def _warn_of_unread(command: Command) -> None:
+    """Says which settings have no effect, as the command itself does, or refuses them."""
+    from flows.cli import unread
+
+    if verbs.VERBS[command.verb].flow:
+        unread.refuse_unread_network(command.verb, command.overrides)
+        for line in unread.describe_unread(command.verb, command.overrides):
+            sys.stderr.write(f"warning: {printable(line)}\n")
 
 
 def _translate(argv: Sequence[str]) -> Sequence[str]:

@@ -119,8 +119,9 @@ def _evaluation(result: EvalResult, config: schema.Config) -> list[str]:
     top = f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % of {result.n} images"
     scored = estimate(config.data.metric, result.class_correct, result.class_total)
     metric = f"; {config.data.metric} {scored.value:.2f} ± {scored.standard_error:.2f} %"
+    assumed = [f"assumed    {result.assumed}"] if result.assumed else []
     tracked = [f"MLflow run {result.mlflow_run}"] if result.mlflow_run else []
-    return [f"{result.model_ref} on {result.data}: {top}{metric}", *tracked]
+    return [f"{result.model_ref} on {result.data}: {top}{metric}", *assumed, *tracked]
 
 
 def _shards(result: ShardResult) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from checkout import ROOT
 
 from conf import schema
+from flows.__main__ import main
 from flows.cli.unread import GROUPS, READ_BY, describe_unread, list_unread, refuse_unread_network
 from flows.cli.verbs import VERBS
 from flows.evaluate import refuse_other_network
@@ -73,3 +74,13 @@ def test_another_network_than_the_registered_one_is_refused_for_its_evaluation()
         refuse_other_network(schema.Model(), registered, "b3/1", [*words, "model=b0"])
     with pytest.raises(ConfigError, match=r"has model\.width=1\.0, so model\.width=2 would have no effect: remove it"):
         refuse_other_network(schema.Model(width=2.0), registered, "b3/1", [*words, "model.width=2"])
+
+
+def test_a_dry_run_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=digits", "search.alpha=[1.0]", f"run_dir={tmp_path}", f"storage=file://{tmp_path}/store"]
+    assert main(["train", "--dry-run", *words]) == 0
+    assert capsys.readouterr().err.startswith(
+        "warning: search.alpha=[1.0] has no effect: effnet train does not read it"
+    )
+    assert main(["nightly", "--dry-run", "model=b3", f"run_dir={tmp_path}"]) == 2
+    assert "model=b3 would have no effect" in capsys.readouterr().err
