@@ -243,6 +243,12 @@ def _choose(
             f"{', '.join(sorted(others)[:NAMED])}, whose images are in no folders: data.train_folders=[{train[0]}] "
             f"takes it as the split, data.train_folders=[{WHOLE_TREE}] as a class"
         )
+    if not train and held_out and others and kind_of(held_out[0][0]) is not None:
+        raise ConfigError(
+            f"{root}: {held_out[0][0]}/ may be a split, of which no train folder is beside it, or a class beside "
+            f"{', '.join(sorted(others)[:NAMED])}: data.train_folders=[{WHOLE_TREE}] takes it as a class; a split "
+            "needs the classes in a folder train"
+        )
     if not train and held_out and not others and len(below) > 1:
         held_out_tops = " and ".join(top for folders in held_out for top in folders)
         raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them; {_SETTINGS}")

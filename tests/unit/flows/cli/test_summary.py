@@ -78,6 +78,13 @@ def test_a_network_that_was_not_fine_tuned_has_a_dash_in_the_table_of_the_family
     assert "missing    efficientnet_b2: diverged" in described
 
 
+def test_what_is_assumed_about_the_classes_of_a_model_is_in_its_result() -> None:
+    assumed = "class names unknown: assumed in the order of mnist5k"
+    result = EvalResult("job", "b0/1", "mnist5k", 50.0, 90.0, 2, (1, 0), (1, 1), assumed=assumed)
+    assert describe_result(result, compose())[-1] == f"assumed    {assumed}"
+    assert json.loads(to_json(result))["assumed"] == assumed
+
+
 def test_a_result_is_printed_as_json() -> None:
     result = EvalResult("job", "b0/1", "mnist5k", 50.0, 90.0, 2, (1, 0), (1, 1))
     assert json.loads(to_json(result))["class_correct"] == [1, 0]

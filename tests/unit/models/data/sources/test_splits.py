@@ -126,6 +126,12 @@ def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) 
             {"val": TRAIN, "test": VAL},
         ),
         (
+            ("negative", "positive", "test"),
+            "test/ may be a split, of which no train folder is beside it, or a class beside negative, positive",
+            {"train_folders": ["."]},
+            {"negative": TRAIN, "positive": TRAIN, "test": TRAIN},
+        ),
+        (
             ("fold1/a", "fold1/b", "fold2/a", "fold2/b", "fold3/a"),
             "the folders fold1, fold2, fold3 look like numbered parts of one set, not like classes; "
             "data.val_folders=[fold3] makes",
@@ -151,7 +157,16 @@ def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) 
             None,
         ),
     ],
-    ids=["trainval beside train", "train beside flat", "no train", "folds", "copies", "masks", "masks in splits"],
+    ids=[
+        "trainval beside train",
+        "train beside flat",
+        "no train",
+        "test or class",
+        "folds",
+        "copies",
+        "masks",
+        "masks in splits",
+    ],
 )
 def test_a_layout_that_can_be_read_in_two_ways_is_refused_until_a_setting_decides(
     folders: tuple[str, ...], said: str, changes: dict[str, object], expected: dict[str, int] | None, tmp_path: Path
