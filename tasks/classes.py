@@ -124,10 +124,11 @@ def class_lists(version: Version, shards: ShardResult) -> ClassLists:
         return ClassLists(model if of_imagenet else [f"number {name}" for name in model], data)
     ref = f"{version.name}/{version.version}"
     if unequal := describe_orders(data):
+        hint = f" (seq 0 {len(data) - 1} > FILE where logit N is the class named N)" * (set(data) == set(numbers))
         raise ConfigError(
             f"{ref}: the names of its {len(model)} classes are unknown, and so is their order, which depends on what "
             f"it was trained with: {unequal}. Import the weights again with published.class_file=FILE, the names of "
-            f"the classes of {shards.name} in the order of the weights, one a line"
+            f"the classes of {shards.name} in the order of the weights, one a line{hint}"
         )
     assumed = f"class names unknown: assumed in the order of {shards.name}"
     log.warning("%s: %s", ref, assumed)

@@ -125,6 +125,7 @@ def test_unknown_names_are_never_assumed_in_one_of_several_orders(
     with pytest.raises(ConfigError, match=r"its \d+ classes are unknown.*published\.class_file=FILE") as refusal:
         class_lists(version, shards)
     assert said in str(refusal.value)
+    assert ("(seq 0 11 > FILE where logit N is the class named N)" in str(refusal.value)) == (len(data) == 12)
     assert said in str(class_mismatch(version, shards))  # the gate refuses the promotion, not the registration
 
 
