@@ -156,6 +156,8 @@ def _check_early(verb: str, config: schema.Config) -> None:
         from models.experiments.full_run import check_request
 
         check_request(config)
+        if config.data.path is not None:
+            _check_data(config.data)
     if verb in ("scaling", "study"):
         from models.experiments.scaling_study import check_points
 
@@ -196,12 +198,21 @@ def _check_data(data: schema.Data) -> None:
     if path is None or ("://" not in path and not Path(path).exists()):
         from models.data.sources import catalog
 
-        if path is not None or data.source not in catalog.packaged():
+        is_there = data.source == "webdataset" and path is not None and _has_shards(data)  # whose scan takes long
+        if not is_there and (path is not None or data.source not in catalog.packaged()):
             catalog.open_source(data)
     elif data.source != "webdataset":  # whose addresses may be https://
         from models.data.sources.container import locate
 
         locate(path)
+
+
+def _has_shards(data: schema.Data) -> bool:
+    """Whether one of the local shards of a pattern exists; raises for a pattern that is damaged."""
+    from models.data.sources.shard_addresses import find_shards
+
+    shards = find_shards(data)
+    return any(Path(shards.root, name).exists() for name in shards.parts)
 
 
 def _check_class_file(data: schema.Data) -> None:

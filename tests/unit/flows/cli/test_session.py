@@ -52,6 +52,7 @@ from infra.errors import ConfigError
             ["profile=paper", "data.path=/", "gate.weights=[~/tf_efficientnet_b0_aa-1.pth]"],
             f"no file {Path.home()}/tf_",
         ),
+        ("gate", ["profile=paper", "data.path=/nonexistent"], "data.path /nonexistent is not a folder"),
         ("linear", ["model=b3"], "model=b3 would have no effect: the networks are those of linear.networks"),
         ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
@@ -107,6 +108,15 @@ def test_data_sets_that_are_installed_or_remote_are_not_opened(monkeypatch: pyte
     monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
     for words in (["data=digits"], ["data=mnist5k"], ["data=imagenet", "data.path=s3://bucket/imagenet"]):
         session._check_early("train", compose.compose(words))
+
+
+def test_shards_of_a_pattern_are_not_scanned_before_services_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened"))
+    (tmp_path / "train-0.tar").write_bytes(b"")
+    words = ["data=webdataset", f"data.path={tmp_path}/train-{{0..9}}.tar"]
+    session._check_early("train", compose.compose(words))
 
 
 def test_logs_reach_prefect_before_an_interrupted_command_stops_it(
