@@ -16,10 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
-from models.data.sources.splits import SPLIT_WORDS
+from models.data.sources.splits import SPLIT_WORDS, split_of
 from models.data.sources.tables import (
     JSON_LINES,
     MAX_BYTES,
@@ -31,7 +30,6 @@ from models.data.sources.tables import (
     read_tables,
 )
 
-log = logger()
 _OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _SHOWN = 60  # characters of a line in a message
@@ -84,7 +82,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
     return {image: label for image, (label, _) in labels.items()}, remark
 
 
-def read_classes(files: Files, images: Sequence[str], column: str | None) -> tuple[dict[str, tuple[str, str]], str]:
+def read_classes(files: Files, images: Sequence[str], column: str | None) -> tuple[dict[str, str], str, dict[str, str]]:
     """Reads the classes of images that no folders divide into classes, from all tables in the tree.
 
     Args:
@@ -93,8 +91,8 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         column: Header of the column with the classes; None for the usual ones, or the only possible one.
 
     Returns:
-        The class of each image that a file states with this file, and all files and columns as text; empty if no table
-        names images.
+        The class of each image that a file states, the files and columns as text, and the split of each image of which
+        a column or the name of the file states it; empty if no table names images.
 
     Raises:
         ConfigError: Tables name the images, but it is not clear which column has their classes, or different classes
@@ -102,6 +100,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     """
     labels: dict[str, tuple[str, str]] = {}
     sources: list[str] = []
+    kinds: dict[str, str] = {}
     unclear: list[str] = []
     read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
@@ -110,7 +109,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         if not stated:  # of few images, or of a single class
             number, stated = _find_known_classes(table, texts)
         if stated:
-            _warn_of_splits(table, number)
+            kinds |= _find_kinds(table)
             if is_whole:
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
@@ -122,7 +121,7 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         raise ConfigError(
             f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
         )
-    return labels, "; ".join(sources)
+    return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
 
 
 def describe_others(files: Files, images: Sequence[str]) -> str:
@@ -175,17 +174,16 @@ def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | N
     return None, {}
 
 
-def _warn_of_splits(table: Table, number: int | None) -> None:
-    """Logs that a column of splits is not used, of which the division of the images would differ."""
-    for other in range(len(table.header)):
-        texts = (
-            {text.lower() for stated in table.column(other).values() for text in stated} if other != number else set()
-        )
-        if len(texts) > 1 and texts <= SPLIT_WORDS.keys():
-            log.warning(
-                "%s: its column %s (%s) is not used: folders of these names divide the images so",
-                *(table.path, table.name(other), ", ".join(sorted(texts))),
-            )
+def _find_kinds(table: Table) -> dict[str, str]:
+    """Returns the split of each image: by a column of splits, train among them, or else by the name of the table."""
+    for number in range(len(table.header)):
+        column = table.column(number)
+        kinds = {image: {SPLIT_WORDS.get(text.lower(), "") for text in texts} for image, texts in column.items()}
+        present = set().union(*kinds.values())
+        if "train" in present and len(present) > 1 and "" not in present:
+            return {image: min(one) for image, one in kinds.items()}
+    kind = split_of(table.path.rpartition("/")[2])
+    return dict.fromkeys(table.rows, kind) if kind else {}
 
 
 def _stated_classes(table: Table, number: int, classes: Collection[str]) -> dict[str, set[str]]:

@@ -79,16 +79,17 @@ def open_folder(data: schema.Data) -> Source:
     parts = splits.find_splits(pictures, root, data, tree.top)
     classes = _list_classes(tree, parts)
     labels: dict[str, str] = {}
-    by_table: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     if data.label_field is not None or len(classes) < 2 or splits.are_parts(classes):
-        labels, classes, by_table = _read_classes(data, tree, parts, classes)
+        labels, classes, kinds = _read_classes(data, tree, parts, classes)
     if not labels and data.train_folders != [splits.WHOLE_TREE]:
         splits.refuse_parts(classes, parts, root)
     entries = Listing(tree.files, classes)
     _add_images(data, tree, parts, entries, unused, labels)
-    if parts == splits.WHOLE and (tables := splits.find_table_splits(set(by_table.values()))):
-        parts = tables
-        entries.split = [tables[by_table[name]] for name in entries.names]
+    by_table = splits.number_kinds(set(kinds.values())) if labels.keys() <= kinds.keys() else {}
+    if by_table and parts == splits.WHOLE and not data.train_folders:
+        parts = by_table
+        entries.split = [parts[kinds[name]] for name in entries.names]
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
     folders = () if labels else [path for top in parts for path in _classes_below(tree, top).values()]
@@ -204,14 +205,14 @@ def _list_classes(tree: _Tree, parts: dict[str, int]) -> list[str]:
 def _read_classes(
     data: schema.Data, tree: _Tree, parts: dict[str, int], folders: list[str]
 ) -> tuple[dict[str, str], list[str], dict[str, str]]:
-    """Returns the class of each image in the tables of a tree whose folders are no classes, all classes, and its table.
+    """Returns the class of each image in the tables of a tree whose folders are no classes, all classes, and its split.
 
     Raises:
         ConfigError: No table has classes of the images, or a single one.
     """
     images = [tree.top + name for name in tree.images if any(map(name.startswith, parts))]
-    stated, source = csv_labels.read_classes(tree.files, images, data.label_field)
-    labels = {image.removeprefix(tree.top): label for image, (label, _) in stated.items()}
+    stated, source, kinds = csv_labels.read_classes(tree.files, images, data.label_field)
+    labels = {image.removeprefix(tree.top): label for image, label in stated.items()}
     classes = sorted(set(labels.values()))
     if data.label_field is not None and not labels:
         raise ConfigError(
@@ -239,7 +240,7 @@ def _read_classes(
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)
     log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
-    return labels, classes, {image.removeprefix(tree.top): path for image, (_, path) in stated.items()}
+    return labels, classes, {image.removeprefix(tree.top): kind for image, kind in kinds.items()}
 
 
 def _describe_origin(tree: _Tree, parts: dict[str, int]) -> str:
@@ -290,6 +291,9 @@ def _add_images(
         if top and (flat := [name for name in inside if name not in labels]):
             known, remarks[top] = csv_labels.read_labels(tree.files, [tree.top + name for name in flat], rank)
             labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
+            others = sorted(_classes_below(tree, top).keys() - rank.keys())
+            if others and not folders and not remarks[top]:
+                remarks[top] = f" (its folders {', '.join(others[: listing.NAMED])} are none of the classes)"
     for name, row in tree.images.items():
         kind = tree.formats.get(row, DECODED[0])
         part = next((top for top in parts if name.startswith(top)), None)

@@ -98,20 +98,15 @@ def split_of(name: str) -> str | None:
     return None if kind == _BOTH else kind
 
 
-def find_table_splits(tables: Collection[str]) -> dict[str, int]:
-    """Returns the parts by the tables that have the labels, if all of them are named after splits, train among them.
+def number_kinds(kinds: Collection[str]) -> dict[str, int]:
+    """Returns the parts by the kinds of splits that tables state, as for folders; empty without train or held-out ones.
 
-    As ``train.csv`` and ``val.csv`` about the images of one folder.
+    As of ``train.csv`` and ``val.csv`` about the images of one folder, or of a column with train and test.
     """
-    kinds: dict[str, list[str]] = {}
-    for table in sorted(tables):
-        kinds.setdefault(split_of(table.rpartition("/")[2]) or "", []).append(table)
-    held_out = [kinds[kind] for kind in ("val", "test") if kind in kinds]
-    if "" in kinds or "train" not in kinds or not held_out:
+    held_out = [kind for kind in ("val", "test") if kind in kinds]
+    if "train" not in kinds or not held_out:
         return {}
-    parts = (MINIVAL, VAL) if len(held_out) == 2 else (VAL,)
-    named = {table: part for part, paths in zip(parts, held_out, strict=False) for table in paths}
-    return dict.fromkeys(kinds["train"], TRAIN) | named
+    return {"train": TRAIN} | dict(zip(held_out, (MINIVAL, VAL) if len(held_out) == 2 else (VAL,), strict=False))
 
 
 def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:

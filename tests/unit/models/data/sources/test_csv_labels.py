@@ -200,10 +200,16 @@ def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
     assert labels_of(open_tree(tmp_path, flat("train/") | {"x.csv": text.encode()}), TRAIN) == TRUTH
 
 
-def test_a_column_of_splits_is_said_not_to_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_column_of_splits_divides_the_images_of_one_folder(tmp_path: Path) -> None:
     rows = "".join(f"{name},{TRUTH[name]},{'Test' if i > 8 else 'train'}\n" for i, name in enumerate(NAMES))
-    open_tree(tmp_path, flat("images/") | {"x.csv": f"id,label,subset\n{rows}".encode()})
-    assert "x.csv: its column subset (test, train) is not used: folders of these names divide" in caplog.text
+    files = {"x.csv": f"id,label,subset\n{rows}".encode()}
+    for top in ("images/", "set/images/"):
+        source = open_tree(tmp_path / top, flat(top) | files)
+        assert labels_of(source, TRAIN) == {name: TRUTH[name] for name in NAMES[:9]}
+        assert labels_of(source, VAL) == {name: TRUTH[name] for name in NAMES[9:]}
+    parts = {f"{'train' if i % 2 else 'test'}/{name}.jpg": photo(i) for i, name in enumerate(NAMES)}
+    source = open_tree(tmp_path / "2", parts | files)  # folders of splits count more
+    assert labels_of(source, VAL) == {name: TRUTH[name] for name in NAMES[::2]}
 
 
 @pytest.mark.parametrize(
