@@ -100,7 +100,9 @@ def class_lists(version: Version, shards: ShardResult) -> ClassLists:
 
     Weights that were imported without ``published.class_file`` have no class names. Those of 1,000 classes are taken
     for ImageNet's, and are matched by WordNet ids, which are the class names of ImageNet's data. Of a data set with as
-    many other classes, the order is assumed if all usual ones are the same, see ``describe_orders``.
+    many other classes, the order is assumed if its labels are numbers in their order, as in WebDataset shards, whose
+    label is the index of the logit wherever they are trained on, or if all usual orders are the same, see
+    ``describe_orders``. Folders that are named by numbers are in the order of their names as text.
 
     Raises:
         ConfigError: The names are unknown, and their order could be one of several.
@@ -123,7 +125,7 @@ def class_lists(version: Version, shards: ShardResult) -> ClassLists:
     if len(model) != len(data):
         return ClassLists(model if of_imagenet else [f"number {name}" for name in model], data)
     ref = f"{version.name}/{version.version}"
-    if unequal := describe_orders(data):
+    if data != numbers and (unequal := describe_orders(data)):
         hint = f" (seq 0 {len(data) - 1} > FILE where logit N is the class named N)" * (set(data) == set(numbers))
         raise ConfigError(
             f"{ref}: the names of its {len(model)} classes are unknown, and so is their order, which depends on what "

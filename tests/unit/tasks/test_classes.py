@@ -107,14 +107,10 @@ def test_the_names_of_a_trained_network_are_what_they_are(monkeypatch: pytest.Mo
             "as class 2 the data set has '10', torchvision has (sorted as text) '10', timm has (sorted by numbers, in "
             "lower case) '2'",
         ),
-        (
-            [str(number) for number in range(12)],
-            "as class 2 the data set has '2', torchvision has (sorted as text) '10'",
-        ),
         (["Zebra", "ant", "bee"], "timm has (sorted by numbers, in lower case) 'ant'"),
         (["bee", "ant"], "as class 0 the data set has 'bee', torchvision has (sorted as text) 'ant'"),
     ],
-    ids=["sorted as text", "sorted by number", "case", "own order"],
+    ids=["sorted as text", "case", "own order"],
 )
 def test_unknown_names_are_never_assumed_in_one_of_several_orders(
     monkeypatch: pytest.MonkeyPatch, data: list[str], said: str
@@ -129,7 +125,10 @@ def test_unknown_names_are_never_assumed_in_one_of_several_orders(
     assert said in str(class_mismatch(version, shards))  # the gate refuses the promotion, not the registration
 
 
-@pytest.mark.parametrize("data", [[str(n) for n in range(10)], ["00", "01", "10", "11"], ["ant", "bee 2", "bee 3"]])
+@pytest.mark.parametrize(
+    "data",
+    [[str(n) for n in range(1000)], [str(n) for n in range(12)], ["00", "01", "10", "11"], ["ant", "bee 2", "bee 3"]],
+)
 def test_unknown_names_are_assumed_where_all_usual_orders_are_the_same_which_is_stored(
     monkeypatch: pytest.MonkeyPatch, data: list[str]
 ) -> None:
