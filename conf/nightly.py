@@ -88,6 +88,9 @@ class Nightly:
     max_duplicates: int = 0  # Images of train that may be in val too.
     # Percent of the images that may not decode; ten never are too many, as for effnet shard, which refuses 1 percent.
     max_quarantine: float = 0.1
+    # Points by which the champion's accuracy on new images of transfer.data.append may be below its accuracy on val, as
+    # with many wrong labels; a drop that may be chance does not count; 100 = any, and it is not measured.
+    max_label_drop: float = 20.0
     # Whether a version that passed the gate waits for effnet promote, here and in reproduce, instead of being promoted.
     approval: bool = False
     approval_days: float = 7.0  # Days after which a version that nobody promoted is refused, by the next night.
@@ -101,6 +104,7 @@ class Nightly:
         for key in ("max_shrink", "max_quarantine"):
             value = getattr(self, key)
             require(0 <= value <= 100, f"nightly.{key} must be in 0..100 percent, is {value}")
+        require(0 < self.max_label_drop <= 100, f"nightly.max_label_drop must be in (0, 100], is {self.max_label_drop}")
         require(
             self.max_latency_ms is None or self.max_latency_ms > 0,
             f"nightly.max_latency_ms must be > 0, is {self.max_latency_ms}",

@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,12 @@ def name_runs_by(describe: Callable[[schema.Config], str]) -> Callable[[], str]:
             return context.flow.name
 
     return name
+
+
+def config_of_run(verb: str, parameters: Mapping[str, Any]) -> schema.Config:
+    """Returns the configuration of a flow run of a deployment, outside of that run: on its worker."""
+    overrides = merge(form.to_overrides(verb, parameters), parameters.get("overrides", []))
+    return compose.compose(merge(worker_settings(), overrides))
 
 
 def now() -> str:

@@ -9,33 +9,61 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
-from prefect import flow
+from prefect import Flow, State, flow
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from conf import schema
 from conf.compose import OverrideError
-from flows.configure import configure, name_runs_by, now
+from flows.configure import config_of_run, configure, name_runs_by, now
+from flows.evaluate import evaluate_version
 from flows.failures import report_failures
 from flows.register import judge_version
-from flows.shard import ensure_shards
-from infra.errors import ConfigError, DivergedError, first_line
+from flows.shard import write_shards
+from infra.errors import ConfigError, DivergedError, PreemptedError, first_line
 from models.results import Registered, ShardResult
 from tasks.classes import match_classes
+from tasks.evaluate import registered_input
 from tasks.jobs import train_job
 from tasks.nights.approval import refuse_overdue
+from tasks.nights.batch import RefusedDataError, accept_batch, check_labels, close_batch, find_added, open_batch
 from tasks.nights.infra_gate import find_package_fault
 from tasks.nights.line import check_data, find_reason_to_skip, find_start
-from tasks.nights.record import report_failure, report_night, report_start
-from tasks.nights.report import publish_nights
+from tasks.nights.record import (
+    CANCELLED,
+    CRASHED,
+    DIVERGED,
+    FAILED,
+    Night,
+    report_failure,
+    report_lost,
+    report_night,
+    report_start,
+)
+from tasks.nights.report import publish_nights, show_failure
 from tasks.nights.start import NightStart
+from tasks.registry.gate import REFUSED
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
-from tasks.report.publish import refresh
+from tasks.shard import plan_shards
 from tasks.train import train as train_task
 
 
-@flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
+def _report_lost(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Reports a night whose process was killed or cancelled by Prefect; a worker calls it when the process is gone."""
+    config = config_of_run(flow.name, flow_run.parameters)
+    outcome = CANCELLED if state.is_cancelling() or state.is_cancelled() else CRASHED
+    report_lost(config, str(flow_run.id), outcome, state.message or "its process is gone")
+
+
+@flow(
+    name="nightly",
+    flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"),
+    on_crashed=[_report_lost],
+    on_cancellation=[_report_lost],
+)
 @report_failures
 async def nightly(
     overrides: list[str],
@@ -54,50 +82,71 @@ async def nightly(
         config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
     except (OverrideError, ConfigError) as error:
         worker_config, _ = configure([])  # whose settings may name receivers of alerts
-        await report_failure(worker_config, f"failed: {first_line(error)}")
+        await report_failure(worker_config, None, FAILED, first_line(error))
         raise
-    await report_start(config, _scheduled_start())
+    night: Night | None = None
     try:
-        result = await run_night(config)
-        await report_night(config, result)
-    except Exception as error:
-        kind = "diverged" if isinstance(error, DivergedError) else "failed"
-        await report_failure(config, f"{kind}: {first_line(error)}")
+        night = await report_start(config, *_flow_run())
+        outcome, shards = await run_night(config)
+        await report_night(config, night, outcome)
+    except BaseException as error:  # the cancellation of a task, too
+        await report_failure(config, night, *_describe_end(error))
+        if night is not None:
+            await show_failure(config, night.line)
         raise
-    return result
+    return replace(outcome, page=await publish_nights(config, outcome.name, shards))
 
 
-async def run_night(config: schema.Config) -> Registered:
-    """Runs one night, and shows it in the report."""
+async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
+    """Runs one night; returns its outcome and its data."""
     await refuse_overdue(config.nightly.model, config)  # its first version too, without which no night starts
     start = await find_start(config)
     if start.line != config.nightly.model:
         await refuse_overdue(start.line, config)
-    shards = await ensure_shards(start.data, config.storage)
-    outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
-    await publish_nights(config, outcome, shards)
-    await refresh(config)
-    return outcome
+    plan = await plan_shards(start.data, config.storage)
+    await open_batch(plan)
+    shards = await write_shards(start.data, plan)
+    outcome = await find_reason_to_skip(start, shards, plan.refused)
+    outcome = outcome or await _train_challenger(config, start, shards)
+    return await close_batch(start, shards, outcome), shards
 
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:
     await check_data(start, shards, config.nightly)
     data, recipe = start.data, config.transfer.recipe
     model, weights, exact = await fetch_registered(start.parent, config.storage)
+    if (added := await find_added(start, shards, config.nightly)) is not None:
+        augment = await registered_input(exact, data.augment, "data.augment", ())
+        cropped = replace(config, data=replace(data, augment=augment))
+        answered = await evaluate_version(cropped, (model, weights, exact), added)
+        await check_labels(start, shards, answered, config.nightly)
     if start.continues:
         weights, _ = await match_classes(weights, exact, shards, config.storage)
     fine_tuned = replace(config, model=model)
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
-    registered = await register(start.line, result, model, data, shards.manifest_uri)
+    registered = await register(start.line, result, model, data, shards.manifest_uri, config.storage)
     if fault := await find_package_fault(registered, config.nightly):
+        await accept_batch(shards)  # the files are at fault, not the data
         return await refuse(registered, fault)
-
     return await judge_version(config, registered, data, shards)
 
 
-def _scheduled_start() -> datetime | None:
-    """The time at which the schedule of the deployment starts this run; None if no schedule does."""
+def _flow_run() -> tuple[str, datetime | None]:
+    """Id of this flow run, and the time at which the schedule of the deployment starts it; None if no schedule does."""
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
-    return run.expected_start_time if run is not None and run.auto_scheduled else None
+    if run is None:
+        return "", None
+    return str(run.id), run.expected_start_time if run.auto_scheduled else None
+
+
+def _describe_end(error: BaseException) -> tuple[str, str]:
+    """How a night ended that raised an error, and the first line of it."""
+    if isinstance(error, PreemptedError):
+        return CANCELLED, first_line(error)
+    if not isinstance(error, Exception):  # a signal, or Prefect's cancellation
+        return CANCELLED, "it was stopped before its end; the same command, or the next night, resumes it"
+    if isinstance(error, RefusedDataError):
+        return REFUSED, first_line(error)
+    return DIVERGED if isinstance(error, DivergedError) else FAILED, first_line(error)

@@ -54,7 +54,7 @@ async def register_network(
         data: The data set that it was trained on.
         shards: Shards of ``data``.
     """
-    registered = await registration.register(name, result, config.model, data, shards.manifest_uri)
+    registered = await registration.register(name, result, config.model, data, shards.manifest_uri, config.storage)
     return await judge_version(config, registered, data, shards)
 
 

@@ -15,7 +15,6 @@ from infra.errors import ConfigError
 from models.results import ShardResult
 from tasks import policy
 from tasks.jobs import train_job
-from tasks.registry.register import CHALLENGER
 
 
 @task(task_run_name="check", **policy.BOOKKEEPING)
@@ -77,6 +76,7 @@ def _check(
 
 def _will_exist(ref: str, made: Collection[str], options: schema.Nightly) -> bool:
     """Whether the reproduction itself gives a registered model this alias before its maps are drawn."""
+    from infra.tracking.champions import CHALLENGER
     from infra.tracking.registry import CHAMPION
 
     name, separator, alias = re.split("([@/])", ref, maxsplit=1)

@@ -22,12 +22,18 @@ log = logger()
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Location of the shards and the groups to write, or the result if the data set is complete already."""
+    """Location of the shards and the groups to write, or the result if the data set is complete already.
+
+    Attributes:
+        version: Version of the data set that is written; empty for the first.
+        refused: One line per refused version whose images are withheld.
+    """
 
     root: str
     groups: list[list[int]]
     done: ShardResult | None
-    version: str = ""  # of the data set that is written; empty for the first
+    version: str = ""
+    refused: tuple[str, ...] = ()
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
@@ -40,7 +46,7 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
-    from models.data.shards import in_place, manifest, writer
+    from models.data.shards import in_place, manifest, versions, writer
     from models.data.shards.layout import freeze_val, uncovered_classes
     from models.data.shards.stored import build_result
 
@@ -53,14 +59,17 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
     if layout.addresses:
         in_place.warn_if_sorted(layout)
+    refused = tuple(map(versions.describe_withheld, layout.refused))
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):
-            return ShardPlan(layout.root, [], build_result(data, layout.manifest_uri, sha256, current, reused=True))
+            done = build_result(data, layout.manifest_uri, sha256, current, reused=True)
+            return ShardPlan(layout.root, [], done, layout.version, refused)
     else:
         lost = None
     writer.PLANS.share(layout)
-    return ShardPlan(layout.root, writer.groups(layout, data.shards_per_task, lost), None, layout.version)
+    groups = writer.groups(layout, data.shards_per_task, lost)
+    return ShardPlan(layout.root, groups, None, layout.version, refused)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)

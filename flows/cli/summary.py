@@ -141,7 +141,8 @@ def _shards(result: ShardResult) -> list[str]:
 def _registered(result: Registered) -> list[str]:
     aliases = ", ".join(result.aliases) or "none"
     lines = [f"registered {result.name}/{result.version}{_reused(result)}, aliases: {aliases}"]
-    return [*lines, f"champion   {result.verdict}"] if result.verdict else lines
+    lines += [f"champion   {result.verdict}"] if result.verdict else []
+    return [*lines, *([f"page       {result.page}"] if result.page else [])]
 
 
 def _transfer(result: TransferResult) -> list[str]:

@@ -1,7 +1,7 @@
 """Registers a trained network in the model registry, once per set of weights.
 
 The sha256 of the weights is a tag, and every step can be repeated after a crash: search the version, search the
-complete model, pack, upload, mark READY, create the version with its tags, move the aliases.
+complete model, pack, upload, mark READY, create the version with its tags. Aliases are moved by ``champions.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,6 @@ def register(
     files: Path,
     tags: Mapping[str, str],
     first_tags: Mapping[str, str] | None = None,
-    aliases: Sequence[str] = (),
 ) -> Version:
     """Registers a network as a version of the model ``name``, or returns the version with the same files.
 
@@ -64,7 +63,6 @@ def register(
         files: The folder with ``weights.safetensors`` and ``config.json``.
         tags: Tags of the version.
         first_tags: Initial tags of a new version; not applied to an existing one.
-        aliases: Aliases to move to the version, atomically: an alias never disappears in between.
 
     Raises:
         ConfigError: The model has versions, and effnet made none of them.
@@ -86,8 +84,6 @@ def register(
         for key, value in tags.items():
             if version.tags.get(key) != value:
                 client.set_model_version_tag(name, version.version, key, value)
-        for alias in aliases:
-            registry.promote(name, int(version.version), alias)
         return replace(registry.resolve_version(f"{name}/{version.version}"), reused=existing is not None)
 
 

@@ -72,8 +72,13 @@ def _set_alias(name: str, version: int, alias: str) -> None:
 
 def champion(name: str) -> Version | None:
     """Returns the version of ``NAME@champion``; None if the model or the alias does not exist."""
+    return find_alias(name, CHAMPION)
+
+
+def find_alias(name: str, alias: str) -> Version | None:
+    """Returns the version that has an alias; None if the model or the alias does not exist."""
     try:
-        return _read_version("registered-models/alias", name=name, alias=CHAMPION)
+        return _read_version("registered-models/alias", name=name, alias=alias)
     except rest.MissingError:
         return None
 

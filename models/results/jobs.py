@@ -116,3 +116,4 @@ class Registered:
     reused: bool = False
     verdict: str = ""  # why the version is or is not champion
     outcome: str = ""  # promoted, tied or refused by the gate (tasks/registry/gate.py), or a night that was skipped
+    page: str = ""  # page of the night that made it

@@ -46,17 +46,38 @@ class ChampionChange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NightOutcome:
+    """A night of the line, however it ended.
+
+    Attributes:
+        date: Local date on which it started.
+        outcome: ``promoted``, ``tied``, ``refused``, ``waiting``, ``skipped``, or how it failed.
+        verdict: The reason in words, with the number that decided.
+        version: Version that it judged or skipped; None if it came to none.
+        finished: UTC.
+    """
+
+    date: str
+    outcome: str = ""
+    verdict: str = ""
+    version: int | None = None
+    finished: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NightsResult:
-    """The line of champions as the last night left it; versions and moves are newest first.
+    """The line of champions as the last night left it; nights, versions and moves are newest first.
 
     Attributes:
         verdict: Outcome of the last night in words.
+        nights: The last nights, those that failed among them.
         versions_total: Number of versions in the registry, of which ``versions`` holds the newest.
     """
 
     line: str = ""
     data: str = ""
     verdict: str = ""
+    nights: tuple[NightOutcome, ...] = ()
     versions: tuple[NightVersion, ...] = ()
     versions_total: int | None = None
     moves: tuple[ChampionChange, ...] = ()

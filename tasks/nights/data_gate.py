@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _COMPARED = ("train", "val")  # splits whose number of images may not shrink
 _EVERY = "train+minival+val"
+ONE_SIDED_95 = 1.645  # quantile of the normal distribution
 
 
 def find_faults(new: Manifest, old: Manifest | None, limits: Nightly) -> list[str]:
@@ -93,6 +94,29 @@ def _describe_shift(new: Manifest, old: Manifest, limits: Nightly) -> str | None
     return (
         "the shares of the classes have shifted: PSI {:.2f}, {:g} is allowed (nightly.max_psi); {!r} went from "
         "{:.1f} to {:.1f} % most of all".format(psi, limits.max_psi, new.classes[label], *shares)
+    )
+
+
+def describe_label_drop(top1: float, n: int, val_top1: float, val_n: int, limits: Nightly) -> str | None:
+    """Says by how much the champion is less accurate on new images than on val; None if that is allowed.
+
+    It saw neither, so where the labels of both are as good, the accuracies agree. The drop must be significant too: its
+    one-sided 95 % lower bound, of two independent shares, must be above 0.
+
+    Args:
+        top1: Percent of the new images whose label is the champion's answer.
+        n: Number of new images.
+        val_top1: The champion's top-1 on val in percent.
+        val_n: Number of images of val.
+        limits: Limits of the rules.
+    """
+    drop = val_top1 - top1
+    variance = sum(share * (100 - share) / count for share, count in ((top1, n), (val_top1, val_n)))
+    if drop <= limits.max_label_drop or drop <= ONE_SIDED_95 * variance**0.5:
+        return None
+    return (
+        f"the champion agrees with the labels of {top1:.1f} % of the {n} new images, and of {val_top1:.1f} % of val: "
+        f"{drop:.1f} points less, {limits.max_label_drop:g} are allowed (nightly.max_label_drop)"
     )
 
 

@@ -7,12 +7,13 @@ import asyncio
 from prefect import task
 
 from conf import schema
-from infra.errors import ConfigError, DataError
+from infra.errors import ConfigError
 from models.results import Registered, ShardResult
 from tasks import policy
 from tasks.classes import class_mismatch
 from tasks.nights import data_gate
 from tasks.nights import start as starts
+from tasks.nights.batch import refuse_data
 from tasks.nights.start import NightStart
 
 SKIPPED = "skipped"
@@ -32,16 +33,23 @@ async def find_start(config: schema.Config) -> NightStart:
 
 
 @task(task_run_name="new data for {start.line}", **policy.BOOKKEEPING)
-async def find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered | None:
+async def find_reason_to_skip(
+    start: NightStart, shards: ShardResult, refused: tuple[str, ...] = ()
+) -> Registered | None:
     """Returns the champion with the reason to train nothing: it was trained on the same data; None for new data.
+
+    Args:
+        start: Start of the night.
+        shards: Data of the night.
+        refused: One line per refused version of the data whose images are withheld.
 
     Raises:
         ConfigError: The data set has other classes than the champion of the line.
     """
-    return await asyncio.to_thread(_find_reason_to_skip, start, shards)
+    return await asyncio.to_thread(_find_reason_to_skip, start, shards, refused)
 
 
-def _find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered | None:
+def _find_reason_to_skip(start: NightStart, shards: ShardResult, refused: tuple[str, ...] = ()) -> Registered | None:
     from infra.tracking import registry
 
     if not start.continues:
@@ -56,6 +64,7 @@ def _find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered |
     if parent.tags.get("data_manifest_sha256") != shards.manifest_sha256:
         return None
     reason = f"skipped: no new data, version {parent.version} was trained on the same {shards.train} images"
+    reason = "; ".join([reason, *refused])
     return Registered(parent.name, parent.version, parent.aliases, reused=True, verdict=reason, outcome=SKIPPED)
 
 
@@ -64,7 +73,7 @@ async def check_data(start: NightStart, shards: ShardResult, limits: schema.Nigh
     """Compares the data of a night with those of the champion, before anything is trained.
 
     Raises:
-        DataError: The data violate a limit (``tasks/nights/data_gate.py``).
+        RefusedDataError: The data violate a limit (``tasks/nights/data_gate.py``).
     """
     await asyncio.to_thread(_check_data, start, shards, limits)
 
@@ -75,4 +84,4 @@ def _check_data(start: NightStart, shards: ShardResult, limits: schema.Nightly) 
     new = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
     old = starts.load_champion_data(start.parent) if start.continues else None
     if faults := data_gate.find_faults(new, old, limits):
-        raise DataError(f"the data {shards.name} are refused, nothing is trained: {'; '.join(faults)}")
+        refuse_data(start.data, shards, faults)

@@ -88,7 +88,8 @@ def _count_images(planned: ShardLayout, shards: ShardResult | None) -> tuple[int
         return shards.train, shards.minival, shards.val
     counts = dict.fromkeys(manifests.SPLITS, 0)
     if planned.version:  # an appended version holds the images of the one before
-        before = versions.manifest_uri(planned.root, versions.number_of(planned.version) - 1)
+        parent = versions.find_parent(planned.root, versions.number_of(planned.version))
+        before = versions.manifest_uri(planned.root, parent)
         counts = {split: manifests.load(before)[1].samples(split) for split in manifests.SPLITS}
     for split, members in zip(planned.splits, planned.members, strict=True):
         counts[split] += len(members)

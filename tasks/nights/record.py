@@ -2,71 +2,124 @@
 
 ::
 
-    STORAGE/nights/LINE/2026-11-29.json   outcome, verdict and version of the night
+    STORAGE/nights/LINE/2026-11-29.json   outcome, verdict, version, start and end, id of the flow run
 
-A night that is repeated on the same date replaces its record, unless the repetition only finds what was done.
+It is written when the night starts, as ``running``, and again when it ends, however it ends. A night that is repeated
+on the same date replaces its record, unless the repetition only finds what was done. A night that was killed cannot
+write anything: a hook of the flow on the worker, or else the next night, records it as crashed and sends the alert.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from prefect import task
 
 from conf import schema
-from conf.text import format_duration, logger
+from conf.text import first_line, format_duration, logger
 from infra import store
+from infra.errors import DataError, EffnetError
+from infra.machine import format_utc
+from infra.services import prefect_api
 from infra.store.json_objects import read_object
 from models.results import Registered
 from tasks import policy
 from tasks.nights import alerts
+from tasks.nights import start as starts
 from tasks.nights.line import SKIPPED
 from tasks.registry.gate import REFUSED
 from tasks.registry.promote import EARLIER
-from tasks.registry.verdict import WAITING
+from tasks.registry.verdict import REASON, STATE, WAITING
 
 log = logger()
 SKIPS_PER_ALERT = 3
+SEARCHED = 10  # newest records among which nights without an end are looked for
+RUNNING, FAILED, DIVERGED, CANCELLED, CRASHED = "running", "failed", "diverged", "cancelled", "crashed"
+UNSUCCESSFUL = (RUNNING, FAILED, DIVERGED, CANCELLED, CRASHED)
 ATTENTION = {REFUSED: "refused", WAITING: "waits for approval"}  # outcomes that cause an alert, and its first words
+FORGOTTEN_S = 86400.0  # after which a night without an end is taken for crashed, if Prefect does not know its run
+_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")  # states of a flow run
 
 
-@task(task_run_name="report the night of {result.name}", **policy.BOOKKEEPING)
-async def report_night(config: schema.Config, result: Registered) -> None:
-    """Records the result of a night; sends an alert if it was refused, waits, or is the third skip in a row.
+@dataclass(frozen=True)
+class NightRecord:
+    """A night, as it is stored.
 
-    Raises:
-        TransientError: The store does not respond; the same call resumes later.
+    Attributes:
+        outcome: Outcome of the gate, ``skipped``, ``running``, or how the night failed.
+        verdict: The reason in words, with the number that decided.
+        version: Version that it judged or skipped; None if it came to none.
+        started: UTC.
+        finished: UTC; empty while it runs.
+        run: Id of its flow run in Prefect.
+        earlier: Record of the same date that this one replaces only if the night comes to another result.
     """
-    await asyncio.to_thread(_report_night, config, result, datetime.now().astimezone())
-    await asyncio.to_thread(alerts.beat, config.nightly.alerts, "", result.verdict)
+
+    outcome: str
+    verdict: str = ""
+    version: int | None = None
+    started: str = ""
+    finished: str = ""
+    run: str = ""
+    earlier: NightRecord | None = None
 
 
-@task(task_run_name="report the failure of the night", **policy.BOOKKEEPING)
-async def report_failure(config: schema.Config, error: str) -> None:
-    """Sends an alert about a night that has failed.
+@dataclass(frozen=True)
+class Night:
+    """A night that runs: its line, where its record is, and the record as it was written at the start."""
 
-    Args:
-        config: Configuration of the night.
-        error: Kind and first line of the error.
-    """
-    await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, error))
-    await asyncio.to_thread(alerts.beat, config.nightly.alerts, "/fail", error)
+    line: str
+    uri: str
+    record: NightRecord
 
 
 @task(task_run_name="report the start of the night", **policy.BOOKKEEPING)
-async def report_start(config: schema.Config, expected: datetime | None) -> None:
-    """Sends an alert if a night starts later than ``nightly.alerts.late_minutes`` after its scheduled time.
+async def report_start(config: schema.Config, run: str, expected: datetime | None) -> Night:
+    """Records that a night has started; reports nights of the line that ended without a record.
+
+    Sends an alert if it starts later than ``nightly.alerts.late_minutes`` after its scheduled time.
 
     Args:
         config: Configuration of the night.
+        run: Id of its flow run.
         expected: Scheduled time; None for a night that nobody scheduled.
+
+    Raises:
+        TransientError: The store does not respond; the same call resumes later.
     """
     await asyncio.to_thread(alerts.beat, config.nightly.alerts, "/start")
     line = describe_delay(expected, datetime.now(UTC), config.nightly.alerts.late_minutes)
     if line is not None:
         log.warning("%s", line)
         await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, line))
+    return await asyncio.to_thread(_open, config, run, datetime.now().astimezone())
+
+
+@task(task_run_name="report the night of {result.name}", **policy.BOOKKEEPING)
+async def report_night(config: schema.Config, night: Night, result: Registered) -> None:
+    """Records the result of a night; sends an alert if it was refused, waits, or is the third skip in a row.
+
+    Raises:
+        TransientError: The store does not respond; the same call resumes later.
+    """
+    await asyncio.to_thread(_close, config, night, result)
+    await asyncio.to_thread(alerts.beat, config.nightly.alerts, "", result.verdict)
+
+
+async def report_failure(config: schema.Config, night: Night | None, outcome: str, error: str) -> None:
+    """Records a night that has failed, was cancelled, or whose data were refused; sends an alert. Raises nothing.
+
+    Args:
+        config: Configuration of the night.
+        night: The night; None if it failed before it was recorded.
+        outcome: How it ended.
+        error: First line of the error.
+    """
+    await asyncio.to_thread(_fail, config, night, outcome, error)
 
 
 def describe_delay(expected: datetime | None, now: datetime, limit_minutes: float) -> str | None:
@@ -76,27 +129,137 @@ def describe_delay(expected: datetime | None, now: datetime, limit_minutes: floa
     return f"late: it starts {format_duration(delay.total_seconds())} after {expected.isoformat(' ', 'minutes')}"
 
 
-def _report_night(config: schema.Config, result: Registered, now: datetime) -> None:
+def name_line(config: schema.Config) -> str:
+    """Returns the line of a night; where the registry cannot tell, the name that most lines have."""
+    try:
+        return starts.resolve_start(config).line
+    except EffnetError:  # reported by the night itself
+        model, data = config.nightly.model, config.transfer.data.name
+        return model if model.endswith(f"-{data}") else f"{model}-{data}"
+
+
+def read_nights(storage: str, line: str, count: int) -> list[tuple[str, NightRecord]]:
+    """Returns the last nights of a line with their dates, newest first."""
+    uris = store.list_uris(store.join(storage, "nights", line))
+    newest = sorted(uris, reverse=True)[:count]
+    return [(uri.rpartition("/")[2].removesuffix(".json"), _read(uri)) for uri in newest]
+
+
+def list_lines(storage: str) -> list[str]:
+    """Returns the lines that have had a night."""
+    root = store.join(storage, "nights")
+    return sorted({uri.removeprefix(f"{root}/").partition("/")[0] for uri in store.list_uris(root)})
+
+
+def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> None:
+    """Records and reports the night of a flow run whose process has ended without doing so; otherwise does nothing.
+
+    Args:
+        config: Configuration of the night.
+        run: Id of its flow run.
+        outcome: ``CRASHED`` or ``CANCELLED``.
+        reason: What is known about it.
+    """
+    line = name_line(config)
+    for uri in store.list_uris(store.join(config.storage, "nights", line))[-2:]:  # it may have started the day before
+        record = _read(uri)
+        if record.outcome == RUNNING and record.run == run:
+            _fail(config, Night(line, uri, record), outcome, reason)
+
+
+def _open(config: schema.Config, run: str, now: datetime) -> Night:
+    line = name_line(config)
+    folder = store.join(config.storage, "nights", line)
+    uri = store.join(folder, f"{now:%Y-%m-%d}.json")
+    store.ensure_root(config.storage)
+    for other in store.list_uris(folder)[-SEARCHED:]:
+        record = _read(other)
+        if record.outcome == RUNNING and record.run != run and _has_ended(record, now.timestamp()):
+            reason = f"the night of {record.started} ended without a word: its process or machine is gone"
+            _fail(config, Night(line, other, record), CRASHED, reason)
+    record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
+    earlier = _read(uri) if store.exists(uri) else None
+    if earlier is not None and earlier.outcome in UNSUCCESSFUL:  # it is resumed, or another process runs it too
+        record = replace(record, started=earlier.started or record.started, earlier=earlier.earlier)
+    else:
+        record = replace(record, earlier=earlier)
+    _write(uri, record)
+    return Night(line, uri, record)
+
+
+def _close(config: schema.Config, night: Night, result: Registered) -> None:
+    result = _with_own_verdict(result, night)
     is_repeated = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
     outcome = SKIPPED if is_repeated else result.outcome
-    folder = store.join(config.storage, "nights", result.name)
-    uri = store.join(folder, f"{now:%Y-%m-%d}.json")
-    if is_repeated and store.exists(uri):
+    if is_repeated and night.record.earlier is not None:
+        _write(night.uri, night.record.earlier)
         return
-    store.write_json(uri, {"outcome": outcome, "verdict": result.verdict, "version": result.version})
+    record = replace(night.record, outcome=outcome, verdict=result.verdict, version=result.version, earlier=None)
+    present = _read(night.uri)
+    if present.finished and (present.outcome, present.version) == (outcome, result.version):
+        return  # by another process that ran the same night
+    _write(night.uri, replace(record, finished=format_utc(time.time())))
     if event := ATTENTION.get(outcome):
         ref = f"{result.name}/{result.version}"
         alerts.send(config.nightly.alerts, alerts.title(config, f"{event}: {ref}: {result.verdict}"))
-    skips = _count_skips(folder)
+    skips = _count_skips(night.uri.rpartition("/")[0])
     if skips and skips % SKIPS_PER_ALERT == 0:
         alerts.send(config.nightly.alerts, alerts.title(config, f"skipped {skips} times in a row: {result.verdict}"))
 
 
+def _with_own_verdict(result: Registered, night: Night) -> Registered:
+    """The result of a night that judged its version, was killed, and only finds it when it is resumed."""
+    from infra.tracking import registry
+
+    if result.outcome != SKIPPED and not result.verdict.startswith(EARLIER):
+        return result
+    version = registry.resolve_version(f"{result.name}/{result.version}")
+    if STATE not in version.tags or format_utc(version.created) < night.record.started:
+        return result
+    return replace(result, outcome=version.tags[STATE], verdict=version.tags.get(REASON, ""))
+
+
+def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) -> None:
+    if night is not None:
+        try:
+            record = replace(night.record, outcome=outcome, verdict=error, finished=format_utc(time.time()))
+            _write(night.uri, record)
+        except EffnetError as fault:
+            log.warning("the night is not recorded: %s", first_line(fault))
+    alerts.send(config.nightly.alerts, alerts.title(config, f"{outcome}: {error}"))
+    alerts.beat(config.nightly.alerts, "/fail", f"{outcome}: {error}")
+
+
+def _has_ended(record: NightRecord, now: float) -> bool:
+    """Whether the flow run of a night has ended, or is unknown and was started long ago."""
+    try:
+        api = prefect_api.from_environment(os.environ)
+        status, run = prefect_api.request(api, "GET", f"/flow_runs/{record.run}", known=(404, 422))
+    except (EffnetError, KeyError):
+        status, run = 404, {}
+    if status == 200:
+        return run.get("state_type") in _ENDED
+    return record.started < format_utc(now - FORGOTTEN_S)
+
+
 def _count_skips(folder: str) -> int:
-    """The number of nights since the last one that trained."""
+    """The number of nights since the last one that did not skip."""
     count = 0
     for uri in reversed(store.list_uris(folder)):
-        if read_object(uri, outcome=str)["outcome"] != SKIPPED:
+        if _read(uri).outcome != SKIPPED:
             break
         count += 1
     return count
+
+
+def _read(uri: str) -> NightRecord:
+    try:
+        body = read_object(uri, outcome=str, verdict=str)
+        earlier = body.pop("earlier", None)
+        return NightRecord(**body, earlier=None if earlier is None else NightRecord(**earlier))
+    except TypeError as error:
+        raise DataError(f"{uri} is not the record of a night: {error}") from error
+
+
+def _write(uri: str, record: NightRecord) -> None:
+    store.write_json(uri, {key: value for key, value in asdict(record).items() if value is not None})

@@ -1,49 +1,66 @@
-"""The part of the report that shows the nights of a line: read from the registry and the audit chain, never counted."""
+"""The part of the report that shows the nights of a line: read from their records, the registry and the audit chain."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
 
 from conf import schema
+from conf.text import first_line, logger
 from infra.errors import ArtifactError
 from infra.machine import format_utc
-from models.results import Registered, ShardResult
-from models.results.nights import ChampionChange, NightsResult, NightVersion
+from models.results import ShardResult
+from models.results.nights import ChampionChange, NightOutcome, NightsResult, NightVersion
 from tasks import policy
+from tasks.nights import record
 from tasks.registry.verdict import REASON, STATE
 from tasks.report import results as report_results
+from tasks.report.publish import NIGHT, render_again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from infra.tracking.registry import Version
 
-SHOWN = 30  # newest versions and moves
+log = logger()
+SHOWN = 30  # newest nights, versions and moves
 
 
-@task(task_run_name="nights of {registered.name}", **policy.BOOKKEEPING)
-async def publish_nights(config: schema.Config, registered: Registered, shards: ShardResult) -> None:
-    """Publishes the part of the line that ``registered`` belongs to, with its verdict as that of the last night."""
-    await asyncio.to_thread(_publish, config, registered, shards)
+@task(task_run_name="nights of {line}", **policy.BOOKKEEPING)
+async def publish_nights(config: schema.Config, line: str, shards: ShardResult) -> str:
+    """Publishes the part of a line, and renders the report again.
+
+    Returns:
+        The path of the page of the night on this machine.
+    """
+    return await asyncio.to_thread(publish_page, config, line, shards)
 
 
-def _publish(config: schema.Config, registered: Registered, shards: ShardResult) -> None:
-    result = describe_line(config.storage, registered.name)
+async def show_failure(config: schema.Config, line: str) -> None:
+    """As ``publish_nights``, of a night that has failed; what cannot be published is logged. Raises nothing."""
+    try:
+        log.info("the page of the night: %s", await asyncio.to_thread(publish_page, config, line, None))
+    except Exception as error:  # noqa: BLE001 - the error of the night matters more
+        log.warning("the page of the night is not renewed: %s", first_line(error))
+
+
+def publish_page(config: schema.Config, line: str, shards: ShardResult | None) -> str:
+    """As ``publish_nights``; without shards the name of the data set alone is stated."""
     result = replace(
-        result,
-        data=shards.name,
-        verdict=registered.verdict,
+        describe_line(config.storage, line),
+        data=config.transfer.data.name if shards is None else shards.name,
         command=f"effnet nightly profile={config.profile}" if config.profile else "effnet nightly",
     )
-    report_results.publish_part(config, "nights", result, report_results.digests([shards]))
+    report_results.publish_part(config, "nights", result, report_results.digests([] if shards is None else [shards]))
+    return str(Path(render_again(config)[0]).with_name(NIGHT))
 
 
 def describe_line(storage: str, line: str) -> NightsResult:
-    """Returns the newest versions of a registered model and the newest moves of its champion.
+    """Returns the last nights of a line, its newest versions and the newest moves of its champion.
 
     A damaged audit chain is named in ``missing``: the versions are shown nevertheless.
     """
@@ -55,8 +72,14 @@ def describe_line(storage: str, line: str) -> NightsResult:
         moves = champions.read_history(storage, line)
     except ArtifactError as error:
         moves, missing = [], (str(error),)
+    nights = tuple(
+        NightOutcome(date=date, outcome=one.outcome, verdict=one.verdict, version=one.version, finished=one.finished)
+        for date, one in record.read_nights(storage, line, SHOWN)
+    )
     return NightsResult(
         line=line,
+        verdict=describe_outcome(nights[0]) if nights else "",
+        nights=nights,
         versions=tuple(_describe_version(version) for version in reversed(versions[-SHOWN:])),
         versions_total=len(versions),
         moves=tuple(
@@ -66,6 +89,11 @@ def describe_line(storage: str, line: str) -> NightsResult:
         moves_total=len(moves),
         missing=missing,
     )
+
+
+def describe_outcome(night: NightOutcome) -> str:
+    """The outcome of a night in words; the verdict of the gate begins with it already."""
+    return f"{night.outcome}: {night.verdict}" if night.outcome in record.UNSUCCESSFUL else night.verdict
 
 
 def _describe_version(version: Version) -> NightVersion:

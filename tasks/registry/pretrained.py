@@ -84,7 +84,7 @@ def _import(config: schema.Config) -> Registered:
     tags = {"role": "import", **source_tags}
     run = runs.start_run(config.experiment, f"import {name}", key, params=source_tags, tags=tags)
     try:
-        version = _register_weights(weights, run, name, classes, source_tags)
+        version = _register_weights(weights, run, name, classes, source_tags, config.storage)
     except BaseException:
         with suppress(EffnetError):  # the original error matters more than one of MLflow
             runs.finish_run(run, "FAILED", {})
@@ -95,7 +95,7 @@ def _import(config: schema.Config) -> Registered:
 
 
 def _register_weights(
-    weights: PretrainedWeights, run: str, name: str, classes: list[str], tags: dict[str, str]
+    weights: PretrainedWeights, run: str, name: str, classes: list[str], tags: dict[str, str], storage: str
 ) -> Version:
     from infra.tracking import cards
     from models.networks import export
@@ -107,7 +107,7 @@ def _register_weights(
         license_name = LICENSES[weights.origin]
         searched = {"variant": weights.model.name, "license": license_name}
         description = describe_network(weights.model, resolution, classes, weights.transform)
-        version = new_version(run, name, Path(scratch), description, searched | tags)
+        version = new_version(run, name, Path(scratch), description, searched | tags, storage)
     ref = f"{version.name}/{version.version}"
     text = imported_card(ref, weights.classes, weights.transform, tags, license_name)
     cards.describe_version(version.name, version.version, text, {"card.md": text}, {}, None)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from models.data.shards.manifest import Manifest
 
 log = logger()
-CHALLENGER = "challenger"
 WEIGHTS = "weights.safetensors"
 
 
@@ -53,7 +53,7 @@ async def require_name(name: str) -> None:
 
 @task(task_run_name="register {name}", **policy.BOOKKEEPING)
 async def register(
-    name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str
+    name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str, storage: str
 ) -> Registered:
     """Registers the job's weights as the challenger of ``name`` with its card; ``judge`` (promote.py) decides on it.
 
@@ -64,10 +64,12 @@ async def register(
         ArtifactError: The weights in the store are not those that the job wrote.
         TransientError: MLflow or the store does not respond; the same call resumes later.
     """
-    return await asyncio.to_thread(_register, name, result, model, data, manifest_uri)
+    return await asyncio.to_thread(_register, name, result, model, data, manifest_uri, storage)
 
 
-def _register(name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str) -> Registered:
+def _register(
+    name: str, result: TrainResult, model: schema.Model, data: schema.Data, manifest_uri: str, storage: str
+) -> Registered:
     from infra.tracking import cards, registry
     from infra.tracking.cards import DataSet
     from models.data.shards import manifest as manifests
@@ -85,7 +87,7 @@ def _register(name: str, result: TrainResult, model: schema.Model, data: schema.
             )
         description = describe_network(model, result.resolution, manifest.classes, data.augment.evaluation)
         tags = _build_tags(result, manifest.name, manifest_sha256) | data_tags
-        version = new_version(result.mlflow_run, name, Path(scratch), description, tags)
+        version = new_version(result.mlflow_run, name, Path(scratch), description, tags, storage)
     if not (version.reused and cards.is_described(version.name, version.version)):
         _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
     return Registered(name, version.version, version.aliases, version.reused)
@@ -125,8 +127,12 @@ def describe_network(model: schema.Model, resolution: int, class_names: Sequence
     )
 
 
-def new_version(run_id: str, name: str, files: Path, description: str, tags: Mapping[str, str]) -> Version:
+def new_version(
+    run_id: str, name: str, files: Path, description: str, tags: Mapping[str, str], storage: str
+) -> Version:
     """Registers the weights in ``files`` as the challenger of ``name``, after checking that new ones load.
+
+    Weights that are registered already do not take the alias back from a newer version.
 
     Args:
         run_id: The MLflow run that produced the weights.
@@ -134,12 +140,14 @@ def new_version(run_id: str, name: str, files: Path, description: str, tags: Map
         files: Folder with ``weights.safetensors``; ``config.json`` is written beside it.
         description: Content of ``config.json`` (``describe_network``).
         tags: Tags of the version.
+        storage: Root uri of the audit chain.
 
     Raises:
         ArtifactError: The weights are damaged or do not fit; nothing is registered.
         TransientError: MLflow does not respond; the same call resumes later.
     """
-    from infra.tracking import registration
+    from infra.tracking import champions, registration, registry
+    from infra.tracking.registry import WEIGHTS_TAG
 
     (files / "config.json").write_text(description)
 
@@ -151,9 +159,12 @@ def new_version(run_id: str, name: str, files: Path, description: str, tags: Map
         module, images = export.serving_module(network), export.example(described["input"]["resolution"])
         return registration.Loaded(module, images, export.logits(module, images))
 
-    return registration.register(
-        run_id, name, load=load, files=files, tags=tags, first_tags=FIRST_TAGS, aliases=[CHALLENGER]
-    )
+    version = registration.register(run_id, name, load=load, files=files, tags=tags, first_tags=FIRST_TAGS)
+    store.ensure_root(storage)
+    why = f"registered by MLflow run {run_id}"
+    if champions.move_challenger(storage, name, version.version, why, {WEIGHTS_TAG: version.tags[WEIGHTS_TAG]}) is None:
+        return version
+    return replace(registry.resolve_version(f"{name}/{version.version}"), reused=version.reused)
 
 
 def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.registry.gate import PROMOTED
 
 if TYPE_CHECKING:
-    from infra.tracking.champions import ChampionMove
+    from infra.tracking.champions import AliasMove
     from infra.tracking.registry import Version
 
 STATE, REASON = "promotion", "promotion_reason"  # tags of a version
@@ -21,7 +21,7 @@ VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 
 
-def record_manual_promotion(version: Version, move: ChampionMove) -> None:
+def record_manual_promotion(version: Version, move: AliasMove) -> None:
     """Records on a version that a user made it champion."""
     from infra.tracking import registry
 

@@ -72,13 +72,13 @@ async def refresh(config: schema.Config) -> str:
     Raises:
         ConfigError: This profile has neither a reproduction nor a part yet.
     """
-    page, mlflow_run = await asyncio.to_thread(_refresh, config)
+    page, mlflow_run = await asyncio.to_thread(render_again, config)
     await link_report(mlflow_run, REPORT_FILE)
     return page
 
 
-def _refresh(config: schema.Config) -> tuple[str, str]:
-    """Returns the path of the page and the MLflow run that has a copy of it."""
+def render_again(config: schema.Config) -> tuple[str, str]:
+    """As ``refresh``; returns the path of the page, and the MLflow run that has a copy of it."""
     from infra.tracking import runs
 
     uri = store.join(config.storage, "reports", config.profile, SUMMARY)

@@ -9,14 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from infra import store
-from infra.errors import ArtifactError
+from infra.errors import ArtifactError, ConfigError
 from infra.tracking import champions, client, registry, rest
-from infra.tracking.champions import move_champion, read_history
+from infra.tracking.champions import move_challenger, move_champion, read_history
 
 pytestmark = pytest.mark.services
 
@@ -63,6 +64,35 @@ def test_a_move_from_a_version_that_is_not_champion_changes_nothing(storage: str
     move_champion(storage, "expected", 1, expected=None, why="the first")
     assert move_champion(storage, "expected", 2, expected=None, why="late") is None
     assert (champion("expected"), moves(storage, "expected")) == (1, [(None, 1)])
+
+
+def challenger(name: str) -> int:
+    return registry.resolve_version(f"{name}@challenger").version
+
+
+def test_a_version_that_is_registered_again_does_not_take_the_alias_challenger_back(storage: str) -> None:
+    make_versions("repeated", 3)
+    assert move_challenger(storage, "repeated", 1, "registered") is not None
+    assert move_challenger(storage, "repeated", 3, "registered", {"n": "120"}) is not None
+    assert move_challenger(storage, "repeated", 2, "registered") is None
+    assert move_challenger(storage, "repeated", 3, "registered") is None
+    assert challenger("repeated") == 3
+    chain = read_history(storage, "repeated", "challenger")
+    assert [(move.old, move.new, move.evidence) for move in chain] == [(None, 1, {}), (1, 3, {"n": "120"})]
+    assert moves(storage, "repeated") == [], "the chain of the champion is another one"
+    with pytest.raises(ConfigError):
+        registry.resolve_version("repeated@previous")
+
+
+def test_versions_that_are_registered_at_the_same_time_leave_the_newest_as_challenger(storage: str) -> None:
+    make_versions("registered", 8)
+    order = [3, 8, 1, 6, 2, 7, 5, 4]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: move_challenger(storage, "registered", number, "registered"), order))
+    assert challenger("registered") == 8
+    chain = [(move.old, move.new) for move in read_history(storage, "registered", "challenger")]
+    assert [old for old, _ in chain] == [None, *(new for _, new in chain[:-1])]
+    assert [new for _, new in chain] == sorted(new for _, new in chain if new is not None)
 
 
 def test_a_move_in_mlflow_is_recorded_before_the_next_one(storage: str) -> None:

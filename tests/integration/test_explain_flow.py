@@ -99,10 +99,10 @@ def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_cl
     job = from_yaml(Job, store.read(f"{job_uri}/config.yaml").decode())
     (val,) = (s for s in manifest.load(job.manifest_uri)[1].shards if s.split == "val")
     without = replace(config.data, leave_out=[val.name])
-    degraded = _register("explained", result, job.model, without, job.manifest_uri)
+    degraded = _register("explained", result, job.model, without, job.manifest_uri, "s3://effnet/explain")
     assert degraded.aliases == ("challenger",)  # what did without a part of the data is never champion
     assert registry.resolve_version("explained/1").tags["left_out_samples"] == str(val.samples)
-    registered = _register("explained", result, job.model, config.data, job.manifest_uri)
+    registered = _register("explained", result, job.model, config.data, job.manifest_uri, "s3://effnet/explain")
     ref = f"explained/{registered.version}"
     tensors = safetensors.torch.load(store.read(f"{job_uri}/weights.safetensors"))
     backwards = {key: value.flip(0) if key.startswith("classifier.") else value for key, value in tensors.items()}
@@ -110,7 +110,7 @@ def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_cl
     names = manifest.load(job.manifest_uri)[1].classes[::-1]
     for name, crop_pad in (("backwards", 0), ("cropped", 8)):
         description = describe_network(job.model, result.resolution, names, EvalTransform(crop_pad))
-        new_version(run, name, tmp_path, description, {"dataset": "digits"})
+        new_version(run, name, tmp_path, description, {"dataset": "digits"}, "s3://effnet/explain")
     done = effnet(
         services_dir,
         "explain",

@@ -121,9 +121,10 @@ def made_version(
         files=folder,
         tags={"data_manifest_sha256": shards.manifest_sha256, "job_uri": f"{storage}/jobs/{key}", **tags},
         first_tags=FIRST_TAGS,
-        aliases=["challenger"],
     )
-    return Registered(name, version.version, version.aliases, version.reused)
+    champions.move_challenger(storage, name, version.version, "registered")
+    aliases = registry.resolve_version(f"{name}/{version.version}").aliases
+    return Registered(name, version.version, aliases, version.reused)
 
 
 def chain(shards: ShardResult) -> str:
@@ -446,7 +447,7 @@ def test_weights_that_were_damaged_after_the_training_are_not_registered(storage
         written["weights_sha256"],
     )
     with pytest.raises(ArtifactError, match=r"jobs/flipped/weights\.safetensors is damaged: sha256") as caught:
-        _register("damaged", result, schema.Model(), schema.Data(), shards.manifest_uri)
+        _register("damaged", result, schema.Model(), schema.Data(), shards.manifest_uri, chain(shards))
     assert caught.value.exit_code == 5
     assert "\n" not in str(caught.value)
     assert [version.version for version in registry.versions("damaged")] == [1]
@@ -479,7 +480,7 @@ def test_a_better_one_that_was_promoted_between_look_and_write_stays_champion(
     theirs = made_version(storage, "raced", 2, BETTER, shards, tmp_path)
     move, moves = champions.move_champion, []
 
-    def delayed(storage: str, name: str, new: int, **options: Any) -> champions.ChampionMove | None:
+    def delayed(storage: str, name: str, new: int, **options: Any) -> champions.AliasMove | None:
         moves.append(new)
         if moves == [2]:
             judge(theirs, shards)  # from beginning to end while our write is on its way

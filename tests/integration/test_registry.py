@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ class Small(nn.Sequential):
         self.pool, self.flat, self.classifier = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
 
 
-def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", **given: Any) -> registry.Version:
+def register(
+    name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", alias: str = "", **given: Any
+) -> registry.Version:
     """Registers the network of a seed; ``classes`` only changes the description."""
     module, images = export.serving_module(network(seed)), export.example(RESOLUTION)
     export.save_weights(network(seed).state_dict(), folder / registry.WEIGHTS)
@@ -70,9 +73,13 @@ def register(name: str, folder: Path, *, seed: int = 0, classes: str = "abcd", *
     (folder / registry.CONFIG).write_text(config)
     given = {"tags": {}, **given}
     answers = export.logits(module, images)
-    return registration.register(
+    version = registration.register(
         start(f"{name} {seed}"), name, load=lambda: registration.Loaded(module, images, answers), files=folder, **given
     )
+    if not alias:
+        return version
+    registry.promote(name, version.version, alias)
+    return replace(registry.resolve_version(f"{name}/{version.version}"), reused=version.reused)
 
 
 def clean_process(script: str, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +98,7 @@ assert not any(importlib.util.find_spec(name) for name in ('models', 'infra', 'c
 
 @pytest.fixture(scope="module")
 def served(mlflow_uri, tmp_path_factory: pytest.TempPathFactory) -> registry.Version:
-    return register("served", tmp_path_factory.mktemp("served"), seed=EFFICIENTNET, aliases=["champion"])
+    return register("served", tmp_path_factory.mktemp("served"), seed=EFFICIENTNET, alias="champion")
 
 
 def test_a_model_of_others_with_the_same_name_stays_as_it_is(mlflow_uri, tmp_path: Path) -> None:
@@ -102,7 +109,7 @@ def test_a_model_of_others_with_the_same_name_stays_as_it_is(mlflow_uri, tmp_pat
     with pytest.raises(
         ConfigError, match=r"MLflow has a model of-others that is not effnet's .* rename it there, or use"
     ):
-        register("of-others", tmp_path, aliases=["champion"])
+        register("of-others", tmp_path, alias="champion")
     assert dict(client().get_registered_model("of-others")) == before
     assert len(registry.versions("of-others")) == 1
 
@@ -149,8 +156,8 @@ print(served.metadata.signature.inputs, served.metadata.signature.outputs)
 
 
 def test_registering_the_same_weights_again_gives_the_same_version_and_says_nothing(mlflow_uri, tmp_path, capfd):
-    first = register("twice", tmp_path, tags={"top1": "1.0"}, aliases=["candidate"])
-    again = register("twice", tmp_path, tags={"top1": "2.0"}, aliases=["champion"])
+    first = register("twice", tmp_path, tags={"top1": "1.0"}, alias="candidate")
+    again = register("twice", tmp_path, tags={"top1": "2.0"}, alias="champion")
     assert (again.version, again.reused, again.aliases) == (first.version, True, ("candidate", "champion"))
     assert again.tags["top1"] == "2.0"
     load = partial(pytest.fail, "what is registered is not loaded")
@@ -160,8 +167,8 @@ def test_registering_the_same_weights_again_gives_the_same_version_and_says_noth
 
 
 def test_other_weights_are_the_next_version_and_the_alias_moves(mlflow_uri, tmp_path):
-    register("next", tmp_path, seed=0, aliases=["champion"])
-    second = register("next", tmp_path, seed=1, aliases=["champion"])
+    register("next", tmp_path, seed=0, alias="champion")
+    second = register("next", tmp_path, seed=1, alias="champion")
     assert (second.version, second.reused) == (2, False)
     assert registry.resolve_version("next/1").aliases == ()
     assert registry.champion("next") == registry.resolve_version("next@champion") == registry.resolve_version("next/2")
@@ -350,7 +357,7 @@ def test_a_registered_model_is_exported_by_its_alias_and_a_mistake_writes_nothin
 
 def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
     for seed in (0, 1):
-        register("moved", tmp_path, seed=seed, aliases=["champion"])
+        register("moved", tmp_path, seed=seed, alias="champion")
     seen, stop = [], threading.Event()
 
     def read() -> None:
@@ -369,7 +376,7 @@ def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
 
 
 def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
-    register("misspelt-b0", tmp_path, aliases=["champion"])
+    register("misspelt-b0", tmp_path, alias="champion")
     with pytest.raises(ConfigError, match=r"no registered model 'mispelt-b0'; did you mean 'misspelt-b0'\?"):
         registry.resolve_version("mispelt-b0@champion")
     with pytest.raises(ConfigError, match=r"misspelt-b0 has no alias 'champ'; aliases: champion = 1"):

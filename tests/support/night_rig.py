@@ -40,7 +40,7 @@ def register_base(name: str, storage: str, folder: Path) -> str:
     export.save_weights(build_model(model, 5).state_dict(), folder / WEIGHTS)
     run = runs.start_run("nightly", "base", "base", params={}, tags={})
     description = describe_network(model, 24, list("abcde"), EvalTransform(0))
-    version = new_version(run, name, folder, description, {"dataset": "letters"})
+    version = new_version(run, name, folder, description, {"dataset": "letters"}, storage)
     champion_if_first(version, storage)
     return name
 

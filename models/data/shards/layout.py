@@ -8,7 +8,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from blake3 import blake3
@@ -19,6 +19,7 @@ from conf.training import IN_PLACE
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.shards import frozen_val, versions
+from models.data.shards.acceptance import Unaccepted
 from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
@@ -46,6 +47,7 @@ class ShardLayout:
         withheld: Number of images that wait for the next val.
         version: Name of the version that these shards are added by (``versions.py``); empty for the first.
         addresses: URI of the foreign tar that each shard is part of, with ``data.shards=in_place``; otherwise empty.
+        refused: Refused versions whose images ``data.append`` withholds (``acceptance.py``).
     """
 
     data: schema.Data
@@ -58,6 +60,7 @@ class ShardLayout:
     withheld: int = 0
     version: str = ""
     addresses: tuple[str, ...] = ()
+    refused: tuple[Unaccepted, ...] = ()
 
     @property
     def manifest_uri(self) -> str:
@@ -115,13 +118,13 @@ def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64],
     newest = versions.find_newest(folder, lambda digest: _digest_settings(data, digest, val))
     if newest is None:
         return None
-    new = versions.select_new(data, source, content, newest)
+    new, refused = versions.select_new(data, source, content, newest)
     layout = None
     if new is not None:
-        layout = _build_version(data, new, newest.root, f"{newest.number + 1:04}-{new.digest[:8]}")
+        layout = replace(_build_version(data, new, newest.root, newest.name_next(new.digest)), refused=refused)
     if layout is None or not layout.names:  # nothing to write: the newest version is the result
         name = "" if newest.number == 1 else f"{newest.number:04}-{newest.manifest.source_digest[:8]}"
-        return ShardLayout(data, source, newest.root, [], [], [], version=name)
+        return ShardLayout(data, source, newest.root, [], [], [], version=name, refused=refused)
     return layout
 
 

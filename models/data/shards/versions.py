@@ -7,7 +7,8 @@
     DIGEST/train-5f0c9a31-00000-of-00003.tar            a shard that the second version added
 
 No object of an older version is written again, so the jobs that were made for it keep their data. Minival and val are
-those of the first version: new images whose content would place them there are withheld.
+those of the first version: new images whose content would place them there are withheld. A version that a night has
+refused is in no later one (``acceptance.py``).
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.text import did_you_mean, logger
 from infra import store
 from infra.errors import ConfigError, DataError, TransientError
+from models.data.shards import acceptance
 from models.data.shards import manifest as manifests
+from models.data.shards.acceptance import REFUSED, Unaccepted
 from models.data.shards.manifest import Manifest
 from models.data.sources import index
 from models.data.sources.listing import Source
 from models.data.sources.reader import Reader
 
+log = logger()
 _MANIFEST = re.compile(r"manifest-(\d{4})\.json")
+_SOURCE = re.compile(r"source(?:-\d{4}-([0-9a-f]{8}))?\.npz")
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,27 @@ class Version:
         number: Number of the version, from 1.
         sha256: Digest of its manifest.
         manifest: Its manifest.
+        last: Highest number of a version, accepted or not.
+        unaccepted: The versions that are not accepted.
     """
 
     root: str
     number: int
     sha256: str
     manifest: Manifest
+    last: int = 1
+    unaccepted: tuple[Unaccepted, ...] = ()
+
+    def contains(self, digest: str) -> bool:
+        """Whether the images of the version that is named after this digest are part of this version."""
+        return any(shard.name.startswith(f"train-{digest}-") for shard in self.manifest.shards)
+
+    def name_next(self, digest: str) -> str:
+        """Names the version that adds images of this digest to this one: as before, if it was not accepted yet."""
+        for version in self.unaccepted:
+            if version.digest == digest[:8] and version.number > self.number:
+                return version.version
+        return f"{max(self.last, self.number) + 1:04}-{digest[:8]}"
 
 
 def manifest_uri(root: str, number: int) -> str:
@@ -65,7 +86,7 @@ def number_of(version: str) -> int:
 
 
 def find_newest(folder: str, digest_of: Callable[[str], str]) -> Version | None:
-    """Returns the newest version of the data set in ``folder`` that has the same settings; None if there is none.
+    """Returns the newest accepted version of the data set in ``folder`` of these settings; None if there is none.
 
     Of several data sets with these settings, as of a folder that grew and was sharded anew, the last one counts.
 
@@ -89,18 +110,31 @@ def find_newest(folder: str, digest_of: Callable[[str], str]) -> Version | None:
 
 def _load_newest(root: str) -> Version:
     stored = {uri.rpartition("/")[2]: size for uri, size in store.list_sizes(root)}
-    number = max((int(match[1]) for name in stored if (match := _MANIFEST.fullmatch(name))), default=1)
+    unaccepted = acceptance.load(root, list(stored))
+    numbers = [1, *(int(match[1]) for name in stored if (match := _MANIFEST.fullmatch(name)))]
+    number = max(set(numbers) - {version.number for version in unaccepted})
     sha256, manifest = manifests.load(manifest_uri(root, number))
     if lost := [shard.name for shard in manifest.shards if stored.get(shard.name) != shard.bytes]:
         raise DataError(
             f"{root}: {len(lost)} shards are missing or have another size, the first is {lost[0]}: nothing is "
             "appended; shard the whole folder without data.append"
         )
-    return Version(root, number, sha256, manifest)
+    last = max([*numbers, *(version.number for version in unaccepted)])
+    return Version(root, number, sha256, manifest, last, unaccepted)
 
 
-def select_new(data: schema.Data, source: Source, content: NDArray[np.uint64], newest: Version) -> Source | None:
-    """Returns the images of a source that no version has, with the labels of the first version; None without any.
+def find_parent(root: str, number: int) -> int:
+    """Returns the number of the version to which version ``number`` adds images: the newest accepted one before it."""
+    names = [uri.rpartition("/")[2] for uri in store.list_uris(root)]
+    unaccepted = {version.number for version in acceptance.load(root, names)}
+    numbers = {int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name))}
+    return max([1, *(one for one in numbers - unaccepted if one < number)])
+
+
+def select_new(
+    data: schema.Data, source: Source, content: NDArray[np.uint64], newest: Version
+) -> tuple[Source | None, tuple[Unaccepted, ...]]:
+    """Returns the images of a source to append, and the refused versions whose images are withheld.
 
     Args:
         data: Data settings.
@@ -108,8 +142,13 @@ def select_new(data: schema.Data, source: Source, content: NDArray[np.uint64], n
         content: ``[N]``, digests of its images.
         newest: Version to append to.
 
+    Returns:
+        The images that no accepted version has, with the labels of the first version, None without any. Of a refused
+        version in ``data.accept`` it is that version's images alone.
+
     Raises:
-        ConfigError: The source has a class that the data set has not, or ``data.limit`` is set.
+        ConfigError: The source has a class that the data set has not, ``data.limit`` is set, or ``data.accept`` names
+            no version.
         DataError: An image is in the data set under another class.
     """
     if data.limit is not None:
@@ -122,7 +161,7 @@ def select_new(data: schema.Data, source: Source, content: NDArray[np.uint64], n
         )
     label_of = np.array([classes.index(name) for name in source.classes], np.int32)
     labels = label_of[source.labels]
-    known = _read_known(newest.root)
+    known = _read_known(newest)
     fresh = []
     for number, (image, label) in enumerate(zip(content.tolist(), labels.tolist(), strict=True)):
         if image not in known:
@@ -132,9 +171,51 @@ def select_new(data: schema.Data, source: Source, content: NDArray[np.uint64], n
                 f"{data.name}: {bytes(source.names[number]).decode(errors='replace')} is in the data set as "
                 f"{classes[min(known[image])]!r}, not as {classes[label]!r}; shard the whole folder without data.append"
             )
+    images = list(zip(content.tolist(), labels.tolist(), strict=True))
+    refused = _find_refused(newest, set(images))
+    accepted = [batch for version, batch in refused.items() if version.version in _check_names(data, newest)]
+    if accepted:
+        fresh = [number for number in fresh if images[number] in accepted[0]]
+        withheld: tuple[Unaccepted, ...] = ()
+    else:
+        fresh = [number for number in fresh if not any(images[number] in batch for batch in refused.values())]
+        withheld = tuple(refused)
+        for version, batch in refused.items():
+            log.warning("%s: %s", data.name, describe_withheld(version, len(batch)))
     if not fresh:
-        return None
-    return _select(replace(source, labels=labels, classes=classes), content, np.array(fresh))
+        return None, withheld
+    return _select(replace(source, labels=labels, classes=classes), content, np.array(fresh)), withheld
+
+
+def _check_names(data: schema.Data, newest: Version) -> list[str]:
+    """``data.accept``, if each of its names is that of a refused version or of one that was accepted since."""
+    names = [version.version for version in newest.unaccepted if version.state == REFUSED]
+    for name in data.accept:
+        if name not in names and not newest.contains(name.partition("-")[2]):
+            hint = did_you_mean(name, names) or f"refused are {', '.join(names) or 'none'}"
+            raise ConfigError(f"data.accept: {data.name} has no refused version {name!r}; {hint}")
+    return data.accept
+
+
+def _find_refused(newest: Version, present: set[tuple[int, int]]) -> dict[Unaccepted, set[tuple[int, int]]]:
+    """Images (content and label) of the refused versions whose images are all present as they were refused."""
+    refused = {}
+    for version in newest.unaccepted:
+        if version.state == REFUSED and not newest.contains(version.digest):
+            labels, content = index.load_content(source_uri(newest.root, version.version))
+            batch = set(zip(content.tolist(), labels.tolist(), strict=True))
+            if batch <= present:
+                refused[version] = batch
+    return refused
+
+
+def describe_withheld(version: Unaccepted, images: int | None = None) -> str:
+    """Says which images are withheld, why, and how they can be used."""
+    count = "its images" if images is None else f"its {images:,} images"
+    return (
+        f"version {version.version} was refused and {count} are withheld: {version.reason}; correct or remove images "
+        f"of it, or take it as it is: data.accept=[{version.version}] (in effnet nightly: transfer.data.accept)"
+    )
 
 
 def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]) -> Source:
@@ -154,30 +235,20 @@ def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]
     )
 
 
-def _read_known(root: str) -> dict[int, set[int]]:
-    """Labels of the images of all versions, by their content; a file may lie in the folders of two classes."""
-    names = re.compile(r"source(-\d{4}-[0-9a-f]{8})?\.npz")
+def _read_known(newest: Version) -> dict[int, set[int]]:
+    """Labels of the images of a version, by their content; a file may lie in the folders of two classes."""
     known: dict[int, set[int]] = {}
-    for uri in store.list_uris(root):
-        if names.fullmatch(uri.rpartition("/")[2]) and _is_published(uri):
+    for uri in store.list_uris(newest.root):
+        match = _SOURCE.fullmatch(uri.rpartition("/")[2])
+        if match is not None and (match[1] is None or newest.contains(match[1])):
             labels, content = index.load_content(uri)
             for image, label in zip(content.tolist(), labels.tolist(), strict=True):
                 known.setdefault(image, set()).add(label)
     return known
 
 
-def _is_published(uri: str) -> bool:
-    """Whether the version of an index has a manifest: it is none of a command that was stopped."""
-    root, _, name = uri.rpartition("/")
-    version = name.removeprefix("source").removesuffix(".npz").removeprefix("-")
-    if not version:
-        return True
-    manifest = manifest_uri(root, number_of(version))
-    return store.exists(manifest) and manifests.source_digest(manifest).startswith(version.partition("-")[2])
-
-
 def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]:
-    """Writes the manifest of an appended version: the shards of the version before, then its own.
+    """Writes the manifest of an appended version: the shards of the accepted version before, then its own.
 
     Args:
         manifest: Manifest of the shards that were added.
@@ -188,7 +259,11 @@ def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]
         TransientError: Another process has appended a version meanwhile; the same command appends to that one.
     """
     number = number_of(version)
-    _, old = manifests.load(manifest_uri(root, number - 1))
+    parent = find_parent(root, number)
+    sha256, old = manifests.load(manifest_uri(root, parent))
+    _, content = index.load_content(source_uri(root, version))
+    if not _read_known(Version(root, parent, sha256, old)).keys().isdisjoint(content.tolist()):
+        raise TransientError(f"{manifest.name}: another process has appended images; run the command again")
     whole = replace(
         manifest,
         shards=(*old.shards, *manifest.shards),
@@ -197,7 +272,32 @@ def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]
         unusual=(*old.unusual, *manifest.unusual),
         missing=old.missing,
     )
-    sha256 = manifests.save_version(whole, manifest_uri(root, number))
-    if sha256 is None:
+    written = manifests.save_version(whole, manifest_uri(root, number))
+    if written is None:
         raise TransientError(f"{manifest.name}: another process has appended images; run the command again")
-    return sha256, whole
+    return written, whole
+
+
+def write_added(manifest_uri: str) -> tuple[str, str, Manifest]:
+    """Writes a manifest of the images alone that a version added to train, as split ``val``, so as to evaluate on them.
+
+    Returns:
+        Its uri, its sha256 and the manifest; without shards, and not written, if no image was added.
+    """
+    root, _, name = manifest_uri.rpartition("/")
+    _, whole = manifests.load(manifest_uri)
+    prefix = f"train-{whole.source_digest[:8]}-"
+    bounds = np.cumsum([0, *(shard.samples for shard in whole.shards)])
+    numbers = [number for number, shard in enumerate(whole.shards) if shard.name.startswith(prefix)]
+    added = replace(
+        whole,
+        shards=tuple(replace(whole.shards[number], split="val") for number in numbers),
+        table=np.concatenate([whole.table[:0], *(whole.table[bounds[n] : bounds[n + 1]] for n in numbers)]),
+        quarantine=(),
+        unusual=(),
+    )
+    uri = store.join(root, name.replace("manifest", "added", 1))
+    sha256 = manifests.save_version(added, uri) if len(added.table) else ""
+    if sha256 is None:
+        raise DataError(f"{uri} does not list the images that {name} added; delete it and run again")
+    return uri, sha256, added

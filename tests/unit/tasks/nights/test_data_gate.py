@@ -9,7 +9,7 @@ import pytest
 
 from conf.schema import Nightly
 from models.data.shards.manifest import TABLE, ImageNote, Manifest, Shard
-from tasks.nights.data_gate import find_faults, stability_index
+from tasks.nights.data_gate import describe_label_drop, find_faults, stability_index
 
 
 def data(train: list[int], val: list[int], first: int = 0) -> Manifest:
@@ -94,3 +94,22 @@ def test_the_stability_index_is_that_of_the_definition() -> None:
     expected = (0.5 - 0.8) * np.log(0.5 / 0.8) + (0.5 - 0.2) * np.log(0.5 / 0.2)
     assert stability_index(1000 * now, 1000 * before) == pytest.approx(expected, rel=1e-3)
     assert np.isfinite(stability_index(np.array([100, 0]), before))
+
+
+@pytest.mark.parametrize(
+    ("agreed", "n", "refused"),
+    [
+        (66.0, 200, True),  # 30 % of the labels are wrong
+        (80.0, 200, False),  # harder images
+        (60.0, 5, False),  # may be chance
+    ],
+)
+def test_new_images_whose_labels_the_champion_contradicts_are_refused(agreed: float, n: int, refused: bool) -> None:
+    fault = describe_label_drop(agreed, n, 94.0, 120, Nightly())
+    assert (fault is not None) == refused
+    if fault is not None:
+        assert fault == (
+            "the champion agrees with the labels of 66.0 % of the 200 new images, and of 94.0 % of val: 28.0 points "
+            "less, 20 are allowed (nightly.max_label_drop)"
+        )
+    assert describe_label_drop(agreed, n, 94.0, 120, Nightly(max_label_drop=100)) is None

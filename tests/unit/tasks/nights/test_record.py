@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 
 from conf import compose
 from conf.schema import Config
 from infra import store
+from infra.tracking import registry
+from infra.tracking.registry import Version
 from models.results import Registered
-from tasks.nights import alerts
-from tasks.nights.record import _report_night, describe_delay
+from tasks.nights import alerts, record
+from tasks.nights.record import CANCELLED, CRASHED, FAILED, Night, describe_delay, read_nights
 
 TONIGHT = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
+LINE = "b0-pets"
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(record, "name_line", lambda _: LINE)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    # The version of the line was made before any of these nights.
+    old = Version(LINE, 2, "", (), {"promotion": "promoted"}, created=0.0)
+    monkeypatch.setattr(registry, "resolve_version", lambda _: old)
     return compose.compose([f"storage=file://{tmp_path}"])
 
 
@@ -29,30 +42,55 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def night(outcome: str, verdict: str = "why") -> Registered:
-    return Registered("b0-pets", 2, ("challenger",), verdict=verdict, outcome=outcome)
+def result(outcome: str, verdict: str = "why") -> Registered:
+    return Registered(LINE, 2, ("challenger",), verdict=verdict, outcome=outcome)
 
 
-def test_a_night_is_recorded_by_line_and_date(config: Config, sent: list[str]) -> None:
-    _report_night(config, night("promoted"), TONIGHT)
-    recorded = store.read_json(f"{config.storage}/nights/b0-pets/2026-11-29.json")
-    assert recorded == {"outcome": "promoted", "verdict": "why", "version": 2}
-    _report_night(config, night("skipped"), TONIGHT)  # the same night again
-    assert store.read_json(f"{config.storage}/nights/b0-pets/2026-11-29.json") == recorded
+def begin(config: Config, day: int = 0, run: str = "run") -> Night:
+    return record._open(config, run, TONIGHT + timedelta(days=day))
+
+
+def run_night(config: Config, outcome: str, verdict: str = "why", day: int = 0) -> None:
+    record._close(config, begin(config, day), result(outcome, verdict))
+
+
+def recorded(config: Config) -> list[tuple[str, str, str]]:
+    return [(date, night.outcome, night.verdict) for date, night in read_nights(config.storage, LINE, 10)]
+
+
+def test_a_night_is_recorded_by_line_and_date_from_its_start_on(config: Config, sent: list[str]) -> None:
+    night = begin(config)
+    assert recorded(config) == [("2026-11-29", "running", "")]
+    record._close(config, night, result("promoted"))
+    body = store.read_json(f"{config.storage}/nights/{LINE}/2026-11-29.json")
+    assert (body["outcome"], body["verdict"], body["version"]) == ("promoted", "why", 2)
+    assert body["started"] == "2026-11-29 03:00:00 UTC"
+    assert body["finished"]
+    run_night(config, "skipped")  # the same night again
+    assert store.read_json(f"{config.storage}/nights/{LINE}/2026-11-29.json") == body
     assert sent == []
 
 
+def test_a_record_of_an_earlier_version_of_effnet_is_read(config: Config, sent: list[str]) -> None:
+    uri = f"{config.storage}/nights/{LINE}/2026-11-29.json"
+    store.ensure_root(config.storage)
+    store.write_json(uri, {"outcome": "tied", "verdict": "not better", "version": 2})
+    assert recorded(config) == [("2026-11-29", "tied", "not better")]
+    run_night(config, "skipped")
+    assert recorded(config) == [("2026-11-29", "tied", "not better")]
+
+
 def test_a_refusal_is_reported_once_with_its_reason(config: Config, sent: list[str]) -> None:
-    _report_night(config, night("refused", "not promoted, it is worse"), TONIGHT)
-    _report_night(config, night("refused", "judged before: not promoted, it is worse"), TONIGHT + timedelta(days=1))
+    run_night(config, "refused", "not promoted, it is worse")
+    run_night(config, "refused", "judged before: not promoted, it is worse", day=1)
     (text,) = sent
     assert text.startswith("effnet nightly efficientnet-b0 on ")
     assert text.endswith(": refused: b0-pets/2: not promoted, it is worse")
 
 
 def test_a_version_that_waits_for_approval_is_reported_once(config: Config, sent: list[str]) -> None:
-    _report_night(config, night("waiting", "passed the gate"), TONIGHT)
-    _report_night(config, night("waiting", "judged before: passed the gate"), TONIGHT + timedelta(days=1))
+    run_night(config, "waiting", "passed the gate")
+    run_night(config, "waiting", "judged before: passed the gate", day=1)
     (text,) = sent
     assert text.endswith(": waits for approval: b0-pets/2: passed the gate")
 
@@ -62,11 +100,115 @@ def test_every_third_skip_in_a_row_is_reported(config: Config, sent: list[str]) 
     counts = []
     for day, outcome in enumerate(outcomes):
         for _ in range(2):  # repeated on the same date
-            _report_night(config, night(outcome), TONIGHT + timedelta(days=day))
+            run_night(config, outcome, day=day)
         counts.append(len(sent))
     assert counts == [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
     assert sent[0].endswith(": skipped 3 times in a row: why")
     assert sent[1].endswith(": skipped 6 times in a row: why")
+
+
+def test_a_night_that_failed_is_recorded_with_its_reason_and_replaced_by_one_that_succeeds(
+    config: Config, sent: list[str]
+) -> None:
+    record._fail(config, begin(config), FAILED, "the disk is full")
+    assert recorded(config) == [("2026-11-29", "failed", "the disk is full")]
+    assert sent[-1].endswith(": failed: the disk is full")
+    run_night(config, "skipped")
+    assert recorded(config) == [("2026-11-29", "skipped", "why")]
+
+
+def test_data_that_were_refused_stay_on_record_when_the_same_night_is_repeated(config: Config, sent: list[str]) -> None:
+    record._fail(config, begin(config), "refused", "the data pets are refused: PSI 0.31, 0.2 is allowed")
+    run_night(config, "skipped", "skipped: no new data")
+    assert recorded(config) == [("2026-11-29", "refused", "the data pets are refused: PSI 0.31, 0.2 is allowed")]
+    run_night(config, "promoted", "better")  # after the folder was corrected
+    assert recorded(config) == [("2026-11-29", "promoted", "better")]
+
+
+def test_a_night_that_judged_its_version_and_was_killed_is_recorded_with_that_verdict(
+    config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(config)  # killed after the gate
+    created = (TONIGHT + timedelta(minutes=20)).timestamp()
+    made = Version(LINE, 2, "", (), {"promotion": "refused", "promotion_reason": "it is worse"}, created=created)
+    monkeypatch.setattr(registry, "resolve_version", lambda _: made)
+    record._close(config, begin(config, run="another"), result("refused", "judged before: it is worse"))
+    assert recorded(config) == [("2026-11-29", "refused", "it is worse")]
+    (text,) = sent
+    assert text.endswith(": refused: b0-pets/2: it is worse")
+
+
+def test_of_nights_that_run_at_the_same_time_one_sends_the_alert(config: Config, sent: list[str]) -> None:
+    first, second = begin(config, run="a"), begin(config, run="b")
+    for night in (first, second):
+        record._close(config, night, result("refused", "it is worse"))
+    assert len(sent) == 1
+
+
+class _Prefect(BaseHTTPRequestHandler):
+    """The states of the flow runs that the test sets."""
+
+    states: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self) -> None:
+        state = self.states.get(self.path.rpartition("/")[2])
+        body = json.dumps({"state_type": state} if state else {}).encode()
+        self.send_response(200 if state else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
+
+
+@pytest.fixture
+def states(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    server = HTTPServer(("127.0.0.1", 0), _Prefect)
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    _Prefect.states.clear()
+    yield _Prefect.states
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_night_that_crashed_is_recorded_and_reported_by_the_next_one(
+    config: Config, sent: list[str], states: dict[str, str]
+) -> None:
+    begin(config, run="lost")
+    states["lost"] = "RUNNING"
+    begin(config, day=1, run="next")
+    assert recorded(config)[1][1] == "running", "Prefect says that it runs"
+    states["lost"] = "CRASHED"
+    begin(config, day=1, run="next")
+    date, outcome, verdict = recorded(config)[1]
+    assert (date, outcome) == ("2026-11-29", "crashed")
+    assert verdict.startswith("the night of 2026-11-29 03:00:00 UTC ended without a word")
+    (text,) = sent
+    assert ": crashed: the night of 2026-11-29 03:00:00 UTC" in text
+
+
+def test_a_night_whose_run_prefect_does_not_know_is_given_up_after_a_day(
+    config: Config, sent: list[str], states: dict[str, str]
+) -> None:
+    begin(config, run="unknown")
+    record._open(config, "b", TONIGHT + timedelta(hours=23))
+    assert sent == []
+    record._open(config, "c", TONIGHT + timedelta(hours=25))
+    assert len(sent) == 1
+
+
+def test_a_hook_reports_a_lost_night_once_and_leaves_one_that_has_ended(config: Config, sent: list[str]) -> None:
+    begin(config, run="killed")
+    for _ in range(2):
+        record.report_lost(config, "killed", CRASHED, "exited with status code -9")
+    assert recorded(config) == [("2026-11-29", "crashed", "exited with status code -9")]
+    run_night(config, "promoted", day=1)
+    record.report_lost(config, "run", CANCELLED, "cancelled")
+    assert len(sent) == 1
 
 
 def test_a_night_is_late_from_the_limit_on() -> None:

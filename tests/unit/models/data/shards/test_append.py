@@ -15,10 +15,11 @@ from conf.schema import Augment, Data
 from infra import store
 from infra.errors import ConfigError, DataError, TransientError
 from models.data.loading.loader import Loader
+from models.data.shards import acceptance, versions, writer
 from models.data.shards import manifest as manifests
-from models.data.shards import versions, writer
 from models.data.shards.layout import Plans
 from models.results import ShardResult
+from tasks.nights.batch import _open_batch
 from tasks.shard import _plan, _write_group, _write_manifest
 
 
@@ -210,3 +211,115 @@ def test_new_images_none_of_which_decodes_are_quarantined_once(
     reader = Loader(manifest, second.manifest_uri, "train", 8, Augment(eval_crop_pad=0), tmp_path / "cache", 1)
     assert sum(len(batch.labels) for batch in reader.eval_batches(1, 0, 1)) == first.train
     reader.close()
+
+
+def append_pending(data: Data, storage: str) -> ShardResult:
+    """Appends as a night does, which accepts the version only later."""
+    plan = _plan(data, storage)
+    _open_batch(plan)
+    if plan.done is not None:
+        return plan.done
+    for numbers in plan.groups:
+        _write_group(data, plan.root, numbers, plan.version)
+    return _write_manifest(data, plan.root, plan.version)
+
+
+def name_of(result: ShardResult) -> str:
+    root, version = _place(result)
+    assert root
+    return version
+
+
+def test_a_version_that_was_not_accepted_is_in_no_later_one_and_is_found_by_the_same_command(
+    data: Data, folder: Path, storage: str
+) -> None:
+    first = shard(data, storage)
+    add(folder, 100, 130)
+    second = append_pending(data, storage)
+    assert append_pending(data, storage) == replace(second, reused=True)
+    add(folder, 130, 160)
+    third = append_pending(data, storage)
+    assert third.manifest_uri.endswith("/manifest-0003.json")
+    acceptance.accept(third.manifest_uri)
+    anew = shard(replace(data, append=False), f"{storage}-anew")
+    assert rows(third, "train") == rows(anew, "train"), "all new images, none of them twice"
+    assert third.train == anew.train
+    assert shard(data, storage) == replace(third, reused=True)
+    assert rows(first, "train") < rows(second, "train")
+
+
+def test_images_of_a_refused_version_are_withheld_while_others_are_appended(
+    data: Data, folder: Path, storage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = shard(data, storage)
+    add(folder, 100, 130)
+    bad = append_pending(data, storage)
+    acceptance.refuse(bad.manifest_uri, "30 % of the labels are wrong")
+    assert append_pending(data, storage) == replace(first, reused=True)
+    assert f"version {name_of(bad)} was refused and its 30 images are withheld: 30 % of the labels" in caplog.text
+    assert f"data.accept=[{name_of(bad)}]" in caplog.text
+    add(folder, 130, 160)
+    good = append_pending(data, storage)
+    acceptance.accept(good.manifest_uri)
+    added = rows(good, "train") - rows(first, "train")
+    assert added
+    assert added.isdisjoint(rows(bad, "train"))
+    assert shard(data, storage) == replace(good, reused=True), "effnet shard withholds them too"
+
+
+@pytest.mark.parametrize("correction", ["moved", "deleted"])
+def test_a_refused_version_of_which_an_image_was_corrected_is_new_again(
+    correction: str, data: Data, folder: Path, storage: str
+) -> None:
+    first = shard(data, storage)
+    add(folder, 100, 130)
+    bad = append_pending(data, storage)
+    acceptance.refuse(bad.manifest_uri, "wrong labels")
+    if correction == "moved":
+        shutil.move(folder / "cat" / "100.png", folder / "dog" / "100.png")
+    else:
+        (folder / "cat" / "100.png").unlink()
+    corrected = append_pending(data, storage)
+    acceptance.accept(corrected.manifest_uri)
+    anew = shard(replace(data, append=False), f"{storage}-anew")
+    assert corrected.manifest_uri.endswith("/manifest-0003.json")
+    assert rows(corrected, "train") == rows(anew, "train")
+    assert rows(corrected, "train") > rows(first, "train")
+
+
+def test_a_refused_version_is_taken_by_its_name_alone_and_after_others(data: Data, folder: Path, storage: str) -> None:
+    shard(data, storage)
+    add(folder, 100, 130)
+    refused = append_pending(data, storage)
+    acceptance.refuse(refused.manifest_uri, "rare images")
+    add(folder, 130, 160)
+    good = append_pending(data, storage)
+    acceptance.accept(good.manifest_uri)
+    with pytest.raises(ConfigError, match=f"no refused version '0009-00000000'; refused are {name_of(refused)}"):
+        shard(replace(data, accept=["0009-00000000"]), storage)
+    add(folder, 160, 170)
+    by_name = replace(data, accept=[name_of(refused)])
+    taken = append_pending(by_name, storage)
+    assert rows(taken, "train") == rows(good, "train") | rows(refused, "train"), "not yet those that came last"
+    assert name_of(taken).endswith(name_of(refused).partition("-")[2])
+    acceptance.accept(taken.manifest_uri)
+    last = append_pending(by_name, storage)  # the name may stay in the settings
+    anew = shard(replace(data, append=False), f"{storage}-anew")
+    assert rows(last, "train") == rows(anew, "train")
+
+
+def test_the_added_images_of_a_version_are_a_data_set_to_evaluate_on(
+    data: Data, folder: Path, storage: str, tmp_path: Path
+) -> None:
+    first = shard(data, storage)
+    add(folder, 100, 160)
+    grown = append_pending(data, storage)
+    uri, sha256, added = versions.write_added(grown.manifest_uri)
+    assert versions.write_added(grown.manifest_uri)[:2] == (uri, sha256)
+    assert (added.samples("val"), added.samples("train")) == (grown.train - first.train, 0)
+    manifest = manifests.load_verified(uri, sha256)
+    assert set(manifest.table["xxh3"].tolist()) == rows(grown, "train") - rows(first, "train")
+    reader = Loader(manifest, uri, "val", 8, Augment(eval_crop_pad=0), tmp_path / "cache", 1)
+    assert sum(len(batch.labels) for batch in reader.eval_batches(1, 0, 1)) == grown.train - first.train
+    reader.close()
+    assert shard(data, storage).manifest_uri == grown.manifest_uri, "it is no version"

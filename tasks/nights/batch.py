@@ -1,0 +1,154 @@
+"""The images that a night appends to its data (``transfer.data.append``): part of later nights only once accepted.
+
+They are refused by the limits of the data, by the champion's answers to them, or with the network that was trained on
+them; ``models/data/shards/acceptance.py`` says how they can be used nevertheless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from prefect import task
+
+from conf import schema
+from conf.text import logger
+from infra import store
+from infra.errors import DataError
+from models.results import EvalResult, Registered, ShardResult
+from tasks import policy
+from tasks.nights import data_gate
+from tasks.nights.start import NightStart
+from tasks.registry.gate import REFUSED
+from tasks.shard import ShardPlan
+
+log = logger()
+
+
+class RefusedDataError(DataError):
+    """The data of a night violate a limit; nothing is trained."""
+
+
+@task(task_run_name="open a version of the data", **policy.BOOKKEEPING)
+async def open_batch(plan: ShardPlan) -> None:
+    """Marks the version that is about to be written as not accepted yet; no other version is changed."""
+    await asyncio.to_thread(_open_batch, plan)
+
+
+def _open_batch(plan: ShardPlan) -> None:
+    from models.data.shards import acceptance, versions
+
+    if plan.done is not None or not plan.version:
+        return
+    if not store.exists(versions.manifest_uri(plan.root, versions.number_of(plan.version))):
+        acceptance.mark_pending(plan.root, plan.version)
+
+
+@task(task_run_name="images added to {shards.name}", **policy.BOOKKEEPING)
+async def find_added(start: NightStart, shards: ShardResult, limits: schema.Nightly) -> ShardResult | None:
+    """Returns the images that the night has appended, as a set to evaluate the champion on; None if none are checked.
+
+    Not checked are images that are accepted already, also by name (``data.accept``), and any with
+    ``nightly.max_label_drop=100``.
+    """
+    return await asyncio.to_thread(_find_added, start, shards, limits)
+
+
+def _find_added(start: NightStart, shards: ShardResult, limits: schema.Nightly) -> ShardResult | None:
+    from models.data.shards import acceptance, versions
+    from models.data.shards.stored import build_result
+
+    if not start.continues or limits.max_label_drop >= 100 or acceptance.find(shards.manifest_uri) is None:
+        return None
+    if is_accepted_by_name(start.data, shards):
+        return None
+    uri, sha256, manifest = versions.write_added(shards.manifest_uri)
+    if not manifest.samples("val"):
+        return None
+    return build_result(replace(start.data, leave_out=[]), uri, sha256, manifest, reused=False)
+
+
+@task(task_run_name="labels of the images added to {shards.name}", **policy.BOOKKEEPING)
+async def check_labels(start: NightStart, shards: ShardResult, answered: EvalResult, limits: schema.Nightly) -> None:
+    """Compares the champion's accuracy on the appended images with that on val, before anything is trained.
+
+    Args:
+        start: Start of the night, from the champion.
+        shards: Data of the night.
+        answered: Evaluation of the champion on the appended images.
+        limits: Limits of the night.
+
+    Raises:
+        RefusedDataError: The champion is much less accurate on them, so that many labels may be wrong.
+    """
+    await asyncio.to_thread(_check_labels, start, shards, answered, limits)
+
+
+def _check_labels(start: NightStart, shards: ShardResult, answered: EvalResult, limits: schema.Nightly) -> None:
+    from infra.tracking import registry
+
+    tags = registry.resolve_version(start.parent).tags
+    try:
+        top1, n = float(tags["top1"]), int(tags["val_n"])
+    except (KeyError, ValueError):
+        log.warning("%s has no accuracy on val, so the labels of new images are not checked", start.parent)
+        return
+    fault = data_gate.describe_label_drop(answered.top1, answered.n, top1, n, limits)
+    if fault is not None:
+        refuse_data(start.data, shards, [fault])
+
+
+def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> None:
+    """Refuses the appended images, unless ``data.accept`` names them, which is logged with the faults.
+
+    Raises:
+        RefusedDataError: The data are refused.
+    """
+    from models.data.shards import acceptance, versions
+
+    reason = "; ".join(faults)
+    if is_accepted_by_name(data, shards):
+        log.warning("%s: accepted by data.accept, although %s", shards.name, reason)
+        return
+    refused = acceptance.refuse(shards.manifest_uri, reason)
+    line = f"the data {shards.name} are refused, nothing is trained: "
+    raise RefusedDataError(line + (reason if refused is None else versions.describe_withheld(refused)))
+
+
+@task(task_run_name="close the version of {shards.name}", **policy.BOOKKEEPING)
+async def close_batch(start: NightStart, shards: ShardResult, outcome: Registered) -> Registered:
+    """Accepts the appended images, or refuses them with the network that was trained on them.
+
+    Returns:
+        The outcome; a refusal says that the images are withheld too.
+    """
+    return await asyncio.to_thread(_close_batch, start, shards, outcome)
+
+
+def _close_batch(start: NightStart, shards: ShardResult, outcome: Registered) -> Registered:
+    from models.data.shards import acceptance, versions
+
+    if outcome.outcome != REFUSED or shards.left_out or is_accepted_by_name(start.data, shards):
+        acceptance.accept(shards.manifest_uri)
+        return outcome
+    reason = f"{outcome.name}/{outcome.version} was refused, which was trained on them"
+    refused = acceptance.refuse(shards.manifest_uri, reason)
+    if refused is None:
+        return outcome
+    return replace(outcome, verdict=f"{outcome.verdict}; {versions.describe_withheld(refused)}")
+
+
+@task(task_run_name="accept the images added to {shards.name}", **policy.BOOKKEEPING)
+async def accept_batch(shards: ShardResult) -> None:
+    """Accepts the appended images, whatever becomes of the network."""
+    from models.data.shards import acceptance
+
+    await asyncio.to_thread(acceptance.accept, shards.manifest_uri)
+
+
+def is_accepted_by_name(data: schema.Data, shards: ShardResult) -> bool:
+    """Whether the version of the data is one that ``data.accept`` names, perhaps under an earlier number."""
+    from models.data.shards import acceptance
+
+    version = acceptance.find(shards.manifest_uri)
+    return version is not None and version.digest in {name.partition("-")[2] for name in data.accept}

@@ -1,0 +1,171 @@
+"""Batches of new images that a night refuses: no later night trains on them until they are corrected or accepted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from night_rig import add_images, alert_sink, night_settings, register_base
+from page_reader import Page
+
+from conf import compose, schema
+from infra import store
+from infra.services.stack import Addresses
+from infra.tracking import registry
+from models.data.shards import manifest as manifests
+from models.data.sources import builtin
+
+pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+STORAGE, LINE = "s3://effnet/refused", "refused-base-grown"
+
+
+@pytest.fixture
+def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    with alert_sink() as (url, texts):
+        monkeypatch.setenv("NIGHT_HOOK", url)
+        yield texts
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def base(services: Addresses, tmp_path: Path) -> str:
+    return register_base("refused-base", STORAGE, tmp_path / "base")
+
+
+def night(services_dir: Path, folder: Path, model: str, *words: str) -> subprocess.CompletedProcess[str]:
+    settings = [
+        *night_settings(model, folder, STORAGE),
+        "transfer.data.append=true",
+        "nightly.rule=not_worse",
+        "nightly.margin=100",
+        "nightly.class_margin=100",
+        "nightly.calibration_margin=100",
+        f"run_dir={services_dir}",
+    ]
+    command = [sys.executable, "-m", "flows", "nightly", *settings, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def champion() -> int:
+    return registry.resolve_version(f"{LINE}@champion").version
+
+
+def trainings() -> set[str]:
+    uris = store.list_uris(f"{STORAGE}/jobs")
+    return {key for uri in uris if uri.endswith("/result.json") and (key := uri.split("/")[-2]).startswith("finetune-")}
+
+
+def images_of_champion() -> set[int]:
+    """Checksums of the images that the champion was trained on."""
+    uri = registry.resolve_version(f"{LINE}@champion").tags["job_uri"]
+    job = compose.from_yaml(schema.Job, store.read(f"{uri}/config.yaml"))
+    manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
+    return set(manifests.Samples(manifest, ["train"]).rows["xxh3"].tolist())
+
+
+def poison(folder: Path, first: int, last: int) -> None:
+    """Moves 30 % of these images to the folder of the next class."""
+    labels = builtin.digits().labels
+    for number in range(first, last):
+        if number % 10 < 3:
+            (folder / f"digit-{labels[number]}" / f"{number}.png").rename(
+                folder / f"digit-{(labels[number] + 1) % 10}" / f"{number}.png"
+            )
+
+
+def correct(folder: Path, first: int, last: int) -> None:
+    labels = builtin.digits().labels
+    for number in range(first, last):
+        if number % 10 < 3:
+            (folder / f"digit-{(labels[number] + 1) % 10}" / f"{number}.png").rename(
+                folder / f"digit-{labels[number]}" / f"{number}.png"
+            )
+
+
+@pytest.mark.slow
+def test_a_poisoned_batch_is_refused_withheld_from_the_next_nights_and_taken_once_it_is_corrected(
+    base: str, services_dir: Path, folder: Path, alerted: list[str]
+) -> None:
+    add_images(folder, 0, 800)
+    first = night(services_dir, folder, base, "transfer.recipe.epochs=20")
+    assert first.returncode == 0, first.stderr
+    top1 = float(registry.resolve_version(f"{LINE}/1").tags["top1"])
+    assert top1 > 75, "a champion whose answers tell wrong labels"
+    before = (trainings(), images_of_champion())
+
+    add_images(folder, 800, 1000)
+    poison(folder, 800, 1000)
+    refused = night(services_dir, folder, base)
+    assert refused.returncode == 3, refused.stderr
+    said = refused.stderr.splitlines()[-1]
+    version = re.search(r"nothing is trained: version (0002-[0-9a-f]{8}) was refused", said)
+    assert version is not None, said
+    assert re.search(
+        r"the champion agrees with the labels of \d+\.\d % of the \d+ new images, and of \d+\.\d % of", said
+    )
+    assert (trainings(), champion()) == (before[0], 1)
+    (alert,) = alerted
+    assert f"): refused: {said.removeprefix('error: ')}" in alert
+    page = Page((services_dir / "latest" / "night.html").read_text()).text()
+    assert said.removeprefix("error: the data ") in page
+    again = night(services_dir, folder, base)
+    assert again.returncode == 0, again.stderr
+    assert "skipped: no new data, version 1 was trained on the same " in again.stdout
+    assert f"version {version[1]} was refused and its images are withheld" in again.stdout
+    (record,) = store.list_uris(f"{STORAGE}/nights/{LINE}")
+    assert store.read_json(record)["outcome"] == "refused", "what the repetition of a date does not replace"
+
+    add_images(folder, 1000, 1100)
+    good = night(services_dir, folder, base)
+    assert good.returncode == 0, good.stderr
+    assert f"version {version[1]} was refused and its 200 images are withheld" in good.stderr
+    assert champion() == 2
+    added = images_of_champion() - before[1]
+    assert 0 < len(added) <= 100
+    assert re.search(r"page       .*/latest/night\.html\n|page       .*/night\.html\n", good.stdout)
+
+    correct(folder, 800, 1000)
+    corrected = night(services_dir, folder, base)
+    assert corrected.returncode == 0, corrected.stderr
+    assert champion() == 3
+    assert 100 < len(images_of_champion() - before[1] - added) <= 200
+    assert len(alerted) == 1
+
+
+@pytest.mark.slow
+def test_images_of_a_version_that_the_gate_refused_are_withheld_until_they_are_accepted_by_name(
+    base: str, services_dir: Path, folder: Path, alerted: list[str]
+) -> None:
+    settings = ["transfer.data.name=named", "nightly.max_label_drop=100"]
+    add_images(folder, 0, 240)
+    assert night(services_dir, folder, base, *settings).returncode == 0
+    add_images(folder, 240, 300)
+    refused = night(services_dir, folder, base, *settings, "nightly.chance_margin=100")
+    assert refused.returncode == 0, refused.stderr
+    version = re.search(r"; version (0002-[0-9a-f]{8}) was refused and its images are withheld", refused.stdout)
+    assert version is not None, refused.stdout
+    assert "refused: refused-base-named/2: " in alerted[-1]
+    skipped = night(services_dir, folder, base, *settings)
+    assert "skipped: no new data, version 1 was trained on the same " in skipped.stdout
+
+    wrong = night(services_dir, folder, base, *settings, "transfer.data.accept=[0007-00000000]")
+    assert wrong.returncode == 2
+    assert f"refused are {version[1]}" in wrong.stderr.splitlines()[-1]
+    named = night(services_dir, folder, base, *settings, f"transfer.data.accept=[{version[1]}]")
+    assert named.returncode == 0, named.stderr
+    add_images(folder, 300, 360)
+    grown = night(services_dir, folder, base, *settings)
+    assert grown.returncode == 0, grown.stderr
+    tags = [one.tags for one in registry.versions("refused-base-named")]
+    assert len(tags) == 3
+    job = compose.from_yaml(schema.Job, store.read(f"{tags[2]['job_uri']}/config.yaml"))
+    shards = manifests.load_verified(job.manifest_uri, job.manifest_sha256).shards
+    assert any(version[1].partition("-")[2] in shard.name for shard in shards), "what was accepted is in the next one"
