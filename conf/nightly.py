@@ -82,6 +82,11 @@ class Nightly:
     # not count.
     calibration_margin: float = 5.0
     max_latency_ms: float | None = None  # Milliseconds that one image may take on this machine's CPU; null = any.
+    # Times as long as with the champion that one image may take, both measured in turns in one process; null = any.
+    max_latency_ratio: float | None = 1.5
+    max_size_mb: float | None = None  # Megabytes (10^6 bytes) that the weights may have; null = any.
+    # Days for which no new images may come without an alert; the night runs nevertheless; null = no alert.
+    max_age_days: float | None = None
     # Percent by which the number of images of train or of val may fall below that of the champion's data.
     max_shrink: float = 10.0
     max_psi: float = 0.2  # Population stability index of the classes' shares, against those of the champion's data.
@@ -105,10 +110,9 @@ class Nightly:
             value = getattr(self, key)
             require(0 <= value <= 100, f"nightly.{key} must be in 0..100 percent, is {value}")
         require(0 < self.max_label_drop <= 100, f"nightly.max_label_drop must be in (0, 100], is {self.max_label_drop}")
-        require(
-            self.max_latency_ms is None or self.max_latency_ms > 0,
-            f"nightly.max_latency_ms must be > 0, is {self.max_latency_ms}",
-        )
+        for key in ("max_latency_ms", "max_latency_ratio", "max_size_mb", "max_age_days"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"nightly.{key} must be > 0, is {value}")
         require(self.approval_days > 0, f"nightly.approval_days must be > 0, is {self.approval_days}")
         require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
         require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")

@@ -29,7 +29,7 @@ from tasks.evaluate import registered_input
 from tasks.jobs import train_job
 from tasks.nights.approval import refuse_overdue
 from tasks.nights.batch import RefusedDataError, accept_batch, check_labels, close_batch, find_added, open_batch
-from tasks.nights.infra_gate import find_package_fault
+from tasks.nights.infra_gate import try_package
 from tasks.nights.line import check_data, find_reason_to_skip, find_start
 from tasks.nights.record import (
     CANCELLED,
@@ -37,6 +37,7 @@ from tasks.nights.record import (
     DIVERGED,
     FAILED,
     Night,
+    report_age,
     report_failure,
     report_lost,
     report_night,
@@ -106,6 +107,7 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
     plan = await plan_shards(start.data, config.storage)
     await open_batch(plan)
     shards = await write_shards(start.data, plan)
+    await report_age(config, shards)
     outcome = await find_reason_to_skip(start, shards, plan.refused)
     outcome = outcome or await _train_challenger(config, start, shards)
     return await close_batch(start, shards, outcome), shards
@@ -126,10 +128,12 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
     registered = await register(start.line, result, model, data, shards.manifest_uri, config.storage)
-    if fault := await find_package_fault(registered, config.nightly):
+    trial = await try_package(registered, config.nightly)
+    if trial.fault is not None:
         await accept_batch(shards)  # the files are at fault, not the data
-        return await refuse(registered, fault)
-    return await judge_version(config, registered, data, shards)
+        return await refuse(registered, trial.fault)
+    judged = await judge_version(config, registered, data, shards)
+    return replace(judged, verdict="; ".join(filter(None, [judged.verdict, trial.note])))
 
 
 def _flow_run() -> tuple[str, datetime | None]:

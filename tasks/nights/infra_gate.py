@@ -11,51 +11,92 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 
 from conf import schema
+from conf.text import logger
 from infra.errors import ArtifactError, HungError, TransientError, kind_of
 from models.results import Registered
 from tasks import policy
 from tasks.registry.promote import is_pending
 
+log = logger()
 TIMEOUT_S = 900.0
+NO_ONNX = "not tried as ONNX, since effnet[export] is not installed"
+
+
+@dataclass(frozen=True)
+class PackageTrial:
+    """Result of trying the files of a version.
+
+    Attributes:
+        fault: What is wrong with them; None if nothing is, or if the version has been judged already.
+        note: What could not be tried; empty if everything was.
+    """
+
+    fault: str | None = None
+    note: str = ""
 
 
 @task(task_run_name="try {registered.name}/{registered.version}", **policy.BOOKKEEPING)
-async def find_package_fault(registered: Registered, limits: schema.Nightly) -> str | None:
-    """Returns what is wrong with the files of a version; None if nothing is, or if it has been judged already.
+async def try_package(registered: Registered, limits: schema.Nightly) -> PackageTrial:
+    """Tries the files of a version, beside those of the champion of its name.
 
     Raises:
         TransientError: MLflow does not respond; the same call resumes later.
         HungError: The trial did not end within 15 minutes.
     """
-    return await asyncio.to_thread(_find_fault, f"{registered.name}/{registered.version}", limits)
+    return await asyncio.to_thread(_try_package, registered.name, registered.version, limits)
 
 
-def _find_fault(ref: str, limits: schema.Nightly) -> str | None:
+def _try_package(name: str, version: int, limits: schema.Nightly) -> PackageTrial:
     from infra.tracking import registry
 
+    ref = f"{name}/{version}"
     if not is_pending(ref):
-        return None
+        return PackageTrial()
     with tempfile.TemporaryDirectory(prefix="effnet-try-") as scratch:
+        folder = Path(scratch) / "new"
         try:
-            registry.fetch_weights(ref, Path(scratch))
+            registry.fetch_weights(ref, folder)
         except ArtifactError as error:
-            return str(error)
-        return judge_trial(run_trial(Path(scratch)), limits)
+            return PackageTrial(str(error))
+        trial = run_trial(folder, _fetch_champion(name, version, Path(scratch) / "champion"))
+    fault = judge_trial(trial, limits)
+    return PackageTrial(fault, "" if fault or trial.get("onnx") else NO_ONNX)
 
 
-def run_trial(folder: Path) -> dict[str, Any]:
+def _fetch_champion(name: str, version: int, folder: Path) -> Path | None:
+    """Downloads the files of the champion that the version would replace; None if there is none, or it is damaged."""
+    from infra.tracking import registry
+
+    champion = registry.champion(name)
+    if champion is None or champion.version == version:
+        return None
+    try:
+        registry.fetch_weights(f"{name}/{champion.version}", folder)
+    except ArtifactError as error:
+        log.warning("the latency is not compared with the champion's: %s", error)
+        return None
+    return folder
+
+
+def run_trial(folder: Path, champion: Path | None = None) -> dict[str, Any]:
     """Tries the files in a folder in a new process; returns what it prints.
+
+    Args:
+        folder: Files of the version.
+        champion: Folder with the files of the champion, whose latency is measured in turns with the version's.
 
     Raises:
         HungError: It did not end within 15 minutes.
     """
-    command = [sys.executable, "-m", "models.networks.trial", str(folder)]
+    folders = [str(folder), *([] if champion is None else [str(champion)])]
+    command = [sys.executable, "-m", "models.networks.trial", *folders]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
@@ -86,4 +127,13 @@ def judge_trial(trial: dict[str, Any], limits: schema.Nightly) -> str | None:
     latency = float(trial["latency_ms"])
     if limits.max_latency_ms is not None and latency > limits.max_latency_ms:
         return f"one image takes {latency:.1f} ms, {limits.max_latency_ms:g} are allowed (nightly.max_latency_ms)"
+    ratio = float(trial.get("latency_ratio", 0))
+    if limits.max_latency_ratio is not None and ratio > limits.max_latency_ratio:
+        return (
+            f"one image takes {ratio:.2f} times as long as with the champion, measured in turns; "
+            f"{limits.max_latency_ratio:g} are allowed (nightly.max_latency_ratio)"
+        )
+    size = float(trial.get("size_mb", 0))
+    if limits.max_size_mb is not None and size > limits.max_size_mb:
+        return f"its weights have {size:.1f} MB, {limits.max_size_mb:g} are allowed (nightly.max_size_mb)"
     return None

@@ -26,7 +26,7 @@ from infra.errors import DataError, EffnetError
 from infra.machine import format_utc
 from infra.services import prefect_api
 from infra.store.json_objects import read_object
-from models.results import Registered
+from models.results import Registered, ShardResult
 from tasks import policy
 from tasks.nights import alerts
 from tasks.nights import start as starts
@@ -41,7 +41,8 @@ SEARCHED = 10  # newest records among which nights without an end are looked for
 RUNNING, FAILED, DIVERGED, CANCELLED, CRASHED = "running", "failed", "diverged", "cancelled", "crashed"
 UNSUCCESSFUL = (RUNNING, FAILED, DIVERGED, CANCELLED, CRASHED)
 ATTENTION = {REFUSED: "refused", WAITING: "waits for approval"}  # outcomes that cause an alert, and its first words
-FORGOTTEN_S = 86400.0  # after which a night without an end is taken for crashed, if Prefect does not know its run
+DAY_S = 86400.0
+FORGOTTEN_S = DAY_S  # after which a night without an end is taken for crashed, if Prefect does not know its run
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")  # states of a flow run
 
 
@@ -120,6 +121,31 @@ async def report_failure(config: schema.Config, night: Night | None, outcome: st
         error: First line of the error.
     """
     await asyncio.to_thread(_fail, config, night, outcome, error)
+
+
+@task(task_run_name="age of {shards.name}", **policy.BOOKKEEPING)
+async def report_age(config: schema.Config, shards: ShardResult) -> None:
+    """Sends an alert if the data of a night have not grown for longer than ``nightly.max_age_days``.
+
+    Their age is that of their manifest, which is written whenever there are new images.
+
+    Raises:
+        TransientError: The store does not respond; the same call resumes later.
+    """
+    await asyncio.to_thread(_report_age, config, shards, time.time())
+
+
+def _report_age(config: schema.Config, shards: ShardResult, now: float) -> None:
+    limit = config.nightly.max_age_days
+    age = (now - store.find_entry(shards.manifest_uri).modified) / DAY_S
+    if limit is None or age <= limit:
+        return
+    line = (
+        f"late data: {shards.name} has had no new images for {age:.1f} days, {limit:g} are allowed "
+        "(nightly.max_age_days)"
+    )
+    log.warning("%s", line)
+    alerts.send(config.nightly.alerts, alerts.title(config, line))
 
 
 def describe_delay(expected: datetime | None, now: datetime, limit_minutes: float) -> str | None:

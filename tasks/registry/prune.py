@@ -1,9 +1,10 @@
 """Deletes from the object store what nothing points to and nothing has written for a while.
 
 Kept are the finished jobs of registered versions, of runs in MLflow, and those that other jobs started from; data sets
-with a manifest; and weights that a registered version has or a kept job started from. Of a finished job only the
-checkpoints are deleted: its result and its weights remain, so the same command still finds it. Evaluations, reports and
-the audit chains of champions are never deleted, and neither is a job that an engine still lists as queued or running.
+with a manifest, but for later versions of them that nothing points to (``unused_versions.py``); and weights that a
+registered version has or a kept job started from. Of a finished job only the checkpoints are deleted: its result and its
+weights remain, so the same command still finds it. Evaluations, reports and the audit chains of champions are never
+deleted, and neither is a job that an engine still lists as queued or running.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
+from tasks.registry.unused_versions import find_unused
 
 log = logger()
 DAY_S = 86400.0
@@ -30,6 +32,7 @@ UNFINISHED = "job without a result"
 UNUSED_JOB = "job that no version, run or job points to"
 UNUSED_WEIGHTS = "copy of weights that no version or job has"
 UNFINISHED_DATA = "data set without a manifest"
+UNUSED_DATA = "versions of a data set that nothing points to"
 _DIGEST = re.compile(r"[0-9a-f]{16}")  # name of the folder of a data set
 
 
@@ -90,7 +93,7 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
             f"MLflow knows none of the {len(finished - evaluations)} finished jobs in {storage}, so "
             "it is not theirs (services.mlflow), and nothing is deleted"
         )
-    kept, started_from = _follow_lineage(jobs.keys(), tracked | recent | stopped)
+    kept, started_from, manifests = _follow_lineage(jobs.keys(), tracked | recent | stopped)
     removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations))
     silent: set[str] = set()
     removals = [one for one in removals if one.what != UNFINISHED or not is_listed(one.folder, config, silent)]
@@ -104,7 +107,10 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     for folder, entries in data.items():
         if not _DIGEST.fullmatch(folder.rpartition("/")[2]):  # lists of frozen vals, and tars of the user
             continue
-        if not any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries) and _newest(entries) <= limit:
+        if any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries):
+            if unused := find_unused(folder, entries, manifests, limit):
+                removals.append(Removal(folder, UNUSED_DATA, unused, tuple(entries)))
+        elif _newest(entries) <= limit:
             removals.append(Removal(folder, UNFINISHED_DATA, tuple(entries), tuple(entries)))
     return removals
 
@@ -185,27 +191,30 @@ def _has_early_result(uri: str, entries: Sequence[Entry]) -> bool:
     return any(entry.uri.startswith(f"{uri}/until-") for entry in entries)
 
 
-def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], set[str]]:
-    """The jobs that are roots or that kept jobs started from, and the weights that kept jobs started from."""
+def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], set[str], set[str]]:
+    """The jobs that are roots or that kept jobs started from; the weights that they started from; their manifests."""
     kept: set[str] = set()
     weights: set[str] = set()
+    manifests: set[str] = set()
     waiting = [uri for uri in jobs if uri in roots]
     while waiting:
         uri = waiting.pop()
         if uri in kept:
             continue
         kept.add(uri)
-        source = _initial_weights(uri)
-        if source is not None:
+        job = _read_request(uri)
+        if job is None:
+            continue
+        manifests.add(job.manifest_uri)
+        if (source := job.init_weights_uri) is not None:
             weights.add(source)
             waiting += [parent for parent in (source.rpartition("/")[0],) if parent in jobs]
-    return kept, weights
+    return kept, weights, manifests
 
 
-def _initial_weights(job_uri: str) -> str | None:
+def _read_request(job_uri: str) -> schema.Job | None:
     try:
-        text = store.read(store.join(job_uri, "config.yaml"))
-        return compose.from_yaml(schema.Job, text).init_weights_uri
+        return compose.from_yaml(schema.Job, store.read(store.join(job_uri, "config.yaml")))
     except (PermanentError, ValueError):  # no request, or that of another version, which cannot be continued either
         return None
 

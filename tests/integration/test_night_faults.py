@@ -65,8 +65,10 @@ for line in sys.stdin:
     print("ended", *ends, flush=True)
 """
 KILLS = [  # the states of a night, in their order
+    "tasks.nights.record:_open:after",
     "tasks.nights.start:resolve_start:after",
     "tasks.shard:_plan:after",
+    "tasks.nights.batch:_open_batch:after",
     "tasks.shard:_write_manifest:after",
     "tasks.nights.line:_find_reason_to_skip:after",
     "tasks.nights.line:_check_data:after",
@@ -74,11 +76,12 @@ KILLS = [  # the states of a night, in their order
     "tasks.supervise:_feed_mlflow:before",
     "tasks.registry.register:_register:before",
     "tasks.registry.register:_publish_card:before",
-    "tasks.nights.infra_gate:_find_fault:after",
+    "tasks.nights.infra_gate:_try_package:after",
     "infra.tracking.champions:_apply:before",
     "infra.tracking.champions:_apply:after",
-    "tasks.nights.report:_publish:before",
-    "tasks.nights.record:_report_night:before",
+    "tasks.nights.batch:_close_batch:before",
+    "tasks.nights.record:_close:before",
+    "tasks.nights.report:publish_page:before",
 ]
 Night = Callable[..., list[int]]
 

@@ -36,7 +36,7 @@ from models.results import EvalResult, Registered, ShardResult, TrainResult
 from models.training import per_image
 from tasks import classes
 from tasks.nights.approval import _refuse_overdue
-from tasks.nights.infra_gate import _find_fault
+from tasks.nights.infra_gate import PackageTrial, _try_package
 from tasks.registry import verdict
 from tasks.registry.promote import _judge_step, _refuse, champion_if_first
 from tasks.registry.register import _fetch, _register
@@ -214,13 +214,13 @@ def test_a_version_that_another_process_cannot_load_is_refused_and_not_tried_aga
 ) -> None:
     shards = data(storage)
     version = made_version(storage, "broken", 0, BETTER, shards, tmp_path)  # its config.json describes another network
-    fault = _find_fault("broken/1", LIMITS)
+    fault = _try_package("broken", 1, LIMITS).fault
     assert fault is not None
     assert "weights.safetensors does not fit" in fault
     judged = _refuse(version, fault)
     assert (judged.outcome, champion("broken")) == ("refused", None)
     assert judged.verdict.startswith("not promoted: weights.safetensors does not fit")
-    assert _find_fault("broken/1", LIMITS) is None
+    assert _try_package("broken", 1, LIMITS) == PackageTrial()
     assert judge(version, shards).verdict.startswith("judged before: not promoted: weights.safetensors does not fit")
 
 

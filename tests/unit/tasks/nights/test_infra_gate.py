@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
+from torch import nn
 
 from conf import compose
 from conf.schema import Nightly
 from conf.training import EvalTransform
 from infra.errors import HungError, TransientError
 from models.networks import export
+from models.networks import trial as trial_module
 from models.networks.build import build_model
 from models.networks.description import config_json
 from models.networks.trial import main
@@ -27,6 +32,61 @@ def test_a_version_that_is_as_fast_as_required_has_no_fault() -> None:
 def test_a_slower_version_is_refused_by_both_numbers() -> None:
     fault = judge_trial({"latency_ms": 30.04}, Nightly(max_latency_ms=25))
     assert fault == "one image takes 30.0 ms, 25 are allowed (nightly.max_latency_ms)"
+
+
+def test_a_version_that_is_slower_than_the_champion_or_too_large_is_refused_by_both_numbers() -> None:
+    trial = {"latency_ms": 30.0, "latency_ratio": 1.6, "size_mb": 21.4}
+    assert judge_trial(trial, Nightly()) == (
+        "one image takes 1.60 times as long as with the champion, measured in turns; 1.5 are allowed "
+        "(nightly.max_latency_ratio)"
+    )
+    assert judge_trial(trial, Nightly(max_latency_ratio=None)) is None
+    assert judge_trial(trial, Nightly(max_latency_ratio=2, max_size_mb=20)) == (
+        "its weights have 21.4 MB, 20 are allowed (nightly.max_size_mb)"
+    )
+
+
+class Slow(nn.Module):
+    """Takes two milliseconds, whatever else the machine does."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.002)
+        return images
+
+
+def test_latencies_are_measured_in_turns_and_a_slow_network_stands_out_on_a_busy_machine() -> None:
+    image = torch.zeros(1)
+    ours, theirs = trial_module.measure_in_turns([(Slow(), image), (nn.Identity(), image)])
+    assert len(ours) == len(theirs) == trial_module.LATENCY_RUNS
+    assert min(ours) >= 0.002
+    assert median(a / b for a, b in zip(ours, theirs, strict=True)) > 2
+
+
+def write_network(folder: Path, width: float, resolution: int) -> None:
+    folder.mkdir()
+    model = compose.compose(["model=b0", f"model.width={width}", "model.depth=0.1"]).model
+    torch.manual_seed(0)
+    export.save_weights(build_model(model, 3).state_dict(), folder / "weights.safetensors")
+    described = config_json(
+        model,
+        resolution=resolution,
+        class_names=["a", "b", "c"],
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        transform=EvalTransform(0),
+    )
+    (folder / "config.json").write_text(described)
+
+
+def test_the_latency_of_a_version_is_compared_with_that_of_the_champion(tmp_path: Path) -> None:
+    write_network(tmp_path / "champion", 0.1, 32)
+    write_network(tmp_path / "same", 0.1, 32)
+    write_network(tmp_path / "large", 0.5, 128)
+    same = run_trial(tmp_path / "same", tmp_path / "champion")
+    assert judge_trial(same, Nightly()) is None, same
+    large = run_trial(tmp_path / "large", tmp_path / "champion")
+    assert large["latency_ratio"] > 1.5
+    assert "as long as with the champion" in str(judge_trial(large, Nightly()))
 
 
 def test_damaged_files_are_a_fault_and_a_service_that_does_not_answer_is_none() -> None:
@@ -70,6 +130,9 @@ def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Pa
     trial = run_trial(tmp_path)
     assert judge_trial(trial, Nightly()) is None
     assert trial["latency_ms"] > 0
+    assert "latency_ratio" not in trial
+    assert trial["onnx"] == (find_spec("onnxscript") is not None)
+    assert trial["size_mb"] == pytest.approx((tmp_path / "weights.safetensors").stat().st_size / 1e6)
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     assert "weights.safetensors is damaged" in str(judge_trial(main(tmp_path), Nightly()))

@@ -17,7 +17,7 @@ from conf.schema import Config
 from infra import store
 from infra.tracking import registry
 from infra.tracking.registry import Version
-from models.results import Registered
+from models.results import Registered, ShardResult
 from tasks.nights import alerts, record
 from tasks.nights.record import CANCELLED, CRASHED, FAILED, Night, describe_delay, read_nights
 
@@ -216,3 +216,18 @@ def test_a_night_is_late_from_the_limit_on() -> None:
     assert describe_delay(TONIGHT, TONIGHT + timedelta(minutes=60), 60) is None
     line = describe_delay(TONIGHT, TONIGHT + timedelta(hours=2, minutes=5), 60)
     assert line == "late: it starts 2 h 5 min after 2026-11-29 03:00+00:00"
+
+
+def test_data_that_have_not_grown_for_too_long_are_reported(config: Config, sent: list[str], tmp_path: Path) -> None:
+    uri = f"{config.storage}/data/pets/0/manifest.json"
+    store.write_json(uri, {})
+    shards = ShardResult("pets", uri, "sha", 2, 100, 10, 20, 3, False)
+    written = store.find_entry(uri).modified
+    record._report_age(config, shards, written + 400 * 86400)
+    assert sent == [], "there is no limit by default"
+    config.nightly.max_age_days = 7
+    record._report_age(config, shards, written + 6.9 * 86400)
+    assert sent == []
+    record._report_age(config, shards, written + 9.25 * 86400)
+    (text,) = sent
+    assert text.endswith(": late data: pets has had no new images for 9.2 days, 7 are allowed (nightly.max_age_days)")

@@ -1,0 +1,96 @@
+"""Which versions of a data set nothing points to, and which of their objects may be deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from growing_folder import add, shard
+
+from conf.schema import Data
+from infra import store
+from models.data.shards import acceptance, versions
+from models.data.shards import manifest as manifests
+from models.results import ShardResult
+from tasks.nights.batch import _open_batch
+from tasks.registry.unused_versions import find_unused
+from tasks.shard import _plan
+
+NOW = 1e12  # later than everything
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    add(tmp_path / "images", 0, 100)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def data(folder: Path) -> Data:
+    return Data(name="pets", source="folder", path=str(folder), minival_share=0.1, samples_per_shard=30, append=True)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/store"
+
+
+def append(data: Data, storage: str) -> ShardResult:
+    """Appends as a night does, which judges the version later."""
+    _open_batch(_plan(data, storage))
+    return shard(data, storage)
+
+
+def unused(result: ShardResult, *referenced: str, limit: float = NOW) -> set[str]:
+    root = result.manifest_uri.rpartition("/")[0]
+    return {
+        entry.uri.removeprefix(f"{root}/") for entry in find_unused(root, store.list_entries(root), referenced, limit)
+    }
+
+
+def test_the_first_and_the_newest_version_and_those_of_jobs_stay(data: Data, folder: Path, storage: str) -> None:
+    first = shard(data, storage)
+    grown = []
+    for last in (120, 140, 160):
+        add(folder, last - 20, last)
+        grown.append(shard(data, storage))
+    table = manifests.load(grown[0].manifest_uri)[0]
+    assert table
+    names = unused(first)
+    assert {name for name in names if name.startswith("manifest")} == {"manifest-0002.json", "manifest-0003.json"}
+    assert not any(name.endswith(".tar") or name.startswith("source") for name in names), "the newest has all shards"
+    assert len([name for name in names if name.startswith("samples-")]) == 2
+    moved = grown[0].manifest_uri.replace("file:///", "s3://elsewhere/")
+    assert "manifest-0002.json" not in unused(first, moved), "the store was moved"
+    assert unused(first, *(one.manifest_uri for one in grown)) == set()
+    assert unused(first, limit=0.0) == set(), "written lately"
+    for name in names:
+        store.delete(f"{first.manifest_uri.rpartition('/')[0]}/{name}")
+    assert shard(data, storage) == replace(grown[2], reused=True)
+    add(folder, 160, 180)
+    assert shard(data, storage).manifest_uri.endswith("/manifest-0005.json")
+
+
+def test_of_a_refused_version_the_shards_go_and_the_refusal_stays(data: Data, folder: Path, storage: str) -> None:
+    first = shard(data, storage)
+    add(folder, 100, 130)
+    refused = append(data, storage)
+    versions.write_added(refused.manifest_uri)
+    acceptance.refuse(refused.manifest_uri, "wrong labels")
+    names = unused(first)
+    assert {"manifest-0002.json", "added-0002.json"} <= names
+    root = first.manifest_uri.rpartition("/")[0]
+    own = {shard.name for shard in manifests.load(refused.manifest_uri)[1].shards} - {
+        shard.name for shard in manifests.load(first.manifest_uri)[1].shards
+    }
+    assert {name for name in names if name.endswith(".tar")} == own
+    assert {f"index/{name}.json" for name in own} <= names
+    before = acceptance.find(refused.manifest_uri)
+    for name in names:
+        store.delete(f"{root}/{name}")
+    assert shard(data, storage) == replace(first, reused=True), "its images are still withheld"
+    assert before is not None
+    taken = append(replace(data, accept=[before.version]), storage)
+    assert taken.train == refused.train, "the images of the folder are written again"
+    assert manifests.load(taken.manifest_uri)[1].samples("train") == refused.train
