@@ -2,8 +2,8 @@
 
 Kept are the finished jobs of registered versions, of runs in MLflow, and those that other jobs started from; data sets
 with a manifest, but for later versions of them that nothing points to (``unused_versions.py``); and weights that a
-registered version has or a kept job started from. Of a finished job only the checkpoints are deleted: its result and its
-weights remain, so the same command still finds it. Evaluations, reports and the audit chains of champions are never
+registered version has or a kept job started from. Of a finished job only the checkpoints are deleted: its result and
+its weights remain, so the same command still finds it. Evaluations, reports and the audit chains of champions are never
 deleted, and neither is a job that an engine still lists as queued or running.
 """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from night_rig import add_images, alert_sink, night_settings, register_base
 
+from conf.overrides import replace
 from infra import store
 from infra.services.stack import Addresses
 from infra.tracking import champions, queries, registry
@@ -26,8 +27,9 @@ NIGHTS = """
 import asyncio, importlib, os, signal, sys
 import datetime as datetimes
 from prefect import flow
-import infra.tracking.champions, mlflow, tasks.evaluate, tasks.nights.report, tasks.supervise
+import infra.tracking.champions, mlflow, tasks.nights.batch, tasks.evaluate, tasks.nights.report, tasks.supervise
 from flows.nightly import nightly
+from infra.tracking import registry
 from tasks.nights import record
 
 def end_at(place):
@@ -51,7 +53,9 @@ def run(place):
     elif place != "-":
         end_at(place)
     try:
-        print(asyncio.run(nightly(sys.argv[1:])).verdict, flush=True)
+        result = asyncio.run(nightly(sys.argv[1:]))
+        run = registry.resolve_version(f"{result.name}/{result.version}").run_id
+        print(result.verdict, "\nanswer", result.version, run, flush=True)
     except BaseException as error:
         print(type(error).__name__, error, flush=True)
         os._exit(1)
@@ -72,11 +76,16 @@ KILLS = [  # the states of a night, in their order
     "tasks.shard:_write_manifest:after",
     "tasks.nights.line:_find_reason_to_skip:after",
     "tasks.nights.line:_check_data:after",
+    "tasks.supervise:_checked_status:before",  # while the champion is evaluated on the new images
+    "tasks.nights.batch:_check_labels:before",
     "tasks.registry.register:_fetch:after",
     "tasks.supervise:_feed_mlflow:before",
     "tasks.registry.register:_register:before",
+    "infra.tracking.champions:_apply:before",  # of the challenger
     "tasks.registry.register:_publish_card:before",
     "tasks.nights.infra_gate:_try_package:after",
+    "tasks.supervise:_checked_status:before",  # while the champion is evaluated on val
+    "tasks.registry.promote:promote:before",
     "infra.tracking.champions:_apply:before",
     "infra.tracking.champions:_apply:after",
     "tasks.nights.batch:_close_batch:before",
@@ -84,6 +93,7 @@ KILLS = [  # the states of a night, in their order
     "tasks.nights.report:publish_page:before",
 ]
 Night = Callable[..., list[int]]
+ACCEPTING = ("nightly.rule=not_worse", "nightly.margin=100", "nightly.class_margin=100")
 
 
 @pytest.fixture
@@ -94,6 +104,12 @@ def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture
+def answers() -> list[str]:
+    """Version and MLflow run that each night answered so far."""
+    return []
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     add_images(tmp_path / "images", 0, 240)
     return tmp_path / "images"
@@ -101,18 +117,19 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_nights(
-    services: Addresses, services_dir: Path, folder: Path, alerted: list[str], tmp_path: Path
+    request: pytest.FixtureRequest,
+    services: Addresses,
+    services_dir: Path,
+    folder: Path,
+    alerted: list[str],
+    answers: list[str],
+    tmp_path: Path,
 ) -> Iterator[Night]:
-    """Runs nights at the same time; returns their exit codes. An equal challenger replaces the champion."""
+    """Runs nights at the same time; returns their exit codes. By default an equal challenger replaces the champion."""
     base = register_base("fault-base", STORAGE, tmp_path / "base")
-    settings = [
-        *night_settings(base, folder, STORAGE),
-        "nightly.rule=not_worse",
-        "nightly.margin=100",
-        "nightly.class_margin=100",
-        "transfer.data.append=true",
-        f"run_dir={services_dir}",
-    ]
+    chosen = getattr(request, "param", ACCEPTING)
+    common = [*night_settings(base, folder, STORAGE), "transfer.data.append=true", f"run_dir={services_dir}"]
+    settings = replace(common, chosen)
     environment = {**os.environ, "PREFECT_LOGGING_LEVEL": "ERROR"}
     with subprocess.Popen(
         [sys.executable, "-c", NIGHTS, *settings],
@@ -139,6 +156,7 @@ def start_nights(
             process.stdin.flush()
             codes = [int(code) for code in read("ended").split()[1:]]
             print("".join(said[-200:]))
+            answers[:] = [line.removeprefix("answer ").strip() for line in said if line.startswith("answer ")]
             return codes
 
         read("ready")
@@ -191,12 +209,32 @@ def test_a_night_killed_in_every_state_and_then_repeated_ends_with_one_training_
 
 
 @pytest.mark.slow
-def test_four_nights_started_at_once_and_one_after_them_train_and_register_once(
-    start_nights: Night, folder: Path
+@pytest.mark.parametrize("start_nights", [("transfer.data.name=declined", "nightly.chance_margin=100")], indirect=True)
+def test_a_night_killed_while_its_version_is_declined_ends_with_one_version_and_one_alert(
+    start_nights: Night, alerted: list[str]
+) -> None:
+    for place in ("tasks.registry.promote:decline:before", "tasks.registry.promote:decline:after"):
+        assert start_nights(1, place) == [-signal.SIGKILL], place
+    assert start_nights() == [0]
+    assert start_nights() == [0]
+    (version,) = registry.versions("fault-base-declined")
+    assert version.tags["promotion"] == "refused"
+    assert registry.champion("fault-base-declined") is None
+    (uri,) = store.list_uris(f"{STORAGE}/nights/fault-base-declined")
+    record = store.read_json(uri)
+    assert (record["outcome"], record["version"]) == ("refused", 1)
+    assert len([text for text in alerted if ": refused: fault-base-declined/1: " in text]) == 1
+
+
+@pytest.mark.slow
+def test_eight_nights_started_at_once_and_one_after_them_train_once_and_answer_the_same(
+    start_nights: Night, folder: Path, answers: list[str]
 ) -> None:
     before = trainings()
     add_images(folder, 300, 340)  # a line of its own: other images than those of the other test
-    assert 0 in start_nights(4)
+    assert start_nights(8) == [0] * 8
     assert start_nights() == [0]
     assert trainings() == before + 1
     assert len(registry.versions(LINE)) == len(moves())
+    assert len(answers) == 9
+    assert len(set(answers)) == 1, answers

@@ -1,14 +1,17 @@
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnxruntime
@@ -388,3 +391,72 @@ def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
     with pytest.raises(ConfigError, match="NAME@ALIAS or NAME/VERSION"):
         registry.resolve_version("misspelt-b0")
     assert registry.champion("mispelt-b0") is None
+
+
+class CutConnection:
+    """Passes bytes on to MLflow; once clients have sent ``limit`` bytes, cuts and refuses all connections."""
+
+    def __init__(self, port: int) -> None:
+        self.upstream, self.sent, self.limit = port, 0, 10**12
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def is_cut(self) -> bool:
+        return self.sent >= self.limit
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed at the end of the test
+            while True:
+                client, _ = self.listener.accept()
+                if self.is_cut:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.upstream))
+                for pair in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, is_upload: bool) -> None:
+        with suppress(OSError):
+            while (data := source.recv(4096)) and not self.is_cut:
+                self.sent += len(data) * is_upload
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.mark.slow
+def test_an_upload_that_is_cut_at_half_leaves_the_champion_and_the_repetition_makes_one_good_version(
+    mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = CutConnection(urlsplit(mlflow_uri).port or 0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.port}")
+    register("cut", tmp_path, seed=0, alias="champion")
+    whole = proxy.sent
+    proxy.sent, proxy.limit = 0, whole // 2
+    with pytest.raises(TransientError):
+        register("cut", tmp_path, seed=1)
+    assert proxy.is_cut
+    assert whole > 30_000
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    assert registry.resolve_version("cut@champion").version == 1
+    assert len(registry.versions("cut")) == 1
+
+    second = register("cut", tmp_path, seed=1)
+    assert (second.version, second.reused) == (2, False)
+    assert register("cut", tmp_path, seed=1).version == 2
+    assert [version.version for version in registry.versions("cut")] == [1, 2]
+    weights, config = registry.fetch_weights("cut/2", tmp_path / "out")
+    images = export.example(RESOLUTION)
+    assert registry.sha256_of(weights) == second.tags["weights_sha256"]
+    assert config["input"]["resolution"] == RESOLUTION
+    loaded = mlflow_client.library().pytorch.load_model("models:/cut/2")
+    expected = export.logits(export.serving_module(network(1)), images)
+    np.testing.assert_allclose(loaded(torch.from_numpy(images)).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+    experiment = client().get_run(second.run_id).info.experiment_id
+    models = client().search_logged_models([experiment], "name = 'cut'")
+    assert [model.status for model in models] == ["READY", "READY"], "what was cut is deleted"
+    assert registry.resolve_version("cut@champion").version == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -24,8 +25,8 @@ from PIL import Image
 from conf import schema
 from conf.training import EvalTransform
 from flows.__main__ import main
+from infra.tracking import champions, registration, registry, runs
 from infra.tracking import client as mlflow_client
-from infra.tracking import registration, registry, runs
 from models.networks import export
 from models.networks.build import build_model
 from models.networks.description import config_json
@@ -208,3 +209,24 @@ def test_a_mistake_is_one_line_before_anything_is_served(
     ):
         assert main(["serve", *words, settings]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_rollback_takes_seconds_and_the_server_answers_with_the_old_weights(
+    url: str, services_dir: Path, object_store: str
+) -> None:
+    storage = f"{object_store}/serve-rollback"
+    assert champions.move_champion(storage, "http", 2, expected=1, why="better") is not None
+    until_served(url, "http/2")
+    command = [sys.executable, "-m", "flows", "rollback", "http", f"storage={storage}", f"run_dir={services_dir}"]
+    began, spent = time.monotonic(), children_cpu_s()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert children_cpu_s() - spent < 5, "5 s are promised; the machine may do other things too"
+    assert time.monotonic() - began < 30
+    until_served(url, "http/1")
+    assert predict(url)[1] == pytest.approx(expected(1), abs=1e-4), "as only the weights of version 1 answer"
+
+
+def children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
