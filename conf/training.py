@@ -251,6 +251,7 @@ class Data:
             or (self.train_folders, self.val_folders) == (["."], []),
             "data.train_folders=[.] takes all folders as classes, so nothing stands beside it",
         )
+        require(self.append or not self.accept, "data.accept needs data.append=true")
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)

@@ -8,7 +8,6 @@ failure must never look like: a night that nobody hears of.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from prefect import Flow, State, flow
@@ -37,6 +36,7 @@ from tasks.nights.record import (
     DIVERGED,
     FAILED,
     Night,
+    Scheduled,
     report_age,
     report_failure,
     report_lost,
@@ -52,19 +52,7 @@ from tasks.shard import plan_shards
 from tasks.train import train as train_task
 
 
-def _report_lost(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Reports a night whose process was killed or cancelled by Prefect; a worker calls it when the process is gone."""
-    config = config_of_run(flow.name, flow_run.parameters)
-    outcome = CANCELLED if state.is_cancelling() or state.is_cancelled() else CRASHED
-    report_lost(config, str(flow_run.id), outcome, state.message or "its process is gone")
-
-
-@flow(
-    name="nightly",
-    flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"),
-    on_crashed=[_report_lost],
-    on_cancellation=[_report_lost],
-)
+@flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
 @report_failures
 async def nightly(
     overrides: list[str],
@@ -96,6 +84,15 @@ async def nightly(
             await show_failure(config, night.line)
         raise
     return replace(outcome, page=await publish_nights(config, outcome.name, shards))
+
+
+@nightly.on_crashed
+@nightly.on_cancellation
+def _report_lost(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Reports a night whose process was killed or cancelled by Prefect; a worker calls it when the process is gone."""
+    config = config_of_run(flow.name, flow_run.parameters)
+    outcome = CANCELLED if state.is_cancelling() or state.is_cancelled() else CRASHED
+    report_lost(config, str(flow_run.id), outcome, state.message or "its process is gone")
 
 
 async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
@@ -136,13 +133,15 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     return replace(judged, verdict="; ".join(filter(None, [judged.verdict, trial.note])))
 
 
-def _flow_run() -> tuple[str, datetime | None]:
-    """Id of this flow run, and the time at which the schedule of the deployment starts it; None if no schedule does."""
+def _flow_run() -> tuple[str, Scheduled | None]:
+    """Id of this flow run, and its schedule; None if no schedule starts it."""
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     if run is None:
         return "", None
-    return str(run.id), run.expected_start_time if run.auto_scheduled else None
+    if not run.auto_scheduled or run.expected_start_time is None:
+        return str(run.id), None
+    return str(run.id), Scheduled(run.expected_start_time, str(run.deployment_id))
 
 
 def _describe_end(error: BaseException) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from conf import compose, schema
 from conf.text import logger
 from infra import store
-from infra.errors import ConfigError, EffnetError, PermanentError, first_line
+from infra.errors import ConfigError, DataError, EffnetError, PermanentError, first_line
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.store import Entry
@@ -108,7 +108,12 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
         if not _DIGEST.fullmatch(folder.rpartition("/")[2]):  # lists of frozen vals, and tars of the user
             continue
         if any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries):
-            if unused := find_unused(folder, entries, manifests, limit):
+            try:
+                unused = find_unused(folder, entries, manifests, limit)
+            except DataError as error:
+                log.warning("the versions in %s are kept: %s", folder, first_line(error))
+                continue
+            if unused:
                 removals.append(Removal(folder, UNUSED_DATA, unused, tuple(entries)))
         elif _newest(entries) <= limit:
             removals.append(Removal(folder, UNFINISHED_DATA, tuple(entries), tuple(entries)))

@@ -27,7 +27,12 @@ def find_unused(folder: str, entries: Sequence[Entry], referenced: Collection[st
         entries: Its objects.
         referenced: URIs of the manifests that kept jobs were made for, perhaps of a store that was moved since.
         limit: Unix seconds; what was written later is kept.
+
+    Raises:
+        DataError: A manifest is damaged.
     """
+    if sum(bool(_MANIFEST.fullmatch(entry.uri.rpartition("/")[2])) for entry in entries) < 2:
+        return ()
     by_name = {entry.uri.removeprefix(f"{folder}/"): entry for entry in entries}
     numbers = {name: int(match[1] or 1) for name in by_name if (match := _MANIFEST.fullmatch(name))}
     unaccepted = {int(match[1]) for name in by_name if (match := _UNACCEPTED.fullmatch(name))}

@@ -410,6 +410,10 @@ def nights() -> Json:
         "line": "efficientnet-b0-digits",
         "data": "digits",
         "verdict": "not promoted, the lower bound is not above -0.3",
+        "nights": [
+            {"date": "2026-11-28", "outcome": "tied", "verdict": "not promoted, the lower bound is not above -0.3"},
+            {"date": "2026-11-27", "outcome": "promoted", "verdict": "promoted: there was no champion", "version": 1},
+        ],
         "versions": [second, first],
         "versions_total": 9,
         "moves": [move],

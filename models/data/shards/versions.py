@@ -172,8 +172,9 @@ def select_new(
                 f"{classes[min(known[image])]!r}, not as {classes[label]!r}; shard the whole folder without data.append"
             )
     images = list(zip(content.tolist(), labels.tolist(), strict=True))
+    _check_names(data, newest)
     refused = _find_refused(newest, set(images))
-    accepted = [batch for version, batch in refused.items() if version.version in _check_names(data, newest)]
+    accepted = [batch for version, batch in refused.items() if version.version in data.accept]
     if accepted:
         fresh = [number for number in fresh if images[number] in accepted[0]]
         withheld: tuple[Unaccepted, ...] = ()
@@ -187,14 +188,13 @@ def select_new(
     return _select(replace(source, labels=labels, classes=classes), content, np.array(fresh)), withheld
 
 
-def _check_names(data: schema.Data, newest: Version) -> list[str]:
-    """``data.accept``, if each of its names is that of a refused version or of one that was accepted since."""
+def _check_names(data: schema.Data, newest: Version) -> None:
+    """Checks that each name in ``data.accept`` is that of a refused version, or of one that was accepted since."""
     names = [version.version for version in newest.unaccepted if version.state == REFUSED]
     for name in data.accept:
         if name not in names and not newest.contains(name.partition("-")[2]):
             hint = did_you_mean(name, names) or f"refused are {', '.join(names) or 'none'}"
             raise ConfigError(f"data.accept: {data.name} has no refused version {name!r}; {hint}")
-    return data.accept
 
 
 def _find_refused(newest: Version, present: set[tuple[int, int]]) -> dict[Unaccepted, set[tuple[int, int]]]:

@@ -81,11 +81,11 @@ def test_of_a_refused_version_the_shards_go_and_the_refusal_stays(data: Data, fo
     names = unused(first)
     assert {"manifest-0002.json", "added-0002.json"} <= names
     root = first.manifest_uri.rpartition("/")[0]
-    own = {shard.name for shard in manifests.load(refused.manifest_uri)[1].shards} - {
+    added = {shard.name for shard in manifests.load(refused.manifest_uri)[1].shards} - {
         shard.name for shard in manifests.load(first.manifest_uri)[1].shards
     }
-    assert {name for name in names if name.endswith(".tar")} == own
-    assert {f"index/{name}.json" for name in own} <= names
+    assert {name for name in names if name.endswith(".tar")} == added
+    assert {f"index/{name}.json" for name in added} <= names
     before = acceptance.find(refused.manifest_uri)
     for name in names:
         store.delete(f"{root}/{name}")

@@ -189,6 +189,18 @@ def test_the_page_of_a_night_opens_with_its_verdict_and_holds_champion_and_chall
     assert len(page.read_rows("data-move")) == 1
 
 
+def test_the_page_of_a_night_that_was_refused_opens_with_the_reason_and_lists_it_before_the_versions() -> None:
+    reason = "the data digits are refused, nothing is trained: PSI 0.31, 0.2 is allowed (nightly.max_psi)"
+    failed = {"date": "2026-11-29", "outcome": "refused", "verdict": reason}
+    made = made_parts.nights()
+    made |= {"nights": [failed, *made["nights"]], "verdict": reason}
+    html = render_night(read_stored(NightsResult, made, "nights.json"))
+    assert html.index("The data digits are refused, nothing is trained: PSI 0.31") < html.index('class="facts"')
+    rows = Page(html).read_rows("data-date")
+    assert len(rows) == 3
+    assert html.index('data-date="2026-11-29"') < html.index('data-date="2026-11-28"') < html.index("data-night")
+
+
 def test_the_page_of_a_night_without_any_record_says_so() -> None:
     text = Page(render_night(read_stored(NightsResult, {}, "nights.json"))).text()
     assert "The verdict of the night was not recorded." in text
