@@ -130,7 +130,7 @@ def test_nights_continue_their_champion_under_one_name_and_train_only_on_new_dat
     assert jobs() == trained
 
     assert alerted[-1].startswith("effnet nightly night-base on grown (")
-    assert f"): failed: {said.removeprefix('error: ')}" in alerted[-1]
+    assert f"): refused: {said.removeprefix('error: ')}" in alerted[-1]
 
     (folder / "letter-a").mkdir()
     Image.new("RGB", (32, 32)).save(folder / "letter-a" / "a.png")
