@@ -1,4 +1,4 @@
-"""``effnet nightly --schedule``, ``--pause`` and ``--show``: when nights are started, and with which settings."""
+"""``effnet nightly --schedule``, ``--pause``, ``--show``: when nights start, with which settings, and the last ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 from flows.cli.command import Command, show
 from flows.cli.services import connect
-from infra.errors import ConfigError
+from infra.errors import ConfigError, EffnetError, first_line
 from infra.services import prefect_api, stack
 from infra.services import schedule as schedules
 
@@ -35,7 +35,8 @@ def manage(command: Command) -> int:
     elif "pause" in switches:
         schedule = replace(schedule, active=False)
         schedules.write(api, schedule)
-    _show(command, schedule, [time.isoformat(" ", "minutes") for time in schedules.upcoming(api)])
+    upcoming = [time.isoformat(" ", "minutes") for time in schedules.upcoming(api)]
+    _show(command, schedule, upcoming, _read_last(command) if "show" in switches else {})
     return 0
 
 
@@ -51,12 +52,32 @@ def _check(cron: str, timezone: str | None) -> None:
         raise schedules.refuse_cron(cron) from error
 
 
-def _show(command: Command, schedule: schedules.Schedule, upcoming: list[str]) -> None:
+def _read_last(command: Command) -> dict[str, dict[str, str]]:
+    """The last night of each line: its date, outcome and reason; none if the object store does not answer."""
+    from tasks.nights import record
+
+    storage = command.config.storage
+    try:
+        connect(command, "s3")
+        newest = {line: record.read_nights(storage, line, 1)[0] for line in record.list_lines(storage)}
+    except EffnetError as error:
+        if not command.json:
+            show(f"last       unknown: {first_line(error)}")
+        return {}
+    return {
+        line: {"date": date, "outcome": night.outcome, "verdict": night.verdict}
+        for line, (date, night) in newest.items()
+    }
+
+
+def _show(command: Command, schedule: schedules.Schedule, upcoming: list[str], last: dict[str, dict[str, str]]) -> None:
     if command.json:
-        print(json.dumps(asdict(schedule) | {"upcoming": upcoming}, indent=2))
+        print(json.dumps(asdict(schedule) | {"upcoming": upcoming, "last": last}, indent=2))
         return
     show(f"schedule   {schedule.cron} {schedule.timezone}{'' if schedule.active else ' (paused)'}")
     show(f"settings   {' '.join(schedule.overrides) or 'those of effnet up'}")
     show(f"next       {', '.join(upcoming) or 'none'}")
+    for line, night in last.items():
+        show(f"last       {line} {night['date']} {night['outcome']}: {night['verdict']}")
     if stack.status(command.run_dir, command.config.services)["worker"] == "not running":
         show("worker     not running: nights start only while Prefect and its worker run (effnet up)")

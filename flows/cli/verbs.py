@@ -183,7 +183,7 @@ VERBS: dict[str, Verb] = {
             "schedule": ("[CRON]", "start the deployment nightly at these times; train nothing now"),
             "timezone": ("[ZONE]", "time zone of the schedule (default: unchanged, at first UTC)"),
         },
-        switches={"pause": "stop the schedule", "show": "print the schedule and the next nights"},
+        switches={"pause": "stop the schedule", "show": "print the schedule, the next and the last nights"},
         trains=True,
     ),
     "promote": Verb(

@@ -18,6 +18,7 @@ from tasks.registry.prune import (
     CHECKPOINTS,
     UNFINISHED,
     UNFINISHED_DATA,
+    UNUSED_DATA,
     UNUSED_JOB,
     UNUSED_WEIGHTS,
     plan_removals,
@@ -124,6 +125,27 @@ def test_only_what_nothing_points_to_is_deleted(storage: str) -> None:
         f"data/half/{HALF}/train-0.tar",
     }
     assert plan_removals(settings(storage), LATER) == []
+
+
+def test_versions_of_a_data_set_that_no_job_was_made_for_are_deleted_but_for_the_first_and_the_newest(
+    storage: str,
+) -> None:
+    make_known(storage)
+    folder = f"{storage}/data/grown/{WHOLE}"
+    names = ["manifest.json", *(f"manifest-000{number}.json" for number in (2, 3, 4))]
+    for name in names:
+        store.write_json(f"{folder}/{name}", {"shards": [], "table": "0" * 64})
+    job = schema.Job("train", data_name="grown", manifest_uri=f"{folder}/manifest-0002.json", manifest_sha256="0")
+    uri = make_job(storage, "of-second", run=True)
+    store.write(f"{uri}/config.yaml", compose.to_yaml(job).encode())
+    assert planned(storage, time.time() + 29 * DAY_S) == {}
+    assert planned(storage) == {f"data/grown/{WHOLE}": UNUSED_DATA, "jobs/of-second": CHECKPOINTS}
+    (removal,) = [one for one in plan_removals(settings(storage), LATER) if one.what == UNUSED_DATA]
+    assert [entry.uri for entry in removal.entries] == [f"{folder}/manifest-0003.json"]
+    assert removal.size == len(store.read(f"{folder}/manifest-0003.json"))
+    assert remove([removal], settings(storage), LATER) == [removal]
+    names.remove("manifest-0003.json")
+    assert store.list_uris(folder) == sorted(f"{folder}/{name}" for name in names)
 
 
 def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from conf.schema import Services
 from flows.__main__ import main
+from infra import store
 from infra.services import deployments, schedule, stack
 from infra.services.prefect_api import call, from_environment
 from infra.services.stack import Addresses
@@ -67,6 +68,19 @@ def test_a_schedule_is_set_shown_paused_and_kept_when_the_deployments_are_regist
     assert (shown["cron"], shown["active"], shown["upcoming"]) == ("30 2 * * 1-5", False, [])
     assert main(["nightly", "--schedule", "0 3 * * *", f"run_dir={run_dir}"]) == 0
     assert "schedule   0 3 * * * Europe/Berlin\nsettings   data@transfer.data=folder" in capsys.readouterr().out
+
+
+def test_the_last_night_of_each_line_is_shown_with_its_reason(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = "s3://effnet/shown-nights"
+    for date, outcome, verdict in (("2026-11-28", "promoted", "better"), ("2026-11-29", "refused", "PSI 0.31")):
+        store.write_json(f"{storage}/nights/b0-pets/{date}.json", {"outcome": outcome, "verdict": verdict})
+    assert main(["nightly", "--show", f"storage={storage}", f"run_dir={run_dir}"]) == 0
+    assert "last       b0-pets 2026-11-29 refused: PSI 0.31\n" in capsys.readouterr().out
+    assert main(["nightly", "--show", "--json", f"storage={storage}", f"run_dir={run_dir}"]) == 0
+    last = json.loads(capsys.readouterr().out)["last"]
+    assert last == {"b0-pets": {"date": "2026-11-29", "outcome": "refused", "verdict": "PSI 0.31"}}
 
 
 def test_the_server_plans_the_next_nights(run_dir: Path) -> None:
