@@ -55,7 +55,8 @@ def run(place):
     try:
         result = asyncio.run(nightly(sys.argv[1:]))
         run = registry.resolve_version(f"{result.name}/{result.version}").run_id
-        print(result.verdict, "\nanswer", result.version, run, flush=True)
+        print(result.verdict, flush=True)
+        print("answer", result.version, run, flush=True)
     except BaseException as error:
         print(type(error).__name__, error, flush=True)
         os._exit(1)
