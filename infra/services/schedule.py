@@ -16,6 +16,7 @@ from infra.services.prefect_api import PrefectApi, request
 
 DEPLOYMENT = "/deployments/name/nightly/nightly"
 _SHOWN = 3  # upcoming nights
+_NOT_RUN = ("SCHEDULED", "PENDING", "CANCELLED")
 _SEARCHED = 50  # newest nights among which those that were missed are looked for
 
 
@@ -111,7 +112,7 @@ def missed(api: PrefectApi, deployment: str, run: str, now: datetime) -> list[da
     for entry in runs:
         if entry["id"] == run:
             continue
-        if entry.get("start_time"):
+        if entry.get("state_type") not in _NOT_RUN:  # Prefect gives a cancelled run a start time too
             break
         if entry.get("auto_scheduled"):
             times.append(datetime.fromisoformat(entry["expected_start_time"]))

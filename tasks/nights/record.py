@@ -32,9 +32,9 @@ from tasks import policy
 from tasks.nights import alerts
 from tasks.nights import start as starts
 from tasks.nights.line import SKIPPED
-from tasks.registry.gate import REFUSED
+from tasks.registry.gate import PROMOTED, REFUSED
 from tasks.registry.promote import EARLIER
-from tasks.registry.verdict import REASON, STATE, WAITING
+from tasks.registry.verdict import PENDING, REASON, STATE, WAITING
 
 log = logger()
 SKIPS_PER_ALERT = 3
@@ -274,7 +274,9 @@ def _with_judged_verdict(result: Registered, night: Night) -> Registered:
     version = registry.resolve_version(f"{result.name}/{result.version}")
     if STATE not in version.tags or format_utc(version.created) < night.record.started:
         return result
-    return replace(result, outcome=version.tags[STATE], verdict=version.tags.get(REASON, ""))
+    state = version.tags[STATE]
+    outcome = PROMOTED if state == PENDING else state  # killed between the move of the alias and this tag
+    return replace(result, outcome=outcome, verdict=version.tags.get(REASON, ""))
 
 
 def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) -> None:

@@ -138,6 +138,17 @@ def test_a_night_that_judged_its_version_and_was_killed_is_recorded_with_that_ve
     assert text.endswith(": refused: b0-pets/2: it is worse")
 
 
+def test_a_night_that_was_killed_right_after_its_champion_was_set_is_recorded_as_promoted(
+    config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(config)
+    created = (TONIGHT + timedelta(minutes=20)).timestamp()
+    made = Version(LINE, 2, "", (), {"promotion": "pending", "promotion_reason": "better"}, created=created)
+    monkeypatch.setattr(registry, "resolve_version", lambda _: made)
+    record._close(config, begin(config, run="another"), result("skipped", "skipped: no new data"))
+    assert recorded(config) == [("2026-11-29", "promoted", "better")]
+
+
 def test_of_nights_that_run_at_the_same_time_one_sends_the_alert(config: Config, sent: list[str]) -> None:
     first, second = begin(config, run="a"), begin(config, run="b")
     for night in (first, second):
