@@ -8,6 +8,7 @@ failure must never look like: a night that nobody hears of.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from prefect import Flow, State, flow
@@ -36,7 +37,6 @@ from tasks.nights.record import (
     DIVERGED,
     FAILED,
     Night,
-    Scheduled,
     report_age,
     report_failure,
     report_lost,
@@ -133,15 +133,13 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     return replace(judged, verdict="; ".join(filter(None, [judged.verdict, trial.note])))
 
 
-def _flow_run() -> tuple[str, Scheduled | None]:
-    """Id of this flow run, and its schedule; None if no schedule starts it."""
+def _flow_run() -> tuple[str, datetime | None]:
+    """Id of this flow run, and the time at which the schedule of the deployment starts it; None if no schedule does."""
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     if run is None:
         return "", None
-    if not run.auto_scheduled or run.expected_start_time is None:
-        return str(run.id), None
-    return str(run.id), Scheduled(run.expected_start_time, str(run.deployment_id))
+    return str(run.id), run.expected_start_time if run.auto_scheduled else None
 
 
 def _describe_end(error: BaseException) -> tuple[str, str]:

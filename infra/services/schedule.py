@@ -16,8 +16,6 @@ from infra.services.prefect_api import PrefectApi, request
 
 DEPLOYMENT = "/deployments/name/nightly/nightly"
 _SHOWN = 3  # upcoming nights
-_NOT_RUN = ("SCHEDULED", "PENDING", "CANCELLED")
-_SEARCHED = 50  # newest nights among which those that were missed are looked for
 
 
 @dataclass(frozen=True)
@@ -87,36 +85,6 @@ def upcoming(api: PrefectApi) -> list[datetime]:
     _, runs = request(api, "POST", "/flow_runs/filter", query)
     zone = ZoneInfo(_to_schedule(deployment).timezone)
     return [datetime.fromisoformat(run["expected_start_time"]).astimezone(zone) for run in runs]
-
-
-def missed(api: PrefectApi, deployment: str, run: str, now: datetime) -> list[datetime]:
-    """Returns the times of the nights before ``now`` that have not run since the last one that did, newest first.
-
-    Args:
-        api: The server.
-        deployment: Id of the deployment.
-        run: Id of the flow run that stands for all of them.
-        now: The current time.
-
-    Raises:
-        ConfigError, TransientError: As ``read``.
-    """
-    query = {
-        "deployments": {"id": {"any_": [deployment]}},
-        "flow_runs": {"expected_start_time": {"before_": now.isoformat()}},
-        "sort": "EXPECTED_START_TIME_DESC",
-        "limit": _SEARCHED,
-    }
-    _, runs = request(api, "POST", "/flow_runs/filter", query)
-    times: list[datetime] = []
-    for entry in runs:
-        if entry["id"] == run:
-            continue
-        if entry.get("state_type") not in _NOT_RUN:  # Prefect gives a cancelled run a start time too
-            break
-        if entry.get("auto_scheduled"):
-            times.append(datetime.fromisoformat(entry["expected_start_time"]))
-    return times
 
 
 def _deployment(api: PrefectApi) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +24,7 @@ from conf.text import first_line, format_duration, logger
 from infra import store
 from infra.errors import DataError, EffnetError
 from infra.machine import format_utc
-from infra.services import prefect_api, schedule
+from infra.services import prefect_api
 from infra.store.json_objects import read_object
 from models.results import Registered, ShardResult
 from tasks import policy
@@ -71,14 +70,6 @@ class NightRecord:
 
 
 @dataclass(frozen=True)
-class Scheduled:
-    """Time at which a schedule starts a night, and the id of the deployment."""
-
-    expected: datetime
-    deployment: str
-
-
-@dataclass(frozen=True)
 class Night:
     """A night that runs: its line, where its record is, and the record as it was written at the start."""
 
@@ -88,23 +79,24 @@ class Night:
 
 
 @task(task_run_name="report the start of the night", **policy.BOOKKEEPING)
-async def report_start(config: schema.Config, run: str, scheduled: Scheduled | None) -> Night:
+async def report_start(config: schema.Config, run: str, expected: datetime | None) -> Night:
     """Records that a night has started; reports nights of the line that ended without a record.
 
-    Sends an alert if it starts later than ``nightly.alerts.late_minutes`` after its scheduled time. Of nights that were
-    missed one runs, whichever Prefect starts first, and stands for the newest.
+    Sends an alert if it starts later than ``nightly.alerts.late_minutes`` after its scheduled time.
 
     Args:
         config: Configuration of the night.
         run: Id of its flow run.
-        scheduled: Its schedule; None for a night that nobody scheduled.
+        expected: Scheduled time; None for a night that nobody scheduled.
 
     Raises:
         TransientError: The store does not respond; the same call resumes later.
     """
     await asyncio.to_thread(alerts.beat, config.nightly.alerts, "/start")
-    if scheduled is not None:
-        await asyncio.to_thread(_report_delay, config, run, scheduled, datetime.now(UTC))
+    line = describe_delay(expected, datetime.now(UTC), config.nightly.alerts.late_minutes)
+    if line is not None:
+        log.warning("%s", line)
+        await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, line))
     return await asyncio.to_thread(_open, config, run, datetime.now().astimezone())
 
 
@@ -156,35 +148,11 @@ def _report_age(config: schema.Config, shards: ShardResult, now: float) -> None:
     alerts.send(config.nightly.alerts, alerts.title(config, line))
 
 
-def _report_delay(config: schema.Config, run: str, scheduled: Scheduled, now: datetime) -> None:
-    times = [scheduled.expected]
-    try:
-        api = prefect_api.from_environment(os.environ)
-        times += schedule.missed(api, scheduled.deployment, run, now)
-    except (EffnetError, KeyError) as error:
-        log.warning("the nights that were missed are not counted: %s", first_line(error))
-    line = describe_delay(times, now, config.nightly.alerts.late_minutes)
-    if line is not None:
-        log.warning("%s", line)
-        alerts.send(config.nightly.alerts, alerts.title(config, line))
-
-
-def describe_delay(times: Sequence[datetime], now: datetime, limit_minutes: float) -> str | None:
-    """Says by how much a night is late; None if it is not.
-
-    Args:
-        times: Scheduled times of the night, and of those that were missed with it: the newest counts.
-        now: The current time.
-        limit_minutes: Delay up to which it is not late.
-    """
-    newest = max(times)
-    late = [time for time in times if now - time > timedelta(minutes=limit_minutes)]
-    if not late:
+def describe_delay(expected: datetime | None, now: datetime, limit_minutes: float) -> str | None:
+    """Says by how much a night is late; None if it is not."""
+    if expected is None or (delay := now - expected) <= timedelta(minutes=limit_minutes):
         return None
-    line = f"late: it starts {format_duration((now - newest).total_seconds())} after {newest.isoformat(' ', 'minutes')}"
-    if others := len(times) - 1:
-        line += f", and stands for {others} earlier {'night that was' if others == 1 else 'nights that were'} missed"
-    return line
+    return f"late: it starts {format_duration(delay.total_seconds())} after {expected.isoformat(' ', 'minutes')}"
 
 
 def name_line(config: schema.Config) -> str:
