@@ -100,6 +100,15 @@ def describe_costs(
     gigabytes = sum(work.stored for work in works) / 1e9
     cores = f"{core_s / _HOUR_S:,.1f} {core.name}-hours"
     yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {gigabytes:,.1f} GB in the store"
+    yield from _describe_wall_time(config, works, gpu, core)
+    if config.profile == "paper" and verb == "reproduce":
+        of_family = costs.family_gpu_hours(config)
+        yield from full_run.describe({name: of_family[name] for name in full_run.FULL_RUNS if name in of_family})
+
+
+def _describe_wall_time(
+    config: schema.Config, works: Sequence[costs.Work], gpu: Processor, core: Processor
+) -> Iterator[str]:
     launch = config.launch
     busy = launch.jobs_at_once * costs.processes(launch)
     took = " or ".join(
@@ -114,9 +123,6 @@ def describe_costs(
         f"           with {costs.JOB_S:g} s between jobs and {costs.COMMAND_S:g} s for services and report; "
         "the speed is taken to grow with the processes"
     )
-    if config.profile == "paper" and verb == "reproduce":
-        of_family = costs.family_gpu_hours(config)
-        yield from full_run.describe({name: of_family[name] for name in full_run.FULL_RUNS if name in of_family})
 
 
 def probe(config: schema.Config, verb: str) -> Processor:
