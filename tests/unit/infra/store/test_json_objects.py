@@ -107,7 +107,7 @@ def test_a_summary_or_a_part_of_the_report_that_is_no_object_is_one_line(tmp_pat
     config = config_of(tmp_path)
     summary = put(tmp_path, "reports/laptop/summary.json", text)
     with pytest.raises(DataError, match=r"summary\.json does not hold a JSON object"):
-        publish._refresh(config)
+        publish.render_again(config)
     store.delete(summary)
     put(tmp_path, "reports/laptop/scaling.json", text)
     with pytest.raises(DataError, match=r"scaling\.json does not hold a JSON object"):
