@@ -82,7 +82,7 @@ class Gate:
 GATES: tuple[Gate, ...] = (
     Gate("GPUs", "one for each of launch.nproc_per_node processes"),
     Gate("memory", "80 % of the smallest GPU holds the planned step of every variant, recomputed if need be"),
-    Gate("disk space", "shards (145 GB), cache and checkpoints fit"),
+    Gate("disk space", "shards (155 GB), cache and checkpoints fit"),
     Gate("loader", "the cores make images as fast as the fastest variant trains"),
     Gate("pixels and metric", "Google's B0, B3 and B7 reach 76.88, 81.65 and 84.42 % within 0.1, of 50,000 images"),
     Gate("a short run", "2 epochs of B0, killed once and resumed: the loss falls, no rank waits for data", 1, 2),

@@ -306,7 +306,7 @@ def _build_in_place(
 
 
 class Plans:
-    """Cache of layouts by root: one process indexes the 138 GB of archives, the others load the result."""
+    """Cache of layouts by root: one process indexes the 155 GB of archives, the others load the result."""
 
     def __init__(self) -> None:
         self._plans: OrderedDict[tuple[str, str], ShardLayout] = OrderedDict()

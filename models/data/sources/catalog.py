@@ -55,7 +55,7 @@ DATA_SETS: dict[str, DataSet] = {
         {TRAIN: 1_281_167, VAL: 50_000},
         undownloadable=(imagenet.TRAIN_ARCHIVE, imagenet.VAL_ARCHIVE, imagenet.DEVKIT_ARCHIVE),
         note="ImageNet requires agreement to its terms: sign in at https://image-net.org/download-images and put "
-        f"{imagenet.TRAIN_ARCHIVE} (138 GB), {imagenet.VAL_ARCHIVE} (6 GB) and {imagenet.DEVKIT_ARCHIVE} into "
+        f"{imagenet.TRAIN_ARCHIVE} (148 GB), {imagenet.VAL_ARCHIVE} (7 GB) and {imagenet.DEVKIT_ARCHIVE} into "
         "data.path",
     ),
     "imagenette": DataSet(

@@ -1,6 +1,6 @@
 """Index of a source in the object store: its listing, and where each image is in the archives.
 
-The order is the same on every machine. The index of 138 GB of archives takes long to build, so it is saved once and
+The order is the same on every machine. The index of 155 GB of archives takes long to build, so it is saved once and
 loaded by the other machines.
 """
 

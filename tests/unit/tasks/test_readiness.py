@@ -100,8 +100,8 @@ def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(paper(), run_dir=str(tmp_path / "runs"))
-    # 144.5 GB of shards, as much cache, two checkpoints of 16 bytes for each of the family's 193,546,022 parameters.
-    needed = 2 * 144.5e9 + 2 * 16 * 193_546_022
+    # 154.6 GB of shards, as much cache, two checkpoints of 16 bytes for each of the family's 193,546,022 parameters.
+    needed = 2 * 154.6e9 + 2 * 16 * 193_546_022
     monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
     assert readiness.check_space(config).outcome == "passed"
     monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1000))
