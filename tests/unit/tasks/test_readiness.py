@@ -113,7 +113,7 @@ def test_a_disk_holds_shards_cache_and_checkpoints_or_the_check_fails(
     monkeypatch.setattr(readiness.shutil, "disk_usage", lambda _: SimpleNamespace(free=160e9))
     assert readiness.check_space(beside).outcome == "failed"
     remote = replace(config, storage="s3://bucket", services=schema.Services(s3="aws"))
-    assert readiness.check_space(remote).text.startswith(f"{tmp_path / 'runs'} needs 154 GB")
+    assert readiness.check_space(remote).text.startswith(f"{tmp_path / 'runs'} needs 155 GB")
 
 
 @pytest.mark.parametrize(("outcomes", "code"), [(["passed"], 0), (["passed", "failed"], 1), (["passed", "not run"], 1)])
