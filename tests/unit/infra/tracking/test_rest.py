@@ -137,3 +137,15 @@ def test_a_file_of_credentials_is_read(server: Server, tmp_path: Path) -> None:
     server.answers = [(200, "{}")]
     rest.get("runs/get", run_id="1")
     assert [login for _, login in server.seen] == ["Basic dTpw"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("BAD_REQUEST: (sqlite3.IntegrityError) UNIQUE constraint failed: params.key, params.run_uuid", TransientError),
+        ("BAD_REQUEST: (psycopg2.errors.UniqueViolation) duplicate key value violates unique", TransientError),
+        ("INVALID_PARAMETER_VALUE: Changing param values is not allowed", PermanentError),
+    ],
+)
+def test_the_second_of_two_simultaneous_writers_tries_again(text: str, kind: type[Exception]) -> None:
+    assert type(rest.translate_error(RuntimeError(text), 400, "http://host")) is kind
