@@ -197,7 +197,8 @@ class Launch:
 
     # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool) | slurm | kubernetes.
     engine: str = "local"
-    # Number of machines, fixed: a lost machine ends the job, and the same command resumes with those that remain.
+    # Number of machines, fixed: a lost machine ends the job. With recipe.bn_groups=slice a smaller number resumes it; with
+    # sync the number is part of the key.
     nnodes: int = 1
     # HOST:PORT of the first machine, the same on all machines; required for nnodes > 1 unless a scheduler chooses them.
     rendezvous: str | None = None
@@ -205,7 +206,7 @@ class Launch:
     interface: str | None = None
     nproc_per_node: int = 1  # Processes (ranks) per machine.
     threads_per_proc: int | None = None  # Threads per process; null = cores / processes.
-    gpus_per_node: int = 0  # GPUs per machine that a job requests of a scheduler.
+    gpus_per_node: int = 0  # GPUs per machine that a job requests of a scheduler; 0 = none, whatever nproc_per_node is.
     cpus_per_node: int | None = None  # Cores per machine that a job requests of a scheduler; null = its default.
     memory_gb: int | None = None  # Memory per machine that a job requests of a scheduler; null = its default.
     jobs_at_once: int = 1  # Jobs that run concurrently; also the limit of the Prefect concurrency slot `accelerator`.
