@@ -1,7 +1,8 @@
 """Classifies image files by MLflow alone: ``python examples/predict.py efficientnet-b0@champion IMAGE ...``.
 
-Needs no code of effnet, only mlflow, torch, pandas and pillow. Run ``eval "$(effnet env)"`` first, which connects the
-shell to the services.
+Needs no code of effnet, only mlflow, torch, pandas and pillow. With the embedded services run ``eval "$(effnet env)"``
+first, which connects the shell to them; elsewhere set MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and
+MLFLOW_TRACKING_PASSWORD.
 """
 
 from __future__ import annotations
