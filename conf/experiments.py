@@ -346,7 +346,7 @@ class Published:
 
     path: str | None = None  # File with the weights, .safetensors or .pth: a local path or s3://.
     sha256: str | None = None  # SHA-256 of the file, or its first digits; null = not checked.
-    network: str | None = None  # Name of the network, e.g. efficientnet_b3; null = recognised by the tensors.
+    network: str | None = None  # Name of the network, e.g. efficientnet_b3; null = recognized by the tensors.
     # Library of the weights: timm | timm_tf (Google's weights in timm) | torchvision | lukemelas; null = read from the
     # file and its name.
     origin: str | None = None

@@ -28,7 +28,7 @@ from infra.launch.job import JobSpec
 from infra.launch.local import build_argv, job_folder, last_lines, share_token, token_uri
 from infra.store import files
 
-POLL_S = 5.0  # a request to slurmctld per job
+POLL_S = 5.0  # between two looks at a job; all jobs share one squeue, at most every POLL_S / 2
 LIMITED = False
 GRACE_S = 30.0  # between terminating a job and killing it, as of the local engine
 _SAVE_S = 90  # before the end of the time limit the job saves its state
