@@ -25,7 +25,7 @@ from models.networks.efficientnet.variants import VARIANTS
 from models.networks.memory import recomputes_on_gpu
 from models.networks.packaged import FrozenNetwork, list_frozen, model_of
 
-# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1 (docs/operations.md)
+# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1 (benchmarks/README.md)
 JOB_S = 5.5  # of one job: from its last step to the first of the next one, evaluations excluded
 COMMAND_S = 28.0  # services, flow, shards and report of a command
 _FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long each

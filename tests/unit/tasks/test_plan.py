@@ -106,7 +106,7 @@ def test_a_folder_has_no_costs_before_it_is_sharded_and_the_plan_says_so() -> No
 def test_the_estimate_of_the_laptop_is_within_a_fifth_of_its_runs(
     core: processors.Processor, jobs_at_once: int, measured_s: float
 ) -> None:
-    """Runs on two cores of AMD EPYCs with and without AVX-512: docs/operations.md, measured times."""
+    """Runs on two cores of AMD EPYCs with and without AVX-512: benchmarks/README.md, make reproduce."""
     config = compose.compose(["profile=laptop", f"launch.jobs_at_once={jobs_at_once}"])
     planned = costs.plan_trainings(config, [config.transfer.data])
     two_cores = dataclasses.replace(core, count=2)
