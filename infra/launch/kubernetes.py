@@ -3,6 +3,11 @@
 The name of the Job follows from the run folder, so the API server refuses a second one and every supervisor finds it.
 The pods of a job on several machines meet at the pod of index 0, whose name a headless Service resolves. Needs the
 official client: ``pip install effnet[kubernetes]``.
+
+Kubeflow's TrainJob is not offered: its fields (v1alpha1, ``kubeflow-trainer-api`` 2.3.0) and the patches of its runtime
+have neither podFailurePolicy nor backoffLimit, ttlSecondsAfterFinished, envFrom and priorityClassName, on which these
+Jobs rely; a runtime of the cluster would have to set all of them. A cluster with Kubeflow Trainer runs Jobs as well, and
+Kueue queues both.
 """
 
 from __future__ import annotations
