@@ -6,8 +6,8 @@ official client: ``pip install effnet[kubernetes]``.
 
 Kubeflow's TrainJob is not offered: its fields (v1alpha1, ``kubeflow-trainer-api`` 2.3.0) and the patches of its runtime
 have neither podFailurePolicy nor backoffLimit, ttlSecondsAfterFinished, envFrom and priorityClassName, on which these
-Jobs rely; a runtime of the cluster would have to set all of them. A cluster with Kubeflow Trainer runs Jobs as well, and
-Kueue queues both.
+Jobs rely; a runtime of the cluster would have to set all of them. A cluster with Kubeflow Trainer runs Jobs as well,
+and Kueue queues both.
 """
 
 from __future__ import annotations
