@@ -144,7 +144,9 @@ def test_the_settings_of_flows_and_workers_compose(variant: str, rendered: dict[
 
 def test_gpus_are_requested_of_the_nodes_that_have_them(rendered: dict[str, Manifests]) -> None:
     manifests = rendered["overlays/gpu"]
-    assert container_of(manifests, "worker")["resources"]["limits"]["nvidia.com/gpu"] == 8
+    worker = container_of(manifests, "worker")
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert "launch.nproc_per_node=8" in worker["args"]  # so that it accepts one job of profile=paper at a time
     tolerations = pods(manifests)["worker"]["spec"]["tolerations"]
     assert tolerations == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
 
