@@ -93,10 +93,11 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
             f"MLflow knows none of the {len(finished - evaluations)} finished jobs in {storage}, so "
             "it is not theirs (services.mlflow), and nothing is deleted"
         )
-    kept, started_from, manifests = _follow_lineage(jobs.keys(), tracked | recent | stopped)
-    removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations))
     silent: set[str] = set()
-    removals = [one for one in removals if one.what != UNFINISHED or not is_listed(one.folder, config, silent)]
+    idle = [uri for uri in jobs if uri not in finished | recent | stopped]
+    listed = {uri for uri in idle if is_listed(uri, config, silent)}
+    kept, started_from, manifests = _follow_lineage(jobs.keys(), tracked | recent | stopped | listed)
+    removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations | listed))
 
     digests = {version.tags.get(WEIGHTS_TAG, "") for version in versions}
     for entry in store.list_entries(store.join(storage, "weights")):
@@ -108,6 +109,8 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
         if not _DIGEST.fullmatch(folder.rpartition("/")[2]):  # lists of frozen vals, and tars of the user
             continue
         if any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries):
+            if manifests is None:
+                continue
             try:
                 unused = find_unused(folder, entries, manifests, limit)
             except DataError as error:
@@ -196,32 +199,45 @@ def _has_early_result(uri: str, entries: Sequence[Entry]) -> bool:
     return any(entry.uri.startswith(f"{uri}/until-") for entry in entries)
 
 
-def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], set[str], set[str]]:
-    """The jobs that are roots or that kept jobs started from; the weights that they started from; their manifests."""
+def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], set[str], set[str] | None]:
+    """The jobs that are roots or that kept jobs started from; the weights that they started from; their manifests.
+
+    The manifests are None if the request of a kept job cannot be read: then any version of any data set may be its.
+    """
     kept: set[str] = set()
     weights: set[str] = set()
     manifests: set[str] = set()
+    unread: list[str] = []
     waiting = [uri for uri in jobs if uri in roots]
     while waiting:
         uri = waiting.pop()
         if uri in kept:
             continue
         kept.add(uri)
-        job = _read_request(uri)
+        try:
+            job = _read_request(uri)
+        except (PermanentError, ValueError) as error:
+            unread.append(f"{uri}/config.yaml: {first_line(error)}")
+            continue
         if job is None:
             continue
         manifests.add(job.manifest_uri)
         if (source := job.init_weights_uri) is not None:
             weights.add(source)
             waiting += [parent for parent in (source.rpartition("/")[0],) if parent in jobs]
-    return kept, weights, manifests
+    if unread:
+        log.warning("all versions of data sets are kept, since %d jobs cannot be read: %s", len(unread), unread[0])
+    return kept, weights, None if unread else manifests
 
 
 def _read_request(job_uri: str) -> schema.Job | None:
-    try:
-        return compose.from_yaml(schema.Job, store.read(store.join(job_uri, "config.yaml")))
-    except (PermanentError, ValueError):  # no request, or that of another version, which cannot be continued either
-        return None
+    """The description of a job; None if it has none, because it was never submitted.
+
+    Raises:
+        ValueError: It was written by another version of effnet.
+    """
+    uri = store.join(job_uri, "config.yaml")
+    return compose.from_yaml(schema.Job, store.read(uri)) if store.exists(uri) else None
 
 
 def _group(entries: Sequence[Entry], root: str, depth: int) -> dict[str, list[Entry]]:

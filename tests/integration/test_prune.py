@@ -193,6 +193,43 @@ def test_a_job_that_waits_in_a_queue_is_kept_though_its_flow_has_died(storage: s
     assert planned(storage) == {"jobs/ended": UNFINISHED, "jobs/waiting": UNFINISHED}
 
 
+def test_a_job_in_a_queue_keeps_the_version_of_its_data_and_the_job_that_it_starts_from(
+    storage: str, queue: Path
+) -> None:
+    """As of a night whose flow has died; its version of the data is not accepted yet, so that no other job has it."""
+    make_known(storage)
+    folder = f"{storage}/data/grown/{WHOLE}"
+    for number in ("", "-0002", "-0003"):
+        store.write_json(f"{folder}/manifest{number}.json", {"shards": [], "table": "0" * 64})
+    parent = make_job(storage, "parent")
+    waiting = make_job(storage, "waiting", done=False)
+    job = schema.Job("train", data_name="grown", manifest_uri=f"{folder}/manifest-0002.json", manifest_sha256="0")
+    job.init_weights_uri = f"{parent}/weights.safetensors"
+    store.write(f"{waiting}/config.yaml", compose.to_yaml(job).encode())
+    how = compose.compose(["launch.engine=slurm"]).launch
+    store.write(f"{waiting}/launch.yaml", compose.to_yaml(how).encode())
+    queue.write_text(f"7|PENDING|{waiting}\n")
+    assert planned(storage) == {"jobs/parent": CHECKPOINTS}
+    queue.write_text("")
+    assert set(planned(storage)) == {"jobs/parent", "jobs/waiting", f"data/grown/{WHOLE}"}
+
+
+def test_all_versions_of_data_are_kept_while_the_request_of_a_kept_job_cannot_be_read(
+    storage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = f"{storage}/data/grown/{WHOLE}"
+    for number in ("", "-0002", "-0003"):
+        store.write_json(f"{folder}/manifest{number}.json", {"shards": [], "table": "0" * 64})
+    uri = make_job(storage, "of-later-effnet", run=True)
+    store.write(f"{uri}/config.yaml", b"kind: train\na_setting_of_a_later_version: 1\n")
+    with caplog.at_level("WARNING", "effnet"):
+        assert planned(storage) == {"jobs/of-later-effnet": CHECKPOINTS}
+    assert "all versions of data sets are kept, since 1 jobs cannot be read" in caplog.text
+    whole = schema.Job("train", data_name="made", manifest_uri="s3://x", manifest_sha256="0")
+    store.write(f"{uri}/config.yaml", compose.to_yaml(whole).encode())
+    assert f"data/grown/{WHOLE}" in planned(storage)
+
+
 def test_jobs_of_an_engine_that_does_not_answer_are_kept_and_it_is_named_once(
     storage: str, queue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
