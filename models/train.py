@@ -56,6 +56,7 @@ def train(job: Job, worker: Worker) -> dict[str, Any]:
     worker = replace(worker, ranks=ranks)
     check_batch(recipe.global_batch, recipe.batch_slices, ranks.replicas, manifest.samples(job.split))
     network = _build_network(job, len(manifest.classes), worker)
+    network.recompute = capacity.must_recompute(job, len(manifest.classes), ranks)  # type: ignore[assignment]
     state = states.initial_state(network, recipe)
     worker.startup.done("network")
     manager = _build_checkpoint_manager(job, worker)
@@ -133,7 +134,6 @@ def _build_network(job: Job, classes: int, worker: Worker) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = job.recipe.bn_momentum
-    network.recompute = capacity.must_recompute(job, classes, worker.ranks)
     if job.init_weights_uri is not None:
         load = weights.load_weights if job.keep_classifier else weights.load_features
         load(network, job.init_weights_uri, job.init_weights_sha256)

@@ -59,6 +59,8 @@ async def _send_progress(
     ended: asyncio.Event,
 ) -> None:
     key = re.sub(r"[^a-z0-9-]+", "-", key.lower())  # what Prefect allows
+    url = await _run_url(mlflow_run)
+    link = f"\n\n[charts in MLflow]({url})" if url else ""
     artifact: UUID | None = None
     shown: Mapping[str, Any] = {}
     while not ended.is_set():
@@ -69,7 +71,7 @@ async def _send_progress(
             if "step" not in status or status == shown:
                 continue
             percent = 100 * status["step"] / max(1, status["steps"])
-            text = await _with_link(describe(status), mlflow_run)
+            text = describe(status) + link
             if artifact is None:
                 artifact = await acreate_progress_artifact(percent, key, text)
             else:
@@ -77,11 +79,6 @@ async def _send_progress(
             shown = status
         except Exception as error:  # noqa: BLE001 - a page must not end a training
             log.debug("no progress in Prefect: %s", first_line(error))
-
-
-async def _with_link(text: str, mlflow_run: str) -> str:
-    url = await _run_url(mlflow_run)
-    return f"{text}\n\n[charts in MLflow]({url})" if url else text
 
 
 async def _run_url(mlflow_run: str) -> str:

@@ -123,7 +123,8 @@ def _record_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -
         tags=tags,
     )
     cards.log_evaluation(run_id, version.name, version.version, _metrics(result), data)
-    if registry.WEIGHTS_TAG in version.tags and version.tags.get("dataset") != result.data:
+    is_whole = config.data.limit is None  # else it is no accuracy on that data set
+    if is_whole and registry.WEIGHTS_TAG in version.tags and version.tags.get("dataset") != result.data:
         scores = {f"top1.{result.data}": f"{result.top1:.2f}", f"ci95.{result.data}": f"{half:.2f}"}
         registry.set_tags(version.name, version.version, scores)
     runs.finish_run(run_id, "FINISHED", {})

@@ -101,9 +101,10 @@ def describe_costs(
     cores = f"{core_s / _HOUR_S:,.1f} {core.name}-hours"
     yield f"in total   {gpu_s / _HOUR_S:,.1f} {gpu.name}-hours{money}; or {cores}; {gigabytes:,.1f} GB in the store"
     yield from _describe_wall_time(config, works, gpu, core)
-    if config.profile == "paper" and verb == "reproduce":
-        of_family = costs.family_gpu_hours(config)
-        yield from full_run.describe({name: of_family[name] for name in full_run.FULL_RUNS if name in of_family})
+    if config.profile == "paper" and verb == "reproduce" and config.data.source == "imagenet":
+        gpu_hours = costs.family_gpu_hours(config)
+        of_paper = {name: gpu_hours[name] for name in full_run.FULL_RUNS if name in gpu_hours}
+        yield from full_run.describe(of_paper, config.recipe.epochs)
 
 
 def _describe_wall_time(

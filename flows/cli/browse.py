@@ -131,7 +131,7 @@ def logs(command: Command) -> int:
         uri for uri in store.list_uris(job_uri) if fnmatch(uri, f"*/{SLURM_LOGS}") or uri.endswith(f"/{LOG_OBJECT}")
     ]
     texts = [(uri, "the end of its log") for uri in reversed(kept)]
-    texts.append((store.join(job_uri, "metrics.jsonl"), "it keeps its log there; its epochs"))
+    texts.append((store.join(job_uri, "metrics.jsonl"), "its log is there; its epochs"))
     for uri, what in texts:
         with suppress(NotFoundError):
             text = store.read(uri).decode(errors="replace")

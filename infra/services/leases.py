@@ -51,10 +51,10 @@ def alive(prefect_home: Path, holder: str) -> Iterator[None]:
     """Marks ``holder`` as alive within the block: a lock that the system releases when this process dies."""
     mark = _mark_path(prefect_home, holder)
     mark.parent.mkdir(parents=True, exist_ok=True)
-    unlocked = prefect_home / f"{mark.name}.unlocked"
-    with unlocked.open("w") as stream:
+    draft = prefect_home / f"{mark.name}.draft"
+    with draft.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_SH)
-        unlocked.rename(mark)  # a mark without a lock is that of a dead process, which others remove
+        draft.rename(mark)  # a mark without a lock is that of a dead process, which others remove
         try:
             yield
         finally:

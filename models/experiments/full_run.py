@@ -94,13 +94,14 @@ GATES: tuple[Gate, ...] = (
 )
 
 
-def describe(hours: Mapping[str, float]) -> Iterator[str]:
+def describe(hours: Mapping[str, float], epochs: int) -> Iterator[str]:
     """Yields the gates, then the accuracies that are accepted.
 
     Args:
         hours: GPU-hours of one run of each variant.
+        epochs: Epochs of such a run.
     """
-    epoch_hours = hours.get("efficientnet_b0", 0.0) / 350
+    epoch_hours = hours.get("efficientnet_b0", 0.0) / epochs
     yield "before it, cheapest first (docs/full-reproduction.md); `effnet gate` runs 1 to 5 and trains nothing"
     for number, gate in enumerate(GATES, 1):
         cost = f"; {gate.runs * gate.epochs * epoch_hours:,.1f} {GPU}-hours" if gate.runs and epoch_hours else ""

@@ -89,3 +89,10 @@ def test_an_evaluation_on_the_data_of_the_training_adds_no_tag_beside_its_accura
     run, result = evaluation(ref, "pets")
     asyncio.run(record_evaluation.fn(run, compose.compose([f"experiment={EXPERIMENT}"]), result))
     assert "top1.pets" not in client().get_model_version(*ref.split("/")).tags
+
+
+def test_an_evaluation_of_some_of_the_images_is_no_accuracy_on_that_data_set(ref: str) -> None:
+    run, result = evaluation(ref, "birds")
+    config = compose.compose([f"experiment={EXPERIMENT}", "data.limit=400"])
+    asyncio.run(record_evaluation.fn(run, config, result))
+    assert "top1.birds" not in client().get_model_version(*ref.split("/")).tags

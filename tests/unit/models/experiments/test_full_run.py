@@ -127,3 +127,9 @@ def test_what_an_h200_holds_only_recomputed_is_priced_so() -> None:
 def test_a_gate_without_imagenet_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         full_run.check_request(compose.compose(words))
+
+
+def test_gates_of_a_shorter_run_cost_what_their_epochs_cost() -> None:
+    lines = list(full_run.describe({"efficientnet_b0": 7.0}, epochs=100))
+    [line] = [line for line in lines if line.startswith("  8 B0, first seed")]
+    assert line.endswith("; 7.0 H200-hours")  # 100 epochs
