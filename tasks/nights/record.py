@@ -92,12 +92,13 @@ async def report_start(config: schema.Config, run: str, expected: datetime | Non
     Raises:
         TransientError: The store does not respond; the same call resumes later.
     """
+    night = await asyncio.to_thread(_open, config, run, datetime.now().astimezone())  # first: a retry repeats it
     await asyncio.to_thread(alerts.beat, config.nightly.alerts, "/start")
     line = describe_delay(expected, datetime.now(UTC), config.nightly.alerts.late_minutes)
     if line is not None:
         log.warning("%s", line)
         await asyncio.to_thread(alerts.send, config.nightly.alerts, alerts.title(config, line))
-    return await asyncio.to_thread(_open, config, run, datetime.now().astimezone())
+    return night
 
 
 @task(task_run_name="report the night of {result.name}", **policy.BOOKKEEPING)
@@ -137,8 +138,10 @@ async def report_age(config: schema.Config, shards: ShardResult) -> None:
 
 def _report_age(config: schema.Config, shards: ShardResult, now: float) -> None:
     limit = config.nightly.max_age_days
+    if limit is None:
+        return
     age = (now - store.find_entry(shards.manifest_uri).modified) / DAY_S
-    if limit is None or age <= limit:
+    if age <= limit:
         return
     line = (
         f"late data: {shards.name} has had no new images for {age:.1f} days, {limit:g} are allowed "
@@ -165,10 +168,10 @@ def name_line(config: schema.Config) -> str:
 
 
 def read_nights(storage: str, line: str, count: int) -> list[tuple[str, NightRecord]]:
-    """Returns the last nights of a line with their dates, newest first."""
+    """Returns the last nights of a line with their dates, newest first; without records that cannot be read."""
     uris = store.list_uris(store.join(storage, "nights", line))
-    newest = sorted(uris, reverse=True)[:count]
-    return [(uri.rpartition("/")[2].removesuffix(".json"), _read(uri)) for uri in newest]
+    newest = [(uri, _read(uri)) for uri in sorted(uris, reverse=True)[:count]]
+    return [(uri.rpartition("/")[2].removesuffix(".json"), record) for uri, record in newest if record is not None]
 
 
 def list_lines(storage: str) -> list[str]:
@@ -189,7 +192,7 @@ def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> N
     line = name_line(config)
     for uri in store.list_uris(store.join(config.storage, "nights", line))[-2:]:  # it may have started the day before
         record = _read(uri)
-        if record.outcome == RUNNING and record.run == run:
+        if record is not None and record.outcome == RUNNING and record.run == run:
             _fail(config, Night(line, uri, record), outcome, reason)
 
 
@@ -200,8 +203,10 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
     store.ensure_root(config.storage)
     for other in store.list_uris(folder)[-SEARCHED:]:
         record = _read(other)
-        if record.outcome == RUNNING and record.run != run and _has_ended(record, now.timestamp()):
-            reason = f"the night of {record.started} ended without a word: its process or machine is gone"
+        if record is None or record.outcome != RUNNING or record.run == run:
+            continue
+        if _has_ended(record, now.timestamp()):
+            reason = f"the night of {record.started} did not record its end: its process or machine is gone"
             _fail(config, Night(line, other, record), CRASHED, reason)
     record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
     earlier = _read(uri) if store.exists(uri) else None
@@ -222,13 +227,14 @@ def _close(config: schema.Config, night: Night, result: Registered) -> None:
         return
     record = replace(night.record, outcome=outcome, verdict=result.verdict, version=result.version, earlier=None)
     present = _read(night.uri)
-    if present.finished and (present.outcome, present.version) == (outcome, result.version):
+    if present is not None and present.finished and (present.outcome, present.version) == (outcome, result.version):
         return  # by another process that ran the same night
+    # Counted before the night is recorded: a retry of this task sends no alert of a night that is finished.
+    skips = _count_skips_before(night.uri) + 1 if outcome == SKIPPED else 0
     _write(night.uri, replace(record, finished=format_utc(time.time())))
     if event := ATTENTION.get(outcome):
         ref = f"{result.name}/{result.version}"
         alerts.send(config.nightly.alerts, alerts.title(config, f"{event}: {ref}: {result.verdict}"))
-    skips = _count_skips(night.uri.rpartition("/")[0])
     if skips and skips % SKIPS_PER_ALERT == 0:
         alerts.send(config.nightly.alerts, alerts.title(config, f"skipped {skips} times in a row: {result.verdict}"))
 
@@ -251,6 +257,8 @@ def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) 
     if night is not None:
         try:
             record = replace(night.record, outcome=outcome, verdict=error, finished=format_utc(time.time()))
+            if outcome not in UNSUCCESSFUL:  # the result of the night, in place of an earlier one
+                record = replace(record, earlier=None)
             _write(night.uri, record)
         except EffnetError as fault:
             log.warning("the night is not recorded: %s", first_line(fault))
@@ -259,34 +267,43 @@ def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) 
 
 
 def _has_ended(record: NightRecord, now: float) -> bool:
-    """Whether the flow run of a night has ended, or is unknown and was started long ago."""
-    try:
-        api = prefect_api.from_environment(os.environ)
-        status, run = prefect_api.request(api, "GET", f"/flow_runs/{record.run}", known=(404, 422))
-    except (EffnetError, KeyError):
-        status, run = 404, {}
-    if status == 200:
-        return run.get("state_type") in _ENDED
+    """Whether the flow run of a night has ended, or is unknown to Prefect and was started long ago."""
+    if record.run and "PREFECT_API_URL" in os.environ:
+        try:
+            api = prefect_api.from_environment(os.environ)
+            status, run = prefect_api.request(api, "GET", f"/flow_runs/{record.run}", known=(404, 422))
+        except EffnetError as error:  # it may run for longer than a day
+            log.warning("whether the night of %s still runs is not known: %s", record.started, first_line(error))
+            return False
+        if status == 200:
+            return run.get("state_type") in _ENDED
     return record.started < format_utc(now - FORGOTTEN_S)
 
 
-def _count_skips(folder: str) -> int:
-    """The number of nights since the last one that did not skip."""
+def _count_skips_before(uri: str) -> int:
+    """The number of nights that skipped, since the last one that did not, before the night of this record."""
     count = 0
-    for uri in reversed(store.list_uris(folder)):
-        if _read(uri).outcome != SKIPPED:
+    for other in reversed([other for other in store.list_uris(uri.rpartition("/")[0]) if other < uri]):
+        record = _read(other)
+        if record is not None and record.outcome != SKIPPED:
             break
-        count += 1
+        count += record is not None
     return count
 
 
-def _read(uri: str) -> NightRecord:
+def _read(uri: str) -> NightRecord | None:
+    """The record of a night; None, which is logged, if it is damaged or of a newer version of effnet."""
     try:
         body = read_object(uri, outcome=str, verdict=str)
         earlier = body.pop("earlier", None)
         return NightRecord(**body, earlier=None if earlier is None else NightRecord(**earlier))
-    except TypeError as error:
-        raise DataError(f"{uri} is not the record of a night: {error}") from error
+    except (DataError, TypeError) as error:
+        log.warning(
+            "%s is not the record of a night, or one of a newer effnet, and is left out: %s; delete it, or upgrade effnet",
+            uri,
+            first_line(error),
+        )
+        return None
 
 
 def _write(uri: str, record: NightRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,8 @@ import pytest
 from conf import compose
 from conf.schema import Config
 from infra import store
+from infra.errors import EffnetError, TransientError
+from infra.services import prefect_api
 from infra.tracking import registry
 from infra.tracking.registry import Version
 from models.results import Registered, ShardResult
@@ -107,6 +110,66 @@ def test_every_third_skip_in_a_row_is_reported(config: Config, sent: list[str]) 
     assert sent[1].endswith(": skipped 6 times in a row: why")
 
 
+def test_a_retry_loses_no_alert_of_the_third_skip(
+    config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(2):
+        run_night(config, "skipped", day=day)
+    night = begin(config, day=2)
+    read, lost = record._read, [f"{config.storage}/nights/{LINE}/2026-11-29.json"]
+
+    def read_busy(uri: str) -> record.NightRecord | None:
+        if uri in lost:
+            lost.remove(uri)
+            raise TransientError("the store does not answer")
+        return read(uri)
+
+    monkeypatch.setattr(record, "_read", read_busy)
+    with pytest.raises(TransientError):
+        record._close(config, night, result("skipped"))
+    record._close(config, night, result("skipped"))
+    (text,) = sent
+    assert text.endswith(": skipped 3 times in a row: why")
+
+
+def test_a_late_night_sends_no_alert_before_it_is_recorded(config: Config, sent: list[str], tmp_path: Path) -> None:
+    (tmp_path / "nights").write_text("a file in place of the folder")
+    expected = datetime.now(UTC) - timedelta(hours=9)
+    with pytest.raises(EffnetError):
+        asyncio.run(record.report_start.fn(config, "run", expected))
+    assert sent == [], "Prefect repeats the task if the store does not answer"
+    (tmp_path / "nights").unlink()
+    asyncio.run(record.report_start.fn(config, "run", expected))
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"outcome": 3}', "no JSON", '{"outcome": "skipped", "verdict": "why", "weather": "of a newer effnet"}']
+)
+def test_a_record_that_cannot_be_read_stops_no_night_and_is_named(
+    text: str, config: Config, sent: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run_night(config, "skipped")
+    uri = f"{config.storage}/nights/{LINE}/2026-11-30.json"
+    store.write(uri, text.encode())
+    run_night(config, "skipped", day=2)
+    run_night(config, "skipped", day=3)
+    record.report_lost(config, "run", CRASHED, "killed")
+    assert [date for date, *_ in recorded(config)] == ["2026-12-02", "2026-12-01", "2026-11-29"]
+    assert len(sent) == 1, "three skips in a row, but for the one that nobody can read"
+    assert f"{uri} is not the record of a night" in caplog.text
+    assert "; delete it, or upgrade effnet" in caplog.text
+    run_night(config, "tied", day=1)
+    assert len(recorded(config)) == 4, "a night of the same date replaces it"
+
+
+def test_refusals_of_one_date_are_not_kept_in_another(config: Config, sent: list[str]) -> None:
+    for reason in ("PSI 0.31", "PSI 0.41", "PSI 0.51"):
+        record._fail(config, begin(config), "refused", reason)
+    body = store.read_json(f"{config.storage}/nights/{LINE}/2026-11-29.json")
+    assert (body["verdict"], "earlier" in body) == ("PSI 0.51", False)
+
+
 def test_a_night_that_failed_is_recorded_with_its_reason_and_replaced_by_one_that_succeeds(
     config: Config, sent: list[str]
 ) -> None:
@@ -164,7 +227,7 @@ class _Prefect(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state = self.states.get(self.path.rpartition("/")[2])
         body = json.dumps({"state_type": state} if state else {}).encode()
-        self.send_response(200 if state else 404)
+        self.send_response(int(state) if state and state.isdecimal() else 200 if state else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -197,7 +260,7 @@ def test_a_night_that_crashed_is_recorded_and_reported_by_the_next_one(
     begin(config, day=1, run="next")
     date, outcome, verdict = recorded(config)[1]
     assert (date, outcome) == ("2026-11-29", "crashed")
-    assert verdict.startswith("the night of 2026-11-29 03:00:00 UTC ended without a word")
+    assert verdict.startswith("the night of 2026-11-29 03:00:00 UTC did not record its end")
     (text,) = sent
     assert ": crashed: the night of 2026-11-29 03:00:00 UTC" in text
 
@@ -210,6 +273,18 @@ def test_a_night_whose_run_prefect_does_not_know_is_given_up_after_a_day(
     assert sent == []
     record._open(config, "c", TONIGHT + timedelta(hours=25))
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize("answer", ["401", "503"])
+def test_a_night_is_not_given_up_while_prefect_does_not_say_whether_it_has_ended(
+    answer: str, config: Config, sent: list[str], states: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_api, "_BUSY_S", 0.0)
+    begin(config, run="long")
+    states["long"] = answer
+    begin(config, day=3, run="next")
+    assert recorded(config)[1][1] == "running"
+    assert sent == []
 
 
 def test_a_hook_reports_a_lost_night_once_and_leaves_one_that_has_ended(config: Config, sent: list[str]) -> None:
