@@ -54,10 +54,12 @@ def rollback(command: Command) -> int:
 def _move(
     command: Command, version: Version, expected: int | None, why: str, evidence: Mapping[str, str] | None = None
 ) -> None:
-    from infra.tracking import champions
+    from infra.tracking import champions, registry
     from tasks.registry.family import describe_family
-    from tasks.registry.verdict import record_manual_promotion
+    from tasks.registry.verdict import complete_promotion, record_manual_promotion
 
+    if expected is not None:
+        complete_promotion(registry.resolve_version(f"{version.name}/{expected}"))
     ref = f"{version.name}/{version.version}"
     move = champions.move_champion(
         command.config.storage, version.name, version.version, expected=expected, why=why, evidence=evidence

@@ -15,6 +15,7 @@ from tasks.nights import data_gate
 from tasks.nights import start as starts
 from tasks.nights.batch import refuse_data
 from tasks.nights.start import NightStart
+from tasks.registry.verdict import complete_promotion
 
 SKIPPED = "skipped"
 
@@ -26,30 +27,38 @@ async def find_start(config: schema.Config) -> NightStart:
     The line is ``MODEL-DATA``, or ``nightly.model`` itself if its champion was trained on this data set. A val of
     another name than the first has a line for itself, ``MODEL-DATA-VAL``: accuracies on two vals are never compared.
 
+    A promotion of the champion that was interrupted is completed.
+
     Raises:
         ConfigError: ``nightly.model`` has no champion, or its val is another one.
     """
-    return await asyncio.to_thread(starts.resolve_start, config)
+    return await asyncio.to_thread(_find_start, config)
+
+
+def _find_start(config: schema.Config) -> NightStart:
+    from infra.tracking import registry
+
+    start = starts.resolve_start(config)
+    if start.continues:
+        complete_promotion(registry.resolve_version(start.parent))
+    return start
 
 
 @task(task_run_name="new data for {start.line}", **policy.BOOKKEEPING)
-async def find_reason_to_skip(
-    start: NightStart, shards: ShardResult, refused: tuple[str, ...] = ()
-) -> Registered | None:
+async def find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered | None:
     """Returns the champion with the reason to train nothing: it was trained on the same data; None for new data.
 
     Args:
         start: Start of the night.
         shards: Data of the night.
-        refused: One line per refused version of the data whose images are withheld.
 
     Raises:
         ConfigError: The data set has other classes than the champion of the line.
     """
-    return await asyncio.to_thread(_find_reason_to_skip, start, shards, refused)
+    return await asyncio.to_thread(_find_reason_to_skip, start, shards)
 
 
-def _find_reason_to_skip(start: NightStart, shards: ShardResult, refused: tuple[str, ...] = ()) -> Registered | None:
+def _find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered | None:
     from infra.tracking import registry
 
     if not start.continues:
@@ -64,7 +73,6 @@ def _find_reason_to_skip(start: NightStart, shards: ShardResult, refused: tuple[
     if parent.tags.get("data_manifest_sha256") != shards.manifest_sha256:
         return None
     reason = f"skipped: no new data, version {parent.version} was trained on the same {shards.train} images"
-    reason = "; ".join([reason, *refused])
     return Registered(parent.name, parent.version, parent.aliases, reused=True, verdict=reason, outcome=SKIPPED)
 
 

@@ -299,7 +299,7 @@ def _read(uri: str) -> NightRecord | None:
         return NightRecord(**body, earlier=None if earlier is None else NightRecord(**earlier))
     except (DataError, TypeError) as error:
         log.warning(
-            "%s is not the record of a night, or one of a newer effnet, and is left out: %s; delete it, or upgrade effnet",
+            "%s is not the record of a night, or is of a newer effnet, and is left out: %s; delete it, or upgrade",
             uri,
             first_line(error),
         )

@@ -21,6 +21,20 @@ VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 
 
+def complete_promotion(version: Version) -> None:
+    """Completes the promotion of a champion whose command ended between the move of the alias and the tag of the state.
+
+    Otherwise it would be judged again, also after a rollback, which would be undone.
+    """
+    from infra.tracking import registry
+    from tasks.registry.family import describe_family
+
+    if version.tags.get(STATE) == PENDING:
+        describe_family(version.name)
+        tags = {REASON: version.tags.get(REASON, "promoted"), STATE: PROMOTED}
+        registry.set_tags(version.name, version.version, tags)
+
+
 def record_manual_promotion(version: Version, move: AliasMove) -> None:
     """Records on a version that a user made it champion."""
     from infra.tracking import registry

@@ -1,0 +1,74 @@
+"""A promotion that was killed between the move of the alias and the tag of the state is completed, not repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from conf import compose
+from flows.cli import champions
+from flows.cli.command import Command
+from infra.tracking import registry
+from infra.tracking.registry import Version
+from tasks.nights import line
+from tasks.registry.promote import is_pending
+from tasks.registry.verdict import PENDING, REASON, STATE
+
+KILLED = {STATE: PENDING, REASON: "promoted: better"}
+LINE = "b0-pets"
+
+
+@pytest.fixture
+def tags(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, str]]:
+    """Tags of the versions of a line in a registry in memory; version 2 is champion, version 1 was it before."""
+    versions: dict[int, dict[str, str]] = {1: {STATE: "promoted"}, 2: dict(KILLED)}
+    aliases = {"champion": 2, "previous": 1}
+    base = Version("b0", 7, "", (), {}, created=0.0)
+
+    def resolve(ref: str) -> Version:
+        name, _, number = ref.partition("/")
+        name, _, alias = name.partition("@")
+        version = aliases[alias] if alias else int(number)
+        return Version(name, version, "", (), dict(versions[version]), created=0.0)
+
+    def find_alias(name: str, alias: str) -> Version | None:
+        return resolve(f"{name}@{alias}") if name == LINE and alias in aliases else None
+
+    def set_tags(name: str, version: int, new: Mapping[str, str]) -> None:
+        versions[version].update(new)
+
+    functions: dict[str, Callable[..., object]] = {
+        "resolve_version": lambda ref: base if ref == "b0@champion" else resolve(ref),
+        "find_alias": find_alias,
+        "champion": lambda name: find_alias(name, "champion"),
+        "set_tags": set_tags,
+        "promote": lambda name, version, alias: aliases.update({alias: version}),
+        "versions": lambda name: [],  # of which no card is written
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(registry, name, function)
+    return versions
+
+
+def test_the_next_night_completes_the_promotion_of_its_champion(tags: dict[int, dict[str, str]]) -> None:
+    config = compose.compose(["nightly.model=b0", "transfer.data.name=pets"])
+    assert line._find_start(config).parent == f"{LINE}/2"
+    assert tags[2] == {STATE: "promoted", REASON: "promoted: better"}
+    tags[2][STATE] = "tied"
+    line._find_start(config)
+    assert tags[2][STATE] == "tied", "no other verdict is changed"
+
+
+@pytest.mark.parametrize("verb", ["rollback", "promote"])
+def test_a_champion_that_a_user_replaces_is_not_judged_again(
+    verb: str, tags: dict[int, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(champions, "connect", lambda *_: None)
+    config = compose.compose([f"storage=file://{tmp_path}"])
+    ref = LINE if verb == "rollback" else f"{LINE}/1"
+    command = Command(verb, (ref,), [], config, options={"why": "it was wrong at night"})
+    assert getattr(champions, verb)(command) == 0
+    assert registry.resolve_version(f"{LINE}@champion").version == 1
+    assert not is_pending(f"{LINE}/2")
