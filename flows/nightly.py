@@ -22,13 +22,21 @@ from flows.evaluate import evaluate_version
 from flows.failures import report_failures
 from flows.register import judge_version
 from flows.shard import write_shards
-from infra.errors import ConfigError, DivergedError, PreemptedError, first_line
+from infra.errors import ConfigError, DataError, DivergedError, PreemptedError, first_line
 from models.results import Registered, ShardResult
 from tasks.classes import match_classes
 from tasks.evaluate import registered_input
 from tasks.jobs import train_job
 from tasks.nights.approval import refuse_overdue
-from tasks.nights.batch import RefusedDataError, accept_batch, check_labels, close_batch, find_added, open_batch
+from tasks.nights.batch import (
+    RefusedDataError,
+    accept_batch,
+    check_labels,
+    close_batch,
+    find_added,
+    open_batch,
+    refuse_unusable,
+)
 from tasks.nights.infra_gate import try_package
 from tasks.nights.line import check_data, find_reason_to_skip, find_start
 from tasks.nights.record import (
@@ -43,7 +51,7 @@ from tasks.nights.record import (
     report_night,
     report_start,
 )
-from tasks.nights.report import publish_nights, show_failure
+from tasks.nights.report import show_failure, show_night
 from tasks.nights.start import NightStart
 from tasks.registry.gate import REFUSED
 from tasks.registry.promote import refuse
@@ -83,7 +91,7 @@ async def nightly(
         if night is not None:
             await show_failure(config, night.line)
         raise
-    return replace(outcome, page=await publish_nights(config, outcome.name, shards))
+    return replace(outcome, page=await show_night(config, outcome.name, shards))
 
 
 @nightly.on_crashed
@@ -103,11 +111,15 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
         await refuse_overdue(start.line, config)
     plan = await plan_shards(start.data, config.storage)
     await open_batch(plan)
-    shards = await write_shards(start.data, plan)
+    try:
+        shards = await write_shards(start.data, plan)
+    except DataError as error:
+        await refuse_unusable(start.data, plan, error)
+        raise
     await report_age(config, shards)
-    outcome = await find_reason_to_skip(start, shards, plan.refused)
-    outcome = outcome or await _train_challenger(config, start, shards)
-    return await close_batch(start, shards, outcome), shards
+    outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
+    outcome = await close_batch(start, shards, outcome)
+    return replace(outcome, verdict="; ".join([outcome.verdict, *plan.refused])), shards
 
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:

@@ -98,6 +98,29 @@ def _check_labels(start: NightStart, shards: ShardResult, answered: EvalResult, 
         refuse_data(start.data, shards, [fault])
 
 
+@task(task_run_name="refuse the images added to {data.name}", **policy.BOOKKEEPING)
+async def refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) -> None:
+    """Refuses the appended images if too many of them cannot be used; does nothing after any other error.
+
+    Raises:
+        RefusedDataError: They are refused.
+    """
+    await asyncio.to_thread(_refuse_unusable, data, plan, error)
+
+
+def _refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) -> None:
+    from models.data.shards import acceptance, versions
+    from models.data.shards.writer import LOST_HINT, ManyLostError
+
+    if not plan.version or not isinstance(error, ManyLostError):
+        return
+    uri = versions.manifest_uri(plan.root, versions.number_of(plan.version))
+    refused = acceptance.refuse(uri, str(error).removesuffix(LOST_HINT))
+    if refused is not None:
+        line = f"the data {data.name} are refused, nothing is trained: "
+        raise RefusedDataError(line + versions.describe_withheld(refused)) from error
+
+
 def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> None:
     """Refuses the appended images, unless ``data.accept`` names them, which is logged with the faults.
 
@@ -148,7 +171,7 @@ async def accept_batch(shards: ShardResult) -> None:
 
 def is_accepted_by_name(data: schema.Data, shards: ShardResult) -> bool:
     """Whether the version of the data is one that ``data.accept`` names, perhaps under an earlier number."""
-    from models.data.shards import acceptance
+    from models.data.shards import acceptance, versions
 
     version = acceptance.find(shards.manifest_uri)
-    return version is not None and version.digest in {name.partition("-")[2] for name in data.accept}
+    return version is not None and versions.is_accepted_by_name(data, version.version)

@@ -40,6 +40,15 @@ async def publish_nights(config: schema.Config, line: str, shards: ShardResult) 
     return await asyncio.to_thread(publish_page, config, line, shards)
 
 
+async def show_night(config: schema.Config, line: str, shards: ShardResult) -> str:
+    """As ``publish_nights``, of a night that is recorded: what cannot be published is logged, and the path is empty."""
+    try:
+        return await publish_nights(config, line, shards)
+    except Exception as error:  # noqa: BLE001 - the night has succeeded, and its record says so
+        log.warning("the page of the night is not renewed, the next night renews it: %s", first_line(error))
+        return ""
+
+
 async def show_failure(config: schema.Config, line: str) -> None:
     """As ``publish_nights``, of a night that has failed; what cannot be published is logged. Raises nothing."""
     try:

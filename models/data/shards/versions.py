@@ -85,6 +85,11 @@ def number_of(version: str) -> int:
     return int(version.partition("-")[0]) if version else 1
 
 
+def is_accepted_by_name(data: schema.Data, version: str) -> bool:
+    """Whether ``data.accept`` names this version, perhaps under an earlier number; the first has no name."""
+    return bool(version) and version.partition("-")[2] in {name.partition("-")[2] for name in data.accept}
+
+
 def find_newest(folder: str, digest_of: Callable[[str], str]) -> Version | None:
     """Returns the newest accepted version of the data set in ``folder`` of these settings; None if there is none.
 
@@ -173,7 +178,7 @@ def select_new(
             )
     images = list(zip(content.tolist(), labels.tolist(), strict=True))
     _check_names(data, newest)
-    refused = _find_refused(newest, set(images))
+    refused = _find_refused(newest, set(images), {images[number] for number in fresh})
     accepted = [batch for version, batch in refused.items() if version.version in data.accept]
     if accepted:
         fresh = [number for number in fresh if images[number] in accepted[0]]
@@ -197,15 +202,20 @@ def _check_names(data: schema.Data, newest: Version) -> None:
             raise ConfigError(f"data.accept: {data.name} has no refused version {name!r}; {hint}")
 
 
-def _find_refused(newest: Version, present: set[tuple[int, int]]) -> dict[Unaccepted, set[tuple[int, int]]]:
-    """Images (content and label) of the refused versions whose images are all present as they were refused."""
+def _find_refused(
+    newest: Version, present: set[tuple[int, int]], fresh: set[tuple[int, int]]
+) -> dict[Unaccepted, set[tuple[int, int]]]:
+    """Fresh images (content and label) of the refused versions whose images are all present as they were refused.
+
+    A version none of whose images is fresh is left out: later versions contain them already.
+    """
     refused = {}
     for version in newest.unaccepted:
         if version.state == REFUSED and not newest.contains(version.digest):
             labels, content = index.load_content(source_uri(newest.root, version.version))
             batch = set(zip(content.tolist(), labels.tolist(), strict=True))
-            if batch <= present:
-                refused[version] = batch
+            if batch <= present and batch & fresh:
+                refused[version] = batch & fresh
     return refused
 
 

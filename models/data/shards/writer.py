@@ -34,8 +34,13 @@ from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shar
 from models.data.shards.tar_header import END
 from models.data.sources.unused import LOST_FEW, LOST_SHARE
 
+LOST_HINT = "; fetch the set again, or set data.allow_partial=true"
 SHARDS_AT_ONCE = 2  # per process, for any number of tasks: one reads while the other waits for the store
 _INDICES_AT_ONCE = 16
+
+
+class ManyLostError(DataError):
+    """Many images of a set, or of those that are appended to it, cannot be used."""
 
 
 def write_group(layout: ShardLayout, numbers: Sequence[int]) -> int:
@@ -72,8 +77,9 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
 
     Raises:
         NotFoundError: A shard is not finished.
-        DataError: A shard in the store differs in size from its index; a split has lost all its images, or the set
-            more than one percent (and more than ten) of them without ``data.allow_partial``.
+        ManyLostError: More than one percent (and more than ten) of the images cannot be used, without
+            ``data.allow_partial``; those of an appended version that ``data.accept`` names are taken as they are.
+        DataError: A shard in the store differs in size from its index, or a split has lost all its images.
         TransientError: Another process has appended a version to the data set meanwhile.
     """
     with ThreadPoolExecutor(_INDICES_AT_ONCE) as pool:
@@ -97,7 +103,8 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         if manifest.samples(split) == 0:
             first = next(note for note in manifest.quarantine if note.split == split)
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
-    _refuse_many_lost(layout.data, manifest)
+    if not versions.is_accepted_by_name(layout.data, layout.version):
+        _refuse_many_lost(layout.data, manifest)
     if layout.version:
         return versions.publish(manifest, layout.root, layout.version)
     return manifests.save(manifest, layout.root), manifest
@@ -116,9 +123,8 @@ def _refuse_many_lost(data: Data, manifest: Manifest) -> None:
     lost, total = len(manifest.quarantine), len(manifest.quarantine) + len(manifest.table)
     if lost > max(LOST_FEW, LOST_SHARE * total) and not data.allow_partial:
         first = manifest.quarantine[0]
-        raise DataError(
-            f"{data.name}: {lost} of {total} images cannot be used, the first is {first.name}: {first.what}; "
-            "fetch the set again, or set data.allow_partial=true"
+        raise ManyLostError(
+            f"{data.name}: {lost} of {total} images cannot be used, the first is {first.name}: {first.what}{LOST_HINT}"
         )
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
-from conf import schema
+from conf import compose, schema
 from conf.compose import OverrideError
 from flows import configure, nightly
-from infra.errors import DataError, DivergedError, PreemptedError
+from infra.errors import DataError, DivergedError, PreemptedError, TransientError
+from models.results import Registered, ShardResult
+from tasks.nights import report
 from tasks.nights.batch import RefusedDataError
 from tasks.nights.record import Night, NightRecord
+from tasks.nights.start import NightStart
+from tasks.shard import ShardPlan
 
 
 def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_the_worker(
@@ -22,11 +28,11 @@ def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_the_wo
     monkeypatch.setattr(configure, "deployment_run", lambda: "as of a worker")
     reported: list[tuple[str | None, str]] = []
 
-    async def report(config: schema.Config, night: None, outcome: str, error: str) -> None:
+    async def report_error(config: schema.Config, night: None, outcome: str, error: str) -> None:
         assert night is None
         reported.append((config.nightly.alerts.webhook, f"{outcome}: {error}"))
 
-    monkeypatch.setattr(nightly, "report_failure", report)
+    monkeypatch.setattr(nightly, "report_failure", report_error)
     with pytest.raises(OverrideError):
         asyncio.run(nightly.nightly.fn(["nightly.margn=1"]))
     ((webhook, error),) = reported
@@ -56,7 +62,7 @@ def test_a_night_that_ends_early_is_reported_with_how_it_ended(
     async def end(_: schema.Config) -> None:
         raise error
 
-    async def report(_config: schema.Config, _night: Night, how: str, text: str) -> None:
+    async def report_end(_config: schema.Config, _night: Night, how: str, text: str) -> None:
         reported.extend((how, text))
 
     async def show(_config: schema.Config, line: str) -> None:
@@ -65,7 +71,7 @@ def test_a_night_that_ends_early_is_reported_with_how_it_ended(
     for name, function in (
         ("report_start", begin),
         ("run_night", end),
-        ("report_failure", report),
+        ("report_failure", report_end),
         ("show_failure", show),
     ):
         monkeypatch.setattr(nightly, name, function)
@@ -74,3 +80,46 @@ def test_a_night_that_ends_early_is_reported_with_how_it_ended(
     assert reported[0] == outcome
     assert reported[1]
     assert reported[2:] == ["line"]
+
+
+OUTCOME = Registered("b0-pets", 2, ("champion",), verdict="promoted: better", outcome="promoted")
+SHARDS = ShardResult("pets", "file:///pets/manifest-0002.json", "sha", 2, 100, 10, 20, 3, False)
+
+
+def replace_steps(monkeypatch: pytest.MonkeyPatch, **answers: object) -> None:
+    """Replaces steps of the night by ones that return these values, or raise these errors."""
+
+    def step(answer: object) -> Callable[..., Coroutine[Any, Any, object]]:
+        async def run(*_: object) -> object:
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return run
+
+    for name, answer in answers.items():
+        monkeypatch.setattr(nightly, name, step(answer))
+
+
+def test_a_night_whose_page_cannot_be_published_has_succeeded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    night = Night("line", "uri", NightRecord("running"))
+    replace_steps(monkeypatch, report_start=night, run_night=(OUTCOME, SHARDS), report_night=None)
+
+    async def publish(*_: object) -> str:
+        raise TransientError("the store does not answer")
+
+    monkeypatch.setattr(report, "publish_nights", publish)
+    assert asyncio.run(nightly.nightly.fn([])) == OUTCOME
+    assert "the page of the night is not renewed, the next night renews it: the store does not answer" in caplog.text
+
+
+def test_every_verdict_names_the_versions_whose_images_are_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets"))
+    plan = ShardPlan("file:///pets", [], SHARDS, "0003-00000000", ("version 0002-5f0c9a31 was refused",))
+    steps = {"refuse_overdue": None, "find_start": start, "plan_shards": plan, "open_batch": None, "report_age": None}
+    for skipped in (None, OUTCOME):
+        replace_steps(monkeypatch, **steps, find_reason_to_skip=skipped, _train_challenger=OUTCOME, close_batch=OUTCOME)
+        outcome, _ = asyncio.run(nightly.run_night(compose.compose([])))
+        assert outcome.verdict == "promoted: better; version 0002-5f0c9a31 was refused"

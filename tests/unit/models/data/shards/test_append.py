@@ -19,7 +19,7 @@ from models.data.shards import acceptance, versions, writer
 from models.data.shards import manifest as manifests
 from models.data.shards.layout import Plans
 from models.results import ShardResult
-from tasks.nights.batch import _open_batch
+from tasks.nights.batch import RefusedDataError, _open_batch, _refuse_unusable
 from tasks.shard import _plan, _write_group, _write_manifest
 
 
@@ -306,6 +306,58 @@ def test_a_refused_version_is_taken_by_its_name_alone_and_after_others(data: Dat
     last = append_pending(by_name, storage)  # the name may stay in the settings
     anew = shard(replace(data, append=False), f"{storage}-anew")
     assert rows(last, "train") == rows(anew, "train")
+
+
+def test_a_name_that_stays_in_the_settings_stops_no_later_append_after_its_images_came_in_by_another_version(
+    data: Data, folder: Path, storage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard(data, storage)
+    add(folder, 100, 130)
+    refused = append_pending(data, storage)
+    acceptance.refuse(refused.manifest_uri, "rare images")
+    (folder / "cat" / "100.png").rename(tmp_path / "100.png")
+    others = append_pending(data, storage)  # accepted without the image that was removed
+    acceptance.accept(others.manifest_uri)
+    (tmp_path / "100.png").rename(folder / "cat" / "100.png")  # and all of the refused version are here again
+    assert shard(data, storage) == replace(others, reused=True)
+    assert f"version {name_of(refused)} was refused and its 1 images are withheld" in caplog.text
+    by_name = replace(data, accept=[name_of(refused)])
+    acceptance.accept(append_pending(by_name, storage).manifest_uri)
+    add(folder, 130, 160)
+    caplog.clear()
+    last = append_pending(by_name, storage)
+    anew = shard(replace(data, append=False), f"{storage}-anew")
+    assert rows(last, "train") == rows(anew, "train")
+    assert caplog.text == ""
+
+
+def test_new_images_of_which_too_many_are_broken_are_refused_withheld_and_taken_by_name(
+    data: Data, folder: Path, storage: str
+) -> None:
+    first = shard(data, storage)
+    sound = (folder / "cat" / "000.png").read_bytes()
+    for number in range(60):
+        (folder / "cat" / f"broken{number}.png").write_bytes(sound[: len(sound) // 2] + bytes([number]))
+    with pytest.raises(writer.ManyLostError, match="images cannot be used") as lost:
+        append_pending(data, storage)
+    plan = _plan(data, storage)
+    _refuse_unusable(data, plan, DataError("a shard is damaged"))
+    _refuse_unusable(data, replace(plan, version=""), lost.value)
+    with pytest.raises(RefusedDataError) as refused:
+        _refuse_unusable(data, plan, lost.value)
+    line = f"the data pets are refused, nothing is trained: version {plan.version} was refused and its images are "
+    assert str(refused.value).startswith(f"{line}withheld: pets: ")
+    assert "fetch the set again" not in str(refused.value)
+    assert str(refused.value).endswith(f"data.accept=[{plan.version}] (in effnet nightly: transfer.data.accept)")
+
+    assert append_pending(data, storage) == replace(first, reused=True)
+    add(folder, 100, 130)
+    good = append_pending(data, storage)
+    acceptance.accept(good.manifest_uri)
+    assert good.train > first.train
+    assert good.quarantined == 0
+    taken = append_pending(replace(data, accept=[plan.version]), storage)
+    assert (taken.train, taken.quarantined > 10) == (good.train, True)
 
 
 def test_the_added_images_of_a_version_are_a_data_set_to_evaluate_on(
