@@ -204,8 +204,8 @@ class Data:
     # Write shards of those images only that the data set has not yet, and a new version of its manifest; the old shards
     # stay as they are, and so do minival and val. false = shard the whole folder anew.
     append: bool = field(default=False, metadata=NEWEST)
-    # Versions that effnet nightly refused and that data.append takes as they are, e.g. [0002-5f0c9a31]; what they add
-    # is then judged by no limit of the data, and their images are no longer withheld.
+    # Versions that effnet nightly refused and that data.append takes as they are, e.g. [0002-5f0c9a31]; the
+    # limits of the data do not apply to what they add, and their images are no longer withheld.
     accept: list[str] = field(default_factory=list, metadata=NEWEST)
     # Share of train that becomes minival, of a folder the expected share; the paper's is 25,022 of 1,281,167.
     minival_share: float = 0.02

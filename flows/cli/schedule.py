@@ -36,7 +36,8 @@ def manage(command: Command) -> int:
         schedule = replace(schedule, active=False)
         schedules.write(api, schedule)
     upcoming = [time.isoformat(" ", "minutes") for time in schedules.upcoming(api)]
-    _show(command, schedule, upcoming, _read_last(command) if "show" in switches else {})
+    last, fault = _read_last(command, schedule) if "show" in switches else ({}, "")
+    _show(command, schedule, upcoming, last, fault)
     return 0
 
 
@@ -52,32 +53,42 @@ def _check(cron: str, timezone: str | None) -> None:
         raise schedules.refuse_cron(cron) from error
 
 
-def _read_last(command: Command) -> dict[str, dict[str, str]]:
-    """The last night of each line: its date, outcome and reason; none if the object store does not answer."""
+def _read_last(command: Command, schedule: schedules.Schedule) -> tuple[dict[str, dict[str, str]] | None, str]:
+    """The last night of each line: its date, outcome and reason; None, and why, if they cannot be read."""
     from tasks.nights import record
 
-    storage = command.config.storage
+    words = [word for word in (*schedule.overrides, *command.overrides) if word.startswith("storage=")]
+    storage = words[-1].partition("=")[2] if words else command.config.storage
+    services = command.config.services
     try:
+        if services.s3 == "embedded" != services.prefect:
+            raise ConfigError("the nights of this server are in its own object store: give services.s3=URL too")
         connect(command, "s3")
-        newest = {line: record.read_nights(storage, line, 1)[0] for line in record.list_lines(storage)}
+        newest = [
+            (line, *night) for line in record.list_lines(storage) for night in record.read_nights(storage, line, 1)
+        ]
     except EffnetError as error:
-        if not command.json:
-            show(f"last       unknown: {first_line(error)}")
-        return {}
-    return {
-        line: {"date": date, "outcome": night.outcome, "verdict": night.verdict}
-        for line, (date, night) in newest.items()
-    }
+        return None, first_line(error)
+    return {line: {"date": date, "outcome": one.outcome, "verdict": one.verdict} for line, date, one in newest}, ""
 
 
-def _show(command: Command, schedule: schedules.Schedule, upcoming: list[str], last: dict[str, dict[str, str]]) -> None:
+def _show(
+    command: Command,
+    schedule: schedules.Schedule,
+    upcoming: list[str],
+    last: dict[str, dict[str, str]] | None,
+    fault: str,
+) -> None:
     if command.json:
-        print(json.dumps(asdict(schedule) | {"upcoming": upcoming, "last": last}, indent=2))
+        nights = {"upcoming": upcoming, "last": last, **({"last_unknown": fault} if fault else {})}
+        print(json.dumps(asdict(schedule) | nights, indent=2))
         return
+    if last is None:
+        show(f"last       unknown: {fault}")
     show(f"schedule   {schedule.cron} {schedule.timezone}{'' if schedule.active else ' (paused)'}")
     show(f"settings   {' '.join(schedule.overrides) or 'those of effnet up'}")
     show(f"next       {', '.join(upcoming) or 'none'}")
-    for line, night in last.items():
+    for line, night in (last or {}).items():
         show(f"last       {line} {night['date']} {night['outcome']}: {night['verdict']}")
     if stack.status(command.run_dir, command.config.services)["worker"] == "not running":
         show("worker     not running: nights start only while Prefect and its worker run (effnet up)")

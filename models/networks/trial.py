@@ -59,7 +59,7 @@ def main(folder: Path, other: Path | None = None) -> dict[str, Any]:
 def compare_latency(ours: tuple[nn.Module, Tensor], theirs: tuple[nn.Module, Tensor]) -> float:
     """Returns how many times as long an image takes with one network as with another, on a machine that may be busy.
 
-    Other work only adds to a time, so the shortest of many counts, on one thread, which no other has to be waited for.
+    Other work only adds to a time, so the shortest of many counts, on one thread, so that it waits for no other.
     Of three comparisons the lowest ratio counts: what is slower is so in each.
     """
     threads = torch.get_num_threads()

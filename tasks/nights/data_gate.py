@@ -100,7 +100,7 @@ def _describe_shift(new: Manifest, old: Manifest, limits: Nightly) -> str | None
 def describe_label_drop(top1: float, n: int, val_top1: float, val_n: int, limits: Nightly) -> str | None:
     """Says by how much the champion is less accurate on new images than on val; None if that is allowed.
 
-    It saw neither, so where the labels of both are as good, the accuracies agree. The drop must be significant too: its
+    It was trained on neither, so equally good labels give equal accuracies. The drop must be significant too: its
     one-sided 95 % lower bound, of two independent shares, must be above 0.
 
     Args:

@@ -16,6 +16,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from prefect import task
 
@@ -170,8 +171,8 @@ def name_line(config: schema.Config) -> str:
 def read_nights(storage: str, line: str, count: int) -> list[tuple[str, NightRecord]]:
     """Returns the last nights of a line with their dates, newest first; without records that cannot be read."""
     uris = store.list_uris(store.join(storage, "nights", line))
-    newest = [(uri, _read(uri)) for uri in sorted(uris, reverse=True)[:count]]
-    return [(uri.rpartition("/")[2].removesuffix(".json"), record) for uri, record in newest if record is not None]
+    newest = ((uri.rpartition("/")[2].removesuffix(".json"), _read(uri)) for uri in sorted(uris, reverse=True))
+    return list(islice(((date, record) for date, record in newest if record is not None), count))
 
 
 def list_lines(storage: str) -> list[str]:

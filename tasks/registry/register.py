@@ -162,8 +162,8 @@ def new_version(
     version = registration.register(run_id, name, load=load, files=files, tags=tags, first_tags=FIRST_TAGS)
     store.ensure_root(storage)
     why = f"registered by MLflow run {run_id}"
-    if champions.move_challenger(storage, name, version.version, why, {WEIGHTS_TAG: version.tags[WEIGHTS_TAG]}) is None:
-        return version
+    champions.move_challenger(storage, name, version.version, why, {WEIGHTS_TAG: version.tags[WEIGHTS_TAG]})
+    # Also where another process has completed this move: the aliases from before it are stale.
     return replace(registry.resolve_version(f"{name}/{version.version}"), reused=version.reused)
 
 

@@ -1,12 +1,18 @@
-"""A wrong schedule is refused without a server."""
+"""The schedule of the nights without a server: what is refused, and where the last nights are."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from conf import compose
 from flows.__main__ import main
+from flows.cli import schedule
+from flows.cli.command import Command
+from infra import store
+from infra.services import schedule as schedules
 
 
 @pytest.mark.parametrize(
@@ -23,3 +29,39 @@ def test_a_wrong_schedule_is_refused_before_a_server_is_needed(
     monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
     assert main(["nightly", *words, f"run_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def command(tmp_path: Path, *words: str, as_json: bool = False) -> Command:
+    return Command("nightly", (), [*words], compose.compose([*words, f"run_dir={tmp_path}"]), json=as_json)
+
+
+def test_the_last_nights_are_read_from_the_storage_that_the_schedule_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "connect", lambda *_: {})
+    for name, outcome in (("a", "tied"), ("b", "promoted")):
+        uri = f"file://{tmp_path}/{name}/nights/b0-pets/2026-11-29.json"
+        store.write_json(uri, {"outcome": outcome, "verdict": "why"})
+    store.write(f"file://{tmp_path}/a/nights/b3-pets/2026-11-29.json", b"damaged")
+    plan = schedules.Schedule("0 3 * * *", "UTC", True, (f"storage=file://{tmp_path}/a",))
+    tied = {"b0-pets": {"date": "2026-11-29", "outcome": "tied", "verdict": "why"}}
+    assert schedule._read_last(command(tmp_path), plan) == (tied, "")
+    last, _ = schedule._read_last(command(tmp_path, f"storage=file://{tmp_path}/b"), plan)
+    assert last is not None
+    assert last["b0-pets"]["outcome"] == "promoted", "a word of the command has precedence"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_last_nights_of_another_server_need_its_object_store(
+    as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = schedules.Schedule("0 3 * * *", "UTC", True)
+    shown = command(tmp_path, "services.prefect=https://prefect.example/api", as_json=as_json)
+    last, fault = schedule._read_last(shown, plan)
+    assert (last, fault.endswith("give services.s3=URL too")) == (None, True)
+    schedule._show(shown, plan, [], last, fault)
+    output = capsys.readouterr().out
+    if as_json:
+        assert (json.loads(output)["last"], json.loads(output)["last_unknown"]) == (None, fault)
+    else:
+        assert f"last       unknown: {fault}\n" in output

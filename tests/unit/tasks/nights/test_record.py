@@ -152,6 +152,7 @@ def test_a_record_that_cannot_be_read_stops_no_night_and_is_named(
     run_night(config, "skipped")
     uri = f"{config.storage}/nights/{LINE}/2026-11-30.json"
     store.write(uri, text.encode())
+    assert [date for date, _ in read_nights(config.storage, LINE, 1)] == ["2026-11-29"]
     run_night(config, "skipped", day=2)
     run_night(config, "skipped", day=3)
     record.report_lost(config, "run", CRASHED, "killed")
