@@ -56,6 +56,7 @@ from tasks.nights.start import NightStart
 from tasks.registry.gate import REFUSED
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
+from tasks.registry.verdict import add_notes
 from tasks.shard import plan_shards
 from tasks.train import train as train_task
 
@@ -119,7 +120,7 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
     await report_age(config, shards)
     outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
     outcome = await close_batch(start, shards, outcome)
-    return replace(outcome, verdict="; ".join([outcome.verdict, *plan.refused])), shards
+    return replace(outcome, verdict=add_notes(outcome.verdict, *plan.refused)), shards
 
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:
@@ -142,7 +143,7 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
         await accept_batch(shards)  # the files are at fault, not the data
         return await refuse(registered, trial.fault)
     judged = await judge_version(config, registered, data, shards)
-    return replace(judged, verdict="; ".join(filter(None, [judged.verdict, trial.note])))
+    return replace(judged, verdict=add_notes(judged.verdict, trial.note))
 
 
 def _flow_run() -> tuple[str, datetime | None]:

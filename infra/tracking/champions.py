@@ -86,8 +86,18 @@ def move_challenger(
 ) -> AliasMove | None:
     """Makes a version challenger unless it, or a newer one, is challenger; then changes nothing and returns None.
 
-    A version that is registered again, as by a night that is repeated, so never takes the alias back. The arguments and
-    the errors are those of ``move_champion``.
+    A version that is registered again, as by a night that is repeated, so never takes the alias back.
+
+    Args:
+        storage: Root uri of the chain, the same for all that share a registry.
+        name: Name of the registered model.
+        new: Version that becomes challenger.
+        why: Reason, for the audit.
+        evidence: What the version is, for the audit.
+
+    Raises:
+        ConfigError: The version does not exist.
+        ArtifactError: An entry of the chain is damaged.
     """
     chain = _Chain(storage, name, CHALLENGER)
     while (current := chain.read_alias()) is None or current < new:

@@ -20,6 +20,7 @@ from tasks import policy
 from tasks.nights import data_gate
 from tasks.nights.start import NightStart
 from tasks.registry.gate import REFUSED
+from tasks.registry.verdict import add_notes
 from tasks.shard import ShardPlan
 
 log = logger()
@@ -142,6 +143,8 @@ def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> No
 async def close_batch(start: NightStart, shards: ShardResult, outcome: Registered) -> Registered:
     """Accepts the appended images, or refuses them with the network that was trained on them.
 
+    Those of a network that tied or waits for approval are accepted; one that is not approved in time refuses no images.
+
     Returns:
         The outcome; a refusal says that the images are withheld too.
     """
@@ -158,12 +161,12 @@ def _close_batch(start: NightStart, shards: ShardResult, outcome: Registered) ->
     refused = acceptance.refuse(shards.manifest_uri, reason)
     if refused is None:
         return outcome
-    return replace(outcome, verdict=f"{outcome.verdict}; {versions.describe_withheld(refused)}")
+    return replace(outcome, verdict=add_notes(outcome.verdict, versions.describe_withheld(refused)))
 
 
 @task(task_run_name="accept the images added to {shards.name}", **policy.BOOKKEEPING)
 async def accept_batch(shards: ShardResult) -> None:
-    """Accepts the appended images, whatever becomes of the network."""
+    """Accepts the appended images, whether the network is promoted or refused."""
     from models.data.shards import acceptance
 
     await asyncio.to_thread(acceptance.accept, shards.manifest_uri)

@@ -23,7 +23,7 @@ from tasks.classes import class_mismatch
 from tasks.registry import gate
 from tasks.registry.family import describe_family
 from tasks.registry.gate import PROMOTED, REFUSED, Verdict
-from tasks.registry.verdict import PENDING, REASON, STATE, WAITING, WAITING_UNTIL
+from tasks.registry.verdict import HINT, PENDING, REASON, STATE, WAITING, WAITING_UNTIL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -287,5 +287,5 @@ def _report_verdict(version: Version, reason: str, reused: bool) -> Registered:
     hint, outcome = "", current.tags.get(STATE, "")
     if registry.CHAMPION not in current.aliases:
         anyway = "" if outcome == WAITING else " anyway"
-        hint = f"; to promote it{anyway}: effnet promote {_reference(version)} --why TEXT"
+        hint = f"{HINT}{anyway}: effnet promote {_reference(version)} --why TEXT"
     return Registered(version.name, version.version, current.aliases, reused, reason + hint, outcome)

@@ -18,7 +18,14 @@ PENDING = "pending"  # value of STATE until the version is judged; then it is Ve
 WAITING = "waiting"  # value of STATE of a version that passed the gate and that a user must promote (nightly.approval)
 WAITING_UNTIL = "promotion_until"  # tag: the time until which it waits, as format_utc writes it
 VAL, VAL_SHA256 = "val", "val_sha256"  # tags: name and digest of the frozen val that a version was evaluated on
+HINT = "; to promote it"  # begins the last part of the verdict on a version that is not champion
 FIRST_TAGS = {STATE: PENDING}  # tags of every new version
+
+
+def add_notes(verdict: str, *notes: str) -> str:
+    """Adds notes to a verdict, before the hint how the version can be promoted; empty notes are left out."""
+    reason, hint, command = verdict.partition(HINT)
+    return "; ".join(filter(None, [reason, *notes])) + hint + command
 
 
 def complete_promotion(version: Version) -> None:

@@ -1,4 +1,4 @@
-"""A promotion that was killed between the move of the alias and the tag of the state is completed, not repeated."""
+"""Verdicts, and versions whose alias or state another process has written, or was killed before it wrote it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 from conf import compose
 from flows.cli import champions
 from flows.cli.command import Command
-from infra.tracking import registry
+from infra.tracking import champions as champion_moves
+from infra.tracking import registration, registry
 from infra.tracking.registry import Version
 from tasks.nights import line
 from tasks.registry.promote import is_pending
-from tasks.registry.verdict import PENDING, REASON, STATE
+from tasks.registry.register import new_version
+from tasks.registry.verdict import PENDING, REASON, STATE, add_notes
 
 KILLED = {STATE: PENDING, REASON: "promoted: better"}
 LINE = "b0-pets"
@@ -50,6 +52,24 @@ def tags(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, str]]:
     for name, function in functions.items():
         monkeypatch.setattr(registry, name, function)
     return versions
+
+
+def test_notes_stand_before_the_command_that_promotes() -> None:
+    assert add_notes("promoted: better", "", "not tried") == "promoted: better; not tried"
+    verdict = add_notes("not promoted: worse; to promote it anyway: effnet promote b0-pets/2 --why TEXT", "a", "b")
+    assert verdict == "not promoted: worse; a; b; to promote it anyway: effnet promote b0-pets/2 --why TEXT"
+
+
+def test_a_challenger_whose_alias_another_process_has_moved_is_returned_with_it(
+    tags: dict[int, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Version(LINE, 2, "run", ("previous",), {registry.WEIGHTS_TAG: "sha"}, reused=True)
+    monkeypatch.setattr(registration, "register", lambda *_, **__: before)
+    monkeypatch.setattr(champion_moves, "move_challenger", lambda *_: None)
+    moved = Version(LINE, 2, "run", ("challenger",), {registry.WEIGHTS_TAG: "sha"})
+    monkeypatch.setattr(registry, "resolve_version", lambda _: moved)
+    version = new_version("run", LINE, tmp_path, "{}", {}, f"file://{tmp_path}")
+    assert (version.aliases, version.reused) == (("challenger",), True)
 
 
 def test_the_next_night_completes_the_promotion_of_its_champion(tags: dict[int, dict[str, str]]) -> None:
