@@ -3,8 +3,8 @@
 It rebuilds the network from ``weights.safetensors`` and ``config.json``, writes it by torch.export (and as ONNX, if
 the extra ``effnet[export]`` is installed), compares the logits of 64 fixed images with those of the network, and
 measures the latency of one image. It prints one JSON object: ``latency_ms``, ``size_mb`` of the weights, ``onnx``
-(whether it was tried as ONNX) and ``latency_ratio`` to the network in the folder OTHER, measured in turns; or ``error``
-and its exit ``code``.
+(whether it was tried as ONNX) and ``latency_ratio`` to the network in the folder OTHER, measured in turns, or
+``other_error`` if that one cannot be loaded; or ``error`` and its exit ``code``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infra.errors import ConfigError, EffnetError
+from infra.errors import ConfigError, EffnetError, first_line
 from models.networks import export, formats
 
 LATENCY_RUNS = 20
@@ -42,7 +42,6 @@ def main(folder: Path, other: Path | None = None) -> dict[str, Any]:
         has_onnx = _has_onnx()
         if has_onnx:
             formats.write_onnx(module, program, config, folder / "trial.onnx")
-        compared = None if other is None else _load(other)
     except EffnetError as error:
         return {"error": str(error), "code": error.exit_code}
     ours = (module, _image(config))
@@ -51,9 +50,14 @@ def main(folder: Path, other: Path | None = None) -> dict[str, Any]:
         "size_mb": (folder / "weights.safetensors").stat().st_size / 1e6,
         "onnx": has_onnx,
     }
-    if compared is not None:
-        trial["latency_ratio"] = compare_latency(ours, (compared[0], _image(compared[1])))
-    return trial
+    if other is None:
+        return trial
+    try:
+        module, config = _load(other)
+        theirs = (module, _image(config))
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with them, it is no fault of the network that is tried
+        return trial | {"other_error": first_line(error)}
+    return trial | {"latency_ratio": compare_latency(ours, theirs)}
 
 
 def compare_latency(ours: tuple[nn.Module, Tensor], theirs: tuple[nn.Module, Tensor]) -> float:

@@ -26,6 +26,7 @@ from tasks.registry.promote import is_pending
 
 log = logger()
 TIMEOUT_S = 900.0
+NOT_COMPARED = "the latency is not compared with the champion's: %s"
 NO_ONNX = "not tried as ONNX, since effnet[export] is not installed"
 
 
@@ -66,6 +67,8 @@ def _try_package(name: str, version: int, limits: schema.Nightly) -> PackageTria
         except ArtifactError as error:
             return PackageTrial(str(error))
         trial = run_trial(folder, _fetch_champion(name, version, Path(scratch) / "champion"))
+    if "other_error" in trial:
+        log.warning(NOT_COMPARED, trial["other_error"])
     fault = judge_trial(trial, limits)
     return PackageTrial(fault, "" if fault or trial.get("onnx") else NO_ONNX)
 
@@ -80,7 +83,7 @@ def _fetch_champion(name: str, version: int, folder: Path) -> Path | None:
     try:
         registry.fetch_weights(f"{name}/{champion.version}", folder)
     except ArtifactError as error:
-        log.warning("the latency is not compared with the champion's: %s", error)
+        log.warning(NOT_COMPARED, error)
         return None
     return folder
 

@@ -89,6 +89,17 @@ def test_the_latency_of_a_version_is_compared_with_that_of_the_champion(tmp_path
     assert "as long as with the champion" in str(judge_trial(large, Nightly()))
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])
+def test_damaged_files_of_the_champion_are_no_fault_of_the_version(name: str, tmp_path: Path) -> None:
+    write_network(tmp_path / "champion", 0.1, 32)
+    write_network(tmp_path / "new", 0.1, 32)
+    (tmp_path / "champion" / name).write_text("{}")
+    trial = main(tmp_path / "new", tmp_path / "champion")
+    assert trial["other_error"]
+    assert trial["latency_ms"] > 0
+    assert judge_trial(trial, Nightly()) is None
+
+
 def test_damaged_files_are_a_fault_and_a_service_that_does_not_answer_is_none() -> None:
     assert judge_trial({"error": "weights.safetensors is damaged", "code": 5}, Nightly()) == (
         "weights.safetensors is damaged"
