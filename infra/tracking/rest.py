@@ -31,7 +31,7 @@ _KNOWN = {"MLFLOW_TRACKING_URI", _USER, _PASSWORD}
 # Not the minute of MLflow's client (client.py), whose uploads share it: these are questions and tags.
 _CONNECT_S, _ANSWER_S, _RETRIES = 5.0, 20.0, 2
 _RETRIED = (408, 429, 500, 502, 503, 504)
-# Two processes wrote the same parameter or data set at the same time, and the database refused the second: SQLite, PostgreSQL.
+# Two processes wrote the same at the same time, and the database refused the second: SQLite and PostgreSQL.
 _SIMULTANEOUS = ("UNIQUE constraint failed", "UniqueViolation")
 _ALIAS = "registered-models/alias"  # answers INVALID_PARAMETER_VALUE if there is no such alias
 
