@@ -7,7 +7,7 @@ result. Files that could have been samples are refused if they are many (``unuse
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,26 +34,29 @@ from models.data.sources.image_format import (
     is_image_name,
 )
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
+from models.data.sources.packed import SUFFIXES, count_archives, find_copies
 from models.data.sources.unused import Unused
 
 log = logger()
 _ARCHIVE = "archive"  # of the suffix of one
 _NO_IMAGES = (*PACKED, _ARCHIVE, "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
 _NO_PICTURES = (UNKNOWN, "video", "NumPy")  # formats of files whose folders are therefore no classes
-_ARCHIVES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
 _SNIFF_THREADS = 16
-_STRAY_SHARE = 0.1  # of images beside a common top folder, or directly in it; what is lost is refused by its number
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """A user's files below their common top folder: path and row of those with an image format, and formats by row."""
+    """A user's files below their common top folder: path and row of those with an image format, and formats by row.
+
+    ``copies`` are images in folders that repeat the others, which are left out.
+    """
 
     files: Files
     images: dict[str, int]
     formats: dict[int, str]
     folders: frozenset[str]
     top: str
+    copies: tuple[str, ...] = ()
 
 
 def open_folder(data: schema.Data) -> Source:
@@ -83,7 +86,10 @@ def open_folder(data: schema.Data) -> Source:
     if data.label_field is not None or len(classes) < 2 or splits.are_parts(classes):
         labels, classes, kinds = _read_classes(data, tree, parts, classes)
     if not labels and data.train_folders != [splits.WHOLE_TREE]:
-        splits.refuse_parts(classes, parts, root)
+        held_out = [set(_classes_below(tree, top)) for top, part in parts.items() if part != TRAIN]
+        are_named = bool(data.train_folders or data.val_folders)
+        are_stated = any(one >= set(classes) for one in held_out)
+        splits.refuse_parts(classes, parts, root, named=are_named, are_stated=are_stated)
     entries = Listing(tree.files, classes)
     _add_images(data, tree, parts, entries, unused, labels)
     by_table = splits.number_kinds(set(kinds.values())) if labels.keys() <= kinds.keys() else {}
@@ -98,7 +104,7 @@ def open_folder(data: schema.Data) -> Source:
         raise ConfigError(f"{root}: {shared[0]}")
     remarks = (*shared, *describe_masks(entries.names), *describe_combined(classes))
     parts = _without_unlabelled(parts, entries)
-    _count_others(tree, entries, unused)
+    _count_others(tree, entries, unused, () if labels else parts)
     unused.check(data, len(entries.rows))
     source = dataclasses.replace(
         entries.source(()), unused=unused.lines(), class_differences=(*compare_classes(entries, parts), *remarks)
@@ -118,6 +124,12 @@ def _open_tree(root: str) -> _Tree:
     images = {name: row for row, name in enumerate(files.names) if formats.get(row) not in _NO_IMAGES}
     pictures = [name for name, row in images.items() if formats.get(row) not in _NO_PICTURES]
     top = _common_top(pictures or images)
+    copies = find_copies(files, {name.removeprefix(top): images[name] for name in pictures if name.startswith(top)})
+    if copies:
+        left_out = {top + name for name in copies}
+        images = {name: row for name, row in images.items() if name not in left_out}
+        pictures = [name for name in pictures if name not in left_out]
+        copies, top = sorted(left_out), _common_top(pictures)
     below = {name.removeprefix(top): row for name, row in images.items() if name.startswith(top)}
     folders = {
         name.rsplit("/", up)[0]
@@ -127,7 +139,7 @@ def _open_tree(root: str) -> _Tree:
     empty = {name[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
     _refuse_empty_train(root, top, empty)
     empty = {name.removeprefix(top) for name in empty if name.startswith(top)}
-    return _Tree(files, below, formats, frozenset(folders | empty), top)
+    return _Tree(files, below, formats, frozenset(folders | empty), top, tuple(copies))
 
 
 def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
@@ -154,23 +166,25 @@ def _with_suffix(kind: str, name: str) -> str:
     """Returns the format of a file whose first bytes do not tell it: archives are tars or packed, SVG is text."""
     if kind == TEXT and name.endswith(".svg"):
         return SVG
-    return _ARCHIVE if kind in (*PACKED, UNKNOWN) and name.endswith(_ARCHIVES) else kind
+    return _ARCHIVE if kind in (*PACKED, UNKNOWN) and name.endswith(SUFFIXES) else kind
 
 
 def _common_top(names: Collection[str]) -> str:
     """Returns the folder, with a final slash, that all images are below but for a few beside it or directly in it.
 
-    A single class is not skipped, nor is train, whose name is needed.
+    A single class is not skipped, nor is train, whose name is needed, unless it holds the splits, as
+    ``train_val/{train,val}/CLASS``.
     """
     top, below = "", list(names)
+    above_train: str | None = None
     while True:
         firsts = {name.partition("/")[0] for name in below if "/" in name}
         stray = sum(name.count("/") < 2 for name in below)
-        if len(firsts) != 1 or stray > _STRAY_SHARE * len(below):
-            return top
+        if len(firsts) != 1 or stray > splits.STRAY_SHARE * len(below):
+            return top if above_train is None or splits.has_splits(firsts) else above_train
         first = firsts.pop()
-        if splits.kind_of(first) == "train":
-            return top
+        if above_train is None and splits.kind_of(first) == "train":
+            above_train = top
         top += f"{first}/"
         below = [name.removeprefix(f"{first}/") for name in below if name.startswith(f"{first}/")]
 
@@ -185,11 +199,10 @@ def _classes_below(tree: _Tree, part: str) -> dict[str, str]:
 
 
 def _list_classes(tree: _Tree, parts: dict[str, int]) -> list[str]:
-    train = next(top for top, part in parts.items() if part == TRAIN)
-    classes = set(_classes_below(tree, train))
+    classes = {name for top, part in parts.items() if part == TRAIN for name in _classes_below(tree, top)}
     for top in parts:
         others = set(_classes_below(tree, top))
-        if others & classes:  # otherwise its folders are no classes
+        if others & classes:  # otherwise the folders of a held-out part are no classes
             classes |= others
     for name in sorted(classes):
         try:
@@ -304,7 +317,8 @@ def _add_images(
             reason = "images in folders that neither data.train_folders nor data.val_folders name"
             unused.add(reason, name, could_be_sample=False)
         elif part is None:
-            unused.add("images in folders that are no split", name)
+            could_be = not splits.is_unlabelled(name.partition("/")[0])  # otherwise nobody knows their classes
+            unused.add("images in folders that are no split", name, could_be_sample=could_be)
         elif name not in labels:
             place = f"without a label in {part or 'the CSV file'}" if part or stated else "in no class folder"
             unused.add(f"images {place}{remarks.get(part, '')}", name)
@@ -321,10 +335,11 @@ def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, in
     return {top: part for top, part in parts.items() if part in present}
 
 
-def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
-    """Counts what is no image, and names the classes that have none."""
+def _count_others(tree: _Tree, entries: Listing, unused: Unused, parts: Collection[str] = ()) -> None:
+    """Counts what is no image, and names the classes that have none; the folders of classes are those of the parts."""
     archives = [name for row, name in enumerate(tree.files.names) if tree.formats.get(row) == _ARCHIVE]
-    _count_archives(tree, archives, unused)
+    copies = set(tree.copies)
+    count_archives(tree.files, archives, [tree.top + part for part in parts], unused)
     for row, name in enumerate(tree.files.names):
         if tree.formats.get(row) == _ARCHIVE:
             continue
@@ -332,6 +347,10 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
             unused.add("files that are no images", name, could_be_sample=False)
         elif not entries.rows and tree.formats.get(row) == UNKNOWN:
             unused.add("files of unknown format", name)
+        elif name in copies:
+            unused.add("images in folders that repeat the others by names and sizes", name, could_be_sample=False)
+        elif not name.startswith(tree.top) and tree.formats.get(row) in _NO_PICTURES:
+            unused.add(f"files of other formats outside {tree.top}", name, could_be_sample=False)  # e.g. annotations
         elif not name.startswith(tree.top):
             unused.add(f"images outside {tree.top}", name)
     for name, reason in tree.files.skipped:
@@ -341,19 +360,6 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused) -> None:
     for label, name in enumerate(entries.classes):
         if label not in used:
             unused.add("classes without images", name, could_be_sample=False)
-
-
-def _count_archives(tree: _Tree, archives: Sequence[str], unused: Unused) -> None:
-    """Counts archives in the tree: those beside the folder of their name, and others, whose images are lost."""
-    packed = []
-    for name in archives:
-        suffix = next(suffix for suffix in _ARCHIVES if name.lower().endswith(suffix))
-        if name[: -len(suffix)].removeprefix(tree.top) in tree.folders:
-            unused.add("archives beside the folder of their name", name, could_be_sample=False)
-        else:
-            packed.append(name)
-    for name in packed:
-        unused.add("archives in the folder (unpack them, they are not read)", name, holds_many=len(packed) > 1)
 
 
 def _describe_contents(tree: _Tree, root: str, unused: Unused) -> str:

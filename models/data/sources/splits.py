@@ -8,6 +8,8 @@ make a class, as in ``train_station`` and ``test_tube``. Where names can be read
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
@@ -44,6 +46,9 @@ _MASKS = (
 )
 _HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)
 WHOLE_TREE = "."  # of data.train_folders: the folders are classes
+_UNLABELLED = frozenset(("pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled"))
+STRAY_SHARE = 0.1  # of images beside a common top folder, or directly in it; what is lost is refused by its number
+_NEGATIONS = ("in", "un", "non", "not")  # as invalid beside valid
 _SETTINGS = (
     "data.train_folders=[A,B] and data.val_folders=[C] name the splits, data.train_folders=[.] takes all as classes"
 )
@@ -67,13 +72,16 @@ def find_splits(images: Collection[str], root: str, data: schema.Data, top: str)
     if data.train_folders or data.val_folders:
         return _named_splits(images, data, top)
     below: dict[str, set[str]] = {}
-    flat: set[str] = set()  # folders with images beside or in place of folders
+    inside: Counter[str] = Counter()
+    direct: Counter[str] = Counter()
     for name in images:
         first, slash, rest = name.partition("/")
         if slash:
             folder, slash, _ = rest.partition("/")
             below.setdefault(first, set()).update([folder] if slash else [])
-            flat.update([] if slash else [first])
+            inside[first] += 1
+            direct[first] += not slash
+    flat = {top for top in below if direct[top] > STRAY_SHARE * inside[top]}  # images beside or in place of folders
     for kinds in _groups(sorted(below)):
         parts = _choose(kinds, below, flat, root)
         if parts is not None:
@@ -87,9 +95,20 @@ def kind_of(name: str) -> str | None:
     return None if rest else "train" if kind == _BOTH else kind
 
 
+def has_splits(folders: Collection[str]) -> bool:
+    """Whether folders are train and a held-out split by their names, perhaps among others."""
+    kinds = {kind_of(folder) for folder in folders}
+    return "train" in kinds and not kinds.isdisjoint(("val", "test"))
+
+
 def names_no_class(name: str) -> bool:
     """Whether a name says nothing of the content, as ``images`` or ``trainset``."""
-    return not _read_name(name)[1] and bool(re.search("[a-z]", name.lower()))
+    return not _read_name(name)[1] and bool(_words(name))
+
+
+def is_unlabelled(folder: str) -> bool:
+    """Whether a folder beside splits is named after images without classes, as ``seg_pred`` or ``unlabelled``."""
+    return not _UNLABELLED.isdisjoint(_words(folder))
 
 
 def split_of(name: str) -> str | None:
@@ -140,40 +159,59 @@ def are_parts(folders: Collection[str]) -> bool:
     return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
 
 
-def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str) -> None:
-    """Refuses folders that are numbered parts of a set, or images and their masks, but no classes.
+def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *, named: bool, are_stated: bool) -> None:
+    """Refuses folders that are splits, numbered parts of a set, or images and their masks, but no classes.
 
     Args:
         folders: Folders that would be the classes.
         parts: Folders of the splits that they are in.
         root: The tree, for messages.
+        named: Whether settings name the folders of the splits, so that names of splits, numbers and copies are classes.
+        are_stated: Whether a held-out split has the same folders, so that numbers and copies are classes.
 
     Raises:
         ConfigError: They are no classes by their names.
     """
     above = next(top for top, part in parts.items() if part == TRAIN)
-    if are_parts(folders):
-        shown = ", ".join(folders[:NAMED])
+    as_classes = _describe_classes(parts)
+    if not named and has_splits(folders) and all(map(kind_of, folders)):
+        train = ",".join(above + one for one in folders if kind_of(one) == "train")
+        held_out = ",".join(above + one for one in folders if kind_of(one) != "train")
+        raise ConfigError(
+            f"{root}: the folders {', '.join(folders)} in {above or 'it'} are splits by their names, not classes: "
+            f"data.train_folders=[{train}] data.val_folders=[{held_out}] takes them as splits"
+        )
+    are_stated |= named
+    if not are_stated and are_parts(folders):
+        shown = ", ".join(folders[:NAMED]) + (", ..." if len(folders) > NAMED else "")
         raise ConfigError(
             f"{root}: the folders {shown} look like numbered parts of one set, not like classes; "
             f"data.val_folders=[{above}{folders[-1]}] makes that one val and the others train, each with folders of "
-            f"classes; data.train_folders=[{','.join(above + one for one in folders[:NAMED])}] makes all train; "
-            f"data.train_folders=[{WHOLE_TREE}] takes them as classes"
+            f"classes; data.train_folders=[{','.join(above + one for one in folders)}] makes all train; "
+            f"{as_classes} takes them as classes"
         )
-    if len(folders) > 1 and len({folder.casefold() for folder in folders}) == 1:
+    if not are_stated and len(folders) > 1 and len({folder.casefold() for folder in folders}) == 1:
         raise ConfigError(
             f"{root}: the folders {', '.join(folders)} look like copies of one set: give data.path one of them; "
-            f"data.train_folders=[{WHOLE_TREE}] takes them as classes"
+            f"{as_classes} takes them as classes"
         )
     words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}
     masks = [folder for folder, parts in words.items() if parts & set(_MASKS)]
     pictures = [folder for folder in folders if folder not in masks and words[folder] & set(_FILLERS)]
     if masks and pictures and len(masks) + len(pictures) == len(folders):
+        remedy = "" if above else f"; {as_classes} takes the folders as classes"
         raise ConfigError(
             f"{root}: {', '.join(pictures)} and {', '.join(masks)} look like images and their masks, not like classes; "
             f"data.train_folders=[{above}{pictures[0]}] takes the images alone, with folders or a CSV file of their "
-            f"classes; data.train_folders=[{WHOLE_TREE}] takes the folders as classes"
+            f"classes{remedy}"
         )
+
+
+def _describe_classes(parts: Mapping[str, int]) -> str:
+    """Returns the settings by which the folders in the parts are classes, whatever their names."""
+    train = ",".join(top.rstrip("/") or WHOLE_TREE for top, part in parts.items() if part == TRAIN)
+    held_out = ",".join(top.rstrip("/") for top, part in parts.items() if part != TRAIN)
+    return f"data.train_folders=[{train}]" + (f" data.val_folders=[{held_out}]" if held_out else "")
 
 
 def _named_splits(images: Collection[str], data: schema.Data, top: str) -> dict[str, int]:
@@ -210,7 +248,7 @@ def _choose(
     Args:
         kinds: Folders of the group by kind.
         below: Folders in each folder of the tree.
-        flat: Folders of the tree that have images outside of folders.
+        flat: Folders of the tree that have many images outside of folders.
         root: The tree, for messages.
 
     Raises:
@@ -239,15 +277,54 @@ def _choose(
             f"takes it as the split, data.train_folders=[{WHOLE_TREE}] as a class"
         )
     if not train and held_out and others and kind_of(held_out[0][0]) is not None:
-        raise ConfigError(
-            f"{root}: {held_out[0][0]}/ may be a split, of which no train folder is beside it, or a class beside "
-            f"{', '.join(sorted(others)[:NAMED])}: data.train_folders=[{WHOLE_TREE}] takes it as a class; a split "
-            "needs the classes in a folder train"
-        )
+        trains = _find_train(kinds, others, below, root)
+        return _choose({**kinds, "train": trains}, below, flat, root) if trains else None
     if not train and held_out and not others and len(below) > 1:
         held_out_tops = " and ".join(top for folders in held_out for top in folders)
         raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them; {_SETTINGS}")
     return None
+
+
+def _find_train(
+    kinds: Mapping[str, list[str]], others: Collection[str], below: Mapping[str, set[str]], root: str
+) -> list[str]:
+    """Returns the folder of train with a further word beside held-out ones, as ``train_mini`` beside ``val``.
+
+    Args:
+        kinds: Folders of held-out splits by kind.
+        others: Those beside them.
+        below: Folders in each folder of the tree.
+        root: The tree, for messages.
+
+    Returns:
+        The folder, which has the same folders as the held-out ones; empty if all are classes.
+
+    Raises:
+        ConfigError: The folders may be splits as well as classes.
+    """
+    tops = [top for kind in ("val", "test") for top in kinds.get(kind, [])]
+    possible = ("train",) if "val" in kinds else ("train", _BOTH)
+    trains = [one for one in sorted(others) if _read_name(one)[0] in possible]
+    if len(trains) == 1 and _have_classes_of(trains, tops, below):
+        return trains
+    if not trains and _is_adjective(tops, others):
+        return []
+    what, remedy = "of which no train folder is beside it", "; a split needs the classes in a folder train"
+    if trains:
+        what = f"as {trains[0]}/ beside it"
+        remedy = f", data.train_folders=[{','.join(trains)}] data.val_folders=[{','.join(tops)}] as a split"
+    raise ConfigError(
+        f"{root}: {tops[0]}/ may be a split, {what}, or a class beside {', '.join(sorted(others)[:NAMED])}: "
+        f"data.train_folders=[{WHOLE_TREE}] takes it as a class{remedy}"
+    )
+
+
+def _is_adjective(held_out: Sequence[str], others: Collection[str]) -> bool:
+    """Whether a word of a split is a class by those beside it, as valid beside invalid, or dev beside prod."""
+    words = {" ".join(_words(top)) for top in held_out}
+    beside = {"".join(_words(other)) for other in others}
+    negated = {negation + word for word in words for negation in _NEGATIONS}
+    return words <= {"dev", "eval", "validate"} or (len(words) == 1 and not beside.isdisjoint(negated))
 
 
 def _have_classes_of(train: Sequence[str], others: Collection[str], below: Mapping[str, set[str]]) -> bool:
@@ -283,7 +360,7 @@ def _groups(tops: Collection[str]) -> list[dict[str, list[str]]]:
 def _words(name: str) -> list[str]:
     """Returns the words of a name: parts of letters, also those that begin with a capital as in ``TrainImages``."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _HOLDOUT.sub("holdout", name))
-    return [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
+    return [word for word in re.split(r"[\W\d_]+", unicodedata.normalize("NFC", spaced).casefold()) if word]
 
 
 @lru_cache(maxsize=4096)  # every image of a table's folder is read by the name of its folders

@@ -678,3 +678,50 @@ def test_a_folder_of_videos_is_no_class(tmp_path: Path) -> None:
     )
     assert source.classes == ("a", "b")
     assert source.unused == ("1 unknown files, first model/x.bin", "1 video files, first clips/1.mp4")
+
+
+@pytest.mark.parametrize(
+    ("folders", "others", "unused"),
+    [
+        (
+            ("Images/n1-Chihuahua", "Images/n2-Maltese"),
+            ("images.tar", "annotation.tar", "lists.tar", "Annotation/n1/1", "lists/train.mat"),
+            (
+                "2 files of other formats outside Images/, first Annotation/n1/1",
+                "3 archives beside the folder of their name, first annotation.tar",
+            ),
+        ),
+        (
+            ("101_ObjectCategories/ant", "101_ObjectCategories/bee"),
+            ("101_ObjectCategories.tar.gz", "Annotations.tar", *(f"Boxes/ant/{i}.mat" for i in range(20))),
+            ("1 archives in the folder (unpack them, they are not read), first Annotations.tar", "1 archives beside"),
+        ),
+        (
+            ("train/n1", "train/n2", "val/n1", "val/n2"),
+            ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"),
+            ("3 archives in the folder (unpack them, they are not read), first ILSVRC2012_devkit_t12.tar.gz",),
+        ),
+        (
+            ("2750/Forest", "2750/River"),
+            ("EuroSAT.zip", "EuroSATallBands.zip"),
+            ("2 archives in the folder (unpack them, they are not read), first EuroSAT.zip",),
+        ),
+        (
+            ("ant", "bee"),
+            ("images.tar.zst", "train.zip"),
+            ("2 archives in the folder (unpack them, they are not read), first images.tar.zst",),
+        ),
+    ],
+    ids=["Stanford Dogs", "caltech-101", "ImageNet", "EuroSAT", "no class"],
+)
+def test_archives_of_public_sets_beside_what_was_unpacked_are_only_counted(
+    folders: tuple[str, ...], others: tuple[str, ...], unused: tuple[str, ...], tmp_path: Path
+) -> None:
+    heads = {
+        name: b"\x1f\x8b" if name.endswith("gz") else b"PK\3\4" if name.endswith("zip") else b"" for name in others
+    }
+    files = {name: head or b"a/1.jpg" + bytes(93) for name, head in heads.items()} | {"LICENSE": b"text"}
+    source = open_tree(tmp_path, tree(dict.fromkeys(folders, 6)) | files)
+    assert source.classes == tuple(sorted({name.rpartition("/")[2] for name in folders}))
+    assert len(source.labels) == 6 * len(folders)
+    assert all(any(line.startswith(said) for line in source.unused) for said in unused), source.unused

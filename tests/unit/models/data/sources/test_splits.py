@@ -212,3 +212,104 @@ def test_the_whole_tree_is_no_split_beside_others(changes: dict[str, list[str]])
         schema.Data(name="x", source="folder", **changes)
     with pytest.raises(ValueError, match=r"_folders is for data=folder, not for cifar10"):
         schema.Data(name="x", source="cifar10", **changes)
+
+
+@pytest.mark.parametrize("name", ["train_val", "training_data", "Training Set", "set/trainval/data"])
+def test_a_folder_of_train_that_holds_the_splits_is_skipped(name: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, {f"{name}/{top}/{label}": 4 for top in ("train", "val") for label in ("cat", "dog")})
+    assert (source.classes, parts_of(source)) == (("cat", "dog"), {"train": TRAIN, "val": VAL})
+
+
+def test_splits_are_never_taken_as_classes(tmp_path: Path) -> None:
+    folders = {f"{top}/{label}": 4 for top in ("train_val/train", "train_val/val", "test") for label in ("cat", "dog")}
+    named = {"train_folders": ["train_val/train"], "val_folders": ["train_val/val"]}
+    said = "data.train_folders=[train_val/train] data.val_folders=[train_val/val] takes them as splits"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, folders)
+    assert open_tree(tmp_path, folders, **named).classes == ("cat", "dog")
+
+
+def test_the_classes_are_those_of_all_train_folders(tmp_path: Path) -> None:
+    folders = {"train_1/a": 12, "train_1/b": 12, "train_2/c": 12, "train_2/d": 12}
+    source = open_tree(tmp_path, folders)
+    assert (source.classes, source.unused) == (tuple("abcd"), ())
+    assert open_tree(tmp_path, folders, train_folders=["train_2", "train_1"]).classes == tuple("abcd")
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [("invalid", "valid"), ("non_valid", "valid"), ("dev", "prod"), ("refusé", "validé"), ("test车", "train列车")],
+)
+def test_a_class_that_reads_as_a_split_but_is_none(classes: tuple[str, ...], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, dict.fromkeys(classes, 4))
+    assert (source.classes, source.own_val) == (classes, False)
+
+
+@pytest.mark.parametrize("train", ["train_mini", "train_aug"])
+def test_a_part_of_train_beside_val_with_its_classes_is_train(train: str, tmp_path: Path) -> None:
+    """As in iNaturalist 2021 mini."""
+    source = open_tree(tmp_path, {f"{top}/{label}": 3 for top in (train, "val") for label in "abc"})
+    assert (source.classes, parts_of(source)) == (("a", "b", "c"), {train: TRAIN, "val": VAL})
+    folders = {f"{top}/{label}": 3 for top in (train, "val", "test") for label in "abc"}
+    source = open_source(data_settings("folder", write_tree(tmp_path / "three", tree(folders))))
+    assert parts_of(source) == {train: TRAIN, "val": MINIVAL, "test": VAL}
+
+
+def test_a_part_of_train_beside_a_flat_val_is_named_in_the_remedy(tmp_path: Path) -> None:
+    said = "data.train_folders=[train_mini] data.val_folders=[val] as a split"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, {"train_mini/a": 3, "train_mini/b": 3, "val": 3})
+
+
+def test_numbers_of_parts_that_are_classes_are_taken(tmp_path: Path) -> None:
+    names = ("part_01", "part_02")
+    source = open_tree(tmp_path, {f"{top}/{name}": 3 for top in ("train", "test") for name in names})
+    assert (source.classes, parts_of(source)) == (names, {"train": TRAIN, "test": VAL})
+    folders = {f"train/{name}": 3 for name in names} | {"test/part_01": 3}
+    root = write_tree(tmp_path / "unequal", tree(folders))
+    with pytest.raises(ConfigError) as refused:
+        open_source(data_settings("folder", root))
+    assert "data.train_folders=[train] data.val_folders=[test] takes them as classes" in str(refused.value)
+    named = {"train_folders": ["train"], "val_folders": ["test"]}
+    assert open_source(data_settings("folder", root, **named)).classes == names
+
+
+def test_the_settings_that_a_message_names_lose_no_part(tmp_path: Path) -> None:
+    names = [f"images_{number:03d}" for number in range(1, 13)]
+    with pytest.raises(ConfigError) as refused:
+        open_tree(tmp_path, {f"{name}/{label}": 1 for name in names for label in "ab"})
+    assert f"data.train_folders=[{','.join(names)}] makes all train" in str(refused.value)
+    source = open_tree(tmp_path, {}, train_folders=names)
+    assert (len(source.labels), source.classes) == (24, ("a", "b"))
+
+
+def test_a_stray_image_in_train_does_not_make_it_a_class(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train/ may be the split train with the classes a, b, or a class beside test_"
+    ):
+        open_tree(tmp_path, {"train/a": 20, "train/b": 20, "train": 1, "test_stg1": 5})
+
+
+def test_copies_of_a_set_inside_it_are_left_out(tmp_path: Path) -> None:
+    """As in chest_xray and PlantVillage of Kaggle."""
+    inner = tree({f"{top}/{label}": 20 for top in ("train", "test", "val") for label in ("NORMAL", "PNEUMONIA")})
+    files = {f"chest_xray/{above}{name}": data for name, data in inner.items() for above in ("", "chest_xray/")}
+    source = open_source(data_settings("folder", write_tree(tmp_path / "chest", files)))
+    assert (source.classes, len(source.labels)) == (("NORMAL", "PNEUMONIA"), len(inner))
+    assert parts_of(source) == {"train": TRAIN, "val": MINIVAL, "test": VAL}
+    inner = tree({f"PlantVillage/{label}": 20 for label in ("blight", "healthy")})
+    files = {f"{above}{name}": data for name, data in inner.items() for above in ("", "plantvillage/")}
+    source = open_source(data_settings("folder", write_tree(tmp_path / "plants", files)))
+    assert (source.classes, len(source.labels)) == (("blight", "healthy"), 40)
+    assert source.unused == (
+        "40 images in folders that repeat the others by names and sizes, first "
+        "plantvillage/PlantVillage/blight/000.jpg",
+    )
+
+
+def test_images_without_classes_beside_the_splits_are_counted(tmp_path: Path) -> None:
+    """As in Intel's image classification."""
+    folders = {f"seg_{top}/seg_{top}/{label}": 20 for top in ("train", "test") for label in ("forest", "sea")}
+    source = open_tree(tmp_path, folders | {"seg_pred/seg_pred": 30})
+    assert (source.classes, parts_of(source)) == (("forest", "sea"), {"seg_train": TRAIN, "seg_test": VAL})
+    assert source.unused == ("30 images in folders that are no split, first seg_pred/seg_pred/000.jpg",)

@@ -1,0 +1,73 @@
+"""What lies in a tree besides its images: archives that were unpacked there or not, and copies of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePath
+
+from models.data.sources import archive, splits
+from models.data.sources.archive import ARCHIVES, Files
+from models.data.sources.unused import Unused
+
+SUFFIXES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
+
+
+def count_archives(files: Files, archives: Sequence[str], places: Collection[str], unused: Unused) -> None:
+    """Counts archives: those beside the folder of their name, and others, whose images are lost.
+
+    Several that lie among the folders of classes may be further classes, which are refused. Those above them are what
+    the tree was unpacked from (``ILSVRC2012_img_train.tar`` beside ``train/``), annotations, or a development kit.
+
+    Args:
+        files: The tree.
+        archives: Names of the archives in it.
+        places: Folders in which the folders of classes are, which end with ``/``; the empty string for the top.
+        unused: What receives the archives.
+    """
+    empty = {name for name, why in files.skipped if why == archive.EMPTY_FOLDER}
+    folders = {
+        name.rsplit("/", up)[0].casefold() for name in {*files.names, *empty} for up in range(1, name.count("/") + 1)
+    }
+    folders.add(PurePath(files.root).name.casefold())  # an archive in the folder that it was unpacked to
+    packed = {name: stem for name in archives if (stem := _stem(name)).casefold() not in folders}
+    classes = [name for name, stem in packed.items() if _may_be_class(stem, places)]
+    for name in archives:
+        if name in packed:
+            reason = "archives in the folder (unpack them, they are not read)"
+            unused.add(reason, name, holds_many=len(classes) > 1)
+        else:
+            unused.add("archives beside the folder of their name", name, could_be_sample=False)
+
+
+def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:
+    """Returns the images in top folders that repeat what is beside them, by names and sizes.
+
+    As ``chest_xray/chest_xray/train/...`` beside ``chest_xray/train/...`` in a public set of X-ray images.
+
+    Args:
+        files: The tree.
+        images: Rows by the path below the common top folder.
+    """
+    inside: dict[str, list[str]] = {}
+    for name in images:
+        top, slash, _ = name.partition("/")
+        if slash:
+            inside.setdefault(top, []).append(name)
+
+    def is_repeated(name: str) -> bool:
+        other = images.get(name.partition("/")[2])
+        return other is not None and files.sizes[other] == files.sizes[images[name]]
+
+    return [name for names in inside.values() if all(map(is_repeated, names)) for name in names]
+
+
+def _stem(name: str) -> str:
+    """Returns the name of an archive without its suffix, or two of them, as of ``a.tar.zst``."""
+    suffix = next(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))
+    stem = name[: -len(suffix)]
+    return stem[:-4] if stem.lower().endswith(".tar") else stem
+
+
+def _may_be_class(stem: str, places: Collection[str]) -> bool:
+    above, slash, name = stem.rpartition("/")
+    return above + slash in places and not splits.names_no_class(name) and splits.split_of(name) is None
