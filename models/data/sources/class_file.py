@@ -53,7 +53,7 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
     Args:
         path: ``data.class_file``.
         classes: Names of the classes.
-        labels: All labels.
+        labels: All labels; whole numbers are without leading zeros, and negative ones stand for none.
 
     Raises:
         ConfigError: Names are numbers of other classes, and the labels may be either.
@@ -62,6 +62,9 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
     by_number = {str(label): label for label in range(len(classes))}
     if path is None:
         return by_name
+    as_labels = {str(int(name)): label for name, label in by_name.items() if name.isdecimal() and name.isascii()}
+    by_name = as_labels | by_name
+    labels = {label for label in labels if label in by_name or not label.startswith("-")}
     unequal = sorted(text for text in by_name.keys() & by_number.keys() if by_name[text] != by_number[text])
     if not unequal:
         return by_number | by_name

@@ -36,6 +36,7 @@ _DOWNLOADS_AT_ONCE = 4
 _WEB = ("https://", "http://")
 _MAX_SHARDS = 1_000_000  # braces may state any number
 _OTHER_SHARDS = ("parquet", "arrow", "tfrecord", "tfrecords", "mds", "beton", "zst", "lz4", "7z", "rar", "tar_")
+_TABLES = ("parquet", "arrow")  # which may also be tables about the samples
 _UNFINISHED = ("part", "partial", "tmp", "crdownload", "aria2", "download", "incomplete")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)(?:\.\.\d+)?\}")
 
@@ -95,12 +96,20 @@ def _whole_of(name: str) -> str:
     return f"{stem}.tar" if dot else ""
 
 
+def _without_number(name: str) -> str:
+    """Returns the name of a file without folders, suffix and digits, in which the shards of a set differ."""
+    return re.sub(r"\d+", "", posixpath.splitext(posixpath.basename(name.lower()))[0])
+
+
 def may_be_shard(name: str, shards: Collection[str]) -> bool:
     """Whether a file beside shards is one in a format that is not read, or the beginning of one.
 
-    img2dataset writes ``00000.parquet`` and ``00000_stats.json`` beside ``00000.tar``: these are no shards.
+    img2dataset writes ``00000.parquet`` and ``00000_stats.json`` beside ``00000.tar``: these are no shards. Nor are
+    tables with another name than those of shards, as ``metadata.parquet``.
     """
     stem, _, suffix = name.lower().rpartition(".")
+    if suffix in _TABLES and _without_number(name) not in set(map(_without_number, shards)):
+        return False
     if suffix in _OTHER_SHARDS and not stem.endswith(".tar"):
         return f"{stem}.tar" not in {shard.lower() for shard in shards}
     if _whole_of(name.lower()) in {shard.lower() for shard in shards}:

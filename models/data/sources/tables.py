@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PREDICTIONS = ("submission", "predict")  # in names of tables that a model wrote
 _QUOTES = " \t'\""
+_SUFFIX = re.compile(r"\w{1,5}")
 
 
 @dataclass(frozen=True)
@@ -58,23 +60,34 @@ def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, in
                 log.warning("%s: %s is not read, because it is named after predictions", files.root, path)
             continue
         text = decode(files.read(row))
+        chosen: tuple[Table, int] | None = None
         for known in _narrow(index, images, path):
             # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
             table = _try_separators(path, text, known, str) or _try_separators(path, text, _fold(known), _fold_name)
-            if table is not None:
-                yield table
-                break
+            # The images of its folder count, unless they are few of those that it names.
+            if table is not None and (chosen is None or 2 * len(chosen[0].rows) < len(table[0].rows)):
+                chosen = table
+        if chosen is not None:
+            yield chosen
 
 
 def _try_separators(
     path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
 ) -> tuple[Table, int] | None:
+    """Returns the table by the separator with which the most cells, and the shortest, name images."""
     if path.lower().endswith(JSON_LINES):
         return _read_table(path, _read_json_lines(path, text), index, spelled)
+    best, score = None, (0, 0)
     for separator in _SEPARATORS:
-        if separator in text and (table := _read_table(path, _divide(text, separator), index, spelled)):
-            return table
-    return None
+        read = _read_table(path, _divide(text, separator), index, spelled) if separator in text else None
+        if read is None:
+            continue
+        cells = [cell_of(row, read[1]) for rows in read[0].rows.values() for row in rows]
+        if (rank := (len(read[0].rows), -sum(map(len, cells)))) > score:
+            best, score = read, rank
+        if not any(other in cell for cell in cells for other in _SEPARATORS):
+            break  # names of images without a separator: no other divides them further
+    return best
 
 
 def _read_json_lines(path: str, text: str) -> list[list[str]]:
@@ -178,7 +191,7 @@ def _fold_name(text: str) -> str:
 
 
 def _narrow(index: Mapping[str, str | None], images: Sequence[str], path: str) -> Iterator[Mapping[str, str | None]]:
-    """Yields the indexes by which a table is read, until one has its names: the images of its folder, then all others.
+    """Yields the indexes by which a table is read: the images of its folder, then all others.
 
     If the table or a folder above it is named after a split, images of other splits need their folder in the name, and
     names of several images mean that of this split.
@@ -205,7 +218,8 @@ def _match(text: str, index: Mapping[str, str | None]) -> str | None:
     """Returns the image that a text names, by the longest end of it that is the end of one image's path."""
     path = text.replace("\\", "/")
     while True:
-        for end in (path, path.rpartition(".")[0]):
+        stem, _, suffix = path.rpartition(".")
+        for end in (path, stem) if _SUFFIX.fullmatch(suffix) else (path,):  # else a row: 1.jpg;cat;0
             if end in index:
                 return index[end]
         if "/" not in path:

@@ -401,3 +401,28 @@ def test_a_table_as_path_is_told_to_need_its_folder(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,label\n")
     with pytest.raises(ConfigError, match="give the folder with the images: tables in it are read"):
         open_source(data_settings("folder", tmp_path / "labels.csv"))
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("file;class;score\n", "{n}.jpg;{c};0,{s}\n"),
+        ("file\tclass\n", "{n}.jpg\t{c}, {c}us\n"),
+        ("score;class;file\n", "0,{s};{c};set/{n}.jpg\n"),
+    ],
+    ids=["decimal commas", "commas in labels", "decimal comma before the name"],
+)
+def test_commas_in_a_table_of_another_separator_do_not_divide_it(header: str, row: str, tmp_path: Path) -> None:
+    names = [f"{i:04d}" for i in range(240)]
+    text = header + "".join(row.format(n=name, c=CLASSES[i % 3], s=80 + i % 9) for i, name in enumerate(names))
+    images = {f"set/{name}.jpg": photo(i % 12) for i, name in enumerate(names)}
+    source = open_tree(tmp_path, images | {"labels.csv": text.encode()})
+    assert [name.split(",")[0] for name in source.classes] == list(CLASSES)
+    assert len(source.labels) == len(names)
+
+
+def test_a_table_beside_a_few_images_is_about_those_that_it_names(tmp_path: Path) -> None:
+    text = table("{n},{c}", "image,label") + "preview,ant\n"
+    files = flat("images/") | {"meta/preview.png": photo(50, "PNG"), "meta/labels.csv": text.encode()}
+    source = open_tree(tmp_path, files, label_field="label")
+    assert labels_of(source, TRAIN) == TRUTH | {"preview": "ant"}

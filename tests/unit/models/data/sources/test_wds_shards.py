@@ -199,6 +199,16 @@ def test_a_label_that_is_a_name_and_the_number_of_another_class_is_never_guessed
     assert {label: stated[photo(label)] for label in expected} == expected
 
 
+def test_names_with_leading_zeros_are_the_labels_without_them(tmp_path: Path) -> None:
+    """Labels lose the zeros; ids that count from 1 would otherwise be taken as numbers from 0."""
+    samples = [{"jpg": photo(label), "cls": f"{label:04d}"} for label in range(1, 13)]
+    folder = write_shards(tmp_path / "set" / "%05d.tar", [*samples, {"jpg": photo(20), "cls": "-1"}])
+    (tmp_path / "names.txt").write_text("\n".join(f"{label:04d}" for label in range(1, 13)))
+    source = open_shards(folder, class_file=str(tmp_path / "names.txt"))
+    assert truth(source) == {photo(label): f"{label:04d}" for label in range(1, 13)}
+    assert source.unused == ("1 samples without a label in cls, first 00000.tar: 000012",)
+
+
 def test_members_that_webdataset_would_fail_on_are_counted(tmp_path: Path) -> None:
     """Suffixes that webdataset reserves, and suffixes that differ in case only."""
     members = [("0.jpg", photo(0)), ("0.__key__", b"0"), ("0.cls", b"0"), ("0.JPG", photo(1))]
@@ -441,11 +451,11 @@ def test_files_beside_shards_that_may_be_shards_are_named_and_refused(beside: st
 
 def test_what_img2dataset_writes_beside_its_shards_is_counted(tmp_path: Path) -> None:
     folder = write_shards(tmp_path / "set" / "%05d.tar", numbered(6))
-    for name in ("00000.parquet", "00000_stats.json", "README.md"):
+    for name in ("00000.parquet", "00000_stats.json", "README.md", "metadata.parquet", "urls.arrow"):
         (folder / name).write_bytes(b"PAR1")
     source = open_shards(folder)
     assert source.missing == ()
-    assert source.unused == ("3 files beside the shards, first 00000.parquet",)
+    assert source.unused == ("5 files beside the shards, first 00000.parquet",)
 
 
 def test_compressed_copies_and_remains_of_downloads_beside_their_tar_are_counted(tmp_path: Path) -> None:
