@@ -29,6 +29,7 @@ class Dropped:
         embedded: Service that must be an embedded one for this row to count; empty for all.
         if_missing: Whether they are dropped only if they name no existing file or folder.
         but: Names, as in ``names``, that pass nevertheless, because they change no numbers.
+        said: Whether the log names them: who sets them expects an effect on speed or numbers.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Dropped:
     embedded: str = ""
     if_missing: bool = False
     but: tuple[str, ...] = ()
+    said: bool = False
 
 
 DROPPED = (
@@ -78,6 +80,11 @@ DROPPED = (
         ("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*"),
         (JOBS,),
         "number and places of threads: would overrule launch.threads_per_proc, or bind all ranks to the same cores",
+        but=(
+            *("KMP_DUPLICATE_LIB_OK", "MKL_THREADING_LAYER", "MKL_SERVICE_FORCE_INTEL"),  # conda's two OpenMP libraries
+            *("OMP_STACKSIZE", "KMP_STACKSIZE", "OMP_DISPLAY_ENV", "KMP_WARNINGS"),
+        ),
+        said=True,
     ),
     Dropped(
         (
@@ -86,6 +93,7 @@ DROPPED = (
         ),
         (COMMAND, JOBS),
         "other kernels or fewer bits than the settings state, so other numbers",
+        said=True,
     ),
     Dropped(
         ("TORCH_*", "PYTORCH_*", "TORCHDYNAMO_*", "TORCHINDUCTOR_*"),
@@ -94,8 +102,11 @@ DROPPED = (
         but=(
             *("TORCH_NCCL_*", "TORCH_FR_*", "TORCH_DISTRIBUTED_DEBUG", "TORCH_SHOW_CPP_STACKTRACES", "TORCH_HOME"),
             *("TORCH_CUDA_ARCH_LIST", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR"),
-            *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
+            *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"),
+            *("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCH_DEVICE_BACKEND_AUTOLOAD", "TORCHINDUCTOR_COMPILE_THREADS"),
+            *("TORCH_LOGS", "TORCH_LOGS_FORMAT", "TORCH_LOGS_OUT", "TORCH_TRACE", "TORCHDYNAMO_VERBOSE"),
         ),
+        said=True,
     ),
     Dropped((ROUND,), (JOBS,), "a rank's restart count"),
     Dropped((RENDEZVOUS_TOKEN, TOKEN_URI, RESOLVE_S, JOB_FOLDER), (JOBS,), "belong to another job"),
@@ -143,6 +154,21 @@ def inherited(environment: Mapping[str, str], child: str, embedded: Collection[s
     """
     rows = [row for row in DROPPED if child in row.by and (not row.embedded or row.embedded in embedded)]
     return {name: value for name, value in environment.items() if not any(_drops(row, name, value) for row in rows)}
+
+
+def describe_dropped(environment: Mapping[str, str]) -> str:
+    """Returns a line about the variables of kernels and threads that are not passed on; empty without any.
+
+    Variables that effnet sets itself, as ``OMP_NUM_THREADS``, are not named: clusters set them for every command.
+    """
+    reasons = []
+    for row in DROPPED:
+        names = [
+            name for name, value in environment.items() if row.said and name not in SET and _drops(row, name, value)
+        ]
+        if names:
+            reasons.append(f"{', '.join(sorted(names))} ({row.reason})")
+    return f"variables without an effect: {'; '.join(reasons)}" if reasons else ""
 
 
 def clean(environment: MutableMapping[str, str], services: Services) -> None:

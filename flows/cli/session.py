@@ -56,6 +56,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     unread.refuse_unread_network(verb, overrides)
     for line in unread.describe_unread(verb, overrides):
         log.warning("%s", line)
+    if dropped := environment.describe_dropped(os.environ):
+        log.info("%s", dropped)
     environment.clean(os.environ, config.services)  # before anything imports torch, which reads its variables then
     _check_early(verb, config)
     began = time.monotonic()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Launch, Services
-from infra.environment import COMMAND, DROPPED, JOBS, SERVICES, SET, clean, inherited
+from infra.environment import COMMAND, DROPPED, JOBS, SERVICES, SET, clean, describe_dropped, inherited
 from infra.launch.command import job_environment
 from infra.services import programs, stack
 
@@ -52,15 +52,27 @@ def test_a_job_sees_the_keys_of_its_store_and_no_outer_job() -> None:
 @pytest.mark.parametrize("child", [COMMAND, JOBS])
 def test_variables_that_change_numbers_reach_neither_the_command_nor_its_jobs(child: str) -> None:
     numbers = ("ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "ATEN_CPU_CAPABILITY", "TORCHINDUCTOR_FREEZING")
-    numbers += (
-        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-        "PYTORCH_TUNABLEOP_ENABLED",
-        "CUBLAS_WORKSPACE_CONFIG",
-        "TORCH_LOGS",
-    )
+    numbers += ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_TUNABLEOP_ENABLED", "CUBLAS_WORKSPACE_CONFIG")
     passed = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
     passed |= {"TORCH_HOME": "/models", "TORCHINDUCTOR_CACHE_DIR": "/cache", "CUDA_VISIBLE_DEVICES": "0"}
     assert inherited(dict.fromkeys(numbers, "1") | passed, child) == passed
+
+
+@pytest.mark.parametrize("child", [COMMAND, JOBS])
+def test_variables_that_change_no_number_pass(child: str) -> None:
+    """Those of conda's OpenMP libraries, without which it aborts, of compilation on clusters, and of diagnostics."""
+    passed = ("KMP_DUPLICATE_LIB_OK", "MKL_THREADING_LAYER", "MKL_SERVICE_FORCE_INTEL", "OMP_STACKSIZE", "TORCH_LOGS")
+    passed += ("TORCHINDUCTOR_COMPILE_THREADS", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_NVML_BASED_CUDA_CHECK")
+    passed += ("TORCH_DEVICE_BACKEND_AUTOLOAD", "TORCH_TRACE", "TORCHDYNAMO_VERBOSE")
+    assert inherited(dict.fromkeys(passed, "1"), child) == dict.fromkeys(passed, "1")
+
+
+def test_dropped_variables_of_kernels_and_threads_are_named_with_the_reason() -> None:
+    line = describe_dropped({"OMP_PROC_BIND": "true", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "RANK": "0"})
+    assert line.startswith("variables without an effect: OMP_PROC_BIND (number and places of threads")
+    assert "; CUBLAS_WORKSPACE_CONFIG (other kernels or fewer bits" in line
+    assert "RANK" not in line
+    assert describe_dropped({"OMP_NUM_THREADS": "4", "TORCH_LOGS": "recompiles", "PATH": "/bin"}) == ""
 
 
 def test_places_of_threads_in_a_shell_bind_no_job() -> None:
