@@ -7,7 +7,7 @@ result. Files that could have been samples are refused if they are many (``unuse
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from models.data.sources.image_format import (
     is_image_name,
 )
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
+from models.data.sources.name_labels import read_names
 from models.data.sources.packed import SUFFIXES, count_archives, find_copies
 from models.data.sources.unused import Unused
 
@@ -56,7 +57,7 @@ class _Tree:
     formats: dict[int, str]
     folders: frozenset[str]
     top: str
-    copies: tuple[str, ...] = ()
+    copies: frozenset[str] = frozenset()
 
 
 def open_folder(data: schema.Data) -> Source:
@@ -73,7 +74,7 @@ def open_folder(data: schema.Data) -> Source:
     if data.path is None:
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = locate(data.path)
-    tree = _open_tree(root)
+    tree = _open_tree(root, explicit=bool(data.train_folders or data.val_folders))
     unused = Unused()
     if all(tree.formats.get(row) == UNKNOWN for row in tree.images.values()):
         _count_others(tree, Listing(tree.files, ()), unused)
@@ -118,18 +119,19 @@ def open_folder(data: schema.Data) -> Source:
     return source
 
 
-def _open_tree(root: str) -> _Tree:
+def _open_tree(root: str, *, explicit: bool) -> _Tree:
+    """Lists a tree; without ``explicit`` folders of splits, those that repeat the others are left out."""
     files = archive.open_own(root)
     formats = _identify(files)
     images = {name: row for row, name in enumerate(files.names) if formats.get(row) not in _NO_IMAGES}
     pictures = [name for name, row in images.items() if formats.get(row) not in _NO_PICTURES]
     top = _common_top(pictures or images)
-    copies = find_copies(files, {name.removeprefix(top): images[name] for name in pictures if name.startswith(top)})
+    below_top = {} if explicit else {name.removeprefix(top): images[name] for name in pictures if name.startswith(top)}
+    copies = frozenset(top + name for name in find_copies(files, below_top))
     if copies:
-        left_out = {top + name for name in copies}
-        images = {name: row for name, row in images.items() if name not in left_out}
-        pictures = [name for name in pictures if name not in left_out]
-        copies, top = sorted(left_out), _common_top(pictures)
+        images = {name: row for name, row in images.items() if name not in copies}
+        pictures = [name for name in pictures if name not in copies]
+        top = _common_top(pictures)
     below = {name.removeprefix(top): row for name, row in images.items() if name.startswith(top)}
     folders = {
         name.rsplit("/", up)[0]
@@ -139,7 +141,7 @@ def _open_tree(root: str) -> _Tree:
     empty = {name[:-1] for name, why in files.skipped if why == archive.EMPTY_FOLDER}
     _refuse_empty_train(root, top, empty)
     empty = {name.removeprefix(top) for name in empty if name.startswith(top)}
-    return _Tree(files, below, formats, frozenset(folders | empty), top, tuple(copies))
+    return _Tree(files, below, formats, frozenset(folders | empty), top, copies)
 
 
 def _refuse_empty_train(root: str, top: str, empty: Collection[str]) -> None:
@@ -218,7 +220,9 @@ def _list_classes(tree: _Tree, parts: dict[str, int]) -> list[str]:
 def _read_classes(
     data: schema.Data, tree: _Tree, parts: dict[str, int], folders: list[str]
 ) -> tuple[dict[str, str], list[str], dict[str, str]]:
-    """Returns the class of each image in the tables of a tree whose folders are no classes, all classes, and its split.
+    """Returns the class of each image where the folders are no classes, all classes, and the split of each image.
+
+    Tables have them, or else the names of the images.
 
     Raises:
         ConfigError: No table has classes of the images, or a single one.
@@ -226,6 +230,9 @@ def _read_classes(
     images = [tree.top + name for name in tree.images if any(map(name.startswith, parts))]
     stated, source, kinds = csv_labels.read_classes(tree.files, images, data.label_field)
     labels = {image.removeprefix(tree.top): label for image, label in stated.items()}
+    if not labels and len(folders) < 2 and data.label_field is None:
+        train = tuple(top for top, part in parts.items() if part == TRAIN)
+        labels, source = read_names([name for name in tree.images if name.startswith(train)]), "the names of the images"
     classes = sorted(set(labels.values()))
     if data.label_field is not None and not labels:
         raise ConfigError(
@@ -274,6 +281,30 @@ def _describe_origin(tree: _Tree, parts: dict[str, int]) -> str:
     return ""
 
 
+def _label_by_folders(
+    tree: _Tree, parts: dict[str, int], rank: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Returns the labels by the folders of classes, or tables beside flat parts; and a remark on parts without any."""
+    labels: dict[str, int] = {}
+    remarks: dict[str, str] = {}
+    for top in parts:
+        folders = {path: rank[name] for name, path in _classes_below(tree, top).items() if name in rank}
+        inside = [name for name in tree.images if name.startswith(top)]
+        for name in inside:
+            depth = len(top)
+            while (depth := name.find("/", depth) + 1) > 0:
+                if (label := folders.get(name[:depth])) is not None:
+                    labels[name] = label
+                    break
+        if top and (flat := [name for name in inside if name not in labels]):
+            known, remarks[top] = csv_labels.read_labels(tree.files, [tree.top + name for name in flat], rank)
+            labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
+            others = sorted(_classes_below(tree, top).keys() - rank.keys())
+            if others and not folders and not remarks[top]:
+                remarks[top] = f" (its folders {', '.join(others[: listing.NAMED])} are none of the classes)"
+    return labels, remarks
+
+
 def _add_images(
     data: schema.Data, tree: _Tree, parts: dict[str, int], entries: Listing, unused: Unused, stated: dict[str, str]
 ) -> None:
@@ -292,21 +323,11 @@ def _add_images(
     taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
     labels = {name: rank[label] for name, label in stated.items()}
     remarks: dict[str, str] = {}
-    for top in parts if not stated else ():
-        folders = {path: rank[name] for name, path in _classes_below(tree, top).items() if name in rank}
-        inside = [name for name in tree.images if name.startswith(top)]
-        for name in inside:
-            depth = len(top)
-            while (depth := name.find("/", depth) + 1) > 0:
-                if (label := folders.get(name[:depth])) is not None:
-                    labels[name] = label
-                    break
-        if top and (flat := [name for name in inside if name not in labels]):
-            known, remarks[top] = csv_labels.read_labels(tree.files, [tree.top + name for name in flat], rank)
-            labels |= {name.removeprefix(tree.top): rank[label] for name, label in known.items()}
-            others = sorted(_classes_below(tree, top).keys() - rank.keys())
-            if others and not folders and not remarks[top]:
-                remarks[top] = f" (its folders {', '.join(others[: listing.NAMED])} are none of the classes)"
+    if not stated:
+        labels, remarks = _label_by_folders(tree, parts, rank)
+    for top in parts if not explicit else ():
+        if parts[top] != TRAIN and not any(name.startswith(top) for name in labels):
+            remarks[top] = remarks.get(top) or splits.describe_without(parts)
     for name, row in tree.images.items():
         kind = tree.formats.get(row, DECODED[0])
         part = next((top for top in parts if name.startswith(top)), None)
@@ -338,7 +359,6 @@ def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, in
 def _count_others(tree: _Tree, entries: Listing, unused: Unused, parts: Collection[str] = ()) -> None:
     """Counts what is no image, and names the classes that have none; the folders of classes are those of the parts."""
     archives = [name for row, name in enumerate(tree.files.names) if tree.formats.get(row) == _ARCHIVE]
-    copies = set(tree.copies)
     count_archives(tree.files, archives, [tree.top + part for part in parts], unused)
     for row, name in enumerate(tree.files.names):
         if tree.formats.get(row) == _ARCHIVE:
@@ -347,7 +367,7 @@ def _count_others(tree: _Tree, entries: Listing, unused: Unused, parts: Collecti
             unused.add("files that are no images", name, could_be_sample=False)
         elif not entries.rows and tree.formats.get(row) == UNKNOWN:
             unused.add("files of unknown format", name)
-        elif name in copies:
+        elif name in tree.copies:
             unused.add("images in folders that repeat the others by names and sizes", name, could_be_sample=False)
         elif not name.startswith(tree.top) and tree.formats.get(row) in _NO_PICTURES:
             unused.add(f"files of other formats outside {tree.top}", name, could_be_sample=False)  # e.g. annotations

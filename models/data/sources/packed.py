@@ -42,7 +42,8 @@ def count_archives(files: Files, archives: Sequence[str], places: Collection[str
 def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:
     """Returns the images in top folders that repeat what is beside them, by names and sizes.
 
-    As ``chest_xray/chest_xray/train/...`` beside ``chest_xray/train/...`` in a public set of X-ray images.
+    As ``chest_xray/chest_xray/train/...`` beside ``chest_xray/train/...`` in a public set of X-ray images. Folders of
+    classes or splits that somebody filled from others are none.
 
     Args:
         files: The tree.
@@ -51,11 +52,12 @@ def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:
     inside: dict[str, list[str]] = {}
     for name in images:
         top, slash, _ = name.partition("/")
-        if slash:
+        if slash and splits.kind_of(top) is None:
             inside.setdefault(top, []).append(name)
 
     def is_repeated(name: str) -> bool:
-        other = images.get(name.partition("/")[2])
+        rest = name.partition("/")[2]
+        other = images.get(rest) if "/" in rest else None
         return other is not None and files.sizes[other] == files.sizes[images[name]]
 
     return [name for names in inside.values() if all(map(is_repeated, names)) for name in names]

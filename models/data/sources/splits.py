@@ -207,6 +207,12 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *,
         )
 
 
+def describe_without(parts: Mapping[str, int]) -> str:
+    """Returns the setting that leaves out the held-out parts, of which no image has a label."""
+    train = ",".join(top.rstrip("/") for top, part in parts.items() if part == TRAIN)
+    return f" (data.train_folders=[{train}] trains without them)"
+
+
 def _describe_classes(parts: Mapping[str, int]) -> str:
     """Returns the settings by which the folders in the parts are classes, whatever their names."""
     train = ",".join(top.rstrip("/") or WHOLE_TREE for top, part in parts.items() if part == TRAIN)

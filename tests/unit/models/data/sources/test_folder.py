@@ -207,7 +207,10 @@ def test_ten_unused_images_are_accepted_and_named(tmp_path: Path) -> None:
     [
         (tree({"extra/a": 11}), "11 images in folders that are no split, first extra/a/000.jpg"),
         ({f"train/{i}.jpg": photo(i) for i in range(11)}, "11 images without a label in train/, first train/0.jpg"),
-        ({f"test/{i}.jpg": photo(i) for i in range(11)}, "11 images without a label in test/, first test/0.jpg"),
+        (
+            {f"test/{i}.jpg": photo(i) for i in range(11)},
+            "11 images without a label in test/ (data.train_folders=[train] trains without them), first test/0.jpg",
+        ),
         (
             tree({"test/odd": 11}),
             "11 images without a label in test/ (its folders odd are none of the classes), first test/odd/000.jpg",
@@ -725,3 +728,36 @@ def test_archives_of_public_sets_beside_what_was_unpacked_are_only_counted(
     assert source.classes == tuple(sorted({name.rpartition("/")[2] for name in folders}))
     assert len(source.labels) == 6 * len(folders)
     assert all(any(line.startswith(said) for line in source.unused) for said in unused), source.unused
+
+
+@pytest.mark.parametrize("top", ["", "train/", "dogs-vs-cats/train/"])
+def test_the_classes_may_be_in_the_names_of_the_images(top: str, tmp_path: Path) -> None:
+    """As in dogs-vs-cats of Kaggle."""
+    files = {f"{top}{label}.{i}.jpg": photo(i) for label in ("cat", "dog") for i in range(8)}
+    source = open_tree(tmp_path, files)
+    assert source.classes == ("cat", "dog")
+    assert [source.classes[label] for label in source.labels] == ["cat"] * 8 + ["dog"] * 8
+
+
+def test_a_test_folder_without_labels_is_refused_with_a_setting_that_leaves_it_out(tmp_path: Path) -> None:
+    files = {f"train/{label}.{i}.jpg": photo(i) for label in ("cat", "dog") for i in range(8)}
+    files |= {f"test1/{i}.jpg": photo(20 + i) for i in range(12)} | {"sampleSubmission.csv": b"id,label\n1,0\n"}
+    with pytest.raises(
+        ConfigError, match=r"12 images without a label in test1/ \(data\.train_folders=\[train\] trains"
+    ):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, files, train_folders=["train"])
+    assert (source.classes, by_part(source)) == (("cat", "dog"), [16, 0, 0])
+
+
+@pytest.mark.parametrize("names", ["IMG_{}.jpg DSC_{}.jpg", "cat.{}.jpg {}.jpg", "cat.{}.jpg cat.1{}.jpg"])
+def test_names_that_may_be_those_of_cameras_are_no_classes(names: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folders of classes"):
+        open_tree(tmp_path, {name.format(i): photo(i) for i in range(8) for name in names.split()})
+
+
+def test_hymenoptera_is_read_from_its_archive_folder(tmp_path: Path) -> None:
+    folders = {f"hymenoptera_data/{top}/{label}": 5 for top in ("train", "val") for label in ("ants", "bees")}
+    source = open_tree(tmp_path, tree(folders) | {"hymenoptera_data.zip": b"PK\3\4"})
+    assert (source.classes, by_part(source)) == (("ants", "bees"), [10, 0, 10])
+    assert source.unused == ("1 archives beside the folder of their name, first hymenoptera_data.zip",)

@@ -307,6 +307,20 @@ def test_copies_of_a_set_inside_it_are_left_out(tmp_path: Path) -> None:
     )
 
 
+def test_splits_and_classes_that_were_filled_from_other_folders_are_no_copies(tmp_path: Path) -> None:
+    whole = tree({"cat": 20, "dog": 20})
+    files = whole | {f"{top}/{name}": data for name, data in whole.items() for top in ("train", "val")}
+    with pytest.raises(ConfigError, match=r"40 images in folders that are no split, first cat/000\.jpg"):
+        open_source(data_settings("folder", write_tree(tmp_path / "splits", files)))
+    files = whole | {f"{i:03d}.jpg": photo(i) for i in range(5)}
+    source = open_source(data_settings("folder", write_tree(tmp_path / "classes", files)))
+    assert (source.classes, len(source.labels)) == (("cat", "dog"), 40)
+    named = {"train_folders": ["copy"], "val_folders": ["rest"]}
+    files = whole | {f"{top}/{name}": data for name, data in whole.items() for top in ("copy", "rest")}
+    source = open_source(data_settings("folder", write_tree(tmp_path / "named", files), **named))
+    assert parts_of(source) == {"copy": TRAIN, "rest": VAL}
+
+
 def test_images_without_classes_beside_the_splits_are_counted(tmp_path: Path) -> None:
     """As in Intel's image classification."""
     folders = {f"seg_{top}/seg_{top}/{label}": 20 for top in ("train", "test") for label in ("forest", "sea")}
