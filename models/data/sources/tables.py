@@ -74,19 +74,22 @@ def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, in
 def _try_separators(
     path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
 ) -> tuple[Table, int] | None:
-    """Returns the table by the separator with which the most cells, and the shortest, name images."""
+    """Returns the table by the separator that names the most images, most with suffix, in the shortest cells."""
     if path.lower().endswith(JSON_LINES):
         return _read_table(path, _read_json_lines(path, text), index, spelled)
-    best, score = None, (0, 0)
+    best, score = None, (0, 0, 0)
+    lines = sum(map(bool, map(str.strip, text.splitlines())))
     for separator in _SEPARATORS:
         read = _read_table(path, _divide(text, separator), index, spelled) if separator in text else None
         if read is None:
             continue
-        cells = [cell_of(row, read[1]) for rows in read[0].rows.values() for row in rows]
-        if (rank := (len(read[0].rows), -sum(map(len, cells)))) > score:
+        cells = [(cell_of(row, read[1]), image) for image, rows in read[0].rows.items() for row in rows]
+        whole = sum(cell.endswith(image.rpartition("/")[2]) for cell, image in cells)
+        if (rank := (len(read[0].rows), whole, -sum(len(cell) for cell, _ in cells))) > score:
             best, score = read, rank
-        if not any(other in cell for cell in cells for other in _SEPARATORS):
-            break  # names of images without a separator: no other divides them further
+        is_divided = not any(other in cell for cell, _ in cells for other in _SEPARATORS)
+        if is_divided and whole == len(cells) and len(read[0].rows) >= lines - 1:
+            break  # an image in every line but the header, whose name no other separator divides further
     return best
 
 

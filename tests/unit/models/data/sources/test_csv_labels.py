@@ -421,6 +421,12 @@ def test_commas_in_a_table_of_another_separator_do_not_divide_it(header: str, ro
     assert len(source.labels) == len(names)
 
 
+def test_decimals_that_are_names_of_images_name_none(tmp_path: Path) -> None:
+    text = "file;class;score\n" + "".join(f"{i}.jpg;{CLASSES[i % 3]};0,{(i * 7) % 24}\n" for i in range(24))
+    source = open_tree(tmp_path, {f"{i}.jpg": photo(i) for i in range(24)} | {"labels.csv": text.encode()})
+    assert labels_of(source, TRAIN) == {str(i): CLASSES[i % 3] for i in range(24)}
+
+
 def test_a_table_beside_a_few_images_is_about_those_that_it_names(tmp_path: Path) -> None:
     text = table("{n},{c}", "image,label") + "preview,ant\n"
     files = flat("images/") | {"meta/preview.png": photo(50, "PNG"), "meta/labels.csv": text.encode()}
