@@ -84,10 +84,10 @@ def test_classify_gives_the_probabilities_of_the_registered_network(mlflow_uri: 
     module, images = export.serving_module(network), export.example(SIDE)
     answers = export.logits(module, images)
     started = runs.start_run("tests", "example", "example", params={}, tags={})
-    given = {"tags": {}, "aliases": ["champion"]}
-    registration.register(
-        started, "example", load=lambda: registration.Loaded(module, images, answers), files=tmp_path, **given
+    made = registration.register(
+        started, "example", load=lambda: registration.Loaded(module, images, answers), files=tmp_path, tags={}
     )
+    registry.promote("example", made.version, "champion")
     (tmp_path / "image.jpg").write_bytes(image_bytes(1))
     classes = example("classify").classify("example@champion", tmp_path / "image.jpg", tmp_path / "fetched")
     assert {name for name, _ in classes} == set("abcd")
