@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     _empty(os.path.join(folder, SCRATCH))  # noqa: PTH118
     with contextlib.suppress(FileNotFoundError):
         os.replace(log_path, os.path.join(folder, "log.1.txt"))  # noqa: PTH105, PTH118
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     stop_read, stop_write = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os.write(stop_write, b"x"))
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+            preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
         )
     code = _wait(child, [death_fd, stop_read], grace_s)
     _kill_all()
@@ -68,7 +68,8 @@ def _empty(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Sets an option of this process by Linux' ``prctl``; does nothing on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value)
 

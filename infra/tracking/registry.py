@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 from conf.text import did_you_mean, escaped
-from infra.errors import ArtifactError, ConfigError, EffnetError
+from infra.errors import ArtifactError, ConfigError
 from infra.tracking import rest
 from infra.tracking.cards import shorten
 from infra.tracking.client import connection, library
@@ -63,10 +63,7 @@ def _set_alias(name: str, version: int, alias: str) -> None:
     fields = {"name": name, "alias": alias, "version": str(version)}
     try:
         rest.post("registered-models/alias", **fields)
-    except EffnetError as error:  # another process creates the same alias between MLflow's look and its insert
-        refusal = str(error).lower()  # SQLite: "UNIQUE constraint failed"; PostgreSQL: "violates unique constraint"
-        if "registered_model_aliases" not in refusal or "unique constraint" not in refusal:
-            raise
+    except rest.SimultaneousError:  # another process created the alias between MLflow's look and its insert
         rest.post("registered-models/alias", **fields)  # the alias exists now, so this updates it
 
 

@@ -31,9 +31,11 @@ _KNOWN = {"MLFLOW_TRACKING_URI", _USER, _PASSWORD}
 # Not the minute of MLflow's client (client.py), whose uploads share it: these are questions and tags.
 _CONNECT_S, _ANSWER_S, _RETRIES = 5.0, 20.0, 2
 _RETRIED = (408, 429, 500, 502, 503, 504)
-# Two processes wrote the same at the same time, and the database refused the second: SQLite and PostgreSQL.
-_SIMULTANEOUS = ("UNIQUE constraint failed", "UniqueViolation")
 _ALIAS = "registered-models/alias"  # answers INVALID_PARAMETER_VALUE if there is no such alias
+
+
+class SimultaneousError(TransientError):
+    """Another process wrote the same at the same time, and MLflow's database refused this one; it may try again."""
 
 
 class MissingError(PermanentError):
@@ -99,7 +101,9 @@ def translate_error(error: Exception, status: int, uri: str) -> EffnetError:
     text = first_line(error)[:300]
     if status in (401, 403):
         return ConfigError(f"MLflow at {uri} refuses access ({status}): {_CREDENTIALS} ({text})")
-    if status >= 500 or status in (408, 429) or any(sign in text for sign in _SIMULTANEOUS):
+    if "unique constraint" in text.lower():  # "UNIQUE constraint failed" of SQLite, "violates unique" of PostgreSQL
+        return SimultaneousError(f"MLflow at {uri}: another process wrote the same: {text}")
+    if status >= 500 or status in (408, 429):
         return TransientError(f"MLflow at {uri} fails ({status}): {text}")
     return PermanentError(f"MLflow at {uri} refuses the request ({status}): {text}")
 

@@ -11,7 +11,6 @@ compute nor touch a GPU: threads and CUDA contexts do not survive a fork.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import signal
@@ -28,7 +27,7 @@ from torch.distributed.launcher.api import elastic_launch
 from infra import store
 from infra.errors import LostError, PreemptedError
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, TOKEN_URI
-from infra.launch.guard import PR_SET_PDEATHSIG, SCRATCH
+from infra.launch.guard import PR_SET_PDEATHSIG, SCRATCH, prctl
 from models.training import rendezvous
 
 if TYPE_CHECKING:
@@ -103,10 +102,9 @@ def run_rank(agent: int, module: str, *arguments: str) -> None:
 
 def _die_with(agent: int) -> None:
     """Asks Linux to kill this rank when the agent ends for any reason; they are in different sessions."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != agent:  # it ended before prctl took effect
-            os.kill(os.getpid(), signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != agent:  # it ended before prctl took effect
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -300,7 +300,7 @@ def _read(uri: str) -> NightRecord | None:
         return NightRecord(**body, earlier=None if earlier is None else NightRecord(**earlier))
     except (DataError, TypeError) as error:
         log.warning(
-            "%s is not the record of a night, or is of a newer effnet, and is left out: %s; delete it, or upgrade",
+            "%s is skipped: not the record of a night, or that of a newer effnet (%s); delete it, or upgrade",
             uri,
             first_line(error),
         )

@@ -23,7 +23,7 @@ FIRST_TAGS = {STATE: PENDING}  # tags of every new version
 
 
 def add_notes(verdict: str, *notes: str) -> str:
-    """Adds notes to a verdict, before the hint how the version can be promoted; empty notes are left out."""
+    """Adds notes to a verdict, before the hint how the version can be promoted; empty notes are omitted."""
     reason, hint, command = verdict.partition(HINT)
     return "; ".join(filter(None, [reason, *notes])) + hint + command
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from night_rig import alert_sink
 from playwright.sync_api import sync_playwright
 from training_rig import End, Rig, make_rig
 
@@ -33,6 +34,14 @@ def reference(rig: Rig) -> End:
     end = rig.run("reference")
     assert end.code == 0, end.log
     return end
+
+
+@pytest.fixture
+def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Texts of the alerts that nights send to the address in ``NIGHT_HOOK``, as they arrive."""
+    with alert_sink() as (url, texts):
+        monkeypatch.setenv("NIGHT_HOOK", url)
+        yield texts
 
 
 FLAGS = [

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from night_rig import add_images, alert_sink, night_settings, register_base
+from night_rig import add_images, night_settings, register_base
 
 from conf.overrides import replace
 from infra import store
@@ -95,13 +95,6 @@ KILLS = [  # the states of a night, in their order
 ]
 Night = Callable[..., list[int]]
 ACCEPTING = ("nightly.rule=not_worse", "nightly.margin=100", "nightly.class_margin=100")
-
-
-@pytest.fixture
-def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    with alert_sink() as (url, texts):
-        monkeypatch.setenv("NIGHT_HOOK", url)
-        yield texts
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from night_rig import add_images, alert_sink, night_settings, register_base
+from night_rig import add_images, night_settings, register_base
 from page_reader import Page
 from PIL import Image
 
@@ -23,13 +22,6 @@ from models.data.shards import manifest as manifests
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
 STORAGE, LINE = "s3://effnet/refused", "refused-base-grown"
-
-
-@pytest.fixture
-def alerted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    with alert_sink() as (url, texts):
-        monkeypatch.setenv("NIGHT_HOOK", url)
-        yield texts
 
 
 @pytest.fixture

@@ -58,11 +58,11 @@ def job(storage: str) -> schema.Job:
 def start(job: schema.Job, storage: str, name: str, fault: str = "", **launch: Any) -> tuple[local.LocalJob, str]:
     job_uri = f"{storage}/jobs/{name}"
     store.write(f"{job_uri}/config.yaml", compose.to_yaml(job).encode())
-    asked = schema.Launch(threads_per_proc=1, **{"nproc_per_node": 2, "max_restarts": 0, **launch})
+    settings = schema.Launch(threads_per_proc=1, **{"nproc_per_node": 2, "max_restarts": 0, **launch})
     root = Path(storage.removeprefix("file://"))
-    env = job_environment(asked, machine.cores(), str(root / "cache")) | {"FAULT": fault}
+    env = job_environment(settings, machine.cores(), str(root / "cache")) | {"FAULT": fault}
     module = f"models.{job.kind}"
-    command = local.Command(torchrun_argv(asked, module, job_uri), env, root / "local" / name)
+    command = local.Command(torchrun_argv(settings, module, job_uri), env, root / "local" / name)
     return local.start(command), job_uri
 
 

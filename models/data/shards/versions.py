@@ -207,7 +207,7 @@ def _find_refused(
 ) -> dict[Unaccepted, set[tuple[int, int]]]:
     """Fresh images (content and label) of the refused versions whose images are all present as they were refused.
 
-    A version none of whose images is fresh is left out: later versions contain them already.
+    Versions without a fresh image are omitted: later versions contain their images already.
     """
     refused = {}
     for version in newest.unaccepted:

@@ -49,7 +49,7 @@ _SNIFF_THREADS = 16
 class _Tree:
     """A user's files below their common top folder: path and row of those with an image format, and formats by row.
 
-    ``copies`` are images in folders that repeat the others, which are left out.
+    ``copies`` are images in folders that repeat the others, which are excluded.
     """
 
     files: Files
@@ -120,7 +120,7 @@ def open_folder(data: schema.Data) -> Source:
 
 
 def _open_tree(root: str, *, explicit: bool) -> _Tree:
-    """Lists a tree; without ``explicit`` folders of splits, those that repeat the others are left out."""
+    """Lists a tree; without ``explicit`` folders of splits, those that repeat the others are excluded."""
     files = archive.open_own(root)
     formats = _identify(files)
     images = {name: row for row, name in enumerate(files.names) if formats.get(row) not in _NO_IMAGES}

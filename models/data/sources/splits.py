@@ -208,7 +208,7 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *,
 
 
 def describe_without(parts: Mapping[str, int]) -> str:
-    """Returns the setting that leaves out the held-out parts, of which no image has a label."""
+    """Returns the setting that excludes the held-out parts, of which no image has a label."""
     train = ",".join(top.rstrip("/") for top, part in parts.items() if part == TRAIN)
     return f" (data.train_folders=[{train}] trains without them)"
 

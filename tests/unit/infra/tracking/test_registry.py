@@ -24,7 +24,7 @@ def test_an_alias_that_another_process_creates_meanwhile_is_moved(
     def post(path: str, **fields: Any) -> dict[str, Any]:
         made.append((path, fields))
         if len(made) == 1:
-            raise PermanentError(message)
+            raise rest.translate_error(RuntimeError(message), 400, "http://host")
         return {}
 
     monkeypatch.setattr(rest, "post", post)

@@ -142,8 +142,14 @@ def test_a_file_of_credentials_is_read(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("BAD_REQUEST: (sqlite3.IntegrityError) UNIQUE constraint failed: params.key, params.run_uuid", TransientError),
-        ("BAD_REQUEST: (psycopg2.errors.UniqueViolation) duplicate key value violates unique", TransientError),
+        (
+            "BAD_REQUEST: (sqlite3.IntegrityError) UNIQUE constraint failed: params.key, params.run_uuid",
+            rest.SimultaneousError,
+        ),
+        (
+            "BAD_REQUEST: (psycopg2.errors.UniqueViolation) duplicate key value violates unique constraint",
+            rest.SimultaneousError,
+        ),
         ("INVALID_PARAMETER_VALUE: Changing param values is not allowed", PermanentError),
     ],
 )

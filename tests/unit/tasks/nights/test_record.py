@@ -158,7 +158,7 @@ def test_a_record_that_cannot_be_read_stops_no_night_and_is_named(
     record.report_lost(config, "run", CRASHED, "killed")
     assert [date for date, *_ in recorded(config)] == ["2026-12-02", "2026-12-01", "2026-11-29"]
     assert len(sent) == 1, "three skips in a row, but for the one that nobody can read"
-    assert f"{uri} is not the record of a night" in caplog.text
+    assert f"{uri} is skipped: not the record of a night" in caplog.text
     assert "; delete it, or upgrade" in caplog.text
     run_night(config, "tied", day=1)
     assert len(recorded(config)) == 4, "a night of the same date replaces it"
