@@ -1,7 +1,7 @@
 """Real photographs through the evaluation of imported weights, against what timm and torchvision made of them.
 
 ``tests/support/made_photographs.py`` recorded their pixels and logits, for a file of each kind in the table of
-docs/experiments.md: other sides, crops, interpolations, and normalizations.
+docs/weights.md: other sides, crops, interpolations, and normalizations.
 """
 
 from __future__ import annotations

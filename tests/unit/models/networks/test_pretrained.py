@@ -614,7 +614,7 @@ def test_side_and_crop_are_those_of_the_publisher(file: str, member: str, origin
 
 
 def test_the_documented_table_is_that_of_the_code() -> None:
-    text = (ROOT / "docs" / "experiments.md").read_text()
+    text = (ROOT / "docs" / "weights.md").read_text()
     rows = re.findall(
         r"^\| (\w+) \| `([^`]+)`[^|]*\| (\d+) \| (\d+)(, squashed)? \| (\w+) \| (\w+) \|$", text, re.MULTILINE
     )
