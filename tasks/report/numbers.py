@@ -77,6 +77,11 @@ def general(value: float | None) -> Markup:
     return _numeral(value, re.sub("^-", "\N{MINUS SIGN}", f"{value or 0:.4g}"))
 
 
+def p_value(value: float | None) -> Markup:
+    """``0.49``, ``0.023``, and ``< 0.001`` for anything below."""
+    return _numeral(value, f"<{_GAP}0.001" if (value or 0) < 0.001 else f"{value:.2g}")
+
+
 def times(value: float | None) -> Markup:
     """``×5.7``: a ratio with the digits that the paper prints."""
     return _numeral(value, f"×{value or 0:.4g}")
@@ -124,6 +129,7 @@ FILTERS = {
     "si": size,
     "printed": printed,
     "dec": decimal,
+    "p_value": p_value,
     "general": general,
     "times": times,
     "ratio": ratio,

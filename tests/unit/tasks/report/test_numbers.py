@@ -37,3 +37,8 @@ def test_times_and_dates_are_written_for_people() -> None:
     assert numbers.date("2025-11-23 20:31:02 UTC") == "23 Nov 2025, 20:31 UTC"
     assert numbers.date("yesterday") == "yesterday"
     assert numbers.commit("0f3c9a7d51e2b84c6a90-dirty") == "0f3c9a7d51e2-dirty"
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.4921, "0.49"), (0.001, "0.001"), (0.00099, "< 0.001"), (None, "—")])
+def test_a_p_value_is_never_written_as_zero(value: float | None, text: str) -> None:
+    assert re.sub("<[^>]+>", "", numbers.p_value(value)).replace("\N{NO-BREAK SPACE}", " ").replace("&lt;", "<") == text
