@@ -250,6 +250,11 @@ class Launch:
         require(self.jobs_at_once > 0, "launch.jobs_at_once must be > 0")
         require(self.relaunches >= 0, f"launch.relaunches must be >= 0, is {self.relaunches}")
 
+    @property
+    def processes(self) -> int:
+        """Number of processes (ranks) of a job on all its machines."""
+        return self.nnodes * self.nproc_per_node
+
 
 @dataclass
 class Services:
@@ -349,6 +354,11 @@ class Config:
             f"storage must be s3://BUCKET, s3://BUCKET/FOLDER or file:///FOLDER, is {self.storage!r}",
         )
         require(len(self.variants) > 0, "variants must name at least one network")
+
+    @property
+    def replicas(self) -> int:
+        """Number of copies of the network that a job trains, each on one process or one pipeline; at least one."""
+        return max(1, self.launch.processes // self.runtime.pipeline_stages)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from models.data.loading.fetch import RANGE_BYTES  # noqa: E402
 from models.experiments import costs  # noqa: E402
 from models.experiments.full_run import FULL_RUNS  # noqa: E402
 from models.experiments.processors import gpu  # noqa: E402
+from models.experiments.work import count_training  # noqa: E402
 from models.networks.build import compute_cost  # noqa: E402
 
 TARGET = ROOT / "docs" / "scale.md"
@@ -68,7 +69,7 @@ def trial_gpu_hours(config: schema.Config) -> float:
     splits = costs.count_splits(config.data)
     if splits is None:
         raise ValueError(f"the images of {config.data.name} are counted once it is sharded")
-    return costs.count_training(config.search.recipe, config.model, 1000, splits).seconds(gpu()) / 3600
+    return count_training(config.search.recipe, config.model, 1000, splits).seconds(gpu()) / 3600
 
 
 def requests(training: Training, epochs: int) -> dict[str, float]:

@@ -66,13 +66,12 @@ def train_job(
     if shards.classes < 2:
         raise ConfigError(f"{shards.name} has a single class; a classifier needs two or more")
     images = shards.train if split == "train" else shards.train + shards.minival
-    replicas = config.launch.nnodes * config.launch.nproc_per_node // config.runtime.pipeline_stages
     if recipe.bn_groups == "sync" and config.runtime.pipeline_stages > 1:
         raise ConfigError(
             f"recipe.bn_groups=sync is incompatible with runtime.pipeline_stages={config.runtime.pipeline_stages}; "
             "use recipe.bn_groups=slice"
         )
-    check_batch(recipe.global_batch, recipe.batch_slices, max(1, replicas), images)
+    check_batch(recipe.global_batch, recipe.batch_slices, config.replicas, images)
     job = schema.Job(
         kind="train",
         model=config.model,

@@ -16,6 +16,7 @@ from models.data.loading.order import check_batch
 from models.data.sources.catalog import DATA_SETS
 from models.experiments import costs, full_run, processors
 from models.experiments.processors import Processor
+from models.experiments.work import COMMAND_S, JOB_S, Work, total_wall_s
 from models.networks.build import compute_cost
 from models.networks.memory import plan, slices_per_pass
 from tasks import stored
@@ -34,9 +35,8 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
     Raises:
         ConfigError: The global batch cannot be divided equally over the processes.
     """
-    recipe, launch = config.recipe, config.launch
-    replicas = max(1, launch.nnodes * launch.nproc_per_node // config.runtime.pipeline_stages)
-    check_batch(recipe.global_batch, recipe.batch_slices, replicas, samples=recipe.global_batch)
+    recipe = config.recipe
+    check_batch(recipe.global_batch, recipe.batch_slices, config.replicas, samples=recipe.global_batch)
     known = DATA_SETS[config.data.source].classes
     classes = known or ASSUMED_CLASSES
     assumed = "" if known else ", assumed: the true number is known once the data are sharded"
@@ -47,7 +47,7 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
         return
     yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
     yield f"{'':<49} {'a pass':>7}   {'as configured':<19} {'recompute=true':<19} pipeline_stages=2"
-    cpu, gpu = (f"{device} {'bf16' if bf16 else 'fp32'}" for device, bf16, _ in _devices(recipe))
+    cpu, gpu = (f"{device} {'bf16' if bf16 else 'fp32'}" for device, bf16, _ in _devices(config))
     yield " " * 57 + "   " + "   ".join([f"{cpu:>8} {gpu:>8}"] * 3)
     for name in names:
         yield _format_row(config, dataclasses.replace(config.model, name=name), classes)
@@ -69,14 +69,15 @@ def describe_costs(
         overrides: The words that it was composed of; those of ``transfer.data`` apply to every set of the transfer.
         price: Price of an hour of a GPU; None leaves out the money.
         verb: One of ``costs.VERBS``.
-        probed: What ``probe`` returned, in place of the speeds in the table for a processor of its kind.
+        probed: What ``probe`` returned, in place of a processor of its kind in the table.
     """
     sets = transfer_sets(config, overrides)
     held = stored.look_up(config, costs.used_sets(config, sets, verb))
-    planned = costs.plan_trainings(config, sets, verb, held.contains)
-    works, gpu, core = planned.works, processors.gpu(), processors.cpu()
+    gpu, core = processors.gpu(), processors.cpu()
     if probed is not None:
         gpu, core = (gpu, probed) if probed.name == core.name else (probed, core)
+    planned = costs.plan_trainings(config, sets, verb, held.contains, gpu.memory_bytes or full_run.GPU_BYTES)
+    works = planned.works
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
     yield f"training of effnet {verb}, {left}"
@@ -107,13 +108,11 @@ def describe_costs(
         yield from full_run.describe(of_paper, config.recipe.epochs)
 
 
-def _describe_wall_time(
-    config: schema.Config, works: Sequence[costs.Work], gpu: Processor, core: Processor
-) -> Iterator[str]:
+def _describe_wall_time(config: schema.Config, works: Sequence[Work], gpu: Processor, core: Processor) -> Iterator[str]:
     launch = config.launch
-    busy = launch.jobs_at_once * costs.processes(launch)
+    busy = launch.jobs_at_once * launch.processes
     took = " or ".join(
-        f"{format_duration(costs.total_wall_s(works, one, launch))} on {one.available(busy)} x {one.name}"
+        f"{format_duration(total_wall_s(works, one, launch))} on {one.available(busy)} x {one.name}"
         for one in (gpu, core)
     )
     at_once = "one job after another" if launch.jobs_at_once == 1 else f"{launch.jobs_at_once} jobs at a time"
@@ -121,7 +120,7 @@ def _describe_wall_time(
     for one in (gpu, core):
         yield f"{one.name:<10} {one.source}"
     yield (
-        f"           with {costs.JOB_S:g} s between jobs and {costs.COMMAND_S:g} s for services and report; "
+        f"           with {JOB_S:g} s between jobs and {COMMAND_S:g} s for services and report; "
         "the speed is taken to grow with the processes"
     )
 
@@ -140,7 +139,8 @@ def probe(config: schema.Config, verb: str) -> Processor:
     probed = measure(config, [dataclasses.replace(config.model, name=name) for name in names], classes)
     processor = processors.gpu() if probed.gpu else processors.cpu()
     name = probed.gpu or processor.name
-    return dataclasses.replace(processor, name=name, source=probed.source, speeds=probed.speeds)
+    measured = {"source": probed.source, "speeds": probed.speeds, "memory_bytes": probed.memory_bytes}
+    return dataclasses.replace(processor, name=name, **measured)
 
 
 def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schema.Data]:
@@ -179,7 +179,7 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
     planned = costs.plan_trainings(config, sets, verb)
     processor = _processor(config)
     busy_s = sum(work.seconds(processor) for work in planned.works)
-    wall_s = costs.total_wall_s(planned.works, processor, config.launch)
+    wall_s = total_wall_s(planned.works, processor, config.launch)
     return Estimate(wall_s, busy_s / _HOUR_S if processor == processors.gpu() else 0.0, planned.unknown)
 
 
@@ -204,7 +204,7 @@ def time_left(
     planned = costs.plan_trainings(config, sets, verb, held.contains)
     if planned.unknown or held.unknown:
         return None
-    wall_s = costs.total_wall_s(planned.works, _processor(config), config.launch)
+    wall_s = total_wall_s(planned.works, _processor(config), config.launch)
     training = [one for one in statuses if one.get("step", 0) > 0 and math.isfinite(one.get("eta_s", math.inf))]
     done_s: float = sum(one["eta_s"] * one["step"] / max(1, one["steps"] - one["step"]) for one in training)
     longest_s = max((float(one["eta_s"]) for one in training), default=0.0)
@@ -239,26 +239,27 @@ def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) 
     return f"effnet {verb} cannot be compared with its budget ({unknown})" if unknown else ""
 
 
-def _devices(recipe: schema.Recipe) -> tuple[tuple[str, bool, bool], tuple[str, bool, bool]]:
+def _devices(config: schema.Config) -> tuple[tuple[str, bool, bool], tuple[str, bool, bool]]:
     """For CPU and GPU: the name, whether a step computes in bfloat16, and whether by the layers in C."""
+    recipe = config.recipe
     cpu_bf16, gpu_bf16 = recipe.precision == "bf16", recipe.precision in ("bf16", "auto")
-    return ("CPU", cpu_bf16, not cpu_bf16), ("GPU", gpu_bf16, False)
+    synchronized = recipe.bn_groups == "sync" and config.launch.processes > 1  # the layers in C have their own norm
+    return ("CPU", cpu_bf16, not (cpu_bf16 or synchronized)), ("GPU", gpu_bf16, False)
 
 
 def _format_row(config: schema.Config, model: schema.Model, classes: int) -> str:
     recipe, runtime = config.recipe, config.runtime
-    processes = config.launch.nnodes * config.launch.nproc_per_node
     params, multiply_adds, resolution = compute_cost(model, classes)
     recomputed = dataclasses.replace(recipe, recompute=True)
     settings = ((recipe, runtime.pipeline_stages, runtime.micro_batches), (recomputed, 1, None), (recipe, 2, 1))
     memory = []
     for variant, stages, micro_batches in settings:
-        replicas = max(1, processes // stages)
+        replicas = max(1, config.launch.processes // stages)
         estimates = (
             plan(model, variant, classes, replicas, stages, micro_batches, bf16, in_c)
-            for _, bf16, in_c in _devices(recipe)
+            for _, bf16, in_c in _devices(config)
         )
         memory.append(" ".join(f"{estimate.total / 1e9:8.2f}" for estimate in estimates))
-    images = slices_per_pass(recipe, max(1, processes // runtime.pipeline_stages))
+    images = slices_per_pass(recipe, config.replicas)
     images *= recipe.global_batch // recipe.batch_slices
     return f"{model.name:<16} {resolution:>4} {params:>11,} {multiply_adds:>15,} {images:>7,}   {'   '.join(memory)}"

@@ -61,15 +61,16 @@ def check_memory(config: schema.Config, gpus: list[int]) -> GateCheck:
     if not gpus:
         return GateCheck("memory", NOT_RUN, "no GPU")
     stages, micro_batches = config.runtime.pipeline_stages, config.runtime.micro_batches
-    replicas = max(1, config.launch.nnodes * config.launch.nproc_per_node // stages)
     limit = USABLE * min(gpus) / GB
     planned, recomputed = {}, {}
     for name in config.variants:
-        whole = plan(_network(config, name), config.recipe, 1000, replicas, stages, micro_batches, bf16=True).total
+        whole = plan(
+            _network(config, name), config.recipe, 1000, config.replicas, stages, micro_batches, bf16=True
+        ).total
         planned[name] = whole / GB
         if exceeds_gpu(whole, min(gpus), stages):
             recipe = replace(config.recipe, recompute=True)
-            planned[name] = plan(_network(config, name), recipe, 1000, replicas, bf16=True).total / GB
+            planned[name] = plan(_network(config, name), recipe, 1000, config.replicas, bf16=True).total / GB
             recomputed[name] = whole / GB
     name, largest = max(planned.items(), key=lambda item: item[1])
     text = f"{name} needs {largest:.1f} GB, {limit:.1f} GB may be planned ({USABLE:.0%} of the smallest GPU)"

@@ -18,73 +18,20 @@ from models.experiments import transfer
 from models.experiments.equal_cost import match_points
 from models.experiments.full_run import GPU_BYTES
 from models.experiments.grid_search import grid_points, screen
-from models.experiments.processors import Processor, gpu
+from models.experiments.processors import gpu
 from models.experiments.scaling_study import network_of, scaled
+from models.experiments.work import (
+    Parallelism,
+    Work,
+    count_jobs,
+    count_training,
+    drop_stored,
+    parallelism_of,
+    sum_works,
+)
 from models.networks.build import compute_cost
 from models.networks.efficientnet.variants import VARIANTS
-from models.networks.memory import recomputes_on_gpu
 from models.networks.packaged import FrozenNetwork, list_frozen, model_of
-
-# Source: the log of `make reproduce`, two cores of an AMD EPYC, commit `7e70acd`, n = 1 (benchmarks/README.md)
-JOB_S = 5.5  # of one job: from its last step to the first of the next one, evaluations excluded
-COMMAND_S = 28.0  # services, flow, shards and report of a command
-_FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long each
-_FLATS = 4  # float32 vectors in a checkpoint: weights, average, and two of the optimizer
-
-
-@dataclass(frozen=True)
-class Work:
-    """Trainings that belong together, without those that are stored.
-
-    Attributes:
-        name: For people.
-        jobs: Number of trainings.
-        steps: Steps of all of them.
-        images: Training images of all of them, each counted once per epoch.
-        evaluated: Images of all their evaluations.
-        multiply_adds: Of one image and one forward pass; the mean over their work where the networks differ.
-        stored: Bytes of checkpoints and weights in the object store.
-        done: Number of trainings that are stored already.
-        recomputed: Of the images, those of steps that a GPU recomputes activations in, because they exceed its memory.
-    """
-
-    name: str
-    jobs: int
-    steps: int
-    images: int
-    evaluated: int
-    multiply_adds: int
-    stored: int
-    done: int = 0
-    recomputed: int = 0
-
-    def seconds(self, processor: Processor) -> float:
-        """Seconds of one processor that trains and evaluates and does nothing else."""
-        forward = self.evaluated + (self.recomputed if processor.memory_bytes else 0)
-        return (self.images + forward / _FORWARD) / processor.images_per_s(self.multiply_adds)
-
-    def wall_s(self, processor: Processor, processes: int) -> float:
-        """Seconds of all jobs, one after another, each on that many processors, if the speed grows with their number.
-
-        Args:
-            processor: Kind of processor.
-            processes: Number of processes of a job.
-        """
-        return self.seconds(processor) / processes + self.steps * processor.step_s + self.jobs * JOB_S
-
-
-def total_wall_s(works: Sequence[Work], processor: Processor, launch: schema.Launch) -> float:
-    """Returns the seconds that a command takes which does this work, ``launch.jobs_at_once`` jobs at a time."""
-    at_once = max(1, min(launch.jobs_at_once, sum(work.jobs for work in works)))
-    jobs_with_processors = processor.available(at_once * processes(launch)) / processes(launch)
-    trained_s = sum(work.wall_s(processor, processes(launch)) - work.jobs * JOB_S for work in works)
-    started_s = sum(work.jobs for work in works) * JOB_S  # mostly waits, so that the other jobs train meanwhile
-    return trained_s / jobs_with_processors + started_s / at_once + COMMAND_S
-
-
-def processes(launch: schema.Launch) -> int:
-    """Number of processes of a job on all its machines."""
-    return launch.nnodes * launch.nproc_per_node
 
 
 def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
@@ -177,7 +124,11 @@ def _nothing(_: Training | FrozenNetwork) -> bool:
 
 
 def plan_trainings(
-    config: schema.Config, sets: Sequence[schema.Data], verb: str = "reproduce", is_stored: IsStored = _nothing
+    config: schema.Config,
+    sets: Sequence[schema.Data],
+    verb: str = "reproduce",
+    is_stored: IsStored = _nothing,
+    gpu_bytes: float = GPU_BYTES,
 ) -> Plan:
     """Counts what a command trains.
 
@@ -186,6 +137,7 @@ def plan_trainings(
         sets: The data sets of the transfer.
         verb: One of ``VERBS``.
         is_stored: Whether the object store has the result of a training, or the answers by frozen features.
+        gpu_bytes: Memory of a GPU, on which it depends whether activations are recomputed there.
     """
     used = used_sets(config, sets, verb)
     counted = {data.name: splits for data in used if (splits := count_splits(data))}
@@ -195,14 +147,14 @@ def plan_trainings(
         if data.name not in counted
     ]
     works: list[Work] = []
-    replicas = processes(config.launch)
+    parallelism = parallelism_of(config, gpu_bytes)
     models = [replace(config.model, name=name) for name in config.variants] if verb == "reproduce" else [config.model]
     for part in _parts_of(config, verb):
         if part == "transfer":
             tuned_sets = _tuned_sets(config, sets, verb)
             for options in transfer.list_starts(config.transfer) if verb == "study" else [config.transfer]:
                 sources = _list_sources(options, models, verb)
-                works += _count_transfers(options, sources, tuned_sets, counted, is_stored, replicas)
+                works += _count_transfers(options, sources, tuned_sets, counted, is_stored, parallelism)
         elif config.data.name in counted:
             classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
             try:
@@ -211,7 +163,7 @@ def plan_trainings(
                 else:
                     subtracted = _nothing if part == ARCHITECTURE else is_stored  # proposed only while it runs
                     groups = _TRAININGS[part](config, models, classes)
-                    works += [_sum_group(*group, classes, splits, subtracted, replicas) for group in groups]
+                    works += [_sum_group(*group, classes, splits, subtracted, parallelism) for group in groups]
             except ConfigError as error:
                 unknown.append(f"{part}: {first_line(error)}")
     return Plan(tuple(works), tuple(unknown))
@@ -235,7 +187,7 @@ def family_gpu_hours(config: schema.Config) -> dict[str, float]:
     splits, classes = count_splits(config.data), DATA_SETS[config.data.source].classes
     if splits is None:
         return {}
-    count = partial(count_training, config.recipe, classes=classes, splits=splits, replicas=processes(config.launch))
+    count = partial(count_training, config.recipe, classes=classes, splits=splits, parallelism=parallelism_of(config))
     return {name: count(replace(config.model, name=name)).seconds(gpu()) / 3600 for name in config.variants}
 
 
@@ -289,8 +241,8 @@ def _count_features(options: schema.Linear, classes: int, splits: _Splits, is_st
     for frozen in list_frozen(options):
         multiply_adds = compute_cost(model_of(frozen.network, options.resolution), classes)[1]
         work = Work(FEATURES, 1, 0, 0, sum(splits), multiply_adds, 0)
-        works.append(_without(work) if is_stored(frozen) else work)
-    return [_sum(FEATURES, works)] if works else []
+        works.append(drop_stored(work) if is_stored(frozen) else work)
+    return [sum_works(FEATURES, works)] if works else []
 
 
 ARCHITECTURE, FEATURES, _TRANSFER = "architecture search", "frozen features", "transfer "
@@ -322,79 +274,37 @@ def _count_transfers(
     sets: Sequence[schema.Data],
     counted: Mapping[str, _Splits],
     is_stored: IsStored,
-    replicas: int,
+    parallelism: Parallelism,
 ) -> list[Work]:
     works = []
     for model in models:
         tuned = []
         for data in sets:
             if data.name in counted:
-                work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name], replicas)
+                work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name], parallelism)
                 training = Training(data, model, options.recipe, fine_tuned=True)
-                tuned.append(_without(work) if is_stored(training) else work)
-        works += [_sum(f"{_TRANSFER}{model.name}", tuned)] if tuned else []
+                tuned.append(drop_stored(work) if is_stored(training) else work)
+        works += [sum_works(f"{_TRANSFER}{model.name}", tuned)] if tuned else []
     return works
 
 
 def _count_transfer(
-    options: schema.Transfer, model: schema.Model, classes: int, splits: _Splits, replicas: int
+    options: schema.Transfer, model: schema.Model, classes: int, splits: _Splits, parallelism: Parallelism
 ) -> Work:
-    params, multiply_adds, _ = compute_cost(model, classes)
-    cost = transfer.cost(options, *splits, multiply_adds)
-    steps = cost.train_images // options.recipe.global_batch
-    stored = cost.jobs * _count_stored(options.recipe, params)
-    again = cost.train_images * recomputes_on_gpu(model, options.recipe, classes, replicas, GPU_BYTES)
-    return Work("", cost.jobs, steps, cost.train_images, cost.eval_images, multiply_adds, stored, recomputed=again)
-
-
-def count_training(
-    recipe: schema.Recipe, model: schema.Model, classes: int, splits: tuple[int, int, int], replicas: int = 1
-) -> Work:
-    """Counts one training.
-
-    Args:
-        recipe: Recipe.
-        model: Network.
-        classes: Number of classes.
-        splits: Numbers of train, minival and val images.
-        replicas: Number of processes of a job, on which its memory depends.
-    """
-    train, minival, val = splits
-    params, multiply_adds, _ = compute_cost(model, classes)
-    steps = recipe.epochs * (train // recipe.global_batch)
-    evaluated = -(-recipe.epochs // recipe.eval_every_epochs) * minival + val
-    stored = _count_stored(recipe, params)
-    images = steps * recipe.global_batch
-    again = images * recomputes_on_gpu(model, recipe, classes, replicas, GPU_BYTES)
-    return Work("", 1, steps, images, evaluated, multiply_adds, stored, recomputed=again)
+    cost = transfer.cost(options, *splits, compute_cost(model, classes)[1])
+    return count_jobs(options.recipe, model, classes, parallelism, cost.jobs, cost.train_images, cost.eval_images)
 
 
 def _sum_group(
-    name: str, trainings: Sequence[Training], classes: int, splits: _Splits, is_stored: IsStored, replicas: int
+    name: str,
+    trainings: Sequence[Training],
+    classes: int,
+    splits: _Splits,
+    is_stored: IsStored,
+    parallelism: Parallelism,
 ) -> Work:
     works = []
     for training in trainings:
-        work = count_training(training.recipe, training.model, classes, splits, replicas)
-        works.append(_without(work) if is_stored(training) else work)
-    return _sum(name, works)
-
-
-def _without(work: Work) -> Work:
-    """The work of trainings that are stored: none."""
-    return Work(work.name, 0, 0, 0, 0, work.multiply_adds, 0, done=work.jobs)
-
-
-def _count_stored(recipe: schema.Recipe, params: int) -> int:
-    """Bytes that a job leaves in the store: checkpoints, the best average, and the weights of the result."""
-    return 4 * params * (recipe.keep_checkpoints * _FLATS + 2)
-
-
-def _sum(name: str, works: Sequence[Work]) -> Work:
-    images = sum(work.images for work in works)
-    weights = [work.images + work.evaluated / _FORWARD for work in works]
-    mean = sum(work.multiply_adds * weight for work, weight in zip(works, weights, strict=True)) / max(1, sum(weights))
-    jobs, steps, evaluated, stored, done, recomputed = (
-        sum(getattr(work, key) for work in works)
-        for key in ("jobs", "steps", "evaluated", "stored", "done", "recomputed")
-    )
-    return Work(name, jobs, steps, images, evaluated, round(mean), stored, done, recomputed)
+        work = count_training(training.recipe, training.model, classes, splits, parallelism)
+        works.append(drop_stored(work) if is_stored(training) else work)
+    return sum_works(name, works)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Share of a GPU's memory for what is planned; workspaces and the allocator's overhead need the rest.
 USABLE = 0.8
+STEP_PER_FORWARD = 3  # a forward pass is a third of a training step: gradients of inputs and of weights take as long
 _FLATS = 6  # float32: values, message, average, best, and two slots of the optimizer
 
 
@@ -84,9 +85,8 @@ def plan(
         bf16: Whether the step runs under bfloat16 autocast.
         in_c: Whether the layers in C compute, as on a CPU in float32.
     """
-    per_pass = slices_per_pass(recipe, replicas)
-    images = recipe.global_batch // recipe.batch_slices * per_pass
-    passes = recipe.batch_slices // replicas // per_pass
+    images = recipe.global_batch // recipe.batch_slices * slices_per_pass(recipe, replicas)
+    passes = passes_per_step(recipe, replicas)
     activations, floats, resolution = _measure(model, classes, images, bf16, in_c)
     cuts = [0, *cut_points(activations, stages), len(activations.kept)]
     waiting = micro_batches_in_flight(passes, micro_batches or stages) if stages > 1 else 1
@@ -109,7 +109,7 @@ def exceeds_gpu(planned: int, gpu_bytes: float, stages: int = 1) -> bool:
 
 
 def recomputes_on_gpu(
-    model: schema.Model, recipe: schema.Recipe, classes: int, replicas: int, gpu_bytes: float
+    model: schema.Model, recipe: schema.Recipe, classes: int, replicas: int, gpu_bytes: float, stages: int = 1
 ) -> bool:
     """Whether a training in bfloat16 recomputes activations on such GPUs; networks of others are taken to fit.
 
@@ -117,10 +117,11 @@ def recomputes_on_gpu(
         model: The network.
         recipe: Its recipe.
         classes: Number of classes.
-        replicas: Number of processes, at most one for each batch slice.
+        replicas: Number of ranks, or of groups of ``stages`` ranks.
         gpu_bytes: Memory of a GPU.
+        stages: Number of pipeline stages.
     """
-    if recipe.recompute or model.name not in VARIANTS:
+    if recipe.recompute or stages > 1 or model.name not in VARIANTS:
         return recipe.recompute
     return exceeds_gpu(plan(model, recipe, classes, min(replicas, recipe.batch_slices), bf16=True).total, gpu_bytes)
 
@@ -143,6 +144,11 @@ def slices_per_pass(recipe: schema.Recipe, replicas: int) -> int:
     """Returns the number of batch slices per pass."""
     per_rank = recipe.batch_slices // replicas
     return 1 if recipe.bn_groups == "slice" else min(per_rank, recipe.slices_per_pass or per_rank)
+
+
+def passes_per_step(recipe: schema.Recipe, replicas: int) -> int:
+    """Returns the number of passes of a replica, whose gradients accumulate to its share of a step."""
+    return recipe.batch_slices // replicas // slices_per_pass(recipe, replicas)
 
 
 def micro_batches_in_flight(passes: int, at_most: int) -> int:

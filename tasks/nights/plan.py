@@ -19,8 +19,8 @@ from models.data.shards import layout, versions
 from models.data.shards import manifest as manifests
 from models.data.shards.layout import ShardLayout
 from models.data.shards.stored import load_result
-from models.experiments import costs, processors
-from models.experiments.costs import Work
+from models.experiments import processors
+from models.experiments.work import Work, count_training, parallelism_of, total_wall_s
 from models.results import ShardResult
 from tasks.jobs import JobRun, result_uri, train_job
 from tasks.nights.start import NightStart, load_champion_data, load_job, resolve_start
@@ -58,12 +58,12 @@ def lines(config: schema.Config) -> Iterator[str]:
     if start.continues and shards is not None and parent.tags.get("data_manifest_sha256") == shards.manifest_sha256:
         yield f"training   none: no new data, {start.parent} was trained on the same images"
         return
-    model, processes = _load_model(parent), config.launch.nnodes * config.launch.nproc_per_node
+    model, processes = _load_model(parent), config.launch.processes
     has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
     processor = processors.gpu() if has_gpu else processors.cpu()
     job = _describe_job(replace(config, model=model), start, parent, shards)
     recipe = config.transfer.recipe
-    work = costs.count_training(recipe, model, len(planned.source.classes), counts)
+    work = count_training(recipe, model, len(planned.source.classes), counts, parallelism_of(config))
     if job is not None and store.exists(result_uri(job)):
         yield f"training   none: {job.key} is stored"
         works = [Work("", 0, 0, 0, 0, work.multiply_adds, 0)]
@@ -77,7 +77,7 @@ def lines(config: schema.Config) -> Iterator[str]:
     if start.continues:
         works.append(Work("", 2, 0, 0, 2 * counts[2], work.multiply_adds, 0))
         yield f"evaluation champion and challenger on the same {counts[2]:,} images of val"
-    took = format_duration(costs.total_wall_s(works, processor, replace(config.launch, jobs_at_once=1)))
+    took = format_duration(total_wall_s(works, processor, replace(config.launch, jobs_at_once=1)))
     yield f"takes      {took} on {processes} x {processor.name}"
     yield f"           speeds: {processor.source}"
 

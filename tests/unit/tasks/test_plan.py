@@ -18,8 +18,11 @@ from flows.cli.verbs import VERBS
 from infra.errors import ConfigError
 from models.data.sources import catalog
 from models.experiments import costs, processors
+from models.experiments.work import JOB_S, total_wall_s
+from models.networks import memory
 from models.networks.build import build_model, compute_cost
 from models.networks.packaged import model_of
+from models.training.probe import Probe
 from tasks import plan, stored
 
 
@@ -110,7 +113,7 @@ def test_the_estimate_of_the_laptop_is_within_a_fifth_of_its_runs(
     config = compose.compose(["profile=laptop", f"launch.jobs_at_once={jobs_at_once}"])
     planned = costs.plan_trainings(config, [config.transfer.data])
     two_cores = dataclasses.replace(core, count=2)
-    assert costs.total_wall_s(planned.works, two_cores, config.launch) == pytest.approx(measured_s, rel=0.2)
+    assert total_wall_s(planned.works, two_cores, config.launch) == pytest.approx(measured_s, rel=0.2)
 
 
 def test_jobs_at_the_same_time_share_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,12 +125,12 @@ def test_jobs_at_the_same_time_share_the_cores_of_this_machine(monkeypatch: pyte
         monkeypatch.setattr(
             processors, "cpu", lambda cores=cores: dataclasses.replace(processors.CPU_CORE, count=cores)
         )
-        took[cores] = costs.total_wall_s(works, processors.cpu(), config.launch)
+        took[cores] = total_wall_s(works, processors.cpu(), config.launch)
         assert "2 jobs at a time" in (text := "\n".join(plan.describe_costs(config, [], None)))
         assert f" or {format_duration(took[cores])} on {min(cores, 4)} x CPU core" in text
-    trained_s = sum(work.wall_s(processors.CPU_CORE, 2) - work.jobs * costs.JOB_S for work in works)
+    trained_s = sum(work.wall_s(processors.CPU_CORE, 2) - work.jobs * JOB_S for work in works)
     assert took[2] - took[8] == pytest.approx(trained_s / 2)
-    assert took[2] < costs.total_wall_s(works, processors.cpu(), one.launch)
+    assert took[2] < total_wall_s(works, processors.cpu(), one.launch)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +220,36 @@ def test_a_probe_replaces_the_speeds_of_this_machine_and_says_so(monkeypatch: py
     [row] = [line[27:].replace(",", "").split() for line in lines if line.startswith("train efficientnet_b7")]
     assert row[5:7].count(f"{probed.images_per_s(max(sizes)):.0f}") == 1
     assert any("probe of this machine: steps of efficientnet_b0, efficientnet_b7" in line for line in lines)
+
+
+def test_a_probed_gpu_recomputes_what_exceeds_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["profile=paper", "model=b4"]
+    config, h200 = compose.compose(words), processors.gpu()
+    hours = []
+    for memory_bytes in (24 * 10**9, 141 * 10**9):
+        measured = Probe("L4", "probe", h200.speeds, memory_bytes)
+        monkeypatch.setattr("models.training.probe.measure", lambda *_, measured=measured: measured)
+        lines = plan.describe_costs(config, words, None, "train", plan.probe(config, "train"))
+        [row] = [line[27:].replace(",", "").split() for line in lines if line.startswith("train efficientnet_b4")]
+        hours.append(float(row[7]))
+    assert hours[0] == pytest.approx(hours[1] * 4 / 3, rel=0.02)  # less its evaluations
+
+
+def test_synchronized_batch_norm_is_planned_without_the_layers_in_c() -> None:
+    """On a CPU they have a batch norm of their own, which knows one process only."""
+
+    def cpu_gigabytes(*words: str) -> float:
+        config = compose.compose(["profile=paper", "recipe.precision=fp32", "variants=[efficientnet_b0]", *words])
+        return float(list(plan.lines(config))[4].split()[5])
+
+    one, alone = (cpu_gigabytes(f"recipe.bn_groups={groups}", "launch.nproc_per_node=1") for groups in ("sync", "rank"))
+    assert one == alone
+    several = ["launch.nproc_per_node=64"]  # with a slice each, of which a pass consists
+    synchronized, by_rank = (cpu_gigabytes(f"recipe.bn_groups={groups}", *several) for groups in ("sync", "rank"))
+    config = compose.compose(["profile=paper"])
+    in_torch = memory.plan(config.model, config.recipe, 1000, 64).total
+    assert synchronized == pytest.approx(in_torch / 1e9, abs=0.01)
+    assert by_rank < 0.9 * synchronized
 
 
 def test_a_network_that_is_too_large_for_a_core_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:

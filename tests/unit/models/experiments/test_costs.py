@@ -11,8 +11,9 @@ from conf import compose, schema
 from infra import machine
 from models.data.shards.layout import split_indices
 from models.data.sources import catalog
-from models.experiments.costs import COMMAND_S, JOB_S, Work, count_splits, plan_trainings, total_wall_s
-from models.experiments.processors import AVX2_CORE, CPU_CORE, STEP_S, Processor, cpu, gpu
+from models.experiments.costs import count_splits, plan_trainings
+from models.experiments.processors import AVX2_CORE, CPU_CORE, Processor, cpu, gpu
+from models.experiments.work import Work
 from models.networks.build import compute_cost
 
 
@@ -87,22 +88,6 @@ def test_a_search_that_would_be_refused_is_named_and_the_rest_is_counted() -> No
     planned = plan_trainings(config, [])
     assert [work.name for work in planned.works] == ["train efficientnet_b0", "activation maps"]
     assert planned.unknown[0].startswith("grid search: no point of the grid has alpha*beta^2*gamma^2 within 0.0001")
-
-
-def test_evaluation_start_up_and_steps_are_part_of_the_time() -> None:
-    """A forward pass takes a third of a training step; a step on CPU cores and a job take their overhead besides."""
-    work = Work("", jobs=2, steps=100, images=6400, evaluated=3000, multiply_adds=359_792, stored=0)
-    busy = (6400 + 3000 / 3) / 3606
-    assert work.seconds(CPU_CORE) == pytest.approx(busy)
-    assert work.wall_s(CPU_CORE, 2) == pytest.approx(busy / 2 + 100 * STEP_S + 2 * JOB_S)
-    one_s, two_cores = work.wall_s(CPU_CORE, 2), replace(CPU_CORE, count=2)
-    assert total_wall_s([work, work], two_cores, schema.Launch(nproc_per_node=2, jobs_at_once=2)) == pytest.approx(
-        busy + 200 * STEP_S + 2 * JOB_S + COMMAND_S
-    )
-    for at_once, share in ((1, 2.0), (2, 1.0), (9, 0.5)):  # two times two jobs
-        launch = schema.Launch(nproc_per_node=2, jobs_at_once=at_once)
-        assert total_wall_s([work, work], CPU_CORE, launch) == pytest.approx(share * one_s + COMMAND_S)
-    assert work.wall_s(gpu(), 1) == pytest.approx(work.seconds(gpu()) + 2 * JOB_S)
 
 
 def test_the_scaling_study_at_equal_cost_counts_that_cost() -> None:

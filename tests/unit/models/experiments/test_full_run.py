@@ -11,6 +11,7 @@ from infra.errors import ConfigError
 from models.data.loading.order import steps_per_epoch
 from models.experiments import costs, full_run
 from models.experiments.processors import CPU_CORE, gpu
+from models.experiments.work import Parallelism, count_training
 from models.networks.memory import exceeds_gpu
 from models.networks.memory import plan as plan_memory
 from models.paper import table2
@@ -109,10 +110,10 @@ def test_what_an_h200_holds_only_recomputed_is_priced_so() -> None:
     splits = costs.count_splits(config.data)
     assert splits is not None
     works = [
-        costs.count_training(recipe, schema.Model(name="efficientnet_b7"), 1000, splits, 8)
+        count_training(recipe, schema.Model(name="efficientnet_b7"), 1000, splits, Parallelism(8))
         for recipe in (config.recipe, replace(config.recipe, batch_slices=128))  # 64 images a pass, and 32, which fit
     ]
-    assert [work.recomputed for work in works] == [IMAGES, 0]
+    assert [work.exceeding for work in works] == [IMAGES, 0]
     assert works[0].seconds(gpu()) - works[1].seconds(gpu()) == pytest.approx(IMAGES / 3 / 110)
     assert works[0].seconds(CPU_CORE) == works[1].seconds(CPU_CORE)  # which recomputes nothing
 
