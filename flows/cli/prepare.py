@@ -12,7 +12,7 @@ from conf import compose
 from conf.text import did_you_mean
 from flows.cli import verbs
 from flows.cli.command import Command, ask, show, show_table
-from flows.cli.session import check_given_paths
+from flows.cli.session import check_given_paths, check_settings
 from infra.errors import ConfigError
 
 
@@ -93,7 +93,7 @@ def show_jobs(command: Command) -> int:
     from models.experiments.costs import VERBS
     from tasks import dry_run
 
-    check_given_paths(command.verb, command.config)
+    check_settings(command.verb, command.config)
     spec = dry_run.describe_any(command.config, command.verb)
     print(ENGINES[spec.launch.engine].describe(spec))
     verb, key = command.verb, dry_run.KEY
@@ -116,7 +116,7 @@ def show_training(command: Command) -> int:
     from infra.launch.engine import ENGINES
     from tasks import dry_run
 
-    check_given_paths("train", command.config)
+    check_settings("train", command.config)
     spec = dry_run.describe_training(command.config)
     print(ENGINES[spec.launch.engine].describe(spec))
     if spec.key.endswith(dry_run.UNKNOWN):

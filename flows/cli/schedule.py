@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import asdict, replace
@@ -42,15 +43,25 @@ def manage(command: Command) -> int:
 
 
 def _check(cron: str, timezone: str | None) -> None:
-    """Refuses before a server is needed what Prefect would refuse."""
-    from prefect.client.schemas.schedules import CronSchedule
+    """Refuses before a server is needed what Prefect would refuse, and what it would take although it is a mistake.
+
+    It takes a sixth field for seconds, in each of which a night would start, and its scheduler fails at a day that
+    never comes.
+    """
+    from prefect.server.schemas.schedules import CronSchedule
 
     if timezone is not None:
         schedules.check_timezone(timezone)
+    if len(cron.split()) > 5:
+        raise schedules.refuse_cron(cron)
     try:
-        CronSchedule(cron=cron)
+        schedule = CronSchedule(cron=cron)
     except ValueError as error:
         raise schedules.refuse_cron(cron) from error
+    try:
+        asyncio.run(schedule.get_dates(1))
+    except ValueError as error:  # CroniterBadDateError, which is private
+        raise ConfigError(f"--schedule {cron!r}: no year has such a day, so that no night would start") from error
 
 
 def _read_last(command: Command, schedule: schedules.Schedule) -> tuple[dict[str, dict[str, str]] | None, str]:

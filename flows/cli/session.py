@@ -126,18 +126,33 @@ def _check_early(verb: str, config: schema.Config) -> None:
     It must not import Prefect, which reads its variables at that moment.
 
     Raises:
+        ConfigError: As ``check_settings``, or an engine that is not available.
+        NotFoundError: As ``check_settings``.
+    """
+    check_settings(verb, config)
+    if _starts_jobs(verb):
+        ENGINES[config.launch.engine].check(config.launch)
+
+
+def _starts_jobs(verb: str) -> bool:
+    return VERBS[verb].trains or verb == "evaluate"
+
+
+def check_settings(verb: str, config: schema.Config) -> None:
+    """Refuses settings with which a command would fail on any machine that has its files.
+
+    Raises:
         ConfigError: A missing ``data.path`` or file, an address that is not read, an unknown network or one that
-            cannot have so few pixels, an engine that is not available, unusable sets or points, or the setting
-            ``register`` for a verb that does not read it.
+            cannot have so few pixels, unusable sets or points, or the setting ``register`` for a verb that does not
+            read it.
         NotFoundError: The Python package of a public network is not installed.
     """
     if config.register is not None and verb not in _REGISTER:
         raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
-    if VERBS[verb].trains or verb == "evaluate":
+    if _starts_jobs(verb):
         engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.
         engine.describe(JobSpec("KEY", verb, "models.train", uri, config.launch, Path(config.run_dir).resolve()))
-        engine.check(config.launch)
     if verb in _READS:
         _check_data(config.data)
     _check_files(verb, config)
@@ -182,7 +197,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
 
 def check_given_paths(verb: str, config: schema.Config) -> None:
-    """Refuses a path of a command's data sets that does not exist, for what starts nothing: no path is needed there.
+    """Refuses a path of a command's data sets that does not exist, for a plan, which needs no path.
 
     Raises:
         ConfigError: The path does not exist, or is an address that is not read.

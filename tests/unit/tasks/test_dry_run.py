@@ -95,6 +95,12 @@ def test_a_wrong_setting_is_one_line_with_exit_code_2(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("error: ")
     assert main(["train", "--dry-run", "data=folder", f"data.path={tmp_path}/absent"]) == 2
     assert "/absent' does not exist" in capsys.readouterr().err
+    assert main(["train", "--dry-run", "data=folder"]) == 2
+    assert "data=folder needs data.path=" in capsys.readouterr().err
+    assert main(["nightly", "--dry-run", "data@transfer.data=folder"]) == 2
+    assert "transfer.data: data=folder needs data.path=" in capsys.readouterr().err
+    assert main(["train", "--dry-run", "model.resolution=0.01"]) == 2
+    assert "2 px are too few for efficientnet_b0" in capsys.readouterr().err
     assert main(["plan", "search", "data=folder", f"data.path={tmp_path}/absent"]) == 2
     assert "/absent' does not exist" in capsys.readouterr().err
     assert main(["train", "--dry-run", "launch.nnodes=2"]) == 2

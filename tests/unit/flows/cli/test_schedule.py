@@ -20,6 +20,8 @@ from infra.services import schedule as schedules
     [
         (["--schedule", "at three"], "'at three' is not a schedule: a cron expression has five fields"),
         (["--schedule", "61 3 * * *"], "'61 3 * * *' is not a schedule"),
+        (["--schedule", "0 3 * * * *"], "'0 3 * * * *' is not a schedule: a cron expression has five fields"),
+        (["--schedule", "0 3 30 2 *"], "--schedule '0 3 30 2 *': no year has such a day"),
         (["--schedule", "0 3 * * *", "--timezone", "Berlin"], "'Berlin' is not a time zone"),
     ],
 )
