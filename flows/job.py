@@ -26,7 +26,7 @@ from infra import machine, store
 from infra.errors import ConfigError, EffnetError
 from infra.launch import devices, lease, local
 from infra.launch.devices import Devices
-from infra.launch.job import JobSpec
+from infra.launch.job import JobSpec, read_request
 from infra.launch.workpool import EXIT_CODE, REFUSED
 from models.results import result_name
 from tasks.jobs import MODULES, name_job
@@ -116,8 +116,8 @@ def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> Job
     job_uri = store.join(storage, "jobs", key)
     try:
         launched = replace(config, storage=storage, launch=replace(from_yaml(schema.Launch, launch), engine="local"))
-        described = from_yaml(schema.Job, store.read(store.join(job_uri, "config.yaml")))
-    except OverrideError as error:
+        described = read_request(job_uri)
+    except (OverrideError, ConfigError) as error:
         raise ConfigError(f"job {key}: {error}") from error
     run = name_job(launched, described, key.rpartition("-")[0])
     if run.key != key:
@@ -128,8 +128,7 @@ def read_spec(config: schema.Config, key: str, storage: str, launch: str) -> Job
 
 
 def _is_done(spec: JobSpec) -> bool:
-    described = from_yaml(schema.Job, store.read(store.join(spec.job_uri, "config.yaml")))
-    return store.exists(store.join(spec.job_uri, result_name(described)))
+    return store.exists(store.join(spec.job_uri, result_name(read_request(spec.job_uri))))
 
 
 async def run_here(spec: JobSpec, granted: Devices) -> int:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from conf import compose
 from conf.schema import Job
 from conf.text import escaped, first_line, logger
 from infra import machine, store
@@ -31,6 +30,7 @@ from infra.errors import (
     kind_of,
 )
 from infra.launch.command import TRAINING_CODE
+from infra.launch.job import read_request
 from infra.store.json_objects import read_object
 from models.results import result_name
 from models.training import distributed
@@ -83,7 +83,7 @@ def run(main: JobMain) -> int:
         if progress is not None:
             progress.report(state="starting", restarts=distributed.restart_count())
         startup.done("joining")
-        job = _load_job(job_uri)
+        job = read_request(job_uri)
         worker = _build_worker(job, job_uri, ranks, progress, preemption, startup)
         result = main(job, worker)
         if progress is not None:
@@ -189,10 +189,3 @@ def _read_attempt(uri: str) -> int:
         return int(read_object(uri, attempt=int)["attempt"])
     except DataError:
         return -1
-
-
-def _load_job(job_uri: str) -> Job:
-    try:
-        return compose.from_yaml(Job, store.read(store.join(job_uri, "config.yaml")))
-    except compose.OverrideError as error:
-        raise ConfigError(f"{job_uri}/config.yaml: {error}") from error

@@ -22,7 +22,7 @@ from conf.text import logger, quoted
 from infra import errors, store
 from infra.launch.engine import ENGINES, Engine
 from infra.launch.guard import ALREADY_RUNNING
-from infra.launch.job import Handle, JobSpec
+from infra.launch.job import Handle, JobSpec, write_request
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
 from tasks.jobs import LAUNCH_FILE, MODULES, JobRun, result_uri, stored_result
 from tasks.metrics import EPOCH_METRICS
@@ -53,7 +53,7 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     if done is None:
         from tasks.artifacts import show_progress  # imports Prefect, which `effnet status` does not need
 
-        await asyncio.to_thread(write_request, run)
+        await asyncio.to_thread(write_request, run.job_uri, run.job)
         read_status = partial(_checked_status, store.join(run.job_uri, "status.json"))
         async with show_progress(run.key, read_status, partial(describe_progress, run.label), mlflow_run):
             await _until_done(run, build_spec(run, config), mlflow_run)
@@ -61,11 +61,6 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
     if mlflow_run:
         await asyncio.to_thread(_feed_mlflow, run.job_uri, mlflow_run)
     return done
-
-
-def write_request(run: JobRun) -> None:
-    """Writes the description of a job, from which any machine can run it, into its run folder."""
-    store.write(store.join(run.job_uri, "config.yaml"), compose.to_yaml(run.job).encode())
 
 
 def build_spec(run: JobRun, config: schema.Config) -> JobSpec:
@@ -203,7 +198,7 @@ class _Watch:
             log.info("%s: waits in the queue of launch.engine=%s: %s", self.run.label, self.launch.engine, reason)
         if self.changed_at - self.written_at > REFRESH_S:
             with suppress(errors.EffnetError):  # once more at the next poll
-                write_request(self.run)
+                write_request(self.run.job_uri, self.run.job)
                 self.written_at = self.changed_at
 
     def poll_status(self) -> None:

@@ -1,4 +1,4 @@
-"""A job as engines see it: a run folder, an entry point, and the resources that it asks for."""
+"""A job: its request in the run folder, and what engines see, which is an entry point and the resources it asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from conf import schema
+from conf import compose, schema
+from infra import store
+from infra.errors import ConfigError
+
+REQUEST_FILE = "config.yaml"  # in a run folder: from it any machine can run the job
+
+
+def read_request(job_uri: str) -> schema.Job:
+    """Reads the request of a job from its run folder.
+
+    Raises:
+        NotFoundError: The folder has none.
+        ConfigError: It is damaged, or of another version of effnet.
+    """
+    uri = store.join(job_uri, REQUEST_FILE)
+    try:
+        return compose.from_yaml(schema.Job, store.read(uri))
+    except compose.OverrideError as error:
+        raise ConfigError(f"{uri} does not describe a job: {error}") from error
+
+
+def write_request(job_uri: str, job: schema.Job) -> None:
+    """Writes the request of a job into its run folder."""
+    store.write(store.join(job_uri, REQUEST_FILE), compose.to_yaml(job).encode())
 
 
 @dataclass(frozen=True)

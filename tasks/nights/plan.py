@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from conf import schema
 from conf.text import format_duration
 from infra import machine, store
-from infra.errors import NotFoundError
+from infra.errors import ConfigError, NotFoundError
 from infra.services import stack
 from models.data.shards import layout, versions
 from models.data.shards import manifest as manifests
@@ -116,7 +116,7 @@ def _load_model(version: Version) -> schema.Model:
 
     try:
         return load_job(version).model
-    except (NotFoundError, ValueError):  # imported weights have no job; reading their description takes seconds
+    except (NotFoundError, ConfigError):  # imported weights have no job; reading their description takes seconds
         return schema.Model(**registry.describe(version)["model"])
 
 

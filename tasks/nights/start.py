@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from conf import compose, schema
+from conf import schema
 from conf.nightly import FIRST_VAL
 from conf.text import logger
-from infra import store
 from infra.errors import ConfigError, NotFoundError, PermanentError
+from infra.launch.job import read_request
 from tasks.registry.verdict import VAL
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def load_champion_data(ref: str) -> Manifest | None:
     try:
         job = load_job(registry.resolve_version(ref))
         return manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
-    except (PermanentError, ValueError) as error:  # ValueError: a configuration of another version of effnet
+    except PermanentError as error:
         log.warning("the data that %s was trained on cannot be read, so the new ones are not compared: %s", ref, error)
         return None
 
@@ -87,9 +87,8 @@ def load_job(version: Version) -> schema.Job:
 
     Raises:
         NotFoundError: The store has it no more, or the version was imported.
-        ValueError: It is the configuration of another version of effnet.
+        ConfigError: It was requested by another version of effnet.
     """
     if "job_uri" not in version.tags:
         raise NotFoundError(f"{version.name}/{version.version} was trained by no job")
-    uri = store.join(version.tags["job_uri"], "config.yaml")
-    return compose.from_yaml(schema.Job, store.read(uri).decode())
+    return read_request(version.tags["job_uri"])

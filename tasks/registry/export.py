@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf import compose, schema
-from infra import store
 from infra.errors import ConfigError
+from infra.launch.job import read_request
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -99,6 +98,5 @@ def _find_data(version: Version) -> tuple[Manifest, str]:
             f"{version.name}/{version.version} was not trained by effnet, so there are no images of its data in the "
             "store, which int8 needs; fine-tune it first (effnet transfer), or export it without --int8"
         )
-    text = store.read(store.join(version.tags["job_uri"], "config.yaml")).decode()
-    job = compose.from_yaml(schema.Job, text)
+    job = read_request(version.tags["job_uri"])
     return manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out), job.manifest_uri

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
-from conf import compose, schema
+from conf import schema
 from conf.nightly import FIRST_VAL
 from conf.training import require_name
-from infra import store
-from infra.errors import ConfigError, NotFoundError, first_line
+from infra.errors import ConfigError, NotFoundError
+from infra.launch.job import REQUEST_FILE, read_request
 from models.results import ShardResult, TrainResult, result_from
 from tasks import policy
 from tasks.jobs import JobRun, result_uri, stored_result, train_name
@@ -83,12 +83,9 @@ def _find(word: str, config: schema.Config) -> FinishedJob:
 
     job_uri = _find_run_folder(word, config.experiment).rstrip("/")
     try:
-        text = store.read(store.join(job_uri, "config.yaml")).decode()
-        job = replace(compose.from_yaml(schema.Job, text), until_epoch=None)
+        job = replace(read_request(job_uri), until_epoch=None)
     except NotFoundError:
-        raise ConfigError(f"{job_uri} is no run folder of a job: it has no config.yaml") from None
-    except ValueError as error:
-        raise ConfigError(f"{job_uri}/config.yaml does not describe a job: {first_line(error)}") from error
+        raise ConfigError(f"{job_uri} is no run folder of a job: it has no {REQUEST_FILE}") from None
     key = job_uri.rpartition("/")[2]
     if job.kind != "train":
         raise ConfigError(f"{key} is an evaluation; only a training has weights to register")

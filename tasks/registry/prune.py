@@ -17,9 +17,9 @@ from pathlib import Path
 from conf import compose, schema
 from conf.text import logger
 from infra import store
-from infra.errors import ConfigError, DataError, EffnetError, PermanentError, first_line
+from infra.errors import ConfigError, DataError, EffnetError, NotFoundError, PermanentError, first_line
 from infra.launch.engine import ENGINES
-from infra.launch.job import JobSpec
+from infra.launch.job import JobSpec, read_request
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
 from tasks.registry.unused_versions import find_unused
@@ -215,11 +215,11 @@ def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], s
             continue
         kept.add(uri)
         try:
-            job = _read_request(uri)
-        except (PermanentError, ValueError) as error:
-            unread.append(f"{uri}/config.yaml: {first_line(error)}")
+            job = read_request(uri)
+        except NotFoundError:  # it was never submitted
             continue
-        if job is None:
+        except PermanentError as error:
+            unread.append(first_line(error))
             continue
         manifests.add(job.manifest_uri)
         if (source := job.init_weights_uri) is not None:
@@ -228,16 +228,6 @@ def _follow_lineage(jobs: Collection[str], roots: set[str]) -> tuple[set[str], s
     if unread:
         log.warning("all versions of data sets are kept, since %d jobs cannot be read: %s", len(unread), unread[0])
     return kept, weights, None if unread else manifests
-
-
-def _read_request(job_uri: str) -> schema.Job | None:
-    """The description of a job; None if it has none, because it was never submitted.
-
-    Raises:
-        ValueError: It was written by another version of effnet.
-    """
-    uri = store.join(job_uri, "config.yaml")
-    return compose.from_yaml(schema.Job, store.read(uri)) if store.exists(uri) else None
 
 
 def _group(entries: Sequence[Entry], root: str, depth: int) -> dict[str, list[Entry]]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
-from conf import compose, schema
+from conf import schema
 from conf.text import logger
 from conf.training import EvalTransform
 from infra import store
 from infra.errors import ArtifactError, NotFoundError, PermanentError, first_line
+from infra.launch.job import read_request
 from infra.store.json_objects import NUMBER, read_lines
 from models.results import Registered, TrainResult
 from models.statistics import interval_95
@@ -188,7 +189,7 @@ def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest
     from infra.tracking import cards, queries
     from models.data.shards.manifest import exclude_shards
 
-    job = compose.from_yaml(schema.Job, store.read(store.join(result.job_uri, "config.yaml")).decode())
+    job = read_request(result.job_uri)
     tags = queries.read_run(result.mlflow_run).tags
     try:
         answers = collect_answers(result, job, exclude_shards(manifest, job.leave_out), data.uri)

@@ -23,8 +23,9 @@ from worker_machines import CREDENTIALS, described, step, until
 
 from infra import store
 from infra.launch import workpool
+from infra.launch.job import write_request
 from infra.services.stack import Addresses
-from tasks.supervise import build_spec, run_job, write_request
+from tasks.supervise import build_spec, run_job
 
 pytest.importorskip("prefect_kubernetes", reason="the worker of such a pool: pip install prefect-kubernetes")
 pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.kubernetes, pytest.mark.workpool]
@@ -76,7 +77,7 @@ def test_a_job_in_a_pod_comes_to_the_bits_of_one_on_this_machine(
 @pytest.mark.slow
 def test_a_cancelled_job_saves_its_state_in_its_pod(cluster: Cluster, rig: Rig, tmp_path: Path) -> None:
     run, config = described(rig, "cancelled-in-a-pod", tmp_path)
-    write_request(run)
+    write_request(run.job_uri, run.job)
     job = workpool.submit(build_spec(run, config))
     until(lambda: step(run) > 3)
     workpool.cancel(job)

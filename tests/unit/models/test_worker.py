@@ -16,7 +16,7 @@ from infra import errors, store
 from models.evaluate import _check_interrupted
 from models.training.supervision.preemption import Preemption
 from models.training.supervision.progress import Progress
-from models.worker import Worker, _forget_failure, _load_job, _record_failure, _refuse_ended_job
+from models.worker import Worker, _forget_failure, _record_failure, _refuse_ended_job
 
 
 def job() -> schema.Job:
@@ -83,14 +83,6 @@ def test_a_damaged_failure_is_replaced_and_stops_no_restart(
     store.write(f"{job}/failure.json", b'{"exit_code": 3}')
     with pytest.raises(errors.DataError, match=r"recorded in .*failure\.json"):
         _refuse_ended_job(job)
-
-
-@pytest.mark.parametrize("text", [b"\xff\xfe", b"42", b"", b"{" * 3000, b"data_name: ${oc.env:HOME}"])
-def test_a_configuration_that_is_none_ends_a_job_as_the_person_s_mistake(tmp_path: Path, text: bytes) -> None:
-    store.write(f"file://{tmp_path}/config.yaml", text)
-    with pytest.raises(errors.ConfigError, match=r"/config\.yaml: ") as caught:
-        _load_job(f"file://{tmp_path}")
-    assert str(caught.value).isprintable()
 
 
 def test_what_a_rank_writes_to_its_log_is_escaped(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from conf import compose, schema
 from infra import errors, store
 from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN
-from infra.launch.job import JobSpec
+from infra.launch.job import JobSpec, write_request
 from infra.launch.local import Command, LocalJob
 from tasks.jobs import JobRun, stored_result
 from tasks.supervise import (
@@ -30,7 +30,6 @@ from tasks.supervise import (
     build_spec,
     describe_progress,
     progress_line,
-    write_request,
 )
 
 STATUS: dict[str, Any] = {
@@ -259,7 +258,7 @@ def test_a_job_that_waits_keeps_its_run_folder_from_being_pruned(
     now = [0.0]
     monkeypatch.setattr("tasks.supervise.time.monotonic", lambda: now[0])
     run = run_in(tmp_path)
-    write_request(run)
+    write_request(run.job_uri, run.job)
     watch = _Watch(run, schema.Launch(), "")
     store.write_json(watch.status_uri, {"state": "queued"})
 
