@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from numpy.typing import NDArray
 
+ABANDONED_S = 3600.0  # an upload takes minutes at most: a model that is incomplete for longer has lost its process
 _REGISTER = threading.Lock()  # search-or-create must not interleave, and torch.export is not thread-safe
 
 
@@ -94,16 +96,22 @@ def _find_version(client: MlflowClient, name: str, digests: Mapping[str, str]) -
 
 
 def _find_complete_model(client: MlflowClient, run_id: str, name: str, digests: Mapping[str, str]) -> str | None:
-    """Returns the id of a complete model without a version; deletes partially uploaded models."""
+    """Returns the id of a complete model without a version."""
     experiment = client.get_run(run_id).info.experiment_id
     same = " AND ".join([f"name = '{name}'", *(f"tags.{k} = '{v}'" for k, v in digests.items())])
-    complete = None
-    for logged in client.search_logged_models([experiment], same):
-        if logged.status == "READY":
-            complete = str(logged.model_id)
-        else:
+    logged = client.search_logged_models([experiment], same)
+    return next((str(model.model_id) for model in logged if model.status == "READY"), None)
+
+
+def _delete_abandoned(client: MlflowClient, experiment: str, name: str) -> None:
+    """Deletes what uploads of this name left that died: younger ones may be uploads of other processes.
+
+    Those that are not among the newest hundred models of the name were seen by earlier registrations.
+    """
+    limit = 1000 * (time.time() - ABANDONED_S)
+    for logged in client.search_logged_models([experiment], f"name = '{name}'"):
+        if logged.status != "READY" and WEIGHTS_TAG in logged.tags and logged.creation_timestamp < limit:
             client.delete_logged_model(logged.model_id)
-    return complete
 
 
 def _upload(
@@ -116,6 +124,7 @@ def _upload(
         folder = Path(scratch) / "model"
         model = package.build(folder, files, loaded.module, loaded.example, loaded.logits)
         experiment = client.get_run(run_id).info.experiment_id
+        _delete_abandoned(client, experiment, name)
         logged = client.create_logged_model(experiment, name, run_id, tags=dict(digests))
         model.model_id, model.run_id, model.artifact_path = logged.model_id, run_id, logged.artifact_location
         package.save(folder, model)

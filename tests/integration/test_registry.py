@@ -189,6 +189,7 @@ def test_a_registration_that_died_goes_on_where_it_was(mlflow_uri, tmp_path, mon
         with pytest.raises(TransientError):
             register("died", tmp_path)
     assert [m.status for m in models()] == ["PENDING"]
+    monkeypatch.setattr(registration, "ABANDONED_S", 0.0)  # as if it had died an hour ago
     with monkeypatch.context() as patch:
         patch.setattr(library.MlflowClient, "create_model_version", dies)
         with pytest.raises(TransientError):
@@ -442,6 +443,7 @@ def test_an_upload_that_is_cut_at_half_leaves_the_champion_and_the_repetition_ma
     assert proxy.is_cut
     assert whole > 30_000
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    monkeypatch.setattr(registration, "ABANDONED_S", 0.0)  # as if it had been cut an hour ago
     assert registry.resolve_version("cut@champion").version == 1
     assert len(registry.versions("cut")) == 1
 
