@@ -49,6 +49,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+def list_some(items: Iterable[str], at_most: int = 5, separator: str = ", ") -> str:
+    """The first items, and how many more there are: ``a, b, c and 7 more``, or ``a: 1; b: 2; and 7 more``."""
+    items = list(items)
+    shown, more = separator.join(items[:at_most]), len(items) - at_most
+    return f"{shown}{separator.rstrip(', ')} and {more:,} more" if more > 0 else shown
+
+
 def format_duration(seconds: float) -> str:
     """``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
     minutes, rest = divmod(round(seconds), 60)

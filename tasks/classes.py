@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefect import task
 
-from conf.text import logger
+from conf.text import list_some, logger
 from infra import store
 from infra.errors import ConfigError
 from models.results import ShardResult
@@ -190,7 +190,7 @@ def describe_difference(model: Sequence[str], data: Sequence[str]) -> str | None
     if len(model) != len(data):
         only = {"data": sorted(set(data) - set(model)), "model": sorted(set(model) - set(data))}
         parts = [f"the model has {len(model)} classes, the data {len(data)}"]
-        parts += [f"only the {side} has {', '.join(map(repr, names[:SHOWN]))}" for side, names in only.items() if names]
+        parts += [f"only the {side} has {list_some(map(repr, names), SHOWN)}" for side, names in only.items() if names]
         return "; ".join(parts)
     pairs = [(i, a, b) for i, (a, b) in enumerate(zip(model, data, strict=True)) if a != b]
     shown = ", ".join(f"class {i} is {a!r} in the model and {b!r} in the data" for i, a, b in pairs[:SHOWN])

@@ -12,7 +12,7 @@ from prefect import task
 
 from conf import compose, schema
 from conf.overrides import replace as replace_words
-from conf.text import logger
+from conf.text import list_some, logger
 from infra import store
 from infra.errors import DataError, first_line
 from infra.store.json_objects import read_object
@@ -78,10 +78,8 @@ def plan(config: schema.Config, shards: ShardResult) -> TransferPlan:
     for split, split_name in (("train", "train"), ("val", "test")):
         empty = [manifest.classes[i] for i, n in enumerate(manifests.class_counts(manifest, split)) if n == 0]
         if empty:
-            shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-            raise DataError(
-                f"{shards.name}: {len(empty)} of {shards.classes} classes have no image in {split_name}: {shown}"
-            )
+            share = f"{len(empty)} of {shards.classes} classes"
+            raise DataError(f"{shards.name}: {share} have no image in {split_name}: {list_some(empty)}")
     points = protocol.grid(options)
     recipe = protocol.recipe_for(options, points[0], shards.train)
     _, multiply_adds, _ = compute_cost(config.model, shards.classes)

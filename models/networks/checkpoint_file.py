@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from conf.text import logger
+from conf.text import list_some, logger
 from infra.errors import ArtifactError, ConfigError
 
 log = logger()
@@ -130,11 +130,11 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
     others = [str(key) for key in content if key not in tensors]
     if unusable:
         raise ArtifactError(
-            f"{file}: {', '.join(unusable[:5])} are no plain tensors but quantized, complex, sparse or without a name: "
+            f"{file}: {list_some(unusable)} are no plain tensors but quantized, complex, sparse or without a name: "
             "save the state dict of the network in float32"
         )
     if not tensors:
-        held = ", ".join(others[:5]) or "nothing"
+        held = list_some(others) or "nothing"
         raise ArtifactError(f"{file} holds {held}, of which none is a tensor: save the state dict of the network")
     if others:
         log.info("%s: %d entries are no tensors and are skipped, as %s", file, len(others), ", ".join(others[:5]))
@@ -184,14 +184,14 @@ def _load(data: bytes, file: str, stubs: Sequence[tuple[type, str]] = ()) -> Any
             raise ArtifactError(f"{file} is refused: {_describe_refusal(data, names)}") from error
     except Exception as error:  # torch's reader raises almost any exception on random bytes
         raise ArtifactError(f"{file} is damaged or was not written by torch.save: {_summarize(error)}") from error
-    log.info("%s: objects of %s are skipped, only tensors are read", file, ", ".join(names[:5]))
+    log.info("%s: objects of %s are skipped, only tensors are read", file, list_some(names))
     return _load(data, file, [(_stub_of(name), name) for name in names])
 
 
 def _describe_refusal(data: bytes, names: Sequence[str]) -> str:
     if dangerous := [name for name in names if _is_dangerous(name)]:
         return (
-            f"it names {', '.join(dangerous[:5])}, by which a pickle could execute code; "
+            f"it names {list_some(dangerous)}, by which a pickle could execute code; "
             "save the state dict of the network alone"
         )
     if _uses_later_protocol(data):

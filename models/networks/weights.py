@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import safetensors.torch
 from torch import Tensor, nn
 
+from conf.text import list_some
 from infra import store
 from infra.errors import ArtifactError
 
@@ -75,7 +76,5 @@ def _load(network: nn.Module, uri: str, sha256: str | None, excluded: tuple[str,
     matching = {k: v for k, v in weights.items() if k in current and k not in excluded and current[k].shape == v.shape}
     unmatched = [k for k, v in current.items() if k not in matching and k not in excluded and v.is_floating_point()]
     if unmatched:
-        raise ArtifactError(
-            f"weights {uri} do not fit the network: {', '.join(unmatched[:3])} … ({len(unmatched)} tensors)"
-        )
+        raise ArtifactError(f"weights {uri} do not fit the network: {list_some(unmatched, 3)} are missing or differ")
     network.load_state_dict(matching, strict=False)

@@ -15,6 +15,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.text import list_some
 from conf.training import IN_PLACE
 from infra import store
 from infra.errors import ConfigError, DataError
@@ -230,8 +231,8 @@ def uncovered_classes(layout: ShardLayout) -> list[str]:
         labels = set(layout.source.labels[np.concatenate(members)].tolist())
         absent = [name for label, name in enumerate(layout.source.classes) if label not in labels]
         if absent:
-            named = ", ".join(absent[: listing.NAMED]) + (", ..." if len(absent) > listing.NAMED else "")
-            lines.append(f"{len(absent)} of {len(layout.source.classes)} classes have no image in {split}: {named}")
+            share = f"{len(absent)} of {len(layout.source.classes)} classes"
+            lines.append(f"{share} have no image in {split}: {list_some(absent)}")
     return lines
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conf.text import list_some
 from models.data.sources import listing
 from models.data.sources.listing import Listing
 
@@ -22,14 +23,14 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
     lines = []
     for part, seen in present.items():
         if seen and (lacking := [entries.classes[label] for label in sorted(everything - seen)]):
-            named = ", ".join(lacking[: listing.NAMED]) + (", ..." if len(lacking) > listing.NAMED else "")
-            lines.append(f"{listing.SPLITS[part]} has no image of {len(lacking)} of {len(everything)} classes: {named}")
+            share = f"{len(lacking)} of {len(everything)} classes"
+            lines.append(f"{listing.SPLITS[part]} has no image of {share}: {list_some(lacking)}")
     spellings: dict[str, list[str]] = {}
     for name in entries.classes:
         spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
     alike = [", ".join(map(ascii, names)) for names in spellings.values() if len(names) > 1]
     if alike:
-        lines.append(f"classes whose names look alike: {'; '.join(alike[: listing.NAMED])}")
+        lines.append(f"classes whose names look alike: {list_some(alike, separator='; ')}")
     return tuple(lines)
 
 

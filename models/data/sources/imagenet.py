@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from conf import schema
+from conf.text import list_some
 from infra import store
 from infra.errors import ConfigError, DataError
 from models.data.sources import archive, class_folders, listing, matlab
@@ -163,5 +164,4 @@ def _short_classes(entries: Listing, devkit: Devkit) -> Sequence[str]:
     if not short:
         return ()
     complete = len(devkit.wnids) - len(short)
-    named = ", ".join(short[: listing.NAMED]) + (", ..." if len(short) > listing.NAMED else "")
-    return (f"classes with all their training images: {complete:,} of {len(devkit.wnids):,} ({named})",)
+    return (f"classes with all their training images: {complete:,} of {len(devkit.wnids):,} ({list_some(short)})",)

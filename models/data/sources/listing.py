@@ -17,6 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
+from conf.text import list_some
 from infra.errors import ConfigError, DataError
 from models.data.sources import archive
 from models.data.sources.archive import Files
@@ -236,8 +237,8 @@ def absent_classes(listing: Listing, official: int) -> list[str]:
     absent = [name for label, name in enumerate(listing.classes) if label not in seen]
     if not absent and len(seen) == official:
         return []
-    named = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
-    return [f"classes with images: {len(seen):,} of {official:,}" + (f", none of {named}" if absent else "")]
+    none = f", none of {list_some(absent)}" if absent else ""
+    return [f"classes with images: {len(seen):,} of {official:,}{none}"]
 
 
 def require_complete(data: schema.Data, lines: Sequence[str]) -> Sequence[str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from conf import schema
-from conf.text import logger
+from conf.text import list_some, logger
 from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
@@ -116,9 +116,10 @@ def open_shards(data: schema.Data) -> Source:
     with ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="scan") as pool:
         scans = list(pool.map(lambda name: _scan(shards.root, name, data.label_field), shards.parts))
     broken = [f"{one.name}: {one.broken}" for one in scans if one.broken]
-    missing = [f"shards: {len(broken)} of {len(scans)} are damaged or missing; {'; '.join(broken[:NAMED])}"] * bool(
-        broken
-    )
+    missing = []
+    if broken:
+        named = list_some(broken, separator="; ")
+        missing.append(f"shards: {len(broken)} of {len(scans)} are damaged or missing; {named}")
     unread = [name for name in shards.others if may_be_shard(name, shards.parts)]
     if unread:
         missing.append(

@@ -13,12 +13,12 @@ import torch
 
 from conf import compose
 from conf.schema import Job, Runtime
+from conf.text import list_some
 from infra import machine
 from infra.errors import ChangedError
 from models.networks import native
 
 log = logging.getLogger("effnet")
-_SHOWN = 5
 
 
 def identity(job: Job) -> dict[str, Any]:
@@ -55,9 +55,8 @@ def check(saved: dict[str, Any], now: dict[str, Any], accept: bool, uri: str) ->
     keys = [key for key in sorted(saved.keys() | now.keys()) if saved.get(key) != now.get(key)]
     changes = [f"{key}: {saved.get(key)} -> {now.get(key)}" for key in keys]
     if changes and not accept:
-        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         raise ChangedError(
-            f"checkpoint {uri} was written by a different job ({'; '.join(changes[:_SHOWN])}{more}); use "
+            f"checkpoint {uri} was written by a different job ({list_some(changes, separator='; ')}); use "
             "another run folder, or resume with --accept-changes"
         )
     for change in changes:

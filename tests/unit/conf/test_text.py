@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import flows.__main__ as command
 from conf import compose, schema
-from conf.text import did_you_mean, escaped, first_line, format_duration, logger, printable, quoted
+from conf.text import did_you_mean, escaped, first_line, format_duration, list_some, logger, printable, quoted
 from flows.cli import prepare, progress, summary
 from flows.cli.command import Command
 from infra import doctor, errors
@@ -68,6 +68,21 @@ def test_a_mistyped_word_is_answered_with_the_nearest_choice_or_with_nothing() -
     assert did_you_mean("resnet51", {"resnet50": 1, "mobilenet": 2}) == "did you mean 'resnet50'?"
     assert did_you_mean("CIFAR10", ["pets", "cifar10"]) == "did you mean 'cifar10'?"
     assert did_you_mean("resnet51", ["x"]) == did_you_mean("", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("items", "separator", "text"),
+    [
+        ([], ", ", ""),
+        (["a", "b", "c"], ", ", "a, b, c"),
+        (["a", "b", "c", "d"], ", ", "a, b, c and 1 more"),
+        (["a: 1", "b: 2", "c: 3", *"x" * 1234], "; ", "a: 1; b: 2; c: 3; and 1,234 more"),
+    ],
+)
+def test_a_long_list_is_shown_by_its_first_items_and_the_number_of_others(
+    items: list[str], separator: str, text: str
+) -> None:
+    assert list_some(items, 3, separator) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(41.6, "42 s"), (754.2, "12 min 34 s"), (11_520, "3 h 12 min")])
