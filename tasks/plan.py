@@ -139,8 +139,8 @@ def probe(config: schema.Config, verb: str) -> Processor:
     probed = measure(config, [dataclasses.replace(config.model, name=name) for name in names], classes)
     processor = processors.gpu() if probed.gpu else processors.cpu()
     name = probed.gpu or processor.name
-    measured = {"source": probed.source, "speeds": probed.speeds, "memory_bytes": probed.memory_bytes}
-    return dataclasses.replace(processor, name=name, **measured)
+    measured = dataclasses.replace(processor, name=name, source=probed.source, speeds=probed.speeds)
+    return dataclasses.replace(measured, memory_bytes=probed.memory_bytes)
 
 
 def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schema.Data]:

@@ -132,7 +132,7 @@ def _images_per_s(
     images, recomputes = recipe.global_batch, _recomputes(config, model, classes, device)
     network, side = build_model(model, classes), compute_cost(model, classes)[2]
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.recompute = recomputes  # type: ignore[assignment]
+    network.recompute = recomputes
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, side, side, 3), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (images,), generator=generator)
