@@ -14,7 +14,6 @@ from models import worker
 from models.data.loading.loader import Loader
 from models.data.shards import manifest as manifests
 from models.networks import weights
-from models.networks.build import build_model
 from models.training import per_image
 from models.training.metrics import evaluate
 from models.worker import Worker
@@ -29,10 +28,9 @@ def evaluate_job(job: Job, worker: Worker) -> dict[str, Any]:
         ArtifactError: The weights do not fit the network or the number of classes.
     """
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
-    network = build_model(job.model, len(manifest.classes))
     if job.init_weights_uri is None:
         raise ConfigError(f"{worker.job_uri}: an evaluation needs init_weights_uri")
-    weights.load_weights(network, job.init_weights_uri, job.init_weights_sha256)
+    network = weights.build_trained(job.model, len(manifest.classes), job.init_weights_uri, job.init_weights_sha256)
     network.to(worker.ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     cache_bytes, threads = int(job.runtime.cache_gb * 1e9), job.runtime.loader_threads
     with closing(

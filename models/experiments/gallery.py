@@ -18,7 +18,7 @@ from models.data.loading.selection import SampleSelection
 from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
 from models.networks import weights
-from models.networks.build import build_model, compute_cost
+from models.networks.build import compute_cost
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import GalleryImage, GalleryMap, GalleryModel, GalleryNetwork, GalleryResult
 
@@ -66,8 +66,7 @@ def draw(
     Raises:
         ArtifactError: the weights are damaged, or belong to another network or number of classes.
     """
-    network = build_model(model, classes)
-    weights.load_weights(network, weights_uri, weights_sha256)
+    network = weights.build_trained(model, classes, weights_uri, weights_sha256)
     inputs = selection.squares(network.resolution, augment.evaluation)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     explanation = activation_maps.explain(network, images, selection.labels)

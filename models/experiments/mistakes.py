@@ -14,7 +14,6 @@ from models.data.loading.selection import SampleSelection
 from models.experiments import activation_maps
 from models.experiments.gallery import png
 from models.networks import weights
-from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 
 PICTURE_PX = 96  # side of a picture
@@ -96,8 +95,7 @@ def draw_answers(
     Raises:
         ArtifactError: the weights are damaged, or belong to another network or number of classes.
     """
-    network = build_model(model, classes)
-    weights.load_weights(network, weights_uri, weights_sha256)
+    network = weights.build_trained(model, classes, weights_uri, weights_sha256)
     inputs = selection.squares(network.resolution, augment.evaluation)
     normalize = Normalize(torch.device("cpu"))
     answers = []

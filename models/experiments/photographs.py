@@ -14,7 +14,6 @@ from models.experiments import activation_maps
 from models.experiments.activation_maps import Pixels
 from models.experiments.gallery import REPORT_PX, base64_png
 from models.networks import weights
-from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
 from models.results import Photograph, PhotographMap
 
@@ -60,8 +59,7 @@ def classify_photographs(
         ArtifactError: the weights are damaged, or belong to another network.
         DataError: a photograph cannot be used.
     """
-    network = build_model(model, classes)
-    weights.load_weights(network, weights_uri, weights_sha256)
+    network = weights.build_trained(model, classes, weights_uri, weights_sha256)
     inputs = selection.decode_squares(photographs, network.resolution, transform)
     images = Normalize(torch.device("cpu"))(torch.from_numpy(inputs))
     explanation = activation_maps.explain(network, images)

@@ -8,11 +8,21 @@ from collections.abc import Sequence
 import safetensors.torch
 from torch import Tensor, nn
 
+from conf.schema import Model
 from conf.text import list_some
 from infra import store
 from infra.errors import ArtifactError
+from models.networks.build import build_model
+from models.networks.efficientnet.network import Network
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
+
+
+def build_trained(model: Model, classes: int, uri: str, sha256: str | None) -> Network:
+    """Builds a network with trained weights; the other arguments and the errors are those of ``load_weights``."""
+    network = build_model(model, classes)
+    load_weights(network, uri, sha256)
+    return network
 
 
 def load_weights(network: nn.Module, uri: str, sha256: str | None) -> None:
