@@ -128,9 +128,12 @@ def logs(command: Command) -> int:
         return 0
     machine = run.tags.get(WORKER_TAG) or "another machine"
     kept = [
-        uri for uri in store.list_uris(job_uri) if fnmatch(uri, f"*/{SLURM_LOGS}") or uri.endswith(f"/{LOG_OBJECT}")
+        entry
+        for entry in store.list_entries(job_uri)
+        if fnmatch(entry.uri, f"*/{SLURM_LOGS}") or entry.uri.endswith(f"/{LOG_OBJECT}")
     ]
-    texts = [(uri, "the end of its log") for uri in reversed(kept)]
+    newest = sorted(kept, key=lambda entry: entry.modified, reverse=True)  # as text, slurm-99 would follow slurm-100
+    texts = [(entry.uri, "the end of its log") for entry in newest]
     texts.append((store.join(job_uri, "metrics.jsonl"), "its log is there; its epochs"))
     for uri, what in texts:
         with suppress(NotFoundError):
