@@ -25,8 +25,9 @@ from tasks.experiments.explain import Candidate, list_candidates, record_gallery
 from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
 
-# Network, URI and sha256 of its weights with the classes in the order of the data set, ``NAME/VERSION``, and its input.
-Fetched = tuple[schema.Model, tuple[str, str], str, schema.Augment]
+# Network, URI and sha256 of its weights with the classes in the order of the data set, ``NAME/VERSION``, its input, and
+# what is assumed about its class names.
+Fetched = tuple[schema.Model, tuple[str, str], str, schema.Augment, str]
 
 
 @flow(name="explain", flow_run_name=name_runs_by(lambda config: f"explain {config.profile}"))
@@ -56,9 +57,9 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
         if one.registered is not None:
             model, weights, exact = await fetch_registered(one.registered, config.storage)
             # Also refuses other classes, before any training. Accuracy and maps are of the same, reordered weights.
-            weights, _ = await match_classes(weights, exact, shards, config.storage)
+            weights, assumed = await match_classes(weights, exact, shards, config.storage)
             augment = await registered_input(exact, config.data.augment, "data.augment", overrides)
-            fetched[one.name] = model, weights, exact, augment
+            fetched[one.name] = model, weights, exact, augment, assumed
     run = await start_gallery(config, shards, parent_run)
     networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
     trained = await asyncio.gather(*networks, return_exceptions=True)
@@ -70,10 +71,11 @@ async def obtain_network(
 ) -> GalleryNetwork:
     """One network with its weights: a registered version, or an ordinary training job."""
     if registered is not None:
-        model, weights, exact, augment = registered
+        model, weights, exact, augment, assumed = registered
         config = replace(config, data=replace(config.data, augment=augment))
         job = evaluate_job(config, model, shards, weights, exact)
-        return candidate.with_registered(model, weights, augment, await evaluate_task(job, config, exact))
+        evaluated = replace(await evaluate_task(job, config, exact), assumed=assumed)
+        return candidate.with_registered(model, weights, augment, evaluated)
     request, title = train_config(config, candidate.model), f"explain {candidate.name}"
     result = await train_network(request, shards, run, "explain", title)
     return await asyncio.to_thread(candidate.with_training, result)

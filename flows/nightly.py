@@ -132,11 +132,13 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
         cropped = replace(config, data=replace(data, augment=augment))
         answered = await evaluate_version(cropped, (model, weights, exact), added)
         await check_labels(start, shards, answered, config.nightly)
+    tags = {"role": "nightly", "parent": exact}
     if start.continues:
-        weights, _ = await match_classes(weights, exact, shards, config.storage)
+        weights, assumed = await match_classes(weights, exact, shards, config.storage)
+        tags |= {"assumed": f"{exact}: {assumed}"} if assumed else {}
     fine_tuned = replace(config, model=model)
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
-    result = await train_task(job, fine_tuned, "", {"role": "nightly", "parent": exact})
+    result = await train_task(job, fine_tuned, "", tags)
     registered = await register(start.line, result, model, data, shards.manifest_uri, config.storage)
     trial = await try_package(registered, config.nightly)
     if trial.fault is not None:

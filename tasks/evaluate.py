@@ -113,6 +113,7 @@ def _record_evaluation(run: JobRun, config: schema.Config, result: EvalResult) -
         "data_manifest_uri": data.uri,
         "job_uri": run.job_uri,
         "profile": config.profile,
+        **({"assumed": result.assumed} if result.assumed else {}),
         DESCRIPTION: f"{about} of [{result.model_ref}]({registry.version_url(version.name, version.version)})",
     }
     run_id = runs.start_run(

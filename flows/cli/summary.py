@@ -196,7 +196,8 @@ def _gallery(result: GalleryResult) -> list[str]:
         predicted = [entry.prediction == labels[entry.image] for entry in result.maps if entry.model == model.name]
         sizes = f"{model.multiply_adds:>14,} multiply-adds, top-1 {model.top1:.2f} %"
         lines.append(f"{model.name:24} {model.method:8} {sizes}, {sum(predicted)} of {len(predicted)} images right")
-    return [*lines, *_missing(result.missing), f"maps       {result.mlflow_url}"]
+    assumed = [f"assumed    {model.name}: {model.assumed}" for model in result.models if model.assumed]
+    return [*lines, *assumed, *_missing(result.missing), f"maps       {result.mlflow_url}"]
 
 
 def _linear(result: LinearResult) -> list[str]:

@@ -164,6 +164,7 @@ def _model(network: GalleryNetwork, images: GalleryImages) -> GalleryModel:
         top1=network.top1,
         n_val=network.n_val,
         mlflow_url=network.mlflow_url,
+        assumed=network.assumed,
     )
 
 

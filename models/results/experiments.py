@@ -209,6 +209,7 @@ class GalleryNetwork:
     mlflow_url: str
     reused: bool  # an earlier run trained or evaluated it
     augment: schema.Augment | None = None  # crop and interpolation of its evaluation; None = those of the data set
+    assumed: str = ""  # as in EvalResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +235,7 @@ class GalleryModel:
     top1: float
     n_val: int
     mlflow_url: str = ""
+    assumed: str = ""  # as in EvalResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ class Candidate:
     ) -> GalleryNetwork:
         """The candidate with registered weights, evaluated on the configured data."""
         network = GalleryNetwork(self.name, self.dimension, model, *weights, result.top1, result.n, "", reused=True)
-        return dataclasses.replace(network, augment=augment)
+        return dataclasses.replace(network, augment=augment, assumed=result.assumed)
 
 
 @task(task_run_name="networks of the maps", **policy.BOOKKEEPING)

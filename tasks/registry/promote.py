@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -23,7 +24,7 @@ from tasks.classes import class_mismatch
 from tasks.registry import gate
 from tasks.registry.family import describe_family
 from tasks.registry.gate import PROMOTED, REFUSED, Verdict
-from tasks.registry.verdict import HINT, PENDING, REASON, STATE, WAITING, WAITING_UNTIL
+from tasks.registry.verdict import HINT, PENDING, REASON, STATE, WAITING, WAITING_UNTIL, add_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,7 +216,13 @@ def _compare(
     fault = None
     if len(stored) == len(compared):  # jobs that predate the stored answers are not compared by their calibration
         fault = gate.find_calibration_fault(stored[0], stored[1], labels, limits)
-    return gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version, fault)
+    verdict = gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version, fault)
+    return replace(verdict, reason=add_notes(verdict.reason, *_list_assumptions(evaluations)))
+
+
+def _list_assumptions(evaluations: Mapping[str, EvalResult]) -> list[str]:
+    """What the evaluations assume about the class names of imported weights, which may be those of the champion."""
+    return [f"{ref}: {evaluation.assumed}" for ref, evaluation in evaluations.items() if evaluation.assumed]
 
 
 def _read_correct(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,3 +124,37 @@ def test_every_verdict_names_the_versions_whose_images_are_withheld(monkeypatch:
         replace_steps(monkeypatch, **steps, find_reason_to_skip=skipped, _train_challenger=OUTCOME, close_batch=OUTCOME)
         outcome, _ = asyncio.run(nightly.run_night(compose.compose([])))
         assert outcome.verdict == "promoted: better; version 0002-5f0c9a31 was refused"
+
+
+def test_what_is_assumed_about_the_classes_of_the_champion_is_a_tag_of_the_challengers_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = NightStart("public-made", "public-made/1", True, compose.compose(["data=digits"]).data)
+    shards = ShardResult("made", "file:///manifest.json", "0" * 64, 10, 20, 2, 12, 3, reused=True)
+    registered = Registered("public-made", 2, ())
+    tags: list[dict[str, str]] = []
+
+    def answers(value: object) -> Callable[..., Coroutine[Any, Any, object]]:
+        async def answer(*_: object) -> object:
+            return value
+
+        return answer
+
+    async def train(_job: object, _config: object, _parent: str, given: dict[str, str]) -> None:
+        tags.append(given)
+
+    weights = ("file:///weights", "1" * 64)
+    for name, value in {
+        "check_data": None,
+        "find_added": None,
+        "fetch_registered": (schema.Model(), weights, "public-made/1"),
+        "match_classes": (weights, "class names unknown: assumed in the order of made"),
+        "register": registered,
+        "try_package": SimpleNamespace(fault=None, note=""),
+        "judge_version": registered,
+    }.items():
+        monkeypatch.setattr(nightly, name, answers(value))
+    monkeypatch.setattr(nightly, "train_task", train)
+    monkeypatch.setattr(nightly, "train_job", lambda *_, **__: None)
+    asyncio.run(nightly._train_challenger(compose.compose(["data@transfer.data=digits"]), start, shards))
+    assert tags[0]["assumed"] == "public-made/1: class names unknown: assumed in the order of made"

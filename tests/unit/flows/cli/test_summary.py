@@ -10,7 +10,7 @@ import pytest
 
 from conf.compose import compose
 from flows.cli.summary import describe_result, to_json
-from models.results import EvalResult, SearchResult, Summary, result_from
+from models.results import EvalResult, GalleryModel, GalleryResult, SearchResult, Summary, result_from
 
 TRIAL = made_parts.trial(1.2, 1.1, 1.15, 96.25)
 SEARCH = made_parts.grown_search({"trials": [TRIAL], "best": TRIAL, "found": 1, "failed": ["trial 1 1 2: diverged"]})
@@ -83,6 +83,23 @@ def test_what_is_assumed_about_the_classes_of_a_model_is_in_its_result() -> None
     result = EvalResult("job", "b0/1", "mnist5k", 50.0, 90.0, 2, (1, 0), (1, 1), assumed=assumed)
     assert describe_result(result, compose())[-1] == f"assumed    {assumed}"
     assert json.loads(to_json(result))["assumed"] == assumed
+
+
+def test_what_is_assumed_about_a_network_is_said_with_its_maps() -> None:
+    model = GalleryModel(
+        name="public/1",
+        dimension="baseline",
+        network="efficientnet_b0",
+        method="cam",
+        params=1,
+        multiply_adds=1,
+        resolution=32,
+        top1=50.0,
+        n_val=2,
+        assumed="class names unknown: assumed in the order of mnist5k",
+    )
+    described = describe_result(GalleryResult(models=(model,)), compose())
+    assert "assumed    public/1: class names unknown: assumed in the order of mnist5k" in described
 
 
 def test_a_result_is_printed_as_json() -> None:

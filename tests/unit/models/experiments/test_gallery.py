@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,9 @@ def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet
 def test_the_part_names_every_network_and_shows_every_map(made: MadeSet, tmp_path: Path) -> None:
     trained, drawn = draw_both(made, tmp_path)
     names = made.manifest.classes
+    trained[1] = replace(trained[1], assumed="class names unknown")
     part = summarize([3, 0], ["class 7", "class 4"], trained, drawn, names)
+    assert [model.assumed for model in part.models] == ["", "class names unknown"]
     assert [(each.id, each.label) for each in part.images] == [(3, "class 7"), (0, "class 4")]
     assert [each.method for each in part.models] == ["cam", "grad-cam"]
     first = part.models[0]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from conf.nightly import RULES, Nightly
 from infra.errors import ArtifactError
+from infra.tracking.registry import Version
+from models.data.shards import manifest
+from models.results import EvalResult, ShardResult
 from models.statistics import mcnemar
 from models.training.per_image import ANSWER
-from tasks.registry import gate
+from tasks.registry import gate, promote
 from tasks.registry.gate import PROMOTED, REFUSED, TIED, Verdict
 
 
@@ -216,3 +220,26 @@ def test_networks_of_equal_calibration_are_not_refused_by_it(n: int) -> None:
         for night in range(40)
     ]
     assert sum(fault is not None for fault in faults) <= 4
+
+
+def test_what_is_assumed_about_the_classes_of_an_imported_champion_is_in_the_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = (Version("public", number, "", (), {}) for number in (2, 1))
+    assumed = "class names unknown: assumed in the order of made"
+    evaluations = {
+        "public/2": EvalResult("a", "public/2", "made", 90.0, 99.0, 120),
+        "public/1": EvalResult("b", "public/1", "made", 80.0, 99.0, 120, assumed=assumed),
+    }
+    correct = {2: answers(120, 110, lost=2), 1: answers(120, 100)}
+    labels = SimpleNamespace(rows={"label": (np.arange(120) % 10).astype(np.int32)})
+    monkeypatch.setattr(promote, "class_mismatch", lambda *_: None)
+    monkeypatch.setattr(promote, "_read_correct", lambda version, *_: correct[version.version])
+    monkeypatch.setattr(promote, "_read_answers", lambda *_: None)
+    monkeypatch.setattr(manifest, "load_verified", lambda *_: SimpleNamespace(classes=list("abcdefghij")))
+    monkeypatch.setattr(manifest, "Samples", lambda *_: labels)
+    shards = ShardResult("made", "file:///manifest.json", "0" * 64, 10, 20, 2, 120, 3, reused=True)
+    verdict = promote._compare(ours, theirs, shards, Nightly(), evaluations)
+    assert isinstance(verdict, Verdict)
+    assert verdict.outcome == PROMOTED
+    assert verdict.reason.endswith(f": promoted; public/1: {assumed}")
