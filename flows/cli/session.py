@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from infra.launch import workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
+from infra.store import files
 
 log = logger()
 _SEND_S = 5.0
@@ -127,6 +129,7 @@ def _check_early(verb: str, config: schema.Config) -> None:
 
     Raises:
         ConfigError: As ``check_settings``, or an engine that is not available.
+        DataError: As ``check_settings``.
         NotFoundError: As ``check_settings``.
     """
     check_settings(verb, config)
@@ -142,9 +145,10 @@ def check_settings(verb: str, config: schema.Config) -> None:
     """Refuses settings with which a command would fail on any machine that has its files.
 
     Raises:
-        ConfigError: A missing ``data.path`` or file, an address that is not read, an unknown network or one that
-            cannot have so few pixels, unusable sets or points, or the setting ``register`` for a verb that does not
-            read it.
+        ConfigError: A missing ``data.path`` or file, an address that is not read, a folder whose images cannot be used
+            or whose classes are ambiguous, an unknown network or one that cannot have so few pixels, unusable sets or
+            points, or the setting ``register`` for a verb that does not read it.
+        DataError: An archive of images is damaged.
         NotFoundError: The Python package of a public network is not installed.
     """
     if config.register is not None and verb not in _REGISTER:
@@ -153,8 +157,6 @@ def check_settings(verb: str, config: schema.Config) -> None:
         engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.
         engine.describe(JobSpec("KEY", verb, "models.train", uri, config.launch, Path(config.run_dir).resolve()))
-    if verb in _READS:
-        _check_data(config.data)
     _check_files(verb, config)
     if verb in ("reproduce", "transfer"):
         from models.experiments.transfer import check_sets
@@ -164,17 +166,10 @@ def check_settings(verb: str, config: schema.Config) -> None:
         from models.experiments.transfer import check_source
 
         check_source(config)
-    if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
-        try:
-            _check_data(config.transfer.data)
-        except ConfigError as error:
-            raise ConfigError(f"transfer.data: {error}") from error
     if verb == "gate":
         from models.experiments.full_run import check_request
 
         check_request(config)
-        if config.data.path is not None:
-            _check_data(config.data)
     if verb in ("scaling", "study"):
         from models.experiments.scaling_study import check_points
 
@@ -194,13 +189,27 @@ def check_settings(verb: str, config: schema.Config) -> None:
 
         if config.model.name not in BASELINES:
             resolve_architecture(config.model)  # also refuses an unknown name
+    _check_data_sets(verb, config)  # last: a large folder takes seconds
+
+
+def _check_data_sets(verb: str, config: schema.Config) -> None:
+    """Raises for data sets that the flow of a verb would refuse."""
+    if verb in _READS or (verb == "gate" and config.data.path is not None):
+        _check_data(config.data)
+    if verb == "nightly" or (verb in ("reproduce", "transfer") and not config.transfer.sets):
+        try:
+            # The images of a night are judged by its flow, which records and reports the night if they are refused.
+            (_check_path if verb == "nightly" else _check_data)(config.transfer.data)
+        except ConfigError as error:
+            raise ConfigError(f"transfer.data: {error}") from error
 
 
 def check_given_paths(verb: str, config: schema.Config) -> None:
-    """Refuses a path of a command's data sets that does not exist, for a plan, which needs no path.
+    """Refuses a path of a command's data sets that cannot be read, for a plan, which needs no path.
 
     Raises:
-        ConfigError: The path does not exist, or is an address that is not read.
+        ConfigError: The path does not exist, is an address that is not read, or is a folder that is refused.
+        DataError: An archive of images is damaged.
     """
     if verb in _READS and config.data.path is not None:
         _check_data(config.data)
@@ -209,6 +218,24 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
 
 
 def _check_data(data: schema.Data) -> None:
+    """Raises as ``_check_path``, and for images of the user's own on this machine that the flow would refuse."""
+    _check_path(data)
+    if data.source == "folder" and not str(data.path).startswith("s3://"):
+        from models.data.sources import catalog
+
+        log.addFilter(_is_of_decompression)  # the flow opens the data again, and says the rest
+        try:
+            with files.errors(Path(str(data.path))):
+                catalog.open_source(data)
+        finally:
+            log.removeFilter(_is_of_decompression)
+
+
+def _is_of_decompression(record: logging.LogRecord) -> bool:
+    return record.module == "decompress"
+
+
+def _check_path(data: schema.Data) -> None:
     """Raises for data without the path that they need, one that does not exist, or an address that is not read."""
     _check_class_file(data)
     path = data.path

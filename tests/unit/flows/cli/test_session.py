@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 from checkout import ROOT
+from made_archives import photo, write_tree
 
 from conf import compose
 from flows.cli import session
@@ -102,6 +103,33 @@ def test_an_address_of_another_scheme_is_refused_before_services_start() -> None
     words = ["data=folder", "data.path=https://example.org/images.zip"]
     with pytest.raises(ConfigError, match=r"images.zip' is neither a local path nor s3://"):
         session._check_early("shard", compose.compose(words))
+
+
+@pytest.fixture
+def folds(tmp_path: Path) -> Path:
+    """A folder of images that can be read in two ways."""
+    return write_tree(tmp_path / "folds", {f"fold{i}/{label}/1.jpg": photo(i) for i in (1, 2) for label in "ab"})
+
+
+@pytest.mark.parametrize("verb", [*session._READS, "transfer", "reproduce"])
+def test_a_folder_that_can_be_read_in_two_ways_is_refused_before_services_start(
+    verb: str, folds: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "transfer.data" if verb == "transfer" else "data"
+    group = "data@transfer.data=folder" if verb == "transfer" else "data=folder"
+    monkeypatch.setattr("models.networks.packaged.check_networks", lambda _: None)
+    words = [group, f"{key}.path={folds}", "transfer.sets=[]"]
+    with pytest.raises(ConfigError, match="the folders fold1, fold2 look like numbered parts of one set, not like"):
+        session._check_early(verb, compose.compose(words))
+    with pytest.raises(ConfigError, match="look like numbered parts of one set"):
+        session.check_given_paths(verb, compose.compose(words))
+    session.check_given_paths(verb, compose.compose([*words, f"{key}.train_folders=[.]"]))
+    assert caplog.text == ""  # the flow says what is unused
+
+
+def test_the_images_of_a_night_are_judged_by_its_flow_which_reports_it(folds: Path) -> None:
+    words = ["data@transfer.data=folder", f"transfer.data.path={folds}"]
+    session._check_early("nightly", compose.compose(words))
 
 
 def test_data_sets_that_are_installed_or_remote_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
