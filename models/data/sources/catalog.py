@@ -39,7 +39,7 @@ DATA_SETS: dict[str, DataSet] = {
     "mnist5k": DataSet(lambda *_: builtin.mnist5k(), 10, {TRAIN: 5_000}, note=f"mnist5k {_PACKAGED}", packaged=True),
     "digits": DataSet(lambda *_: builtin.digits(), 10, {TRAIN: 1_797}, note=f"digits {_PACKAGED}", packaged=True),
     "folder": DataSet(
-        lambda data, _: folder.open_folder(data),
+        lambda data, _: folder.open_folder(data, {name: row.lists for name, row in DATA_SETS.items() if row.lists}),
         note="data=folder reads your own images; set data.path=FOLDER to the folder that contains them",
         grows=True,
     ),
@@ -57,6 +57,7 @@ DATA_SETS: dict[str, DataSet] = {
         note="ImageNet requires agreement to its terms: sign in at https://image-net.org/download-images and put "
         f"{imagenet.TRAIN_ARCHIVE} (148 GB), {imagenet.VAL_ARCHIVE} (7 GB) and {imagenet.DEVKIT_ARCHIVE} into "
         "data.path",
+        lists=("LOC_val_solution.csv",),
     ),
     "imagenette": DataSet(
         class_folders.open_imagenette,
@@ -78,6 +79,7 @@ DATA_SETS: dict[str, DataSet] = {
         {TRAIN: 100_000, VAL: 10_000},
         downloads=(Download("http://cs231n.stanford.edu/tiny-imagenet-200.zip"),),
         alternatives=("tiny-imagenet-200.tar.gz", "tiny-imagenet-200.tar"),
+        lists=("val/val_annotations.txt",),
     ),
     "cifar10": DataSet(
         cifar.open_cifar10,
@@ -85,6 +87,7 @@ DATA_SETS: dict[str, DataSet] = {
         {TRAIN: 50_000, VAL: 10_000},
         downloads=(Download(f"{_TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
         alternatives=("cifar-10-images.tar.xz",),
+        lists=("cifar-10-batches-py/data_batch_1",),
     ),
     "cifar100": DataSet(
         cifar.open_cifar100,
@@ -92,6 +95,7 @@ DATA_SETS: dict[str, DataSet] = {
         {TRAIN: 50_000, VAL: 10_000},
         downloads=(Download(f"{_TORONTO}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
         alternatives=("cifar-100-images.tar.xz",),
+        lists=("cifar-100-python/train",),
     ),
     "birdsnap": DataSet(
         transfer_sets.open_birdsnap,
@@ -100,6 +104,7 @@ DATA_SETS: dict[str, DataSet] = {
         downloads=(Download("http://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz"),),
         note="birdsnap.tgz contains lists only: the get_birdsnap.py in it downloads the images from Flickr that still "
         "exist (about 40,000 of 49,829), so data.allow_partial=true will be needed",
+        lists=("test_images.txt",),
     ),
     "cars": DataSet(
         cars_flowers.open_cars,
@@ -110,6 +115,7 @@ DATA_SETS: dict[str, DataSet] = {
         note="the address of Stanford Cars is dead: put cars_train.tgz, cars_test.tgz, car_devkit.tgz and "
         f"{cars_flowers.CARS_TEST_LABELS}, or car_ims.tgz and cars_annos.mat, from a copy that you may use into "
         "data.path (github.com/pytorch/vision/issues/7545 names copies)",
+        lists=("cars_train_annos.mat", "cars_annos.mat"),
     ),
     "flowers102": DataSet(
         cars_flowers.open_flowers102,
@@ -121,6 +127,7 @@ DATA_SETS: dict[str, DataSet] = {
             Download(f"{_OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
             Download(f"{_OXFORD}/flowers/102/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c"),
         ),
+        lists=("imagelabels.mat",),
     ),
     "aircraft": DataSet(
         transfer_sets.open_aircraft,
@@ -128,6 +135,7 @@ DATA_SETS: dict[str, DataSet] = {
         {TRAIN: 3_334, MINIVAL: 3_333, VAL: 3_333},
         metric="mean per class",
         downloads=(Download(f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz"),),
+        lists=("images_variant_train.txt",),
     ),
     "pets": DataSet(
         transfer_sets.open_pets,
@@ -138,12 +146,14 @@ DATA_SETS: dict[str, DataSet] = {
             Download(f"{_OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
             Download(f"{_OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
         ),
+        lists=("annotations/trainval.txt",),
     ),
     "food101": DataSet(
         transfer_sets.open_food101,
         101,
         {TRAIN: 75_750, VAL: 25_250},
         downloads=(Download("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "85eeb15f3717b99a5da872d97d918f87"),),
+        lists=("meta/classes.txt",),
     ),
     "elpv": DataSet(
         elpv.open_elpv,

@@ -27,12 +27,19 @@ from models.data.sources.tables import (
     cell_of,
     decode,
     index_images,
+    is_of_predictions,
+    lists_images,
+    names_one,
+    read_submissions,
     read_tables,
+    warn_of_predictions,
 )
 
 _OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
+_LABEL_BYTES = 2  # of a label, at least
 _SHOWN = 60  # characters of a line in a message
+_Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns of names and classes, and the classes
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _MISSING = ("", "nan", "NaN")  # as pandas writes them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
@@ -60,6 +67,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
     """
     labels: dict[str, tuple[str, str]] = {}
     remark = ""
+    warn_of_predictions(files)
     for table, key in read_tables(files, images):
         possible = {
             number: stated
@@ -102,14 +110,16 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     sources: list[str] = []
     kinds: dict[str, str] = {}
     unclear: list[str] = []
+    warn_of_predictions(files)
     read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
+    read = _without_guesses(read, column)
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
     is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
     for table, key, number, stated in read:
         if not stated:  # of few images, or of a single class
             number, stated = _find_known_classes(table, texts)
         if stated:
-            kinds |= _find_kinds(table)
+            kinds |= _find_kinds(table, number)
             if is_whole:
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
@@ -139,6 +149,51 @@ def describe_others(files: Files, images: Sequence[str]) -> str:
         if name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES):
             return f" ({path} is not read: save its names and classes as a CSV file)"
     return ""
+
+
+def list_submitted(files: Files, images: Sequence[str]) -> set[str]:
+    """Returns the images that a sample of a submission names, whose classes are therefore not published."""
+    return {image for table, _ in read_submissions(files, images) for image in table.rows} if images else set()
+
+
+def find_unused_table(files: Files, images: Sequence[str]) -> str:
+    """Returns the first table that names held-out images and may have classes of them; empty for none."""
+    return next((table.path for table, key in read_tables(files, images) if _has_classes(table, key)), "")
+
+
+def find_unread_labels(files: Files, images: Sequence[str]) -> str:
+    """Returns the first file that is no such table and may have the labels of held-out images; empty for none.
+
+    That is a text named after a test split that does not list the images, JSON that names one of them, or a file of
+    another format that is large enough, unless it is named after train.
+    """
+
+    def text(row: int) -> str:
+        return decode(files.read(row))
+
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2].lower()
+        kinds = {split_of(part) for part in path.split("/")}
+        packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
+        is_other = name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES)
+        if "train" in kinds or files.sizes[row] > MAX_BYTES:
+            continue
+        if name.endswith((*SUFFIXES, *JSON_LINES)):
+            is_about = "test" in kinds and not is_of_predictions(name) and not lists_images(text(row), images)
+        else:
+            is_about = is_other and files.sizes[row] >= _LABEL_BYTES * len(images)
+            is_about = is_about and ("test" in kinds or not name.endswith(".json") or names_one(text(row), images))
+        if is_about:
+            return path
+    return ""
+
+
+def _has_classes(table: Table, key: int) -> bool:
+    return any(
+        _are_classes(table.column(number))
+        for number in range(len(table.header))
+        if number != key and cell_of(table.header, number).lower() not in _NO_CLASSES
+    )
 
 
 def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | None, dict[str, set[str]]]:
@@ -174,9 +229,43 @@ def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | N
     return None, {}
 
 
-def _find_kinds(table: Table) -> dict[str, str]:
-    """Returns the split of each image: by a column of splits, train among them, or else by the name of the table."""
+def _without_guesses(read: Sequence[_Read], column: str | None) -> list[_Read]:
+    """Returns tables without the columns that are classes for being the only possible ones, where others are certain.
+
+    As the ages in the metadata beside a column ``target``, or in those of test, of which no classes are published. A
+    column that has the header or the classes of a certain one is another part of it.
+    """
+
+    def is_certain(one: _Read) -> bool:
+        table, _, number, stated = one
+        header = "" if number is None else cell_of(table.header, number).lower()
+        return bool(stated) and (number is None or column is not None or header in _HEADERS)
+
+    def is_of_train(one: _Read) -> bool:
+        return bool(one[3]) and split_of(one[0].path.rpartition("/")[2]) not in ("val", "test")
+
+    certain = [one for one in read if is_certain(one)] or [one for one in read if is_of_train(one)]
+    headers = {cell_of(table.header, number) for table, _, number, _ in certain if number is not None}
+    known = {text for _, _, _, stated in certain for one in stated.values() for text in one}
+
+    def is_part(one: _Read) -> bool:
+        table, _, number, stated = one
+        texts = {text for labels in stated.values() for text in labels}
+        return (number is not None and cell_of(table.header, number) in headers) or 2 * len(texts & known) > len(texts)
+
+    return [one if one in certain or is_part(one) else (*one[:2], None, {}) for one in read] if certain else list(read)
+
+
+def _find_kinds(table: Table, classes: int | None) -> dict[str, str]:
+    """Returns the split of each image: by a column of splits, train among them, or else by the name of the table.
+
+    Args:
+        table: The table.
+        classes: The column that has the classes, which are no splits.
+    """
     for number in range(len(table.header)):
+        if number == classes:
+            continue
         column = table.column(number)
         kinds = {image: {SPLIT_WORDS.get(text.lower(), "") for text in texts} for image, texts in column.items()}
         present = set().union(*kinds.values())

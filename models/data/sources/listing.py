@@ -105,6 +105,7 @@ class DataSet:
         grows: Whether users add images to it, so that the split of an image must not depend on the others.
         root: Function from the settings to the folder or archive that the places of the images are relative to, where
             that is not ``data.path``.
+        lists: Files that only this data set has, each of which tells it from a folder of the user's own.
     """
 
     open: Callable[[schema.Data, DataSet], Source]
@@ -119,6 +120,7 @@ class DataSet:
     package: str = ""
     grows: bool = False
     root: Callable[[schema.Data], str] | None = None
+    lists: tuple[str, ...] = ()
 
     @property
     def published(self) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
-"""What lies in a tree besides its images: archives that were unpacked there or not, and copies of the whole."""
+"""What lies in a tree besides its images: archives that were unpacked there or not, and other versions of the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import PurePath
 
 from models.data.sources import archive, splits
 from models.data.sources.archive import ARCHIVES, Files
-from models.data.sources.unused import Unused
+from models.data.sources.unused import LOST_SHARE, Unused
 
 SUFFIXES = (*ARCHIVES, ".7z", ".rar", ".zst", ".lz4")
 
@@ -60,7 +60,65 @@ def find_copies(files: Files, images: Mapping[str, int]) -> list[str]:
         other = images.get(rest) if "/" in rest else None
         return other is not None and files.sizes[other] == files.sizes[images[name]]
 
-    return [name for names in inside.values() if all(map(is_repeated, names)) for name in names]
+    nested = [name for names in inside.values() if all(map(is_repeated, names)) for name in names]
+    return nested or _find_other_spellings(files, images, inside)
+
+
+def _find_other_spellings(files: Files, images: Mapping[str, int], inside: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the images in top folders that have the name of another one in upper or lower case, and the same files.
+
+    As ``ham10000_images_part_1`` beside ``HAM10000_images_part_1`` in a public set of skin lesions. If all folders have
+    one name, each may be meant.
+    """
+    first: dict[str, str] = {}
+    copies: list[str] = []
+    for top, names in sorted(inside.items()):
+        other = first.setdefault(top.casefold(), top)
+        if other != top:
+            sizes = [
+                {name.partition("/")[2]: int(files.sizes[images[name]]) for name in group}
+                for group in (names, inside[other])
+            ]
+            copies += names if sizes[0] == sizes[1] else []
+    return copies if len(first) > 1 else []
+
+
+def find_unread_versions(images: Mapping[str, int], read: Set[str]) -> dict[str, str]:
+    """Returns the images in top folders that have the images of another one in formats that are not read.
+
+    As ``EuroSATallBands/Forest/Forest_1.tif``, of 13 bands, beside ``EuroSAT/Forest/Forest_1.jpg``. The images of one
+    folder are all read, and those of the others are not and have the same names.
+
+    Args:
+        images: Rows by the path below the common top folder.
+        read: Those whose formats are read.
+
+    Returns:
+        The reason for each image that is not read, for the list of unused files.
+    """
+    inside: dict[str, list[str]] = {}
+    for name in images:
+        top, slash, _ = name.partition("/")
+        if slash:
+            inside.setdefault(top, []).append(name)
+    read_tops = [top for top, names in inside.items() if not read.isdisjoint(names)]
+    if len(read_tops) != 1 or len(inside) < 2 or any(name not in read for name in inside[read_tops[0]]):
+        return {}
+    first = read_tops[0]
+    stems = {top: _stems_below_common_folders(names) for top, names in inside.items()}
+    if any(len(one ^ stems[first]) > LOST_SHARE * len(stems[first]) for one in stems.values()):
+        return {}
+    reason = f"images of the same names as in {first}/, in a format that is not read"
+    return {name: reason for top, names in inside.items() if top != first for name in names}
+
+
+def _stems_below_common_folders(names: Sequence[str]) -> set[str]:
+    """Returns paths without suffix, below the folders that contain all of them."""
+    parts = [name.rpartition(".")[0].split("/") for name in names]
+    depth = 0
+    while len({tuple(one[: depth + 1]) for one in parts}) == 1 and all(len(one) > depth + 2 for one in parts):
+        depth += 1
+    return {"/".join(one[depth:]) for one in parts}
 
 
 def _stem(name: str) -> str:

@@ -35,14 +35,9 @@ SPLIT_WORDS = {
 }
 _BOTH = "trainval"  # kind of a folder that holds train and val
 # Words of names that say nothing of the content.
-_FILLERS = (
+FILLERS = (
     *("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpegs", "jpeg", "jpg", "png"),
     *("dataset", "datasets", "data", "sets", "set", "splits", "split", "subset", "folder", "files", "samples"),
-)
-_PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold", "split", "chunk", "shard")
-_MASKS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "trimaps"),
-    *("segmentations", "segmentation", "segs", "seg"),
 )
 _HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)
 WHOLE_TREE = "."  # of data.train_folders: the folders are classes
@@ -103,12 +98,17 @@ def has_splits(folders: Collection[str]) -> bool:
 
 def names_no_class(name: str) -> bool:
     """Whether a name says nothing of the content, as ``images`` or ``trainset``."""
-    return not _read_name(name)[1] and bool(_words(name))
+    return not _read_name(name)[1] and bool(words_of(name))
 
 
 def is_unlabelled(folder: str) -> bool:
     """Whether a folder beside splits is named after images without classes, as ``seg_pred`` or ``unlabelled``."""
-    return not _UNLABELLED.isdisjoint(_words(folder))
+    return not _UNLABELLED.isdisjoint(words_of(folder))
+
+
+def names_unlabelled(folder: str) -> bool:
+    """Whether a folder beside classes is named after images without classes and nothing else, as ``pred``."""
+    return is_unlabelled(folder) and set(words_of(folder)) <= {*_UNLABELLED, *FILLERS}
 
 
 def split_of(name: str) -> str | None:
@@ -128,96 +128,10 @@ def number_kinds(kinds: Collection[str]) -> dict[str, int]:
     return {"train": TRAIN} | dict(zip(held_out, (MINIVAL, VAL) if len(held_out) == 2 else (VAL,), strict=False))
 
 
-def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
-    """Returns a remark if every class has the same folders, which may be the classes, or splits.
-
-    Args:
-        images: Paths of the images.
-        classes: Folders of the classes, which end with ``/``.
-    """
-    below: dict[str, set[str]] = {folder: set() for folder in classes}
-    for name in images:
-        for depth in (1, 2):  # a folder of a class is at the top, or in that of its split
-            parts = name.split("/")
-            folder = "/".join(parts[:depth]) + "/"
-            if folder in below and len(parts) > depth + 1:
-                below[folder].add(parts[depth])
-    shared = next(iter(below.values()), set())
-    if len(below) < 2 or len(shared) < 2 or any(folders != shared for folders in below.values()):
-        return ()
-    named = ", ".join(sorted(shared)[:NAMED]) + (", ..." if len(shared) > NAMED else "")
-    return (
-        f"every class has the same folders {named}, which count neither as classes nor as splits: if they are the "
-        "classes, data.train_folders and data.val_folders name the folders above them; if they are splits, move them "
-        f"above the classes; data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
-    )
-
-
-def are_parts(folders: Collection[str]) -> bool:
-    """Whether folders are numbered parts of one set rather than classes, as ``images_part_1`` and ``images_part_2``."""
-    stems = {re.sub(r"\d+", "", folder.lower()) for folder in folders}
-    return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
-
-
-def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *, named: bool, are_stated: bool) -> None:
-    """Refuses folders that are splits, numbered parts of a set, or images and their masks, but no classes.
-
-    Args:
-        folders: Folders that would be the classes.
-        parts: Folders of the splits that they are in.
-        root: The tree, for messages.
-        named: Whether settings name the folders of the splits, so that names of splits, numbers and copies are classes.
-        are_stated: Whether a held-out split has the same folders, so that numbers and copies are classes.
-
-    Raises:
-        ConfigError: They are no classes by their names.
-    """
-    above = next(top for top, part in parts.items() if part == TRAIN)
-    as_classes = _describe_classes(parts)
-    if not named and has_splits(folders) and all(map(kind_of, folders)):
-        train = ",".join(above + one for one in folders if kind_of(one) == "train")
-        held_out = ",".join(above + one for one in folders if kind_of(one) != "train")
-        raise ConfigError(
-            f"{root}: the folders {', '.join(folders)} in {above or 'it'} are splits by their names, not classes: "
-            f"data.train_folders=[{train}] data.val_folders=[{held_out}] takes them as splits"
-        )
-    are_stated |= named
-    if not are_stated and are_parts(folders):
-        shown = ", ".join(folders[:NAMED]) + (", ..." if len(folders) > NAMED else "")
-        raise ConfigError(
-            f"{root}: the folders {shown} look like numbered parts of one set, not like classes; "
-            f"data.val_folders=[{above}{folders[-1]}] makes that one val and the others train, each with folders of "
-            f"classes; data.train_folders=[{','.join(above + one for one in folders)}] makes all train; "
-            f"{as_classes} takes them as classes"
-        )
-    if not are_stated and len(folders) > 1 and len({folder.casefold() for folder in folders}) == 1:
-        raise ConfigError(
-            f"{root}: the folders {', '.join(folders)} look like copies of one set: give data.path one of them; "
-            f"{as_classes} takes them as classes"
-        )
-    words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}
-    masks = [folder for folder, parts in words.items() if parts & set(_MASKS)]
-    pictures = [folder for folder in folders if folder not in masks and words[folder] & set(_FILLERS)]
-    if masks and pictures and len(masks) + len(pictures) == len(folders):
-        remedy = "" if above else f"; {as_classes} takes the folders as classes"
-        raise ConfigError(
-            f"{root}: {', '.join(pictures)} and {', '.join(masks)} look like images and their masks, not like classes; "
-            f"data.train_folders=[{above}{pictures[0]}] takes the images alone, with folders or a CSV file of their "
-            f"classes{remedy}"
-        )
-
-
 def describe_without(parts: Mapping[str, int]) -> str:
     """Returns the setting that excludes the held-out parts, of which no image has a label."""
     train = ",".join(top.rstrip("/") for top, part in parts.items() if part == TRAIN)
     return f" (data.train_folders=[{train}] trains without them)"
-
-
-def _describe_classes(parts: Mapping[str, int]) -> str:
-    """Returns the settings by which the folders in the parts are classes, whatever their names."""
-    train = ",".join(top.rstrip("/") or WHOLE_TREE for top, part in parts.items() if part == TRAIN)
-    held_out = ",".join(top.rstrip("/") for top, part in parts.items() if part != TRAIN)
-    return f"data.train_folders=[{train}]" + (f" data.val_folders=[{held_out}]" if held_out else "")
 
 
 def _named_splits(images: Collection[str], data: schema.Data, top: str) -> dict[str, int]:
@@ -268,7 +182,7 @@ def _choose(
             f"{root} has {kinds[_BOTH][0]}/, which by its name holds train and val, beside {beside}: "
             f"data.train_folders=[{kinds[_BOTH][0]}] or others, and data.val_folders=[...] name those to use"
         )
-    others = set(below).difference(*kinds.values())
+    others = {one for one in set(below).difference(*kinds.values()) if not (train and names_unlabelled(one))}
     if len(below) == 1 and not below[next(iter(below))]:
         return None  # a single folder of images, of which a table has the classes
     if train and (held_out or not others or _have_classes_of(train, others, below)):
@@ -276,6 +190,8 @@ def _choose(
         named = {f"{top}/": part for part, folders in zip(parts, held_out, strict=False) for top in folders}
         return {**{f"{top}/": TRAIN for top in train}, **named}
     if train and all(len(below[top]) > 1 and top not in flat for top in train) and not any(map(below.get, others)):
+        if all(split_of(one) == "test" for one in others):  # as test_stg1 and test_stg2 beside train
+            return {f"{top}/": TRAIN for top in train} | {f"{top}/": VAL for top in sorted(others)}
         inside = ", ".join(sorted(set().union(*(below[top] for top in train)))[:NAMED])
         raise ConfigError(
             f"{root}: {train[0]}/ may be the split train with the classes {inside}, or a class beside "
@@ -327,8 +243,8 @@ def _find_train(
 
 def _is_adjective(held_out: Sequence[str], others: Collection[str]) -> bool:
     """Whether a word of a split is a class by those beside it, as valid beside invalid, or dev beside prod."""
-    words = {" ".join(_words(top)) for top in held_out}
-    beside = {"".join(_words(other)) for other in others}
+    words = {" ".join(words_of(top)) for top in held_out}
+    beside = {"".join(words_of(other)) for other in others}
     negated = {negation + word for word in words for negation in _NEGATIONS}
     return words <= {"dev", "eval", "validate"} or (len(words) == 1 and not beside.isdisjoint(negated))
 
@@ -356,14 +272,14 @@ def _groups(tops: Collection[str]) -> list[dict[str, list[str]]]:
         kind, rest = _read_name(top)
         if kind is not None:
             loose.setdefault(rest, {}).setdefault(kind, []).append(top)
-            words = [word for word in _words(top) if _kind_of_word(word) is None]
+            words = [word for word in words_of(top) if _kind_of_word(word) is None]
             exact.setdefault(" ".join(words), {}).setdefault(kind, []).append(top)
     ordered = [kinds for _, kinds in sorted(exact.items(), key=lambda item: item[0].count(" "))]
     complete = [kinds for kinds in ordered if len(kinds) > 1 and ("train" in kinds or _BOTH in kinds)]
     return [*complete, *(kinds for _, kinds in sorted(loose.items(), key=lambda item: len(item[0])))]
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
     """Returns the words of a name: parts of letters, also those that begin with a capital as in ``TrainImages``."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _HOLDOUT.sub("holdout", name))
     return [word for word in re.split(r"[\W\d_]+", unicodedata.normalize("NFC", spaced).casefold()) if word]
@@ -373,11 +289,11 @@ def _words(name: str) -> list[str]:
 def _read_name(name: str) -> tuple[str | None, tuple[str, ...]]:
     """Returns the kind of split that a name states, if it is a single one, and its words with a content."""
     kinds, rest = [], []
-    for word in _words(name):
+    for word in words_of(name):
         kind = _kind_of_word(word)
         if kind is not None:
             kinds.append(kind)
-        elif word not in _FILLERS:
+        elif word not in FILLERS:
             rest.append(word)
     if set(kinds) == {"train", "val"}:
         return _BOTH, tuple(rest)
@@ -390,7 +306,7 @@ def _kind_of_word(word: str) -> str | None:
         return SPLIT_WORDS[word]
     for split, kind in SPLIT_WORDS.items():
         rest = word.removeprefix(split) if word.startswith(split) else word.removesuffix(split)
-        if rest != word and rest in _FILLERS:
+        if rest != word and rest in FILLERS:
             return kind
         if rest != word and {kind, SPLIT_WORDS.get(rest)} == {"train", "val"}:
             return _BOTH

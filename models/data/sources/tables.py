@@ -17,7 +17,7 @@ from typing import Any
 
 from conf.text import logger
 from models.data.sources.archive import Files
-from models.data.sources.splits import split_of
+from models.data.sources.splits import split_of, words_of
 
 log = logger()
 MAX_BYTES = 256 * 2**20
@@ -25,7 +25,9 @@ JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (".csv", ".tsv", ".txt")
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_PREDICTIONS = ("submission", "predict")  # in names of tables that a model wrote
+_PREDICTIONS = ("submission", "submissions", "prediction", "predictions")  # ends of words in names of tables
+_PREDICTED = ("pred", "preds", "predict", "predicted")  # words in names of tables that a model wrote
+_SEARCHED = 20  # images whose names are looked for in a text
 _QUOTES = " \t'\""
 _SUFFIX = re.compile(r"\w{1,5}")
 
@@ -48,16 +50,23 @@ class Table:
 
 
 def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, int]]:
-    """Yields each table that names images, and the number of the column that does."""
+    """Yields each table that names images, without those of predictions, and the number of the column that does."""
+    return _read_tables(files, images, lambda name: not is_of_predictions(name))
+
+
+def read_submissions(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, int]]:
+    """Yields each sample of a submission that names images, and the number of the column that does."""
+    return _read_tables(files, images, lambda name: is_of_predictions(name) and "sample" in name.lower())
+
+
+def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], bool]) -> Iterator[tuple[Table, int]]:
     index = index_images(images)
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2]
         is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
         if not name.lower().endswith((*SUFFIXES, *JSON_LINES)) or is_of_image or files.sizes[row] > MAX_BYTES:
             continue
-        if any(word in name.lower() for word in _PREDICTIONS):
-            if "sample" not in name.lower():
-                log.warning("%s: %s is not read, because it is named after predictions", files.root, path)
+        if not is_read(name):
             continue
         text = decode(files.read(row))
         chosen: tuple[Table, int] | None = None
@@ -69,6 +78,32 @@ def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, in
                 chosen = table
         if chosen is not None:
             yield chosen
+
+
+def warn_of_predictions(files: Files) -> None:
+    """Logs which tables are not read because of their names, except samples of a submission."""
+    for path in files.names:
+        name = path.rpartition("/")[2]
+        if name.lower().endswith((*SUFFIXES, *JSON_LINES)) and is_of_predictions(name) and "sample" not in name.lower():
+            log.warning("%s: %s is not read, because it is named after predictions", files.root, path)
+
+
+def is_of_predictions(name: str) -> bool:
+    """Whether a table is named after predictions, as ``sampleSubmission.csv``, but not ``predictive_quality.csv``."""
+    return any(word.endswith(_PREDICTIONS) or word in _PREDICTED for word in words_of(name.rpartition(".")[0]))
+
+
+def lists_images(text: str, images: Sequence[str]) -> bool:
+    """Whether most lines of a text begin with the name of an image, as in a list of images without classes."""
+    index = index_images(images)
+    lines = [re.split(r"[,;\t|]", line)[0].strip(_QUOTES) for line in text.splitlines() if line.strip()]
+    return 2 * sum(_match(line, index) is not None for line in lines) > len(lines)
+
+
+def names_one(text: str, images: Sequence[str]) -> bool:
+    """Whether a text has the name of one of the first images, without suffix if that is long enough to be unique."""
+    names = [image.rpartition("/")[2] for image in images[:_SEARCHED]]
+    return any(name in text or (len(stem := name.rpartition(".")[0]) > 4 and stem in text) for name in names)
 
 
 def _try_separators(

@@ -123,7 +123,7 @@ def test_two_columns_that_could_be_the_classes_are_refused(tmp_path: Path) -> No
         open_tree(tmp_path, numbered("Path,Roi.X1,number"))
 
 
-@pytest.mark.parametrize("name", ["submission.csv", "my_predictions.csv"])
+@pytest.mark.parametrize("name", ["submission.csv", "my_predictions.csv", "MyPredictions.csv", "preds-2.csv"])
 def test_a_table_of_predictions_is_not_the_truth(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wrong = "".join(f"{image},ant\n" for image in NAMES)
     files = divided("train/") | flat("val/") | {name: f"id,label\n{wrong}".encode()}
@@ -131,6 +131,12 @@ def test_a_table_of_predictions_is_not_the_truth(name: str, tmp_path: Path, capl
         open_tree(tmp_path, files)
     assert f"{name} is not read, because it is named after predictions" in caplog.text
     assert labels_of(open_tree(tmp_path / "2", files | {"val.csv": table("{n},{c}").encode()}), VAL) == TRUTH
+
+
+@pytest.mark.parametrize("name", ["predictive_maintenance.csv", "Predictors.csv", "predicates.csv"])
+def test_a_word_that_begins_like_predictions_is_another(name: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, flat("images/") | {name: table("{n},{c}", "id,label").encode()})
+    assert labels_of(source, TRAIN) == TRUTH
 
 
 def test_an_image_of_two_classes_in_one_table_is_refused(tmp_path: Path) -> None:
@@ -300,10 +306,11 @@ def test_images_without_classes_are_refused_and_no_split_becomes_a_class(
 
 def test_an_unlabelled_test_beside_a_table_of_train_is_counted(tmp_path: Path) -> None:
     files = flat("train/") | {f"test/{i + 500}.jpg": photo(i) for i in range(12)} | {"x.csv": table("{n},{c}").encode()}
-    with pytest.raises(ConfigError, match="12 images without a label in test/"):
-        open_tree(tmp_path, files)
-    source = open_tree(tmp_path, files, allow_partial=True)
+    source = open_tree(tmp_path, files)
     assert (labels_of(source, TRAIN), np.bincount(source.split).tolist()) == (TRUTH, [12])
+    assert source.unused[0].startswith("12 images without a label in test/ (no file has their classes, so they are in")
+    with pytest.raises(ConfigError, match="12 images without a label in valid/"):
+        open_tree(tmp_path / "2", {name.replace("test/", "valid/"): data for name, data in files.items()})
 
 
 def rotated(name: str) -> str:
@@ -432,3 +439,18 @@ def test_a_table_beside_a_few_images_is_about_those_that_it_names(tmp_path: Path
     files = flat("images/") | {"meta/preview.png": photo(50, "PNG"), "meta/labels.csv": text.encode()}
     source = open_tree(tmp_path, files, label_field="label")
     assert labels_of(source, TRAIN) == TRUTH | {"preview": "ant"}
+
+
+@pytest.mark.parametrize("usual", ["target", "has_wings"])
+def test_the_only_column_of_metadata_is_no_class_beside_certain_classes(usual: str, tmp_path: Path) -> None:
+    """As the ages of the patients in the sets of ISIC, whose test has no published classes."""
+    ages = "id,age\n" + "".join(f"{i + 500},{30 + i % 2}\n" for i in range(12))
+    tables = {"train.csv": table("{n},{c}", f"id,{usual}"), "test.csv": ages}
+    if usual == "target":
+        tables["train_metadata.csv"] = "id,age\n" + "".join(f"{name},{30 + i % 2}\n" for i, name in enumerate(NAMES))
+    files = flat("train/") | {f"test/{i + 500}.jpg": photo(i) for i in range(12)}
+    source = open_tree(tmp_path, files | {name: text.encode() for name, text in tables.items()})
+    assert (labels_of(source, TRAIN), np.bincount(source.split).tolist()) == (TRUTH, [12])
+    tables["test.csv"] = f"id,{usual}\n" + "".join(f"{i + 500},{'wasp' if i % 2 else 'ant'}\n" for i in range(12))
+    source = open_tree(tmp_path, files | {name: text.encode() for name, text in tables.items()})
+    assert set(labels_of(source, VAL).values()) == {"ant", "wasp"}

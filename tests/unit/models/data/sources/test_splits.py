@@ -114,8 +114,8 @@ def test_the_split_of_a_file_is_a_word_of_its_name(name: str, kind: str | None) 
             {"train": TRAIN, "test": VAL},
         ),
         (
-            ("train/a", "train/b", "unlabelled"),
-            "train/ may be the split train with the classes a, b, or a class beside unlabelled",
+            ("train/a", "train/b", "more"),
+            "train/ may be the split train with the classes a, b, or a class beside more",
             {"train_folders": ["train"]},
             {"train": TRAIN},
         ),
@@ -285,9 +285,9 @@ def test_the_settings_that_a_message_names_lose_no_part(tmp_path: Path) -> None:
 
 def test_a_stray_image_in_train_does_not_make_it_a_class(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"train/ may be the split train with the classes a, b, or a class beside test_"
+        ConfigError, match=r"train/ may be the split train with the classes a, b, or a class beside more"
     ):
-        open_tree(tmp_path, {"train/a": 20, "train/b": 20, "train": 1, "test_stg1": 5})
+        open_tree(tmp_path, {"train/a": 20, "train/b": 20, "train": 1, "more": 5})
 
 
 def test_copies_of_a_set_inside_it_are_left_out(tmp_path: Path) -> None:

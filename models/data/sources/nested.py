@@ -1,0 +1,183 @@
+"""What lies below the folders that would be the classes: splits, or the classes themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from infra.errors import ConfigError
+from models.data.sources.listing import NAMED
+from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no_class, names_unlabelled
+
+Paths = Sequence[Sequence[str]]  # the folders and the name of each image
+_WHOLE = f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes, without splits"
+
+
+def select_classes(images: Collection[str], folders: Sequence[str], root: str) -> list[str]:
+    """Returns the top folders of a tree without splits that are classes: not those named after unlabelled images.
+
+    Args:
+        images: Paths of the images below the common top folder.
+        folders: The top folders.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: A folder that may hold the classes is beside others, as ``images`` beside ``resized``.
+    """
+    classes = [folder for folder in folders if not names_unlabelled(folder)]
+    for folder, paths in _group(images, [f"{folder}/" for folder in classes]).items():
+        prefix, below = _branches(paths)
+        is_container = len(classes) == 1 or (kind_of(folder) is None and names_no_class(folder))
+        if is_container and len(below) > 1 and len(folders) > 1:
+            others = [one for one in folders if f"{one}/" != folder]
+            raise ConfigError(
+                f"{root}: {folder} has the folders {_shorten(below)} and is beside {_shorten(others)}: "
+                f"data.train_folders=[{folder}{prefix}] takes them as the classes, data.train_folders=[{WHOLE_TREE}] "
+                "the top folders"
+            )
+    return classes if len(classes) > 1 else list(folders)
+
+
+def read_splits_below(images: Collection[str], root: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns class and kind of split by image where the splits are below the classes, as ``CLASS/{train,test}/IMAGE``.
+
+    Args:
+        images: Paths of the images below the common top folder.
+        root: The tree, for messages.
+
+    Returns:
+        Two empty dicts for other layouts.
+
+    Raises:
+        ConfigError: Some top folders hold train and a held-out split, and others do not, or the splits hold folders.
+    """
+    inside: dict[str, list[list[str]]] = {}
+    for name in images:
+        top, *path = name.split("/")
+        if path:
+            inside.setdefault(top, []).append(path)
+    branches = {top: _branches(paths) for top, paths in inside.items()}
+    divided = {top: branch for top, branch in branches.items() if has_splits(branch[1])}
+    if not divided or len(inside) < 2:
+        return {}, {}
+    for top, (prefix, folders) in divided.items():
+        _refuse_deep(top, prefix, folders, inside[top], root)
+    labels, kinds = {}, {}
+    first = next(iter(divided))
+    for name in images:
+        top, *path = name.split("/")
+        if not path:
+            continue
+        prefix = divided[top][0] if top in divided else ""
+        kind = kind_of(path[-2]) if top in divided and len(path) == prefix.count("/") + 2 else None
+        if kind is None or "train" not in map(kind_of, divided[top][1]):
+            what = f"{path[-2]}/" if len(path) > 1 else "images in no folder"
+            raise ConfigError(
+                f"{root}: {first}/ has the splits {' and '.join(sorted(divided[first][1]))} by their names, and {top}/ "
+                f"has {what}: move the splits above the classes; {_WHOLE}"
+            )
+        labels[name], kinds[name] = top, kind
+    return labels, kinds
+
+
+def _refuse_deep(top: str, prefix: str, folders: Collection[str], paths: Paths, root: str) -> None:
+    """Refuses folders in the splits below a top folder, which may be the classes.
+
+    Args:
+        top: The top folder.
+        prefix: Path from there to the splits, which ends with ``/`` or is empty.
+        folders: The splits.
+        paths: All images in the top folder.
+        root: The tree, for messages.
+    """
+    depth = prefix.count("/")
+    below: dict[str, set[str]] = {folder: set() for folder in folders}
+    for path in paths:
+        if len(path) > depth + 2:
+            below[path[depth]].add(path[depth + 1])
+    split = next((folder for folder in sorted(folders) if below[folder] and kind_of(folder) == "train"), None)
+    if split is None:
+        return
+    train = [f"{top}/{prefix}{folder}" for folder in sorted(folders) if kind_of(folder) == "train"]
+    held_out = [f"{top}/{prefix}{folder}" for folder in sorted(folders) if kind_of(folder) in ("val", "test")]
+    others = set().union(*(below[folder] for folder in folders if kind_of(folder) in ("val", "test")))
+    settings = f"data.train_folders=[{','.join(train)}] data.val_folders=[{','.join(held_out)}]"
+    remedy = f"{settings} takes these as the classes"
+    if len(below[split]) == 1 and len(others) > 1:
+        remedy = (
+            "as in data for anomaly detection, such as MVTec AD, whose train has no image of a defect: no classifier "
+            f"can be trained on it; data.train_folders=[{','.join(held_out)}] takes the held-out images of {top} alone"
+        )
+    raise ConfigError(
+        f"{root}: {top}/{prefix}{split}/ is a split by its name, and has folders of its own, "
+        f"{', '.join(sorted(below[split])[:NAMED])}: {remedy}; {_WHOLE}"
+    )
+
+
+def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
+    """Returns a remark if every class has the same folders, which may be the classes, or splits.
+
+    Folders that hold all images of their class are skipped, as ``Data`` in ``candle/Data/Images``.
+
+    Args:
+        images: Paths of the images.
+        classes: Folders of the classes, which end with ``/``.
+    """
+    below = {folder: _branches(paths) for folder, paths in _group(images, classes).items()}
+    shared = next((folders for _, folders in below.values()), set())
+    if len(below) < 2 or len(shared) < 2 or any(folders != shared for _, folders in below.values()):
+        return ()
+    top = min(below)
+    one = f"{top}{below[top][0]}".rstrip("/")
+    return (
+        f"every class has the same folders {_shorten(shared)}, which count neither as classes nor as splits: if they "
+        "are the classes, data.train_folders and data.val_folders name the folders above them, and "
+        f"data.train_folders=[{one}] takes those of one alone, as of several versions of a set; if they are splits, "
+        f"move them above the classes; data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
+    )
+
+
+def describe_nested(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
+    """Returns a remark if the images of all classes are in several folders of theirs, which may be the classes.
+
+    As the species in ``Aves/1234`` of iNaturalist, beside those of other groups.
+
+    Args:
+        images: Paths of the images.
+        classes: Folders of the classes, which end with ``/``.
+    """
+    inside = _group(images, classes)
+    below = {folder: _branches(paths)[1] for folder, paths in inside.items()}
+    is_direct = any(len(path) == 1 for paths in inside.values() for path in paths)
+    if is_direct or not below or min(map(len, below.values())) < 2:
+        return ()
+    top = min(below)
+    return (
+        f"all images are in folders of the classes ({_shorten(below[top])} in {top}), "
+        f"{sum(map(len, below.values())):,} in all, and count as those of the class above: data.train_folders names "
+        "folders whose folders are the classes",
+    )
+
+
+def _group(images: Collection[str], classes: Collection[str]) -> Mapping[str, Paths]:
+    """Returns the paths of the images below each class, whose folder is at the top or in that of its split."""
+    inside: dict[str, list[list[str]]] = {folder: [] for folder in classes}
+    for name in images:
+        parts = name.split("/")
+        for depth in (1, 2):
+            folder = "/".join(parts[:depth]) + "/"
+            if folder in inside and len(parts) > depth:
+                inside[folder].append(parts[depth:])
+    return {folder: paths for folder, paths in inside.items() if paths}
+
+
+def _branches(paths: Paths) -> tuple[str, set[str]]:
+    """Returns the path of the folders that all images are in, and the folders in which they divide below it."""
+    depth = 0
+    while paths and min(map(len, paths)) > depth + 1 and len({path[depth] for path in paths}) == 1:
+        depth += 1
+    prefix = "".join(f"{folder}/" for folder in paths[0][:depth]) if paths else ""
+    return prefix, {path[depth] for path in paths if len(path) > depth + 1}
+
+
+def _shorten(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:NAMED]) + (", ..." if len(names) > NAMED else "")
