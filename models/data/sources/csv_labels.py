@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.splits import SPLIT_WORDS, split_of
@@ -35,6 +36,7 @@ from models.data.sources.tables import (
     warn_of_predictions,
 )
 
+log = logger()
 _OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _LABEL_BYTES = 2  # of a label, at least
@@ -113,13 +115,15 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     warn_of_predictions(files)
     read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
     read = _without_guesses(read, column)
+    is_divided_twice = False
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
     is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
     for table, key, number, stated in read:
         if not stated:  # of few images, or of a single class
             number, stated = _find_known_classes(table, texts)
         if stated:
-            kinds |= _find_kinds(table, number)
+            for image, kind in _find_kinds(table, number).items():
+                is_divided_twice |= kinds.setdefault(image, kind) != kind
             if is_whole:
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
@@ -131,6 +135,9 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         raise ConfigError(
             f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
         )
+    if is_divided_twice:
+        log.warning("%s: the tables divide some images in several ways, so their splits are not used", files.root)
+        kinds = {}
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
 
 

@@ -22,6 +22,25 @@ def are_parts(folders: Collection[str]) -> bool:
     return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
 
 
+def find_masks(images: Collection[str]) -> list[str]:
+    """Returns the images in folders of masks that two or more classes have beside a folder of images.
+
+    As ``COVID/masks`` beside ``COVID/images`` in a public set of X-ray images.
+    """
+    folders: dict[str, dict[str, list[str]]] = {}
+    for name in images:
+        above, _, folder = name.rpartition("/")[0].rpartition("/")
+        if above and kind_of(above.rpartition("/")[2]) is None:
+            folders.setdefault(above, {}).setdefault(folder, []).append(name)
+    masks: dict[str, list[str]] = {}
+    for above, inside in folders.items():
+        words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in inside}
+        named = [folder for folder in inside if words[folder] & set(_MASKS)]
+        if named and any(words[folder] & set(FILLERS) for folder in inside if folder not in named):
+            masks[above] = [name for folder in named for name in inside[folder]]
+    return [name for names in masks.values() for name in names] if len(masks) > 1 else []
+
+
 def are_beginnings(images: Collection[str]) -> bool:
     """Whether folders are the beginnings of the names of their images, as in ``train/0/1/2/0123abcd.jpg``."""
     paths = (image.split("/") for image in images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from infra.errors import ConfigError
@@ -9,6 +10,7 @@ from models.data.sources.listing import NAMED
 from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no_class, names_unlabelled
 
 Paths = Sequence[Sequence[str]]  # the folders and the name of each image
+_SHARE = 0.8  # of the folders that would be classes: some of many patients may lack a class
 _WHOLE = f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes, without splits"
 
 
@@ -114,7 +116,7 @@ def _refuse_deep(top: str, prefix: str, folders: Collection[str], paths: Paths, 
 
 
 def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
-    """Returns a remark if every class has the same folders, which may be the classes, or splits.
+    """Returns a remark if every class, but for a few, has the same folders, which may be the classes, or splits.
 
     Folders that hold all images of their class are skipped, as ``Data`` in ``candle/Data/Images``.
 
@@ -123,8 +125,10 @@ def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[
         classes: Folders of the classes, which end with ``/``.
     """
     below = {folder: _branches(paths) for folder, paths in _group(images, classes).items()}
-    shared = next((folders for _, folders in below.values()), set())
-    if len(below) < 2 or len(shared) < 2 or any(folders != shared for _, folders in below.values()):
+    counts = Counter(folder for _, folders in below.values() for folder in folders)
+    shared = {folder for folder, count in counts.items() if count >= _SHARE * len(below)}
+    complete = sum(folders == shared for _, folders in below.values())
+    if len(below) < 2 or len(shared) < 2 or complete < _SHARE * len(below):
         return ()
     top = min(below)
     one = f"{top}{below[top][0]}".rstrip("/")

@@ -25,11 +25,13 @@ from models.data.sources.image_format import (
     identify_format,
     is_image_name,
 )
+from models.data.sources.layouts import find_masks
 from models.data.sources.packed import SUFFIXES, find_copies, find_unread_versions
 
 ARCHIVE = "archive"  # of the suffix of one
 NO_IMAGES = (*PACKED, ARCHIVE, "PDF", "Parquet", "HDF5", TEXT, EMPTY)  # formats of files that accompany images
 NO_PICTURES = (UNKNOWN, "video", "NumPy")  # formats of files whose folders are therefore no classes
+MASKS = "images in folders of masks, which the classes have beside those of images"
 COPIES = "images in folders that repeat the others by names and sizes"
 _SNIFF_THREADS = 16
 
@@ -82,6 +84,7 @@ def open_tree(root: str, data: schema.Data) -> Tree:
         read = {name for name, row in below.items() if formats.get(row, DECODED[0]) in formats_taken(data)}
         excluded = {top + name: COPIES for name in find_copies(files, below)}
         excluded = excluded or {top + name: reason for name, reason in find_unread_versions(below, read).items()}
+        excluded |= {top + name: MASKS for name in find_masks(below)}
     if excluded:
         images = {name: row for name, row in images.items() if name not in excluded}
         pictures = [name for name in pictures if name not in excluded]

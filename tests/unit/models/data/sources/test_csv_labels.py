@@ -454,3 +454,13 @@ def test_the_only_column_of_metadata_is_no_class_beside_certain_classes(usual: s
     tables["test.csv"] = f"id,{usual}\n" + "".join(f"{i + 500},{'wasp' if i % 2 else 'ant'}\n" for i in range(12))
     source = open_tree(tmp_path, files | {name: text.encode() for name, text in tables.items()})
     assert set(labels_of(source, VAL).values()) == {"ant", "wasp"}
+
+
+def test_tables_of_several_folds_are_no_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As ``train_subset0.csv`` to ``test_subset4.csv`` of DeepWeeds."""
+    lines = [f"{name}.jpg,{label}\n" for name, label in TRUTH.items()]
+    tables = {"train_0.csv": lines[:8], "test_0.csv": lines[8:], "train_1.csv": lines[4:], "test_1.csv": lines[:4]}
+    files = {name: ("file,label\n" + "".join(rows)).encode() for name, rows in tables.items()}
+    source = open_tree(tmp_path, flat("images/") | files)
+    assert labels_of(source, TRAIN) == TRUTH
+    assert "the tables divide some images in several ways, so their splits are not used" in caplog.text

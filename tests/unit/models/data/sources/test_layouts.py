@@ -296,3 +296,20 @@ def test_images_of_a_sample_submission_have_no_published_classes(tmp_path: Path)
     assert source.unused[0].startswith("12 images without a label in the CSV file (no file has their classes, so they")
     with pytest.raises(ConfigError, match=r"12 images without a label in the CSV file, first images/0\.jpg"):
         open_tree(tmp_path / "2", files | {"train.csv": encoded["train.csv"]})
+
+
+def test_masks_beside_the_images_of_each_class_are_not_used(tmp_path: Path) -> None:
+    """As in COVID-19_Radiography_Dataset of Kaggle."""
+    folders = {f"set/{label}/{below}": 3 for label in ("COVID", "Normal") for below in ("images", "masks")}
+    source = open_tree(tmp_path, tree(folders))
+    assert (source.classes, len(source.labels)) == (("COVID", "Normal"), 6)
+    assert source.unused == (
+        "6 images in folders of masks, which the classes have beside those of images, first set/COVID/masks/000.jpg",
+    )
+
+
+def test_folders_that_most_classes_have_may_be_the_classes(tmp_path: Path) -> None:
+    """As in breast-histopathology-images of Kaggle, where the folders above are patients."""
+    folders = {f"{patient}/{label}": 2 for patient in range(10) for label in (0, 1) if patient or label}
+    with pytest.raises(ConfigError, match="every class has the same folders 0, 1, which count neither as classes nor"):
+        open_tree(tmp_path, tree(folders))
