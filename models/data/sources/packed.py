@@ -87,7 +87,7 @@ def find_unread_versions(images: Mapping[str, int], read: Set[str]) -> dict[str,
     """Returns the images in top folders that have the images of another one in formats that are not read.
 
     As ``EuroSATallBands/Forest/Forest_1.tif``, of 13 bands, beside ``EuroSAT/Forest/Forest_1.jpg``. The images of one
-    folder are all read, and those of the others are not and have the same names.
+    folder are all read, and those of the others are not and have the same names in the same folders.
 
     Args:
         images: Rows by the path below the common top folder.
@@ -106,7 +106,8 @@ def find_unread_versions(images: Mapping[str, int], read: Set[str]) -> dict[str,
         return {}
     first = read_tops[0]
     stems = {top: _stems_below_common_folders(names) for top, names in inside.items()}
-    if any(len(one ^ stems[first]) > LOST_SHARE * len(stems[first]) for one in stems.values()):
+    folders = {stem.partition("/")[0] for stem in stems[first] if "/" in stem}
+    if len(folders) < 2 or any(len(one ^ stems[first]) > LOST_SHARE * len(stems[first]) for one in stems.values()):
         return {}
     reason = f"images of the same names as in {first}/, in a format that is not read"
     return {name: reason for top, names in inside.items() if top != first for name in names}

@@ -105,6 +105,9 @@ def test_the_version_of_a_set_in_a_format_that_is_not_read_is_said_and_not_used(
 
 
 def test_classes_in_different_formats_are_no_versions_of_one_set(tmp_path: Path) -> None:
+    files = {f"cat/{i}.jpg": photo(i) for i in range(12)} | {f"dog/{i}.webp": photo(i, "WebP") for i in range(12)}
+    with pytest.raises(ConfigError, match="12 of 24 files would not be used: 12 WebP files"):
+        open_tree(tmp_path / "2", files)
     files = {f"cat/{place}/{i}.jpg": photo(i) for place in ("in", "out") for i in range(6)}
     files |= {f"dog/{place}/{i + 6}.webp": photo(i, "WebP") for place in ("in", "out") for i in range(6)}
     with pytest.raises(ConfigError, match="every class has the same folders in, out, which count neither as classes"):
