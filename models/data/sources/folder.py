@@ -88,10 +88,11 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         raise ConfigError(_describe_contents(tree, root, unused))
     trained = () if labels else [top for top, part in parts.items() if part == TRAIN]
     folders = [path for top in trained for path in folders_below(tree, top).values()]
-    shared = nested.describe_shared(tree.images, folders)
+    inside = nested.group_by_class(pictures, folders)
+    shared = nested.describe_shared(inside)
     if shared and parts == splits.WHOLE and not data.train_folders:
         raise ConfigError(f"{root}: {shared[0]}")
-    shared = shared or nested.describe_nested(pictures, folders)
+    shared = shared or nested.describe_nested(inside)
     remarks = (*shared, *describe_masks(entries.names), *describe_combined(classes.names))
     parts = _without_unlabelled(parts, entries)
     if not data.append and TRAIN in parts.values():

@@ -26,7 +26,7 @@ def select_classes(images: Collection[str], folders: Sequence[str], root: str) -
         ConfigError: A folder that may hold the classes is beside others, as ``images`` beside ``resized``.
     """
     classes = [folder for folder in folders if not names_unlabelled(folder)]
-    for folder, paths in _group(images, [f"{folder}/" for folder in classes]).items():
+    for folder, paths in group_by_class(images, [f"{folder}/" for folder in classes]).items():
         prefix, below = _branches(paths)
         is_container = len(classes) == 1 or (kind_of(folder) is None and names_no_class(folder))
         if is_container and len(below) > 1 and len(folders) > 1:
@@ -115,16 +115,15 @@ def _refuse_deep(top: str, prefix: str, folders: Collection[str], paths: Paths, 
     )
 
 
-def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
+def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     """Returns a remark if every class, but for a few, has the same folders, which may be the classes, or splits.
 
     Folders that hold all images of their class are skipped, as ``Data`` in ``candle/Data/Images``.
 
     Args:
-        images: Paths of the images.
-        classes: Folders of the classes, which end with ``/``.
+        inside: Paths below each class, as ``group_by_class`` returns them.
     """
-    below = {folder: _branches(paths) for folder, paths in _group(images, classes).items()}
+    below = {folder: _branches(paths) for folder, paths in inside.items()}
     counts = Counter(folder for _, folders in below.values() for folder in folders)
     shared = {folder for folder, count in counts.items() if count >= _SHARE * len(below)}
     complete = sum(folders == shared for _, folders in below.values())
@@ -140,16 +139,14 @@ def describe_shared(images: Collection[str], classes: Collection[str]) -> tuple[
     )
 
 
-def describe_nested(images: Collection[str], classes: Collection[str]) -> tuple[str, ...]:
+def describe_nested(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     """Returns a remark if the images of all classes are in several folders of theirs, which may be the classes.
 
     As the species in ``Aves/1234`` of iNaturalist, beside those of other groups.
 
     Args:
-        images: Paths of the images.
-        classes: Folders of the classes, which end with ``/``.
+        inside: Paths below each class, as ``group_by_class`` returns them.
     """
-    inside = _group(images, classes)
     below = {folder: _branches(paths)[1] for folder, paths in inside.items()}
     is_direct = any(len(path) == 1 for paths in inside.values() for path in paths)
     if is_direct or not below or min(map(len, below.values())) < 2:
@@ -162,8 +159,13 @@ def describe_nested(images: Collection[str], classes: Collection[str]) -> tuple[
     )
 
 
-def _group(images: Collection[str], classes: Collection[str]) -> Mapping[str, Paths]:
-    """Returns the paths of the images below each class, whose folder is at the top or in that of its split."""
+def group_by_class(images: Collection[str], classes: Collection[str]) -> Mapping[str, Paths]:
+    """Returns the paths of the images below each class that has some.
+
+    Args:
+        images: Paths of the images.
+        classes: Folders of the classes, at the top or in that of a split, which end with ``/``.
+    """
     inside: dict[str, list[list[str]]] = {folder: [] for folder in classes}
     for name in images:
         parts = name.split("/")
