@@ -29,7 +29,7 @@ from models.data.sources.tables import (
     decode,
     index_images,
     is_of_predictions,
-    lists_images,
+    may_label,
     names_one,
     read_submissions,
     read_tables,
@@ -148,6 +148,10 @@ def describe_others(files: Files, images: Sequence[str]) -> str:
         name = path.rpartition("/")[2].lower()
         if path.rpartition("/")[2].rpartition(".")[0] in stems:
             continue
+        if name.endswith((".csv", ".tsv", *JSON_LINES)) and is_of_predictions(path.rpartition("/")[2]):
+            if "sample" not in name:
+                return f" ({path} is not read: rename it unless it has predictions, as its name says)"
+            continue
         if name.endswith((".csv", ".tsv", *JSON_LINES)) and files.sizes[row] <= MAX_BYTES:
             lines = [line for line in decode(files.read(row)).splitlines() if line.strip()]
             shown = ascii(lines[min(1, len(lines) - 1)][:_SHOWN]) if lines else "empty"
@@ -186,7 +190,7 @@ def find_unread_labels(files: Files, images: Sequence[str]) -> str:
         if "train" in kinds or files.sizes[row] > MAX_BYTES:
             continue
         if name.endswith((*SUFFIXES, *JSON_LINES)):
-            is_about = "test" in kinds and not is_of_predictions(name) and not lists_images(text(row), images)
+            is_about = "test" in kinds and not is_of_predictions(name) and may_label(text(row), images)
         else:
             is_about = is_other and files.sizes[row] >= _LABEL_BYTES * len(images)
             is_about = is_about and ("test" in kinds or not name.endswith(".json") or names_one(text(row), images))

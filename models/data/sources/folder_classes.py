@@ -15,6 +15,7 @@ from models.data.sources.name_labels import read_known_names, read_names
 from models.data.sources.tree import Tree
 
 log = logger()
+_TO_PREDICT = " (named as images to predict; data.train_folders=[.] takes all folders as classes)"
 _NO_CLASSES = " (no file has their classes, so they are in no split)"
 
 
@@ -208,6 +209,7 @@ def label_images(
         for name in tree.images
         if "" in parts and name not in labels and splits.names_unlabelled(name.partition("/")[0])
     }
+    remarks |= dict.fromkeys(unlabelled, _TO_PREDICT)
     for top, part in parts.items():
         if part == TRAIN or any(name.startswith(top) for name in labels):
             continue

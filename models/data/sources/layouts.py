@@ -10,6 +10,7 @@ from models.data.sources.listing import NAMED, TRAIN
 from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of
 
 _PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold", "split", "chunk", "shard")
+_BEGINNING = 2  # characters of a name that a folder has
 _MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "trimaps"),
     *("segmentations", "segmentation", "segs", "seg"),
@@ -44,7 +45,10 @@ def find_masks(images: Collection[str]) -> list[str]:
 def are_beginnings(images: Collection[str]) -> bool:
     """Whether folders are the beginnings of the names of their images, as in ``train/0/1/2/0123abcd.jpg``."""
     paths = (image.split("/") for image in images)
-    return bool(images) and all(len(path) > 2 and path[-1].startswith("".join(path[:-1])) for path in paths)
+    return bool(images) and all(
+        len(path) > 2 and max(map(len, path[:-1])) <= _BEGINNING and path[-1].startswith("".join(path[:-1]))
+        for path in paths
+    )
 
 
 def refuse_beginnings(folders: Sequence[str], parts: Mapping[str, int], root: str) -> None:

@@ -93,11 +93,11 @@ def is_of_predictions(name: str) -> bool:
     return any(word.endswith(_PREDICTIONS) or word in _PREDICTED for word in words_of(name.rpartition(".")[0]))
 
 
-def lists_images(text: str, images: Sequence[str]) -> bool:
-    """Whether most lines of a text begin with the name of an image, as in a list of images without classes."""
+def may_label(text: str, images: Sequence[str]) -> bool:
+    """Whether a text may have a class for each image: it has a line for most, and does not only list their names."""
     index = index_images(images)
     lines = [re.split(r"[,;\t|]", line)[0].strip(_QUOTES) for line in text.splitlines() if line.strip()]
-    return 2 * sum(_match(line, index) is not None for line in lines) > len(lines)
+    return 2 * len(lines) > len(images) and 2 * sum(_match(line, index) is not None for line in lines) <= len(lines)
 
 
 def names_one(text: str, images: Sequence[str]) -> bool:

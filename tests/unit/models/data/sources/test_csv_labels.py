@@ -222,6 +222,11 @@ def test_a_column_of_splits_divides_the_images_of_one_folder(tmp_path: Path) -> 
     ("file", "content", "what"),
     [
         ("x.csv", "id,label\n0,ant\n1,bee\n", r"x\.csv names none of the images; its second line is '0,ant'"),
+        (
+            "heart_prediction.csv",
+            "id,label\nimg_0000,a\n",
+            r"heart_prediction\.csv is not read: rename it unless it has predictions, as its name says",
+        ),
         ("labels.json", "{}", r"labels\.json is not read: save its names and classes as a CSV file"),
         (
             "train/metadata.jsonl",

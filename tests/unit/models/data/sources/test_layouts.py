@@ -40,6 +40,10 @@ def flat(folder: str, count: int = 12) -> dict[str, bytes]:
     [
         ("test1/", {}),
         ("test1/", {"sampleSubmission.csv": "id,label\n" + "".join(f"{i},{i % 2}\n" for i in range(12))}),
+        (
+            "test/",
+            {"README_test.txt": "Images of the test.", "data_test.txt": "".join(f"{i}.jpg\n" for i in range(12))},
+        ),
         ("test/images/", {"cat_to_name.json": '{"1": "a cat", "2": "a dog"}'}),
         ("test/", {"test.csv": "id_code\n" + "".join(f"{i}\n" for i in range(12))}),
         ("test/test/", {"train_annotations.json": "[{}]" * 99}),
@@ -225,7 +229,10 @@ def test_images_to_predict_beside_the_classes_are_no_class(tmp_path: Path) -> No
     """As in Br35H of Kaggle."""
     source = open_tree(tmp_path, tree({"no": 12, "yes": 12, "pred": 12}))
     assert (source.classes, len(source.labels)) == (("no", "yes"), 24)
-    assert source.unused == ("12 images in no class folder, first pred/000.jpg",)
+    assert source.unused == (
+        "12 images in no class folder (named as images to predict; data.train_folders=[.] takes all folders as "
+        "classes), first pred/000.jpg",
+    )
     assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("no", "pred", "yes")
 
 
