@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+from conf.text import list_some
 from infra.errors import ConfigError
 from models.data.sources.listing import NAMED, TRAIN
 from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of
@@ -58,7 +59,7 @@ def refuse_beginnings(folders: Sequence[str], parts: Mapping[str, int], root: st
         ConfigError: Always.
     """
     raise ConfigError(
-        f"{root}: the folders {', '.join(folders[:NAMED])} are the beginnings of the names of their images, not "
+        f"{root}: the folders {list_some(folders)} are the beginnings of the names of their images, not "
         f"classes, and no CSV file has the classes of these; {_describe_classes(parts)} takes the folders as classes"
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from conf.text import list_some
 from infra.errors import ConfigError
-from models.data.sources.listing import NAMED
 from models.data.sources.splits import WHOLE_TREE, has_splits, kind_of, names_no_class, names_unlabelled
 
 Paths = Sequence[Sequence[str]]  # the folders and the name of each image
@@ -30,9 +30,9 @@ def select_classes(images: Collection[str], folders: Sequence[str], root: str) -
         prefix, below = _branches(paths)
         is_container = len(classes) == 1 or (kind_of(folder) is None and names_no_class(folder))
         if is_container and len(below) > 1 and len(folders) > 1:
-            others = [one for one in folders if f"{one}/" != folder]
+            others = list_some(one for one in folders if f"{one}/" != folder)
             raise ConfigError(
-                f"{root}: {folder} has the folders {_shorten(below)} and is beside {_shorten(others)}: "
+                f"{root}: {folder} has the folders {list_some(sorted(below))} and is beside {others}: "
                 f"data.train_folders=[{folder}{prefix}] takes them as the classes, data.train_folders=[{WHOLE_TREE}] "
                 "the top folders"
             )
@@ -111,7 +111,7 @@ def _refuse_deep(top: str, prefix: str, folders: Collection[str], paths: Paths, 
         )
     raise ConfigError(
         f"{root}: {top}/{prefix}{split}/ is a split by its name, and has folders of its own, "
-        f"{', '.join(sorted(below[split])[:NAMED])}: {remedy}; {_WHOLE}"
+        f"{list_some(sorted(below[split]))}: {remedy}; {_WHOLE}"
     )
 
 
@@ -132,8 +132,8 @@ def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     top = min(below)
     one = f"{top}{below[top][0]}".rstrip("/")
     return (
-        f"every class has the same folders {_shorten(shared)}, which count neither as classes nor as splits: if they "
-        "are the classes, data.train_folders and data.val_folders name the folders above them, and "
+        f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
+        "if they are the classes, data.train_folders and data.val_folders name the folders above them, and "
         f"data.train_folders=[{one}] takes those of one alone, as of several versions of a set; if they are splits, "
         f"move them above the classes; data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
     )
@@ -153,7 +153,7 @@ def describe_nested(inside: Mapping[str, Paths]) -> tuple[str, ...]:
         return ()
     top = min(below)
     return (
-        f"all images are in folders of the classes ({_shorten(below[top])} in {top}), "
+        f"all images are in folders of the classes ({list_some(sorted(below[top]))} in {top}), "
         f"{sum(map(len, below.values())):,} in all, and count as those of the class above: data.train_folders names "
         "folders whose folders are the classes",
     )
@@ -183,7 +183,3 @@ def _branches(paths: Paths) -> tuple[str, set[str]]:
         depth += 1
     prefix = "".join(f"{folder}/" for folder in paths[0][:depth]) if paths else ""
     return prefix, {path[depth] for path in paths if len(path) > depth + 1}
-
-
-def _shorten(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)[:NAMED]) + (", ..." if len(names) > NAMED else "")
