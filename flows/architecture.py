@@ -11,14 +11,12 @@ from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from flows.shard import ensure_shards
 from flows.train import train_network
-from infra.errors import CapacityError, DivergedError, JobError, ResumeError
+from infra.errors import OF_ONE_NETWORK
 from models.results import ArchitectureResult
 from tasks import policy
 from tasks.artifacts import link_run
 from tasks.experiments import architecture as search
-
-# Failures of a single network. Any other error would fail every trial: it ends the search; the same command resumes.
-TRIAL_FAILED = (DivergedError, CapacityError, JobError, ResumeError)
+from tasks.tracked import ends_with_block
 
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config: f"architecture {config.profile}"))
@@ -43,10 +41,11 @@ async def search_blocks(config: schema.Config) -> ArchitectureResult:
     started = await search.start_architecture(config, shards)
     await link_run(started.mlflow_run)
     workers = (train_proposals(config, started) for _ in range(config.launch.jobs_at_once))
-    for ended in await asyncio.gather(*workers, return_exceptions=True):
-        if isinstance(ended, BaseException):
-            raise ended
-    return await search.record_architecture(config, started)
+    async with ends_with_block(started.mlflow_run):
+        for ended in await asyncio.gather(*workers, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+        return await search.record_architecture(config, started)
 
 
 async def train_proposals(config: schema.Config, started: search.ArchitectureRun) -> None:
@@ -57,7 +56,7 @@ async def train_proposals(config: schema.Config, started: search.ArchitectureRun
         try:
             async with search.heartbeat(started, proposal):
                 result = await train_network(trial, started.shards, started.mlflow_run, "trial", name)
-        except TRIAL_FAILED as error:
+        except OF_ONE_NETWORK as error:
             await search.report_failure(started, proposal, error)
         except BaseException:
             search.requeue(started, proposal)

@@ -1,8 +1,8 @@
 """The whole paper: shard, search, train B0..B7, register, transfer, map what networks see, report.
 
-What failure must never look like: a report that hides a missing variant, or one bad variant that takes the
-others with it. Each runs to its end; failures are listed as missing in the report and fail the flow last. What a later
-step would refuse is refused before the first job.
+What failure must never look like: a report that hides a missing variant, or one bad variant, or a failed grid search,
+that takes the others with it. Each runs to its end; failures are listed as missing in the report and fail the flow
+last. What a later step would refuse is refused before the first job.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tasks import policy
 from tasks.preflight import check_reproduction
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
+from tasks.tracked import ends_with_block
 from tasks.transfer import set_configs
 
 
@@ -55,21 +56,24 @@ async def reproduce(
     check_names("variants", config.variants)
     sets = set_configs(config, overrides)
     started = await start_reproduction(config, sets, began)
-    shards, *transfer_shards = await asyncio.gather(
-        ensure_shards(config.data, config.storage), *(ensure_shards(one.transfer.data, config.storage) for one in sets)
-    )
-    await check_reproduction(config, sets, shards, transfer_shards)
-    searched = await search_grid(config, shards, started.mlflow_run)
-    family = (reproduce_variant(config, name, sets, overrides, shards, started.mlflow_run) for name in config.variants)
-    # Photographs need no job: they are mapped while jobs start and end, when a core idles.
-    photographs = [map_photographs(config, started.mlflow_run)] if config.photographs.networks else []
-    ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
-    outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
-    maps = await asyncio.gather(draw_gallery(config, overrides, started.mlflow_run), return_exceptions=True)
-    summary, failures = await finish_reproduction(
-        config, started, [shards, *transfer_shards], searched, outcomes, maps[0], seen
-    )
-    await publish(config, summary, started.mlflow_run)
+    run = started.mlflow_run
+    async with ends_with_block(run):
+        shards, *transfer_shards = await asyncio.gather(
+            ensure_shards(config.data, config.storage),
+            *(ensure_shards(one.transfer.data, config.storage) for one in sets),
+        )
+        await check_reproduction(config, sets, shards, transfer_shards)
+        # The family is that of the paper, whatever the grid finds: it is trained also if the search fails.
+        (searched,) = await asyncio.gather(search_grid(config, shards, run), return_exceptions=True)
+        family = (reproduce_variant(config, name, sets, overrides, shards, run) for name in config.variants)
+        # Photographs need no job: they are mapped while jobs start and end, when a core idles.
+        photographs = [map_photographs(config, run)] if config.photographs.networks else []
+        ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
+        outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
+        (maps,) = await asyncio.gather(draw_gallery(config, overrides, run), return_exceptions=True)
+        data = [shards, *transfer_shards]
+        summary, failures = await finish_reproduction(config, started, data, searched, outcomes, maps, seen)
+    await publish(config, summary, run)
     for failure in failures:
         raise failure
     return summary

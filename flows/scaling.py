@@ -16,6 +16,7 @@ from models.results import ScalingResult
 from tasks import policy
 from tasks.artifacts import link_run
 from tasks.experiments.scaling import match_costs, point_config, record_scaling, start_scaling
+from tasks.tracked import ends_with_block
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))
@@ -39,14 +40,15 @@ async def study_scaling(config: schema.Config) -> ScalingResult:
     """
     run = await start_scaling(config)
     await link_run(run)
-    shards = await ensure_shards(config.data, config.storage)
-    config = await match_costs(config, shards.classes)
-    seeds = range(config.scaling.seeds)
-    trainings = [
-        train_network(point_config(config, point, seed), shards, run, "scaling", title(point, seed))
-        for point in config.scaling.points
-        for seed in seeds
-    ]
-    results = await asyncio.gather(*trainings, return_exceptions=True)
-    by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
-    return await record_scaling(config, run, shards, by_point)
+    async with ends_with_block(run):
+        shards = await ensure_shards(config.data, config.storage)
+        config = await match_costs(config, shards.classes)
+        seeds = range(config.scaling.seeds)
+        trainings = [
+            train_network(point_config(config, point, seed), shards, run, "scaling", title(point, seed))
+            for point in config.scaling.points
+            for seed in seeds
+        ]
+        results = await asyncio.gather(*trainings, return_exceptions=True)
+        by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
+        return await record_scaling(config, run, shards, by_point)

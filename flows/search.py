@@ -11,11 +11,13 @@ from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from flows.shard import ensure_shards
 from flows.train import train_network
+from infra.errors import OF_ONE_NETWORK
 from models.experiments.grid_search import grid_points, trial_title
 from models.results import SearchResult, ShardResult
 from tasks import policy
 from tasks.artifacts import link_run
 from tasks.experiments.search import record_search, start_search, trial_config
+from tasks.tracked import ends_with_block
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config: f"search {config.profile}"))
@@ -31,6 +33,9 @@ async def search(overrides: list[str], profile: str | None = None, data: str | N
 async def search_grid(config: schema.Config, shards: ShardResult, parent_run: str = "") -> SearchResult:
     """Trains and compares the points of the grid, each with ``search.seeds`` seeds.
 
+    A trial that diverges, crashes or does not fit into memory is listed as failed. Any other error, such as a service
+    that does not answer, ends the search: the choice would be among the trials that happened to be done.
+
     Args:
         config: Configuration of the command.
         shards: Shards of ``config.data``; their number of classes belongs to the cost.
@@ -38,6 +43,9 @@ async def search_grid(config: schema.Config, shards: ShardResult, parent_run: st
 
     Returns:
         The trials, the best and those not distinguished from it, what was refused or failed, and the family.
+
+    Raises:
+        EffnetError: No trial finished, or an error that no trial caused; the same command resumes.
     """
     screened = await start_search(config, grid_points(config.search), shards.classes, parent_run)
     if not parent_run:
@@ -48,7 +56,11 @@ async def search_grid(config: schema.Config, shards: ShardResult, parent_run: st
         for point in screened.points
         for seed in seeds
     ]
-    # A trial that diverges does not end the search: its error comes back in its place.
-    results = await asyncio.gather(*trials, return_exceptions=True)
-    by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
-    return await record_search(config, screened, by_point)
+    async with ends_with_block(screened.mlflow_run):
+        # A trial that diverges does not end the search: its error comes back in its place.
+        results = await asyncio.gather(*trials, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, OF_ONE_NETWORK):
+                raise result  # here, since a task would be repeated after it
+        by_point = [results[i : i + len(seeds)] for i in range(0, len(results), len(seeds))]
+        return await record_search(config, screened, by_point)

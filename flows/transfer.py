@@ -36,6 +36,7 @@ from tasks.evaluate import registered_input
 from tasks.jobs import short_name
 from tasks.registry.register import fetch_registered, require_name
 from tasks.shard import plan_shards
+from tasks.tracked import ends_with_block
 from tasks.train import train as train_task
 from tasks.train import train_to_rung
 from tasks.transfer import (
@@ -44,6 +45,7 @@ from tasks.transfer import (
     announce_time,
     compare_with_random,
     final_job,
+    finish_grid,
     plan_transfer,
     point_job,
     prune,
@@ -147,21 +149,24 @@ async def fetch_source(config: schema.Config) -> tuple[schema.Model, Weights | N
 
 async def fine_tune(plan: TransferPlan, weights: Weights, parent_run: str, source_run: str) -> TransferResult:
     """One network on one set: the grid, where there is one, then the chosen point."""
-    config, tags = plan.config, {"role": "transfer", "source_run": source_run}
-    chosen, run = plan.points[0], parent_run
-    tried: list[GridTrial] = []
-    if len(plan.points) > 1:
-        run = await start_grid(plan, weights, parent_run)
-        chosen, tried = await try_grid(plan, weights, run)
-    seeds = config.transfer.random_seeds
-    tuned = [final_job(plan, chosen, weights, seed) for seed in range(max(1, seeds))]
-    scratch = [final_job(plan, chosen, None, seed) for seed in range(seeds)]
-    calls = (train_task(job, config, run, tags) for job in (*tuned, *scratch))
-    ended = await asyncio.gather(*calls, return_exceptions=True)
-    if failed := [result for result in ended if isinstance(result, BaseException)]:
-        raise failed[0]
-    finals = [result for result in ended if isinstance(result, TrainResult)]
-    result = result_of(plan, tried, chosen, finals[0])
+    config, seeds = plan.config, plan.config.transfer.random_seeds
+    grid_run = await start_grid(plan, weights, parent_run) if len(plan.points) > 1 else ""
+    async with ends_with_block(grid_run):
+        tried: list[GridTrial] = []
+        chosen = plan.points[0]
+        if grid_run:
+            chosen, tried = await try_grid(plan, weights, grid_run)
+        tuned = [final_job(plan, chosen, weights, seed) for seed in range(max(1, seeds))]
+        scratch = [final_job(plan, chosen, None, seed) for seed in range(seeds)]
+        tags = {"role": "transfer", "source_run": source_run}
+        calls = (train_task(job, config, grid_run or parent_run, tags) for job in (*tuned, *scratch))
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        if failed := [result for result in ended if isinstance(result, BaseException)]:
+            raise failed[0]
+        finals = [result for result in ended if isinstance(result, TrainResult)]
+        result = result_of(plan, tried, chosen, finals[0])
+    if grid_run:
+        await finish_grid(plan, grid_run, result)
     if seeds:
         result = await compare_with_random(plan, result, finals[:seeds], finals[seeds:])
     if config.register is None:

@@ -98,6 +98,11 @@ class JobError(PermanentError):
     """A training job failed because of an error in one of its workers."""
 
 
+# Failures of one network of several that are trained. Any other error would fail all of them, as an unreachable store
+# does, or says nothing about the network: it ends the whole, and the same command resumes.
+OF_ONE_NETWORK = (DivergedError, CapacityError, JobError, ResumeError)
+
+
 class TransientError(EffnetError):
     """An external system did not answer or was busy. The same call may succeed later."""
 

@@ -32,6 +32,7 @@ from tasks.report import results as report_results
 from tasks.report.sections.provenance import present_services
 from tasks.transfer import publish_transfer
 
+GRID = "grid search"
 MAPS = "class activation maps"
 PHOTOGRAPHS = "photographs"
 
@@ -86,7 +87,7 @@ async def finish_reproduction(
     config: schema.Config,
     started: ReproductionRun,
     data: list[ShardResult],
-    searched: SearchResult,
+    searched: SearchResult | BaseException,
     outcomes: list[VariantOutcome | BaseException],
     mapped: GalleryResult | BaseException,
     seen: Sequence[PhotographsResult | BaseException],
@@ -97,7 +98,7 @@ async def finish_reproduction(
         config: Configuration of the command.
         started: Return value of ``start_reproduction``.
         data: All data sets.
-        searched: Result of the grid search.
+        searched: Result of the grid search, or its exception.
         outcomes: Outcome of each variant, or its exception.
         mapped: The class activation maps, or their exception.
         seen: The maps of photographs, or their exception; empty without ``photographs.networks``.
@@ -109,7 +110,7 @@ def _finish(
     config: schema.Config,
     started: ReproductionRun,
     data: list[ShardResult],
-    searched: SearchResult,
+    searched: SearchResult | BaseException,
     outcomes: list[VariantOutcome | BaseException],
     mapped: GalleryResult | BaseException,
     seen: Sequence[PhotographsResult | BaseException],
@@ -118,48 +119,51 @@ def _finish(
 
     done = [o for o in outcomes if isinstance(o, VariantOutcome)]
     transferred = [result for o in done for result in o.transferred]
-    by_name = [*zip((*config.variants, MAPS), (*outcomes, mapped), strict=True), *((PHOTOGRAPHS, one) for one in seen)]
+    grid = searched if isinstance(searched, SearchResult) else None
+    names = (GRID, *config.variants, MAPS, *[PHOTOGRAPHS] * len(seen))
+    by_name = zip(names, (searched, *outcomes, mapped, *seen), strict=True)
     failed = {name: error for name, error in by_name if isinstance(error, BaseException)}
     lines = [f"{name}: {first_line(error)}" for name, error in failed.items()]
     maps = mapped if isinstance(mapped, GalleryResult) else GalleryResult()
     summary = Summary(
         wall_s=round(time.time() - started.began, 1),
         estimate_s=started.estimate_s,
-        jobs=len(searched.trials) * searched.seeds
+        jobs=(len(grid.trials) * grid.seeds if grid else 0)
         + len(done)
         + sum(m.cost.jobs for m in transferred)
         + len(maps.models),
-        jobs_found=searched.found
+        jobs_found=(grid.found if grid else 0)
         + sum(o.trained.reused for o in done)
         + sum(m.jobs_found for m in transferred)
         + maps.found,
         profile=config.profile,
         commit=machine.commit(),
         variants=tuple(_variant_row(o) for o in done),
-        search=searched,
+        search=grid,
         transfer=tuple(_fine_tuned_row(result) for result in transferred),
         data=tuple(data),
         machine=machine.facts(),
         services=present_services(),
-        workers=tuple(queries.list_workers(_tracked_runs(searched, done))),
+        workers=tuple(queries.list_workers(_tracked_runs(grid, done))),
         started=machine.format_utc(started.began),
         finished=machine.format_utc(time.time()),
         command=f"effnet reproduce profile={config.profile}",
         config=report_results.request_of(config),
         config_sha256=report_results.digest(report_results.request_of(config)),
-        missing=(*searched.failed, *lines, *(f"{MAPS}: {line}" for line in maps.missing)),
+        missing=(*(grid.failed if grid else ()), *lines, *(f"{MAPS}: {line}" for line in maps.missing)),
     )
     summary = keep_first_duration(config, summary)
-    publish_transfer(config, [line for line in lines if not line.startswith((MAPS, PHOTOGRAPHS))])
+    publish_transfer(config, [line for line in lines if not line.startswith((GRID, MAPS, PHOTOGRAPHS))])
     numbers = {f"val/top1_{row.name}": row.top1 for row in summary.variants}
     runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
     return summary, list(failed.values())
 
 
-def _tracked_runs(searched: SearchResult, outcomes: Sequence[VariantOutcome]) -> list[str]:
+def _tracked_runs(searched: SearchResult | None, outcomes: Sequence[VariantOutcome]) -> list[str]:
     """MLflow runs of the trials, the variants and their transfers."""
     trained = [run for o in outcomes for run in (o.trained.mlflow_run, *(r.mlflow_run for r in o.transferred))]
-    return [run for run in (*(trial.mlflow_run for trial in searched.trials), *trained) if run]
+    trials = [trial.mlflow_run for trial in searched.trials] if searched else []
+    return [run for run in (*trials, *trained) if run]
 
 
 def keep_first_duration(config: schema.Config, summary: Summary) -> Summary:

@@ -18,6 +18,7 @@ from tasks import policy, slots
 from tasks.jobs import JobRun, result_uri, stored_result
 from tasks.metrics import split_result
 from tasks.supervise import run_job
+from tasks.tracked import ends_with_block
 
 
 async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> TrainResult:
@@ -86,13 +87,8 @@ async def run_tracked(
 
     reused = await asyncio.to_thread(stored_result, run) is not None
     mlflow_run = await asyncio.to_thread(_start_run, run, config, parent_run, tags)
-    try:
-        async with nullcontext() if reused else slots.slot_of(config.launch, run.label):
-            result = await run_job(run, config, mlflow_run)
-    except BaseException:
-        with suppress(EffnetError):  # the job's error matters more than one of MLflow
-            await asyncio.to_thread(runs.finish_run, mlflow_run, "FAILED", {})
-        raise
+    async with ends_with_block(mlflow_run), nullcontext() if reused else slots.slot_of(config.launch, run.label):
+        result = await run_job(run, config, mlflow_run)
     metrics, described = split_result(result)
     if worker := await asyncio.to_thread(lease.last_worker, run.job_uri):
         described[runs.WORKER_TAG] = worker

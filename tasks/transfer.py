@@ -178,6 +178,18 @@ async def start_grid(plan: TransferPlan, weights: Weights, parent_run: str) -> s
     return await asyncio.to_thread(start)
 
 
+@task(task_run_name="end of the grid of {plan.title}", **policy.BOOKKEEPING)
+async def finish_grid(
+    plan: TransferPlan,  # noqa: ARG001 - the name of the task run
+    run: str,
+    result: TransferResult,
+) -> None:
+    """Ends the MLflow run of a grid with the accuracy of the chosen point."""
+    from infra.tracking import runs
+
+    await asyncio.to_thread(runs.finish_run, run, "FINISHED", {"val/top1": result.top1})
+
+
 def prune(plan: TransferPlan, alive: Sequence[GridTrial], epoch: int) -> list[GridTrial]:
     """Stops all but the best trials at a rung and returns those that continue."""
     kept = protocol.prune(plan, alive, epoch)
