@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from conf.schema import Augment, Model
@@ -20,7 +21,8 @@ from models.experiments.activation_maps import Pixels
 from models.networks import weights
 from models.networks.build import compute_cost
 from models.networks.efficientnet.preprocessing import Normalize
-from models.results import GalleryImage, GalleryMap, GalleryModel, GalleryNetwork, GalleryResult
+from models.results import GalleryImage, GalleryMap, GalleryModel, GalleryNetwork, GalleryResult, ScalingComparison
+from models.statistics import compare_paired
 
 GAP_PX = 4  # gap between the pictures of a sheet
 REPORT_PX = 160  # image side in the report; the files have the resolution of their network
@@ -150,6 +152,34 @@ def summarize(
         if side_px <= 1 or sum(len(picture) for picture in pictures) <= limit:
             return replace(result, images=images, maps=maps)
         side_px = side_px * 4 // 5
+
+
+def compare_methods(
+    models: Sequence[GalleryModel], answers: Mapping[str, NDArray[np.bool_]]
+) -> tuple[ScalingComparison, ...]:
+    """Compares the network that is scaled in all dimensions with each that is scaled in one, on the images of val.
+
+    Args:
+        models: The networks with their counted sizes.
+        answers: By name of the network, which images it classified correctly, ``[images]``.
+    """
+    compound = next((model for model in models if model.dimension == "compound"), None)
+    if compound is None:
+        return ()
+    return tuple(
+        ScalingComparison(
+            network=compound.network,
+            dimension=single.dimension,
+            compound_top1=compound.top1,
+            single_top1=single.top1,
+            cost_ratio=single.multiply_adds / compound.multiply_adds,
+            lead=compare_paired(answers[compound.name][None], answers[single.name][None])
+            if {compound.name, single.name} <= answers.keys()
+            else None,
+        )
+        for single in models
+        if single.dimension in ("depth", "width", "resolution") and single.network == compound.network
+    )
 
 
 def _model(network: GalleryNetwork, images: GalleryImages) -> GalleryModel:

@@ -185,6 +185,7 @@ class ArchitectureResult:
     trials: tuple[ArchitectureTrial, ...] = ()
     best: ArchitectureTrial | None = None
     baseline: ArchitectureTrial | None = None  # B0's own blocks
+    lead: PairedTest | None = None  # of the best over the baseline, in reward; None where no answers are stored
     verdict: str = ""
     sampler: str = ""
     seed: int = 0
@@ -208,6 +209,8 @@ class GalleryNetwork:
     n_val: int
     mlflow_url: str
     reused: bool  # an earlier run trained or evaluated it
+    job_uri: str = ""  # run folder of its training, and the digest of its answers to val there
+    correct_sha256: str = ""
     augment: schema.Augment | None = None  # crop and interpolation of its evaluation; None = those of the data set
     assumed: str = ""  # as in EvalResult
 
@@ -257,6 +260,7 @@ class GalleryResult:
     images: tuple[GalleryImage, ...] = ()
     models: tuple[GalleryModel, ...] = ()
     maps: tuple[GalleryMap, ...] = ()
+    comparisons: tuple[ScalingComparison, ...] = ()  # of the network scaled in all dimensions with each scaled in one
     missing: tuple[str, ...] = ()
     found: int = 0  # networks of earlier runs
     command: str = ""

@@ -13,22 +13,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
 from conf import compose, schema
 from conf.text import logger
+from infra import store
 from infra import trials as database
-from infra.errors import ConfigError, EffnetError, first_line
+from infra.errors import ConfigError, DataError, EffnetError, NotFoundError, first_line
+from infra.store.json_objects import NUMBER, check_object, read_object
 from models.experiments import architecture_space as space
-from models.experiments.architecture_search import B0_BLOCKS, broken, summarize, why
+from models.experiments.architecture_search import B0_BLOCKS, broken, summarize, why, with_lead
 from models.networks.efficientnet import block_strings
 from models.networks.efficientnet.variants import B0_STAGES
 from models.results import ArchitectureResult, ShardResult, TrainResult
 from tasks import policy
 from tasks.jobs import work_key
 from tasks.report import results as report_results
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logger()
 MAX_REFUSED = 500  # consecutive refused proposals after which the search fails
@@ -214,13 +220,29 @@ async def record_architecture(config: schema.Config, started: ArchitectureRun) -
     return await asyncio.to_thread(_record, config, started)
 
 
+def _read_minival(config: schema.Config, job: str) -> NDArray[np.bool_] | None:
+    """Which images of minival a trial classified correctly; None where that is not stored, or no longer."""
+    from models.training import per_image
+
+    job_uri = store.join(config.storage, "jobs", job)
+    uri = store.join(job_uri, "result.json")
+    try:
+        return per_image.read_minival(job_uri, check_object(uri, read_object(uri), n_minival=NUMBER)) if job else None
+    except (DataError, NotFoundError):
+        return None
+
+
 def _record(config: schema.Config, started: ArchitectureRun) -> ArchitectureResult:
     from infra.tracking import runs
 
     run = started.mlflow_run
     runs_url = runs.run_url(run).removesuffix(run)  # all trials are in the same experiment
+    records = database.list_trials(started.trials)
+    summed = summarize(config.architecture, records, runs_url)
+    jobs = {record.number: str(record.facts.get("job", "")) for record in records}
+    ours, theirs = (_read_minival(config, jobs[one.number]) if one else None for one in (summed.best, summed.baseline))
     result = replace(
-        summarize(config.architecture, database.list_trials(started.trials), runs_url),
+        with_lead(config.architecture, summed, ours, theirs),
         data=started.shards.name,
         found=started.done_before,
         command=f"effnet architecture profile={config.profile}",

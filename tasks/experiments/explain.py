@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ from tasks.jobs import short_name, work_key
 from tasks.report import results as report_results
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.data.loading.selection import SampleSelection
     from models.data.shards.manifest import Manifest
 
@@ -51,6 +55,8 @@ class Candidate:
             result.n_val,
             runs.run_url(result.mlflow_run),
             result.reused,
+            job_uri=result.job_uri,
+            correct_sha256=result.correct_sha256,
         )
 
     def with_registered(
@@ -167,6 +173,16 @@ async def record_gallery(
     return await asyncio.to_thread(_record, config, shards, mlflow_run, done, missing)
 
 
+def _read_answers(done: Sequence[GalleryNetwork]) -> dict[str, NDArray[np.bool_]]:
+    """Which images of val each network classified correctly, by its name, where its training stored that."""
+    from models.training import per_image
+
+    stored = {
+        t.name: per_image.read(t.job_uri, {"correct_sha256": t.correct_sha256, "class_total": [t.n_val]}) for t in done
+    }
+    return {name: correct for name, correct in stored.items() if correct is not None}
+
+
 def _record(
     config: schema.Config, shards: ShardResult, mlflow_run: str, done: list[GalleryNetwork], missing: list[str]
 ) -> GalleryResult:
@@ -178,14 +194,16 @@ def _record(
     if kept is not None and not missing and kept.mlflow_url == address:
         runs.finish_run(mlflow_run, "FINISHED", {})
         return dataclasses.replace(kept, found=len(done))
-    from models.experiments.gallery import draw, save, summarize
+    from models.experiments.gallery import compare_methods, draw, save, summarize
 
     manifest, images = read_images(config.explain, shards)
     classes, usual = manifest.classes, config.data.augment
     drawn = [draw(t.model, t.weights_uri, t.weights_sha256, images, len(classes), t.augment or usual) for t in done]
     labels = [classes[label] for label in images.labels]
+    summed = summarize(images.ids, labels, done, drawn, classes)
     result = dataclasses.replace(
-        summarize(images.ids, labels, done, drawn, classes),
+        summed,
+        comparisons=compare_methods(summed.models, _read_answers(done)),
         data=shards.name,
         missing=tuple(missing),
         command=f"effnet explain profile={config.profile}",

@@ -18,11 +18,11 @@ from conf.compose import compose
 from infra.errors import ArtifactError, ConfigError
 from models.data.loading import selection
 from models.experiments import activation_maps
-from models.experiments.gallery import GalleryImages, draw, save, sheet, summarize
+from models.experiments.gallery import GalleryImages, compare_methods, draw, save, sheet, summarize
 from models.networks import export
 from models.networks.build import build_model
 from models.networks.efficientnet.preprocessing import Normalize
-from models.results import GalleryNetwork, ShardResult
+from models.results import GalleryModel, GalleryNetwork, ShardResult
 from tasks.experiments.explain import build_candidates, train_config
 from tasks.jobs import train_job
 
@@ -55,6 +55,32 @@ def draw_both(made: MadeSet, folder: Path) -> tuple[list[GalleryNetwork], list[G
         trained.append(GalleryNetwork(name, dimension, model, uri, sha256, 90.0, 14, "http://mlflow/run", reused=False))
         drawn.append(draw(model, uri, sha256, images, 10, NO_CROP))
     return trained, drawn
+
+
+def mapped(dimension: str, multiply_adds: int, top1: float) -> GalleryModel:
+    return GalleryModel(
+        name=dimension,
+        dimension=dimension,
+        network="efficientnet_b0",
+        method="cam",
+        params=1,
+        multiply_adds=multiply_adds,
+        resolution=24,
+        top1=top1,
+        n_val=200,
+    )
+
+
+def test_the_compound_network_is_compared_with_every_single_dimension_on_the_same_images() -> None:
+    models = [mapped("baseline", 50, 70.0), mapped("depth", 110, 80.0), mapped("compound", 100, 90.0)]
+    answers = {"depth": np.arange(200) < 160, "compound": np.arange(200) < 180}
+    (compared,) = compare_methods(models, answers)
+    assert (compared.dimension, compared.cost_ratio) == ("depth", 1.1)
+    assert compared.lead is not None
+    assert (compared.lead.value, compared.lead.n) == (pytest.approx(10.0), 200)
+    (unknown,) = compare_methods(models, {"depth": answers["depth"]})
+    assert unknown.lead is None, "a job without stored answers"
+    assert compare_methods(models[:2], answers) == ()
 
 
 def test_a_drawn_map_is_the_networks_own_on_the_image_it_was_given(made: MadeSet, tmp_path: Path) -> None:

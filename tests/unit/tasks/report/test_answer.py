@@ -161,6 +161,55 @@ def test_the_mapped_networks_are_judged_by_compound_minus_the_best_single_dimens
     assert _claims({}, maps=part)["maps"].verdict == verdict
 
 
+def _mapped(*leads: tuple[float, float, float]) -> answer.Claim:
+    """The claim about Table 7 for these leads of the compound network: value, p and cost of the single dimension."""
+    rows = [
+        {
+            "network": "efficientnet_b0",
+            "dimension": dimension,
+            "compound_top1": 90.0,
+            "single_top1": 90.0 - value,
+            "cost_ratio": cost,
+            "lead": {"value": value, "lower": value - 1, "upper": value + 1, "p": p, "n": 1000, "seeds": 1},
+        }
+        for dimension, (value, p, cost) in zip(("depth", "width", "resolution"), leads, strict=False)
+    ]
+    return _claims({}, maps=made_parts.maps() | {"comparisons": rows})["maps"]
+
+
+def test_the_mapped_networks_are_judged_on_the_same_images_over_all_comparisons_and_not_by_a_higher_cost() -> None:
+    assert _mapped((2.0, 0.001, 1.0), (2.0, 0.001, 1.0)).verdict == "agrees"
+    one = _mapped((2.0, 0.03, 1.0))
+    assert one.verdict == "agrees"
+    assert one.evidence.startswith(
+        "compound beats depth (+2.00 points, +1.00 to +3.00, p 0.03), at 1.00 times its cost"
+    )
+    assert _mapped((2.0, 0.03, 1.0), (2.0, 0.03, 1.0)).verdict == "undecided", "5 % over both comparisons"
+    assert _mapped((2.0, 0.001, 1.0), (-2.0, 0.001, 1.0)).verdict == "differs"
+    assert _mapped((2.0, 0.001, 0.8)).verdict == "undecided", "the compound network costs more"
+    assert _mapped((-2.0, 0.001, 1.2)).verdict == "undecided", "the single dimension costs more"
+
+
+def _blocks(rewards: list[float], p: float | None) -> str:
+    """The verdict on an architecture search; the first reward is that of B0's blocks, 1.0 its standard error."""
+    size: Json = {"blocks": [], "params": 1, "multiply_adds": 2, "n": 400, "standard_error": 1.0, "state": "complete"}
+    trials = [size | {"number": i, "accuracy": reward, "reward": reward} for i, reward in enumerate(rewards)]
+    best = max(trials, key=lambda one: one["reward"])
+    value = best["reward"] - rewards[0]
+    lead = {"value": value, "lower": 0.1, "upper": 2 * value, "p": p, "n": 400, "seeds": 1} if p is not None else None
+    made = {"trials": trials, "best": best, "baseline": trials[0], "lead": lead, "verdict": "trial 1 is best"}
+    return _claims({}, architecture=made)["architecture"].verdict
+
+
+def test_the_best_of_several_architectures_differs_only_at_5_percent_over_all_of_them() -> None:
+    assert _blocks([90.0, 80.0], None) == "agrees", "B0's blocks are best"
+    assert _blocks([80.0, 83.0], 0.03) == "differs"
+    assert _blocks([80.0, 83.0, 81.0, 79.0], 0.03) == "undecided"
+    assert _blocks([80.0, 83.0, 81.0, 79.0], 0.01) == "differs"
+    assert _blocks([80.0, 83.0, 81.0, 79.0], None) == "undecided", "3 points of 1.41, on images of their own"
+    assert _blocks([80.0, 84.0, 81.0, 79.0], None) == "differs"
+
+
 def test_the_answer_stands_before_the_contents_and_links_to_the_numbers() -> None:
     html = render_stored(_family(b0=95.0, b7=97.0), {"latency": made_parts.latency()})
     assert html.index("Of 9 claims of the paper") < html.index("<nav")
