@@ -53,8 +53,11 @@ def configure(
 
     Raises:
         OverrideError: Unknown key, option or value.
-        ConfigError: A deployment names services or a run folder that its worker does not use, or exceeds ``budget``.
+        ConfigError: The processes cannot share a batch, or a deployment names services or a run folder that its worker
+            does not use, or exceeds ``budget``.
     """
+    from tasks.batches import check_batches
+
     log = logger()
     if log.level == logging.NOTSET:  # on a worker; the terminal's display has set it
         log.setLevel(logging.INFO)
@@ -63,6 +66,7 @@ def configure(
     overrides = merge(form.to_overrides(verb, fields), overrides)
     merged = merge(_settings_of_this_run(), overrides)
     config = compose.compose(merged)
+    check_batches(verb, config)
     if deployment_run() is not None:
         _refuse_other_services(overrides, config)
         _refuse_above_budget(merged, config)

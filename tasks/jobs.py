@@ -65,13 +65,7 @@ def train_job(
     block_strings.decode(config.model.blocks)
     if shards.classes < 2:
         raise ConfigError(f"{shards.name} has a single class; a classifier needs two or more")
-    images = shards.train if split == "train" else shards.train + shards.minival
-    if recipe.bn_groups == "sync" and config.runtime.pipeline_stages > 1:
-        raise ConfigError(
-            f"recipe.bn_groups=sync is incompatible with runtime.pipeline_stages={config.runtime.pipeline_stages}; "
-            "use recipe.bn_groups=slice"
-        )
-    check_batch(recipe.global_batch, recipe.batch_slices, config.replicas, images)
+    check_division(config, recipe, shards.train if split == "train" else shards.train + shards.minival)
     job = schema.Job(
         kind="train",
         model=config.model,
@@ -88,6 +82,26 @@ def train_job(
         runtime=config.runtime,
     )
     return name_job(config, job, train_name(job), label)
+
+
+def check_division(config: schema.Config, recipe: schema.Recipe, images: int | None = None) -> None:
+    """Checks that the processes of a job can share a batch equally.
+
+    Args:
+        config: Processes and stages.
+        recipe: Batch, and how it is divided.
+        images: Number of training images; None before they are counted.
+
+    Raises:
+        ConfigError: They cannot, or the batch is larger than the data.
+    """
+    stages = config.runtime.pipeline_stages
+    if recipe.bn_groups == "sync" and stages > 1:
+        raise ConfigError(
+            f"recipe.bn_groups=sync is incompatible with runtime.pipeline_stages={stages}; use recipe.bn_groups=slice"
+        )
+    samples = recipe.global_batch if images is None else images
+    check_batch(recipe.global_batch, recipe.batch_slices, config.replicas, samples)
 
 
 def transfer_job(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from prefect import task
 
 from conf import schema
-from infra.errors import ConfigError
 from models.results import ShardResult
 from tasks import policy
+from tasks.batches import named
 from tasks.jobs import train_job
 
 
@@ -52,7 +51,7 @@ def _check(
     trained = ("explain",) if any(candidate.registered is None for candidate in candidates) else ()
     for section in ("search", *trained, ""):
         recipe = getattr(config, section).recipe if section else config.recipe
-        with _named(section):
+        with named(section):
             train_job(config, config.data, recipe, data, None)
     for name in config.variants:
         compute_cost(replace(config.model, name=name), data.classes)
@@ -70,7 +69,7 @@ def _check(
         for name in config.photographs.networks:
             packaged.weights_path(name)
     for one, shards in zip(sets, transfer_data, strict=True):
-        with _named("transfer"):
+        with named("transfer"):
             transfer.plan(one, shards)
 
 
@@ -82,13 +81,3 @@ def _will_exist(ref: str, made: Collection[str], options: schema.Nightly) -> boo
     name, separator, alias = re.split("([@/])", ref, maxsplit=1)
     given = (CHALLENGER,) if options.approval else (CHALLENGER, CHAMPION)  # a champion waits for a user's approval
     return name in made and separator == "@" and alias in given
-
-
-@contextmanager
-def _named(section: str) -> Iterator[None]:
-    """Names the section of the recipe that a message is about: ``search.recipe.global_batch``."""
-    try:
-        yield
-    except ConfigError as error:
-        prefix = f"{section}." if section and str(error).startswith("recipe.") else ""
-        raise ConfigError(f"{prefix}{error}") from error

@@ -25,6 +25,7 @@ from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
 from infra.services import flow_runs, stack
 from infra.store import files
+from tasks.batches import check_batches
 
 log = logger()
 _SEND_S = 5.0
@@ -146,13 +147,15 @@ def check_settings(verb: str, config: schema.Config) -> None:
 
     Raises:
         ConfigError: A missing ``data.path`` or file, an address that is not read, a folder whose images cannot be used
-            or whose classes are ambiguous, an unknown network or one that cannot have so few pixels, unusable sets or
-            points, or the setting ``register`` for a verb that does not read it.
+            or whose classes are ambiguous, an unknown network or one that cannot have so few pixels, a batch that the
+            processes cannot share, a grid without points, unusable sets or points, or the setting ``register`` for a
+            verb that does not read it.
         DataError: An archive of images is damaged.
         NotFoundError: The Python package of a public network is not installed.
     """
     if config.register is not None and verb not in _REGISTER:
         raise ConfigError(f"register is for effnet {', '.join(_REGISTER)}, not for effnet {verb}")
+    check_batches(verb, config)
     if _starts_jobs(verb):
         engine, uri = ENGINES[config.launch.engine], store.join(config.storage, "jobs", "KEY")
         # Every job has these paths: one that cannot be written into a script is refused here, not after sharding.

@@ -19,7 +19,7 @@ from conf import schema
 from conf.text import logger
 from infra import machine, store
 from infra.environment import JOBS, inherited
-from infra.errors import EffnetError, TransientError
+from infra.errors import ConfigError, EffnetError, TransientError
 from infra.launch import guard, lease
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, job_environment, torchrun_argv
 from infra.launch.devices import Devices
@@ -85,8 +85,30 @@ class LocalJob:
         return str(self.command.log_path)
 
 
-def check(_launch: schema.Launch) -> None:
-    """Accepts every request: it starts with what this machine has."""
+def check(launch: schema.Launch) -> None:
+    """Compares the processes of a job with the GPUs, or else the cores, of this machine.
+
+    More processes than cores compute the same, only slower: a job of eight ranks can be tried on a laptop. So they are
+    named and not refused.
+
+    Raises:
+        ConfigError: There are GPUs, but fewer than processes.
+    """
+    processes, gpus, cores = launch.nproc_per_node, len(machine.gpus()), machine.cores()
+    if gpus and "+cpu" not in machine.facts().get("torch", ""):
+        if processes > gpus:
+            raise ConfigError(
+                f"launch.nproc_per_node={processes} processes need as many GPUs, and this machine has {gpus} that a "
+                "job may use; CUDA_VISIBLE_DEVICES= trains on the CPU"
+            )
+        if processes * launch.jobs_at_once < gpus:
+            log.info("a job uses %d of the %d GPUs of this machine (launch.nproc_per_node)", processes, gpus)
+    elif processes > cores:
+        log.warning(
+            "launch.nproc_per_node=%d: the processes of a job share %s and no GPU, which is slower than "
+            "launch.nproc_per_node=%d",
+            *(processes, f"{cores} cores" if cores > 1 else "one core", cores),
+        )
 
 
 def describe(spec: JobSpec) -> str:

@@ -57,6 +57,9 @@ from infra.errors import ConfigError
         ("linear", ["model=b3"], "model=b3 would have no effect: the networks are those of linear.networks"),
         ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
         ("train", ["model.resolution=0.01"], "2 px are too few for efficientnet_b0"),
+        ("train", ["recipe.global_batch=63"], "recipe.global_batch 63 cannot be divided into recipe.batch_slices"),
+        ("train", ["launch.nproc_per_node=3"], "cannot be distributed evenly over 3 processes"),
+        ("search", ["search.alpha=[2.5]"], r"no point of the grid has alpha\*beta\^2\*gamma\^2 within"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_services_start(
