@@ -86,6 +86,12 @@ def versions(name: str) -> list[Version]:
     return sorted(map(to_version, entries), key=lambda version: version.version)
 
 
+def find_weights(sha256: str) -> list[Version]:
+    """Returns the versions of all models that have these weights, without their aliases."""
+    entries = rest.pages("GET", "model-versions/search", "model_versions", filter=f"tags.{WEIGHTS_TAG} = '{sha256}'")
+    return [to_version(entry) for entry in entries]
+
+
 def require_model_of_effnet(name: str) -> None:
     """Checks that a registered model may get a version of effnet, and its aliases be moved; one that is missing may.
 

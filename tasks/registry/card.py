@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
     from models.data.shards.manifest import Manifest
 
-LICENSE = "Apache-2.0"  # of effnet, and of the weights that it trains
 _NAMED_AS = {"of ImageNet": ", assumed to be those of ImageNet", "unknown": " without names"}  # by the tag class_names
 WORST_CLASSES = 5
 SHOWN_VERSIONS = 40  # of a registered model: MLflow keeps 5,000 characters of a description
@@ -28,6 +27,7 @@ RECIPE_ROWS = (
     *("label_smoothing", "ema_decay", "dropout", "precision", "seed"),
 )
 NOT_MEASURED = "not measured"  # accuracy of imported weights
+LICENSE_UNKNOWN = "not stated"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 
@@ -45,6 +45,7 @@ class Trained:
         commit: Commit of the code that trained; empty if unknown.
         machine: Name and value of what is known about the machine that supervised the job.
         answers: What the network answered on val.
+        license: SPDX expression; empty where a part of what the weights were made from has none that is known.
     """
 
     ref: str
@@ -56,6 +57,7 @@ class Trained:
     commit: str
     machine: Mapping[str, str]
     answers: CardAnswers = field(default_factory=CardAnswers)
+    license: str = ""
 
 
 def trained_card(trained: Trained) -> str:
@@ -77,7 +79,7 @@ def trained_card(trained: Trained) -> str:
         ("Data", _data(data, trained.job)),
         ("Recipe", _recipe(trained.job)),
         ("Cost", _cost(result, trained.machine)),
-        ("Limits", _limits(data, result)),
+        ("Limits", _limits(data, trained)),
         ("Lineage", _lineage(trained)),
     ]
     return _document(trained.ref, opening, sections)
@@ -268,13 +270,15 @@ def _cost(result: TrainResult, machine: Mapping[str, str]) -> str:
     return _table(("", ""), rows.items())
 
 
-def _limits(data: Manifest, result: TrainResult) -> str:
+def _limits(data: Manifest, trained: Trained) -> str:
+    result = trained.result
     error = result.calibration_error
     off = "" if error is None else f": they differ from the accuracy by {error:.1f} points on average"
     return (
         f"It names one of {result.classes:,} classes for any image, also for one that shows none of them. Its accuracy "
-        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated{off}. The images keep "
-        "their license, which is not stated here."
+        f"holds for images like those of {plain(data.name)}; probabilities are not calibrated{off}. The images, and "
+        "weights that the training started from, keep their licenses"
+        f"{'' if trained.license else ', which are not stated here'}."
     )
 
 
@@ -285,7 +289,7 @@ def _lineage(trained: Trained) -> str:
         "sha256 of the manifest": f"`{trained.manifest_sha256}`",
         "shards": f"{len(trained.manifest.shards)}, with their digests in `lineage.json`",
         "job": f"`{trained.result.job_uri}`",
-        "license": LICENSE,
+        "license": trained.license or LICENSE_UNKNOWN,
     }
     if trained.commit:
         rows["commit"] = f"`{trained.commit}`"

@@ -5,7 +5,7 @@ Prefect is not imported, which takes a second: the verbs that move a champion ca
 
 from __future__ import annotations
 
-from tasks.registry.card import NOT_MEASURED, family_card
+from tasks.registry.card import LICENSE_UNKNOWN, NOT_MEASURED, family_card
 
 DESCRIBED = {"variant", "params", "resolution"}  # tags of every version since there are model cards
 # Of a registered model, those of its champion; accuracy and data first, since its list shows the first ones.
@@ -27,4 +27,4 @@ def describe_family(name: str) -> None:
     shown = described[-1] if champion is None or not champion.tags.keys() >= DESCRIBED else champion
     tags = {key: shown.tags[key] for key in MODEL_TAGS if key in shown.tags}
     text = family_card(name, described, None if champion is None else champion.version)
-    registry.describe_model(name, text, {"top1": NOT_MEASURED, **tags})
+    registry.describe_model(name, text, {"top1": NOT_MEASURED, "license": LICENSE_UNKNOWN, **tags})

@@ -19,12 +19,13 @@ from infra import store
 from infra.errors import ArtifactError, NotFoundError, PermanentError, first_line
 from infra.launch.job import read_request
 from infra.store.json_objects import NUMBER, read_lines
+from models.data.sources.catalog import DATA_SETS
 from models.results import Registered, TrainResult
 from models.statistics import interval_95
 from tasks import policy
 from tasks.metrics import split_result
 from tasks.registry.answers import CardAnswers, collect_answers
-from tasks.registry.card import LICENSE, Trained, lineage_json, trained_card
+from tasks.registry.card import Trained, lineage_json, trained_card
 from tasks.registry.family import describe_family
 from tasks.registry.promote import LEFT_OUT
 from tasks.registry.verdict import FIRST_TAGS, VAL, VAL_SHA256
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logger()
 WEIGHTS = "weights.safetensors"
+LICENSE, ORIGIN = "license", "origin"  # tags of a version; the latter of imported weights alone
 
 
 @task(task_run_name="check the registered model {name}", **policy.BOOKKEEPING)
@@ -86,12 +88,33 @@ def _register(
                 f"{result.weights_uri} is damaged: sha256 {sha256[:12]}, the job wrote "
                 f"{result.weights_sha256[:12]}; delete {result.job_uri} and train again"
             )
+        job = read_request(result.job_uri)
+        license_name = find_license(job)
         description = describe_network(model, result.resolution, manifest.classes, data.augment.evaluation)
         tags = _build_tags(result, manifest.name, manifest_sha256) | data_tags
+        tags |= {LICENSE: license_name} if license_name else {}
         version = new_version(result.mlflow_run, name, Path(scratch), description, tags, storage)
     if not (version.reused and cards.is_described(version.name, version.version)):
-        _publish_card(version, result, DataSet(manifest.name, manifest_sha256, manifest_uri), manifest)
+        of_data = DataSet(manifest.name, manifest_sha256, manifest_uri)
+        _publish_card(version, result, of_data, manifest, job, license_name)
     return Registered(name, version.version, version.aliases, version.reused)
+
+
+def find_license(job: schema.Job) -> str:
+    """Returns the license of trained weights as an SPDX expression; empty unless all that they are made from has one.
+
+    That is the license of the images, where they were published under one, and that of imported weights from which the
+    training started. What a license of images demands for weights is disputed, so that none is claimed that is laxer.
+    """
+    from infra.tracking import registry
+
+    known = DATA_SETS.get(job.data_name)
+    licenses = [known.license if known else ""]
+    if job.init_weights_sha256 is not None:
+        # Of weights that were trained here an earlier version of this code stated a license that it could not know.
+        imported = [one for one in registry.find_weights(job.init_weights_sha256) if ORIGIN in one.tags]
+        licenses.append(imported[0].tags.get(LICENSE, "") if imported else "")
+    return " AND ".join(dict.fromkeys(licenses)) if all(licenses) else ""
 
 
 def _describe_val(data: schema.Data, manifest_uri: str) -> dict[str, str]:
@@ -178,18 +201,18 @@ def _build_tags(result: TrainResult, data_name: str, manifest_sha256: str) -> di
         "params": str(result.params),
         "multiply_adds": str(result.multiply_adds),
         "resolution": str(result.resolution),
-        "license": LICENSE,
         "job_uri": result.job_uri,
         "data_manifest_sha256": manifest_sha256,
     }
 
 
-def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest: Manifest) -> None:
+def _publish_card(
+    version: Version, result: TrainResult, data: DataSet, manifest: Manifest, job: schema.Job, license_name: str
+) -> None:
     """Describes a version and its model on their pages in MLflow."""
     from infra.tracking import cards, queries
     from models.data.shards.manifest import exclude_shards
 
-    job = read_request(result.job_uri)
     tags = queries.read_run(result.mlflow_run).tags
     try:
         answers = collect_answers(result, job, exclude_shards(manifest, job.leave_out), data.uri)
@@ -207,6 +230,7 @@ def _publish_card(version: Version, result: TrainResult, data: DataSet, manifest
         tags.get("mlflow.source.git.commit", ""),
         machine,
         answers,
+        license_name,
     )
     text = trained_card(trained)
     rows = read_lines(store.join(result.job_uri, "metrics.jsonl"), step=NUMBER)

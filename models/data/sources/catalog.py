@@ -163,6 +163,7 @@ DATA_SETS: dict[str, DataSet] = {
         note="data=elpv is part of the Python package elpv-dataset, under CC BY-NC-SA 4.0 (not for commercial use): "
         "pip install 'effnet[elpv]'",
         package=elpv.PACKAGE,
+        license=elpv.LICENSE,
     ),
 }
 

@@ -18,6 +18,7 @@ from models.data.sources import archive, listing
 from models.data.sources.listing import TRAIN, DataSet, Listing, Source
 
 PACKAGE, LABELS = "elpv_dataset", "labels.csv"
+LICENSE = "CC-BY-NC-SA-4.0"
 CLASSES = ("functional", "defective")
 
 

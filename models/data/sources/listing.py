@@ -103,6 +103,7 @@ class DataSet:
             ``data.path``.
         package: Optional Python package that contains the data set, so that it needs no ``data.path`` there.
         grows: Whether users add images to it, so that the split of an image must not depend on the others.
+        license: SPDX identifier of the license of the images, where it is known to hold for all of them.
         root: Function from the settings to the folder or archive that the places of the images are relative to, where
             that is not ``data.path``.
         lists: Files that only this data set has, each of which tells it from a folder of the user's own.
@@ -119,6 +120,7 @@ class DataSet:
     packaged: bool = False
     package: str = ""
     grows: bool = False
+    license: str = ""
     root: Callable[[schema.Data], str] | None = None
     lists: tuple[str, ...] = ()
 

@@ -146,3 +146,11 @@ def test_columns_are_apart_where_mlflow_leaves_no_room_between_them(text: str) -
     for row in rows:
         *apart, _last = re.split(r"(?<!\\)\|", row)[1:-1]
         assert all(cell.endswith(" &emsp;") for cell in apart), row
+
+
+def test_the_license_is_what_all_parts_have_or_not_stated() -> None:
+    assert "| license | not stated |" in CARDS["bare"]
+    assert "keep their licenses, which are not stated here." in CARDS["bare"]
+    both = trained_card(dataclasses.replace(BARE, license="CC-BY-NC-SA-4.0 AND Apache-2.0")).replace(SPACE, " |")
+    assert "| license | CC-BY-NC-SA-4.0 AND Apache-2.0 |" in both
+    assert "keep their licenses." in both
