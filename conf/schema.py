@@ -198,7 +198,7 @@ class Launch:
     # Engine that runs jobs: local (this machine) | workpool (workers of a Prefect work pool) | slurm | kubernetes.
     engine: str = "local"
     # Number of machines, fixed: a lost machine ends the job. The command with a smaller number resumes it if
-    # recipe.bn_groups=slice; with sync the number is part of the key.
+    # recipe.bn_groups=slice; with sync the number of processes on all machines is part of the key.
     nnodes: int = 1
     # HOST:PORT of the first machine, the same on all machines; required for nnodes > 1 unless a scheduler chooses them.
     rendezvous: str | None = None

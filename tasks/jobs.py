@@ -182,12 +182,29 @@ def features_uri(config: schema.Config, request: Mapping[str, Any]) -> str:
 
 def name_job(config: schema.Config, job: schema.Job, name: str, label: str = "") -> JobRun:
     """Assigns a job its key and its run folder."""
-    request = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
-    # With batch statistics per batch slice, the result does not depend on the number of processes.
-    processes = f" {config.launch.nnodes}x{config.launch.nproc_per_node}/{config.runtime.pipeline_stages}"
-    world = "" if job.recipe.bn_groups == "slice" else processes.removesuffix("/1")
-    key = work_key(name, f"{_version(job)}{world}\n{request}")
+    key = _key_of(config, job, name, config.launch.processes)
     return JobRun(job, key, store.join(config.storage, "jobs", key), label or name.replace("-", " "))
+
+
+def list_other_worlds(config: schema.Config, run: JobRun) -> dict[int, str]:
+    """Returns the keys of the same training on other numbers of processes, by that number, where they differ."""
+    job, name, stages = run.job, run.key.rpartition("-")[0], config.runtime.pipeline_stages
+    if job.recipe.bn_groups == "slice":
+        return {}
+    slices = job.recipe.batch_slices
+    sizes = [replicas * stages for replicas in range(1, slices + 1) if slices % replicas == 0]
+    keys = {size: _key_of(config, job, name, size) for size in sizes}
+    return {size: key for size, key in keys.items() if key != run.key}
+
+
+def _key_of(config: schema.Config, job: schema.Job, name: str, processes: int) -> str:
+    """The key of a job on this number of processes, however they are arranged on machines.
+
+    With batch statistics per batch slice, the result does not depend on their number either.
+    """
+    request = compose.to_yaml(replace(job, runtime=schema.Runtime(), until_epoch=None))
+    world = f" 1x{processes}/{config.runtime.pipeline_stages}".removesuffix("/1")  # as if on one machine
+    return work_key(name, f"{_version(job)}{'' if job.recipe.bn_groups == 'slice' else world}\n{request}")
 
 
 def _version(job: schema.Job) -> int:

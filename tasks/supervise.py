@@ -24,7 +24,7 @@ from infra.launch.engine import ENGINES, Engine
 from infra.launch.guard import ALREADY_RUNNING
 from infra.launch.job import Handle, JobSpec, write_request
 from infra.store.json_objects import NUMBER, check_object, read_lines, read_object
-from tasks.jobs import LAUNCH_FILE, MODULES, JobRun, result_uri, stored_result
+from tasks.jobs import LAUNCH_FILE, MODULES, JobRun, list_other_worlds, result_uri, stored_result
 from tasks.metrics import EPOCH_METRICS
 
 log = logger()  # also stored in Prefect's database: one line per epoch
@@ -54,6 +54,7 @@ async def run_job(run: JobRun, config: schema.Config, mlflow_run: str) -> dict[s
         from tasks.artifacts import show_progress  # imports Prefect, which `effnet status` does not need
 
         await asyncio.to_thread(write_request, run.job_uri, run.job)
+        await asyncio.to_thread(report_other_worlds, run, config)
         read_status = partial(_checked_status, store.join(run.job_uri, "status.json"))
         async with show_progress(run.key, read_status, partial(describe_progress, run.label), mlflow_run):
             await _until_done(run, build_spec(run, config), mlflow_run)
@@ -67,6 +68,20 @@ def build_spec(run: JobRun, config: schema.Config) -> JobSpec:
     """Describes a job for its engine."""
     module = MODULES[run.job.kind]
     return JobSpec(run.key, run.label, module, run.job_uri, config.launch, Path(config.run_dir).resolve())
+
+
+def report_other_worlds(run: JobRun, config: schema.Config) -> None:
+    """Warns if a training starts at step 0 that another number of processes would resume."""
+    if _saved_step(run.job_uri) >= 0:
+        return
+    for processes, key in list_other_worlds(config, run).items():
+        step = _saved_step(store.join(config.storage, "jobs", key))
+        if step >= 0:
+            log.warning(
+                "%s starts at step 0: with recipe.bn_groups=%s its result depends on the number of processes, so that "
+                "on %d it is another job, %s, which has saved step %d",
+                *(run.label, run.job.recipe.bn_groups, processes, key, step),
+            )
 
 
 async def _until_done(run: JobRun, spec: JobSpec, mlflow_run: str) -> None:

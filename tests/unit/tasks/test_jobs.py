@@ -159,6 +159,29 @@ def test_synchronized_batch_norm_in_a_pipeline_is_refused_before_anything_starts
     assert train_job(config, config.data, config.recipe, shards, None).key.startswith("train-b0-x-")
 
 
+PAPER_DATA = ("profile=paper", "data.path=/d", "transfer.path=/t", "recipe.bn_groups=sync")
+
+
+def paper_job(*overrides: str) -> tuple[schema.Config, jobs.JobRun]:
+    config = compose.compose([*PAPER_DATA, *overrides])
+    return config, train_job(config, config.data, config.recipe, replace(SHARDS, train=1_280_000), None)
+
+
+def test_the_same_processes_on_more_machines_are_the_same_job() -> None:
+    _, one = paper_job("launch.nproc_per_node=8")
+    _, two = paper_job("launch.nproc_per_node=4", "launch.nnodes=2", "launch.rendezvous=n1:29500")
+    _, fewer = paper_job("launch.nproc_per_node=4")
+    assert one.key == two.key != fewer.key
+
+
+def test_the_keys_of_other_numbers_of_processes_are_known_where_they_differ() -> None:
+    config, run = paper_job("launch.nproc_per_node=8")
+    others = jobs.list_other_worlds(config, run)
+    assert list(others) == [1, 2, 4, 16, 32, 64], "the divisors of 64 slices"
+    assert others[4] == paper_job("launch.nproc_per_node=4")[1].key
+    assert jobs.list_other_worlds(*paper_job("recipe.bn_groups=slice", "recipe.slices_per_pass=null")) == {}
+
+
 def test_a_request_that_is_not_json_has_no_key() -> None:
     assert work_key("x", {"b": 1, "a": 2}) == work_key("x", {"a": 2, "b": 1})
     with pytest.raises(TypeError):

@@ -20,7 +20,7 @@ from infra.launch import local
 from infra.launch.command import RENDEZVOUS_TOKEN
 from infra.launch.job import JobSpec, write_request
 from infra.launch.local import Command, LocalJob
-from tasks.jobs import JobRun, stored_result
+from tasks.jobs import JobRun, name_job, stored_result
 from tasks.supervise import (
     REFRESH_S,
     _raise_error,
@@ -30,6 +30,7 @@ from tasks.supervise import (
     build_spec,
     describe_progress,
     progress_line,
+    report_other_worlds,
 )
 
 STATUS: dict[str, Any] = {
@@ -72,6 +73,28 @@ def test_after_an_evaluation_the_line_tells_its_accuracy() -> None:
 
 def test_the_line_tells_what_share_of_the_time_is_spent_waiting_for_data() -> None:
     assert ", 100 images/s (waits 7 % for data), 02:05 left" in progress_line("b0", {**STATUS, "data_wait": 0.068})
+
+
+def test_a_training_that_other_processes_would_resume_says_so_before_it_starts_at_step_0(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = compose.compose(["recipe.bn_groups=sync", "launch.nproc_per_node=2", f"storage=file://{tmp_path}"])
+    two = name_job(config, schema.Job(kind="train", recipe=config.recipe), "train-b0-x")
+    one = replace(config, launch=replace(config.launch, nproc_per_node=1))
+    saved = name_job(one, two.job, "train-b0-x")
+    report_other_worlds(two, config)
+    assert not caplog.messages
+    store.write(store.join(saved.job_uri, "checkpoints/step-00000123.json"), b"{}")
+    report_other_worlds(two, config)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "train b0 x starts at step 0: with recipe.bn_groups=sync its result depends on the number"
+    )
+    assert f"on 1 it is another job, {saved.key}, which has saved step 123" in message
+    store.write(store.join(two.job_uri, "checkpoints/step-00000007.json"), b"{}")
+    caplog.clear()
+    report_other_worlds(two, config)
+    assert not caplog.messages, "it resumes"
 
 
 @pytest.mark.parametrize(
