@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import itertools
 import os
 import sys
 import time
@@ -78,14 +79,15 @@ def _main(words: Sequence[str]) -> int:
         return _fail(" ".join(filter(None, [f"no verb {words[0]!r};", hint, "`effnet --help` lists them"])), 2)
     arguments, rest = _parser().parse_known_args(words)
     typed = [*arguments.overrides, *(word for word in rest if not word.startswith("-"))]  # those after an option
-    if unknown := [word for word in rest if word.startswith("-")]:
-        return _fail(_explain_options(arguments.verb, unknown, typed), 2)
     verb = verbs.VERBS[arguments.verb]
     given = {name: getattr(arguments, name.replace("-", "_")) for name in verb.options}
     options = {name: value for name, value in given.items() if value}
+    mistakes = [_explain_option(arguments.verb, word, words) for word in rest if word.startswith("-")]
     for name, (value, effect) in verb.options.items():
         if name not in options and not value.startswith("["):
-            return _fail(f"effnet {arguments.verb} needs --{name} {value}: {effect}", 2)
+            mistakes.append(f"effnet {arguments.verb} needs --{name} {value}: {effect}")
+    if mistakes:  # those of the settings are told with them
+        return _fail("; ".join([*mistakes, *_find_wrong_settings(typed)]), 2)
     flags = [flag for flag in FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
         command = _command(arguments.verb, typed, flags)
@@ -123,14 +125,30 @@ def _translate(argv: Sequence[str]) -> Sequence[str]:
     return {"help": [*argv[1:2], "--help"], "version": ["--version"]}.get(first, argv)
 
 
-def _explain_options(verb: str, unknown: Sequence[str], overrides: Sequence[str]) -> str:
-    """Names the verbs that have an option; one that none has is a setting: ``--model b3`` is ``model=b3``."""
-    name, equals, value = unknown[0].lstrip("-").partition("=")
+def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
+    """Names the verbs that have an option; one that none has is a setting: ``--model b3`` is ``model=b3``.
+
+    Args:
+        verb: Verb of the command.
+        option: The option, which the verb does not have.
+        words: All words of the command.
+    """
+    name, equals, value = option.lstrip("-").partition("=")
     if takers := [other for other, entry in verbs.VERBS.items() if name in {*entry.options, *entry.switches}]:
         return f"effnet {verb} has no option --{name}, which belongs to effnet {', '.join(takers)}"
     if not equals:
-        value = next((word for word in overrides if "=" not in word), "VALUE")
-    return f"no option {unknown[0]!r}; settings are written without dashes: {name}={value}"
+        after = next((word for before, word in itertools.pairwise(words) if before == option), "")
+        value = "VALUE" if not after or "=" in after or after.startswith("-") else after
+    return f"no option {option!r}; settings are written without dashes: {name}={value}"
+
+
+def _find_wrong_settings(words: Sequence[str]) -> list[str]:
+    """The mistakes in the settings of a command that is refused for another reason; other words may be of options."""
+    try:
+        compose.compose([word for word in words if "=" in word])
+    except compose.OverrideError as error:
+        return [str(error)]
+    return []
 
 
 def _fail(message: str, code: int) -> int:

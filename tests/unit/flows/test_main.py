@@ -86,6 +86,14 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
         (["train", "--ledge"], "no option '--ledge'; settings are written without dashes: ledge=VALUE"),
         (["train", "--why", "x"], "effnet train has no option --why, which belongs to effnet promote, rollback"),
+        (
+            ["train", "--model", "b3", "--data=digits", "recipe.epoch=3"],
+            "no option '--model'; settings are written without dashes: model=b3; "
+            "no option '--data=digits'; settings are written without dashes: data=digits; "
+            "no setting named 'recipe.epoch'; did you mean 'recipe.epochs'? ",
+        ),
+        (["train", "model=b9", "--why", "x"], "effnet train has no option --why, which belongs to effnet promote, "),
+        (["promote", "b0/2", "data=x"], "effnet promote needs --why TEXT: reason, for the record; no data named 'x'; "),
         (["train", "epochs=3"], "no setting named 'epochs'; did you mean 'recipe.epochs'? "),
         (
             ["train", "seed=3"],
