@@ -13,6 +13,7 @@ from conf.overrides import replace
 from conf.text import format_duration
 from infra import machine
 from models.data.loading.order import check_batch
+from models.data.shards.stored import find_last_result
 from models.data.sources.catalog import DATA_SETS
 from models.experiments import costs, full_run, processors
 from models.experiments.processors import Processor
@@ -37,7 +38,8 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
     """
     recipe = config.recipe
     check_batch(recipe.global_batch, recipe.batch_slices, config.replicas, samples=recipe.global_batch)
-    known = DATA_SETS[config.data.source].classes
+    shards = stored.find_sharded(config, [config.data]).get(config.data.name)
+    known = DATA_SETS[config.data.source].classes or (shards.classes if shards else 0)
     classes = known or ASSUMED_CLASSES
     assumed = "" if known else ", assumed: the true number is known once the data are sharded"
     yield f"{config.data.name}: {classes:,} classes{assumed}"
@@ -76,7 +78,8 @@ def describe_costs(
     gpu, core = processors.gpu(), processors.cpu()
     if probed is not None:
         gpu, core = (gpu, probed) if probed.name == core.name else (probed, core)
-    planned = costs.plan_trainings(config, sets, verb, held.contains, gpu.memory_bytes or full_run.GPU_BYTES)
+    gpu_bytes = gpu.memory_bytes or full_run.GPU_BYTES
+    planned = costs.plan_trainings(config, sets, verb, held.contains, held.sharded, gpu_bytes)
     works = planned.works
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
@@ -91,7 +94,7 @@ def describe_costs(
         images = f"{work.images:>14,} {work.evaluated:>12,}"
         counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
         yield f"{work.name:<27} {counts} {images} {speeds} {hours} {work.stored / 1e9:>10.2f}"
-    yield from (*planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown))
+    yield from (*held.remarks, *planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown))
     if whole := costs.list_untracked(config, works):
         yield f"{' and '.join(whole)}: counted whole, stored results are found at the run"
     if verb == "study":
@@ -176,7 +179,9 @@ def estimate(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> E
         sets: The data sets of the transfer.
         verb: One of ``costs.VERBS``.
     """
-    planned = costs.plan_trainings(config, sets, verb)
+    planned = costs.plan_trainings(
+        config, sets, verb, sharded=stored.find_sharded(config, costs.used_sets(config, sets, verb))
+    )
     processor = _processor(config)
     busy_s = sum(work.seconds(processor) for work in planned.works)
     wall_s = total_wall_s(planned.works, processor, config.launch)
@@ -200,8 +205,8 @@ def time_left(
     if verb not in costs.VERBS:
         return None
     sets = transfer_sets(config, overrides)
-    held = stored.look_up(config, costs.used_sets(config, sets, verb))
-    planned = costs.plan_trainings(config, sets, verb, held.contains)
+    held = stored.look_up(config, costs.used_sets(config, sets, verb), find_last_result)
+    planned = costs.plan_trainings(config, sets, verb, held.contains, held.sharded)
     if planned.unknown or held.unknown:
         return None
     wall_s = total_wall_s(planned.works, _processor(config), config.launch)

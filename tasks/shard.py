@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect import task
@@ -46,15 +46,17 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
-    from models.data.shards import in_place, manifest, versions, writer
+    from models.data.shards import in_place, manifest, states, versions, writer
     from models.data.shards.layout import freeze_val, uncovered_classes
     from models.data.shards.stored import build_result
 
     store.ensure_root(storage)
     with _source_errors(data):
+        state = states.describe(data)  # before the images are read: what is written meanwhile is of another state
         layout = writer.plan(data, storage)
         if not freeze_val(layout):  # another process has frozen the val of another state of the folder
             layout = writer.plan(data, storage)
+    layout = replace(layout, state=state)
     for line in uncovered_classes(layout):
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
     if layout.addresses:
@@ -64,6 +66,7 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):
             done = build_result(data, layout.manifest_uri, sha256, current, reused=True)
+            states.remember(data, layout.root.rpartition("/")[0], state, layout.manifest_uri)
             return ShardPlan(layout.root, [], done, layout.version, refused)
     else:
         lost = None
@@ -92,12 +95,13 @@ async def write_manifest(data: schema.Data, root: str, version: str) -> ShardRes
 
 
 def _write_manifest(data: schema.Data, root: str, version: str = "") -> ShardResult:
-    from models.data.shards import writer
+    from models.data.shards import states, writer
     from models.data.shards.stored import build_result
 
     with _source_errors(data):
         layout = writer.PLANS.get(data, root, version)
     sha256, manifest = writer.write_manifest(layout)
+    states.remember(data, root.rpartition("/")[0], layout.state, layout.manifest_uri)
     return build_result(data, layout.manifest_uri, sha256, manifest, reused=False)
 
 

@@ -5,8 +5,9 @@ Prefect is not imported, which takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conf import schema
@@ -15,12 +16,15 @@ from infra.errors import ConfigError, EffnetError, first_line
 from infra.services import stack
 from infra.store.json_objects import read_object
 from models.data.shards import stored as stored_shards
+from models.data.sources.catalog import DATA_SETS
 from models.experiments import costs
 from models.experiments import transfer as protocol
 from models.experiments.costs import IsStored, Training
 from models.networks.packaged import FrozenNetwork
 from models.results import Point, ShardResult
 from tasks.jobs import features_request, features_uri, result_uri, train_job, transfer_job
+
+FindShards = Callable[[schema.Data, str], ShardResult | None]
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,14 @@ class StoredTrainings:
     Attributes:
         contains: Whether it holds the result of a training, or the answers by frozen features.
         unknown: A line about each thing that could not be looked up.
+        sharded: By name, the shards of the sets that grow: those of the files as they are, else the last ones.
+        remarks: A line about each of these sets whose files have changed since.
     """
 
     contains: IsStored
     unknown: tuple[str, ...] = ()
+    sharded: Mapping[str, ShardResult] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def connect_store(config: schema.Config) -> bool:
@@ -43,12 +51,15 @@ def connect_store(config: schema.Config) -> bool:
     return stack.connect_if_running(Path(config.run_dir), config.services, "s3")
 
 
-def look_up(config: schema.Config, sets: Sequence[schema.Data]) -> StoredTrainings:
+def look_up(
+    config: schema.Config, sets: Sequence[schema.Data], find: FindShards = stored_shards.find_result
+) -> StoredTrainings:
     """Looks up the finished jobs, and the shards on which the keys of jobs depend.
 
     Args:
         config: Configuration of the command.
         sets: The data sets of its trainings.
+        find: Function that finds the shards of a data set; of a command that runs those that it was started on.
     """
     if not connect_store(config):
         return StoredTrainings(_nothing, ("the object store is not running, `effnet up` starts it",))
@@ -58,11 +69,18 @@ def look_up(config: schema.Config, sets: Sequence[schema.Data]) -> StoredTrainin
     except EffnetError as error:
         return StoredTrainings(_nothing, (first_line(error),))
     shards: dict[str, ShardResult] = {}
-    unknown = []
-    for data in sets if files else ():
+    sharded: dict[str, ShardResult] = {}
+    unknown, remarks = [], []
+    for data in sets:
+        if _is_counted(data) and not files:
+            continue
         try:
-            if result := stored_shards.find_result(data, config.storage):
+            if result := find(data, config.storage):
                 shards[data.name] = result
+            if not _is_counted(data) and (last := result or stored_shards.find_last_result(data, config.storage)):
+                sharded[data.name] = last
+                if result is None:
+                    remarks.append(f"{data.name}: counted as it was sharded last, its files have changed since")
         except EffnetError as error:
             unknown.append(f"{data.name}: {first_line(error)}")
 
@@ -75,7 +93,23 @@ def look_up(config: schema.Config, sets: Sequence[schema.Data]) -> StoredTrainin
         except ConfigError:  # it cannot be trained, which the command itself says
             return False
 
-    return StoredTrainings(contains, tuple(unknown))
+    return StoredTrainings(contains, tuple(unknown), sharded, tuple(remarks))
+
+
+def find_sharded(config: schema.Config, sets: Sequence[schema.Data]) -> dict[str, ShardResult]:
+    """Returns the last shards of the sets that no table counts, by name; of none if the store does not answer."""
+    uncounted = [data for data in sets if not _is_counted(data)]
+    if not uncounted or not connect_store(config):
+        return {}
+    with suppress(EffnetError):
+        found = ((data.name, stored_shards.find_last_result(data, config.storage)) for data in uncounted)
+        return {name: result for name, result in found if result is not None}
+    return {}
+
+
+def _is_counted(data: schema.Data) -> bool:
+    """Whether a table has the numbers of its images and classes, which those of users' images have not."""
+    return bool(DATA_SETS[data.source].classes)
 
 
 def _nothing(_: Training | FrozenNetwork) -> bool:

@@ -32,6 +32,7 @@ from models.experiments.work import (
 from models.networks.build import compute_cost
 from models.networks.efficientnet.variants import VARIANTS
 from models.networks.packaged import FrozenNetwork, list_frozen, model_of
+from models.results import ShardResult
 
 
 def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
@@ -52,6 +53,15 @@ def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
     else:
         minival = round(rest * data.minival_share)
     return round(rest) - minival, minival, round(val)
+
+
+def count_images(data: schema.Data, sharded: Mapping[str, ShardResult]) -> tuple[int, tuple[int, int, int]] | None:
+    """Returns the number of classes and those of train, minival and val images; None for a folder without shards."""
+    splits = count_splits(data)
+    if splits is not None:
+        return DATA_SETS[data.source].classes, splits
+    shards = sharded.get(data.name)
+    return None if shards is None else (shards.classes, (shards.train, shards.minival, shards.val))
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ def plan_trainings(
     sets: Sequence[schema.Data],
     verb: str = "reproduce",
     is_stored: IsStored = _nothing,
+    sharded: Mapping[str, ShardResult] | None = None,
     gpu_bytes: float = GPU_BYTES,
 ) -> Plan:
     """Counts what a command trains.
@@ -137,12 +148,13 @@ def plan_trainings(
         sets: The data sets of the transfer.
         verb: One of ``VERBS``.
         is_stored: Whether the object store has the result of a training, or the answers by frozen features.
+        sharded: By name, the shards of the sets whose images are users' own.
         gpu_bytes: Memory of a GPU, on which it depends whether activations are recomputed there.
     """
     used = used_sets(config, sets, verb)
-    counted = {data.name: splits for data in used if (splits := count_splits(data))}
+    counted = {data.name: counts for data in used if (counts := count_images(data, sharded or {}))}
     unknown = [
-        f"{data.name}: the number of its images is known once it is sharded"
+        f"{data.name}: the number of its images is known once it is sharded (effnet shard)"
         for data in used
         if data.name not in counted
     ]
@@ -156,7 +168,7 @@ def plan_trainings(
                 sources = _list_sources(options, models, verb)
                 works += _count_transfers(options, sources, tuned_sets, counted, is_stored, parallelism)
         elif config.data.name in counted:
-            classes, splits = DATA_SETS[config.data.source].classes, counted[config.data.name]
+            classes, splits = counted[config.data.name]
             try:
                 if part == FEATURES:
                     works += _count_features(config.linear, classes, splits, is_stored)
@@ -272,7 +284,7 @@ def _count_transfers(
     options: schema.Transfer,
     models: Sequence[schema.Model],
     sets: Sequence[schema.Data],
-    counted: Mapping[str, _Splits],
+    counted: Mapping[str, tuple[int, _Splits]],
     is_stored: IsStored,
     parallelism: Parallelism,
 ) -> list[Work]:
@@ -281,7 +293,7 @@ def _count_transfers(
         tuned = []
         for data in sets:
             if data.name in counted:
-                work = _count_transfer(options, model, DATA_SETS[data.source].classes, counted[data.name], parallelism)
+                work = _count_transfer(options, model, *counted[data.name], parallelism)
                 training = Training(data, model, options.recipe, fine_tuned=True)
                 tuned.append(drop_stored(work) if is_stored(training) else work)
         works += [sum_works(f"{_TRANSFER}{model.name}", tuned)] if tuned else []

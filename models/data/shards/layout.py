@@ -49,6 +49,7 @@ class ShardLayout:
         version: Name of the version that these shards are added by (``versions.py``); empty for the first.
         addresses: URI of the foreign tar that each shard is part of, with ``data.shards=in_place``; otherwise empty.
         refused: Refused versions whose images ``data.append`` withholds (``acceptance.py``).
+        state: State of the files before their images were read (``states.py``); empty if unknown.
     """
 
     data: schema.Data
@@ -62,6 +63,7 @@ class ShardLayout:
     version: str = ""
     addresses: tuple[str, ...] = ()
     refused: tuple[Unaccepted, ...] = ()
+    state: str = ""
 
     @property
     def manifest_uri(self) -> str:

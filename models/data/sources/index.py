@@ -151,13 +151,13 @@ def open_kept(data: schema.Data, folder: str, open_source: Callable[[schema.Data
     Raises:
         EffnetError: The errors of ``open_source``.
     """
-    uri = store.join(folder, "tars", f"{_digest_tars(data)}.npz")
+    uri = store.join(folder, "tars", f"{digest_tars(data)}.npz")
     try:
         source = load(data, uri)
     except NotFoundError:
         source = open_source(data)
         before = list(store.list_uris(store.join(folder, "tars")))
-        if store.join(folder, "tars", f"{_digest_tars(data)}.npz") == uri:  # else a tar was written meanwhile
+        if store.join(folder, "tars", f"{digest_tars(data)}.npz") == uri:  # else a tar was written meanwhile
             save(source, uri)
             for old in before:
                 store.delete(old)
@@ -168,7 +168,7 @@ def open_kept(data: schema.Data, folder: str, open_source: Callable[[schema.Data
     return source
 
 
-def _digest_tars(data: schema.Data) -> str:
+def digest_tars(data: schema.Data) -> str:
     """Returns the digest of what the index of tars depends on: their addresses, sizes and times, and the settings."""
     shards = find_shards(data)
 

@@ -6,19 +6,23 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import growing_folder
 import pytest
 
 from conf import compose, schema
 from flows.__main__ import main
 from infra import store
 from models.data.shards.stored import find_result
+from models.data.sources import listing
 from models.experiments import transfer as protocol
 from models.experiments.grid_search import grid_points, screen
 from models.networks.packaged import FrozenNetwork
 from models.results import ShardResult
 from tasks import shard
+from tasks.dry_run import describe_training
 from tasks.experiments.search import trial_config
 from tasks.jobs import JobRun, features_request, features_uri, result_uri, train_job, transfer_job
+from tasks.plan import exceeded_budget, time_left
 
 WEIGHTS = ("file:///weights", "1" * 64)
 
@@ -154,3 +158,41 @@ def test_a_plan_says_that_it_could_not_look_into_the_store(tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert shown.startswith("unknown: the champion that the night continues and its new data, since MLflow and the ")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_is_counted_once_it_is_sharded_and_its_stored_trainings_are_subtracted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing_folder.add(tmp_path / "images", 0, 200)
+    places = [f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
+    words = ["data=folder", "data.name=pets", f"data.path={tmp_path}/images", *places]
+    config = compose.compose(words)
+    assert main(["plan", "train", *words]) == 0
+    assert "pets: the number of its images is known once it is sharded (effnet shard)" in capsys.readouterr().out
+    assert "cannot be compared with its budget" in exceeded_budget(
+        compose.compose([*words, "budget.hours=1"]), words, "train"
+    )
+
+    shards = growing_folder.shard(config.data, config.storage)
+    monkeypatch.setattr(listing, "with_content", lambda _: pytest.fail("read the images"))
+    assert main(["plan", "train", *words]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("pets: 2 classes\n")
+    steps = config.recipe.epochs * (shards.train // config.recipe.global_batch)
+    assert re.search(rf"\ntrain efficientnet_b0 +1 +0 +{steps} ", shown)
+    assert exceeded_budget(compose.compose([*words, "budget.hours=1"]), words, "train") == ""
+    assert "exceed budget.hours" in exceeded_budget(compose.compose([*words, "budget.hours=0.000001"]), words, "train")
+
+    job = train_job(config, config.data, config.recipe, shards, None)
+    finish(job)
+    _, rows = planned_rows(capsys, "train", *words)
+    assert rows == {"train efficientnet_b0": ["0", "1"]}
+    assert describe_training(config).key == job.key
+    left = time_left(config, words, "train", [])
+
+    growing_folder.add(tmp_path / "images", 200, 201)
+    assert main(["plan", "train", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "\npets: counted as it was sharded last, its files have changed since\n" in shown
+    assert re.search(rf"\ntrain efficientnet_b0 +1 +0 +{steps} ", shown), "the job of the new images is not stored"
+    assert time_left(config, words, "train", []) == left, "a command that runs trains on what it was started on"
