@@ -159,7 +159,7 @@ def test_synchronized_batch_norm_in_a_pipeline_is_refused_before_anything_starts
     assert train_job(config, config.data, config.recipe, shards, None).key.startswith("train-b0-x-")
 
 
-PAPER_DATA = ("profile=paper", "data.path=/d", "transfer.path=/t", "recipe.bn_groups=sync")
+PAPER_DATA = ("profile=paper", "data.path=/d", "transfer.path=/t")  # with synchronized batch norm
 
 
 def paper_job(*overrides: str) -> tuple[schema.Config, jobs.JobRun]:

@@ -84,14 +84,14 @@ def test_a_training_that_other_processes_would_resume_says_so_before_it_starts_a
     saved = name_job(one, two.job, "train-b0-x")
     report_other_worlds(two, config)
     assert not caplog.messages
-    store.write(store.join(saved.job_uri, "checkpoints/step-00000123.json"), b"{}")
+    store.write(store.join(saved.job_uri, "checkpoints/step-00000123-1.json"), b"{}")
     report_other_worlds(two, config)
     (message,) = caplog.messages
     assert message.startswith(
         "train b0 x starts at step 0: with recipe.bn_groups=sync its result depends on the number"
     )
     assert f"on 1 it is another job, {saved.key}, which has saved step 123" in message
-    store.write(store.join(two.job_uri, "checkpoints/step-00000007.json"), b"{}")
+    store.write(store.join(two.job_uri, "checkpoints/step-00000007-1.json"), b"{}")
     caplog.clear()
     report_other_worlds(two, config)
     assert not caplog.messages, "it resumes"

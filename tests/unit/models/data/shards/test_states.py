@@ -14,6 +14,7 @@ from infra import store
 from models.data.shards import states
 from models.data.shards.stored import find_last_result, find_result
 from models.data.sources import catalog, listing
+from models.results import ShardResult
 
 
 @pytest.fixture
@@ -27,20 +28,21 @@ def storage(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
 
 
-@pytest.fixture(autouse=True)
-def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources are opened by sharding alone."""
-    monkeypatch.setattr("models.data.shards.stored.layout.plan", lambda *_: pytest.fail("opened the source"))
+def find(data: schema.Data, storage: str) -> ShardResult | None:
+    """As ``find_result``, which must not open the source."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(catalog, "open_source", lambda _: pytest.fail("opened the source"))
+        return find_result(data, storage)
 
 
 def test_a_folder_that_was_sharded_is_found_and_one_that_was_not_is_not(data: schema.Data, storage: str) -> None:
-    assert find_result(data, storage) is None
+    assert find(data, storage) is None
     assert find_last_result(data, storage) is None
     done = shard(data, storage)
-    assert find_result(data, storage) == find_last_result(data, storage) == replace(done, reused=True)
-    assert find_result(replace(data, seed=7), storage) is None, "another split"
+    assert find(data, storage) == find_last_result(data, storage) == replace(done, reused=True)
+    assert find(replace(data, seed=7), storage) is None, "another split"
     other = replace(data, augment=schema.Augment(policy="none"), leave_out=[], metric="mean per class")
-    assert find_result(other, storage) is not None, "the shards do not depend on these"
+    assert find(other, storage) is not None, "the shards do not depend on these"
 
 
 @pytest.mark.parametrize("change", ["add", "delete", "write", "touch"])
@@ -59,10 +61,10 @@ def test_after_any_change_of_its_files_only_the_last_shards_are_known(
         os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     else:
         os.utime(image, (1, 1))
-    assert find_result(data, storage) is None
+    assert find(data, storage) is None
     assert find_last_result(data, storage) == replace(done, reused=True)
     again = shard(data, storage)
-    assert find_result(data, storage) == replace(again, reused=True)
+    assert find(data, storage) == replace(again, reused=True)
     assert len(store.list_uris(store.join(storage, "data/pets/states"))) == 1, "the newest replaces the others"
 
 
@@ -78,13 +80,13 @@ def test_what_is_written_while_the_images_are_read_is_not_taken_for_sharded(
 
     monkeypatch.setattr(listing, "with_content", add_meanwhile)
     shard(data, storage)
-    assert find_result(data, storage) is None
+    assert find(data, storage) is None
 
 
 def test_shards_that_were_deleted_are_not_found(data: schema.Data, storage: str) -> None:
     done = shard(data, storage)
     store.delete(done.manifest_uri)
-    assert find_result(data, storage) is None
+    assert find(data, storage) is None
     assert find_last_result(data, storage) is None
 
 
@@ -93,7 +95,7 @@ def test_a_state_that_names_no_manifest_is_ignored(data: schema.Data, storage: s
     (uri,) = store.list_uris(store.join(storage, "data/pets/states"))
     for damaged in ({"manifest": "../../secret.json"}, {"manifest": 3}, {}):
         store.write_json(uri, damaged)
-        assert find_result(data, storage) is None
+        assert find(data, storage) is None
 
 
 def test_links_are_followed_once_and_files_that_are_not_there_describe_nothing(
