@@ -71,8 +71,8 @@ async def reproduce(
         ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
         outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
         (maps,) = await asyncio.gather(draw_gallery(config, overrides, run), return_exceptions=True)
-        data = [shards, *transfer_shards]
-        summary, failures = await finish_reproduction(config, started, data, searched, outcomes, maps, seen)
+        sharded = [shards, *transfer_shards]
+        summary, failures = await finish_reproduction(config, started, sharded, searched, outcomes, maps, seen)
     await publish(config, summary, run)
     for failure in failures:
         raise failure

@@ -102,8 +102,8 @@ def find_sharded(config: schema.Config, sets: Sequence[schema.Data]) -> dict[str
     if not uncounted or not connect_store(config):
         return {}
     with suppress(EffnetError):
-        found = ((data.name, stored_shards.find_last_result(data, config.storage)) for data in uncounted)
-        return {name: result for name, result in found if result is not None}
+        results = {data.name: stored_shards.find_last_result(data, config.storage) for data in uncounted}
+        return {name: result for name, result in results.items() if result is not None}
     return {}
 
 
