@@ -64,13 +64,13 @@ async def reproduce(
         )
         await check_reproduction(config, sets, shards, transfer_shards)
         # The family is that of the paper, whatever the grid finds: it is trained also if the search fails.
-        (searched,) = await asyncio.gather(search_grid(config, shards, run), return_exceptions=True)
+        searched = (await asyncio.gather(search_grid(config, shards, run), return_exceptions=True))[0]
         family = (reproduce_variant(config, name, sets, overrides, shards, run) for name in config.variants)
         # Photographs need no job: they are mapped while jobs start and end, when a core idles.
         photographs = [map_photographs(config, run)] if config.photographs.networks else []
         ended = await asyncio.gather(*family, *photographs, return_exceptions=True)
         outcomes, seen = ended[: len(config.variants)], ended[len(config.variants) :]
-        (maps,) = await asyncio.gather(draw_gallery(config, overrides, run), return_exceptions=True)
+        maps = (await asyncio.gather(draw_gallery(config, overrides, run), return_exceptions=True))[0]
         sharded = [shards, *transfer_shards]
         summary, failures = await finish_reproduction(config, started, sharded, searched, outcomes, maps, seen)
     await publish(config, summary, run)
