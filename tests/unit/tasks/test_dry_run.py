@@ -18,6 +18,8 @@ from tasks import shard
 from tasks.dry_run import describe_training
 from tasks.jobs import train_job
 
+TWO_MACHINES = ("launch.nnodes=2", "launch.nproc_per_node=1")  # two processes, which share the two slices of a batch
+
 
 @pytest.fixture(autouse=True)
 def no_services(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,11 +45,11 @@ def test_each_engine_prints_what_it_would_submit_and_nothing_else(
     assert words[-3:] == ["-m", "models.train", "s3://effnet/jobs/train-b0-digits-DIGEST"]
     request = json.loads(printed(capsys, tmp_path, "launch.engine=workpool"))
     assert (request["deployment"], request["parameters"]["storage"]) == ("job/job", "s3://effnet")
-    script = printed(capsys, tmp_path, "launch.engine=slurm", "launch.nnodes=2")
+    script = printed(capsys, tmp_path, "launch.engine=slurm", *TWO_MACHINES)
     assert script.startswith("#!/bin/bash\n#SBATCH --job-name=train-b0-digits-DIGEST\n")
     assert script.endswith("exit $code\n")
     assert "#SBATCH --nodes=2\n" in script
-    documents = yaml.safe_load_all(printed(capsys, tmp_path, "launch.engine=kubernetes", "launch.nnodes=2"))
+    documents = yaml.safe_load_all(printed(capsys, tmp_path, "launch.engine=kubernetes", *TWO_MACHINES))
     assert [document["kind"] for document in documents] == ["Service", "Job"]
 
 
@@ -80,7 +82,7 @@ def test_a_verb_with_many_jobs_prints_how_each_is_submitted(
 ) -> None:
     needs = VERBS[verb].needs
     words = [f"{needs[0]}={needs[1]}"] if needs is not None else []
-    cluster = ["launch.engine=slurm", "launch.nnodes=2", "launch.slurm.partition=gpu", f"run_dir={tmp_path}/runs"]
+    cluster = ["launch.engine=slurm", *TWO_MACHINES, "launch.slurm.partition=gpu", f"run_dir={tmp_path}/runs"]
     assert main([verb, "--dry-run", *words, *cluster]) == 0
     output = capsys.readouterr()
     assert "#SBATCH --job-name=KEY\n" in output.out
