@@ -56,6 +56,11 @@ def list_some(items: Iterable[str], at_most: int = 5, separator: str = ", ") -> 
     return f"{shown}{separator.rstrip(', ')} and {more:,} more" if more > 0 else shown
 
 
+def count(number: int, noun: str) -> str:
+    """``1 image`` or ``2,000 images``, for a noun whose plural ends in s."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def format_duration(seconds: float) -> str:
     """``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
     minutes, rest = divmod(round(seconds), 60)

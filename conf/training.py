@@ -33,6 +33,7 @@ CENTER, SQUASH = CROP_MODES = ("center", "squash")
 MAX_RESOLUTION = 16  # multiplier of the image side; what exceeds it is a number of pixels
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}/\d{4}-[0-9a-f]{8}")  # of a data set
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
 
 
@@ -204,8 +205,9 @@ class Data:
     # Write shards of those images only that the data set has not yet, and a new version of its manifest; the old shards
     # stay as they are, and so do minival and val. false = shard the whole folder anew.
     append: bool = field(default=False, metadata=NEWEST)
-    # Versions that effnet nightly refused and that data.append takes as they are, e.g. [0002-5f0c9a31]; the
-    # limits of the data do not apply to what they add, and their images are no longer withheld.
+    # Versions of data sets that effnet nightly refused and that it takes as they are, e.g.
+    # transfer.data.accept=[products/0002-5f0c9a31]: the limits of the data do not apply to what they add, and their
+    # images are no longer withheld. Those of other data sets do not count, and no other verb reads it.
     accept: list[str] = field(default_factory=list, metadata=NEWEST)
     # Share of train that becomes minival, of a folder the expected share; the paper's is 25,022 of 1,281,167.
     minival_share: float = 0.02
@@ -252,6 +254,11 @@ class Data:
             "data.train_folders=[.] takes all folders as classes, so nothing stands beside it",
         )
         require(self.append or not self.accept, "data.accept needs data.append=true")
+        for name in self.accept:
+            require(
+                bool(_VERSION.fullmatch(name)),
+                f"data.accept takes versions as a night names them, DATA/0002-5f0c9a31, not {name!r}",
+            )
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)

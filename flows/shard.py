@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from prefect import flow
 
 from conf import schema
+from conf.text import logger
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from models.results import ShardResult
 from tasks.shard import ShardPlan, plan_shards, write_group, write_manifest
+
+log = logger()
 
 
 @flow(name="shard", flow_run_name=name_runs_by(lambda config: f"shard {config.data.name}"))
@@ -29,7 +33,20 @@ async def shard(overrides: list[str], profile: str | None = None, data: str | No
 
 async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
     """One mapped task per group of shards, the manifest last; one look-up where all is there."""
+    data = without_accept(data)
     return await write_shards(data, await plan_shards(data, storage))
+
+
+def without_accept(data: schema.Data) -> schema.Data:
+    """Returns data settings without ``data.accept``, which is said: only a night judges, and so accepts, versions."""
+    if data.accept:
+        names = ", ".join(data.accept)
+        log.warning(
+            "data.accept=[%s] has no effect here: only effnet nightly reads it, as transfer.data.accept; the images "
+            "stay withheld",
+            names,
+        )
+    return replace(data, accept=[])
 
 
 async def write_shards(data: schema.Data, plan: ShardPlan) -> ShardResult:

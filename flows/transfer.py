@@ -17,7 +17,7 @@ from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from flows.photographs import obtain_network
 from flows.register import register_network
-from flows.shard import ensure_shards, write_shards
+from flows.shard import ensure_shards, without_accept, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
 from models.experiments.transfer import (
@@ -97,6 +97,7 @@ async def transfer_network(
     model, weights, exact = await fetch_source(config)
     model = with_side(model, config.transfer.resolution)
     sets = [await with_source(one, model, exact, overrides) for one in sets]
+    sets = [replace(one, transfer=replace(one.transfer, data=without_accept(one.transfer.data))) for one in sets]
     # Opens every source before any work starts.
     layouts = [await plan_shards(one.transfer.data, config.storage) for one in sets]
     shards = await asyncio.gather(

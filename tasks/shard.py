@@ -27,6 +27,7 @@ class ShardPlan:
     Attributes:
         version: Version of the data set that is written; empty for the first.
         refused: One line per refused version whose images are withheld.
+        name: Name by which a night may refuse it, also of the first; empty for a set that is not appended to.
     """
 
     root: str
@@ -34,6 +35,7 @@ class ShardPlan:
     done: ShardResult | None
     version: str = ""
     refused: tuple[str, ...] = ()
+    name: str = ""
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
@@ -46,7 +48,7 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
 
 
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
-    from models.data.shards import in_place, manifest, states, versions, writer
+    from models.data.shards import in_place, manifest, refusals, states, writer
     from models.data.shards.layout import freeze_val, uncovered_classes
     from models.data.shards.stored import build_result
 
@@ -61,18 +63,19 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
     if layout.addresses:
         in_place.warn_if_sorted(layout)
-    refused = tuple(map(versions.describe_withheld, layout.refused))
+    refused = tuple(refusals.describe_withheld(data.name, version) for version in layout.refused)
+    name = layout.version_name if data.append else ""
     if store.exists(layout.manifest_uri):
         sha256, current = manifest.load(layout.manifest_uri)
         if not (lost := writer.reopen_lost(layout, current)):
             done = build_result(data, layout.manifest_uri, sha256, current, reused=True)
             states.remember(data, layout.root.rpartition("/")[0], state, layout.manifest_uri)
-            return ShardPlan(layout.root, [], done, layout.version, refused)
+            return ShardPlan(layout.root, [], done, layout.version, refused, name)
     else:
         lost = None
     writer.PLANS.share(layout)
     groups = writer.groups(layout, data.shards_per_task, lost)
-    return ShardPlan(layout.root, groups, None, layout.version, refused)
+    return ShardPlan(layout.root, groups, None, layout.version, refused, name)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from conf.text import escaped
 from flows.cli.command import Command, show
 from flows.cli.services import connect
-from infra.errors import ConfigError
+from infra.errors import ConfigError, EffnetError, first_line
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -23,10 +23,12 @@ def promote(command: Command) -> int:
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
         show(f"{version.name}/{version.version} is champion already")
+        _accept_data(version)  # which an earlier command may not have come to
         return 0
     current = None if champion is None else champion.version
     compared = {key: value for key, value in version.tags.items() if key.startswith("compared_")}
     _move(command, version, current, escaped(command.options["why"]), compared)
+    _accept_data(version)
     return 0
 
 
@@ -49,6 +51,19 @@ def rollback(command: Command) -> int:
         why += f": {escaped(command.options['why'])}"
     _move(command, previous, champion.version, why)
     return 0
+
+
+def _accept_data(version: Version) -> None:
+    """Accepts the images that a version was trained on, which a night may have refused together with it."""
+    from tasks.nights.start import accept_data
+
+    try:
+        accepted = accept_data(version)
+    except EffnetError as error:
+        show(f"whether its data were refused is not known, the next night accepts them: {first_line(error)}")
+        return
+    if accepted:
+        show(f"its data {accepted}, which a night had refused or not judged, are accepted")
 
 
 def _move(

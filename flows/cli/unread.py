@@ -42,6 +42,9 @@ def describe_unread(verb: str, overrides: Sequence[str]) -> list[str]:
     lines = []
     for word in list_unread(verb, overrides):
         readers = [other for other, groups in READ_BY.items() if _group_of(word) in groups]
+        if word.startswith("data.accept="):  # the other verbs of its group do not read it either (flows/shard.py)
+            lines.append(f"{word} has no effect: a night reads transfer.data.accept")
+            continue
         lines.append(f"{word} has no effect: effnet {verb} does not read it; effnet {', '.join(readers)} would")
     return lines
 

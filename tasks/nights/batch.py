@@ -1,7 +1,8 @@
 """The images that a night appends to its data (``transfer.data.append``): part of later nights only once accepted.
 
 They are refused by the limits of the data, by the champion's answers to them, or with the network that was trained on
-them; ``models/data/shards/acceptance.py`` says how they can be used nevertheless.
+them; ``models/data/shards/refusals.py`` says how they can be used nevertheless. The first version of such a set can be
+refused too: then the set begins anew with the folder as it is corrected.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ class RefusedDataError(DataError):
 
 @task(task_run_name="open a version of the data", **policy.BOOKKEEPING)
 async def open_batch(plan: ShardPlan) -> None:
-    """Marks the version that is about to be written as not accepted yet; no other version is changed."""
+    """Marks the version that is about to be written as not accepted yet, also the first; changes no other version."""
     await asyncio.to_thread(_open_batch, plan)
 
 
 def _open_batch(plan: ShardPlan) -> None:
     from models.data.shards import acceptance, versions
 
-    if plan.done is not None or not plan.version:
+    if plan.done is not None or not plan.name:
         return
     if not store.exists(versions.manifest_uri(plan.root, versions.number_of(plan.version))):
-        acceptance.mark_pending(plan.root, plan.version)
+        acceptance.mark_pending(plan.root, plan.name)
 
 
 @task(task_run_name="images added to {shards.name}", **policy.BOOKKEEPING)
 async def find_added(start: NightStart, shards: ShardResult, limits: schema.Nightly) -> ShardResult | None:
     """Returns the images that the night has appended, as a set to evaluate the champion on; None if none are checked.
 
-    Not checked are images that are accepted already, also by name (``data.accept``), and any with
-    ``nightly.max_label_drop=100``.
+    Not checked are images that are accepted already, also by name (``data.accept``), a first version, which is no
+    addition, and any with ``nightly.max_label_drop=100``.
     """
     return await asyncio.to_thread(_find_added, start, shards, limits)
 
@@ -101,7 +102,7 @@ def _check_labels(start: NightStart, shards: ShardResult, answered: EvalResult, 
 
 @task(task_run_name="refuse the images added to {data.name}", **policy.BOOKKEEPING)
 async def refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) -> None:
-    """Refuses the appended images if too many of them cannot be used; does nothing after any other error.
+    """Refuses the images of a night if too many of them cannot be used; does nothing after any other error.
 
     Raises:
         RefusedDataError: They are refused.
@@ -110,38 +111,49 @@ async def refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) 
 
 
 def _refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) -> None:
-    from models.data.shards import acceptance, versions
     from models.data.shards.writer import LOST_HINT, ManyLostError
 
-    if not plan.version or not isinstance(error, ManyLostError):
-        return
-    uri = versions.manifest_uri(plan.root, versions.number_of(plan.version))
-    refused = acceptance.refuse(uri, str(error).removesuffix(LOST_HINT))
-    if refused is not None:
-        line = f"the data {data.name} are refused, nothing is trained: "
-        raise RefusedDataError(line + versions.describe_withheld(refused)) from error
+    if isinstance(error, ManyLostError):
+        reason = str(error).removesuffix(LOST_HINT)
+        said = _refuse(data, plan.root, plan.name, reason) if plan.name else ""
+        raise RefusedDataError(f"the data {data.name} are refused, nothing is trained: {said or error}") from error
+
+
+def _refuse(data: schema.Data, root: str, version: str, reason: str) -> str:
+    """Refuses a version that is not accepted; says which images are withheld, or nothing if it is accepted."""
+    from models.data.shards import acceptance, frozen_val, refusals, versions
+
+    refused = acceptance.refuse(root, version, reason)
+    if refused is None:
+        return ""
+    folder = root.rpartition("/")[0]
+    if refused.number == 1 and data.frozen_val is not None and not versions.has_accepted(folder):
+        frozen_val.release(folder, data.frozen_val)
+    return refusals.describe_withheld(data.name, refused)
 
 
 def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> None:
-    """Refuses the appended images, unless ``data.accept`` names them, which is logged with the faults.
+    """Refuses the images that the night has written, unless ``data.accept`` names them, which is logged.
 
     Raises:
         RefusedDataError: The data are refused.
     """
-    from models.data.shards import acceptance, versions
+    from models.data.shards import acceptance
 
     reason = "; ".join(faults)
     if is_accepted_by_name(data, shards):
         log.warning("%s: accepted by data.accept, although %s", shards.name, reason)
         return
-    refused = acceptance.refuse(shards.manifest_uri, reason)
-    line = f"the data {shards.name} are refused, nothing is trained: "
-    raise RefusedDataError(line + (reason if refused is None else versions.describe_withheld(refused)))
+    mark = acceptance.find(shards.manifest_uri)
+    said = "" if mark is None else _refuse(data, shards.manifest_uri.rpartition("/")[0], mark.version, reason)
+    if data.append and not said:
+        reason += "; they are part of the data set already: correct the folder and run once without data.append"
+    raise RefusedDataError(f"the data {shards.name} are refused, nothing is trained: {said or reason}")
 
 
 @task(task_run_name="close the version of {shards.name}", **policy.BOOKKEEPING)
 async def close_batch(start: NightStart, shards: ShardResult, outcome: Registered) -> Registered:
-    """Accepts the appended images, or refuses them with the network that was trained on them.
+    """Accepts the images that the night has written, or refuses them with the network that was trained on them.
 
     Those of a network that tied or waits for approval are accepted; one that is not approved in time refuses no images.
 
@@ -155,26 +167,27 @@ def _close_batch(start: NightStart, shards: ShardResult, outcome: Registered) ->
     from models.data.shards import acceptance, versions
 
     if outcome.outcome != REFUSED or shards.left_out or is_accepted_by_name(start.data, shards):
-        acceptance.accept(shards.manifest_uri)
+        versions.accept(shards.manifest_uri)
+        return outcome
+    mark = acceptance.find(shards.manifest_uri)
+    if mark is None:
         return outcome
     reason = f"{outcome.name}/{outcome.version} was refused, which was trained on them"
-    refused = acceptance.refuse(shards.manifest_uri, reason)
-    if refused is None:
-        return outcome
-    return replace(outcome, verdict=add_notes(outcome.verdict, versions.describe_withheld(refused)))
+    said = _refuse(start.data, shards.manifest_uri.rpartition("/")[0], mark.version, reason)
+    return replace(outcome, verdict=add_notes(outcome.verdict, said))
 
 
 @task(task_run_name="accept the images added to {shards.name}", **policy.BOOKKEEPING)
 async def accept_batch(shards: ShardResult) -> None:
     """Accepts the appended images, whether the network is promoted or refused."""
-    from models.data.shards import acceptance
+    from models.data.shards import versions
 
-    await asyncio.to_thread(acceptance.accept, shards.manifest_uri)
+    await asyncio.to_thread(versions.accept, shards.manifest_uri)
 
 
 def is_accepted_by_name(data: schema.Data, shards: ShardResult) -> bool:
     """Whether the version of the data is one that ``data.accept`` names, perhaps under an earlier number."""
-    from models.data.shards import acceptance, versions
+    from models.data.shards import acceptance, refusals
 
     version = acceptance.find(shards.manifest_uri)
-    return version is not None and versions.is_accepted_by_name(data, version.version)
+    return version is not None and refusals.is_accepted_by_name(data, version.version)

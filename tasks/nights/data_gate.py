@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conf.schema import Nightly
+from conf.text import count
 from models.data.sources.unused import LOST_FEW
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def _describe_duplicates(new: Manifest, limits: Nightly) -> str | None:
     from models.data.shards.manifest import Samples
 
     train, val = (Samples(new, [split]).rows[["xxh3", "size"]] for split in ("train", "val"))
-    count = int(np.isin(train, val).sum())
-    if count <= limits.max_duplicates:
+    number = int(np.isin(train, val).sum())
+    if number <= limits.max_duplicates:
         return None
-    return f"{count} images of train are in val too, {limits.max_duplicates} are allowed (nightly.max_duplicates)"
+    said = f"{count(number, 'image')} of train {'is' if number == 1 else 'are'} in val too"
+    return f"{said}, {limits.max_duplicates} are allowed (nightly.max_duplicates)"
 
 
 def _describe_encoding(new: Manifest, old: Manifest) -> str | None:
@@ -73,7 +75,7 @@ def _describe_shrinkage(new: Manifest, old: Manifest, split: str, limits: Nightl
     if loss <= limits.max_shrink:
         return None
     return (
-        f"{split} has {now} images, {loss:.1f} % fewer than the {before} of the champion's data; "
+        f"{split} has {count(now, 'image')}, {loss:.1f} % fewer than the {before} of the champion's data; "
         f"{limits.max_shrink:g} % are allowed (nightly.max_shrink)"
     )
 
@@ -115,8 +117,8 @@ def describe_label_drop(top1: float, n: int, val_top1: float, val_n: int, limits
     if drop <= limits.max_label_drop or drop <= ONE_SIDED_95 * variance**0.5:
         return None
     return (
-        f"the champion agrees with the labels of {top1:.1f} % of the {n} new images, and of {val_top1:.1f} % of val: "
-        f"{drop:.1f} points less, {limits.max_label_drop:g} are allowed (nightly.max_label_drop)"
+        f"the champion agrees with the labels of {top1:.1f} % of {count(n, 'new image')}, and of {val_top1:.1f} % of "
+        f"val: {drop:.1f} points less, {limits.max_label_drop:g} are allowed (nightly.max_label_drop)"
     )
 
 

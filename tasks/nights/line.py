@@ -7,6 +7,7 @@ import asyncio
 from prefect import task
 
 from conf import schema
+from conf.text import count, logger
 from infra.errors import ConfigError
 from models.results import Registered, ShardResult
 from tasks import policy
@@ -17,6 +18,7 @@ from tasks.nights.batch import refuse_data
 from tasks.nights.start import NightStart
 from tasks.registry.verdict import complete_promotion
 
+log = logger()
 SKIPPED = "skipped"
 
 
@@ -27,7 +29,7 @@ async def find_start(config: schema.Config) -> NightStart:
     The line is ``MODEL-DATA``, or ``nightly.model`` itself if its champion was trained on this data set. A val of
     another name than the first has a line for itself, ``MODEL-DATA-VAL``: accuracies on two vals are never compared.
 
-    A promotion of the champion that was interrupted is completed.
+    A promotion of the champion that was interrupted is completed, and the images that it was trained on are accepted.
 
     Raises:
         ConfigError: ``nightly.model`` has no champion, or its val is another one.
@@ -40,7 +42,10 @@ def _find_start(config: schema.Config) -> NightStart:
 
     start = starts.resolve_start(config)
     if start.continues:
-        complete_promotion(registry.resolve_version(start.parent))
+        champion = registry.resolve_version(start.parent)
+        complete_promotion(champion)
+        if accepted := starts.accept_data(champion):
+            log.info("the images of %s are accepted, on which %s was trained", accepted, start.parent)
     return start
 
 
@@ -72,7 +77,8 @@ def _find_reason_to_skip(start: NightStart, shards: ShardResult) -> Registered |
         )
     if parent.tags.get("data_manifest_sha256") != shards.manifest_sha256:
         return None
-    reason = f"skipped: no new data, version {parent.version} was trained on the same {shards.train} images"
+    images = count(shards.train, "image")
+    reason = f"skipped: no new data, version {parent.version} was trained on the same {images}"
     return Registered(parent.name, parent.version, parent.aliases, reused=True, verdict=reason, outcome=SKIPPED)
 
 

@@ -82,6 +82,31 @@ def load_champion_data(ref: str) -> Manifest | None:
         return None
 
 
+def accept_data(version: Version) -> str:
+    """Accepts the images that a champion was trained on, if a night has refused them, or ended before it accepted them.
+
+    Otherwise the champion that a user has promoted would be continued without them.
+
+    Returns:
+        ``DATA/0002-5f0c9a31``, the version of the data; empty if it was accepted, or if its job is not in the store.
+
+    Raises:
+        DataError: The mark of the version is damaged.
+        TransientError: The store does not respond; the same call resumes later.
+    """
+    from models.data.shards import acceptance, versions
+
+    try:
+        job = load_job(version)
+    except PermanentError:  # imported, or trained by another version of effnet
+        return ""
+    mark = acceptance.find(job.manifest_uri)
+    if mark is None:
+        return ""
+    versions.accept(job.manifest_uri)
+    return f"{job.data_name}/{mark.version}"
+
+
 def load_job(version: Version) -> schema.Job:
     """The job that trained a version.
 

@@ -114,9 +114,7 @@ def test_a_poisoned_batch_is_refused_withheld_from_the_next_nights_and_taken_onc
     said = refused.stderr.splitlines()[-1]
     version = re.search(r"nothing is trained: version (0002-[0-9a-f]{8}) was refused", said)
     assert version is not None, said
-    assert re.search(
-        r"the champion agrees with the labels of \d+\.\d % of the \d+ new images, and of \d+\.\d % of", said
-    )
+    assert re.search(r"the champion agrees with the labels of \d+\.\d % of \d+ new images, and of \d+\.\d % of", said)
     assert (trainings(), champion()) == (before[0], 1)
     (alert,) = alerted
     assert f"): refused: {said.removeprefix('error: ')}" in alert
@@ -162,10 +160,10 @@ def test_images_of_a_version_that_the_gate_refused_are_withheld_until_they_are_a
     skipped = night(services_dir, folder, base, *settings)
     assert "skipped: no new data, version 1 was trained on the same " in skipped.stdout
 
-    wrong = night(services_dir, folder, base, *settings, "transfer.data.accept=[0007-00000000]")
+    wrong = night(services_dir, folder, base, *settings, "transfer.data.accept=[named/0007-00000000]")
     assert wrong.returncode == 2
-    assert f"refused are {version[1]}" in wrong.stderr.splitlines()[-1]
-    named = night(services_dir, folder, base, *settings, f"transfer.data.accept=[{version[1]}]")
+    assert f"refused are named/{version[1]}" in wrong.stderr.splitlines()[-1]
+    named = night(services_dir, folder, base, *settings, f"transfer.data.accept=[named/{version[1]}]")
     assert named.returncode == 0, named.stderr
     add_images(folder, 300, 360)
     grown = night(services_dir, folder, base, *settings)

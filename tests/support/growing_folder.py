@@ -7,7 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from conf.schema import Data
+from models.data.shards import acceptance
 from models.results import ShardResult
+from tasks.nights.batch import _open_batch
 from tasks.shard import _plan, _write_group, _write_manifest
 
 
@@ -27,3 +29,22 @@ def shard(data: Data, storage: str) -> ShardResult:
     for numbers in plan.groups:
         _write_group(data, plan.root, numbers, plan.version)
     return _write_manifest(data, plan.root, plan.version)
+
+
+def append_pending(data: Data, storage: str) -> ShardResult:
+    """Appends as a night does, which accepts the version only later."""
+    plan = _plan(data, storage)
+    _open_batch(plan)
+    if plan.done is not None:
+        return plan.done
+    for numbers in plan.groups:
+        _write_group(data, plan.root, numbers, plan.version)
+    return _write_manifest(data, plan.root, plan.version)
+
+
+def refuse(result: ShardResult, reason: str) -> str:
+    """Refuses a version as a night does; returns its name."""
+    mark = acceptance.find(result.manifest_uri)
+    assert mark is not None
+    acceptance.refuse(result.manifest_uri.rpartition("/")[0], mark.version, reason)
+    return mark.version

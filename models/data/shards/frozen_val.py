@@ -1,8 +1,8 @@
 """The val split of a set that grows, frozen until it is renewed under another name.
 
 ``STORAGE/data/NAME/val/VAL.json`` lists content and class of its images. It is written once, with the first shards, and
-never changed. Images that are added later and whose content would place them in val are withheld from all splits; the
-next val, under another name, takes them.
+never changed, unless a night refuses these before a version of the set is accepted. Images that are added later and
+whose content would place them in val are withheld from all splits; the next val, under another name, takes them.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ def freeze(folder: str, name: str, val: FrozenVal) -> bool:
     return store.write(uri_of(folder, name), _to_json(val), if_absent=True)
 
 
+def release(folder: str, name: str) -> None:
+    """Forgets a val split whose first version was refused: a corrected folder may have lost images of it."""
+    store.delete(uri_of(folder, name))
+
+
 def describe(source: Source, content: NDArray[np.uint64], indices: NDArray[np.int64]) -> FrozenVal:
     """Returns the images of ``source`` with the given indices as a val split that can be frozen."""
     return FrozenVal(tuple(sorted(_identify(source, content, index) for index in indices.tolist())))
@@ -92,9 +97,10 @@ def apply(
             remaining[image] -= 1
             kept.append(index)
     if missing := remaining.total():
+        gone = f"{missing} of {len(val.images)} images of its frozen val {data.frozen_val!r}"
         raise DataError(
-            f"{data.name}: {missing} of {len(val.images)} images of its frozen val {data.frozen_val!r} are gone or of "
-            "another class; restore them, or choose another val (data.frozen_val, in effnet nightly: nightly.val)"
+            f"{data.name}: {gone} {'is' if missing == 1 else 'are'} gone or of another class; restore what is missing, "
+            "or choose another val (data.frozen_val, in effnet nightly: nightly.val)"
         )
     is_copy = np.isin(content, digests)  # of an image of val: no part of train either
     splits = {split: indices[~is_copy[indices]] for split, indices in drawn.items() if split != "val"}

@@ -19,8 +19,8 @@ from conf.text import list_some
 from conf.training import IN_PLACE
 from infra import store
 from infra.errors import ConfigError, DataError
-from models.data.shards import frozen_val, versions
-from models.data.shards.acceptance import Unaccepted
+from models.data.shards import frozen_val, refusals, versions
+from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
 from models.data.sources import catalog, index, listing
@@ -48,7 +48,7 @@ class ShardLayout:
         withheld: Number of images that wait for the next val.
         version: Name of the version that these shards are added by (``versions.py``); empty for the first.
         addresses: URI of the foreign tar that each shard is part of, with ``data.shards=in_place``; otherwise empty.
-        refused: Refused versions whose images ``data.append`` withholds (``acceptance.py``).
+        refused: Refused versions whose images ``data.append`` withholds (``refusals.py``).
         state: State of the files before their images were read (``states.py``); empty if unknown.
     """
 
@@ -69,6 +69,11 @@ class ShardLayout:
     def manifest_uri(self) -> str:
         """Uri of the manifest."""
         return versions.manifest_uri(self.root, versions.number_of(self.version))
+
+    @property
+    def version_name(self) -> str:
+        """Name of the version, also of the first."""
+        return self.version or name_version(1, self.source.digest)
 
     @property
     def encoding(self) -> str:
@@ -97,12 +102,11 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
     """
     folder = store.join(storage, "data", data.name)
     source = index.open_kept(data, folder, _open_source) if data.shards == IN_PLACE else _open_source(data)
-    appended = None
-    if data.append:
-        if source.content is None:
-            raise ConfigError(f"data.append is for sets that grow, as data=folder; the images of {data.name} are fixed")
-        appended = _plan_append(data, source, source.content, folder)
-    return appended or _build_layout(data, source, folder)
+    if not data.append:
+        return _build_layout(data, source, folder)
+    if source.content is None:
+        raise ConfigError(f"data.append is for sets that grow, as data=folder; the images of {data.name} are fixed")
+    return _plan_append(data, source, source.content, folder)
 
 
 def _open_source(data: schema.Data) -> Source:
@@ -113,22 +117,27 @@ def _open_source(data: schema.Data) -> Source:
     return source if source.content is None else find_duplicates(data, source, source.content)
 
 
-def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64], folder: str) -> ShardLayout | None:
-    """The layout of what ``data.append`` adds to the newest version of the set; None if there is no set yet."""
+def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64], folder: str) -> ShardLayout:
+    """The layout of what ``data.append`` adds to the newest version of the set, or of the first version."""
+    refused = refusals.load(folder)
+    refusals.check_names(data, folder, refused)
     val = frozen_val.load(folder, data.frozen_val) if data.frozen_val is not None else None
-    if data.frozen_val is not None and val is None:
-        return None
-    newest = versions.find_newest(folder, lambda digest: _digest_settings(data, digest, val))
+    newest = None
+    if data.frozen_val is None or val is not None:
+        withheld = [one for one in refused if one.mark.version not in refusals.list_accepted(data)]
+        newest = versions.find_newest(folder, lambda digest: _digest_settings(data, digest, val), withheld)
     if newest is None:
-        return None
-    new, refused = versions.select_new(data, source, content, newest)
+        kept = {(int(digest, 16), name) for digest, name in val.images} if val is not None else ()
+        source, versions_withheld = versions.withhold(data, source, content, refused, kept)
+        return replace(_build_layout(data, source, folder), refused=versions_withheld)
+    new, versions_withheld = versions.select_new(data, source, content, newest, refused)
     layout = None
     if new is not None:
-        layout = replace(_build_version(data, new, newest.root, newest.name_next(new.digest)), refused=refused)
+        layout = _build_version(data, new, newest.root, newest.name_next(new.digest))
     if layout is None or not layout.names:  # nothing to write: the newest version is the result
-        name = "" if newest.number == 1 else f"{newest.number:04}-{newest.manifest.source_digest[:8]}"
-        return ShardLayout(data, source, newest.root, [], [], [], version=name, refused=refused)
-    return layout
+        name = "" if newest.number == 1 else name_version(newest.number, newest.manifest.source_digest)
+        layout = ShardLayout(data, source, newest.root, [], [], [], version=name)
+    return replace(layout, refused=versions_withheld)
 
 
 def _build_version(data: schema.Data, source: Source, root: str, version: str) -> ShardLayout:
@@ -317,7 +326,7 @@ class Plans:
 
     def share(self, layout: ShardLayout) -> None:
         """Saves the source index beside the shards, for the writing tasks on any machine."""
-        index.save(layout.source, versions.source_uri(layout.root, layout.version))
+        index.save(layout.source, refusals.source_uri(layout.root, layout.version))
         with self._lock:
             self._remember(layout)
 
@@ -331,7 +340,7 @@ class Plans:
         with self._lock:  # serialized, so that the threads of this process load it once
             if (layout := self._plans.get((root, version))) is None:
                 folder, _, digest = root.rpartition("/")
-                source = index.load(data, versions.source_uri(root, version))
+                source = index.load(data, refusals.source_uri(root, version))
                 layout = _build_version(data, source, root, version) if version else _build_layout(data, source, folder)
                 if layout.root != root or (version and not version.endswith(source.digest[:8])):
                     raise DataError(

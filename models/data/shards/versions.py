@@ -8,32 +8,31 @@
 
 No object of an older version is written again, so the jobs that were made for it keep their data. Minival and val are
 those of the first version: new images whose content would place them there are withheld. A version that a night has
-refused is in no later one (``acceptance.py``).
+refused is in no later one (``acceptance.py``, ``refusals.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf import schema
-from conf.text import did_you_mean, logger
 from infra import store
 from infra.errors import ConfigError, DataError, TransientError
-from models.data.shards import acceptance
+from models.data.shards import acceptance, refusals
 from models.data.shards import manifest as manifests
-from models.data.shards.acceptance import REFUSED, Unaccepted
+from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.manifest import Manifest
+from models.data.shards.refusals import Image, RefusedVersion, list_images, load_images, source_uri
 from models.data.sources import index
 from models.data.sources.listing import Source
 from models.data.sources.reader import Reader
 
-log = logger()
 _MANIFEST = re.compile(r"manifest-(\d{4})\.json")
 _SOURCE = re.compile(r"source(?:-\d{4}-([0-9a-f]{8}))?\.npz")
 
@@ -67,7 +66,7 @@ class Version:
         for version in self.unaccepted:
             if version.digest == digest[:8] and version.number > self.number:
                 return version.version
-        return f"{max(self.last, self.number) + 1:04}-{digest[:8]}"
+        return name_version(max(self.last, self.number) + 1, digest)
 
 
 def manifest_uri(root: str, number: int) -> str:
@@ -75,49 +74,61 @@ def manifest_uri(root: str, number: int) -> str:
     return store.join(root, "manifest.json" if number == 1 else f"manifest-{number:04}.json")
 
 
-def source_uri(root: str, version: str) -> str:
-    """Returns the uri of the index of the images that a version added; ``version`` is empty for the first."""
-    return store.join(root, f"source-{version}.npz" if version else "source.npz")
-
-
 def number_of(version: str) -> int:
     """Returns the number of a version that is named ``0002-5f0c9a31``, or 1 for the first, whose name is empty."""
     return int(version.partition("-")[0]) if version else 1
 
 
-def is_accepted_by_name(data: schema.Data, version: str) -> bool:
-    """Whether ``data.accept`` names this version, perhaps under an earlier number; the first has no name."""
-    return bool(version) and version.partition("-")[2] in {name.partition("-")[2] for name in data.accept}
-
-
-def find_newest(folder: str, digest_of: Callable[[str], str]) -> Version | None:
+def find_newest(folder: str, digest_of: Callable[[str], str], refused: Sequence[RefusedVersion] = ()) -> Version | None:
     """Returns the newest accepted version of the data set in ``folder`` of these settings; None if there is none.
 
-    Of several data sets with these settings, as of a folder that grew and was sharded anew, the last one counts.
+    Of several data sets with these settings, as of a folder that grew and was sharded anew, the last one counts. One
+    that was sharded anew after a refusal, with the images that had been refused, is none to append to: another first
+    version is written, without them.
 
     Args:
         folder: ``STORAGE/data/NAME``.
         digest_of: Function from the digest of a source to the name of the folder of its shards.
+        refused: Versions whose images are to be withheld.
 
     Raises:
         DataError: A manifest is damaged, or shards of the newest version are missing from the store.
     """
+    roots = _list_roots(folder)
+    for root in sorted(roots, key=lambda uri: -roots[uri]):
+        if root.rpartition("/")[2] != digest_of(manifests.source_digest(manifest_uri(root, 1))):
+            continue
+        newest = _load_newest(root)
+        if newest is None:
+            continue
+        earlier = [one for one in refused if one.mark.number > 1 and one.root != root and one.written < roots[root]]
+        whole = load_images(source_uri(root, "")) if earlier else set()
+        return None if any(images and images <= whole for images in (one.load_images() for one in earlier)) else newest
+    return None
+
+
+def _list_roots(folder: str) -> dict[str, float]:
+    """The folders of the shards of a data set that have a first version, and when it was written."""
     roots = {}
     for entry in store.list_entries(folder):
         root, _, name = entry.uri.rpartition("/")
         if name == "manifest.json" and root.rpartition("/")[0] == folder:
             roots[root] = entry.modified
-    for root in sorted(roots, key=lambda uri: -roots[uri]):
-        if root.rpartition("/")[2] == digest_of(manifests.source_digest(manifest_uri(root, 1))):
-            return _load_newest(root)
-    return None
+    return roots
 
 
-def _load_newest(root: str) -> Version:
+def has_accepted(folder: str) -> bool:
+    """Whether a first version of the data set in ``folder`` is accepted, of whatever settings."""
+    return any(acceptance.find(manifest_uri(root, 1)) is None for root in _list_roots(folder))
+
+
+def _load_newest(root: str) -> Version | None:
     stored = {uri.rpartition("/")[2]: size for uri, size in store.list_sizes(root)}
     unaccepted = acceptance.load(root, list(stored))
     numbers = [1, *(int(match[1]) for name in stored if (match := _MANIFEST.fullmatch(name)))]
-    number = max(set(numbers) - {version.number for version in unaccepted})
+    number = max(_drop_unaccepted(root, numbers, unaccepted), default=0)
+    if not number:
+        return None
     sha256, manifest = manifests.load(manifest_uri(root, number))
     if lost := [shard.name for shard in manifest.shards if stored.get(shard.name) != shard.bytes]:
         raise DataError(
@@ -128,16 +139,38 @@ def _load_newest(root: str) -> Version:
     return Version(root, number, sha256, manifest, last, unaccepted)
 
 
+def _drop_unaccepted(root: str, numbers: Collection[int], unaccepted: tuple[Unaccepted, ...]) -> list[int]:
+    """The numbers of accepted versions."""
+    return [one for one in numbers if not acceptance.is_marked(manifest_uri(root, one), one, unaccepted)]
+
+
 def find_parent(root: str, number: int) -> int:
     """Returns the number of the version to which version ``number`` adds images: the newest accepted one before it."""
     names = [uri.rpartition("/")[2] for uri in store.list_uris(root)]
-    unaccepted = {version.number for version in acceptance.load(root, names)}
-    numbers = {int(match[1]) for name in names if (match := _MANIFEST.fullmatch(name))}
-    return max([1, *(one for one in numbers - unaccepted if one < number)])
+    earlier = {one for name in names if (match := _MANIFEST.fullmatch(name)) and (one := int(match[1])) < number}
+    return max([1, *_drop_unaccepted(root, earlier, acceptance.load(root, names))])
+
+
+def accept(manifest_uri: str) -> None:
+    """Accepts the version whose manifest this is, and with it refused versions whose images it all contains."""
+    if (version := acceptance.find(manifest_uri)) is not None:
+        acceptance.accept(manifest_uri.rpartition("/")[0], version.version)
+    root, _, name = manifest_uri.rpartition("/")
+    refused = [one for one in refusals.load(root.rpartition("/")[0]) if one.mark.number > 1]
+    if refused:
+        match = _MANIFEST.fullmatch(name)
+        known = _read_known(Version(root, int(match[1]) if match else 1, *manifests.load(manifest_uri)))
+        for one in refused:
+            if all(label in known.get(image, ()) for image, label in one.load_images()):
+                acceptance.accept(one.root, one.mark.version)
 
 
 def select_new(
-    data: schema.Data, source: Source, content: NDArray[np.uint64], newest: Version
+    data: schema.Data,
+    source: Source,
+    content: NDArray[np.uint64],
+    newest: Version,
+    refused: Sequence[RefusedVersion] = (),
 ) -> tuple[Source | None, tuple[Unaccepted, ...]]:
     """Returns the images of a source to append, and the refused versions whose images are withheld.
 
@@ -146,14 +179,14 @@ def select_new(
         source: The whole folder, or one with new images only.
         content: ``[N]``, digests of its images.
         newest: Version to append to.
+        refused: Refused versions of the data set.
 
     Returns:
         The images that no accepted version has, with the labels of the first version, None without any. Of a refused
         version in ``data.accept`` it is that version's images alone.
 
     Raises:
-        ConfigError: The source has a class that the data set has not, ``data.limit`` is set, or ``data.accept`` names
-            no version.
+        ConfigError: The source has a class that the data set has not, or ``data.limit`` is set.
         DataError: An image is in the data set under another class.
     """
     if data.limit is not None:
@@ -164,68 +197,55 @@ def select_new(
             f"{data.name}: class {new_classes[0]!r} is not in the data set to append to; shard the whole folder "
             "without data.append, under another data.name"
         )
-    label_of = np.array([classes.index(name) for name in source.classes], np.int32)
-    labels = label_of[source.labels]
-    known = _read_known(newest)
-    fresh = []
-    for number, (image, label) in enumerate(zip(content.tolist(), labels.tolist(), strict=True)):
+    known, images, fresh = _read_known(newest), list_images(source, content), []
+    for number, (image, name) in enumerate(images):
         if image not in known:
             fresh.append(number)
-        elif label not in known[image]:
+        elif name not in known[image]:
             raise DataError(
                 f"{data.name}: {bytes(source.names[number]).decode(errors='replace')} is in the data set as "
-                f"{classes[min(known[image])]!r}, not as {classes[label]!r}; shard the whole folder without data.append"
+                f"{min(known[image])!r}, not as {name!r}; shard the whole folder without data.append"
             )
-    images = list(zip(content.tolist(), labels.tolist(), strict=True))
-    _check_names(data, newest)
-    refused = _find_refused(newest, set(images), {images[number] for number in fresh})
-    accepted = [batch for version, batch in refused.items() if version.version in data.accept]
+    batches = refusals.select_batches(refused, set(images), {images[number] for number in fresh})
+    accepted = [batch for one, batch in batches.items() if one.version in refusals.list_accepted(data)]
     if accepted:
         fresh = [number for number in fresh if images[number] in accepted[0]]
         withheld: tuple[Unaccepted, ...] = ()
     else:
-        fresh = [number for number in fresh if not any(images[number] in batch for batch in refused.values())]
-        withheld = tuple(refused)
-        for version, batch in refused.items():
-            log.warning("%s: %s", data.name, describe_withheld(version, len(batch)))
+        fresh = [number for number in fresh if not any(images[number] in batch for batch in batches.values())]
+        withheld = refusals.announce(data, batches)
     if not fresh:
         return None, withheld
-    return _select(replace(source, labels=labels, classes=classes), content, np.array(fresh)), withheld
+    label_of = np.array([classes.index(name) for name in source.classes], np.int32)
+    labelled = replace(source, labels=label_of[source.labels], classes=classes)
+    return _select(labelled, content, np.array(fresh)), withheld
 
 
-def _check_names(data: schema.Data, newest: Version) -> None:
-    """Checks that each name in ``data.accept`` is that of a refused version, or of one that was accepted since."""
-    names = [version.version for version in newest.unaccepted if version.state == REFUSED]
-    for name in data.accept:
-        if name not in names and not newest.contains(name.partition("-")[2]):
-            hint = did_you_mean(name, names) or f"refused are {', '.join(names) or 'none'}"
-            raise ConfigError(f"data.accept: {data.name} has no refused version {name!r}; {hint}")
+def withhold(
+    data: schema.Data,
+    source: Source,
+    content: NDArray[np.uint64],
+    refused: Sequence[RefusedVersion],
+    kept: Collection[Image],
+) -> tuple[Source, tuple[Unaccepted, ...]]:
+    """Returns the source of a first version without the images that were refused, and the versions that they are of.
 
-
-def _find_refused(
-    newest: Version, present: set[tuple[int, int]], fresh: set[tuple[int, int]]
-) -> dict[Unaccepted, set[tuple[int, int]]]:
-    """Fresh images (content and label) of the refused versions whose images are all present as they were refused.
-
-    Versions without a fresh image are omitted: later versions contain their images already.
+    Args:
+        data: Data settings.
+        source: The whole folder.
+        content: ``[N]``, digests of its images.
+        refused: Refused versions of the data set.
+        kept: Images that stay nevertheless: those of a frozen val.
     """
-    refused = {}
-    for version in newest.unaccepted:
-        if version.state == REFUSED and not newest.contains(version.digest):
-            labels, content = index.load_content(source_uri(newest.root, version.version))
-            batch = set(zip(content.tolist(), labels.tolist(), strict=True))
-            if batch <= present and batch & fresh:
-                refused[version] = batch & fresh
-    return refused
-
-
-def describe_withheld(version: Unaccepted, images: int | None = None) -> str:
-    """Says which images are withheld, why, and how they can be used."""
-    count = "its images" if images is None else f"its {images:,} images"
-    return (
-        f"version {version.version} was refused and {count} are withheld: {version.reason}; correct or remove images "
-        f"of it, or take it as it is: data.accept=[{version.version}] (in effnet nightly: transfer.data.accept)"
-    )
+    images = list_images(source, content)
+    batches = refusals.select_batches(refused, set(images), set(images).difference(kept))
+    batches = {one: batch for one, batch in batches.items() if one.version not in refusals.list_accepted(data)}
+    if not batches:
+        return source, ()
+    rows = [number for number, image in enumerate(images) if not any(image in batch for batch in batches.values())]
+    part = _select(source, content, np.array(rows, np.int64))
+    digest = hashlib.sha256(part.digest.encode() + part.split.tobytes()).hexdigest()  # a first version has all splits
+    return replace(part, digest=digest), refusals.announce(data, batches)
 
 
 def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]) -> Source:
@@ -245,15 +265,15 @@ def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]
     )
 
 
-def _read_known(newest: Version) -> dict[int, set[int]]:
-    """Labels of the images of a version, by their content; a file may lie in the folders of two classes."""
-    known: dict[int, set[int]] = {}
+def _read_known(newest: Version) -> dict[int, set[str]]:
+    """Classes of the images of a version, by their content; a file may lie in the folders of two classes."""
+    known: dict[int, set[str]] = {}
     for uri in store.list_uris(newest.root):
         match = _SOURCE.fullmatch(uri.rpartition("/")[2])
         if match is not None and (match[1] is None or newest.contains(match[1])):
-            labels, content = index.load_content(uri)
+            classes, labels, content = index.load_content(uri)
             for image, label in zip(content.tolist(), labels.tolist(), strict=True):
-                known.setdefault(image, set()).add(label)
+                known.setdefault(image, set()).add(classes[label])
     return known
 
 
@@ -271,7 +291,7 @@ def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]
     number = number_of(version)
     parent = find_parent(root, number)
     sha256, old = manifests.load(manifest_uri(root, parent))
-    _, content = index.load_content(source_uri(root, version))
+    *_, content = index.load_content(source_uri(root, version))
     if not _read_known(Version(root, parent, sha256, old)).keys().isdisjoint(content.tolist()):
         raise TransientError(f"{manifest.name}: another process has appended images; run the command again")
     whole = replace(

@@ -20,9 +20,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf.schema import Data
+from conf.text import count
 from infra import machine, store
 from infra.errors import DataError
-from models.data.shards import in_place, versions
+from models.data.shards import in_place, refusals, versions
 from models.data.shards import manifest as manifests
 from models.data.shards.chunks import PIECE_BYTES, ShardChunk, cut, cuts
 from models.data.shards.layout import PLANS as PLANS
@@ -78,7 +79,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
     Raises:
         NotFoundError: A shard is not finished.
         ManyLostError: More than one percent (and more than ten) of the images cannot be used, without
-            ``data.allow_partial``; those of an appended version that ``data.accept`` names are taken as they are.
+            ``data.allow_partial``; those of a version that ``data.accept`` names are taken as they are.
         DataError: A shard in the store differs in size from its index, or a split has lost all its images.
         TransientError: Another process has appended a version to the data set meanwhile.
     """
@@ -103,7 +104,7 @@ def write_manifest(layout: ShardLayout) -> tuple[str, Manifest]:
         if manifest.samples(split) == 0:
             first = next(note for note in manifest.quarantine if note.split == split)
             raise DataError(f"{layout.data.name}: no image of split {split!r} can be used; {first.name}: {first.what}")
-    if not versions.is_accepted_by_name(layout.data, layout.version):
+    if not refusals.is_accepted_by_name(layout.data, layout.version_name):
         _refuse_many_lost(layout.data, manifest)
     if layout.version:
         return versions.publish(manifest, layout.root, layout.version)
@@ -114,8 +115,10 @@ def _describe_withheld(layout: ShardLayout) -> list[str]:
     if not layout.withheld:
         return []
     if layout.version:
-        return [f"{layout.withheld:,} new images would be in minival or val, which data.append leaves as they are"]
-    return [f"{layout.withheld:,} images wait for the next val; this one, {layout.data.frozen_val!r}, is frozen"]
+        new = count(layout.withheld, "new image")
+        return [f"{new} would be in minival or val, which data.append leaves as they are"]
+    waiting = f"{count(layout.withheld, 'image')} wait{'s' * (layout.withheld == 1)}"
+    return [f"{waiting} for the next val; this one, {layout.data.frozen_val!r}, is frozen"]
 
 
 def _refuse_many_lost(data: Data, manifest: Manifest) -> None:

@@ -187,8 +187,8 @@ def digest_tars(data: schema.Data) -> str:
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 
-def load_content(uri: str) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-    """Loads labels and content digests of the images of an index, without access to the images.
+def load_content(uri: str) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[np.uint64]]:
+    """Loads class names, labels and content digests of the images of an index, without access to the images.
 
     Raises:
         DataError: The object is not an index of a source with content.
@@ -196,13 +196,16 @@ def load_content(uri: str) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
     try:
         with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
             labels, content = arrays["labels"], arrays["content"]
+            classes = tuple(map(str, json.loads(arrays["about"].tobytes())["classes"]))
         if labels.dtype != np.dtype("<i4") or content.dtype != np.dtype("<u8") or labels.shape != content.shape:
             raise ValueError(
                 f"{labels.dtype}{list(labels.shape)} labels, {content.dtype}{list(content.shape)} contents"
             )
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise ValueError(f"a label that is none of {len(classes)} classes")
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
-    return labels, content
+    return classes, labels, content
 
 
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:

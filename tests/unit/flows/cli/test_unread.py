@@ -50,6 +50,7 @@ def test_what_a_flow_reads_of_the_configuration_is_in_its_row(verb: str) -> None
         ),
         ("nightly", "data.path=/images", "effnet nightly does not read it"),
         ("report", "variants=[resnet50]", "effnet report does not read it"),
+        ("nightly", "data.accept=[mine/0002-5f0c9a31]", "a night reads transfer.data.accept"),
     ],
 )
 def test_a_setting_without_effect_is_named_with_the_verbs_that_read_it(verb: str, word: str, said: str) -> None:

@@ -65,6 +65,9 @@ def test_an_image_of_train_that_is_in_val_too_is_refused() -> None:
         "3 images of train are in val too, 0 are allowed (nightly.max_duplicates)"
     ]
     assert find_faults(leaky, OLD, Nightly(max_duplicates=3)) == []
+    leaky.table[:2] = data([1, 1], [1, 1], first=5000).table[:2]
+    (line,) = find_faults(leaky, OLD, Nightly())
+    assert line.startswith("1 image of train is in val too")
 
 
 def test_many_images_that_do_not_decode_are_refused_with_the_first() -> None:
@@ -109,7 +112,7 @@ def test_new_images_whose_labels_the_champion_contradicts_are_refused(agreed: fl
     assert (fault is not None) == refused
     if fault is not None:
         assert fault == (
-            "the champion agrees with the labels of 66.0 % of the 200 new images, and of 94.0 % of val: 28.0 points "
+            "the champion agrees with the labels of 66.0 % of 200 new images, and of 94.0 % of val: 28.0 points "
             "less, 20 are allowed (nightly.max_label_drop)"
         )
     assert describe_label_drop(agreed, n, 94.0, 120, Nightly(max_label_drop=100)) is None

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from growing_folder import add, shard
+from growing_folder import add, append_pending, refuse, shard
 
 from conf import compose
 from conf.schema import Augment, Data
 from infra import store
 from infra.errors import ConfigError, DataError, TransientError
 from models.data.loading.loader import Loader
-from models.data.shards import acceptance, versions, writer
 from models.data.shards import manifest as manifests
+from models.data.shards import versions, writer
 from models.data.shards.layout import Plans
 from models.results import ShardResult
-from tasks.nights.batch import RefusedDataError, _open_batch, _refuse_unusable
+from tasks.nights.batch import RefusedDataError, _refuse_unusable
 from tasks.shard import _plan, _write_group, _write_manifest
 
 
@@ -213,17 +213,6 @@ def test_new_images_none_of_which_decodes_are_quarantined_once(
     reader.close()
 
 
-def append_pending(data: Data, storage: str) -> ShardResult:
-    """Appends as a night does, which accepts the version only later."""
-    plan = _plan(data, storage)
-    _open_batch(plan)
-    if plan.done is not None:
-        return plan.done
-    for numbers in plan.groups:
-        _write_group(data, plan.root, numbers, plan.version)
-    return _write_manifest(data, plan.root, plan.version)
-
-
 def name_of(result: ShardResult) -> str:
     root, version = _place(result)
     assert root
@@ -240,7 +229,7 @@ def test_a_version_that_was_not_accepted_is_in_no_later_one_and_is_found_by_the_
     add(folder, 130, 160)
     third = append_pending(data, storage)
     assert third.manifest_uri.endswith("/manifest-0003.json")
-    acceptance.accept(third.manifest_uri)
+    versions.accept(third.manifest_uri)
     anew = shard(replace(data, append=False), f"{storage}-anew")
     assert rows(third, "train") == rows(anew, "train"), "all new images, none of them twice"
     assert third.train == anew.train
@@ -254,13 +243,13 @@ def test_images_of_a_refused_version_are_withheld_while_others_are_appended(
     first = shard(data, storage)
     add(folder, 100, 130)
     bad = append_pending(data, storage)
-    acceptance.refuse(bad.manifest_uri, "30 % of the labels are wrong")
+    refuse(bad, "30 % of the labels are wrong")
     assert append_pending(data, storage) == replace(first, reused=True)
     assert f"version {name_of(bad)} was refused and its 30 images are withheld: 30 % of the labels" in caplog.text
-    assert f"data.accept=[{name_of(bad)}]" in caplog.text
+    assert f"effnet nightly transfer.data.accept=[pets/{name_of(bad)}]" in caplog.text
     add(folder, 130, 160)
     good = append_pending(data, storage)
-    acceptance.accept(good.manifest_uri)
+    versions.accept(good.manifest_uri)
     added = rows(good, "train") - rows(first, "train")
     assert added
     assert added.isdisjoint(rows(bad, "train"))
@@ -274,13 +263,13 @@ def test_a_refused_version_of_which_an_image_was_corrected_is_new_again(
     first = shard(data, storage)
     add(folder, 100, 130)
     bad = append_pending(data, storage)
-    acceptance.refuse(bad.manifest_uri, "wrong labels")
+    refuse(bad, "wrong labels")
     if correction == "moved":
         shutil.move(folder / "cat" / "100.png", folder / "dog" / "100.png")
     else:
         (folder / "cat" / "100.png").unlink()
     corrected = append_pending(data, storage)
-    acceptance.accept(corrected.manifest_uri)
+    versions.accept(corrected.manifest_uri)
     anew = shard(replace(data, append=False), f"{storage}-anew")
     assert corrected.manifest_uri.endswith("/manifest-0003.json")
     assert rows(corrected, "train") == rows(anew, "train")
@@ -291,18 +280,20 @@ def test_a_refused_version_is_taken_by_its_name_alone_and_after_others(data: Dat
     shard(data, storage)
     add(folder, 100, 130)
     refused = append_pending(data, storage)
-    acceptance.refuse(refused.manifest_uri, "rare images")
+    refuse(refused, "rare images")
     add(folder, 130, 160)
     good = append_pending(data, storage)
-    acceptance.accept(good.manifest_uri)
-    with pytest.raises(ConfigError, match=f"no refused version '0009-00000000'; refused are {name_of(refused)}"):
-        shard(replace(data, accept=["0009-00000000"]), storage)
+    versions.accept(good.manifest_uri)
+    with pytest.raises(
+        ConfigError, match=f"no refused version 'pets/0009-00000000'; refused are pets/{name_of(refused)}"
+    ):
+        shard(replace(data, accept=["pets/0009-00000000"]), storage)
     add(folder, 160, 170)
-    by_name = replace(data, accept=[name_of(refused)])
+    by_name = replace(data, accept=[f"pets/{name_of(refused)}"])
     taken = append_pending(by_name, storage)
     assert rows(taken, "train") == rows(good, "train") | rows(refused, "train"), "not yet those that came last"
     assert name_of(taken).endswith(name_of(refused).partition("-")[2])
-    acceptance.accept(taken.manifest_uri)
+    versions.accept(taken.manifest_uri)
     last = append_pending(by_name, storage)  # the name may stay in the settings
     anew = shard(replace(data, append=False), f"{storage}-anew")
     assert rows(last, "train") == rows(anew, "train")
@@ -314,15 +305,15 @@ def test_a_name_that_stays_in_the_settings_stops_no_later_append_after_its_image
     shard(data, storage)
     add(folder, 100, 130)
     refused = append_pending(data, storage)
-    acceptance.refuse(refused.manifest_uri, "rare images")
+    refuse(refused, "rare images")
     (folder / "cat" / "100.png").rename(tmp_path / "100.png")
     others = append_pending(data, storage)  # accepted without the image that was removed
-    acceptance.accept(others.manifest_uri)
+    versions.accept(others.manifest_uri)
     (tmp_path / "100.png").rename(folder / "cat" / "100.png")  # and all of the refused version are here again
     assert shard(data, storage) == replace(others, reused=True)
-    assert f"version {name_of(refused)} was refused and its 1 images are withheld" in caplog.text
-    by_name = replace(data, accept=[name_of(refused)])
-    acceptance.accept(append_pending(by_name, storage).manifest_uri)
+    assert f"version {name_of(refused)} was refused and one image of it is withheld" in caplog.text
+    by_name = replace(data, accept=[f"pets/{name_of(refused)}"])
+    versions.accept(append_pending(by_name, storage).manifest_uri)
     add(folder, 130, 160)
     caplog.clear()
     last = append_pending(by_name, storage)
@@ -342,21 +333,22 @@ def test_new_images_of_which_too_many_are_broken_are_refused_withheld_and_taken_
         append_pending(data, storage)
     plan = _plan(data, storage)
     _refuse_unusable(data, plan, DataError("a shard is damaged"))
-    _refuse_unusable(data, replace(plan, version=""), lost.value)
     with pytest.raises(RefusedDataError) as refused:
         _refuse_unusable(data, plan, lost.value)
     line = f"the data pets are refused, nothing is trained: version {plan.version} was refused and its images are "
     assert str(refused.value).startswith(f"{line}withheld: pets: ")
     assert "fetch the set again" not in str(refused.value)
-    assert str(refused.value).endswith(f"data.accept=[{plan.version}] (in effnet nightly: transfer.data.accept)")
+    assert str(refused.value).endswith(
+        f"or take it as it is: effnet nightly transfer.data.accept=[pets/{plan.version}]"
+    )
 
     assert append_pending(data, storage) == replace(first, reused=True)
     add(folder, 100, 130)
     good = append_pending(data, storage)
-    acceptance.accept(good.manifest_uri)
+    versions.accept(good.manifest_uri)
     assert good.train > first.train
     assert good.quarantined == 0
-    taken = append_pending(replace(data, accept=[plan.version]), storage)
+    taken = append_pending(replace(data, accept=[f"pets/{plan.version}"]), storage)
     assert (taken.train, taken.quarantined > 10) == (good.train, True)
 
 

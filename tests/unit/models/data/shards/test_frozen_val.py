@@ -94,7 +94,7 @@ def test_an_image_of_val_that_is_gone_or_relabelled_is_refused_with_the_remedy(
     else:
         path.rename(path.parent.parent / {"cat": "dog", "dog": "cat"}[path.parent.name] / path.name)
     total = sum(len(part) for part, of in zip(layout.members, layout.splits, strict=True) if of == "val")
-    with pytest.raises(DataError, match=rf"pets: 1 of {total} images of its frozen val 'first' are gone or of another"):
+    with pytest.raises(DataError, match=rf"pets: 1 of {total} images of its frozen val 'first' is gone or of another"):
         writer.plan(data, storage)
 
 
