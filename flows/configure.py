@@ -64,7 +64,7 @@ def configure(
     verb = _flow_name()
     fields = {"profile": profile, "model": model, "data": data, "epochs": epochs}
     overrides = merge(form.to_overrides(verb, fields), overrides)
-    merged = merge(_settings_of_this_run(), overrides)
+    merged = merge(settings_of_this_run(), overrides)
     config = compose.compose(merged)
     check_batches(verb, config)
     if deployment_run() is not None:
@@ -91,7 +91,7 @@ def name_runs_by(describe: Callable[[schema.Config], str]) -> Callable[[], str]:
         parameters = context.parameters or {}
         overrides = merge(form.to_overrides(context.flow.name, parameters), parameters.get("overrides", []))
         try:
-            return describe(compose.compose(merge(_settings_of_this_run(), overrides)))
+            return describe(compose.compose(merge(settings_of_this_run(), overrides)))
         except (ValueError, KeyError):  # the flow itself reports what is wrong with its parameters
             return context.flow.name
 
@@ -102,6 +102,33 @@ def config_of_run(verb: str, parameters: Mapping[str, Any]) -> schema.Config:
     """Returns the configuration of a flow run of a deployment, outside of that run: on its worker."""
     overrides = merge(form.to_overrides(verb, parameters), parameters.get("overrides", []))
     return compose.compose(merge(worker_settings(), overrides))
+
+
+def compose_valid(
+    verb: str, settings: Sequence[str], parameters: Mapping[str, Any], keys: Sequence[str]
+) -> schema.Config:
+    """Returns the configuration of some settings of a flow run, as far as they are valid.
+
+    For the alert about a run whose settings are wrong: its receivers may be among them.
+
+    Args:
+        verb: Name of the flow.
+        settings: Settings of the worker.
+        parameters: Parameters of the flow run.
+        keys: Settings of the run to take, each with those below it; those that are wrong are omitted.
+    """
+    overrides = merge(form.to_overrides(verb, parameters), parameters.get("overrides", []))
+    config, kept = compose.compose([]), list[str]()
+    for words in (settings, *([word for word in overrides if _is_below(word, key)] for key in keys)):
+        try:
+            config, kept = compose.compose(merge(kept, words)), merge(kept, words)
+        except ValueError:
+            continue
+    return config
+
+
+def _is_below(word: str, key: str) -> bool:
+    return _key(word) == key or _key(word).startswith(f"{key}.")
 
 
 def now() -> str:
@@ -167,8 +194,8 @@ def merge(settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return [*kept, *overrides]
 
 
-def _settings_of_this_run() -> list[str]:
-    """Settings of the worker that count here: none in a terminal."""
+def settings_of_this_run() -> list[str]:
+    """Settings of the worker that count in this process: none in a terminal."""
     return worker_settings() if deployment_run() is not None else []
 
 

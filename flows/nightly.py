@@ -17,7 +17,15 @@ from prefect.context import FlowRunContext
 
 from conf import schema
 from conf.compose import OverrideError
-from flows.configure import config_of_run, configure, name_runs_by, now
+from flows.configure import (
+    compose_valid,
+    config_of_run,
+    configure,
+    name_runs_by,
+    now,
+    settings_of_this_run,
+    worker_settings,
+)
 from flows.evaluate import evaluate_version
 from flows.failures import report_failures
 from flows.register import judge_version
@@ -60,6 +68,17 @@ from tasks.registry.verdict import add_notes
 from tasks.shard import plan_shards
 from tasks.train import train as train_task
 
+# Settings that an alert needs: the receivers one by one, and what names the night.
+_OF_ALERTS = (
+    "nightly.alerts.webhook",
+    "nightly.alerts.email",
+    "nightly.alerts.heartbeat",
+    "nightly.model",
+    "data@transfer.data",
+    "transfer.data.name",
+    "storage",
+)
+
 
 @flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
 @report_failures
@@ -79,8 +98,9 @@ async def nightly(
     try:
         config, _ = configure(overrides, profile=profile, model=model, data=data, epochs=epochs)
     except (OverrideError, ConfigError) as error:
-        worker_config, _ = configure([])  # whose settings may name receivers of alerts
-        await report_failure(worker_config, None, FAILED, first_line(error))
+        parameters = {"overrides": overrides, "profile": profile, "model": model, "data": data, "epochs": epochs}
+        receivers = compose_valid("nightly", settings_of_this_run(), parameters, _OF_ALERTS)
+        await report_failure(receivers, None, FAILED, first_line(error))
         raise
     night: Night | None = None
     try:
@@ -99,8 +119,13 @@ async def nightly(
 @nightly.on_cancellation
 def _report_lost(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Reports a night whose process was killed or cancelled by Prefect; a worker calls it when the process is gone."""
-    config = config_of_run(flow.name, flow_run.parameters)
     outcome = CANCELLED if state.is_cancelling() or state.is_cancelled() else CRASHED
+    if outcome == CANCELLED and flow_run.start_time is None:  # as one that would have overlapped with the one before
+        return
+    try:
+        config = config_of_run(flow.name, flow_run.parameters)
+    except OverrideError:  # it was killed before it could say so
+        config = compose_valid(flow.name, worker_settings(), flow_run.parameters, _OF_ALERTS)
     report_lost(config, str(flow_run.id), outcome, state.message or "its process is gone")
 
 

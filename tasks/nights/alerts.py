@@ -20,14 +20,18 @@ TIMEOUT_S = 10.0
 SMTP_USER, SMTP_PASSWORD = "EFFNET_SMTP_USER", "EFFNET_SMTP_PASSWORD"
 
 
-def send(alerts: schema.Alerts, text: str) -> None:
+def send(alerts: schema.Alerts, text: str) -> bool:
     """Sends one line to every configured receiver; logs those that cannot be reached.
 
     Args:
         alerts: Receivers.
         text: The alert; control characters are escaped.
+
+    Returns:
+        Whether a receiver has it; also True if none is configured.
     """
     line = printable(text)
+    sent = failed = 0
     for name, receiver, deliver in (
         ("nightly.alerts.webhook", alerts.webhook, partial(_post, alerts.webhook or "", "", {"text": line})),
         ("nightly.alerts.email", alerts.email.host, partial(_mail, alerts.email, line)),
@@ -36,8 +40,11 @@ def send(alerts: schema.Alerts, text: str) -> None:
             continue
         try:
             deliver()
+            sent += 1
         except Exception as error:  # noqa: BLE001 - a broken receiver must not fail a night
+            failed += 1
             log.warning("%s: the alert was not sent: %s; it was: %s", name, first_line(error), line)
+    return sent > 0 or not failed
 
 
 def beat(alerts: schema.Alerts, event: str, text: str = "") -> None:

@@ -42,8 +42,9 @@ def _refuse_overdue(line: str, config: schema.Config, now: float) -> None:
         # The champion keeps the tag if its alias was moved elsewhere than by effnet.
         if is_overdue(version, now) and (champion is None or champion.version != version.version):
             reason = f"not promoted, nobody approved it in time: {version.tags.get(REASON, '')}"
-            promote.decline(version, Verdict(REFUSED, reason), reused=False)
+            # Sent first: a process that ends in between sends it again, the other way round it would be lost.
             alerts.send(config.nightly.alerts, alerts.title(config, f"refused: {line}/{version.version}: {reason}"))
+            promote.decline(version, Verdict(REFUSED, reason), reused=False)
 
 
 def is_overdue(version: Version, now: float) -> bool:

@@ -7,6 +7,7 @@
 It is written when the night starts, as ``running``, and again when it ends, however it ends. A night that is repeated
 on the same date replaces its record, unless the repetition only finds what was done. A night that was killed cannot
 write anything: a hook of the flow on the worker, or else the next night, records it as crashed and sends the alert.
+The record holds the alert until a receiver has it; otherwise the next night of the line sends it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class NightRecord:
         finished: UTC; empty while it runs.
         run: Id of its flow run in Prefect.
         earlier: Record of the same date that this one replaces only if the night comes to another result.
+        alert: Alert that no receiver has yet.
     """
 
     outcome: str
@@ -68,6 +70,7 @@ class NightRecord:
     finished: str = ""
     run: str = ""
     earlier: NightRecord | None = None
+    alert: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Night:
 
 @task(task_run_name="report the start of the night", **policy.BOOKKEEPING)
 async def report_start(config: schema.Config, run: str, expected: datetime | None) -> Night:
-    """Records that a night has started; reports nights of the line that ended without a record.
+    """Records that a night has started; reports nights of the line that ended without a record, or without an alert.
 
     Sends an alert if it starts later than ``nightly.alerts.late_minutes`` after its scheduled time.
 
@@ -184,6 +187,8 @@ def list_lines(storage: str) -> list[str]:
 def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> None:
     """Records and reports the night of a flow run whose process has ended without doing so; otherwise does nothing.
 
+    One that ended before it was recorded as running is reported only.
+
     Args:
         config: Configuration of the night.
         run: Id of its flow run.
@@ -191,10 +196,15 @@ def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> N
         reason: What is known about it.
     """
     line = name_line(config)
-    for uri in store.list_uris(store.join(config.storage, "nights", line))[-2:]:  # it may have started the day before
-        record = _read(uri)
-        if record is not None and record.outcome == RUNNING and record.run == run:
+    latest = store.list_uris(store.join(config.storage, "nights", line))[-2:]  # it may have started the day before
+    records = [(uri, record) for uri in latest if (record := _read(uri)) is not None and record.run == run]
+    for uri, record in records:
+        if record.outcome == RUNNING:
             _fail(config, Night(line, uri, record), outcome, reason)
+        else:
+            _send_alert(config, uri, record)
+    if not records:
+        _fail(config, None, outcome, f"{reason}; it ended before it was recorded")
 
 
 def _open(config: schema.Config, run: str, now: datetime) -> Night:
@@ -204,9 +214,10 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
     store.ensure_root(config.storage)
     for other in store.list_uris(folder)[-SEARCHED:]:
         record = _read(other)
-        if record is None or record.outcome != RUNNING or record.run == run:
+        if record is None:
             continue
-        if _has_ended(record, now.timestamp()):
+        _send_alert(config, other, record)
+        if record.outcome == RUNNING and record.run != run and _has_ended(record, now.timestamp()):
             reason = f"the night of {record.started} did not record its end: its process or machine is gone"
             _fail(config, Night(line, other, record), CRASHED, reason)
     record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
@@ -229,15 +240,29 @@ def _close(config: schema.Config, night: Night, result: Registered) -> None:
     record = replace(night.record, outcome=outcome, verdict=result.verdict, version=result.version, earlier=None)
     present = _read(night.uri)
     if present is not None and present.finished and (present.outcome, present.version) == (outcome, result.version):
-        return  # by another process that ran the same night
-    # Counted before the night is recorded: a retry of this task sends no alert of a night that is finished.
-    skips = _count_skips_before(night.uri) + 1 if outcome == SKIPPED else 0
-    _write(night.uri, replace(record, finished=format_utc(time.time())))
+        _send_alert(config, night.uri, present)
+        return  # by another process that ran the same night, or by an earlier attempt of this task
+    text = _describe_attention(result, outcome, night.uri)  # before the record is written: a retry counts it again
+    alert = None if text is None else alerts.title(config, text)
+    record = replace(record, finished=format_utc(time.time()), alert=alert)
+    _write(night.uri, record)
+    _send_alert(config, night.uri, record)
+
+
+def _describe_attention(result: Registered, outcome: str, uri: str) -> str | None:
+    """What a night is reported for that has not failed; None if it needs no attention."""
     if event := ATTENTION.get(outcome):
-        ref = f"{result.name}/{result.version}"
-        alerts.send(config.nightly.alerts, alerts.title(config, f"{event}: {ref}: {result.verdict}"))
+        return f"{event}: {result.name}/{result.version}: {result.verdict}"
+    skips = _count_skips_before(uri) + 1 if outcome == SKIPPED else 0
     if skips and skips % SKIPS_PER_ALERT == 0:
-        alerts.send(config.nightly.alerts, alerts.title(config, f"skipped {skips} times in a row: {result.verdict}"))
+        return f"skipped {skips} times in a row: {result.verdict}"
+    return None
+
+
+def _send_alert(config: schema.Config, uri: str, record: NightRecord) -> None:
+    """Sends the alert of a record and removes it from there; a process that ends in between has it sent again."""
+    if record.alert is not None and alerts.send(config.nightly.alerts, record.alert):
+        _write(uri, replace(record, alert=None))
 
 
 def _with_judged_verdict(result: Registered, night: Night) -> Registered:
@@ -255,15 +280,20 @@ def _with_judged_verdict(result: Registered, night: Night) -> Registered:
 
 
 def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) -> None:
+    alert, is_recorded = alerts.title(config, f"{outcome}: {error}"), False
     if night is not None:
         try:
-            record = replace(night.record, outcome=outcome, verdict=error, finished=format_utc(time.time()))
+            ended = format_utc(time.time())
+            record = replace(night.record, outcome=outcome, verdict=error, finished=ended, alert=alert)
             if outcome not in UNSUCCESSFUL:  # the result of the night, in place of an earlier one
                 record = replace(record, earlier=None)
             _write(night.uri, record)
+            is_recorded = True
+            _send_alert(config, night.uri, record)
         except EffnetError as fault:
             log.warning("the night is not recorded: %s", first_line(fault))
-    alerts.send(config.nightly.alerts, alerts.title(config, f"{outcome}: {error}"))
+    if not is_recorded:
+        alerts.send(config.nightly.alerts, alert)
     alerts.beat(config.nightly.alerts, "/fail", f"{outcome}: {error}")
 
 

@@ -71,6 +71,6 @@ def test_env_names_the_services_of_somebody_else_as_they_are(tmp_path: Path) -> 
 def test_only_a_flow_run_of_a_deployment_takes_the_settings_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(configure.VARIABLE, json.dumps(["data.limit=9", "services.s3=aws", "run_dir=/there"]))
     monkeypatch.setattr(configure, "deployment_run", lambda: SimpleNamespace())
-    assert configure._settings_of_this_run() == ["data.limit=9", "services.s3=aws", "run_dir=/there"]
+    assert configure.settings_of_this_run() == ["data.limit=9", "services.s3=aws", "run_dir=/there"]
     monkeypatch.setattr(configure, "deployment_run", lambda: None)  # in a terminal
-    assert configure._settings_of_this_run() == []
+    assert configure.settings_of_this_run() == []

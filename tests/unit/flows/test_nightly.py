@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelled, Crashed
 
 from conf import compose, schema
 from conf.compose import OverrideError
@@ -21,24 +25,58 @@ from tasks.nights.record import Night, NightRecord
 from tasks.nights.start import NightStart
 from tasks.shard import ShardPlan
 
+EMAIL = [
+    f"nightly.alerts.email.{word}" for word in ("host=mail.example.org", "sender=a@example.org", "to=[b@example.org]")
+]
 
-def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_the_worker(
-    monkeypatch: pytest.MonkeyPatch,
+
+@pytest.mark.parametrize(
+    ("words", "webhook", "host"),
+    [
+        ([], "OF_WORKER", None),
+        (["nightly.alerts.webhook=OF_SCHEDULE"], "OF_SCHEDULE", None),
+        (EMAIL, "OF_WORKER", "mail.example.org"),
+        (["nightly.alerts.webhook=ftp://host", *EMAIL], "OF_WORKER", "mail.example.org"),
+    ],
+)
+def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_worker_and_schedule_that_are_right(
+    words: list[str], webhook: str, host: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(configure.VARIABLE, json.dumps(["nightly.alerts.webhook=NIGHT_HOOK"]))
+    monkeypatch.setenv(configure.VARIABLE, json.dumps(["nightly.alerts.webhook=OF_WORKER"]))
     monkeypatch.setattr(configure, "deployment_run", lambda: "as of a worker")
-    reported: list[tuple[str | None, str]] = []
+    reported: list[tuple[schema.Config, str]] = []
 
     async def report_error(config: schema.Config, night: None, outcome: str, error: str) -> None:
         assert night is None
-        reported.append((config.nightly.alerts.webhook, f"{outcome}: {error}"))
+        reported.append((config, f"{outcome}: {error}"))
 
     monkeypatch.setattr(nightly, "report_failure", report_error)
     with pytest.raises(OverrideError):
-        asyncio.run(nightly.nightly.fn(["nightly.margn=1"]))
-    ((webhook, error),) = reported
-    assert error.startswith("failed: no setting named 'nightly.margn'")
-    assert webhook == "NIGHT_HOOK"
+        asyncio.run(nightly.nightly.fn(["nightly.margn=1", *words, "transfer.data.name=products"], model="b3"))
+    ((config, error),) = reported
+    assert "no setting named 'nightly.margn'" in error
+    assert (config.nightly.alerts.webhook, config.nightly.alerts.email.host) == (webhook, host)
+    assert (config.nightly.model, config.transfer.data.name) == ("b3", "products")
+
+
+def test_the_hook_of_a_worker_reports_a_night_of_wrong_settings_and_none_that_has_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(configure.VARIABLE, "[]")
+    reported: list[tuple[str | None, str, str]] = []
+    monkeypatch.setattr(
+        nightly,
+        "report_lost",
+        lambda config, run, outcome, _: reported.append((config.nightly.alerts.webhook, run, outcome)),
+    )
+    parameters = {"overrides": ["nightly.margn=1", "nightly.alerts.webhook=HOOK"]}
+    run = FlowRun(flow_id=uuid4(), parameters=parameters)
+    nightly._report_lost(nightly.nightly, run, Crashed())
+    assert reported == [("HOOK", str(run.id), "crashed")]
+    nightly._report_lost(nightly.nightly, run, Cancelled())
+    run.start_time = datetime.now(UTC)
+    nightly._report_lost(nightly.nightly, run, Cancelled())
+    assert [outcome for *_, outcome in reported] == ["crashed", "cancelled"]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_a_broken_receiver_is_a_warning_with_the_alert_and_fails_nothing(
         "no SMTP server": Alerts(email=Email(f"127.0.0.1:{closed}", "a@example.org", ["b@example.org"])),
     }[fault]
     with caplog.at_level("WARNING", "effnet"):
-        alerts.send(chosen, TEXT)
+        assert not alerts.send(chosen, TEXT)
     (record,) = caplog.records
     assert "the alert was not sent: " in record.getMessage()
     assert record.getMessage().endswith(f"; it was: {TEXT}")
@@ -127,7 +127,7 @@ def test_a_broken_webhook_does_not_stop_the_e_mail(caplog: pytest.LogCaptureFixt
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Smtp)
     with running(server) as received, caplog.at_level("WARNING", "effnet"):
         email = Email(f"127.0.0.1:{server.server_address[1]}", "a@example.org", ["b@example.org"])
-        alerts.send(Alerts(webhook="NOT_SET_ANYWHERE", email=email), TEXT)
+        assert alerts.send(Alerts(webhook="NOT_SET_ANYWHERE", email=email), TEXT)
     assert len(received) == len(caplog.records) == 1
 
 

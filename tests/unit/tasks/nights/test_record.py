@@ -41,7 +41,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts: list[str] = []
-    monkeypatch.setattr(alerts, "send", lambda _, text: texts.append(text))
+
+    def send(_: object, text: str) -> bool:
+        texts.append(text)
+        return True
+
+    monkeypatch.setattr(alerts, "send", send)
     return texts
 
 
@@ -318,3 +323,53 @@ def test_data_that_have_not_grown_for_too_long_are_reported(config: Config, sent
     record._report_age(config, shards, written + 9.25 * 86400)
     (text,) = sent
     assert text.endswith(": late data: pets has had no new images for 9.2 days, 7 are allowed (nightly.max_age_days)")
+
+
+@pytest.mark.parametrize("outcome", ["refused", "failed"])
+def test_an_alert_that_a_kill_or_a_broken_receiver_has_kept_back_is_sent_by_the_next_night(
+    outcome: str, config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(day: int) -> None:
+        night = begin(config, day)
+        if outcome == "failed":
+            record._fail(config, night, FAILED, "the disk is full")
+        else:
+            record._close(config, night, result("refused", "it is worse"))
+
+    with monkeypatch.context() as killed:
+
+        def kill(*_: object) -> bool:
+            raise KeyboardInterrupt
+
+        killed.setattr(alerts, "send", kill)
+        with pytest.raises(KeyboardInterrupt):
+            end(0)
+    with monkeypatch.context() as silent:
+        silent.setattr(alerts, "send", lambda *_: False)
+        end(1)
+    assert sent == []
+    begin(config, day=2)
+    assert len(sent) == 2
+    begin(config, day=3)
+    assert [outcome in text for text in sent] == [True, True]
+    assert [one for _, one, _ in recorded(config)][2:] == [outcome, outcome]
+
+
+def test_a_hook_sends_the_alert_of_a_night_that_was_killed_between_its_record_and_its_alert(
+    config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as silent:
+        silent.setattr(alerts, "send", lambda *_: False)
+        record._close(config, begin(config, run="killed"), result("refused", "it is worse"))
+    for _ in range(2):
+        record.report_lost(config, "killed", CRASHED, "exited with status code -9")
+    (text,) = sent
+    assert text.endswith(": refused: b0-pets/2: it is worse")
+
+
+def test_a_hook_reports_a_night_that_was_killed_before_it_was_recorded(config: Config, sent: list[str]) -> None:
+    run_night(config, "promoted")
+    record.report_lost(config, "unrecorded", CRASHED, "exited with status code -9")
+    (text,) = sent
+    assert text.endswith(": crashed: exited with status code -9; it ended before it was recorded")
+    assert recorded(config) == [("2026-11-29", "promoted", "why")]
