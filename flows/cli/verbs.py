@@ -360,8 +360,9 @@ VERBS: dict[str, Verb] = {
         "delete from the object store what nothing points to",
         "  effnet prune [--yes]   prune.older_than_days=N (default 30)\n\n"
         "prints what and how many bytes, and asks before it deletes: checkpoints of finished jobs, jobs without a\n"
-        "result, jobs that no version, run or job points to, shards without a manifest, unused copies of weights and\n"
-        "versions of data sets; what was written in the last N days is kept",
+        "result, jobs that no version, run or job points to, shards without a manifest, unused copies of weights,\n"
+        "versions of data sets, and versions of models that a night made and that never were champion; what was\n"
+        "written in the last N days is kept",
         call="flows.cli.prune:prune",
         dry_run="flows.cli.prune:show_removals",
         switches={"yes": "delete without a question"},

@@ -44,6 +44,21 @@ class RunRecord:
     tags: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class References:
+    """What runs point to.
+
+    Attributes:
+        jobs: Run folders of their jobs.
+        versions: ``NAME/VERSION`` that they started from, or evaluated.
+        nights: Ids of the runs that are trainings of nights.
+    """
+
+    jobs: frozenset[str]
+    versions: frozenset[str]
+    nights: frozenset[str]
+
+
 def list_models() -> list[Version]:
     """Returns all versions of all registered models with their aliases, by name, newest version first."""
     aliases = {model["name"]: registry.aliases(model) for model in registry.search_models()}
@@ -65,10 +80,15 @@ def list_runs(experiment: str, count: int) -> list[RunRecord]:
     return [_to_record(run) for run in islice(runs, count)]
 
 
-def list_job_uris() -> set[str]:
-    """Returns the run folders of the jobs of all runs in all experiments, but for runs that were deleted."""
-    tags = (_to_record(run).tags for run in _search_runs(_experiments(), _PAGE))
-    return {tag["job_uri"] for tag in tags if "job_uri" in tag}
+def list_references() -> References:
+    """Returns what the runs of all experiments point to; deleted runs do not count."""
+    records = [_to_record(run) for run in _search_runs(_experiments(), _PAGE)]
+
+    def collect(*tags: str) -> frozenset[str]:
+        return frozenset(run.tags[tag] for run in records for tag in tags if tag in run.tags)
+
+    nights = frozenset(run.id for run in records if run.tags.get("role") == "nightly")
+    return References(collect("job_uri"), collect("parent", "model_ref"), nights)
 
 
 def _experiments() -> list[str]:

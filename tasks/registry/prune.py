@@ -1,18 +1,21 @@
-"""Deletes from the object store what nothing points to and nothing has written for a while.
+"""Deletes from the object store and the registry what nothing points to and nothing has written for a while.
 
 Kept are the finished jobs of registered versions, of runs in MLflow, and those that other jobs started from; data sets
 with a manifest, but for later versions of them that nothing points to (``unused_versions.py``); and weights that a
-registered version has or a kept job started from. Of a finished job only the checkpoints are deleted: its result and
+registered version has or a kept job started from; versions of models that were champion, or that something points to
+(``unused_challengers.py``). Of a finished job only the checkpoints are deleted: its result and
 its weights remain, so the same command still finds it. Evaluations, reports and the audit chains of champions are never
 deleted, and neither is a job that an engine still lists as queued or running.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf import compose, schema
 from conf.text import logger
@@ -22,7 +25,11 @@ from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec, read_request
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
+from tasks.registry.unused_challengers import find_unused as find_unused_challengers
 from tasks.registry.unused_versions import find_unused
+
+if TYPE_CHECKING:
+    from infra.tracking.registry import Version
 
 log = logger()
 DAY_S = 86400.0
@@ -33,7 +40,9 @@ UNUSED_JOB = "job that no version, run or job points to"
 UNUSED_WEIGHTS = "copy of weights that no version or job has"
 UNFINISHED_DATA = "data set without a manifest"
 UNUSED_DATA = "versions of a data set that nothing points to"
+UNUSED_VERSION = "version that never was champion and that nothing points to"
 _DIGEST = re.compile(r"[0-9a-f]{16}")  # name of the folder of a data set
+_MANIFEST_NAME = re.compile(r"(?:manifest|added)(?:-\d{4})?\.json")
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,8 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
 
     storage = config.storage
     versions = queries.list_models()
-    uris = {version.tags.get("job_uri", "") for version in versions} | queries.list_job_uris()
+    references = queries.list_references()
+    uris = {version.tags.get("job_uri", "") for version in versions} | references.jobs
     jobs = _group(store.list_entries(store.join(storage, "jobs")), store.join(storage, "jobs"), depth=1)
     finished = {uri for uri, entries in jobs.items() if any(entry.uri == f"{uri}/{RESULT}" for entry in entries)}
     limit = now - config.prune.older_than_days * DAY_S
@@ -98,6 +108,7 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     listed = {uri for uri in idle if is_listed(uri, config, silent)}
     kept, started_from, manifests = _follow_lineage(jobs.keys(), tracked | recent | stopped | listed)
     removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations | listed))
+    removals += map(_describe_version, find_unused_challengers(versions, storage, references, started_from, limit))
 
     digests = {version.tags.get(WEIGHTS_TAG, "") for version in versions}
     for entry in store.list_entries(store.join(storage, "weights")):
@@ -157,7 +168,25 @@ def remove(removals: Sequence[Removal], config: schema.Config, now: float) -> li
     arguments are those of ``plan_removals``.
     """
     current = plan_removals(config, now)
-    return [removal for removal in removals if removal in current and remove_unchanged(removal)]
+    return [removal for removal in removals if removal in current and _remove(removal)]
+
+
+def _remove(removal: Removal) -> bool:
+    from infra.tracking.removal import delete_version
+
+    if removal.what != UNUSED_VERSION:
+        return remove_unchanged(removal)
+    name, _, number = removal.folder.rpartition("/")
+    delete_version(name.removeprefix("models:/"), int(number))
+    return True
+
+
+def _describe_version(version: Version) -> Removal:
+    from infra.tracking.removal import measure_files
+
+    uri = f"models:/{version.name}/{version.version}"
+    files = (Entry(uri, measure_files(version.name, version.version), version.created),)
+    return Removal(uri, UNUSED_VERSION, files, files)
 
 
 def remove_unchanged(removal: Removal) -> bool:
@@ -171,12 +200,24 @@ def remove_unchanged(removal: Removal) -> bool:
     present = [entry for entry in store.list_entries(parent) if not single or entry.uri == removal.folder]
     if tuple(present) != removal.seen:
         return False
-    # The result first: a job without one is trained again, a result without its weights would be an error.
-    ordered = sorted(removal.entries, key=lambda entry: not entry.uri.endswith(f"/{RESULT}"))
-    if ordered[0].uri.endswith(f"/{RESULT}"):
-        store.delete(ordered.pop(0).uri)
-    store.delete_objects([entry.uri for entry in ordered])
+    # One after the other: a process that ends in between leaves no part that claims to be whole. Of the rest, which
+    # the next prune deletes, the order does not matter.
+    stages = itertools.groupby(sorted(removal.entries, key=_stage), key=_stage)
+    for _, entries in stages:
+        store.delete_objects([entry.uri for entry in entries])
     return True
+
+
+def _stage(entry: Entry) -> int:
+    """The place of an object in the order of deletion: what says that others are there goes before these.
+
+    A job without a result is trained again, a version without a manifest does not exist, and a shard without an index
+    is written again. A result without its weights, or an index without its shard, would be an error.
+    """
+    name = entry.uri.rpartition("/")[2]
+    if name == RESULT or _MANIFEST_NAME.fullmatch(name):
+        return 0
+    return 1 if "/index/" in entry.uri else 2
 
 
 def _job_removals(

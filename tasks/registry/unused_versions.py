@@ -3,7 +3,9 @@
 Kept are the first version and the newest accepted one, versions that a kept job was made for, and what was written
 lately. Of the others the manifest and the table are deleted, and the shards that no kept version has. The index of
 their images and the mark of a refused version stay: by these its images are withheld from later ones
-(``acceptance.py``).
+(``refusals.py``).
+
+Shards that no manifest has, because a deletion or the night that wrote them was interrupted, are deleted as well.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from typing import Any
 
 from infra.store import Entry
 from infra.store.json_objects import read_object
+from models.data.shards import acceptance
 
 _MANIFEST = re.compile(r"(?:manifest|added)(?:-(\d{4}))?\.json")
-_UNACCEPTED = re.compile(r"unaccepted-(\d{4})\.json")
+_PART = re.compile(r"samples-[0-9a-f]{16}\.npy|(?:index/)?train-[0-9a-f]{8}-\d{5}-of-\d{5}\.tar(?:\.json)?")
 
 
 def find_unused(folder: str, entries: Sequence[Entry], referenced: Collection[str], limit: float) -> tuple[Entry, ...]:
-    """Returns the objects of a data set that can be deleted, the manifests first.
+    """Returns the objects of a data set that can be deleted.
 
     Args:
         folder: URI of the folder of all versions, ``STORAGE/data/NAME/DIGEST``.
@@ -31,12 +34,18 @@ def find_unused(folder: str, entries: Sequence[Entry], referenced: Collection[st
     Raises:
         DataError: A manifest is damaged.
     """
-    if sum(bool(_MANIFEST.fullmatch(entry.uri.rpartition("/")[2])) for entry in entries) < 2:
-        return ()
     by_name = {entry.uri.removeprefix(f"{folder}/"): entry for entry in entries}
     numbers = {name: int(match[1] or 1) for name in by_name if (match := _MANIFEST.fullmatch(name))}
-    unaccepted = {int(match[1]) for name in by_name if (match := _UNACCEPTED.fullmatch(name))}
-    newest = max((n for name, n in numbers.items() if name.startswith("manifest") and n not in unaccepted), default=1)
+    orphans = [name for name, entry in by_name.items() if _PART.fullmatch(name) and entry.modified <= limit]
+    if len(numbers) < 2 and not orphans:
+        return ()
+    marks = acceptance.load(folder, list(by_name))
+    accepted = [
+        number
+        for name, number in numbers.items()
+        if name.startswith("manifest") and not acceptance.is_marked(by_name[name].uri, number, marks)
+    ]
+    newest = max(accepted, default=1)
     named = {"/".join(uri.split("/")[-3:]) for uri in referenced}
     place = "/".join(folder.split("/")[-2:])
     kept_numbers = {1, newest}
@@ -47,7 +56,8 @@ def find_unused(folder: str, entries: Sequence[Entry], referenced: Collection[st
     kept = {name for name, number in numbers.items() if number in kept_numbers}
     needed = {part for name in kept for part in _name_objects(bodies[name])}
     unused = [name for name in numbers if name not in kept]
-    parts = dict.fromkeys(part for name in unused for part in _name_objects(bodies[name]) if part not in needed)
+    of_unused = [part for name in unused for part in _name_objects(bodies[name])]
+    parts = dict.fromkeys(part for part in [*of_unused, *orphans] if part not in needed)
     return tuple(by_name[name] for name in [*unused, *parts] if name in by_name)
 
 

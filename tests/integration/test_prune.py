@@ -8,23 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from conf import compose, schema
+from conf.training import EvalTransform
 from flows.__main__ import main
 from infra import store
 from infra.errors import ConfigError
-from infra.tracking import client, runs
+from infra.tracking import client, registry, removal, runs
+from models.networks import export
+from models.networks.build import build_model
 from tasks.registry.prune import (
     CHECKPOINTS,
     UNFINISHED,
     UNFINISHED_DATA,
     UNUSED_DATA,
     UNUSED_JOB,
+    UNUSED_VERSION,
     UNUSED_WEIGHTS,
     plan_removals,
     remove,
     remove_unchanged,
 )
+from tasks.registry.register import WEIGHTS, describe_network, new_version
 
 pytestmark = pytest.mark.services
 DAY_S = 86400.0
@@ -146,6 +152,41 @@ def test_versions_of_a_data_set_that_no_job_was_made_for_are_deleted_but_for_the
     assert remove([removal], settings(storage), LATER) == [removal]
     names.remove("manifest-0003.json")
     assert store.list_uris(folder) == sorted(f"{folder}/{name}" for name in names)
+
+
+def test_a_version_that_a_night_refused_is_deleted_with_its_files_once_nothing_points_to_it(
+    storage: str, tmp_path: Path
+) -> None:
+    make_known(storage)
+    name = f"line-{storage[-6:]}"
+    model = compose.compose([]).model
+    run = runs.start_run("prune", "night", f"{storage} night", params={}, tags={"role": "nightly"})
+    versions = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        export.save_weights(build_model(model, 5).state_dict(), tmp_path / WEIGHTS)
+        description = describe_network(model, 24, list("abcde"), EvalTransform(0))
+        tags = {"job_uri": f"{storage}/jobs/of-night-{seed}", "promotion": "refused"}
+        versions.append(new_version(run, name, tmp_path, description, {"dataset": "letters"} | tags, storage))
+    store.delete_prefix(f"{storage}/challengers")
+    removals = plan_removals(settings(storage), LATER)
+    of_line = [f"models:/{name}/{number}" for number in (2, 1)]
+    assert [(one.folder, one.what) for one in removals] == [(uri, UNUSED_VERSION) for uri in of_line]
+    assert removals[0].size > len((tmp_path / WEIGHTS).read_bytes()) / 2
+
+    source = client.library().MlflowClient().get_model_version(name, "1").source
+    files = removal._open_files(client.library().MlflowClient(), source.removeprefix("models:/"))
+    assert removal._measure(files, None) == removals[1].size
+    assert remove(removals, settings(storage), LATER) == removals
+    assert [version.version for version in registry.versions(name)] == [3]
+    assert removal._measure(files, None) == 0
+    removal.delete_version(name, 1)  # again, as after an interruption
+
+    torch.manual_seed(0)
+    export.save_weights(build_model(model, 5).state_dict(), tmp_path / WEIGHTS)
+    again = new_version(run, name, tmp_path, description, {"dataset": "letters"}, storage)
+    assert (again.version, again.reused) == (4, False)
+    assert registry.fetch_weights(f"{name}/4", tmp_path / "fetched")[0].exists()
 
 
 def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: str) -> None:

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from growing_folder import add, shard
+from growing_folder import add, append_pending, refuse, shard
 
 from conf.schema import Data
 from infra import store
 from models.data.shards import acceptance, versions
 from models.data.shards import manifest as manifests
 from models.results import ShardResult
-from tasks.nights.batch import _open_batch
+from tasks.registry.prune import _stage
 from tasks.registry.unused_versions import find_unused
-from tasks.shard import _plan
+from tasks.shard import _plan, _write_group
 
 NOW = 1e12  # later than everything
 
@@ -34,12 +34,6 @@ def data(folder: Path) -> Data:
 @pytest.fixture
 def storage(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
-
-
-def append(data: Data, storage: str) -> ShardResult:
-    """Appends as a night does, which judges the version later."""
-    _open_batch(_plan(data, storage))
-    return shard(data, storage)
 
 
 def unused(result: ShardResult, *referenced: str, limit: float = NOW) -> set[str]:
@@ -75,9 +69,9 @@ def test_the_first_and_the_newest_version_and_those_of_jobs_stay(data: Data, fol
 def test_of_a_refused_version_the_shards_go_and_the_refusal_stays(data: Data, folder: Path, storage: str) -> None:
     first = shard(data, storage)
     add(folder, 100, 130)
-    refused = append(data, storage)
+    refused = append_pending(data, storage)
     versions.write_added(refused.manifest_uri)
-    acceptance.refuse(refused.manifest_uri, "wrong labels")
+    refuse(refused, "wrong labels")
     names = unused(first)
     assert {"manifest-0002.json", "added-0002.json"} <= names
     root = first.manifest_uri.rpartition("/")[0]
@@ -91,6 +85,35 @@ def test_of_a_refused_version_the_shards_go_and_the_refusal_stays(data: Data, fo
         store.delete(f"{root}/{name}")
     assert shard(data, storage) == replace(first, reused=True), "its images are still withheld"
     assert before is not None
-    taken = append(replace(data, accept=[before.version]), storage)
+    taken = append_pending(replace(data, accept=[f"pets/{before.version}"]), storage)
     assert taken.train == refused.train, "the images of the folder are written again"
     assert manifests.load(taken.manifest_uri)[1].samples("train") == refused.train
+
+
+def test_what_an_interrupted_deletion_has_left_is_deleted_by_the_next(data: Data, folder: Path, storage: str) -> None:
+    first = shard(data, storage)
+    root = first.manifest_uri.rpartition("/")[0]
+    before = set(store.list_uris(root))
+    add(folder, 100, 130)
+    refuse(append_pending(data, storage), "wrong labels")
+    kept = {uri for uri in store.list_uris(root) if "source-0002" in uri or "unaccepted-" in uri}
+    entries = sorted(find_unused(root, store.list_entries(root), [], NOW), key=_stage)
+    assert len(entries) == 4, "manifest, index, shard and table"
+    for entry in entries:
+        store.delete(entry.uri)  # the process ends here
+        present = {uri.removeprefix(f"{root}/") for uri in store.list_uris(root)}
+        shards = {name.removeprefix("index/").removesuffix(".json") for name in present if name.startswith("index/")}
+        assert shards <= present, "an index stands for a shard that is there"
+        assert entry is entries[-1] or unused(first), "the next call finds the rest"
+    assert set(store.list_uris(root)) == before | kept
+
+
+def test_shards_of_a_night_that_ended_before_its_manifest_are_deleted_once_they_are_old(
+    data: Data, folder: Path, storage: str
+) -> None:
+    first = shard(data, storage)
+    add(folder, 100, 130)
+    plan = _plan(data, storage)
+    _write_group(data, plan.root, [0], plan.version)
+    assert unused(first, limit=0.0) == set()
+    assert {name.partition("-")[0] for name in unused(first)} == {"train", "index/train"}
