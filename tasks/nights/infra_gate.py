@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +19,7 @@ from prefect import task
 
 from conf import schema
 from conf.text import logger
+from infra import machine
 from infra.errors import ArtifactError, HungError, TransientError, kind_of
 from models.results import Registered
 from tasks import policy
@@ -48,7 +49,7 @@ async def try_package(registered: Registered, limits: schema.Nightly) -> Package
     """Tries the files of a version, beside those of the champion of its name.
 
     Raises:
-        TransientError: MLflow does not respond; the same call resumes later.
+        TransientError: MLflow does not respond, or the trial ended without a result; the same call resumes later.
         HungError: The trial did not end within 15 minutes.
     """
     return await asyncio.to_thread(_try_package, registered.name, registered.version, limits)
@@ -97,22 +98,26 @@ def run_trial(folder: Path, champion: Path | None = None) -> dict[str, Any]:
 
     Raises:
         HungError: It did not end within 15 minutes.
+        TransientError: It ended without a result, as for lack of memory or disk: that is no verdict on the version.
     """
     folders = [str(folder), *([] if champion is None else [str(champion)])]
     command = [sys.executable, "-m", "models.networks.trial", *folders]
+    environment = os.environ | machine.import_path()  # the user's folder may hold a `models.py`
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, env=environment
+        )
     except subprocess.TimeoutExpired as error:
         raise HungError(f"the trial of a registered network did not end within {TIMEOUT_S:g} s") from error
     try:
         trial: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        if done.returncode in (-signal.SIGKILL, -signal.SIGTERM):
-            raise TransientError(
-                f"the trial of a registered network was killed by signal {-done.returncode}, as for lack of memory"
-            ) from None
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"error": f"the process that loads it ended with {done.returncode}: {last}", "code": 5}
+        end = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
+        raise TransientError(
+            f"the process that tries a registered network {end} and has no result: {last}; the version is not judged, "
+            "the same command tries it again"
+        ) from None
     return trial
 
 

@@ -115,12 +115,29 @@ def run_by(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infra_gate.sys, "executable", str(folder / "python"))
 
 
-def test_a_process_that_ends_without_an_answer_is_a_fault_with_its_last_line(
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo first >&2; echo 'No space left on device' >&2; exit 1", "ended with 1 and has no result: No space left"),
+        ("kill -KILL $$", "was killed by signal 9 and has no result: no output; the version is not judged"),
+    ],
+)
+def test_a_process_that_ends_without_a_result_is_no_verdict_on_the_version(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_by(script, tmp_path, monkeypatch)
+    with pytest.raises(TransientError, match=said):
+        run_trial(tmp_path)
+
+
+def test_a_module_of_the_users_folder_is_not_imported_in_place_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_by("echo first >&2; echo 'Illegal instruction' >&2; exit 132", tmp_path, monkeypatch)
-    fault = judge_trial(run_trial(tmp_path), Nightly())
-    assert fault == "the process that loads it ended with 132: Illegal instruction"
+    (tmp_path / "models.py").write_text("raise SystemExit('the module of the user')")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.json").write_text("{}")
+    assert "config.json does not describe" in run_trial(tmp_path / "new")["error"]
 
 
 def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
