@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from prefect import task
 
@@ -16,7 +17,11 @@ from tasks.nights import data_gate
 from tasks.nights import start as starts
 from tasks.nights.batch import refuse_data
 from tasks.nights.start import NightStart
+from tasks.registry import trained_on
 from tasks.registry.verdict import complete_promotion
+
+if TYPE_CHECKING:
+    from models.data.shards.manifest import Manifest
 
 log = logger()
 SKIPPED = "skipped"
@@ -88,6 +93,7 @@ async def check_data(start: NightStart, shards: ShardResult, limits: schema.Nigh
 
     Raises:
         RefusedDataError: The data violate a limit (``tasks/nights/data_gate.py``).
+        ConfigError: The champion was trained on the images of val, or on nearly all of them.
     """
     await asyncio.to_thread(_check_data, start, shards, limits)
 
@@ -99,3 +105,25 @@ def _check_data(start: NightStart, shards: ShardResult, limits: schema.Nightly) 
     old = starts.load_champion_data(start.parent) if start.continues else None
     if faults := data_gate.find_faults(new, old, limits):
         refuse_data(start.data, shards, faults)
+    if start.continues:
+        _require_unseen_val(start, shards, new)
+
+
+def _require_unseen_val(start: NightStart, shards: ShardResult, new: Manifest) -> None:
+    """Checks, before the training, that its result can be compared with the champion on images that are new to both."""
+    from infra.tracking import registry
+    from models.data.shards import frozen_val
+
+    val = None
+    if start.data.frozen_val is not None:
+        val = frozen_val.load(shards.manifest_uri.rsplit("/", 2)[0], start.data.frozen_val)
+    parent = registry.resolve_version(start.parent)
+    seen = trained_on.find_seen([parent], shards, new, None if val is None else val.sha256)
+    said = trained_on.describe(seen, start.parent)
+    if not trained_on.can_compare(seen):
+        raise ConfigError(
+            f"{said} of {shards.name}, so no version could be compared with it; take the transfer.data.seed and "
+            "transfer.data.val_share that it was trained with, and another nightly.val"
+        )
+    if seen.any():
+        log.warning("%s of %s: only the others are compared", said, shards.name)

@@ -65,11 +65,8 @@ def compare_answers(
     Raises:
         ArtifactError: The arrays are not of the same images.
     """
+    require_same_images(ours, theirs, labels)
     n = len(ours)
-    if n != len(theirs):
-        raise ArtifactError(f"the challenger was evaluated on {n} images, the champion on {len(theirs)}")
-    if n != len(labels):
-        raise ArtifactError(f"both networks were evaluated on {n} images, val has {len(labels)}")
     difference = paired_difference(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), n)
     top1, champion_top1 = 100 * float(ours.mean()), 100 * float(theirs.mean())
     outcome, conclusion = _decide(top1, difference, labels, worst_class(ours, theirs, labels, classes, limits), limits)
@@ -89,6 +86,19 @@ def compare_answers(
         "compared_upper_bound": f"{difference.upper:.4f}",
     }
     return Verdict(outcome, f"{numbers}: {conclusion}", tags)
+
+
+def require_same_images(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], labels: NDArray[np.int32]) -> None:
+    """Checks that two networks were evaluated on the images of val.
+
+    Raises:
+        ArtifactError: Their numbers differ.
+    """
+    n = len(ours)
+    if n != len(theirs):
+        raise ArtifactError(f"the challenger was evaluated on {n} images, the champion on {len(theirs)}")
+    if n != len(labels):
+        raise ArtifactError(f"both networks were evaluated on {n} images, val has {len(labels)}")
 
 
 def find_calibration_fault(

@@ -21,10 +21,10 @@ from infra.machine import format_utc
 from models.results import EvalResult, Registered, ShardResult
 from tasks import policy
 from tasks.classes import class_mismatch
-from tasks.registry import gate
+from tasks.registry import gate, trained_on
 from tasks.registry.family import describe_family
 from tasks.registry.gate import PROMOTED, REFUSED, Verdict
-from tasks.registry.verdict import HINT, PENDING, REASON, STATE, WAITING, WAITING_UNTIL, add_notes
+from tasks.registry.verdict import HINT, PENDING, REASON, STATE, VAL_SHA256, WAITING, WAITING_UNTIL, add_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -186,8 +186,6 @@ def _compare(
     evaluations: Mapping[str, EvalResult],
 ) -> Verdict | tuple[str, ...]:
     """The verdict on a version, or the versions that must be evaluated on ``shards`` for it."""
-    from models.data.shards import manifest as manifests
-
     if LEFT_OUT in version.tags:
         missing = version.tags[LEFT_OUT]
         return Verdict(REFUSED, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
@@ -200,24 +198,52 @@ def _compare(
             REFUSED,
             f"not promoted: the champion, version {champion.version}, cannot be compared on {shards.name}: {differs}",
         )
-    compared = [version] if champion is None else [version, champion]
+    return _compare_on_val(version, champion, shards, limits, evaluations)
+
+
+def _compare_on_val(
+    version: Version,
+    champion: Version | None,
+    shards: ShardResult,
+    limits: schema.Nightly,
+    evaluations: Mapping[str, EvalResult],
+) -> Verdict | tuple[str, ...]:
+    """As ``_compare``, by the images of val that neither of the two was trained on."""
+    from models.data.shards import manifest as manifests
+
+    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
+    labels = manifests.Samples(manifest, ["val"]).rows["label"]
+    if champion is None:
+        correct = _read_correct(version, shards, evaluations)
+        return (_reference(version),) if correct is None else gate.judge_first(correct, labels, limits)
+    compared = [version, champion]
+    seen = trained_on.find_seen(compared, shards, manifest, version.tags.get(VAL_SHA256))
+    if not trained_on.can_compare(seen):
+        return Verdict(
+            REFUSED,
+            f"not promoted: {trained_on.describe(seen)}, so they cannot be compared; train with the data.seed and "
+            f"data.val_share of version {champion.version}, or register under another name",
+        )
     correct_by_ref = {_reference(v): _read_correct(v, shards, evaluations) for v in compared}
     unevaluated = tuple(ref for ref, correct in correct_by_ref.items() if correct is None)
     if unevaluated:
         return unevaluated
-    ours, *others = (correct for correct in correct_by_ref.values() if correct is not None)
-    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256, shards.left_out)
-    labels = manifests.Samples(manifest, ["val"]).rows["label"]
-    if champion is None:
-        return gate.judge_first(ours, labels, limits)
-    (theirs,) = others
+    ours, theirs = (correct for correct in correct_by_ref.values() if correct is not None)
+    gate.require_same_images(ours, theirs, labels)
     answers = [_read_answers(v, shards, evaluations) for v in compared]
     stored = [array for array in answers if array is not None and len(array) == len(labels)]
-    fault = None
+    unseen, fault = ~seen, None
     if len(stored) == len(compared):  # jobs that predate the stored answers are not compared by their calibration
-        fault = gate.find_calibration_fault(stored[0], stored[1], labels, limits)
-    verdict = gate.compare_answers(ours, theirs, labels, manifest.classes, limits, champion.version, fault)
-    return replace(verdict, reason=add_notes(verdict.reason, *_list_assumptions(evaluations)))
+        fault = gate.find_calibration_fault(stored[0][unseen], stored[1][unseen], labels[unseen], limits)
+    verdict = gate.compare_answers(
+        ours[unseen], theirs[unseen], labels[unseen], manifest.classes, limits, champion.version, fault
+    )
+    notes = _list_assumptions(evaluations)
+    if unseen.all():
+        return replace(verdict, reason=add_notes(verdict.reason, *notes))
+    tags = {**verdict.tags, "compared_excluded": str(int(seen.sum()))}
+    reason = f"{verdict.reason}; {trained_on.describe(seen)}: these are not compared"
+    return replace(verdict, reason=add_notes(reason, *notes), tags=tags)
 
 
 def _list_assumptions(evaluations: Mapping[str, EvalResult]) -> list[str]:
