@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from prefect import task
 
 from conf import schema
 from conf.text import first_line, logger
+from infra import store
 from infra.errors import ArtifactError
 from infra.machine import format_utc
 from models.results import ShardResult
@@ -19,7 +21,8 @@ from tasks import policy
 from tasks.nights import record
 from tasks.registry.verdict import REASON, STATE
 from tasks.report import results as report_results
-from tasks.report.publish import NIGHT, render_again
+from tasks.report.page import night_file
+from tasks.report.publish import render_again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +67,11 @@ def publish_page(config: schema.Config, line: str, shards: ShardResult | None) -
         data=config.transfer.data.name if shards is None else shards.name,
         command=f"effnet nightly profile={config.profile}" if config.profile else "effnet nightly",
     )
-    report_results.publish_part(config, "nights", result, report_results.digests([] if shards is None else [shards]))
-    return str(Path(render_again(config)[0]).with_name(NIGHT))
+    data = report_results.digests([] if shards is None else [shards])
+    part = report_results.publish_part(config, "nights", result, data)
+    # Which no night of another line replaces.
+    store.write(report_results.line_uri(config, line), json.dumps(part, indent=1).encode())
+    return str(Path(render_again(config)[0]).with_name(night_file(line)))
 
 
 def describe_line(storage: str, line: str) -> NightsResult:

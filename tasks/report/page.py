@@ -37,12 +37,13 @@ class Section:
     make: str
 
 
-def render(reproduction: Stored | None, parts: Mapping[str, Stored]) -> str:
+def render(reproduction: Stored | None, parts: Mapping[str, Stored], lines: Mapping[str, Stored] | None = None) -> str:
     """Returns the page.
 
     Args:
         reproduction: The :class:`models.results.Summary` of a reproduction, if there was one.
         parts: The parts that exist, by name; the page folds the others, each with the command that makes it.
+        lines: The part ``nights`` of each line of champions, to whose pages this one links.
     """
     stored = [reproduction, *parts.values()] if reproduction else [*parts.values()]
     profile = next((entry.provenance.profile for entry in stored if entry.provenance.profile), None)
@@ -63,17 +64,29 @@ def render(reproduction: Stored | None, parts: Mapping[str, Stored]) -> str:
             search=search.facts(summary.search),
             provenance=_provenance(reproduction, parts),
             paper=paper,
+            other_lines=_other_lines(lines, results["nights"].line),
             **{part.name: part.facts(results[part.name], summary) for part in PARTS},
             **_assets(),
         )
     )
 
 
-def render_night(night: Stored) -> str:
-    """Returns the page of the last night: what came of it, the versions of the line, and the moves of its champion.
+def night_file(line: str) -> str:
+    """Name of the page of a line of champions, beside the report."""
+    return f"night-{line}.html"
+
+
+def _other_lines(lines: Mapping[str, Stored] | None, shown: str) -> list[tuple[str, Stored]]:
+    """File and part of each line of champions but the one that is shown, by name."""
+    return [(night_file(line), stored) for line, stored in sorted((lines or {}).items()) if line != shown]
+
+
+def render_night(night: Stored, lines: Mapping[str, Stored] | None = None) -> str:
+    """Returns the page of a line: what came of its last night, its versions, and the moves of its champion.
 
     Args:
-        night: The part ``nights``.
+        night: The part ``nights`` of the line.
+        lines: That of each line, to whose pages this one links.
     """
     [part] = [part for part in PARTS if part.name == "nights"]
     return (
@@ -81,6 +94,7 @@ def render_night(night: Stored) -> str:
         .get_template("night.html.j2")
         .render(
             parts={part.name: _status(night)},
+            other_lines=_other_lines(lines, night.result.line),
             nights=part.facts(night.result, Summary()),
             origin=provenance.origin(part.title, "", night.provenance, night.result.command),
             profile=night.provenance.profile,

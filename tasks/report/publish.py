@@ -21,11 +21,11 @@ from models.results import Summary
 from tasks import policy
 from tasks.artifacts import attempt, link_report, link_run
 from tasks.report import results as report_results
-from tasks.report.page import markdown_table, render, render_night
+from tasks.report.page import markdown_table, night_file, render, render_night
 from tasks.report.results import Stored
 from tasks.report.sections.provenance import present_services
 
-PAGE, NIGHT, SUMMARY = "report.html", "night.html", "summary.json"
+PAGE, NIGHT, SUMMARY = "report.html", "night.html", "summary.json"  # NIGHT: of the line that had the last night
 LATEST = "latest"
 FOLDER = "report"  # among the artifacts of an MLflow run
 REPORT_FILE = f"{FOLDER}/{PAGE}"
@@ -116,9 +116,12 @@ def _write_report(config: schema.Config, summary: Mapping[str, Any], parts: Mapp
     folder = Path(config.run_dir).resolve() / "reports" / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder.mkdir(parents=True, exist_ok=True)
     reproduction = report_results.read_stored(Summary, summary, SUMMARY) if summary else None
-    (folder / PAGE).write_text(render(reproduction, parts), encoding="utf-8")
+    lines = report_results.load_lines(config)
+    (folder / PAGE).write_text(render(reproduction, parts, lines), encoding="utf-8")
     if night := parts.get("nights"):
-        (folder / NIGHT).write_text(render_night(night), encoding="utf-8")
+        (folder / NIGHT).write_text(render_night(night, lines), encoding="utf-8")
+    for line, night in lines.items():
+        (folder / night_file(line)).write_text(render_night(night, lines), encoding="utf-8")
     if summary:
         (folder / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _point_latest(folder)

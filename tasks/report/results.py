@@ -31,6 +31,7 @@ from tasks.report.sections import architecture, latency, linear, maps, nights, p
 
 # Where and how a flow runs; not part of the request.
 NOT_IN_REQUEST = ("run_dir", "services", "launch", "gate", "prune", "budget")
+_LINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # name of a line, which is part of the name of a file
 MAX_DEPTH = 40  # of JSON that is shown; what is written here has 7
 MAX_NUMBER = 1e30  # larger numbers are damage; ratios and products of smaller ones are finite
 T = TypeVar("T")
@@ -73,6 +74,11 @@ class Stored:
 def uri(config: schema.Config, part: str) -> str:
     """URI of a part: one object per profile."""
     return store.join(config.storage, "reports", config.profile, f"{part}.json")
+
+
+def line_uri(config: schema.Config, line: str) -> str:
+    """URI of the part ``nights`` of one line of champions; the part itself is that of the last night of all lines."""
+    return store.join(config.storage, "reports", config.profile, "nights", f"{line}.json")
 
 
 def request_of(config: schema.Config) -> dict[str, Any]:
@@ -154,6 +160,25 @@ def load_parts(config: schema.Config) -> dict[str, Stored]:
         for part, address in addresses
         if store.exists(address)
     }
+
+
+def load_lines(config: schema.Config) -> dict[str, Stored]:
+    """The part ``nights`` of each line of champions, by name of the line.
+
+    Raises:
+        DataError: A part is no JSON object.
+    """
+    folder = store.join(config.storage, "reports", config.profile, "nights")
+    lines = {
+        address.rpartition("/")[2].removesuffix(".json"): read_stored(NightsResult, read_object(address), address)
+        for address in store.list_uris(folder)
+    }
+    last = uri(config, "nights")
+    if store.exists(last):  # perhaps by an earlier version of effnet, which wrote no part per line
+        stored = read_stored(NightsResult, read_object(last), last)
+        if _LINE.fullmatch(stored.result.line):
+            lines.setdefault(stored.result.line, stored)
+    return lines
 
 
 def read_stored(kind: type[Any], value: Any, where: str) -> Stored:

@@ -13,7 +13,7 @@ from models import paper
 from models.networks.build import compute_cost
 from models.results import Summary
 from models.results.nights import NightsResult
-from tasks.report.page import render_night
+from tasks.report.page import render, render_night
 from tasks.report.results import PARTS, read_stored
 from tasks.report.sections import answer
 
@@ -248,6 +248,21 @@ def test_the_page_of_a_night_that_was_refused_opens_with_the_reason_and_lists_it
     rows = Page(html).read_rows("data-date")
     assert len(rows) == 3
     assert html.index('data-date="2026-11-29"') < html.index('data-date="2026-11-28"') < html.index("data-night")
+
+
+def test_the_page_of_a_line_links_to_those_of_the_others_with_what_came_of_their_last_nights() -> None:
+    pets = made_parts.nights() | {"line": "b0-pets", "verdict": "skipped: no new data"}
+    stored = {part["line"]: read_stored(NightsResult, part, "") for part in (made_parts.nights(), pets)}
+    for html in (
+        render_night(stored["efficientnet-b0-digits"], stored),
+        render(None, {"nights": stored["efficientnet-b0-digits"]}, stored),
+    ):
+        page = Page(html)
+        assert [attrs["href"] for tag, attrs in page.tags if tag == "a" and "night-" in str(attrs["href"])] == [
+            "night-b0-pets.html"
+        ]
+        assert "skipped: no new data" in page.text()
+    assert "Other lines" not in render_night(stored["b0-pets"])
 
 
 def test_the_page_of_a_night_without_any_record_says_so() -> None:
