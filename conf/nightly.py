@@ -120,4 +120,4 @@ class Nightly:
         require_name("nightly.val", self.val)
 
 
-FIRST_VAL = Nightly.val
+FIRST_VAL, DEFAULT_MODEL = Nightly.val, Nightly.model

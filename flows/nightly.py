@@ -46,7 +46,7 @@ from tasks.nights.batch import (
     refuse_unusable,
 )
 from tasks.nights.infra_gate import try_package
-from tasks.nights.line import check_data, find_reason_to_skip, find_start
+from tasks.nights.line import check_data, find_reason_to_skip, find_reason_to_wait, find_start
 from tasks.nights.record import (
     CANCELLED,
     CRASHED,
@@ -104,7 +104,11 @@ async def nightly(
         raise
     night: Night | None = None
     try:
-        night = await report_start(config, *_flow_run())
+        run, expected = _flow_run()
+        night = await report_start(config, run, expected)
+        if expected is not None and (waiting := await find_reason_to_wait(config)) is not None:
+            await report_night(config, night, waiting)
+            return waiting
         outcome, shards = await run_night(config)
         await report_night(config, night, outcome)
     except BaseException as error:  # the cancellation of a task, too

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
+from conf.nightly import DEFAULT_MODEL
 from conf.text import count, logger
 from infra.errors import ConfigError
 from models.results import Registered, ShardResult
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logger()
 SKIPPED = "skipped"
+NO_VERSION = 0  # version of a night that comes to none
 
 
 @task(task_run_name="start of the night of {config.nightly.model}", **policy.BOOKKEEPING)
@@ -52,6 +54,29 @@ def _find_start(config: schema.Config) -> NightStart:
         if accepted := starts.accept_data(champion):
             log.info("the images of %s are accepted, on which %s was trained", accepted, start.parent)
     return start
+
+
+@task(task_run_name="champion of {config.nightly.model}", **policy.BOOKKEEPING)
+async def find_reason_to_wait(config: schema.Config) -> Registered | None:
+    """Returns that a night of the schedule has nothing to fine-tune yet; None if there is a champion, or an error.
+
+    The schedule is active before anything is registered. A model that is not the default one was named by someone, so
+    that one without a champion is an error.
+    """
+    return await asyncio.to_thread(_find_reason_to_wait, config)
+
+
+def _find_reason_to_wait(config: schema.Config) -> Registered | None:
+    from infra.tracking import registry
+
+    model = config.nightly.model
+    if model != DEFAULT_MODEL or registry.champion(model) is not None:
+        return None
+    reason = (
+        f"skipped: nothing to fine-tune yet: no {model} has been promoted; `effnet reproduce` makes one, nightly.model "
+        "names another model, `effnet nightly --pause` stops the schedule"
+    )
+    return Registered(f"{model}-{config.transfer.data.name}", NO_VERSION, (), verdict=reason, outcome=SKIPPED)
 
 
 @task(task_run_name="new data for {start.line}", **policy.BOOKKEEPING)

@@ -32,7 +32,7 @@ from models.results import Registered, ShardResult
 from tasks import policy
 from tasks.nights import alerts
 from tasks.nights import start as starts
-from tasks.nights.line import SKIPPED
+from tasks.nights.line import NO_VERSION, SKIPPED
 from tasks.registry.gate import PROMOTED, REFUSED
 from tasks.registry.promote import EARLIER
 from tasks.registry.verdict import PENDING, REASON, STATE, WAITING
@@ -237,9 +237,10 @@ def _close(config: schema.Config, night: Night, result: Registered) -> None:
     if is_repeated and night.record.earlier is not None:
         _write(night.uri, night.record.earlier)
         return
-    record = replace(night.record, outcome=outcome, verdict=result.verdict, version=result.version, earlier=None)
+    version = None if result.version == NO_VERSION else result.version
+    record = replace(night.record, outcome=outcome, verdict=result.verdict, version=version, earlier=None)
     present = _read(night.uri)
-    if present is not None and present.finished and (present.outcome, present.version) == (outcome, result.version):
+    if present is not None and present.finished and (present.outcome, present.version) == (outcome, version):
         _send_alert(config, night.uri, present)
         return  # by another process that ran the same night, or by an earlier attempt of this task
     text = _describe_attention(result, outcome, night.uri)  # before the record is written: a retry counts it again
@@ -269,7 +270,8 @@ def _with_judged_verdict(result: Registered, night: Night) -> Registered:
     """The result of a night that judged its version, was killed, and only finds it when it is resumed."""
     from infra.tracking import registry
 
-    if result.outcome != SKIPPED and not result.verdict.startswith(EARLIER):
+    is_found = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
+    if not is_found or result.version == NO_VERSION:
         return result
     version = registry.resolve_version(f"{result.name}/{result.version}")
     if STATE not in version.tags or format_utc(version.created) < night.record.started:

@@ -196,3 +196,25 @@ def test_what_is_assumed_about_the_classes_of_the_champion_is_a_tag_of_the_chall
     monkeypatch.setattr(nightly, "train_job", lambda *_, **__: None)
     asyncio.run(nightly._train_challenger(compose.compose(["data@transfer.data=digits"]), start, shards))
     assert tags[0]["assumed"] == "public-made/1: class names unknown: assumed in the order of made"
+
+
+def test_a_night_of_the_schedule_before_there_is_a_champion_is_recorded_as_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    night, waiting = Night("line", "uri", NightRecord("running")), Registered("b0-pets", 0, (), outcome="skipped")
+    replace_steps(monkeypatch, report_start=night, find_reason_to_wait=waiting, run_night=(OUTCOME, SHARDS))
+    recorded: list[Registered] = []
+
+    async def report_night(_config: schema.Config, _night: Night, result: Registered) -> None:
+        recorded.append(result)
+
+    async def show_night(*_: object) -> str:
+        return ""
+
+    monkeypatch.setattr(nightly, "report_night", report_night)
+    monkeypatch.setattr(nightly, "show_night", show_night)
+    monkeypatch.setattr(nightly, "_flow_run", lambda: ("run", datetime(2026, 11, 30, 3, tzinfo=UTC)))
+    assert asyncio.run(nightly.nightly.fn([])) == waiting
+    monkeypatch.setattr(nightly, "_flow_run", lambda: ("run", None))  # someone has started it, who hears of an error
+    assert asyncio.run(nightly.nightly.fn([])) == OUTCOME
+    assert recorded == [waiting, OUTCOME]

@@ -21,7 +21,7 @@ from infra.services import prefect_api
 from infra.tracking import registry
 from infra.tracking.registry import Version
 from models.results import Registered, ShardResult
-from tasks.nights import alerts, record
+from tasks.nights import alerts, line, record
 from tasks.nights.record import CANCELLED, CRASHED, FAILED, Night, describe_delay, read_nights
 
 TONIGHT = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
@@ -113,6 +113,30 @@ def test_every_third_skip_in_a_row_is_reported(config: Config, sent: list[str]) 
     assert counts == [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
     assert sent[0].endswith(": skipped 3 times in a row: why")
     assert sent[1].endswith(": skipped 6 times in a row: why")
+
+
+def test_a_night_without_anything_to_fine_tune_is_recorded_as_skipped_without_a_version(
+    config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "resolve_version", lambda _: pytest.fail("there is no version"))
+    waiting = Registered(LINE, line.NO_VERSION, (), verdict="skipped: nothing to fine-tune yet", outcome="skipped")
+    record._close(config, begin(config), waiting)
+    ((_, night),) = read_nights(config.storage, LINE, 10)
+    assert (night.outcome, night.verdict, night.version) == ("skipped", "skipped: nothing to fine-tune yet", None)
+    assert night.finished
+
+
+def test_only_the_default_model_may_have_no_champion_yet(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    champions = {"b3": Version("b3", 1, "", (), {})}
+    monkeypatch.setattr(registry, "champion", champions.get)
+    waiting = line._find_reason_to_wait(config)
+    assert waiting is not None
+    assert (waiting.name, waiting.outcome) == ("efficientnet-b0-digits", "skipped")
+    assert waiting.verdict.startswith("skipped: nothing to fine-tune yet: no efficientnet-b0 has been promoted; ")
+    for model in ("b3", "b4"):  # that b4 has none is an error, with a hint
+        assert line._find_reason_to_wait(compose.compose([f"nightly.model={model}"])) is None
+    champions["efficientnet-b0"] = Version("efficientnet-b0", 1, "", (), {})
+    assert line._find_reason_to_wait(config) is None
 
 
 def test_a_retry_loses_no_alert_of_the_third_skip(
