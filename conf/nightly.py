@@ -81,7 +81,9 @@ class Nightly:
     # Points by which the expected calibration error on val may exceed the champion's; an excess that may be chance does
     # not count.
     calibration_margin: float = 5.0
-    max_latency_ms: float | None = None  # Milliseconds that one image may take on this machine's CPU; null = any.
+    # Milliseconds that one image may take on this machine's CPU; null = any. A night that measures more beside other
+    # work refuses nothing, and measures again.
+    max_latency_ms: float | None = None
     # Times as long as with the champion that one image may take, both measured in turns in one process; null = any.
     max_latency_ratio: float | None = 1.5
     max_size_mb: float | None = None  # Megabytes (10^6 bytes) that the weights may have; null = any.

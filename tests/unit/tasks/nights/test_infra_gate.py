@@ -33,6 +33,29 @@ def test_a_slower_version_is_refused_by_both_numbers() -> None:
     assert fault == "one image takes 30.0 ms, 25 are allowed (nightly.max_latency_ms)"
 
 
+def test_a_version_that_is_slow_beside_other_work_is_measured_again_and_one_that_is_fast_then_is_fast() -> None:
+    limits = Nightly(max_latency_ms=25)
+    with pytest.raises(
+        TransientError, match=r"30.0 ms, 25 are allowed .*, but other work had the cores for 40 % of the"
+    ):
+        judge_trial({"latency_ms": 30.0, "waited": 0.4}, limits)
+    assert judge_trial({"latency_ms": 30.0, "waited": 0.01}, limits) is not None
+    assert judge_trial({"latency_ms": 20.0, "waited": 0.4}, limits) is None
+
+
+def test_the_share_that_threads_waited_for_a_core_is_read_from_the_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for thread, text in (("7", "4000 100 3\n"), ("8", "6000 900 5\n"), ("9", "not said")):
+        (tmp_path / thread).mkdir()
+        (tmp_path / thread / "schedstat").write_text(text)
+    monkeypatch.setattr(trial_module, "THREADS", tmp_path)
+    assert trial_module.read_scheduler() == (10000, 1000)
+    assert trial_module.share_waited((8500, 500), (10000, 1000)) == 0.25
+    monkeypatch.setattr(trial_module, "THREADS", tmp_path / "missing")
+    assert trial_module.share_waited((0, 0), trial_module.read_scheduler()) == 0
+
+
 def test_a_version_that_is_slower_than_the_champion_or_too_large_is_refused_by_both_numbers() -> None:
     trial = {"latency_ms": 30.0, "latency_ratio": 1.6, "size_mb": 21.4}
     assert judge_trial(trial, Nightly()) == (
@@ -158,6 +181,7 @@ def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Pa
     trial = run_trial(tmp_path)
     assert judge_trial(trial, Nightly()) is None
     assert trial["latency_ms"] > 0
+    assert 0 <= trial["waited"] <= 1
     assert "latency_ratio" not in trial
     assert trial["onnx"] == (find_spec("onnxscript") is not None)
     assert trial["size_mb"] == pytest.approx((tmp_path / "weights.safetensors").stat().st_size / 1e6)
