@@ -139,7 +139,7 @@ def judge_trial(trial: dict[str, Any], limits: schema.Nightly) -> str | None:
         waited = float(trial.get("waited", 0))
         if waited > MAX_WAITED:
             raise TransientError(
-                f"{fault}, but other work had the cores for {100 * waited:.0f} % of the time: the version is not judged, the "
+                f"{fault}, but other work had the cores for {100 * waited:.0f} % of the time: it is not judged, the "
                 "same command measures it again"
             )
         return fault

@@ -9,11 +9,13 @@ damaged, the old one stays.
 from __future__ import annotations
 
 import asyncio
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from email.message import Message
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +41,8 @@ HOST = "127.0.0.1"
 POLL_S = 5.0  # time between two looks at the alias
 UPLOAD_S = 30.0  # time in which the body of a request must arrive
 MAX_BYTES = 20 * 1024 * 1024  # of an image file
+WANTED = "one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
+_FILE_NAME = re.compile(rb"^content-disposition:[^\r\n]*;\s*filename\*?=", re.IGNORECASE | re.MULTILINE)
 SHOWN = 5  # classes of an answer by default
 PAGE = Path(__file__).with_name("serve.html")
 
@@ -191,7 +195,11 @@ def build_app(serving: Serving) -> FastAPI:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Reads an image file; stops at the limit, whatever length the request announced."""
+    """Reads an image file, as the body or in a form; stops at the limit, whatever length the request announced."""
+    header = Message()
+    header["content-type"] = request.headers.get("content-type", "")
+    if header.get_content_type() == "application/json":
+        raise HTTPException(415, f"the body is JSON: send {WANTED}")
     data = bytearray()
     try:
         async with asyncio.timeout(UPLOAD_S):
@@ -202,8 +210,23 @@ async def _read_body(request: Request) -> bytes:
     except TimeoutError as error:
         raise HTTPException(408, f"the image did not arrive within {UPLOAD_S:g} s") from error
     if not data:
-        raise HTTPException(400, "the body is empty: send a JPEG or PNG file, e.g. curl --data-binary @IMAGE")
+        raise HTTPException(400, f"the body is empty: send {WANTED}")
+    if header.get_content_type() == "multipart/form-data":
+        return _find_file(bytes(data), str(header.get_boundary("")))
     return bytes(data)
+
+
+def _find_file(body: bytes, boundary: str) -> bytes:
+    """Returns the content of the one file in a form, which is text between its parts (RFC 7578, RFC 2046 5.1.1)."""
+    delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
+    _, *parts = (b"\r\n" + body).split(delimiter)
+    if not boundary or not parts or not parts[-1].startswith(b"--"):
+        raise HTTPException(400, f"the form is cut off, or its boundary is not the one in the header: send {WANTED}")
+    files = [part.partition(b"\r\n\r\n") for part in parts[:-1]]
+    contents = [content for head, _, content in files if _FILE_NAME.search(head)]
+    if len(contents) != 1:
+        raise HTTPException(400, f"the form has {len(contents)} files: send {WANTED}")
+    return contents[0]
 
 
 def serve(ref: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:

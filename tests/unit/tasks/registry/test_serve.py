@@ -22,8 +22,10 @@ class Held:
 
     def __init__(self, name: str) -> None:
         self.name, self.release, self.batches = name, threading.Event(), []  # type: ignore[var-annotated]
+        self.decoded: list[bytes] = []
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
+        self.decoded.append(data)
         return np.frombuffer(data, np.uint8)
 
     def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -106,6 +108,56 @@ def test_a_request_is_answered_by_the_version_that_was_served_when_it_came() -> 
             assert [answer["predictions"][0]["class"] for answer in answers] == ["pets/1", "pets/1", "pets/2"]
             assert (old_held.batches, new_held.batches) == ([1, 1], [1])
             assert 'effnet_model_info{version="pets/2"} 1.0' in (await client.get("/metrics")).text
+
+    asyncio.run(main())
+
+
+FILE = b"\xff\xd8 two \r\n\r\n lines --x and a \x00"
+
+
+def test_a_file_of_a_form_is_classified_as_if_it_were_the_body_and_the_other_fields_are_ignored() -> None:
+    """As ``curl -F file=@IMAGE`` sends it."""
+
+    async def main() -> None:
+        version, held = loaded("pets/1")
+        held.release.set()
+        async for client in open_client(Serving("pets@champion", version, Limits())):
+            for fields in ({}, {"note": "from a camera"}):
+                files = {"file": ("a photo.jpg", FILE, "image/jpeg")}
+                answer = await client.post("/predict", files=files, data=fields)
+                assert answer.json()["model"] == "pets/1", answer.text
+            body = (
+                b'preamble\r\n--x y\r\ncontent-disposition: form-data; name=a; filename="b"\r\n\r\n%s\r\n--x y--' % FILE
+            )
+            quoted = {"content-type": 'Multipart/Form-Data; boundary="x y"'}
+            assert (await client.post("/predict", content=body, headers=quoted)).status_code == 200
+            assert held.decoded == [FILE] * 3
+
+    asyncio.run(main())
+
+
+def test_a_form_without_one_file_and_a_body_of_json_are_refused_by_how_an_image_is_sent() -> None:
+    async def main() -> None:
+        version, held = loaded("pets/1")
+        async for client in open_client(Serving("pets@champion", version, Limits())):
+            two = [("file", ("a.jpg", FILE)), ("file", ("b.jpg", FILE))]
+            one = client.build_request("POST", "/predict", files=[two[0]])
+            cut = {"content": one.read()[:-10], "headers": {"content-type": one.headers["content-type"]}}
+            unnamed = {"content": one.read(), "headers": {"content-type": "multipart/form-data"}}
+            none = {"content": b"--x\r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n--x--\r\n"}
+            none |= {"headers": {"content-type": "multipart/form-data; boundary=x"}}
+            wanted = "send one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
+            requests: list[tuple[dict[str, Any], int, str]] = [
+                ({"files": two}, 400, "the form has 2 files"),
+                (none, 400, "the form has 0 files"),
+                (cut, 400, "the form is cut off, or its boundary is not the one in the header"),
+                (unnamed, 400, "the form is cut off, or its boundary is not the one in the header"),
+                ({"json": {"image": "aGk="}}, 415, "the body is JSON"),
+            ]
+            for request, status, said in requests:
+                answer = await client.post("/predict", **request)
+                assert (answer.status_code, answer.json()["detail"]) == (status, f"{said}: {wanted}")
+            assert held.decoded == []
 
     asyncio.run(main())
 
