@@ -16,7 +16,7 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 class Email:
     """E-mail by SMTP. With the variables EFFNET_SMTP_USER and EFFNET_SMTP_PASSWORD it logs in, over TLS only."""
 
-    host: str | None = None  # Server, HOST or HOST:PORT (default 25); null = no e-mail.
+    host: str | None = None  # Server, HOST or HOST:PORT (default 25; 465 is TLS from the start); null = no e-mail.
     sender: str = ""  # Address that the e-mail is from.
     to: list[str] = field(default_factory=list)  # Addresses of the recipients.
 

@@ -91,7 +91,7 @@ def _main(words: Sequence[str]) -> int:
     flags = [flag for flag in FLAGS if getattr(arguments, flag.replace("-", "_"), False)]
     try:
         command = _command(arguments.verb, typed, flags)
-        switches = frozenset(name for name in verb.switches if getattr(arguments, name))
+        switches = frozenset(name for name in verb.switches if getattr(arguments, name.replace("-", "_")))
         command = replace(command, json=getattr(arguments, "json", False), quiet=getattr(arguments, "quiet", False))
         command = replace(command, switches=switches, options=options)
         from infra.store import files

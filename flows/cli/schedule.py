@@ -1,4 +1,7 @@
-"""``effnet nightly --schedule``, ``--pause``, ``--show``: when nights start, with which settings, and the last ones."""
+"""``effnet nightly --schedule``, ``--pause``, ``--show``: when nights start, with which settings, and the last ones.
+
+``--test-alert`` tries the receivers of their alerts.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import asyncio
 import json
 import os
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from flows.cli.command import Command, show
 from flows.cli.services import connect
 from infra.errors import ConfigError, EffnetError, first_line
 from infra.services import prefect_api, stack
 from infra.services import schedule as schedules
+
+if TYPE_CHECKING:
+    from conf.schema import Config
 
 
 def manage(command: Command) -> int:
@@ -25,6 +32,8 @@ def manage(command: Command) -> int:
         raise ConfigError(f"--{' and --'.join(given)} exclude each other")
     if "schedule" in options:
         _check(options["schedule"], options.get("timezone"))
+    if "test-alert" in switches:
+        return _test_alerts(command)
     connect(command, "prefect")
     api = prefect_api.from_environment(os.environ)
     schedule = schedules.read(api)
@@ -40,6 +49,48 @@ def manage(command: Command) -> int:
     last, fault = _read_last(command, schedule) if "show" in switches else ({}, "")
     _show(command, schedule, upcoming, last, fault)
     return 0
+
+
+def _test_alerts(command: Command) -> int:
+    """Sends one alert to each receiver of the command, or else of the schedule; 1 if one of them did not take it."""
+    from tasks.nights import alerts
+
+    config = command.config
+    if not alerts.has_receivers(config.nightly.alerts):
+        config = _with_settings_of_nights(command)
+    faults = alerts.try_receivers(config.nightly.alerts, alerts.title(config, "a test of the alerts, nothing happened"))
+    if command.json:
+        print(json.dumps(faults, indent=2))
+    else:
+        for name, fault in faults.items():
+            show(f"{name} {f'has not taken the alert: {fault}' if fault else 'has the alert'}")
+    return 1 if any(faults.values()) else 0
+
+
+def _with_settings_of_nights(command: Command) -> Config:
+    """The configuration of the nights: settings of the embedded worker, of the schedule, and of the command.
+
+    Raises:
+        ConfigError: No receiver is among them.
+    """
+    from conf import compose
+    from flows import configure
+    from tasks.nights import alerts
+
+    remedy = "give nightly.alerts.webhook=URL or nightly.alerts.email.host=HOST (.sender, .to)"
+    try:
+        connect(command, "prefect")
+        settings = configure.embedded_worker_settings(command.run_dir) or []
+        plan = schedules.read(prefect_api.from_environment(os.environ))
+    except EffnetError as error:
+        raise ConfigError(
+            f"no receiver is given, and the schedule cannot be read: {first_line(error)}; {remedy}"
+        ) from error
+    words = configure.merge(configure.merge(settings, plan.overrides), command.overrides)
+    config = compose.compose(words)
+    if not alerts.has_receivers(config.nightly.alerts):
+        raise ConfigError(f"neither the command nor the schedule has a receiver of alerts: {remedy}")
+    return config
 
 
 def _check(cron: str, timezone: str | None) -> None:

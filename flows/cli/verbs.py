@@ -183,7 +183,11 @@ VERBS: dict[str, Verb] = {
             "schedule": ("[CRON]", "start the deployment nightly at these times; train nothing now"),
             "timezone": ("[ZONE]", "time zone of the schedule (default: unchanged, at first UTC)"),
         },
-        switches={"pause": "stop the schedule", "show": "print the schedule, the next and the last nights"},
+        switches={
+            "pause": "stop the schedule",
+            "show": "print the schedule, the next and the last nights",
+            "test-alert": "send one test alert to each receiver; ends with 1 if one does not take it",
+        },
         trains=True,
     ),
     "promote": Verb(

@@ -6,6 +6,7 @@ import os
 import smtplib
 import socket
 import ssl
+from collections.abc import Callable
 from email.message import EmailMessage
 from functools import partial
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from infra.services import http
 
 log = logger()
 TIMEOUT_S = 10.0
+TLS_PORT = 465  # on which SMTP begins with TLS (RFC 8314); on others STARTTLS begins it
 SMTP_USER, SMTP_PASSWORD = "EFFNET_SMTP_USER", "EFFNET_SMTP_PASSWORD"
 
 
@@ -31,20 +33,38 @@ def send(alerts: schema.Alerts, text: str) -> bool:
         Whether a receiver has it; also True if none is configured.
     """
     line = printable(text)
-    sent = failed = 0
-    for name, receiver, deliver in (
-        ("nightly.alerts.webhook", alerts.webhook, partial(_post, alerts.webhook or "", "", {"text": line})),
-        ("nightly.alerts.email", alerts.email.host, partial(_mail, alerts.email, line)),
-    ):
-        if receiver is None:
-            continue
+    faults = try_receivers(alerts, line)
+    for name, fault in faults.items():
+        if fault:
+            log.warning("%s: the alert was not sent: %s; it was: %s", name, fault, line)
+    return not faults or not all(faults.values())
+
+
+def try_receivers(alerts: schema.Alerts, text: str) -> dict[str, str]:
+    """Sends one line to every configured receiver; returns for each why it did not take it, empty if it did."""
+    faults = {}
+    for name, deliver in _receivers(alerts, printable(text)):
         try:
             deliver()
-            sent += 1
+            faults[name] = ""
         except Exception as error:  # noqa: BLE001 - a broken receiver must not fail a night
-            failed += 1
-            log.warning("%s: the alert was not sent: %s; it was: %s", name, first_line(error), line)
-    return sent > 0 or not failed
+            faults[name] = first_line(error)
+    return faults
+
+
+def has_receivers(alerts: schema.Alerts) -> bool:
+    """Whether an alert would be sent anywhere."""
+    return bool(_receivers(alerts, ""))
+
+
+def _receivers(alerts: schema.Alerts, line: str) -> list[tuple[str, Callable[[], None]]]:
+    """The configured receivers with the function that sends a line to each."""
+    receivers: list[tuple[str, Callable[[], None]]] = []
+    if alerts.webhook is not None:
+        receivers.append(("nightly.alerts.webhook", partial(_post, alerts.webhook, "", {"text": line})))
+    if alerts.email.host is not None:
+        receivers.append(("nightly.alerts.email", partial(_mail, alerts.email, line)))
+    return receivers
 
 
 def beat(alerts: schema.Alerts, event: str, text: str = "") -> None:
@@ -86,8 +106,16 @@ def _mail(email: schema.Email, line: str) -> None:
     message["From"], message["To"] = email.sender, ", ".join(email.to)
     message.set_content(line)
     host, _, port = (email.host or "").partition(":")
-    with smtplib.SMTP(host, int(port or 25), timeout=TIMEOUT_S) as server:
-        if os.environ.get(SMTP_USER):
-            server.starttls(context=ssl.create_default_context())
-            server.login(os.environ[SMTP_USER], os.environ.get(SMTP_PASSWORD, ""))
+    user, context = os.environ.get(SMTP_USER), ssl.create_default_context()
+    number = int(port or 25)
+    server: smtplib.SMTP  # of which SMTP_SSL is one
+    if number == TLS_PORT:
+        server = smtplib.SMTP_SSL(host, number, timeout=TIMEOUT_S, context=context)
+    else:
+        server = smtplib.SMTP(host, number, timeout=TIMEOUT_S)
+    with server:
+        if user and number != TLS_PORT:
+            server.starttls(context=context)
+        if user:
+            server.login(user, os.environ.get(SMTP_PASSWORD, ""))
         server.send_message(message)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conf import compose
+from conf import compose, schema
+from flows import configure
 from flows.__main__ import main
 from flows.cli import schedule
 from flows.cli.command import Command
 from infra import store
+from infra.errors import ConfigError
 from infra.services import schedule as schedules
+from tasks.nights import alerts
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,54 @@ def test_the_last_nights_of_another_server_need_its_object_store(
         assert (json.loads(output)["last"], json.loads(output)["last_unknown"]) == (None, fault)
     else:
         assert f"last       unknown: {fault}\n" in output
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The webhooks that a test alert is sent to; the one at `broken` does not answer."""
+    webhooks: list[str | None] = []
+
+    def try_receivers(receivers: schema.Alerts, text: str) -> dict[str, str]:
+        assert "effnet nightly efficientnet-b0 on digits (" in text
+        webhooks.append(receivers.webhook)
+        return {"nightly.alerts.webhook": "it answers 500" if receivers.webhook == "BROKEN" else ""}
+
+    monkeypatch.setattr(alerts, "try_receivers", try_receivers)
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    return webhooks
+
+
+def test_a_test_alert_is_sent_to_the_receivers_of_the_command_and_names_those_that_fail(
+    tried: list[str | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = f"run_dir={tmp_path}"
+    assert main(["nightly", "--test-alert", "nightly.alerts.webhook=HOOK", run_dir]) == 0
+    assert capsys.readouterr().out == "nightly.alerts.webhook has the alert\n"
+    assert main(["nightly", "--test-alert", "nightly.alerts.webhook=BROKEN", run_dir]) == 1
+    assert capsys.readouterr().out == "nightly.alerts.webhook has not taken the alert: it answers 500\n"
+    assert tried == ["HOOK", "BROKEN"]
+    assert main(["nightly", "--test-alert", run_dir]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: no receiver is given, and the schedule cannot be read: not running in ")
+    assert said.endswith("give nightly.alerts.webhook=URL or nightly.alerts.email.host=HOST (.sender, .to)\n")
+
+
+def test_without_receivers_in_the_command_a_test_alert_goes_to_those_of_the_nights(
+    tried: list[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = schedules.Schedule("0 3 * * *", "UTC", True, ("nightly.alerts.webhook=OF_SCHEDULE",))
+    settings = ["nightly.alerts.webhook=OF_WORKER"]
+    monkeypatch.setattr(schedule, "connect", lambda *_: {})
+    monkeypatch.setattr(configure, "embedded_worker_settings", lambda _: settings)
+    monkeypatch.setattr(schedules, "read", lambda _: plan)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    given = replace(command(tmp_path), switches=frozenset({"test-alert"}))
+    assert schedule.manage(given) == 0
+    plan = replace(plan, overrides=())
+    assert schedule.manage(given) == 0
+    assert tried == ["OF_SCHEDULE", "OF_WORKER"]
+    settings.clear()
+    with pytest.raises(
+        ConfigError, match="neither the command nor the schedule has a receiver of alerts: give nightly"
+    ):
+        schedule.manage(given)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from conf.schema import Alerts, Email
+from infra.services import keys
 from tasks.nights import alerts
 
 TEXT = "effnet nightly b0 on pets: failed"
@@ -32,7 +35,7 @@ class Hook(BaseHTTPRequestHandler):
 
 
 class Smtp(socketserver.StreamRequestHandler):
-    """As much of SMTP as a client without TLS needs."""
+    """As much of SMTP as a client needs that logs in, or does not."""
 
     def handle(self) -> None:
         lines: list[str] = []
@@ -44,7 +47,8 @@ class Smtp(socketserver.StreamRequestHandler):
                 self.wfile.write(b"354 go\r\n")
                 while (line := self.rfile.readline()) != b".\r\n":
                     lines.append(line.decode().rstrip("\r\n"))
-            self.wfile.write(b"221 bye\r\n" if command == "QUIT" else b"250 ok\r\n")
+            replies = {"EHLO": b"250-sink\r\n250 AUTH PLAIN\r\n", "AUTH": b"235 ok\r\n", "QUIT": b"221 bye\r\n"}
+            self.wfile.write(replies.get(command.partition(" ")[0].upper(), b"250 ok\r\n"))
             if command == "QUIT":
                 break
         self.server.received.append(lines)  # type: ignore[attr-defined]
@@ -99,6 +103,43 @@ def test_an_e_mail_goes_to_every_recipient_with_the_text_as_subject(web: HTTPSer
     (subject,) = (line for line in lines if line.startswith("Subject: "))
     assert subject.startswith(f"Subject: {TEXT}")
     assert "  | last line of a log" in lines
+
+
+def test_on_the_port_for_it_an_e_mail_is_sent_by_tls_from_the_start_and_the_server_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, key = keys.certificate(tmp_path)
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(certificate, key)
+    theirs = ssl.create_default_context(cafile=str(certificate))
+    theirs.check_hostname = False  # the certificate is for no host
+    monkeypatch.setenv(alerts.SMTP_USER, "effnet")
+    monkeypatch.setenv(alerts.SMTP_PASSWORD, "secret")
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Smtp)
+    server.socket = ours.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setattr(alerts, "TLS_PORT", server.server_address[1])
+    receivers = Alerts(email=Email(f"127.0.0.1:{server.server_address[1]}", "a@example.org", ["b@example.org"]))
+    with running(server) as received:
+        alerts.send(receivers, TEXT)
+        assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+        monkeypatch.setattr(ssl, "create_default_context", lambda: theirs)
+        alerts.send(receivers, TEXT)
+    lines = received[-1]
+    assert isinstance(lines, list)
+    assert [line.partition(" ")[0].upper() for line in lines[:3]] == ["EHLO", "AUTH", "MAIL"]
+    assert f"Subject: {TEXT}" in lines
+
+
+def test_trying_the_receivers_names_those_that_do_not_take_an_alert(web: HTTPServer) -> None:
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Smtp)
+    with running(server) as received:
+        email = Email(f"127.0.0.1:{server.server_address[1]}", "a@example.org", ["b@example.org"])
+        both = Alerts(webhook="NOT_SET_ANYWHERE", email=email)
+        faults = alerts.try_receivers(both, TEXT)
+    assert len(received) == 1
+    unset = "the variable NOT_SET_ANYWHERE does not hold a URL"
+    assert faults == {"nightly.alerts.webhook": unset, "nightly.alerts.email": ""}
+    assert alerts.try_receivers(Alerts(), TEXT) == {}
 
 
 @pytest.mark.parametrize("fault", ["closed", "refuses", "no variable", "no SMTP server"])
