@@ -33,7 +33,7 @@ def send(alerts: schema.Alerts, text: str) -> bool:
         Whether a receiver has it; also True if none is configured.
     """
     line = printable(text)
-    faults = try_receivers(alerts, line)
+    faults = try_receivers(alerts, text)
     for name, fault in faults.items():
         if fault:
             log.warning("%s: the alert was not sent: %s; it was: %s", name, fault, line)

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from conf import schema
+from conf.text import logger
 from infra.machine import format_utc
 from tasks import policy
 from tasks.nights import alerts
 from tasks.registry import promote
 from tasks.registry.gate import REFUSED, Verdict
-from tasks.registry.verdict import REASON, STATE, WAITING, WAITING_UNTIL
+from tasks.registry.verdict import REASON, STATE, WAITING, WAITING_UNTIL, record_manual_promotion
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
+
+log = logger()
 
 
 @task(task_run_name="approvals of {line}", **policy.BOOKKEEPING)
@@ -37,14 +40,27 @@ async def refuse_overdue(line: str, config: schema.Config) -> None:
 def _refuse_overdue(line: str, config: schema.Config, now: float) -> None:
     from infra.tracking import registry
 
-    champion = registry.champion(line)
-    for version in registry.versions(line):
+    for listed in registry.versions(line):
+        if not is_overdue(listed, now):
+            continue
+        version = registry.resolve_version(f"{line}/{listed.version}")  # someone may have promoted it meanwhile
         # The champion keeps the tag if its alias was moved elsewhere than by effnet.
-        if is_overdue(version, now) and (champion is None or champion.version != version.version):
+        if is_overdue(version, now) and registry.CHAMPION not in version.aliases:
             reason = f"not promoted, nobody approved it in time: {version.tags.get(REASON, '')}"
             # Sent first: a process that ends in between sends it again, the other way round it would be lost.
             alerts.send(config.nightly.alerts, alerts.title(config, f"refused: {line}/{version.version}: {reason}"))
             promote.decline(version, Verdict(REFUSED, reason), reused=False)
+            _restore_promoted(version, config.storage)
+
+
+def _restore_promoted(version: Version, storage: str) -> None:
+    """Records that a version was promoted whose promotion by a user was just overwritten by its refusal."""
+    from infra.tracking import champions, registry
+
+    champion = registry.champion(version.name)
+    if champion is not None and champion.version == version.version:
+        record_manual_promotion(version, champions.read_history(storage, version.name)[-1])
+        log.warning("%s/%d was promoted while it was refused: it stays champion", version.name, version.version)
 
 
 def is_overdue(version: Version, now: float) -> bool:

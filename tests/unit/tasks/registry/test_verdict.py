@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from conf import compose
+from conf import compose, schema
 from flows.cli import champions
 from flows.cli.command import Command
 from infra.tracking import champions as champion_moves
 from infra.tracking import registration, registry
 from infra.tracking.registry import Version
-from tasks.nights import line
+from tasks.nights import approval, line
+from tasks.registry import family
 from tasks.registry.promote import is_pending
 from tasks.registry.register import new_version
-from tasks.registry.verdict import PENDING, REASON, STATE, add_notes
+from tasks.registry.verdict import PENDING, REASON, STATE, WAITING, WAITING_UNTIL, add_notes
 
 KILLED = {STATE: PENDING, REASON: "promoted: better"}
 LINE = "b0-pets"
@@ -33,7 +35,8 @@ def tags(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, str]]:
         name, _, number = ref.partition("/")
         name, _, alias = name.partition("@")
         version = aliases[alias] if alias else int(number)
-        return Version(name, version, "", (), dict(versions[version]), created=0.0)
+        held = tuple(alias for alias, number in aliases.items() if number == version)
+        return Version(name, version, "", held, dict(versions[version]), created=0.0)
 
     def find_alias(name: str, alias: str) -> Version | None:
         return resolve(f"{name}@{alias}") if name == LINE and alias in aliases else None
@@ -92,3 +95,30 @@ def test_a_champion_that_a_user_replaces_is_not_judged_again(
     assert getattr(champions, verb)(command) == 0
     assert registry.resolve_version(f"{LINE}@champion").version == 1
     assert not is_pending(f"{LINE}/2")
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_version_that_a_user_promotes_while_a_night_refuses_it_for_lack_of_an_approval_is_promoted(
+    when: str, tags: dict[int, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags[1] = {STATE: WAITING, WAITING_UNTIL: "2000-01-01", REASON: "passed the gate"}
+    monkeypatch.setattr(champions, "connect", lambda *_: None)
+    config = compose.compose([f"storage=file://{tmp_path}"])
+    command = Command("promote", (f"{LINE}/1",), [], config, options={"why": "it is needed"})
+    sent: list[str] = []
+    listed = [registry.resolve_version(f"{LINE}/{number}") for number in tags]
+    if when == "before":
+        champions.promote(command)
+
+    def send(_: schema.Alerts, text: str) -> None:
+        champions.promote(command)
+        sent.append(text)
+
+    monkeypatch.setattr(family, "describe_family", lambda _: None)  # which lists the versions, too
+    monkeypatch.setattr(registry, "versions", lambda _: listed)
+    monkeypatch.setattr(approval.alerts, "send", send)
+    approval._refuse_overdue(LINE, config, time.time())
+    assert registry.resolve_version(f"{LINE}@champion").version == 1
+    assert tags[1][STATE] == "promoted"
+    assert tags[1][REASON].endswith(": it is needed")
+    assert len(sent) == (when == "meanwhile")
