@@ -32,6 +32,7 @@ from flows.register import judge_version
 from flows.shard import write_shards
 from infra.errors import ConfigError, DataError, DivergedError, PreemptedError, first_line
 from models.results import Registered, ShardResult
+from tasks.artifacts import link_version, show_outcome
 from tasks.classes import match_classes
 from tasks.evaluate import registered_input
 from tasks.jobs import train_job
@@ -108,15 +109,22 @@ async def nightly(
         night = await report_start(config, run, expected)
         if expected is not None and (waiting := await find_reason_to_wait(config)) is not None:
             await report_night(config, night, waiting)
+            await show_outcome(night.line, waiting.outcome, waiting.verdict)
             return waiting
         outcome, shards = await run_night(config)
         await report_night(config, night, outcome)
     except BaseException as error:  # the cancellation of a task, too
-        await report_failure(config, night, *_describe_end(error))
+        end = _describe_end(error)
+        await report_failure(config, night, *end)
         if night is not None:
             await show_failure(config, night.line)
+        if night is not None and isinstance(error, Exception):  # not while everything is being stopped
+            await show_outcome(night.line, *end)
         raise
-    return replace(outcome, page=await show_night(config, outcome.name, shards))
+    page = await show_night(config, outcome.name, shards)
+    await show_outcome(outcome.name, outcome.outcome, outcome.verdict)
+    await link_version(outcome.name, outcome.version)
+    return replace(outcome, page=page)
 
 
 @nightly.on_crashed

@@ -13,7 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import acreate_link_artifact, acreate_progress_artifact, aupdate_progress_artifact
+from prefect.artifacts import (
+    acreate_link_artifact,
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    aupdate_progress_artifact,
+)
 from prefect.context import FlowRunContext, TaskRunContext
 
 from conf.text import logger
@@ -58,7 +63,7 @@ async def _send_progress(
     mlflow_run: str,
     ended: asyncio.Event,
 ) -> None:
-    key = re.sub(r"[^a-z0-9-]+", "-", key.lower())  # what Prefect allows
+    key = _key(key)
     url = await _run_url(mlflow_run)
     link = f"\n\n[charts in MLflow]({url})" if url else ""
     artifact: UUID | None = None
@@ -79,6 +84,11 @@ async def _send_progress(
             shown = status
         except Exception as error:  # noqa: BLE001 - a page must not end a training
             log.debug("no progress in Prefect: %s", first_line(error))
+
+
+def _key(text: str) -> str:
+    """A key of an artifact, with what Prefect allows."""
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower())
 
 
 async def _run_url(mlflow_run: str) -> str:
@@ -102,8 +112,30 @@ async def link_version(name: str, version: int) -> None:
     """Links the flow run to a version in MLflow's registry."""
     from infra.tracking import registry
 
-    url = registry.version_url(name, version)
-    await _link("registered-model", url, f"{name}/{version}", "Card of the version in MLflow's registry")
+    if _is_in_flow_run():
+        url = registry.version_url(name, version)
+        await _link("registered-model", url, f"{name}/{version}", "Card of the version in MLflow's registry")
+
+
+async def link_night(mlflow_run: str, file: str) -> None:
+    """Links the flow run to the page of a line of nights; the arguments are those of ``link_report``."""
+    if url := await _run_url(mlflow_run):
+        await _link("night-page", f"{url}/artifacts/{file}", "page of the line", "Its nights, versions and champions")
+
+
+async def show_outcome(line: str, outcome: str, verdict: str) -> None:
+    """Shows what came of a night; the artifacts of the nights of a line have one key, so Prefect lists them together.
+
+    Args:
+        line: Line of champions.
+        outcome: Outcome of the gate, ``skipped``, or how the night failed.
+        verdict: The reason in words.
+    """
+    if not _is_in_flow_run():
+        return
+    text = re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", verdict)  # a message may hold any character
+    said = f"# {outcome}\n\n{text}\n"
+    await attempt(acreate_markdown_artifact(said, key=_key(f"night-{line}"), description=f"The night of {line}"))
 
 
 async def link_report(mlflow_run: str, file: str) -> None:

@@ -18,11 +18,12 @@ from infra.machine import format_utc
 from models.results import ShardResult
 from models.results.nights import ChampionChange, NightOutcome, NightsResult, NightVersion
 from tasks import policy
+from tasks.artifacts import link_night
 from tasks.nights import record
 from tasks.registry.verdict import REASON, STATE
 from tasks.report import results as report_results
 from tasks.report.page import night_file
-from tasks.report.publish import render_again
+from tasks.report.publish import FOLDER, render_again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +35,11 @@ SHOWN = 30  # newest nights, versions and moves
 
 
 @task(task_run_name="nights of {line}", **policy.BOOKKEEPING)
-async def publish_nights(config: schema.Config, line: str, shards: ShardResult) -> str:
+async def publish_nights(config: schema.Config, line: str, shards: ShardResult) -> tuple[str, str]:
     """Publishes the part of a line, and renders the report again.
 
     Returns:
-        The path of the page of the night on this machine.
+        The path of the page of the line on this machine, and the MLflow run that has a copy.
     """
     return await asyncio.to_thread(publish_page, config, line, shards)
 
@@ -46,21 +47,25 @@ async def publish_nights(config: schema.Config, line: str, shards: ShardResult) 
 async def show_night(config: schema.Config, line: str, shards: ShardResult) -> str:
     """As ``publish_nights``, of a night that is recorded: what cannot be published is logged, and the path is empty."""
     try:
-        return await publish_nights(config, line, shards)
+        page, run = await publish_nights(config, line, shards)
     except Exception as error:  # noqa: BLE001 - the night has succeeded, and its record says so
         log.warning("the page of the night is not renewed, the next night renews it: %s", first_line(error))
         return ""
+    await link_night(run, f"{FOLDER}/{night_file(line)}")
+    return page
 
 
 async def show_failure(config: schema.Config, line: str) -> None:
     """As ``publish_nights``, of a night that has failed; what cannot be published is logged. Raises nothing."""
     try:
-        log.info("the page of the night: %s", await asyncio.to_thread(publish_page, config, line, None))
+        page, run = await asyncio.to_thread(publish_page, config, line, None)
+        log.info("the page of the night: %s", page)
+        await link_night(run, f"{FOLDER}/{night_file(line)}")
     except Exception as error:  # noqa: BLE001 - the error of the night matters more
         log.warning("the page of the night is not renewed: %s", first_line(error))
 
 
-def publish_page(config: schema.Config, line: str, shards: ShardResult | None) -> str:
+def publish_page(config: schema.Config, line: str, shards: ShardResult | None) -> tuple[str, str]:
     """As ``publish_nights``; without shards the name of the data set alone is stated."""
     result = replace(
         describe_line(config.storage, line),
@@ -71,7 +76,8 @@ def publish_page(config: schema.Config, line: str, shards: ShardResult | None) -
     part = report_results.publish_part(config, "nights", result, data)
     # Which no night of another line replaces.
     store.write(report_results.line_uri(config, line), json.dumps(part, indent=1).encode())
-    return str(Path(render_again(config)[0]).with_name(night_file(line)))
+    page, run = render_again(config)
+    return str(Path(page).with_name(night_file(line))), run
 
 
 def describe_line(storage: str, line: str) -> NightsResult:

@@ -98,6 +98,13 @@ def test_of_missed_nights_one_runs_and_reports_that_it_is_late_and_an_overlappin
         stack.down(services_dir, only=["worker"])
     states = [run["state_type"] for run in ended]
     assert sorted(states) == ["CANCELLED"] * 3 + ["COMPLETED"], [run["state"] for run in ended]
+    ran = next(run["id"] for run in ended if run["state_type"] == "COMPLETED")
+    shown = {
+        one["key"]: one["data"] for one in call("POST", "/artifacts/filter", {"flow_runs": {"id": {"any_": [ran]}}})
+    }
+    assert shown[f"night-{LINE}"].startswith("# promoted\n")
+    assert f"/models/{LINE}/versions/1" in shown["registered-model"]
+    assert f"/artifacts/report/night-{LINE}.html" in shown["night-page"]
     assert next(run for run in ended if run["id"] == overlapping)["state_type"] == "CANCELLED"
     messages = {run["state"]["message"] for run in ended if run["state_type"] == "CANCELLED"}
     assert all("concurrency limit" in message and "\n" not in message for message in messages), messages

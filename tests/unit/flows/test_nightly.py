@@ -218,3 +218,22 @@ def test_a_night_of_the_schedule_before_there_is_a_champion_is_recorded_as_skipp
     monkeypatch.setattr(nightly, "_flow_run", lambda: ("run", None))  # someone has started it, who hears of an error
     assert asyncio.run(nightly.nightly.fn([])) == OUTCOME
     assert recorded == [waiting, OUTCOME]
+
+
+def test_what_came_of_a_night_is_shown_on_the_page_of_its_flow_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[object, ...]] = []
+
+    async def show(*said: object) -> None:
+        shown.append(said)
+
+    night = Night("b0-pets", "uri", NightRecord("running"))
+    steps = {"report_start": night, "report_night": None, "report_failure": None, "show_failure": None}
+    monkeypatch.setattr(nightly, "show_outcome", show)
+    monkeypatch.setattr(nightly, "link_version", show)
+    replace_steps(monkeypatch, **steps, run_night=(OUTCOME, SHARDS), show_night="night-b0-pets.html")
+    assert asyncio.run(nightly.nightly.fn([])).page == "night-b0-pets.html"
+    assert shown == [("b0-pets", "promoted", "promoted: better"), ("b0-pets", 2)]
+    replace_steps(monkeypatch, run_night=DataError("a shard is damaged"))
+    with pytest.raises(DataError):
+        asyncio.run(nightly.nightly.fn([]))
+    assert shown[2:] == [("b0-pets", "failed", "a shard is damaged")]

@@ -119,3 +119,19 @@ def test_a_request_that_hangs_or_fails_is_a_warning_and_costs_seconds(
         "an artifact is missing in Prefect, which does not accept it within 0 s",
         "an artifact is missing in Prefect: 503",
     ]
+
+
+def test_the_outcomes_of_the_nights_of_a_line_are_artifacts_of_one_key_with_the_verdict_as_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[tuple[str, str]] = []
+
+    async def create(markdown: str, key: str, description: str) -> None:
+        assert description == "The night of B0_pets.v1"
+        sent.append((key, markdown))
+
+    monkeypatch.setattr(artifacts, "acreate_markdown_artifact", create)
+    asyncio.run(artifacts.show_outcome("B0_pets.v1", "tied", "outside of a flow run"))
+    monkeypatch.setattr(artifacts, "_is_in_flow_run", lambda: True)
+    asyncio.run(artifacts.show_outcome("B0_pets.v1", "refused", "class 'a|b' <is> *worse*"))
+    assert sent == [("night-b0-pets-v1", "# refused\n\nclass 'a\\|b' \\<is\\> \\*worse\\*\n")]

@@ -33,7 +33,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 def test_the_nights_of_two_lines_have_a_page_each_and_the_last_one_is_the_page_of_the_night(
     config: Config, tmp_path: Path
 ) -> None:
-    pages = [Path(report.publish_page(config, line, None)) for line in ("b0-pets", "b0-products", "b0-pets")]
+    pages = [Path(report.publish_page(config, line, None)[0]) for line in ("b0-pets", "b0-products", "b0-pets")]
     assert [page.name for page in pages] == ["night-b0-pets.html", "night-b0-products.html", "night-b0-pets.html"]
     latest = tmp_path / "runs" / "latest"
     assert (latest / "night.html").read_text() == (latest / "night-b0-pets.html").read_text()
