@@ -157,7 +157,7 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
     await report_age(config, shards)
     outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
     outcome = await close_batch(start, shards, outcome)
-    return replace(outcome, verdict=add_notes(outcome.verdict, *plan.refused)), shards
+    return replace(outcome, verdict=add_notes(outcome.verdict, *plan.refused, plan.absent)), shards
 
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:

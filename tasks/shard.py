@@ -27,6 +27,7 @@ class ShardPlan:
     Attributes:
         version: Version of the data set that is written; empty for the first.
         refused: One line per refused version whose images are withheld.
+        absent: Line about images that are not in the folder any more, but in the data set; empty for none.
         name: Name by which a night may refuse it, also of the first; empty for a set that is not appended to.
     """
 
@@ -36,6 +37,7 @@ class ShardPlan:
     version: str = ""
     refused: tuple[str, ...] = ()
     name: str = ""
+    absent: str = ""
 
 
 @task(task_run_name="plan shards of {data.name}", **policy.STORE_WORK)
@@ -61,6 +63,8 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     layout = replace(layout, state=state)
     for line in uncovered_classes(layout):
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)
+    if layout.absent:
+        log.warning("%s: %s", data.name, layout.absent)
     if layout.addresses:
         in_place.warn_if_sorted(layout)
     refused = tuple(refusals.describe_withheld(data.name, version) for version in layout.refused)
@@ -70,12 +74,12 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
         if not (lost := writer.reopen_lost(layout, current)):
             done = build_result(data, layout.manifest_uri, sha256, current, reused=True)
             states.remember(data, layout.root.rpartition("/")[0], state, layout.manifest_uri)
-            return ShardPlan(layout.root, [], done, layout.version, refused, name)
+            return ShardPlan(layout.root, [], done, layout.version, refused, name, layout.absent)
     else:
         lost = None
     writer.PLANS.share(layout)
     groups = writer.groups(layout, data.shards_per_task, lost)
-    return ShardPlan(layout.root, groups, None, layout.version, refused, name)
+    return ShardPlan(layout.root, groups, None, layout.version, refused, name, layout.absent)
 
 
 @task(task_run_name="shards of {data.name} from {numbers[0]}", **policy.STORE_WORK)

@@ -50,6 +50,7 @@ class ShardLayout:
         addresses: URI of the foreign tar that each shard is part of, with ``data.shards=in_place``; otherwise empty.
         refused: Refused versions whose images ``data.append`` withholds (``refusals.py``).
         state: State of the files before their images were read (``states.py``); empty if unknown.
+        absent: Line about images of the version to append to that the source has not any more; empty for none.
     """
 
     data: schema.Data
@@ -64,6 +65,7 @@ class ShardLayout:
     addresses: tuple[str, ...] = ()
     refused: tuple[Unaccepted, ...] = ()
     state: str = ""
+    absent: str = ""
 
     @property
     def manifest_uri(self) -> str:
@@ -137,7 +139,7 @@ def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64],
     if layout is None or not layout.names:  # nothing to write: the newest version is the result
         name = "" if newest.number == 1 else name_version(newest.number, newest.manifest.source_digest)
         layout = ShardLayout(data, source, newest.root, [], [], [], version=name)
-    return replace(layout, refused=versions_withheld)
+    return replace(layout, refused=versions_withheld, absent=versions.describe_absent(newest, content))
 
 
 def _build_version(data: schema.Data, source: Source, root: str, version: str) -> ShardLayout:

@@ -27,6 +27,7 @@ from infra.errors import ConfigError, DataError, TransientError
 from models.data.shards import acceptance, refusals
 from models.data.shards import manifest as manifests
 from models.data.shards.acceptance import Unaccepted, name_version
+from models.data.shards.image_check import printable
 from models.data.shards.manifest import Manifest
 from models.data.shards.refusals import Image, RefusedVersion, list_images, load_images, source_uri
 from models.data.sources import index
@@ -265,15 +266,46 @@ def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]
     )
 
 
+def describe_absent(newest: Version, content: NDArray[np.uint64]) -> str:
+    """Says how many images of a version a source has not any more: the shards keep them.
+
+    Images that do not decode do not count, since no shard has them.
+
+    Args:
+        newest: The version.
+        content: ``[N]``, digests of the images of the source.
+
+    Returns:
+        A line; empty if all images are there, or none, as in a folder with new images only.
+    """
+    quarantined = {note.name for note in newest.manifest.quarantine}
+    total = absent = 0
+    for uri in _list_sources(newest):
+        _, _, digests = index.load_content(uri)
+        counts = np.array([printable(name) not in quarantined for name in index.load_names(uri)], np.bool_)
+        total += int(counts.sum())
+        absent += int((counts & ~np.isin(digests, content)).sum())
+    if absent in (0, total):
+        return ""
+    return (
+        f"not in the folder any more, but still in the data: {absent:,} of the {total:,} images that were sharded "
+        "before; to remove them, shard the whole folder without data.append"
+    )
+
+
+def _list_sources(newest: Version) -> list[str]:
+    """Uris of the indices of the images of a version."""
+    matches = ((uri, _SOURCE.fullmatch(uri.rpartition("/")[2])) for uri in store.list_uris(newest.root))
+    return [uri for uri, match in matches if match and (match[1] is None or newest.contains(match[1]))]
+
+
 def _read_known(newest: Version) -> dict[int, set[str]]:
     """Classes of the images of a version, by their content; a file may lie in the folders of two classes."""
     known: dict[int, set[str]] = {}
-    for uri in store.list_uris(newest.root):
-        match = _SOURCE.fullmatch(uri.rpartition("/")[2])
-        if match is not None and (match[1] is None or newest.contains(match[1])):
-            classes, labels, content = index.load_content(uri)
-            for image, label in zip(content.tolist(), labels.tolist(), strict=True):
-                known.setdefault(image, set()).add(classes[label])
+    for uri in _list_sources(newest):
+        classes, labels, content = index.load_content(uri)
+        for image, label in zip(content.tolist(), labels.tolist(), strict=True):
+            known.setdefault(image, set()).add(classes[label])
     return known
 
 

@@ -208,6 +208,20 @@ def load_content(uri: str) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[
     return classes, labels, content
 
 
+def load_names(uri: str) -> list[bytes]:
+    """Loads the names of the images of an index, in the order of ``load_content``.
+
+    Raises:
+        DataError: The object is not an index of a source.
+    """
+    try:
+        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
+            names: list[bytes] = arrays["names"].tolist()
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
+    return names
+
+
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:
     source = catalog.open_source(data)
     if source.digest != digest:

@@ -154,14 +154,17 @@ def test_a_night_whose_page_cannot_be_published_has_succeeded(
     assert "the page of the night is not renewed, the next night renews it: the store does not answer" in caplog.text
 
 
-def test_every_verdict_names_the_versions_whose_images_are_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_verdict_names_the_versions_whose_images_are_withheld_and_counts_images_that_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets"))
-    plan = ShardPlan("file:///pets", [], SHARDS, "0003-00000000", ("version 0002-5f0c9a31 was refused",))
+    refused = ("version 0002-5f0c9a31 was refused",)
+    plan = ShardPlan("file:///pets", [], SHARDS, "0003-00000000", refused, absent="1 of the 100 images is gone")
     steps = {"refuse_overdue": None, "find_start": start, "plan_shards": plan, "open_batch": None, "report_age": None}
     for skipped in (None, OUTCOME):
         replace_steps(monkeypatch, **steps, find_reason_to_skip=skipped, _train_challenger=OUTCOME, close_batch=OUTCOME)
         outcome, _ = asyncio.run(nightly.run_night(compose.compose([])))
-        assert outcome.verdict == "promoted: better; version 0002-5f0c9a31 was refused"
+        assert outcome.verdict == "promoted: better; version 0002-5f0c9a31 was refused; 1 of the 100 images is gone"
 
 
 def test_what_is_assumed_about_the_classes_of_the_champion_is_a_tag_of_the_challengers_training(

@@ -135,10 +135,35 @@ def test_of_two_processes_that_append_at_once_one_is_to_run_again(data: Data, fo
     assert shard(data, storage) == replace(quick, reused=True)
 
 
-def test_an_image_that_was_deleted_from_the_folder_stays(data: Data, folder: Path, storage: str) -> None:
+def test_an_image_that_was_deleted_from_the_folder_stays_which_is_said_until_the_whole_folder_is_sharded(
+    data: Data, folder: Path, storage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     first = shard(data, storage)
+    for length in range(40, 60):
+        (folder / "cat" / "broken.png").write_bytes((folder / "cat" / "000.png").read_bytes()[:length])
+        if shard(data, storage).quarantined:  # otherwise it was drawn into val or minival
+            break
+    (folder / "cat" / "broken.png").unlink()  # which no shard has
+    assert _plan(data, storage).absent == ""
     (folder / "cat" / "000.png").unlink()
-    assert shard(data, storage) == replace(first, reused=True)
+    said = (
+        "not in the folder any more, but still in the data: 1 of the 100 images that were sharded before; to remove "
+        "them, shard the whole folder without data.append"
+    )
+    assert _plan(data, storage).absent == said
+    assert f"pets: {said}" in caplog.text
+    kept = shard(data, storage)
+    assert rows(kept, "train", "minival", "val") == rows(first, "train", "minival", "val")
+    anew = shard(replace(data, append=False), storage)
+    assert anew.train + anew.minival + anew.val == 99
+    assert _plan(data, storage).absent == ""
+    assert shard(data, storage) == replace(anew, reused=True)
+
+
+def test_a_folder_of_new_images_alone_lacks_none(data: Data, storage: str, tmp_path: Path) -> None:
+    shard(data, storage)
+    add(tmp_path / "new", 100, 110)
+    assert _plan(replace(data, path=str(tmp_path / "new")), storage).absent == ""
 
 
 def test_what_cannot_be_appended_is_one_line_and_writes_nothing(data: Data, folder: Path, storage: str) -> None:
