@@ -50,7 +50,21 @@ def rollback(command: Command) -> int:
     if "why" in command.options:
         why += f": {escaped(command.options['why'])}"
     _move(command, previous, champion.version, why)
+    _accept_data(previous)
+    _withdraw_data(champion, previous, why)
     return 0
+
+
+def _withdraw_data(version: Version, champion: Version, why: str) -> None:
+    """Refuses the images that a version which was taken back has added to its data; says what is withheld."""
+    from tasks.nights.start import withdraw_data
+
+    try:
+        said = withdraw_data(version, champion, why)
+    except EffnetError as error:
+        said = f"its data stay accepted, and the next night trains on them again: {first_line(error)}"
+    if said:
+        show(said)
 
 
 def _accept_data(version: Version) -> None:

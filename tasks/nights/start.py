@@ -5,6 +5,7 @@ Prefect is not imported, which takes seconds.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,47 @@ def accept_data(version: Version) -> str:
         return ""
     versions.accept(job.manifest_uri)
     return f"{job.data_name}/{mark.version}"
+
+
+def withdraw_data(version: Version, champion: Version, why: str) -> str:
+    """Refuses the images that were added to the data of a version, after a user has taken it back.
+
+    Otherwise the next night would train on them again, and promote what comes of it.
+
+    Args:
+        version: The version that was taken back.
+        champion: The one in its place. Nothing is refused that it was trained on.
+        why: Reason.
+
+    Returns:
+        A line that says what is withheld and how it can be used, or why nothing is; empty if its data were not
+        appended to, or if its job is not in the store.
+
+    Raises:
+        DataError: The data of the version are damaged.
+        TransientError: The store does not respond; the same call resumes later.
+    """
+    try:
+        job = load_job(version)
+    except (PermanentError, ValueError):  # imported, or trained by another version of effnet
+        return ""
+    if job.manifest_uri.endswith("/manifest.json"):
+        return ""
+    from models.data.shards import manifest as manifests
+    from models.data.shards import refusals, versions
+
+    digest = manifests.source_digest(job.manifest_uri)
+    with suppress(PermanentError, ValueError):
+        if versions.has_images_of(manifests.load(load_job(champion).manifest_uri)[1], digest):
+            return ""
+    ref = f"{version.name}/{version.version}"
+    mark = versions.withdraw(job.manifest_uri, f"{ref}, which was trained on them, was taken back: {why}")
+    if mark is None:
+        return (
+            f"the images that were added for {ref} stay in the data {job.data_name}, since others were appended to "
+            "them: to remove them, correct the folder and shard it without transfer.data.append"
+        )
+    return f"of the data {job.data_name}, {refusals.describe_withheld(job.data_name, mark)}"
 
 
 def load_job(version: Version) -> schema.Job:

@@ -91,6 +91,13 @@ def refuse(root: str, version: str, reason: str) -> Unaccepted | None:
     return refused
 
 
+def withdraw(root: str, version: str, reason: str) -> Unaccepted:
+    """Refuses a version that was accepted, and that no accepted one was appended to."""
+    refused = Unaccepted(version, REFUSED, reason)
+    store.write_json(_uri(root, version), asdict(refused))
+    return refused
+
+
 def load(root: str, names: list[str]) -> tuple[Unaccepted, ...]:
     """Returns the versions that are not accepted, of the objects ``names`` in ``root``."""
     marks = (_read(store.join(root, name)) for name in sorted(names) if NAME.fullmatch(name))

@@ -60,7 +60,7 @@ class Version:
 
     def contains(self, digest: str) -> bool:
         """Whether the images of the version that is named after this digest are part of this version."""
-        return any(shard.name.startswith(f"train-{digest}-") for shard in self.manifest.shards)
+        return has_images_of(self.manifest, digest)
 
     def name_next(self, digest: str) -> str:
         """Names the version that adds images of this digest to this one: as before, if it was not accepted yet."""
@@ -68,6 +68,11 @@ class Version:
             if version.digest == digest[:8] and version.number > self.number:
                 return version.version
         return name_version(max(self.last, self.number) + 1, digest)
+
+
+def has_images_of(manifest: Manifest, digest: str) -> bool:
+    """Whether the images of the version that is named after this digest are part of a data set."""
+    return any(shard.name.startswith(f"train-{digest[:8]}-") for shard in manifest.shards)
 
 
 def manifest_uri(root: str, number: int) -> str:
@@ -164,6 +169,20 @@ def accept(manifest_uri: str) -> None:
         for one in refused:
             if all(label in known.get(image, ()) for image, label in one.load_images()):
                 acceptance.accept(one.root, one.mark.version)
+
+
+def withdraw(manifest_uri: str, reason: str) -> Unaccepted | None:
+    """Refuses the version whose manifest this is, although it was accepted.
+
+    Returns:
+        The refused version; None, and nothing is changed, unless it is the newest accepted one after the first.
+    """
+    root, _, name = manifest_uri.rpartition("/")
+    match = _MANIFEST.fullmatch(name)
+    newest = _load_newest(root) if match else None
+    if match is None or newest is None or newest.number != int(match[1]):
+        return None
+    return acceptance.withdraw(root, name_version(newest.number, newest.manifest.source_digest), reason)
 
 
 def select_new(

@@ -37,13 +37,13 @@ def refused(data: Data, tmp_path: Path) -> ShardResult:
     return appended
 
 
-def trained_on(shards: ShardResult, tmp_path: Path) -> Version:
+def trained_on(shards: ShardResult, tmp_path: Path, number: int = 2) -> Version:
     """A registered version that was trained on a data set."""
     job = schema.Job(
         "train", data_name="pets", manifest_uri=shards.manifest_uri, manifest_sha256=shards.manifest_sha256
     )
-    store.write(f"file://{tmp_path}/jobs/of-night/config.yaml", compose.to_yaml(job).encode())
-    return Version("b0-pets", 2, "", (), {"job_uri": f"file://{tmp_path}/jobs/of-night"})
+    store.write(f"file://{tmp_path}/jobs/{number}/config.yaml", compose.to_yaml(job).encode())
+    return Version("b0-pets", number, "", (), {"job_uri": f"file://{tmp_path}/jobs/{number}"})
 
 
 def test_a_version_that_a_user_promotes_has_its_refused_images_accepted_once(
@@ -73,3 +73,50 @@ def test_a_champion_that_was_moved_by_other_means_has_its_images_accepted_by_the
 @pytest.mark.parametrize("tags", [{}, {"job_uri": "file:///nowhere"}])
 def test_a_champion_without_a_job_is_left_as_it_is(tags: dict[str, str]) -> None:
     assert accept_data(Version("b0", 1, "", (), tags)) == ""
+
+
+def test_the_images_that_came_with_a_version_that_is_taken_back_are_withheld_until_it_is_put_back(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
+    before = shard(data, storage)
+    old = trained_on(before, tmp_path, 1)
+    add(folder, 100, 130)
+    after = shard(data, storage)
+    bad = trained_on(after, tmp_path, 2)
+    champions._withdraw_data(bad, old, "rollback of version 2")
+    mark = acceptance.find(after.manifest_uri)
+    assert mark is not None
+    said = capsys.readouterr().out
+    reason = "b0-pets/2, which was trained on them, was taken back: rollback of version 2"
+    assert said.startswith(
+        f"of the data pets, version {mark.version} was refused and its images are withheld: {reason}; "
+    )
+    assert f"transfer.data.accept=[pets/{mark.version}]" in said
+    assert append_pending(data, storage) == replace(before, reused=True)
+
+    champions._accept_data(bad)  # as another rollback does
+    champions._withdraw_data(old, bad, "rollback of version 1")
+    assert shard(data, storage) == replace(after, reused=True)
+
+
+def test_images_stay_that_the_champion_was_trained_on_too_or_that_others_were_appended_to(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
+    old = trained_on(shard(data, storage), tmp_path, 1)
+    add(folder, 100, 130)
+    second = shard(data, storage)
+    version, again = trained_on(second, tmp_path, 2), trained_on(second, tmp_path, 3)
+    champions._withdraw_data(again, version, "rollback of version 3")
+    assert capsys.readouterr().out == ""
+    add(folder, 130, 160)
+    third = shard(data, storage)
+    champions._withdraw_data(version, old, "rollback of version 2")
+    assert capsys.readouterr().out == (
+        "the images that were added for b0-pets/2 stay in the data pets, since others were appended to them: to remove "
+        "them, correct the folder and shard it without transfer.data.append\n"
+    )
+    assert shard(data, storage) == replace(third, reused=True)
+    champions._withdraw_data(Version("b0-pets", 4, "", (), {}), old, "imported")
+    assert capsys.readouterr().out == ""
