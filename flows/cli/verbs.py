@@ -183,11 +183,7 @@ VERBS: dict[str, Verb] = {
             "schedule": ("[CRON]", "start the deployment nightly at these times; train nothing now"),
             "timezone": ("[ZONE]", "time zone of the schedule (default: unchanged, at first UTC)"),
         },
-        switches={
-            "pause": "stop the schedule",
-            "show": "print the schedule, the next and the last nights",
-            "test-alert": "send one test alert to each receiver; ends with 1 if one does not take it",
-        },
+        switches={"pause": "stop the schedule", "show": "print it and its nights", "test-alert": "send a test alert"},
         trains=True,
     ),
     "promote": Verb(
@@ -201,7 +197,7 @@ VERBS: dict[str, Verb] = {
     "rollback": Verb(
         "make the version champion that was champion before",
         "  effnet rollback NAME [--why TEXT]\n\n"
-        "recorded as by effnet promote; the version that was taken back stays down until someone promotes it",
+        "recorded as by effnet promote; the version stays down until someone promotes it, images that came with it too",
         call="flows.cli.champions:rollback",
         options={"why": ("[TEXT]", "reason, for the record")},
         objects=("NAME",),
