@@ -242,8 +242,8 @@ def _compare_on_val(
     if unseen.all():
         return replace(verdict, reason=add_notes(verdict.reason, *notes))
     tags = {**verdict.tags, "compared_excluded": str(int(seen.sum()))}
-    reason = f"{verdict.reason}; {trained_on.describe(seen)}: these are not compared"
-    return replace(verdict, reason=add_notes(reason, *notes), tags=tags)
+    reason = add_notes(verdict.reason, f"{trained_on.describe(seen)}: these are not compared", *notes)
+    return replace(verdict, reason=reason, tags=tags)
 
 
 def _list_assumptions(evaluations: Mapping[str, EvalResult]) -> list[str]:
