@@ -103,7 +103,7 @@ def _load_images(version: Version) -> NDArray[np.uint64] | None:
     try:
         job = load_job(version)
         trained_on = manifests.load_verified(job.manifest_uri, job.manifest_sha256, job.leave_out)
-    except (PermanentError, ValueError) as error:  # ValueError: a configuration of another version of effnet
+    except PermanentError as error:
         ref = f"{version.name}/{version.version}"
         log.warning("whether %s was trained on images of val is not known: %s", ref, first_line(error))
         return None

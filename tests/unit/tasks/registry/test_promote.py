@@ -238,6 +238,7 @@ def test_what_is_assumed_about_the_classes_of_an_imported_champion_is_in_the_ver
     monkeypatch.setattr(promote, "_read_answers", lambda *_: None)
     monkeypatch.setattr(manifest, "load_verified", lambda *_: SimpleNamespace(classes=list("abcdefghij")))
     monkeypatch.setattr(manifest, "Samples", lambda *_: labels)
+    monkeypatch.setattr(promote.trained_on, "find_seen", lambda *_: np.zeros(120, np.bool_))
     shards = ShardResult("made", "file:///manifest.json", "0" * 64, 10, 20, 2, 120, 3, reused=True)
     verdict = promote._compare(ours, theirs, shards, Nightly(), evaluations)
     assert isinstance(verdict, Verdict)
