@@ -134,7 +134,7 @@ def test_a_poisoned_batch_is_refused_withheld_from_the_next_nights_and_taken_onc
     assert champion() == 2
     added = images_of_champion() - before[1]
     assert 0 < len(added) <= 100
-    assert re.search(r"page       .*/latest/night\.html\n|page       .*/night\.html\n", good.stdout)
+    assert re.search(r"page       .*/night-refused-base-grown\.html\n", good.stdout)
 
     correct(folder, 400, 600)
     corrected = night(services_dir, folder, base)
