@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import resource
@@ -50,9 +51,13 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """Returns the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or the indices of all."""
+    """Returns the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or the indices of all.
+
+    As in CUDA, the first invalid index, often -1, hides itself and all that follow it.
+    """
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [gpu.strip() for gpu in visible.split(",") if gpu.strip()]
+        named = (gpu.strip() for gpu in visible.split(","))
+        return list(itertools.takewhile(lambda gpu: gpu and not gpu.startswith("-"), named))
     return [line.strip() for line in _output_lines(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"])]
 
 

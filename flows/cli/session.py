@@ -208,16 +208,16 @@ def _check_data_sets(verb: str, config: schema.Config) -> None:
 
 
 def check_given_paths(verb: str, config: schema.Config) -> None:
-    """Refuses a path of a command's data sets that cannot be read, for a plan, which needs no path.
+    """Refuses a path of a command's data sets that cannot be read, for a plan: it needs no path and opens no archive.
 
     Raises:
         ConfigError: The path does not exist, is an address that is not read, or is a folder that is refused.
-        DataError: An archive of images is damaged.
     """
-    if verb in _READS and config.data.path is not None:
-        _check_data(config.data)
-    if verb in ("nightly", "reproduce", "transfer") and config.transfer.data.path is not None:
-        _check_data(config.transfer.data)
+    given = [config.data] if verb in _READS else []
+    given += [config.transfer.data] if verb in ("nightly", "reproduce", "transfer") else []
+    for data in given:
+        if data.path is not None:  # a compressed archive would be decompressed, which takes long
+            (_check_path if Path(data.path).is_file() else _check_data)(data)
 
 
 def _check_data(data: schema.Data) -> None:

@@ -98,8 +98,8 @@ def check(launch: schema.Launch) -> None:
     if gpus and "+cpu" not in machine.facts().get("torch", ""):
         if processes > gpus:
             raise ConfigError(
-                f"launch.nproc_per_node={processes} processes need as many GPUs, and this machine has {gpus} that a "
-                "job may use; CUDA_VISIBLE_DEVICES= trains on the CPU"
+                f"launch.nproc_per_node={processes} needs as many GPUs, and a job may use {gpus} of this machine; with "
+                "CUDA_VISIBLE_DEVICES= in the environment it trains on the CPU"
             )
         if processes * launch.jobs_at_once < gpus:
             log.info("a job uses %d of the %d GPUs of this machine (launch.nproc_per_node)", processes, gpus)

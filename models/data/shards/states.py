@@ -1,8 +1,8 @@
 """What the files of a set that grows looked like when it was sharded, so that a plan knows its shards without them.
 
-``STORAGE/data/NAME/states/SETTINGS-STATE.json`` names the manifest that was made under these settings of files with
-these names, sizes and times. It serves estimates alone: sharding itself reads every image, whose split depends on its
-content.
+``STORAGE/data/NAME/states/SETTINGS-STATE.json`` names the manifest that was made under these settings, of files in this
+place with these names, sizes and times. It serves estimates alone: sharding itself reads every image, whose split
+depends on its content.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from pathlib import Path
 
 from conf import schema
 from infra import store
-from infra.errors import NotFoundError, PermanentError
+from infra.errors import DataError, NotFoundError, PermanentError
 from infra.store.json_objects import read_object
 from models.data.sources import catalog, index
 from models.data.sources.container import locate, locate_uri
 
-# Settings on which the shards do not depend, and places of files, whose state is described.
-_NOT_OF_SHARDS = ("path", "val_path", "class_file", "augment", "shards_per_task", "metric", "leave_out")
+_NOT_OF_SHARDS = ("augment", "shards_per_task", "metric", "leave_out")  # settings on which the shards do not depend
 _MANIFEST = re.compile(r"[0-9a-f]+/manifest(-\d{4})?\.json")
 
 
@@ -91,9 +90,7 @@ def remember(data: schema.Data, folder: str, state: str, manifest_uri: str) -> N
     if not state:
         return
     uri = _uri_of(data, folder, state)
-    named = {"manifest": manifest_uri.removeprefix(f"{folder}/")}
-    if not store.exists(uri) or read_object(uri) != named:
-        store.write_json(uri, named)
+    store.write_json(uri, {"manifest": manifest_uri.removeprefix(f"{folder}/")})
     for entry in _list_states(data, folder):
         if entry.uri != uri:
             store.delete(entry.uri)
@@ -106,7 +103,7 @@ def find(data: schema.Data, folder: str) -> str | None:
 
 
 def find_last(data: schema.Data, folder: str) -> str | None:
-    """Returns the URI of the manifest that was made last under these settings, whatever the files are now."""
+    """Returns the URI of the manifest that was made last of this place, whatever its files are now."""
     states = sorted(_list_states(data, folder), key=lambda entry: entry.modified)
     return _read(states[-1].uri, folder) if states else None
 
@@ -118,6 +115,9 @@ def _list_states(data: schema.Data, folder: str) -> list[store.Entry]:
 
 def _uri_of(data: schema.Data, folder: str, state: str) -> str:
     settings = {key: value for key, value in asdict(data).items() if key not in _NOT_OF_SHARDS}
+    for key in ("path", "val_path"):  # a relative path is another place in another folder
+        if settings[key] is not None and "://" not in settings[key]:
+            settings[key] = str(Path(settings[key]).expanduser().absolute())
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     return store.join(folder, "states", f"{digest}-{state}.json")
 
@@ -126,7 +126,7 @@ def _read(uri: str, folder: str) -> str | None:
     """The URI of the manifest that a state names, if it is still there."""
     try:
         name = read_object(uri).get("manifest")
-    except NotFoundError:
+    except (NotFoundError, DataError):  # another command has deleted it, or it is damaged
         return None
     if not isinstance(name, str) or not _MANIFEST.fullmatch(name) or not store.exists(store.join(folder, name)):
         return None

@@ -258,7 +258,7 @@ def _mapped(part: GalleryResult) -> Judgement:
     if compound is None or not singles:
         return None
     if judged := [row for row in part.comparisons if row.lead is not None]:
-        return _join([_judge_at_cost(row, part.comparisons) for row in judged]), _describe_mapped(judged)
+        return _join([_judge_at_cost(row, part.comparisons) for row in judged]), _describe_mapped(part.comparisons)
     best = max(singles, key=lambda model: model.top1)
     errors = (standard_error(compound.top1, compound.n_val), standard_error(best.top1, best.n_val))
     if errors[0] is None or errors[1] is None:
@@ -276,12 +276,13 @@ def _judge_at_cost(row: ScalingComparison, comparisons: Sequence[ScalingComparis
     return UNDECIDED if costlier else verdict
 
 
-def _describe_mapped(judged: Sequence[ScalingComparison]) -> str:
-    sentences = [
-        f"{describe_lead('compound', row.dimension, row.lead, len(judged))}, at {row.cost_ratio:.2f} times its cost"
-        for row in judged
-        if row.lead is not None
-    ]
+def _describe_mapped(comparisons: Sequence[ScalingComparison]) -> str:
+    sentences = []
+    for row in comparisons:
+        if row.lead is not None:
+            unequal = abs(row.cost_ratio - 1) > EQUAL
+            cost = f", which counts {row.cost_ratio:.2f} times as much" if unequal else ""
+            sentences.append(f"{describe_lead('compound', row.dimension, row.lead, len(comparisons))}{cost}")
     return f"{'; '.join(sentences)}; {ONE_EACH}"
 
 

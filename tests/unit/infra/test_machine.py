@@ -42,3 +42,11 @@ def test_the_instructions_of_the_cores_are_those_that_linux_lists(
     assert not machine.has_avx512(), "no such file, as on other systems"
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: A CPU\nflags\t\t: {flags}\n")
     assert machine.has_avx512() is has
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [("", []), ("-1", []), ("1, 0", ["1", "0"]), ("0,-1,1", ["0"])])
+def test_the_gpus_are_those_that_cuda_would_show(
+    visible: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpus() == gpus

@@ -130,6 +130,12 @@ def test_a_folder_that_can_be_read_in_two_ways_is_refused_before_services_start(
     assert caplog.text == ""  # the flow says what is unused
 
 
+def test_a_plan_opens_no_archive_which_would_be_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images.tar.gz").write_bytes(b"anything")
+    monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened the archive"))
+    session.check_given_paths("train", compose.compose(["data=folder", f"data.path={tmp_path}/images.tar.gz"]))
+
+
 def test_the_images_of_a_night_are_judged_by_its_flow_which_reports_it(folds: Path) -> None:
     words = ["data@transfer.data=folder", f"transfer.data.path={folds}"]
     session._check_early("nightly", compose.compose(words))

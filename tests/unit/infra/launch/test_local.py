@@ -48,7 +48,7 @@ def test_on_gpus_the_cores_do_not_matter_but_more_processes_than_gpus_are_refuse
     check: Callable[..., list[str]],
 ) -> None:
     assert check(Launch(nproc_per_node=8), gpus=8) == []
-    with pytest.raises(ConfigError, match="nproc_per_node=8 processes need as many GPUs, and this machine has 4"):
+    with pytest.raises(ConfigError, match="nproc_per_node=8 needs as many GPUs, and a job may use 4 of this machine"):
         check(Launch(nproc_per_node=8), gpus=4)
 
 

@@ -181,12 +181,12 @@ def test_the_mapped_networks_are_judged_on_the_same_images_over_all_comparisons_
     assert _mapped((2.0, 0.001, 1.0), (2.0, 0.001, 1.0)).verdict == "agrees"
     one = _mapped((2.0, 0.03, 1.0))
     assert one.verdict == "agrees"
-    assert one.evidence.startswith(
-        "compound beats depth (+2.00 points, +1.00 to +3.00, p 0.03), at 1.00 times its cost"
-    )
+    assert one.evidence.startswith("compound beats depth (+2.00 points, +1.00 to +3.00, p 0.03); ")
     assert _mapped((2.0, 0.03, 1.0), (2.0, 0.03, 1.0)).verdict == "undecided", "5 % over both comparisons"
     assert _mapped((2.0, 0.001, 1.0), (-2.0, 0.001, 1.0)).verdict == "differs"
-    assert _mapped((2.0, 0.001, 0.8)).verdict == "undecided", "the compound network costs more"
+    dearer = _mapped((2.0, 0.001, 0.8))
+    assert dearer.verdict == "undecided", "the compound network costs more"
+    assert "p 0.001), which counts 0.80 times as much; " in dearer.evidence
     assert _mapped((-2.0, 0.001, 1.2)).verdict == "undecided", "the single dimension costs more"
 
 

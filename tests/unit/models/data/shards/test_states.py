@@ -90,12 +90,28 @@ def test_shards_that_were_deleted_are_not_found(data: schema.Data, storage: str)
     assert find_last_result(data, storage) is None
 
 
-def test_a_state_that_names_no_manifest_is_ignored(data: schema.Data, storage: str) -> None:
+def test_a_state_that_names_no_manifest_is_ignored_and_replaced(data: schema.Data, storage: str) -> None:
     shard(data, storage)
     (uri,) = store.list_uris(store.join(storage, "data/pets/states"))
     for damaged in ({"manifest": "../../secret.json"}, {"manifest": 3}, {}):
         store.write_json(uri, damaged)
         assert find(data, storage) is None
+    store.write(uri, b"{")
+    assert find(data, storage) is None
+    done = shard(data, storage)
+    assert find(data, storage) == replace(done, reused=True)
+
+
+def test_another_folder_that_is_sharded_under_the_same_name_is_counted_on_its_own(
+    data: schema.Data, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = shard(data, storage)
+    add(tmp_path / "others", 0, 80)
+    others = replace(data, path=f"{tmp_path}/others")
+    assert find_last_result(others, storage) is None
+    shard(others, storage)
+    monkeypatch.chdir(tmp_path)
+    assert find(replace(data, path="images"), storage) == replace(done, reused=True), "the same place"
 
 
 def test_links_are_followed_once_and_files_that_are_not_there_describe_nothing(
