@@ -11,6 +11,8 @@ from typing import Any
 from infra.errors import PermanentError
 from infra.tracking.client import connection, library
 
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"  # MLflow's error code, also for what is marked as deleted
+
 
 def measure_files(name: str, number: int) -> int:
     """Returns the bytes of the files of a version; 0 if they cannot be listed.
@@ -28,20 +30,29 @@ def measure_files(name: str, number: int) -> int:
 def delete_version(name: str, number: int) -> None:
     """Deletes a version and its files; does nothing if it does not exist.
 
+    Of a version whose files MLflow counts as deleted already, after an interruption, the version alone is deleted.
+
     Raises:
         TransientError: MLflow does not answer.
+        PermanentError: The version was not registered by effnet, or MLflow refuses to delete it.
     """
     with connection() as client:
         try:
             model_id = _read_model_id(client, name, number)
         except library().MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code == _ABSENT:
                 return
             raise
-        files = _open_files(client, model_id)
-        client.delete_logged_model(model_id)  # else a registration of the same weights would find it
+        try:
+            files = _open_files(client, model_id)
+            client.delete_logged_model(model_id)  # else a registration of the same weights would find it
+        except library().MlflowException as error:
+            if error.error_code != _ABSENT:
+                raise
+            files = None
         client.delete_model_version(name, str(number))
-        files.delete_artifacts()
+        if files is not None:
+            files.delete_artifacts()
 
 
 def _read_model_id(client: Any, name: str, number: int) -> str:

@@ -166,9 +166,24 @@ def remove(removals: Sequence[Removal], config: schema.Config, now: float) -> li
 
     A removal is skipped if something points to it by now, or if its folder has changed since it was listed. The other
     arguments are those of ``plan_removals``.
+
+    Raises:
+        PermanentError: Some could not be deleted, which is logged one by one; all others were.
+        TransientError: MLflow or the store does not respond.
     """
-    current = plan_removals(config, now)
-    return [removal for removal in removals if removal in current and _remove(removal)]
+    current, done, failed = plan_removals(config, now), list[Removal](), list[str]()
+    for removal in removals:
+        try:
+            if removal in current and _remove(removal):
+                done.append(removal)
+        except PermanentError as error:
+            log.warning("%s could not be deleted: %s", removal.folder, first_line(error))
+            failed.append(f"{removal.folder}: {first_line(error)}")
+    if failed:
+        raise PermanentError(
+            f"{len(failed)} of {len(removals)} could not be deleted, the first is {failed[0]}; {len(done)} were deleted"
+        )
+    return done
 
 
 def _remove(removal: Removal) -> bool:

@@ -162,7 +162,7 @@ def test_a_version_that_a_night_refused_is_deleted_with_its_files_once_nothing_p
     model = compose.compose([]).model
     run = runs.start_run("prune", "night", f"{storage} night", params={}, tags={"role": "nightly"})
     versions = []
-    for seed in range(3):
+    for seed in range(4):
         torch.manual_seed(seed)
         export.save_weights(build_model(model, 5).state_dict(), tmp_path / WEIGHTS)
         description = describe_network(model, 24, list("abcde"), EvalTransform(0))
@@ -170,23 +170,31 @@ def test_a_version_that_a_night_refused_is_deleted_with_its_files_once_nothing_p
         versions.append(new_version(run, name, tmp_path, description, {"dataset": "letters"} | tags, storage))
     store.delete_prefix(f"{storage}/challengers")
     removals = plan_removals(settings(storage), LATER)
-    of_line = [f"models:/{name}/{number}" for number in (2, 1)]
+    of_line = [f"models:/{name}/{number}" for number in (3, 2, 1)]
     assert [(one.folder, one.what) for one in removals] == [(uri, UNUSED_VERSION) for uri in of_line]
     assert removals[0].size > len((tmp_path / WEIGHTS).read_bytes()) / 2
 
+    interrupted = client.library().MlflowClient().get_model_version(name, "3").source
+    client.library().MlflowClient().delete_logged_model(interrupted.removeprefix("models:/"))
+    removals = plan_removals(settings(storage), LATER)
+    assert [(one.folder, one.size > 0) for one in removals] == [
+        (of_line[0], False),
+        *((uri, True) for uri in of_line[1:]),
+    ]
+
     source = client.library().MlflowClient().get_model_version(name, "1").source
     files = removal._open_files(client.library().MlflowClient(), source.removeprefix("models:/"))
-    assert removal._measure(files, None) == removals[1].size
+    assert removal._measure(files, None) == removals[2].size
     assert remove(removals, settings(storage), LATER) == removals
-    assert [version.version for version in registry.versions(name)] == [3]
+    assert [version.version for version in registry.versions(name)] == [4]
     assert removal._measure(files, None) == 0
     removal.delete_version(name, 1)  # again, as after an interruption
 
     torch.manual_seed(0)
     export.save_weights(build_model(model, 5).state_dict(), tmp_path / WEIGHTS)
     again = new_version(run, name, tmp_path, description, {"dataset": "letters"}, storage)
-    assert (again.version, again.reused) == (4, False)
-    assert registry.fetch_weights(f"{name}/4", tmp_path / "fetched")[0].exists()
+    assert (again.version, again.reused) == (5, False)
+    assert registry.fetch_weights(f"{name}/5", tmp_path / "fetched")[0].exists()
 
 
 def test_what_was_written_lately_is_kept_even_if_nothing_points_to_it(storage: str) -> None:
