@@ -43,6 +43,7 @@ from tasks.nights.batch import (
     check_labels,
     close_batch,
     find_added,
+    find_withdrawn,
     open_batch,
     refuse_unusable,
 )
@@ -177,6 +178,8 @@ async def _train_challenger(config: schema.Config, start: NightStart, shards: Sh
     job = train_job(fine_tuned, data, recipe, shards, weights, keep_classifier=start.continues)
     result = await train_task(job, fine_tuned, "", tags)
     registered = await register(start.line, result, model, data, shards.manifest_uri, config.storage)
+    if (withdrawn := await find_withdrawn(registered, shards)) is not None:
+        return await refuse(registered, withdrawn)
     trial = await try_package(registered, config.nightly)
     if trial.fault is not None:
         await accept_batch(shards)  # the files are at fault, not the data

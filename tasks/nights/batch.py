@@ -20,7 +20,7 @@ from models.results import EvalResult, Registered, ShardResult
 from tasks import policy
 from tasks.nights import data_gate
 from tasks.nights.start import NightStart
-from tasks.registry.gate import REFUSED
+from tasks.registry.gate import PROMOTED, REFUSED
 from tasks.registry.verdict import add_notes
 from tasks.shard import ShardPlan
 
@@ -151,11 +151,32 @@ def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> No
     raise RefusedDataError(f"the data {shards.name} are refused, nothing is trained: {said or reason}")
 
 
+@task(task_run_name="images of {registered.name}/{registered.version} that were withdrawn", **policy.BOOKKEEPING)
+async def find_withdrawn(registered: Registered, shards: ShardResult) -> str | None:
+    """Says why a version is to be refused that was trained on images which a rollback has refused in the meantime.
+
+    Returns:
+        None if there are none, or if the version is judged already.
+    """
+    return await asyncio.to_thread(_find_withdrawn, registered, shards)
+
+
+def _find_withdrawn(registered: Registered, shards: ShardResult) -> str | None:
+    from models.data.shards import versions
+    from tasks.registry.promote import is_pending
+
+    mark = versions.find_withdrawn(shards.manifest_uri)
+    if mark is None or not is_pending(f"{registered.name}/{registered.version}"):
+        return None
+    return f"version {mark.version} of its data was refused while it was trained: {mark.reason}"
+
+
 @task(task_run_name="close the version of {shards.name}", **policy.BOOKKEEPING)
 async def close_batch(start: NightStart, shards: ShardResult, outcome: Registered) -> Registered:
     """Accepts the images that the night has written, or refuses them with the network that was trained on them.
 
     Those of a network that tied or waits for approval are accepted; one that is not approved in time refuses no images.
+    If the version was based on one that was refused meanwhile, it stays open: the next night judges its images anew.
 
     Returns:
         The outcome; a refusal says that the images are withheld too.
@@ -166,6 +187,8 @@ async def close_batch(start: NightStart, shards: ShardResult, outcome: Registere
 def _close_batch(start: NightStart, shards: ShardResult, outcome: Registered) -> Registered:
     from models.data.shards import acceptance, versions
 
+    if outcome.outcome != PROMOTED and versions.find_withdrawn(shards.manifest_uri) is not None:
+        return outcome
     if outcome.outcome != REFUSED or shards.left_out or is_accepted_by_name(start.data, shards):
         versions.accept(shards.manifest_uri)
         return outcome

@@ -19,7 +19,7 @@ from conf.text import list_some
 from conf.training import IN_PLACE
 from infra import store
 from infra.errors import ConfigError, DataError
-from models.data.shards import frozen_val, refusals, versions
+from models.data.shards import frozen_val, new_images, refusals, versions
 from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.frozen_val import FrozenVal
 from models.data.shards.manifest import SPLITS
@@ -130,16 +130,16 @@ def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64],
         newest = versions.find_newest(folder, lambda digest: _digest_settings(data, digest, val), withheld)
     if newest is None:
         kept = {(int(digest, 16), name) for digest, name in val.images} if val is not None else ()
-        source, versions_withheld = versions.withhold(data, source, content, refused, kept)
+        source, versions_withheld = new_images.withhold(data, source, content, refused, kept)
         return replace(_build_layout(data, source, folder), refused=versions_withheld)
-    new, versions_withheld = versions.select_new(data, source, content, newest, refused)
+    new, versions_withheld = new_images.select_new(data, source, content, newest, refused)
     layout = None
     if new is not None:
         layout = _build_version(data, new, newest.root, newest.name_next(new.digest))
     if layout is None or not layout.names:  # nothing to write: the newest version is the result
         name = "" if newest.number == 1 else name_version(newest.number, newest.manifest.source_digest)
         layout = ShardLayout(data, source, newest.root, [], [], [], version=name)
-    return replace(layout, refused=versions_withheld, absent=versions.describe_absent(newest, content))
+    return replace(layout, refused=versions_withheld, absent=new_images.describe_absent(newest, content))
 
 
 def _build_version(data: schema.Data, source: Source, root: str, version: str) -> ShardLayout:

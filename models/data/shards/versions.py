@@ -13,26 +13,20 @@ refused is in no later one (``acceptance.py``, ``refusals.py``).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from conf import schema
 from infra import store
-from infra.errors import ConfigError, DataError, TransientError
+from infra.errors import DataError, NotFoundError, TransientError
 from models.data.shards import acceptance, refusals
 from models.data.shards import manifest as manifests
 from models.data.shards.acceptance import Unaccepted, name_version
-from models.data.shards.image_check import printable
 from models.data.shards.manifest import Manifest
-from models.data.shards.refusals import Image, RefusedVersion, list_images, load_images, source_uri
+from models.data.shards.refusals import RefusedVersion, load_images, source_uri
 from models.data.sources import index
-from models.data.sources.listing import Source
-from models.data.sources.reader import Reader
 
 _MANIFEST = re.compile(r"manifest-(\d{4})\.json")
 _SOURCE = re.compile(r"source(?:-\d{4}-([0-9a-f]{8}))?\.npz")
@@ -65,9 +59,17 @@ class Version:
     def name_next(self, digest: str) -> str:
         """Names the version that adds images of this digest to this one: as before, if it was not accepted yet."""
         for version in self.unaccepted:
-            if version.digest == digest[:8] and version.number > self.number:
+            if version.digest == digest[:8] and version.number > self.number and self._is_based_on_this(version):
                 return version.version
         return name_version(max(self.last, self.number) + 1, digest)
+
+    def _is_based_on_this(self, version: Unaccepted) -> bool:
+        """Whether a version that is not accepted has no manifest yet, or one without images of others of these."""
+        try:
+            _, manifest = manifests.load(manifest_uri(self.root, version.number))
+        except NotFoundError:
+            return True
+        return not any(_is_part(other, manifest) for other in self.unaccepted)
 
 
 def has_images_of(manifest: Manifest, digest: str) -> bool:
@@ -165,7 +167,7 @@ def accept(manifest_uri: str) -> None:
     refused = [one for one in refusals.load(root.rpartition("/")[0]) if one.mark.number > 1]
     if refused:
         match = _MANIFEST.fullmatch(name)
-        known = _read_known(Version(root, int(match[1]) if match else 1, *manifests.load(manifest_uri)))
+        known = read_known(Version(root, int(match[1]) if match else 1, *manifests.load(manifest_uri)))
         for one in refused:
             if all(label in known.get(image, ()) for image, label in one.load_images()):
                 acceptance.accept(one.root, one.mark.version)
@@ -174,154 +176,52 @@ def accept(manifest_uri: str) -> None:
 def withdraw(manifest_uri: str, reason: str) -> Unaccepted | None:
     """Refuses the version whose manifest this is, although it was accepted.
 
+    A pending one, as after a night that was killed, is refused too, and one that is refused stays as it is.
+
     Returns:
-        The refused version; None, and nothing is changed, unless it is the newest accepted one after the first.
+        The refused version; None, and nothing is changed, if it is the first, or others were appended to it.
     """
     root, _, name = manifest_uri.rpartition("/")
     match = _MANIFEST.fullmatch(name)
-    newest = _load_newest(root) if match else None
-    if match is None or newest is None or newest.number != int(match[1]):
+    if match is None:
+        return None
+    mark = acceptance.find(manifest_uri)
+    if mark is not None and mark.state == acceptance.PENDING:
+        mark = acceptance.refuse(root, mark.version, reason)
+    if mark is not None:
+        return mark
+    newest = _load_newest(root)
+    if newest is None or newest.number != int(match[1]):
         return None
     return acceptance.withdraw(root, name_version(newest.number, newest.manifest.source_digest), reason)
 
 
-def select_new(
-    data: schema.Data,
-    source: Source,
-    content: NDArray[np.uint64],
-    newest: Version,
-    refused: Sequence[RefusedVersion] = (),
-) -> tuple[Source | None, tuple[Unaccepted, ...]]:
-    """Returns the images of a source to append, and the refused versions whose images are withheld.
-
-    Args:
-        data: Data settings.
-        source: The whole folder, or one with new images only.
-        content: ``[N]``, digests of its images.
-        newest: Version to append to.
-        refused: Refused versions of the data set.
-
-    Returns:
-        The images that no accepted version has, with the labels of the first version, None without any. Of a refused
-        version in ``data.accept`` it is that version's images alone.
-
-    Raises:
-        ConfigError: The source has a class that the data set has not, or ``data.limit`` is set.
-        DataError: An image is in the data set under another class.
-    """
-    if data.limit is not None:
-        raise ConfigError("data.limit and data.append exclude each other")
-    classes = newest.manifest.classes
-    if new_classes := [name for name in source.classes if name not in classes]:
-        raise ConfigError(
-            f"{data.name}: class {new_classes[0]!r} is not in the data set to append to; shard the whole folder "
-            "without data.append, under another data.name"
-        )
-    known, images, fresh = _read_known(newest), list_images(source, content), []
-    for number, (image, name) in enumerate(images):
-        if image not in known:
-            fresh.append(number)
-        elif name not in known[image]:
-            raise DataError(
-                f"{data.name}: {bytes(source.names[number]).decode(errors='replace')} is in the data set as "
-                f"{min(known[image])!r}, not as {name!r}; shard the whole folder without data.append"
-            )
-    batches = refusals.select_batches(refused, set(images), {images[number] for number in fresh})
-    accepted = [batch for one, batch in batches.items() if one.version in refusals.list_accepted(data)]
-    if accepted:
-        fresh = [number for number in fresh if images[number] in accepted[0]]
-        withheld: tuple[Unaccepted, ...] = ()
-    else:
-        fresh = [number for number in fresh if not any(images[number] in batch for batch in batches.values())]
-        withheld = refusals.announce(data, batches)
-    if not fresh:
-        return None, withheld
-    label_of = np.array([classes.index(name) for name in source.classes], np.int32)
-    labelled = replace(source, labels=label_of[source.labels], classes=classes)
-    return _select(labelled, content, np.array(fresh)), withheld
+def find_withdrawn(manifest_uri: str) -> Unaccepted | None:
+    """Returns the refused version whose images a later one has."""
+    root, _, name = manifest_uri.rpartition("/")
+    if _MANIFEST.fullmatch(name) is None:
+        return None
+    _, manifest = manifests.load(manifest_uri)
+    names = [uri.rpartition("/")[2] for uri in store.list_uris(root)]
+    refused = (mark for mark in acceptance.load(root, names) if mark.state == acceptance.REFUSED)
+    return next((mark for mark in refused if _is_part(mark, manifest)), None)
 
 
-def withhold(
-    data: schema.Data,
-    source: Source,
-    content: NDArray[np.uint64],
-    refused: Sequence[RefusedVersion],
-    kept: Collection[Image],
-) -> tuple[Source, tuple[Unaccepted, ...]]:
-    """Returns the source of a first version without the images that were refused, and the versions that they are of.
-
-    Args:
-        data: Data settings.
-        source: The whole folder.
-        content: ``[N]``, digests of its images.
-        refused: Refused versions of the data set.
-        kept: Images that stay nevertheless: those of a frozen val.
-    """
-    images = list_images(source, content)
-    batches = refusals.select_batches(refused, set(images), set(images).difference(kept))
-    batches = {one: batch for one, batch in batches.items() if one.version not in refusals.list_accepted(data)}
-    if not batches:
-        return source, ()
-    rows = [number for number, image in enumerate(images) if not any(image in batch for batch in batches.values())]
-    part = _select(source, content, np.array(rows, np.int64))
-    digest = hashlib.sha256(part.digest.encode() + part.split.tobytes()).hexdigest()  # a first version has all splits
-    return replace(part, digest=digest), refusals.announce(data, batches)
+def _is_part(mark: Unaccepted, manifest: Manifest) -> bool:
+    """Whether a version is an earlier one on which that of a manifest is based."""
+    return mark.digest != manifest.source_digest[:8] and has_images_of(manifest, mark.digest)
 
 
-def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]) -> Source:
-    """Some images of a source; the digest is that of their contents and labels."""
-    if not isinstance(source.read, Reader):
-        raise TypeError(f"the images of a set that grows are read by {type(source.read).__name__}")
-    labels = source.labels[rows]
-    return replace(
-        source,
-        labels=labels,
-        split=source.split[rows],
-        names=source.names[rows],
-        sizes=source.sizes[rows],
-        read=source.read.select(rows),
-        content=content[rows],
-        digest=hashlib.sha256(content[rows].tobytes() + labels.astype("<i4").tobytes()).hexdigest(),
-    )
-
-
-def describe_absent(newest: Version, content: NDArray[np.uint64]) -> str:
-    """Says how many images of a version a source has not any more: the shards keep them.
-
-    Images that do not decode do not count, since no shard has them.
-
-    Args:
-        newest: The version.
-        content: ``[N]``, digests of the images of the source.
-
-    Returns:
-        A line; empty if all images are there, or none, as in a folder with new images only.
-    """
-    quarantined = {note.name for note in newest.manifest.quarantine}
-    total = absent = 0
-    for uri in _list_sources(newest):
-        _, _, digests = index.load_content(uri)
-        counts = np.array([printable(name) not in quarantined for name in index.load_names(uri)], np.bool_)
-        total += int(counts.sum())
-        absent += int((counts & ~np.isin(digests, content)).sum())
-    if absent in (0, total):
-        return ""
-    return (
-        f"not in the folder any more, but still in the data: {absent:,} of the {total:,} images that were sharded "
-        "before; to remove them, shard the whole folder without data.append"
-    )
-
-
-def _list_sources(newest: Version) -> list[str]:
+def list_sources(newest: Version) -> list[str]:
     """Uris of the indices of the images of a version."""
     matches = ((uri, _SOURCE.fullmatch(uri.rpartition("/")[2])) for uri in store.list_uris(newest.root))
     return [uri for uri, match in matches if match and (match[1] is None or newest.contains(match[1]))]
 
 
-def _read_known(newest: Version) -> dict[int, set[str]]:
+def read_known(newest: Version) -> dict[int, set[str]]:
     """Classes of the images of a version, by their content; a file may lie in the folders of two classes."""
     known: dict[int, set[str]] = {}
-    for uri in _list_sources(newest):
+    for uri in list_sources(newest):
         classes, labels, content = index.load_content(uri)
         for image, label in zip(content.tolist(), labels.tolist(), strict=True):
             known.setdefault(image, set()).add(classes[label])
@@ -343,7 +243,7 @@ def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]
     parent = find_parent(root, number)
     sha256, old = manifests.load(manifest_uri(root, parent))
     *_, content = index.load_content(source_uri(root, version))
-    if not _read_known(Version(root, parent, sha256, old)).keys().isdisjoint(content.tolist()):
+    if not read_known(Version(root, parent, sha256, old)).keys().isdisjoint(content.tolist()):
         raise TransientError(f"{manifest.name}: another process has appended images; run the command again")
     whole = replace(
         manifest,

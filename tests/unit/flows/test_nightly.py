@@ -191,6 +191,7 @@ def test_what_is_assumed_about_the_classes_of_the_champion_is_a_tag_of_the_chall
         "fetch_registered": (schema.Model(), weights, "public-made/1"),
         "match_classes": (weights, "class names unknown: assumed in the order of made"),
         "register": registered,
+        "find_withdrawn": None,
         "try_package": SimpleNamespace(fault=None, note=""),
         "judge_version": registered,
     }.items():

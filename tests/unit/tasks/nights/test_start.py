@@ -14,10 +14,11 @@ from flows.cli import champions
 from infra import store
 from infra.tracking import registry
 from infra.tracking.registry import Version
-from models.data.shards import acceptance
-from models.results import ShardResult
-from tasks.nights import line, start
+from models.data.shards import acceptance, versions
+from models.results import Registered, ShardResult
+from tasks.nights import batch, line, start
 from tasks.nights.start import NightStart, accept_data
+from tasks.registry import promote
 
 
 @pytest.fixture
@@ -120,3 +121,55 @@ def test_images_stay_that_the_champion_was_trained_on_too_or_that_others_were_ap
     assert shard(data, storage) == replace(third, reused=True)
     champions._withdraw_data(Version("b0-pets", 4, "", (), {}), old, "imported")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_images_of_a_version_that_is_taken_back_before_they_were_accepted_are_withheld(
+    is_refused: bool, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The night was killed between the move of the alias and its end."""
+    storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
+    before = shard(data, storage)
+    add(folder, 100, 130)
+    after = append_pending(data, storage)
+    if is_refused:
+        refuse(after, "wrong labels")
+    champions._withdraw_data(trained_on(after, tmp_path, 2), trained_on(before, tmp_path, 1), "rollback of version 2")
+    mark = acceptance.find(after.manifest_uri)
+    assert mark is not None
+    reason = (
+        "wrong labels" if is_refused else "b0-pets/2, which was trained on them, was taken back: rollback of versio"
+    )
+    said = f"of the data pets, version {mark.version} was refused and its images are withheld: {reason}"
+    assert capsys.readouterr().out.startswith(said)
+    assert append_pending(data, storage) == replace(before, reused=True)
+
+
+def test_a_night_that_trained_on_images_which_were_taken_back_meanwhile_accepts_none_and_the_next_judges_its_others(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
+    before = shard(data, storage)
+    add(folder, 100, 130)
+    second = shard(data, storage)
+    add(folder, 130, 160)
+    third = append_pending(data, storage)  # the night trains on it
+    assert batch._find_withdrawn(Registered("b0-pets", 3, ()), third) is None
+    champions._withdraw_data(trained_on(second, tmp_path, 2), trained_on(before, tmp_path, 1), "wrong labels")
+    mark = acceptance.find(second.manifest_uri)
+    assert mark is not None
+    monkeypatch.setattr(promote, "is_pending", lambda _: True)
+    fault = batch._find_withdrawn(Registered("b0-pets", 3, ()), third)
+    assert str(fault).startswith(f"version {mark.version} of its data was refused while it was trained: b0-pets/2, whi")
+    for outcome in ("refused", "tied", "waiting"):
+        ended = Registered("b0-pets", 3, (), outcome=outcome)
+        assert batch._close_batch(NightStart("b0-pets", "b0-pets/2", True, data), third, ended) == ended
+    assert acceptance.find(second.manifest_uri) == mark
+
+    fourth = append_pending(data, storage)
+    assert fourth.manifest_uri.endswith("/manifest-0004.json")
+    assert (fourth.train - before.train, fourth.train < third.train) == (third.train - second.train, True)
+    assert append_pending(data, storage) == replace(fourth, reused=True)
+    versions.accept(fourth.manifest_uri)
+    assert shard(data, storage) == replace(fourth, reused=True)
+    assert acceptance.find(second.manifest_uri) == mark

@@ -16,7 +16,7 @@ from infra import store
 from infra.errors import ConfigError, DataError, TransientError
 from models.data.loading.loader import Loader
 from models.data.shards import manifest as manifests
-from models.data.shards import versions, writer
+from models.data.shards import new_images, versions, writer
 from models.data.shards.layout import Plans
 from models.results import ShardResult
 from tasks.nights.batch import RefusedDataError, _refuse_unusable
@@ -174,7 +174,7 @@ def test_what_cannot_be_appended_is_one_line_and_writes_nothing(data: Data, fold
         shard(data, storage)
     (folder / "dog" / "000.png").unlink()
     with pytest.raises(ConfigError, match=r"data\.limit and data\.append exclude each other"):
-        versions.select_new(
+        new_images.select_new(
             replace(data, limit=10), *_source_of(data, storage), versions.Version("", 1, "", _manifest(first))
         )
     add(folder / ".." / "birds" / "x", 0, 1)
