@@ -64,11 +64,13 @@ class Version:
         return name_version(max(self.last, self.number) + 1, digest)
 
     def _is_based_on_this(self, version: Unaccepted) -> bool:
-        """Whether a version that is not accepted has no manifest yet, or one without images of others of these."""
+        """Whether a version has no manifest yet, or its own, without images of others that are not accepted."""
         try:
             _, manifest = manifests.load(manifest_uri(self.root, version.number))
         except NotFoundError:
             return True
+        if manifest.source_digest[:8] != version.digest:  # of another process, which took the number first
+            return False
         return not any(_is_part(other, manifest) for other in self.unaccepted)
 
 

@@ -159,6 +159,24 @@ def test_of_two_versions_of_one_number_that_one_is_refused_whose_images_were(
     assert (mark.version, mark.state) == (slow.name, "refused")
 
 
+def test_a_version_is_not_taken_for_that_of_another_process_with_the_same_number(
+    data: Data, folder: Path, storage: str, tmp_path: Path
+) -> None:
+    first = shard(data, storage)
+    theirs = replace(data, path=str(tmp_path / "theirs"))
+    add(tmp_path / "theirs", 100, 130)
+    acceptance.mark_pending(first.manifest_uri.rpartition("/")[0], f"0002-{_plan(theirs, storage).name[-8:]}")
+    add(folder, 130, 160)
+    name = f"0002-{_plan(data, storage).name[-8:]}"
+    acceptance.mark_pending(first.manifest_uri.rpartition("/")[0], name)
+    ours = append_pending(data, storage)  # resumed: it was the first to write its manifest
+    assert ours.manifest_uri.endswith("/manifest-0002.json")
+    other = append_pending(theirs, storage)
+    assert other.manifest_uri.endswith("/manifest-0003.json")
+    assert rows(other, "train").isdisjoint(rows(ours, "train") - rows(first, "train"))
+    assert append_pending(theirs, storage) == replace(other, reused=True)
+
+
 def name_of_next(data: Data, storage: str) -> str:
     """The name that another process, which does not know of the mark yet, gives to what it appends."""
     return f"0002-{_plan(data, storage).name.partition('-')[2]}"
