@@ -21,7 +21,7 @@ from tasks import policy
 from tasks.nights import data_gate
 from tasks.nights.start import NightStart
 from tasks.registry.gate import PROMOTED, REFUSED
-from tasks.registry.verdict import add_notes
+from tasks.registry.verdict import PENDING, STATE, VAL_SHA256, add_notes
 from tasks.shard import ShardPlan
 
 log = logger()
@@ -121,15 +121,27 @@ def _refuse_unusable(data: schema.Data, plan: ShardPlan, error: DataError) -> No
 
 def _refuse(data: schema.Data, root: str, version: str, reason: str) -> str:
     """Refuses a version that is not accepted; says which images are withheld, or nothing if it is accepted."""
-    from models.data.shards import acceptance, frozen_val, refusals, versions
+    from models.data.shards import acceptance, refusals
 
     refused = acceptance.refuse(root, version, reason)
     if refused is None:
         return ""
-    folder = root.rpartition("/")[0]
-    if refused.number == 1 and data.frozen_val is not None and not versions.has_accepted(folder):
-        frozen_val.release(folder, data.frozen_val)
+    if refused.number == 1 and data.frozen_val is not None:
+        _release_val(data, root.rpartition("/")[0], data.frozen_val)
     return refusals.describe_withheld(data.name, refused)
+
+
+def _release_val(data: schema.Data, folder: str, name: str) -> None:
+    """Forgets the frozen val of a refused first version, unless an accepted version has it, or a network of a line."""
+    from infra.tracking import queries
+    from models.data.shards import frozen_val, layout
+
+    val = frozen_val.load(folder, name)
+    if val is None or layout.has_accepted(data, folder, val):
+        return
+    measured = (version.tags for version in queries.list_models() if version.tags.get(VAL_SHA256) == val.sha256)
+    if all(tags.get(STATE) in (REFUSED, PENDING) for tags in measured):  # the line may have had other settings
+        frozen_val.release(folder, name)
 
 
 def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> None:

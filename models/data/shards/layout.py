@@ -161,6 +161,11 @@ def freeze_val(layout: ShardLayout) -> bool:
     return frozen_val.load(folder, layout.data.frozen_val) == layout.val
 
 
+def has_accepted(data: schema.Data, folder: str, val: FrozenVal) -> bool:
+    """Whether a first version of these settings with this val is accepted, in ``folder`` (``STORAGE/data/NAME``)."""
+    return versions.has_accepted(folder, lambda digest: _digest_settings(data, digest, val))
+
+
 def groups(layout: ShardLayout, shards_per_task: int, numbers: Sequence[int] | None = None) -> list[list[int]]:
     """Groups the shard numbers (all, or the given ones) for the tasks, one group per task."""
     tars = by_tar(layout, range(len(layout.names)) if numbers is None else numbers)

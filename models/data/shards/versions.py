@@ -127,9 +127,12 @@ def _list_roots(folder: str) -> dict[str, float]:
     return roots
 
 
-def has_accepted(folder: str) -> bool:
-    """Whether a first version of the data set in ``folder`` is accepted, of whatever settings."""
-    return any(acceptance.find(manifest_uri(root, 1)) is None for root in _list_roots(folder))
+def has_accepted(folder: str, digest_of: Callable[[str], str]) -> bool:
+    """Whether a first version of these settings is accepted; the arguments are those of ``find_newest``."""
+    uris = (manifest_uri(root, 1) for root in _list_roots(folder))
+    return any(
+        uri.split("/")[-2] == digest_of(manifests.source_digest(uri)) and acceptance.find(uri) is None for uri in uris
+    )
 
 
 def _load_newest(root: str) -> Version | None:

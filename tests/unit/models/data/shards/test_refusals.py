@@ -10,6 +10,8 @@ from growing_folder import add, append_pending, refuse, shard
 
 from conf.schema import Data
 from infra import store
+from infra.tracking import queries
+from infra.tracking.registry import Version
 from models.data.shards import acceptance, frozen_val, versions, writer
 from models.data.shards import manifest as manifests
 from models.results import ShardResult
@@ -31,6 +33,14 @@ def data(folder: Path) -> Data:
 @pytest.fixture
 def storage(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> list[Version]:
+    """The versions in the registry."""
+    versions: list[Version] = []
+    monkeypatch.setattr(queries, "list_models", lambda: versions)
+    return versions
 
 
 def rows(result: ShardResult, *splits: str) -> set[int]:
@@ -131,6 +141,32 @@ def test_a_first_version_can_be_refused_and_the_set_begins_anew_with_the_correct
     add(folder, 100, 130)
     assert append_pending(data, storage).manifest_uri == begun.manifest_uri.replace(".json", "-0002.json")
     assert frozen_val.load(f"{storage}/data/pets", "first") is not None
+
+
+def test_the_val_of_a_refused_first_version_is_drawn_anew_though_the_folder_was_sharded_without_it_before(
+    data: Data, folder: Path, storage: str
+) -> None:
+    shard(replace(data, append=False), storage)
+    data = replace(data, frozen_val="first")
+    judge(data, storage)
+    for path in (folder / "cat").iterdir():  # some are in val
+        path.unlink()
+    add(folder, 100, 200)
+    assert append_pending(data, storage).manifest_uri.endswith("/manifest.json")
+
+
+@pytest.mark.parametrize("state", ["promoted", "refused"])
+def test_the_val_of_a_line_is_kept_when_a_first_version_of_other_settings_is_refused(
+    state: str, data: Data, storage: str, registered: list[Version]
+) -> None:
+    data = replace(data, frozen_val="first")
+    shard(data, storage)
+    val = frozen_val.load(f"{storage}/data/pets", "first")
+    assert val is not None
+    registered.append(Version("b0-pets", 1, "", (), {"promotion": state, "val_sha256": val.sha256}))
+    judge(replace(data, samples_per_shard=20), storage)
+    kept = frozen_val.load(f"{storage}/data/pets", "first")
+    assert kept == (val if state == "promoted" else None)
 
 
 def test_a_first_version_that_counts_already_is_not_refused_and_the_message_says_what_to_do(
