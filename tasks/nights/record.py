@@ -61,6 +61,7 @@ class NightRecord:
         run: Id of its flow run in Prefect.
         earlier: Record of the same date that this one replaces only if the night comes to another result.
         alert: Alert that no receiver has yet.
+        unsent: Alerts of earlier nights of the same date that no receiver has yet.
     """
 
     outcome: str
@@ -71,6 +72,11 @@ class NightRecord:
     run: str = ""
     earlier: NightRecord | None = None
     alert: str | None = None
+    unsent: tuple[str, ...] = ()
+
+    def list_alerts(self) -> tuple[str, ...]:
+        """All alerts that no receiver has yet, oldest first."""
+        return self.unsent if self.alert is None or self.alert in self.unsent else (*self.unsent, self.alert)
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> N
         if record.outcome == RUNNING:
             _fail(config, Night(line, uri, record), outcome, reason)
         else:
-            _send_alert(config, uri, record)
+            _send_alerts(config, uri, record)
     if not records:
         _fail(config, None, outcome, f"{reason}; it ended before it was recorded")
 
@@ -216,12 +222,15 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
         record = _read(other)
         if record is None:
             continue
-        _send_alert(config, other, record)
+        _send_alerts(config, other, record)
         if record.outcome == RUNNING and record.run != run and _has_ended(record, now.timestamp()):
             reason = f"the night of {record.started} did not record its end: its process or machine is gone"
             _fail(config, Night(line, other, record), CRASHED, reason)
     record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
     earlier = _read(uri) if store.exists(uri) else None
+    if earlier is not None:
+        record = replace(record, unsent=earlier.list_alerts())
+        earlier = replace(earlier, alert=None, unsent=())
     if earlier is not None and earlier.outcome in UNSUCCESSFUL:  # it is resumed, or another process runs it too
         record = replace(record, started=earlier.started or record.started, earlier=earlier.earlier)
     else:
@@ -234,20 +243,23 @@ def _close(config: schema.Config, night: Night, result: Registered) -> None:
     result = _with_judged_verdict(result, night)
     is_repeated = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
     outcome = SKIPPED if is_repeated else result.outcome
+    present = _read(night.uri)
+    unsent = (night.record if present is None else present).list_alerts()
     if is_repeated and night.record.earlier is not None:
-        _write(night.uri, night.record.earlier)
+        restored = replace(night.record.earlier, unsent=unsent)
+        _write(night.uri, restored)
+        _send_alerts(config, night.uri, restored)
         return
     version = None if result.version == NO_VERSION else result.version
     record = replace(night.record, outcome=outcome, verdict=result.verdict, version=version, earlier=None)
-    present = _read(night.uri)
     if present is not None and present.finished and (present.outcome, present.version) == (outcome, version):
-        _send_alert(config, night.uri, present)
+        _send_alerts(config, night.uri, present)
         return  # by another process that ran the same night, or by an earlier attempt of this task
     text = _describe_attention(result, outcome, night.uri)  # before the record is written: a retry counts it again
     alert = None if text is None else alerts.title(config, text)
-    record = replace(record, finished=format_utc(time.time()), alert=alert)
+    record = replace(record, finished=format_utc(time.time()), alert=alert, unsent=unsent)
     _write(night.uri, record)
-    _send_alert(config, night.uri, record)
+    _send_alerts(config, night.uri, record)
 
 
 def _describe_attention(result: Registered, outcome: str, uri: str) -> str | None:
@@ -260,10 +272,13 @@ def _describe_attention(result: Registered, outcome: str, uri: str) -> str | Non
     return None
 
 
-def _send_alert(config: schema.Config, uri: str, record: NightRecord) -> None:
-    """Sends the alert of a record and removes it from there; a process that ends in between has it sent again."""
-    if record.alert is not None and alerts.send(config.nightly.alerts, record.alert):
-        _write(uri, replace(record, alert=None))
+def _send_alerts(config: schema.Config, uri: str, record: NightRecord) -> None:
+    """Sends the alerts of a record and removes them from there; a process that ends in between has one sent again."""
+    waiting = record.list_alerts()
+    for number, text in enumerate(waiting, 1):
+        if not alerts.send(config.nightly.alerts, text):
+            return
+        _write(uri, replace(record, alert=None, unsent=waiting[number:]))
 
 
 def _with_judged_verdict(result: Registered, night: Night) -> Registered:
@@ -286,12 +301,13 @@ def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) 
     if night is not None:
         try:
             ended = format_utc(time.time())
-            record = replace(night.record, outcome=outcome, verdict=error, finished=ended, alert=alert)
+            unsent = (_read(night.uri) or night.record).list_alerts()
+            record = replace(night.record, outcome=outcome, verdict=error, finished=ended, alert=alert, unsent=unsent)
             if outcome not in UNSUCCESSFUL:  # the result of the night, in place of an earlier one
                 record = replace(record, earlier=None)
             _write(night.uri, record)
             is_recorded = True
-            _send_alert(config, night.uri, record)
+            _send_alerts(config, night.uri, record)
         except EffnetError as fault:
             log.warning("the night is not recorded: %s", first_line(fault))
     if not is_recorded:
@@ -328,8 +344,10 @@ def _read(uri: str) -> NightRecord | None:
     """The record of a night; None, which is logged, if it is damaged or of a newer version of effnet."""
     try:
         body = read_object(uri, outcome=str, verdict=str)
-        earlier = body.pop("earlier", None)
-        return NightRecord(**body, earlier=None if earlier is None else NightRecord(**earlier))
+        unsent, earlier = tuple(body.pop("unsent", ())), body.pop("earlier", None)
+        if earlier is None:
+            return NightRecord(**body, unsent=unsent)
+        return NightRecord(**body, unsent=unsent, earlier=NightRecord(**earlier | {"unsent": ()}))
     except (DataError, TypeError) as error:
         log.warning(
             "%s is skipped: not the record of a night, or that of a newer effnet (%s); delete it, or upgrade",
@@ -340,4 +358,4 @@ def _read(uri: str) -> NightRecord | None:
 
 
 def _write(uri: str, record: NightRecord) -> None:
-    store.write_json(uri, {key: value for key, value in asdict(record).items() if value is not None})
+    store.write_json(uri, {key: value for key, value in asdict(record).items() if value not in (None, ())})

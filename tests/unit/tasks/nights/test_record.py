@@ -397,3 +397,23 @@ def test_a_hook_reports_a_night_that_was_killed_before_it_was_recorded(config: C
     (text,) = sent
     assert text.endswith(": crashed: exited with status code -9; it ended before it was recorded")
     assert recorded(config) == [("2026-11-29", "promoted", "why")]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "skipped", "promoted", "refused"])
+@pytest.mark.parametrize("first", ["failed", "refused"])
+def test_no_alert_is_lost_when_a_date_is_repeated_while_the_receiver_does_not_answer(
+    first: str, outcome: str, config: Config, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as silent:
+        silent.setattr(alerts, "send", lambda *_: False)
+        for end, reason in ((first, "the first"), (outcome, "the second")):
+            if end == "failed":
+                record._fail(config, begin(config), FAILED, reason)
+            else:
+                run_night(config, end, reason)
+        begin(config)  # and killed
+    begin(config, day=1)
+    begin(config, day=2)
+    reasons = ["the first", "the second"] if outcome in ("failed", "refused") else ["the first"]
+    ends = [text.partition(" on ")[2].rpartition(": ")[2] for text in sent]
+    assert [end for end in ends if not end.startswith("the night of")] == reasons
