@@ -8,6 +8,8 @@ alike. Prefect is not imported, which takes seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from conf.text import first_line, logger
@@ -84,13 +86,24 @@ def _list_lineage(versions: Sequence[Version]) -> list[Version]:
 
 
 def _find_parent(version: Version) -> Version | None:
+    """The version that one was fine-tuned from: by the tag of a night, or by the weights that its job started from."""
     from infra.tracking import queries, registry
+    from tasks.nights.start import load_job
 
+    with suppress(PermanentError):  # the run or the parent was deleted, or it is a job without a version, as below
+        if version.run_id and (ref := queries.read_run(version.run_id).tags.get("parent")):
+            return registry.resolve_version(ref)
     try:
-        ref = queries.read_run(version.run_id).tags.get("parent")
-        return registry.resolve_version(ref) if ref else None
-    except PermanentError:  # the run or the parent was deleted
+        job = load_job(version)
+    except PermanentError:  # imported, or its job was deleted
         return None
+    if job.init_weights_uri is None or job.init_weights_sha256 is None:
+        return None
+    same = registry.find_weights(job.init_weights_sha256)
+    if same:
+        return next((one for one in same if "job_uri" in one.tags), same[0])
+    uri = job.init_weights_uri.rpartition("/")[0]
+    return replace(version, name=uri, run_id="", tags={"job_uri": uri})  # trained as a step of another command
 
 
 def _load_images(version: Version) -> NDArray[np.uint64] | None:

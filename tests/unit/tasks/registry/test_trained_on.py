@@ -51,12 +51,16 @@ def register(storage: str, monkeypatch: pytest.MonkeyPatch) -> Register:
     versions: dict[str, Version] = {}
     parents: dict[str, str] = {}
 
-    def add_version(shards: ShardResult, right: int = 0, parent: str = "", **tags: str) -> Version:
+    def add_version(
+        shards: ShardResult, right: int = 0, parent: str = "", start: tuple[str, str] | None = None, **tags: str
+    ) -> Version:
         number = len(versions) + 1
         uri = f"{storage}/jobs/{number}"
         requested = schema.Job(
             kind="train", data_name="pets", manifest_uri=shards.manifest_uri, manifest_sha256=shards.manifest_sha256
         )
+        if start is not None:
+            requested.init_weights_uri, requested.init_weights_sha256 = start
         store.write(f"{uri}/config.yaml", compose.to_yaml(requested).encode())
         correct = np.arange(shards.val) < right
         result = {"weights_sha256": str(number), "class_total": [shards.val]}
@@ -77,6 +81,9 @@ def register(storage: str, monkeypatch: pytest.MonkeyPatch) -> Register:
 
     monkeypatch.setattr(queries, "read_run", read_run)
     monkeypatch.setattr(registry, "resolve_version", resolve)
+    monkeypatch.setattr(
+        registry, "find_weights", lambda sha256: [one for one in versions.values() if one.tags[WEIGHTS_TAG] == sha256]
+    )
     monkeypatch.setattr(promote, "class_mismatch", lambda *_: None)
     return add_version
 
@@ -105,6 +112,20 @@ def test_images_of_val_that_a_version_or_one_before_it_was_trained_on_are_found_
     assert count_seen(other, grandchild) == seen, "its own train and val are apart, those of the first version are not"
     assert count_seen(other, register(other, parent="b0/99")) == 0, "a parent that was deleted"
     assert count_seen(other, Version("b0", 9, "1", (), {})) == 0, "an imported version"
+
+
+def test_the_lineage_of_a_version_that_no_night_has_made_is_that_of_the_weights_it_started_from(
+    folder: schema.Data, storage: str, register: Register
+) -> None:
+    first, other = shard(folder, storage), shard(replace(folder, seed=1), storage)
+    seen = count_seen(other, register(first))
+    copy = f"{storage}/weights/1.safetensors"
+    tuned = register(other, start=(copy, "1"))
+    assert count_seen(other, tuned) == seen
+    assert count_seen(other, register(other, parent=f"b0/{tuned.version}")) == seen
+    unregistered = register(other, start=(f"{storage}/jobs/1/weights.safetensors", "a digest that no version has"))
+    assert count_seen(other, unregistered) == seen
+    assert count_seen(other, register(other, start=(copy, "of a version that was deleted"))) == 0
 
 
 def test_a_version_with_the_same_frozen_val_is_not_looked_up(
