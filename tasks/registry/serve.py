@@ -212,7 +212,11 @@ async def _read_body(request: Request) -> bytes:
     if not data:
         raise HTTPException(400, f"the body is empty: send {WANTED}")
     if header.get_content_type() == "multipart/form-data":
-        return _find_file(bytes(data), str(header.get_boundary("")))
+        try:
+            boundary = str(header.get_boundary(""))
+        except ValueError as error:  # in an encoding that cannot be decoded (RFC 2231)
+            raise HTTPException(400, f"the boundary of the form cannot be read: send {WANTED}") from error
+        return _find_file(bytes(data), boundary)
     return bytes(data)
 
 

@@ -146,12 +146,14 @@ def test_a_form_without_one_file_and_a_body_of_json_are_refused_by_how_an_image_
             unnamed = {"content": one.read(), "headers": {"content-type": "multipart/form-data"}}
             none = {"content": b"--x\r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n--x--\r\n"}
             none |= {"headers": {"content-type": "multipart/form-data; boundary=x"}}
+            encoded = none | {"headers": {"content-type": "multipart/form-data; boundary*=idna''abc"}}
             wanted = "send one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
             requests: list[tuple[dict[str, Any], int, str]] = [
                 ({"files": two}, 400, "the form has 2 files"),
                 (none, 400, "the form has 0 files"),
                 (cut, 400, "the form is cut off, or its boundary is not the one in the header"),
                 (unnamed, 400, "the form is cut off, or its boundary is not the one in the header"),
+                (encoded, 400, "the boundary of the form cannot be read"),
                 ({"json": {"image": "aGk="}}, 415, "the body is JSON"),
             ]
             for request, status, said in requests:
