@@ -59,7 +59,12 @@ def _restore_promoted(version: Version, storage: str) -> None:
 
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
-        record_manual_promotion(version, champions.read_history(storage, version.name)[-1])
+        history = champions.read_history(storage, version.name)
+        if history and history[-1].new == version.version:
+            move = history[-1]
+        else:  # as in MLflow's page, which the chain records before its next move
+            move = champions.AliasMove(0, version.name, None, version.version, "unknown", "", champions.OUTSIDE)
+        record_manual_promotion(version, move)
         log.warning("%s/%d was promoted while it was refused: it stays champion", version.name, version.version)
 
 

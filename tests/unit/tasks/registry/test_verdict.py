@@ -122,3 +122,18 @@ def test_a_version_that_a_user_promotes_while_a_night_refuses_it_for_lack_of_an_
     assert tags[1][STATE] == "promoted"
     assert tags[1][REASON].endswith(": it is needed")
     assert len(sent) == (when == "meanwhile")
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_version_that_is_promoted_in_mlflow_while_a_night_refuses_it_is_promoted_by_other_means(
+    moves: int, tags: dict[int, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "describe_family", lambda _: None)
+    config = compose.compose([f"storage=file://{tmp_path}"])
+    monkeypatch.setattr(registry, "versions", lambda _: [registry.resolve_version(f"{LINE}/1")])
+    if moves:
+        champion_moves.move_champion(config.storage, LINE, 2, expected=2, why="better")
+    tags[1] = {STATE: WAITING, WAITING_UNTIL: "2000-01-01", REASON: "passed the gate"}
+    monkeypatch.setattr(approval.alerts, "send", lambda *_: registry.promote(LINE, 1, "champion"))
+    approval._refuse_overdue(LINE, config, time.time())
+    assert (tags[1][STATE], tags[1][REASON]) == ("promoted", "promoted by unknown: moved by other means than effnet")
