@@ -113,13 +113,18 @@ def compose_valid(
 
     Args:
         verb: Name of the flow.
-        settings: Settings of the worker.
+        settings: Settings of the worker; all of them if they are valid, otherwise as those of the run.
         parameters: Parameters of the flow run.
         keys: Settings of the run to take, each with those below it; those that are wrong are omitted.
     """
     overrides = merge(form.to_overrides(verb, parameters), parameters.get("overrides", []))
     config, kept = compose.compose([]), list[str]()
-    for words in (settings, *([word for word in overrides if _is_below(word, key)] for key in keys)):
+    try:
+        config, kept = compose.compose(settings), list(settings)
+        parts = [overrides]
+    except ValueError:
+        parts = [settings, overrides]
+    for words in ([word for word in part if _is_below(word, key)] for part in parts for key in keys):
         try:
             config, kept = compose.compose(merge(kept, words)), merge(kept, words)
         except ValueError:

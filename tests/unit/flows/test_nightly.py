@@ -39,10 +39,12 @@ EMAIL = [
         (["nightly.alerts.webhook=ftp://host", *EMAIL], "OF_WORKER", "mail.example.org"),
     ],
 )
+@pytest.mark.parametrize("wrong", [[], ["launch.nproc=2"]], ids=["", "also those of the worker"])
 def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_worker_and_schedule_that_are_right(
-    words: list[str], webhook: str, host: str | None, monkeypatch: pytest.MonkeyPatch
+    words: list[str], webhook: str, host: str | None, wrong: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(configure.VARIABLE, json.dumps(["nightly.alerts.webhook=OF_WORKER"]))
+    of_worker = ["nightly.alerts.webhook=OF_WORKER", *wrong]
+    monkeypatch.setenv(configure.VARIABLE, json.dumps(of_worker))
     monkeypatch.setattr(configure, "deployment_run", lambda: "as of a worker")
     reported: list[tuple[schema.Config, str]] = []
 
@@ -54,7 +56,7 @@ def test_a_night_whose_settings_are_wrong_is_reported_to_the_receivers_of_worker
     with pytest.raises(OverrideError):
         asyncio.run(nightly.nightly.fn(["nightly.margn=1", *words, "transfer.data.name=products"], model="b3"))
     ((config, error),) = reported
-    assert "no setting named 'nightly.margn'" in error
+    assert "no setting named" in error
     assert (config.nightly.alerts.webhook, config.nightly.alerts.email.host) == (webhook, host)
     assert (config.nightly.model, config.transfer.data.name) == ("b3", "products")
 
