@@ -285,8 +285,8 @@ def _with_judged_verdict(result: Registered, night: Night) -> Registered:
     """The result of a night that judged its version, was killed, and only finds it when it is resumed."""
     from infra.tracking import registry
 
-    is_found = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
-    if not is_found or result.version == NO_VERSION:
+    is_repeated = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
+    if not is_repeated or result.version == NO_VERSION:
         return result
     version = registry.resolve_version(f"{result.name}/{result.version}")
     if STATE not in version.tags or format_utc(version.created) < night.record.started:

@@ -41,7 +41,7 @@ HOST = "127.0.0.1"
 POLL_S = 5.0  # time between two looks at the alias
 UPLOAD_S = 30.0  # time in which the body of a request must arrive
 MAX_BYTES = 20 * 1024 * 1024  # of an image file
-WANTED = "one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
+UPLOAD_HINT = "one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
 _FILE_NAME = re.compile(rb"^content-disposition:[^\r\n]*;\s*filename\*?=", re.IGNORECASE | re.MULTILINE)
 SHOWN = 5  # classes of an answer by default
 PAGE = Path(__file__).with_name("serve.html")
@@ -199,7 +199,7 @@ async def _read_body(request: Request) -> bytes:
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
     if header.get_content_type() == "application/json":
-        raise HTTPException(415, f"the body is JSON: send {WANTED}")
+        raise HTTPException(415, f"the body is JSON: send {UPLOAD_HINT}")
     data = bytearray()
     try:
         async with asyncio.timeout(UPLOAD_S):
@@ -210,12 +210,12 @@ async def _read_body(request: Request) -> bytes:
     except TimeoutError as error:
         raise HTTPException(408, f"the image did not arrive within {UPLOAD_S:g} s") from error
     if not data:
-        raise HTTPException(400, f"the body is empty: send {WANTED}")
+        raise HTTPException(400, f"the body is empty: send {UPLOAD_HINT}")
     if header.get_content_type() == "multipart/form-data":
         try:
             boundary = str(header.get_boundary(""))
         except ValueError as error:  # in an encoding that cannot be decoded (RFC 2231)
-            raise HTTPException(400, f"the boundary of the form cannot be read: send {WANTED}") from error
+            raise HTTPException(400, f"the boundary of the form cannot be read: send {UPLOAD_HINT}") from error
         return _find_file(bytes(data), boundary)
     return bytes(data)
 
@@ -225,11 +225,13 @@ def _find_file(body: bytes, boundary: str) -> bytes:
     delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
     _, *parts = (b"\r\n" + body).split(delimiter)
     if not boundary or not parts or not parts[-1].startswith(b"--"):
-        raise HTTPException(400, f"the form is cut off, or its boundary is not the one in the header: send {WANTED}")
+        raise HTTPException(
+            400, f"the form is cut off, or its boundary is not the one in the header: send {UPLOAD_HINT}"
+        )
     files = [part.partition(b"\r\n\r\n") for part in parts[:-1]]
     contents = [content for head, _, content in files if _FILE_NAME.search(head)]
     if len(contents) != 1:
-        raise HTTPException(400, f"the form has {len(contents)} files: send {WANTED}")
+        raise HTTPException(400, f"the form has {len(contents)} files: send {UPLOAD_HINT}")
     return contents[0]
 
 

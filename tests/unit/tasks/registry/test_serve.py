@@ -147,7 +147,7 @@ def test_a_form_without_one_file_and_a_body_of_json_are_refused_by_how_an_image_
             none = {"content": b"--x\r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n--x--\r\n"}
             none |= {"headers": {"content-type": "multipart/form-data; boundary=x"}}
             encoded = none | {"headers": {"content-type": "multipart/form-data; boundary*=idna''abc"}}
-            wanted = "send one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
+            hint = "send one JPEG or PNG file, e.g. by curl --data-binary @IMAGE or curl -F file=@IMAGE"
             requests: list[tuple[dict[str, Any], int, str]] = [
                 ({"files": two}, 400, "the form has 2 files"),
                 (none, 400, "the form has 0 files"),
@@ -158,7 +158,7 @@ def test_a_form_without_one_file_and_a_body_of_json_are_refused_by_how_an_image_
             ]
             for request, status, said in requests:
                 answer = await client.post("/predict", **request)
-                assert (answer.status_code, answer.json()["detail"]) == (status, f"{said}: {wanted}")
+                assert (answer.status_code, answer.json()["detail"]) == (status, f"{said}: {hint}")
             assert held.decoded == []
 
     asyncio.run(main())
