@@ -62,6 +62,7 @@ class NightRecord:
         earlier: Record of the same date that this one replaces only if the night comes to another result.
         alert: Alert that no receiver has yet.
         unsent: Alerts of earlier nights of the same date that no receiver has yet.
+        others: Ids of other flow runs of this date, whose record this is too.
     """
 
     outcome: str
@@ -73,6 +74,7 @@ class NightRecord:
     earlier: NightRecord | None = None
     alert: str | None = None
     unsent: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def list_alerts(self) -> tuple[str, ...]:
         """All alerts that no receiver has yet, oldest first."""
@@ -193,7 +195,8 @@ def list_lines(storage: str) -> list[str]:
 def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> None:
     """Records and reports the night of a flow run whose process has ended without doing so; otherwise does nothing.
 
-    One that ended before it was recorded as running is reported only.
+    One that ended before it was recorded as running, or whose record is that of another flow run by now, is reported
+    only.
 
     Args:
         config: Configuration of the night.
@@ -203,9 +206,12 @@ def report_lost(config: schema.Config, run: str, outcome: str, reason: str) -> N
     """
     line = name_line(config)
     latest = store.list_uris(store.join(config.storage, "nights", line))[-2:]  # it may have started the day before
-    records = [(uri, record) for uri in latest if (record := _read(uri)) is not None and record.run == run]
+    read = ((uri, _read(uri)) for uri in latest)
+    records = [(uri, record) for uri, record in read if record is not None and run in (record.run, *record.others)]
     for uri, record in records:
-        if record.outcome == RUNNING:
+        if record.outcome == RUNNING and record.run != run:
+            _fail(config, None, outcome, f"{reason}; another flow run has taken over the record of this night")
+        elif record.outcome == RUNNING:
             _fail(config, Night(line, uri, record), outcome, reason)
         else:
             _send_alerts(config, uri, record)
@@ -229,8 +235,8 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
     record = NightRecord(RUNNING, started=format_utc(now.timestamp()), run=run)
     earlier = _read(uri) if store.exists(uri) else None
     if earlier is not None:
-        record = replace(record, unsent=earlier.list_alerts())
-        earlier = replace(earlier, alert=None, unsent=())
+        record = _take_over(record, earlier)
+        earlier = replace(earlier, alert=None, unsent=(), others=())
     if earlier is not None and earlier.outcome in UNSUCCESSFUL:  # it is resumed, or another process runs it too
         record = replace(record, started=earlier.started or record.started, earlier=earlier.earlier)
     else:
@@ -239,25 +245,33 @@ def _open(config: schema.Config, run: str, now: datetime) -> Night:
     return Night(line, uri, record)
 
 
+def _take_over(record: NightRecord, present: NightRecord | None) -> NightRecord:
+    """A record that replaces another one of its date, with the alerts of that one and the flow runs that it was of."""
+    if present is None:
+        return record
+    runs = (run for run in (*present.others, present.run) if run not in ("", record.run))
+    return replace(record, unsent=present.list_alerts(), others=tuple(dict.fromkeys(runs)))
+
+
 def _close(config: schema.Config, night: Night, result: Registered) -> None:
     result = _with_judged_verdict(result, night)
     is_repeated = result.outcome == SKIPPED or result.verdict.startswith(EARLIER)
     outcome = SKIPPED if is_repeated else result.outcome
     present = _read(night.uri)
-    unsent = (night.record if present is None else present).list_alerts()
-    if is_repeated and night.record.earlier is not None:
-        restored = replace(night.record.earlier, unsent=unsent)
+    mine = _take_over(night.record, present)
+    if is_repeated and mine.earlier is not None:
+        restored = _take_over(mine.earlier, mine)
         _write(night.uri, restored)
         _send_alerts(config, night.uri, restored)
         return
     version = None if result.version == NO_VERSION else result.version
-    record = replace(night.record, outcome=outcome, verdict=result.verdict, version=version, earlier=None)
+    record = replace(mine, outcome=outcome, verdict=result.verdict, version=version, earlier=None)
     if present is not None and present.finished and (present.outcome, present.version) == (outcome, version):
         _send_alerts(config, night.uri, present)
         return  # by another process that ran the same night, or by an earlier attempt of this task
     text = _describe_attention(result, outcome, night.uri)  # before the record is written: a retry counts it again
     alert = None if text is None else alerts.title(config, text)
-    record = replace(record, finished=format_utc(time.time()), alert=alert, unsent=unsent)
+    record = replace(record, finished=format_utc(time.time()), alert=alert)
     _write(night.uri, record)
     _send_alerts(config, night.uri, record)
 
@@ -301,8 +315,8 @@ def _fail(config: schema.Config, night: Night | None, outcome: str, error: str) 
     if night is not None:
         try:
             ended = format_utc(time.time())
-            unsent = (_read(night.uri) or night.record).list_alerts()
-            record = replace(night.record, outcome=outcome, verdict=error, finished=ended, alert=alert, unsent=unsent)
+            record = _take_over(night.record, _read(night.uri))
+            record = replace(record, outcome=outcome, verdict=error, finished=ended, alert=alert)
             if outcome not in UNSUCCESSFUL:  # the result of the night, in place of an earlier one
                 record = replace(record, earlier=None)
             _write(night.uri, record)
@@ -344,10 +358,11 @@ def _read(uri: str) -> NightRecord | None:
     """The record of a night; None, which is logged, if it is damaged or of a newer version of effnet."""
     try:
         body = read_object(uri, outcome=str, verdict=str)
-        unsent, earlier = tuple(body.pop("unsent", ())), body.pop("earlier", None)
-        if earlier is None:
-            return NightRecord(**body, unsent=unsent)
-        return NightRecord(**body, unsent=unsent, earlier=NightRecord(**earlier | {"unsent": ()}))
+        lists = {key: tuple(body.get(key, ())) for key in ("unsent", "others")}
+        earlier = body.pop("earlier", None)
+        if earlier is not None:
+            earlier = NightRecord(**earlier | dict.fromkeys(lists, ()))
+        return NightRecord(**body | lists, earlier=earlier)
     except (DataError, TypeError) as error:
         log.warning(
             "%s is skipped: not the record of a night, or that of a newer effnet (%s); delete it, or upgrade",

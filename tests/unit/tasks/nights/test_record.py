@@ -391,6 +391,36 @@ def test_a_hook_sends_the_alert_of_a_night_that_was_killed_between_its_record_an
     assert text.endswith(": refused: b0-pets/2: it is worse")
 
 
+@pytest.mark.parametrize("first", ["promoted", "failed"])
+def test_a_hook_reports_no_repetition_of_a_night_that_was_killed_after_it_had_ended(
+    first: str, config: Config, sent: list[str]
+) -> None:
+    if first == "failed":
+        record._fail(config, begin(config, run="a"), FAILED, "the disk is full")
+    else:
+        record._close(config, begin(config, run="a"), result("promoted"))
+    sent.clear()
+    record._close(config, begin(config, run="b"), result("skipped"))
+    for run in ("a", "b"):
+        record.report_lost(config, run, CRASHED, "exited with status code -9")
+    assert sent == []
+    assert [outcome for _, outcome, _ in recorded(config)] == ["promoted" if first == "promoted" else "skipped"]
+
+
+def test_a_hook_says_that_another_flow_run_has_the_record_of_a_night_that_was_killed(
+    config: Config, sent: list[str]
+) -> None:
+    begin(config, run="a")
+    night = begin(config, run="b")
+    record.report_lost(config, "a", CRASHED, "killed")
+    (text,) = sent
+    assert text.endswith(": crashed: killed; another flow run has taken over the record of this night")
+    record._close(config, night, result("promoted"))
+    record.report_lost(config, "a", CRASHED, "killed")
+    assert len(sent) == 1, "another run has done what it was for"
+    assert [outcome for _, outcome, _ in recorded(config)] == ["promoted"]
+
+
 def test_a_hook_reports_a_night_that_was_killed_before_it_was_recorded(config: Config, sent: list[str]) -> None:
     run_night(config, "promoted")
     record.report_lost(config, "unrecorded", CRASHED, "exited with status code -9")
