@@ -26,7 +26,7 @@ from infra.launch.job import JobSpec, read_request
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
 from tasks.registry.unused_challengers import find_unused as find_unused_challengers
-from tasks.registry.unused_versions import find_unused
+from tasks.registry.unused_versions import find_unfinished, find_unused
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -129,8 +129,8 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
                 continue
             if unused:
                 removals.append(Removal(folder, UNUSED_DATA, unused, tuple(entries)))
-        elif _newest(entries) <= limit:
-            removals.append(Removal(folder, UNFINISHED_DATA, tuple(entries), tuple(entries)))
+        elif _newest(entries) <= limit and (unfinished := find_unfinished(entries)):
+            removals.append(Removal(folder, UNFINISHED_DATA, unfinished, tuple(entries)))
     return removals
 
 

@@ -61,6 +61,14 @@ def find_unused(folder: str, entries: Sequence[Entry], referenced: Collection[st
     return tuple(by_name[name] for name in [*unused, *parts] if name in by_name)
 
 
+def find_unfinished(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Returns the objects that can be deleted of a data set without a manifest: all but the marks of versions.
+
+    By its mark a first version that was refused, with too many broken images, is known: settings may still name it.
+    """
+    return tuple(entry for entry in entries if not acceptance.NAME.fullmatch(entry.uri.rpartition("/")[2]))
+
+
 def _name_objects(manifest: Mapping[str, Any]) -> list[str]:
     """Names of the objects beside a manifest that belong to it: its table, its shards and their indices."""
     names = [f"samples-{manifest['table'][:16]}.npy", "samples.npy"]

@@ -12,9 +12,11 @@ from conf.schema import Data
 from infra import store
 from models.data.shards import acceptance, versions
 from models.data.shards import manifest as manifests
+from models.data.shards.writer import ManyLostError
 from models.results import ShardResult
+from tasks.nights.batch import RefusedDataError, _refuse_unusable
 from tasks.registry.prune import _stage
-from tasks.registry.unused_versions import find_unused
+from tasks.registry.unused_versions import find_unfinished, find_unused
 from tasks.shard import _plan, _write_group
 
 NOW = 1e12  # later than everything
@@ -117,3 +119,26 @@ def test_shards_of_a_night_that_ended_before_its_manifest_are_deleted_once_they_
     _write_group(data, plan.root, [0], plan.version)
     assert unused(first, limit=0.0) == set()
     assert {name.partition("-")[0] for name in unused(first)} == {"train", "index/train"}
+
+
+def test_the_name_of_a_refused_first_version_without_a_manifest_stays_known(
+    data: Data, folder: Path, storage: str
+) -> None:
+    sound = (folder / "cat" / "000.png").read_bytes()
+    for number in range(60):
+        (folder / "cat" / f"broken{number}.png").write_bytes(sound[: len(sound) // 2] + bytes([number]))
+    plan = _plan(data, storage)
+    with pytest.raises(ManyLostError) as lost:
+        append_pending(data, storage)
+    with pytest.raises(RefusedDataError):
+        _refuse_unusable(data, plan, lost.value)
+    for entry in (removed := find_unfinished(store.list_entries(plan.root))):
+        store.delete(entry.uri)
+    assert len(removed) > 1
+    assert find_unfinished(store.list_entries(plan.root)) == ()
+    for path in folder.glob("cat/broken*.png"):
+        path.unlink()
+    named = replace(data, accept=[f"pets/{plan.name}"])
+    versions.accept(append_pending(named, storage).manifest_uri)
+    add(folder, 100, 130)
+    assert append_pending(named, storage).manifest_uri.endswith("/manifest-0002.json")
