@@ -139,7 +139,28 @@ def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64],
     if layout is None or not layout.names:  # nothing to write: the newest version is the result
         name = "" if newest.number == 1 else name_version(newest.number, newest.manifest.source_digest)
         layout = ShardLayout(data, source, newest.root, [], [], [], version=name)
-    return replace(layout, refused=versions_withheld, absent=new_images.describe_absent(newest, content))
+    absent = new_images.describe_absent(newest, content, lambda *images: _find_sharded(data, val, *images))
+    return replace(layout, refused=versions_withheld, absent=absent)
+
+
+def _find_sharded(
+    data: schema.Data,
+    val: FrozenVal | None,
+    is_first: bool,
+    split: NDArray[np.int8],
+    own_val: bool,
+    content: NDArray[np.uint64],
+) -> NDArray[np.bool_]:
+    """Which images of the source of a version are in its shards; the others wait for the next val."""
+    if is_first and val is None:
+        return np.ones(len(content), np.bool_)
+    parts = _split_by_content(split, own_val, content, data)
+    sharded = np.zeros(len(content), np.bool_)
+    sharded[parts["train"]] = True
+    if is_first and val is not None:
+        sharded[parts["minival"]] = True
+        sharded |= np.isin(content, np.array([int(digest, 16) for digest, _ in val.images], np.uint64))
+    return sharded
 
 
 def _build_version(data: schema.Data, source: Source, root: str, version: str) -> ShardLayout:
@@ -195,7 +216,7 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     expected, not exact.
     """
     if source.content is not None:
-        return _split_by_content(source, source.content, data)
+        return _split_by_content(source.split, source.own_val, source.content, data)
     rng = np.random.default_rng(data.seed)
     order = rng.permutation(len(source.labels))[: data.limit]
     if source.own_val:
@@ -211,15 +232,17 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     return dict(zip(SPLITS, (train, minival, val), strict=True))
 
 
-def _split_by_content(source: Source, content: NDArray[np.uint64], data: schema.Data) -> dict[str, NDArray[np.int64]]:
+def _split_by_content(
+    split: NDArray[np.int8], own_val: bool, content: NDArray[np.uint64], data: schema.Data
+) -> dict[str, NDArray[np.int64]]:
     """As ``split_indices``: val and minival are the images whose draws lie below the shares."""
     digests = (blake3(b"%d %d" % (data.seed, digest)).digest(24) for digest in content.tolist())
     draws = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
     for_val, for_minival = (draws[:, :2] / 2.0**64).T
-    is_val = source.split == VAL if source.own_val else for_val < data.val_share
+    is_val = split == VAL if own_val else for_val < data.val_share
     is_minival = for_minival < data.minival_share
-    if data.minival == "official" and np.any(source.split == MINIVAL):
-        is_minival = source.split == MINIVAL
+    if data.minival == "official" and np.any(split == MINIVAL):
+        is_minival = split == MINIVAL
     order = np.argsort(draws[:, 2], kind="stable")[: data.limit].astype(np.int64)
     val, rest = order[is_val[order]], order[~is_val[order]]
     return dict(zip(SPLITS, (rest[~is_minival[rest]], rest[is_minival[rest]], val), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -121,14 +121,20 @@ def _select(source: Source, content: NDArray[np.uint64], rows: NDArray[np.int64]
     )
 
 
-def describe_absent(newest: Version, content: NDArray[np.uint64]) -> str:
+def describe_absent(
+    newest: Version,
+    content: NDArray[np.uint64],
+    find_sharded: Callable[[bool, NDArray[np.int8], bool, NDArray[np.uint64]], NDArray[np.bool_]],
+) -> str:
     """Says how many images of a version a source has not any more: the shards keep them.
 
-    Images that do not decode do not count, since no shard has them.
+    Images that do not decode, or that wait for the next val, do not count, since no shard has them.
 
     Args:
         newest: The version.
         content: ``[N]``, digests of the images of the source.
+        find_sharded: Function from the images of a version (whether it is the first, ``Source.split`` and ``own_val``,
+            digests) to which of them its shards have.
 
     Returns:
         A line; empty if all images are there, or none, as in a folder with new images only.
@@ -137,7 +143,9 @@ def describe_absent(newest: Version, content: NDArray[np.uint64]) -> str:
     total = absent = 0
     for uri in list_sources(newest):
         _, _, digests = index.load_content(uri)
-        counts = np.array([printable(name) not in quarantined for name in index.load_names(uri)], np.bool_)
+        names, split, own_val = index.load_places(uri)
+        counts = np.array([printable(name) not in quarantined for name in names], np.bool_)
+        counts &= find_sharded(uri.endswith("/source.npz"), split, own_val, digests)
         total += int(counts.sum())
         absent += int((counts & ~np.isin(digests, content)).sum())
     if absent in (0, total):

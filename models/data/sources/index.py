@@ -208,8 +208,8 @@ def load_content(uri: str) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[
     return classes, labels, content
 
 
-def load_names(uri: str) -> list[bytes]:
-    """Loads the names of the images of an index, in the order of ``load_content``.
+def load_places(uri: str) -> tuple[list[bytes], NDArray[np.int8], bool]:
+    """Loads names, ``split`` and ``own_val`` of a source from its index, in the order of ``load_content``.
 
     Raises:
         DataError: The object is not an index of a source.
@@ -217,9 +217,10 @@ def load_names(uri: str) -> list[bytes]:
     try:
         with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
             names: list[bytes] = arrays["names"].tolist()
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            split, own_val = arrays["split"], bool(json.loads(arrays["about"].tobytes())["own_val"])
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
-    return names
+    return names, split, own_val
 
 
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:

@@ -160,6 +160,27 @@ def test_an_image_that_was_deleted_from_the_folder_stays_which_is_said_until_the
     assert shard(data, storage) == replace(anew, reused=True)
 
 
+@pytest.mark.parametrize("val", [None, "first"])
+def test_deleted_images_that_wait_for_the_next_val_are_not_said_to_be_in_the_data(
+    val: str | None, data: Data, folder: Path, storage: str
+) -> None:
+    data = replace(data, frozen_val=val)
+    first = shard(data, storage)
+    if val is not None:  # a first version of other settings, with images that its val withholds
+        add(folder, 100, 130)
+        data = replace(data, samples_per_shard=20)
+        first = shard(data, storage)
+    add(folder, 130, 160)
+    grown = shard(data, storage)
+    for number in range(100, 160):
+        (folder / ("cat", "dog")[number % 2] / f"{number}.png").unlink(missing_ok=True)
+    total = grown.train + grown.minival + grown.val
+    absent = total - 100
+    assert 0 < absent < (60 if val else 30)
+    assert f"in the data: {absent} of the {total} images" in _plan(data, storage).absent
+    assert grown.train > first.train
+
+
 def test_a_folder_of_new_images_alone_lacks_none(data: Data, storage: str, tmp_path: Path) -> None:
     shard(data, storage)
     add(tmp_path / "new", 100, 110)
