@@ -127,21 +127,22 @@ def _refuse(data: schema.Data, root: str, version: str, reason: str) -> str:
     if refused is None:
         return ""
     if refused.number == 1 and data.frozen_val is not None:
-        _release_val(data, root.rpartition("/")[0], data.frozen_val)
+        _release_val(data, root, data.frozen_val)
     return refusals.describe_withheld(data.name, refused)
 
 
-def _release_val(data: schema.Data, folder: str, name: str) -> None:
+def _release_val(data: schema.Data, root: str, name: str) -> None:
     """Forgets the frozen val of a refused first version, unless an accepted version has it, or a network of a line."""
     from infra.tracking import queries
     from models.data.shards import frozen_val, layout
 
+    folder = root.rpartition("/")[0]
     val = frozen_val.load(folder, name)
     if val is None or layout.has_accepted(data, folder, val):
         return
     measured = (version.tags for version in queries.list_models() if version.tags.get(VAL_SHA256) == val.sha256)
     if all(tags.get(STATE) in (REFUSED, PENDING) for tags in measured):  # the line may have had other settings
-        frozen_val.release(folder, name)
+        frozen_val.release(root, name)
 
 
 def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> None:

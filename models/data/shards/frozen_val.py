@@ -1,7 +1,7 @@
 """The val split of a set that grows, frozen until it is renewed under another name.
 
 ``STORAGE/data/NAME/val/VAL.json`` lists content and class of its images. It is written once, with the first shards, and
-never changed, unless a night refuses these before a version of the set is accepted. Images that are added later and
+never changed, unless a night refuses these before a version of the set is accepted; then it is kept beside them. Images that are added later and
 whose content would place them in val are withheld from all splits; the next val, under another name, takes them.
 """
 
@@ -57,9 +57,23 @@ def freeze(folder: str, name: str, val: FrozenVal) -> bool:
     return store.write(uri_of(folder, name), _to_json(val), if_absent=True)
 
 
-def release(folder: str, name: str) -> None:
-    """Forgets a val split whose first version was refused: a corrected folder may have lost images of it."""
-    store.delete(uri_of(folder, name))
+def release(root: str, name: str) -> None:
+    """Forgets a val split whose first version was refused: a corrected folder may have lost images of it.
+
+    A copy beside the shards of that version, in ``root``, is for ``restore``.
+    """
+    uri = uri_of(root.rpartition("/")[0], name)
+    store.write(store.join(root, f"val-{name}.json"), store.read(uri))
+    store.delete(uri)
+
+
+def restore(root: str) -> None:
+    """Freezes the val of a refused first version again, which is accepted now; another one of its name stays."""
+    for uri in store.list_uris(root):
+        folder, _, file = uri.rpartition("/")
+        if folder == root and file.startswith("val-") and file.endswith(".json"):  # not the index of a shard of val
+            name = file.removeprefix("val-").removesuffix(".json")
+            store.write(uri_of(root.rpartition("/")[0], name), store.read(uri), if_absent=True)
 
 
 def describe(source: Source, content: NDArray[np.uint64], indices: NDArray[np.int64]) -> FrozenVal:

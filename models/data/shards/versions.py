@@ -21,7 +21,7 @@ import numpy as np
 
 from infra import store
 from infra.errors import DataError, NotFoundError, TransientError
-from models.data.shards import acceptance, refusals
+from models.data.shards import acceptance, frozen_val, refusals
 from models.data.shards import manifest as manifests
 from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.manifest import Manifest
@@ -166,9 +166,11 @@ def find_parent(root: str, number: int) -> int:
 
 def accept(manifest_uri: str) -> None:
     """Accepts the version whose manifest this is, and with it refused versions whose images it all contains."""
-    if (version := acceptance.find(manifest_uri)) is not None:
-        acceptance.accept(manifest_uri.rpartition("/")[0], version.version)
     root, _, name = manifest_uri.rpartition("/")
+    if (version := acceptance.find(manifest_uri)) is not None:
+        if version.number == 1:
+            frozen_val.restore(root)
+        acceptance.accept(root, version.version)
     refused = [one for one in refusals.load(root.rpartition("/")[0]) if one.mark.number > 1]
     if refused:
         match = _MANIFEST.fullmatch(name)

@@ -12,9 +12,9 @@ from conf import compose, schema
 from conf.schema import Data
 from flows.cli import champions
 from infra import store
-from infra.tracking import registry
+from infra.tracking import queries, registry
 from infra.tracking.registry import Version
-from models.data.shards import acceptance, versions
+from models.data.shards import acceptance, frozen_val, versions
 from models.results import Registered, ShardResult
 from tasks.nights import batch, line, start
 from tasks.nights.start import NightStart, accept_data
@@ -69,6 +69,24 @@ def test_a_champion_that_was_moved_by_other_means_has_its_images_accepted_by_the
     monkeypatch.setattr(registry, "resolve_version", lambda _: version)
     assert line._find_start(compose.compose([])) == night
     assert acceptance.find(refused.manifest_uri) is None
+
+
+def test_a_refused_first_version_whose_network_a_user_promotes_has_its_val_again(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "list_models", list)
+    storage, data = f"file://{tmp_path}/store", replace(data, frozen_val="first")
+    first = append_pending(data, storage)
+    val = frozen_val.load(f"{storage}/data/pets", "first")
+    night = NightStart("b0-pets", "b0/1", False, data)
+    for _ in range(2):
+        batch._close_batch(night, first, Registered("b0-pets", 1, (), outcome="refused"))
+    assert frozen_val.load(f"{storage}/data/pets", "first") is None
+    accept_data(trained_on(first, tmp_path, 1))
+    assert frozen_val.load(f"{storage}/data/pets", "first") == val is not None
+    assert store.list_uris(f"{storage}/data/pets/val") == [f"{storage}/data/pets/val/first.json"]
+    add(Path(str(data.path)), 100, 130)
+    assert append_pending(data, storage).manifest_uri == first.manifest_uri.replace(".json", "-0002.json")
 
 
 @pytest.mark.parametrize("tags", [{}, {"job_uri": "file:///nowhere"}])
