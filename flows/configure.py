@@ -121,7 +121,7 @@ def compose_valid(
     config, kept = compose.compose([]), list[str]()
     try:
         config, kept = compose.compose(settings), list(settings)
-        parts = [overrides]
+        parts: list[Sequence[str]] = [overrides]
     except ValueError:
         parts = [settings, overrides]
     for words in ([word for word in part if _is_below(word, key)] for part in parts for key in keys):

@@ -1,8 +1,9 @@
 """The val split of a set that grows, frozen until it is renewed under another name.
 
 ``STORAGE/data/NAME/val/VAL.json`` lists content and class of its images. It is written once, with the first shards, and
-never changed, unless a night refuses these before a version of the set is accepted; then it is kept beside them. Images that are added later and
-whose content would place them in val are withheld from all splits; the next val, under another name, takes them.
+never changed, unless a night refuses these before a version of the set is accepted; then it is kept beside them. Images
+that are added later and whose content would place them in val are withheld from all splits; the next val, under another
+name, takes them.
 """
 
 from __future__ import annotations
