@@ -13,6 +13,7 @@ from PIL import Image
 
 from conf.schema import Data
 from models.data.sources import catalog
+from models.data.sources.listing import Source
 
 
 def data_settings(source: str, path: Path | None = None, **changes: Any) -> Data:
@@ -55,3 +56,23 @@ def write_archive(path: Path, files: Mapping[str, bytes] | Iterable[tuple[str, b
             info.size = len(content)
             writer.addfile(info, io.BytesIO(content))
     return path
+
+
+def tree(folders: dict[str, int]) -> dict[str, bytes]:
+    """Numbered images in each of the folders."""
+    return {f"{folder}/{i:03d}.jpg": photo(i) for folder, count in folders.items() for i in range(count)}
+
+
+def open_tree(tmp_path: Path, files: dict[str, bytes], **changes: object) -> Source:
+    """Opens the files, and those of earlier calls, as a user's folder."""
+    return catalog.open_source(data_settings("folder", write_tree(tmp_path / "set", files), **changes))
+
+
+def counts(source: Source) -> list[int]:
+    """Numbers of images of train, minival and val."""
+    return np.bincount(source.split, minlength=3).tolist()
+
+
+def flat(folder: str, count: int = 12) -> dict[str, bytes]:
+    """Numbered images whose paths begin with the text."""
+    return {f"{folder}{i}.jpg": photo(500 + i) for i in range(count)}

@@ -86,8 +86,8 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         entries.split = [parts[kinds[name]] for name in entries.names]
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
-    trained = () if labels else [top for top, part in parts.items() if part == TRAIN]
-    folders = [path for top in trained for path in folders_below(tree, top).values()]
+    trains = [top for top, part in parts.items() if part == TRAIN]
+    folders = [path for top in (() if labels else trains) for path in folders_below(tree, top).values()]
     inside = nested.group_by_class(pictures, folders)
     shared = nested.describe_shared(inside)
     if shared and parts == splits.WHOLE and not data.train_folders:
@@ -95,10 +95,13 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     shared = shared or nested.describe_nested(inside)
     remarks = (*shared, *describe_masks(entries.names), *describe_combined(classes.names))
     parts = _without_unlabelled(parts, entries)
-    if not data.append and TRAIN in parts.values():
-        _refuse_single_class(entries, parts, root)
     _count_others(tree, entries, unused, () if labels else parts)
+    lost = unused.lost_in([f"{above}{top}" for top in trains for above in {"", tree.top}])
+    if not lost and not data.append:
+        _refuse_untrainable(entries, parts, root, lost)  # before files elsewhere, as the masks of MVTec AD
     unused.check(data, len(entries.rows))
+    if lost and not data.append:
+        _refuse_untrainable(entries, parts, root, lost)
     source = dataclasses.replace(
         entries.source(()), unused=unused.lines(), class_differences=(*compare_classes(entries, parts), *remarks)
     )
@@ -149,24 +152,37 @@ def _add_images(
 def _without_unlabelled(parts: dict[str, int], entries: Listing) -> dict[str, int]:
     """Returns the parts that have labelled images; if the test folder has none, the val folder becomes val."""
     present = set(entries.split)
+    kept = {top: part for top, part in parts.items() if part in present}
     if MINIVAL in present and VAL not in present:
         entries.split = [VAL if part == MINIVAL else part for part in entries.split]
-        return {top: VAL if part == MINIVAL else part for top, part in parts.items() if part != VAL}
-    return {top: part for top, part in parts.items() if part in present}
+        return {top: VAL if part == MINIVAL else part for top, part in kept.items()}
+    return kept
 
 
-def _refuse_single_class(entries: Listing, parts: Mapping[str, int], root: str) -> None:
-    """Refuses a train split of one class beside held-out ones of several."""
+def _refuse_untrainable(entries: Listing, parts: Mapping[str, int], root: str, lost: Sequence[str]) -> None:
+    """Refuses a train split without images, or of one class beside held-out ones of several.
+
+    Args:
+        entries: The images.
+        parts: The parts that have some.
+        root: The tree, for messages.
+        lost: Lines about the files in train that could have been samples.
+    """
     in_train = {label for label, part in zip(entries.labels, entries.split, strict=True) if part == TRAIN}
     classes = set(entries.labels)
-    if len(in_train) > 1 or len(classes) == 1:
+    if len(in_train) > 1 or in_train == classes:
         return
     held_out = [top for top, part in parts.items() if part != TRAIN]
+    beside = f"{' and '.join(held_out)} of {len(classes)} {'class' if len(classes) == 1 else 'classes'}"
+    if lost or not in_train:
+        what = f"images of {entries.classes[min(in_train)]} alone" if in_train else "no image that can be used"
+        shown = f" ({'; '.join(lost)})" if lost else ""
+        raise ConfigError(f"{root}: train has {what}{shown}, {beside}: no classifier can be trained")
     folders = ",".join(top.rstrip("/") for top in held_out)
     remedy = f"; data.train_folders=[{folders}] takes these alone, and a part of their images becomes val"
     raise ConfigError(
-        f"{root}: train has images of {entries.classes[min(in_train)]} alone, {' and '.join(held_out)} of "
-        f"{len(classes)} classes, as in data for anomaly detection, such as MVTec AD: no classifier can be trained"
+        f"{root}: train has images of {entries.classes[min(in_train)]} alone, {beside}, as in data for anomaly "
+        "detection, such as MVTec AD: no classifier can be trained"
         f"{remedy if all(top.endswith('/') for top in held_out) else ''}"
     )
 

@@ -32,6 +32,16 @@ class Unused:
         order = sorted(self.names, key=lambda reason: (reason not in self.lost, -len(self.names[reason]), reason))
         return tuple(self._line(reason) for reason in order)
 
+    def lost_in(self, folders: Sequence[str]) -> tuple[str, ...]:
+        """Returns a line for each reason for which files in some folders, that could be samples, are unused."""
+        inside = tuple(folders)
+        kept = {
+            reason: here
+            for reason, names in self.names.items()
+            if reason in self.lost and (here := [name for name in names if name.startswith(inside)])
+        }
+        return Unused(kept).lines()
+
     def _line(self, reason: str) -> str:
         names: Sequence[str] = self.names[reason]
         first = min(names).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

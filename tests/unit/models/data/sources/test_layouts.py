@@ -6,33 +6,14 @@ import logging
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from made_archives import data_settings, photo, write_tree
+from made_archives import counts, flat, open_tree, photo, tree
 
 from infra.errors import ConfigError
-from models.data.sources.catalog import open_source
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+from models.data.sources.listing import MINIVAL, TRAIN, VAL
 
 DOGS = {f"train/{label}.{i}.jpg": photo(i) for label in ("cat", "dog") for i in range(8)}
 BANDS = ("EuroSAT/{label}/{label}_{i}.jpg", "EuroSATallBands/{label}/{label}_{i}.tif")
-
-
-def tree(folders: dict[str, int]) -> dict[str, bytes]:
-    """Numbered images in each of the folders."""
-    return {f"{folder}/{i:03d}.jpg": photo(i) for folder, count in folders.items() for i in range(count)}
-
-
-def open_tree(tmp_path: Path, files: dict[str, bytes], **changes: object) -> Source:
-    return open_source(data_settings("folder", write_tree(tmp_path / "set", files), **changes))
-
-
-def counts(source: Source) -> list[int]:
-    return np.bincount(source.split, minlength=3).tolist()
-
-
-def flat(folder: str, count: int = 12) -> dict[str, bytes]:
-    return {f"{folder}{i}.jpg": photo(500 + i) for i in range(count)}
 
 
 @pytest.mark.parametrize(
