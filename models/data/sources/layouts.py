@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 
 from conf.text import list_some
 from infra.errors import ConfigError
 from models.data.sources.listing import NAMED, TRAIN
-from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of
+from models.data.sources.splits import FILLERS, WHOLE_TREE, has_splits, kind_of, split_of
 
 _PARTS = ("images", "image", "imgs", "img", "part", "batch", "fold", "split", "chunk", "shard")
 _BEGINNING = 2  # characters of a name that a folder has
-_MASKS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "trimaps"),
-    *("segmentations", "segmentation", "segs", "seg"),
+_MASKS = ("masks", "mask", "gt", "groundtruth", "trimaps", "segmentations", "segmentation", "segs", "seg")
+_PERHAPS_MASKS = ("labels", "label", "annotations", "annotation")  # or photographs of labels
+_MASK_ENDING = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?$", re.IGNORECASE)
+_NAMED_SHARE = 0.9  # of masks that have the name of an image
+_FEW = 3  # images of a folder; of fewer it is a sample or a patient
+_FEW_NUMBERED = 10  # folders that may be classes though their names differ by numbers only
+_IDENTIFIER = re.compile(r"[0-9a-f-]{8,}|\d+", re.IGNORECASE)
+_ALL_IMAGES = (
+    f"data.train_folders names the folder above the classes ({WHOLE_TREE} for the top) to take all images below them"
 )
 
 
@@ -24,10 +31,19 @@ def are_parts(folders: Collection[str]) -> bool:
     return len(folders) > 1 and len(stems) == 1 and any(word in _PARTS for word in re.split(r"[^a-z]+", stems.pop()))
 
 
-def find_masks(images: Collection[str]) -> list[str]:
-    """Returns the images in folders of masks that two or more classes have beside a folder of images.
+def find_masks(images: Collection[str], root: str, *, are_classes: bool) -> list[str]:
+    """Returns the images in folders of masks that two or more folders have beside a folder of their images.
 
-    As ``COVID/masks`` beside ``COVID/images`` in a public set of X-ray images.
+    As ``COVID/masks`` beside ``COVID/images`` in a public set of X-ray images: each mask has the name of its image.
+
+    Args:
+        images: Paths of the images below the common top folder.
+        root: The tree, for messages.
+        are_classes: Whether the folders above are to be the classes, rather than a column of a table.
+
+    Raises:
+        ConfigError: Folders may be masks as well as further images of the classes, or the folders above are samples of
+            a set for segmentation, as ``patient/{images,masks}``.
     """
     folders: dict[str, dict[str, list[str]]] = {}
     for name in images:
@@ -35,12 +51,64 @@ def find_masks(images: Collection[str]) -> list[str]:
         if above and kind_of(above.rpartition("/")[2]) is None:
             folders.setdefault(above, {}).setdefault(folder, []).append(name)
     masks: dict[str, list[str]] = {}
+    pictures: dict[str, list[str]] = {}
+    unclear: list[str] = []
     for above, inside in folders.items():
         words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in inside}
-        named = [folder for folder in inside if words[folder] & set(_MASKS)]
+        named = [folder for folder in inside if words[folder] & {*_MASKS, *_PERHAPS_MASKS}]
         if named and any(words[folder] & set(FILLERS) for folder in inside if folder not in named):
             masks[above] = [name for folder in named for name in inside[folder]]
-    return [name for names in masks.values() for name in names] if len(masks) > 1 else []
+            pictures[above] = [name for folder in inside if folder not in named for name in inside[folder]]
+            are_certain = all(words[folder] & set(_MASKS) for folder in named)
+            unclear += [] if are_certain and _are_masks_of(masks[above], pictures[above]) else [above]
+    if len(masks) < 2:
+        return []
+    if are_classes:
+        _refuse_samples(pictures, root)
+    if unclear:
+        raise ConfigError(
+            f"{root}: {masks[min(unclear)][0]} may be the mask of an image, or an image of its class as "
+            f"{pictures[min(unclear)][0]}, and so in {list_some(sorted(unclear))}: move the masks out of the tree; "
+            f"{_ALL_IMAGES}"
+        )
+    return [name for names in masks.values() for name in names]
+
+
+def _are_masks_of(masks: Sequence[str], pictures: Sequence[str]) -> bool:
+    """Whether nearly all masks have the name of an image, also with a word for masks as ``1_mask.png`` of ``1.jpg``."""
+    stems = {name.rpartition("/")[2].rpartition(".")[0] for name in pictures}
+    named = sum(
+        stem in stems or _MASK_ENDING.sub("", stem) in stems
+        for stem in (name.rpartition("/")[2].rpartition(".")[0] for name in masks)
+    )
+    return named >= _NAMED_SHARE * len(masks)
+
+
+def _refuse_samples(pictures: Mapping[str, Sequence[str]], root: str) -> None:
+    """Refuses folders with images and masks that are samples or patients by their names or numbers of images.
+
+    Args:
+        pictures: Images by the folder above those of images and masks.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: They are.
+    """
+    inside: dict[str, int] = {}
+    for above, names in pictures.items():
+        first, _, rest = above.partition("/")
+        top = f"{first}/{rest.partition('/')[0]}" if rest and split_of(first) is not None else first
+        inside[top] = inside.get(top, 0) + len(names)
+    shapes = {_IDENTIFIER.sub("#", top) for top in inside}
+    are_numbered = len(inside) > _FEW_NUMBERED and 2 * len(shapes) <= len(inside)
+    few = statistics.median(inside.values()) < _FEW or sum(inside.values()) < _FEW * len(inside)
+    if len(inside) > 1 and (few or are_numbered):
+        count = sum(inside.values())
+        raise ConfigError(
+            f"{root}: the {len(inside):,} folders {list_some(sorted(inside))} have {count:,} images and their masks, "
+            "and look like samples or patients of a set for segmentation, not like classes: expected CLASS/IMAGE, "
+            f"without the masks; {_ALL_IMAGES}"
+        )
 
 
 def are_beginnings(images: Collection[str]) -> bool:
@@ -101,7 +169,7 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *,
             f"{as_classes} takes them as classes"
         )
     words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in folders}
-    masks = [folder for folder, parts in words.items() if parts & set(_MASKS)]
+    masks = [folder for folder, parts in words.items() if parts & {*_MASKS, *_PERHAPS_MASKS}]
     pictures = [folder for folder in folders if folder not in masks and words[folder] & set(FILLERS)]
     if masks and pictures and len(masks) + len(pictures) == len(folders):
         remedy = "" if above else f"; {as_classes} takes the folders as classes"

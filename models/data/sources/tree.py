@@ -70,7 +70,8 @@ def open_tree(root: str, data: schema.Data) -> Tree:
     """Lists a tree; unless settings name folders of splits, those that repeat the others are excluded.
 
     Raises:
-        ConfigError: ``root`` does not exist, or all images are held out beside an empty folder of train.
+        ConfigError: ``root`` does not exist, all images are held out beside an empty folder of train, or folders may be
+            masks as well as images.
         DataError: An archive is damaged.
     """
     files = archive.open_own(root)
@@ -84,7 +85,9 @@ def open_tree(root: str, data: schema.Data) -> Tree:
         read = {name for name, row in below.items() if formats.get(row, DECODED[0]) in formats_taken(data)}
         excluded = {top + name: COPIES for name in find_copies(files, below)}
         excluded = excluded or {top + name: reason for name, reason in find_unread_versions(below, read).items()}
-        excluded |= {top + name: MASKS for name in find_masks(below)}
+        left = [name for name in below if top + name not in excluded]
+        masks = find_masks(left, root, are_classes=data.label_field is None)
+        excluded |= {top + name: MASKS for name in masks}
     if excluded:
         images = {name: row for name, row in images.items() if name not in excluded}
         pictures = [name for name in pictures if name not in excluded]

@@ -299,6 +299,49 @@ def test_masks_beside_the_images_of_each_class_are_not_used(tmp_path: Path) -> N
     )
 
 
+def test_masks_that_have_the_names_of_their_images_with_a_word_are_not_used(tmp_path: Path) -> None:
+    """Also where the classes hold patients, of whom each has few images."""
+    files = {f"{label}/{label[0]}{i}/images/{i}.jpg": photo(i) for label in ("benign", "malignant") for i in range(6)}
+    files |= {name.replace("images", "masks").replace(".jpg", "_mask.png"): photo(1, "PNG") for name in files}
+    source = open_tree(tmp_path, files)
+    assert (source.classes, len(source.labels)) == (("benign", "malignant"), 12)
+    assert source.unused[0].startswith("12 images in folders of masks")
+
+
+@pytest.mark.parametrize("top", ["", "train/", "stage1_train/"])
+@pytest.mark.parametrize(
+    ("sample", "images", "more"),
+    [
+        ("{:032x}", 1, {}),
+        ("case{}", 2, {}),
+        ("patient_{}", 5, {"meta.csv": b"patient,label\npatient_0,sick\npatient_1,well\n"}),
+        ("1.3.6.{}", 5, {}),
+    ],
+)
+def test_samples_of_a_set_for_segmentation_are_no_classes(
+    sample: str, images: int, more: dict[str, bytes], top: str, tmp_path: Path
+) -> None:
+    """As in the Data Science Bowl of 2018, whose masks have other names than their image."""
+    names = [f"{top}{sample.format(77 * i)}" for i in range(12)]
+    files = tree({f"{name}/images": images for name in names})
+    files |= {f"{name}/masks/{'m' * (images == 1)}{i:03d}.png": photo(i, "PNG") for name in names for i in range(3)}
+    others = flat("val/a/", 3) | flat("val/b/", 3) if top == "train/" else {}
+    with pytest.raises(ConfigError, match=f"the 12 folders .* have {12 * images} images and their masks, and look li"):
+        open_tree(tmp_path, files | more | others)
+    assert len(open_tree(tmp_path, {}, train_folders=["train" if top == "train/" else "."]).classes) == 12
+
+
+@pytest.mark.parametrize("folders", [("photos", "label", ""), ("photos", "masks", "m"), ("images", "annotations", "")])
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_images_that_may_be_masks_or_not_are_refused(folders: tuple[str, str, str], top: str, tmp_path: Path) -> None:
+    pictures, perhaps, begin = folders
+    files = tree({f"{top}{label}/{pictures}": 4 for label in ("apple", "pear")})
+    files |= {f"{top}{label}/{perhaps}/{begin}00{i}.jpg": photo(i) for label in ("apple", "pear") for i in range(4)}
+    with pytest.raises(ConfigError, match=re.escape(f"{top}apple/{perhaps}/{begin}000.jpg may be the mask of an im")):
+        open_tree(tmp_path, files)
+    assert len(open_tree(tmp_path, {}, train_folders=[top or "."]).labels) == 16
+
+
 def test_folders_that_most_classes_have_may_be_the_classes(tmp_path: Path) -> None:
     """As in breast-histopathology-images of Kaggle, where the folders above are patients."""
     folders = {f"{patient}/{label}": 2 for patient in range(10) for label in (0, 1) if patient or label}
