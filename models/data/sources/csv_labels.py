@@ -27,6 +27,7 @@ from models.data.sources.tables import (
     Table,
     cell_of,
     decode,
+    has_one_for_each,
     index_images,
     is_of_predictions,
     may_label,
@@ -37,7 +38,7 @@ from models.data.sources.tables import (
 )
 
 log = logger()
-_OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5")
+_OTHER_TABLES = (".json", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".mat", ".h5", ".npy", ".npz")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".7z")
 _LABEL_BYTES = 2  # of a label, at least
 _SHOWN = 60  # characters of a line in a message
@@ -175,25 +176,28 @@ def find_unused_table(files: Files, images: Sequence[str]) -> str:
 def find_unread_labels(files: Files, images: Sequence[str]) -> str:
     """Returns the first file that is no such table and may have the labels of held-out images; empty for none.
 
-    That is a text named after a test split that does not list the images, JSON that names one of them, or a file of
-    another format that is large enough, unless it is named after train.
+    That is a text or JSON with as many labels as there are images, a text named after a test split that does not list
+    the images, JSON that names one of them, or a file of another format that is large enough, unless it is named after
+    another split.
     """
-
-    def text(row: int) -> str:
-        return decode(files.read(row))
-
+    index = index_images(images)
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2].lower()
         kinds = {split_of(part) for part in path.split("/")}
-        packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
-        is_other = name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES)
-        if "train" in kinds or files.sizes[row] > MAX_BYTES:
+        is_of_image = path.rpartition("/")[2].rpartition(".")[0] in index  # boxes or a caption of one image
+        if is_of_image or "train" in kinds or not len(images) <= files.sizes[row] <= MAX_BYTES:
             continue
         if name.endswith((*SUFFIXES, *JSON_LINES)):
-            is_about = "test" in kinds and not is_of_predictions(name) and may_label(text(row), images)
+            is_about = not is_of_predictions(name) and may_label(
+                decode(files.read(row)), index, len(images), is_named="test" in kinds, is_of_other="val" in kinds
+            )
         else:
-            is_about = is_other and files.sizes[row] >= _LABEL_BYTES * len(images)
-            is_about = is_about and ("test" in kinds or not name.endswith(".json") or names_one(text(row), images))
+            packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
+            is_about = name.removesuffix(packed).endswith((*SUFFIXES, *_OTHER_TABLES) if packed else _OTHER_TABLES)
+            is_about = is_about and files.sizes[row] >= _LABEL_BYTES * len(images)
+            if is_about and "test" not in kinds and name.endswith(".json"):
+                text = decode(files.read(row))
+                is_about = names_one(text, images) or has_one_for_each(text, len(images))
         if is_about:
             return path
     return ""

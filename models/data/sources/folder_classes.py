@@ -210,8 +210,9 @@ def label_images(
         if "" in parts and name not in labels and splits.names_unlabelled(name.partition("/")[0])
     }
     remarks |= dict.fromkeys(unlabelled, _TO_PREDICT)
+    labelled = {top for top in parts if any(name.startswith(top) for name in labels)}
     for top, part in parts.items():
-        if part == TRAIN or any(name.startswith(top) for name in labels):
+        if part == TRAIN or top in labelled:
             continue
         is_test = splits.split_of(top) == "test" and all(map(splits.names_no_class, folders_below(tree, top)))
         images = [tree.top + name for name in tree.images if name.startswith(top)]
@@ -222,7 +223,7 @@ def label_images(
             remarks[top] = _NO_CLASSES
         else:
             hint = f" ({file} may have their classes and is not read)" if file else ""
-            remarks[top] = remarks.get(top) or hint + splits.describe_without(parts)
+            remarks[top] = (remarks.get(top) or hint) + splits.describe_without(parts, labelled)
     others = [tree.top + name for name in tree.images if name not in labels] if "" in parts and classes.labels else []
     submitted = {name.removeprefix(tree.top) for name in csv_labels.list_submitted(tree.files, others)}
     return labels, remarks | dict.fromkeys(submitted, _NO_CLASSES), unlabelled | submitted

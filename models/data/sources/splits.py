@@ -128,10 +128,12 @@ def number_kinds(kinds: Collection[str]) -> dict[str, int]:
     return {"train": TRAIN} | dict(zip(held_out, (MINIVAL, VAL) if len(held_out) == 2 else (VAL,), strict=False))
 
 
-def describe_without(parts: Mapping[str, int]) -> str:
-    """Returns the setting that excludes the held-out parts, of which no image has a label."""
+def describe_without(parts: Mapping[str, int], labelled: Collection[str]) -> str:
+    """Returns the settings that exclude held-out parts of which no image has a label, and keep the labelled ones."""
     train = ",".join(top.rstrip("/") for top, part in parts.items() if part == TRAIN)
-    return f" (data.train_folders=[{train}] trains without them)"
+    held_out = ",".join(top.rstrip("/") for top, part in parts.items() if part != TRAIN and top in labelled)
+    settings = f"data.train_folders=[{train}]" + (f" data.val_folders=[{held_out}]" if held_out else "")
+    return f" ({settings} trains without them)"
 
 
 def _named_splits(images: Collection[str], data: schema.Data, top: str) -> dict[str, int]:

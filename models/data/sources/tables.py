@@ -93,11 +93,43 @@ def is_of_predictions(name: str) -> bool:
     return any(word.endswith(_PREDICTIONS) or word in _PREDICTED for word in words_of(name.rpartition(".")[0]))
 
 
-def may_label(text: str, images: Sequence[str]) -> bool:
-    """Whether a text may have a class for each image: it has a line for most, and does not only list their names."""
-    index = index_images(images)
-    lines = [re.split(r"[,;\t|]", line)[0].strip(_QUOTES) for line in text.splitlines() if line.strip()]
-    return 2 * len(lines) > len(images) and 2 * sum(_match(line, index) is not None for line in lines) <= len(lines)
+def may_label(text: str, index: Mapping[str, str | None], count: int, *, is_named: bool, is_of_other: bool) -> bool:
+    """Whether a text may have a class for each image of a test split, and does not only list their names.
+
+    Args:
+        text: Content of a file.
+        index: The images, as ``index_images`` returns them.
+        count: Number of the images.
+        is_named: Whether the path of the file names the split: then a line for most images is enough.
+        is_of_other: Whether the path names another split.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) == 1:
+        lines = [cell for cell in re.split(r"[,;\t| ]+", lines[0]) if cell.strip()]
+    is_exact = not is_of_other and count <= len(lines) <= count + 1 and _may_be_labels(lines)  # with a header
+    if not is_exact and not (is_named and 2 * len(lines) > count):
+        return False
+    # Of an aligned list with spaces the name is the first word; labels may be names of images too, but repeat.
+    first = {part.strip(_QUOTES) for line in lines for part in (re.split(r"[,;\t|]", line)[0], line.split()[0])}
+    return 2 * len({_match(part, index) for part in first} - {None}) <= len(lines)
+
+
+def _may_be_labels(lines: Sequence[str]) -> bool:
+    """Whether lines repeat, as labels do, beside running numbers or not, but not beside names of images."""
+    rows = [re.split(r"[,;\t| ]+", line.strip()) for line in lines]
+    numbers = [[str(number + first) for number in range(len(rows))] for first in (-1, 0, 1)]  # after a header, or not
+    are_numbered = any([row[0] for row in rows][1:] == one[1:] for one in numbers)
+    return len({tuple(row[are_numbered:]) for row in rows}) < len(rows)
+
+
+def has_one_for_each(text: str, count: int) -> bool:
+    """Whether JSON is, or has by a key, a list or an object of as many labels as there are images."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    inside = content.values() if isinstance(content, dict) else ()
+    return any(isinstance(one, list | dict) and len(one) == count for one in (content, *inside))
 
 
 def names_one(text: str, images: Sequence[str]) -> bool:

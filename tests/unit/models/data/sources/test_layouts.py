@@ -28,6 +28,7 @@ BANDS = ("EuroSAT/{label}/{label}_{i}.jpg", "EuroSATallBands/{label}/{label}_{i}
         ("test/images/", {"cat_to_name.json": '{"1": "a cat", "2": "a dog"}'}),
         ("test/", {"test.csv": "id_code\n" + "".join(f"{i}\n" for i in range(12))}),
         ("test/test/", {"train_annotations.json": "[{}]" * 99}),
+        ("test/", {"notes.txt": "A line.\n" * 9, "train_labels.txt": "cat\n" * 12, "val.txt": "cat\n" * 12}),
     ],
 )
 def test_a_test_folder_of_a_competition_whose_classes_nobody_published_is_said_and_not_used(
@@ -54,8 +55,40 @@ def test_a_test_folder_of_a_competition_whose_classes_nobody_published_is_said_a
         (
             "test/",
             {"x.csv": "".join(f"{i}.jpg,{i % 2}\n" for i in range(12))},
-            "(x.csv names images, but no column of it has these classes)",
+            "(x.csv names images, but no column of it has these classes) (data.train_folders=[train] trains with",
         ),
+        (
+            "test/",
+            {"labels.txt": "cat\ndog\n" * 6},
+            "(labels.txt may have their classes and is not read) (data.train_f",
+        ),
+        (
+            "test/",
+            {"answers.csv": "label\n" + "cat\ndog\n" * 6},
+            "(answers.csv may have their classes and is not read)",
+        ),
+        (
+            "test/",
+            {"meta/solution.txt": "cat,dog," * 5 + "cat,dog"},
+            "(meta/solution.txt may have their classes and is not",
+        ),
+        (
+            "test/",
+            {"truth.csv": "row,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(12))},
+            "(truth.csv names images, but no column of it has these classes) (data.train_folders=[train] trains with",
+        ),
+        (
+            "test/a",
+            {"truth.txt": "".join(f"{i} {'ab'[i % 2]}\n" for i in range(12))},
+            "(truth.txt may have their class",
+        ),
+        ("test/", {"truth.jsonl": '{"label": "cat"}\n' * 12}, "(truth.jsonl may have their classes and is not read)"),
+        (
+            "test/",
+            {"truth.json": '{"labels": [0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]}'},
+            "(truth.json may have their clas",
+        ),
+        ("test/", {"y.npy": "x" * 99}, "(y.npy may have their classes and is not read)"),
         ("test/feline/", {}, "(data.train_folders=[train] trains without them)"),
         ("val/", {}, "(data.train_folders=[train] trains without them)"),
     ],
@@ -68,6 +101,16 @@ def test_held_out_images_that_may_have_labels_are_refused(
         open_tree(tmp_path, files | {name: text.encode() for name, text in more.items()})
     assert said in str(refused.value) or "are none of the classes" in str(refused.value)
     assert len(open_tree(tmp_path, {}, train_folders=["train"]).labels) == 16
+
+
+def test_the_settings_that_exclude_an_unlabelled_test_keep_a_labelled_val(tmp_path: Path) -> None:
+    files = DOGS | tree({"val/cat": 3, "val/dog": 3}) | flat("test/") | {"labels.txt": b"cat\ndog\n" * 6}
+    files = {name.replace("cat.", "cat/").replace("dog.", "dog/"): data for name, data in files.items()}
+    settings = "data.train_folders=[train] data.val_folders=[val]"
+    said = f"(labels.txt may have their classes and is not read) ({settings} trains without them)"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_tree(tmp_path, files)
+    assert counts(open_tree(tmp_path, {}, train_folders=["train"], val_folders=["val"])) == [16, 0, 6]
 
 
 @pytest.mark.parametrize("names", [BANDS, ("2750/{label}/{label}_{i}.jpg", "ds/images/tif/{label}/{label}_{i}.tif")])
