@@ -39,6 +39,7 @@ FILLERS = (
     *("images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpegs", "jpeg", "jpg", "png"),
     *("dataset", "datasets", "data", "sets", "set", "splits", "split", "subset", "folder", "files", "samples"),
 )
+_STAGES = frozenset(("stg", "stage", "part", "public", "private"))  # of a competition, whose test has several
 _HOLDOUT = re.compile(r"h[eo]ld[ _-]?out", re.IGNORECASE)
 WHOLE_TREE = "."  # of data.train_folders: the folders are classes
 _UNLABELLED = frozenset(("pred", "predict", "prediction", "predictions", "unlabelled", "unlabeled"))
@@ -192,7 +193,7 @@ def _choose(
         named = {f"{top}/": part for part, folders in zip(parts, held_out, strict=False) for top in folders}
         return {**{f"{top}/": TRAIN for top in train}, **named}
     if train and all(len(below[top]) > 1 and top not in flat for top in train) and not any(map(below.get, others)):
-        if all(split_of(one) == "test" for one in others):  # as test_stg1 and test_stg2 beside train
+        if all(_is_part_of_test(one) for one in others):  # as test_stg1 and test_stg2 beside train, but no test_tube
             return {f"{top}/": TRAIN for top in train} | {f"{top}/": VAL for top in sorted(others)}
         inside = ", ".join(sorted(set().union(*(below[top] for top in train)))[:NAMED])
         raise ConfigError(
@@ -207,6 +208,11 @@ def _choose(
         held_out_tops = " and ".join(top for folders in held_out for top in folders)
         raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them; {_SETTINGS}")
     return None
+
+
+def _is_part_of_test(name: str) -> bool:
+    kind, rest = _read_name(name)
+    return kind == "test" and _STAGES.issuperset(rest)
 
 
 def _find_train(

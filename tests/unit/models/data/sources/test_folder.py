@@ -209,8 +209,8 @@ def test_ten_unused_images_are_accepted_and_named(tmp_path: Path) -> None:
         ({f"train/{i}.jpg": photo(i) for i in range(11)}, "11 images without a label in train/, first train/0.jpg"),
         (
             {f"dev/{i}.jpg": photo(i) for i in range(11)},
-            "11 images without a label in dev/ (data.train_folders=[train] data.val_folders=[val] trains without them), "
-            "first dev/0.jpg",
+            "11 images without a label in dev/ (data.train_folders=[train] data.val_folders=[val] trains without "
+            "them), first dev/0.jpg",
         ),
         (
             tree({"test/odd": 11}),

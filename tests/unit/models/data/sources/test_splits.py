@@ -181,6 +181,21 @@ def test_a_layout_that_can_be_read_in_two_ways_is_refused_until_a_setting_decide
         assert parts_of(open_tree(tmp_path, counts, **changes)) == expected
 
 
+@pytest.mark.parametrize("others", [("test_tube",), ("test_stg1", "test_strip"), ("testing_ground", "bench")])
+def test_a_class_whose_name_begins_with_test_is_no_part_of_the_test(others: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"the split train with the classes a, b, or a class beside {others[-1][0]}"):
+        open_tree(tmp_path, dict.fromkeys(("train/a", "train/b", *others), 12))
+
+
+@pytest.mark.parametrize(
+    "others", [("test_stg1", "test_stg2"), ("test_part1",), ("public_test", "private_test_images")]
+)
+def test_stages_of_a_test_are_counted_beside_train(others: tuple[str, ...], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, dict.fromkeys(("train/a", "train/b", *others), 12))
+    assert parts_of(source) == {"train": TRAIN}
+    assert len(source.unused) == len(others)
+
+
 def test_folders_of_any_name_and_depth_can_be_named_as_splits(tmp_path: Path) -> None:
     folders = {f"2024/{top}/{label}": 3 for top in ("entrenamiento", "prueba", "demo") for label in "ab"}
     source = open_tree(tmp_path, folders, train_folders=["2024/entrenamiento/"], val_folders=["./2024/prueba"])
