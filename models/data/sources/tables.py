@@ -11,8 +11,10 @@ import io
 import json
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from conf.text import logger
@@ -49,6 +51,18 @@ class Table:
         return cell_of(self.header, number) or f"number {number + 1}"
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Images by the ends of their paths, as ``index_images`` returns them."""
+
+    images: Mapping[str, str | None]
+
+    @cached_property
+    def folded(self) -> Mapping[str, str | None]:
+        """The images by the folded ends, which are made for the tables that name none by its very spelling."""
+        return _fold(self.images)
+
+
 def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, int]]:
     """Yields each table that names images, without those of predictions, and the number of the column that does."""
     return _read_tables(files, images, lambda name: not is_of_predictions(name))
@@ -61,8 +75,21 @@ def read_submissions(files: Files, images: Sequence[str]) -> Iterator[tuple[Tabl
 
 def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], bool]) -> Iterator[tuple[Table, int]]:
     index = index_images(images)
+    in_order = sorted(images)
+
+    # Many tables, as a text for each image, share a folder and the split that they are named after.
+    @lru_cache(maxsize=8)
+    def indexes(folder: str, kind: str | None) -> list[_Index]:
+        below = _below(in_order, folder)
+        few = [_Index(index_images(below))] if 0 < len(below) < len(images) else []
+        return [*few, of_split(kind)]
+
+    @cache
+    def of_split(kind: str | None) -> _Index:
+        return _Index(_index_split(index, images, kind))
+
     for row, path in enumerate(files.names):
-        name = path.rpartition("/")[2]
+        folder, _, name = path.rpartition("/")
         is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
         if not name.lower().endswith((*SUFFIXES, *JSON_LINES)) or is_of_image or files.sizes[row] > MAX_BYTES:
             continue
@@ -70,9 +97,11 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
             continue
         text = decode(files.read(row))
         chosen: tuple[Table, int] | None = None
-        for known in _narrow(index, images, path):
+        kind = next((kind for part in reversed(path.split("/")) if (kind := split_of(part)) is not None), None)
+        for known in indexes(folder, kind):
             # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
-            table = _try_separators(path, text, known, str) or _try_separators(path, text, _fold(known), _fold_name)
+            table = _try_separators(path, text, known.images, str)
+            table = table or _try_separators(path, text, known.folded, _fold_name)
             # The images of its folder count, unless they are few of those that it names.
             if table is not None and (chosen is None or 2 * len(chosen[0].rows) < len(table[0].rows)):
                 chosen = table
@@ -260,20 +289,19 @@ def _fold_name(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _narrow(index: Mapping[str, str | None], images: Sequence[str], path: str) -> Iterator[Mapping[str, str | None]]:
-    """Yields the indexes by which a table is read: the images of its folder, then all others.
+def _below(in_order: Sequence[str], folder: str) -> Sequence[str]:
+    """Returns those of sorted paths that are below a folder; none for the top."""
+    after = chr(ord("/") + 1)
+    return in_order[bisect_left(in_order, f"{folder}/") : bisect_left(in_order, folder + after)] if folder else ()
 
-    If the table or a folder above it is named after a split, images of other splits need their folder in the name, and
-    names of several images mean that of this split.
+
+def _index_split(index: Mapping[str, str | None], images: Sequence[str], kind: str | None) -> Mapping[str, str | None]:
+    """Returns the index by which a table is read that, or a folder above it, is named after a kind of split.
+
+    Images of other splits need their folder in the name, and names of several images mean that of this split.
     """
-    folder = path.rpartition("/")[0]
-    below = [image for image in images if image.startswith(f"{folder}/")] if folder else []
-    if 0 < len(below) < len(images):
-        yield index_images(below)
-    kind = next((kind for part in reversed(path.split("/")) if (kind := split_of(part)) is not None), None)
     if kind is None:
-        yield index
-        return
+        return index
     kinds = {image: {split_of(part) for part in image.split("/")[:-1]} - {None} for image in images}
     possible = [image for image in images if not kinds[image] or kind in kinds[image]]
     known = index
@@ -281,7 +309,7 @@ def _narrow(index: Mapping[str, str | None], images: Sequence[str], path: str) -
         with_folder = {end: image for end, image in index.items() if image is None or "/" in end}
         known = with_folder | index_images(possible)
     mine = index_images(image for image in possible if kinds[image]) if None in known.values() else {}
-    yield {end: mine.get(end) if image is None else image for end, image in known.items()}
+    return {end: mine.get(end) if image is None else image for end, image in known.items()}
 
 
 def _match(text: str, index: Mapping[str, str | None]) -> str | None:
