@@ -95,7 +95,8 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     shared = shared or nested.describe_nested(inside)
     remarks = (*shared, *describe_masks(entries.names), *describe_combined(classes.names))
     parts = _without_unlabelled(parts, entries)
-    _count_others(tree, entries, unused, () if labels else parts)
+    places = parts if not labels else splits.WHOLE if classes.are_folders else ()  # splits may be below the classes
+    _count_others(tree, entries, unused, places)
     lost = unused.lost_in([f"{above}{top}" for top in trains for above in {"", tree.top}])
     if not lost and not data.append:
         _refuse_untrainable(entries, parts, root, lost)  # before files elsewhere, as the masks of MVTec AD

@@ -22,13 +22,14 @@ _NO_CLASSES = " (no file has their classes, so they are in no split)"
 class Classes(NamedTuple):
     """The classes, and the class and the kind of split of each image if these are not those of its folders.
 
-    ``place`` is what has them then, for messages.
+    ``place`` is what has them then, for messages; ``are_folders`` says whether the classes are those of folders.
     """
 
     names: list[str]
     labels: dict[str, str]
     kinds: dict[str, str]
     place: str
+    are_folders: bool = True
 
 
 def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images: Sequence[str], root: str) -> Classes:
@@ -50,7 +51,7 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
     if data.label_field is not None or len(folders) < 2 or layouts.are_parts(folders) or are_beginnings:
         labels, folders, kinds = _read_classes(data, tree, parts, folders)
     if labels:
-        return Classes(folders, labels, kinds, "the CSV file")
+        return Classes(folders, labels, kinds, "the CSV file", are_folders=False)
     if data.train_folders == [splits.WHOLE_TREE]:
         return Classes(folders, {}, {}, "")
     held_out = [set(folders_below(tree, top)) for top, part in parts.items() if part != TRAIN]

@@ -173,6 +173,13 @@ def test_splits_may_be_below_the_classes(
     assert open_tree(tmp_path, {}, train_folders=["."]).own_val is False
 
 
+def test_archives_of_further_classes_above_splits_are_refused(tmp_path: Path) -> None:
+    files = tree({f"{label}/{name}": 3 for label in ("ant", "bee") for name in ("train", "test")})
+    files |= {f"{label}.tar.gz": b"\x1f\x8b" + bytes(99) for label in "cdefgh"}
+    with pytest.raises(ConfigError, match=re.escape("6 archives in the folder (unpack them, they are not read)")):
+        open_tree(tmp_path, files)
+
+
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
