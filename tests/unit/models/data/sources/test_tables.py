@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from made_archives import data_settings, photo, write_tree
 
+from infra.errors import ConfigError
 from models.data.sources import csv_labels, tables
 from models.data.sources.catalog import open_source
 
@@ -34,3 +35,20 @@ def test_many_texts_beside_the_images_are_read_with_few_indexes_of_these(
     root = write_tree(tmp_path / "set", files)
     assert len(open_source(data_settings("folder", root, allow_partial=True)).labels) == 60
     assert len(indexed) < 30
+
+
+@pytest.mark.parametrize("line", ["{} {}\n", "{}.JPEG {}\n", "test/{}  {}\n", "{}\t{}\n", "{}\n"])
+def test_a_list_of_the_images_of_a_test_has_no_labels(line: str, tmp_path: Path) -> None:
+    """As ``ImageSets/CLS-LOC/test.txt`` of ImageNet as Kaggle has it, with running numbers."""
+    names = [f"ILSVRC2012_test_{i:08d}" for i in range(1, 31)]
+    files = {f"Data/train/{label}/{label}_{i}.JPEG": photo(i) for label in ("n01", "n02") for i in range(6)}
+    files |= {f"Data/test/{name}.JPEG": photo(i) for i, name in enumerate(names)}
+    rows = [line.format(name, number) for number, name in enumerate(names, 1)]
+    files["ImageSets/test.txt"] = "".join(rows).encode()
+    root = write_tree(tmp_path / "set", files)
+    source = open_source(data_settings("folder", root))
+    assert (source.classes, len(source.labels)) == (("n01", "n02"), 12)
+    assert source.unused[0].startswith("30 images without a label in test/ (no file has their classes")
+    (root / "ImageSets/test.txt").write_text("".join(f"{row.split()[0]} {i % 2}\n" for i, row in enumerate(rows)))
+    with pytest.raises(ConfigError, match=r"has these classes\) \(data.train_folders=\[train\] trains without them"):
+        open_source(data_settings("folder", root))
