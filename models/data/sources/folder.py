@@ -88,7 +88,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         raise ConfigError(_describe_contents(tree, root, unused))
     trains = [top for top, part in parts.items() if part == TRAIN]
     folders = [path for top in (() if labels else trains) for path in folders_below(tree, top).values()]
-    inside = nested.group_by_class(pictures, folders)
+    inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
     shared = nested.describe_shared(inside)
     if shared and parts == splits.WHOLE and not data.train_folders:
         raise ConfigError(f"{root}: {shared[0]}")

@@ -39,13 +39,8 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
         ConfigError: There are none, or they can be read in two ways.
     """
     folders, is_whole = _list_classes(tree, parts), parts == splits.WHOLE and not data.train_folders
-    below = [
-        name.removeprefix(top)
-        for top, part in parts.items()
-        if part == TRAIN
-        for name in images
-        if name.startswith(top)
-    ]
+    trains = [top for top, part in parts.items() if part == TRAIN]
+    below = (name.removeprefix(top) for top in trains for name in images if name.startswith(top))
     are_beginnings = layouts.are_beginnings(below)
     labels: dict[str, str] = {}
     if data.label_field is not None or len(folders) < 2 or layouts.are_parts(folders) or are_beginnings:
@@ -64,7 +59,10 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
         return Classes(folders, {}, {}, "")
     labels, kinds = nested.read_splits_below(images, root)
     return Classes(
-        folders if labels else nested.select_classes(images, folders, root), labels, kinds, "the folder of a class"
+        folders if labels else nested.select_classes(nested.one_of_each_folder(images), folders, root),
+        labels,
+        kinds,
+        "the folder of a class",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from conf.text import list_some
 from infra.errors import ConfigError
@@ -45,26 +45,31 @@ def find_masks(images: Collection[str], root: str, *, are_classes: bool) -> list
         ConfigError: Folders may be masks as well as further images of the classes, or the folders above are samples of
             a set for segmentation, as ``patient/{images,masks}``.
     """
-    folders: dict[str, dict[str, list[str]]] = {}
+    beside: dict[str, set[str]] = {}
+    for parent in {name.rpartition("/")[0] for name in images}:
+        above, _, folder = parent.rpartition("/")
+        if above and kind_of(above.rpartition("/")[2]) is None:
+            beside.setdefault(above, set()).add(folder)
+    words = {one: set(re.split(r"[^a-z]+", one.lower())) for one in set().union(*beside.values())}
+    named = {one for one, parts in words.items() if parts & {*_MASKS, *_PERHAPS_MASKS}}
+    filled = {one for one, parts in words.items() if parts & set(FILLERS)} - named
+    tops = {above for above, inside in beside.items() if inside & named and inside & filled}
+    if len(tops) < 2:
+        return []
+    masks: dict[str, list[str]] = {above: [] for above in tops}
+    pictures: dict[str, list[str]] = {above: [] for above in tops}
     for name in images:
         above, _, folder = name.rpartition("/")[0].rpartition("/")
-        if above and kind_of(above.rpartition("/")[2]) is None:
-            folders.setdefault(above, {}).setdefault(folder, []).append(name)
-    masks: dict[str, list[str]] = {}
-    pictures: dict[str, list[str]] = {}
-    unclear: list[str] = []
-    for above, inside in folders.items():
-        words = {folder: set(re.split(r"[^a-z]+", folder.lower())) for folder in inside}
-        named = [folder for folder in inside if words[folder] & {*_MASKS, *_PERHAPS_MASKS}]
-        if named and any(words[folder] & set(FILLERS) for folder in inside if folder not in named):
-            masks[above] = [name for folder in named for name in inside[folder]]
-            pictures[above] = [name for folder in inside if folder not in named for name in inside[folder]]
-            are_certain = all(words[folder] & set(_MASKS) for folder in named)
-            unclear += [] if are_certain and _are_masks_of(masks[above], pictures[above]) else [above]
-    if len(masks) < 2:
-        return []
+        if above in tops:
+            (masks if folder in named else pictures)[above].append(name)
     if are_classes:
         _refuse_samples(pictures, root)
+    unclear = [
+        above
+        for above in tops
+        if any(not words[folder] & set(_MASKS) for folder in beside[above] & named)
+        or not _are_masks_of(masks[above], pictures[above])
+    ]
     if unclear:
         raise ConfigError(
             f"{root}: {masks[min(unclear)][0]} may be the mask of an image, or an image of its class as "
@@ -111,13 +116,13 @@ def _refuse_samples(pictures: Mapping[str, Sequence[str]], root: str) -> None:
         )
 
 
-def are_beginnings(images: Collection[str]) -> bool:
+def are_beginnings(images: Iterable[str]) -> bool:
     """Whether folders are the beginnings of the names of their images, as in ``train/0/1/2/0123abcd.jpg``."""
-    paths = (image.split("/") for image in images)
-    return bool(images) and all(
-        len(path) > 2 and max(map(len, path[:-1])) <= _BEGINNING and path[-1].startswith("".join(path[:-1]))
-        for path in paths
-    )
+    count = 0
+    for count, path in enumerate((image.split("/") for image in images), 1):  # noqa: B007
+        if len(path) < 3 or max(map(len, path[:-1])) > _BEGINNING or not path[-1].startswith("".join(path[:-1])):
+            return False
+    return count > 0
 
 
 def refuse_beginnings(folders: Sequence[str], parts: Mapping[str, int], root: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from conf.text import list_some
 from infra.errors import ConfigError
@@ -14,11 +14,16 @@ _SHARE = 0.8  # of the folders that would be classes: some of many patients may 
 _WHOLE = f"data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes, without splits"
 
 
+def one_of_each_folder(images: Iterable[str]) -> list[str]:
+    """Returns an image of each folder: what lies below the classes depends on the folders, of which there are few."""
+    return list({name.rpartition("/")[0]: name for name in images}.values())
+
+
 def select_classes(images: Collection[str], folders: Sequence[str], root: str) -> list[str]:
     """Returns the top folders of a tree without splits that are classes: not those named after unlabelled images.
 
     Args:
-        images: Paths of the images below the common top folder.
+        images: Paths of images below the common top folder, at least one of each folder.
         folders: The top folders.
         root: The tree, for messages.
 
@@ -53,7 +58,7 @@ def read_splits_below(images: Collection[str], root: str) -> tuple[dict[str, str
         ConfigError: Some top folders hold train and a held-out split, and others do not, or the splits hold folders.
     """
     inside: dict[str, list[list[str]]] = {}
-    for name in images:
+    for name in one_of_each_folder(images):
         top, *path = name.split("/")
         if path:
             inside.setdefault(top, []).append(path)
@@ -63,21 +68,23 @@ def read_splits_below(images: Collection[str], root: str) -> tuple[dict[str, str
         return {}, {}
     for top, (prefix, folders) in divided.items():
         _refuse_deep(top, prefix, folders, inside[top], root)
-    labels, kinds = {}, {}
     first = next(iter(divided))
-    for name in images:
-        top, *path = name.split("/")
-        if not path:
-            continue
+    kind_in: dict[str, str] = {}
+    for top, paths in inside.items():
         prefix = divided[top][0] if top in divided else ""
-        kind = kind_of(path[-2]) if top in divided and len(path) == prefix.count("/") + 2 else None
-        if kind is None or "train" not in map(kind_of, divided[top][1]):
-            what = f"{path[-2]}/" if len(path) > 1 else "images in no folder"
-            raise ConfigError(
-                f"{root}: {first}/ has the splits {' and '.join(sorted(divided[first][1]))} by their names, and {top}/ "
-                f"has {what}: move the splits above the classes; {_WHOLE}"
-            )
-        labels[name], kinds[name] = top, kind
+        for path in paths:
+            kind = kind_of(path[-2]) if top in divided and len(path) == prefix.count("/") + 2 else None
+            if kind is None or "train" not in map(kind_of, divided[top][1]):
+                what = f"{path[-2]}/" if len(path) > 1 else "images in no folder"
+                raise ConfigError(
+                    f"{root}: {first}/ has the splits {' and '.join(sorted(divided[first][1]))} by their names, and "
+                    f"{top}/ has {what}: move the splits above the classes; {_WHOLE}"
+                )
+            kind_in["/".join((top, *path[:-1]))] = kind
+    labels, kinds = {}, {}
+    for name in images:
+        if (kind := kind_in.get(name.rpartition("/")[0])) is not None:
+            labels[name], kinds[name] = name.partition("/")[0], kind
     return labels, kinds
 
 
@@ -88,7 +95,7 @@ def _refuse_deep(top: str, prefix: str, folders: Collection[str], paths: Paths, 
         top: The top folder.
         prefix: Path from there to the splits, which ends with ``/`` or is empty.
         folders: The splits.
-        paths: All images in the top folder.
+        paths: Images in the top folder, one of each folder.
         root: The tree, for messages.
     """
     depth = prefix.count("/")
@@ -163,7 +170,7 @@ def group_by_class(images: Collection[str], classes: Collection[str]) -> Mapping
     """Returns the paths of the images below each class that has some.
 
     Args:
-        images: Paths of the images.
+        images: Paths of images, at least one of each folder.
         classes: Folders of the classes, at the top or in that of a split, which end with ``/``.
     """
     inside: dict[str, list[list[str]]] = {folder: [] for folder in classes}

@@ -83,7 +83,7 @@ def _find_other_spellings(files: Files, images: Mapping[str, int], inside: Mappi
     return copies if len(first) > 1 else []
 
 
-def find_unread_versions(images: Mapping[str, int], read: Set[str]) -> dict[str, str]:
+def find_unread_versions(images: Mapping[str, int], unread: Set[str]) -> dict[str, str]:
     """Returns the images in top folders that have the images of another one in formats that are not read.
 
     As ``EuroSATallBands/Forest/Forest_1.tif``, of 13 bands, beside ``EuroSAT/Forest/Forest_1.jpg``. The images of one
@@ -91,18 +91,20 @@ def find_unread_versions(images: Mapping[str, int], read: Set[str]) -> dict[str,
 
     Args:
         images: Rows by the path below the common top folder.
-        read: Those whose formats are read.
+        unread: Those whose formats are not read.
 
     Returns:
         The reason for each image that is not read, for the list of unused files.
     """
+    if not unread:
+        return {}
     inside: dict[str, list[str]] = {}
     for name in images:
         top, slash, _ = name.partition("/")
         if slash:
             inside.setdefault(top, []).append(name)
-    read_tops = [top for top, names in inside.items() if not read.isdisjoint(names)]
-    if len(read_tops) != 1 or len(inside) < 2 or any(name not in read for name in inside[read_tops[0]]):
+    read_tops = [top for top, names in inside.items() if any(name not in unread for name in names)]
+    if len(read_tops) != 1 or len(inside) < 2 or any(name in unread for name in inside[read_tops[0]]):
         return {}
     first = read_tops[0]
     stems = {top: _stems_below_common_folders(names) for top, names in inside.items()}

@@ -82,10 +82,11 @@ def open_tree(root: str, data: schema.Data) -> Tree:
     excluded: dict[str, str] = {}
     if not (data.train_folders or data.val_folders):
         below = {name.removeprefix(top): images[name] for name in pictures if name.startswith(top)}
-        read = {name for name, row in below.items() if formats.get(row, DECODED[0]) in formats_taken(data)}
+        taken = formats_taken(data)
+        unread = {name for name, row in below.items() if formats.get(row, DECODED[0]) not in taken}
         excluded = {top + name: COPIES for name in find_copies(files, below)}
-        excluded = excluded or {top + name: reason for name, reason in find_unread_versions(below, read).items()}
-        left = [name for name in below if top + name not in excluded]
+        excluded = excluded or {top + name: reason for name, reason in find_unread_versions(below, unread).items()}
+        left = [name for name in below if top + name not in excluded] if excluded else below
         masks = find_masks(left, root, are_classes=data.label_field is None)
         excluded |= {top + name: MASKS for name in masks}
     if excluded:
