@@ -189,9 +189,8 @@ def _compare(
     if LEFT_OUT in version.tags:
         missing = version.tags[LEFT_OUT]
         return Verdict(REFUSED, f"not promoted: trained without {missing} samples of its data (data.leave_out)")
-    if (
-        champion is not None and champion.version == version.version
-    ):  # an earlier command ended between the two writes of a promotion
+    # An earlier command ended between the two writes of a promotion.
+    if champion is not None and champion.version == version.version:
         return Verdict(PROMOTED, version.tags.get(REASON, "promoted"))
     if champion is not None and (differs := class_mismatch(champion, shards)) is not None:
         return Verdict(

@@ -10,7 +10,7 @@ from conf.schema import Data
 from models.data.shards import acceptance
 from models.results import ShardResult
 from tasks.nights.batch import _open_batch
-from tasks.shard import _plan, _write_group, _write_manifest
+from tasks.shard import ShardPlan, _plan, _write_group, _write_manifest
 
 
 def add(folder: Path, first: int, last: int) -> None:
@@ -23,18 +23,17 @@ def add(folder: Path, first: int, last: int) -> None:
 
 def shard(data: Data, storage: str) -> ShardResult:
     """Shards a folder as the flow does, in one process."""
-    plan = _plan(data, storage)
-    if plan.done is not None:
-        return plan.done
-    for numbers in plan.groups:
-        _write_group(data, plan.root, numbers, plan.version)
-    return _write_manifest(data, plan.root, plan.version)
+    return _write(data, _plan(data, storage))
 
 
 def append_pending(data: Data, storage: str) -> ShardResult:
     """Appends as a night does, which accepts the version only later."""
     plan = _plan(data, storage)
     _open_batch(plan)
+    return _write(data, plan)
+
+
+def _write(data: Data, plan: ShardPlan) -> ShardResult:
     if plan.done is not None:
         return plan.done
     for numbers in plan.groups:
