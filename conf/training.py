@@ -33,7 +33,7 @@ CENTER, SQUASH = CROP_MODES = ("center", "squash")
 MAX_RESOLUTION = 16  # multiplier of the image side; what exceeds it is a number of pixels
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}/\d{4}-[0-9a-f]{8}")  # of a data set
+_VERSION = re.compile(rf"{_NAME.pattern}/\d{{4}}-[0-9a-f]{{8}}")  # of a data set
 _REFERENCE = re.compile(rf"{_NAME.pattern}(@{_NAME.pattern}|/[0-9]{{1,9}})")
 
 

@@ -16,7 +16,7 @@ from models.results import ArchitectureResult
 from tasks import policy
 from tasks.artifacts import link_run
 from tasks.experiments import architecture as search
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 
 
 @flow(name="architecture", flow_run_name=name_runs_by(lambda config: f"architecture {config.profile}"))
@@ -41,7 +41,7 @@ async def search_blocks(config: schema.Config) -> ArchitectureResult:
     started = await search.start_architecture(config, shards)
     await link_run(started.mlflow_run)
     workers = (train_proposals(config, started) for _ in range(config.launch.jobs_at_once))
-    async with ends_with_block(started.mlflow_run):
+    async with finish_run_on_error(started.mlflow_run):
         for ended in await asyncio.gather(*workers, return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended

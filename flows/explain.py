@@ -24,7 +24,7 @@ from tasks.evaluate import registered_input
 from tasks.experiments.explain import Candidate, list_candidates, record_gallery, start_gallery, train_config
 from tasks.jobs import evaluate_job
 from tasks.registry.register import fetch_registered
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 
 # Network, URI and sha256 of its weights with the classes in the order of the data set, ``NAME/VERSION``, its input, and
 # what is assumed about its class names.
@@ -63,7 +63,7 @@ async def draw_gallery(config: schema.Config, overrides: Sequence[str], parent_r
             fetched[one.name] = model, weights, exact, augment, assumed
     run = await start_gallery(config, shards, parent_run)
     networks = (obtain_network(config, one, shards, run, fetched.get(one.name)) for one in selected)
-    async with ends_with_block(run):
+    async with finish_run_on_error(run):
         trained = await asyncio.gather(*networks, return_exceptions=True)
         return await record_gallery(config, shards, run, selected, trained)
 

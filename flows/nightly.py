@@ -119,8 +119,8 @@ async def nightly(
         await report_failure(config, night, *end)
         if night is not None:
             await show_failure(config, night.line)
-        if night is not None and isinstance(error, Exception):  # not while everything is being stopped
-            await show_outcome(night.line, *end)
+            if isinstance(error, Exception):  # not while everything is being stopped
+                await show_outcome(night.line, *end)
         raise
     page = await show_night(config, outcome.name, shards)
     await show_outcome(outcome.name, outcome.outcome, outcome.verdict)

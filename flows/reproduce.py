@@ -30,7 +30,7 @@ from tasks import policy
 from tasks.preflight import check_reproduction
 from tasks.report.publish import publish
 from tasks.reproduction import VariantOutcome, finish_reproduction, start_reproduction
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 from tasks.transfer import set_configs
 
 
@@ -57,7 +57,7 @@ async def reproduce(
     sets = set_configs(config, overrides)
     started = await start_reproduction(config, sets, began)
     run = started.mlflow_run
-    async with ends_with_block(run):
+    async with finish_run_on_error(run):
         shards, *transfer_shards = await asyncio.gather(
             ensure_shards(config.data, config.storage),
             *(ensure_shards(one.transfer.data, config.storage) for one in sets),

@@ -16,7 +16,7 @@ from models.results import ScalingResult
 from tasks import policy
 from tasks.artifacts import link_run
 from tasks.experiments.scaling import match_costs, point_config, record_scaling, start_scaling
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 
 
 @flow(name="scaling", flow_run_name=name_runs_by(lambda config: f"scaling {config.profile}"))
@@ -40,7 +40,7 @@ async def study_scaling(config: schema.Config) -> ScalingResult:
     """
     run = await start_scaling(config)
     await link_run(run)
-    async with ends_with_block(run):
+    async with finish_run_on_error(run):
         shards = await ensure_shards(config.data, config.storage)
         config = await match_costs(config, shards.classes)
         seeds = range(config.scaling.seeds)

@@ -17,7 +17,7 @@ from models.results import SearchResult, ShardResult
 from tasks import policy
 from tasks.artifacts import link_run
 from tasks.experiments.search import record_search, start_search, trial_config
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 
 
 @flow(name="search", flow_run_name=name_runs_by(lambda config: f"search {config.profile}"))
@@ -56,7 +56,7 @@ async def search_grid(config: schema.Config, shards: ShardResult, parent_run: st
         for point in screened.points
         for seed in seeds
     ]
-    async with ends_with_block(screened.mlflow_run):
+    async with finish_run_on_error(screened.mlflow_run):
         # A trial that diverges does not end the search: its error comes back in its place.
         results = await asyncio.gather(*trials, return_exceptions=True)
         for result in results:

@@ -36,7 +36,7 @@ from tasks.evaluate import registered_input
 from tasks.jobs import short_name
 from tasks.registry.register import fetch_registered, require_name
 from tasks.shard import plan_shards
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 from tasks.train import train as train_task
 from tasks.train import train_to_rung
 from tasks.transfer import (
@@ -152,7 +152,7 @@ async def fine_tune(plan: TransferPlan, weights: Weights, parent_run: str, sourc
     """One network on one set: the grid, where there is one, then the chosen point."""
     config, seeds = plan.config, plan.config.transfer.random_seeds
     grid_run = await start_grid(plan, weights, parent_run) if len(plan.points) > 1 else ""
-    async with ends_with_block(grid_run):
+    async with finish_run_on_error(grid_run):
         tried: list[GridTrial] = []
         chosen = plan.points[0]
         if grid_run:

@@ -34,12 +34,22 @@ def check_batches(verb: str, config: schema.Config) -> None:
     Raises:
         ConfigError: The message names the setting and the two numbers that disagree.
     """
-    for section in RECIPES.get(verb, ()):
-        if _is_trained(verb, section, config):
-            with named(section):
-                check_division(config, getattr(config, section).recipe if section else config.recipe)
+    for section in list_sections(verb, config):
+        with named(section):
+            check_division(config, recipe_of(config, section))
     if verb in ("reproduce", "search"):
         grid_points(config.search)
+
+
+def list_sections(verb: str, config: schema.Config) -> list[str]:
+    """Returns the sections by whose recipes a command trains; the empty one is ``recipe`` itself."""
+    return [section for section in RECIPES.get(verb, ()) if _is_trained(verb, section, config)]
+
+
+def recipe_of(config: schema.Config, section: str) -> schema.Recipe:
+    """Returns the recipe of a section."""
+    recipe: schema.Recipe = getattr(config, section).recipe if section else config.recipe
+    return recipe
 
 
 def _is_trained(verb: str, section: str, config: schema.Config) -> bool:

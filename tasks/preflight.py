@@ -12,7 +12,7 @@ from prefect import task
 from conf import schema
 from models.results import ShardResult
 from tasks import policy
-from tasks.batches import named
+from tasks.batches import list_sections, named, recipe_of
 from tasks.jobs import train_job
 
 
@@ -48,11 +48,10 @@ def _check(
     from tasks.experiments import explain, photographs
 
     candidates = explain.build_candidates(config.explain)
-    trained = ("explain",) if any(candidate.registered is None for candidate in candidates) else ()
-    for section in ("search", *trained, ""):
-        recipe = getattr(config, section).recipe if section else config.recipe
-        with named(section):
-            train_job(config, config.data, recipe, data, None)
+    for section in list_sections("reproduce", config):
+        if section != "transfer":  # on data of its own, below
+            with named(section):
+                train_job(config, config.data, recipe_of(config, section), data, None)
     for name in config.variants:
         compute_cost(replace(config.model, name=name), data.classes)
     made = {name.replace("_", "-") for name in config.variants}  # registered before the maps are drawn

@@ -11,7 +11,7 @@ from infra.errors import EffnetError, PreemptedError
 
 
 @asynccontextmanager
-async def ends_with_block(run: str) -> AsyncIterator[None]:
+async def finish_run_on_error(run: str) -> AsyncIterator[None]:
     """Ends an MLflow run that the block leaves by an error; the same command sets it to running again.
 
     Args:

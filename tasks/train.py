@@ -18,7 +18,7 @@ from tasks import policy, slots
 from tasks.jobs import JobRun, result_uri, stored_result
 from tasks.metrics import split_result
 from tasks.supervise import run_job
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 
 
 async def train(run: JobRun, config: schema.Config, parent_run: str, tags: dict[str, str]) -> TrainResult:
@@ -87,7 +87,7 @@ async def run_tracked(
 
     reused = await asyncio.to_thread(stored_result, run) is not None
     mlflow_run = await asyncio.to_thread(_start_run, run, config, parent_run, tags)
-    async with ends_with_block(mlflow_run), nullcontext() if reused else slots.slot_of(config.launch, run.label):
+    async with finish_run_on_error(mlflow_run), nullcontext() if reused else slots.slot_of(config.launch, run.label):
         result = await run_job(run, config, mlflow_run)
     metrics, described = split_result(result)
     if worker := await asyncio.to_thread(lease.last_worker, run.job_uri):

@@ -131,10 +131,10 @@ def _verdict(comparisons: Sequence[ScalingComparison]) -> str:
             f"no single dimension counts within {EQUAL:.0%} of the compound network, so nothing is compared; "
             "scaling=equal_cost compares at equal cost"
         )
-    return "; ".join(_sentence(comparison, len(comparisons)) for comparison in comparisons)
+    return "; ".join(describe_comparison(comparison, len(comparisons)) for comparison in comparisons)
 
 
-def _sentence(comparison: ScalingComparison, comparisons: int) -> str:
+def describe_comparison(comparison: ScalingComparison, comparisons: int) -> str:
     """``compound beats depth (+1.20 points, +0.30 to +2.10, p 0.01)``; 5 % over all comparisons of the network."""
     lead = comparison.lead
     if lead is None:

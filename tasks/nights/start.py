@@ -128,7 +128,7 @@ def withdraw_data(version: Version, champion: Version, why: str) -> str:
     """
     try:
         job = load_job(version)
-    except (PermanentError, ValueError):  # imported, or trained by another version of effnet
+    except PermanentError:  # imported, or trained by another version of effnet
         return ""
     if job.manifest_uri.endswith("/manifest.json"):
         return ""
@@ -136,7 +136,7 @@ def withdraw_data(version: Version, champion: Version, why: str) -> str:
     from models.data.shards import refusals, versions
 
     digest = manifests.source_digest(job.manifest_uri)
-    with suppress(PermanentError, ValueError):
+    with suppress(PermanentError):
         if versions.has_images_of(manifests.load(load_job(champion).manifest_uri)[1], digest):
             return ""
     ref = f"{version.name}/{version.version}"

@@ -26,7 +26,7 @@ from infra.launch.job import JobSpec, read_request
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
 from tasks.registry.unused_challengers import find_unused as find_unused_challengers
-from tasks.registry.unused_versions import find_unfinished, find_unused
+from tasks.registry.unused_versions import MANIFEST_NAME, find_unfinished, find_unused
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -42,7 +42,6 @@ UNFINISHED_DATA = "data set without a manifest"
 UNUSED_DATA = "versions of a data set that nothing points to"
 UNUSED_VERSION = "version that never was champion and that nothing points to"
 _DIGEST = re.compile(r"[0-9a-f]{16}")  # name of the folder of a data set
-_MANIFEST_NAME = re.compile(r"(?:manifest|added)(?:-\d{4})?\.json")
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def _stage(entry: Entry) -> int:
     is written again. A result without its weights, or an index without its shard, would be an error.
     """
     name = entry.uri.rpartition("/")[2]
-    if name == RESULT or _MANIFEST_NAME.fullmatch(name):
+    if name == RESULT or MANIFEST_NAME.fullmatch(name):
         return 0
     return 1 if "/index/" in entry.uri else 2
 

@@ -18,7 +18,7 @@ from infra.store import Entry
 from infra.store.json_objects import read_object
 from models.data.shards import acceptance
 
-_MANIFEST = re.compile(r"(?:manifest|added)(?:-(\d{4}))?\.json")
+MANIFEST_NAME = re.compile(r"(?:manifest|added)(?:-(\d{4}))?\.json")
 _PART = re.compile(r"samples-[0-9a-f]{16}\.npy|(?:index/)?train-[0-9a-f]{8}-\d{5}-of-\d{5}\.tar(?:\.json)?")
 
 
@@ -35,7 +35,7 @@ def find_unused(folder: str, entries: Sequence[Entry], referenced: Collection[st
         DataError: A manifest is damaged.
     """
     by_name = {entry.uri.removeprefix(f"{folder}/"): entry for entry in entries}
-    numbers = {name: int(match[1] or 1) for name in by_name if (match := _MANIFEST.fullmatch(name))}
+    numbers = {name: int(match[1] or 1) for name in by_name if (match := MANIFEST_NAME.fullmatch(name))}
     orphans = [name for name, entry in by_name.items() if _PART.fullmatch(name) and entry.modified <= limit]
     if len(numbers) < 2 and not orphans:
         return ()

@@ -147,10 +147,10 @@ def describe_withheld(name: str, version: Unaccepted, images: int | None = None)
     accept = f"take it as it is: effnet nightly transfer.data.accept=[{name}/{version.version}]"
     if version.number == 1:
         return f"version {version.version}, the first, was refused: {version.reason}; correct the folder, or {accept}"
-    withheld = "its images are withheld" if images is None else f"its {images:,} images are withheld"
-    if images == 1:
-        withheld = "one image of it is withheld"
+    withheld = (
+        "its images are" if images is None else "one image of it is" if images == 1 else f"its {images:,} images are"
+    )
     return (
-        f"version {version.version} was refused and {withheld}: {version.reason}; correct or remove images of it, or "
-        f"{accept}"
+        f"version {version.version} was refused and {withheld} withheld: {version.reason}; correct or remove images of "
+        f"it, or {accept}"
     )

@@ -11,8 +11,9 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -193,18 +194,15 @@ def load_content(uri: str) -> tuple[tuple[str, ...], NDArray[np.int32], NDArray[
     Raises:
         DataError: The object is not an index of a source with content.
     """
-    try:
-        with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
-            labels, content = arrays["labels"], arrays["content"]
-            classes = tuple(map(str, json.loads(arrays["about"].tobytes())["classes"]))
+    with _open_arrays(uri) as arrays:
+        labels, content = arrays["labels"], arrays["content"]
+        classes = tuple(map(str, json.loads(arrays["about"].tobytes())["classes"]))
         if labels.dtype != np.dtype("<i4") or content.dtype != np.dtype("<u8") or labels.shape != content.shape:
             raise ValueError(
                 f"{labels.dtype}{list(labels.shape)} labels, {content.dtype}{list(content.shape)} contents"
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise ValueError(f"a label that is none of {len(classes)} classes")
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
     return classes, labels, content
 
 
@@ -214,13 +212,20 @@ def load_places(uri: str) -> tuple[list[bytes], NDArray[np.int8], bool]:
     Raises:
         DataError: The object is not an index of a source.
     """
+    with _open_arrays(uri) as arrays:
+        names: list[bytes] = arrays["names"].tolist()
+        split, own_val = arrays["split"], bool(json.loads(arrays["about"].tobytes())["own_val"])
+    return names, split, own_val
+
+
+@contextmanager
+def _open_arrays(uri: str) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Opens an index; whatever is wrong with its content is a DataError."""
     try:
         with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
-            names: list[bytes] = arrays["names"].tolist()
-            split, own_val = arrays["split"], bool(json.loads(arrays["about"].tobytes())["own_val"])
+            yield arrays
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
-    return names, split, own_val
 
 
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conf.text import count
 from models import paper
 from models.experiments import architecture_search
-from models.experiments.equal_cost import EQUAL
-from models.experiments.paired import SIGNIFICANT, describe_lead
+from models.experiments.equal_cost import EQUAL, describe_comparison
+from models.experiments.paired import SIGNIFICANT
 from models.results import (
     ArchitectureResult,
     GalleryResult,
@@ -147,7 +148,7 @@ def _accuracies(rows: Sequence[FamilyRow], profile: str | None, data: str) -> Ju
     if off:
         return DIFFERS, f"{len(off)} of {len(rows)} networks, in points: {', '.join(off)}"
     within = f"{two_sided_limit(SIGNIFICANT / len(rows)):.1f} standard errors"
-    return AGREES, f"{_count(len(rows), 'network')} within {within}, 5 % over all of them"
+    return AGREES, f"{count(len(rows), 'network')} within {within}, 5 % over all of them"
 
 
 def _is_off(difference: float, error: float | None, judged: int) -> bool:
@@ -170,7 +171,7 @@ def _grid(search: SearchResult | None) -> Judgement:
         return None
     theirs = next((trial for trial in search.trials if coefficients(trial) == PRINTED), None)
     alpha, beta, gamma = coefficients(search.best)
-    leader = f"best of {_count(len(search.trials), 'trial')}: α {alpha:g}, β {beta:g}, γ {gamma:g}"
+    leader = f"best of {count(len(search.trials), 'trial')}: α {alpha:g}, β {beta:g}, γ {gamma:g}"
     if theirs is None:
         return NOT_RUN, f"{leader}; the paper's point is not among them"
     if coefficients(search.best) != PRINTED:
@@ -178,7 +179,7 @@ def _grid(search: SearchResult | None) -> Judgement:
             return UNDECIDED, f"{leader}, not distinguished from the paper's"
         return DIFFERS, f"{leader}, {search.best.minival_top1 - theirs.minival_top1:.2f} points above the paper's"
     if search.tied:
-        return UNDECIDED, f"{leader}, not distinguished from {_count(len(search.tied), 'other')}"
+        return UNDECIDED, f"{leader}, not distinguished from {count(len(search.tied), 'other')}"
     return AGREES, leader
 
 
@@ -207,7 +208,7 @@ def _compound(part: ScalingResult) -> Judgement:
     verdicts = [verdict for _, verdict in judged]
     counts = ", ".join(f"{verdicts.count(one)} {one}" for one in VERDICTS if one in verdicts)
     networks = len({row.network for row, _ in judged})
-    return _join(verdicts), f"{_count(len(judged), 'comparison')} of {_count(networks, 'network')}: {counts}"
+    return _join(verdicts), f"{count(len(judged), 'comparison')} of {count(networks, 'network')}: {counts}"
 
 
 def _join(verdicts: Sequence[str]) -> str:
@@ -241,11 +242,11 @@ def _transfer(part: TransferPart, profile: str | None) -> Judgement:
     if not quoted:
         return None
     if profile != "paper":
-        return NOT_COMPARABLE, f"{_count(len(quoted), 'result')} of networks that were not trained on ImageNet"
+        return NOT_COMPARABLE, f"{count(len(quoted), 'result')} of networks that were not trained on ImageNet"
     off = [row for row in quoted if _is_off(row.value - _printed(row), row.standard_error, len(quoted))]
     shown = ", ".join(f"{row.data} {short_name(row.network)} {_signed(row.value - _printed(row))}" for row in off)
     listed = f"; in points: {shown}" if off else ""
-    return (DIFFERS if off else AGREES), f"{len(quoted) - len(off)} of {_count(len(quoted), 'result')} agree{listed}"
+    return (DIFFERS if off else AGREES), f"{len(quoted) - len(off)} of {count(len(quoted), 'result')} agree{listed}"
 
 
 def _printed(row: TransferRow) -> float:
@@ -277,18 +278,9 @@ def _judge_at_cost(row: ScalingComparison, comparisons: Sequence[ScalingComparis
 
 
 def _describe_mapped(comparisons: Sequence[ScalingComparison]) -> str:
-    sentences = []
-    for row in comparisons:
-        if row.lead is not None:
-            unequal = abs(row.cost_ratio - 1) > EQUAL
-            cost = f", which counts {row.cost_ratio:.2f} times as much" if unequal else ""
-            sentences.append(f"{describe_lead('compound', row.dimension, row.lead, len(comparisons))}{cost}")
+    sentences = [describe_comparison(row, len(comparisons)) for row in comparisons if row.lead is not None]
     return f"{'; '.join(sentences)}; {ONE_EACH}"
 
 
 def _signed(value: float, places: int = 2) -> str:
     return f"{value:+.{places}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"

@@ -8,11 +8,11 @@ import pytest
 
 from infra.errors import DivergedError, PreemptedError, TransientError
 from infra.tracking import runs
-from tasks.tracked import ends_with_block
+from tasks.tracked import finish_run_on_error
 
 
 async def leave_by(error: BaseException | None, run: str = "run") -> None:
-    async with ends_with_block(run):
+    async with finish_run_on_error(run):
         if error is not None:
             raise error
 
