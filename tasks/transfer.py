@@ -12,7 +12,7 @@ from prefect import task
 
 from conf import compose, schema
 from conf.overrides import replace as replace_words
-from conf.text import list_some, logger
+from conf.text import format_duration, list_some, logger
 from infra import store
 from infra.errors import DataError, first_line
 from infra.store.json_objects import read_object
@@ -100,11 +100,11 @@ def announce(plans: Sequence[TransferPlan]) -> None:
 
 def announce_time(plans: Sequence[TransferPlan], images_per_s: float) -> None:
     """Logs the estimated duration, from the training speed of the same network."""
-    minutes = sum(plan.cost.train_images for plan in plans) / images_per_s / 60
+    seconds = sum(plan.cost.train_images for plan in plans) / images_per_s
     log.info(
-        "transfer: about %.3g min one job after another, at the %.0f images/s of the training; excluding the "
-        "start-up of each job",
-        minutes,
+        "transfer: about %s one job after another, at the %.0f images/s of the training; excluding the start-up of "
+        "each job",
+        format_duration(seconds),
         images_per_s,
     )
 
