@@ -205,6 +205,8 @@ class Launch:
     # Network interface between the machines, for nnodes > 1; null = the one that leads to HOST.
     interface: str | None = None
     nproc_per_node: int = 1  # Processes (ranks) per machine.
+    # auto = a GPU per process where the machine has GPUs, else cores | cpu = cores, unless gpus_per_node requests GPUs.
+    device: str = "auto"
     threads_per_proc: int | None = None  # Threads per process; null = cores / processes.
     gpus_per_node: int = 0  # GPUs per machine that a job requests of a scheduler; 0 = none, whatever nproc_per_node is.
     cpus_per_node: int | None = None  # Cores per machine that a job requests of a scheduler; null = its default.
@@ -219,6 +221,7 @@ class Launch:
 
     def __post_init__(self) -> None:
         require_choice("launch.engine", self.engine, ENGINES)
+        require_choice("launch.device", self.device, ("auto", "cpu"))
         require(self.nnodes > 0, f"launch.nnodes must be > 0, is {self.nnodes}")
         scheduled = self.engine in SCHEDULERS
         require(
@@ -254,6 +257,11 @@ class Launch:
     def processes(self) -> int:
         """Number of processes (ranks) of a job on all its machines."""
         return self.nnodes * self.nproc_per_node
+
+    @property
+    def uses_gpus(self) -> bool:
+        """Whether the processes of a job use GPUs where there are any."""
+        return self.device == "auto" or self.gpus_per_node > 0
 
 
 @dataclass

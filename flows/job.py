@@ -85,7 +85,8 @@ async def _gpus_of(spec: JobSpec, gpus: list[str]) -> AsyncIterator[Devices]:
         ConfigError: The worker has fewer GPUs.
     """
     while True:
-        with devices.lock(devices.machine_folder(), gpus, spec.launch.nproc_per_node) as granted:
+        count = spec.launch.nproc_per_node if spec.launch.uses_gpus else 0
+        with devices.lock(devices.machine_folder(), gpus, count) as granted:
             if granted is not None:
                 yield granted
                 return

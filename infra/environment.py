@@ -137,6 +137,7 @@ SET = {
     "PYTHONPATH": "leads to effnet, before the folders of the user, which may hold modules of the same names",
     "PYTHONUNBUFFERED": "the log holds the last lines of a killed process",
     "OMP_NUM_THREADS": "launch.threads_per_proc",
+    "CUDA_VISIBLE_DEVICES": "empty with launch.device=cpu, and those of a worker that its job locked",
     "EFFNET_CACHE": "the shard cache in the run folder",
     "TORCH_CPP_LOG_LEVEL": "c10d warns about IPv6 on every start",
     "MALLOC_MMAP_THRESHOLD_": "glibc keeps freed memory: 15 to 25 % of a step on a CPU",

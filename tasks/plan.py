@@ -11,7 +11,6 @@ from typing import Any
 from conf import compose, schema
 from conf.overrides import replace
 from conf.text import format_duration
-from infra import machine
 from models.data.loading.order import check_batch
 from models.data.shards.stored import find_last_result
 from models.data.sources.catalog import DATA_SETS
@@ -219,8 +218,7 @@ def time_left(
 def _processor(config: schema.Config) -> Processor:
     """The kind of processor that the jobs of a command have."""
     elsewhere = config.launch.engine == "workpool" and config.budget.gpu_hours is not None  # on GPUs of other machines
-    has_gpu = elsewhere or config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    return processors.gpu() if has_gpu else processors.cpu()
+    return processors.of_jobs(config.launch, elsewhere)
 
 
 def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) -> str:

@@ -56,6 +56,8 @@ def job_environment(launch: Launch, cores: int, cache: str) -> dict[str, str]:
     """Returns the variables that a job needs in addition to the inherited ones (infra/environment.py)."""
     threads = launch.threads_per_proc or max(1, cores // launch.nproc_per_node)
     gpus = {GPUS_PER_NODE: str(launch.gpus_per_node)} if launch.gpus_per_node else {}
+    if not launch.uses_gpus:
+        gpus = {"CUDA_VISIBLE_DEVICES": ""}
     return (
         gpus
         | machine.import_path()

@@ -95,15 +95,19 @@ def check(launch: schema.Launch) -> None:
         ConfigError: There are GPUs, but fewer than processes.
     """
     processes, gpus, cores = launch.nproc_per_node, len(machine.gpus()), machine.cores()
-    if gpus and "+cpu" not in machine.facts().get("torch", ""):
+    usable = gpus > 0 and "+cpu" not in machine.facts().get("torch", "")
+    if usable and launch.uses_gpus:
         if processes > gpus:
             raise ConfigError(
                 f"launch.nproc_per_node={processes} needs as many GPUs, and a job may use {gpus} of this machine; with "
-                "CUDA_VISIBLE_DEVICES= in the environment it trains on the CPU"
+                "launch.device=cpu it trains on the cores"
             )
         if processes * launch.jobs_at_once < gpus:
             log.info("a job uses %d of the %d GPUs of this machine (launch.nproc_per_node)", processes, gpus)
-    elif processes > cores:
+        return
+    if usable:
+        log.info("jobs use the cores of this machine, not its GPUs (launch.device=cpu)")
+    if processes > cores:
         log.warning(
             "launch.nproc_per_node=%d: the processes of a job share %s and no GPU, which is slower than "
             "launch.nproc_per_node=%d",

@@ -98,3 +98,14 @@ AVX2_CORE = Processor(
 def cpu() -> Processor:
     """The cores of this machine, with the speeds of the kind of core that is most like them."""
     return replace(CPU_CORE if machine.has_avx512() else AVX2_CORE, count=machine.cores())
+
+
+def of_jobs(launch: schema.Launch, elsewhere: bool = False) -> Processor:
+    """The processor that a process of a job has.
+
+    Args:
+        launch: How the jobs are started.
+        elsewhere: Whether machines with GPUs run them, whatever this machine has.
+    """
+    has_gpu = elsewhere or launch.gpus_per_node > 0 or bool(machine.gpus())
+    return gpu() if launch.uses_gpus and has_gpu else cpu()

@@ -65,7 +65,7 @@ def measure(config: schema.Config, models: Sequence[schema.Model], classes: int)
         CapacityError: The GPU has too little memory.
     """
     sizes = {compute_cost(model, classes)[1]: model for model in models}
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() and config.launch.uses_gpus
     fitting = sorted(size for size in sizes if on_gpu or size <= _CPU_LIMIT)
     if not fitting:
         raise ConfigError(

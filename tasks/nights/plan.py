@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from conf import schema
 from conf.text import format_duration
-from infra import machine, store
+from infra import store
 from infra.errors import ConfigError, NotFoundError
 from infra.services import stack
 from models.data.shards import layout, versions
@@ -59,8 +59,7 @@ def lines(config: schema.Config) -> Iterator[str]:
         yield f"training   none: no new data, {start.parent} was trained on the same images"
         return
     model, processes = _load_model(parent), config.launch.processes
-    has_gpu = config.launch.gpus_per_node > 0 or machine.facts()["gpu"] != "none"
-    processor = processors.gpu() if has_gpu else processors.cpu()
+    processor = processors.of_jobs(config.launch)
     job = _describe_job(replace(config, model=model), start, parent, shards)
     recipe = config.transfer.recipe
     work = count_training(recipe, model, len(planned.source.classes), counts, parallelism_of(config))

@@ -88,7 +88,9 @@ def set_up_pool(services: Addresses, services_dir: Path) -> None:
     subprocess.run(argv, cwd=services_dir, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)
 
 
-WORDS = ["profile=laptop", "launch.engine=workpool", "launch.nproc_per_node=2", "launch.threads_per_proc=1"]
+# By default jobs of the laptop lock no GPU of a worker.
+WORDS = ["profile=laptop", "launch.engine=workpool", "launch.device=auto", "launch.nproc_per_node=2"]
+WORDS += ["launch.threads_per_proc=1"]
 
 
 def described(rig: Rig, name: str, run_dir: Path) -> tuple[JobRun, schema.Config]:

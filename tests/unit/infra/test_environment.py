@@ -105,7 +105,7 @@ def test_an_embedded_server_sees_no_options_of_other_servers() -> None:
 def test_every_variable_that_is_set_is_a_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.environ", {"PATH": "/bin"})
     clients = stack.environment(tmp_path, Services())
-    jobs = job_environment(Launch(), 2, "cache")
+    jobs = job_environment(Launch(device="cpu"), 2, "cache")
     assert set(clients) | set(jobs) <= set(SET)
     assert set(SET) - set(clients) - set(jobs) <= {"PYTHONPATH"}  # set where the code is a checkout
 

@@ -15,6 +15,7 @@ from checkout import ROOT
 from conf import compose
 from conf.text import format_duration
 from flows.cli.verbs import VERBS
+from infra import machine
 from infra.errors import ConfigError
 from models.data.sources import catalog
 from models.experiments import costs, processors
@@ -207,6 +208,17 @@ def test_a_command_above_its_budget_is_named_with_both_numbers(monkeypatch: pyte
     assert exceeded("budget.hours=0.01", verb="report") == ""
     with_gpus = ["profile=paper", "launch.engine=slurm", "launch.gpus_per_node=8"]
     assert "GPU-hours exceed budget.gpu_hours=100" in exceeded(*with_gpus, "budget.gpu_hours=100")
+
+
+def test_the_estimate_is_for_the_processor_that_the_jobs_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: ["0"])
+    assert processors.of_jobs(compose.compose(["profile=laptop"]).launch) == processors.cpu()
+    assert processors.of_jobs(compose.compose(["profile=imagenette"]).launch) == processors.gpu()
+    assert processors.of_jobs(compose.compose(["launch.device=auto"]).launch) == processors.gpu()
+    on_slurm = compose.compose(["launch.engine=slurm", "launch.gpus_per_node=2"])
+    assert processors.of_jobs(on_slurm.launch) == processors.gpu()
+    monkeypatch.setattr(machine, "gpus", list)
+    assert processors.of_jobs(compose.compose(["launch.device=auto"]).launch) == processors.cpu()
 
 
 def test_a_probe_replaces_the_speeds_of_this_machine_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

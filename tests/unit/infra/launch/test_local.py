@@ -59,6 +59,12 @@ def test_gpus_that_no_job_uses_are_named(check: Callable[..., list[str]]) -> Non
     assert check(Launch(nproc_per_node=2, jobs_at_once=4), gpus=8) == []
 
 
+def test_by_choice_jobs_use_the_cores_beside_a_gpu(check: Callable[..., list[str]]) -> None:
+    said = check(Launch(nproc_per_node=2, device="cpu"), gpus=1)
+    assert said == ["INFO: jobs use the cores of this machine, not its GPUs (launch.device=cpu)"]
+    assert "share 2 cores" in check(Launch(nproc_per_node=8, device="cpu"), gpus=8)[1]
+
+
 def test_gpus_that_this_torch_cannot_use_do_not_count(check: Callable[..., list[str]]) -> None:
     assert check(Launch(nproc_per_node=2), gpus=8, torch="2.13.0+cpu") == []
     assert "share 2 cores" in check(Launch(nproc_per_node=8), gpus=8, torch="2.13.0+cpu")[0]
