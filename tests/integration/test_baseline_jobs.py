@@ -21,7 +21,7 @@ from infra.tracking import package
 from models.networks import export
 from models.networks.description import MEAN_RGB, STDDEV_RGB, config_json
 
-pytestmark = pytest.mark.torchrun
+pytestmark = [pytest.mark.torchrun, pytest.mark.slow]
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
 
 SHUFFLENET = schema.Model("shufflenet_v2_x0_5", width=0.5, depth=0.25, resolution=32 / 224)
@@ -46,7 +46,6 @@ def result(job_uri: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_it_trains_to_the_same_bits_on_one_process_and_two_and_after_a_kill(rig: Rig, trained: str) -> None:
     alone = rig.run("alone", ranks=1)
     assert alone.code == 0, alone.tail
@@ -57,7 +56,6 @@ def test_it_trains_to_the_same_bits_on_one_process_and_two_and_after_a_kill(rig:
     assert alone.sha256 == killed.sha256 == result(trained)["state_sha256"]
 
 
-@pytest.mark.slow
 def test_it_computes_activations_again_to_the_same_bits(rig: Rig, trained: str) -> None:
     again = rig.run("recomputed", with_recipe(rig.job, recompute=True))
     assert again.code == 0, again.tail
@@ -78,7 +76,6 @@ def test_its_evaluation_gives_the_accuracy_that_training_reported(rig: Rig, trai
     assert result(job_uri) == {**{key: weights[key] for key in same}, "n": 70}
 
 
-@pytest.mark.slow
 def test_it_is_fine_tuned_on_other_data_with_a_fresh_classifier(rig: Rig, trained: str) -> None:
     other = write_set(f"{rig.storage}/other", {"train": [64] * 4, "minival": [32], "val": [32]})
     weights = result(trained)

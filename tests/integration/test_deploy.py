@@ -111,6 +111,7 @@ PODS = (
 )
 
 
+@pytest.mark.slow
 def test_jobs_get_a_work_pool_of_pods_that_is_theirs_alone(services: Addresses, file: Path) -> None:
     words = ("--file", str(file), "--pods", "try-pods", *PODS)
     try:

@@ -54,6 +54,7 @@ def part(services: Addresses, services_dir: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_gallery_has_every_network_on_the_same_images(part: dict[str, Any]) -> None:
     assert [(each["name"], each["method"]) for each in part["models"]] == [("b0", "cam"), ("squeezenet1_1", "grad-cam")]
     ids = [each["id"] for each in part["images"]]
@@ -64,6 +65,7 @@ def test_the_gallery_has_every_network_on_the_same_images(part: dict[str, Any]) 
     assert part["command"] == "effnet explain profile=laptop"
 
 
+@pytest.mark.slow
 def test_the_pictures_lie_in_mlflow_and_the_trainings_under_their_run(part: dict[str, Any]) -> None:
     client = library().MlflowClient()
     run_id = part["mlflow_url"].rpartition("/")[2]

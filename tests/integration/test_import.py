@@ -92,6 +92,7 @@ def test_an_imported_model_is_registered_with_its_source_and_answers_as_the_orig
     assert len(registered(first.name)) == 1
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_imported_in_the_order_of_the_weights(
     mlflow_uri: str, checkpoint: str, tmp_path: Path
 ) -> None:

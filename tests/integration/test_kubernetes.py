@@ -110,6 +110,7 @@ def test_a_cancelled_job_saves_its_state_and_leaves_nothing_in_the_cluster(clust
     assert name not in cluster.services
 
 
+@pytest.mark.slow
 def test_a_job_is_created_once_adopted_and_deleted_by_its_own_supervisor_only(cluster: Cluster, rig: Rig) -> None:
     spec = spec_of(*two_pods(rig, "pods-adopted"))
     assert kubernetes.find(spec) is None

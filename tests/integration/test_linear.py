@@ -17,7 +17,7 @@ from PIL import Image
 from infra import store
 from infra.services.stack import Addresses
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 SMALL = [
     "linear.networks=[efficientnet_lite0]",

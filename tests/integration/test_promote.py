@@ -543,6 +543,7 @@ def racers(storage: str, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]
         process.communicate()
 
 
+@pytest.mark.slow
 def test_of_four_processes_that_promote_at_once_the_best_is_champion(racers: list[subprocess.Popen[str]]) -> None:
     for process in racers:
         assert process.stdout is not None

@@ -154,6 +154,7 @@ def test_versions_of_a_data_set_that_no_job_was_made_for_are_deleted_but_for_the
     assert store.list_uris(folder) == sorted(f"{folder}/{name}" for name in names)
 
 
+@pytest.mark.slow
 def test_a_version_that_a_night_refused_is_deleted_with_its_files_once_nothing_points_to_it(
     storage: str, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["reproduce", "explain.images=[9999]"], 2, "digits: val has no image 9999"),
+        pytest.param(["reproduce", "explain.images=[9999]"], 2, "digits: val has no image 9999", marks=SLOW),
         pytest.param(
             ["reproduce", "explain.models=[{registered:nobody@champion}]"],
             2,

@@ -59,6 +59,7 @@ def objects() -> list[str]:
     return [uri for uri in store.list_uris(f"{STORAGE}/jobs") if "/checkpoints/" not in uri]
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, Any], services_dir: Path) -> None:
     before = objects()
     by_key = result_of(effnet(services_dir, "register", trained["job"], *BY_KEY, "--json"))

@@ -117,6 +117,7 @@ def test_a_model_of_others_with_the_same_name_stays_as_it_is(mlflow_uri, tmp_pat
     assert len(registry.versions("of-others")) == 1
 
 
+@pytest.mark.slow
 def test_a_process_without_our_code_answers_as_the_trained_network_does(served, tmp_path):
     images = np.random.default_rng(1).standard_normal((5, 3, RESOLUTION, RESOLUTION), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
@@ -334,6 +335,7 @@ def test_a_described_version_has_card_metrics_and_data_once_however_often_it_is_
     assert (read.dataset.name, read.tags[0].value) == ("digits", "training")
 
 
+@pytest.mark.slow
 def test_a_registered_model_is_exported_by_its_alias_and_a_mistake_writes_nothing(
     served, services_dir, tmp_path, capsys, monkeypatch
 ):

@@ -14,7 +14,7 @@ from infra import store
 from infra.services.stack import Addresses
 from infra.tracking.client import library
 
-pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.slow]
 pytest.importorskip("pytorchcv", reason="the related work's networks: pip install --no-deps pytorchcv==0.0.74")
 
 STORAGE = "s3://effnet/scaling-study"
@@ -51,7 +51,6 @@ def test_an_unknown_network_is_one_line_and_nothing_is_begun(services: Addresses
     assert store.list_uris(STORAGE) == []
 
 
-@pytest.mark.slow
 def test_a_study_leaves_its_part_and_the_next_one_trains_only_what_is_new(
     services: Addresses, services_dir: Path
 ) -> None:

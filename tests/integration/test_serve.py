@@ -124,6 +124,7 @@ def test_an_image_file_gets_the_class_names_and_probabilities_of_the_registered_
     assert (status, len(json.loads(text)["predictions"])) == (200, 2)
 
 
+@pytest.mark.slow
 def test_concurrent_images_are_answered_in_batches_as_alone(url: str) -> None:
     def count(name: str) -> float:
         return float(request(f"{url}/metrics")[1].partition(f"\neffnet_batch_images_{name} ")[2].partition("\n")[0])
@@ -211,6 +212,7 @@ def test_a_mistake_is_one_line_before_anything_is_served(
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rollback_takes_seconds_and_the_server_answers_with_the_old_weights(
     url: str, services_dir: Path, object_store: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_replaced_archive_of_the_same_size_is_another_one(object_store: str) -
     assert stamps[0] != stamps[1]
 
 
+@pytest.mark.slow
 def test_an_archive_that_shrank_in_the_store_is_said(imagenet: str) -> None:
     source = open_source(data_settings(imagenet))
     whole = store.read(f"{imagenet}/ILSVRC2012_img_val.tar")

@@ -50,6 +50,7 @@ except JobError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_stops_no_other_and_fails_the_study_last(services: Addresses, services_dir: Path) -> None:
     run_dir = services_dir / "study"
     words = [f"run_dir={run_dir}", "storage=s3://effnet/study", "experiment=study"]

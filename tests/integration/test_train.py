@@ -186,6 +186,7 @@ def test_an_evaluation_of_the_weights_gives_the_accuracy_that_training_reported(
     assert store.read_json(f"{job_uri}/result.json") == {**{key: trained[key] for key in same}, "n": 120}
 
 
+@pytest.mark.slow
 def test_batch_norm_groups_that_span_two_ranks_train_as_on_one(job: schema.Job, storage: str) -> None:
     """With neither dropout nor stochastic depth, whose draws depend on the pass, only the order of sums differs."""
     exact = dataclasses.replace(job, model=dataclasses.replace(job.model, survival_prob=1.0))

@@ -72,6 +72,7 @@ def result(job: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_cost_is_said_before_anything_is_trained(tuned: subprocess.CompletedProcess[str]) -> None:
     lines = tuned.stderr.splitlines()
     [cost] = [number for number, line in enumerate(lines) if "3 jobs, 640 training and" in line]
@@ -79,6 +80,7 @@ def test_the_cost_is_said_before_anything_is_trained(tuned: subprocess.Completed
     assert "epoch" not in "".join(lines[:cost])
 
 
+@pytest.mark.slow
 def test_a_row_of_the_part_is_the_mean_per_class_of_the_job_s_own_counts_beside_table_5(
     tuned: subprocess.CompletedProcess[str],
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_row_of_the_part_is_the_mean_per_class_of_the_job_s_own_counts_beside_
     assert (row["params"] - row["feature_params"]) % 37 == 0
 
 
+@pytest.mark.slow
 def test_a_point_that_diverges_ends_alone_and_is_named(tuned: subprocess.CompletedProcess[str]) -> None:
     [row] = part()["rows"]
     good, bad = row["grid"]
@@ -114,6 +117,7 @@ def test_a_point_that_diverges_ends_alone_and_is_named(tuned: subprocess.Complet
     assert row["chosen"] == {"lr_per_256": 0.1, "weight_decay": pytest.approx(0.0001 / 0.025)}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_says_the_same(
     tuned: subprocess.CompletedProcess[str], services_dir: Path, sets: Path
 ) -> None:

@@ -56,6 +56,7 @@ def rows(end: End) -> list[dict[str, float]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_at_a_rung_goes_on_to_the_bits_of_one_that_never_stopped(rig: Rig, undisturbed: End) -> None:
     stopped = rig.run("rungs", dataclasses.replace(rig.job, until_epoch=1))
     assert (stopped.code, stopped.object("status.json")["state"]) == (0, "done"), stopped.tail
