@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matrix import with_slow_rest
 
 from conf import compose, overrides, schema
 from conf.compose import OverrideError
@@ -68,6 +69,7 @@ def test_the_schema_s_defaults_are_the_official_numbers() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["data", "recipe"])
 def test_every_file_composes_wherever_its_group_is_used(group: str) -> None:
     """One composition takes a quarter of a second, so each one fills all places, every time with other files."""
@@ -385,17 +387,20 @@ def test_every_text_setting_takes_a_text_that_another_grammar_would_read_otherwi
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [
-        ("data.path=~/images", "/folder/of/user/images"),
-        ("run_dir=~", "/folder/of/user"),
-        ("storage=file://~/store", "file:///folder/of/user/store"),
-        ("data.path=/a/~b", "/a/~b"),
-        (
-            "photographs.images=[~/a.png,'~/b c.png',/d/~e]",
-            ["/folder/of/user/a.png", "/folder/of/user/b c.png", "/d/~e"],
-        ),
-        ("data.val_folders=[~/x]", ["/folder/of/user/x"]),
-    ],
+    with_slow_rest(
+        [
+            ("data.path=~/images", "/folder/of/user/images"),
+            (
+                "photographs.images=[~/a.png,'~/b c.png',/d/~e]",
+                ["/folder/of/user/a.png", "/folder/of/user/b c.png", "/d/~e"],
+            ),
+            ("run_dir=~", "/folder/of/user"),
+            ("storage=file://~/store", "file:///folder/of/user/store"),
+            ("data.path=/a/~b", "/a/~b"),
+            ("data.val_folders=[~/x]", ["/folder/of/user/x"]),
+        ],
+        plain=2,
+    ),
 )
 def test_the_home_is_expanded_at_the_start_of_a_path(
     word: str, value: str | list[str], monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """Where each setting comes from is what Hydra did."""
 
 import pytest
+from matrix import with_slow_rest
 
 from conf import compose, sources
 
@@ -24,7 +25,7 @@ def test_a_word_that_sets_a_whole_branch_is_the_source_of_its_settings() -> None
     assert by_key(word)["data.augment.flip_prob"] == sources.Setting("data.augment.flip_prob", 0.25, word)
 
 
-@pytest.mark.parametrize("profile", compose.options("profile"))
+@pytest.mark.parametrize("profile", with_slow_rest(compose.options("profile")))
 def test_every_setting_has_the_value_that_is_composed(profile: str) -> None:
     config = compose.compose([f"profile={profile}"])
     for key, setting in by_key(f"profile={profile}").items():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from matrix import with_slow_rest
 
 from flows.__main__ import main
 from flows.cli import signals
@@ -126,7 +127,10 @@ def test_a_mistake_is_one_line_with_the_nearest_valid_word(
     assert shown.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["config"], ["plan"], ["completion", "bash"], ["--version"], ["train", "--help"]])
+OUTPUTS = with_slow_rest([["--version"], ["config"], ["plan"], ["completion", "bash"], ["train", "--help"]], plain=2)
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
 def test_a_reader_that_goes_away_ends_a_command_without_a_word(words: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -136,7 +140,7 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word(words: list[str])
     assert process.returncode == signals.OUTPUT_CLOSED
 
 
-@pytest.mark.parametrize("words", [["config"], ["plan"], ["completion", "bash"], ["--version"], ["train", "--help"]])
+@pytest.mark.parametrize("words", OUTPUTS)
 def test_an_output_on_a_full_disk_is_one_line_and_a_code_of_its_own(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         process = subprocess.run([sys.executable, "-m", "flows", *words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE)

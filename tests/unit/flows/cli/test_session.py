@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 from checkout import ROOT
 from made_archives import photo, write_tree
+from matrix import with_slow_rest
 
 from conf import compose
 from flows.cli import session
@@ -114,7 +115,7 @@ def folds(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "folds", {f"fold{i}/{label}/1.jpg": photo(i) for i in (1, 2) for label in "ab"})
 
 
-@pytest.mark.parametrize("verb", [*session._READS, "transfer", "reproduce"])
+@pytest.mark.parametrize("verb", with_slow_rest(["reproduce", "transfer", *session._READS], plain=2))
 def test_a_folder_that_can_be_read_in_two_ways_is_refused_before_services_start(
     verb: str, folds: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

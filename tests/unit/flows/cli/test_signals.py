@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from matrix import with_slow_rest
 
 COMMAND = """
 import asyncio, logging, sys, time
@@ -49,16 +50,22 @@ def stopped(*numbers: int, jobs: str = "{}", ending_s: float = 0, pause_s: float
     return command.returncode, out.splitlines(), err
 
 
+ENDED, SAVED = "what this command started has ended", "the state of b0 is saved"
+
+
 @pytest.mark.parametrize(
     ("numbers", "jobs", "code", "said"),
-    [
-        ([signal.SIGTERM], "{}", 130, "stopped by SIGTERM: what this command started has ended"),
-        ([signal.SIGTERM], "{'b0': True}", 8, "stopped by SIGTERM: the state of b0 is saved; the same command resumes"),
-        ([signal.SIGTERM], "{'b0': True, 'b1': False}", 130, "stopped by SIGTERM: what this command started has ended"),
-        ([signal.SIGINT], "{'b0': True}", 130, "stopped by SIGINT: the state of b0 is saved; the same command resumes"),
-        # GNU timeout sends its signal to the process and to its group: that is one request.
-        ([signal.SIGTERM, signal.SIGTERM], "{'b0': True}", 8, "stopped by SIGTERM: the state of b0 is saved"),
-    ],
+    with_slow_rest(
+        [
+            ([signal.SIGTERM], "{}", 130, f"stopped by SIGTERM: {ENDED}"),
+            ([signal.SIGTERM], "{'b0': True}", 8, f"stopped by SIGTERM: {SAVED}; the same command resumes"),
+            ([signal.SIGTERM], "{'b0': True, 'b1': False}", 130, f"stopped by SIGTERM: {ENDED}"),
+            ([signal.SIGINT], "{'b0': True}", 130, f"stopped by SIGINT: {SAVED}; the same command resumes"),
+            # GNU timeout sends its signal to the process and to its group: that is one request.
+            ([signal.SIGTERM, signal.SIGTERM], "{'b0': True}", 8, f"stopped by SIGTERM: {SAVED}"),
+        ],
+        plain=2,
+    ),
 )
 def test_a_signal_ends_the_flow_in_order_and_the_command_in_one_line(
     numbers: list[int], jobs: str, code: int, said: str

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from matrix import with_slow_rest
 
 from conf import compose, schema
 from conf.schema import Launch
@@ -270,12 +271,14 @@ def test_the_command_s_exit_code_comes_through(
 @pytest.mark.torchrun
 @pytest.mark.parametrize(
     ("end", "expected"),
-    [
-        ("os.kill(os.getpid(), 9)", 137),
-        ("sys.exit(3)", 3),
-        # The agent is asked to end while its ranks still start, and torch leaves with a traceback and a 1.
-        ("os.kill(os.getppid(), 15); time.sleep(30)", 8),
-    ],
+    with_slow_rest(
+        [
+            ("os.kill(os.getpid(), 9)", 137),
+            ("sys.exit(3)", 3),
+            # The agent is asked to end while its ranks still start, and torch leaves with a traceback and a 1.
+            ("os.kill(os.getppid(), 15); time.sleep(30)", 8),
+        ]
+    ),
 )
 def test_the_exit_code_says_how_the_rank_that_failed_first_ended(
     end: str, expected: int, tmp_path: Path, started: list[LocalJob]

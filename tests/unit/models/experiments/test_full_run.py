@@ -69,6 +69,7 @@ def test_every_variant_of_the_profile_has_a_row_and_the_document_shows_it() -> N
     assert rows == expected
 
 
+@pytest.mark.slow
 def test_both_documents_have_the_sums_of_the_plan(planned: list[str]) -> None:
     rows = {line[:27].strip(): line[27:].replace(",", "").split() for line in planned if line.startswith("train ")}
     hours = [float(rows[f"train {name}"][7]) for name in full_run.FULL_RUNS]

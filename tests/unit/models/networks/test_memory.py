@@ -51,6 +51,12 @@ def test_a_small_network_counted_by_hand() -> None:
     assert activations.inputs == (4 * image, 4 * 8 * pixels, 4 * 8 * pixels)
 
 
+# The larger ones take most of the time, so they are left to `make test-all`.
+SIZES = [
+    pytest.param(schema.Model(name=name), marks=pytest.mark.slow if name[-1] > "2" else ())
+    for name in VARIANTS
+    if name not in ("efficientnet_b8", "efficientnet_l2")
+]
 SEARCHED = ["r1_k3_s22_e1_i32_o16_se0.25", "r3_k5_s22_e6_i16_o24_se0_noskip", "r2_k3_s11_e4_i24_o24_se0"]
 
 
@@ -58,7 +64,7 @@ SEARCHED = ["r1_k3_s22_e1_i32_o16_se0.25", "r3_k5_s22_e6_i16_o24_se0_noskip", "r
 @pytest.mark.parametrize(
     "model",
     [
-        *(schema.Model(name=name) for name in VARIANTS if name not in ("efficientnet_b8", "efficientnet_l2")),
+        *SIZES,
         schema.Model(width=0.25, depth=0.2, resolution=24 / 224, survival_prob=1.0),
         schema.Model(name="efficientnet_b3", padding="same", resolution=0.37),
         schema.Model(name="efficientnet_b1", preprocessing="advprop"),

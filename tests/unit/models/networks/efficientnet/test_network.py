@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from matrix import with_slow_rest
 from torch import Tensor, nn
 
 from conf import schema
@@ -68,7 +69,7 @@ def test_the_family_is_b0_to_b8_l2_and_lite() -> None:
     assert list(network_names()[: len(family)]) == family
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", with_slow_rest(MEMBERS, plain=8))
 def test_parameters_and_multiply_adds_are_exact(member: str) -> None:
     side, _, params, multiply_adds, *_ = FACTS[member]
     network = on_meta(member)
