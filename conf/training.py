@@ -184,6 +184,12 @@ class Data:
     train_folders: list[str] = field(default_factory=list, metadata=NEWEST)
     # As train_folders, for val.
     val_folders: list[str] = field(default_factory=list, metadata=NEWEST)
+    # Level of the folders that are the classes of a folder, counted below the top or the folder of a split: 1 = the
+    # first, 2 = those in it (as of PATIENT/CLASS/IMAGE), -1 = the folder that each image is in.
+    class_level: int = field(default=1, metadata=NEWEST)
+    # Level of the folders of a folder whose images all come into one split, as those of a patient; null = each image
+    # is divided by its content.
+    group_level: int | None = field(default=None, metadata=NEWEST)
     # File with the names of the classes of webdataset, one a line or a JSON list, in the order of the labels.
     class_file: str | None = field(default=None, metadata=NEWEST)
     # Shards of webdataset: rewritten (shuffled into new ones) | in_place (read where they are, only a manifest is
@@ -252,6 +258,16 @@ class Data:
             "." not in [*self.train_folders, *self.val_folders]
             or (self.train_folders, self.val_folders) == (["."], []),
             "data.train_folders=[.] takes all folders as classes, so nothing stands beside it",
+        )
+        for key, default in (("class_level", 1), ("group_level", None)):
+            require(
+                getattr(self, key) == default or self.source in (MISSING, "folder"),
+                f"data.{key} is for data=folder, not for {self.source}",
+            )
+        require(self.class_level != 0, "data.class_level counts folders from 1, or from -1 for the last one")
+        require(
+            self.group_level is None or (self.group_level > 0 and self.group_level != self.class_level),
+            f"data.group_level counts folders from 1 and is another level than data.class_level, is {self.group_level}",
         )
         require(self.append or not self.accept, "data.accept needs data.append=true")
         for name in self.accept:

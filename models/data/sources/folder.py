@@ -19,6 +19,7 @@ from models.data.sources.class_remarks import compare_classes, describe_combined
 from models.data.sources.container import locate
 from models.data.sources.folder_classes import Classes, find_classes, folders_below, label_images
 from models.data.sources.image_format import CONVERTIBLE, UNKNOWN
+from models.data.sources.levels import divide_groups
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.packed import count_archives
 from models.data.sources.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
@@ -77,7 +78,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     pictures = [name for name, row in tree.images.items() if tree.formats.get(row) not in NO_PICTURES]
     parts = splits.find_splits(pictures, root, data, tree.top)
     classes = find_classes(data, tree, parts, pictures, root)
-    labels, kinds = classes.labels, classes.kinds
+    labels, kinds, tops = classes.labels, classes.kinds, parts
     entries = Listing(tree.files, classes.names)
     _add_images(data, tree, parts, entries, unused, classes)
     by_table = splits.number_kinds(set(kinds.values())) if labels.keys() <= kinds.keys() else {}
@@ -86,6 +87,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         entries.split = [parts[kinds[name]] for name in entries.names]
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
+    groups = () if data.group_level is None else (divide_groups(entries, data, tops),)
     trains = [top for top, part in parts.items() if part == TRAIN]
     folders = [path for top in (() if labels else trains) for path in folders_below(tree, top).values()]
     inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
@@ -93,7 +95,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     if shared and parts == splits.WHOLE and not data.train_folders:
         raise ConfigError(f"{root}: {shared[0]}")
     shared = shared or nested.describe_nested(inside)
-    remarks = (*shared, *describe_masks(entries.names), *describe_combined(classes.names))
+    remarks = (*groups, *shared, *describe_masks(entries.names), *describe_combined(classes.names))
     parts = _without_unlabelled(parts, entries)
     places = parts if not labels else splits.WHOLE if classes.are_folders else ()  # splits may be below the classes
     _count_others(tree, entries, unused, places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from conf import schema
@@ -10,6 +10,7 @@ from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import csv_labels, layouts, listing, nested, splits
 from models.data.sources.image_format import UNKNOWN
+from models.data.sources.levels import label_by_level
 from models.data.sources.listing import TRAIN
 from models.data.sources.name_labels import read_known_names, read_names
 from models.data.sources.tree import Tree
@@ -38,6 +39,11 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
     Raises:
         ConfigError: There are none, or they can be read in two ways.
     """
+    if data.class_level != 1 and data.label_field is None:
+        by_level = label_by_level(images, parts, data.class_level, root)
+        classes = sorted(set(by_level.values()))
+        _refuse_undecodable(classes, root)
+        return Classes(classes, by_level, {}, f"a folder at data.class_level={data.class_level}")
     folders, is_whole = _list_classes(tree, parts), parts == splits.WHOLE and not data.train_folders
     trains = [top for top, part in parts.items() if part == TRAIN]
     below = (name.removeprefix(top) for top in trains for name in images if name.startswith(top))
@@ -81,15 +87,19 @@ def _list_classes(tree: Tree, parts: Mapping[str, int]) -> list[str]:
         others = set(folders_below(tree, top))
         if others & classes:  # otherwise the folders of a held-out part are no classes
             classes |= others
+    _refuse_undecodable(classes, tree.files.root)
+    return sorted(classes)
+
+
+def _refuse_undecodable(classes: Collection[str], root: str) -> None:
     for name in sorted(classes):
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(
-                f"{tree.files.root}: the class folder {name.encode(errors='surrogateescape')!r} has a name that is not "
+                f"{root}: the class folder {name.encode(errors='surrogateescape')!r} has a name that is not "
                 "UTF-8; rename it, e.g. with convmv -f latin1 -t utf8 -r --notest FOLDER"
             ) from error
-    return sorted(classes)
 
 
 def _read_classes(

@@ -131,19 +131,43 @@ def describe_shared(inside: Mapping[str, Paths]) -> tuple[str, ...]:
         inside: Paths below each class, as ``group_by_class`` returns them.
     """
     below = {folder: _branches(paths) for folder, paths in inside.items()}
-    counts = Counter(folder for _, folders in below.values() for folder in folders)
-    shared = {folder for folder, count in counts.items() if count >= _SHARE * len(below)}
-    complete = sum(folders == shared for _, folders in below.values())
-    if len(below) < 2 or len(shared) < 2 or complete < _SHARE * len(below):
+    shared = _find_shared({folder: folders for folder, (_, folders) in below.items()}) or _find_known(inside, below)
+    if not shared:
         return ()
-    top = min(below)
-    one = f"{top}{below[top][0]}".rstrip("/")
+    top = min((folder for folder, (_, folders) in below.items() if folders), default=min(below))
+    prefix = below[top][0]
+    one = f"{top}{prefix}".rstrip("/")
     return (
         f"every class has the same folders {list_some(sorted(shared))}, which count neither as classes nor as splits: "
-        "if they are the classes, data.train_folders and data.val_folders name the folders above them, and "
+        f"if they are the classes, data.class_level={2 + prefix.count('/')} takes them, with data.group_level=1 if all "
+        "images of a folder above them, as of a patient, are to be in one split, or data.train_folders and "
+        "data.val_folders name the folders above them, and "
         f"data.train_folders=[{one}] takes those of one alone, as of several versions of a set; if they are splits, "
         f"move them above the classes; data.train_folders=[{WHOLE_TREE}] takes the top folders as the classes",
     )
+
+
+def _find_shared(below: Mapping[str, Collection[str]]) -> set[str]:
+    """Returns the folders that are in every top folder but for a few; empty if a few have others, too."""
+    counts = Counter(folder for folders in below.values() for folder in folders)
+    shared = {folder for folder, count in counts.items() if count >= _SHARE * len(below)}
+    complete = sum(folders == shared for folders in below.values())
+    return shared if len(below) > 1 and len(shared) > 1 and complete >= _SHARE * len(below) else set()
+
+
+def _find_known(inside: Mapping[str, Paths], below: Mapping[str, tuple[str, set[str]]]) -> set[str]:
+    """Returns the folders in more top folders than there are such folders, where no top folder has one of its own.
+
+    As of many patients, of whom many lack a class, so that some have a single one.
+    """
+    depths = Counter(prefix.count("/") for prefix, folders in below.values() if folders)
+    if not depths:
+        return set()
+    depth = depths.most_common(1)[0][0]
+    folders = [{path[depth] for path in paths if len(path) > depth + 1} for paths in inside.values()]
+    counts = Counter(one for some in folders for one in some)
+    is_known = all(folders) and 2 <= len(counts) < len(folders) and 2 * min(counts.values()) >= len(folders)
+    return set(counts) if is_known else set()
 
 
 def describe_nested(inside: Mapping[str, Paths]) -> tuple[str, ...]:
