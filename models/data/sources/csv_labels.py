@@ -16,12 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from conf.text import logger
+from conf.text import list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
+from models.data.sources.json_tables import CATEGORY, JSON, JSON_LINES
+from models.data.sources.split_lists import find_column, find_kinds
 from models.data.sources.splits import SPLIT_WORDS, split_of
 from models.data.sources.tables import (
-    JSON_LINES,
     MAX_BYTES,
     SUFFIXES,
     Table,
@@ -47,7 +48,18 @@ _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _MISSING = ("", "nan", "NaN")  # as pandas writes them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
 _HEADERS = (
-    *("class_name", "classname", "label_name", "category_name", "class", "label", "labels", "category", "target"),
+    *(
+        "class_name",
+        "classname",
+        "label_name",
+        "category_name",
+        "classes",
+        "class",
+        "label",
+        "labels",
+        "category",
+        "target",
+    ),
     *("breed", "species", "diagnosis", "variety", "level", "class_id", "label_id", "category_id", "classid", "dx"),
 )
 # Headers of columns that are no classes, whatever they hold.
@@ -116,30 +128,63 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     warn_of_predictions(files)
     read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
     read = _without_guesses(read, column)
-    is_divided_twice = False
+    is_divided_twice, are_attributes, by_column = False, False, dict[str, str]()
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
     is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
     for table, key, number, stated in read:
         if not stated:  # of few images, or of a single class
             number, stated = _find_known_classes(table, texts)
         if stated:
-            for image, kind in _find_kinds(table, number).items():
+            for image, kind in find_kinds(table, number).items():
                 is_divided_twice |= kinds.setdefault(image, kind) != kind
             if is_whole:
                 stated = {image: {text.partition(".")[0] for text in one} for image, one in stated.items()}
             _merge(files, labels, table.path, stated)
             sources.append(f"{table.path}, " + ("a column per class" if number is None else table.name(number)))
-        elif len(table.header) > 1:
-            others = ", ".join(table.name(number) for number in range(len(table.header)) if number != key)
-            unclear.append(f"{table.path} names the images and has the columns {others}")
-    if unclear and not labels:
+        elif len(table.header) > 1 and (not table.path.endswith(JSON) or 2 * len(table.rows) > len(images)):
+            by_column |= find_column(table, key)[1]
+            others = [number for number in range(len(table.header)) if number != key]
+            unclear.append(f"{table.path} names the images and has the columns {', '.join(map(table.name, others))}")
+            are_attributes |= len(others) > 1 and all(_are_marks(table.column(number)) for number in others)
+    if unclear and (not labels or (are_attributes and not any(_is_certain(one, column) for one in read))):
         raise ConfigError(
             f"{files.root}: {'; '.join(unclear)}; which one has the classes? data.label_field=COLUMN names it"
         )
     if is_divided_twice:
         log.warning("%s: the tables divide some images in several ways, so their splits are not used", files.root)
-        kinds = {}
+        kinds = dict.fromkeys(kinds, "")  # divided, but not known how
+    kinds = kinds or by_column
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
+
+
+def refuse_other_categories(files: Files, folders: Mapping[str, str]) -> None:
+    """Refuses annotations as of COCO whose categories divide the images into other classes than the folders do.
+
+    As ``train2018.json`` of iNaturalist, whose images are in ``Aves/2761/IMAGE``.
+
+    Args:
+        files: The tree.
+        folders: Folder that would be the class, by image.
+
+    Raises:
+        ConfigError: There are such annotations.
+    """
+    if not any(name.lower().endswith(JSON) for name in files.names):
+        return
+    pairs: set[tuple[str, str]] = set()
+    paths: list[str] = []
+    for table, _ in read_tables(files, list(folders), (JSON,)):
+        if CATEGORY in table.header:
+            stated = _stated(table, table.header.index(CATEGORY))
+            pairs |= {(folders[image], text) for image, texts in stated.items() for text in texts}
+            paths.append(table.path)
+    categories, classes = {category for _, category in pairs}, {folder for folder, _ in pairs}
+    if len(pairs) > max(len(categories), len(classes)) or len(categories) != len(classes):
+        raise ConfigError(
+            f"{files.root}: the images have {len(categories):,} categories by {list_some(paths)}, and {len(classes):,} "
+            f"folders would be the classes: data.label_field={CATEGORY} takes the categories as classes, "
+            "data.class_level=-1 the folders that the images are in, and data.train_folders those that it names"
+        )
 
 
 def describe_others(files: Files, images: Sequence[str]) -> str:
@@ -218,10 +263,12 @@ def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | Non
     if column is not None:
         chosen = names.get(column.lower())
         return chosen, {} if chosen is None else _stated(table, chosen)
+    splits = find_column(table, key)[0]
     possible = [
         number
         for number in others
         if cell_of(table.header, number).lower() not in _NO_CLASSES and _are_classes(table.column(number))
+        if number != splits
     ]
     for header in _HEADERS:
         if (chosen := names.get(header)) in possible:
@@ -244,6 +291,13 @@ def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | N
     return None, {}
 
 
+def _is_certain(one: _Read, column: str | None) -> bool:
+    """Whether the classes of a table are certain, and not those of the only possible column."""
+    table, _, number, stated = one
+    header = "" if number is None else cell_of(table.header, number).lower()
+    return bool(stated) and (number is None or column is not None or header in _HEADERS)
+
+
 def _without_guesses(read: Sequence[_Read], column: str | None) -> list[_Read]:
     """Returns tables without the columns that are classes for being the only possible ones, where others are certain.
 
@@ -251,15 +305,10 @@ def _without_guesses(read: Sequence[_Read], column: str | None) -> list[_Read]:
     column that has the header or the classes of a certain one is another part of it.
     """
 
-    def is_certain(one: _Read) -> bool:
-        table, _, number, stated = one
-        header = "" if number is None else cell_of(table.header, number).lower()
-        return bool(stated) and (number is None or column is not None or header in _HEADERS)
-
     def is_of_train(one: _Read) -> bool:
         return bool(one[3]) and split_of(one[0].path.rpartition("/")[2]) not in ("val", "test")
 
-    certain = [one for one in read if is_certain(one)] or [one for one in read if is_of_train(one)]
+    certain = [one for one in read if _is_certain(one, column)] or [one for one in read if is_of_train(one)]
     headers = {cell_of(table.header, number) for table, _, number, _ in certain if number is not None}
     known = {text for _, _, _, stated in certain for one in stated.values() for text in one}
 
@@ -269,25 +318,6 @@ def _without_guesses(read: Sequence[_Read], column: str | None) -> list[_Read]:
         return (number is not None and cell_of(table.header, number) in headers) or 2 * len(texts & known) > len(texts)
 
     return [one if one in certain or is_part(one) else (*one[:2], None, {}) for one in read] if certain else list(read)
-
-
-def _find_kinds(table: Table, classes: int | None) -> dict[str, str]:
-    """Returns the split of each image: by a column of splits, train among them, or else by the name of the table.
-
-    Args:
-        table: The table.
-        classes: The column that has the classes, which are no splits.
-    """
-    for number in range(len(table.header)):
-        if number == classes:
-            continue
-        column = table.column(number)
-        kinds = {image: {SPLIT_WORDS.get(text.lower(), "") for text in texts} for image, texts in column.items()}
-        present = set().union(*kinds.values())
-        if "train" in present and len(present) > 1 and "" not in present:
-            return {image: min(one) for image, one in kinds.items()}
-    kind = split_of(table.path.rpartition("/")[2])
-    return dict.fromkeys(table.rows, kind) if kind else {}
 
 
 def _stated_classes(table: Table, number: int, classes: Collection[str]) -> dict[str, set[str]]:
@@ -312,7 +342,7 @@ def _are_classes(column: Mapping[str, set[str]]) -> bool:
 
 
 def _are_marks(column: Mapping[str, set[str]]) -> bool:
-    return {_as_mark(text) for texts in column.values() for text in texts} <= {"0", "1"}
+    return {_as_mark(text) for texts in column.values() for text in texts} <= {"0", "1", "-1"}
 
 
 def _as_mark(text: str) -> str:

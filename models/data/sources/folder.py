@@ -13,15 +13,16 @@ from pathlib import Path
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import archive, listing, nested, splits
+from models.data.sources import archive, csv_labels, listing, nested, splits
 from models.data.sources.archive import ARCHIVES
 from models.data.sources.class_remarks import compare_classes, describe_combined, describe_masks
 from models.data.sources.container import locate
 from models.data.sources.folder_classes import Classes, find_classes, folders_below, label_images
 from models.data.sources.image_format import CONVERTIBLE, UNKNOWN
-from models.data.sources.levels import divide_groups
+from models.data.sources.levels import describe_deeper, divide_groups
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.packed import count_archives
+from models.data.sources.split_lists import read_split_lists
 from models.data.sources.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
 from models.data.sources.unused import Unused
 
@@ -78,26 +79,23 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     pictures = [name for name, row in tree.images.items() if tree.formats.get(row) not in NO_PICTURES]
     parts = splits.find_splits(pictures, root, data, tree.top)
     classes = find_classes(data, tree, parts, pictures, root)
-    labels, kinds, tops = classes.labels, classes.kinds, parts
+    tops, trains = parts, [top for top, part in parts.items() if part == TRAIN]
     entries = Listing(tree.files, classes.names)
     _add_images(data, tree, parts, entries, unused, classes)
-    by_table = splits.number_kinds(set(kinds.values())) if labels.keys() <= kinds.keys() else {}
-    if by_table and parts == splits.WHOLE and not data.train_folders:
-        parts = by_table
-        entries.split = [parts[kinds[name]] for name in entries.names]
+    inside = _describe_inside(data, tree, parts, pictures, classes, entries)
+    stated: tuple[str, ...] = ()
+    if len(trains) == len(parts) and not data.train_folders:
+        stated, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
-    groups = () if data.group_level is None else (divide_groups(entries, data, tops),)
-    trains = [top for top, part in parts.items() if part == TRAIN]
-    folders = [path for top in (() if labels else trains) for path in folders_below(tree, top).values()]
-    inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
-    shared = nested.describe_shared(inside)
-    if shared and parts == splits.WHOLE and not data.train_folders:
-        raise ConfigError(f"{root}: {shared[0]}")
-    shared = shared or nested.describe_nested(inside)
-    remarks = (*groups, *shared, *describe_masks(entries.names), *describe_combined(classes.names))
+    if data.group_level is not None:
+        stated = (*stated, divide_groups(entries, data, tops))
+        parts = {listing.SPLITS[part]: part for part in sorted(set(entries.split))}
+    deeper = describe_deeper(entries, data, tops)
+    remarks = (*stated, *deeper, *inside, *describe_masks(entries.names), *describe_combined(classes.names))
     parts = _without_unlabelled(parts, entries)
-    places = parts if not labels else splits.WHOLE if classes.are_folders else ()  # splits may be below the classes
+    # The splits may be below the classes; tables have classes of images in any folder.
+    places = tops if not classes.labels else splits.WHOLE if classes.are_folders else ()
     _count_others(tree, entries, unused, places)
     lost = unused.lost_in([f"{above}{top}" for top in trains for above in {"", tree.top}])
     if not lost and not data.append:
@@ -113,6 +111,72 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     if parts != splits.WHOLE:
         log.info("%s: %s", data.name, ", ".join(f"{top} is {listing.SPLITS[part]}" for top, part in parts.items()))
     return source
+
+
+def _describe_inside(
+    data: schema.Data, tree: Tree, parts: dict[str, int], pictures: Sequence[str], classes: Classes, entries: Listing
+) -> tuple[str, ...]:
+    """Returns a remark on what lies below the folders of the classes in train.
+
+    Args:
+        data: Settings.
+        tree: The tree.
+        parts: Its parts.
+        pictures: Paths of its images.
+        classes: Its classes.
+        entries: The images with their classes.
+
+    Raises:
+        ConfigError: That may be the classes, or annotations state other ones.
+    """
+    trains = [] if classes.labels else [top for top, part in parts.items() if part == TRAIN]
+    folders = [path for top in trains for path in folders_below(tree, top).values()]
+    inside = nested.group_by_class(nested.one_of_each_folder(pictures), folders)
+    shared = nested.describe_shared(inside)
+    if data.train_folders:
+        return shared or nested.describe_nested(inside)
+    if shared and parts == splits.WHOLE:
+        raise ConfigError(f"{tree.files.root}: {shared[0]}")
+    nested.refuse_initials(inside, tree.files.root)
+    if classes.are_folders:
+        names = zip(entries.names, entries.labels, strict=True)
+        csv_labels.refuse_other_categories(tree.files, {tree.top + name: classes.names[label] for name, label in names})
+    return shared or nested.describe_nested(inside)
+
+
+def _divide_by_lists(
+    data: schema.Data, tree: Tree, entries: Listing, parts: dict[str, int], classes: Classes, unused: Unused
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Gives the images the splits that tables or lists state; counts those that no list names.
+
+    Args:
+        data: Settings.
+        tree: The tree.
+        entries: The images, whose splits are replaced.
+        parts: Folders of train.
+        classes: The classes, with the splits of the tables that have them.
+        unused: What receives the images that no list names.
+
+    Returns:
+        A line about the lists, and the parts by kind, or those of the folders without any.
+    """
+    kinds: Mapping[str, str] = classes.kinds
+    are_stated = "" not in kinds.values() and kinds.keys() >= set(entries.names)
+    by_kind = splits.number_kinds(set(kinds.values())) if are_stated else {}
+    said = ""
+    if not by_kind and (classes.are_folders or not kinds):
+        images = [tree.top + name for name in entries.names]
+        listed, said = read_split_lists(tree.files, images, data.label_field)
+        kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
+        by_kind = splits.number_kinds(set(kinds.values()))
+    if not by_kind:
+        return (said,) if said else (), parts
+    for name in entries.names:
+        if name not in kinds:
+            unused.add("images that no list of a split names", name)
+    entries.keep([row for row, name in enumerate(entries.names) if name in kinds])
+    entries.split = [by_kind[kinds[name]] for name in entries.names]
+    return (said,) if said else (), by_kind
 
 
 def _add_images(

@@ -43,6 +43,24 @@ def label_by_level(images: Iterable[str], parts: Collection[str], level: int, ro
     return {name: path[level - 1 if level > 0 else level] for name, path in paths.items()}
 
 
+def describe_deeper(entries: Listing, data: schema.Data, parts: Collection[str]) -> tuple[str, ...]:
+    """Returns a remark if images of a class are in several folders below it, where settings name the level.
+
+    As ``a/apartment_building/{indoor,outdoor}`` of SUN397, which are two classes, beside ``a/abbey``.
+    """
+    if data.class_level < 2:
+        return ()
+    below: dict[str, set[str]] = {}
+    for _, path in _paths_below(entries.names, parts):
+        below.setdefault("/".join(path[: data.class_level]), set()).add("/".join(path[data.class_level :]))
+    several = [f"{top} ({', '.join(sorted(inside))})" for top, inside in sorted(below.items()) if len(inside) > 1]
+    if not several:
+        return ()
+    return (
+        f"images in several folders below data.class_level={data.class_level} count as one class: {list_some(several)}",
+    )
+
+
 def divide_groups(entries: Listing, data: schema.Data, parts: Collection[str]) -> str:
     """Divides the images of train by groups into train, minival and, unless there is one, val; returns what it did.
 
@@ -85,7 +103,9 @@ def divide_groups(entries: Listing, data: schema.Data, parts: Collection[str]) -
             f"{' and '.join(lacking)}; choose another data.seed, raise data.val_share or data.minival_share, or name "
             "folders by data.val_folders"
         )
-    several = [group for group, count in Counter(one for inside in present.values() for one in inside).items() if count > 1]
+    several = [
+        group for group, count in Counter(one for inside in present.values() for one in inside).items() if count > 1
+    ]
     said = ", ".join(f"{len(inside):,} in {SPLITS[part]}" for part, inside in present.items())
     shared = f"; {len(several):,} are in several splits, which folders or lists state: {list_some(sorted(several))}"
     return f"{len(draws):,} groups of images, as {list_some(sorted(draws))}: {said}" + shared * bool(several)

@@ -152,6 +152,12 @@ class Listing:
         self.labels.append(label)
         self.split.append(part)
 
+    def keep(self, indices: Sequence[int]) -> None:
+        """Keeps the images at some positions alone."""
+        for column in (self.rows, self.labels, self.split):
+            column[:] = [column[index] for index in indices]
+        self.names = [self.names[index] for index in indices]
+
     def source(self, missing: Sequence[str], crop_bottom: int = 0) -> Source:
         """Builds the source, sorted by part and name, independently of archive or disk order."""
         if not self.rows:

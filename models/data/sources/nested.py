@@ -186,8 +186,35 @@ def describe_nested(inside: Mapping[str, Paths]) -> tuple[str, ...]:
     return (
         f"all images are in folders of the classes ({list_some(sorted(below[top]))} in {top}), "
         f"{sum(map(len, below.values())):,} in all, and count as those of the class above: data.train_folders names "
-        "folders whose folders are the classes",
+        "folders whose folders are the classes, and data.class_level=2 takes those of all",
     )
+
+
+def refuse_initials(inside: Mapping[str, Paths], root: str) -> None:
+    """Refuses folders that are the first letters of the folders in them, as ``a/abbey`` and ``b/bakery`` of SUN397.
+
+    Args:
+        inside: Paths below each class, as ``group_by_class`` returns them.
+        root: The tree, for messages.
+
+    Raises:
+        ConfigError: They are.
+    """
+    tops = {folder.rstrip("/").rpartition("/")[2]: paths for folder, paths in inside.items()}
+    below = {top: {path[0] for path in paths if len(path) > 1} for top, paths in tops.items()}
+    are_initials = all(
+        len(top) == 1
+        and below[top]
+        and all(len(path) > 1 for path in paths)
+        and all(folder[:1].casefold() == top.casefold() and len(folder) > 1 for folder in below[top])
+        for top, paths in tops.items()
+    )
+    if len(tops) > 1 and are_initials:
+        raise ConfigError(
+            f"{root}: the folders {list_some(sorted(tops))} are the first letters of the folders in them, as "
+            f"{min(below[min(tops)])}: data.class_level=2 takes these as the classes, "
+            f"data.train_folders=[{WHOLE_TREE}] the top folders"
+        )
 
 
 def group_by_class(images: Collection[str], classes: Collection[str]) -> Mapping[str, Paths]:

@@ -112,10 +112,20 @@ def names_unlabelled(folder: str) -> bool:
     return is_unlabelled(folder) and set(words_of(folder)) <= {*_UNLABELLED, *FILLERS}
 
 
-def split_of(name: str) -> str | None:
-    """Returns the split that the words of a name state, as train for ``Train_labels.csv``; None for no single one."""
+def split_of(name: str, both: str | None = None) -> str | None:
+    """Returns the split that the words of a name state, as train for ``Train_labels.csv``; None for no single one.
+
+    Args:
+        name: Name of a file or folder.
+        both: What is returned for train and val together, as of ``trainval``.
+    """
     kind = _read_name(name)[0]
-    return None if kind == _BOTH else kind
+    return both if kind == _BOTH else kind
+
+
+def rest_of(name: str) -> tuple[str, ...]:
+    """Returns the words of a name that neither state a split nor say nothing of the content."""
+    return _read_name(name)[1]
 
 
 def number_kinds(kinds: Collection[str]) -> dict[str, int]:

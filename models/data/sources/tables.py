@@ -15,16 +15,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from typing import Any
 
 from conf.text import logger
 from models.data.sources.archive import Files
+from models.data.sources.json_tables import JSON, JSON_LINES, read_json, read_json_lines
 from models.data.sources.splits import split_of, words_of
 
 log = logger()
 MAX_BYTES = 256 * 2**20
-JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (".csv", ".tsv", ".txt")
+TABLES = (*SUFFIXES, *JSON_LINES, JSON)
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PREDICTIONS = ("submission", "submissions", "prediction", "predictions")  # ends of words in names of tables
@@ -63,9 +63,9 @@ class _Index:
         return _fold(self.images)
 
 
-def read_tables(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, int]]:
+def read_tables(files: Files, images: Sequence[str], suffixes: tuple[str, ...] = TABLES) -> Iterator[tuple[Table, int]]:
     """Yields each table that names images, without those of predictions, and the number of the column that does."""
-    return _read_tables(files, images, lambda name: not is_of_predictions(name))
+    return _read_tables(files, images, lambda name: name.lower().endswith(suffixes) and not is_of_predictions(name))
 
 
 def read_submissions(files: Files, images: Sequence[str]) -> Iterator[tuple[Table, int]]:
@@ -91,7 +91,7 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
     for row, path in enumerate(files.names):
         folder, _, name = path.rpartition("/")
         is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
-        if not name.lower().endswith((*SUFFIXES, *JSON_LINES)) or is_of_image or files.sizes[row] > MAX_BYTES:
+        if not name.lower().endswith(TABLES) or is_of_image or files.sizes[row] > MAX_BYTES:
             continue
         if not is_read(name):
             continue
@@ -140,7 +140,7 @@ def may_label(text: str, index: Mapping[str, str | None], count: int, *, is_name
         return False
     # Of an aligned list with spaces the name is the first word; labels may be names of images too, but repeat.
     first = {part.strip(_QUOTES) for line in lines for part in (re.split(r"[,;\t|]", line)[0], line.split()[0])}
-    return 2 * len({_match(part, index) for part in first} - {None}) <= len(lines)
+    return 2 * len({match_name(part, index) for part in first} - {None}) <= len(lines)
 
 
 def _may_be_labels(lines: Sequence[str]) -> bool:
@@ -171,8 +171,9 @@ def _try_separators(
     path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
 ) -> tuple[Table, int] | None:
     """Returns the table by the separator that names the most images, most with suffix, in the shortest cells."""
-    if path.lower().endswith(JSON_LINES):
-        return _read_table(path, _read_json_lines(path, text), index, spelled)
+    if path.lower().endswith((*JSON_LINES, JSON)):
+        rows = read_json(text) if path.lower().endswith(JSON) else read_json_lines(path, text)
+        return _read_table(path, rows, index, spelled)
     best, score = None, (0, 0, 0)
     lines = sum(map(bool, map(str.strip, text.splitlines())))
     for separator in _SEPARATORS:
@@ -187,29 +188,6 @@ def _try_separators(
         if is_divided and whole == len(cells) and len(read[0].rows) >= lines - 1:
             break  # an image in every line but the header, whose name no other separator divides further
     return best
-
-
-def _read_json_lines(path: str, text: str) -> list[list[str]]:
-    """Returns the objects of a file as rows below their keys, without lines that are none; these are logged."""
-    objects, damaged = [], 0
-    for line in filter(str.strip, text.splitlines()):
-        try:
-            one = json.loads(line)
-        except ValueError:
-            one = None
-        objects += [one] if isinstance(one, dict) else []
-        damaged += not isinstance(one, dict)
-    if damaged and objects:
-        log.warning("%s: %d lines are no JSON objects and are skipped", path, damaged)
-    keys = list(dict.fromkeys(key for one in objects for key in one))
-    return [keys, *([_as_text(one.get(key)) for key in keys] for one in objects)]
-
-
-def _as_text(value: Any) -> str:
-    """Returns a value of JSON as a CSV file has it; lists and objects, as those of boxes, hold no class."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _divide(text: str, separator: str) -> list[list[str]]:
@@ -249,12 +227,15 @@ def _read_table(
         named: dict[str, list[list[str]]] = {}
         whole = 0
         for row in rows:
-            if image := _match(spelled(cell := cell_of(row, number)), index):
+            if image := match_name(spelled(cell := cell_of(row, number)), index):
                 named.setdefault(image, []).append(row)
                 whole += cell.endswith(image.rpartition("/")[2])
         if (len(named), whole) > score:
             best, key, score = named, number, (len(named), whole)
     header = next((row for row in rows if len(row) == width), [])
+    above = next((row for row in rows if len(row) == width - 1 > 1), None)
+    if above is not None and rows.index(above) < rows.index(header) and key == 0:
+        header = ["", *above]  # names of the columns but for that of the images, as in CelebA's list_attr_celeba.txt
     return (Table(path, header, best), key) if best else None
 
 
@@ -312,7 +293,7 @@ def _index_split(index: Mapping[str, str | None], images: Sequence[str], kind: s
     return {end: mine.get(end) if image is None else image for end, image in known.items()}
 
 
-def _match(text: str, index: Mapping[str, str | None]) -> str | None:
+def match_name(text: str, index: Mapping[str, str | None]) -> str | None:
     """Returns the image that a text names, by the longest end of it that is the end of one image's path."""
     path = text.replace("\\", "/")
     while True:

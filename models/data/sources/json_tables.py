@@ -1,0 +1,98 @@
+"""Reads JSON about images as the rows of a table: lines of objects, annotations as of COCO, lists and mappings.
+
+Sources of the layouts: cocodataset.org/#format-data, which iNaturalist's ``train2018.json`` has too;
+``split_zhou_DATASET.json`` of github.com/KaiyangZhou/CoOp; ``dataset.json`` of github.com/NVlabs/stylegan3;
+``meta/train.json`` of Food-101.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conf.text import logger
+from models.data.sources.splits import SPLIT_WORDS
+
+log = logger()
+JSON = ".json"
+JSON_LINES = (".jsonl", ".ndjson")
+CATEGORY = "category"  # header of the column with the categories of COCO's annotations
+_SPLIT = "split"
+
+
+def read_json_lines(path: str, text: str) -> list[list[str]]:
+    """Returns the objects of a file as rows below their keys, without lines that are none; these are logged."""
+    objects, damaged = [], 0
+    for line in filter(str.strip, text.splitlines()):
+        try:
+            one = json.loads(line)
+        except ValueError:
+            one = None
+        objects += [one] if isinstance(one, dict) else []
+        damaged += not isinstance(one, dict)
+    if damaged and objects:
+        log.warning("%s: %d lines are no JSON objects and are skipped", path, damaged)
+    keys = list(dict.fromkeys(key for one in objects for key in one))
+    return [keys, *([_as_text(one.get(key)) for key in keys] for one in objects)]
+
+
+def _as_text(value: Any) -> str:
+    """Returns a value of JSON as a CSV file has it; lists and objects, as those of boxes, hold no class."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def read_json(text: str) -> list[list[str]]:
+    """Returns the rows of JSON below their keys; none if it is damaged, or of no known form."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    if isinstance(content, list):
+        return _read_records(content)
+    if not isinstance(content, dict):
+        return []
+    if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
+        return _read_annotations(content["images"], content["annotations"], content.get("categories"))
+    labels = content.get("labels")
+    if isinstance(labels, list) and labels and all(isinstance(one, list) for one in labels):  # of StyleGAN
+        return [["file_name", CATEGORY], *_read_records(content["labels"])[1:]]
+    if content.keys() and {str(key).lower() for key in content} <= SPLIT_WORDS.keys():
+        divided = [(str(key), _read_records(rows)) for key, rows in content.items() if isinstance(rows, list)]
+        header = next((rows[0] for _, rows in divided if rows), [])
+        return [[*header, _SPLIT], *([*row, key] for key, rows in divided for row in rows[1:])] if header else []
+    if all(isinstance(names, list) for names in content.values()):  # the images of each class
+        named = [(name, key) for key, names in content.items() for name in names if isinstance(name, str)]
+        return [["", ""], *map(list, named)] if len(content) > 1 else []
+    return [["", ""], *([key, text] for key, value in content.items() if (text := _as_text(value)))]
+
+
+def _read_records(records: Sequence[Any]) -> list[list[str]]:
+    """Returns a list of objects, of lists of as many values, or of names as rows; the header of lists is empty."""
+    if all(isinstance(one, dict) for one in records):
+        keys = list(dict.fromkeys(key for one in records for key in one))
+        return [keys, *([_as_text(one.get(key)) for key in keys] for one in records)]
+    rows = [one if isinstance(one, list) else [one] for one in records]
+    width = max(map(len, rows), default=0)
+    return [[""] * width, *([*map(_as_text, row)] for row in rows)]
+
+
+def _read_annotations(images: Sequence[Any], annotations: Sequence[Any], categories: Any) -> list[list[str]]:
+    """Returns a row for each annotation of an image: its file and its category, by name unless names repeat."""
+    files = {_as_text(one.get("id")): _as_text(one.get("file_name")) for one in images if isinstance(one, dict)}
+    known: Mapping[str, str] = {
+        _as_text(one.get("id")): _as_text(one.get("name"))
+        for one in (categories if isinstance(categories, list) else ())
+        if isinstance(one, dict)
+    }
+    if len(set(known.values())) < len(known):
+        known = {}
+    rows = []
+    for one in annotations:
+        if isinstance(one, dict):
+            number = _as_text(one.get("category_id"))
+            rows.append([files.get(_as_text(one.get("image_id")), ""), known.get(number, number)])
+    labelled = {name for name, _ in rows}
+    return [["file_name", CATEGORY], *rows, *([name, ""] for name in files.values() if name not in labelled)]

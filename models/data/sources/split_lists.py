@@ -1,0 +1,257 @@
+"""Official splits that lists or tables beside the images state, as ``meta/train.txt`` and ``meta/test.txt``.
+
+Sources of the layouts: ``labels/{train,val,test}1.txt`` of the Describable Textures Dataset, whose protocol of transfer
+takes the first of its ten divisions (SimCLR, appendix B.8); ``images.txt`` and ``train_test_split.txt`` of CUB-200-2011
+and NABirds; ``list_eval_partition.txt`` of CelebA (0 train, 1 val, 2 test); ``Partitions/Training_01.txt`` of SUN397;
+``TrainImages.txt`` of MIT Indoor; ``meta/train.txt`` of Food-101; ``train.csv`` of EuroSAT on Kaggle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from conf.text import escaped, list_some, logger
+from infra.errors import ConfigError
+from models.data.sources.archive import Files
+from models.data.sources.json_tables import JSON, JSON_LINES
+from models.data.sources.splits import SPLIT_WORDS, WHOLE_TREE, rest_of, split_of
+from models.data.sources.tables import (
+    MAX_BYTES,
+    SUFFIXES,
+    Table,
+    cell_of,
+    decode,
+    index_images,
+    is_of_predictions,
+    match_name,
+    read_tables,
+)
+
+log = logger()
+_NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
+_LISTED = 0.9  # of the lines of a list that name an image of the set; the others are a header, or images that lack
+_LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
+_PARTITION = {"0": "train", "1": "val", "2": "test"}
+_IS_TRAIN = {"1": "train", "true": "train", "0": "test", "false": "test"}
+_TRAIN_HEADERS = ("is_train", "is_training", "is_training_image", "istrain", "train")
+_UNREAD = (".mat", ".npy", ".npz", ".pkl", ".pickle", ".parquet", ".feather", ".xlsx", ".h5")
+_WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
+
+
+class _Lists(NamedTuple):
+    """The lists of one division of the images: the images of each kind of split, and the files that name them."""
+
+    images: dict[str, set[str]]
+    paths: list[str]
+
+
+def find_kinds(table: Table, classes: int | None) -> dict[str, str]:
+    """Returns the split of each image: by a column of splits, train among them, or else by the name of the table.
+
+    Args:
+        table: The table.
+        classes: The column that has the classes, which are no splits.
+    """
+    kind = split_of(table.path.rpartition("/")[2])
+    return find_column(table, classes)[1] or (dict.fromkeys(table.rows, kind) if kind else {})
+
+
+def find_column(table: Table, classes: int | None = None) -> tuple[int | None, dict[str, str]]:
+    """Returns the column of splits, train among them, and the split of each image; None without such a column.
+
+    Args:
+        table: The table.
+        classes: A column that has other texts.
+    """
+    is_partition = "partition" in table.path.rpartition("/")[2].lower()
+    for number in range(len(table.header)):
+        header = cell_of(table.header, number).lower()
+        codes = _IS_TRAIN if header in _TRAIN_HEADERS else SPLIT_WORDS
+        if header == "partition" or (is_partition and len(table.header) == 2):
+            codes = SPLIT_WORDS | _PARTITION
+        column = {} if number == classes else table.column(number)
+        kinds = {image: {codes.get(text.lower(), "") for text in texts} for image, texts in column.items()}
+        present = set().union(*kinds.values())
+        if "train" in present and len(present) > 1 and "" not in present:
+            return number, {image: min(one) for image, one in kinds.items()}
+    return None, {}
+
+
+def read_split_lists(files: Files, images: Sequence[str], label_field: str | None = None) -> tuple[dict[str, str], str]:
+    """Returns the split of each image by the lists in a tree, and a line about them; empty if there are none.
+
+    Args:
+        files: The tree.
+        images: Paths of the images that have a class.
+        label_field: Header of the column that has the classes, and no splits.
+
+    Returns:
+        Kinds by image: train, val and test; images that no list names are absent. Where lists name held-out images
+        alone, the others are train. Where no list can be read, a line about the first file that may be one.
+
+    Raises:
+        ConfigError: Lists contradict each other, or name a part of the images as train and no others.
+    """
+    unread = _describe_unread(files, images)
+    if not any(_may_list(files, row, len(images)) for row in range(len(files.names))):
+        return {}, unread  # without the index of the images, which is large for a large set
+    index = index_images(images)
+    if (numbered := _read_numbered(files, index)) is not None:
+        return numbered
+    divisions: dict[tuple[str, ...], _Lists] = {}
+    for path, kind, named in (*_find_lists(files, index, len(images)), *_find_json(files, images)):
+        stem = _stem(path)
+        key = (path.rpartition("/")[0], *rest_of(stem), "/", *re.findall(r"\d+", stem))
+        lists = divisions.setdefault(key, _Lists({}, []))
+        lists.images.setdefault(kind, set()).update(named)
+        lists.paths.append(path)
+    complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}
+    if complete:
+        return _choose(files.root, complete, divisions)
+    for table, names in read_tables(files, images):
+        number, kinds = find_column(table, names)
+        is_class = number is not None and cell_of(table.header, number).lower() == str(label_field).lower()
+        if kinds and not is_class and 2 * len(table.rows) > len(images):
+            return kinds, f"{table.path} states the splits"
+    _refuse_partial(files.root, divisions, images)
+    return {}, unread
+
+
+def _may_list(files: Files, row: int, count: int) -> bool:
+    """Whether a file is a text that is large enough to name a part of so many images."""
+    name = files.names[row].rpartition("/")[2]
+    is_text = name.lower().endswith((*SUFFIXES, *JSON_LINES, JSON)) and not is_of_predictions(name)
+    return is_text and _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES
+
+
+def _find_json(files: Files, images: Sequence[str]) -> Iterator[tuple[str, str, set[str]]]:
+    """Yields the JSON named after a split that names images, as ``train2018.json``; see ``_find_lists``."""
+    if any(name.lower().endswith((*JSON_LINES, JSON)) and split_of(_stem(name)) for name in files.names):
+        for table, _ in read_tables(files, images, (*JSON_LINES, JSON)):
+            kind = split_of(_stem(table.path))
+            if kind is not None and find_column(table)[0] is None:
+                yield table.path, kind, set(table.rows)
+
+
+def _find_lists(files: Files, index: Mapping[str, str | None], count: int) -> Iterator[tuple[str, str, set[str]]]:
+    """Yields each list of images that is named after a split, its kind, and the images that it names."""
+    for row, path in enumerate(files.names):
+        name = path.rpartition("/")[2]
+        kind = split_of(_stem(path), both="trainval")
+        is_of_image = name.rpartition(".")[0] in index
+        if kind is None or is_of_image or not name.lower().endswith(SUFFIXES) or not _may_list(files, row, count):
+            continue
+        lines = [line.strip() for line in decode(files.read(row)).splitlines() if line.strip()]
+        matches = [_match_line(line, index) for line in lines]
+        named = {image for image in matches if image is not None}
+        if named and sum(image is not None for image in matches) >= _LISTED * len(lines) - 1:
+            yield path, kind, named
+
+
+def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:
+    """Returns the image that a line of a list names, alone or in a column."""
+    for text in (line, line.rpartition(" ")[0].strip(), *re.split(r"[,;\t| ]+", line)):
+        if text and (image := match_name(text.strip(" '\""), index)) is not None:
+            return image
+    return None
+
+
+def _divide(root: str, lists: _Lists, images: Sequence[str]) -> dict[str, str]:
+    """Returns the split of each image by the lists of one division; empty if these are not train and held-out images.
+
+    Raises:
+        ConfigError: An image is in two of them.
+    """
+    named = dict(lists.images)
+    both = named.pop("trainval", set())
+    named.setdefault("train", both - named.get("val", set()))
+    if not named["train"] and len(named) > 1:
+        named["train"] = set(images).difference(*named.values())
+    named = {kind: some for kind, some in named.items() if some}
+    if "train" not in named or len(named) < 2:
+        return {}
+    kinds: dict[str, str] = {}
+    for kind, some in named.items():
+        for image in some:
+            if kinds.setdefault(image, kind) != kind:
+                raise ConfigError(
+                    f"{root}: {escaped(image)} is in {kinds[image]} and in {kind} by {', '.join(lists.paths)}; "
+                    f"keep it in one of them; {_WITHOUT}"
+                )
+    return kinds
+
+
+def _choose(
+    root: str, complete: Mapping[tuple[str, ...], dict[str, str]], divisions: Mapping[tuple[str, ...], _Lists]
+) -> tuple[dict[str, str], str]:
+    """Returns the division that all lists state, or the first of numbered ones.
+
+    Raises:
+        ConfigError: They state several, and are not numbered.
+    """
+    order = sorted(complete, key=lambda key: [(len(part), part) for part in key])
+    first, *others = order
+    different = [key for key in others if complete[key] != complete[first]]
+    numbered = [key for key in different if key[: key.index("/")] == first[: first.index("/")]]
+    shown = ", ".join(sorted(divisions[first].paths))
+    if len(numbered) < len(different):
+        other = next(key for key in different if key not in numbered)
+        raise ConfigError(
+            f"{root}: {shown} state other splits than {', '.join(sorted(divisions[other].paths))}: keep those that "
+            f"count; {_WITHOUT}"
+        )
+    more = f", the first of {len(numbered) + 1} divisions" if numbered else ""
+    return complete[first], f"{shown} state the splits{more}"
+
+
+def _read_numbered(files: Files, index: Mapping[str, str | None]) -> tuple[dict[str, str], str] | None:
+    """Returns the splits of ``train_test_split.txt`` with numbers of images, whose names ``images.txt`` has."""
+    rows = {path: row for row, path in enumerate(files.names)}
+    for path, row in rows.items():
+        folder, slash, name = path.rpartition("/")
+        names = rows.get(f"{folder}{slash}images.txt")
+        if name != "train_test_split.txt" or names is None:
+            continue
+        known = {
+            number: match_name(text.strip(), index)
+            for number, _, text in (line.strip().partition(" ") for line in decode(files.read(names)).splitlines())
+        }
+        marks = [line.split() for line in decode(files.read(row)).splitlines() if line.strip()]
+        kinds = {
+            image: _IS_TRAIN[mark[1]]
+            for mark in marks
+            if len(mark) == 2 and mark[1] in _IS_TRAIN and (image := known.get(mark[0])) is not None
+        }
+        if set(kinds.values()) == {"train", "test"}:
+            return kinds, f"{path} states the splits"
+    return None
+
+
+def _refuse_partial(root: str, divisions: Mapping[tuple[str, ...], _Lists], images: Sequence[str]) -> None:
+    """Refuses a list that names a part of the images as train where none names the others."""
+    for lists in divisions.values():
+        named = set().union(*lists.images.values())
+        if len(named) <= _LISTED * len(images):
+            raise ConfigError(
+                f"{root}: {', '.join(lists.paths)} names {len(named):,} of {len(images):,} images, and no list names "
+                f"the held-out ones; add it; {_WITHOUT}"
+            )
+
+
+def _describe_unread(files: Files, images: Sequence[str]) -> str:
+    """Returns a line about a file that may have the splits and is not read, as ``lists/train_list.mat``."""
+    names = [
+        path
+        for row, path in enumerate(files.names)
+        if path.lower().endswith((*_UNREAD, JSON, *JSON_LINES))
+        and split_of(_stem(path)) is not None
+        and files.sizes[row] >= _NAME_BYTES * len(images)
+    ]
+    return f"splits are drawn, not those of files that are not read: {list_some(sorted(names))}" if names else ""
+
+
+def _stem(path: str) -> str:
+    """Returns the name of a list without folder, suffix and the word list, which is none of its content."""
+    return _LIST.sub(" ", path.rpartition("/")[2].rpartition(".")[0])

@@ -1,0 +1,108 @@
+"""Classes at a deeper level of folders, and groups of images that no split divides."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from made_archives import counts, open_tree, photo, tree
+
+from conf.schema import Data
+from infra.errors import ConfigError
+from models.data.sources.listing import Source
+
+PATIENTS = {f"{8000 + patient}/{label}": 2 for patient in range(12) for label in (0, 1)}
+
+
+def patients_of(source: Source, part: int) -> set[str]:
+    return {name.decode().split("/")[0] for name in source.names[source.split == part].tolist()}
+
+
+@pytest.mark.parametrize("top", ["", "IDC_regular/"])
+@pytest.mark.parametrize("level", [2, -1])
+def test_the_folders_of_patients_are_no_classes_where_the_level_says_so(top: str, level: int, tmp_path: Path) -> None:
+    """As in the histopathology images of invasive ductal carcinoma, ``PATIENT/{0,1}/IMAGE``."""
+    files = tree({top + folder: count for folder, count in PATIENTS.items()})
+    with pytest.raises(ConfigError, match=r"data.class_level=2 takes them, with data.group_level=1 if all images of"):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, {}, class_level=level)
+    assert (source.classes, counts(source)) == (("0", "1"), [48, 0, 0])
+    assert all(f"/{label}/" in name.decode() for label, name in zip(source.labels, source.names, strict=True))
+
+
+def test_patients_of_whom_many_lack_a_class_are_no_classes(tmp_path: Path) -> None:
+    lacking = [f"{8000 + patient}/1" for patient in range(5)]
+    with pytest.raises(ConfigError, match="every class has the same folders 0, 1, which count neither as classes nor"):
+        open_tree(tmp_path, tree({folder: count for folder, count in PATIENTS.items() if folder not in lacking}))
+
+
+def test_levels_count_below_the_folders_of_splits(tmp_path: Path) -> None:
+    files = tree({f"{split}/{folder}": count for split in ("train", "val") for folder, count in PATIENTS.items()})
+    source = open_tree(tmp_path, files, class_level=2)
+    assert (source.classes, counts(source)) == (("0", "1"), [48, 0, 48])
+
+
+def test_no_patient_is_in_two_splits_and_more_patients_move_none(tmp_path: Path) -> None:
+    settings = {"class_level": 2, "group_level": 1, "val_share": 0.3, "minival_share": 0.3}
+    source = open_tree(tmp_path / "1", tree(PATIENTS), **settings)
+    parts = [patients_of(source, part) for part in range(3)]
+    assert (sum(map(len, parts)), len(set().union(*parts)), min(map(len, parts)) > 0) == (12, 12, True)
+    assert source.class_differences[0].startswith("12 groups of images, as 8000, 8001, 8002, 8003, 8004 and 7 more: ")
+    more = open_tree(tmp_path / "2", tree(PATIENTS | {"9000/0": 2, "9000/1": 2, "9001/1": 2}), **settings)
+    assert [patients_of(more, part) - {"9000", "9001"} for part in range(3)] == parts
+
+
+def test_a_split_without_a_group_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none of 2 groups \(folders at data.group_level=1\) is in minival and val;"):
+        open_tree(tmp_path, tree({"a/x": 4, "a/y": 4, "b/x": 4, "b/y": 4}), class_level=2, group_level=1, seed=2)
+
+
+def test_groups_beside_held_out_folders_divide_train_alone(tmp_path: Path) -> None:
+    files = tree({f"train/{folder}": count for folder, count in PATIENTS.items()} | {"val/9000/0": 3, "val/9000/1": 3})
+    source = open_tree(tmp_path, files, class_level=2, group_level=1, minival_share=0.3)
+    assert counts(source)[2] == 6
+    assert counts(source)[1] > 0
+
+
+def test_folders_at_different_depths_are_no_classes_of_the_last_level(tmp_path: Path) -> None:
+    files = tree({"a/abbey": 2, "a/building/outdoor": 2, "a/building/indoor": 2, "b/bank/outdoor": 2})
+    with pytest.raises(ConfigError, match=r"\(2 of a/abbey/000.jpg, 3 of a/building/indoor/000.jpg\).*class_level=2 c"):
+        open_tree(tmp_path, files, class_level=-1)
+    source = open_tree(tmp_path, {}, class_level=2)
+    assert source.classes == ("abbey", "bank", "building")
+    said = "images in several folders below data.class_level=2 count as one class: a/building (indoor, outdoor)"
+    assert said in source.class_differences
+
+
+def test_first_letters_are_no_classes(tmp_path: Path) -> None:
+    """As in SUN397."""
+    files = tree({"a/abbey": 2, "a/airport": 2, "b/bank": 2})
+    with pytest.raises(
+        ConfigError, match="the folders a, b are the first letters of the folders in them, as abbey: da"
+    ):
+        open_tree(tmp_path, files)
+    assert open_tree(tmp_path, {}, class_level=2).classes == ("abbey", "airport", "bank")
+    assert open_tree(tmp_path, {}, train_folders=["."]).classes == ("a", "b")
+
+
+def test_images_without_a_folder_of_that_level_are_counted(tmp_path: Path) -> None:
+    files = tree({"1/a": 20, "2/b": 20}) | {f"1/{i}.jpg": photo(i) for i in range(3)}
+    source = open_tree(tmp_path, files, class_level=2)
+    assert source.unused == ("3 images without a label in a folder at data.class_level=2, first 1/0.jpg",)
+    with pytest.raises(ConfigError, match=r"no image has 3 folders above it, which data.class_level=3 needs"):
+        open_tree(tmp_path, {}, class_level=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"class_level": 0}, "data.class_level counts folders from 1"),
+        ({"group_level": 1}, "is another level than data.class_level, is 1"),
+        ({"group_level": 0}, "data.group_level counts folders from 1"),
+        ({"class_level": 2, "source": "webdataset"}, "data.class_level is for data=folder, not for webdataset"),
+    ],
+)
+def test_levels_that_name_no_folder_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Data(**{"name": "x", "source": "folder"} | settings)

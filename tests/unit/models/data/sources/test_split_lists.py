@@ -1,0 +1,167 @@
+"""Official splits that lists beside the images state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_archives import counts, open_tree, photo
+
+from infra.errors import ConfigError
+from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+
+IMAGES = [f"{label}/{label}_{i:04d}.jpg" for label in ("ant", "bee", "cat") for i in range(12)]
+FILES = {f"images/{name}": photo(i) for i, name in enumerate(IMAGES)}
+
+
+def text(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def lists(train: str, test: str, name: Callable[[str], str] = str, shift: int = 0) -> dict[str, bytes]:
+    """A list of two thirds of the images, and one of the others."""
+    rows = [(name(image), (i + shift) % 3) for i, image in enumerate(IMAGES)]
+    return {train: text([row for row, rest in rows if rest]), test: text([row for row, rest in rows if not rest])}
+
+
+def names_of(source: Source, part: int) -> set[str]:
+    return {name.decode().removeprefix("images/") for name in source.names[source.split == part].tolist()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        lists("meta/train.txt", "meta/test.txt", lambda name: name.removesuffix(".jpg")),  # Food-101
+        lists("TrainImages.txt", "TestImages.txt"),  # MIT Indoor
+        lists("Partitions/Training_01.txt", "Partitions/Testing_01.txt", lambda name: f"/{name}"),
+        lists("trainlist01.txt", "testlist01.txt", lambda name: f"{name} 1"),
+        lists("train.csv", "validation.csv", lambda name: f"7,{name},0,a b"),  # EuroSAT of Kaggle
+        {"test.txt": lists("train.txt", "test.txt")["test.txt"]},
+        lists("trainval.txt", "test.txt"),
+        {"split.csv": b"image,is_train\n" + text([f"{name},{bool(i % 3)}" for i, name in enumerate(IMAGES)])},
+        {"partition.csv": text([f"{name},{'test' if i % 3 == 0 else 'train'}" for i, name in enumerate(IMAGES)])},
+        {
+            "images.txt": text([f"{i} {name}" for i, name in enumerate(IMAGES)]),
+            "train_test_split.txt": text([f"{i} {min(i % 3, 1)}" for i in range(len(IMAGES))]),
+            "image_class_labels.txt": text([f"{i} {i // 12 + 1}" for i in range(len(IMAGES))]),
+            "classes.txt": b"1 ant\n2 bee\n3 cat\n",
+        },  # CUB-200-2011
+        {
+            "split_zhou.json": json.dumps(
+                {
+                    "train": [[name, 0, "a"] for i, name in enumerate(IMAGES) if i % 3],
+                    "test": [[name, 0, "a"] for i, name in enumerate(IMAGES) if not i % 3],
+                }
+            ).encode()
+        },
+        {
+            f"{split}2018.json": json.dumps(
+                {
+                    "images": [
+                        {"id": i, "file_name": name} for i, name in enumerate(IMAGES) if (i % 3 > 0) == is_train
+                    ],
+                    "annotations": [
+                        {"image_id": i, "category_id": i // 12} for i in range(len(IMAGES)) if (i % 3 > 0) == is_train
+                    ],
+                    "categories": [{"id": i, "name": f"species {i}"} for i in range(3)],
+                }
+            ).encode()
+            for split, is_train in (("train", True), ("val", False))
+        },  # iNaturalist
+    ],
+)
+def test_lists_beside_folders_of_classes_state_the_splits(files: dict[str, bytes], tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | files)
+    assert (source.classes, counts(source)) == (("ant", "bee", "cat"), [24, 0, 12])
+    assert names_of(source, VAL) == set(IMAGES[::3])
+    assert "the splits" in source.class_differences[0]
+    assert counts(open_tree(tmp_path, {}, train_folders=["."])) == [36, 0, 0]
+
+
+def test_the_first_of_numbered_divisions_counts_and_the_others_are_said(tmp_path: Path) -> None:
+    """As in the Describable Textures Dataset, of whose ten divisions the protocols of transfer take the first."""
+    files = {
+        f"labels/{split}{fold}.txt": text([name for i, name in enumerate(IMAGES) if (i + fold) % 3 == rest])
+        for fold in (1, 2, 12)
+        for rest, split in enumerate(("train", "val", "test"))
+    }
+    source = open_tree(tmp_path, FILES | files)
+    assert names_of(source, TRAIN) == set(IMAGES[2::3])
+    assert names_of(source, MINIVAL) == set(IMAGES[::3])
+    said = "labels/test1.txt, labels/train1.txt, labels/val1.txt state the splits, the first of 3 divisions"
+    assert source.class_differences == (said,)
+
+
+def test_the_val_list_is_no_part_of_train_where_one_of_both_is_there(tmp_path: Path) -> None:
+    files = lists("trainval.txt", "test.txt") | {"val.txt": text(IMAGES[1::3])}
+    assert counts(open_tree(tmp_path, FILES | files)) == [12, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"train.txt": text(IMAGES[:20]), "test.txt": text(IMAGES[19:])},
+            r"bee/bee_0007.jpg is in test and in train by test.txt, train.txt; keep it in one of them; data.train_fold",
+        ),
+        (
+            lists("a_train.txt", "a_test.txt") | lists("b_train.txt", "b_test.txt", shift=1),
+            r"a_test.txt, a_train.txt state other splits than b_test.txt, b_train.txt: keep those that count",
+        ),
+        (
+            {"train.txt": text(IMAGES[:20])},
+            r"train.txt names 20 of 36 images, and no list names the held-out ones; add",
+        ),
+        (
+            {"train.txt": text(IMAGES[::4]), "test.txt": text(IMAGES[1::4])},
+            r"18 of 36 files would not be used: 18 images that no list of a split names, first ant/ant_0002",
+        ),
+    ],
+)
+def test_lists_that_contradict_each_other_or_lack_images_are_refused(
+    files: dict[str, bytes], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        open_tree(tmp_path, FILES | files)
+
+
+@pytest.mark.parametrize("name", ["lists/train_list.mat", "train.npy", "annotations/val.json"])
+def test_a_list_that_is_not_read_is_said(name: str, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | {name: b"\0" * 999})
+    assert counts(source) == [36, 0, 0]
+    assert f"splits are drawn, not those of files that are not read: {name}" in source.class_differences
+
+
+@pytest.mark.parametrize("content", [b"A readme about training.\n" * 9, text(IMAGES), b"12\n"])
+def test_a_text_that_lists_no_part_of_the_images_is_no_list(content: bytes, tmp_path: Path) -> None:
+    source = open_tree(tmp_path, FILES | {"train.txt": content})
+    assert (counts(source), source.class_differences) == ([36, 0, 0], ())
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_the_partition_of_celeba_divides_the_images_of_a_column(kind: str, tmp_path: Path) -> None:
+    """The headers of the official texts have none for the names of the images."""
+    names = [f"{i:06d}.jpg" for i in range(30)]
+    marks = [(name, 2 * (i % 2) - 1, 2 * (i % 3 > 0) - 1) for i, name in enumerate(names)]
+    separator = " " if kind == "txt" else ","
+    header = "30\nMale Smiling\n" if kind == "txt" else "image_id,Male,Smiling\n"
+    partition = "" if kind == "txt" else "image_id,partition\n"
+    files = {f"img_align_celeba/{name}": photo(i) for i, name in enumerate(names)} | {
+        f"list_attr_celeba.{kind}": header.encode() + text([separator.join(map(str, row)) for row in marks]),
+        f"list_eval_partition.{kind}": partition.encode()
+        + text([f"{name}{separator}{min(i // 10, 2)}" for i, name in enumerate(names)]),
+        "identity_CelebA.txt": text([f"{name} {i % 6}" for i, name in enumerate(names)]),
+    }
+    with pytest.raises(ConfigError, match=rf"list_attr_celeba.{kind} names the images and has the columns Male, Smili"):
+        open_tree(tmp_path, files)
+    source = open_tree(tmp_path, {}, label_field="Male")
+    assert (source.classes, counts(source)) == (("-1", "1"), [10, 10, 10])
+
+
+def test_lists_divide_the_images_of_a_table_of_labels(tmp_path: Path) -> None:
+    labels = b"image,label\n" + text([f"{name},{name[:3]}" for name in IMAGES])
+    flat = {f"images/{name.rpartition('/')[2]}": photo(i) for i, name in enumerate(IMAGES)}
+    files = lists("train.txt", "test.txt", lambda name: name.rpartition("/")[2])
+    assert counts(open_tree(tmp_path, flat | files | {"labels.csv": labels})) == [24, 0, 12]
