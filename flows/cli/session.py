@@ -65,6 +65,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
     _check_early(verb, config)
     began = time.monotonic()
     run_dir = Path(config.run_dir).resolve()
+    is_checked = _check_places(verb, config, run_dir)
     for_worker = configure.worker_environment(config, configure.select_places(overrides))
     stack.connect(run_dir, config.services)
     os.environ.update(QUIET | for_worker)
@@ -78,6 +79,8 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
             run_dir, config.services, jobs_at_once=config.launch.jobs_at_once, say=log.info, only=_needed(verb, config)
         ).names
         stack.check(config.services, config.storage)
+        if not is_checked:
+            _check_places(verb, config, run_dir)
         if config.launch.engine == "workpool":
             workpool.check_server()
         ready = f"services ready after {time.monotonic() - began:.0f} s" if started else "services are running"
@@ -136,6 +139,38 @@ def _check_early(verb: str, config: schema.Config) -> None:
     check_settings(verb, config)
     if _starts_jobs(verb):
         ENGINES[config.launch.engine].check(config.launch)
+
+
+def _check_places(verb: str, config: schema.Config, run_dir: Path) -> bool:
+    """Refuses remote data sets of which nothing is there; returns False if that needs the store, which does not run.
+
+    The images of a night are judged by its flow, which records it.
+
+    Raises:
+        ConfigError: Nothing is there, or the object store refuses the bucket or the credentials.
+        TransientError: The object store or server does not respond.
+    """
+    is_remote = {
+        "data": verb in _READS,
+        "transfer.data": verb in ("reproduce", "transfer") and not config.transfer.sets,
+    }
+    given = {"data": config.data, "transfer.data": config.transfer.data}
+    remote = {key: given[key] for key, is_read in is_remote.items() if is_read and "://" in str(given[key].path)}
+    if not remote:
+        return True
+    in_store = any(f"{data.path} {data.val_path}".count("s3://") for data in remote.values())
+    if in_store and not stack.connect_if_running(run_dir, config.services, "s3"):
+        return False
+    from models.data.sources import catalog
+
+    for key, data in remote.items():
+        try:
+            catalog.check_place(data)
+        except ConfigError as error:
+            is_other = in_store and config.services.s3 == "embedded"
+            hint = "; services.s3=embedded is a store of this run folder, services.s3=aws is Amazon's" * is_other
+            raise ConfigError(f"{key}: {error}{hint}") from error
+    return True
 
 
 def _starts_jobs(verb: str) -> bool:
@@ -242,24 +277,20 @@ def _check_path(data: schema.Data) -> None:
     """Raises for data without the path that they need, one that does not exist, or an address that is not read."""
     _check_class_file(data)
     path = data.path
-    if path is None or ("://" not in path and not Path(path).exists()):
+    if data.source == "webdataset" and path is not None:
+        if "://" not in path.replace("file://", ""):
+            from models.data.sources import catalog
+
+            catalog.check_place(data)
+    elif path is None or ("://" not in path and not Path(path).exists()):
         from models.data.sources import catalog
 
-        is_there = data.source == "webdataset" and path is not None and _has_shards(data)  # whose scan takes long
-        if not is_there and (path is not None or data.source not in catalog.packaged()):
+        if path is not None or data.source not in catalog.packaged():
             catalog.open_source(data)
-    elif data.source != "webdataset":  # whose addresses may be https://
+    else:
         from models.data.sources.container import locate
 
         locate(path)
-
-
-def _has_shards(data: schema.Data) -> bool:
-    """Whether one of the local shards of a pattern exists; raises for a pattern that is damaged."""
-    from models.data.sources.shard_addresses import find_shards
-
-    shards = find_shards(data)
-    return any(Path(shards.root, name).exists() for name in shards.parts)
 
 
 def _check_class_file(data: schema.Data) -> None:

@@ -279,14 +279,16 @@ def list_sizes(prefix: str) -> list[tuple[str, int]]:
     return [(entry.uri, entry.size) for entry in list_entries(prefix)]
 
 
-def list_entries(prefix: str) -> list[Entry]:
-    """Returns every object below the folder ``prefix``, sorted; one request per thousand objects."""
+def list_entries(prefix: str, at_most: int | None = None) -> list[Entry]:
+    """Returns the objects below the folder ``prefix``, all or so many, sorted; one request per thousand objects."""
     if path := local_path(prefix):
-        paths = files.files_under(path)
+        paths = files.files_under(path)[:at_most]
         return [Entry(f"file://{file}", files.size(file), files.modified(file)) for file in paths]
     bucket, key = bucket_and_key(prefix.rstrip("/") + "/")
     with _s3(prefix) as (client, _):
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=key, PaginationConfig={"MaxItems": at_most}
+        )
         items = [item for page in pages for item in page.get("Contents", [])]
     return sorted(
         Entry(f"s3://{bucket}/{item['Key']}", int(item["Size"]), item["LastModified"].timestamp()) for item in items

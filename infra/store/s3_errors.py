@@ -60,6 +60,8 @@ def translate_error(error: Any, uri: str, provider: str = "boto3's chain") -> Ef
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & _NO_CREDENTIALS:
         return ConfigError(f"{uri}: no usable credentials for {where}: {error}; set {_HINT}")
+    if "ParamValidationError" in kinds and "bucket name" in str(error):
+        return ConfigError(f"{uri}: {bucket_and_key(uri)[0]!r} is no valid name of a bucket")
     if "SSLError" in kinds:
         return ConfigError(f"{uri}: no trusted TLS connection to {where}: {error}")
     if kinds & _NO_ANSWER:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 from conf import schema
 from conf.text import logger
+from infra import store
 from infra.errors import ConfigError
 from models.data.sources import (
     builtin,
@@ -27,7 +28,9 @@ from models.data.sources import (
     transfer_sets,
     wds_shards,
 )
+from models.data.sources.container import locate
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, DataSet, Download, Source
+from models.data.sources.shard_addresses import check_addresses
 
 log = logger()
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
@@ -188,6 +191,24 @@ def open_source(data: schema.Data) -> Source:
             "%s is part of a Python package: data.path %s is not read; data=folder reads it", data.name, data.path
         )
     return data_set.open(data, data_set)
+
+
+def check_place(data: schema.Data) -> None:
+    """Refuses a place without anything of the source, in a few requests; reads no image.
+
+    Raises:
+        ConfigError: Nothing is there, or the object store refuses the bucket or the credentials.
+        TransientError: The object store or server does not respond.
+    """
+    if data.path is None:
+        return
+    if data.source == "webdataset":
+        check_addresses(data)
+    elif data.path.startswith("s3://"):
+        uri = locate(data.path)
+        if store.list_entries(uri, at_most=1) or store.exists(uri):
+            return
+        raise ConfigError(f"data.path {data.path}: there is no object of this name, and none below it")
 
 
 def packaged() -> frozenset[str]:

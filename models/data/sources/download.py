@@ -89,6 +89,20 @@ def fetch(remote: Download, folder: Path, say: Say, wait: Callable[[float], None
     return path
 
 
+def exists(url: str) -> bool:
+    """Whether a server has a file; raises ConfigError for any other refusal, TransientError if it does not respond."""
+    request = urllib.request.Request(url, headers={"User-Agent": "effnet"})  # noqa: S310 - the opener knows http(s) only
+    try:
+        response = _open(request, Path(), 0)
+    except NotFoundError:
+        return False
+    except _BrokenError as error:
+        raise TransientError(f"{url}: {error}") from error
+    if response is not None:
+        response.close()
+    return True
+
+
 def _resume(url: str, partial: Path, say: Say) -> None:
     """Downloads the missing bytes of ``partial``; returns when it is complete."""
     have = _size(partial)

@@ -23,11 +23,12 @@ from braceexpand import braceexpand
 from conf import schema
 from conf.text import logger
 from conf.training import IN_PLACE, REWRITTEN
+from infra import store
 from infra.errors import ConfigError, NotFoundError
 from infra.store import files
 from models.data.sources import archive
 from models.data.sources.archive import ARCHIVES
-from models.data.sources.container import join_parts, locate
+from models.data.sources.container import join_parts, locate, locate_uri
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Download
 from models.data.sources.splits import split_of
 
@@ -38,6 +39,7 @@ _MAX_SHARDS = 1_000_000  # braces may state any number
 _OTHER_SHARDS = ("parquet", "arrow", "tfrecord", "tfrecords", "mds", "beton", "zst", "lz4", "7z", "rar", "tar_")
 _TABLES = ("parquet", "arrow")  # which may also be tables about the samples
 _UNFINISHED = ("part", "partial", "tmp", "crdownload", "aria2", "download", "incomplete")
+_TRIED = 3  # shards that are looked for one by one before their folder is listed
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)(?:\.\.\d+)?\}")
 
 
@@ -60,11 +62,8 @@ def find_shards(data: schema.Data) -> ShardAddresses:
         ConfigError: No path, no such shards, or names of which only some state a split.
         TransientError: A server does not respond.
     """
-    if data.path is None:
-        raise ConfigError("data=webdataset needs data.path=SHARDS, as /data/train-{000..123}.tar, s3:// or https://")
     others: list[str] = []
-    train = _expand(data.path, "data.path", others)
-    val = [] if data.val_path is None else _expand(data.val_path, "data.val_path", others)
+    train, val = _expand_settings(data, others)
     every = [*train, *val]
     if repeated := sorted(one for one, number in Counter(every).items() if number > 1):
         raise ConfigError(f"{len(repeated)} shards are listed twice, first {repeated[0]}")
@@ -78,16 +77,66 @@ def find_shards(data: schema.Data) -> ShardAddresses:
             )
         folder = _download(every)
         every = [str(folder / _local_name(one)) for one in every]
+    root, names = _relate(every)
+    beside = tuple(sorted({one.removeprefix(root).lstrip("/") for one in others}))
+    if val:
+        return ShardAddresses(root, dict(zip(names, [TRAIN] * len(train) + [VAL] * len(val), strict=True)), beside)
+    return ShardAddresses(root, _split_by_name(names, str(data.path)), beside)
+
+
+def _relate(every: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the folder that all shards are below, and their names relative to it."""
     root = posixpath.commonpath([posixpath.dirname(one) for one in every])
     if every[0].startswith("s3://"):
         if len({one.split("/")[2] for one in every}) > 1:
             raise ConfigError("the shards of data.path and data.val_path must be in one bucket")
         root = root.replace("s3:/", "s3://", 1)
-    names = [one.removeprefix(root).lstrip("/") for one in every]
-    beside = tuple(sorted({one.removeprefix(root).lstrip("/") for one in others}))
-    if val:
-        return ShardAddresses(root, dict(zip(names, [TRAIN] * len(train) + [VAL] * len(val), strict=True)), beside)
-    return ShardAddresses(root, _split_by_name(names, data.path), beside)
+    return root, [one.removeprefix(root).lstrip("/") for one in every]
+
+
+def check_addresses(data: schema.Data) -> None:
+    """Refuses addresses of which no shard exists; reads no shard and downloads none.
+
+    Raises:
+        ConfigError: No path, no such shards, no credentials for them, or no such server.
+        TransientError: A store or server does not respond.
+    """
+    train, val = _expand_settings(data, [])
+    if not val and not train[0].startswith(_WEB):
+        _split_by_name(_relate(train)[1], str(data.path))
+    for key, shards in (("data.path", train), ("data.val_path", val)):
+        if not shards or _exists(shards[0]) or any(map(_exists, shards[1:_TRIED])):
+            continue
+        # The first may be missing where others are there, which data.allow_partial takes.
+        folders = {one.rpartition("/")[0] for one in shards[_TRIED:] if not one.startswith(_WEB)}
+        if not {_without_scheme(uri) for one in folders for uri in store.list_uris(locate_uri(one))}.intersection(
+            shards
+        ):
+            count = (
+                f"none of the {len(shards):,} shards exists, first {shards[0]}" if len(shards) > 1 else "no such shard"
+            )
+            raise ConfigError(f"{key} {getattr(data, key.rpartition('.')[2])}: {count}")
+
+
+def _without_scheme(uri: str) -> str:
+    return uri.removeprefix("file://")
+
+
+def _exists(address: str) -> bool:
+    """Whether a shard is there: a local file, an object, or a file of a web server or of its download."""
+    if not address.startswith(_WEB):
+        return store.exists(locate_uri(address))
+    from models.data.sources.download import exists  # which imports the catalog
+
+    return (_downloads() / _local_name(address)).exists() or exists(address)
+
+
+def _expand_settings(data: schema.Data, others: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the addresses of ``data.path`` and ``data.val_path``; adds other files of folders."""
+    if data.path is None:
+        raise ConfigError("data=webdataset needs data.path=SHARDS, as /data/train-{000..123}.tar, s3:// or https://")
+    train = _expand(data.path, "data.path", others)
+    return train, [] if data.val_path is None else _expand(data.val_path, "data.val_path", others)
 
 
 def _whole_of(name: str) -> str:
@@ -130,6 +179,8 @@ def _expand(text: str, key: str, others: list[str]) -> list[str]:
         ):
             raise ConfigError(f"{key} {pattern!r} is neither a local path nor s3:// nor https://")
         for one in _expand_braces(pattern, key):
+            if one.startswith(_WEB) and (urlsplit(one).query or not urlsplit(one).path.lower().endswith(ARCHIVES)):
+                raise ConfigError(f"{one} is no address of a shard, which ends with one of {', '.join(ARCHIVES)}")
             shards += [one] if one.startswith(_WEB) else _match(_absolute(one), others)
     if not shards:
         seen = f"; it contains {len(others):,} other files, first {min(others)}" if others else ""
@@ -223,14 +274,15 @@ def _local_name(url: str) -> str:
     return "/".join(one for one in (parts.netloc, *parts.path.split("/")) if one.strip("."))
 
 
+def _downloads() -> Path:
+    return Path(os.environ.get("EFFNET_CACHE", "runs/cache"), "shards").absolute()
+
+
 def _download(urls: Sequence[str]) -> Path:
     """Downloads shards that are not there yet; returns the folder. A shard that the server lacks stays absent."""
     from models.data.sources.download import fetch  # which imports the catalog
 
-    folder = Path(os.environ.get("EFFNET_CACHE", "runs/cache"), "shards").absolute()
-    for url in urls:
-        if urlsplit(url).query or not urlsplit(url).path.lower().endswith(ARCHIVES):
-            raise ConfigError(f"{url} is no address of a shard, which ends with one of {', '.join(ARCHIVES)}")
+    folder = _downloads()
 
     def ensure(url: str) -> None:
         path = folder / _local_name(url)

@@ -20,6 +20,8 @@ from conf import compose
 from flows.cli import session
 from infra.errors import ConfigError
 
+NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
+
 
 @pytest.mark.parametrize(
     ("verb", "words", "message"),
@@ -54,6 +56,43 @@ from infra.errors import ConfigError
             ["profile=paper", "data.path=/", "gate.weights=[~/tf_efficientnet_b0_aa-1.pth]"],
             f"no file {Path.home()}/tf_",
         ),
+        ("shard", ["data=webdataset", "data.path={tmp}"], "names no shards"),
+        (
+            "shard",
+            ["data=webdataset", "data.path={tmp}/a-{{000..002}}.tar"],
+            "none of the 3 shards exists, first /.*/a-00",
+        ),
+        ("train", ["data=webdataset", "data.path={tmp}/a.tar"], "a.tar: no such shard"),
+        ("shard", ["data=webdataset", "data.path={tmp}/*.tar"], "names no shards"),
+        ("shard", ["data=webdataset", "data.path={shards}", "data.val_path={tmp}/val.tar"], "val.tar: no such shard"),
+        (
+            "shard",
+            ["data=webdataset", "data.path={shards}"],
+            "the names of some shards state a split, those of 1 do not",
+        ),
+        ("shard", ["data=webdataset", "data.path=https://host/a"], "no address of a shard"),
+        (
+            "shard",
+            ["data=webdataset", f"data.path={NOWHERE}/a-{{{{0..9}}}}.tar", EXTERNAL],
+            "data: .*/a-0.tar: no usable cred",
+        ),
+        ("shard", ["data=webdataset", f"data.path={NOWHERE}/*.tar", EXTERNAL], "data: .*bucket: no usable credentials"),
+        (
+            "train",
+            ["data=folder", f"data.path={NOWHERE}/images", EXTERNAL],
+            "data: .*/images: no usable credentials for",
+        ),
+        (
+            "shard",
+            ["data=imagenet", f"data.path={NOWHERE}", EXTERNAL],
+            "data: s3://bucket: no usable credentials for ht",
+        ),
+        ("shard", ["data=folder", "data.path=s3://buc!ket/a", EXTERNAL], "'buc!ket' is no valid name of a bucket"),
+        (
+            "transfer",
+            ["data@transfer.data=folder", f"transfer.data.path={NOWHERE}/images", EXTERNAL],
+            "transfer.data: .*no usable credentials",
+        ),
         ("gate", ["profile=paper", "data.path=/nonexistent"], "data.path /nonexistent is not a folder"),
         ("linear", ["model=b3"], "model=b3 would have no effect: the networks are those of linear.networks"),
         ("photographs", ["photographs.images=[/nonexistent.png]"], "effnet photographs: no file /nonexistent.png"),
@@ -71,9 +110,15 @@ def test_a_wrong_setting_is_refused_before_services_start(
 
     for name in ("connect", "up"):
         monkeypatch.setattr(session.stack, name, refuse)
-    for name in ("PATH", "KUBECONFIG"):
+    for name in ("PATH", "KUBECONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "absent"))
-    overrides = [*words, f"run_dir={tmp_path}"]
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    write_tree(tmp_path / "shards", dict.fromkeys(("train-0.tar", "val-0.tar", "other-1.tar"), b""))
+    (tmp_path / "empty").mkdir()
+    places = {"tmp": tmp_path / "empty", "shards": tmp_path / "shards"}
+    overrides = [*(word.format(**places) for word in words), f"run_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=message):
         session.run(verb, compose.compose(overrides), overrides)
 
