@@ -185,12 +185,14 @@ def _call(function: str, command: Command) -> int:
 
 def _run_flow(command: Command) -> int:
     from flows.cli import prepare, progress, session, summary
+    from infra.environment import check_torch
     from infra.services import stack
 
     needs, config = verbs.VERBS[command.verb].needs, command.config
     if needs is not None and compose.read_setting(config, needs[0]) is None:
         key, example = needs
         raise compose.OverrideError(f"{command.verb} needs {key}=..., e.g. {key}={example}")
+    check_torch(os.environ)
     prepare.confirm_budget(command)
     began = time.time()
     names = [name.strip("[]").lower() for name in verbs.VERBS[command.verb].objects]

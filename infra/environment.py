@@ -9,10 +9,13 @@ user's. Jobs on Slurm get the same without ``SLURM_*`` and ``SBATCH_*``, pods on
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 
 from conf.schema import Services
+from infra.errors import ConfigError
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, RESOLVE_S, ROUND, TOKEN_URI
 
 COMMAND, SERVICES, JOBS = "command", "services", "jobs"  # who must not see a variable; a command's children neither
@@ -111,6 +114,9 @@ DROPPED = (
     Dropped((ROUND,), (JOBS,), "a rank's restart count"),
     Dropped((RENDEZVOUS_TOKEN, TOKEN_URI, RESOLVE_S, JOB_FOLDER), (JOBS,), "belong to another job"),
 )
+# Variables that pass, and whose values torch checks when it is imported.
+READ_BY_IMPORT = ("TORCH_LOGS", "TORCH_LOGS_FORMAT", "TORCH_LOGS_OUT", "TORCH_DISTRIBUTED_DEBUG")
+_REASON = 120  # characters of torch's error in a message
 # Variables that effnet sets, whatever their value was; the functions that set them know the value.
 SET = {
     "AWS_ACCESS_KEY_ID": "key of the embedded object store",
@@ -178,6 +184,23 @@ def clean(environment: MutableMapping[str, str], services: Services) -> None:
     kept = inherited(environment, COMMAND, embedded)
     for name in [name for name in environment if name not in kept]:
         del environment[name]
+
+
+def check_torch(environment: Mapping[str, str]) -> None:
+    """Refuses variables that pass and with which no command or job could import torch; takes seconds if one is set.
+
+    Raises:
+        ConfigError: The import ends with an error.
+    """
+    given = [f"{name}={environment[name]}" for name in READ_BY_IMPORT if environment.get(name)]
+    if not given:
+        return
+    argv = [sys.executable, "-c", "import torch.distributed"]
+    ended = subprocess.run(argv, env=dict(environment), capture_output=True, text=True)
+    if ended.returncode:
+        _, _, reason = ended.stderr.rpartition("Error: ")
+        shown = " ".join(reason.split())[:_REASON]
+        raise ConfigError(f"torch cannot be imported with {' '.join(given)}: {shown}; unset or correct it")
 
 
 def _drops(row: Dropped, name: str, value: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import sys
 from dataclasses import asdict
 
@@ -13,11 +14,13 @@ from conf.text import did_you_mean
 from flows.cli import verbs
 from flows.cli.command import Command, ask, show, show_table
 from flows.cli.session import check_given_paths, check_settings
+from infra.environment import check_torch
 from infra.errors import ConfigError
 
 
 def plan(command: Command) -> int:
     """Prints the networks of a command and what its trainings cost."""
+    check_torch(os.environ)
     from models.experiments.costs import VERBS
     from tasks import plan as estimates
 

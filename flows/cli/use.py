@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 
 from flows.cli.command import Command, announce, show
 from flows.cli.services import connect
+from infra.environment import check_torch
 from infra.errors import ConfigError
 from tasks.registry.batching import Limits
 from tasks.registry.export import FORMATS, MAX_LOSS, check_targets
@@ -20,6 +22,7 @@ def export(command: Command) -> int:
     int8 = "int8" in command.switches
     check_targets(paths, int8=int8)
     loss = _points(command) if int8 else None
+    check_torch(os.environ)
     connect(command, "s3", "mlflow")
     announce(f"effnet export: fetching {command.objects[0]}; each file is compared with the network before it is kept")
     for line in write_files(command.objects[0], paths, int8_loss=loss):
@@ -46,6 +49,7 @@ def serve(command: Command) -> int:
         _number(command, "max-wait-ms", 0) / 1000,
         _number(command, "max-requests", Limits.max_requests, 1),
     )
+    check_torch(os.environ)
     connect(command, "s3", "mlflow")
     announce(f"effnet serve: fetching {command.objects[0]}, and checking its digest")
     from tasks.registry.serve import serve

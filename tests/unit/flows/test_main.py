@@ -17,6 +17,7 @@ from matrix import with_slow_rest
 from flows.__main__ import main
 from flows.cli import signals
 from flows.cli.verbs import VERBS
+from infra.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +225,17 @@ print(sys.warnoptions)"""
     assert done.stdout.endswith("[]\n")
     assert "UserWarning: of a library" in done.stderr
     assert "DeprecationWarning" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "plan", "export", "serve"])
+def test_a_command_that_imports_torch_checks_its_variables_first(
+    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: object) -> None:
+        raise ConfigError("torch cannot be imported")
+
+    for module in ("infra.environment", "flows.cli.prepare", "flows.cli.use"):
+        monkeypatch.setattr(f"{module}.check_torch", refuse)
+    words = {"export": ["b0@champion", "--onnx", str(tmp_path / "b0.onnx")], "serve": ["b0@champion"]}.get(verb, [])
+    assert main([verb, *words, f"run_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err == "error: torch cannot be imported\n"

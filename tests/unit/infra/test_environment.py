@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from conf.schema import Launch, Services
-from infra.environment import COMMAND, DROPPED, JOBS, SERVICES, SET, clean, describe_dropped, inherited
+from infra.environment import COMMAND, DROPPED, JOBS, SERVICES, SET, check_torch, clean, describe_dropped, inherited
+from infra.errors import ConfigError
 from infra.launch.command import job_environment
 from infra.services import programs, stack
 
@@ -123,3 +125,12 @@ def test_the_worker_gets_what_its_command_kept(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("LANG", "C.UTF-8")
     env = programs.prefect_worker(tmp_path, {"PREFECT_API_URL": "http://p"}).env
     assert (env.get("PREFECT_PROFILE"), env["LANG"], env["PREFECT_API_URL"]) == (None, "C.UTF-8", "http://p")
+
+
+@pytest.mark.parametrize(
+    "value", ["TORCH_LOGS=nonsense", "TORCH_DISTRIBUTED_DEBUG=nonsense", "TORCH_LOGS_OUT=/proc/a/b"]
+)
+def test_a_variable_with_which_torch_cannot_be_imported_is_refused_in_one_line(value: str) -> None:
+    name, _, text = value.partition("=")
+    with pytest.raises(ConfigError, match=rf"torch cannot be imported with {value}: [^\n]+; unset or correct it"):
+        check_torch({**os.environ, name: text})
