@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,9 @@ from conf.text import list_some
 from models.data.sources import listing
 from models.data.sources.listing import Listing
 
+_SEPARATOR = re.compile(r"[|;, ]+")
+_LIST = "[](){}'\""  # characters around the labels of a list
+_MISSING = ("none", "na", "unlabeled", "unlabelled", "unannotated", "missing")  # casefolded names
 _MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
 
 
@@ -43,14 +47,38 @@ def describe_masks(names: Sequence[str]) -> tuple[str, ...]:
     return (f"{len(masks):,} images are named as masks of others and count as images, first {min(masks)}",)
 
 
-def describe_combined(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns a remark if names of classes are several others, as ``rust|scab`` beside ``rust``: labels of two."""
-    known = set(classes)
+def describe_labels(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns remarks on classes that may be no single class: several labels of one image, or a missing label."""
+    return (*_describe_combined(classes), *_describe_missing(classes))
+
+
+def _describe_combined(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns a remark if names of classes are several others, as ``rust|scab`` beside ``rust``: labels of two.
+
+    Also if all are lists, as ``['rust']`` and ``['rust', 'scab']``, or have several words that others have, too, as
+    ``0,1`` and ``1,2``.
+    """
+    words = {name: [word for part in _SEPARATOR.split(name) if (word := part.strip(_LIST))] for name in classes}
+    known = {name.strip(_LIST) for name in classes}
+    repeated = {
+        one for one, number in Counter(one for some in words.values() for one in set(some)).items() if number > 1
+    }
     combined = [
         name
-        for name in classes
-        if len(words := [word for word in re.split(r"[|;, ]+", name) if word]) > 1 and known.intersection(words)
+        for name, some in words.items()
+        if len(some) > 1 and (known.intersection(some) or (re.search("[|;,]", name) and repeated.issuperset(some)))
     ]
     if not combined:
         return ()
     return (f"{len(combined)} classes look like several labels of one image and count as classes, as {combined[0]!r}",)
+
+
+def _describe_missing(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns a remark if the name of a class is a usual mark of a missing label, as ``None``, or -1 beside 0 and 1."""
+    numbers = {name for name in classes if re.fullmatch(r"-?\d+", name)}
+    named = [name for name in classes if name.casefold() in _MISSING]
+    if len(numbers) == len(classes) > 2:
+        named += [name for name in classes if name.startswith("-")]
+    if len(named) == len(classes) or not named:
+        return ()
+    return (f"the class {', '.join(named)} may stand for images without a label, and counts as a class",)

@@ -45,7 +45,7 @@ _LABEL_BYTES = 2  # of a label, at least
 _SHOWN = 60  # characters of a line in a message
 _Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns of names and classes, and the classes
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
-_MISSING = ("", "nan", "NaN")  # as pandas writes them
+_MISSING = ("", "nan", "NaN", "<NA>", "N/A", "n/a", "#N/A", "NULL", "null")  # as pandas and databases write them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
 _HEADERS = (
     *(
@@ -128,6 +128,9 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     warn_of_predictions(files)
     read = [(table, key, *_find_classes(table, key, column)) for table, key in read_tables(files, images)]
     read = _without_guesses(read, column)
+    for table, _, _, stated in read:
+        if stated and (remark := table.describe_rows()):
+            log.warning("%s: %s", files.root, remark)
     is_divided_twice, are_attributes, by_column = False, False, dict[str, str]()
     texts = {text for _, _, _, stated in read for one in stated.values() for text in one}
     is_whole = bool(texts) and all(map(_WHOLE.fullmatch, texts))  # pandas writes whole numbers so beside missing ones
@@ -335,7 +338,7 @@ def _stated(table: Table, number: int) -> dict[str, set[str]]:
 
 def _are_classes(column: Mapping[str, set[str]]) -> bool:
     """Whether the texts are few enough to be classes rather than captions or addresses, and not names of splits."""
-    texts = [text for stated in column.values() for text in stated if text]
+    texts = [text for stated in column.values() for text in stated.difference(_MISSING)]
     if {text.lower() for text in texts} <= SPLIT_WORDS.keys():
         return False
     return len(set(texts)) >= 2 and 2 * len(set(texts)) <= len(texts)

@@ -15,7 +15,7 @@ from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import archive, csv_labels, listing, nested, splits
 from models.data.sources.archive import ARCHIVES
-from models.data.sources.class_remarks import compare_classes, describe_combined, describe_masks
+from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
 from models.data.sources.container import locate
 from models.data.sources.folder_classes import Classes, find_classes, folders_below, label_images
 from models.data.sources.image_format import CONVERTIBLE, UNKNOWN
@@ -92,7 +92,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
         stated = (*stated, divide_groups(entries, data, tops))
         parts = {listing.SPLITS[part]: part for part in sorted(set(entries.split))}
     deeper = describe_deeper(entries, data, tops)
-    remarks = (*stated, *deeper, *inside, *describe_masks(entries.names), *describe_combined(classes.names))
+    remarks = (*stated, *deeper, *inside, *describe_masks(entries.names), *describe_labels(classes.names))
     parts = _without_unlabelled(parts, entries)
     # The splits may be below the classes; tables have classes of images in any folder.
     places = tops if not classes.labels else splits.WHOLE if classes.are_folders else ()

@@ -12,6 +12,7 @@ import json
 import re
 import unicodedata
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -36,15 +37,33 @@ _SUFFIX = re.compile(r"\w{1,5}")
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file by the image that they are about, and the first row, which may be a header."""
+    """The rows of a file by the image that they are about, and the first row, which may be a header.
+
+    ``others`` is the number of rows that name no image, but for the header.
+    """
 
     path: str
     header: list[str]
     rows: Mapping[str, list[list[str]]]
+    others: int = 0
 
     def column(self, number: int) -> dict[str, set[str]]:
         """Returns the texts of a column by image."""
         return {image: {cell_of(row, number) for row in rows} for image, rows in self.rows.items()}
+
+    def describe_rows(self) -> str:
+        """Returns a remark on rows of images that are absent, or with more columns than the header; empty for none."""
+        named = [row for rows in self.rows.values() for row in rows]
+        remarks = []
+        if self.others:
+            remarks.append(f"{self.others:,} of {self.others + len(named):,} rows name no image that is here")
+        longer = [row for row in named if any(row[len(self.header) :])]
+        if longer:
+            first = f"first that of {longer[0][0]}"
+            remarks.append(
+                f"{len(longer):,} rows have more columns than the header, {first}: quote texts with separators"
+            )
+        return f"{self.path}: {'; '.join(remarks)}" if remarks else ""
 
     def name(self, number: int) -> str:
         """Returns the header of a column, for messages."""
@@ -232,11 +251,41 @@ def _read_table(
                 whole += cell.endswith(image.rpartition("/")[2])
         if (len(named), whole) > score:
             best, key, score = named, number, (len(named), whole)
-    header = next((row for row in rows if len(row) == width), [])
-    above = next((row for row in rows if len(row) == width - 1 > 1), None)
-    if above is not None and rows.index(above) < rows.index(header) and key == 0:
-        header = ["", *above]  # names of the columns but for that of the images, as in CelebA's list_attr_celeba.txt
-    return (Table(path, header, best), key) if best else None
+    if not best:
+        return None
+    of_images = [row for some in best.values() for row in some]
+    header = _find_header(rows, of_images, key)
+    others = sum(bool(cell_of(row, key)) for row in rows if len(row) > 1) - len(of_images)
+    is_header = not any(row is header for row in of_images)
+    return Table(path, header, best, max(0, others - is_header)), key
+
+
+def _find_header(rows: Sequence[list[str]], named: Sequence[list[str]], key: int) -> list[str]:
+    """Returns the first row with as many columns as most rows of images have, or the headers of all but the first.
+
+    As in CelebA's ``list_attr_celeba.txt``, whose column of names has no header.
+
+    Args:
+        rows: All rows.
+        named: Those of images.
+        key: The column of their names.
+    """
+    first = next(number for number, row in enumerate(rows) if any(row is one for one in named))
+    widths = Counter(map(len, named))
+    header = next((row for row in rows[:first] if len(row) in widths), None)
+    if header is not None:
+        return header
+    width = widths.most_common(1)[0][0]
+    above = next((row for row in rows[:first] if len(row) == width - 1), None)
+    if (
+        above is not None
+        and key == 0
+        and width > 2
+        and len(widths) == 1
+        and any(cell_of(row, width - 1) for row in named)
+    ):
+        return ["", *above]
+    return next(row for row in rows if len(row) == width)
 
 
 def cell_of(row: Sequence[str], number: int) -> str:

@@ -26,7 +26,7 @@ from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
 from models.data.sources.class_file import rank_labels, read_class_names
-from models.data.sources.class_remarks import compare_classes
+from models.data.sources.class_remarks import compare_classes, describe_labels
 from models.data.sources.container import Container, join_parts
 from models.data.sources.image_format import (
     CONVERTIBLE,
@@ -139,7 +139,10 @@ def open_shards(data: schema.Data) -> Source:
     source = dataclasses.replace(
         entries.source(missing),
         unused=unused.lines(),
-        class_differences=compare_classes(entries, {str(part): part for part in sorted(set(entries.split))}),
+        class_differences=(
+            *compare_classes(entries, {str(part): part for part in sorted(set(entries.split))}),
+            *describe_labels(classes),
+        ),
     )
     _report(data, shards, scans, source, label_field)
     return source
@@ -337,6 +340,8 @@ def _list_samples(
     for shard in scans:
         members = []
         stem = shard.name.removesuffix(".tar")
+        if not shard.samples and not shard.others:
+            unused.add("shards that hold nothing", shard.name, could_be_sample=False)
         for reason, name, could_be in shard.others:
             unused.add(reason, f"{shard.name}: {name}", could_be_sample=could_be)
         for sample in shard.samples:

@@ -1,0 +1,62 @@
+"""What is said about labels that may be no single class, and about rows of a table that are not used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_archives import counts, flat, open_tree
+
+from models.data.sources.class_remarks import describe_labels
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (
+            ("rust", "rust|scab", "scab"),
+            "1 classes look like several labels of one image and count as classes, as 'rust|s",
+        ),
+        (("['a', 'b']", "['a']", "['b']"), "1 classes look like several labels of one image"),
+        (("0,1", "1,2", "2,0"), "3 classes look like several labels of one image and count as classes, as '0,1'"),
+        (("None", "ant", "bee"), "the class None may stand for images without a label, and counts as a class"),
+        (("-1", "0", "1"), "the class -1 may stand for images without a label, and counts as a class"),
+        (("-1", "1"), ""),
+        (("red fox", "red panda", "arctic fox"), ""),
+        (("Smith, J.", "Miller, K."), ""),
+    ],
+)
+def test_labels_that_may_be_no_single_class_are_said(classes: tuple[str, ...], said: str) -> None:
+    lines = describe_labels(classes)
+    assert (len(lines), "".join(lines).startswith(said)) == (bool(said), True)
+
+
+def test_the_marks_of_missing_values_are_no_classes(tmp_path: Path) -> None:
+    marks = ("N/A", "NULL", "null", "<NA>", "nan")
+    rows = [f"{i}.jpg,{marks[i] if i < 5 else 'ab'[i % 2]}\n" for i in range(12)]
+    source = open_tree(tmp_path, flat("images/") | {"labels.csv": ("image,label\n" + "".join(rows)).encode()})
+    assert (source.classes, counts(source)) == (("a", "b"), [7, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("".join(f"{i}.jpg,a\n" for i in range(90, 95)), "labels.csv: 5 of 17 rows name no image that is here"),
+        ("", "labels.csv: 6 rows have more columns than the header, first that of 0.jpg: quote texts with separators"),
+    ],
+)
+def test_rows_that_name_no_image_or_have_more_columns_are_said(
+    more: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = "a" if more else "a, red"
+    rows = [f"{i}.jpg,{'b' if i % 2 else first}\n" for i in range(12)]
+    text = "image,label\n" + "".join(rows) + more
+    source = open_tree(tmp_path, flat("images/") | {"labels.csv": text.encode()})
+    assert (source.classes, counts(source)) == (("a", "b"), [12, 0, 0])
+    assert said in caplog.text
+
+
+def test_a_separator_at_the_end_of_the_rows_moves_no_header(tmp_path: Path) -> None:
+    rows = [f"{i}.jpg,{'ab'[i % 2]},\n" for i in range(12)]
+    source = open_tree(tmp_path, flat("images/") | {"labels.csv": ("image,label\n" + "".join(rows)).encode()})
+    assert (source.classes, counts(source)) == (("a", "b"), [12, 0, 0])
