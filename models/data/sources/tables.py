@@ -39,7 +39,7 @@ _SUFFIX = re.compile(r"\w{1,5}")
 class Table:
     """The rows of a file by the image that they are about, and the first row, which may be a header.
 
-    ``others`` is the number of rows that name no image, but for the header.
+    ``others`` is the number of rows after the first one of an image that name none.
     """
 
     path: str
@@ -254,23 +254,23 @@ def _read_table(
     if not best:
         return None
     of_images = [row for some in best.values() for row in some]
-    header = _find_header(rows, of_images, key)
-    others = sum(bool(cell_of(row, key)) for row in rows if len(row) > 1) - len(of_images)
-    is_header = not any(row is header for row in of_images)
-    return Table(path, header, best, max(0, others - is_header)), key
+    known = set(map(id, of_images))
+    first = next(number for number, row in enumerate(rows) if id(row) in known)
+    others = sum(bool(cell_of(row, key)) and id(row) not in known for row in rows[first:])
+    return Table(path, _find_header(rows, first, of_images, key), best, others), key
 
 
-def _find_header(rows: Sequence[list[str]], named: Sequence[list[str]], key: int) -> list[str]:
+def _find_header(rows: Sequence[list[str]], first: int, named: Sequence[list[str]], key: int) -> list[str]:
     """Returns the first row with as many columns as most rows of images have, or the headers of all but the first.
 
     As in CelebA's ``list_attr_celeba.txt``, whose column of names has no header.
 
     Args:
         rows: All rows.
+        first: Index of the first one of an image.
         named: Those of images.
         key: The column of their names.
     """
-    first = next(number for number, row in enumerate(rows) if any(row is one for one in named))
     widths = Counter(map(len, named))
     header = next((row for row in rows[:first] if len(row) in widths), None)
     if header is not None:
