@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from infra import store
 from infra.errors import ConfigError, NotFoundError
 from models.data.sources.container import locate
+
+_NUMBERED_LINE = re.compile(r"(\d{1,6})[:,;\t ]+(\S.*)", re.ASCII)
 
 
 def read_small(path: str, key: str) -> str:
@@ -38,10 +41,10 @@ def read_class_names(path: str, key: str) -> list[str]:
     """
     text = read_small(path, key).strip()
     try:
-        content = json.loads(text) if text.startswith(("[", "{")) else [line.strip() for line in text.splitlines()]
+        content = json.loads(text) if text.startswith(("[", "{")) else _read_lines(text, f"{key} {path}")
     except ValueError as error:
         raise ConfigError(f"{key} {path} is no JSON list: {error}") from error
-    names = _in_order(content) if isinstance(content, dict) else content
+    names = _in_order(content, f"{key} {path}") if isinstance(content, dict) else content
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"{key} {path} must hold the names of the classes, one a line or as a JSON list")
     return list(names)
@@ -79,9 +82,35 @@ def rank_labels(path: str | None, classes: Sequence[str], labels: Collection[str
     return by_name if are_names else by_number
 
 
-def _in_order(names: Mapping[str, Any]) -> list[Any]:
-    """Returns the names of a JSON object by number."""
+def _read_lines(text: str, where: str) -> list[str]:
+    """Returns the names of the lines, without the numbers from 0 that all of them may begin with, as ``0: ant``.
+
+    Raises:
+        ConfigError: They are numbered in another way, so that a name may be that of another class.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    numbered = [match for line in lines if (match := _NUMBERED_LINE.fullmatch(line))]
+    if len(numbered) < 2 or len(numbered) < len(lines) - 1:
+        return lines
+    _require_from_zero([int(match[1]) for match in numbered], where)
+    return [match[2] for match in numbered]
+
+
+def _require_from_zero(numbers: Sequence[int], where: str) -> None:
+    """Raises ConfigError unless numbers count from 0, in order."""
+    if list(numbers) != list(range(len(numbers))):
+        shown = ", ".join(map(str, numbers[:3]))
+        raise ConfigError(
+            f"{where} must hold the names of the classes in the order of the labels, which count from 0: it numbers "
+            f"them {shown} and so on; number them from 0 in order, or write them alone"
+        )
+
+
+def _in_order(names: Mapping[str, Any], where: str) -> list[Any]:
+    """Returns the names of a JSON object by number; raises ConfigError if the numbers do not count from 0."""
     if all(isinstance(value, int) for value in names.values()):
         names = {str(number): name for name, number in names.items()}
+    if all(number.isdecimal() and number.isascii() for number in names):
+        _require_from_zero(sorted(map(int, names)), where)
     ordered = [names.get(str(number)) for number in range(len(names))]
     return [name[-1] if isinstance(name, list) and name else name for name in ordered]
