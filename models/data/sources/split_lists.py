@@ -41,10 +41,14 @@ _WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
 
 
 class _Lists(NamedTuple):
-    """The lists of one division of the images: the images of each kind of split, and the files that name them."""
+    """The lists of one division of the images: the images of each kind of split, and the files that name them.
+
+    ``others`` are files with many lines that name no image: texts, or lists of a set of which these images are a part.
+    """
 
     images: dict[str, set[str]]
     paths: list[str]
+    others: list[str]
 
 
 def find_kinds(table: Table, classes: int | None) -> dict[str, str]:
@@ -101,12 +105,16 @@ def read_split_lists(files: Files, images: Sequence[str], label_field: str | Non
     if (numbered := _read_numbered(files, index)) is not None:
         return numbered
     divisions: dict[tuple[str, ...], _Lists] = {}
-    for path, kind, named in (*_find_lists(files, index, len(images)), *_find_json(files, images)):
+    for path, kind, named, is_whole in (*_find_lists(files, index, len(images)), *_find_json(files, images)):
         stem = _stem(path)
         key = (path.rpartition("/")[0], *rest_of(stem), "/", *re.findall(r"\d+", stem))
-        lists = divisions.setdefault(key, _Lists({}, []))
+        lists = divisions.setdefault(key, _Lists({}, [], []))
         lists.images.setdefault(kind, set()).update(named)
-        lists.paths.append(path)
+        (lists.paths if is_whole else lists.others).append(path)
+    for key, lists in list(divisions.items()):
+        if lists.others and len(set().union(*lists.images.values())) < _LISTED * len(images):
+            del divisions[key]
+        lists.paths.extend(lists.others)
     complete = {key: kinds for key, lists in divisions.items() if (kinds := _divide(files.root, lists, images))}
     if complete:
         return _choose(files.root, complete, divisions)
@@ -126,17 +134,17 @@ def _may_list(files: Files, row: int, count: int) -> bool:
     return is_text and _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES
 
 
-def _find_json(files: Files, images: Sequence[str]) -> Iterator[tuple[str, str, set[str]]]:
+def _find_json(files: Files, images: Sequence[str]) -> Iterator[tuple[str, str, set[str], bool]]:
     """Yields the JSON named after a split that names images, as ``train2018.json``; see ``_find_lists``."""
     if any(name.lower().endswith((*JSON_LINES, JSON)) and split_of(_stem(name)) for name in files.names):
         for table, _ in read_tables(files, images, (*JSON_LINES, JSON)):
             kind = split_of(_stem(table.path))
             if kind is not None and find_column(table)[0] is None:
-                yield table.path, kind, set(table.rows)
+                yield table.path, kind, set(table.rows), True
 
 
-def _find_lists(files: Files, index: Mapping[str, str | None], count: int) -> Iterator[tuple[str, str, set[str]]]:
-    """Yields each list of images that is named after a split, its kind, and the images that it names."""
+def _find_lists(files: Files, index: Mapping[str, str | None], count: int) -> Iterator[tuple[str, str, set[str], bool]]:
+    """Yields each text that is named after a split and names images: its kind, these, and whether most lines do."""
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2]
         kind = split_of(_stem(path), both="trainval")
@@ -146,8 +154,8 @@ def _find_lists(files: Files, index: Mapping[str, str | None], count: int) -> It
         lines = [line.strip() for line in decode(files.read(row)).splitlines() if line.strip()]
         matches = [_match_line(line, index) for line in lines]
         named = {image for image in matches if image is not None}
-        if named and sum(image is not None for image in matches) >= _LISTED * len(lines) - 1:
-            yield path, kind, named
+        if named:
+            yield path, kind, named, sum(image is not None for image in matches) >= _LISTED * len(lines) - 1
 
 
 def _match_line(line: str, index: Mapping[str, str | None]) -> str | None:

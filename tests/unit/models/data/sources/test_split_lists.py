@@ -34,6 +34,10 @@ def names_of(source: Source, part: int) -> set[str]:
     "files",
     [
         lists("meta/train.txt", "meta/test.txt", lambda name: name.removesuffix(".jpg")),  # Food-101
+        {
+            name: content + text([f"dog/{i}.jpg" for i in range(99)])
+            for name, content in lists("train.txt", "test.txt").items()
+        },  # of a whole set, of which these images are a part
         lists("TrainImages.txt", "TestImages.txt"),  # MIT Indoor
         lists("Partitions/Training_01.txt", "Partitions/Testing_01.txt", lambda name: f"/{name}"),
         lists("trainlist01.txt", "testlist01.txt", lambda name: f"{name} 1"),
