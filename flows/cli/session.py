@@ -63,8 +63,7 @@ def run(verb: str, config: schema.Config, overrides: list[str], **parameters: An
         log.info("%s", dropped)
     environment.clean(os.environ, config.services)  # before anything imports torch, which reads its variables then
     _check_early(verb, config)
-    began = time.monotonic()
-    run_dir = Path(config.run_dir).resolve()
+    began, run_dir = time.monotonic(), Path(config.run_dir).resolve()
     is_checked = _check_places(verb, config, run_dir)
     for_worker = configure.worker_environment(config, configure.select_places(overrides))
     stack.connect(run_dir, config.services)
