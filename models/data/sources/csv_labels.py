@@ -20,6 +20,7 @@ from conf.text import list_some, logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.json_tables import CATEGORY, JSON, JSON_LINES
+from models.data.sources.listing import Listing
 from models.data.sources.split_lists import find_column, find_kinds
 from models.data.sources.splits import SPLIT_WORDS, split_of
 from models.data.sources.tables import (
@@ -160,20 +161,22 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
 
 
-def refuse_other_categories(files: Files, folders: Mapping[str, str]) -> None:
+def refuse_other_categories(files: Files, entries: Listing, top: str) -> None:
     """Refuses annotations as of COCO whose categories divide the images into other classes than the folders do.
 
     As ``train2018.json`` of iNaturalist, whose images are in ``Aves/2761/IMAGE``.
 
     Args:
         files: The tree.
-        folders: Folder that would be the class, by image.
+        entries: The images, with folders as their classes.
+        top: The common top folder, below which their names are.
 
     Raises:
         ConfigError: There are such annotations.
     """
     if not any(name.lower().endswith(JSON) for name in files.names):
         return
+    folders = {top + name: entries.classes[label] for name, label in zip(entries.names, entries.labels, strict=True)}
     pairs: set[tuple[str, str]] = set()
     paths: list[str] = []
     for table, _ in read_tables(files, list(folders), (JSON,)):

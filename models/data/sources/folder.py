@@ -139,8 +139,7 @@ def _describe_inside(
         raise ConfigError(f"{tree.files.root}: {shared[0]}")
     nested.refuse_initials(inside, tree.files.root)
     if classes.are_folders:
-        names = zip(entries.names, entries.labels, strict=True)
-        csv_labels.refuse_other_categories(tree.files, {tree.top + name: classes.names[label] for name, label in names})
+        csv_labels.refuse_other_categories(tree.files, entries, tree.top)
     return shared or nested.describe_nested(inside)
 
 

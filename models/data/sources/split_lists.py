@@ -35,8 +35,15 @@ _LISTED = 0.9  # of the lines of a list that name an image of the set; the other
 _LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
 _PARTITION = {"0": "train", "1": "val", "2": "test"}
 _IS_TRAIN = {"1": "train", "true": "train", "0": "test", "false": "test"}
-_TRAIN_HEADERS = ("is_train", "is_training", "is_training_image", "istrain", "train")
+_IS_VAL = {"0": "train", "false": "train", "1": "val", "true": "val"}
+_CODES = (
+    dict.fromkeys(("is_train", "is_training", "is_training_image", "istrain", "train"), _IS_TRAIN)
+    | dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "is_test"), _IS_VAL)
+    | {"partition": SPLIT_WORDS | _PARTITION}
+)  # codes of columns, by their header; of other columns the words of splits
+_SPLIT_HEADERS = ("split", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
 _UNREAD = (".mat", ".npy", ".npz", ".pkl", ".pickle", ".parquet", ".feather", ".xlsx", ".h5")
+_FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
 _WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
 
 
@@ -72,9 +79,7 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
     is_partition = "partition" in table.path.rpartition("/")[2].lower()
     for number in range(len(table.header)):
         header = cell_of(table.header, number).lower()
-        codes = _IS_TRAIN if header in _TRAIN_HEADERS else SPLIT_WORDS
-        if header == "partition" or (is_partition and len(table.header) == 2):
-            codes = SPLIT_WORDS | _PARTITION
+        codes = _CODES["partition"] if is_partition and len(table.header) == 2 else _CODES.get(header, SPLIT_WORDS)
         column = {} if number == classes else table.column(number)
         kinds = {image: {codes.get(text.lower(), "") for text in texts} for image, texts in column.items()}
         present = set().union(*kinds.values())
@@ -98,6 +103,8 @@ def read_split_lists(files: Files, images: Sequence[str], label_field: str | Non
     Raises:
         ConfigError: Lists contradict each other, or name a part of the images as train and no others.
     """
+    if kinds := _read_names(images):
+        return kinds, "the names of the images state the splits"
     unread = _describe_unread(files, images)
     if not any(_may_list(files, row, len(images)) for row in range(len(files.names))):
         return {}, unread  # without the index of the images, which is large for a large set
@@ -123,8 +130,34 @@ def read_split_lists(files: Files, images: Sequence[str], label_field: str | Non
         is_class = number is not None and cell_of(table.header, number).lower() == str(label_field).lower()
         if kinds and not is_class and 2 * len(table.rows) > len(images):
             return kinds, f"{table.path} states the splits"
+        headers = [
+            table.name(number) for number in range(len(table.header)) if _may_be_split(table, number, label_field)
+        ]
+        if headers and number is None and 2 * len(table.rows) > len(images):
+            unread = unread or f"splits are drawn, not those of the column {headers[0]} of {table.path}"
     _refuse_partial(files.root, divisions, images)
     return {}, unread
+
+
+def _read_names(images: Sequence[str]) -> dict[str, str]:
+    """Returns the split of each image by the first word of its name, as ``test_0001.jpg``; empty unless all have one.
+
+    As in RAF-DB, whose images are in one folder.
+    """
+    kinds: dict[str, str] = {}
+    for image in images:
+        word = _FIRST_WORD.match(image.rpartition("/")[2])
+        kind = None if word is None else SPLIT_WORDS.get(word[1].lower())
+        if kind is None:
+            return {}
+        kinds[image] = kind
+    present = set(kinds.values())
+    return kinds if "train" in present and len(present) > 1 else {}
+
+
+def _may_be_split(table: Table, number: int, label_field: str | None) -> bool:
+    header = cell_of(table.header, number).lower()
+    return header in _SPLIT_HEADERS and header != str(label_field).lower()
 
 
 def _may_list(files: Files, row: int, count: int) -> bool:

@@ -45,6 +45,7 @@ def names_of(source: Source, part: int) -> set[str]:
         {"test.txt": lists("train.txt", "test.txt")["test.txt"]},
         lists("trainval.txt", "test.txt"),
         {"split.csv": b"image,is_train\n" + text([f"{name},{bool(i % 3)}" for i, name in enumerate(IMAGES)])},
+        {"labels.csv": b"name,is_valid\n" + text([f"{name},{i % 3 == 0}" for i, name in enumerate(IMAGES)])},  # fastai
         {"partition.csv": text([f"{name},{'test' if i % 3 == 0 else 'train'}" for i, name in enumerate(IMAGES)])},
         {
             "images.txt": text([f"{i} {name}" for i, name in enumerate(IMAGES)]),
@@ -136,6 +137,24 @@ def test_a_list_that_is_not_read_is_said(name: str, tmp_path: Path) -> None:
     source = open_tree(tmp_path, FILES | {name: b"\0" * 999})
     assert counts(source) == [36, 0, 0]
     assert f"splits are drawn, not those of files that are not read: {name}" in source.class_differences
+
+
+@pytest.mark.parametrize(("header", "words"), [("fold", "012"), ("evaluation_status", ("train", "query", "gallery"))])
+def test_a_column_of_splits_that_are_not_known_is_said(header: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    rows = text([f"{name},{words[i % 3]}" for i, name in enumerate(IMAGES)])
+    source = open_tree(tmp_path, FILES | {"list.csv": f"image,{header}\n".encode() + rows})
+    assert counts(source) == [36, 0, 0]
+    assert source.class_differences == (f"splits are drawn, not those of the column {header} of list.csv",)
+
+
+def test_names_of_images_may_state_the_splits(tmp_path: Path) -> None:
+    """As in RAF-DB."""
+    files = {
+        f"{label}/{kind}_{i}.jpg": photo(i) for label in ("ant", "bee") for kind in ("train", "test") for i in range(6)
+    }
+    source = open_tree(tmp_path, files)
+    assert (counts(source), source.class_differences) == ([12, 0, 12], ("the names of the images state the splits",))
+    assert counts(open_tree(tmp_path, {"ant/tree_0.jpg": photo(9)})) == [25, 0, 0]
 
 
 @pytest.mark.parametrize("content", [b"A readme about training.\n" * 9, text(IMAGES), b"12\n"])
