@@ -133,6 +133,9 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
             f"{file}: {list_some(unusable)} are no plain tensors but quantized, complex, sparse or without a name: "
             "save the state dict of the network in float32"
         )
+    networks = [str(key) for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    if not tensors and len(networks) > 1:
+        raise ArtifactError(f"{file} holds several networks, {list_some(networks)}: save the state dict of one of them")
     if not tensors:
         held = list_some(others) or "nothing"
         raise ArtifactError(f"{file} holds {held}, of which none is a tensor: save the state dict of the network")

@@ -59,6 +59,8 @@ def find_compression(archive: Container) -> str:
         DataError: It is compressed in a way that is not read; the message names it.
     """
     head = archive.read(0, BLOCK)
+    if not head:
+        raise DataError(f"{archive.location} is empty")
     if is_header(head):
         return ""
     for signature, kind in _NOT_READ:
@@ -113,7 +115,7 @@ def _bomb_error(archive: Container, limit: int) -> DataError:
 
 def _read_plain(archive: Container, limit: int) -> Iterator[bytes]:
     """Yields the plain tar in chunks of bounded size; errors of the decompressor become DataError."""
-    kind = find_compression(archive)
+    kind, is_first = find_compression(archive), True
     with archive.stream() as stream:
         if kind == _ZIP:
             chunks = _read_zip(archive, stream, limit)
@@ -131,6 +133,13 @@ def _read_plain(archive: Container, limit: int) -> Iterator[bytes]:
                 raise DataError(f"{archive.location} is damaged or truncated: {error}; download it again") from error
             if not chunk:
                 return
+            if (
+                is_first
+                and kind != _ZIP
+                and (twice := next((one for sign, one in _READ if chunk.startswith(sign)), ""))
+            ):
+                raise DataError(f"{archive.location} is a {twice} file within a {kind} file: decompress it once")
+            is_first = False
             yield chunk
 
 

@@ -444,6 +444,10 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("held", "message"),
     [
+        (
+            {name: {"conv_stem.weight": torch.zeros(1)} for name in ("student", "teacher")},
+            "x.pth holds several networks, student, teacher: save the state dict of one of them",
+        ),
         ({"epoch": 3, "state_dict": {}}, "x.pth holds nothing, of which none is a tensor"),
         ({"epoch": 3, "arch": "b0"}, "x.pth holds epoch, arch, of which none is a tensor"),
         ([torch.zeros(1)], "x.pth holds a list, not the named tensors of a network"),

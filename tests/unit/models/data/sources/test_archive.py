@@ -213,6 +213,18 @@ def test_a_truncated_compressed_archive_is_refused_and_leaves_no_file(name: str,
     assert list(scratch.glob(".*")) == []
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "a.tgz is empty"), (gzip.compress(gzip.compress(tar_of({"a": b"x"}))), "is a gzip file within a gzip file")],
+)
+def test_an_empty_archive_and_one_that_is_compressed_twice_are_named(
+    content: bytes, said: str, tmp_path: Path, scratch: Path
+) -> None:
+    (tmp_path / "a.tgz").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        archive.open_own(str(tmp_path / "a.tgz"))
+
+
 def test_an_archive_is_decompressed_once_and_again_after_a_change(tmp_path: Path, scratch: Path) -> None:
     path = tmp_path / "x.tgz"
     path.write_bytes(gzip.compress(tar_of({"1.jpg": b"one"})))
