@@ -199,7 +199,7 @@ def check_torch(environment: Mapping[str, str]) -> None:
     ended = subprocess.run(argv, env=dict(environment), capture_output=True, text=True)
     if ended.returncode:
         _, _, reason = ended.stderr.rpartition("Error: ")
-        shown = " ".join(reason.split())[:_REASON]
+        shown = " ".join(reason.split())[:_REASON].rstrip(".")
         raise ConfigError(f"torch cannot be imported with {' '.join(given)}: {shown}; unset or correct it")
 
 
