@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from conf.schema import Services
 from infra.errors import ConfigError
@@ -184,6 +185,11 @@ def clean(environment: MutableMapping[str, str], services: Services) -> None:
     kept = inherited(environment, COMMAND, embedded)
     for name in [name for name in environment if name not in kept]:
         del environment[name]
+
+
+def cache_folder() -> Path:
+    """Returns the folder of caches: ``EFFNET_CACHE``, or ``runs/cache`` where that is not set, or empty."""
+    return Path(os.environ.get("EFFNET_CACHE") or "runs/cache")
 
 
 def check_torch(environment: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from conf.schema import Job
 from conf.text import escaped, first_line, logger
 from infra import machine, store
+from infra.environment import cache_folder
 from infra.errors import (
     ConfigError,
     DataError,
@@ -121,7 +122,7 @@ def _build_worker(
         _record_failure(job_uri, progress, error)
 
     watchdog = Watchdog(job_uri, ranks, job.runtime, preemption, report_hang)
-    cache = Path(os.environ.get("EFFNET_CACHE", "runs/cache"))
+    cache = cache_folder()
     return Worker(job_uri, ranks, cache, progress, preemption, watchdog, Faults(job_uri, ranks.rank), startup)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from conf.text import escaped, logger
+from infra.environment import cache_folder
 from infra.errors import DataError
 from infra.store import files
 from models.data.sources.container import Container
@@ -80,7 +81,7 @@ def ensure_plain(archive: Container) -> Path:
         DataError: The archive is damaged or truncated, or its content exceeds the limits.
         ConfigError: The disk is full.
     """
-    folder = Path(os.environ.get("EFFNET_CACHE", "runs/cache")) / "archives"
+    folder = cache_folder() / "archives"
     key = hashlib.sha256(f"{archive.stamp}\n{archive.size}".encode()).hexdigest()[:32]
     path = folder / f"{key}.tar"
     if path.exists():

@@ -24,6 +24,7 @@ from conf import schema
 from conf.text import logger
 from conf.training import IN_PLACE, REWRITTEN
 from infra import store
+from infra.environment import cache_folder
 from infra.errors import ConfigError, NotFoundError
 from infra.store import files
 from models.data.sources import archive
@@ -275,7 +276,7 @@ def _local_name(url: str) -> str:
 
 
 def _downloads() -> Path:
-    return Path(os.environ.get("EFFNET_CACHE", "runs/cache"), "shards").absolute()
+    return (cache_folder() / "shards").absolute()
 
 
 def _download(urls: Sequence[str]) -> Path:

@@ -225,6 +225,14 @@ def test_an_empty_archive_and_one_that_is_compressed_twice_are_named(
         archive.open_own(str(tmp_path / "a.tgz"))
 
 
+def test_an_empty_name_of_the_cache_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFNET_CACHE", "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(tar_of({"a": b"x"})))
+    archive.open_own("a.tgz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "runs"]
+
+
 def test_an_archive_is_decompressed_once_and_again_after_a_change(tmp_path: Path, scratch: Path) -> None:
     path = tmp_path / "x.tgz"
     path.write_bytes(gzip.compress(tar_of({"1.jpg": b"one"})))
