@@ -65,6 +65,11 @@ TO_LACKING = ["data@transfer.data=folder", "transfer.data.path={lacking}"]
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (
+            ["shard", "data=folder", "data.path=s3://nowhere/images"],
+            2,
+            "s3://nowhere/images: there is no bucket 'nowhere' at",
+        ),
         pytest.param(["reproduce", "explain.images=[9999]"], 2, "digits: val has no image 9999", marks=SLOW),
         pytest.param(
             ["reproduce", "explain.models=[{registered:nobody@champion}]"],
