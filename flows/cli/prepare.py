@@ -82,8 +82,9 @@ def config(command: Command) -> int:
     if command.json:
         print(json.dumps([asdict(setting) for setting in settings], indent=2))
     elif "why" in command.switches:
-        rows = [(setting.key, json.dumps(setting.value, ensure_ascii=False), setting.source) for setting in settings]
-        show_table(["setting", "value", "source"], rows)
+        # The value is last, since no column is padded to the length of a list.
+        rows = [(setting.key, setting.source, json.dumps(setting.value, ensure_ascii=False)) for setting in settings]
+        show_table(["setting", "source", "value"], rows)
     else:
         for setting in settings:
             show(f"{setting.key}={json.dumps(setting.value, ensure_ascii=False)}")

@@ -96,3 +96,13 @@ def test_plan_names_the_verbs_that_it_can_estimate(
     monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
     assert main(["plan", word]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_source_of_a_setting_is_beside_its_name_however_long_the_values_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    assert main(["config", "recipe.epochs=2", "--why", f"run_dir={tmp_path / 'runs'}"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["recipe.epochs"].split() == ["recipe.epochs", "recipe.epochs=2", "2"]
+    assert len(lines["recipe.epochs"]) < 160 < len(lines["scaling.points"])
