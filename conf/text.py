@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 
 QUOTE = "  | "  # opens a line that is quoted from a log
+_DAYS_FROM_H = 48
 
 
 def escaped(text: str) -> str:
@@ -62,9 +63,11 @@ def count(number: int, noun: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
+    """``37 d 17 h``, ``3 h 12 min``, ``41 min 12 s`` or ``42 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= _DAYS_FROM_H:
+        return f"{hours // 24:,} d {hours % 24} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 

@@ -88,7 +88,7 @@ def describe_costs(
     titles = f"{'jobs':>5} {'stored':>6} {'steps':>10} {'images':>14} {'evaluated':>12}"
     yield f"{'':<27} {titles} {pair} {pair} {'store, GB':>10}"
     for work in works:
-        speeds = " ".join(f"{one.images_per_s(work.multiply_adds):>9,.0f}" for one in (gpu, core))
+        speeds = " ".join(f"{_format_speed(one.images_per_s(work.multiply_adds)):>9}" for one in (gpu, core))
         hours = " ".join(f"{work.seconds(one) / _HOUR_S:>9,.3f}" for one in (gpu, core))
         images = f"{work.images:>14,} {work.evaluated:>12,}"
         counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
@@ -108,6 +108,11 @@ def describe_costs(
         gpu_hours = costs.family_gpu_hours(config)
         of_paper = {name: gpu_hours[name] for name in full_run.FULL_RUNS if name in gpu_hours}
         yield from full_run.describe(of_paper, config.recipe.epochs)
+
+
+def _format_speed(images_per_s: float) -> str:
+    """Two digits at least: a core trains the largest networks at less than an image per second."""
+    return f"{images_per_s:,.0f}" if images_per_s >= 10 else f"{images_per_s:.2g}"
 
 
 def _describe_wall_time(config: schema.Config, works: Sequence[Work], gpu: Processor, core: Processor) -> Iterator[str]:

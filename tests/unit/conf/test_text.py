@@ -85,7 +85,17 @@ def test_a_long_list_is_shown_by_its_first_items_and_the_number_of_others(
     assert list_some(items, 3, separator) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(41.6, "42 s"), (754.2, "12 min 34 s"), (11_520, "3 h 12 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (41.6, "42 s"),
+        (754.2, "12 min 34 s"),
+        (11_520, "3 h 12 min"),
+        (47.5 * 3600, "47 h 30 min"),
+        (904.8 * 3600, "37 d 16 h"),
+        (1_550_597.5 * 3600, "64,608 d 5 h"),
+    ],
+)
 def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 

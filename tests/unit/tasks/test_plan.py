@@ -134,6 +134,12 @@ def test_jobs_at_the_same_time_share_the_cores_of_this_machine(monkeypatch: pyte
     assert took[2] < total_wall_s(works, processors.cpu(), one.launch)
 
 
+def test_a_network_that_trains_below_an_image_per_second_has_a_speed_other_than_zero() -> None:
+    lines = plan.describe_costs(compose.compose(["profile=paper"]), ["profile=paper"], None)
+    [line] = [line for line in lines if line.startswith("train efficientnet_b7 ")]
+    assert 0 < float(line.split()[8]) < 1, line
+
+
 @pytest.mark.parametrize(
     ("verb", "names"),
     [
