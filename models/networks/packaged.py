@@ -64,6 +64,11 @@ def weights_path(name: str) -> Path:
     return locate(*WEIGHTS[name])
 
 
+def has_weights(sha256: str) -> bool:
+    """Whether a file is one of ``WEIGHTS``, whose names hold the first 8 digits of their sha256."""
+    return any(file.endswith(f"-{sha256[:8]}.pth") for _, file in WEIGHTS.values())
+
+
 def model_of(name: str, side: int) -> schema.Model:
     """Returns one of ``WEIGHTS`` for images of ``side`` pixels."""
     return schema.Model(name=name, resolution=side / VARIANTS[name].resolution, preprocessing="lite")

@@ -52,7 +52,7 @@ async def import_published(config: schema.Config) -> Registered:
 
 def _import(config: schema.Config) -> Registered:
     from infra.tracking import runs
-    from models.networks import checkpoint_file, pretrained
+    from models.networks import checkpoint_file, packaged, pretrained
 
     options = config.published
     if options.path is None:
@@ -65,7 +65,7 @@ def _import(config: schema.Config) -> Registered:
     tensors = checkpoint_file.read(data, options.path, options.weights)
     weights = pretrained.convert(tensors, options, options.path)
     classes, class_source = _name_classes(weights.classes, options.class_file)
-    if options.class_file is None:
+    if options.class_file is None and not packaged.has_weights(sha256):
         weights = replace(weights, guesses=(*weights.guesses, f"class names {class_source}"))
     if weights.guesses:
         log.warning(
@@ -76,7 +76,15 @@ def _import(config: schema.Config) -> Registered:
         )
     name = options.name or f"{weights.model.name}-{weights.origin}".replace("_", "-")
     source_tags = _describe_source(weights, uri, sha256) | {CLASS_NAMES: class_source}
-    log.info("%s", ", ".join(f"{key} {value}" for key, value in source_tags.items()))
+    log.info(
+        "importing %s of %s as %s: %s parameters, %d classes, %s px",
+        weights.model.name,
+        weights.origin,
+        name,
+        f"{int(source_tags['params']):,}",
+        weights.classes,
+        source_tags["resolution"],
+    )  # the rest is in the run's parameters and on the card
     usual = asdict(EvalTransform())
     crop = "".join(f"\n{key} {value}" for key, value in asdict(weights.transform).items() if value != usual[key])
     named = "" if options.class_file is None else f"\nclasses {json.dumps(classes)}"

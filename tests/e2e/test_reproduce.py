@@ -63,7 +63,7 @@ def test_a_good_run_prints_no_warning_and_ends_with_the_result_block(
     reproduced: subprocess.CompletedProcess[str],
 ) -> None:
     text = reproduced.stdout + reproduced.stderr
-    for word in ("Warning", "warning", "Traceback", "deprecat", "ERROR"):
+    for word in ("Warning", "warning", "Traceback", "deprecat", "ERROR", "guessed"):
         assert word not in text
     for word in ("efficientnet_b1", "report.html", "Prefect", "MLflow", "S3", "effnet down"):
         assert word in reproduced.stdout
