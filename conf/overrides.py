@@ -107,7 +107,9 @@ def find_mistake(word: str) -> str | None:
     """What is wrong with an override, with the nearest alternative, which Hydra's own messages do not name."""
     key, equals, value = word.partition("=")
     if not equals:
-        return f"{word!r} is not KEY=VALUE, as in recipe.epochs=2"
+        choices = [f"{group}={word}" for group in GROUPS if "@" not in group and word in options(group)]
+        hint = f"; did you mean {' or '.join(choices)}?" if choices else ", as in recipe.epochs=2"
+        return f"{word!r} is not KEY=VALUE{hint}"
     if INTERPOLATION in value:
         return f"{word!r}: values may not contain ${{...}}"  # would read the environment
     if not _is_utf8(value):

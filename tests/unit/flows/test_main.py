@@ -115,7 +115,8 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["train", "register=a/b"], "register must be 1 to 63 of A-Z a-z 0-9 . _ - "),
         (["download", "cifar10", "pets"], "effnet download takes [DATASET]; 2 given: cifar10 pets"),
         (["download", "cifra10"], "no data named 'cifra10'; did you mean 'cifar10'? "),
-        (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE"),
+        (["train", "\x1b[31m"], r"'\x1b[31m' is not KEY=VALUE, as in recipe.epochs=2"),
+        (["train", "b3"], "'b3' is not KEY=VALUE; did you mean model=b3?"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_valid_word(
