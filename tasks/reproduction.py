@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,11 @@ from models.results import (
     TransferResult,
     VariantRow,
 )
+from models.statistics import interval_95
 from tasks import policy
 from tasks.jobs import work_key
+from tasks.metrics import DESCRIPTION
+from tasks.registry.card import plain
 from tasks.report import results as report_results
 from tasks.report.sections.provenance import present_services
 from tasks.transfer import publish_transfer
@@ -35,6 +38,7 @@ from tasks.transfer import publish_transfer
 GRID = "grid search"
 MAPS = "class activation maps"
 PHOTOGRAPHS = "photographs"
+MAX_TAG = 5000  # characters of a description, which is a tag in MLflow
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,36 @@ def _finish(
     summary = keep_first_duration(config, summary)
     publish_transfer(config, [line for line in lines if not line.startswith((GRID, MAPS, PHOTOGRAPHS))])
     numbers = {f"val/top1_{row.name}": row.top1 for row in summary.variants}
-    runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers)
+    described = {DESCRIPTION: describe_on_page(summary, runs.comparison_link)} if summary.variants else {}
+    runs.finish_run(started.mlflow_run, "FAILED" if failed else "FINISHED", numbers, described)
     return summary, list(failed.values())
+
+
+def describe_on_page(summary: Summary, link_comparison: Callable[[Sequence[str]], str]) -> str:
+    """The description of a reproduction on its page in MLflow, which shows no more of its networks than their names.
+
+    Args:
+        summary: Its results, with one network at least.
+        link_comparison: Function from ids of runs to a link to the page that shows them side by side.
+    """
+    groups = {"networks": summary.variants, "fine-tuned networks": summary.transfer}
+    links = [
+        f"[{title} side by side]({link_comparison([row.mlflow_run for row in rows])})"
+        for title, rows in groups.items()
+        if len(rows) > 1
+    ]
+    lines = []
+    for row in summary.variants:
+        half = interval_95(row.top1, row.n_val)
+        fine_tuned = [
+            f"; {one.value:.2f} % {one.metric} fine-tuned on {plain(one.data)}"
+            for one in summary.transfer
+            if one.name == row.name
+        ]
+        accuracy = f"{row.top1:.2f} ± {half:.2f} % top-1 of {row.n_val:,} val images"
+        lines.append(f"- {plain(row.name)}: {accuracy}{''.join(fine_tuned)}")
+    missing = [f"- missing: {plain(line)}" for line in summary.missing]
+    return "\n".join([*([" · ".join(links), ""] if links else []), *lines, *missing])[:MAX_TAG]
 
 
 def _tracked_runs(searched: SearchResult | None, outcomes: Sequence[VariantOutcome]) -> list[str]:

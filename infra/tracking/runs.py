@@ -9,12 +9,14 @@ training. The address is ``MLFLOW_TRACKING_URI``; credentials are MLflow's envir
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from conf import compose
 from conf.text import escaped
@@ -167,6 +169,16 @@ def run_url(run_id: str) -> str:
     """Returns the address of the run's page."""
     experiment_id = rest.get("runs/get", run_id=run_id)["run"]["info"]["experiment_id"]
     return f"{rest.address()}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def comparison_link(run_ids: Sequence[str]) -> str:
+    """Returns the link to the page that shows runs of one experiment side by side.
+
+    It is relative to MLflow's pages, so that it stays right in a description when the address of the server changes.
+    """
+    experiment_id = rest.get("runs/get", run_id=run_ids[0])["run"]["info"]["experiment_id"]
+    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in ([*run_ids], [experiment_id]))
+    return f"#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def _find_or_create_experiment(client: MlflowClient, name: str) -> str:

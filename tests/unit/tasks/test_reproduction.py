@@ -10,8 +10,8 @@ import made_parts
 
 from conf import compose
 from infra import store
-from models.results import Summary, VariantRow, result_from
-from tasks.reproduction import keep_first_duration
+from models.results import FineTunedRow, Summary, VariantRow, result_from
+from tasks.reproduction import describe_on_page, keep_first_duration
 
 ROW = made_parts.variant(0) | {"mlflow_run": "ab12"}
 REPEATED = Summary(
@@ -42,3 +42,19 @@ def test_other_trainings_new_jobs_or_a_damaged_summary_keep_nothing(tmp_path: Pa
     for damaged in (b"{", b"[]", json.dumps(EARLIER | {"wall_s": "long"}).encode(), b'{"variants": 3}'):
         store.write(uri, damaged)
         assert keep_first_duration(config, REPEATED).first_wall_s is None
+
+
+def test_the_description_of_a_reproduction_links_to_its_networks_side_by_side() -> None:
+    rows = [made_parts.variant(i) | {"name": f"efficientnet_b{i}", "mlflow_run": f"run{i}"} for i in (0, 7)]
+    tuned = made_parts.fine_tuned("digits", 95.4, 1000) | {"name": "efficientnet_b7", "mlflow_run": "run8"}
+    summary = Summary(
+        variants=tuple(result_from(VariantRow, row, "row") for row in rows),
+        transfer=(result_from(FineTunedRow, tuned, "row"),),
+        missing=("efficientnet_b1: out of *memory*",),
+    )
+    text = describe_on_page(summary, lambda ids: f"#/{'+'.join(ids)}")
+    links, _, first, last, missing = text.splitlines()
+    assert links == "[networks side by side](#/run0+run7)", "one fine-tuned network is beside no other"
+    assert first.startswith(f"- efficientnet\\_b0: {rows[0]['top1']:.2f} ± "), first
+    assert last.endswith("fine-tuned on digits"), last
+    assert missing == "- missing: efficientnet\\_b1: out of \\*memory\\*"
