@@ -98,6 +98,8 @@ def runs(command: Command) -> int:
     else:
         titles = ["run", "name", "state", "started", "time", "top-1 %"]
         show_table(titles, [_run_cells(run) for run in listed], right=["time", "top-1 %"])
+        if len(listed) == SHOWN_RUNS and not command.objects:
+            announce(f"the newest {SHOWN_RUNS}; `effnet runs NAME` searches all by a part of their name")
     return 0
 
 
@@ -148,7 +150,9 @@ def logs(command: Command) -> int:
 def diff(command: Command) -> int:
     """Prints where two runs, or the runs of two registered versions, differ: settings, provenance, results."""
     connect(command, "mlflow")
-    first, second = (_resolve(command, word) for word in command.objects)
+    (first_title, first), (second_title, second) = (_resolve(command, word) for word in command.objects)
+    if first_title == second_title:  # two runs of one name
+        first_title, second_title = (f"{run.name} {run.id[:8]}" for run in (first, second))
     sections = {
         "settings": _differences(first.params, second.params),
         "provenance": _differences(_provenance(first), _provenance(second)),
@@ -159,20 +163,23 @@ def diff(command: Command) -> int:
         return 0
     rows = [(key, *values) for section in sections.values() for key, values in section.items()]
     if rows:
-        show_table(["", first.name, second.name], rows)
+        show_table(["", first_title, second_title], rows)
     else:
-        show(f"{first.name} and {second.name} do not differ")
+        show(f"{first_title} and {second_title} do not differ")
     return 0
 
 
-def _resolve(command: Command, word: str) -> RunRecord:
+def _resolve(command: Command, word: str) -> tuple[str, RunRecord]:
+    """The title of a registered version or a run in a comparison, and its run."""
     from infra.tracking import queries, registry
 
     if "@" in word or "/" in word:
-        if not (run_id := registry.resolve_version(word).run_id):
+        version = registry.resolve_version(word)
+        if not version.run_id:
             raise ConfigError(f"{word} has no run that made it, so there is nothing to compare")
-        return queries.read_run(run_id)
-    return queries.find_run(command.config.experiment, word)
+        return f"{version.name}/{version.version}", queries.read_run(version.run_id)
+    run = queries.find_run(command.config.experiment, word)
+    return run.name, run
 
 
 def _provenance(run: RunRecord) -> dict[str, str]:

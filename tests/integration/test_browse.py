@@ -75,12 +75,33 @@ def test_runs_are_listed_newest_first_with_their_accuracy(words: list[str], caps
     ]
 
 
+def test_a_list_that_is_cut_off_says_how_the_others_are_found(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.cli.browse.SHOWN_RUNS", 1)
+    assert main(["runs", *words]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1 + 1
+    assert shown.err == "the newest 1; `effnet runs NAME` searches all by a part of their name\n"
+
+
 def test_two_runs_differ_in_their_settings_and_results(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     sections = json.loads(show(capsys, "diff", "train-b0-x-0", "train-b0-x-1", "--json", *words))
     assert sections["settings"] == {"recipe.seed": ["0", "1"]}
     assert sections["results"] == {"val/top1": ["90", "91"]}
     assert "job_uri" in sections["provenance"]
-    assert "do not differ" in show(capsys, "diff", "browsed-b0@champion", "browsed-b1/1", *words)
+    same = show(capsys, "diff", "browsed-b0@champion", "browsed-b1/1", *words)
+    assert same == "browsed-b0/1 and browsed-b1/1 do not differ\n"
+
+
+def test_the_columns_of_a_comparison_are_named_so_that_they_can_be_told_apart(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = show(capsys, "diff", "train-b0-x-0", "browsed-b0@champion", *words).splitlines()
+    assert pair[0].split() == ["train", "b0", "x", "browsed-b0/1"]
+    ids = [run["id"][:8] for run in json.loads(show(capsys, "runs", "train-b0-x-", "--json", *words))]
+    runs_of_one_name = show(capsys, "diff", "train-b0-x-0", "train-b0-x-1", *words).splitlines()
+    assert runs_of_one_name[0].split() == ["train", "b0", "x", ids[1], "train", "b0", "x", ids[0]]
 
 
 def test_a_run_of_another_experiment_is_searched_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
