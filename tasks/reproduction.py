@@ -11,6 +11,7 @@ from typing import Any
 from prefect import task
 
 from conf import schema
+from conf.text import format_duration, logger
 from infra import machine, store
 from infra.errors import DataError, first_line
 from infra.store.json_objects import read_object
@@ -35,6 +36,7 @@ from tasks.report import results as report_results
 from tasks.report.sections.provenance import present_services
 from tasks.transfer import publish_transfer
 
+log = logger()
 GRID = "grid search"
 MAPS = "class activation maps"
 PHOTOGRAPHS = "photographs"
@@ -83,7 +85,13 @@ def _start(config: schema.Config, sets: Sequence[schema.Config], began: float | 
         config.experiment, f"B0..B7 ({config.profile})", key, params=request, tags={"role": "reproduce"}
     )
     estimated = estimate(config, [one.transfer.data for one in sets], "reproduce")
-    return ReproductionRun(run, began or time.time(), None if estimated.unknown else round(estimated.wall_s, 1))
+    estimate_s = None if estimated.unknown else round(estimated.wall_s, 1)
+    if estimate_s is not None:
+        log.info(
+            "all of it takes about %s if nothing is done yet; `effnet status` shows what is left",
+            format_duration(estimate_s),
+        )
+    return ReproductionRun(run, began or time.time(), estimate_s)
 
 
 @task(task_run_name="sum up", **policy.BOOKKEEPING)

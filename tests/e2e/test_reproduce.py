@@ -65,6 +65,7 @@ def test_a_good_run_prints_no_warning_and_ends_with_the_result_block(
     text = reproduced.stdout + reproduced.stderr
     for word in ("Warning", "warning", "Traceback", "deprecat", "ERROR", "guessed"):
         assert word not in text
+    assert reproduced.stderr.index("all of it takes about ") < reproduced.stderr.index("step "), "known from the start"
     for word in ("efficientnet_b1", "report.html", "Prefect", "MLflow", "S3", "effnet down"):
         assert word in reproduced.stdout
 
@@ -112,6 +113,9 @@ def test_mlflow_has_one_run_a_job_with_parameters_metrics_and_its_parent(summary
     assert parent.data.tags["role"] == "reproduce"
     experiment = client.get_experiment_by_name("e2e")
     assert experiment is not None
+    description = parent.data.tags["mlflow.note.content"]
+    assert "[networks side by side](#/compare-runs?runs=" in description
+    assert summary["variants"][1]["mlflow_run"] in description
     # Reproduction, search, maps, jobs, photographs, and the import of three networks.
     assert len(client.search_runs([experiment.experiment_id])) == 1 + 1 + 1 + 8 + 1 + 3
 
