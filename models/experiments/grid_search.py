@@ -215,6 +215,8 @@ def verdict(best: Trial, tied: Sequence[Trial], trials: int) -> str:
     if not tied:
         return f"{format_point(best)} is best ({scored}), and every other trial is distinguished from it"
     others = f"{len(tied)} of the other {trials - 1} trial{'s' if trials > 2 else ''}"
+    if trials > 2 and all(trial.behind is not None for trial in tied):  # a single p may be below 0.05 all the same
+        others += f" at 5 % over all {math.comb(trials, 2)} pairs"
     return (
         f"{format_point(best)} leads ({scored}) but is not distinguished from {others}: "
         f"{'; '.join(format_point(t) + _format_test(t.behind) for t in tied)}"

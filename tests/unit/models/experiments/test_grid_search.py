@@ -241,6 +241,7 @@ def test_the_best_is_selected_on_the_same_images_so_all_pairs_count_and_not_its_
     assert searched.trials[1].behind is not None
     assert searched.trials[1].behind.p == pytest.approx(22 / 1024)
     assert [point(trial) for trial in searched.tied] == [(1.2, 1.1, 1.15)]
+    assert "not distinguished from 1 of the other 2 trials at 5 % over all 3 pairs: alpha" in searched.verdict
 
 
 def test_a_point_with_seeds_has_their_mean_and_its_tests_their_spread() -> None:
