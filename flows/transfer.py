@@ -104,12 +104,15 @@ async def transfer_network(
         *(write_shards(one.transfer.data, layout) for one, layout in zip(sets, layouts, strict=True))
     )
     plans = [await plan_transfer(one, shard) for one, shard in zip(sets, shards, strict=True)]
-    announce(plans)
+    alone = not parent_run  # a reproduction has said at its start how long all of it takes
+    if alone:
+        announce(plans)
     source_run = ""
     if weights is None:
         source = await train_network(config, await ensure_shards(config.data, config.storage), parent_run)
         weights, source_run = (source.weights_uri, source.weights_sha256), source.mlflow_run
-        announce_time(plans, source.images_per_s)
+        if alone:
+            announce_time(plans, source.images_per_s)
     calls = (fine_tune(plan, weights, parent_run, source_run) for plan in plans)
     command = " ".join(["effnet transfer", *overrides])
     return await record_transfer(config, command, plans, await asyncio.gather(*calls, return_exceptions=True))

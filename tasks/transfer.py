@@ -102,8 +102,8 @@ def announce_time(plans: Sequence[TransferPlan], images_per_s: float) -> None:
     """Logs the estimated duration, from the training speed of the same network."""
     seconds = sum(plan.cost.train_images for plan in plans) / images_per_s
     log.info(
-        "transfer: about %s one job after another, at the %.0f images/s of the training; excluding the start-up of "
-        "each job",
+        "transfer: about %s if nothing is done yet, one job after another, at the %.0f images/s of the training; "
+        "excluding the start-up of each job",
         format_duration(seconds),
         images_per_s,
     )
