@@ -8,8 +8,8 @@ from __future__ import annotations
 from tasks.registry.card import LICENSE_UNKNOWN, NOT_MEASURED, family_card
 
 DESCRIBED = {"variant", "params", "resolution"}  # tags of every version since there are model cards
-# Of a registered model, those of its champion; accuracy and data first, since its list shows the first ones.
-MODEL_TAGS = ("top1", "ci95", "dataset", "variant", "params", "multiply_adds", "resolution", "license")
+# Of a registered model, those of its champion; accuracy and data first, since its list has room for the first two.
+MODEL_TAGS = ("top1", "dataset", "ci95", "variant", "params", "multiply_adds", "resolution", "license")
 
 
 def describe_family(name: str) -> None:
@@ -25,6 +25,7 @@ def describe_family(name: str) -> None:
         return
     champion = registry.champion(name)
     shown = described[-1] if champion is None or not champion.tags.keys() >= DESCRIBED else champion
-    tags = {key: shown.tags[key] for key in MODEL_TAGS if key in shown.tags}
+    known = {"top1": NOT_MEASURED, "license": LICENSE_UNKNOWN, **shown.tags}
+    tags = {key: known[key] for key in MODEL_TAGS if key in known}
     text = family_card(name, described, None if champion is None else champion.version)
-    registry.describe_model(name, text, {"top1": NOT_MEASURED, "license": LICENSE_UNKNOWN, **tags})
+    registry.describe_model(name, text, tags)

@@ -13,11 +13,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import made_parts
 import owner_calls
 import pytest
 
 from infra.services import deployments, login, stack
 from infra.services.prefect_api import from_environment
+from infra.tracking import client, registry, runs
+from models.results import Summary, VariantRow, result_from
+from tasks.metrics import DESCRIPTION
+from tasks.registry.family import describe_family
+from tasks.reproduction import describe_on_page
 
 PATIENCE_MS = 60_000  # the pages take 5 s on a quiet machine
 
@@ -83,6 +89,85 @@ def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
         assert page.get_by_role("dialog").count() == 0, "an announcement covers the list of models"
         panel = page.evaluate("localStorage.getItem('mlflow.assistant.panelOpen_v1')")
         assert panel != "true", "the assistant covers a quarter of the page"
+
+
+@pytest.fixture(scope="module")
+def family(services: stack.Addresses) -> dict[str, str]:
+    """Two networks of a reproduction with a version each, a second version of the first, and the run of all."""
+    found = {"parent": runs.start_run("looked-at", "B0..B1", "looked-at", params={}, tags={"role": "reproduce"})}
+    with client.connection() as mlflow:
+        for name, top1 in (("seen-b0", 96.2), ("seen-b1", 93.5), ("seen-b0", 94.3)):
+            number = len(found)
+            run = runs.start_run(
+                "looked-at",
+                f"train {name}",
+                f"train-{name}-{number}",
+                parent=found["parent"],
+                params={"recipe": {"global_batch": 64 // number}},
+                tags={"role": "train"},
+            )
+            runs.finish_run(run, "FINISHED", {"val/top1": top1})
+            if registry.champion(name) is None:
+                mlflow.create_registered_model(name)
+            variant = name.replace("seen-", "efficientnet_")
+            tags = {"top1": f"{top1:.2f}", "ci95": "1.19", "dataset": "mnist5k", "variant": variant, "val_n": "1000"}
+            tags |= {"params": "126822", "multiply_adds": "359792", "resolution": "24"}
+            made = mlflow.create_model_version(name, "s3://effnet/none", run_id=run, tags=tags)
+            if made.version == "1":
+                registry.promote(name, 1, "champion")
+            describe_family(name)
+            found[f"{name}/{made.version}"] = run
+    return found
+
+
+def test_the_list_of_models_shows_accuracy_and_data_and_is_searched_by_tags(
+    browser: Any, services: stack.Addresses, services_dir: Path, family: dict[str, str]
+) -> None:
+    with opened(browser, services_dir, services.mlflow, "mlflow") as (page, _):
+        page.goto(f"{services.mlflow}/#/models")
+        row = page.get_by_role("row").filter(has_text="seen-b0")
+        row.get_by_test_id("models-table-tag-entry").first.wait_for()
+        tags = row.get_by_test_id("models-table-tag-entry").all_inner_texts()
+        assert tags[:2] == ["top1: 96.20", "dataset: mnist5k"], "the column has room for two"
+        page.get_by_test_id("model-search-input").fill("tags.variant = 'efficientnet_b1'")
+        page.keyboard.press("Enter")
+        page.get_by_role("row").filter(has_text="seen-b0").wait_for(state="detached")
+        assert page.get_by_role("link", name="seen-b1").count() == 1
+        page.get_by_role("link", name="seen-b1").click()
+        page.get_by_text("Champion, the version to use: version 1, top-1 93.50 ± 1.19 %").wait_for()
+
+
+def test_two_versions_of_a_model_are_compared_by_settings_and_metrics(
+    browser: Any, services: stack.Addresses, services_dir: Path, family: dict[str, str]
+) -> None:
+    with opened(browser, services_dir, services.mlflow, "mlflow") as (page, _):
+        page.goto(f"{services.mlflow}/#/models/seen-b0")
+        for version in ("Version 1", "Version 2"):
+            row = page.get_by_role("row").filter(has=page.get_by_role("link", name=version))
+            row.get_by_role("checkbox").check(force=True)
+        page.get_by_test_id("compareButton").click()
+        page.get_by_text("Comparing 2 Versions").wait_for()
+        for setting, first, second in (("recipe.global_batch", "64", "21"), ("val/top1", "96.2", "94.3")):
+            row = page.get_by_role("row").filter(has_text=setting).first
+            row.wait_for()
+            assert row.inner_text().split()[-2:] == [first, second]
+
+
+def test_the_page_of_a_reproduction_leads_to_its_networks_side_by_side(
+    browser: Any, services: stack.Addresses, services_dir: Path, family: dict[str, str]
+) -> None:
+    rows = [
+        result_from(VariantRow, made_parts.variant(i) | {"mlflow_run": family[f"seen-b{i}/1"]}, "row") for i in (0, 1)
+    ]
+    text = describe_on_page(Summary(variants=tuple(rows)), runs.comparison_link)
+    runs.finish_run(family["parent"], "FINISHED", {}, {DESCRIPTION: text})
+    with opened(browser, services_dir, services.mlflow, "mlflow") as (page, _):
+        page.goto(runs.run_url(family["parent"]))
+        with page.expect_popup() as tab:
+            page.get_by_role("link", name="networks side by side").click()
+        tab.value.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+        names = tab.value.get_by_role("row").filter(has_text="Run Name")
+        assert names.inner_text().split()[2:] == ["train", "seen-b0", "train", "seen-b1"]
 
 
 class Evil(BaseHTTPRequestHandler):
