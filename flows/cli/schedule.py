@@ -151,6 +151,8 @@ def _show(
     show(f"settings   {' '.join(schedule.overrides) or 'those of effnet up'}")
     show(f"next       {', '.join(upcoming) or 'none'}")
     for line, night in (last or {}).items():
-        show(f"last       {line} {night['date']} {night['outcome']}: {night['verdict']}")
+        begins = night["verdict"].startswith(night["outcome"])  # "promoted: there was no champion"
+        said = night["verdict"] if begins else f"{night['outcome']}: {night['verdict']}"
+        show(f"last       {line} {night['date']} {said}")
     if stack.status(command.run_dir, command.config.services)["worker"] == "not running":
         show("worker     not running: nights start only while Prefect and its worker run (effnet up)")

@@ -73,6 +73,19 @@ def test_the_last_nights_of_another_server_need_its_object_store(
         assert f"last       unknown: {fault}\n" in output
 
 
+def test_the_outcome_of_a_night_is_said_once_where_its_verdict_begins_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nights = {
+        "a": {"date": "2026-11-29", "outcome": "promoted", "verdict": "promoted: there was no champion"},
+        "b": {"date": "2026-11-29", "outcome": "refused", "verdict": "PSI 0.31"},
+    }
+    schedule._show(command(tmp_path), schedules.Schedule("0 3 * * *", "UTC", True), [], nights, "")
+    lines = capsys.readouterr().out.splitlines()
+    assert "last       a 2026-11-29 promoted: there was no champion" in lines
+    assert "last       b 2026-11-29 refused: PSI 0.31" in lines
+
+
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """The webhooks that a test alert is sent to; the one at `broken` does not answer."""
