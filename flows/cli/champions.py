@@ -42,8 +42,13 @@ def rollback(command: Command) -> int:
     history = champions.read_history(command.config.storage, name)
     if history and history[-1].new not in (None, champion.version):  # moved in MLflow's page since
         previous = registry.resolve_version(f"{name}/{history[-1].new}")
+    elif (earlier := registry.find_alias(name, champions.PREVIOUS)) is not None:
+        previous = earlier
     else:
-        previous = registry.resolve_version(f"{name}@{champions.PREVIOUS}")
+        raise ConfigError(
+            f"{name} had no champion before version {champion.version}; to make another version champion: "
+            f"effnet promote {name}/VERSION --why TEXT"
+        )
     if previous.version == champion.version:
         raise ConfigError(f"version {champion.version} of {name} is both champion and previous; use effnet promote")
     why = f"rollback of version {champion.version}"

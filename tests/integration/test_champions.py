@@ -223,6 +223,12 @@ def test_a_user_promotes_a_version_and_takes_it_back_in_seconds(storage: str, se
     refused = effnet(services_dir, storage, "rollback", "by-hand")
     assert (refused.returncode, refused.stderr) == (2, "error: by-hand has no alias 'champion'; aliases: none\n")
     move_champion(storage, "by-hand", 1, expected=None, why="the first")
+    first = effnet(services_dir, storage, "rollback", "by-hand")
+    assert (first.returncode, first.stderr) == (
+        2,
+        "error: by-hand had no champion before version 1; to make another version champion: "
+        "effnet promote by-hand/VERSION --why TEXT\n",
+    )
     unexplained = effnet(services_dir, storage, "promote", "by-hand/2")
     assert (unexplained.returncode, champion("by-hand")) == (2, 1)
     done = effnet(services_dir, storage, "promote", "by-hand/2", "--why", "seen on the test bench")
