@@ -82,7 +82,12 @@ _OF_ALERTS = (
 )
 
 
-@flow(name="nightly", flow_run_name=name_runs_by(lambda config: f"nightly {config.nightly.model} {now()}"))
+def describe_run(config: schema.Config) -> str:
+    """The name of a night in Prefect, where the nights of several lines are in one list."""
+    return f"nightly {config.nightly.model} on {config.transfer.data.name} {now()}"
+
+
+@flow(name="nightly", flow_run_name=name_runs_by(describe_run))
 @report_failures
 async def nightly(
     overrides: list[str],

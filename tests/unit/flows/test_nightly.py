@@ -30,6 +30,11 @@ EMAIL = [
 ]
 
 
+def test_nights_of_one_model_on_several_data_sets_have_names_of_their_own() -> None:
+    words = ["data@transfer.data=folder", "transfer.data.path=/images", "transfer.data.name=products"]
+    assert nightly.describe_run(compose.compose(words)).startswith("nightly efficientnet-b0 on products ")
+
+
 @pytest.mark.parametrize(
     ("words", "webhook", "host"),
     [
