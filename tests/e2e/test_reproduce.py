@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,27 @@ def test_sigterm_saves_and_ends_the_training_processes_and_the_same_command_resu
     again = effnet(services_dir, *words)
     assert again.returncode == 0, again.stderr
     assert "resumed at step" in again.stderr
+
+
+@pytest.mark.slow
+def test_two_reproductions_at_the_same_time_do_each_job_once_and_end_alike(
+    services: Addresses, services_dir: Path
+) -> None:
+    words = [*SMALL, "storage=s3://effnet/twice", "experiment=twice", "photographs.networks=[]"]
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda _: effnet(services_dir, "reproduce", *words, "--json"), range(2)))
+    assert [done.returncode for done in ended] == [0, 0], [done.stderr[-2000:] for done in ended]
+    first, second = (json.loads(done.stdout) for done in ended)
+    for key in ("variants", "transfer"):
+        assert first[key] == second[key]
+    assert first["search"]["trials"] == second["search"]["trials"]
+    client = library().MlflowClient()
+    experiment = client.get_experiment_by_name("twice")
+    assert experiment is not None
+    tracked = client.search_runs([experiment.experiment_id])
+    names = [run.info.run_name for run in tracked]
+    assert sorted(names) == sorted(set(names))
+    assert {run.info.status for run in tracked} == {"FINISHED"}
 
 
 def _post(services: Addresses, path: Any, body: dict[str, Any]) -> Any:
