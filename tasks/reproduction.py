@@ -179,12 +179,11 @@ def describe_on_page(summary: Summary, link_comparison: Callable[[Sequence[str]]
         summary: Its results, with one network at least.
         link_comparison: Function from ids of runs to a link to the page that shows them side by side.
     """
-    groups = {"networks": summary.variants, "fine-tuned networks": summary.transfer}
-    links = [
-        f"[{title} side by side]({link_comparison([row.mlflow_run for row in rows])})"
-        for title, rows in groups.items()
-        if len(rows) > 1
-    ]
+    groups = {
+        "networks": [row.mlflow_run for row in summary.variants],
+        "fine-tuned networks": [row.mlflow_run for row in summary.transfer],
+    }
+    links = [f"[{title} side by side]({link_comparison(ids)})" for title, ids in groups.items() if len(ids) > 1]
     lines = []
     for row in summary.variants:
         half = interval_95(row.top1, row.n_val)

@@ -123,8 +123,9 @@ def cancel(command: Command) -> int:
     runs = flow_runs.active(api)
     matches = [run for run in runs if word == run.name or run.id.startswith(word)]
     if not matches:
-        names = ", ".join(repr(run.name) for run in runs) or "no flow"
-        raise ConfigError(f"no flow {word!r} runs; {did_you_mean(word, [run.name for run in runs])} {names} runs")
+        names = [run.name for run in runs]
+        which = f"those that run: {', '.join(map(repr, names))}" if names else "none runs"
+        raise ConfigError(f"no flow {word!r} runs; {' '.join(filter(None, [did_you_mean(word, names), which]))}")
     if len({run.id for run in matches}) > 1:
         ids = ", ".join(run.id[:8] for run in matches)
         raise ConfigError(f"{len(matches)} flows {word!r} run: name one by its id, {ids}")

@@ -89,4 +89,5 @@ def test_a_flow_that_does_not_run_cannot_be_cancelled(services: stack.Addresses,
     process = effnet(services_dir, "cancel", "no such flow")
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert shown.startswith("error: no flow 'no such flow' runs;")
+    assert shown.startswith("error: no flow 'no such flow' runs; ")
+    assert "  " not in shown, "without a similar name nothing stands in its place"

@@ -383,6 +383,8 @@ def test_an_alias_is_never_missing_while_it_is_moved(mlflow_uri, tmp_path):
 
 def test_a_wrong_reference_names_what_there_is(mlflow_uri, tmp_path):
     register("misspelt-b0", tmp_path, alias="champion")
+    with pytest.raises(ConfigError, match=r"no registered model '0'; there are .*misspelt-b0"):
+        registry.resolve_version("0@champion")
     with pytest.raises(ConfigError, match=r"no registered model 'mispelt-b0'; did you mean 'misspelt-b0'\?"):
         registry.resolve_version("mispelt-b0@champion")
     with pytest.raises(ConfigError, match=r"misspelt-b0 has no alias 'champ'; aliases: champion = 1"):
