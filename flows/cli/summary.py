@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -52,14 +55,21 @@ def exit_code(result: Any) -> int:
 def services(addresses: Addresses, settings: schema.Services) -> str:
     """Addresses of the services, and how to log in."""
     closed = [name for name in ("prefect", "mlflow") if settings.auth and getattr(settings, name) == "embedded"]
+    effnet = _how_to_call()
     lines = (
         f"Prefect    {addresses.prefect.removesuffix('/api')}",
         f"MLflow     {addresses.mlflow}",
         f"S3         {addresses.s3 or 'AWS'}",
-        *([f"log in     {' or '.join(f'effnet open {name}' for name in closed)}"] if closed else []),
-        "stop them  effnet down   (or make down)",
+        *([f"log in     {' or '.join(f'{effnet} open {name}' for name in closed)}"] if closed else []),
+        f"stop them  {effnet} down   (or make down)",
     )
     return "\n".join(map(escaped, lines))
+
+
+def _how_to_call() -> str:
+    """``effnet``, or its path where the environment is not activated, as after ``make reproduce``."""
+    script = Path(sys.executable).with_name("effnet")
+    return os.path.relpath(script) if shutil.which("effnet") is None and script.exists() else "effnet"
 
 
 def describe_result(result: Any, config: schema.Config) -> list[str]:

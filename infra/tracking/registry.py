@@ -221,7 +221,10 @@ def _raise_missing(error: rest.MissingError, name: str, target: str) -> NoReturn
     """Raises a ``ConfigError`` that names the alternatives."""
     models = {model["name"]: model for model in search_models()}
     if name not in models:
-        words = [did_you_mean(name, models), f"there are {', '.join(sorted(models))}" if models else "the registry is empty"]
+        words = [
+            did_you_mean(name, models),
+            f"there are {', '.join(sorted(models))}" if models else "the registry is empty",
+        ]
         raise ConfigError(f"no registered model {name!r}; {' '.join(filter(None, words))}") from error
     held = ", ".join(f"{alias} = {number}" for alias, number in aliases(models[name]).items()) or "none"
     raise ConfigError(f"{name} has no {target}; aliases: {held}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_no_service_is_told_its_password_where_the_setting_is_off(tmp_path: Path
 
 def test_people_are_told_how_to_log_in_only_where_a_password_is_asked() -> None:
     where = stack.Addresses("http://s", "http://p/api", "http://m")
-    assert "log in     effnet open prefect or effnet open mlflow" in summary.services(where, EMBEDDED)
+    assert re.search(r"log in     \S*effnet open prefect or \S*effnet open mlflow\n", summary.services(where, EMBEDDED))
     assert "effnet open" not in summary.services(where, Services(auth=False))
 
 

@@ -9,7 +9,9 @@ import made_parts
 import pytest
 
 from conf.compose import compose
-from flows.cli.summary import describe_result, to_json
+from conf.schema import Services
+from flows.cli.summary import describe_result, services, to_json
+from infra.services.stack import Addresses
 from models.results import EvalResult, GalleryModel, GalleryResult, SearchResult, Summary, result_from
 
 TRIAL = made_parts.trial(1.2, 1.1, 1.15, 96.25)
@@ -107,3 +109,19 @@ def test_a_result_is_printed_as_json() -> None:
     assert json.loads(to_json(result))["class_correct"] == [1, 0]
     assert [row["top1"] for row in json.loads(to_json([result, result]))] == [50.0, 50.0]
     assert json.loads(to_json(Path("runs/latest/report.html"))) == "runs/latest/report.html"
+
+
+def test_without_an_activated_environment_the_command_is_named_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / ".venv" / "bin" / "effnet"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(script.with_name("python")))
+    where = Addresses("http://127.0.0.1:8333", "http://127.0.0.1:4200/api", "http://127.0.0.1:5000")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert "stop them  .venv/bin/effnet down " in services(where, Services())
+    script.chmod(0o700)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert "stop them  effnet down " in services(where, Services())
