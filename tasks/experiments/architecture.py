@@ -111,11 +111,12 @@ def _start(config: schema.Config, shards: ShardResult) -> ArchitectureRun:
 async def propose(config: schema.Config, started: ArchitectureRun) -> Proposal | None:
     """The next proposal that meets the constraints; None when ``architecture.trials`` have ended.
 
-    A proposal that breaks a constraint is reported to the sampler as refused, and another is requested. A trial whose
-    process died is requeued. While other workers train the last trials this waits, since one of them may be lost.
+    A proposal that breaks a constraint, or has the network of an earlier trial, is reported to the sampler as refused,
+    and another is requested. A trial whose process died is requeued. While other workers train the last trials this
+    waits, since one of them may be lost.
 
     Raises:
-        ConfigError: The constraints refuse every proposal.
+        ConfigError: Every proposal is refused.
     """
     while True:
         left, proposal = await asyncio.to_thread(_propose, config.architecture, started)
@@ -145,16 +146,39 @@ def _propose_within_constraints(options: schema.Architecture, started: Architect
         blocks = block_strings.encode(space.stages(trial.params))
         params, multiply_adds, _ = compute_cost(replace(options.model, blocks=blocks), started.shards.classes)
         excess = broken(options, params, multiply_adds)
-        if not excess:
+        twin = None if excess else _find_twin(options, started, trial.number, blocks)
+        if not excess and twin is None:
             return Proposal(trial, trial.number, blocks, params, multiply_adds)
-        reason = why(options, params, multiply_adds, excess)
+        reason = why(options, params, multiply_adds, excess) if excess else f"the network of trial {twin}"
         log.info("trial %d: refused, %s", trial.number, reason)
         facts = {"blocks": blocks, "params": params, "multiply_adds": multiply_adds, "reason": reason}
         database.refuse(started.trials, trial, excess, facts)
     raise ConfigError(
-        f"{MAX_REFUSED} proposals in a row break the constraints; raise architecture.max_cost, which is "
-        f"{options.max_cost:g}, or architecture.max_params"
+        f"{MAX_REFUSED} proposals in a row break the constraints or repeat a network; raise architecture.max_cost, "
+        f"which is {options.max_cost:g}, or architecture.max_params, or lower architecture.trials"
     )
+
+
+def _find_twin(options: schema.Architecture, started: ArchitectureRun, number: int, blocks: list[str]) -> int | None:
+    """The earlier trial whose network a proposal repeats, by its blocks or after rounding; None if it is new.
+
+    Its training would be the same to the bit, and its accuracy would count twice in the choice of the best. A worker
+    on another machine may propose the same at the same time: the later trial is the repetition.
+    """
+    network = _resolve(options.model, tuple(blocks))
+    for record in database.list_trials(started.trials)[:number]:
+        if record.state not in ("complete", "failed", "running") or record.point.keys() != space.choices().keys():
+            continue
+        if _resolve(options.model, tuple(block_strings.encode(space.stages(record.point)))) == network:
+            return record.number
+    return None
+
+
+def _resolve(model: schema.Model, blocks: tuple[str, ...]) -> str:
+    """Description of the network that blocks are at the size of the search."""
+    from models.networks.build import resolve_architecture
+
+    return repr(resolve_architecture(replace(model, blocks=list(blocks))))
 
 
 def proposal_config(config: schema.Config, proposal: Proposal) -> schema.Config:

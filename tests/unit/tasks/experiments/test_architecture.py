@@ -128,6 +128,35 @@ def test_a_trial_that_was_broken_off_is_asked_for_again_and_counts_once(tmp_path
     assert first.number not in [trial.number for trial in found.trials]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_proposal_with_the_network_of_an_earlier_trial_is_proposed_anew(tmp_path: Path, sampler: str) -> None:
+    """By the same blocks or, at the size of the search, after rounding; also while the first is still in training."""
+    config = compose(["profile=laptop", "architecture.trials=4", f"architecture.sampler={sampler}"])
+    search = started(tmp_path, config)
+
+    async def with_repetitions() -> list[Proposal]:
+        b0 = await propose(config, search)
+        assert b0 is not None
+        search.trials.study.enqueue_trial(space.point(B0_STAGES))  # b0 is still running
+        search.trials.study.enqueue_trial({**space.point(B0_STAGES), "stage8_layers": 2})  # half a layer is one
+        second = await propose(config, search)
+        assert second is not None
+        await report_failure(search, second, DivergedError("not finite"))
+        search.trials.study.enqueue_trial({**search.trials.study.trials[second.number].params})
+        await report_result(search, b0, result(80.0))
+        return [b0, second, *await all_of_it(config, search, [result(70.0)] * 2)]
+
+    asked = asyncio.run(with_repetitions())
+    assert len({tuple(proposal.blocks) for proposal in asked}) == len(asked) == 4
+    listed = summarize(config.architecture, database.list_trials(search.trials)).trials
+    repeated = {trial.number: trial.reason for trial in listed if "the network of trial" in (trial.reason or "")}
+    assert repeated == {
+        1: "the network of trial 0",
+        2: "the network of trial 0",
+        asked[1].number + 1: (f"the network of trial {asked[1].number}"),
+    }
+
+
 def test_workers_of_one_process_never_train_more_than_wanted(tmp_path: Path, config: Config) -> None:
     search = started(tmp_path, config)
 
@@ -142,7 +171,9 @@ def test_constraints_that_refuse_everything_are_one_clear_line(tmp_path: Path) -
     config = compose([*SMALL, "architecture.max_params=1000"])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("tasks.experiments.architecture.MAX_REFUSED", 3)
-        with pytest.raises(ConfigError, match="3 proposals in a row break the constraints; raise architecture"):
+        with pytest.raises(
+            ConfigError, match="3 proposals in a row break the constraints or repeat a network; raise architecture"
+        ):
             asyncio.run(propose(config, started(tmp_path, config)))
 
 
