@@ -24,12 +24,15 @@ PACKAGES = ("torch", "prefect", "mlflow", "webdataset")
 
 @functools.cache
 def facts() -> dict[str, str]:
-    """Returns the CPU, cores, memory, GPU and the versions of Python and the main packages."""
+    """Returns the CPU, cores, memory, GPU and its driver, and the versions of Python and the main packages."""
+    line = _first_output_line(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    gpu, _, driver = line.rpartition(", ") if ", " in line else (line, "", "")
     description = {
         "cpu": _cpu_name(),
         "cores": str(os.cpu_count()),
         "memory_gb": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f}",
-        "gpu": _first_output_line(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) or "none",
+        "gpu": gpu or "none",
+        **({"driver": driver} if driver else {}),
         "python": platform.python_version(),
     }
     for package in PACKAGES:

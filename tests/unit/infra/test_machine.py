@@ -50,3 +50,25 @@ def test_the_gpus_are_those_that_cuda_would_show(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.gpus() == gpus
+
+
+@pytest.mark.parametrize(
+    ("line", "gpu", "driver"),
+    [("NVIDIA H200, 570.86.15", "NVIDIA H200", "570.86.15"), ("GPU, of two, 1.0", "GPU, of two", "1.0")],
+)
+def test_the_gpu_is_named_with_the_version_of_its_driver(
+    line: str, gpu: str, driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n[ $1 = --query-gpu=name,driver_version ] && echo '{line}' && echo '{line}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    facts = machine.facts.__wrapped__()
+    assert (facts["gpu"], facts["driver"]) == (gpu, driver)
+
+
+def test_a_machine_without_a_gpu_has_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = machine.facts.__wrapped__()
+    assert facts["gpu"] == "none"
+    assert "driver" not in facts
