@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +30,7 @@ PREPROCESSINGS = ("imagenet", "advprop", "lite")
 REWRITTEN, IN_PLACE = SHARDS = ("rewritten", "in_place")
 BICUBIC, BILINEAR = INTERPOLATIONS = ("bicubic", "bilinear")
 CENTER, SQUASH = CROP_MODES = ("center", "squash")
+FOLD_TOLERANCE = 0.01  # by which data.folds times data.val_share may differ from 1
 MAX_RESOLUTION = 16  # multiplier of the image side; what exceeds it is a number of pixels
 # Names become parts of object keys, paths, job names, names in MLflow and Prefect, and arguments of commands.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -206,6 +207,12 @@ class Data:
     limit: int | None = None  # Maximum number of samples, from the shuffled whole; null = all.
     # Share of val, where the source has no val split of its own; of a folder the expected share, not the exact one.
     val_share: float = 0.2
+    # Number of equal parts into which images without a val split of their own are divided; one of them is val, so
+    # data.val_share must be one part, as 0.2 of 5. The seeds of scaling, transfer and linear run over the parts: as
+    # many seeds test every image once. 1 = a single val, of data.val_share.
+    folds: int = field(default=1, metadata=NEWEST)
+    # Number of the part that is val, from 0; where seeds run over the parts, that of the first seed.
+    fold: int = field(default=0, metadata=NEWEST)
     # Name of the val of a folder, which is kept under this name while the folder grows; null = val grows too.
     frozen_val: str | None = field(default=None, metadata=NEWEST)
     # Write shards of those images only that the data set has not yet, and a new version of its manifest; the old shards
@@ -276,6 +283,7 @@ class Data:
                 f"data.accept takes versions as a night names them, DATA/0002-5f0c9a31, not {name!r}",
             )
         require(0 < self.val_share < 1, f"data.val_share must be in (0, 1), is {self.val_share}")
+        self._check_folds()
         require(0 < self.minival_share < 1, f"data.minival_share must be in (0, 1), is {self.minival_share}")
         require_choice("data.metric", self.metric, METRICS)
         require_choice("data.minival", self.minival, ("official", "cut"))
@@ -284,6 +292,23 @@ class Data:
         require(self.shards_per_task > 0, "data.shards_per_task must be > 0")
         require(self.limit is None or self.limit > 0, f"data.limit must be > 0, is {self.limit}")
         require(self.max_side is None or self.max_side >= 32, f"data.max_side must be >= 32, is {self.max_side}")
+
+    def _check_folds(self) -> None:
+        require(self.folds > 0, f"data.folds must be > 0, is {self.folds}")
+        require(0 <= self.fold < self.folds, f"data.fold must be in [0, data.folds={self.folds}), is {self.fold}")
+        if self.folds == 1:
+            return
+        require(
+            abs(self.val_share * self.folds - 1) <= FOLD_TOLERANCE,
+            f"data.folds={self.folds} makes a val of {1 / self.folds:.4g} of the images, and data.val_share is "
+            f"{self.val_share:g}; data.folds=1 takes a single val of that share",
+        )
+        for key, is_set in (("frozen_val", self.frozen_val is not None), ("append", self.append)):
+            require(not is_set, f"data.{key} keeps one val while the set grows: it cannot be had with data.folds > 1")
+
+    def for_seed(self, seed: int) -> Data:
+        """The settings of the training with this seed, counted from 0: the seeds run over the folds."""
+        return replace(self, fold=(self.fold + seed) % self.folds)
 
 
 @dataclass

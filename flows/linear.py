@@ -11,7 +11,7 @@ from prefect import flow, task
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
-from flows.shard import ensure_shards
+from flows.shard import ensure_folds
 from models.networks.packaged import check_networks, list_frozen
 from models.results import LinearResult
 from tasks import policy
@@ -37,6 +37,9 @@ async def evaluate_features(config: schema.Config) -> LinearResult:
         NotFoundError: The package of a network is not installed.
     """
     check_networks(config.linear)
-    shards = await ensure_shards(config.data, config.storage)
-    answers = [await classify(config, shards, frozen) for frozen in list_frozen(config.linear)]  # each uses all cores
-    return await record_linear(config, shards, answers)
+    folds = await ensure_folds(config.data, config.storage, config.data.folds)
+    answers = []
+    distinct = len({fold.manifest_sha256 for fold in folds})
+    for frozen in list_frozen(config.linear, distinct):  # one after another, since each uses all cores
+        answers.append(await classify(config, folds[frozen.fold], frozen))
+    return await record_linear(config, answers)

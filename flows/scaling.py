@@ -9,7 +9,7 @@ from prefect import flow, task
 from conf import schema
 from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
-from flows.shard import ensure_shards
+from flows.shard import ensure_folds
 from flows.train import train_network
 from models.experiments.scaling_study import title
 from models.results import ScalingResult
@@ -41,11 +41,11 @@ async def study_scaling(config: schema.Config) -> ScalingResult:
     run = await start_scaling(config)
     await link_run(run)
     async with finish_run_on_error(run):
-        shards = await ensure_shards(config.data, config.storage)
-        config = await match_costs(config, shards.classes)
         seeds = range(config.scaling.seeds)
+        shards = await ensure_folds(config.data, config.storage, len(seeds))
+        config = await match_costs(config, shards[0].classes)
         trainings = [
-            train_network(point_config(config, point, seed), shards, run, "scaling", title(point, seed))
+            train_network(point_config(config, point, seed), shards[seed], run, "scaling", title(point, seed))
             for point in config.scaling.points
             for seed in seeds
         ]

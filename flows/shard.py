@@ -37,6 +37,35 @@ async def ensure_shards(data: schema.Data, storage: str) -> ShardResult:
     return await write_shards(data, await plan_shards(data, storage))
 
 
+async def ensure_folds(
+    data: schema.Data, storage: str, seeds: int, first: ShardResult | None = None
+) -> list[ShardResult]:
+    """The shards of each of ``seeds`` trainings, which run over the folds of the data set; each fold is written once.
+
+    Every fold has its own shards: they are shuffled within a split, and the splits of two folds differ.
+
+    Args:
+        data: Data set, with the fold of the first seed.
+        storage: Root of the object store.
+        seeds: Number of trainings.
+        first: Shards of the first seed; None: they may have to be written.
+    """
+    folds = {} if first is None else {data.fold: first}
+    by_seed = []
+    for seed in range(seeds):
+        fold = data.for_seed(seed)
+        if fold.fold not in folds:
+            folds[fold.fold] = await ensure_shards(fold, storage)
+        by_seed.append(folds[fold.fold])
+    if len({of.manifest_sha256 for of in folds.values()}) < len(folds):
+        log.warning(
+            "%s has a val of its own, which data.folds=%d does not divide: all seeds have that val",
+            data.name,
+            data.folds,
+        )
+    return by_seed
+
+
 def without_accept(data: schema.Data) -> schema.Data:
     """Returns data settings without ``data.accept``, which is said: only a night judges, and so accepts, versions."""
     if data.accept:

@@ -17,7 +17,7 @@ from flows.configure import configure, name_runs_by
 from flows.failures import report_failures
 from flows.photographs import obtain_network
 from flows.register import register_network
-from flows.shard import ensure_shards, without_accept, write_shards
+from flows.shard import ensure_folds, ensure_shards, without_accept, write_shards
 from flows.train import train_network
 from infra.errors import ConfigError
 from models.experiments.transfer import (
@@ -103,7 +103,12 @@ async def transfer_network(
     shards = await asyncio.gather(
         *(write_shards(one.transfer.data, layout) for one, layout in zip(sets, layouts, strict=True))
     )
-    plans = [await plan_transfer(one, shard) for one, shard in zip(sets, shards, strict=True)]
+    seeds = max(1, config.transfer.random_seeds)
+    folds = [
+        await ensure_folds(one.transfer.data, config.storage, seeds, shard)
+        for one, shard in zip(sets, shards, strict=True)
+    ]
+    plans = [await plan_transfer(*one) for one in zip(sets, shards, folds, strict=True)]
     alone = not parent_run  # a reproduction has said at its start how long all of it takes
     if alone:
         announce(plans)

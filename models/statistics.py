@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist, variance
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ class PairedTest:
         p: Probability of a lead at least this far from 0, in either direction, between equal networks.
         n: Number of images.
         seeds: Number of trainings of each network.
+        folds: Number of splits of the images that were trained and tested on.
     """
 
     value: float
@@ -191,6 +192,12 @@ class PairedTest:
     p: float
     n: int
     seeds: int
+    folds: int = 1
+
+
+def count_folds(leads: Iterable[PairedTest | None]) -> int:
+    """The largest number of folds of any lead; 1 without leads."""
+    return max((lead.folds for lead in leads if lead is not None), default=1)
 
 
 def mcnemar(gained: int, lost: int, alternative: str = "two-sided") -> float:
@@ -229,22 +236,69 @@ def compare_paired(
     Raises:
         ValueError: The arrays differ in shape, or there are fewer than two images.
     """
-    from scipy.stats import t as student
-
-    if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] < 2 or not len(ours):
-        raise ValueError(f"answers of shapes {ours.shape} and {theirs.shape} cannot be compared")
+    _check_answers(ours, theirs)
     seeds, n = ours.shape
     differences = 100 * (factors[0] * ours.astype(float) - factors[1] * theirs.astype(float))
     value = float(differences.mean())
     parts = [(float(differences.mean(0).var(ddof=1)) / n, n - 1)]
     if seeds > 1:
         parts.append((float(differences.mean(1).var(ddof=1)) / seeds, seeds - 1))
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
+    test = _test_by_parts(value, parts, n, seeds)
+    if seeds == 1 and factors[0] == factors[1]:
+        return replace(test, p=mcnemar(int((ours & ~theirs).sum()), int((theirs & ~ours).sum())))
+    return test
+
+
+def compare_folds(
+    ours: Sequence[NDArray[np.bool_]], theirs: Sequence[NDArray[np.bool_]], test_over_train: float
+) -> PairedTest:
+    """Compares two networks over several folds, each of which tests other images by networks trained on the others.
+
+    The images of a fold share the trained networks, so the lead of a fold is one observation of what training yields,
+    and the training sets of folds overlap, so these observations are correlated. The variance of the mean lead is that
+    over images, divided by their number, plus that over folds, divided by theirs, plus Nadeau and Bengio's correction:
+    test / train times what the variance over folds exceeds that of sampled images, which no two folds share. The
+    variance of sampled images is counted twice, so the interval is rather too wide. Two folds leave one degree of
+    freedom, too few for a subtraction: there the correction is of the whole variance over folds. Degrees of freedom
+    are Welch and Satterthwaite's. A single fold is compared by ``compare_paired``.
+
+    Source: Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52 (2003), section 3.
+
+    Args:
+        ours: For each fold ``[seeds, images]``, True where the first network is correct.
+        theirs: The same of the second network, for the same images and as many seeds.
+        test_over_train: Test images of a fold over its training images.
+
+    Raises:
+        ValueError: The arrays differ in number or shape, or a fold has fewer than two images.
+    """
+    if len(ours) == len(theirs) == 1:
+        return compare_paired(ours[0], theirs[0])
+    for pair in zip(ours, theirs, strict=True):
+        _check_answers(*pair)
+    leads = [100 * (one.mean(0) - other.mean(0)) for one, other in zip(ours, theirs, strict=True)]
+    n, folds = sum(len(lead) for lead in leads), len(leads)
+    value = sum(float(lead.sum()) for lead in leads) / n
+    within = sum(float(((lead - lead.mean()) ** 2).sum()) for lead in leads) / (n - folds)
+    between = variance(float(lead.mean()) for lead in leads)
+    excess = between if folds == 2 else max(0.0, between - within * folds / n)
+    parts = [(within / n, n - folds), (between / folds + test_over_train * excess, folds - 1)]
+    return replace(_test_by_parts(value, parts, n, sum(len(one) for one in ours)), folds=folds)
+
+
+def _check_answers(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> None:
+    if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] < 2 or not len(ours):
+        raise ValueError(f"answers of shapes {ours.shape} and {theirs.shape} cannot be compared")
+
+
+def _test_by_parts(value: float, parts: Sequence[tuple[float, int]], n: int, seeds: int) -> PairedTest:
+    """Student's t of a lead whose variance is the sum of parts, each with its degrees of freedom."""
+    from scipy.stats import t as student
+
+    total = sum(part for part, _ in parts)
+    if total == 0:
         return PairedTest(value, value, value, float(value == 0), n, seeds)
-    freedom, error = variance**2 / sum(part**2 / free for part, free in parts), math.sqrt(variance)
+    freedom, error = total**2 / sum(part**2 / free for part, free in parts), math.sqrt(total)
     half = float(student.ppf(0.975, freedom)) * error
     p = 2 * float(student.sf(abs(value) / error, freedom))
-    if seeds == 1 and factors[0] == factors[1]:
-        p = mcnemar(int((ours & ~theirs).sum()), int((theirs & ~ours).sum()))
     return PairedTest(value, value - half, value + half, p, n, seeds)

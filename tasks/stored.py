@@ -24,6 +24,7 @@ from models.networks.packaged import FrozenNetwork
 from models.results import Point, ShardResult
 from tasks.jobs import features_request, features_uri, result_uri, train_job, transfer_job
 
+Shards = dict[tuple[str, int], ShardResult]  # by name of the data set and number of the fold
 FindShards = Callable[[schema.Data, str], ShardResult | None]
 
 
@@ -68,7 +69,7 @@ def look_up(
         files = frozenset(uri for folder in folders for uri in store.list_uris(folder))
     except EffnetError as error:
         return StoredTrainings(_nothing, (first_line(error),))
-    shards: dict[str, ShardResult] = {}
+    shards: Shards = {}
     sharded: dict[str, ShardResult] = {}
     unknown, remarks = [], []
     for data in sets:
@@ -76,7 +77,7 @@ def look_up(
             continue
         try:
             if result := find(data, config.storage):
-                shards[data.name] = result
+                shards[data.name, data.fold] = result
             if not _is_counted(data) and (last := result or stored_shards.find_last_result(data, config.storage)):
                 sharded[data.name] = last
                 if result is None:
@@ -86,14 +87,14 @@ def look_up(
 
     def contains(work: Training | FrozenNetwork) -> bool:
         if isinstance(work, FrozenNetwork):
-            of_data = shards.get(config.data.name)
+            of_data = shards.get((config.data.name, config.data.for_seed(work.fold).fold))
             return of_data is not None and features_uri(config, features_request(config, of_data, work)) in files
         try:
             return _is_stored(config, work, shards, files)
         except ConfigError:  # it cannot be trained, which the command itself says
             return False
 
-    return StoredTrainings(contains, tuple(unknown), sharded, tuple(remarks))
+    return StoredTrainings(contains, tuple(dict.fromkeys(unknown)), sharded, tuple(dict.fromkeys(remarks)))
 
 
 def find_sharded(config: schema.Config, sets: Sequence[schema.Data]) -> dict[str, ShardResult]:
@@ -116,26 +117,24 @@ def _nothing(_: Training | FrozenNetwork) -> bool:
     return False
 
 
-def _is_stored(
-    config: schema.Config, training: Training, shards: dict[str, ShardResult], files: frozenset[str]
-) -> bool:
+def _is_stored(config: schema.Config, training: Training, shards: Shards, files: frozenset[str]) -> bool:
     config = replace(config, model=training.model)
-    if training.data.name not in shards:
+    of_data = shards.get((training.data.name, training.data.fold))
+    if of_data is None:
         return False
     if not training.fine_tuned:
-        job = train_job(config, training.data, training.recipe, shards[training.data.name], None)
+        job = train_job(config, training.data, training.recipe, of_data, None)
         return result_uri(job) in files
     weights = _find_source(config, shards, files)
-    return weights is not None and _is_fine_tuned(config, training.data, shards[training.data.name], weights, files)
+    return weights is not None and _is_fine_tuned(config, training.data, shards, weights, files)
 
 
-def _find_source(
-    config: schema.Config, shards: dict[str, ShardResult], files: frozenset[str]
-) -> tuple[str, str] | None:
+def _find_source(config: schema.Config, shards: Shards, files: frozenset[str]) -> tuple[str, str] | None:
     """URI and sha256 of the weights that are fine-tuned; None if they are not there, or registered ones."""
-    if costs.is_registered(config) or config.data.name not in shards:
+    of_data = shards.get((config.data.name, config.data.fold))
+    if costs.is_registered(config) or of_data is None:
         return None
-    job = train_job(config, config.data, config.recipe, shards[config.data.name], None)
+    job = train_job(config, config.data, config.recipe, of_data, None)
     if result_uri(job) not in files:
         return None
     trained = read_object(result_uri(job))
@@ -143,17 +142,18 @@ def _find_source(
 
 
 def _is_fine_tuned(
-    config: schema.Config, data: schema.Data, shards: ShardResult, weights: tuple[str, str], files: frozenset[str]
+    config: schema.Config, data: schema.Data, shards: Shards, weights: tuple[str, str], files: frozenset[str]
 ) -> bool:
     """Whether every point of the grid that trains to its end, or else the final job, is stored, with all seeds."""
     options = replace(config.transfer, data=data)
     config = replace(config, transfer=options)
 
     def contains(point: Point, start: tuple[str, str] | None, seed: int = 0) -> bool:
-        return result_uri(transfer_job(config, shards, point, start, seed=seed)) in files
+        of_seed = shards.get((data.name, data.for_seed(seed).fold))
+        return of_seed is not None and result_uri(transfer_job(config, of_seed, point, start, seed=seed)) in files
 
     points = [point for point in protocol.grid(options) if contains(point, weights)]
-    if len(points) < protocol.count_final_jobs(options, shards.train):
+    if len(points) < protocol.count_final_jobs(options, shards[data.name, data.fold].train):
         return False
     starts = [(start, seed) for start in (weights, None) for seed in range(options.random_seeds)]
     return any(all(contains(point, *start) for start in starts) for point in points)

@@ -14,7 +14,7 @@ from conf import compose, schema
 from conf.overrides import replace as replace_words
 from conf.text import format_duration, list_some, logger
 from infra import store
-from infra.errors import DataError, first_line
+from infra.errors import ConfigError, DataError, first_line
 from infra.store.json_objects import read_object
 from models.experiments import transfer as protocol
 from models.experiments.transfer import GridTrial, TransferPlan
@@ -58,34 +58,47 @@ def set_configs(config: schema.Config, overrides: list[str]) -> list[schema.Conf
 
 
 @task(task_run_name="plan transfer to {shards.name}", **policy.BOOKKEEPING)
-async def plan_transfer(config: schema.Config, shards: ShardResult) -> TransferPlan:
+async def plan_transfer(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult]) -> TransferPlan:
     """Checks a data set and estimates the cost of transfer to it, before any training.
+
+    Args:
+        config: Configuration with the data set.
+        shards: The data set of the first seed.
+        folds: Those of all seeds, each with the fold that it is trained on.
 
     Raises:
         DataError: A class has no images in train or in test.
-        ConfigError: The recipe does not fit the data set.
+        ConfigError: The recipe does not fit the data set, or a grid would be chosen on images that other folds test.
     """
-    return await asyncio.to_thread(plan, config, shards)
+    return await asyncio.to_thread(plan, config, shards, folds)
 
 
-def plan(config: schema.Config, shards: ShardResult) -> TransferPlan:
+def plan(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult] = ()) -> TransferPlan:
     """Checks and estimates as ``plan_transfer`` does, and raises its errors."""
     from models.data.shards import manifest as manifests
     from models.networks.build import compute_cost, feature_params
 
     options = config.transfer
-    manifest = manifests.load_verified(shards.manifest_uri, shards.manifest_sha256)
-    for split, split_name in (("train", "train"), ("val", "test")):
-        empty = [manifest.classes[i] for i, n in enumerate(manifests.class_counts(manifest, split)) if n == 0]
-        if empty:
-            share = f"{len(empty)} of {shards.classes} classes"
-            raise DataError(f"{shards.name}: {share} have no image in {split_name}: {list_some(empty)}")
+    by_seed = tuple(folds) or (shards,)
+    distinct = list({one.manifest_sha256: one for one in by_seed}.values())
+    for fold in distinct:
+        manifest = manifests.load_verified(fold.manifest_uri, fold.manifest_sha256)
+        for split, split_name in (("train", "train"), ("val", "test")):
+            empty = [manifest.classes[i] for i, n in enumerate(manifests.class_counts(manifest, split)) if n == 0]
+            if empty:
+                share = f"{len(empty)} of {shards.classes} classes"
+                raise DataError(f"{shards.name}: {share} have no image in {split_name}: {list_some(empty)}")
     points = protocol.grid(options)
+    if len(points) > 1 and len(distinct) > 1:
+        raise ConfigError(
+            f"transfer.lr_per_256 and transfer.weight_decay make a grid of {len(points)} points, chosen on images that "
+            f"other folds test: give one recipe, or transfer.data.folds=1 in place of {options.data.folds}"
+        )
     recipe = protocol.recipe_for(options, points[0], shards.train)
     _, multiply_adds, _ = compute_cost(config.model, shards.classes)
     cost = protocol.cost(options, shards.train, shards.minival, shards.val, multiply_adds)
     rungs = protocol.rung_epochs(options.rungs, recipe) if len(points) > 1 else []
-    planned = TransferPlan(config, shards, points, rungs, cost, feature_params(config.model))
+    planned = TransferPlan(config, by_seed, points, rungs, cost, feature_params(config.model))
     final_job(planned, points[0], ("", ""))  # raises if the batch does not fit
     return planned
 
@@ -134,15 +147,12 @@ def final_job(plan: TransferPlan, point: Point, weights: Weights | None, seed: i
         seed: Counts from the recipe's.
     """
     label = f"{plan.title}{'' if weights else ' from random weights'}{f' seed {seed}' if seed else ''}"
-    return transfer_job(plan.config, plan.shards, point, weights, label, seed)
+    return transfer_job(plan.config, plan.folds[seed], point, weights, label, seed)
 
 
 @task(task_run_name="compare {plan.title}", **policy.BOOKKEEPING)
 async def compare_with_random(
-    plan: TransferPlan,  # noqa: ARG001 - the name of the task run
-    result: TransferResult,
-    tuned: Sequence[TrainResult],
-    scratch: Sequence[TrainResult],
+    plan: TransferPlan, result: TransferResult, tuned: Sequence[TrainResult], scratch: Sequence[TrainResult]
 ) -> TransferResult:
     """The result of a set with the comparison of fine-tuned and random weights, by their answers to the same images."""
 
@@ -151,7 +161,7 @@ async def compare_with_random(
 
         stored = {job.job: per_image.read(job.job_uri, vars(job)) for job in (*tuned, *scratch)}
         answers = {job: correct for job, correct in stored.items() if correct is not None}
-        return protocol.with_random_start(result, tuned, scratch, answers)
+        return protocol.with_random_start(result, tuned, scratch, answers, plan.folds)
 
     return await asyncio.to_thread(compare)
 

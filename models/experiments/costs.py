@@ -90,9 +90,14 @@ class Plan:
 
 
 def used_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> list[schema.Data]:
-    """Returns the data sets of a command's trainings; the arguments are those of ``plan_trainings``."""
+    """Returns the data sets of a command's trainings, each fold of one for itself.
+
+    The arguments are those of ``plan_trainings``.
+    """
     trained = [] if _parts_of(config, verb) == ("transfer",) else [config.data]
-    return list({data.name: data for data in (*trained, *_tuned_sets(config, sets, verb))}.values())
+    used = [*trained, *_tuned_sets(config, sets, verb)]
+    folds = [data.for_seed(number) for data in used for number in range(data.folds)]
+    return list({(data.name, data.fold): data for data in folds}.values())
 
 
 def _tuned_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> list[schema.Data]:
@@ -151,7 +156,7 @@ def plan_trainings(
         sharded: By name, the shards of the sets whose images are users' own.
         gpu_bytes: Memory of a GPU, on which it depends whether activations are recomputed there.
     """
-    used = used_sets(config, sets, verb)
+    used = list({data.name: data for data in used_sets(config, sets, verb)}.values())  # folds have equal counts
     counted = {data.name: counts for data in used if (counts := count_images(data, sharded or {}))}
     unknown = [
         f"{data.name}: the number of its images is known once it is sharded (effnet shard)"
@@ -171,7 +176,7 @@ def plan_trainings(
             classes, splits = counted[config.data.name]
             try:
                 if part == FEATURES:
-                    works += _count_features(config.linear, classes, splits, is_stored)
+                    works += _count_features(config, classes, splits, is_stored)
                 else:
                     subtracted = _nothing if part == ARCHITECTURE else is_stored  # proposed only while it runs
                     groups = _TRAININGS[part](config, models, classes)
@@ -209,7 +214,7 @@ def _list_search(config: schema.Config, _models: Sequence[schema.Model], classes
         config.search.recipe,
     )
     networks = [scaled(config.model, point.alpha, point.beta, point.gamma) for point in points]
-    return [("grid search", _seeded(config, networks, recipe, config.search.seeds))]
+    return [("grid search", _seeded([config.data] * config.search.seeds, networks, recipe))]
 
 
 def _list_family(config: schema.Config, models: Sequence[schema.Model], _classes: int) -> _Groups:
@@ -225,13 +230,14 @@ def _list_maps(config: schema.Config, _models: Sequence[schema.Model], _classes:
         for entry in options.models
         if entry.registered is None
     ]
-    return [("activation maps", _seeded(config, networks, options.recipe, 1))]
+    return [("activation maps", _seeded([config.data], networks, options.recipe))]
 
 
 def _list_scaling(config: schema.Config, _models: Sequence[schema.Model], classes: int) -> _Groups:
     points = match_points(config.model, config.scaling, classes)
     networks = [network_of(config.model, point) for point in points]
-    return [("scaling study", _seeded(config, networks, config.recipe, config.scaling.seeds))]
+    data = [config.data.for_seed(seed) for seed in range(config.scaling.seeds)]
+    return [("scaling study", _seeded(data, networks, config.recipe))]
 
 
 def _list_architecture(config: schema.Config, _models: Sequence[schema.Model], _classes: int) -> _Groups:
@@ -240,17 +246,16 @@ def _list_architecture(config: schema.Config, _models: Sequence[schema.Model], _
     return [(ARCHITECTURE, [Training(config.data, options.model, options.recipe)] * options.trials)]
 
 
-def _seeded(
-    config: schema.Config, networks: Sequence[schema.Model], recipe: schema.Recipe, seeds: int
-) -> list[Training]:
-    recipes = [replace(recipe, seed=recipe.seed + seed) for seed in range(seeds)]
-    return [Training(config.data, network, one) for network in networks for one in recipes]
+def _seeded(data: Sequence[schema.Data], networks: Sequence[schema.Model], recipe: schema.Recipe) -> list[Training]:
+    """The trainings of each network, with the data of each seed."""
+    recipes = [replace(recipe, seed=recipe.seed + seed) for seed in range(len(data))]
+    return [Training(*seed) for network in networks for seed in zip(data, [network] * len(data), recipes, strict=True)]
 
 
-def _count_features(options: schema.Linear, classes: int, splits: _Splits, is_stored: IsStored) -> list[Work]:
+def _count_features(config: schema.Config, classes: int, splits: _Splits, is_stored: IsStored) -> list[Work]:
     """Every image classified once by each network; the regression takes about as long as a job takes besides."""
-    works = []
-    for frozen in list_frozen(options):
+    works, options = [], config.linear
+    for frozen in list_frozen(options, config.data.folds):
         multiply_adds = compute_cost(model_of(frozen.network, options.resolution), classes)[1]
         work = Work(FEATURES, 1, 0, 0, sum(splits), multiply_adds, 0)
         works.append(drop_stored(work) if is_stored(frozen) else work)

@@ -8,10 +8,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from conf import schema
-from models.experiments.paired import describe_lead, stack_answers
+from models.experiments.paired import compare_seeds, describe_lead, stack_by_fold
 from models.experiments.scaling_study import network_of
-from models.results import ScalingComparison, ScalingPoint, TrainResult
-from models.statistics import compare_paired
+from models.results import ScalingComparison, ScalingPoint, ShardResult, TrainResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +63,7 @@ def compare_points(
     points: Sequence[ScalingPoint],
     results: Sequence[Sequence[TrainResult | BaseException]],
     answers: Mapping[str, NDArray[np.bool_]],
+    shards: Sequence[ShardResult],
 ) -> tuple[tuple[ScalingComparison, ...], tuple[str, ...]]:
     """Compares compound scaling of each network with its single dimensions on the images of val.
 
@@ -72,6 +72,7 @@ def compare_points(
         points: The points with their counted sizes.
         results: For each point, the result of each seed.
         answers: By job, which images of val it classified correctly, ``[images]``.
+        shards: The data set of each seed, with the fold that it was trained on.
 
     Returns:
         The comparisons, and the verdicts in words: one for each network with compound scaling, then one on accuracy
@@ -80,7 +81,7 @@ def compare_points(
     correct = []
     for seeds in results:
         jobs = [result.job for result in seeds if isinstance(result, TrainResult)]
-        correct.append(stack_answers(jobs, answers) if len(jobs) == len(seeds) else None)
+        correct.append(stack_by_fold(jobs, answers, shards) if len(jobs) == len(seeds) else None)
     comparisons, verdicts = [], []
     for network in dict.fromkeys(point.network for point in points):
         scaled = [(point, bits) for point, bits in zip(points, correct, strict=True) if point.network == network]
@@ -91,7 +92,7 @@ def compare_points(
                 compound_top1=compound.top1,
                 single_top1=single.top1,
                 cost_ratio=single.multiply_adds / compound.multiply_adds,
-                lead=None if ours is None or theirs is None else compare_paired(ours, theirs),
+                lead=None if ours is None or theirs is None else compare_seeds(ours, theirs, shards),
             )
             for compound, ours in scaled
             if compound.dimension == "compound"
@@ -103,19 +104,21 @@ def compare_points(
         if any(point.dimension == "compound" for point, _ in scaled):
             verdicts.append(f"{network}: {_verdict(of_network)}")
     if sizes := _compare_sizes(
-        [(p, bits) for p, bits in zip(points, correct, strict=True) if p.dimension == "baseline"]
+        [(p, bits) for p, bits in zip(points, correct, strict=True) if p.dimension == "baseline"], shards
     ):
         verdicts.append(f"accuracy against size: {sizes}")
     return tuple(comparisons), tuple(verdicts)
 
 
-def _compare_sizes(baselines: Sequence[tuple[ScalingPoint, NDArray[np.bool_] | None]]) -> str:
+def _compare_sizes(
+    baselines: Sequence[tuple[ScalingPoint, list[NDArray[np.bool_]] | None]], shards: Sequence[ShardResult]
+) -> str:
     """Compares each network of the family with every smaller one, in words; empty if there is one network or none."""
     family = [(p, bits) for p, bits in baselines if p.network.startswith("efficientnet_b") and bits is not None]
     family.sort(key=lambda member: member[0].multiply_adds)
     pairs = [(larger, smaller) for smaller, larger in combinations(family, 2)]
     return "; ".join(
-        describe_lead(larger.network, smaller.network, compare_paired(ours, theirs), len(pairs))
+        describe_lead(larger.network, smaller.network, compare_seeds(ours, theirs, shards), len(pairs))
         for (larger, ours), (smaller, theirs) in pairs
     )
 

@@ -28,7 +28,7 @@ from models.networks.efficientnet.network import EfficientNet
 from models.networks.efficientnet.preprocessing import Normalize
 from models.networks.packaged import FrozenNetwork, weights_path
 from models.results import LinearComparison, ShardResult
-from models.statistics import compare_paired
+from models.statistics import compare_folds
 
 PARTS = ("train", "minival", "val")
 BATCH = 32
@@ -161,23 +161,30 @@ def _fit(features: NDArray[np.float32], labels: NDArray[np.int64], strength: flo
         )
 
 
-def compare_networks(answers: Mapping[str, Sequence[Answers]]) -> tuple[list[LinearComparison], list[str]]:
+def compare_networks(
+    public: Mapping[str, Sequence[Answers]], random: Mapping[str, Sequence[Sequence[Answers]]], test_over_train: float
+) -> tuple[list[LinearComparison], list[str]]:
     """Compares ImageNet's weights of each network with its random ones, and with ImageNet's of the first network.
 
     Args:
-        answers: By network, the answers of ImageNet's weights, then of each random ones.
+        public: By network, the answers of ImageNet's weights in each fold.
+        random: By network, for each fold, the answers of each random weights.
+        test_over_train: Test images of a fold over its training images.
 
     Returns:
         The comparisons and the verdict of each in words, at 5 % over all comparisons.
     """
     leads = []
-    first = next(iter(answers))
-    for network, (public, *random) in answers.items():
-        if random:
-            tests = np.stack([public] * len(random)), np.stack(random)
-            leads.append((network, f"{network} with random weights", compare_paired(*tests)))
-    for network, (public, *_) in list(answers.items())[1:]:
-        leads.append((network, first, compare_paired(public[None], answers[first][0][None])))
+    first = next(iter(public))
+    for network, of_folds in public.items():
+        tested = [(ours, rows) for ours, rows in zip(of_folds, random[network], strict=True) if rows]
+        if tested:
+            ours = [np.stack([answers] * len(rows)) for answers, rows in tested]
+            theirs = [np.stack(rows) for _, rows in tested]
+            leads.append((network, f"{network} with random weights", compare_folds(ours, theirs, test_over_train)))
+    for network, of_folds in list(public.items())[1:]:
+        ours, theirs = ([answers[None] for answers in folds] for folds in (of_folds, public[first]))
+        leads.append((network, first, compare_folds(ours, theirs, test_over_train)))
     return (
         [LinearComparison(first=one, second=other, lead=lead) for one, other, lead in leads],
         [describe_lead(one, other, lead, len(leads)) for one, other, lead in leads],

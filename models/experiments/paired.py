@@ -1,16 +1,21 @@
-"""What the comparisons of experiments have in common: networks are compared on the same images, over the same seeds."""
+"""What the comparisons of experiments have in common: networks are compared on the same images, over the same seeds.
+
+With ``data.folds`` the seeds run over the folds, so seeds of different folds are tested on different images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from models.statistics import PairedTest
+from models.results import ShardResult
+from models.statistics import PairedTest, compare_folds
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 SIGNIFICANT = 0.05  # two networks are distinguished up to this p, over all comparisons of a table
 
 
@@ -28,6 +33,45 @@ def stack_answers(jobs: Sequence[str], answers: Mapping[str, NDArray[np.bool_]])
 
     rows = [answers[job] for job in jobs if job in answers]
     return np.stack(rows) if len(rows) == len(jobs) else None
+
+
+def stack_by_fold(
+    jobs: Sequence[str], answers: Mapping[str, NDArray[np.bool_]], shards: Sequence[ShardResult]
+) -> list[NDArray[np.bool_]] | None:
+    """As ``stack_answers``, for each fold: ``[seeds, images]``; ``shards`` are those of each job."""
+    stacked = [stack_answers(group, answers) for group in group_by_fold(jobs, shards)]
+    whole = [fold for fold in stacked if fold is not None]
+    return whole if len(whole) == len(stacked) else None
+
+
+def group_by_fold(values: Sequence[T], shards: Sequence[ShardResult]) -> list[list[T]]:
+    """Returns values of each seed by fold, in the order of the folds' first seeds; ``shards`` are those of each seed.
+
+    The folds of a set with its own val have the same shards, so they are one.
+    """
+    groups: dict[str, list[T]] = {}
+    for value, of in zip(values, shards, strict=True):
+        groups.setdefault(of.manifest_sha256, []).append(value)
+    return list(groups.values())
+
+
+def mean_over_images(top1: Sequence[float], shards: Sequence[ShardResult]) -> float:
+    """Mean accuracy of seeds, in which every image of every fold has the same weight; ``shards`` are of each seed."""
+    images = [group[0].val for group in group_by_fold(shards, shards)]
+    means = [sum(group) / len(group) for group in group_by_fold(top1, shards)]
+    return sum(mean * (n / sum(images)) for mean, n in zip(means, images, strict=True))
+
+
+def count_tested(shards: Sequence[ShardResult]) -> int:
+    """Number of images on which any of the seeds is tested."""
+    return sum(group[0].val for group in group_by_fold(shards, shards))
+
+
+def compare_seeds(
+    ours: Sequence[NDArray[np.bool_]], theirs: Sequence[NDArray[np.bool_]], shards: Sequence[ShardResult]
+) -> PairedTest:
+    """Compares two networks by their answers in each fold, ``[seeds, images]``; ``shards`` are those of each seed."""
+    return compare_folds(ours, theirs, max(of.val / max(1, of.train) for of in shards))
 
 
 def describe_lead(first: str, second: str, lead: PairedTest, comparisons: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from conf import schema
 from infra.errors import ConfigError, first_line
+from models.experiments.paired import count_tested, mean_over_images
 from models.paper import PRINTED_NAMES
 from models.results import ScalingPaper, ScalingPoint, ScalingResult, ShardResult, TrainResult
 
@@ -109,7 +110,7 @@ def title(point: schema.Point, seed: int = 0) -> str:
 
 def summarize(
     config: schema.Config,
-    shards: ShardResult,
+    shards: Sequence[ShardResult],
     results: Sequence[Sequence[TrainResult | BaseException]],
     urls: Sequence[str | None],
 ) -> ScalingResult:
@@ -117,17 +118,17 @@ def summarize(
 
     Args:
         config: Configuration with the points and the base multipliers.
-        shards: The data set that the points were trained on.
+        shards: The data set of each seed, with the fold that it was trained on.
         results: For each point, in their order, the result of each seed.
         urls: URLs of the MLflow runs of the points.
     """
     points, missing = [], []
     for point, seeds, url in zip(config.scaling.points, results, urls, strict=True):
-        points.append(_trained_point(config.model, point, seeds, shards.classes, url))
+        points.append(_trained_point(config.model, point, seeds, shards, url))
         errors = [(seed, error) for seed, error in enumerate(seeds) if isinstance(error, BaseException)]
         missing += [f"{title(point, seed)}: {first_line(error)}" for seed, error in errors]
     return ScalingResult(
-        data=shards.name,
+        data=shards[0].name,
         points=tuple(points),
         found=sum(r.reused for seeds in results for r in seeds if isinstance(r, TrainResult)),
         missing=tuple(missing),
@@ -141,12 +142,12 @@ def _trained_point(
     model: schema.Model,
     point: schema.Point,
     seeds: Sequence[TrainResult | BaseException],
-    classes: int,
+    shards: Sequence[ShardResult],
     url: str | None,
 ) -> ScalingPoint:
     from models.networks.build import compute_cost
 
-    params, multiply_adds, resolution_px = compute_cost(network_of(model, point), classes)
+    params, multiply_adds, resolution_px = compute_cost(network_of(model, point), shards[0].classes)
     done = [result for result in seeds if isinstance(result, TrainResult)]
     whole = done if len(done) == len(seeds) else []
     return ScalingPoint(
@@ -158,9 +159,9 @@ def _trained_point(
         params=params,
         multiply_adds=multiply_adds,
         resolution_px=resolution_px,
-        top1=sum(result.top1 for result in whole) / len(whole) if whole else None,
-        top5=sum(result.top5 for result in whole) / len(whole) if whole else None,
-        n_val=whole[0].n_val if whole else None,
+        top1=mean_over_images([result.top1 for result in whole], shards) if whole else None,
+        top5=mean_over_images([result.top5 for result in whole], shards) if whole else None,
+        n_val=count_tested(shards) if whole else None,
         paper=_at_paper_size(point),
         mlflow_url=url,
         seed_top1=tuple(result.top1 for result in whole),

@@ -20,7 +20,7 @@ from conf.overrides import options
 from infra.errors import ConfigError, DivergedError, JobError, first_line
 from models import statistics
 from models.data.loading.order import steps_per_epoch
-from models.experiments.paired import describe_lead, stack_answers
+from models.experiments.paired import compare_seeds, describe_lead, stack_by_fold
 from models.networks.build import compute_cost
 from models.paper import TABLE5_BY_SOURCE
 from models.results import (
@@ -37,7 +37,6 @@ from models.results import (
     TransferResult,
     TransferRow,
 )
-from models.statistics import compare_paired
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,11 +52,16 @@ class TransferPlan:
     """Plan for one network on one data set."""
 
     config: schema.Config  # of this set and this network
-    shards: ShardResult
+    folds: tuple[ShardResult, ...]  # the data set of each seed, with the fold that it is trained on
     points: list[Point]
     rungs: list[int]
     cost: Cost
     feature_params: int
+
+    @property
+    def shards(self) -> ShardResult:
+        """The data set of the first seed."""
+        return self.folds[0]
 
     @property
     def title(self) -> str:
@@ -269,6 +273,7 @@ def with_random_start(
     tuned: Sequence[TrainResult],
     scratch: Sequence[TrainResult],
     answers: Mapping[str, NDArray[np.bool_]],
+    folds: Sequence[ShardResult],
 ) -> TransferResult:
     """Adds the comparison of fine-tuned weights with random ones to the result of the first seed.
 
@@ -277,12 +282,13 @@ def with_random_start(
         tuned: Results of fine-tuning, by seed.
         scratch: Results from random weights, by seed.
         answers: By job, which test images it classified correctly, ``[images]``.
+        folds: The data set of each seed, with the fold that it was trained on.
     """
-    ours, theirs = (stack_answers([one.job for one in results], answers) for results in (tuned, scratch))
+    ours, theirs = (stack_by_fold([one.job for one in results], answers, folds) for results in (tuned, scratch))
     start = RandomStart(
         tuned_top1=tuple(one.top1 for one in tuned),
         random_top1=tuple(one.top1 for one in scratch),
-        lead=None if ours is None or theirs is None else compare_paired(ours, theirs),
+        lead=None if ours is None or theirs is None else compare_seeds(ours, theirs, folds),
     )
     more = sum(one.reused for one in (*tuned[1:], *scratch))
     return replace(result, random_start=start, jobs_found=result.jobs_found + more)

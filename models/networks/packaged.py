@@ -43,20 +43,36 @@ def check_networks(options: schema.Linear) -> None:
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """A network whose features are evaluated: with ImageNet's weights, or with random ones of a seed."""
+    """A network whose features are evaluated: with ImageNet's weights, or with random ones of a seed.
+
+    Attributes:
+        fold: Fold of the images that it is evaluated on, counted from ``data.fold``.
+    """
 
     network: str
     seed: int | None = None
+    fold: int = 0
 
     @property
     def title(self) -> str:
         """Name in messages and task runs."""
-        return f"{self.network}, {'ImageNet weights' if self.seed is None else f'random weights {self.seed}'}"
+        weights = "ImageNet weights" if self.seed is None else f"random weights {self.seed}"
+        return f"{self.network}, {weights}{f', fold {self.fold}' if self.fold else ''}"
 
 
-def list_frozen(options: schema.Linear) -> list[FrozenNetwork]:
-    """Returns each network of a linear evaluation with ImageNet's weights, then with the random ones of each seed."""
-    return [FrozenNetwork(name, seed) for name in options.networks for seed in (None, *range(options.seeds))]
+def list_frozen(options: schema.Linear, folds: int = 1) -> list[FrozenNetwork]:
+    """Returns each network of a linear evaluation with ImageNet's weights, then with the random ones of each seed.
+
+    ImageNet's weights are evaluated on every one of the folds; the seeds of random ones run over them.
+    """
+    return [
+        FrozenNetwork(name, seed, fold)
+        for name in options.networks
+        for seed, fold in [
+            *((None, fold) for fold in range(folds)),
+            *((seed, seed % folds) for seed in range(options.seeds)),
+        ]
+    ]
 
 
 def weights_path(name: str) -> Path:

@@ -60,21 +60,21 @@ async def match_costs(config: schema.Config, classes: int) -> schema.Config:
 
 
 def point_config(config: schema.Config, point: schema.Point, seed: int = 0) -> schema.Config:
-    """The configuration of a point's training; ``seed`` counts from the recipe's."""
+    """The configuration of a point's training; ``seed`` counts from the recipe's, and runs over the folds."""
     recipe = replace(config.recipe, seed=config.recipe.seed + seed)
-    return replace(config, model=network_of(config.model, point), recipe=recipe)
+    return replace(config, model=network_of(config.model, point), recipe=recipe, data=config.data.for_seed(seed))
 
 
 @task(task_run_name="record", **policy.BOOKKEEPING)
 async def record_scaling(
-    config: schema.Config, run: str, shards: ShardResult, results: list[list[TrainResult | BaseException]]
+    config: schema.Config, run: str, shards: list[ShardResult], results: list[list[TrainResult | BaseException]]
 ) -> ScalingResult:
     """Writes the report part ``scaling`` to the store and to the study's MLflow run.
 
     Args:
         config: Configuration with the points as they were trained.
         run: MLflow run of the study.
-        shards: Data set that the points were trained on.
+        shards: Data set of each seed, with the fold that it was trained on.
         results: For each point, the result of each seed.
 
     Raises:
@@ -85,7 +85,7 @@ async def record_scaling(
 
 
 def _record(
-    config: schema.Config, run: str, shards: ShardResult, results: list[list[TrainResult | BaseException]]
+    config: schema.Config, run: str, shards: list[ShardResult], results: list[list[TrainResult | BaseException]]
 ) -> ScalingResult:
     from infra.tracking import runs
     from models.training import per_image
@@ -102,9 +102,9 @@ def _record(
     result = summarize(config, shards, results, urls)
     read = {r.job: per_image.read(r.job_uri, vars(r)) for r in done}
     answers = {job: correct for job, correct in read.items() if correct is not None}
-    comparisons, verdicts = compare_points(config.scaling, result.points, results, answers)
+    comparisons, verdicts = compare_points(config.scaling, result.points, results, answers, shards)
     result = replace(result, comparisons=comparisons, verdicts=verdicts)
-    part = report_results.publish_part(config, "scaling", result, report_results.digests([shards]))
+    part = report_results.publish_part(config, "scaling", result, report_results.digests(shards))
     runs.log_text(run, json.dumps(part, indent=1), "scaling.json")
     numbers = {
         f"val/top1_{title(p)}".replace(" ", "_"): trained.top1

@@ -95,8 +95,13 @@ def digest(facts: dict[str, Any]) -> str:
 
 
 def digests(data: Iterable[ShardResult]) -> dict[str, str]:
-    """Digest of the manifest of each data set, by name."""
-    return {shards.name: shards.manifest_sha256 for shards in data}
+    """Digest of the manifest of each data set, by name; further folds of one are named after their number, from 1."""
+    by_name: dict[str, str] = {}
+    for shards in data:
+        if shards.manifest_sha256 not in by_name.values():
+            number = sum(name.partition(" ")[0] == shards.name for name in by_name)
+            by_name[f"{shards.name} fold {number}" if number else shards.name] = shards.manifest_sha256
+    return by_name
 
 
 def publish_part(

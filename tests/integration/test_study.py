@@ -72,17 +72,19 @@ STORAGE = "s3://effnet/small-study"
 SMALLEST = [
     "profile=study",
     "data=folder",
+    "data.folds=2",
+    "data.val_share=0.5",
     "recipe.epochs=1",
     "recipe.global_batch=16",
     "transfer.recipe.epochs=1",
     "transfer.recipe.global_batch=16",
     "transfer.resolution=32",
-    "transfer.random_seeds=1",
+    "transfer.random_seeds=2",
     "transfer.more_networks=[efficientnet_lite1]",
     "scaling.points=[{network:efficientnet_b0},{network:efficientnet_b2}]",
-    "scaling.seeds=1",
+    "scaling.seeds=2",
     "linear.networks=[efficientnet_lite0]",
-    "linear.seeds=1",
+    "linear.seeds=2",
     "linear.resolution=32",
     "architecture.trials=1",
     "architecture.recipe.epochs=1",
@@ -133,14 +135,23 @@ def test_a_study_of_a_user_s_folder_that_was_killed_resumes_and_ends_with_every_
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     again = start_study(services_dir, folder, log)
-    assert again.wait(400) == 0, log.read_text()
+    assert again.wait(600) == 0, log.read_text()
     after = results()
-    # 2 networks of the scaling study, 2 public ones fine-tuned and from random weights, a trial of the blocks.
-    assert len(after) == 2 + 2 * 2 + 1
+    # 2 networks of the scaling study with 2 seeds; 2 public ones fine-tuned and from random weights, the first of them
+    # with 2 seeds; a trial of the blocks.
+    assert len(after) == 2 * 2 + 2 * (2 + 1) + 1
     assert {uri: after[uri] for uri in before} == before
     parts = {uri.rpartition("/")[2] for uri in store.list_uris(f"{STORAGE}/reports/study") if uri.endswith(".json")}
     assert {"scaling.json", "linear.json", "transfer.json", "architecture.json", "latency.json"} <= parts
+    scaled, frozen = (store.read_json(f"{STORAGE}/reports/study/{part}.json") for part in ("scaling", "linear"))
+    assert [point["n_val"] for point in scaled["points"]] == [120, 120], "every photograph is tested once"
+    assert len(scaled["data_sha256"]) == 2, "each seed has its fold"
+    assert (frozen["n"], [row["n"] for row in frozen["rows"]]) == (120, [120, 120])
+    assert [(one["lead"]["n"], one["lead"]["folds"]) for one in frozen["comparisons"]] == [(120, 2)]
     tuned = store.read_json(f"{STORAGE}/reports/study/transfer.json")["rows"]
+    leads = {row["network"]: row["random_start"]["lead"] for row in tuned}
+    assert (leads["efficientnet_lite0"]["n"], leads["efficientnet_lite0"]["folds"]) == (120, 2)
+    assert (leads["efficientnet_lite1"]["seeds"], leads["efficientnet_lite1"]["folds"]) == (1, 1)
     assert {row["network"] for row in tuned} == {"efficientnet_lite0", "efficientnet_lite1"}
     assert {row["data"] for row in tuned} == {"folder"}
     assert "fine-tuned on folder" in Page((services_dir / "latest" / "report.html").read_text()).text()

@@ -213,7 +213,7 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
 
     The split of an image of a growing set (``Source.content``) is a function of its content and the seed alone: more
     images move none of those that are there, and identical images are in the same split. The shares are then
-    expected, not exact.
+    expected, not exact. With ``data.folds`` the vals of the folds are disjoint, and together the whole set.
     """
     if source.content is not None:
         return _split_by_content(source.split, source.own_val, source.content, data)
@@ -221,6 +221,9 @@ def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int
     order = rng.permutation(len(source.labels))[: data.limit]
     if source.own_val:
         val, rest = order[source.split[order] == VAL], order[source.split[order] != VAL]
+    elif data.folds > 1:
+        first, last = (round(len(order) * fold / data.folds) for fold in (data.fold, data.fold + 1))
+        val, rest = order[first:last], np.concatenate([order[:first], order[last:]])
     else:
         n_val = round(len(order) * data.val_share)
         val, rest = order[:n_val], order[n_val:]
@@ -239,7 +242,12 @@ def _split_by_content(
     digests = (blake3(b"%d %d" % (data.seed, digest)).digest(24) for digest in content.tolist())
     draws = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
     for_val, for_minival = (draws[:, :2] / 2.0**64).T
-    is_val = split == VAL if own_val else for_val < data.val_share
+    if own_val:
+        is_val = split == VAL
+    elif data.folds > 1:
+        is_val = np.minimum(np.floor(for_val * data.folds), data.folds - 1) == data.fold
+    else:
+        is_val = for_val < data.val_share
     is_minival = for_minival < data.minival_share
     if data.minival == "official" and np.any(split == MINIVAL):
         is_minival = split == MINIVAL
@@ -295,11 +303,14 @@ def _digest_settings(
         *(["convert"] if data.convert else []),
         *([f"val {val.sha256}"] if val is not None else []),
         *(["in place", *addresses] if addresses else []),
+        *([f"fold {data.fold} of {data.folds}"] if data.folds > 1 else []),
     )
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
 def _build_layout(data: schema.Data, source: Source, folder: str) -> ShardLayout:
+    if source.own_val:  # it is the val of every fold, so these have the same shards
+        data = replace(data, folds=1, fold=0)
     parts, val, withheld = _split(source, data, folder)
     for split, indices in parts.items():
         if len(indices) == 0:

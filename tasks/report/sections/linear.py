@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.results import LinearResult, Summary
-from models.statistics import standard_error
+from models.statistics import count_folds, standard_error
 
 
 def facts(part: LinearResult, _summary: Summary) -> dict[str, Any]:
@@ -13,5 +13,6 @@ def facts(part: LinearResult, _summary: Summary) -> dict[str, Any]:
     return {
         "part": part,
         "rows": [(row, standard_error(row.top1, row.n)) for row in part.rows],
+        "folds": count_folds(row.lead for row in part.comparisons),
         "compared": list(zip(part.comparisons, part.verdicts, strict=False)),
     }

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from models.experiments import scaling_study
 from models.experiments.scaling_study import PaperScalingRow
 from models.results import ScalingPoint, ScalingResult, Summary
-from models.statistics import standard_error
+from models.statistics import count_folds, standard_error
 from tasks.report.charts import scatter
 from tasks.report.numbers import is_percent, plus_minus
 
@@ -76,6 +76,7 @@ def facts(part: ScalingResult, _summary: Summary) -> dict[str, Any]:
         "verdicts": part.verdicts,
         "comparisons": part.comparisons,
         "seeds": part.seeds,
+        "folds": count_folds(row.lead for row in part.comparisons),
         "tables": tables,
         "others": [point for point in points if not any(point is row for row in used)],
         "figure3": [

@@ -9,6 +9,7 @@ from typing import Any
 from models import paper
 from models.experiments.transfer import ABSENT, describe_starts
 from models.results import GridRow, Summary, TransferPart, TransferRow
+from models.statistics import count_folds
 from tasks.report.sections.family import short_name
 
 
@@ -53,6 +54,7 @@ def facts(part: TransferPart, summary: Summary) -> dict[str, Any]:
             if (start := row.random_start) is not None
         ],
         "verdicts": describe_starts(part.rows),
+        "folds": count_folds(row.random_start.lead for row in part.rows if row.random_start is not None),
         "absent": [line for line in part.missing if ABSENT in line],
         "ratios": paper.TABLE5_GEO_MEAN_RATIOS,
         "short": short_name,

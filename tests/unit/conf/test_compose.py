@@ -537,3 +537,33 @@ def test_who_changes_a_configuration_changes_nobody_else_s() -> None:
     first.variants.clear()
     again = compose.compose(["model=b1"])
     assert (again.data.augment.policy, again.recipe.epochs, len(again.variants)) == ("none", 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.folds=3"], "data.folds=3 makes a val of 0.3333 of the images, and data.val_share is 0.2; data.folds=1"),
+        (["data.folds=5", "data.fold=5"], r"data.fold must be in \[0, data.folds=5\), is 5"),
+        (["data.fold=1"], r"data.fold must be in \[0, data.folds=1\), is 1"),
+        (["data.folds=0"], "data.folds must be > 0"),
+        (["data.folds=5", "data.append=true"], "data.append keeps one val while the set grows"),
+        (["data.folds=5", "data.frozen_val=a"], "data.frozen_val keeps one val while the set grows"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(OverrideError, match=message):
+        compose.compose(["data=folder", *FOLDER, "data.val_share=0.2", *words])
+
+
+def test_the_seeds_run_over_the_folds_from_that_of_the_data() -> None:
+    data = compose.compose(["data=digits", "data.val_share=0.2", "data.folds=5", "data.fold=3"]).data
+    assert [data.for_seed(seed).fold for seed in range(6)] == [3, 4, 0, 1, 2, 3]
+    assert compose.compose(["data=digits"]).data.for_seed(7) == compose.compose(["data=digits"]).data
+
+
+def test_the_settings_of_folds_are_no_part_of_a_request_without_folds() -> None:
+    data = compose.compose(["data=digits"]).data
+    assert not {"fold", "folds"} & (compose.to_dict(data).keys() | compose.to_request(data).keys())
+    assert {"folds"} <= compose.to_request(
+        compose.compose(["data=digits", "data.val_share=0.2", "data.folds=5"]).data
+    ).keys()

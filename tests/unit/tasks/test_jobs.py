@@ -80,7 +80,7 @@ def explain_key() -> str:
 
 def transfer_key() -> str:
     cost = Cost(0, 0, 0, 0)
-    plan = TransferPlan(composed("transfer=laptop_kornblith"), SHARDS, [], [], cost, 0)
+    plan = TransferPlan(composed("transfer=laptop_kornblith"), (SHARDS,), [], [], cost, 0)
     return run_key(lambda: asyncio.run(transfer.start_grid.fn(plan, WEIGHTS, "")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from conf import compose, schema
@@ -22,6 +23,20 @@ def test_the_splits_are_those_that_are_sharded(words: list[str]) -> None:
     data = compose.compose(words).data
     indices = split_indices(catalog.open_source(data), data)
     assert count_splits(data) == tuple(len(indices[split]) for split in ("train", "minival", "val"))
+
+
+def test_every_image_of_a_published_set_without_a_val_is_val_in_one_fold() -> None:
+    source = catalog.open_source(compose.compose(["data=digits"]).data)
+    vals = []
+    for fold in range(5):
+        data = compose.compose(["data=digits", "data.val_share=0.2", "data.folds=5", f"data.fold={fold}"]).data
+        indices = split_indices(source, data)
+        whole = np.concatenate([indices[split] for split in ("train", "minival", "val")])
+        assert sorted(whole.tolist()) == list(range(len(source.labels)))
+        assert count_splits(data) == pytest.approx([len(indices[s]) for s in ("train", "minival", "val")], abs=1)
+        vals.append(indices["val"])
+    assert sorted(np.concatenate(vals).tolist()) == list(range(len(source.labels)))
+    assert max(map(len, vals)) - min(map(len, vals)) <= 1
 
 
 def test_the_paper_s_minival_is_counted() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import made_results
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from models.experiments.equal_cost import compare_points, match_points, raise_to
 from models.experiments.scaling_study import network_of, summarize
 from models.networks.build import compute_cost
 from models.results import ScalingComparison, ShardResult, TrainResult
+from models.statistics import compare_folds, compare_paired
 
 SHARDS = ShardResult("digits", "file:///m", "0", 10, 800, 100, 1000, 5, reused=True)
 PROFILES = {"laptop": (["profile=laptop"], 10), "paper": (["profile=paper", "data.path=x", "transfer.path=x"], 1000)}
@@ -86,15 +89,16 @@ def trained(job: str, correct: NDArray[np.bool_]) -> TrainResult:
 
 
 def compared(
-    config: Config, *correct: list[NDArray[np.bool_]]
+    config: Config, *correct: list[NDArray[np.bool_]], shards: list[ShardResult] | None = None
 ) -> tuple[tuple[ScalingComparison, ...], tuple[str, ...]]:
     """The comparisons of a study whose points classified these images correctly, seed by seed."""
     answers = {f"{point}/{seed}": bits for point, seeds in enumerate(correct) for seed, bits in enumerate(seeds)}
     results: list[list[TrainResult | BaseException]] = [
         [trained(f"{point}/{seed}", bits) for seed, bits in enumerate(seeds)] for point, seeds in enumerate(correct)
     ]
-    points = summarize(config, SHARDS, results, [None] * len(results)).points
-    return compare_points(config.scaling, points, results, answers)
+    shards = shards or [SHARDS] * len(correct[0])
+    points = summarize(config, shards, results, [None] * len(results)).points
+    return compare_points(config.scaling, points, results, answers, shards)
 
 
 def study(*overrides: str) -> Config:
@@ -173,9 +177,38 @@ def test_a_point_that_failed_or_has_no_answers_is_not_compared() -> None:
     config = study("scaling.seeds=1")
     good = trained("a", images(0, 900))
     results: list[list[TrainResult | BaseException]] = [[good], [DivergedError("no")], [good], [good], [good]]
-    points = summarize(config, SHARDS, results, [None] * 5).points
-    found, (verdict,) = compare_points(config.scaling, points, results, {"a": images(0, 900)})
+    points = summarize(config, [SHARDS], results, [None] * 5).points
+    found, (verdict,) = compare_points(config.scaling, points, results, {"a": images(0, 900)}, [SHARDS])
     assert [c.lead is None for c in found] == [True, False, False]
     assert "compound and depth were not compared on the same images" in verdict
-    found, _ = compare_points(config.scaling, points, results, {})
+    found, _ = compare_points(config.scaling, points, results, {}, [SHARDS])
     assert all(c.lead is None for c in found)
+
+
+def fold(number: int, n: int) -> ShardResult:
+    return replace(SHARDS, manifest_sha256=str(number), val=n)
+
+
+def test_seeds_of_several_folds_are_compared_within_each_and_by_the_leads_of_the_folds() -> None:
+    """Two seeds of the first fold, one of each other; the last fold has other images, and fewer."""
+    shards = [fold(0, 1000), fold(1, 1000), fold(2, 500), fold(0, 1000)]
+    single = [images(0, 800), images(0, 810), images(0, 400, 500), images(0, 800)]
+    compound = [images(0, 830), images(0, 850), images(0, 425, 500), images(0, 810)]
+    config = study("scaling.seeds=4")
+    found, _ = compared(config, single, single, single, single, compound, shards=shards)
+    lead = found[0].lead
+    assert lead == compare_folds(
+        [np.stack([compound[0], compound[3]]), compound[1][None], compound[2][None]],
+        [np.stack([single[0], single[3]]), single[1][None], single[2][None]],
+        1000 / 800,
+    )
+    assert (lead.n, lead.seeds, lead.folds) == (2500, 4, 3)
+    means = [(1000 * 82 + 1000 * 85 + 500 * 85) / 2500, (1000 * 80 + 1000 * 81 + 500 * 80) / 2500]
+    assert [found[0].compound_top1, found[0].single_top1] == pytest.approx(means), "every image has the same weight"
+    assert lead.value == pytest.approx(means[0] - means[1])
+
+
+def test_folds_with_the_same_official_val_are_seeds_on_the_same_images() -> None:
+    same, other = [images(0, 800)] * 3, [images(0, 900), images(0, 860), images(0, 880)]
+    found, _ = compared(study(), same, same, same, same, other, shards=[fold(0, 1000)] * 3)
+    assert found[0].lead == compare_paired(np.stack(other), np.stack(same))

@@ -119,11 +119,13 @@ def correct(count: int) -> NDArray[np.bool_]:
 
 def test_leads_are_those_over_random_weights_and_over_the_first_network() -> None:
     comparisons, verdicts = compare_networks(
+        {"lite0": [correct(850)], "lite1": [correct(852)], "lite2": [correct(800)]},
         {
-            "lite0": [correct(850), correct(700), correct(710)],
-            "lite1": [correct(852), correct(852), correct(852)],
-            "lite2": [correct(800), correct(700), correct(700)],
-        }
+            "lite0": [[correct(700), correct(710)]],
+            "lite1": [[correct(852), correct(852)]],
+            "lite2": [[correct(700), correct(700)]],
+        },
+        0.5,
     )
     assert [(c.first, c.second, c.lead.seeds) for c in comparisons] == [
         ("lite0", "lite0 with random weights", 2),
@@ -139,3 +141,16 @@ def test_leads_are_those_over_random_weights_and_over_the_first_network() -> Non
     assert verdicts[3].startswith("lite1 is not distinguished from lite0 (+0.20 points, ")
     assert verdicts[4].startswith("lite2 loses to lite0 (-5.00 points, ")
     assert verdicts[2].startswith("lite2 beats lite2 with random weights (+10.00 points, ")
+
+
+def test_features_are_compared_within_each_fold_where_random_weights_were_tested() -> None:
+    """Two random weights over three folds: nothing of the third is compared with them."""
+    comparisons, _ = compare_networks(
+        {"lite0": [correct(850), correct(840), correct(830)], "lite1": [correct(850), correct(850), correct(850)]},
+        {"lite0": [[correct(700)], [correct(710)], []], "lite1": [[], [], []]},
+        0.5,
+    )
+    leads = {(c.first, c.second): c.lead for c in comparisons}
+    assert list(leads) == [("lite0", "lite0 with random weights"), ("lite1", "lite0")]
+    assert [(lead.folds, lead.seeds, lead.n) for lead in leads.values()] == [(2, 2, 2000), (3, 3, 3000)]
+    assert [lead.value for lead in leads.values()] == pytest.approx([14.0, 1.0])

@@ -20,7 +20,7 @@ from models.experiments.transfer import (
     with_random_start,
     with_side,
 )
-from models.results import Point, RandomStart, TrainResult, TransferResult
+from models.results import Point, RandomStart, ShardResult, TrainResult, TransferResult
 from models.statistics import PairedTest, compare_paired
 from models.training.optim import rate_at
 
@@ -231,6 +231,9 @@ def trained(job: str, top1: float, *, reused: bool = False) -> TrainResult:
     return replace(TRAINED, job=job, top1=top1, reused=reused)
 
 
+SHARDS = ShardResult("a", "file:///m", "0", 10, 800, 100, 200, 5, reused=True)
+
+
 def test_starts_are_compared_on_the_same_images_over_the_seeds() -> None:
     rng = np.random.default_rng(0)
     answers = {name: rng.random(200) < share for name, share in (("t0", 0.9), ("t1", 0.9), ("r0", 0.6), ("r1", 0.6))}
@@ -238,7 +241,7 @@ def test_starts_are_compared_on_the_same_images_over_the_seeds() -> None:
         [trained(f"{kind}{i}", 100 * answers[f"{kind}{i}"].mean(), reused=kind == "r") for i in (0, 1)] for kind in "tr"
     ]
     base = result("a", None)
-    compared = with_random_start(base, tuned, scratch, answers)
+    compared = with_random_start(base, tuned, scratch, answers, [SHARDS, SHARDS])
     start = compared.random_start
     assert start is not None
     assert start.lead == compare_paired(
@@ -247,7 +250,8 @@ def test_starts_are_compared_on_the_same_images_over_the_seeds() -> None:
     assert start.lead is not None
     assert start.lead.value == pytest.approx(np.mean(start.tuned_top1) - np.mean(start.random_top1))
     assert compared.jobs_found == base.jobs_found + 2
-    partial = with_random_start(base, tuned, scratch, {name: bits for name, bits in answers.items() if name != "r1"})
+    some = {name: bits for name, bits in answers.items() if name != "r1"}
+    partial = with_random_start(base, tuned, scratch, some, [SHARDS, SHARDS])
     assert partial.random_start is not None
     assert partial.random_start.lead is None
 

@@ -67,5 +67,5 @@ def test_a_study_that_cannot_be_summed_up_leaves_no_part(
     monkeypatch.setattr(study.report_results, "publish_part", lambda *_: pytest.fail("left a part"))
     config = config_of("{network:resnet50}", "{network:resnet50,dimension:width,width:2.0}")
     with pytest.raises(raised):
-        study._record(config, "run", SHARDS, [[result] for result in results])
+        study._record(config, "run", [SHARDS], [[result] for result in results])
     assert ended == ["FAILED"]

@@ -198,6 +198,41 @@ def test_a_folder_that_grows_moves_no_image_between_splits(tmp_path: Path) -> No
     assert splits_by_image(tmp_path, seed=1) != many_more
 
 
+def fold_of(path: Path, number: int, folds: int = 3, **changes: Any) -> dict[bytes, str]:
+    return splits_by_image(path, folds=folds, fold=number, val_share=1 / folds, **changes)
+
+
+def test_every_image_of_a_folder_is_val_in_one_fold_and_stays_so_while_the_folder_grows(tmp_path: Path) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for number in range(150):
+            (tmp_path / name / f"{number:03}.png").write_bytes(picture(1000 * label + number, "png"))
+    folds = [fold_of(tmp_path, number) for number in range(3)]
+    vals = [{image for image, split in fold.items() if split == "val"} for fold in folds]
+    assert sum(map(len, vals)) == len(set.union(*vals)) == 300
+    assert [len(val) / 300 for val in vals] == pytest.approx([1 / 3] * 3, abs=0.09)  # 3 standard errors
+    assert all(len({fold[image] for fold in folds} - {"val"}) == 1 for image in folds[0]), "minival or train in both"
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "new.png").write_bytes(picture(99_999, "png"))
+    grown = fold_of(tmp_path, 1)
+    assert len(grown) == 301
+    assert {image: grown[image] for image in folds[1]} == folds[1]
+
+
+def test_a_folder_with_its_own_val_has_it_in_every_fold(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(30):
+                seed = 1000 * label + 100 * (split == "val") + number
+                (tmp_path / split / name / f"{number:03}.png").write_bytes(picture(seed, "png"))
+    plans = [
+        writer.plan(folder_data(tmp_path, folds=folds, fold=fold, val_share=1 / max(2, folds)), "file:///nowhere")
+        for folds, fold in ((1, 0), (2, 0), (2, 1))
+    ]
+    assert len({plan.root for plan in plans}) == 1
+
+
 def test_a_limit_of_a_growing_folder_moves_no_image_either(images: Path) -> None:
     whole, part = splits_by_image(images), splits_by_image(images, limit=18)
     assert len(part) == 18
