@@ -28,10 +28,12 @@ from conf.nightly import Alerts, Email, Nightly
 from conf.training import (
     LATER,
     MISSING,
+    NEWEST,
     Augment,
     Data,
     Model,
     Recipe,
+    StopRule,
     require,
     require_choice,
     require_name,
@@ -67,6 +69,7 @@ __all__ = [
     "Search",
     "Services",
     "Slurm",
+    "StopRule",
     "Transfer",
 ]
 
@@ -112,6 +115,9 @@ class Runtime:
     step_timeout_s: float = 300.0  # Seconds between two steps.
     eval_timeout_s: float = 300.0  # Seconds between two batches of an evaluation.
     checkpoint_timeout_s: float = 900.0  # Seconds to write or read one checkpoint.
+    # Trainings from random weights that end with exit code 11 if they are below an accuracy after an epoch; their
+    # checkpoint is kept, and the same command with other rules resumes.
+    stop_below: list[StopRule] = field(default_factory=list, metadata=NEWEST)
 
     def __post_init__(self) -> None:
         require(self.loader_threads > 0, f"runtime.loader_threads must be > 0, is {self.loader_threads}")

@@ -375,3 +375,22 @@ class Recipe:
         steps = self.checkpoint_every_steps
         require(steps is None or steps > 0, f"recipe.checkpoint_every_steps must be > 0, is {steps}")
         require(0 <= self.seed < 2**31, f"recipe.seed must be in [0, 2^31), is {self.seed}")
+
+
+@dataclass
+class StopRule:
+    """When a training of one network is not worth its remaining epochs."""
+
+    network: str = MISSING  # Name of the network.
+    data: str = MISSING  # Name of the data set.
+    epoch: int = MISSING  # Epoch after which it is judged, at the next evaluation.
+    top1: float = MISSING  # Least top-1 of the averaged weights on minival, in percent.
+
+    def __post_init__(self) -> None:
+        for key in ("network", "data"):
+            require_name(f"runtime.stop_below: {key}", getattr(self, key))
+        require(self.epoch == MISSING or self.epoch > 0, f"runtime.stop_below: epoch must be > 0, is {self.epoch}")
+        require(
+            self.top1 == MISSING or 0 < self.top1 <= 100,
+            f"runtime.stop_below: top1 must be in (0, 100], is {self.top1}",
+        )

@@ -12,6 +12,7 @@
     │   ├── ResumeError     6   checkpoints exist, but none verifies: never restarts silently from step 0
     │   ├── ChangedError    7   configuration, data or code differ from those of the checkpoint
     │   ├── CapacityError  10   out of memory; the message names the setting
+    │   ├── BelowTargetError 11 a training is below runtime.stop_below; its checkpoint is kept
     │   └── JobError        1   a worker failed; its last lines are in the message
     └── TransientError      75  an external system did not answer; the same call may succeed later
         ├── PreemptedError  8   stopped by SIGTERM; the state is saved and the same command resumes
@@ -94,13 +95,19 @@ class CapacityError(PermanentError):
     exit_code = 10
 
 
+class BelowTargetError(PermanentError):
+    """A training was below the accuracy of a rule in ``runtime.stop_below``; its state is saved."""
+
+    exit_code = 11
+
+
 class JobError(PermanentError):
     """A training job failed because of an error in one of its workers."""
 
 
 # Failures of one network of several that are trained. Any other error would fail all of them, as an unreachable store
 # does, or says nothing about the network: it ends the whole, and the same command resumes.
-OF_ONE_NETWORK = (DivergedError, CapacityError, JobError, ResumeError)
+OF_ONE_NETWORK = (DivergedError, CapacityError, BelowTargetError, JobError, ResumeError)
 
 
 class TransientError(EffnetError):
@@ -148,6 +155,7 @@ def kind_of(exit_code: int, name: str = "") -> type[EffnetError]:
         ResumeError,
         ChangedError,
         CapacityError,
+        BelowTargetError,
         PreemptedError,
         HungError,
         LostError,

@@ -12,7 +12,7 @@ from torch import nn
 
 from conf.schema import Job
 from infra import machine
-from infra.errors import DivergedError, JobError, PreemptedError, TransientError
+from infra.errors import BelowTargetError, DivergedError, JobError, PreemptedError, TransientError
 from models.data.loading.device import to_device
 from models.data.loading.loader import Loader
 from models.statistics import mean_per_class
@@ -96,6 +96,7 @@ def fit(run: Run, state: TrainState) -> None:
     Raises:
         DivergedError: The loss exploded or is not finite, and rewinding did not help.
         PreemptedError: Termination was requested on some rank; the state is saved.
+        BelowTargetError: The accuracy is below that of ``runtime.stop_below``; the state is saved.
         CapacityError: Out of memory.
     """
     if distributed.any_rank(run.preemption.requested):
@@ -104,6 +105,7 @@ def fit(run: Run, state: TrainState) -> None:
         epoch, start_step = divmod(state.position.step, run.steps_per_epoch)
         try:
             if _epoch_end_handled(run, state):
+                _check_target(run, state)
                 _train_epoch(run, state, epoch, start_step)
             else:
                 _end_epoch(run, state, epoch)
@@ -123,6 +125,23 @@ def _epoch_end_handled(run: Run, state: TrainState) -> bool:
     """Whether no end of an epoch is pending; after a resume, its evaluation may still have to run."""
     position = state.position
     return position.step % run.steps_per_epoch > 0 or position.epoch_ended == position.step
+
+
+def _check_target(run: Run, state: TrainState) -> None:
+    """Ends a training that is not worth its remaining epochs, also if it resumes from the epoch at which it ended."""
+    job = run.job
+    evaluated = [row for row in state.position.rows if "minival_top1" in row]
+    for rule in job.runtime.stop_below if job.init_weights_uri is None else ():
+        row = next((row for row in evaluated if row["epoch"] >= rule.epoch), None)
+        if (rule.network, rule.data) != (job.model.name, job.data_name) or row is None:
+            continue
+        if row["minival_top1"] < rule.top1:
+            _save_and_wait(run, state)
+            raise BelowTargetError(
+                f"top-1 on minival is {row['minival_top1']:.2f} % after epoch {row['epoch']:.0f}, below the "
+                f"{rule.top1:g} % at epoch {rule.epoch} of runtime.stop_below; step {state.position.step} is saved, "
+                "and the same command with runtime.stop_below=[] resumes from there"
+            )
 
 
 def _end_epoch(run: Run, state: TrainState, epoch: int) -> None:
@@ -286,14 +305,21 @@ def _check_interrupted(run: Run, state: TrainState, site: str) -> bool:
 
 def _save_and_preempt(run: Run, state: TrainState) -> NoReturn:
     """Saves the state on behalf of all ranks and raises PreemptedError."""
-    run.watchdog.enter("checkpoint")
-    run.checkpoints.save_and_wait(state)
-    # No rank exits before rank 0 has finished writing: torchrun terminates the others as soon as one is gone.
-    run.preemption.saved()
-    distributed.wait_for_all()
+    _save_and_wait(run, state)
     raise PreemptedError(
         f"termination requested; saved after step {state.position.step}, the same command resumes from there"
     )
+
+
+def _save_and_wait(run: Run, state: TrainState) -> None:
+    """Saves the state before an end of the job.
+
+    No rank exits before rank 0 has finished writing: torchrun terminates the others as soon as one is gone.
+    """
+    run.watchdog.enter("checkpoint")
+    run.checkpoints.save_and_wait(state)
+    run.preemption.saved()
+    distributed.wait_for_all()
 
 
 def _save_checkpoint(run: Run, state: TrainState) -> None:

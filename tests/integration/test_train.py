@@ -15,6 +15,7 @@ import torch
 
 from conf import compose, schema
 from infra import machine, store
+from infra.errors import BelowTargetError, kind_of
 from infra.launch import local
 from infra.launch.command import job_environment, torchrun_argv
 from infra.services import proctable
@@ -211,6 +212,28 @@ def test_a_diverging_job_says_so_and_stops(job: schema.Job, storage: str) -> Non
     assert status(job_uri)["exit_code"] == 4
     assert "lower recipe.lr_per_256" in status(job_uri)["error"]
     assert store.read_json(f"{job_uri}/failure.json")["exit_code"] == 4
+
+
+def test_a_job_below_its_target_ends_with_its_state_saved_and_resumes_without_the_rule(
+    undisturbed: str, job: schema.Job, storage: str
+) -> None:
+    rule = schema.StopRule(job.model.name, job.data_name, epoch=2, top1=99.9)
+    judged = dataclasses.replace(job, runtime=dataclasses.replace(job.runtime, stop_below=[rule]))
+    for _ in range(2):  # the same command again trains nothing
+        running, job_uri = start(judged, storage, "below")
+        assert finish(running) != 0
+        assert status(job_uri)["exit_code"] == 11
+        assert (
+            "after epoch 2, below the 99.9 % at epoch 2 of runtime.stop_below; step 6 is saved"
+            in status(job_uri)["error"]
+        )
+        failure = store.read_json(f"{job_uri}/failure.json")
+        assert kind_of(failure["exit_code"], failure["error"].partition(":")[0]) is BelowTargetError
+        assert [row["step"] for row in rows(job_uri)[1]] == [3, 6]
+    again, _ = start(job, storage, "below")
+    assert finish(again) == 0, local.logs(again)
+    ours, theirs = (store.read_json(f"{uri}/result.json") for uri in (job_uri, undisturbed))
+    assert ours["weights_sha256"] == theirs["weights_sha256"]
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_trained(job: schema.Job, storage: str) -> None:

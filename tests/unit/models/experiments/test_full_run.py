@@ -94,6 +94,12 @@ def test_the_gates_of_the_document_are_those_of_the_plan_with_their_hours(planne
     assert f"EMA top-1 on minival ≥ {full_run.STOP_TOP1:.0f} % at epoch {full_run.STOP_EPOCH}" in section
 
 
+def test_the_first_seed_of_b0_ends_by_itself_where_the_gate_says_so() -> None:
+    [rule] = paper().runtime.stop_below
+    assert (rule.network, rule.data) == ("efficientnet_b0", "imagenet")
+    assert (rule.epoch, rule.top1) == (full_run.STOP_EPOCH, full_run.STOP_TOP1)
+
+
 def test_the_plan_says_which_accuracy_of_each_variant_is_accepted(planned: list[str]) -> None:
     for name, accepted in {"efficientnet_b0": 76.9, "efficientnet_b4": 82.5, "efficientnet_b7": 83.9}.items():
         [line] = [line for line in planned if line.startswith(f"    {name} ")]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 
-from infra.errors import DivergedError, TransientError
+from conf.schema import Job, Model, Runtime, StopRule
+from infra.errors import BelowTargetError, DivergedError, TransientError
 from models.data.loading.loader import Loader
 from models.training.checkpoints.state import Position, TrainState
-from models.training.loop import Run, _check_interrupted, _evaluate_minival, _handle_outcome, _RewindError, _write_rows
+from models.training.loop import (
+    Run,
+    _check_interrupted,
+    _check_target,
+    _evaluate_minival,
+    _handle_outcome,
+    _RewindError,
+    _write_rows,
+)
 from models.training.metrics import Accuracy
 from models.training.step import Outcome
 
@@ -71,6 +81,47 @@ def test_an_average_that_predicts_nothing_has_diverged(monkeypatch: pytest.Monke
     with pytest.raises(DivergedError, match=r"loss on minival after epoch 3 is nan; lower recipe\.lr_per_256"):
         _evaluate_minival(run, state, cast(Loader, None), epoch=3)
     assert state.best.tolist() == [0.0, 0.0]
+
+
+RULE = StopRule("efficientnet_b0", "digits", epoch=4, top1=70.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluated", "judged"),
+    [
+        ({}, [(2, 10.0), (3, 69.9)], None),  # not yet
+        ({}, [(2, 10.0), (4, 69.9)], 4),
+        ({}, [(3, 10.0), (5, 69.9)], 5),  # not evaluated at the epoch itself
+        ({}, [(4, 70.0), (5, 60.0)], None),  # judged once
+        ({}, [(4, 69.9), (5, 80.0)], 4),
+        ({"data_name": "elpv"}, [(4, 69.9)], None),
+        ({"model": Model("efficientnet_b1")}, [(4, 69.9)], None),
+        ({"init_weights_uri": "s3://effnet/weights"}, [(4, 69.9)], None),  # fine-tuned
+        ({"runtime": Runtime()}, [(4, 69.9)], None),
+    ],
+)
+def test_a_training_below_its_target_is_saved_and_ends(
+    changes: dict[str, Any], evaluated: list[tuple[int, float]], judged: int | None
+) -> None:
+    saved: list[object] = []
+    job = replace(Job("train", data_name="digits", runtime=Runtime(stop_below=[RULE])), **changes)
+    run: Any = SimpleNamespace(
+        job=job,
+        watchdog=SimpleNamespace(enter=lambda _: None),
+        checkpoints=SimpleNamespace(save_and_wait=saved.append),
+        preemption=SimpleNamespace(saved=lambda: None),
+    )
+    rows = [{"step": 1.0, "epoch": 4.0, "train_loss": 1.0}]
+    rows += [{"step": 10.0 * epoch, "epoch": float(epoch), "minival_top1": top1} for epoch, top1 in evaluated]
+    state: Any = SimpleNamespace(position=Position(step=50, rows=rows))
+    if judged is None:
+        _check_target(run, state)
+    else:
+        with pytest.raises(
+            BelowTargetError, match=rf"is 69.90 % after epoch {judged}, below the 70 % at epoch 4 .*=\[\]"
+        ):
+            _check_target(run, state)
+    assert saved == ([] if judged is None else [state])
 
 
 def test_a_store_that_does_not_answer_costs_no_epoch(
