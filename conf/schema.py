@@ -74,10 +74,7 @@ __all__ = [
 ]
 
 ENGINES = ("local", "workpool", "slurm", "kubernetes")  # infra/launch/engine.py
-SCHEDULERS = (
-    "slurm",
-    "kubernetes",
-)  # of these, the engines that choose the machines, and so the address of the first one
+SCHEDULERS = ("slurm", "kubernetes")  # of these, those that choose the machines, and so the address of the first
 _DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _WORD = re.compile(r"[\w.:/@=-]+")
 _SLURM_WORD = re.compile(r"\w[\w.,:&|*\[\]-]*")
