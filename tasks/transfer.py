@@ -79,7 +79,7 @@ def plan(config: schema.Config, shards: ShardResult, folds: Sequence[ShardResult
     from models.networks.build import compute_cost, feature_params
 
     options = config.transfer
-    by_seed = tuple(folds) or (shards,)
+    by_seed = tuple(folds) or (shards,) * max(1, options.random_seeds)
     distinct = list({one.manifest_sha256: one for one in by_seed}.values())
     for fold in distinct:
         manifest = manifests.load_verified(fold.manifest_uri, fold.manifest_sha256)

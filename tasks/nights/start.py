@@ -67,6 +67,8 @@ def with_val(config: schema.Config) -> schema.Data:
         raise ConfigError(
             f"transfer.data.frozen_val is {data.frozen_val}, nightly.val is {val}; give nightly.val alone"
         )
+    if data.folds > 1:
+        raise ConfigError(f"transfer.data.folds is {data.folds}, and a night has one val; give transfer.data.folds=1")
     return replace(data, frozen_val=val) if catalog.find(data.source).grows else data
 
 

@@ -20,6 +20,7 @@ from models.networks.packaged import FrozenNetwork
 from models.results import ShardResult
 from tasks import shard
 from tasks.dry_run import describe_training
+from tasks.experiments.scaling import point_config
 from tasks.experiments.search import trial_config
 from tasks.jobs import JobRun, features_request, features_uri, result_uri, train_job, transfer_job
 from tasks.plan import exceeded_budget, time_left
@@ -131,17 +132,33 @@ def test_a_fine_tuning_with_seeds_is_stored_if_all_seeds_are(
     assert rows["transfer efficientnet_b0"] == ["0", "4"]
 
 
+def test_trainings_of_all_folds_are_found_in_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        *("data=digits", "data.folds=2", "data.val_share=0.5", "scaling.seeds=3"),
+        *("scaling.points=[{network:efficientnet_b0}]", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"),
+    ]
+    config = compose.compose(words)
+    for seed in range(3):
+        _, rows = planned_rows(capsys, "scaling", *words)
+        assert rows["scaling study"] == [str(3 - seed), str(seed)]
+        trial = point_config(config, config.scaling.points[0], seed)
+        shards = write_shards(trial.data, config.storage)
+        finish(train_job(trial, trial.data, trial.recipe, shards, None))
+    _, rows = planned_rows(capsys, "scaling", *words)
+    assert rows["scaling study"] == ["0", "3"]
+
+
 def test_answers_by_frozen_features_are_subtracted_and_what_is_counted_whole_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["profile=study", "data=digits", f"storage=file://{tmp_path}/store", f"run_dir={tmp_path}/runs"]
     config = compose.compose(words)
-    shards = write_shards(config.data, config.storage)
+    folds = [write_shards(config.data.for_seed(fold), config.storage) for fold in range(3)]
     _, rows = planned_rows(capsys, "study", *words)
-    networks = len(config.linear.networks) * (1 + config.linear.seeds)
+    networks = len(config.linear.networks) * (3 + config.linear.seeds)
     assert rows["frozen features"] == [str(networks), "0"]
-    for seed in (None, 0):
-        request = features_request(config, shards, FrozenNetwork(config.linear.networks[0], seed))
+    for seed, fold in ((None, 1), (2, 2)):
+        request = features_request(config, folds[fold], FrozenNetwork(config.linear.networks[0], seed))
         store.write_json(features_uri(config, request), {"correct": "1", "majority": 50.0, "request": request})
     assert main(["plan", "study", *words]) == 0
     shown = capsys.readouterr().out

@@ -45,6 +45,20 @@ def plan(made: MadeSet) -> TransferPlan:
     return planned(made)
 
 
+def test_a_grid_over_folds_is_refused_since_other_folds_test_the_images_of_the_choice(made: MadeSet) -> None:
+    shards = sharded(made)
+    other = dataclasses.replace(shards, manifest_uri=made.uri, manifest_sha256="0" * 64)
+    config = compose.compose(SMALL)
+    with pytest.raises(DataError, match="0000"):  # every fold is opened and checked
+        transfer.plan(config, shards, [shards, other])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "load_verified", lambda uri, _: manifests.load(uri)[1])
+        with pytest.raises(ConfigError, match="make a grid of 4 points, chosen on images that other folds test"):
+            transfer.plan(config, shards, [shards, other])
+        single = compose.compose([*SMALL, "transfer.lr_per_256=[]", "transfer.weight_decay=[]"])
+        assert transfer.plan(single, shards, [shards, other, shards]).folds == (shards, other, shards)
+
+
 def standing(top1: float, mean: float = 0.0) -> RungResult:
     return RungResult(3, top1, mean, "run", False)
 
@@ -150,6 +164,7 @@ def test_a_service_that_does_not_answer_is_no_verdict_on_a_point(plan: TransferP
 
 def test_the_last_jobs_differ_in_seed_and_start_alone(plan: TransferPlan) -> None:
     point, weights = plan.points[0], ("s3://w", "00")
+    plan = dataclasses.replace(plan, folds=plan.folds * 2)
     first, tuned, scratch = (final_job(plan, point, *rest) for rest in ((weights,), (weights, 1), (None, 1)))
     assert tuned.job == dataclasses.replace(first.job, recipe=tuned.job.recipe)
     assert tuned.job.recipe == dataclasses.replace(first.job.recipe, seed=first.job.recipe.seed + 1)

@@ -12,6 +12,7 @@ from conf import compose, schema
 from conf.schema import Data
 from flows.cli import champions
 from infra import store
+from infra.errors import ConfigError
 from infra.tracking import queries, registry
 from infra.tracking.registry import Version
 from models.data.shards import acceptance, frozen_val, versions
@@ -191,3 +192,9 @@ def test_a_night_that_trained_on_images_which_were_taken_back_meanwhile_accepts_
     versions.accept(fourth.manifest_uri)
     assert shard(data, storage) == replace(fourth, reused=True)
     assert acceptance.find(second.manifest_uri) == mark
+
+
+def test_a_night_has_one_val_so_folds_are_refused() -> None:
+    config = compose.compose(["data@transfer.data=folder", "transfer.data.path=x", "transfer.data.folds=5"])
+    with pytest.raises(ConfigError, match=r"give transfer\.data\.folds=1"):
+        start.with_val(config)

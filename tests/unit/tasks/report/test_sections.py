@@ -64,10 +64,12 @@ def test_every_point_of_the_scaling_study_stands_beside_its_row_of_table_3() -> 
     assert "— 1,000" in page.row("ResNet-50 resolution", "data-scaled")[1], "it failed: a dash, never a zero"
 
 
+COMPARED = {"network": "efficientnet_b0", "compound_top1": 95.5, "single_top1": 96.75, "cost_ratio": 1.03}
+
+
 def test_compound_scaling_stands_against_single_dimensions_with_a_verdict_in_words() -> None:
     lead = {"value": -1.25, "lower": -2.5, "upper": -0.5, "p": 0.004, "n": 1000, "seeds": 3}
-    compared = {"network": "efficientnet_b0", "compound_top1": 95.5, "single_top1": 96.75, "cost_ratio": 1.03}
-    rows = [compared | {"dimension": "resolution", "lead": lead}, compared | {"dimension": "width", "lead": None}]
+    rows = [COMPARED | {"dimension": "resolution", "lead": lead}, COMPARED | {"dimension": "width", "lead": None}]
     verdict = "efficientnet_b0: compound loses to resolution"
     page = _page(scaling=made_parts.scaling() | {"comparisons": rows, "verdicts": [verdict], "seeds": 3})
     (numbers, _), (_, words) = page.read_rows("data-comparison")
@@ -75,6 +77,25 @@ def test_compound_scaling_stands_against_single_dimensions_with_a_verdict_in_wor
     assert "not compared" in words
     assert f"{verdict}." in page.text()
     assert "over 3 seeds" in page.text()
+
+
+def test_leads_over_folds_say_so_on_the_page() -> None:
+    lead = {"value": 6.0, "lower": 1.0, "upper": 11.0, "p": 0.02, "n": 2624, "seeds": 3, "folds": 3}
+    scaled = made_parts.scaling() | {
+        "comparisons": [COMPARED | {"dimension": "width", "lead": lead}],
+        "verdicts": ["a"],
+        "seeds": 3,
+    }
+    tuned = made_parts.transfer()
+    tuned["rows"][0]["random_start"] = {"tuned_top1": [1.0] * 3, "random_top1": [1.0] * 3, "lead": lead}
+    frozen = made_parts.linear()
+    for row in frozen["comparisons"]:
+        row["lead"] |= {"folds": 3}
+    text = _page(scaling=scaled, transfer=tuned, linear=frozen).text()
+    assert "over 3 seeds of each network, which run over 3 folds of the images" in text
+    assert text.count("Student’s t over images and folds, with Nadeau and Bengio’s correction") == 3
+    assert "ImageNet’s weights are tested in each of 3 folds" in text
+    assert "Nadeau" not in _page(scaling=scaled | {"comparisons": []}, linear=made_parts.linear()).text()
 
 
 def test_fine_tuning_stands_against_random_weights_with_a_verdict_in_words() -> None:
@@ -86,7 +107,7 @@ def test_fine_tuning_stands_against_random_weights_with_a_verdict_in_words() -> 
     first["random_start"], second["random_start"] = start, start | {"lead": None}
     page = _page(transfer=part)
     (numbers, _), (_, words) = page.read_rows("data-start")
-    assert numbers[-8:] == pytest.approx([84.0, 72.5, 11.5, 8.25, 14.75, 0.002, 1000, 3])
+    assert numbers[-8:] == pytest.approx([84.0, 72.5, 11.5, 8.25, 14.75, 0.002, 1050, 3])
     assert "not compared" in words
     said = "fine-tuned on cifar10 beats training from random weights (+11.50 points, +8.25 to +14.75, p 0.002)."
     assert said in page.text()
