@@ -16,6 +16,7 @@ from infra.services import http, keys
 from infra.services.programs import TITLES
 
 PAGES = ("prefect", "mlflow")
+_PROTECTED = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/get-by-name"}
 # Prefect's pages, both versions, take the password from the browser's storage, which only a page of the same origin
 # can fill. It arrives in the fragment, which no browser sends to a server and which `replace` keeps out of the history.
 _PREFECT_LOGIN = """\
@@ -79,9 +80,14 @@ def forwarding_page(folder: Path, base: str, name: str) -> Path:
 
 def asks_for_password(base: str, name: str) -> bool | None:
     """Whether the service refuses a caller without a password; None if it does not answer."""
-    page = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/get-by-name"}[name]
-    status, _ = http.call("GET", base + page)
+    status, _ = http.call("GET", base + _PROTECTED[name])
     return status == 401 if status else None
+
+
+def refuses_password(folder: Path, base: str, name: str) -> bool:
+    """Whether the server at ``base`` does not know the password of these services, because it is not one of them."""
+    secret = base64.b64encode(f"{keys.USER}:{keys.credentials(folder)[f'{name}_password']}".encode()).decode()
+    return http.call("GET", base + _PROTECTED[name], headers={"Authorization": f"Basic {secret}"})[0] == 401
 
 
 def warning(base: str, name: str, auth: bool) -> str | None:

@@ -138,7 +138,7 @@ def _program(stack: Stack, name: str) -> Program:
 def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
     api = from_environment(stack.env)
-    while not answers(url(stack.ports, name), name, api, since):
+    while not (answers(base := url(stack.ports, name), name, api, since) and _is_ours(stack, name, base)):
         if processes.running(stack.folder, name) is None:
             tail = processes.log_tail(stack.folder, name)
             raise ConfigError(f"{TITLES[name]} died at its start; its log ends with:{quoted(tail)}")
@@ -146,6 +146,11 @@ def _wait(stack: Stack, name: str, since: float = 0.0) -> None:
             log = processes.log_path(stack.folder, name)
             raise TransientError(f"{TITLES[name]} did not answer within {_TIMEOUT_S:.0f} s; see {log}")
         time.sleep(0.1)
+
+
+def _is_ours(stack: Stack, name: str, base: str) -> bool:
+    """Whether no server of somebody else took the port between the choice and the start; ours then ends by itself."""
+    return not stack.auth or name not in login.PAGES or not login.refuses_password(stack.folder, base, name)
 
 
 def _test_store() -> None:
