@@ -216,8 +216,9 @@ class Data:
     # Name of the val of a folder, which is kept under this name while the folder grows; null = val grows too.
     frozen_val: str | None = field(default=None, metadata=NEWEST)
     # Write shards of those images only that the data set has not yet, and a new version of its manifest; the old shards
-    # stay as they are, and so do minival and val. false = shard the whole folder anew.
-    append: bool = field(default=False, metadata=NEWEST)
+    # stay as they are, and so do minival and val. false = shard the whole folder anew. null = false, but true in effnet
+    # nightly on a set that grows, as long as none of its images changes its class.
+    append: bool | None = field(default=None, metadata=NEWEST)
     # Versions of data sets that effnet nightly refused and that it takes as they are, e.g.
     # transfer.data.accept=[products/0002-5f0c9a31]: the limits of the data do not apply to what they add, and their
     # images are no longer withheld. Those of other data sets do not count, and no other verb reads it.
@@ -241,7 +242,7 @@ class Data:
         for key, is_set in (
             ("convert", self.convert),
             ("max_side", self.max_side is not None),
-            ("append", self.append),
+            ("append", bool(self.append)),
         ):
             require(
                 self.shards == REWRITTEN or not is_set,
@@ -276,7 +277,7 @@ class Data:
             self.group_level is None or (self.group_level > 0 and self.group_level != self.class_level),
             f"data.group_level counts folders from 1 and is another level than data.class_level, is {self.group_level}",
         )
-        require(self.append or not self.accept, "data.accept needs data.append=true")
+        require(self.append is not False or not self.accept, "data.accept and data.append=false exclude each other")
         for name in self.accept:
             require(
                 bool(_VERSION.fullmatch(name)),

@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 
 from conf import schema
 from conf.compose import OverrideError
+from conf.text import logger
 from flows.configure import (
     compose_valid,
     config_of_run,
@@ -30,7 +31,7 @@ from flows.evaluate import evaluate_version
 from flows.failures import report_failures
 from flows.register import judge_version
 from flows.shard import write_shards
-from infra.errors import ConfigError, DataError, DivergedError, PreemptedError, first_line
+from infra.errors import AppendError, ConfigError, DataError, DivergedError, PreemptedError, first_line
 from models.results import Registered, ShardResult
 from tasks.artifacts import link_version, show_outcome
 from tasks.classes import match_classes
@@ -67,9 +68,10 @@ from tasks.registry.gate import REFUSED
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
 from tasks.registry.verdict import add_notes
-from tasks.shard import plan_shards
+from tasks.shard import ShardPlan, plan_anew, plan_shards
 from tasks.train import train as train_task
 
+log = logger()
 # Settings that an alert needs: the receivers one by one, and what names the night.
 _OF_ALERTS = (
     "nightly.alerts.webhook",
@@ -153,7 +155,7 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
     start = await find_start(config)
     if start.line != config.nightly.model:
         await refuse_overdue(start.line, config)
-    plan = await plan_shards(start.data, config.storage)
+    plan = await _plan_data(config, start)
     await open_batch(plan)
     try:
         shards = await write_shards(start.data, plan)
@@ -164,6 +166,20 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
     outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
     outcome = await close_batch(start, shards, outcome)
     return replace(outcome, verdict=add_notes(outcome.verdict, *plan.refused, plan.absent)), shards
+
+
+async def _plan_data(config: schema.Config, start: NightStart) -> ShardPlan:
+    """Plans what is appended to the data; begins them anew after an image has changed its class, or shards were lost.
+
+    Not if ``transfer.data.append=true`` was given: then no set is written again that may be large.
+    """
+    try:
+        return await plan_shards(start.data, config.storage)
+    except AppendError as error:
+        if config.transfer.data.append:
+            raise
+        log.warning("the data are sharded anew, since nothing can be appended to them: %s", first_line(error))
+        return await plan_anew(start.data, config.storage)
 
 
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:

@@ -6,6 +6,7 @@
     ├── PermanentError          retrying does not help
     │   ├── ConfigError     2   a user's mistake: key, value, missing path, wrong credentials
     │   ├── DataError       3   the bytes do not match the manifest
+    │   │   └── AppendError 3   images cannot be appended to a data set: it must be sharded anew
     │   ├── NotFoundError   3   no object or file at this URI
     │   ├── DivergedError   4   the loss exploded or became NaN
     │   ├── ArtifactError   5   a checkpoint or model is damaged or does not match the network
@@ -57,6 +58,10 @@ class DataError(PermanentError):
     """The bytes of a shard, sample or manifest are not the expected ones."""
 
     exit_code = 3
+
+
+class AppendError(DataError):
+    """Images cannot be appended to a data set: one is in it under another class, or it has lost shards."""
 
 
 class NotFoundError(PermanentError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 
@@ -16,6 +17,9 @@ from infra import store
 from infra.store import files
 from models.results import ShardResult
 from tasks import policy
+
+if TYPE_CHECKING:
+    from models.data.shards.layout import ShardLayout
 
 log = logger()
 
@@ -45,11 +49,32 @@ async def plan_shards(data: schema.Data, storage: str) -> ShardPlan:
     """Opens the source, lays out its shards and stores the layout for the writers.
 
     If the manifest exists, only the shards that the store has lost since then are planned.
+
+    Raises:
+        AppendError: Nothing can be appended to the data set; ``plan_anew`` begins it anew.
     """
     return await asyncio.to_thread(_plan, data, storage)
 
 
+@task(task_run_name="plan shards of {data.name} anew", **policy.STORE_WORK)
+async def plan_anew(data: schema.Data, storage: str) -> ShardPlan:
+    """As ``plan_shards`` of a set that is appended to, but all images of its source begin it anew."""
+    return await asyncio.to_thread(_plan_anew, data, storage)
+
+
 def _plan(data: schema.Data, storage: str) -> ShardPlan:
+    from models.data.shards import writer
+
+    return _lay_out(data, storage, writer.plan)
+
+
+def _plan_anew(data: schema.Data, storage: str) -> ShardPlan:
+    from models.data.shards import writer
+
+    return _lay_out(data, storage, writer.plan_anew)
+
+
+def _lay_out(data: schema.Data, storage: str, plan: Callable[[schema.Data, str], ShardLayout]) -> ShardPlan:
     from models.data.shards import in_place, manifest, refusals, states, writer
     from models.data.shards.layout import freeze_val, uncovered_classes
     from models.data.shards.stored import build_result
@@ -57,9 +82,9 @@ def _plan(data: schema.Data, storage: str) -> ShardPlan:
     store.ensure_root(storage)
     with _source_errors(data):
         state = states.describe(data)  # before the images are read: what is written meanwhile is of another state
-        layout = writer.plan(data, storage)
+        layout = plan(data, storage)
         if not freeze_val(layout):  # another process has frozen the val of another state of the folder
-            layout = writer.plan(data, storage)
+            layout = plan(data, storage)
     layout = replace(layout, state=state)
     for line in uncovered_classes(layout):
         log.warning("%s: %s; add images of them, or choose another data.seed", data.name, line)

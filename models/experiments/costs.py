@@ -38,7 +38,7 @@ from models.results import ShardResult
 def count_splits(data: schema.Data) -> tuple[int, int, int] | None:
     """Returns the official numbers of train, minival and val images; None for a folder.
 
-    The same arithmetic as ``models.data.shards.layout.split_indices``, without opening the source. With ``data.limit``
+    The same arithmetic as ``models.data.shards.split.split_indices``, without opening the source. With ``data.limit``
     of a set that has its own val, the shares of the splits are kept.
     """
     official = DATA_SETS[data.source].images

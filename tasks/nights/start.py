@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from conf import schema
 from conf.nightly import FIRST_VAL
 from conf.text import logger
+from conf.training import IN_PLACE
 from infra.errors import ConfigError, NotFoundError, PermanentError
 from infra.launch.job import read_request
 from tasks.registry.verdict import VAL
@@ -44,7 +45,7 @@ def resolve_start(config: schema.Config) -> NightStart:
     """Returns where a night of this configuration starts; raises the errors of ``line.find_start``."""
     from infra.tracking import registry
 
-    data, model = with_val(config), config.nightly.model
+    data, model = prepare_data(config), config.nightly.model
     base = registry.resolve_version(f"{model}@{registry.CHAMPION}")
     line = model if base.tags.get("dataset") == data.name else f"{model}-{data.name}"
     if data.frozen_val is not None:
@@ -58,8 +59,12 @@ def resolve_start(config: schema.Config) -> NightStart:
     return NightStart(line, f"{parent.name}/{parent.version}", champion is not None, data)
 
 
-def with_val(config: schema.Config) -> schema.Data:
-    """Returns ``transfer.data`` with the val ``nightly.val``, which is frozen, if it is a set that grows."""
+def prepare_data(config: schema.Config) -> schema.Data:
+    """Returns ``transfer.data`` as a night takes them: of a set that grows, val is frozen and new images are appended.
+
+    They are not appended with ``transfer.data.append=false``, nor where that is impossible: to tars in place, and with
+    ``transfer.data.limit``.
+    """
     from models.data.sources import catalog
 
     data, val = config.transfer.data, config.nightly.val
@@ -69,7 +74,10 @@ def with_val(config: schema.Config) -> schema.Data:
         )
     if data.folds > 1:
         raise ConfigError(f"transfer.data.folds is {data.folds}, and a night has one val; give transfer.data.folds=1")
-    return replace(data, frozen_val=val) if catalog.find(data.source).grows else data
+    if not catalog.find(data.source).grows:
+        return data
+    can_append = data.shards != IN_PLACE and data.limit is None
+    return replace(data, frozen_val=val, append=can_append if data.append is None else data.append)
 
 
 def load_champion_data(ref: str) -> Manifest | None:
@@ -146,7 +154,7 @@ def withdraw_data(version: Version, champion: Version, why: str) -> str:
     if mark is None:
         return (
             f"the images that were added for {ref} stay in the data {job.data_name}, since others were appended to "
-            "them: to remove them, correct the folder and shard it without transfer.data.append"
+            "them: to remove them, correct the folder and run a night with transfer.data.append=false"
         )
     return f"of the data {job.data_name}, {refusals.describe_withheld(job.data_name, mark)}"
 

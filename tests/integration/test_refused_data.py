@@ -37,7 +37,6 @@ def base(services: Addresses, tmp_path: Path) -> str:
 def night(services_dir: Path, folder: Path, model: str, *words: str) -> subprocess.CompletedProcess[str]:
     settings = [
         *night_settings(model, folder, STORAGE),
-        "transfer.data.append=true",
         "nightly.rule=not_worse",
         "nightly.margin=100",
         "nightly.class_margin=100",

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from conf import schema
@@ -22,11 +21,12 @@ from infra.errors import ConfigError, DataError
 from models.data.shards import frozen_val, new_images, refusals, versions
 from models.data.shards.acceptance import Unaccepted, name_version
 from models.data.shards.frozen_val import FrozenVal
-from models.data.shards.manifest import SPLITS
+from models.data.shards.refusals import RefusedVersion
+from models.data.shards.split import split_by_content, split_indices
 from models.data.sources import catalog, index, listing
 from models.data.sources.container import join_parts, locate_uri
 from models.data.sources.duplicates import find_duplicates
-from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
+from models.data.sources.listing import Source
 from models.data.sources.reader import Reader
 
 LAYOUT_VERSION = 4  # increment when the same source must produce different shards
@@ -106,9 +106,7 @@ def plan(data: schema.Data, storage: str) -> ShardLayout:
     source = index.open_kept(data, folder, _open_source) if data.shards == IN_PLACE else _open_source(data)
     if not data.append:
         return _build_layout(data, source, folder)
-    if source.content is None:
-        raise ConfigError(f"data.append is for sets that grow, as data=folder; the images of {data.name} are fixed")
-    return _plan_append(data, source, source.content, folder)
+    return _plan_append(data, source, _require_content(data, source), folder)
 
 
 def _open_source(data: schema.Data) -> Source:
@@ -129,9 +127,7 @@ def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64],
         withheld = [one for one in refused if one.mark.version not in refusals.list_accepted(data)]
         newest = versions.find_newest(folder, lambda digest: _digest_settings(data, digest, val), withheld)
     if newest is None:
-        kept = {(int(digest, 16), name) for digest, name in val.images} if val is not None else ()
-        source, versions_withheld = new_images.withhold(data, source, content, refused, kept)
-        return replace(_build_layout(data, source, folder), refused=versions_withheld)
+        return _plan_first(data, source, content, folder, refused, val)
     new, versions_withheld = new_images.select_new(data, source, content, newest, refused)
     layout = None
     if new is not None:
@@ -141,6 +137,39 @@ def _plan_append(data: schema.Data, source: Source, content: NDArray[np.uint64],
         layout = ShardLayout(data, source, newest.root, [], [], [], version=name)
     absent = new_images.describe_absent(newest, content, lambda *images: _find_sharded(data, val, *images))
     return replace(layout, refused=versions_withheld, absent=absent)
+
+
+def plan_anew(data: schema.Data, storage: str) -> ShardLayout:
+    """As ``plan`` of a set that is appended to, but all images of the source begin it anew; refused ones are withheld.
+
+    Raises:
+        ConfigError: As ``plan``.
+        DataError: As ``plan``.
+    """
+    folder, source = store.join(storage, "data", data.name), _open_source(data)
+    content = _require_content(data, source)
+    val = frozen_val.load(folder, data.frozen_val) if data.frozen_val is not None else None
+    return _plan_first(data, source, content, folder, refusals.load(folder), val)
+
+
+def _plan_first(
+    data: schema.Data,
+    source: Source,
+    content: NDArray[np.uint64],
+    folder: str,
+    refused: Sequence[RefusedVersion],
+    val: FrozenVal | None,
+) -> ShardLayout:
+    """The first version of a set that is appended to; images that a night has refused are withheld."""
+    kept = {(int(digest, 16), name) for digest, name in val.images} if val is not None else ()
+    source, withheld = new_images.withhold(data, source, content, refused, kept)
+    return replace(_build_layout(data, source, folder), refused=withheld)
+
+
+def _require_content(data: schema.Data, source: Source) -> NDArray[np.uint64]:
+    if source.content is None:
+        raise ConfigError(f"data.append is for sets that grow, as data=folder; the images of {data.name} are fixed")
+    return source.content
 
 
 def _find_sharded(
@@ -154,7 +183,7 @@ def _find_sharded(
     """Which images of the source of a version are in its shards; the others wait for the next val."""
     if is_first and val is None:
         return np.ones(len(content), np.bool_)
-    parts = _split_by_content(split, own_val, content, data)
+    parts = split_by_content(split, own_val, content, data)
     sharded = np.zeros(len(content), np.bool_)
     sharded[parts["train"]] = True
     if is_first and val is not None:
@@ -201,59 +230,6 @@ def by_tar(layout: ShardLayout, numbers: Sequence[int]) -> list[list[int]]:
     if not layout.addresses:
         return [[number] for number in numbers]
     return [list(shards) for _, shards in itertools.groupby(sorted(numbers), layout.addresses.__getitem__)]
-
-
-def split_indices(source: Source, data: schema.Data) -> dict[str, NDArray[np.int64]]:
-    """Returns the shuffled source indices of train, minival and val.
-
-    Official splits are kept; but with ``data.minival=cut`` the official validation split joins train, as when
-    Flowers-102 or Aircraft is trained on both for its final score. Otherwise minival is a seeded part of train, as
-    in the paper (25,022 of 1,281,167), and is never trained on. ``data.limit`` keeps the first images after the
-    shuffle.
-
-    The split of an image of a growing set (``Source.content``) is a function of its content and the seed alone: more
-    images move none of those that are there, and identical images are in the same split. The shares are then
-    expected, not exact. With ``data.folds`` the vals of the folds are disjoint, and together the whole set.
-    """
-    if source.content is not None:
-        return _split_by_content(source.split, source.own_val, source.content, data)
-    rng = np.random.default_rng(data.seed)
-    order = rng.permutation(len(source.labels))[: data.limit]
-    if source.own_val:
-        val, rest = order[source.split[order] == VAL], order[source.split[order] != VAL]
-    elif data.folds > 1:
-        first, last = (round(len(order) * fold / data.folds) for fold in (data.fold, data.fold + 1))
-        val, rest = order[first:last], np.concatenate([order[:first], order[last:]])
-    else:
-        n_val = round(len(order) * data.val_share)
-        val, rest = order[:n_val], order[n_val:]
-    if data.minival == "official" and np.any(source.split == MINIVAL):
-        minival, train = rest[source.split[rest] == MINIVAL], rest[source.split[rest] == TRAIN]
-    else:
-        n_minival = round(len(rest) * data.minival_share)
-        minival, train = rest[:n_minival], rest[n_minival:]
-    return dict(zip(SPLITS, (train, minival, val), strict=True))
-
-
-def _split_by_content(
-    split: NDArray[np.int8], own_val: bool, content: NDArray[np.uint64], data: schema.Data
-) -> dict[str, NDArray[np.int64]]:
-    """As ``split_indices``: val and minival are the images whose draws lie below the shares."""
-    digests = (blake3(b"%d %d" % (data.seed, digest)).digest(24) for digest in content.tolist())
-    draws = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
-    for_val, for_minival = (draws[:, :2] / 2.0**64).T
-    if own_val:
-        is_val = split == VAL
-    elif data.folds > 1:
-        is_val = np.minimum(np.floor(for_val * data.folds), data.folds - 1) == data.fold
-    else:
-        is_val = for_val < data.val_share
-    is_minival = for_minival < data.minival_share
-    if data.minival == "official" and np.any(split == MINIVAL):
-        is_minival = split == MINIVAL
-    order = np.argsort(draws[:, 2], kind="stable")[: data.limit].astype(np.int64)
-    val, rest = order[is_val[order]], order[~is_val[order]]
-    return dict(zip(SPLITS, (rest[~is_minival[rest]], rest[is_minival[rest]], val), strict=True))
 
 
 def _split(

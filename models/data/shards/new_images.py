@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf import schema
-from infra.errors import ConfigError, DataError
+from infra.errors import AppendError, ConfigError
 from models.data.shards import refusals
 from models.data.shards.acceptance import Unaccepted
 from models.data.shards.image_check import printable
@@ -43,7 +43,7 @@ def select_new(
 
     Raises:
         ConfigError: The source has a class that the data set has not, or ``data.limit`` is set.
-        DataError: An image is in the data set under another class.
+        AppendError: An image is in the data set under another class.
     """
     if data.limit is not None:
         raise ConfigError("data.limit and data.append exclude each other")
@@ -51,16 +51,16 @@ def select_new(
     if new_classes := [name for name in source.classes if name not in classes]:
         raise ConfigError(
             f"{data.name}: class {new_classes[0]!r} is not in the data set to append to; shard the whole folder "
-            "without data.append, under another data.name"
+            "with data.append=false, under another data.name"
         )
     known, images, fresh = read_known(newest), list_images(source, content), []
     for number, (image, name) in enumerate(images):
         if image not in known:
             fresh.append(number)
         elif name not in known[image]:
-            raise DataError(
+            raise AppendError(
                 f"{data.name}: {bytes(source.names[number]).decode(errors='replace')} is in the data set as "
-                f"{min(known[image])!r}, not as {name!r}; shard the whole folder without data.append"
+                f"{min(known[image])!r}, not as {name!r}; shard the whole folder with data.append=false"
             )
     batches = refusals.select_batches(refused, set(images), {images[number] for number in fresh})
     accepted = [batch for one, batch in batches.items() if one.version in refusals.list_accepted(data)]
@@ -152,5 +152,5 @@ def describe_absent(
         return ""
     return (
         f"not in the folder any more, but still in the data: {absent:,} of the {total:,} images that were sharded "
-        "before; to remove them, shard the whole folder without data.append"
+        "before; to remove them, shard the whole folder with data.append=false"
     )

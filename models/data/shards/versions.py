@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from conf.text import count
 from infra import store
-from infra.errors import DataError, NotFoundError, TransientError
+from infra.errors import AppendError, DataError, NotFoundError, TransientError
 from models.data.shards import acceptance, frozen_val, refusals
 from models.data.shards import manifest as manifests
 from models.data.shards.acceptance import Unaccepted, name_version
@@ -102,7 +103,8 @@ def find_newest(folder: str, digest_of: Callable[[str], str], refused: Sequence[
         refused: Versions whose images are to be withheld.
 
     Raises:
-        DataError: A manifest is damaged, or shards of the newest version are missing from the store.
+        AppendError: Shards of the newest version are missing from the store.
+        DataError: A manifest is damaged.
     """
     roots = _list_roots(folder)
     for root in sorted(roots, key=lambda uri: -roots[uri]):
@@ -144,9 +146,9 @@ def _load_newest(root: str) -> Version | None:
         return None
     sha256, manifest = manifests.load(manifest_uri(root, number))
     if lost := [shard.name for shard in manifest.shards if stored.get(shard.name) != shard.bytes]:
-        raise DataError(
-            f"{root}: {len(lost)} shards are missing or have another size, the first is {lost[0]}: nothing is "
-            "appended; shard the whole folder without data.append"
+        raise AppendError(
+            f"{root}: {count(len(lost), 'shard')} {'is' if len(lost) == 1 else 'are'} missing or of another size, the "
+            f"first is {lost[0]}: nothing is appended; shard the whole folder with data.append=false"
         )
     last = max([*numbers, *(version.number for version in unaccepted)])
     return Version(root, number, sha256, manifest, last, unaccepted)

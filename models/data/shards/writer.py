@@ -31,6 +31,7 @@ from models.data.shards.layout import ShardLayout as ShardLayout
 from models.data.shards.layout import by_tar
 from models.data.shards.layout import groups as groups
 from models.data.shards.layout import plan as plan
+from models.data.shards.layout import plan_anew as plan_anew
 from models.data.shards.manifest import SPLITS, TABLE, ImageNote, Manifest, Shard, shard_fields, shard_uri
 from models.data.shards.tar_header import END
 from models.data.sources.unused import LOST_FEW, LOST_SHARE

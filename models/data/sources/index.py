@@ -225,7 +225,7 @@ def _open_arrays(uri: str) -> Iterator[Mapping[str, NDArray[Any]]]:
         with np.load(io.BytesIO(store.read(uri)), allow_pickle=False) as arrays:
             yield arrays
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{uri} is not an index of a source: {error}; shard again without data.append") from error
+        raise DataError(f"{uri} is not an index of a source: {error}; shard again with data.append=false") from error
 
 
 def _reopen(data: schema.Data, uri: str, digest: str) -> Source:

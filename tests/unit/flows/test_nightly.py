@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Crashed
 from conf import compose, schema
 from conf.compose import OverrideError
 from flows import configure, nightly
-from infra.errors import DataError, DivergedError, PreemptedError, TransientError
+from infra.errors import AppendError, DataError, DivergedError, PreemptedError, TransientError
 from models.results import Registered, ShardResult
 from tasks.nights import report
 from tasks.nights.batch import RefusedDataError
@@ -159,6 +159,26 @@ def test_a_night_whose_page_cannot_be_published_has_succeeded(
     monkeypatch.setattr(report, "publish_nights", publish)
     assert asyncio.run(nightly.nightly.fn([])) == OUTCOME
     assert "the page of the night is not renewed, the next night renews it: the store does not answer" in caplog.text
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_data_to_which_nothing_can_be_appended_begin_anew_unless_appending_was_asked_for(
+    given: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = NightStart("b0-pets", "b0-pets/1", True, schema.Data(name="pets"))
+    fault = AppendError("pets: dog/0.png is in the data set as 'cat'")
+    done = ShardPlan("file:///pets", [], SHARDS, absent="begun anew")
+    steps = {"refuse_overdue": None, "find_start": start, "open_batch": None, "report_age": None}
+    replace_steps(monkeypatch, **steps, plan_shards=fault, plan_anew=done, find_reason_to_skip=OUTCOME)
+    replace_steps(monkeypatch, close_batch=OUTCOME)
+    config = compose.compose(["transfer.data.append=true"] if given else [])
+    if given:
+        with pytest.raises(AppendError):
+            asyncio.run(nightly.run_night(config))
+        return
+    outcome, _ = asyncio.run(nightly.run_night(config))
+    assert outcome.verdict.endswith("begun anew")
+    assert "sharded anew, since nothing can be appended to them: pets: dog/0.png" in caplog.text
 
 
 def test_every_verdict_names_the_versions_whose_images_are_withheld_and_counts_images_that_are_gone(

@@ -10,7 +10,7 @@ import pytest
 
 from conf import compose, schema
 from infra import machine
-from models.data.shards.layout import split_indices
+from models.data.shards.split import split_indices
 from models.data.sources import catalog
 from models.experiments.costs import count_splits, plan_trainings
 from models.experiments.processors import AVX2_CORE, CPU_CORE, Processor, cpu, gpu

@@ -29,6 +29,22 @@ def data(tmp_path: Path) -> Data:
     return Data(name="pets", source="folder", path=folder, minival_share=0.1, samples_per_shard=30, append=True)
 
 
+@pytest.mark.parametrize(
+    ("words", "appends"),
+    [
+        (["data@transfer.data=folder", "transfer.data.path=/images"], True),
+        (["data@transfer.data=folder", "transfer.data.path=/images", "transfer.data.append=false"], False),
+        (["data@transfer.data=folder", "transfer.data.path=/images", "transfer.data.limit=100"], False),
+        (["data@transfer.data=webdataset", "transfer.data.path=/tars", "transfer.data.shards=in_place"], False),
+        (["data@transfer.data=digits"], None),
+    ],
+)
+def test_a_night_appends_to_a_set_that_grows_unless_it_cannot_or_may_not(
+    words: list[str], appends: bool | None
+) -> None:
+    assert start.prepare_data(compose.compose(words)).append is appends
+
+
 @pytest.fixture
 def refused(data: Data, tmp_path: Path) -> ShardResult:
     """Images that a night has refused."""
@@ -135,7 +151,7 @@ def test_images_stay_that_the_champion_was_trained_on_too_or_that_others_were_ap
     champions._withdraw_data(version, old, "rollback of version 2")
     assert capsys.readouterr().out == (
         "the images that were added for b0-pets/2 stay in the data pets, since others were appended to them: to remove "
-        "them, correct the folder and shard it without transfer.data.append\n"
+        "them, correct the folder and run a night with transfer.data.append=false\n"
     )
     assert shard(data, storage) == replace(third, reused=True)
     champions._withdraw_data(Version("b0-pets", 4, "", (), {}), old, "imported")

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from growing_folder import add, append_pending, refuse, shard
 
 from conf import compose
 from conf.schema import Augment, Data
 from infra import store
-from infra.errors import ConfigError, DataError, TransientError
+from infra.errors import AppendError, ConfigError, DataError, TransientError
 from models.data.loading.loader import Loader
 from models.data.shards import manifest as manifests
 from models.data.shards import new_images, versions, writer
 from models.data.shards.layout import Plans
 from models.results import ShardResult
 from tasks.nights.batch import RefusedDataError, _refuse_unusable
-from tasks.shard import _plan, _write_group, _write_manifest
+from tasks.shard import _plan, _plan_anew, _write_group, _write_manifest
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_an_image_that_was_deleted_from_the_folder_stays_which_is_said_until_the
     (folder / "cat" / "000.png").unlink()
     said = (
         "not in the folder any more, but still in the data: 1 of the 100 images that were sharded before; to remove "
-        "them, shard the whole folder without data.append"
+        "them, shard the whole folder with data.append=false"
     )
     assert _plan(data, storage).absent == said
     assert f"pets: {said}" in caplog.text
@@ -191,7 +192,7 @@ def test_what_cannot_be_appended_is_one_line_and_writes_nothing(data: Data, fold
     first = shard(data, storage)
     before = objects(first)
     shutil.copy(folder / "cat" / "000.png", folder / "dog" / "000.png")
-    with pytest.raises(DataError, match=r"dog/000.png is in the data set as 'cat', not as 'dog'; shard the whole"):
+    with pytest.raises(AppendError, match=r"dog/000.png is in the data set as 'cat', not as 'dog'; shard the whole"):
         shard(data, storage)
     (folder / "dog" / "000.png").unlink()
     with pytest.raises(ConfigError, match=r"data\.limit and data\.append exclude each other"):
@@ -206,8 +207,34 @@ def test_what_cannot_be_appended_is_one_line_and_writes_nothing(data: Data, fold
     assert objects(first) == before
     name = _manifest(first).shards[0].name
     store.delete(f"{first.manifest_uri.rpartition('/')[0]}/{name}")
-    with pytest.raises(DataError, match=f"1 shards are missing or have another size, the first is {name}"):
+    with pytest.raises(AppendError, match=f"1 shard is missing or of another size, the first is {name}"):
         shard(data, storage)
+
+
+def test_a_set_in_which_an_image_has_changed_its_class_begins_anew_without_the_refused_images(
+    data: Data, folder: Path, storage: str
+) -> None:
+    data = replace(data, frozen_val="first")
+    first = shard(data, storage)
+    add(folder, 100, 130)
+    refuse(append_pending(data, storage), "wrong labels")
+    add(folder, 130, 160)
+    grown = shard(data, storage)
+    val = rows(first, "val")
+    moved = next(
+        path for path in sorted((folder / "cat").iterdir()) if xxhash.xxh3_64_intdigest(path.read_bytes()) not in val
+    )
+    moved.rename(folder / "dog" / moved.name)
+    with pytest.raises(AppendError):
+        _plan(data, storage)
+    plan = _plan_anew(data, storage)
+    for numbers in plan.groups:
+        _write_group(data, plan.root, numbers, plan.version)
+    anew = _write_manifest(data, plan.root, plan.version)
+    assert "0002-" in plan.refused[0]
+    assert (rows(anew, "train"), rows(anew, "val")) == (rows(grown, "train"), val)
+    add(folder, 160, 190)
+    assert shard(data, storage).manifest_uri == anew.manifest_uri.replace("manifest.json", "manifest-0002.json")
 
 
 def test_a_set_with_fixed_splits_cannot_be_appended_to(storage: str) -> None:

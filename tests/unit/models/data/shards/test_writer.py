@@ -25,6 +25,7 @@ from models.data.shards import manifest as manifests
 from models.data.shards.image_check import ImageInfo, check_image
 from models.data.shards.layout import Plans, ShardLayout
 from models.data.shards.manifest import Manifest
+from models.data.shards.split import split_indices
 from models.data.sources.listing import MINIVAL, TRAIN, VAL
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's reader does not close it
@@ -297,13 +298,13 @@ def test_an_official_validation_part_is_minival_or_joins_train_when_minival_is_c
     source = writer.plan(folder_data(images), "file:///nowhere").source
     parts = np.array([TRAIN, MINIVAL, VAL] * 8, np.int8)
     source = dataclasses.replace(source, split=parts, own_val=True, content=None)  # a published set does not grow
-    official = layouts.split_indices(source, folder_data(images))
+    official = split_indices(source, folder_data(images))
     assert {split: set(parts[ids]) for split, ids in official.items()} == {
         "train": {TRAIN},
         "minival": {MINIVAL},
         "val": {VAL},
     }
-    cut = layouts.split_indices(source, folder_data(images, minival="cut"))
+    cut = split_indices(source, folder_data(images, minival="cut"))
     assert {split: len(ids) for split, ids in cut.items()} == {"train": 13, "minival": 3, "val": 8}
     assert set(parts[cut["train"]]) == {TRAIN, MINIVAL}
     assert sorted(np.concatenate(list(cut.values())).tolist()) == list(range(24))
