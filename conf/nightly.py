@@ -98,6 +98,9 @@ class Nightly:
     # Points by which the champion's accuracy on new images of transfer.data.append may be below its accuracy on val, as
     # with many wrong labels; a drop that may be chance does not count; 100 = any, and it is not measured.
     max_label_drop: float = 20.0
+    # Images that must have come since the champion was trained, for a night to compare it with the champion before on
+    # them: one that is worse by margin or class_margin, and not by chance, is taken back; null = never.
+    watch_images: int | None = 100
     # Whether a version that passed the gate waits for effnet promote, here and in reproduce, instead of being promoted.
     approval: bool = False
     approval_days: float = 7.0  # Days after which a version that nobody promoted is refused, by the next night.
@@ -115,6 +118,10 @@ class Nightly:
         for key in ("max_latency_ms", "max_latency_ratio", "max_size_mb", "max_age_days"):
             value = getattr(self, key)
             require(value is None or value > 0, f"nightly.{key} must be > 0, is {value}")
+        require(
+            self.watch_images is None or self.watch_images > 0,
+            f"nightly.watch_images must be > 0, is {self.watch_images}",
+        )
         require(self.approval_days > 0, f"nightly.approval_days must be > 0, is {self.approval_days}")
         require(self.max_psi >= 0, f"nightly.max_psi must be >= 0, is {self.max_psi}")
         require(self.max_duplicates >= 0, f"nightly.max_duplicates must be >= 0, is {self.max_duplicates}")

@@ -32,7 +32,7 @@ from flows.failures import report_failures
 from flows.register import judge_version
 from flows.shard import write_shards
 from infra.errors import AppendError, ConfigError, DataError, DivergedError, PreemptedError, first_line
-from models.results import Registered, ShardResult
+from models.results import EvalResult, Registered, ShardResult
 from tasks.artifacts import link_version, show_outcome
 from tasks.classes import match_classes
 from tasks.evaluate import registered_input
@@ -64,6 +64,7 @@ from tasks.nights.record import (
 )
 from tasks.nights.report import show_failure, show_night
 from tasks.nights.start import NightStart
+from tasks.nights.watch import find_watched, judge_again
 from tasks.registry.gate import REFUSED
 from tasks.registry.promote import refuse
 from tasks.registry.register import fetch_registered, register
@@ -155,17 +156,27 @@ async def run_night(config: schema.Config) -> tuple[Registered, ShardResult]:
     start = await find_start(config)
     if start.line != config.nightly.model:
         await refuse_overdue(start.line, config)
+    plan, shards = await _write_data(config, start)
+    await report_age(config, shards)
+    outcome, watched = await find_reason_to_skip(start, shards), ""
+    if outcome is None and (watched := await _watch_champion(config, start, shards)):
+        # The champion may be another one now, and the images that came with it withheld.
+        start = await find_start(config)
+        plan, shards = await _write_data(config, start)
+        outcome = await find_reason_to_skip(start, shards)
+    outcome = await close_batch(start, shards, outcome or await _train_challenger(config, start, shards))
+    return replace(outcome, verdict=add_notes(outcome.verdict, watched, *plan.refused, plan.absent)), shards
+
+
+async def _write_data(config: schema.Config, start: NightStart) -> tuple[ShardPlan, ShardResult]:
+    """Appends the new images to the data, as a version that is not accepted yet."""
     plan = await _plan_data(config, start)
     await open_batch(plan)
     try:
-        shards = await write_shards(start.data, plan)
+        return plan, await write_shards(start.data, plan)
     except DataError as error:
         await refuse_unusable(start.data, plan, error)
         raise
-    await report_age(config, shards)
-    outcome = await find_reason_to_skip(start, shards) or await _train_challenger(config, start, shards)
-    outcome = await close_batch(start, shards, outcome)
-    return replace(outcome, verdict=add_notes(outcome.verdict, *plan.refused, plan.absent)), shards
 
 
 async def _plan_data(config: schema.Config, start: NightStart) -> ShardPlan:
@@ -182,14 +193,33 @@ async def _plan_data(config: schema.Config, start: NightStart) -> ShardPlan:
         return await plan_anew(start.data, config.storage)
 
 
+async def _watch_champion(config: schema.Config, start: NightStart, shards: ShardResult) -> str:
+    """Judges the champion again on the images that came since; says what came of it, empty if it is not worse."""
+    watched = await find_watched(start, shards, config)
+    if watched is None:
+        return ""
+    await check_data(start, shards, config.nightly)
+    answers = [
+        await _evaluate_added(config, start.data, await fetch_registered(ref, config.storage), watched.shards)
+        for ref in (watched.champion, watched.previous)
+    ]
+    return await judge_again(watched, answers, config)
+
+
+async def _evaluate_added(
+    config: schema.Config, data: schema.Data, registered: tuple[schema.Model, tuple[str, str], str], added: ShardResult
+) -> EvalResult:
+    """Evaluates a version on images that were added, cropped as it was registered with."""
+    augment = await registered_input(registered[2], data.augment, "data.augment", ())
+    return await evaluate_version(replace(config, data=replace(data, augment=augment)), registered, added)
+
+
 async def _train_challenger(config: schema.Config, start: NightStart, shards: ShardResult) -> Registered:
     await check_data(start, shards, config.nightly)
     data, recipe = start.data, config.transfer.recipe
     model, weights, exact = await fetch_registered(start.parent, config.storage)
     if (added := await find_added(start, shards, config.nightly)) is not None:
-        augment = await registered_input(exact, data.augment, "data.augment", ())
-        cropped = replace(config, data=replace(data, augment=augment))
-        answered = await evaluate_version(cropped, (model, weights, exact), added)
+        answered = await _evaluate_added(config, data, (model, weights, exact), added)
         await check_labels(start, shards, answered, config.nightly)
     tags = {"role": "nightly", "parent": exact}
     if start.continues:

@@ -29,6 +29,7 @@ from infra.store.json_objects import read_object
 from infra.tracking import registry
 
 CHALLENGER, PREVIOUS = "challenger", "previous"
+WATCH = "watch"  # who has moved an alias that no user and no promotion moved (tasks/nights/watch.py)
 OUTSIDE = "moved by other means than effnet"
 TAKEOVER_S = 10.0  # after which the move of a process that may have ended is completed by another
 _POLL_S = 0.05
@@ -43,7 +44,7 @@ class AliasMove:
         name: Name of the registered model.
         old: Version that had the alias; None if there was none.
         new: Version that has it from then on; None if the alias was deleted by other means.
-        who: User and host.
+        who: User and host, or ``WATCH``.
         when: UTC.
         why: Reason.
         evidence: Numbers of the comparison, as they are in the tags of the version.
@@ -62,7 +63,14 @@ class AliasMove:
 
 
 def move_champion(
-    storage: str, name: str, new: int, *, expected: int | None, why: str, evidence: Mapping[str, str] | None = None
+    storage: str,
+    name: str,
+    new: int,
+    *,
+    expected: int | None,
+    why: str,
+    evidence: Mapping[str, str] | None = None,
+    who: str | None = None,
 ) -> AliasMove | None:
     """Makes a version champion if ``expected`` is champion; otherwise changes nothing and returns None.
 
@@ -73,12 +81,13 @@ def move_champion(
         expected: Version that must be champion now, None for no version.
         why: Reason, for the audit.
         evidence: Numbers that justify the move, for the audit.
+        who: Who moves it, for the audit; None for the user of this process.
 
     Raises:
         ConfigError: The version does not exist.
         ArtifactError: An entry of the chain is damaged.
     """
-    return _Chain(storage, name, registry.CHAMPION).move(new, expected, why, evidence or {})
+    return _Chain(storage, name, registry.CHAMPION).move(new, expected, why, evidence or {}, who)
 
 
 def move_challenger(
@@ -133,7 +142,9 @@ class _Chain:
     name: str
     alias: str
 
-    def move(self, new: int, expected: int | None, why: str, evidence: Mapping[str, str]) -> AliasMove | None:
+    def move(
+        self, new: int, expected: int | None, why: str, evidence: Mapping[str, str], who: str | None = None
+    ) -> AliasMove | None:
         while True:
             head = self._settle()
             current = self.read_alias()
@@ -147,7 +158,7 @@ class _Chain:
             if current != expected:
                 return None
             registry.resolve_version(f"{self.name}/{new}")
-            move = AliasMove(number, self.name, current, new, _user(), _now(), why, dict(evidence), before)
+            move = AliasMove(number, self.name, current, new, who or _user(), _now(), why, dict(evidence), before)
             if self._append(move):
                 _apply(self, move)
                 return move

@@ -160,7 +160,9 @@ def refuse_data(data: schema.Data, shards: ShardResult, faults: list[str]) -> No
     mark = acceptance.find(shards.manifest_uri)
     said = "" if mark is None else _refuse(data, shards.manifest_uri.rpartition("/")[0], mark.version, reason)
     if data.append and not said:
-        reason += "; they are part of the data set already: correct the folder and run a night with transfer.data.append=false"
+        reason += (
+            "; they are in the data set already: correct the folder and run a night with transfer.data.append=false"
+        )
     raise RefusedDataError(f"the data {shards.name} are refused, nothing is trained: {said or reason}")
 
 

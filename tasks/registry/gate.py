@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PROMOTED, TIED, REFUSED = "promoted", "tied", "refused"
 MIN_CLASS_IMAGES = 50  # of val; the accuracy of a class with fewer is too uncertain to decide anything
 FALSE_REFUSALS = 0.05  # probability that the rule for classes refuses a network of equal accuracy, over all classes
+# Probability by which a champion as accurate as the one before is found worse; every night asks anew.
+FALSE_ROLLBACKS = 0.001
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,47 @@ def compare_answers(
         "compared_upper_bound": f"{difference.upper:.4f}",
     }
     return Verdict(outcome, f"{numbers}: {conclusion}", tags)
+
+
+def find_regression(
+    ours: NDArray[np.bool_],
+    theirs: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    classes: Sequence[str],
+    limits: Nightly,
+) -> Verdict | None:
+    """Judges a champion again, on images that came after its promotion; None unless it is worse than the one before.
+
+    The margins are those of a promotion. The level is lower, since the question is asked every night, and the answer
+    moves an alias.
+
+    Args:
+        ours: ``[images]``, True where the champion is correct.
+        theirs: The same of the version that was champion before.
+        labels: ``[images]``, classes of the images.
+        classes: Names of the classes by label.
+        limits: Limits of the rules.
+
+    Raises:
+        ArtifactError: The arrays are not of the same images.
+    """
+    require_same_images(ours, theirs, labels)
+    gained, lost, n = int((ours & ~theirs).sum()), int((theirs & ~ours).sum()), len(ours)
+    points = 100 * (gained - lost) / n
+    p = mcnemar(gained, lost, "less")
+    worst = worst_class(ours, theirs, labels, classes, limits, FALSE_ROLLBACKS)
+    if points < -limits.margin and p <= FALSE_ROLLBACKS:
+        why = f"{-points:.2f} points less, {limits.margin:g} are allowed (nightly.margin)"
+    elif worst is not None:
+        why = (
+            f"of class {worst.name!r} {worst.points:.2f} points less on {worst.n} images, {limits.class_margin:g} are "
+            "allowed (nightly.class_margin)"
+        )
+    else:
+        return None
+    tops = [100 * float(correct.mean()) for correct in (ours, theirs)]
+    tags = {"watched_n": str(n), "watched_top1": f"{tops[0]:.4f}", "watched_previous_top1": f"{tops[1]:.4f}"}
+    return Verdict(REFUSED, f"{tops[0]:.2f} % and {tops[1]:.2f} % of {n} images that came since, {why}", tags)
 
 
 def require_same_images(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], labels: NDArray[np.int32]) -> None:
@@ -188,6 +231,7 @@ def worst_class(
     labels: NDArray[np.int32],
     classes: Sequence[str],
     limits: Nightly,
+    false_refusals: float = FALSE_REFUSALS,
 ) -> ClassLoss | None:
     """Returns the class with the largest loss of at least ``limits.class_margin`` points that is not chance, or None.
 
@@ -202,7 +246,7 @@ def worst_class(
     lost = np.bincount(labels[theirs & ~ours], minlength=count)
     gained = np.bincount(labels[ours & ~theirs], minlength=count)
     tested = np.flatnonzero(images >= MIN_CLASS_IMAGES)
-    level = FALSE_REFUSALS / max(1, len(tested))
+    level = false_refusals / max(1, len(tested))
     losses = [
         ClassLoss(classes[label], 100 * float(lost[label] - gained[label]) / int(images[label]), int(images[label]))
         for label in tested.tolist()

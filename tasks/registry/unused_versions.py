@@ -18,7 +18,7 @@ from infra.store import Entry
 from infra.store.json_objects import read_object
 from models.data.shards import acceptance
 
-MANIFEST_NAME = re.compile(r"(?:manifest|added)(?:-(\d{4}))?\.json")
+MANIFEST_NAME = re.compile(r"(?:manifest|added)(?:-(\d{4}))?(?:-since-\d{4})?\.json")
 _PART = re.compile(r"samples-[0-9a-f]{16}\.npy|(?:index/)?train-[0-9a-f]{8}-\d{5}-of-\d{5}\.tar(?:\.json)?")
 
 

@@ -18,7 +18,7 @@ def add(folder: Path, first: int, last: int) -> None:
     for number in range(first, last):
         path = folder / ("cat", "dog")[number % 2] / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number, number // 7, 3)).save(path)
+        Image.new("RGB", (8, 8), (number % 256, number // 7 % 256, 3 + number // 256)).save(path)
 
 
 def shard(data: Data, storage: str) -> ShardResult:

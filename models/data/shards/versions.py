@@ -274,11 +274,31 @@ def write_added(manifest_uri: str) -> tuple[str, str, Manifest]:
     Returns:
         Its uri, its sha256 and the manifest; without shards, and not written, if no image was added.
     """
-    root, _, name = manifest_uri.rpartition("/")
     _, whole = manifests.load(manifest_uri)
     prefix = f"train-{whole.source_digest[:8]}-"
+    return _write_part(manifest_uri, whole, {shard.name for shard in whole.shards if shard.name.startswith(prefix)}, "")
+
+
+def write_since(manifest_uri: str, earlier_uri: str) -> tuple[str, str, Manifest]:
+    """As ``write_added``, of the images that a version and those before it added to an earlier one.
+
+    If the earlier one is none of those, as after the set was sharded anew, only the last addition counts.
+    """
+    root, _, name = manifest_uri.rpartition("/")
+    match, earlier = _MANIFEST.fullmatch(name), earlier_uri.rpartition("/")
+    number = 1 if earlier[2] == "manifest.json" else int(earlier[2].removeprefix("manifest-").removesuffix(".json"))
+    if match is None or earlier[0] != root or number == find_parent(root, int(match[1])):
+        return write_added(manifest_uri)
+    _, whole = manifests.load(manifest_uri)
+    known = {shard.name for shard in manifests.load(earlier_uri)[1].shards}
+    names = {shard.name for shard in whole.shards if shard.split == "train"} - known
+    return _write_part(manifest_uri, whole, names, f"-since-{number:04}")
+
+
+def _write_part(manifest_uri: str, whole: Manifest, names: Collection[str], suffix: str) -> tuple[str, str, Manifest]:
+    root, _, name = manifest_uri.rpartition("/")
     bounds = np.cumsum([0, *(shard.samples for shard in whole.shards)])
-    numbers = [number for number, shard in enumerate(whole.shards) if shard.name.startswith(prefix)]
+    numbers = [number for number, shard in enumerate(whole.shards) if shard.name in names]
     added = replace(
         whole,
         shards=tuple(replace(whole.shards[number], split="val") for number in numbers),
@@ -286,7 +306,7 @@ def write_added(manifest_uri: str) -> tuple[str, str, Manifest]:
         quarantine=(),
         unusual=(),
     )
-    uri = store.join(root, name.replace("manifest", "added", 1))
+    uri = store.join(root, name.replace("manifest", "added", 1).replace(".json", f"{suffix}.json"))
     sha256 = manifests.save_version(added, uri) if len(added.table) else ""
     if sha256 is None:
         raise DataError(f"{uri} does not list the images that {name} added; delete it and run again")

@@ -188,6 +188,7 @@ def test_every_verdict_names_the_versions_whose_images_are_withheld_and_counts_i
     refused = ("version 0002-5f0c9a31 was refused",)
     plan = ShardPlan("file:///pets", [], SHARDS, "0003-00000000", refused, absent="1 of the 100 images is gone")
     steps = {"refuse_overdue": None, "find_start": start, "plan_shards": plan, "open_batch": None, "report_age": None}
+    steps["find_watched"] = None
     for skipped in (None, OUTCOME):
         replace_steps(monkeypatch, **steps, find_reason_to_skip=skipped, _train_challenger=OUTCOME, close_batch=OUTCOME)
         outcome, _ = asyncio.run(nightly.run_night(compose.compose([])))

@@ -86,6 +86,48 @@ def test_answers_to_other_images_are_no_comparison() -> None:
         compare_answers(answers(10, 3), answers(11, 3), 0.3, 1)
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "worse"),
+    [(0, 0, False), (10, 15, False), (0, 9, False), (0, 10, True), (20, 55, True), (30, 0, False)],
+)
+def test_a_champion_is_worse_than_the_one_before_only_if_that_is_no_chance(gained: int, lost: int, worse: bool) -> None:
+    n = 400
+    before = np.arange(n) < 300
+    champion = before.copy()
+    champion[:lost] = False
+    champion[300 : 300 + gained] = True
+    found = gate.find_regression(champion, before, np.zeros(n, np.int32), ["a"], Nightly())
+    assert (found is not None) == worse
+    if found is not None:
+        points = 100 * (lost - gained) / n
+        assert found.reason.startswith(f"{75 - points:.2f} % and 75.00 % of {n} images that came since, {points:.2f} ")
+        assert found.tags["watched_n"] == str(n)
+    wider = gate.find_regression(champion, before, np.zeros(n, np.int32), ["a"], Nightly(margin=20, class_margin=20))
+    assert wider is None
+
+
+def test_a_champion_that_lost_a_class_is_worse_by_the_name_of_the_class() -> None:
+    labels = np.repeat(np.arange(10), 60).astype(np.int32)
+    before = np.arange(600) % 60 < 40
+    champion = np.arange(600) % 60 < 50
+    champion[labels == 3] = np.arange(60) < 20
+    found = gate.find_regression(champion, before, labels, list("abcdefghij"), Nightly())
+    assert found is not None
+    assert "of class 'd' 33.33 points less on 60 images, 5 are allowed (nightly.class_margin)" in found.reason
+
+
+def test_of_2000_nights_with_an_equal_champion_hardly_one_takes_it_back_and_five_points_less_are_noticed() -> None:
+    rng = np.random.default_rng(0)
+    labels, found = np.zeros(1000, np.int32), Counter[str]()
+    for _ in range(1000):
+        draws = rng.random((2, 1000))
+        equal = gate.find_regression(draws[0] < 0.9, draws[1] < 0.9, labels, ["a"], Nightly())
+        worse = gate.find_regression(draws[0] < 0.85, draws[1] < 0.9, labels, ["a"], Nightly(class_margin=100))
+        found.update(equal=equal is not None, worse=worse is not None)
+    assert found["equal"] <= 4
+    assert found["worse"] > 500
+
+
 def test_a_network_that_knows_only_the_most_frequent_class_is_refused() -> None:
     labels = np.where(np.arange(1000) < 600, 0, 1).astype(np.int32)
     verdict = gate.compare_answers(labels == 0, np.arange(1000) < 500, labels, ["often", "seldom"], Nightly(), 1)
