@@ -49,14 +49,16 @@ class References:
     """What runs point to.
 
     Attributes:
-        jobs: Run folders of their jobs.
+        jobs: Run folders of their jobs, without those of nights.
         versions: ``NAME/VERSION`` that they started from, or evaluated.
         nights: Ids of the runs that are trainings of nights.
+        night_jobs: Run folders of trainings of nights.
     """
 
     jobs: frozenset[str]
     versions: frozenset[str]
     nights: frozenset[str]
+    night_jobs: frozenset[str] = frozenset()
 
 
 def list_models() -> list[Version]:
@@ -83,12 +85,18 @@ def list_runs(experiment: str, count: int) -> list[RunRecord]:
 def list_references() -> References:
     """Returns what the runs of all experiments point to; deleted runs do not count."""
     records = [_to_record(run) for run in _search_runs(_experiments(), _PAGE)]
+    nights = [run for run in records if run.tags.get("role") == "nightly"]
 
-    def collect(*tags: str) -> frozenset[str]:
-        return frozenset(run.tags[tag] for run in records for tag in tags if tag in run.tags)
+    def collect(runs: Iterable[RunRecord], *tags: str) -> frozenset[str]:
+        return frozenset(run.tags[tag] for run in runs for tag in tags if tag in run.tags)
 
-    nights = frozenset(run.id for run in records if run.tags.get("role") == "nightly")
-    return References(collect("job_uri"), collect("parent", "model_ref"), nights)
+    others = [run for run in records if run.tags.get("role") != "nightly"]
+    return References(
+        collect(others, "job_uri"),
+        collect(records, "parent", "model_ref"),
+        frozenset(run.id for run in nights),
+        collect(nights, "job_uri"),
+    )
 
 
 def _experiments() -> list[str]:

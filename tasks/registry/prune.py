@@ -1,11 +1,11 @@
 """Deletes from the object store and the registry what nothing points to and nothing has written for a while.
 
-Kept are the finished jobs of registered versions, of runs in MLflow, and those that other jobs started from; data sets
-with a manifest, but for later versions of them that nothing points to (``unused_versions.py``); and weights that a
-registered version has or a kept job started from; versions of models that were champion, or that something points to
-(``unused_challengers.py``). Of a finished job only the checkpoints are deleted: its result and
-its weights remain, so the same command still finds it. Evaluations, reports and the audit chains of champions are never
-deleted, and neither is a job that an engine still lists as queued or running.
+Kept are the finished jobs of registered versions, of runs in MLflow but for those of nights, and those that other jobs
+started from; data sets with a manifest, but for old ones and versions of them that nothing points to
+(``unused_versions.py``); weights that a registered version has or a kept job started from; and versions of models that
+were champion, or that something points to (``unused_challengers.py``). Of a finished job only the checkpoints are
+deleted: its result and its weights remain, so the same command still finds it. Evaluations, reports and the audit
+chains of champions are never deleted, and neither is a job that an engine still lists as queued or running.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from infra.launch.job import JobSpec, read_request
 from infra.store import Entry
 from tasks.jobs import LAUNCH_FILE
 from tasks.registry.unused_challengers import find_unused as find_unused_challengers
-from tasks.registry.unused_versions import MANIFEST_NAME, find_unfinished, find_unused
+from tasks.registry.unused_versions import MANIFEST_NAME, drop_marks, find_unused, find_unused_sets
 
 if TYPE_CHECKING:
     from infra.tracking.registry import Version
@@ -40,6 +40,7 @@ UNUSED_JOB = "job that no version, run or job points to"
 UNUSED_WEIGHTS = "copy of weights that no version or job has"
 UNFINISHED_DATA = "data set without a manifest"
 UNUSED_DATA = "versions of a data set that nothing points to"
+UNUSED_SET = "data set that nothing points to"
 UNUSED_VERSION = "version that never was champion and that nothing points to"
 _DIGEST = re.compile(r"[0-9a-f]{16}")  # name of the folder of a data set
 
@@ -88,6 +89,7 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     storage = config.storage
     versions = queries.list_models()
     references = queries.list_references()
+    # A training of a night is kept by its version: its run stays in MLflow for good.
     uris = {version.tags.get("job_uri", "") for version in versions} | references.jobs
     jobs = _group(store.list_entries(store.join(storage, "jobs")), store.join(storage, "jobs"), depth=1)
     finished = {uri for uri, entries in jobs.items() if any(entry.uri == f"{uri}/{RESULT}" for entry in entries)}
@@ -95,9 +97,10 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     recent = {uri for uri, entries in jobs.items() if _newest(entries) > limit}
     stopped = {uri for uri, entries in jobs.items() if uri not in finished and _has_early_result(uri, entries)}
     keys = {uri.rpartition("/")[2] for uri in uris}  # a key is a digest, the same after a store was moved
+    of_nights = {uri.rpartition("/")[2] for uri in references.night_jobs}
     tracked = {uri for uri in finished if uri.rpartition("/")[2] in keys}
     evaluations = {uri for uri in finished if uri.rpartition("/")[2].startswith("evaluate-")}
-    if finished - evaluations and not tracked:
+    if finished - evaluations and not any(uri.rpartition("/")[2] in keys | of_nights for uri in finished):
         raise ConfigError(
             f"MLflow knows none of the {len(finished - evaluations)} finished jobs in {storage}, so "
             "it is not theirs (services.mlflow), and nothing is deleted"
@@ -107,18 +110,39 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
     listed = {uri for uri in idle if is_listed(uri, config, silent)}
     kept, started_from, manifests = _follow_lineage(jobs.keys(), tracked | recent | stopped | listed)
     removals = list(_job_removals(jobs, finished, kept, recent | stopped | evaluations | listed))
-    removals += map(_describe_version, find_unused_challengers(versions, storage, references, started_from, limit))
-
+    nights = config.prune.keep_nights
+    lost = find_unused_challengers(versions, storage, references, started_from, limit, nights)
+    removals += map(_describe_version, lost)
     digests = {version.tags.get(WEIGHTS_TAG, "") for version in versions}
     for entry in store.list_entries(store.join(storage, "weights")):
         digest = entry.uri.rpartition("/")[2].partition(".")[0]
         if digest not in digests and entry.uri not in started_from and entry.modified <= limit:
             removals.append(Removal(entry.uri, UNUSED_WEIGHTS, (entry,), (entry,)))
+    trained_on = {version.tags.get("data_manifest_sha256", "") for version in versions}
+    return removals + list(_data_removals(storage, manifests, trained_on, limit, nights))
+
+
+def _data_removals(
+    storage: str, manifests: set[str] | None, trained_on: set[str], limit: float, keep: int
+) -> Iterator[Removal]:
+    """Data sets that nothing points to, versions of others, and what was never finished.
+
+    Args:
+        storage: Root uri.
+        manifests: Those that kept jobs were made for; None if they are not known.
+        trained_on: Digests of the manifests that registered versions were trained on.
+        limit: Unix seconds; what was written later is kept.
+        keep: Number of data sets of each name that are kept.
+    """
     data = _group(store.list_entries(store.join(storage, "data")), store.join(storage, "data"), depth=2)
+    unused_sets = [] if manifests is None else find_unused_sets(data, manifests, trained_on, limit, keep)
     for folder, entries in data.items():
         if not _DIGEST.fullmatch(folder.rpartition("/")[2]):  # lists of frozen vals, and tars of the user
             continue
         if any(entry.uri == f"{folder}/{MANIFEST}" for entry in entries):
+            if folder in unused_sets:
+                yield Removal(folder, UNUSED_SET, drop_marks(entries), tuple(entries))
+                continue
             if manifests is None:
                 continue
             try:
@@ -127,10 +151,9 @@ def plan_removals(config: schema.Config, now: float) -> list[Removal]:
                 log.warning("the versions in %s are kept: %s", folder, first_line(error))
                 continue
             if unused:
-                removals.append(Removal(folder, UNUSED_DATA, unused, tuple(entries)))
-        elif _newest(entries) <= limit and (unfinished := find_unfinished(entries)):
-            removals.append(Removal(folder, UNFINISHED_DATA, unfinished, tuple(entries)))
-    return removals
+                yield Removal(folder, UNUSED_DATA, unused, tuple(entries))
+        elif _newest(entries) <= limit and (unfinished := drop_marks(entries)):
+            yield Removal(folder, UNFINISHED_DATA, unfinished, tuple(entries))
 
 
 def is_listed(job_uri: str, config: schema.Config, silent: set[str]) -> bool:

@@ -1,7 +1,7 @@
 """Versions that nights made, that never were champion, and that nothing points to; ``effnet prune`` may delete them.
 
 Kept are versions with an alias, the newest one of a model, those that were champion, those in the record of a night of
-late, and those that a run in MLflow names or a kept job started from.
+late or of the last nights of the line, and those that a run in MLflow names or a kept job started from.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ log = logger()
 
 
 def find_unused(
-    versions: Sequence[Version], storage: str, references: References, started_from: Collection[str], limit: float
+    versions: Sequence[Version],
+    storage: str,
+    references: References,
+    started_from: Collection[str],
+    limit: float,
+    keep_nights: int,
 ) -> list[Version]:
     """Returns the versions that can be deleted.
 
@@ -34,6 +39,7 @@ def find_unused(
         references: What runs in MLflow point to.
         started_from: URIs of the weights that kept jobs started from.
         limit: Unix seconds; versions that were made later are kept.
+        keep_nights: Number of the last nights of each line whose versions are kept.
     """
     from infra.tracking.registry import WEIGHTS_TAG
 
@@ -59,21 +65,22 @@ def find_unused(
     unused = []
     for version in candidates:
         if version.name not in mentioned:
-            mentioned[version.name] = _read_mentioned(storage, version.name, limit)
+            mentioned[version.name] = _read_mentioned(storage, version.name, limit, keep_nights)
         numbers = mentioned[version.name]
         if numbers is not None and version.version not in numbers:
             unused.append(version)
     return unused
 
 
-def _read_mentioned(storage: str, name: str, limit: float) -> set[int] | None:
-    """Versions that were champion, and those in records of nights of late; None, which is logged, if one is damaged."""
+def _read_mentioned(storage: str, name: str, limit: float, keep_nights: int) -> set[int] | None:
+    """Versions that were champion, and those of nights that are kept; None, which is logged, if a record is damaged."""
     from infra.tracking import champions
 
     try:
         numbers = {number for move in champions.read_history(storage, name) for number in (move.old, move.new)}
-        for entry in store.list_entries(store.join(storage, "nights", name)):
-            if entry.modified > limit:
+        entries = sorted(store.list_entries(store.join(storage, "nights", name)), key=lambda entry: entry.uri)
+        for entry in entries:
+            if entry.modified > limit or entry in entries[-keep_nights:]:  # their names are dates
                 numbers.add(read_object(entry.uri).get("version"))
     except EffnetError as error:
         log.warning("the versions of %s are kept: %s", name, first_line(error))

@@ -24,6 +24,7 @@ from tasks.registry.prune import (
     UNFINISHED_DATA,
     UNUSED_DATA,
     UNUSED_JOB,
+    UNUSED_SET,
     UNUSED_VERSION,
     UNUSED_WEIGHTS,
     plan_removals,
@@ -152,6 +153,48 @@ def test_versions_of_a_data_set_that_no_job_was_made_for_are_deleted_but_for_the
     assert remove([removal], settings(storage), LATER) == [removal]
     names.remove("manifest-0003.json")
     assert store.list_uris(folder) == sorted(f"{folder}/{name}" for name in names)
+
+
+def test_whole_data_sets_of_old_nights_are_deleted_with_the_trainings_whose_versions_are_gone(
+    mlflow_uri: str, tmp_path: Path
+) -> None:
+    storage = f"file://{tmp_path}/store"
+    make_known(storage)
+    roots = [f"{storage}/data/grown/{number:016x}" for number in range(5)]
+    for number, root in enumerate(roots):
+        store.write_json(f"{root}/manifest.json", {"shards": [], "table": "0" * 64})
+        store.write(f"{root}/train-00000-of-00001.tar", b"tar")
+        store.write_json(
+            f"{root}/unaccepted-0001-5f0c9a31.json", {"version": "0001-5f0c9a31", "state": "refused", "reason": "x"}
+        )
+        for file in Path(root.removeprefix("file://")).iterdir():
+            os.utime(file, (number, number))
+
+    def train(key: str, root: str, **tags: str) -> str:
+        uri = make_job(storage, key)
+        job = schema.Job("train", data_name="grown", manifest_uri=f"{root}/manifest.json", manifest_sha256="0")
+        store.write(f"{uri}/config.yaml", compose.to_yaml(job).encode())
+        store.delete(f"{uri}/checkpoints/step-1.safetensors")
+        runs.start_run("prune", key, f"{storage} {key}", params={}, tags={"job_uri": uri, **tags})
+        return uri
+
+    train("of-lost-night", roots[0], role="nightly")
+    register(f"night-{abs(hash(storage))}", job_uri=train("of-night", roots[1], role="nightly"), weights_sha256=SHA)
+    train("by-hand", roots[2])
+    words = ["prune.keep_nights=1"]
+
+    def plan() -> dict[str, str]:
+        removals = plan_removals(settings(storage, *words), LATER)
+        return {one.folder.removeprefix(f"{storage}/"): one.what for one in removals}
+
+    of_sets = {f"data/grown/{number:016x}": UNUSED_SET for number in (0, 3)}
+    assert plan() == {"jobs/of-lost-night": UNUSED_JOB, **of_sets}
+    removals = plan_removals(settings(storage, *words), LATER)
+    assert remove(removals, settings(storage, *words), LATER) == removals
+    assert store.list_uris(roots[0]) == [f"{roots[0]}/unaccepted-0001-5f0c9a31.json"]
+    assert plan() == {}
+    words = []
+    assert plan() == {}
 
 
 @pytest.mark.slow

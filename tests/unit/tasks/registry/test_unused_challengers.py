@@ -23,9 +23,11 @@ def made(number: int, state: str = "refused", aliases: tuple[str, ...] = (), **t
     return Version(LINE, number, "night", aliases, tags, created=OLD)
 
 
-def unused(versions: list[Version], storage: str, *started_from: str, limit: float = 2 * OLD) -> list[int]:
+def unused(
+    versions: list[Version], storage: str, *started_from: str, limit: float = 2 * OLD, nights: int = 1
+) -> list[int]:
     ours = [replace(one, tags={**one.tags, "job_uri": f"{storage}/jobs/{one.version}"}) for one in versions]
-    return [one.version for one in find_unused(ours, storage, REFERENCES, started_from, limit)]
+    return [one.version for one in find_unused(ours, storage, REFERENCES, started_from, limit, nights)]
 
 
 def test_versions_that_lost_and_that_nothing_points_to_are_unused(tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_versions_that_lost_and_that_nothing_points_to_are_unused(tmp_path: Path
     assert unused(versions, storage, limit=OLD - 1) == []
     by_hand = [replace(one, run_id="effnet train") for one in versions]
     assert unused(by_hand, storage) == []
-    assert find_unused(versions, storage, REFERENCES, [], 2 * OLD) == [], "their jobs are in another store"
+    assert find_unused(versions, storage, REFERENCES, [], 2 * OLD, 1) == [], "their jobs are in another store"
 
 
 def test_versions_that_were_champion_by_other_means_and_those_of_nights_of_late_are_kept(tmp_path: Path) -> None:
@@ -59,7 +61,9 @@ def test_versions_that_were_champion_by_other_means_and_those_of_nights_of_late_
     store.write_json(f"{storage}/nights/{LINE}/2026-11-29.json", {"outcome": "refused", "verdict": "", "version": 2})
     assert unused(versions, storage) == [4]
     later = [replace(one, created=0.0) for one in versions]
+    store.write_json(f"{storage}/nights/{LINE}/2026-11-30.json", {"outcome": "skipped", "verdict": ""})
     assert unused(later, storage, limit=time.time() + 1) == [2, 4]
+    assert unused(later, storage, limit=time.time() + 1, nights=2) == [4], "of the last two nights"
 
 
 @pytest.mark.parametrize("place", [f"champions/{LINE}/000001.json", f"nights/{LINE}/2026-11-29.json"])

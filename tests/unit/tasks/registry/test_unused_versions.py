@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from models.data.shards.writer import ManyLostError
 from models.results import ShardResult
 from tasks.nights.batch import RefusedDataError, _refuse_unusable
 from tasks.registry.prune import _stage
-from tasks.registry.unused_versions import find_unfinished, find_unused
+from tasks.registry.unused_versions import drop_marks, find_unused, find_unused_sets
 from tasks.shard import _plan, _write_group
 
 NOW = 1e12  # later than everything
@@ -43,6 +44,44 @@ def unused(result: ShardResult, *referenced: str, limit: float = NOW) -> set[str
     return {
         entry.uri.removeprefix(f"{root}/") for entry in find_unused(root, store.list_entries(root), referenced, limit)
     }
+
+
+def unused_sets(
+    storage: str, *referenced: str, digests: tuple[str, ...] = (), limit: float = NOW, keep: int = 2
+) -> set[str]:
+    """Folders of whole data sets that can be deleted."""
+    data: dict[str, list[store.Entry]] = {}
+    for entry in store.list_entries(f"{storage}/data"):
+        data.setdefault("/".join(entry.uri.removeprefix(storage).split("/")[:4]), []).append(entry)
+    found = find_unused_sets({f"{storage}{key}": of for key, of in data.items()}, referenced, set(digests), limit, keep)
+    return set(found)
+
+
+def test_of_whole_data_sets_of_a_name_the_newest_stay_and_those_that_something_points_to(
+    data: Data, folder: Path, storage: str
+) -> None:
+    data, sets = replace(data, append=False), []
+    for number in range(5):
+        add(folder, 100 + 10 * number, 110 + 10 * number)
+        sets.append(shard(data, storage))
+        for path in (Path(one.manifest_uri.removeprefix("file://")).parent for one in sets[-1:]):
+            for file in path.rglob("*"):
+                os.utime(file, (1000 * number, 1000 * number))
+    roots = [one.manifest_uri.rpartition("/")[0] for one in sets]
+    assert unused_sets(storage) == set(roots[:3])
+    assert unused_sets(storage, keep=5) == set()
+    assert unused_sets(storage, limit=500.0) == {roots[0]}, "the others were written lately"
+    moved = sets[0].manifest_uri.replace("file:///", "s3://elsewhere/")
+    assert unused_sets(storage, moved) == set(roots[1:3])
+    assert unused_sets(storage, digests=(sets[1].manifest_sha256,)) == {roots[0], roots[2]}
+    (state,) = store.list_uris(f"{storage}/data/pets/states")
+    store.write_json(state, {"manifest": f"{roots[2].rpartition('/')[2]}/manifest.json"})
+    assert unused_sets(storage) == set(roots[:2]), "that of the present files"
+    acceptance.mark_pending(roots[0], "0002-5f0c9a31")
+    acceptance.refuse(roots[0], "0002-5f0c9a31", "wrong labels")
+    for file in Path(roots[0].removeprefix("file://")).rglob("*"):
+        os.utime(file, (0, 0))
+    assert unused_sets(storage) == {roots[1]}, "by the other one images are withheld"
 
 
 def test_the_first_and_the_newest_version_and_those_of_jobs_stay(data: Data, folder: Path, storage: str) -> None:
@@ -132,10 +171,10 @@ def test_the_name_of_a_refused_first_version_without_a_manifest_stays_known(
         append_pending(data, storage)
     with pytest.raises(RefusedDataError):
         _refuse_unusable(data, plan, lost.value)
-    for entry in (removed := find_unfinished(store.list_entries(plan.root))):
+    for entry in (removed := drop_marks(store.list_entries(plan.root))):
         store.delete(entry.uri)
     assert len(removed) > 1
-    assert find_unfinished(store.list_entries(plan.root)) == ()
+    assert drop_marks(store.list_entries(plan.root)) == ()
     for path in folder.glob("cat/broken*.png"):
         path.unlink()
     named = replace(data, accept=[f"pets/{plan.name}"])
