@@ -361,7 +361,7 @@ VERBS: dict[str, Verb] = {
         "  effnet prune [--yes]   prune.older_than_days=N (default 30) prune.keep_nights=N (default 7)\n\n"
         "prints what and how many bytes, and asks before it deletes: checkpoints of finished jobs, jobs without a\n"
         "result, jobs that no version, run or job points to, shards without a manifest, unused copies of weights,\n"
-        "data sets and versions of them, and versions of models that a night made and that never were champion; kept is\n"
+        "data sets and versions of them, versions of models that a night made and that never were champion; kept is\n"
         "what was written in the last N days, and that of the last N nights",
         call="flows.cli.prune:prune",
         dry_run="flows.cli.prune:show_removals",

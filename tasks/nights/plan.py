@@ -6,7 +6,7 @@ Prefect is not imported, which takes seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from conf.text import format_duration
 from infra import store
 from infra.errors import ConfigError, NotFoundError
 from infra.services import stack
-from models.data.shards import layout, versions
 from models.data.shards import manifest as manifests
-from models.data.shards.layout import ShardLayout
-from models.data.shards.stored import load_result
+from models.data.shards import versions
+from models.data.shards.split import split_indices
+from models.data.shards.stored import find_last_result, find_result
+from models.data.sources import catalog
 from models.experiments import processors
 from models.experiments.work import Work, count_training, parallelism_of, total_wall_s
 from models.results import ShardResult
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def lines(config: schema.Config) -> Iterator[str]:
-    """Yields what ``effnet nightly`` would do, line by line, since reading the images of a folder takes time.
+    """Yields what ``effnet nightly`` would do, line by line.
 
     Raises:
         ConfigError: The night would be refused before its training: no such champion, or no data.
@@ -51,10 +52,10 @@ def lines(config: schema.Config) -> Iterator[str]:
     parent = registry.resolve_version(start.parent)
     begins = "its champion is fine-tuned" if start.continues else "a new line, its first version is fine-tuned from it"
     yield f"line       {start.line}: {start.parent}, {begins}"
-    planned = layout.plan(start.data, config.storage)
-    shards = load_result(start.data, planned)
-    counts = _count_images(planned, shards)
-    yield f"data       {start.data.name}: {_describe_images(counts)}, {_describe_change(start, counts)}"
+    images = _count_images(start.data, config.storage)
+    shards, counts = images.shards, images.counts
+    about = "" if shards is not None else "about "
+    yield f"data       {start.data.name}: {about}{_describe_images(counts)}, {_describe_change(start, counts)}"
     if start.continues and shards is not None and parent.tags.get("data_manifest_sha256") == shards.manifest_sha256:
         yield f"training   none: no new data, {start.parent} was trained on the same images"
         return
@@ -62,7 +63,7 @@ def lines(config: schema.Config) -> Iterator[str]:
     processor = processors.of_jobs(config.launch)
     job = _describe_job(replace(config, model=model), start, parent, shards)
     recipe = config.transfer.recipe
-    work = count_training(recipe, model, len(planned.source.classes), counts, parallelism_of(config))
+    work = count_training(recipe, model, images.classes, counts, parallelism_of(config))
     if job is not None and store.exists(result_uri(job)):
         yield f"training   none: {job.key} is stored"
         works = [Work("", 0, 0, 0, 0, work.multiply_adds, 0)]
@@ -81,18 +82,37 @@ def lines(config: schema.Config) -> Iterator[str]:
     yield f"           speeds: {processor.source}"
 
 
-def _count_images(planned: ShardLayout, shards: ShardResult | None) -> tuple[int, int, int]:
-    """Numbers of train, minival and val images, with those that the night would add."""
-    if shards is not None:
-        return shards.train, shards.minival, shards.val
-    counts = dict.fromkeys(manifests.SPLITS, 0)
-    if planned.version:  # an appended version holds the images of the one before
-        parent = versions.find_parent(planned.root, versions.number_of(planned.version))
-        before = versions.manifest_uri(planned.root, parent)
-        counts = {split: manifests.load(before)[1].samples(split) for split in manifests.SPLITS}
-    for split, members in zip(planned.splits, planned.members, strict=True):
-        counts[split] += len(members)
-    return counts["train"], counts["minival"], counts["val"]
+@dataclass(frozen=True)
+class _Images:
+    """The images of a night.
+
+    Attributes:
+        counts: Those of train, minival and val.
+        classes: Number of their classes.
+        shards: Their shards, if they are known; otherwise the counts are expected ones.
+    """
+
+    counts: tuple[int, int, int]
+    classes: int
+    shards: ShardResult | None = None
+
+
+def _count_images(data: schema.Data, storage: str) -> _Images:
+    """Counts the images of a night; of a set that grows by its shards and its file names, without reading an image."""
+    if (shards := find_result(data, storage)) is not None:
+        return _Images((shards.train, shards.minival, shards.val), shards.classes, shards)
+    source = catalog.open_source(data)
+    splits = split_indices(source, data)
+    whole = (len(splits["train"]), len(splits["minival"]), len(splits["val"]))
+    last = find_last_result(data, storage)
+    if last is None:
+        return _Images(whole, len(source.classes))
+    new = max(0, len(source.labels) - versions.count_known(last.manifest_uri))
+    train, minival, val = (round(new * count / len(source.labels)) for count in whole)
+    if data.append:  # it adds to train alone
+        return _Images((last.train + train, last.minival, last.val), last.classes)
+    is_frozen = data.frozen_val is not None
+    return _Images((last.train + train, last.minival + minival, last.val + val * (not is_frozen)), last.classes)
 
 
 def _describe_images(counts: tuple[int, int, int]) -> str:

@@ -237,6 +237,16 @@ def read_known(newest: Version) -> dict[int, set[str]]:
     return known
 
 
+def count_known(manifest_uri: str) -> int:
+    """Returns how many images of its source a version has taken or withheld, and those that nights have refused."""
+    root, _, name = manifest_uri.rpartition("/")
+    match = _MANIFEST.fullmatch(name)
+    newest = Version(root, int(match[1]) if match else 1, *manifests.load(manifest_uri))
+    taken = sum(len(index.load_content(uri)[1]) for uri in list_sources(newest))
+    refused = (one for one in refusals.load(root.rpartition("/")[0]) if one.mark.number > 1)
+    return taken + sum(len(one.load_images()) for one in refused)
+
+
 def publish(manifest: Manifest, root: str, version: str) -> tuple[str, Manifest]:
     """Writes the manifest of an appended version: the shards of the accepted version before, then its own.
 
