@@ -37,13 +37,10 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
     """
     recipe = config.recipe
     check_batch(recipe.global_batch, recipe.batch_slices, config.replicas, samples=recipe.global_batch)
-    shards = stored.find_sharded(config, [config.data]).get(config.data.name)
-    known = DATA_SETS[config.data.source].classes or (shards.classes if shards else 0)
-    classes = known or ASSUMED_CLASSES
-    assumed = "" if known else ", assumed: the true number is known once the data are sharded"
+    classes, is_known = _count_classes(config)
+    assumed = "" if is_known else ", assumed: the true number is known once the data are sharded"
     yield f"{config.data.name}: {classes:,} classes{assumed}"
-    one = [config.model.name]
-    names = {"reproduce": config.variants, "train": one, "transfer": one}.get(verb, [])
+    names = _list_networks(config, verb)
     if not names:
         return
     yield f"{'network':<16} {'px':>4} {'params':>11} {'multiply-adds':>15} {'images':>7}   memory of a process, GB"
@@ -52,6 +49,98 @@ def lines(config: schema.Config, verb: str = "reproduce") -> Iterator[str]:
     yield " " * 57 + "   " + "   ".join([f"{cpu:>8} {gpu:>8}"] * 3)
     for name in names:
         yield _format_row(config, dataclasses.replace(config.model, name=name), classes)
+
+
+def _count_classes(config: schema.Config) -> tuple[int, bool]:
+    """The number of classes of the configured data set, and whether it is known."""
+    shards = stored.find_sharded(config, [config.data]).get(config.data.name)
+    known = DATA_SETS[config.data.source].classes or (shards.classes if shards else 0)
+    return known or ASSUMED_CLASSES, bool(known)
+
+
+def _list_networks(config: schema.Config, verb: str) -> list[str]:
+    one = [config.model.name]
+    return {"reproduce": config.variants, "train": one, "transfer": one}.get(verb, [])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a command trains, without what the object store holds.
+
+    Attributes:
+        works: Its parts.
+        gpu: Processor of the first estimate.
+        core: Processor of the second one.
+        notes: A line about each part that is unknown or counted otherwise.
+    """
+
+    works: tuple[Work, ...]
+    gpu: Processor
+    core: Processor
+    notes: tuple[str, ...]
+
+
+def count_costs(
+    config: schema.Config, overrides: Sequence[str], verb: str = "reproduce", probed: Processor | None = None
+) -> Costs:
+    """Counts what a command trains; the arguments are those of ``describe_costs``."""
+    sets = transfer_sets(config, overrides)
+    held = stored.look_up(config, costs.used_sets(config, sets, verb))
+    gpu, core = processors.gpu(), processors.cpu()
+    if probed is not None:
+        gpu, core = (gpu, probed) if probed.name == core.name else (probed, core)
+    gpu_bytes = gpu.memory_bytes or full_run.GPU_BYTES
+    planned = costs.plan_trainings(config, sets, verb, held.contains, held.sharded, gpu_bytes)
+    notes = [*held.remarks, *planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown)]
+    if whole := costs.list_untracked(config, planned.works):
+        notes.append(f"{' and '.join(whole)}: counted whole, stored results are found at the run")
+    if verb == "study":
+        notes.append("latency: measured image by image, and not counted")
+    return Costs(planned.works, gpu, core, tuple(notes))
+
+
+def to_json(
+    config: schema.Config,
+    overrides: Sequence[str],
+    price: float | None,
+    verb: str = "reproduce",
+    probed: Processor | None = None,
+) -> dict[str, Any]:
+    """The networks and costs of a command as plain values; the arguments are those of ``describe_costs``."""
+    check_batch(
+        config.recipe.global_batch, config.recipe.batch_slices, config.replicas, samples=config.recipe.global_batch
+    )
+    counted = count_costs(config, overrides, verb, probed)
+    classes, is_known = _count_classes(config)
+    networks = []
+    for name in _list_networks(config, verb):
+        params, multiply_adds, resolution = compute_cost(dataclasses.replace(config.model, name=name), classes)
+        networks.append({"name": name, "resolution": resolution, "params": params, "multiply_adds": multiply_adds})
+    hours = {"gpu_hours": counted.gpu, "cpu_hours": counted.core}
+    fields = ("name", "jobs", "done", "steps", "images", "evaluated", "multiply_adds")
+    trainings = [
+        {
+            **{key: getattr(work, key) for key in fields},
+            "stored_bytes": work.stored,
+            **{key: work.seconds(one) / _HOUR_S for key, one in hours.items()},
+        }
+        for work in counted.works
+    ]
+    total = {key: sum(work.seconds(one) for work in counted.works) / _HOUR_S for key, one in hours.items()}
+    return {
+        "verb": verb,
+        "data": {"name": config.data.name, "classes": classes if is_known else None},
+        "networks": networks,
+        "trainings": trainings,
+        **total,
+        "money": None if price is None else total["gpu_hours"] * price,
+        "stored_bytes": sum(work.stored for work in counted.works),
+        **{
+            key: {"name": one.name, "source": one.source, "wall_s": total_wall_s(counted.works, one, config.launch)}
+            for key, one in (("gpu", counted.gpu), ("cpu", counted.core))
+        },
+        "notes": list(counted.notes),
+    }
 
 
 def describe_costs(
@@ -72,14 +161,8 @@ def describe_costs(
         verb: One of ``costs.VERBS``.
         probed: What ``probe`` returned, in place of a processor of its kind in the table.
     """
-    sets = transfer_sets(config, overrides)
-    held = stored.look_up(config, costs.used_sets(config, sets, verb))
-    gpu, core = processors.gpu(), processors.cpu()
-    if probed is not None:
-        gpu, core = (gpu, probed) if probed.name == core.name else (probed, core)
-    gpu_bytes = gpu.memory_bytes or full_run.GPU_BYTES
-    planned = costs.plan_trainings(config, sets, verb, held.contains, held.sharded, gpu_bytes)
-    works = planned.works
+    counted = count_costs(config, overrides, verb, probed)
+    works, gpu, core = counted.works, counted.gpu, counted.core
     done, jobs = sum(work.done for work in works), sum(work.jobs for work in works)
     left = f"without {done} of {done + jobs} jobs, which are stored" if done else "as if nothing were done yet"
     yield f"training of effnet {verb}, {left}"
@@ -93,11 +176,7 @@ def describe_costs(
         images = f"{work.images:>14,} {work.evaluated:>12,}"
         counts = f"{work.jobs:>5,} {work.done:>6,} {work.steps:>10,}"
         yield f"{work.name:<27} {counts} {images} {speeds} {hours} {work.stored / 1e9:>10.2f}"
-    yield from (*held.remarks, *planned.unknown, *(f"stored results are unknown: {line}" for line in held.unknown))
-    if whole := costs.list_untracked(config, works):
-        yield f"{' and '.join(whole)}: counted whole, stored results are found at the run"
-    if verb == "study":
-        yield "latency: measured image by image, and not counted"
+    yield from counted.notes
     gpu_s, core_s = (sum(work.seconds(one) for work in works) for one in (gpu, core))
     money = "" if price is None else f", {gpu_s / _HOUR_S * price:,.2f} at {price:g} an hour"
     gigabytes = sum(work.stored for work in works) / 1e9

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from conf.text import escaped
-from flows.cli.command import Command, show
+from flows.cli.command import Command, print_json
 from flows.cli.services import connect
 from infra.errors import ConfigError, EffnetError, first_line
 
 if TYPE_CHECKING:
+    from infra.tracking.champions import AliasMove
     from infra.tracking.registry import Version
 
 
@@ -22,14 +23,13 @@ def promote(command: Command) -> int:
     version = registry.resolve_version(command.objects[0])
     champion = registry.champion(version.name)
     if champion is not None and champion.version == version.version:
-        show(f"{version.name}/{version.version} is champion already")
-        _accept_data(version)  # which an earlier command may not have come to
-        return 0
+        command.say(f"{version.name}/{version.version} is champion already")
+        notes = _accept_data(version)  # which an earlier command may not have come to
+        return _finish(command, version, None, notes)
     current = None if champion is None else champion.version
     compared = {key: value for key, value in version.tags.items() if key.startswith("compared_")}
-    _move(command, version, current, escaped(command.options["why"]), compared)
-    _accept_data(version)
-    return 0
+    move = _move(command, version, current, escaped(command.options["why"]), compared)
+    return _finish(command, version, move, _accept_data(version))
 
 
 def rollback(command: Command) -> int:
@@ -54,13 +54,24 @@ def rollback(command: Command) -> int:
     why = f"rollback of version {champion.version}"
     if "why" in command.options:
         why += f": {escaped(command.options['why'])}"
-    _move(command, previous, champion.version, why)
-    _accept_data(previous)
-    _withdraw_data(champion, previous, why)
+    move = _move(command, previous, champion.version, why)
+    notes = _accept_data(previous)
+    return _finish(command, previous, move, [*notes, *_withdraw_data(champion, previous, why)])
+
+
+def _finish(command: Command, version: Version, move: AliasMove | None, notes: list[str]) -> int:
+    """Prints the notes, and with ``--json`` the result: the champion, and the move that made it, if one was needed."""
+    for note in notes:
+        command.say(note)
+    if command.json:
+        moved = {"previous": move.old, "who": move.who, "when": move.when, "why": move.why} if move is not None else {}
+        of_move = {"previous": None, "who": None, "when": None, "why": None} | moved
+        champion = {"name": version.name, "champion": version.version, "moved": move is not None}
+        print_json(champion | of_move | {"notes": notes})
     return 0
 
 
-def _withdraw_data(version: Version, champion: Version, why: str) -> None:
+def _withdraw_data(version: Version, champion: Version, why: str) -> list[str]:
     """Refuses the images that a version which was taken back has added to its data; says what is withheld."""
     from tasks.nights.start import withdraw_data
 
@@ -68,26 +79,23 @@ def _withdraw_data(version: Version, champion: Version, why: str) -> None:
         said = withdraw_data(version, champion, why)
     except EffnetError as error:
         said = f"its data stay accepted, and the next night trains on them again: {first_line(error)}"
-    if said:
-        show(said)
+    return [said] if said else []
 
 
-def _accept_data(version: Version) -> None:
-    """Accepts the images that a version was trained on, which a night may have refused together with it."""
+def _accept_data(version: Version) -> list[str]:
+    """Accepts the images that a version was trained on, which a night may have refused with it; says which."""
     from tasks.nights.start import accept_data
 
     try:
         accepted = accept_data(version)
     except EffnetError as error:
-        show(f"whether its data were refused is not known, the next night accepts them: {first_line(error)}")
-        return
-    if accepted:
-        show(f"its data {accepted}, which a night had refused or not judged, are accepted")
+        return [f"whether its data were refused is not known, the next night accepts them: {first_line(error)}"]
+    return [f"its data {accepted}, which a night had refused or not judged, are accepted"] if accepted else []
 
 
 def _move(
     command: Command, version: Version, expected: int | None, why: str, evidence: Mapping[str, str] | None = None
-) -> None:
+) -> AliasMove:
     from infra.tracking import champions, registry
     from tasks.registry.family import describe_family
     from tasks.registry.verdict import complete_promotion, record_manual_promotion
@@ -103,4 +111,5 @@ def _move(
     record_manual_promotion(version, move)
     describe_family(version.name)
     was = "there was none" if move.old is None else f"it was {version.name}/{move.old}, now @{champions.PREVIOUS}"
-    show(f"champion of {version.name} is {ref}; {was}")
+    command.say(f"champion of {version.name} is {ref}; {was}")
+    return move

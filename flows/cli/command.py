@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,15 @@ class Command:
     def run_dir(self) -> Path:
         """The run folder, absolute."""
         return Path(self.config.run_dir).resolve()
+
+    def say(self, line: str) -> None:
+        """Prints a line with control characters escaped; on standard error if the result is printed as JSON."""
+        (announce if self.json else show)(line)
+
+
+def print_json(result: object) -> None:
+    """Prints the result of a command as one JSON document."""
+    print(json.dumps(result, indent=2, default=list), flush=True)
 
 
 def show(line: str) -> None:

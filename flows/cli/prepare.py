@@ -12,7 +12,7 @@ from dataclasses import asdict
 from conf import compose
 from conf.text import did_you_mean
 from flows.cli import verbs
-from flows.cli.command import Command, ask, show, show_table
+from flows.cli.command import Command, ask, print_json, show, show_table
 from flows.cli.session import check_given_paths, check_settings
 from infra.environment import check_torch
 from infra.errors import ConfigError
@@ -34,15 +34,32 @@ def plan(command: Command) -> int:
     if verb == "nightly":
         if probes:
             raise ConfigError("effnet plan nightly has no --probe: its champion is known to the registry only")
-        from tasks.nights import plan as night
-
-        shown = night.lines(config)
-    else:
-        probed = estimates.probe(config, verb) if probes else None
-        priced = estimates.describe_costs(config, command.overrides, price, verb, probed)
-        shown = itertools.chain(estimates.lines(config, verb), [""], priced)
+        return _plan_night(command)
+    probed = estimates.probe(config, verb) if probes else None
+    if command.json:
+        print_json(estimates.to_json(config, command.overrides, price, verb, probed))
+        return 0
+    priced = estimates.describe_costs(config, command.overrides, price, verb, probed)
+    shown = itertools.chain(estimates.lines(config, verb), [""], priced)
     for line in shown:
         show(line)
+    return 0
+
+
+def _plan_night(command: Command) -> int:
+    """Prints what a night would do."""
+    from tasks.nights import plan as nights
+
+    stopped = nights.find_stopped(command.config)
+    if stopped:
+        command.say(stopped)
+    night = None if stopped else nights.count_night(command.config)
+    for line in nights.describe(night) if night is not None else ():
+        command.say(line)
+    if command.json:
+        print_json(
+            {"verb": "nightly", "night": None if night is None else asdict(night), "notes": [stopped][: bool(stopped)]}
+        )
     return 0
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import asdict
 
-from flows.cli.command import Command, show
+from flows.cli.command import Command, print_json, show
 from infra.errors import ConfigError
 from infra.services import stack
 
@@ -66,7 +67,15 @@ def connect(command: Command, *names: str) -> dict[str, str]:
 def doctor(command: Command) -> int:
     """Checks this machine and the services."""
     from infra import doctor
+    from infra.doctor.finding import FAIL, WARN
     from models.data.loading import decode
     from models.data.sources import catalog
 
-    return doctor.main(command.config, decode.backends(), catalog.packaged())
+    findings = doctor.examine(command.config, decode.backends(), catalog.packaged())
+    if command.json:
+        marks = [finding.mark for finding in findings]
+        rows = [{**asdict(finding), "mark": finding.mark.lower()} for finding in findings]
+        print_json({"findings": rows, "failures": marks.count(FAIL), "warnings": marks.count(WARN)})
+    else:
+        doctor.print_findings(findings)
+    return doctor.exit_code(findings)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import asdict
 
-from flows.cli.command import Command, announce, show
+from flows.cli.command import Command, announce, print_json, show
 from flows.cli.services import connect
 from infra.environment import check_torch
 from infra.errors import ConfigError
@@ -25,8 +26,11 @@ def export(command: Command) -> int:
     check_torch(os.environ)
     connect(command, "s3", "mlflow")
     announce(f"effnet export: fetching {command.objects[0]}; each file is compared with the network before it is kept")
-    for line in write_files(command.objects[0], paths, int8_loss=loss):
-        show(line)
+    files = write_files(command.objects[0], paths, int8_loss=loss)
+    for file in files:
+        command.say(file.said)
+    if command.json:
+        print_json([{key: value for key, value in asdict(file).items() if key != "said"} for file in files])
     return 0
 
 

@@ -106,9 +106,8 @@ VERBS: dict[str, Verb] = {
         "search the baseline's blocks by accuracy and multiply-adds, B0's own among them",
         f"{_COMMON}\n  data={_choices('data')}   data.path=PATH data.limit=N\n"
         "  architecture.trials=N architecture.sampler=nsga2|tpe architecture.seed=N architecture.recipe.epochs=N\n"
-        "  architecture.target_multiply_adds=X architecture.max_cost=X\n"
-        "  architecture.storage=URL         one search on several machines, e.g. postgresql+psycopg://host/name\n"
-        "  launch.jobs_at_once=N\n\n"
+        "  architecture.target_multiply_adds=X architecture.max_cost=X launch.jobs_at_once=N\n"
+        "  architecture.storage=URL         one search on several machines, e.g. postgresql+psycopg://host/name\n\n"
         "train its result:  effnet train model.blocks=[r1_k3_s11_e1_i32_o16_se0.25,...]",
         flow="flows.architecture:architecture",
     ),
@@ -191,6 +190,7 @@ VERBS: dict[str, Verb] = {
         "  effnet promote NAME/VERSION --why TEXT\n\n"
         "recorded with user, time and reason in STORAGE/champions/NAME; the champion before is NAME@previous",
         call="flows.cli.champions:promote",
+        json=True,
         options={"why": ("TEXT", "reason, for the record")},
         objects=("NAME/VERSION",),
     ),
@@ -199,6 +199,7 @@ VERBS: dict[str, Verb] = {
         "  effnet rollback NAME [--why TEXT]\n\n"
         "recorded as by effnet promote; the version stays down until someone promotes it, images that came with it too",
         call="flows.cli.champions:rollback",
+        json=True,
         options={"why": ("[TEXT]", "reason, for the record")},
         objects=("NAME",),
     ),
@@ -242,6 +243,7 @@ VERBS: dict[str, Verb] = {
         "  runtime.pipeline_stages=N\n\nnothing is started; jobs whose results are stored are not counted\n"
         "budget.hours=N budget.gpu_hours=N of those verbs: an estimate above it needs --yes, or a yes in the terminal",
         call="flows.cli.prepare:plan",
+        json=True,
         objects=("[VERB]",),
         options={"price": ("[PRICE]", "price of an hour of a GPU, to print the money")},
         switches={"probe": "measure the speeds of this machine first, which takes seconds, instead of a table's"},
@@ -304,9 +306,9 @@ VERBS: dict[str, Verb] = {
         "write a registered model as ONNX or torch.export, for programs without effnet",
         "  effnet export MODEL --onnx FILE.onnx --pt2 FILE.pt2   MODEL: NAME@ALIAS or NAME/VERSION\n\n"
         "it takes normalized images of any number; a file is kept only if its logits of 64 images agree\n"
-        "--int8 takes ranges from images of train and prints both accuracies on val\n"
-        "--onnx needs the extra: pip install 'effnet[export]'",
+        "--int8 prints both accuracies on val; --onnx needs the extra: pip install 'effnet[export]'",
         call="flows.cli.use:export",
+        json=True,
         objects=("MODEL",),
         switches={"int8": "quantize the ONNX file to 8-bit integers"},
         options={
@@ -359,11 +361,9 @@ VERBS: dict[str, Verb] = {
     "prune": Verb(
         "delete from the object store what nothing points to",
         "  effnet prune [--yes]   prune.older_than_days=N (default 30) prune.keep_nights=N (default 7)\n\n"
-        "prints what and how many bytes, and asks before it deletes: checkpoints of finished jobs, jobs without a\n"
-        "result, jobs that no version, run or job points to, shards without a manifest, unused copies of weights,\n"
-        "data sets and versions of them, versions of models that a night made and that never were champion; kept is\n"
-        "what was written in the last N days, and that of the last N nights",
+        "prints checkpoints, jobs, data, weights and versions of nights, with their bytes, and asks before it deletes them",
         call="flows.cli.prune:prune",
+        json=True,
         dry_run="flows.cli.prune:show_removals",
         switches={"yes": "delete without a question"},
     ),
@@ -394,5 +394,7 @@ VERBS: dict[str, Verb] = {
         shared=True,
     ),
     "down": Verb("stop the embedded services", _COMMON, call="flows.cli.services:down"),
-    "doctor": Verb("check whether this machine and the services are fit", _COMMON, call="flows.cli.services:doctor"),
+    "doctor": Verb(
+        "check whether this machine and the services are fit", _COMMON, call="flows.cli.services:doctor", json=True
+    ),
 }

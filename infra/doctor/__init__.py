@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ WORKER_PATIENCE_S = 60.0  # nobody waits for a worker, which may start beside th
 Check = Callable[[], list[Finding]]
 
 
-def main(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> int:
-    """Prints all findings; returns 0 if all checks pass, 1 with warnings only, 2 with a failure.
+def examine(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> list[Finding]:
+    """Returns all findings.
 
     Args:
         config: The composed configuration.
@@ -37,11 +37,20 @@ def main(config: Config, decoders: dict[str, str], packaged: frozenset[str]) -> 
     """
     run_dir = Path(config.run_dir).resolve()
     _connect_store(config, run_dir)  # before the threads start: boto3 reads it in them
-    findings = _run_concurrently(_checks(config, run_dir, decoders, packaged), PATIENCE_S)
+    return _run_concurrently(_checks(config, run_dir, decoders, packaged), PATIENCE_S)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Prints one line per finding, and how many fail or warn."""
     for finding in findings:
         print(printable(f"{finding.mark:5} {finding.topic:9} {finding.text}"))
     marks = [finding.mark for finding in findings]
     print(f"\n{len(findings)} findings: {marks.count(FAIL)} FAIL, {marks.count(WARN)} warn")
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """Returns 0 if all checks pass, 1 with warnings only, 2 with a failure."""
+    marks = {finding.mark for finding in findings}
     return 2 if FAIL in marks else 1 if WARN in marks else 0
 
 
@@ -50,7 +59,7 @@ def check_worker(config: Config, decoders: dict[str, str]) -> list[Finding]:
 
     Args:
         config: Configuration of the worker; the addresses of its services are external.
-        decoders: As for ``main``.
+        decoders: As for ``examine``.
     """
     checks: dict[str, Check] = {
         "python": host.python,

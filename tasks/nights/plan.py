@@ -31,55 +31,136 @@ if TYPE_CHECKING:
     from infra.tracking.registry import Version
 
 
-def lines(config: schema.Config) -> Iterator[str]:
-    """Yields what ``effnet nightly`` would do, line by line.
+@dataclass(frozen=True)
+class NightPlan:
+    """What a night would do.
+
+    Attributes:
+        line: Registered model that the challenger becomes a version of.
+        parent: ``NAME/VERSION`` that is fine-tuned.
+        continues: Whether the parent is the champion of the line.
+        data: Name of the data set.
+        train: Images of train.
+        minival: Images of minival.
+        val: Images of val.
+        is_exact: Whether their shards are known; otherwise the numbers are expected ones.
+        change: Images more than the parent was trained on; None for a new line, or if those are not known.
+        trains: Whether it trains; otherwise there are no new data, or the job is stored.
+        job: Key of the job if it is stored; otherwise empty.
+        network: Network that is trained; empty without new data.
+        epochs: Epochs of the training.
+        steps: Steps of the training.
+        global_batch: Images of a step.
+        images_per_s: Speed of the training.
+        takes_s: Seconds of the night; None without new data.
+        processes: Processes of the training.
+        processor: Name of the processor of each.
+        speeds: Where the speeds are from.
+    """
+
+    line: str
+    parent: str
+    continues: bool
+    data: str
+    train: int
+    minival: int
+    val: int
+    is_exact: bool
+    change: int | None
+    trains: bool = False
+    job: str = ""
+    network: str = ""
+    epochs: int = 0
+    steps: int = 0
+    global_batch: int = 0
+    images_per_s: float = 0.0
+    takes_s: float | None = None
+    processes: int = 0
+    processor: str = ""
+    speeds: str = ""
+
+
+def find_stopped(config: schema.Config) -> str:
+    """Connects to MLflow and the store; says which of them do not run, empty if both do."""
+    stopped = [] if stack.connect_if_running(Path(config.run_dir), config.services, "mlflow") else ["MLflow"]
+    stopped += [] if connect_store(config) else ["the object store"]
+    if not stopped:
+        return ""
+    return (
+        f"unknown: the champion that the night continues and its new data, since {' and '.join(stopped)} of "
+        f"{config.run_dir} do not run; `effnet up` starts them"
+    )
+
+
+def count_night(config: schema.Config) -> NightPlan:
+    """Counts what ``effnet nightly`` would do; MLflow and the store run.
 
     Raises:
         ConfigError: The night would be refused before its training: no such champion, or no data.
         TransientError: MLflow or the store does not answer.
     """
-    stopped = [] if stack.connect_if_running(Path(config.run_dir), config.services, "mlflow") else ["MLflow"]
-    stopped += [] if connect_store(config) else ["the object store"]
-    if stopped:
-        yield (
-            f"unknown: the champion that the night continues and its new data, since {' and '.join(stopped)} of "
-            f"{config.run_dir} do not run; `effnet up` starts them"
-        )
-        return
     from infra.tracking import registry
 
     start = resolve_start(config)
     parent = registry.resolve_version(start.parent)
-    begins = "its champion is fine-tuned" if start.continues else "a new line, its first version is fine-tuned from it"
-    yield f"line       {start.line}: {start.parent}, {begins}"
     images = _count_images(start.data, config.storage)
     shards, counts = images.shards, images.counts
-    about = "" if shards is not None else "about "
-    yield f"data       {start.data.name}: {about}{_describe_images(counts)}, {_describe_change(start, counts)}"
+    night = NightPlan(
+        start.line,
+        start.parent,
+        start.continues,
+        start.data.name,
+        *counts,
+        is_exact=shards is not None,
+        change=_count_change(start, counts),
+    )
     if start.continues and shards is not None and parent.tags.get("data_manifest_sha256") == shards.manifest_sha256:
-        yield f"training   none: no new data, {start.parent} was trained on the same images"
-        return
+        return night
     model, processes = _load_model(parent), config.launch.processes
     processor = processors.of_jobs(config.launch)
     job = _describe_job(replace(config, model=model), start, parent, shards)
     recipe = config.transfer.recipe
     work = count_training(recipe, model, images.classes, counts, parallelism_of(config))
-    if job is not None and store.exists(result_uri(job)):
-        yield f"training   none: {job.key} is stored"
-        works = [Work("", 0, 0, 0, 0, work.multiply_adds, 0)]
-    else:
-        speed = work.images / replace(work, jobs=0, evaluated=0).wall_s(processor, processes)
-        steps = (
-            f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, {work.steps:,} steps of {recipe.global_batch} images"
-        )
-        yield f"training   {model.name}: {steps}, about {speed:,.0f} images/s"
-        works = [work]
+    is_stored = job is not None and store.exists(result_uri(job))
+    works = [Work("", 0, 0, 0, 0, work.multiply_adds, 0) if is_stored else work]
     if start.continues:
         works.append(Work("", 2, 0, 0, 2 * counts[2], work.multiply_adds, 0))
-        yield f"evaluation champion and challenger on the same {counts[2]:,} images of val"
-    took = format_duration(total_wall_s(works, processor, replace(config.launch, jobs_at_once=1)))
-    yield f"takes      {took} on {processes} x {processor.name}"
-    yield f"           speeds: {processor.source}"
+    return replace(
+        night,
+        trains=not is_stored,
+        job=job.key if job is not None and is_stored else "",
+        network=model.name,
+        epochs=recipe.epochs,
+        steps=work.steps,
+        global_batch=recipe.global_batch,
+        images_per_s=work.images / replace(work, jobs=0, evaluated=0).wall_s(processor, processes),
+        takes_s=total_wall_s(works, processor, replace(config.launch, jobs_at_once=1)),
+        processes=processes,
+        processor=processor.name,
+        speeds=processor.source,
+    )
+
+
+def describe(night: NightPlan) -> Iterator[str]:
+    """Yields what a night would do, line by line."""
+    begins = "its champion is fine-tuned" if night.continues else "a new line, its first version is fine-tuned from it"
+    yield f"line       {night.line}: {night.parent}, {begins}"
+    about = "" if night.is_exact else "about "
+    images = f"{night.train:,} images of train, {night.minival:,} of minival, {night.val:,} of val"
+    yield f"data       {night.data}: {about}{images}, {_describe_change(night)}"
+    if night.takes_s is None:
+        yield f"training   none: no new data, {night.parent} was trained on the same images"
+        return
+    if night.job:
+        yield f"training   none: {night.job} is stored"
+    else:
+        steps = f"{night.steps:,} steps of {night.global_batch} images"
+        epochs = f"{night.epochs} epoch{'s' * (night.epochs > 1)}"
+        yield f"training   {night.network}: {epochs}, {steps}, about {night.images_per_s:,.0f} images/s"
+    if night.continues:
+        yield f"evaluation champion and challenger on the same {night.val:,} images of val"
+    yield f"takes      {format_duration(night.takes_s)} on {night.processes} x {night.processor}"
+    yield f"           speeds: {night.speeds}"
 
 
 @dataclass(frozen=True)
@@ -115,19 +196,20 @@ def _count_images(data: schema.Data, storage: str) -> _Images:
     return _Images((last.train + train, last.minival + minival, last.val + val * (not is_frozen)), last.classes)
 
 
-def _describe_images(counts: tuple[int, int, int]) -> str:
-    return f"{counts[0]:,} images of train, {counts[1]:,} of minival, {counts[2]:,} of val"
+def _count_change(start: NightStart, counts: tuple[int, int, int]) -> int | None:
+    """How many images more than the champion was trained on; None for a new line, or if its data cannot be read."""
+    old = load_champion_data(start.parent) if start.continues else None
+    return None if old is None else sum(counts) - sum(old.samples(split) for split in manifests.SPLITS)
 
 
-def _describe_change(start: NightStart, counts: tuple[int, int, int]) -> str:
-    """How many images more or fewer than the champion was trained on."""
-    if not start.continues:
+def _describe_change(night: NightPlan) -> str:
+    if not night.continues:
         return "the first of the line"
-    old = load_champion_data(start.parent)
-    if old is None:
-        return f"those of {start.parent} cannot be read"
-    change = sum(counts) - sum(old.samples(split) for split in manifests.SPLITS)
-    return f"{change:+,} since {start.parent}" if change else f"as many as {start.parent} was trained on"
+    if night.change is None:
+        return f"those of {night.parent} cannot be read"
+    if not night.change:
+        return f"as many as {night.parent} was trained on"
+    return f"{night.change:+,} since {night.parent}"
 
 
 def _load_model(version: Version) -> schema.Model:

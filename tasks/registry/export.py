@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,31 @@ if TYPE_CHECKING:
 
 FORMATS = ("onnx", "pt2")
 MAX_LOSS = 1.0  # points of top-1 that an int8 file may lose
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file that was written and agrees with the network.
+
+    Attributes:
+        path: The file.
+        model: ``NAME/VERSION``.
+        format: ``onnx``, ``onnx int8`` or ``pt2``.
+        bytes: Its size.
+        max_difference: Largest difference of its logits; None for int8.
+        top1: Percent of val that an int8 file classifies correctly; otherwise None.
+        float_top1: The same of the network in float32.
+        said: What the file is, and how it was compared.
+    """
+
+    path: str
+    model: str
+    format: str
+    bytes: int
+    max_difference: float | None
+    top1: float | None
+    float_top1: float | None
+    said: str
 
 
 def check_targets(paths: Mapping[str, str], *, int8: bool = False) -> None:
@@ -43,8 +69,8 @@ def check_targets(paths: Mapping[str, str], *, int8: bool = False) -> None:
         formats.check_onnx()
 
 
-def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None) -> list[str]:
-    """Writes the files of a registered model; returns a line about each.
+def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None) -> list[ExportedFile]:
+    """Writes the files of a registered model.
 
     Args:
         ref: ``NAME@ALIAS`` or ``NAME/VERSION``.
@@ -66,15 +92,16 @@ def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None
     with tempfile.TemporaryDirectory(prefix="effnet-export-") as scratch:
         weights, config = registry.fetch_weights(exact, Path(scratch))
         module = networks.serving_module(networks.load_network(weights, config))
-    lines = []
+    files = []
     for name, path in paths.items():
-        target = Path(path)
+        target, worst, top1, float_top1 = Path(path), None, None, None
         if name == "onnx" and data is not None and int8_loss is not None:
             from models.experiments import quantization
 
             written = quantization.write_int8(module, config, *data, target, int8_loss)
             about = f"ONNX opset {formats.OPSET} in int8"
             lead = written.difference
+            top1, float_top1 = written.top1, written.float_top1
             compared = (
                 f"{written.top1:.2f} % top-1 on {lead.n} images of val, {written.float_top1:.2f} % in float32 "
                 f"({lead.value:+.2f} points, with 90 % confidence {lead.lower:+.2f} to {lead.upper:+.2f}); "
@@ -85,8 +112,11 @@ def export(ref: str, paths: Mapping[str, str], *, int8_loss: float | None = None
             worst = (formats.write_onnx if name == "onnx" else formats.write_pt2)(module, program, config, target)
             about = f"ONNX opset {formats.OPSET}" if name == "onnx" else "torch.export"
             compared = f"logits of {formats.COMPARED} images differ by at most {worst:.1g}"
-        lines.append(f"{path}: {exact}, {about}, {target.stat().st_size / 1e6:.1f} MB; {compared}")
-    return lines
+        size = target.stat().st_size
+        said = f"{path}: {exact}, {about}, {size / 1e6:.1f} MB; {compared}"
+        kind = name if top1 is None else f"{name} int8"
+        files.append(ExportedFile(path, exact, kind, size, worst, top1, float_top1, said))
+    return files
 
 
 def _find_data(version: Version) -> tuple[Manifest, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -251,3 +252,11 @@ def test_a_user_promotes_a_version_and_takes_it_back_in_seconds(storage: str, se
     ]
     again = effnet(services_dir, storage, "promote", "by-hand/1", "--why", "once more")
     assert (again.returncode, again.stdout) == (0, "by-hand/1 is champion already\n")
+    kept = effnet(services_dir, storage, "promote", "by-hand/1", "--why", "once more", "--json")
+    nobody = {"previous": None, "who": None, "when": None, "why": None, "notes": []}
+    assert json.loads(kept.stdout) == {"name": "by-hand", "champion": 1, "moved": False} | nobody
+    moved = effnet(services_dir, storage, "rollback", "by-hand", "--json")
+    last = read_history(storage, "by-hand")[-1]
+    of_move = {"previous": 1, "who": last.who, "when": last.when, "why": "rollback of version 1", "notes": []}
+    assert json.loads(moved.stdout) == {"name": "by-hand", "champion": 2, "moved": True} | of_move
+    assert "champion of by-hand is by-hand/2; it was by-hand/1, now @previous\n" in moved.stderr

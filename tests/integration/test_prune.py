@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -389,14 +390,25 @@ def test_the_verb_prints_first_and_deletes_only_with_a_yes(
     assert printed[-1].startswith("in total   4 objects, ")
     assert store.exists(f"{storage}/jobs/forgotten/result.json")
 
+    assert main(["prune", "--dry-run", "--json", *words]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["removals"]
+    assert (row["what"], row["where"], row["objects"]) == (UNUSED_JOB, f"{storage}/jobs/forgotten", 4)
+    assert not row["deleted"]
+
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert main(["prune", "--json", *words]) == 2
+    assert "effnet prune --json asks no question: add --yes, or --dry-run" in capsys.readouterr().err
     monkeypatch.setattr("flows.cli.prune.ask", lambda _: False)
     assert main(["prune", *words]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing was deleted"
     assert store.exists(f"{storage}/jobs/forgotten/result.json")
 
-    assert main(["prune", "--yes", *words]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("deleted    4 objects, ")
+    assert main(["prune", "--yes", "--json", *words]) == 0
+    shown = capsys.readouterr()
+    assert "deleted    4 objects, " in shown.err
+    deleted = json.loads(shown.out)
+    assert [one["deleted"] for one in deleted["removals"]] == [True]
+    assert (deleted["bytes_deleted"], deleted["keep_nights"]) == (deleted["bytes"], 7)
     assert store.list_uris(storage) == [known]
 
 

@@ -350,6 +350,11 @@ def test_a_registered_model_is_exported_by_its_alias_and_a_mistake_writes_nothin
     expected = export.logits(export.serving_module(network(EFFICIENTNET)), images)
     np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
     path.unlink()
+    assert main(["export", "served@champion", "--onnx", str(path), settings, "--json"]) == 0
+    (written,) = json.loads(capsys.readouterr().out)
+    assert (written["path"], written["model"], written["format"]) == (str(path), "served/1", "onnx")
+    assert (written["bytes"], written["top1"]) == (path.stat().st_size, None)
+    path.unlink()
     for words, message in (
         (["--onnx", f"{tmp_path}/none/x.onnx"], "there is no folder"),
         ([], "no format: add --onnx"),

@@ -230,7 +230,7 @@ def test_the_doctor_and_the_plan_print_escaped_lines(
 ) -> None:
     monkeypatch.setattr(doctor, "_checks", lambda *_: {"data": lambda: [Finding(OK, "data", EVIL)]})
     config = compose.compose([f"run_dir={tmp_path}", "services.s3=aws"])
-    assert doctor.main(config, {}, frozenset()) == 0
+    doctor.print_findings(doctor.examine(config, {}, frozenset()))
     monkeypatch.setattr("tasks.plan.lines", lambda *_: iter(["", f"transfer to {EVIL}"]))
     assert prepare.plan(Command("plan", (), [], config)) == 0
     shown = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from flows.__main__ import main
 from flows.cli import session
 from flows.cli.command import Command
 from flows.cli.prepare import confirm_budget
-from infra import machine
+from infra import doctor, machine
+from infra.doctor.finding import FAIL, Finding
 from infra.errors import ConfigError
 
 ABOVE = ["budget.hours=0.001"]
@@ -80,6 +82,35 @@ def test_a_run_of_a_deployment_above_its_budget_is_refused(monkeypatch: pytest.M
     with pytest.raises(ConfigError, match=r"0\.01 hours exceed budget\.hours=0\.001; a run with a higher budget"):
         configure.configure(ABOVE)
     configure.configure(["budget.hours=1"])
+
+
+def test_a_plan_is_printed_as_one_json_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    words = ["profile=laptop", "recipe.epochs=2", f"run_dir={tmp_path}", "--json"]
+    assert main(["plan", "train", "--price", "3", *words]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    (network,), (training,) = planned["networks"], planned["trainings"]
+    assert (planned["verb"], network["name"]) == ("train", "efficientnet_b0")
+    assert (training["jobs"], training["done"], training["multiply_adds"]) == (1, 0, network["multiply_adds"])
+    assert planned["gpu_hours"] == training["gpu_hours"] > 0
+    assert planned["money"] == 3 * planned["gpu_hours"]
+    assert planned["cpu"]["wall_s"] > 3600 * planned["cpu_hours"] / 64
+    assert main(["plan", "nightly", *words]) == 0
+    shown = capsys.readouterr()
+    assert (json.loads(shown.out)["verb"], json.loads(shown.out)["night"]) == ("nightly", None)
+    assert "unknown: the champion that the night continues" in shown.err
+
+
+def test_the_findings_of_the_doctor_are_printed_as_one_json_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.cli.signals.handle", lambda: None)
+    monkeypatch.setattr(doctor, "_checks", lambda *_: {"data": lambda: [Finding(FAIL, "data", "gone: restore it")]})
+    assert main(["doctor", f"run_dir={tmp_path}", "services.s3=aws", "--json"]) == 2
+    finding = {"mark": "fail", "topic": "data", "text": "gone: restore it"}
+    assert json.loads(capsys.readouterr().out) == {"findings": [finding], "failures": 1, "warnings": 0}
 
 
 @pytest.mark.parametrize(

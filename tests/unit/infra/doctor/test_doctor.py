@@ -242,8 +242,9 @@ def test_a_clock_that_is_off_is_told(skew_s: float, mark: str, server: FakeServe
 
 def doctor_says(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
     config = compose.compose(["launch.nproc_per_node=1", *overrides])
-    code = doctor.main(config, {"native": "ok"}, catalog.packaged())
-    return code, capsys.readouterr().out
+    findings = doctor.examine(config, {"native": "ok"}, catalog.packaged())
+    doctor.print_findings(findings)
+    return doctor.exit_code(findings), capsys.readouterr().out
 
 
 def test_with_the_services_at_rest_it_warns_within_ten_seconds_and_makes_nothing(

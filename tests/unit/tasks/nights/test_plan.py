@@ -10,7 +10,7 @@ from growing_folder import add, append_pending, refuse, shard
 
 from conf.schema import Data
 from models.data.sources import listing
-from tasks.nights.plan import _count_images
+from tasks.nights.plan import NightPlan, _count_images, describe
 
 
 @pytest.fixture
@@ -57,3 +57,25 @@ def test_images_that_were_never_sharded_are_counted_by_the_shares(
     monkeypatch.setattr(listing, "with_content", lambda _: pytest.fail("an image was read"))
     images = _count_images(data, f"file://{tmp_path}/store")
     assert (images.counts, images.classes) == ((72, 8, 20), 2)
+
+
+def test_a_plan_says_what_is_expected_what_is_known_and_why_nothing_is_trained() -> None:
+    night = NightPlan("b0-pets", "b0-pets/3", True, "pets", 1200, 100, 300, is_exact=True, change=0)
+    assert list(describe(night))[1:] == [
+        "data       pets: 1,200 images of train, 100 of minival, 300 of val, as many as b0-pets/3 was trained on",
+        "training   none: no new data, b0-pets/3 was trained on the same images",
+    ]
+    trained = replace(
+        night, is_exact=False, change=40, trains=True, network="b0", epochs=1, steps=18, global_batch=64,
+        images_per_s=100.4, takes_s=60.0, processes=2, processor="CPU core", speeds="a table",
+    )  # fmt: skip
+    lines = list(describe(trained))
+    assert lines[1].startswith("data       pets: about 1,200 images of train, ")
+    assert lines[1].endswith(", +40 since b0-pets/3")
+    assert lines[2:5] == [
+        "training   b0: 1 epoch, 18 steps of 64 images, about 100 images/s",
+        "evaluation champion and challenger on the same 300 images of val",
+        "takes      1 min 0 s on 2 x CPU core",
+    ]
+    assert list(describe(replace(trained, job="finetune-1")))[2] == "training   none: finetune-1 is stored"
+    assert list(describe(replace(night, continues=False)))[1].endswith(", the first of the line")

@@ -65,15 +65,13 @@ def trained_on(shards: ShardResult, tmp_path: Path, number: int = 2) -> Version:
 
 
 def test_a_version_that_a_user_promotes_has_its_refused_images_accepted_once(
-    refused: ShardResult, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    refused: ShardResult, data: Data, tmp_path: Path
 ) -> None:
     version = trained_on(refused, tmp_path)
     mark = acceptance.find(refused.manifest_uri)
     assert mark is not None
-    for _ in range(2):
-        champions._accept_data(version)
-    said = f"its data pets/{mark.version}, which a night had refused or not judged, are accepted\n"
-    assert capsys.readouterr().out == said
+    said = f"its data pets/{mark.version}, which a night had refused or not judged, are accepted"
+    assert [champions._accept_data(version) for _ in range(2)] == [[said], []]
     assert append_pending(data, f"file://{tmp_path}/store") == replace(refused, reused=True)
 
 
@@ -112,7 +110,7 @@ def test_a_champion_without_a_job_is_left_as_it_is(tags: dict[str, str]) -> None
 
 
 def test_the_images_that_came_with_a_version_that_is_taken_back_are_withheld_until_it_is_put_back(
-    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Data, tmp_path: Path
 ) -> None:
     storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
     before = shard(data, storage)
@@ -120,10 +118,9 @@ def test_the_images_that_came_with_a_version_that_is_taken_back_are_withheld_unt
     add(folder, 100, 130)
     after = shard(data, storage)
     bad = trained_on(after, tmp_path, 2)
-    champions._withdraw_data(bad, old, "rollback of version 2")
+    (said,) = champions._withdraw_data(bad, old, "rollback of version 2")
     mark = acceptance.find(after.manifest_uri)
     assert mark is not None
-    said = capsys.readouterr().out
     reason = "b0-pets/2, which was trained on them, was taken back: rollback of version 2"
     assert said.startswith(
         f"of the data pets, version {mark.version} was refused and its images are withheld: {reason}; "
@@ -137,30 +134,28 @@ def test_the_images_that_came_with_a_version_that_is_taken_back_are_withheld_unt
 
 
 def test_images_stay_that_the_champion_was_trained_on_too_or_that_others_were_appended_to(
-    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Data, tmp_path: Path
 ) -> None:
     storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
     old = trained_on(shard(data, storage), tmp_path, 1)
     add(folder, 100, 130)
     second = shard(data, storage)
     version, again = trained_on(second, tmp_path, 2), trained_on(second, tmp_path, 3)
-    champions._withdraw_data(again, version, "rollback of version 3")
-    assert capsys.readouterr().out == ""
+    assert champions._withdraw_data(again, version, "rollback of version 3") == []
     add(folder, 130, 160)
     third = shard(data, storage)
-    champions._withdraw_data(version, old, "rollback of version 2")
-    assert capsys.readouterr().out == (
+    (said,) = champions._withdraw_data(version, old, "rollback of version 2")
+    assert said == (
         "the images that were added for b0-pets/2 stay in the data pets, since others were appended to them: to remove "
-        "them, correct the folder and run a night with transfer.data.append=false\n"
+        "them, correct the folder and run a night with transfer.data.append=false"
     )
     assert shard(data, storage) == replace(third, reused=True)
-    champions._withdraw_data(Version("b0-pets", 4, "", (), {}), old, "imported")
-    assert capsys.readouterr().out == ""
+    assert champions._withdraw_data(Version("b0-pets", 4, "", (), {}), old, "imported") == []
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
 def test_images_of_a_version_that_is_taken_back_before_they_were_accepted_are_withheld(
-    is_refused: bool, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    is_refused: bool, data: Data, tmp_path: Path
 ) -> None:
     """The night was killed between the move of the alias and its end."""
     storage, folder = f"file://{tmp_path}/store", Path(str(data.path))
@@ -169,14 +164,16 @@ def test_images_of_a_version_that_is_taken_back_before_they_were_accepted_are_wi
     after = append_pending(data, storage)
     if is_refused:
         refuse(after, "wrong labels")
-    champions._withdraw_data(trained_on(after, tmp_path, 2), trained_on(before, tmp_path, 1), "rollback of version 2")
+    old, new = trained_on(before, tmp_path, 1), trained_on(after, tmp_path, 2)
+    (said,) = champions._withdraw_data(new, old, "rollback of version 2")
     mark = acceptance.find(after.manifest_uri)
     assert mark is not None
     reason = (
         "wrong labels" if is_refused else "b0-pets/2, which was trained on them, was taken back: rollback of versio"
     )
-    said = f"of the data pets, version {mark.version} was refused and its images are withheld: {reason}"
-    assert capsys.readouterr().out.startswith(said)
+    assert said.startswith(
+        f"of the data pets, version {mark.version} was refused and its images are withheld: {reason}"
+    )
     assert append_pending(data, storage) == replace(before, reused=True)
 
 
