@@ -361,7 +361,7 @@ VERBS: dict[str, Verb] = {
     "prune": Verb(
         "delete from the object store what nothing points to",
         "  effnet prune [--yes]   prune.older_than_days=N (default 30) prune.keep_nights=N (default 7)\n\n"
-        "prints checkpoints, jobs, data, weights and versions of nights, with their bytes, and asks before it deletes them",
+        "prints checkpoints, jobs, data, weights and versions of nights, with their bytes, and asks before it deletes",
         call="flows.cli.prune:prune",
         json=True,
         dry_run="flows.cli.prune:show_removals",
