@@ -118,18 +118,18 @@ def _judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema
     from infra.tracking import registry
 
     champion, previous = (registry.resolve_version(ref) for ref in (watched.champion, watched.previous))
-    found = _compare(champion, previous, watched, answers, config.nightly)
-    if found is None or registry.CHAMPION not in champion.aliases:
+    verdict = _compare(champion, previous, watched, answers, config.nightly)
+    if verdict is None or registry.CHAMPION not in champion.aliases:
         return ""
     move = _find_move(champion, config.storage)
-    worse = f"version {champion.version} is worse than version {previous.version}: {found.reason}"
+    worse = f"version {champion.version} is worse than version {previous.version}: {verdict.reason}"
     # The gate records one reason in both places, a user's move another one in the tag.
     if move is None or move.why != champion.tags.get(REASON):
         said = f"{worse}; it was promoted by a user and stays: effnet rollback {champion.name} takes it back"
         log.warning("%s", said)
         alerts.send(config.nightly.alerts, alerts.title(config, f"worse: {said}"))
         return said
-    return _roll_back(champion, previous, worse, found, config)
+    return _roll_back(champion, previous, worse, verdict, config)
 
 
 def _find_move(champion: Version, storage: str) -> AliasMove | None:
@@ -140,7 +140,7 @@ def _find_move(champion: Version, storage: str) -> AliasMove | None:
     return history[-1] if history and history[-1].new == champion.version else None
 
 
-def _roll_back(champion: Version, previous: Version, worse: str, found: gate.Verdict, config: schema.Config) -> str:
+def _roll_back(champion: Version, previous: Version, worse: str, verdict: gate.Verdict, config: schema.Config) -> str:
     """Takes the champion back, and withholds the images that came with it, as ``effnet rollback`` does.
 
     The alias is moved last: a process that ends before has the next night do all of it again.
@@ -160,7 +160,7 @@ def _roll_back(champion: Version, previous: Version, worse: str, found: gate.Ver
         previous.version,
         expected=champion.version,
         why=worse,
-        evidence=found.tags,
+        evidence=verdict.tags,
         who=champions.WATCH,
     )
     if move is None:  # someone else has moved it; the next night accepts the data of whichever is champion

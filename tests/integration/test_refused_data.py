@@ -17,7 +17,7 @@ from conf import compose, schema
 from conf.overrides import replace
 from infra import store
 from infra.services.stack import Addresses
-from infra.tracking import registry
+from infra.tracking import champions, registry
 from models.data.shards import manifest as manifests
 
 pytestmark = [pytest.mark.services, pytest.mark.torchrun]
@@ -172,3 +172,42 @@ def test_images_of_a_version_that_the_gate_refused_are_withheld_until_they_are_a
     job = compose.from_yaml(schema.Job, store.read(f"{tags[2]['job_uri']}/config.yaml"))
     shards = manifests.load_verified(job.manifest_uri, job.manifest_sha256).shards
     assert any(version[1].partition("-")[2] in shard.name for shard in shards), "what was accepted is in the next one"
+
+
+@pytest.mark.slow
+def test_a_night_takes_back_a_champion_that_learned_wrong_labels_and_continues_from_the_one_before(
+    base: str, services_dir: Path, folder: Path, alerted: list[str]
+) -> None:
+    add_colors(folder, 0, 400)
+    first = night(services_dir, folder, base, "transfer.recipe.epochs=20")
+    assert first.returncode == 0, first.stderr
+    before = images_of_champion()
+    add_colors(folder, 400, 1200)
+    for number in range(400, 1200):
+        path_of(folder, number).rename(path_of(folder, number, wrong=True))
+    fooled = night(services_dir, folder, base, "transfer.recipe.epochs=20", "nightly.max_label_drop=100")
+    assert fooled.returncode == 0, fooled.stderr
+    assert champion() == 2
+    learned = images_of_champion() - before
+    assert alerted == []
+
+    add_colors(folder, 1200, 1400)
+    healed = night(services_dir, folder, base, "nightly.margin=0.3", "nightly.class_margin=5")
+    assert healed.returncode == 0, healed.stderr
+    assert "rolled back to version 1: version 2 is worse than version 1: " in healed.stdout
+    moves = champions.read_history(STORAGE, LINE)
+    assert [(move.old, move.new, move.who == champions.WATCH) for move in moves[2:3]] == [(2, 1, True)]
+    assert "rolled back to version 1: version 2 is worse than version 1: " in alerted[0]
+    request = registry.resolve_version(f"{LINE}/3").tags["job_uri"]
+    job = compose.from_yaml(schema.Job, store.read(f"{request}/config.yaml"))
+    assert job.init_weights_sha256 == registry.resolve_version(f"{LINE}/1").tags["weights_sha256"]
+    images = set(manifests.Samples(manifests.load(job.manifest_uri)[1], ["train"]).rows["xxh3"].tolist())
+    assert images.isdisjoint(learned)
+    assert 100 < len(images - before) <= 200
+    page = Page((services_dir / "latest" / "night.html").read_text()).text()
+    assert "rolled back to version 1" in page
+
+    again = night(services_dir, folder, base, "nightly.margin=0.3", "nightly.class_margin=5")
+    assert again.returncode == 0, again.stderr
+    assert len(champions.read_history(STORAGE, LINE)) == len(moves)
+    assert len(alerted) == 1
