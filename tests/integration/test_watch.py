@@ -11,7 +11,6 @@ import torch
 from growing_folder import add, append_pending, shard
 
 from conf import compose, schema
-from conf.overrides import replace as replace_words
 from conf.training import EvalTransform
 from flows.cli import champions as by_hand
 from flows.cli.command import Command
@@ -117,6 +116,12 @@ def _champion(name: str, shards: ShardResult, storage: str, folder: Path) -> Non
     assert promote.promote(version, Verdict(PROMOTED, f"better {number}: promoted"), champion, storage, False)
 
 
+def first_data(line: Line) -> ShardResult:
+    """The data of the first version of the line."""
+    uri = line.came_with_second.manifest_uri.replace("-0002", "")
+    return replace(line.came_with_second, train=manifests.load(uri)[1].samples("train"))
+
+
 def test_a_champion_that_is_worse_on_images_that_came_since_is_taken_back_once_with_the_images_that_came_with_it(
     line: Line,
 ) -> None:
@@ -143,15 +148,9 @@ def test_a_champion_that_is_worse_on_images_that_came_since_is_taken_back_once_w
 
     again, rest = line.night()  # the rest of the night, and its repetition
     assert again is None
-    assert rest.train == shards.train - (line.came_with_second.train - watched_first(line).train)
+    assert rest.train == shards.train - (line.came_with_second.train - first_data(line).train)
     assert line.aliases() == (1, 2)
     assert len(champions.read_history(line.storage, line.name)) == 3
-
-
-def watched_first(line: Line) -> ShardResult:
-    """The data of the first version of the line."""
-    uri = line.came_with_second.manifest_uri.replace("-0002", "")
-    return replace(line.came_with_second, train=manifests.load(uri)[1].samples("train"))
 
 
 def test_a_night_that_is_killed_before_the_alias_has_moved_does_all_of_it_when_it_is_repeated(
@@ -191,23 +190,16 @@ def test_a_champion_that_a_user_has_promoted_stays_and_that_it_is_worse_is_said(
     assert len(line.sent) == 1
 
 
-@pytest.mark.parametrize(
-    ("lost", "lost_before"), [(5, 5), (12, 5), (5, 30), (120, 100)], ids=["equal", "chance", "better", "wrong labels"]
-)
-def test_a_champion_that_may_be_as_good_stays_and_so_does_one_that_is_judged_by_wrong_labels(
-    lost: int, lost_before: int, line: Line
-) -> None:
+def test_a_champion_that_may_be_as_good_stays_and_one_is_not_judged_by_few_images_or_wrong_labels(line: Line) -> None:
     watched, _ = line.night()
     assert watched is not None
     n = watched.shards.val
-    assert line.judge(watched, n - lost, n - lost_before) == ""
+    cases = {"equal": (5, 5), "chance": (12, 5), "better": (5, 30), "wrong labels": (120, 100)}
+    for case, (lost, lost_before) in cases.items():
+        assert line.judge(watched, n - lost, n - lost_before) == "", case
     assert (line.aliases(), line.sent) == ((2, 1), [])
-
-
-@pytest.mark.parametrize("words", [["nightly.watch_images=500"], ["nightly.watch_images=null"]])
-def test_too_few_images_or_none_wanted_are_not_looked_at(words: list[str], line: Line) -> None:
-    config = replace(compose.compose(replace_words([], words)), storage=line.storage)
-    assert line.night(config)[0] is None
+    for word in ("nightly.watch_images=500", "nightly.watch_images=null"):
+        assert line.night(replace(compose.compose([word]), storage=line.storage))[0] is None
 
 
 def test_images_of_several_nights_that_promoted_nothing_are_judged_together(line: Line) -> None:
