@@ -119,8 +119,10 @@ def _judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema
 
     champion, previous = (registry.resolve_version(ref) for ref in (watched.champion, watched.previous))
     verdict = _compare(champion, previous, watched, answers, config.nightly)
-    if verdict is None or registry.CHAMPION not in champion.aliases:
+    if verdict is None:
         return ""
+    if registry.CHAMPION not in champion.aliases:
+        return _describe_moved(champion)
     move = _find_move(champion, config.storage)
     worse = f"version {champion.version} is worse than version {previous.version}: {verdict.reason}"
     # The gate records one reason in both places, a user's move another one in the tag.
@@ -130,6 +132,11 @@ def _judge_again(watched: Watched, answers: Sequence[EvalResult], config: schema
         alerts.send(config.nightly.alerts, alerts.title(config, f"worse: {said}"))
         return said
     return _roll_back(champion, previous, worse, verdict, config)
+
+
+def _describe_moved(champion: Version) -> str:
+    """Says that another process has moved the alias, as another night at the same time."""
+    return f"version {champion.version} is not champion any more"
 
 
 def _find_move(champion: Version, storage: str) -> AliasMove | None:
@@ -163,8 +170,8 @@ def _roll_back(champion: Version, previous: Version, worse: str, verdict: gate.V
         evidence=verdict.tags,
         who=champions.WATCH,
     )
-    if move is None:  # someone else has moved it; the next night accepts the data of whichever is champion
-        return ""
+    if move is None:  # the night that continues from whichever is champion accepts its data
+        return _describe_moved(champion)
     record_manual_promotion(previous, move)
     describe_family(previous.name)
     log.warning("%s", said)

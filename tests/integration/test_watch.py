@@ -146,11 +146,12 @@ def test_a_champion_that_is_worse_on_images_that_came_since_is_taken_back_once_w
     assert f"transfer.data.accept=[pets/{mark.version}]" in said
     assert registry.resolve_version(f"{line.name}/1").tags["promotion_reason"] == f"promoted by watch: {move.why}"
 
+    assert line.judge(watched, n - 30, n - 5) == "version 2 is not champion any more"  # another night at the same time
     again, rest = line.night()  # the rest of the night, and its repetition
     assert again is None
     assert rest.train == shards.train - (line.came_with_second.train - first_data(line).train)
     assert line.aliases() == (1, 2)
-    assert len(champions.read_history(line.storage, line.name)) == 3
+    assert (len(champions.read_history(line.storage, line.name)), len(line.sent)) == (3, 1)
 
 
 def test_a_night_that_is_killed_before_the_alias_has_moved_does_all_of_it_when_it_is_repeated(
