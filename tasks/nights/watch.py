@@ -105,7 +105,8 @@ async def judge_again(watched: Watched, answers: Sequence[EvalResult], config: s
         config: Configuration of the night.
 
     Returns:
-        A note for the verdict of the night; empty if the champion is not worse, or the labels may be wrong.
+        A note for the verdict of the night, after which its start must be looked up again; empty if the champion is not
+        worse, or the labels may be wrong.
 
     Raises:
         ArtifactError: An evaluation, or the audit chain, is damaged.
