@@ -173,7 +173,7 @@ def test_a_first_version_that_counts_already_is_not_refused_and_the_message_says
     data: Data, folder: Path, storage: str
 ) -> None:
     first = shard(data, storage)
-    with pytest.raises(RefusedDataError, match=r"PSI 0\.3; they are part of the data set already: correct the folder"):
+    with pytest.raises(RefusedDataError, match=r"PSI 0\.3; they are in the data set already: correct the folder"):
         refuse_data(data, first, ["PSI 0.3"])
     add(folder, 100, 130)
     assert append_pending(data, storage).manifest_uri.endswith("/manifest-0002.json")
