@@ -210,4 +210,4 @@ def test_a_night_that_trained_on_images_which_were_taken_back_meanwhile_accepts_
 def test_a_night_has_one_val_so_folds_are_refused() -> None:
     config = compose.compose(["data@transfer.data=folder", "transfer.data.path=x", "transfer.data.folds=5"])
     with pytest.raises(ConfigError, match=r"give transfer\.data\.folds=1"):
-        start.with_val(config)
+        start.prepare_data(config)
