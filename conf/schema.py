@@ -316,12 +316,11 @@ class Prune:
     """What `effnet prune` deletes from the object store."""
 
     older_than_days: float = 30.0  # Days since the last write to a run folder or data set, below which it is kept.
-    # Nights of each line whose versions are kept, and data sets of each name, newest first, however old they are.
-    keep_nights: int = 7
+    keep_nights: int = 7  # Last nights of each line whose versions are kept, and newest data sets of each name.
 
     def __post_init__(self) -> None:
-        require(self.keep_nights >= 1, f"prune.keep_nights must be >= 1, is {self.keep_nights}")
-        require(self.older_than_days >= 1, f"prune.older_than_days must be >= 1, is {self.older_than_days}")
+        for key, value in vars(self).items():
+            require(value >= 1, f"prune.{key} must be >= 1, is {value}")
 
 
 @dataclass
