@@ -306,8 +306,7 @@ class Budget:
     gpu_hours: float | None = None  # Hours of GPUs; null = no limit.
 
     def __post_init__(self) -> None:
-        for key in ("hours", "gpu_hours"):
-            value = getattr(self, key)
+        for key, value in vars(self).items():
             require(value is None or value >= 0, f"budget.{key} must be >= 0, is {value}")
 
 
