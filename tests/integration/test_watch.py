@@ -29,7 +29,7 @@ from tasks.registry import promote
 from tasks.registry.gate import PROMOTED, Verdict
 from tasks.registry.register import WEIGHTS, describe_network, new_version
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 
 @dataclass
