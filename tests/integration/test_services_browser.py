@@ -124,7 +124,7 @@ def test_the_list_of_models_shows_accuracy_and_data_and_is_searched_by_tags(
     browser: Any, services: stack.Addresses, services_dir: Path, family: dict[str, str]
 ) -> None:
     with opened(browser, services_dir, services.mlflow, "mlflow") as (page, _):
-        page.goto(f"{services.mlflow}/#/models")
+        page.goto(f"{services.mlflow}/#/models?searchInput=seen-b")  # models of other tests fill pages
         row = page.get_by_role("row").filter(has_text="seen-b0")
         row.get_by_test_id("models-table-tag-entry").first.wait_for()
         tags = row.get_by_test_id("models-table-tag-entry").all_inner_texts()
@@ -132,7 +132,6 @@ def test_the_list_of_models_shows_accuracy_and_data_and_is_searched_by_tags(
         page.get_by_test_id("model-search-input").fill("tags.variant = 'efficientnet_b1'")
         page.keyboard.press("Enter")
         page.get_by_role("row").filter(has_text="seen-b0").wait_for(state="detached")
-        assert page.get_by_role("link", name="seen-b1").count() == 1
         page.get_by_role("link", name="seen-b1").click()
         page.get_by_text("Champion, the version to use: version 1, top-1 93.50 ± 1.19 %").wait_for()
 

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from matrix import with_slow_rest
 
 from infra import trials as database
 from infra.errors import ConfigError, TransientError
@@ -31,7 +30,7 @@ def trained(trials: Trials, number: int) -> list[dict[str, object]]:
     return points
 
 
-@pytest.mark.parametrize("sampler", with_slow_rest(sorted(database.SAMPLERS, reverse=True)))
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
 def test_a_search_begun_again_in_another_process_s_place_proposes_what_an_undisturbed_one_does(
     tmp_path: Path, sampler: str
 ) -> None:

@@ -123,7 +123,7 @@ def test_errors_that_no_retry_fixes_fail_the_job_and_disruptions_do_not_count() 
     [job] = described(spec_of(relaunches=2))
     fail, ignore = job["spec"]["podFailurePolicy"]["rules"]
     values = fail["onExitCodes"]["values"]
-    assert values == [1, 2, 3, 4, 5, 6, 7, 10]
+    assert values == [1, 2, 3, 4, 5, 6, 7, 10, 11]
     lasting = (errors.PreemptedError, errors.HungError, errors.LostError, errors.TransientError)
     assert not {kind.exit_code for kind in lasting} & set(values)
     assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
