@@ -274,6 +274,7 @@ def test_expired_credentials_are_read_anew_and_the_store_is_asked_gently_meanwhi
     assert "secret-of" not in caplog.text
 
 
+@pytest.mark.slow
 def test_credentials_that_stay_expired_end_the_job_and_are_named_without_their_value(
     made: MadeSet,
     proxy: FaultProxy,

@@ -25,7 +25,7 @@ from models.networks.export import save_weights
 from models.results import TrainResult
 from tasks.registry.register import WEIGHTS, _register, describe_network, new_version
 
-pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.slow]
 
 SMALL = [
     "data=digits",
@@ -54,7 +54,6 @@ def part(services: Addresses, services_dir: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 def test_the_gallery_has_every_network_on_the_same_images(part: dict[str, Any]) -> None:
     assert [(each["name"], each["method"]) for each in part["models"]] == [("b0", "cam"), ("squeezenet1_1", "grad-cam")]
     ids = [each["id"] for each in part["images"]]
@@ -65,7 +64,6 @@ def test_the_gallery_has_every_network_on_the_same_images(part: dict[str, Any]) 
     assert part["command"] == "effnet explain profile=laptop"
 
 
-@pytest.mark.slow
 def test_the_pictures_lie_in_mlflow_and_the_trainings_under_their_run(part: dict[str, Any]) -> None:
     client = library().MlflowClient()
     run_id = part["mlflow_url"].rpartition("/")[2]
@@ -79,7 +77,6 @@ def test_the_pictures_lie_in_mlflow_and_the_trainings_under_their_run(part: dict
     assert len(children) == 2
 
 
-@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], services_dir: Path) -> None:
     before = set(store.list_uris("s3://effnet/explain/jobs"))
     again = effnet(services_dir, "explain", *SMALL)
@@ -89,7 +86,6 @@ def test_a_second_run_trains_nothing_and_draws_the_same(part: dict[str, Any], se
     assert [each["png"] for each in found["maps"]] == [each["png"] for each in part["maps"]]
 
 
-@pytest.mark.slow
 def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_classes(
     part: dict[str, Any], services_dir: Path, tmp_path: Path
 ) -> None:
@@ -136,14 +132,8 @@ def test_a_registered_network_is_explained_as_it_is_whatever_the_order_of_its_cl
     ("word", "message"),
     [
         ("explain.images=[7,9999]", "digits: val has no image 9999; ids are 0 to"),
-        pytest.param(
-            "explain.models=[{network:efficientnet_b9}]",
-            "no network named 'efficientnet_b9'; did you mean",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "explain.models=[{},{registered:nobody@champion}]", "no registered model 'nobody'", marks=pytest.mark.slow
-        ),
+        ("explain.models=[{network:efficientnet_b9}]", "no network named 'efficientnet_b9'; did you mean"),
+        ("explain.models=[{},{registered:nobody@champion}]", "no registered model 'nobody'"),
     ],
 )
 def test_a_mistake_is_one_line_and_trains_nothing(
@@ -157,7 +147,6 @@ def test_a_mistake_is_one_line_and_trains_nothing(
     assert store.list_uris("s3://effnet/explain/jobs") == before
 
 
-@pytest.mark.slow
 def test_latency_is_measured_and_left_for_the_report(services: Addresses, services_dir: Path) -> None:
     words = ["latency.n=2", "latency.throughput_n=1", "latency.throughput_batch=1", "storage=s3://effnet/explain"]
     done = effnet(services_dir, "latency", *words, "latency.pairs=[{ours:efficientnet_b0,rival:mobilenet_v2}]")

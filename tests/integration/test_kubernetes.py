@@ -89,6 +89,7 @@ def test_a_job_whose_pod_was_killed_ends_with_the_same_bits(
     assert store.read_json(f"{run.job_uri}/status.json")["resumed_at"] >= 10
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_saves_its_state_and_leaves_nothing_in_the_cluster(cluster: Cluster, rig: Rig) -> None:
     run, config = two_pods(rig, "pods-cancelled")
     name = kubernetes.job_name(build_spec(run, config))

@@ -240,6 +240,7 @@ def test_a_champion_that_was_put_back_by_hand_stays_when_the_same_result_is_foun
     assert third.version == champion("rolled-back") == 3
 
 
+@pytest.mark.slow
 def test_with_approval_a_better_version_waits_until_a_user_promotes_it_or_its_time_is_over(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, services_dir: Path
 ) -> None:
@@ -360,6 +361,7 @@ def test_classes_in_another_order_or_a_part_of_them_are_matched_by_name(
     assert (classes.class_mismatch(version, other) is None) == (len(rows) == 10)  # a champion keeps all its classes
 
 
+@pytest.mark.slow
 def test_effnet_evaluate_refuses_a_data_set_with_other_classes_before_any_job(
     services: Addresses, services_dir: Path, storage: str, tmp_path: Path
 ) -> None:

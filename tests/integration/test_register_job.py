@@ -18,7 +18,7 @@ from infra.services.stack import Addresses
 from infra.tracking import client as mlflow_client
 from infra.tracking import registry
 
-pytestmark = [pytest.mark.services, pytest.mark.torchrun]
+pytestmark = [pytest.mark.services, pytest.mark.torchrun, pytest.mark.slow]
 STORAGE = "s3://effnet/register"
 BY_KEY = ["register=by-key", "experiment=register"]  # other tests register networks under their own names
 SMALL = ["data=digits", "data.limit=400", "recipe.epochs=1", "transfer.recipe.epochs=1"]
@@ -59,7 +59,6 @@ def objects() -> list[str]:
     return [uri for uri in store.list_uris(f"{STORAGE}/jobs") if "/checkpoints/" not in uri]
 
 
-@pytest.mark.slow
 def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, Any], services_dir: Path) -> None:
     before = objects()
     by_key = result_of(effnet(services_dir, "register", trained["job"], *BY_KEY, "--json"))
@@ -85,7 +84,6 @@ def test_a_finished_job_is_registered_by_its_key_and_judged(trained: dict[str, A
     assert "registered by-key/1 (found, nothing to do)" in again.stdout
 
 
-@pytest.mark.slow
 def test_a_registered_job_is_exported_in_int8_by_images_of_its_data(
     trained: dict[str, Any], services_dir: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +101,6 @@ def test_a_registered_job_is_exported_in_int8_by_images_of_its_data(
     assert "--max-loss takes points of top-1, a number from 0 to 100, is 'much'" in refused.stderr
 
 
-@pytest.mark.slow
 def test_a_run_folder_that_mlflow_does_not_know_gets_a_run(trained: dict[str, Any], services_dir: Path) -> None:
     words = [trained["job_uri"], "register=by-folder", "experiment=elsewhere", "--json"]
     registered = result_of(effnet(services_dir, "register", *words))
@@ -119,12 +116,8 @@ def test_a_run_folder_that_mlflow_does_not_know_gets_a_run(trained: dict[str, An
     ("word", "message"),
     [
         ("train-b0-nothing", "no run 'train-b0-nothing' in the experiment 'register'"),
-        pytest.param(
-            f"{STORAGE}/jobs/none",
-            f"{STORAGE}/jobs/none is no run folder of a job: it has no config.yaml",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(f"{STORAGE}/jobs/unfinished", "unfinished has not finished", marks=pytest.mark.slow),
+        (f"{STORAGE}/jobs/none", f"{STORAGE}/jobs/none is no run folder of a job: it has no config.yaml"),
+        (f"{STORAGE}/jobs/unfinished", "unfinished has not finished"),
     ],
 )
 def test_what_is_no_finished_job_is_refused_in_one_line(
@@ -136,7 +129,6 @@ def test_what_is_no_finished_job_is_refused_in_one_line(
     assert message in refused.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_the_page_of_a_version_shows_the_pictures(
     browser: Any, trained: dict[str, Any], services: Addresses, services_dir: Path
 ) -> None:
@@ -155,7 +147,6 @@ def test_the_page_of_a_version_shows_the_pictures(
     context.close()
 
 
-@pytest.mark.slow
 def test_train_and_transfer_register_what_they_train(trained: dict[str, Any], services_dir: Path) -> None:
     words = [*SMALL, "register=typed", "experiment=register", "--json"]
     done = result_of(effnet(services_dir, "train", *words))

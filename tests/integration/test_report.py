@@ -108,6 +108,7 @@ def _effnet(services_dir: Path, config: schema.Config) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_page_of_parts_alone_and_names_what_to_run_without_any(
     config: schema.Config, services_dir: Path
 ) -> None:

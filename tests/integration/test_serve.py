@@ -179,6 +179,7 @@ def until_served(url: str, model: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_moved_alias_swaps_the_model_and_a_damaged_one_does_not(url: str, tmp_path: Path) -> None:
     mlflow = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     damaged = mlflow.get_model_version("http", "3").source.removeprefix("models:/")

@@ -303,6 +303,7 @@ def test_a_deployment_runs_on_the_worker_and_ends_cleanly_with_it(
     assert not [line for line in ours(services_dir) if b"prefect.engine" in line]
 
 
+@pytest.mark.slow
 def test_a_flow_run_outlives_its_killed_worker_and_its_log_reaches_prefect(
     services: stack.Addresses, services_dir: Path, scratch_home: Path
 ) -> None:

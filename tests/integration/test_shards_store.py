@@ -90,6 +90,7 @@ def test_an_interrupted_run_goes_on_and_no_finished_shard_is_sent_twice(
     assert len(written.table) == IMAGES
 
 
+@pytest.mark.slow
 def test_a_shard_of_many_parts_sends_each_of_them_once(object_store: str, proxy: FaultProxy, tmp_path: Path) -> None:
     large = io.BytesIO()  # noise does not compress: four of them are three parts, three are more than one
     noise_pixels = np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), np.uint8)

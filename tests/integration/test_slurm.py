@@ -141,6 +141,7 @@ def test_a_job_that_can_never_start_is_refused_with_the_reason_and_removed(
         cluster.command("scontrol", "update", "PartitionName=gpu", "MaxTime=INFINITE")
 
 
+@pytest.mark.slow
 def test_the_end_of_the_output_is_in_the_store_where_the_nodes_share_no_folder(cluster: Cluster, rig: Rig) -> None:
     """The folder is removed while the job waits, so that its node has none as it starts, and again at its end."""
     run, config = two_nodes(rig, "slurm-apart", max_restarts=0, slurm=Slurm(options=["--hold"]))

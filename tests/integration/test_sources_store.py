@@ -51,6 +51,7 @@ def test_imagenet_in_the_store_is_imagenet_on_disk(imagenet: str, tmp_path: Path
     assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.tar")) < 2**20  # only the devkit
 
 
+@pytest.mark.slow
 def test_an_index_saved_in_the_store_serves_a_machine_with_its_own_copy(imagenet: str) -> None:
     there, uri = open_source(data_settings(imagenet)), store.join(imagenet, "index.npz")
     save(there, uri)

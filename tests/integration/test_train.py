@@ -214,6 +214,7 @@ def test_a_diverging_job_says_so_and_stops(job: schema.Job, storage: str) -> Non
     assert store.read_json(f"{job_uri}/failure.json")["exit_code"] == 4
 
 
+@pytest.mark.slow
 def test_a_job_below_its_target_ends_with_its_state_saved_and_resumes_without_the_rule(
     undisturbed: str, job: schema.Job, storage: str
 ) -> None:

@@ -69,6 +69,7 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     installation.run("effnet", "down")
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_that_is_read_at_run_time(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     needed = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]

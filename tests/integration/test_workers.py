@@ -43,6 +43,7 @@ def machines(pool: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         assert [pid for machine in made.values() for pid in machine.processes()] == []
 
 
+@pytest.mark.slow
 def test_two_jobs_run_on_two_machines_and_come_to_the_same_bits(
     machines: dict[str, Machine], rig: Rig, reference: End, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ threading.Thread.start = interrupted
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_second_signal_seconds_later_waits_for_nothing() -> None:
     began = time.monotonic()
     ended, lines, err = stopped(

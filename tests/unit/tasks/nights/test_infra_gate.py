@@ -180,6 +180,7 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
         run_trial(tmp_path)
 
 
+@pytest.mark.slow
 def test_files_of_a_good_network_pass_the_trial_and_cut_ones_do_not(tmp_path: Path) -> None:
     new, champion = tmp_path / "new", tmp_path / "champion"
     write_network(new, 0.1, 32)
