@@ -68,8 +68,8 @@ def run(main: JobMain) -> int:
     local folder for shards. Rank 0 writes the result and the final ``status.json``. An unexpected error is a bug, so
     its traceback is written to the job's log.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logger()  # escapes messages from here on
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logger().setLevel(logging.INFO)  # and of libraries warnings: boto3 has a line for every endpoint
     warnings.filterwarnings("ignore", message=".*barrier.*device_id.*")  # raised by torch itself on gloo
     job_uri, progress, rank = sys.argv[1], None, os.environ.get("RANK", "0")
     preemption, startup = Preemption(), Startup()

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from conf.text import logger
@@ -158,6 +159,12 @@ def build_app(serving: Serving) -> FastAPI:
     app = FastAPI(title="effnet serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     # A web page elsewhere that resolves its name to 127.0.0.1 must not read the answers.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = error.errors()[0]
+        serving.requests.labels("422").inc()
+        return JSONResponse({"detail": f"{wrong['loc'][-1]}={wrong['input']}: {wrong['msg']}"}, 422)
 
     @app.get("/", response_class=HTMLResponse)
     def page() -> str:

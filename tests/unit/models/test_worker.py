@@ -86,11 +86,13 @@ def test_a_damaged_failure_is_replaced_and_stops_no_restart(
 
 
 def test_what_a_rank_writes_to_its_log_is_escaped(tmp_path: Path) -> None:
-    """Its log line, and the traceback of an error that nobody foresaw."""
+    """Its log line, and the traceback of an error that nobody foresaw; libraries write no progress between them."""
     (tmp_path / "config.yaml").write_text(compose.to_yaml(job()))
     program = (
         "import logging, sys\nfrom models import worker\n"
         "def main(job, worker):\n    logging.getLogger('effnet').warning('image %s', 'a\\x1b[31m\\n.jpg')\n"
+        "    logging.getLogger('effnet').info('step 1')\n"
+        "    logging.getLogger('botocore.regions').info('Found endpoint')\n"
         "    raise RuntimeError('label b\\x1b[31m\\u202e')\n"
         f"sys.argv = ['x', 'file://{tmp_path}']\nsys.exit(worker.run(main))\n"
     )
@@ -98,6 +100,8 @@ def test_what_a_rank_writes_to_its_log_is_escaped(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert all(line.isprintable() for line in done.stderr.split("\n"))
     assert r"image a\x1b[31m\n.jpg" in done.stderr
+    assert "step 1" in done.stderr
+    assert "Found endpoint" not in done.stderr
     assert r"RuntimeError: label b\x1b[31m\u202e" in done.stderr
     assert failure_of(f"file://{tmp_path}")["error"] == r"RuntimeError: label b\x1b[31m\u202e"
 

@@ -193,3 +193,15 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: Any) -> Non
         assert serving.admitted == 0
 
     asyncio.run(main())
+
+
+def test_a_wrong_parameter_is_refused_in_one_sentence_and_counted() -> None:
+    async def calls() -> None:
+        model, _ = loaded("m")
+        async for client in open_client(Serving("m", model, Limits())):
+            answer = await client.post("/predict?top=abc", content=b"1")
+            assert (answer.status_code, answer.json()["detail"][:9]) == (422, "top=abc: ")
+            assert isinstance(answer.json()["detail"], str)
+            assert 'effnet_predictions_total{status="422"} 1.0' in (await client.get("/metrics")).text
+
+    asyncio.run(calls())
