@@ -202,7 +202,7 @@ def check_torch(environment: Mapping[str, str]) -> None:
     if not given:
         return
     argv = [sys.executable, "-c", "import torch.distributed"]
-    ended = subprocess.run(argv, env=dict(environment), capture_output=True, text=True)
+    ended = subprocess.run(argv, env=inherited(environment, COMMAND), capture_output=True, text=True)
     if ended.returncode:
         _, _, reason = ended.stderr.rpartition("Error: ")
         shown = " ".join(reason.split())[:_REASON].rstrip(".")

@@ -47,8 +47,8 @@ def night(services_dir: Path, folder: Path, model: str, *words: str) -> subproce
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
-def champion() -> int:
-    return registry.resolve_version(f"{LINE}@champion").version
+def champion(line: str = LINE) -> int:
+    return registry.resolve_version(f"{line}@champion").version
 
 
 def trainings() -> set[str]:
@@ -56,9 +56,9 @@ def trainings() -> set[str]:
     return {key for uri in uris if uri.endswith("/result.json") and (key := uri.split("/")[-2]).startswith("finetune-")}
 
 
-def images_of_champion() -> set[int]:
+def images_of_champion(line: str = LINE) -> set[int]:
     """Checksums of the images that the champion was trained on."""
-    uri = registry.resolve_version(f"{LINE}@champion").tags["job_uri"]
+    uri = registry.resolve_version(f"{line}@champion").tags["job_uri"]
     job = compose.from_yaml(schema.Job, store.read(f"{uri}/config.yaml"))
     manifest = manifests.load_verified(job.manifest_uri, job.manifest_sha256)
     return set(manifests.Samples(manifest, ["train"]).rows["xxh3"].tolist())
@@ -178,36 +178,38 @@ def test_images_of_a_version_that_the_gate_refused_are_withheld_until_they_are_a
 def test_a_night_takes_back_a_champion_that_learned_wrong_labels_and_continues_from_the_one_before(
     base: str, services_dir: Path, folder: Path, alerted: list[str]
 ) -> None:
+    line, settings = "refused-base-watched", ["transfer.data.name=watched"]  # a line without versions of other tests
     add_colors(folder, 0, 400)
-    first = night(services_dir, folder, base, "transfer.recipe.epochs=20")
+    longer = [*settings, "transfer.recipe.epochs=20"]
+    first = night(services_dir, folder, base, *longer)
     assert first.returncode == 0, first.stderr
-    before = images_of_champion()
+    before = images_of_champion(line)
     add_colors(folder, 400, 1200)
     for number in range(400, 1200):
         path_of(folder, number).rename(path_of(folder, number, wrong=True))
-    fooled = night(services_dir, folder, base, "transfer.recipe.epochs=20", "nightly.max_label_drop=100")
+    fooled = night(services_dir, folder, base, *longer, "nightly.max_label_drop=100")
     assert fooled.returncode == 0, fooled.stderr
-    assert champion() == 2
-    learned = images_of_champion() - before
+    assert champion(line) == 2
+    learned = images_of_champion(line) - before
     assert alerted == []
 
     add_colors(folder, 1200, 1400)
-    healed = night(services_dir, folder, base, "nightly.margin=0.3", "nightly.class_margin=5")
+    healed = night(services_dir, folder, base, *settings, "nightly.margin=0.3", "nightly.class_margin=5")
     assert healed.returncode == 0, healed.stderr
     assert "rolled back to version 1: version 2 is worse than version 1: " in healed.stdout
-    moves = champions.read_history(STORAGE, LINE)
+    moves = champions.read_history(STORAGE, line)
     assert [(move.old, move.new, move.who == champions.WATCH) for move in moves[2:3]] == [(2, 1, True)]
     assert "rolled back to version 1: version 2 is worse than version 1: " in alerted[0]
-    request = registry.resolve_version(f"{LINE}/3").tags["job_uri"]
+    request = registry.resolve_version(f"{line}/3").tags["job_uri"]
     job = compose.from_yaml(schema.Job, store.read(f"{request}/config.yaml"))
-    assert job.init_weights_sha256 == registry.resolve_version(f"{LINE}/1").tags["weights_sha256"]
+    assert job.init_weights_sha256 == registry.resolve_version(f"{line}/1").tags["weights_sha256"]
     images = set(manifests.Samples(manifests.load(job.manifest_uri)[1], ["train"]).rows["xxh3"].tolist())
     assert images.isdisjoint(learned)
     assert 100 < len(images - before) <= 200
     page = Page((services_dir / "latest" / "night.html").read_text()).text()
     assert "rolled back to version 1" in page
 
-    again = night(services_dir, folder, base, "nightly.margin=0.3", "nightly.class_margin=5")
+    again = night(services_dir, folder, base, *settings, "nightly.margin=0.3", "nightly.class_margin=5")
     assert again.returncode == 0, again.stderr
-    assert len(champions.read_history(STORAGE, LINE)) == len(moves)
+    assert len(champions.read_history(STORAGE, line)) == len(moves)
     assert len(alerted) == 1
