@@ -57,9 +57,8 @@ def _plan_night(command: Command) -> int:
     for line in nights.describe(night) if night is not None else ():
         command.say(line)
     if command.json:
-        print_json(
-            {"verb": "nightly", "night": None if night is None else asdict(night), "notes": [stopped][: bool(stopped)]}
-        )
+        counted = None if night is None else asdict(night)
+        print_json({"verb": "nightly", "night": counted, "notes": [stopped] if stopped else []})
     return 0
 
 

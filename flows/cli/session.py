@@ -166,8 +166,8 @@ def _check_places(verb: str, config: schema.Config, run_dir: Path) -> bool:
         try:
             catalog.check_place(data)
         except ConfigError as error:
-            is_other = "there is no" in str(error) and config.services.s3 == "embedded"
-            hint = "; services.s3=embedded is a store of this run folder, services.s3=aws is Amazon's" * is_other
+            is_embedded = config.services.s3 == "embedded" and "s3://" in f"{data.path} {data.val_path}"
+            hint = "; services.s3=embedded is a store of this run folder, services.s3=aws is Amazon's" * is_embedded
             raise ConfigError(f"{'' if key == 'data' else f'{key}: '}{error}{hint}") from error
     return True
 

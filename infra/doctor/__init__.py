@@ -64,7 +64,7 @@ def check_worker(config: Config, decoders: dict[str, str]) -> list[Finding]:
     checks: dict[str, Check] = {
         "python": host.python,
         "packages": host.packages,
-        "machine": partial(host.capacity, config.launch.nproc_per_node),
+        "machine": partial(host.capacity, config.launch),
         "disk": partial(host.disk, Path(config.run_dir).resolve()),
         "decoder": partial(host.decoder, decoders),
         "prefect": partial(service_checks.health, "prefect", config.services.prefect),
@@ -89,7 +89,7 @@ def _checks(config: Config, run_dir: Path, decoders: dict[str, str], packaged: f
     checks: dict[str, Check] = {
         "python": host.python,
         "packages": host.packages,
-        "machine": partial(host.capacity, config.launch.nproc_per_node),
+        "machine": partial(host.capacity, config.launch),
         "disk": partial(host.disk, run_dir),
         "decoder": partial(host.decoder, decoders),
         "data": partial(host.data, {"data": config.data, **_transfer_data(config)}, packaged),

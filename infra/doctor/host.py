@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from conf.schema import Data
+from conf.schema import Data, Launch
 from infra import machine
 from infra.doctor.finding import FAIL, OK, WARN, Finding
 from infra.services import ports, processes
@@ -60,16 +60,17 @@ def packages() -> list[Finding]:
     return bad or [Finding(OK, "packages", f"{len(versions)} within the bounds of pyproject.toml: {shown}")]
 
 
-def capacity(processes_per_job: int) -> list[Finding]:
+def capacity(launch: Launch) -> list[Finding]:
     """Compares cores, memory and GPU with the processes of one training job."""
     facts = machine.facts()
     cores = machine.cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     text = f"{cores} cores, {memory:.0f} GB of memory, GPU: {facts['gpu']}"
-    if facts["gpu"] != "none" and "+cpu" in facts.get("torch", ""):
+    uses_gpus = facts["gpu"] != "none" and launch.uses_gpus
+    if uses_gpus and "+cpu" in facts.get("torch", ""):
         return [Finding(WARN, "machine", f"{text}, but this torch is built for the CPU; install its CUDA build")]
-    if facts["gpu"] == "none" and processes_per_job > cores:
-        return [Finding(WARN, "machine", f"{text}; lower launch.nproc_per_node, which is {processes_per_job}")]
+    if not uses_gpus and launch.nproc_per_node > cores:
+        return [Finding(WARN, "machine", f"{text}; lower launch.nproc_per_node, which is {launch.nproc_per_node}")]
     if memory < 4:
         return [Finding(WARN, "machine", f"{text}; the embedded services alone take 2 GB, end other programs")]
     return [Finding(OK, "machine", text)]

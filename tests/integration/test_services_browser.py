@@ -94,15 +94,15 @@ def test_opening_mlflow_logs_in_and_leaves_no_password_in_the_address(
 @pytest.fixture(scope="module")
 def family(services: stack.Addresses) -> dict[str, str]:
     """Two networks of a reproduction with a version each, a second version of the first, and the run of all."""
-    found = {"parent": runs.start_run("looked-at", "B0..B1", "looked-at", params={}, tags={"role": "reproduce"})}
+    ids = {"parent": runs.start_run("looked-at", "B0..B1", "looked-at", params={}, tags={"role": "reproduce"})}
     with client.connection() as mlflow:
         for name, top1 in (("seen-b0", 96.2), ("seen-b1", 93.5), ("seen-b0", 94.3)):
-            number = len(found)
+            number = len(ids)
             run = runs.start_run(
                 "looked-at",
                 f"train {name}",
                 f"train-{name}-{number}",
-                parent=found["parent"],
+                parent=ids["parent"],
                 params={"recipe": {"global_batch": 64 // number}},
                 tags={"role": "train"},
             )
@@ -116,8 +116,8 @@ def family(services: stack.Addresses) -> dict[str, str]:
             if made.version == "1":
                 registry.promote(name, 1, "champion")
             describe_family(name)
-            found[f"{name}/{made.version}"] = run
-    return found
+            ids[f"{name}/{made.version}"] = run
+    return ids
 
 
 def test_the_list_of_models_shows_accuracy_and_data_and_is_searched_by_tags(

@@ -85,6 +85,18 @@ def manifest_uri(root: str, number: int) -> str:
     return store.join(root, "manifest.json" if number == 1 else f"manifest-{number:04}.json")
 
 
+def _number_in(name: str) -> int:
+    """Returns the number of the version whose manifest has this name; only those of later versions hold it."""
+    match = _MANIFEST.fullmatch(name)
+    return int(match[1]) if match else 1
+
+
+def _load(manifest_uri: str) -> Version:
+    """Loads the version whose manifest this is."""
+    root, _, name = manifest_uri.rpartition("/")
+    return Version(root, _number_in(name), *manifests.load(manifest_uri))
+
+
 def number_of(version: str) -> int:
     """Returns the number of a version that is named ``0002-5f0c9a31``, or 1 for the first, whose name is empty."""
     return int(version.partition("-")[0]) if version else 1
@@ -168,15 +180,14 @@ def find_parent(root: str, number: int) -> int:
 
 def accept(manifest_uri: str) -> None:
     """Accepts the version whose manifest this is, and with it refused versions whose images it all contains."""
-    root, _, name = manifest_uri.rpartition("/")
+    root = manifest_uri.rpartition("/")[0]
     if (version := acceptance.find(manifest_uri)) is not None:
         if version.number == 1:
             frozen_val.restore(root)
         acceptance.accept(root, version.version)
     refused = [one for one in refusals.load(root.rpartition("/")[0]) if one.mark.number > 1]
     if refused:
-        match = _MANIFEST.fullmatch(name)
-        known = read_known(Version(root, int(match[1]) if match else 1, *manifests.load(manifest_uri)))
+        known = read_known(_load(manifest_uri))
         for one in refused:
             if all(label in known.get(image, ()) for image, label in one.load_images()):
                 acceptance.accept(one.root, one.mark.version)
@@ -239,11 +250,9 @@ def read_known(newest: Version) -> dict[int, set[str]]:
 
 def count_known(manifest_uri: str) -> int:
     """Returns how many images of its source a version has taken or withheld, and those that nights have refused."""
-    root, _, name = manifest_uri.rpartition("/")
-    match = _MANIFEST.fullmatch(name)
-    newest = Version(root, int(match[1]) if match else 1, *manifests.load(manifest_uri))
-    taken = sum(len(index.load_content(uri)[1]) for uri in list_sources(newest))
-    refused = (one for one in refusals.load(root.rpartition("/")[0]) if one.mark.number > 1)
+    version = _load(manifest_uri)
+    taken = sum(len(index.load_content(uri)[1]) for uri in list_sources(version))
+    refused = (one for one in refusals.load(version.root.rpartition("/")[0]) if one.mark.number > 1)
     return taken + sum(len(one.load_images()) for one in refused)
 
 
@@ -294,15 +303,14 @@ def write_since(manifest_uri: str, earlier_uri: str) -> tuple[str, str, Manifest
 
     If the earlier one is none of those, as after the set was sharded anew, only the last addition counts.
     """
-    root, _, name = manifest_uri.rpartition("/")
-    match, earlier = _MANIFEST.fullmatch(name), earlier_uri.rpartition("/")
-    number = 1 if earlier[2] == "manifest.json" else int(earlier[2].removeprefix("manifest-").removesuffix(".json"))
-    if match is None or earlier[0] != root or number == find_parent(root, int(match[1])):
+    (root, _, name), (earlier_root, _, earlier_name) = manifest_uri.rpartition("/"), earlier_uri.rpartition("/")
+    number, earlier = _number_in(name), _number_in(earlier_name)
+    if number == 1 or earlier_root != root or earlier == find_parent(root, number):
         return write_added(manifest_uri)
     _, whole = manifests.load(manifest_uri)
     known = {shard.name for shard in manifests.load(earlier_uri)[1].shards}
     names = {shard.name for shard in whole.shards if shard.split == "train"} - known
-    return _write_part(manifest_uri, whole, names, f"-since-{number:04}")
+    return _write_part(manifest_uri, whole, names, f"-since-{earlier:04}")
 
 
 def _write_part(manifest_uri: str, whole: Manifest, names: Collection[str], suffix: str) -> tuple[str, str, Manifest]:

@@ -162,13 +162,13 @@ def answers(*rows: str) -> NDArray[np.bool_]:
 
 
 def test_a_paired_difference_of_one_seed_is_that_of_the_images() -> None:
-    found = compare_paired(answers("1111110000"), answers("0011100001"))
-    assert (found.value, found.n, found.seeds) == (pytest.approx(20.0), 10, 1)
+    tested = compare_paired(answers("1111110000"), answers("0011100001"))
+    assert (tested.value, tested.n, tested.seeds) == (pytest.approx(20.0), 10, 1)
     # differences 1 1 0 0 0 1 0 0 0 -1: mean 0.2, variance (3 * 0.64 + 6 * 0.04 + 1.44) / 9 = 0.4
     error = 100 * math.sqrt(0.4 / 10)
-    assert found.upper - found.value == pytest.approx(2.2622 * error, rel=1e-4)  # Student's t with 9
-    assert found.value - found.lower == pytest.approx(2.2622 * error, rel=1e-4)
-    assert found.p == pytest.approx(mcnemar(3, 1))
+    assert tested.upper - tested.value == pytest.approx(2.2622 * error, rel=1e-4)  # Student's t with 9
+    assert tested.value - tested.lower == pytest.approx(2.2622 * error, rel=1e-4)
+    assert tested.p == pytest.approx(mcnemar(3, 1))
 
 
 def test_the_variance_over_seeds_is_part_of_the_interval() -> None:
@@ -176,22 +176,22 @@ def test_the_variance_over_seeds_is_part_of_the_interval() -> None:
     images = 10_000
     ours, theirs = np.zeros((2, 2, images), np.bool_)
     ours[0, : images // 5] = True
-    found = compare_paired(ours, theirs)
+    tested = compare_paired(ours, theirs)
     # over images: 0.1 of the 0.2 that differ by one half; over seeds: (20, 0), variance 200, of the mean 100
     over_images, over_seeds = 100**2 * (0.2 * 0.25 - 0.01) / images, 100.0
     total = over_images + over_seeds
     critical = (1.96 * over_images + 12.706 * over_seeds) / total  # Student's t of 9,999 and of 1 degree of freedom
-    assert found.value == pytest.approx(10)
-    assert found.upper - found.value == pytest.approx(critical * math.sqrt(total), rel=1e-3)
-    assert found.p == pytest.approx(0.5, abs=0.005)  # t of 1 degree of freedom exceeds 1 in size half of the time
+    assert tested.value == pytest.approx(10)
+    assert tested.upper - tested.value == pytest.approx(critical * math.sqrt(total), rel=1e-3)
+    assert tested.p == pytest.approx(0.5, abs=0.005)  # t of 1 degree of freedom exceeds 1 in size half of the time
     assert compare_paired(ours[:1], theirs[:1]).p < 1e-9
 
 
 def test_factors_compare_at_equal_cost() -> None:
     same = answers("1100110011")
-    found = compare_paired(same, same, (1.0, 0.5))
-    assert found.value == pytest.approx(30.0)  # 60 % against 0.5 * 60 %
-    assert found.p < 0.05
+    tested = compare_paired(same, same, (1.0, 0.5))
+    assert tested.value == pytest.approx(30.0)  # 60 % against 0.5 * 60 %
+    assert tested.p < 0.05
     assert compare_paired(same, same).p == 1.0
     assert compare_paired(same, same).upper == 0.0
 
@@ -226,33 +226,33 @@ def test_the_variance_over_folds_is_corrected_for_their_common_training_images()
     ours = [part.copy() for part in theirs]
     ours[0][0, :200] = True
     ours[1][0, :200] = True  # the other seed leads on none
-    found = compare_folds(ours, theirs, 0.5)
-    assert (found.value, found.n, found.seeds, found.folds) == (pytest.approx(10), 3 * images, 4, 3)
+    tested = compare_folds(ours, theirs, 0.5)
+    assert (tested.value, tested.n, tested.seeds, tested.folds) == (pytest.approx(10), 3 * images, 4, 3)
     within = 100**2 * (0.2 * 0.8 + 0.2 * 0.8 / 4) * images / (3 * images - 3) / (3 * images)
     between = 100 / 3 + 0.5 * (100 - 3 * within)  # 100 is the variance of (20, 10, 0)
     freedom = (within + between) ** 2 / (within**2 / (3 * images - 3) + between**2 / 2)
     half = student.ppf(0.975, freedom) * math.sqrt(within + between)
-    assert found.upper - found.value == pytest.approx(half)
-    assert found.value - found.lower == pytest.approx(half)
-    assert found.p == pytest.approx(2 * student.sf(10 / math.sqrt(within + between), freedom))
+    assert tested.upper - tested.value == pytest.approx(half)
+    assert tested.value - tested.lower == pytest.approx(half)
+    assert tested.p == pytest.approx(2 * student.sf(10 / math.sqrt(within + between), freedom))
 
 
 def test_of_two_folds_the_whole_variance_is_corrected() -> None:
     ours = [np.arange(1000)[None] < count for count in (300, 100)]
-    found = compare_folds(ours, [np.zeros((1, 1000), np.bool_)] * 2, 1.0)
+    tested = compare_folds(ours, [np.zeros((1, 1000), np.bool_)] * 2, 1.0)
     within = 100**2 * (0.3 * 0.7 + 0.1 * 0.9) * 1000 / 1998 / 2000
     between = 200 / 2 + 200  # the variance of (30, 10) is 200
     freedom = (within + between) ** 2 / (within**2 / 1998 + between**2)
-    assert found.upper - found.value == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(within + between))
+    assert tested.upper - tested.value == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(within + between))
 
 
 def test_folds_that_differ_no_more_than_sampled_images_are_not_corrected() -> None:
     ours = [np.arange(1000)[None] < count for count in (200, 201, 199)]
-    found = compare_folds(ours, [np.zeros((1, 1000), np.bool_)] * 3, 0.5)
+    tested = compare_folds(ours, [np.zeros((1, 1000), np.bool_)] * 3, 0.5)
     within = 100**2 * (0.2 * 0.8 + 0.201 * 0.799 + 0.199 * 0.801) * 1000 / 2997 / 3000
     between = 0.01 / 3
     freedom = (within + between) ** 2 / (within**2 / 2997 + between**2 / 2)
-    assert found.upper - found.value == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(within + between))
+    assert tested.upper - tested.value == pytest.approx(student.ppf(0.975, freedom) * math.sqrt(within + between))
 
 
 def test_folds_of_other_images_are_not_compared() -> None:

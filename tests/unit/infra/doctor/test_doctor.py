@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conf import compose
-from conf.schema import Data, Services
+from conf.schema import Data, Launch, Services
 from infra import doctor, machine
 from infra.doctor import host, service_checks
 from infra.doctor.finding import FAIL, OK, WARN, Finding
@@ -143,19 +143,21 @@ def test_keys_that_others_can_read_are_named_with_the_remedy(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("gpu", "torch", "wanted", "mark"),
+    ("gpu", "torch", "wanted", "device", "mark"),
     [
-        ("none", "2.13.0+cpu", 1, OK),
-        ("none", "2.13.0+cpu", 10_000, WARN),
-        ("H100", "2.13.0+cpu", 1, WARN),
-        ("H100", "2.13.0", 10_000, OK),
+        ("none", "2.13.0+cpu", 1, "auto", OK),
+        ("none", "2.13.0+cpu", 10_000, "auto", WARN),
+        ("H100", "2.13.0+cpu", 1, "auto", WARN),
+        ("H100", "2.13.0", 10_000, "auto", OK),
+        ("H100", "2.13.0+cpu", 1, "cpu", OK),
+        ("H100", "2.13.0", 10_000, "cpu", WARN),
     ],
 )
 def test_cores_gpu_and_torch_must_fit_each_other(
-    gpu: str, torch: str, wanted: int, mark: str, monkeypatch: pytest.MonkeyPatch
+    gpu: str, torch: str, wanted: int, device: str, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "facts", lambda: {"gpu": gpu, "torch": torch})
-    found = only(host.capacity(wanted))
+    found = only(host.capacity(Launch(nproc_per_node=wanted, device=device)))
     assert (found.mark, f"GPU: {gpu}" in found.text) == (mark, True)
 
 

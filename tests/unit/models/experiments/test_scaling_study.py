@@ -136,9 +136,9 @@ def summed(*results: Any) -> ScalingResult:
 
 def test_a_point_has_our_numbers_and_the_paper_s_in_one_place() -> None:
     config = config_of("{network:resnet50,dimension:width,width:2.0}")
-    found = study.summarize(config, [SHARDS], [[trained(91.5, reused=True)]], ["http://a/1"])
+    summary = study.summarize(config, [SHARDS], [[trained(91.5, reused=True)]], ["http://a/1"])
     params, multiply_adds, px = compute_cost(study.network_of(config.model, config.scaling.points[0]), 10)
-    assert found == ScalingResult(
+    assert summary == ScalingResult(
         data="digits",
         points=(
             ScalingPoint(
@@ -177,10 +177,10 @@ def test_a_point_that_failed_is_missing_with_its_reason_and_keeps_its_size() -> 
 def test_a_point_with_seeds_has_their_mean_and_is_missing_if_one_of_them_failed() -> None:
     config = config_of("{network:resnet50}", "{network:resnet50,dimension:width,width:2.0}")
     results = [[trained(91.5), trained(92.5)], [trained(90.0), DivergedError("the loss exploded")]]
-    found = study.summarize(config, [SHARDS, SHARDS], results, [None, None])
-    assert (found.points[0].top1, found.points[0].seed_top1) == (92.0, (91.5, 92.5))
-    assert found.points[1].top1 is None
-    assert found.missing == ("resnet50 width w2 seed 1: the loss exploded",)
+    summary = study.summarize(config, [SHARDS, SHARDS], results, [None, None])
+    assert (summary.points[0].top1, summary.points[0].seed_top1) == (92.0, (91.5, 92.5))
+    assert summary.points[1].top1 is None
+    assert summary.missing == ("resnet50 width w2 seed 1: the loss exploded",)
 
 
 def test_a_point_that_the_paper_does_not_have_says_so() -> None:
