@@ -63,6 +63,12 @@ def choose(previous: dict[str, int], running: Collection[str], owner: str) -> di
     return chosen
 
 
+def release(owner: str) -> None:
+    """Gives up the choice of a stack that has stopped; otherwise its ports would count as taken for a while."""
+    with _claims() as claims:
+        claims.pop(owner, None)
+
+
 def _service(name: str) -> str:
     return name if name in ("prefect", "mlflow") else "s3"
 

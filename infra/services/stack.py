@@ -237,6 +237,8 @@ def down(run_dir: Path, only: Collection[str] | None = None, say: Callable[[str]
         stopped += processes.stop(folder, [name for name in names if name != "worker"])
         if "s3" in stopped:
             programs.remove_sockets(_chosen_ports(folder))
+        if stopped and not any(processes.running(folder, name) for name in NAMES):
+            ports.release(str(folder))
         return stopped
 
 

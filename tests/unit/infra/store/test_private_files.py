@@ -108,6 +108,14 @@ def test_a_ports_file_of_another_form_counts_as_empty(text: str, claims: Path) -
     assert set(json.loads(claims.read_text())) == {"us"}
 
 
+def test_ports_of_a_stack_that_was_stopped_are_chosen_again(claims: Path) -> None:
+    first = ports.choose({}, [], owner="stopped")
+    assert not set(ports.choose({}, [], owner="us").values()) & set(first.values())
+    ports.release("stopped")
+    ports.release("us")
+    assert ports.choose({}, [], owner="us") == first
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's file")
 def test_a_stranger_s_ports_file_is_ignored(claims: Path) -> None:
     claims.write_text('{"x": {}}')
