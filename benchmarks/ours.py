@@ -23,6 +23,7 @@ from benchmarks import real_images
 from benchmarks.rivals import clock
 from conf.schema import Augment
 from infra import store
+from infra.store import client as s3
 from infra.store.multipart import PARTS_IN_FLIGHT
 from models.data.loading import native
 from models.data.loading.loader import CHUNK_IMAGES, Loader
@@ -108,7 +109,7 @@ def put(uri: str, objects: str, size: str) -> None:
     data = os.urandom(int(size))
 
     def one(number: int) -> None:
-        with store._s3(f"{uri}/{number}", store._STREAMING) as (client, place):  # the bare call under our upload
+        with s3.connect(f"{uri}/{number}", s3.STREAMING) as (client, place):  # the bare call under our upload
             client.put_object(**place, Body=data)
 
     began = time.perf_counter()

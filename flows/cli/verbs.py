@@ -5,14 +5,13 @@ To add a verb, add a row here. It names the flow that it runs, or else the funct
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 from conf.compose import options
 from conf.experiments import ORIGINS, PACKAGED
-from conf.schema import ENGINES
+from conf.launch import ENGINES
 from conf.training import PREPROCESSINGS
+from flows.cli.verb import Verb
 
 
 def _choices(group: str) -> str:
@@ -32,41 +31,6 @@ _TRAIN = f"""\
   data={_choices("data")}   data.path=PATH data.limit=N
   recipe={_choices("recipe")}   recipe.epochs=N recipe.global_batch=N recipe.seed=N
   launch.nproc_per_node=N launch.jobs_at_once=N"""
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One verb of the command line.
-
-    Attributes:
-        summary: One line for ``effnet --help``.
-        details: Settings and effects for ``effnet VERB --help``.
-        flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
-        call: Module and name of the function of a verb without a flow; it takes a ``Command``.
-        json: Whether the function can print its result as JSON, as all flows do.
-        switches: Options without a value, and what they do.
-        objects: Names of the words that it takes beside settings; one in brackets may be omitted.
-        dry_run: Module and name of the function that prints what it would do; it takes a ``Command``.
-        manage: Module and name of the function that is called in place of the flow if an option or a switch is given.
-        options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
-        trains: Whether it starts training jobs, so that it takes ``FLAGS`` of ``command.py``.
-        needs: Setting that must be given, and an example of its value.
-        shared: Whether other users may read what it writes; otherwise it is private.
-    """
-
-    summary: str
-    details: str
-    flow: str = ""
-    call: str = ""
-    json: bool = False
-    switches: Mapping[str, str] = field(default_factory=dict)
-    objects: tuple[str, ...] = ()
-    dry_run: str = ""
-    manage: str = ""
-    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    trains: bool = False
-    needs: tuple[str, str] | None = None
-    shared: bool = False
 
 
 _Training = partial(

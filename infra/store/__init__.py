@@ -1,4 +1,4 @@
-"""Reads and writes objects at ``s3://bucket/key`` and ``file:///absolute/path``; only this file imports boto3.
+"""Reads and writes objects at ``s3://bucket/key`` and ``file:///absolute/path``; only client.py imports boto3.
 
 Plain functions on URIs. Endpoint and credentials come from boto3's provider chain (``AWS_ENDPOINT_URL_S3``,
 ``AWS_ACCESS_KEY_ID``, profiles, ...), never from arguments. Every function may raise:
@@ -15,21 +15,16 @@ touches ``a/bc``.
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
-from infra.errors import ConfigError, DataError, EffnetError, ExpiredError, NotFoundError
+from infra.errors import ConfigError, DataError, EffnetError, NotFoundError
+from infra.store import client as s3
 from infra.store import files, s3_errors
-from infra.store.credentials import CredentialBackoff
 from infra.store.multipart import MultipartStream
 from infra.store.uris import bucket_and_key, local_path
 from infra.store.uris import join as join  # callers say store.join
@@ -38,9 +33,6 @@ PART_BYTES = 8 * 2**20  # two shards concurrently, three parts of each in flight
 STREAM_TIMEOUT_S = 10.0  # longest wait for a byte in stream_range
 _CHUNK_BYTES = 2**20
 _STREAM_BYTES = 2**18  # small enough to be in the CPU cache when it is written, and malloc reuses the memory
-_SESSION_LOCK = threading.Lock()
-_BACKOFF = CredentialBackoff()
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, order=True)
@@ -52,107 +44,12 @@ class Entry:
     modified: float
 
 
-@dataclass(frozen=True)
-class _ClientOptions:
-    """Read timeout, number of tries and body signing of a client."""
-
-    timeout_s: float
-    tries: int
-    sign_body: bool | None = None  # None: botocore's default, which signs bodies over plain http
-
-
-_PATIENT = _ClientOptions(60, 8)  # 3 s of tries on average: enough for a restart of the store
-# Over plain http, signing hashes all bytes with sha256, which is most of the client's work; https never does it.
-# Streamed objects are verified end to end: a manifest holds their size and sha256, and readers accept nothing else.
-# The request itself is still signed, so nobody else can write. An attacker who can change bytes on a plain http
-# connection can change those that are read as well.
-_STREAMING = _ClientOptions(60, 8, sign_body=False)
-
-
-@lru_cache(maxsize=2)
-def _session_for(_environment: tuple[tuple[str, str], ...], _process: int, _generation: int) -> Any:
-    # Shared by all clients with the same credentials: every session loads the description of S3, in 0.1 s.
-    import boto3
-
-    return boto3.session.Session()
-
-
-@lru_cache(maxsize=8)
-def _client_for(
-    environment: tuple[tuple[str, str], ...], process: int, generation: int, options: _ClientOptions
-) -> tuple[Any, str]:
-    # Returns the client and the source of its credentials. All arguments but the last only form the cache key: boto3
-    # reads the variables itself, a forked process must not share sockets, and expired credentials are looked up again.
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=5,
-        read_timeout=options.timeout_s,
-        max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": options.tries},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={
-            "addressing_style": "path" if s3_errors.endpoint() else "auto",
-            **({} if options.sign_body is None else {"payload_signing_enabled": options.sign_body}),
-        },
-    )
-    session = _session_for(environment, process, generation)
-    try:
-        client = session.client("s3", region_name=session.region_name or "us-east-1", config=config)
-    except ValueError as error:
-        raise ConfigError(f"{s3_errors.endpoint()!r} is not a valid address of an object store: {error}") from error
-    credentials = session.get_credentials()
-    if credentials is None:
-        return client, "nobody"
-    return client, f"provider {credentials.method!r}, profile {session.profile_name!r}"
-
-
-@contextmanager
-def _s3(uri: str, options: _ClientOptions = _PATIENT) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Yields a thread-safe client and the object's bucket and key; botocore's errors become ``EffnetError``."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    aws_variables = tuple(sorted((key, value) for key, value in os.environ.items() if key.startswith("AWS_")))
-    bucket, key = bucket_and_key(uri)
-    generation, provider = _BACKOFF.take(), ""
-    try:
-        with _SESSION_LOCK:  # creating a client is the only part of boto3 that is not thread-safe
-            client, provider = _client_for(aws_variables, os.getpid(), generation, options)
-        yield client, {"Bucket": bucket, "Key": key}
-        _BACKOFF.accepted(generation)
-    except (BotoCoreError, ClientError) as error:
-        translated = s3_errors.translate_error(error, uri, provider)
-        if isinstance(translated, ExpiredError):
-            _BACKOFF.refused(generation)
-        raise translated from error
-
-
-def _receive_body(uri: str, receive: Callable[[Any], _T], **arguments: str) -> _T:
-    """Returns ``receive(body)`` of an object; calls it again with a new body if the connection breaks.
-
-    Botocore itself does not retry after the first byte of an answer.
-    """
-    from botocore.exceptions import HTTPClientError, IncompleteReadError
-
-    failures = 0
-    while True:
-        with _s3(uri) as (client, place), closing(client.get_object(**place, **arguments)["Body"]) as body:
-            try:
-                return receive(body)
-            except (HTTPClientError, IncompleteReadError):
-                failures += 1
-                if failures == _PATIENT.tries:
-                    raise
-        time.sleep(min(2.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
-
-
 def read(uri: str) -> bytes:
     """Returns all bytes at ``uri``."""
     if path := local_path(uri):
         with files.errors(path):
             return path.read_bytes()
-    return cast(bytes, _receive_body(uri, lambda body: body.read()))
+    return cast(bytes, s3.receive_body(uri, lambda body: body.read()))
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
@@ -160,7 +57,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     if path := local_path(uri):
         data = files.read_range(path, start, length)
     else:
-        data = _receive_body(uri, lambda body: body.read(), Range=f"bytes={start}-{start + length - 1}")
+        data = s3.receive_body(uri, lambda body: body.read(), Range=f"bytes={start}-{start + length - 1}")
     if len(data) != length:
         raise DataError(f"{uri}: {length} bytes from offset {start} requested, {len(data)} received")
     return data
@@ -188,7 +85,7 @@ def stream_range(uri: str, start: int, length: int, of: int) -> Iterator[bytes]:
         for at in range(start, start + length, _CHUNK_BYTES):
             yield files.read_range(path, at, min(_CHUNK_BYTES, start + length - at))
         return
-    with _s3(uri, _ClientOptions(STREAM_TIMEOUT_S, 1)) as (client, place):
+    with s3.connect(uri, s3.Options(STREAM_TIMEOUT_S, 1)) as (client, place):
         answer = client.get_object(**place, Range=f"bytes={start}-{start + length - 1}")
         with closing(answer["Body"]) as body:
             expected = f"bytes {start}-{start + length - 1}/{of}"
@@ -201,7 +98,7 @@ def size(uri: str) -> int:
     """Returns the size of ``uri`` in bytes."""
     if path := local_path(uri):
         return files.size(path)
-    with _s3(uri) as (client, place):
+    with s3.connect(uri) as (client, place):
         return int(client.head_object(**place)["ContentLength"])
 
 
@@ -209,7 +106,7 @@ def find_entry(uri: str) -> Entry:
     """Returns the entry of one object."""
     if path := local_path(uri):
         return Entry(uri, files.size(path), files.modified(path))
-    with _s3(uri) as (client, place):
+    with s3.connect(uri) as (client, place):
         head = client.head_object(**place)
     return Entry(uri, int(head["ContentLength"]), head["LastModified"].timestamp())
 
@@ -230,7 +127,7 @@ def write(uri: str, data: bytes, *, if_absent: bool = False) -> bool:
     """
     if path := local_path(uri):
         return files.write_if_absent(path, data) if if_absent else files.write(path, data)
-    with _s3(uri) as (client, place):
+    with s3.connect(uri) as (client, place):
         if not if_absent:
             client.put_object(**place, Body=data)
             return True
@@ -285,7 +182,7 @@ def list_entries(prefix: str, at_most: int | None = None) -> list[Entry]:
         paths = files.files_under(path)[:at_most]
         return [Entry(f"file://{file}", files.size(file), files.modified(file)) for file in paths]
     bucket, key = bucket_and_key(prefix.rstrip("/") + "/")
-    with _s3(prefix) as (client, _):
+    with s3.connect(prefix) as (client, _):
         pages = client.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=key, PaginationConfig={"MaxItems": at_most}
         )
@@ -301,7 +198,7 @@ def delete(uri: str) -> None:
         with files.errors(path):
             path.unlink(missing_ok=True)
         return
-    with _s3(uri) as (client, place):
+    with s3.connect(uri) as (client, place):
         client.delete_object(**place)
 
 
@@ -327,7 +224,7 @@ def delete_objects(uris: Sequence[str]) -> None:
         for uri in uris:
             delete(uri)
         return
-    with _s3(uris[0]) as (client, place):
+    with s3.connect(uris[0]) as (client, place):
         for start in range(0, len(uris), 1000):  # S3's limit per call
             keys = [{"Key": bucket_and_key(item)[1]} for item in uris[start : start + 1000]]
             answer = client.delete_objects(Bucket=place["Bucket"], Delete={"Objects": keys, "Quiet": True})
@@ -351,7 +248,7 @@ def download(uri: str, path: Path) -> None:
             for chunk in body.iter_chunks(_CHUNK_BYTES):
                 stream.write(chunk)
 
-        _receive_body(uri, receive)
+        s3.receive_body(uri, receive)
 
 
 @contextmanager
@@ -364,13 +261,13 @@ def open_write(uri: str, part_bytes: int = PART_BYTES) -> Iterator[BinaryIO]:
         with files.open_atomic(path) as stream:
             yield stream
         return
-    with _s3(uri, _STREAMING) as (client, place):
+    with s3.connect(uri, s3.STREAMING) as (client, place):
         parts = MultipartStream(client, place, part_bytes)
         try:
             yield cast(BinaryIO, parts)
             parts.finish()
         except BaseException:
-            with suppress(EffnetError), _s3(uri):  # the first error is the one to report
+            with suppress(EffnetError), s3.connect(uri):  # the first error is the one to report
                 parts.abort()
             raise
 
@@ -387,7 +284,7 @@ def ensure_root(uri: str) -> None:
         with files.errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return
-    with _s3(uri) as (client, place):
+    with s3.connect(uri) as (client, place):
         bucket, region = place["Bucket"], client.meta.region_name
         try:
             client.head_bucket(Bucket=bucket)

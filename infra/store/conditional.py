@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from infra import store
 from infra.errors import NotFoundError
+from infra.store import client as s3
 from infra.store import files, s3_errors
 from infra.store.uris import local_path
 
@@ -40,7 +40,7 @@ def read(uri: str) -> Versioned | None:
             with files.errors(path):
                 data, written = path.read_bytes(), path.stat().st_mtime
             return Versioned(data, _version_of(data), time.time() - written)
-        with store._s3(uri) as (client, place):
+        with s3.connect(uri) as (client, place):
             answer = client.get_object(**place)
             data = answer["Body"].read()
         date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
@@ -58,7 +58,7 @@ def replace(uri: str, data: bytes, version: str) -> str | None:
     if path := local_path(uri):
         return _replace_file(path, data, version)
     condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
-    with store._s3(uri) as (client, place):
+    with s3.connect(uri) as (client, place):
         try:
             return str(client.put_object(**place, Body=data, **condition)["ETag"])
         except client.exceptions.ClientError as error:

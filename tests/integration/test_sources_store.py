@@ -14,6 +14,7 @@ from PIL import Image
 from conf.schema import Data
 from infra import store
 from infra.errors import ConfigError, DataError
+from infra.store import client as s3
 from models.data.sources import archive, container
 from models.data.sources.catalog import open_source
 from models.data.sources.index import load, save
@@ -124,7 +125,7 @@ def tree(root: Path, classes: tuple[str, ...], object_store: str) -> str:
     for path in sorted(file for file in root.rglob("*") if file.is_file()):
         store.upload(path, store.join(there, str(path.relative_to(root))))
     bucket, _, prefix = there.removeprefix("s3://").partition("/")
-    with store._s3(there) as (client, _):  # objects that consoles and rsync create
+    with s3.connect(there) as (client, _):  # objects that consoles and rsync create
         client.put_object(Bucket=bucket, Key=f"{prefix}/train/")
         client.put_object(Bucket=bucket, Key=f"{prefix}/train/.hidden/x.jpg", Body=b"x")
         client.put_object(Bucket=bucket, Key=f"{prefix}-beside/train/other/x.jpg", Body=b"x")

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from infra import store
 from infra.errors import ConfigError, DataError, NotFoundError, TransientError
-from infra.store import s3_errors
+from infra.store import client, s3_errors
 from infra.store.multipart import MultipartStream
 
 MIB = 2**20
@@ -162,7 +162,7 @@ def test_a_body_that_breaks_off_is_asked_for_again(
         proxy.fail(mode, 2)
         store.download(uri, tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == data
-        monkeypatch.setattr(store, "_PATIENT", dataclasses.replace(store._PATIENT, tries=2))
+        monkeypatch.setattr(client, "PATIENT", dataclasses.replace(client.PATIENT, tries=2))
         proxy.fail(mode)
         with pytest.raises(TransientError, match="does not answer"):
             store.read(uri)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from matrix import with_slow_rest
 
-from conf import compose, schema
+from conf import compose, launch
 from conf.schema import Launch
 from infra import machine, store
 from infra.launch import command, guard, local, workpool
@@ -393,7 +393,7 @@ def test_a_job_is_described_by_what_would_be_submitted(tmp_path: Path) -> None:
 
 
 def test_the_engines_that_may_be_set_are_those_that_exist() -> None:
-    assert tuple(ENGINES) == schema.ENGINES
+    assert tuple(ENGINES) == launch.ENGINES
     for engine in ENGINES.values():
         assert all(
             callable(getattr(engine, name))

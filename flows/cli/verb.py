@@ -1,0 +1,41 @@
+"""What describes a verb of the command line: a row of ``verbs.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command line.
+
+    Attributes:
+        summary: One line for ``effnet --help``.
+        details: Settings and effects for ``effnet VERB --help``.
+        flow: Module and name of the flow it runs, ``flows.train:train``; empty for a verb without a flow.
+        call: Module and name of the function of a verb without a flow; it takes a ``Command``.
+        json: Whether the function can print its result as JSON, as all flows do.
+        switches: Options without a value, and what they do.
+        objects: Names of the words that it takes beside settings; one in brackets may be omitted.
+        dry_run: Module and name of the function that prints what it would do; it takes a ``Command``.
+        manage: Module and name of the function that is called in place of the flow if an option or a switch is given.
+        options: Its options with a value: the name of the value, in brackets if it may be omitted, and what it does.
+        trains: Whether it starts training jobs, so that it takes ``FLAGS`` of ``command.py``.
+        needs: Setting that must be given, and an example of its value.
+        shared: Whether other users may read what it writes; otherwise it is private.
+    """
+
+    summary: str
+    details: str
+    flow: str = ""
+    call: str = ""
+    json: bool = False
+    switches: Mapping[str, str] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()
+    dry_run: str = ""
+    manage: str = ""
+    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    trains: bool = False
+    needs: tuple[str, str] | None = None
+    shared: bool = False
