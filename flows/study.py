@@ -22,7 +22,7 @@ from flows.scaling import study_scaling
 from flows.transfer import transfer_network
 from infra.errors import EffnetError, first_line
 from models.experiments.transfer import list_starts
-from models.results import TransferResult
+from models.results import StudyResult, TransferResult
 from tasks.experiments.latency import measure_latency
 from tasks.report.publish import refresh
 
@@ -63,24 +63,24 @@ PARTS: dict[str, Callable[[schema.Config], Awaitable[Any]]] = {
 
 @flow(name="study", flow_run_name=name_runs_by(lambda config: f"study {config.profile} {now()}"))
 @report_failures
-async def study(overrides: list[str], profile: str | None = None, data: str | None = None) -> str:
-    """Runs every part even if others fail; returns the path of the report.
+async def study(overrides: list[str], profile: str | None = None, data: str | None = None) -> StudyResult:
+    """Runs every part even if others fail; returns what each returned.
 
     Raises:
         EffnetError: The error of the first failed part, after all others have run.
     """
     config, _ = configure(overrides, profile=profile, data=data)
     failures: list[EffnetError] = []
-    page = ""
+    results: dict[str, Any] = {}
     networks = {"linear": config.linear.networks, "transfer": config.transfer.network}
-    for name, run_part in PARTS.items():
-        if not networks.get(name, True):
-            continue
+    parts = {name: run_part for name, run_part in PARTS.items() if networks.get(name, True)}
+    for number, (name, run_part) in enumerate(parts.items(), 1):
+        log.info("%s: part %d of %d", name, number, len(parts))
         try:
-            page = await run_part(config)
+            results[name] = await run_part(config)
         except EffnetError as error:
             log.warning("%s failed: %s", name, first_line(error))
             failures.append(error)
     if failures:
         raise failures[0]
-    return page
+    return StudyResult({name: part for name, part in results.items() if name != "report"}, results["report"])

@@ -27,6 +27,7 @@ from models.results import (
     ScalingResult,
     SearchResult,
     ShardResult,
+    StudyResult,
     Summary,
     TrainResult,
     TransferResult,
@@ -90,6 +91,8 @@ def describe_result(result: Any, config: schema.Config) -> list[str]:
             return _family(result, config)
         case ScalingResult():
             return _scaling(result)
+        case StudyResult():
+            return _study(result, config)
         case GalleryResult():
             return _gallery(result)
         case GateResult():
@@ -197,6 +200,13 @@ def _scaling(result: ScalingResult) -> list[str]:
         top1 = f"{'-':>7}" if point.top1 is None else f"{point.top1:>6.2f}%"
         lines.append(f"{point.network:15} {point.dimension:10} {factors:13} {sizes} {top1}")
     return lines + [f"verdict    {verdict}" for verdict in result.verdicts] + _missing(result.missing)
+
+
+def _study(result: StudyResult, config: schema.Config) -> list[str]:
+    lines = []
+    for name, part in result.parts.items():
+        lines += [f"{name}:", *(f"  {line}" for line in describe_result(part, config)), ""]
+    return [*lines, f"report     {result.report}"]
 
 
 def _gallery(result: GalleryResult) -> list[str]:

@@ -23,6 +23,7 @@ from models.results.experiments import (
     ScalingResult,
     SearchResult,
     Speedup,
+    StudyResult,
     Trial,
 )
 from models.results.jobs import EvalResult, Registered, RungResult, ShardResult, TrainResult, result_name
@@ -86,6 +87,7 @@ __all__ = [
     "SearchResult",
     "ShardResult",
     "Speedup",
+    "StudyResult",
     "Summary",
     "TrainResult",
     "TransferPart",

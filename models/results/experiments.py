@@ -7,6 +7,7 @@ report can do without it: a damaged file, or one of another version, may lack it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from conf import schema
 from models.statistics import PairedTest
@@ -324,3 +325,11 @@ class LatencyResult(LatencyTable):
     layout: str = ""
     missing: tuple[str, ...] = ()
     command: str = ""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The experiments of a study and what each returned, in the order in which they ran; and the report's path."""
+
+    parts: dict[str, Any]
+    report: str

@@ -136,6 +136,11 @@ def test_a_study_of_a_user_s_folder_that_was_killed_resumes_and_ends_with_every_
     running.wait()
     again = start_study(services_dir, folder, log)
     assert again.wait(600) == 0, log.read_text()
+    printed = log.read_text()
+    headings = [f"{name}: part {number} of 6" for number, name in enumerate(study.PARTS, 1)]
+    assert [line.split(" ", 1)[1] for line in printed.splitlines() if ": part " in line] == headings
+    result = printed[printed.index("\nscaling:\n") :]
+    assert result.count("  verdict    ") == 4, result  # on sizes, frozen features, and two fine-tuned networks
     after = results()
     # 2 networks of the scaling study with 2 seeds; 2 public ones fine-tuned and from random weights, the first of them
     # with 2 seeds; a trial of the blocks.

@@ -12,7 +12,7 @@ from conf.compose import compose
 from conf.schema import Services
 from flows.cli.summary import describe_result, services, to_json
 from infra.services.stack import Addresses
-from models.results import EvalResult, GalleryModel, GalleryResult, SearchResult, Summary, result_from
+from models.results import EvalResult, GalleryModel, GalleryResult, SearchResult, StudyResult, Summary, result_from
 
 TRIAL = made_parts.trial(1.2, 1.1, 1.15, 96.25)
 SEARCH = made_parts.grown_search({"trials": [TRIAL], "best": TRIAL, "found": 1, "failed": ["trial 1 1 2: diverged"]})
@@ -102,6 +102,20 @@ def test_what_is_assumed_about_a_network_is_said_with_its_maps() -> None:
     )
     described = describe_result(GalleryResult(models=(model,)), compose())
     assert "assumed    public/1: class names unknown: assumed in the order of mnist5k" in described
+
+
+def test_a_study_is_described_by_its_parts() -> None:
+    result = StudyResult({name: made_parts.result(name) for name in ("linear", "latency")}, "runs/latest/report.html")
+    described = describe_result(result, compose())
+    assert [line for line in described if not line.startswith("  ")] == [
+        "linear:",
+        "",
+        "latency:",
+        "",
+        "report     runs/latest/report.html",
+    ]
+    assert "  efficientnet_b1 is 6.58 times as fast as resnet152 (paper: 5.7)" in described
+    assert list(json.loads(to_json(result))["parts"]) == ["linear", "latency"]
 
 
 def test_a_result_is_printed_as_json() -> None:
