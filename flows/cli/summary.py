@@ -225,7 +225,7 @@ def _linear(result: LinearResult) -> list[str]:
         f"{row.network:20} {row.weights:8} {row.multiply_adds:>13,} multiply-adds, top-1 {row.top1:.2f} %"
         for row in result.rows
     ]
-    lines.append(f"{result.n} images of {result.data}'s val; its most frequent class has {result.majority:.1f} %")
+    lines.append(f"tested on {result.n} images of {result.data}; their most frequent class has {result.majority:.1f} %")
     return lines + [f"verdict    {verdict}" for verdict in result.verdicts]
 
 

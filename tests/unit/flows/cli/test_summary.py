@@ -33,7 +33,7 @@ SEARCH = made_parts.grown_search({"trials": [TRIAL], "best": TRIAL, "found": 1, 
             "linear",
             [
                 "efficientnet_lite0   random     200,000,000 multiply-adds, top-1 77.25 %",
-                "1050 images of elpv's val; its most frequent class has 68.7 %",
+                "tested on 1050 images of elpv; their most frequent class has 68.7 %",
                 "verdict    efficientnet_lite0 beats efficientnet_lite0 with random weights "
                 "(+6.85 points, +4.25 to +9.50, p < 0.001)",
             ],
