@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -27,7 +27,7 @@ PRINTED = (
     ("mobilenetv1", "MobileNetV1"),
     ("mobilenetw", "MobileNetV1"),
     ("resnet50", "ResNet-50"),
-    ("efficientnetb0", B0),
+    *((f"efficientnetb{phi}", f"EfficientNet-B{phi}") for phi in range(8)),
 )
 
 
@@ -70,6 +70,7 @@ def facts(part: ScalingResult, _summary: Summary) -> dict[str, Any]:
         {"base": base, "rows": _table3(base, points), "ours": _panel(base, points), "paper": _printed_panel(base)}
         for base in bases
     ]
+    figure4 = _figure4(points)
     used = [row.ours for table in tables for row in table["rows"]]
     return {
         "data": part.data,
@@ -77,16 +78,22 @@ def facts(part: ScalingResult, _summary: Summary) -> dict[str, Any]:
         "comparisons": part.comparisons,
         "seeds": part.seeds,
         "folds": count_folds(row.lead for row in part.comparisons),
-        "tables": tables,
+        "tables": [table for table in tables if _has_points(table)] or tables,
+        "tables_not_run": [table for table in tables if not _has_points(table)] if part.points else [],
         "others": [point for point in points if not any(point is row for row in used)],
         "figure3": [
             {"dimension": d, "chart": _single(d, points), "settings": scaling_study.FIGURE3[d]}
             for d in ("width", "depth", "resolution")
         ],
-        "figure4": _figure4(points),
+        "figure4": figure4,
+        "figure4_not_run": bool(part.points) and not figure4["chart"],
         "figure4_settings": scaling_study.FIGURE4,
         "figure8": {"ours": _panel(B0, points), "paper": _printed_panel(B0)},
     }
+
+
+def _has_points(table: Mapping[str, Any]) -> bool:
+    return any(row.ours for row in table["rows"])
 
 
 def printed_name(network: str) -> str:
@@ -124,7 +131,7 @@ def _distance(point: Scaled, printed: PaperScalingRow) -> float:
 def _label(point: Scaled) -> str:
     """``w 2`` for a single dimension, else the method."""
     letter = LETTERS.get(point.dimension)
-    return f"{letter} {point.factors[point.dimension]:g}" if letter else point.dimension
+    return f"{letter} {point.factors[point.dimension]:.4g}" if letter else point.dimension
 
 
 def _hover(point: Scaled) -> str:

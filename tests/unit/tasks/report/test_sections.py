@@ -136,6 +136,25 @@ def test_every_other_point_of_the_scaling_study_stands_on_the_page_once() -> Non
         _close(numbers, [*_point_cells(point), point["paper"]["multiply_adds"]])
 
 
+def test_networks_of_table_3_and_figures_that_were_not_run_are_folded_into_one_line() -> None:
+    part = made_parts.scaling()
+    networks = ("efficientnet_b0", "mobilenetv2_w1")
+    settings = ((1, 1, 1), (4, 1, 1))  # too few widths for Figure 4
+    part["points"] = [
+        p for p in part["points"] if p["network"] in networks and (p["depth"], p["width"], p["resolution"]) in settings
+    ]
+    html = render_stored({}, {"scaling": part})
+    shown, folded = html[html.index('<section id="scaling">') :].split("Not run: MobileNetV1, ResNet-50, Figure 4.", 1)
+    folded = folded[: folded.index("</details>")]
+    for base in ("MobileNetV1", "ResNet-50"):
+        assert (f'data-scaled="{base}' in shown, f'data-scaled="{base}' in folded) == (False, True)
+        assert f"The paper: {base}" in folded
+    assert ('data-scaled="MobileNetV2' in shown, 'data-scaled="MobileNetV2' in folded) == (True, False)
+    assert ("Figure 4 of the paper" in shown, "Figure 4 of the paper" in folded) == (False, True)
+    assert "Not run: MobileNetV1" not in render_stored({}, {"scaling": made_parts.scaling()})
+    assert 'data-scaled="MobileNetV1' in render_stored({}, {}), "without a part the whole section is folded"
+
+
 def test_multipliers_are_those_over_the_network_s_own_baseline() -> None:
     """The laptop's baseline is a quarter as wide: its width 0.5 is the paper's w = 2."""
     part = made_parts.scaling()
@@ -181,7 +200,10 @@ def test_every_trial_of_the_architecture_search_stands_on_the_page_with_its_verd
         assert all(block in words for block in trial["blocks"])
     numbers, words = page.row("B0", "data-trial")
     assert numbers[:3] == [126_822, 359_792, 89.6]
-    assert "Trials: 30 trained, 3 refused for their counted cost before any training, 1 failed" in page.text()
+    assert (
+        "Trials: 30 trained, 3 refused before any training (too expensive, or the network of another trial), 1 failed"
+        in page.text()
+    )
 
 
 def test_the_front_is_drawn_as_a_staircase_with_b0_and_the_refused_beside_it() -> None:
