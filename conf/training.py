@@ -46,8 +46,9 @@ def require(condition: bool, message: str) -> None:
 
 def require_choice(key: str, value: str | None, choices: Sequence[str]) -> None:
     """Refuses what is not one of the choices, and names the nearest; accepts None."""
-    hint = f"; {did_you_mean(str(value), choices)}".rstrip("; ")
-    require(value is None or value in choices, f"{key} must be one of {', '.join(choices)}, is {value!r}{hint}")
+    if value is not None and value not in choices:
+        hint = f"; {did_you_mean(str(value), choices)}".rstrip("; ")
+        raise ValueError(f"{key} must be one of {', '.join(choices)}, is {value!r}{hint}")
 
 
 def require_name(key: str, value: str | None) -> None:

@@ -104,6 +104,16 @@ def test_every_config_file_is_the_root_or_of_a_group_or_named_by_a_file_beside_i
         assert any(f"- {part.parts[1]}@" in text and f": {part.stem}\n" in text for text in beside)
 
 
+def test_files_are_merged_once_for_all_commands_that_choose_the_same() -> None:
+    first = compose.compose(["profile=study", "model=b5", "recipe.epochs=3"])
+    merged = compose._merge_files.cache_info().misses
+    second = compose.compose(["profile=study", "recipe.epochs=4", "data.path=images", "model=b5"])
+    refused("profile=study", "model=b5", "recipe.epochs=0", "data.limit=few")
+    assert compose._merge_files.cache_info().misses == merged
+    assert (first.recipe.epochs, first.data.path) == (3, None)
+    assert (second.recipe.epochs, second.data.path, second.model.name) == (4, "images", "efficientnet_b5")
+
+
 def test_an_override_beats_the_profile_wherever_it_stands() -> None:
     config = compose.compose(["recipe.epochs=5", "profile=laptop", "model=b3"])
     assert (config.recipe.epochs, config.model.name, config.model.width) == (5, "efficientnet_b3", 0.25)
@@ -274,6 +284,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(kind: type, changes:
             "recipe.optimizer=adam",
             "recipe.optimizer must be one of rmsprop, adamw, sgd, is 'adam'; did you mean 'adamw'?",
         ),
+        ("published={path: a},{path: b}", "published has several values, is 'published={path: a},{path: b}': give one"),
         (
             "search.recipe=paper",
             "search.recipe is a group of settings: give one as search.recipe.epochs=VALUE, or a file by "
@@ -449,6 +460,13 @@ def test_yaml_and_back_is_the_same(make: Callable[[], Any]) -> None:
     text = compose.to_yaml(value)
     assert compose.from_yaml(type(value), text) == value
     assert compose.to_yaml(compose.from_yaml(type(value), text)) == text
+
+
+def test_what_is_read_back_shares_nothing_with_what_was_read_before() -> None:
+    text = compose.to_yaml(job())
+    first = compose.from_yaml(schema.Job, text)
+    first.recipe.epochs, first.model.name = 99, "efficientnet_b7"
+    assert compose.from_yaml(schema.Job, text) == job()
 
 
 def test_a_later_setting_at_its_default_is_not_written_down() -> None:
