@@ -28,6 +28,7 @@ log = logger()
 _COSTS = (".total_ops", ".total_params")  # ends of the names of what thop counts in every module, as multiply-adds
 COUNTER = "num_batches_tracked"  # of batch norm: absent in some files, unused with a fixed momentum
 GOOGLE = ("timm_tf", "lukemelas")  # origins whose weights are ports of Google's
+_SHAPES: dict[tuple[str, int], dict[str, torch.Size]] = {}  # of networks built before, by description and classes
 # File names of the projects. ``tag`` marks weights that expect pixels in -1..1: AdvProp's and timm's of 3,600 epochs.
 # Source: timm's efficientnet.py, mean and std of its default_cfgs; lukemelas' README.
 _NAMES = {
@@ -274,10 +275,14 @@ def _describe_mismatch(tensors: Mapping[str, Tensor], key_map: KeyMap, name: str
 def _expected_tensors(key_map: KeyMap, model: schema.Model, classes: int) -> dict[str, tuple[str, torch.Size]]:
     """Maps effnet's key to the project's key and the shape."""
     modules = key_map.modules(resolve_architecture(model))
+    key = (repr(model), classes)
+    if key not in _SHAPES:
+        built = build_model(model, classes, device="meta").state_dict()
+        _SHAPES[key] = {name: tensor.shape for name, tensor in built.items()}
     expected = {}
-    for name, tensor in build_model(model, classes, device="meta").state_dict().items():
+    for name, shape in _SHAPES[key].items():
         module, _, leaf = name.rpartition(".")
-        expected[name] = (f"{modules[module]}.{leaf}", tensor.shape)
+        expected[name] = (f"{modules[module]}.{leaf}", shape)
     return expected
 
 

@@ -38,9 +38,14 @@ REFERENCE: dict[str, Any] = json.loads(made_published.REFERENCE.read_text())
 ASK = schema.Published()
 
 
-def kept(key_map: str) -> dict[str, Tensor]:
-    """Made-up weights under the names of somebody's B0."""
+@functools.cache
+def make_b0(key_map: str) -> dict[str, Tensor]:
     return made_published.tensors(REFERENCE["names"][key_map])
+
+
+def kept(key_map: str) -> dict[str, Tensor]:
+    """Made-up weights under the names of somebody's B0, which no test writes into."""
+    return dict(make_b0(key_map))
 
 
 @functools.cache
@@ -115,6 +120,20 @@ def test_every_name_and_shape_of_lukemelas_is_theirs(member: str) -> None:
     model = schema.Model(name=f"efficientnet_{member}")
     expected = dict(pretrained._expected_tensors(LUKEMELAS, model, 1000).values())
     assert {key: t.shape for key, t in theirs.items()} == expected
+
+
+def test_the_shapes_of_a_network_are_taken_from_one_that_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[schema.Model] = []
+
+    def build_and_count(model: schema.Model, classes: int, device: str) -> torch.nn.Module:
+        built.append(model)
+        return build_model(model, classes, device=device)
+
+    monkeypatch.setattr(pretrained, "_SHAPES", {})
+    monkeypatch.setattr(pretrained, "build_model", build_and_count)
+    for _ in range(2):
+        pretrained.convert(kept("torchvision"), ASK, "efficientnet_b0.pth")
+    assert len(built) == len({repr(model) for model in built})
 
 
 @pytest.mark.parametrize("name", VARIANTS)
