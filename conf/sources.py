@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from conf import compose, overrides
@@ -27,9 +27,7 @@ def settings(words: Sequence[str] = ()) -> list[Setting]:
     Raises:
         OverrideError: Unknown key, option or value.
     """
-    from omegaconf import OmegaConf
-
-    composed: Any = OmegaConf.to_container(OmegaConf.structured(compose.compose(words)))
+    composed = asdict(compose.compose(words))
     sources = dict(_file_settings(words))
     for word in words:
         key = word.partition("=")[0]

@@ -84,7 +84,7 @@ def count_costs(
     config: schema.Config, overrides: Sequence[str], verb: str = "reproduce", probed: Processor | None = None
 ) -> Costs:
     """Counts what a command trains; the arguments are those of ``describe_costs``."""
-    sets = transfer_sets(config, overrides)
+    sets = transfer_sets(config, overrides, verb)
     held = stored.look_up(config, costs.used_sets(config, sets, verb))
     gpu, core = processors.gpu(), processors.cpu()
     if probed is not None:
@@ -229,8 +229,13 @@ def probe(config: schema.Config, verb: str) -> Processor:
     return dataclasses.replace(measured, memory_bytes=probed.memory_bytes)
 
 
-def transfer_sets(config: schema.Config, overrides: Sequence[str]) -> list[schema.Data]:
-    """The data set of ``transfer.data``, or every one of ``transfer.sets`` with the overrides of ``transfer.data``."""
+def transfer_sets(config: schema.Config, overrides: Sequence[str], verb: str = "transfer") -> list[schema.Data]:
+    """The data set of ``transfer.data``, or every one of ``transfer.sets`` with the overrides of ``transfer.data``.
+
+    None for a verb that fine-tunes on neither: composing the eight of ``profile=paper`` takes more than a second.
+    """
+    if not costs.uses_transfer_sets(verb):
+        return []
     if not config.transfer.sets:
         return [config.transfer.data]
     return [
@@ -287,7 +292,7 @@ def time_left(
     """
     if verb not in costs.VERBS:
         return None
-    sets = transfer_sets(config, overrides)
+    sets = transfer_sets(config, overrides, verb)
     held = stored.look_up(config, costs.used_sets(config, sets, verb), find_last_result)
     planned = costs.plan_trainings(config, sets, verb, held.contains, held.sharded)
     if planned.unknown or held.unknown:
@@ -313,7 +318,7 @@ def exceeded_budget(config: schema.Config, overrides: Sequence[str], verb: str) 
     limits = (("hours", config.budget.hours), ("gpu_hours", config.budget.gpu_hours))
     if verb not in costs.VERBS or all(limit is None for _, limit in limits):
         return ""
-    estimated = estimate(config, transfer_sets(config, overrides), verb)
+    estimated = estimate(config, transfer_sets(config, overrides, verb), verb)
     hours = {"hours": estimated.wall_s / _HOUR_S, "gpu_hours": estimated.gpu_hours}
     over = [
         f"{hours[key]:,.2f} {key.replace('_', '-').replace('gpu', 'GPU')} exceed budget.{key}={limit:g}"

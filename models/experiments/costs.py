@@ -100,10 +100,15 @@ def used_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> 
     return list({(data.name, data.fold): data for data in folds}.values())
 
 
+def uses_transfer_sets(verb: str) -> bool:
+    """Whether a command fine-tunes on the data sets of the transfer; every part of the study is made on its data."""
+    return "transfer" in _PARTS[verb] and verb != "study"
+
+
 def _tuned_sets(config: schema.Config, sets: Sequence[schema.Data], verb: str) -> list[schema.Data]:
     if "transfer" not in _parts_of(config, verb):
         return []
-    return [config.data] if verb == "study" else list(sets)  # every part of the study is made on its data
+    return list(sets) if uses_transfer_sets(verb) else [config.data]
 
 
 def is_registered(config: schema.Config) -> bool:

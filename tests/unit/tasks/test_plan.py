@@ -135,7 +135,8 @@ def test_jobs_at_the_same_time_share_the_cores_of_this_machine(monkeypatch: pyte
 
 
 def test_a_network_that_trains_below_an_image_per_second_has_a_speed_other_than_zero() -> None:
-    lines = plan.describe_costs(compose.compose(["profile=paper"]), ["profile=paper"], None)
+    words = ["profile=paper", "transfer.sets=[pets]"]
+    lines = plan.describe_costs(compose.compose(words), words, None)
     [line] = [line for line in lines if line.startswith("train efficientnet_b7 ")]
     assert 0 < float(line.split()[8]) < 1, line
 
@@ -194,6 +195,7 @@ def test_the_sets_of_a_transfer_follow_the_overrides_of_transfer_data() -> None:
     sets = plan.transfer_sets(compose.compose(words), words)
     assert [data.source for data in sets] == ["pets", "cars"]
     assert {(data.minival_share, data.seed) for data in sets} == {(0.5, 7)}
+    assert plan.transfer_sets(compose.compose(words), words, "train") == []
     small = ["transfer.data.limit=300"]
     whole, limited = (
         [line for line in plan.describe_costs(compose.compose(one), one, None) if line.startswith("transfer")]
@@ -212,7 +214,7 @@ def test_a_command_above_its_budget_is_named_with_both_numbers(monkeypatch: pyte
     assert exceeded("budget.hours=1") == ""
     assert exceeded("budget.hours=0.01") == "effnet reproduce is estimated: 0.10 hours exceed budget.hours=0.01"
     assert exceeded("budget.hours=0.01", verb="report") == ""
-    with_gpus = ["profile=paper", "launch.engine=slurm", "launch.gpus_per_node=8"]
+    with_gpus = ["profile=paper", "transfer.sets=[pets]", "launch.engine=slurm", "launch.gpus_per_node=8"]
     assert "GPU-hours exceed budget.gpu_hours=100" in exceeded(*with_gpus, "budget.gpu_hours=100")
 
 

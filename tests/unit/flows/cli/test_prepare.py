@@ -72,7 +72,9 @@ def test_a_budget_that_cannot_be_compared_is_asked_about(monkeypatch: pytest.Mon
 def test_gpus_of_other_machines_count_for_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
     with pytest.raises(ConfigError, match=r"GPU-hours exceed budget\.gpu_hours=1"):
-        confirm_budget(_command("profile=paper", "launch.engine=workpool", "budget.gpu_hours=1"))
+        confirm_budget(
+            _command("profile=paper", "transfer.sets=[pets]", "launch.engine=workpool", "budget.gpu_hours=1")
+        )
 
 
 def test_a_run_of_a_deployment_above_its_budget_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
