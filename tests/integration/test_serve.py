@@ -93,8 +93,7 @@ def predict(url: str) -> tuple[str, dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def url(mlflow_uri: str, services_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for seed in (1, 2, 3):
-        register(seed, tmp_path_factory.mktemp("served"))
+    register(1, tmp_path_factory.mktemp("served"))
     registry.promote("http", 1, "champion")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -114,6 +113,13 @@ def url(mlflow_uri: str, services_dir: Path, tmp_path_factory: pytest.TempPathFa
     process.terminate()
     assert process.wait(30) == 130
     process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def later_versions(url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Versions 2 and 3 of the model that is served."""
+    for seed in (2, 3):
+        register(seed, tmp_path_factory.mktemp("served"))
 
 
 def test_an_image_file_gets_the_class_names_and_probabilities_of_the_registered_network(url: str) -> None:
@@ -180,6 +186,7 @@ def until_served(url: str, model: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("later_versions")
 def test_a_moved_alias_swaps_the_model_and_a_damaged_one_does_not(url: str, tmp_path: Path) -> None:
     mlflow = mlflow_client.library().MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     damaged = mlflow.get_model_version("http", "3").source.removeprefix("models:/")
@@ -214,6 +221,7 @@ def test_a_mistake_is_one_line_before_anything_is_served(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("later_versions")
 def test_a_rollback_takes_seconds_and_the_server_answers_with_the_old_weights(
     url: str, services_dir: Path, object_store: str
 ) -> None:

@@ -134,4 +134,7 @@ def test_a_variable_with_which_torch_cannot_be_imported_is_refused_in_one_line(v
     name, _, text = value.partition("=")
     with pytest.raises(ConfigError, match=rf"torch cannot be imported with {value}: [^\n]+; unset or correct it"):
         check_torch({**os.environ, name: text})
+
+
+def test_variables_with_which_torch_can_be_imported_pass() -> None:
     check_torch({**os.environ, "TORCH_LOGS": "recompiles", "PYTORCH_JIT": "nonsense"})  # this one is not passed on

@@ -47,7 +47,12 @@ def converted(file: str) -> PretrainedWeights:
     return pretrained.convert(tensors, schema.Published(), file)
 
 
-def network_of(weights: PretrainedWeights) -> nn.Module:
+@functools.cache
+def network_of(file: str) -> nn.Module:
+    return build(converted(file))
+
+
+def build(weights: PretrainedWeights) -> nn.Module:
     network = build_model(weights.model, weights.classes).eval()
     network.load_state_dict(weights.state_dict)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -78,7 +83,7 @@ def grid(pixels: Tensor) -> NDArray[np.float64]:
 @pytest.mark.parametrize("file", NAMES)
 def test_logits_are_the_library_s_on_its_own_pixels(file: str) -> None:
     recorded, weights = RECORDED[file], converted(file)
-    network = network_of(weights)
+    network = network_of(file)
     assert network.resolution == recorded["side"]
     pixels = resized_then_cropped(weights, recorded["side"])
     np.testing.assert_allclose(grid(pixels), recorded["means"], atol=0.01)  # the pixels that the library had
@@ -95,14 +100,15 @@ def test_an_evaluation_here_sees_what_the_library_sees(file: str) -> None:
     """One resize of the crop, where libraries resize the picture and then crop: the same pixels but for a shift."""
     recorded, weights = RECORDED[file], converted(file)
     wide = replace(weights.transform, crop_pad=weights.transform.crop_pad + recorded["side"] // 16)
-    network, expected = network_of(weights), torch.tensor(recorded["logits"])
+    network, expected = network_of(file), torch.tensor(recorded["logits"])
     differences, distances = [], []
     for transform in (weights.transform, wide):
         pixels = torch.from_numpy(selection.decode_squares(ENCODED, recorded["side"], transform))
         differences.append(float(np.abs(grid(pixels) - recorded["means"]).mean()))
-        distances.append(float((answer(network, pixels) - expected).norm() / expected.norm()))
+        if weights.model.preprocessing != "lite":  # whose logits differ more by the normalization, see above
+            distances.append(float((answer(network, pixels) - expected).norm() / expected.norm()))
     assert differences[0] < 0.6 < 3 < differences[1]  # levels of 255
-    if weights.model.preprocessing != "lite":  # whose logits differ more by the normalization, see above
+    if distances:
         assert distances[0] < min(0.02, 0.7 * distances[1]), distances
 
 
@@ -116,4 +122,4 @@ def test_lukemelas_weights_answer_as_their_own_code_on_the_photographs() -> None
     with torch.inference_mode():
         expected = theirs((pixels.permute(0, 3, 1, 2) / 255 - mean) / deviation)[:, :SHOWN]
     tolerance = 1e-4 * float(expected.abs().max())
-    torch.testing.assert_close(answer(network_of(weights), pixels), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(answer(build(weights), pixels), expected, rtol=0, atol=tolerance)
