@@ -78,15 +78,15 @@ def facts(part: ScalingResult, _summary: Summary) -> dict[str, Any]:
         "comparisons": part.comparisons,
         "seeds": part.seeds,
         "folds": count_folds(row.lead for row in part.comparisons),
-        "tables": [table for table in tables if _has_points(table)] or tables,
-        "tables_not_run": [table for table in tables if not _has_points(table)] if part.points else [],
+        "tables": [table for table in tables if _has_points(table) or not points],
+        "tables_not_run": [table for table in tables if points and not _has_points(table)],
         "others": [point for point in points if not any(point is row for row in used)],
         "figure3": [
             {"dimension": d, "chart": _single(d, points), "settings": scaling_study.FIGURE3[d]}
             for d in ("width", "depth", "resolution")
         ],
         "figure4": figure4,
-        "figure4_not_run": bool(part.points) and not figure4["chart"],
+        "figure4_not_run": bool(points) and not figure4["chart"],
         "figure4_settings": scaling_study.FIGURE4,
         "figure8": {"ours": _panel(B0, points), "paper": _printed_panel(B0)},
     }

@@ -151,6 +151,10 @@ def test_networks_of_table_3_and_figures_that_were_not_run_are_folded_into_one_l
         assert f"The paper: {base}" in folded
     assert ('data-scaled="MobileNetV2' in shown, 'data-scaled="MobileNetV2' in folded) == (True, False)
     assert ("Figure 4 of the paper" in shown, "Figure 4 of the paper" in folded) == (False, True)
+    part["points"] = [p for p in part["points"] if p["network"] == "efficientnet_b0"]
+    html = render_stored({}, {"scaling": part})
+    assert html.count("The paper: MobileNetV2</h3>") == 1
+    assert "Not run: MobileNetV1, MobileNetV2, ResNet-50, Figure 4." in html
     assert "Not run: MobileNetV1" not in render_stored({}, {"scaling": made_parts.scaling()})
     assert 'data-scaled="MobileNetV1' in render_stored({}, {}), "without a part the whole section is folded"
 
