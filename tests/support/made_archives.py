@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from conf.schema import Data
@@ -76,3 +77,15 @@ def counts(source: Source) -> list[int]:
 def flat(folder: str, count: int = 12) -> dict[str, bytes]:
     """Numbered images whose paths begin with the text."""
     return {f"{folder}{i}.jpg": photo(500 + i) for i in range(count)}
+
+
+def matlab_file(**variables: Any) -> bytes:
+    """A compressed MATLAB file; lists of texts become cells, as in the devkits."""
+    cells = {
+        name: np.array([[text] for text in value], object)
+        for name, value in variables.items()
+        if isinstance(value, list) and all(isinstance(text, str) for text in value)
+    }
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, variables | cells, do_compression=True)
+    return buffer.getvalue()

@@ -21,11 +21,13 @@ from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.json_tables import CATEGORY, JSON, JSON_LINES
 from models.data.sources.listing import Listing
+from models.data.sources.matlab import MATLAB
 from models.data.sources.split_lists import find_column, find_kinds
 from models.data.sources.splits import SPLIT_WORDS, split_of
 from models.data.sources.tables import (
     MAX_BYTES,
     SUFFIXES,
+    TABLES,
     Table,
     cell_of,
     decode,
@@ -196,15 +198,16 @@ def refuse_other_categories(files: Files, entries: Listing, top: str) -> None:
 def describe_others(files: Files, images: Sequence[str]) -> str:
     """Returns a remark on the first file that may have the labels and is not used; empty if there is none."""
     stems = index_images(images)
+    read = {table.path for table, _ in read_tables(files, images, (MATLAB,))}
     for row, path in enumerate(files.names):
         name = path.rpartition("/")[2].lower()
-        if path.rpartition("/")[2].rpartition(".")[0] in stems:
+        if path.rpartition("/")[2].rpartition(".")[0] in stems or path in read or files.sizes[row] > MAX_BYTES:
             continue
         if name.endswith((".csv", ".tsv", *JSON_LINES)) and is_of_predictions(path.rpartition("/")[2]):
             if "sample" not in name:
                 return f" ({path} is not read: rename it unless it has predictions, as its name says)"
             continue
-        if name.endswith((".csv", ".tsv", *JSON_LINES)) and files.sizes[row] <= MAX_BYTES:
+        if name.endswith((".csv", ".tsv", *JSON_LINES)):
             lines = [line for line in decode(files.read(row)).splitlines() if line.strip()]
             shown = ascii(lines[min(1, len(lines) - 1)][:_SHOWN]) if lines else "empty"
             return f" ({path} names none of the images; its second line is {shown})"
@@ -236,7 +239,11 @@ def find_unread_labels(files: Files, images: Sequence[str]) -> str:
         name = path.rpartition("/")[2].lower()
         kinds = {split_of(part) for part in path.split("/")}
         is_of_image = path.rpartition("/")[2].rpartition(".")[0] in index  # boxes or a caption of one image
-        if is_of_image or "train" in kinds or not len(images) <= files.sizes[row] <= MAX_BYTES:
+        if is_of_image or "train" in kinds or files.sizes[row] < len(images):
+            continue
+        if files.sizes[row] > MAX_BYTES:
+            if name.endswith(TABLES):
+                return path
             continue
         if name.endswith((*SUFFIXES, *JSON_LINES)):
             is_about = not is_of_predictions(name) and may_label(

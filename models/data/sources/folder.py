@@ -23,6 +23,7 @@ from models.data.sources.levels import describe_deeper, divide_groups
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.packed import count_archives
 from models.data.sources.split_lists import read_split_lists
+from models.data.sources.tables import describe_large
 from models.data.sources.tree import ARCHIVE, NO_IMAGES, NO_PICTURES, Tree, formats_taken, open_tree
 from models.data.sources.unused import Unused
 
@@ -48,7 +49,7 @@ def open_folder(data: schema.Data, official: Mapping[str, Sequence[str]] | None 
         raise ConfigError("data=folder needs data.path=/path/to/images (CLASS/IMAGE or {train,val}/CLASS/IMAGE)")
     root = locate(data.path)
     tree = open_tree(root, data)
-    hint = _describe_official(tree.files.names, official or {})
+    hint = "; ".join(filter(None, (_describe_official(tree.files.names, official or {}), describe_large(tree.files))))
     try:
         source = _read_tree(data, tree, root)
     except ConfigError as error:
@@ -84,7 +85,7 @@ def _read_tree(data: schema.Data, tree: Tree, root: str) -> Source:
     _add_images(data, tree, parts, entries, unused, classes)
     inside = _describe_inside(data, tree, parts, pictures, classes, entries)
     stated: tuple[str, ...] = ()
-    if len(trains) == len(parts) and not data.train_folders:
+    if set(entries.split) <= {TRAIN} and not data.train_folders:  # held-out folders may have no labels
         stated, parts = _divide_by_lists(data, tree, entries, parts, classes, unused)
     if not entries.rows:
         raise ConfigError(_describe_contents(tree, root, unused))
@@ -163,9 +164,9 @@ def _divide_by_lists(
     are_stated = "" not in kinds.values() and kinds.keys() >= set(entries.names)
     by_kind = splits.number_kinds(set(kinds.values())) if are_stated else {}
     said = ""
-    if not by_kind and (classes.are_folders or not kinds):
+    if not by_kind and (classes.are_folders or set(kinds.values()) <= {"train"}):
         images = [tree.top + name for name in entries.names]
-        listed, said = read_split_lists(tree.files, images, data.label_field)
+        listed, said = read_split_lists(tree.files, images, data)
         kinds = {image.removeprefix(tree.top): kind for image, kind in listed.items()}
         by_kind = splits.number_kinds(set(kinds.values()))
     if not by_kind:

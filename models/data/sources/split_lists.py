@@ -12,14 +12,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from conf import schema
 from conf.text import escaped, list_some, logger
+from conf.training import FOLD_TOLERANCE
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
 from models.data.sources.json_tables import JSON, JSON_LINES
+from models.data.sources.matlab import MATLAB
 from models.data.sources.splits import SPLIT_WORDS, WHOLE_TREE, rest_of, split_of
 from models.data.sources.tables import (
     MAX_BYTES,
     SUFFIXES,
+    TABLES,
     Table,
     cell_of,
     decode,
@@ -30,6 +34,7 @@ from models.data.sources.tables import (
 )
 
 log = logger()
+_STRUCTURED = (*JSON_LINES, JSON, MATLAB)
 _NAME_BYTES = 0.1  # of a list per image of the set; of less it is a readme, or names few
 _LISTED = 0.9  # of the lines of a list that name an image of the set; the others are a header, or images that lack
 _LIST = re.compile(r"lists?(?![a-z])", re.IGNORECASE)
@@ -38,11 +43,12 @@ _IS_TRAIN = {"1": "train", "true": "train", "0": "test", "false": "test"}
 _IS_VAL = {"0": "train", "false": "train", "1": "val", "true": "val"}
 _CODES = (
     dict.fromkeys(("is_train", "is_training", "is_training_image", "istrain", "train"), _IS_TRAIN)
-    | dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "is_test"), _IS_VAL)
+    | dict.fromkeys(("is_valid", "is_val", "is_validation", "valid", "is_test", "test"), _IS_VAL)
     | {"partition": SPLIT_WORDS | _PARTITION}
 )  # codes of columns, by their header; of other columns the words of splits
 _SPLIT_HEADERS = ("split", "subset", "fold", "folds", "kfold", "partition", "evaluation_status", "usage")
 _UNREAD = (".mat", ".npy", ".npz", ".pkl", ".pickle", ".parquet", ".feather", ".xlsx", ".h5")
+_MAX_FOLDS = 100  # of a column; of more values it has numbers of images
 _FIRST_WORD = re.compile(r"([a-z]+)[_-]\w", re.IGNORECASE)
 _WITHOUT = f"data.train_folders=[{WHOLE_TREE}] divides the images without lists"
 
@@ -88,13 +94,14 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
     return None, {}
 
 
-def read_split_lists(files: Files, images: Sequence[str], label_field: str | None = None) -> tuple[dict[str, str], str]:
+def read_split_lists(files: Files, images: Sequence[str], data: schema.Data) -> tuple[dict[str, str], str]:
     """Returns the split of each image by the lists in a tree, and a line about them; empty if there are none.
 
     Args:
         files: The tree.
         images: Paths of the images that have a class.
-        label_field: Header of the column that has the classes, and no splits.
+        data: Settings, of which ``label_field`` is the header of the column that has the classes, and no splits, and
+            ``folds`` and ``fold`` choose one of the folds that a column states.
 
     Returns:
         Kinds by image: train, val and test; images that no list names are absent. Where lists name held-out images
@@ -127,14 +134,17 @@ def read_split_lists(files: Files, images: Sequence[str], label_field: str | Non
         return _choose(files.root, complete, divisions)
     for table, names in read_tables(files, images):
         number, kinds = find_column(table, names)
-        is_class = number is not None and cell_of(table.header, number).lower() == str(label_field).lower()
-        if kinds and not is_class and 2 * len(table.rows) > len(images):
+        is_class = number is not None and cell_of(table.header, number).lower() == str(data.label_field).lower()
+        if 2 * len(table.rows) <= len(images):
+            continue
+        if kinds and not is_class:
             return kinds, f"{table.path} states the splits"
-        headers = [
-            table.name(number) for number in range(len(table.header)) if _may_be_split(table, number, label_field)
-        ]
-        if headers and number is None and 2 * len(table.rows) > len(images):
-            unread = unread or f"splits are drawn, not those of the column {headers[0]} of {table.path}"
+        for column in range(len(table.header)) if number is None else ():
+            if _may_be_split(table, column, data.label_field):
+                kinds, said = _read_folds(table, column, data)
+                if kinds:
+                    return kinds, said
+                unread = unread or said
     _refuse_partial(files.root, divisions, images)
     return {}, unread
 
@@ -160,17 +170,38 @@ def _may_be_split(table: Table, number: int, label_field: str | None) -> bool:
     return header in _SPLIT_HEADERS and header != str(label_field).lower()
 
 
+def _read_folds(table: Table, number: int, data: schema.Data) -> tuple[dict[str, str], str]:
+    """Returns the splits by a column of folds, of which ``data.fold`` is val; none if the column has another number.
+
+    The second is a line about the column, with the settings that read it if it has folds.
+    """
+    column = {image: min(texts) for image, texts in table.column(number).items() if len(texts) == 1}
+    values = sorted(set(column.values()), key=lambda text: (len(text), text))
+    where = f"the column {table.name(number)} of {table.path}"
+    if len(values) == data.folds > 1 and len(column) == len(table.rows):
+        kinds = {image: "val" if text == values[data.fold] else "train" for image, text in column.items()}
+        return kinds, f"the folds are those of {where}: val is {values[data.fold]}, the others are train"
+    is_fold = "fold" in table.name(number).lower() and 1 < len(values) <= _MAX_FOLDS
+    if not is_fold:
+        return {}, f"splits are drawn, not those of {where}"
+    share = "" if abs(data.val_share * len(values) - 1) <= FOLD_TOLERANCE else f" data.val_share={1 / len(values):.3g}"
+    settings = f"data.folds={len(values)}{share} data.fold=0"
+    return {}, f"splits are drawn, not those of {where}; {settings} takes its first fold as val"
+
+
 def _may_list(files: Files, row: int, count: int) -> bool:
     """Whether a file is a text that is large enough to name a part of so many images."""
     name = files.names[row].rpartition("/")[2]
-    is_text = name.lower().endswith((*SUFFIXES, *JSON_LINES, JSON)) and not is_of_predictions(name)
+    if name.lower().endswith(MATLAB):  # which are compressed
+        return files.sizes[row] <= MAX_BYTES
+    is_text = name.lower().endswith(TABLES) and not is_of_predictions(name)
     return is_text and _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES
 
 
 def _find_json(files: Files, images: Sequence[str]) -> Iterator[tuple[str, str, set[str], bool]]:
-    """Yields the JSON named after a split that names images, as ``train2018.json``; see ``_find_lists``."""
-    if any(name.lower().endswith((*JSON_LINES, JSON)) and split_of(_stem(name)) for name in files.names):
-        for table, _ in read_tables(files, images, (*JSON_LINES, JSON)):
+    """Yields each JSON or MATLAB file named after a split that names images; see ``_find_lists``."""
+    if any(name.lower().endswith(_STRUCTURED) and split_of(_stem(name)) for name in files.names):
+        for table, _ in read_tables(files, images, _STRUCTURED):
             kind = split_of(_stem(table.path))
             if kind is not None and find_column(table)[0] is None:
                 yield table.path, kind, set(table.rows), True

@@ -33,6 +33,7 @@ SPLIT_WORDS = {
     "testing": "test",
     "holdout": "test",
 }
+_EVALUATIONS = frozenset(("eval", "evaluation"))
 _BOTH = "trainval"  # kind of a folder that holds train and val
 # Words of names that say nothing of the content.
 FILLERS = (
@@ -187,6 +188,7 @@ def _choose(
     Raises:
         ConfigError: They may be, or they are splits without train, or one holds others.
     """
+    kinds = _with_test(kinds)
     held_out = [kinds[kind] for kind in ("val", "test") if kind in kinds]
     train = kinds.get("train") or kinds.get(_BOTH, [])
     if _BOTH in kinds and ("train" in kinds or "val" in kinds):
@@ -218,6 +220,15 @@ def _choose(
         held_out_tops = " and ".join(top for folders in held_out for top in folders)
         raise ConfigError(f"{root} has {held_out_tops}, but no train folder beside them; {_SETTINGS}")
     return None
+
+
+def _with_test(kinds: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
+    """Returns the folders by kind, where evaluation beside validation is test: as in Food-11, which has both."""
+    folders = kinds.get("val", [])
+    tests = [folder for folder in folders if not _EVALUATIONS.isdisjoint(words_of(folder))]
+    if "test" in kinds or not 0 < len(tests) < len(folders):
+        return kinds
+    return {**kinds, "val": [folder for folder in folders if folder not in tests], "test": tests}
 
 
 def _is_part_of_test(name: str) -> bool:

@@ -20,12 +20,14 @@ from functools import cache, cached_property, lru_cache
 from conf.text import logger
 from models.data.sources.archive import Files
 from models.data.sources.json_tables import JSON, JSON_LINES, read_json, read_json_lines
+from models.data.sources.matlab import MATLAB, read_matlab
 from models.data.sources.splits import split_of, words_of
 
 log = logger()
 MAX_BYTES = 256 * 2**20
 SUFFIXES = (".csv", ".tsv", ".txt")
-TABLES = (*SUFFIXES, *JSON_LINES, JSON)
+TABLES = (*SUFFIXES, *JSON_LINES, JSON, MATLAB)
+_FEW = 20  # MATLAB files in a folder that may be lists; more are the boxes of an image each, as in Caltech-101
 _SEPARATORS = (",", ";", "\t", "|", " ")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PREDICTIONS = ("submission", "submissions", "prediction", "predictions")  # ends of words in names of tables
@@ -107,6 +109,7 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
     def of_split(kind: str | None) -> _Index:
         return _Index(_index_split(index, images, kind))
 
+    matlab_files = Counter(name.rpartition("/")[0] for name in files.names if name.lower().endswith(MATLAB))
     for row, path in enumerate(files.names):
         folder, _, name = path.rpartition("/")
         is_of_image = name.rpartition(".")[0] in index  # boxes or a caption of one image
@@ -114,18 +117,32 @@ def _read_tables(files: Files, images: Sequence[str], is_read: Callable[[str], b
             continue
         if not is_read(name):
             continue
-        text = decode(files.read(row))
+        if name.lower().endswith(MATLAB) and matlab_files[folder] > _FEW:
+            continue
+        data = files.read(row)
         chosen: tuple[Table, int] | None = None
         kind = next((kind for part in reversed(path.split("/")) if (kind := split_of(part)) is not None), None)
         for known in indexes(folder, kind):
             # On Windows and macOS a.JPG and a.jpg are one file, and macOS writes accents as characters of their kind.
-            table = _try_separators(path, text, known.images, str)
-            table = table or _try_separators(path, text, known.folded, _fold_name)
+            table = _try_forms(path, data, known.images, str)
+            table = table or _try_forms(path, data, known.folded, _fold_name)
             # The images of its folder count, unless they are few of those that it names.
             if table is not None and (chosen is None or 2 * len(chosen[0].rows) < len(table[0].rows)):
                 chosen = table
         if chosen is not None:
             yield chosen
+
+
+def describe_large(files: Files) -> str:
+    """Returns a remark on the first table that is too large to be read; empty for none."""
+    for row, path in enumerate(files.names):
+        if path.lower().endswith(TABLES) and files.sizes[row] > MAX_BYTES:
+            return (
+                f"{path} has {files.sizes[row] / 2**20:,.0f} MiB and is not read, tables have at most "
+                f"{MAX_BYTES / 2**20:,.0f} MiB: if it has names of images and their classes or splits, save these "
+                "columns alone as a CSV file"
+            )
+    return ""
 
 
 def warn_of_predictions(files: Files) -> None:
@@ -186,13 +203,23 @@ def names_one(text: str, images: Sequence[str]) -> bool:
     return any(name in text or (len(stem := name.rpartition(".")[0]) > 4 and stem in text) for name in names)
 
 
+def _try_forms(
+    path: str, data: bytes, index: Mapping[str, str | None], spelled: Callable[[str], str]
+) -> tuple[Table, int] | None:
+    """Returns the table in a file by the form that its suffix states."""
+    suffix = path[path.rindex(".") :].lower()
+    if suffix == MATLAB:
+        return _read_table(path, read_matlab(data, set(filter(None, index.values()))), index, spelled)
+    text = decode(data)
+    if suffix in (*JSON_LINES, JSON):
+        return _read_table(path, read_json(text) if suffix == JSON else read_json_lines(path, text), index, spelled)
+    return _try_separators(path, text, index, spelled)
+
+
 def _try_separators(
     path: str, text: str, index: Mapping[str, str | None], spelled: Callable[[str], str]
 ) -> tuple[Table, int] | None:
     """Returns the table by the separator that names the most images, most with suffix, in the shortest cells."""
-    if path.lower().endswith((*JSON_LINES, JSON)):
-        rows = read_json(text) if path.lower().endswith(JSON) else read_json_lines(path, text)
-        return _read_table(path, rows, index, spelled)
     best, score = None, (0, 0, 0)
     lines = sum(map(bool, map(str.strip, text.splitlines())))
     for separator in _SEPARATORS:

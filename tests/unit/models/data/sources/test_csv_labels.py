@@ -9,6 +9,7 @@ import pytest
 from made_archives import data_settings, photo, write_tree
 
 from infra.errors import ConfigError
+from models.data.sources import csv_labels, tables
 from models.data.sources.catalog import open_source
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
 
@@ -469,3 +470,23 @@ def test_tables_of_several_folds_are_no_splits(tmp_path: Path, caplog: pytest.Lo
     source = open_tree(tmp_path, flat("images/") | files)
     assert labels_of(source, TRAIN) == TRUTH
     assert "the tables divide some images in several ways, so their splits are not used" in caplog.text
+
+
+@pytest.mark.parametrize("is_held_out", [False, True])
+def test_a_table_that_is_too_large_is_said(is_held_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (tables, csv_labels):
+        monkeypatch.setattr(module, "MAX_BYTES", 2**20)
+    files = divided("train/") | flat("test/") if is_held_out else flat("images/")
+    files["test.csv" if is_held_out else "labels.json"] = b" " * (3 * 2**20)
+    with pytest.raises(
+        ConfigError, match="has 3 MiB and is not read, tables have at most 1 MiB: if it has names of im"
+    ):
+        open_tree(tmp_path, files)
+
+
+def test_a_large_table_beside_folders_of_classes_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tables, "MAX_BYTES", 2**20)
+    open_tree(tmp_path, divided("") | {"train.json": b" " * (3 * 2**20)})
+    assert "train.json has 3 MiB and is not read" in caplog.text

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from made_archives import counts, open_tree, photo
+from made_archives import counts, matlab_file, open_tree, photo
 
 from infra.errors import ConfigError
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Source
@@ -132,6 +133,48 @@ def test_lists_that_contradict_each_other_or_lack_images_are_refused(
         open_tree(tmp_path, FILES | files)
 
 
+def test_matlab_lists_state_the_splits(tmp_path: Path) -> None:
+    """As in Stanford Dogs."""
+    files = {
+        f"lists/{name}_list.mat": matlab_file(
+            file_list=some,
+            annotation_list=[image.removesuffix(".jpg") for image in some],
+            labels=np.arange(len(some))[:, None],
+        )
+        for name, some in (
+            ("file", IMAGES),
+            ("train", [image for i, image in enumerate(IMAGES) if i % 3]),
+            ("test", IMAGES[::3]),
+        )
+    }
+    source = open_tree(tmp_path, FILES | files)
+    assert (counts(source), names_of(source, VAL)) == ([24, 0, 12], set(IMAGES[::3]))
+    assert source.class_differences == ("lists/test_list.mat, lists/train_list.mat state the splits",)
+
+
+def test_matlab_files_with_numbers_of_images_state_their_classes_and_splits(tmp_path: Path) -> None:
+    """As in Oxford Flowers-102."""
+    images = {f"jpg/image_{i:05d}.jpg": photo(i) for i in range(1, 31)}
+    parts = {name: np.arange(first, 31, 3)[None] for first, name in enumerate(("trnid", "valid", "tstid"), 1)}
+    files = {"imagelabels.mat": matlab_file(labels=np.arange(30)[None] // 10 + 1), "setid.mat": matlab_file(**parts)}
+    source = open_tree(tmp_path, images | files)
+    assert (source.classes, counts(source)) == (("1", "2", "3"), [10, 10, 10])
+    known = dict(zip(source.names.tolist(), source.labels.tolist(), strict=True))
+    assert [known[name.encode()] for name in sorted(images)] == [i // 10 for i in range(30)]
+    assert names_of(source, MINIVAL) == set(sorted(images)[1::3])
+
+
+def test_matlab_records_have_the_class_and_the_split_of_an_image(tmp_path: Path) -> None:
+    """As in Stanford Cars."""
+    records = np.zeros((1, 30), [("relative_im_path", object), ("class", object), ("test", object)])
+    for i in range(30):
+        records[0, i] = (f"car_ims/{i:06d}.jpg", i % 2 + 1, int(i % 3 == 0))
+    images = {f"car_ims/{i:06d}.jpg": photo(i) for i in range(30)}
+    files = {"a.mat": matlab_file(annotations=records, class_names=["Audi", "BMW"])}
+    source = open_tree(tmp_path, images | files)
+    assert (source.classes, counts(source)) == (("1", "2"), [20, 0, 10])
+
+
 @pytest.mark.parametrize("name", ["lists/train_list.mat", "train.npy", "annotations/val.json"])
 def test_a_list_that_is_not_read_is_said(name: str, tmp_path: Path) -> None:
     source = open_tree(tmp_path, FILES | {name: b"\0" * 999})
@@ -139,12 +182,25 @@ def test_a_list_that_is_not_read_is_said(name: str, tmp_path: Path) -> None:
     assert f"splits are drawn, not those of files that are not read: {name}" in source.class_differences
 
 
-@pytest.mark.parametrize(("header", "words"), [("fold", "012"), ("evaluation_status", ("train", "query", "gallery"))])
-def test_a_column_of_splits_that_are_not_known_is_said(header: str, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_column_of_splits_that_are_not_known_is_said(tmp_path: Path) -> None:
+    words = ("train", "query", "gallery")
     rows = text([f"{name},{words[i % 3]}" for i, name in enumerate(IMAGES)])
-    source = open_tree(tmp_path, FILES | {"list.csv": f"image,{header}\n".encode() + rows})
+    source = open_tree(tmp_path, FILES | {"list.csv": b"image,evaluation_status\n" + rows})
     assert counts(source) == [36, 0, 0]
-    assert source.class_differences == (f"splits are drawn, not those of the column {header} of list.csv",)
+    assert source.class_differences == ("splits are drawn, not those of the column evaluation_status of list.csv",)
+
+
+@pytest.mark.parametrize("has_test", [False, True])
+def test_one_of_the_folds_of_a_column_is_val_where_settings_divide_into_as_many(has_test: bool, tmp_path: Path) -> None:
+    rows = text([f"{name.rpartition('/')[2]},{name[:3]},{i % 4}" for i, name in enumerate(IMAGES)])
+    files = {f"train/{name.rpartition('/')[2]}": photo(i) for i, name in enumerate(IMAGES)}
+    files |= {f"test/{i}.jpg": photo(90 + i) for i in range(6 * has_test)}
+    source = open_tree(tmp_path, files | {"train.csv": b"image_id,label,fold\n" + rows})
+    settings = "data.folds=4 data.val_share=0.25 data.fold=0"
+    said = f"splits are drawn, not those of the column fold of train.csv; {settings} takes its first fold as val"
+    assert (counts(source), source.class_differences) == ([36, 0, 0], (said,))
+    vals = [names_of(open_tree(tmp_path, {}, folds=4, val_share=0.25, fold=fold), VAL) for fold in range(4)]
+    assert vals == [{f"train/{name.rpartition('/')[2]}" for name in IMAGES[fold::4]} for fold in range(4)]
 
 
 def test_names_of_images_may_state_the_splits(tmp_path: Path) -> None:

@@ -342,3 +342,10 @@ def test_images_without_classes_beside_the_splits_are_counted(tmp_path: Path) ->
     source = open_tree(tmp_path, folders | {"seg_pred/seg_pred": 30})
     assert (source.classes, parts_of(source)) == (("forest", "sea"), {"seg_train": TRAIN, "seg_test": VAL})
     assert source.unused == ("30 images in folders that are no split, first seg_pred/seg_pred/000.jpg",)
+
+
+@pytest.mark.parametrize("folders", [("training", "validation", "evaluation"), ("train", "dev", "eval")])
+def test_evaluation_beside_validation_is_the_test_split(folders: tuple[str, str, str], tmp_path: Path) -> None:
+    """As in Food-11."""
+    source = open_tree(tmp_path, {f"{split}/{label}": 3 for split in folders for label in "ab"})
+    assert parts_of(source) == dict(zip(folders, (TRAIN, MINIVAL, VAL), strict=True))
