@@ -28,6 +28,7 @@ log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
+_REMEDY = "torch.save(model.state_dict(), FILE), where the model can be loaded, saves its tensors alone"
 _ZIP = b"PK\x03\x04"
 _HEAD_BYTES, _TAR_MAGIC = 512, 257  # bytes of a tar's first header, and where in it the format is named
 _NEWEST_PROTOCOL = 3  # of pickle, that torch's restricted reader knows
@@ -121,7 +122,8 @@ def read(data: bytes, file: str, weights: str | None = None) -> dict[str, Tensor
         except Exception as error:  # as below
             raise ArtifactError(f"{file} is damaged or not a safetensors file: {_summarize(error)}") from error
     if suffix not in PICKLES:
-        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}{_describe(data)}")
+        what = _describe(data) or "; save the state dict of a PyTorch network in one of these formats"
+        raise ConfigError(f"{file} is neither .safetensors nor {', '.join(PICKLES)}{what}")
     if kind := _describe(data):
         raise ArtifactError(f"{file} is damaged or was not written by torch.save{kind}")
     content = _select(_load(data, file), file, weights)
@@ -169,6 +171,8 @@ def _describe(data: bytes) -> str:
                 names = archive.namelist()
         except zipfile.BadZipFile:  # damaged, which torch's reader describes
             return ""
+        if any(name.endswith(("/archive_format", ".pt2", "/serialized_exported_program.json")) for name in names):
+            return ": it is a program of torch.export; save the state dict of the network"
         if any(name.endswith("/constants.pkl") for name in names):
             return ": it is a TorchScript program; save the state dict of the network"
         if not any(name.endswith("data.pkl") for name in names):
@@ -195,12 +199,14 @@ def _describe_refusal(data: bytes, names: Sequence[str]) -> str:
     if dangerous := [name for name in names if _is_dangerous(name)]:
         return (
             f"it names {list_some(dangerous)}, by which a pickle could execute code; "
-            "save the state dict of the network alone"
+            f"{_REMEDY}"
         )
     if _uses_later_protocol(data):
         limit = f"pickle_protocol above {_NEWEST_PROTOCOL}"
-        return f"it was saved with a {limit}, which is not read; save it again without that argument"
-    return "damaged, or a pickle that holds more than tensors and could execute any code"
+        return f"it was saved by pickle or with a {limit}, which is not read; {_REMEDY}"
+    if data.startswith(_ZIP) or data[:1] == b"\x80":
+        return f"damaged, or a pickle that holds more than tensors, such as a whole model, and could run code; {_REMEDY}"
+    return "it is damaged, or no file of torch.save"
 
 
 def _unpickle(data: bytes) -> Any:
@@ -256,9 +262,10 @@ def _is_dangerous(name: str) -> bool:
 def _select(content: Any, file: str, weights: str | None) -> Mapping[Any, Any]:
     """Returns the mapping that holds the tensors: the content itself, or what is under one of the usual keys."""
     if isinstance(content, OrderedDict) and not content:
-        raise ArtifactError(f"{file} holds an object and not the named tensors of a network: save its state dict")
+        raise ArtifactError(f"{file} holds a whole model or another object, whose code is not run: {_REMEDY}")
     if not isinstance(content, Mapping):
-        raise ArtifactError(f"{file} holds a {type(content).__name__}, not the named tensors of a network")
+        kind = type(content).__name__
+        raise ArtifactError(f"{file} holds a {kind}, not the named tensors of a network: {_REMEDY}")
     plain, averaged = ([key for key in keys if isinstance(content.get(key), Mapping)] for keys in (_PLAIN, _AVERAGED))
     if weights == "ema" and not averaged and plain and any(is_averaged(str(key)) for key in content[plain[0]]):
         weights = None  # both are under one key, told apart by their prefixes (pretrained.strip_wrappers)

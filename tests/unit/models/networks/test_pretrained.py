@@ -470,12 +470,40 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path: Path) -> 
         ({"epoch": 3, "state_dict": {}}, "x.pth holds nothing, of which none is a tensor"),
         ({"epoch": 3, "arch": "b0"}, "x.pth holds epoch, arch, of which none is a tensor"),
         ([torch.zeros(1)], "x.pth holds a list, not the named tensors of a network"),
-        (argparse.Namespace(a=1), "x.pth holds an object and not the named tensors of a network"),
+        (argparse.Namespace(a=1), "x.pth holds a whole model or another object, whose code is not run"),
     ],
 )
 def test_a_file_that_holds_other_things_is_refused(tmp_path: Path, held: Any, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         checkpoint_file.read(saved(tmp_path, "x.pth", held), "x.pth")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize(
+    "held",
+    [
+        torch.nn.Linear(2, 2),
+        {"epoch": 3, "model": torch.nn.Linear(2, 2)},
+        torch.nn.DataParallel(torch.nn.Linear(2, 2)),
+        (torch.nn.Linear(2, 2).state_dict(), 3),
+        {"model": functools.partial(torch.nn.Linear, 2)},
+    ],
+    ids=["model", "under a key", "parallel", "tuple", "function"],
+)
+def test_of_a_whole_model_the_line_says_how_to_save_its_tensors(held: Any, is_zip: bool) -> None:
+    buffer = io.BytesIO()
+    torch.save(held, buffer, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ArtifactError) as error:
+        checkpoint_file.read(buffer.getvalue(), "x.pth")
+    assert "torch.save(model.state_dict(), FILE), where the model can be loaded" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_program_of_torch_export_is_named() -> None:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), buffer)
+    with pytest.raises(ArtifactError, match="it is a program of torch.export; save the state dict of the network"):
+        checkpoint_file.read(buffer.getvalue(), "x.pt2")
 
 
 def checkpoint(**more: Any) -> dict[str, Any]:
@@ -550,7 +578,7 @@ def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplo
 def test_a_later_pickle_protocol_is_named(protocol: int, zipped: bool) -> None:
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(2)}, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ArtifactError, match="with a pickle_protocol above 3, which is not read; save it again"):
+    with pytest.raises(ArtifactError, match="with a pickle_protocol above 3, which is not read; torch.save"):
         checkpoint_file.read(buffer.getvalue(), "c.pth.tar")
 
 
