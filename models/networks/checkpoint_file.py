@@ -197,15 +197,14 @@ def _load(data: bytes, file: str, stubs: Sequence[tuple[type, str]] = ()) -> Any
 
 def _describe_refusal(data: bytes, names: Sequence[str]) -> str:
     if dangerous := [name for name in names if _is_dangerous(name)]:
-        return (
-            f"it names {list_some(dangerous)}, by which a pickle could execute code; "
-            f"{_REMEDY}"
-        )
+        return f"it names {list_some(dangerous)}, by which a pickle could execute code; {_REMEDY}"
     if _uses_later_protocol(data):
         limit = f"pickle_protocol above {_NEWEST_PROTOCOL}"
         return f"it was saved by pickle or with a {limit}, which is not read; {_REMEDY}"
     if data.startswith(_ZIP) or data[:1] == b"\x80":
-        return f"damaged, or a pickle that holds more than tensors, such as a whole model, and could run code; {_REMEDY}"
+        return (
+            f"damaged, or a pickle that holds more than tensors, such as a whole model, and could run code; {_REMEDY}"
+        )
     return "it is damaged, or no file of torch.save"
 
 

@@ -11,9 +11,7 @@ Every member that does not become part of a sample is counted by reason, as in a
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,19 +40,16 @@ from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.reader import open_member
 from models.data.sources.shard_addresses import ShardAddresses, find_shards, may_be_shard
 from models.data.sources.unused import Unused
+from models.data.sources.wds_labels import FIELDS, NUMBER, TEXTS, LabelReader, find_labels, parse, split_field
 
 log = logger()
-_TEXTS = ("cls", "txt", "json")  # suffixes of the texts that are read where no field is set
-_KEYS = ("label", "class", "cls", "target", "class_name", "label_name")  # of a .json, in this order
-_FIELDS = ("cls", *(f"json.{key}" for key in _KEYS), "json", "txt")  # labels, in this order if equally many have them
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
 _NO_IMAGES = (TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", "video")
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
-_MAX_TEXT_BYTES, _MAX_LABEL = 2**20, 256
+_MAX_TEXT_BYTES = 2**20
 _SCAN_THREADS = 8
-_NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # pandas writes whole numbers so beside missing ones
 _APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
-_MANY_FIELDS = 20  # of a shard, above which the names have dots within the keys
+_MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
 
 
 class _Part(NamedTuple):
@@ -128,8 +123,9 @@ def open_shards(data: schema.Data) -> Source:
         )
     listing.require_complete(data, missing)
     label_field = data.label_field or _choose_field(scans)
-    classes = _list_classes(data, scans, label_field)
-    entries, unused = _list_samples(data, shards, scans, label_field, classes)
+    read = LabelReader.of(label_field, (sample.labels for shard in scans for sample in shard.samples))
+    classes = _list_classes(data, scans, read)
+    entries, unused = _list_samples(data, shards, scans, read, classes)
     if not entries.rows:
         raise ConfigError(_describe_contents(data, scans, label_field, unused))
     for name in shards.others:
@@ -194,7 +190,7 @@ def _scan(root: str, name: str, label_field: str | None) -> _Shard:
     from webdataset.tariterators import group_by_keys
 
     shard = _Shard(name)
-    texts = _TEXTS if label_field is None else (_split_field(label_field)[0],)
+    texts = TEXTS if label_field is None else (split_field(label_field)[0],)
     seen: dict[str, bool] = {}
     try:
         container = open_member(root, name)
@@ -259,50 +255,16 @@ def _add_sample(
     labels: dict[str, str] = {}
     for suffix, part in parts.items():
         if part.text is not None:
-            labels |= _read_labels(shard, suffix, part.text, label_field)
+            content = parse(suffix, part.text)
+            shard.json_keys = shard.json_keys or tuple(map(str, content if isinstance(content, dict) else ()))
+            labels |= find_labels(suffix, content, label_field)
     shard.samples.append(_Sample(key, parts[first].kind, parts[first].member, labels))
-
-
-def _split_field(label_field: str) -> tuple[str, list[str]]:
-    """Returns the suffix of the members and the keys in their JSON: ``info.json`` and ``[a]`` of ``info.json.a``."""
-    parts = label_field.lstrip(".").split(".")
-    end = parts.index("json") + 1 if "json" in parts else len(parts)
-    return ".".join(parts[:end]), parts[end:]
-
-
-def _read_labels(shard: _Shard, suffix: str, data: bytes, label_field: str | None) -> dict[str, str]:
-    """Returns the values of a text that may be labels, by field; empty if it has none."""
-    try:
-        text = data.decode("utf-8-sig").strip()
-        content = json.loads(text) if suffix.rpartition(".")[2] == "json" else text
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return _plain({label_field or suffix: content})
-    shard.json_keys = shard.json_keys or tuple(map(str, content))
-    if label_field is None:
-        return _plain({f"json.{key}": content[key] for key in _KEYS if key in content})
-    value: Any = content
-    for key in _split_field(label_field)[1]:
-        value = value.get(key) if isinstance(value, dict) else None
-    return _plain({label_field: value})
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the values that may be a label as texts: whole numbers, yes and no, and short texts of one line."""
-    labels = {}
-    for name, value in values.items():
-        is_label = isinstance(value, str | int) or (isinstance(value, float) and value.is_integer())
-        text = str(value).strip() if is_label and not (not isinstance(value, str) and abs(value) >= 10**18) else ""
-        if 0 < len(text) <= _MAX_LABEL and text.isprintable():
-            labels[name] = sys.intern(str(int(number[1])) if (number := _NUMBER.fullmatch(text)) else text)
-    return labels
 
 
 def _choose_field(scans: Sequence[_Shard]) -> str:
     """Returns the field that most samples have a label in."""
     counts = Counter(name for shard in scans for sample in shard.samples for name in sample.labels)
-    chosen = max(_FIELDS, key=lambda name: (counts[name], -_FIELDS.index(name)))
+    chosen = max(FIELDS, key=lambda name: (counts[name], -FIELDS.index(name)))
     if chosen == "txt":
         texts = Counter(sample.labels["txt"] for shard in scans for sample in shard.samples if "txt" in sample.labels)
         if 2 * len(texts) > texts.total():
@@ -318,24 +280,24 @@ def _json_hint(scans: Sequence[_Shard]) -> str:
     return f"; the .json fields have the keys {', '.join(keys[:20])}" if keys else ""
 
 
-def _list_classes(data: schema.Data, scans: Sequence[_Shard], label_field: str) -> list[str]:
+def _list_classes(data: schema.Data, scans: Sequence[_Shard], read: LabelReader) -> list[str]:
     """Returns the names in ``data.class_file``, or all labels in the order of numbers or of the alphabet."""
     if data.class_file is not None:
         return read_class_names(data.class_file, "data.class_file")
-    labels = {sample.labels[label_field] for shard in scans for sample in shard.samples if label_field in sample.labels}
-    if all(map(_NUMBER.fullmatch, labels)):
+    labels = {label for shard in scans for sample in shard.samples if (label := read(sample.labels))}
+    if all(map(NUMBER.fullmatch, labels)):
         return sorted((label for label in labels if not label.startswith("-")), key=int)
     return sorted(labels)
 
 
 def _list_samples(
-    data: schema.Data, shards: ShardAddresses, scans: Sequence[_Shard], label_field: str, classes: Sequence[str]
+    data: schema.Data, shards: ShardAddresses, scans: Sequence[_Shard], read: LabelReader, classes: Sequence[str]
 ) -> tuple[Listing, Unused]:
     """Lists the samples that have a label and a format that is decoded; counts the others."""
-    labels = {sample.labels[label_field] for shard in scans for sample in shard.samples if label_field in sample.labels}
+    labels = {label for shard in scans for sample in shard.samples if (label := read(sample.labels))}
     rank = rank_labels(data.class_file, classes, labels)
     taken = (*DECODED, *CONVERTIBLE) if data.convert else DECODED
-    unused, files = Unused(), []
+    unused, files, label_field = Unused(), [], read.field
     chosen: list[tuple[str, int, int]] = []
     for shard in scans:
         members = []
@@ -345,8 +307,12 @@ def _list_samples(
         for reason, name, could_be in shard.others:
             unused.add(reason, f"{shard.name}: {name}", could_be_sample=could_be)
         for sample in shard.samples:
-            name, label = f"{shard.name}: {sample.key}", sample.labels.get(label_field)
-            if label is None or (label.startswith("-") and label not in rank):
+            name, label = f"{shard.name}: {sample.key}", read(sample.labels)
+            if read.has_several(sample.labels):
+                unused.add(
+                    f"samples with several labels in {label_field} (one is read, also as a one-hot vector)", name
+                )
+            elif label is None or (label.startswith("-") and label not in rank):
                 unused.add(f"samples without a label in {label_field}", name)
             elif label not in rank:
                 unused.add(f"samples with a label that is none of the {len(classes):,} classes", name)
@@ -376,7 +342,7 @@ def _describe_contents(data: schema.Data, scans: Sequence[_Shard], label_field: 
     suffixes = sum((shard.suffixes for shard in scans), Counter[str]())
     seen = ", ".join(f".{suffix} {number:,}" for suffix, number in suffixes.most_common(10)) or "none"
     lines = "".join(f"; {line}" for line in unused.lines()[:NAMED])
-    if len(suffixes) > _MANY_FIELDS:
+    if len(suffixes) > _MANYFIELDS:
         lines += f"; {len(suffixes):,} fields are too many: a field is what follows the first dot of a name"
     return (
         f"{data.name} at {data.path}: no sample with an image and a label in {label_field}; its fields are {seen}"

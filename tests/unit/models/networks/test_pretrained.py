@@ -502,7 +502,7 @@ def test_of_a_whole_model_the_line_says_how_to_save_its_tensors(held: Any, is_zi
 def test_a_program_of_torch_export_is_named() -> None:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), buffer)
-    with pytest.raises(ArtifactError, match="it is a program of torch.export; save the state dict of the network"):
+    with pytest.raises(ArtifactError, match=r"it is a program of torch\.export; save the state dict of the network"):
         checkpoint_file.read(buffer.getvalue(), "x.pt2")
 
 
@@ -578,7 +578,7 @@ def test_objects_that_are_no_tensors_are_skipped_and_named(tmp_path: Path, caplo
 def test_a_later_pickle_protocol_is_named(protocol: int, zipped: bool) -> None:
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(2)}, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ArtifactError, match="with a pickle_protocol above 3, which is not read; torch.save"):
+    with pytest.raises(ArtifactError, match="with a pickle_protocol above 3, which is not read"):
         checkpoint_file.read(buffer.getvalue(), "c.pth.tar")
 
 

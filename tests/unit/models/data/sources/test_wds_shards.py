@@ -418,11 +418,46 @@ def test_the_index_and_the_shards_are_those_of_any_other_set(tmp_path: Path) -> 
 def test_a_json_that_is_none_is_no_label(tmp_path: Path) -> None:
     members = []
     for i, text in enumerate(
-        (b"{", b"[" * 100_000, b'{"label": NaN}', b'{"label": [1]}', b"\xff", json.dumps({"label": 1}).encode())
+        (b"{", b"[" * 100_000, b'{"label": NaN}', b'{"label": []}', b"\xff", json.dumps({"label": 1}).encode())
     ):
         members += [(f"{i}.jpg", photo(i)), (f"{i}.json", text)]
     source = open_shards(write_archive(tmp_path / "set.tar", members))
     assert (len(source.labels), source.unused) == (1, ("5 samples without a label in json.label, first set.tar: 0",))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "classes"),
+    [
+        ("json", '{{"label": [{}]}}', ("0", "1", "2")),
+        ("json", '{{"label": ["c{}"]}}', ("c0", "c1", "c2")),
+        ("cls", "[{}]", ("0", "1", "2")),
+        *((suffix, "{0[0]} {0[1]} {0[2]} 0", ("0", "1", "2")) for suffix in ("cls", "txt")),
+        ("cls", "[{0[0]}., {0[1]}., {0[2]}., 0.]", ("0", "1", "2")),
+        ("json", '{{"label": [{0[0]}, {0[1]}, {0[2]}, 0]}}', ("0", "1", "2")),
+    ],
+)
+def test_a_list_of_one_label_or_a_one_hot_vector_is_a_label(
+    suffix: str, text: str, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    labels = [[int(i % 3 == label) for label in range(3)] if "[0]" in text else i % 3 for i in range(12)]
+    samples = [{"jpg": photo(i), suffix: text.format(label).encode()} for i, label in enumerate(labels)]
+    source = open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+    assert source.classes == classes
+    assert truth(source) == {sample["jpg"]: classes[i % 3] for i, sample in enumerate(samples)}
+
+
+@pytest.mark.parametrize(
+    "texts", [("[0, 1]", "[1]", "[0, 2, 3]"), ("[0, 1, 1]", "[1, 0, 0]"), ("[0.5, 0.5]",), ("[0, 1]", "[0, 1, 0]")]
+)
+@pytest.mark.parametrize("suffix", ["cls", "json"])
+def test_several_labels_of_a_sample_are_refused(suffix: str, texts: tuple[str, ...], tmp_path: Path) -> None:
+    samples = [
+        {"jpg": photo(i), suffix: (text if suffix == "cls" else f'{{"label": {text}}}').encode()}
+        for i, text in enumerate(texts * 12)
+    ]
+    field = "cls" if suffix == "cls" else "json.label"
+    with pytest.raises(ConfigError, match=rf"samples with several labels in {field} \(one is read, also as a one-hot"):
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
 
 
 @pytest.mark.parametrize("address", ["s3://b/set/train-*", "s3://b/set/train-*.tar"])

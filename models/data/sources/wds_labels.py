@@ -1,0 +1,117 @@
+"""Labels of the samples of WebDataset shards: the texts of members that may be one, and which of them is read.
+
+A list of one label is that label. A vector with a single 1 among zeros is the class of that number if all labels of the
+field are such vectors of one length; other lists are several labels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TEXTS = ("cls", "txt", "json")  # suffixes of the texts that are read where no field is set
+_KEYS = ("label", "class", "cls", "target", "class_name", "label_name")  # of a .json, in this order
+FIELDS = ("cls", *(f"json.{key}" for key in _KEYS), "json", "txt")  # labels, in this order if equally many have them
+NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # pandas writes whole numbers so beside missing ones
+_VALUE, _BETWEEN = r"[-+.\de]+", r"(?:\s*[,;]\s*|\s+)"
+_VECTOR = re.compile(rf"[\[(]\s*{_VALUE}(?:{_BETWEEN}{_VALUE})*\s*[\])]|{_VALUE}(?:{_BETWEEN}{_VALUE})+", re.IGNORECASE)
+_MAX_LABEL = 256
+_ONE_HOT, _SEVERAL = "\0one of ", "\0several"  # beginnings of values that are no printable label
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Reads the label of a sample from the values of its fields.
+
+    Attributes:
+        field: The field.
+        is_one_hot: Whether all labels in it are one-hot vectors of one length.
+    """
+
+    field: str
+    is_one_hot: bool
+
+    @classmethod
+    def of(cls, field: str, samples: Iterable[Mapping[str, str]]) -> LabelReader:
+        """The reader of a field of these samples."""
+        kinds = {labels[field].partition(": ")[0] for labels in samples if field in labels}
+        return cls(field, len(kinds) == 1 and min(kinds).startswith(_ONE_HOT))
+
+    def has_several(self, labels: Mapping[str, str]) -> bool:
+        """Whether a sample has several labels."""
+        value = labels.get(self.field, "")
+        return value.startswith(_SEVERAL) or (value.startswith(_ONE_HOT) and not self.is_one_hot)
+
+    def __call__(self, labels: Mapping[str, str]) -> str | None:
+        """Returns the label of a sample; None if it has none, or several."""
+        value = labels.get(self.field)
+        if value is None or not value.startswith("\0"):
+            return value
+        return value.partition(": ")[2] if self.is_one_hot else None
+
+
+def split_field(label_field: str) -> tuple[str, list[str]]:
+    """Returns the suffix of the members and the keys in their JSON: ``info.json`` and ``[a]`` of ``info.json.a``."""
+    parts = label_field.lstrip(".").split(".")
+    end = parts.index("json") + 1 if "json" in parts else len(parts)
+    return ".".join(parts[:end]), parts[end:]
+
+
+def parse(suffix: str, data: bytes) -> Any:
+    """Returns the text or JSON of a member; None if it is damaged."""
+    try:
+        text = data.decode("utf-8-sig").strip()
+        if suffix.rpartition(".")[2] == "json":
+            return json.loads(text)
+        return _parse_vector(text, only_marks=suffix == "txt") or text  # a text may begin with the numbers of a box
+    except (ValueError, RecursionError):
+        return None
+
+
+def find_labels(suffix: str, content: Any, label_field: str | None) -> dict[str, str]:
+    """Returns the values of a member that may be labels, by field; empty if it has none."""
+    if not isinstance(content, dict):
+        return _plain({label_field or suffix: content})
+    if label_field is None:
+        return _plain({f"json.{key}": content[key] for key in _KEYS if key in content})
+    value: Any = content
+    for key in split_field(label_field)[1]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return _plain({label_field: value})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the values that may be a label as texts: numbers, yes and no, short texts of one line, lists."""
+    labels = {}
+    for name, value in values.items():
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if isinstance(one, list):
+            labels |= {name: _describe_vector(one)} if one else {}
+            continue
+        is_label = isinstance(one, str | int) or (isinstance(one, float) and one.is_integer())
+        text = str(one).strip() if is_label and not (not isinstance(one, str) and abs(one) >= 10**18) else ""
+        if 0 < len(text) <= _MAX_LABEL and text.isprintable():
+            labels[name] = sys.intern(str(int(number[1])) if (number := NUMBER.fullmatch(text)) else text)
+    return labels
+
+
+def _parse_vector(text: str, *, only_marks: bool) -> list[float]:
+    """Returns the numbers of a text with several, as ``0 1 0`` or ``[0, 1, 0]``; none of other texts."""
+    if not _VECTOR.fullmatch(text):
+        return []
+    try:
+        numbers = [float(part) for part in re.split(r"[,;\s\[\]()]+", text) if part]
+    except ValueError:
+        return []
+    return [] if only_marks and not set(numbers) <= {0, 1} else numbers
+
+
+def _describe_vector(values: Sequence[Any]) -> str:
+    is_marked = all(isinstance(value, int | float) and value in (0, 1) for value in values)
+    if not is_marked or sum(values) != 1:
+        return _SEVERAL
+    return sys.intern(f"{_ONE_HOT}{len(values)}: {list(values).index(1)}")
