@@ -18,6 +18,7 @@ from pathlib import Path
 from conf.schema import Services
 from infra.errors import ConfigError
 from infra.launch.command import JOB_FOLDER, RENDEZVOUS_TOKEN, RESOLVE_S, ROUND, TOKEN_URI
+from infra.store import files
 
 COMMAND, SERVICES, JOBS = "command", "services", "jobs"  # who must not see a variable; a command's children neither
 
@@ -190,6 +191,23 @@ def clean(environment: MutableMapping[str, str], services: Services) -> None:
 def cache_folder() -> Path:
     """Returns the folder of caches: ``EFFNET_CACHE``, or ``runs/cache`` where that is not set, or empty."""
     return Path(os.environ.get("EFFNET_CACHE") or "runs/cache")
+
+
+def make_cache(folder: Path) -> None:
+    """Creates a folder of caches.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        files.make_private(folder)
+        refused = "" if os.access(folder, os.W_OK | os.X_OK) else "it is not writable"
+    except OSError as error:
+        refused = error.strerror or type(error).__name__
+    if refused:
+        value = os.environ.get("EFFNET_CACHE")
+        now = f", which is {value}," if value else ""
+        raise ConfigError(f"no cache in {folder} ({refused}): set EFFNET_CACHE{now} to a folder that can be written")
 
 
 def check_torch(environment: Mapping[str, str]) -> None:

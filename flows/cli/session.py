@@ -19,7 +19,7 @@ from flows import configure
 from flows.cli import signals, unread
 from flows.cli.verbs import VERBS
 from infra import environment, store
-from infra.errors import ConfigError
+from infra.errors import ConfigError, TransientError, first_line
 from infra.launch import workpool
 from infra.launch.engine import ENGINES
 from infra.launch.job import JobSpec
@@ -245,13 +245,18 @@ def check_given_paths(verb: str, config: schema.Config) -> None:
     """Refuses a path of a command's data sets that cannot be read, for a plan: it needs no path and opens no archive.
 
     Raises:
-        ConfigError: The path does not exist, is an address that is not read, or is a folder that is refused.
+        ConfigError: The path does not exist, also in an object store that runs, is an address that is not read, or is a
+            folder that is refused.
     """
     given = [config.data] if verb in _READS else []
     given += [config.transfer.data] if verb in ("nightly", "reproduce", "transfer") else []
     for data in given:
         if data.path is not None:  # a compressed archive would be decompressed, which takes long
             (_check_path if Path(data.path).is_file() else _check_data)(data)
+    try:
+        _check_places(verb, config, Path(config.run_dir).resolve())
+    except TransientError as error:
+        log.warning("%s", first_line(error))
 
 
 def _check_data(data: schema.Data) -> None:

@@ -282,7 +282,7 @@ def ensure_root(uri: str) -> None:
     """Creates the bucket or the folder of ``uri`` if it is missing."""
     if path := local_path(uri):
         with files.errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path)
         return
     with s3.connect(uri) as (client, place):
         bucket, region = place["Bucket"], client.meta.region_name

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,8 +48,19 @@ def make_private(folder: Path) -> None:
     """Creates a folder and its missing parents for this user only (0700); existing folders keep their mode."""
     for path in [*reversed(folder.parents), folder]:
         if not path.exists():
-            with suppress(FileExistsError):
-                path.mkdir(mode=0o777 & ~umask_in(path))
+            make_folder(path, 0o777 & ~umask_in(path))
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Creates a folder, unless it exists; raises PermissionError where its parent exists but takes none, as /proc."""
+    try:
+        path.mkdir(mode, exist_ok=True)
+    except FileNotFoundError as error:
+        if not path.parent.exists():
+            make_folder(path.parent)
+            make_folder(path, mode)
+            return
+        raise PermissionError(errno.EACCES, "no folder can be made here", str(path)) from error
 
 
 def umask_in(folder: Path) -> int:

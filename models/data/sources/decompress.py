@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from conf.text import escaped, logger
-from infra.environment import cache_folder
+from infra.environment import cache_folder, make_cache
 from infra.errors import DataError
 from infra.store import files
 from models.data.sources.container import Container
@@ -79,15 +79,14 @@ def ensure_plain(archive: Container) -> Path:
 
     Raises:
         DataError: The archive is damaged or truncated, or its content exceeds the limits.
-        ConfigError: The disk is full.
+        ConfigError: The disk is full, or the cache cannot be written.
     """
     folder = cache_folder() / "archives"
     key = hashlib.sha256(f"{archive.stamp}\n{archive.size}".encode()).hexdigest()[:32]
     path = folder / f"{key}.tar"
     if path.exists():
         return path
-    with files.errors(folder):
-        files.make_private(folder)
+    make_cache(folder)
     with os.fdopen(files.open_ours(folder / f"{key}.lock"), "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():  # else another process has decompressed it in the meantime

@@ -24,7 +24,7 @@ from conf import schema
 from conf.text import logger
 from conf.training import IN_PLACE, REWRITTEN
 from infra import store
-from infra.environment import cache_folder
+from infra.environment import cache_folder, make_cache
 from infra.errors import ConfigError, NotFoundError
 from infra.store import files
 from models.data.sources import archive
@@ -284,6 +284,7 @@ def _download(urls: Sequence[str]) -> Path:
     from models.data.sources.download import fetch  # which imports the catalog
 
     folder = _downloads()
+    make_cache(folder)
 
     def ensure(url: str) -> None:
         path = folder / _local_name(url)

@@ -86,7 +86,7 @@ def find_labels(suffix: str, content: Any, label_field: str | None) -> dict[str,
 
 def _plain(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns the values that may be a label as texts: numbers, yes and no, short texts of one line, lists."""
-    labels = {}
+    labels: dict[str, str] = {}
     for name, value in values.items():
         one = value[0] if isinstance(value, list) and len(value) == 1 else value
         if isinstance(one, list):

@@ -18,7 +18,7 @@ from matrix import with_slow_rest
 
 from conf import compose
 from flows.cli import session
-from infra.errors import ConfigError
+from infra.errors import ConfigError, TransientError
 
 NOWHERE, EXTERNAL = "s3://bucket", "services.s3=http://127.0.0.1:9"
 
@@ -176,6 +176,22 @@ def test_a_plan_opens_no_archive_which_would_be_decompressed(tmp_path: Path, mon
     (tmp_path / "images.tar.gz").write_bytes(b"anything")
     monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened the archive"))
     session.check_given_paths("train", compose.compose(["data=folder", f"data.path={tmp_path}/images.tar.gz"]))
+
+
+def test_a_plan_refuses_an_address_of_which_the_store_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose.compose(["data=folder", f"data.path={NOWHERE}/images", EXTERNAL])
+    monkeypatch.setattr("infra.store.list_entries", lambda uri, at_most: [])
+    monkeypatch.setattr("infra.store.exists", lambda uri: False)
+    with pytest.raises(ConfigError, match="there is no object of this name, and none below it"):
+        session.check_given_paths("train", config)
+
+
+def test_a_plan_is_made_without_a_store_that_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("infra.store.list_entries", mock.Mock(side_effect=TransientError("the store does not answer")))
+    session.check_given_paths("train", compose.compose(["data=folder", f"data.path={NOWHERE}/images", EXTERNAL]))
+    assert caplog.messages == ["the store does not answer"]
 
 
 def test_the_images_of_a_night_are_judged_by_its_flow_which_reports_it(folds: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from made_shards import CONTENT, shard_of
 
+from infra import store
+from infra.environment import cache_folder, make_cache
 from infra.errors import ConfigError
 from infra.services import ports
 from infra.store import files
@@ -156,3 +158,18 @@ def test_what_a_command_writes_is_for_its_user_and_for_a_group_that_shares_the_r
 def test_a_new_run_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     files.make_private(tmp_path / "a" / "runs")
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/runs")] == [0o700, 0o700]
+
+
+@pytest.mark.parametrize("make", [files.make_private, lambda path: store.ensure_root(f"file://{path}")])
+def test_a_place_that_takes_no_folders_is_named(make: Callable[[Path], None]) -> None:
+    place = Path("/proc/runs/x")
+    with pytest.raises(ConfigError, match=r"/proc/runs.*: no folder can be made here"), files.errors(place):
+        make(place)
+
+
+@pytest.mark.parametrize("place", ["/proc/cache", "/dev/null", "/dev/null/cache"])
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFNET_CACHE", place)
+    message = rf"no cache in {place}/archives \(.*\): set EFFNET_CACHE, which is {place}, to a folder that can be writ"
+    with pytest.raises(ConfigError, match=message):
+        make_cache(cache_folder() / "archives")
