@@ -31,7 +31,7 @@ def compare_classes(entries: Listing, parts: dict[str, int]) -> tuple[str, ...]:
             lines.append(f"{listing.SPLITS[part]} has no image of {share}: {list_some(lacking)}")
     spellings: dict[str, list[str]] = {}
     for name in entries.classes:
-        spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+        spellings.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), []).append(name)
     alike = [", ".join(map(ascii, names)) for names in spellings.values() if len(names) > 1]
     if alike:
         lines.append(f"classes whose names look alike: {list_some(alike, separator='; ')}")

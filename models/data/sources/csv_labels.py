@@ -16,11 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from conf.text import list_some, logger
+from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources.archive import Files
-from models.data.sources.json_tables import CATEGORY, JSON, JSON_LINES
-from models.data.sources.listing import Listing
+from models.data.sources.json_tables import JSON, JSON_LINES
 from models.data.sources.matlab import MATLAB
 from models.data.sources.split_lists import find_column, find_kinds
 from models.data.sources.splits import SPLIT_WORDS, split_of
@@ -50,7 +49,7 @@ _Read = tuple[Table, int, int | None, dict[str, set[str]]]  # with the columns o
 _WHOLE = re.compile(r"[0-9]+(\.0*)?")
 _MISSING = ("", "nan", "NaN", "<NA>", "N/A", "n/a", "#N/A", "NULL", "null")  # as pandas and databases write them
 # Headers of columns of classes, the first that a table has; names of classes precede their numbers.
-_HEADERS = (
+HEADERS = (
     *(
         "class_name",
         "classname",
@@ -97,7 +96,7 @@ def read_labels(files: Files, images: Sequence[str], classes: Collection[str]) -
             remark = remark or f" ({table.path} names images, but no column of it has these classes)"
             continue
         named = {cell_of(table.header, number).lower(): number for number in reversed(possible)}
-        usual = next((named[header] for header in _HEADERS if header in named), None)
+        usual = next((named[header] for header in HEADERS if header in named), None)
         if usual is None and any(stated != next(iter(possible.values())) for stated in possible.values()):
             columns = ", ".join(map(table.name, possible))
             raise ConfigError(
@@ -161,38 +160,6 @@ def read_classes(files: Files, images: Sequence[str], column: str | None) -> tup
         kinds = dict.fromkeys(kinds, "")  # divided, but not known how
     kinds = kinds or by_column
     return {image: label for image, (label, _) in labels.items()}, "; ".join(sources), kinds
-
-
-def refuse_other_categories(files: Files, entries: Listing, top: str) -> None:
-    """Refuses annotations as of COCO whose categories divide the images into other classes than the folders do.
-
-    As ``train2018.json`` of iNaturalist, whose images are in ``Aves/2761/IMAGE``.
-
-    Args:
-        files: The tree.
-        entries: The images, with folders as their classes.
-        top: The common top folder, below which their names are.
-
-    Raises:
-        ConfigError: There are such annotations.
-    """
-    if not any(name.lower().endswith(JSON) for name in files.names):
-        return
-    folders = {top + name: entries.classes[label] for name, label in zip(entries.names, entries.labels, strict=True)}
-    pairs: set[tuple[str, str]] = set()
-    paths: list[str] = []
-    for table, _ in read_tables(files, list(folders), (JSON,)):
-        if CATEGORY in table.header:
-            stated = _stated(table, table.header.index(CATEGORY))
-            pairs |= {(folders[image], text) for image, texts in stated.items() for text in texts}
-            paths.append(table.path)
-    categories, classes = {category for _, category in pairs}, {folder for folder, _ in pairs}
-    if len(pairs) > max(len(categories), len(classes)) or len(categories) != len(classes):
-        raise ConfigError(
-            f"{files.root}: the images have {len(categories):,} categories by {list_some(paths)}, and {len(classes):,} "
-            f"folders would be the classes: data.label_field={CATEGORY} takes the categories as classes, "
-            "data.class_level=-1 the folders that the images are in, and data.train_folders those that it names"
-        )
 
 
 def describe_others(files: Files, images: Sequence[str]) -> str:
@@ -263,7 +230,7 @@ def find_unread_labels(files: Files, images: Sequence[str]) -> str:
 
 def _has_classes(table: Table, key: int) -> bool:
     return any(
-        _are_classes(table.column(number))
+        are_classes(table.column(number))
         for number in range(len(table.header))
         if number != key and cell_of(table.header, number).lower() not in _NO_CLASSES
     )
@@ -275,30 +242,30 @@ def _find_classes(table: Table, key: int, column: str | None) -> tuple[int | Non
     names = {cell_of(table.header, number).lower(): number for number in reversed(others)}
     if column is not None:
         chosen = names.get(column.lower())
-        return chosen, {} if chosen is None else _stated(table, chosen)
+        return chosen, {} if chosen is None else texts_of(table, chosen)
     splits = find_column(table, key)[0]
     possible = [
         number
         for number in others
-        if cell_of(table.header, number).lower() not in _NO_CLASSES and _are_classes(table.column(number))
+        if cell_of(table.header, number).lower() not in _NO_CLASSES and are_classes(table.column(number))
         if number != splits
     ]
-    for header in _HEADERS:
+    for header in HEADERS:
         if (chosen := names.get(header)) in possible:
-            return chosen, _stated(table, chosen)
+            return chosen, texts_of(table, chosen)
     if marked := _one_of_each(table, others):
         return None, marked
     if len(possible) != 1 or (len(others) > 1 and all(_are_marks(table.column(number)) for number in others)):
         return None, {}  # a column of 0 and 1 beside others, of which an image has several or none
-    return possible[0], _stated(table, possible[0])
+    return possible[0], texts_of(table, possible[0])
 
 
 def _find_known_classes(table: Table, classes: Collection[str]) -> tuple[int | None, dict[str, set[str]]]:
     """Returns a column with the usual header that has nothing but classes of other tables, and its texts by image."""
     names = {cell_of(table.header, number).lower(): number for number in reversed(range(len(table.header)))}
-    for header in _HEADERS:
+    for header in HEADERS:
         if header in names:
-            stated = _stated(table, names[header])
+            stated = texts_of(table, names[header])
             texts = {text for one in stated.values() for text in one}
             return (names[header], stated) if texts and texts <= set(classes) else (None, {})
     return None, {}
@@ -308,7 +275,7 @@ def _is_certain(one: _Read, column: str | None) -> bool:
     """Whether the classes of a table are certain, and not those of the only possible column."""
     table, _, number, stated = one
     header = "" if number is None else cell_of(table.header, number).lower()
-    return bool(stated) and (number is None or column is not None or header in _HEADERS)
+    return bool(stated) and (number is None or column is not None or header in HEADERS)
 
 
 def _without_guesses(read: Sequence[_Read], column: str | None) -> list[_Read]:
@@ -342,11 +309,12 @@ def _stated_classes(table: Table, number: int, classes: Collection[str]) -> dict
     }
 
 
-def _stated(table: Table, number: int) -> dict[str, set[str]]:
+def texts_of(table: Table, number: int) -> dict[str, set[str]]:
+    """Returns the texts of a column by image, without marks of missing ones."""
     return {image: known for image, texts in table.column(number).items() if (known := texts.difference(_MISSING))}
 
 
-def _are_classes(column: Mapping[str, set[str]]) -> bool:
+def are_classes(column: Mapping[str, set[str]]) -> bool:
     """Whether the texts are few enough to be classes rather than captions or addresses, and not names of splits."""
     texts = [text for stated in column.values() for text in stated.difference(_MISSING)]
     if {text.lower() for text in texts} <= SPLIT_WORDS.keys():

@@ -13,12 +13,13 @@ from pathlib import Path
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import archive, csv_labels, listing, nested, splits
+from models.data.sources import archive, listing, nested, other_labels, splits
 from models.data.sources.archive import ARCHIVES
 from models.data.sources.class_remarks import compare_classes, describe_labels, describe_masks
 from models.data.sources.container import locate
 from models.data.sources.folder_classes import Classes, find_classes, folders_below, label_images
 from models.data.sources.image_format import CONVERTIBLE, UNKNOWN
+from models.data.sources.layouts import describe_classes
 from models.data.sources.levels import describe_deeper, divide_groups
 from models.data.sources.listing import MINIVAL, TRAIN, VAL, Listing, Source
 from models.data.sources.packed import count_archives
@@ -139,9 +140,11 @@ def _describe_inside(
     if shared and parts == splits.WHOLE:
         raise ConfigError(f"{tree.files.root}: {shared[0]}")
     nested.refuse_initials(inside, tree.files.root)
+    others: tuple[str, ...] = ()
     if classes.are_folders:
-        csv_labels.refuse_other_categories(tree.files, entries, tree.top)
-    return shared or nested.describe_nested(inside)
+        other_labels.refuse_other_categories(tree.files, entries, tree.top)
+        others = other_labels.describe_other_labels(tree.files, entries, tree.top, describe_classes(parts))
+    return (*others, *(shared or nested.describe_nested(inside)))
 
 
 def _divide_by_lists(

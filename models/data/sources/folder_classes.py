@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
-from models.data.sources import csv_labels, layouts, listing, nested, splits
+from models.data.sources import csv_labels, layouts, listing, nested, splits, tables
 from models.data.sources.image_format import UNKNOWN
 from models.data.sources.levels import label_by_level
 from models.data.sources.listing import TRAIN
@@ -16,6 +17,7 @@ from models.data.sources.name_labels import read_known_names, read_names
 from models.data.sources.tree import Tree
 
 log = logger()
+_FEW_TABLES, _SEARCHED_BYTES = 20, 2**24  # of tables in the folder above
 _TO_PREDICT = " (named as images to predict; data.train_folders=[.] takes all folders as classes)"
 _NO_CLASSES = " (no file has their classes, so they are in no split)"
 
@@ -58,6 +60,8 @@ def find_classes(data: schema.Data, tree: Tree, parts: Mapping[str, int], images
     held_out = [set(folders_below(tree, top)) for top, part in parts.items() if part != TRAIN]
     are_named = bool(data.train_folders or data.val_folders)
     are_stated = any(one >= set(folders) for one in held_out)
+    if not are_named:
+        layouts.refuse_downloads(folders, tree.files.names, parts, root)
     layouts.refuse_parts(folders, parts, root, named=are_named, are_stated=are_stated)
     if are_beginnings and not are_named:
         layouts.refuse_beginnings(folders, parts, root)
@@ -138,7 +142,7 @@ def _read_classes(
             what = f"all images are in {folders[0]}/, {'which names no class' if no_class else 'the only class'}"
         known = [name for name, row in tree.images.items() if tree.formats.get(row) != UNKNOWN]
         shown = f"{len(known):,} images, first {min(known)}"
-        others = csv_labels.describe_others(tree.files, known)
+        others = csv_labels.describe_others(tree.files, known) or _describe_above(tree.files.root, known)
         raise ConfigError(
             f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
             f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
@@ -148,6 +152,19 @@ def _read_classes(
         classes.sort(key=int)
     log.info("%s: the classes of %s images are those of %s", data.name, f"{len(labels):,}", source)
     return labels, classes, {image.removeprefix(tree.top): kind for image, kind in kinds.items()}
+
+
+def _describe_above(root: str, images: Collection[str]) -> str:
+    """Returns a remark on a table in the folder above that names the images; empty for none."""
+    if root.startswith("s3://") or not Path(root).is_dir():
+        return ""
+    above = Path(root).resolve().parent
+    for path in sorted(above.glob("*.csv"))[:_FEW_TABLES]:
+        if path.is_file() and path.stat().st_size <= _SEARCHED_BYTES:
+            text = tables.decode(path.read_bytes())
+            if tables.names_one(text, sorted(images)):
+                return f" ({path} names some of them: data.path={above} reads tables there)"
+    return ""
 
 
 def _describe_origin(tree: Tree, parts: Mapping[str, int]) -> str:

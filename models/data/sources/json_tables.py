@@ -16,7 +16,7 @@ from models.data.sources.splits import SPLIT_WORDS
 
 log = logger()
 JSON = ".json"
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".ndjson", ".manifest")  # the last of SageMaker
 CATEGORY = "category"  # header of the column with the categories of COCO's annotations
 _SPLIT = "split"
 

@@ -133,8 +133,25 @@ def refuse_beginnings(folders: Sequence[str], parts: Mapping[str, int], root: st
     """
     raise ConfigError(
         f"{root}: the folders {list_some(folders)} are the beginnings of the names of their images, not "
-        f"classes, and no CSV file has the classes of these; {_describe_classes(parts)} takes the folders as classes"
+        f"classes, and no CSV file has the classes of these; {describe_classes(parts)} takes the folders as classes"
     )
+
+
+def refuse_downloads(folders: Sequence[str], files: Iterable[str], parts: Mapping[str, int], root: str) -> None:
+    """Refuses numbered folders beside the statistics that img2dataset writes for each, as ``00000_stats.json``.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    beside = {name.rpartition("/")[2] for name in files}
+    numbered = [folder for folder in folders if folder.isdecimal()]
+    if marks := [f"{folder}_stats.json" for folder in numbered if f"{folder}_stats.json" in beside]:
+        raise ConfigError(
+            f"{root}: the folders {list_some(numbered)} are parts of a download by img2dataset, as {marks[0]} says, "
+            "not classes: a CSV file with the names of the images and their classes states these, or data=webdataset "
+            "reads them from the JSON of its tars (--output_format webdataset); "
+            f"{describe_classes(parts)} takes the folders as classes"
+        )
 
 
 def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *, named: bool, are_stated: bool) -> None:
@@ -151,7 +168,7 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *,
         ConfigError: They are no classes by their names.
     """
     above = next(top for top, part in parts.items() if part == TRAIN)
-    as_classes = _describe_classes(parts)
+    as_classes = describe_classes(parts)
     if not named and has_splits(folders) and all(map(kind_of, folders)):
         train = ",".join(above + one for one in folders if kind_of(one) == "train")
         held_out = ",".join(above + one for one in folders if kind_of(one) != "train")
@@ -185,7 +202,7 @@ def refuse_parts(folders: Sequence[str], parts: Mapping[str, int], root: str, *,
         )
 
 
-def _describe_classes(parts: Mapping[str, int]) -> str:
+def describe_classes(parts: Mapping[str, int]) -> str:
     """Returns the settings by which the folders in the parts are classes, whatever their names."""
     train = ",".join(top.rstrip("/") or WHOLE_TREE for top, part in parts.items() if part == TRAIN)
     held_out = ",".join(top.rstrip("/") for top, part in parts.items() if part != TRAIN)

@@ -87,6 +87,8 @@ def find_column(table: Table, classes: int | None = None) -> tuple[int | None, d
         header = cell_of(table.header, number).lower()
         codes = _CODES["partition"] if is_partition and len(table.header) == 2 else _CODES.get(header, SPLIT_WORDS)
         column = {} if number == classes else table.column(number)
+        texts_of_column = {text.lower() for texts in column.values() for text in texts}
+        codes = SPLIT_WORDS if texts_of_column <= SPLIT_WORDS.keys() else codes  # the header may be a row
         kinds = {image: {codes.get(text.lower(), "") for text in texts} for image, texts in column.items()}
         present = set().union(*kinds.values())
         if "train" in present and len(present) > 1 and "" not in present:
@@ -193,7 +195,7 @@ def _may_list(files: Files, row: int, count: int) -> bool:
     """Whether a file is a text that is large enough to name a part of so many images."""
     name = files.names[row].rpartition("/")[2]
     if name.lower().endswith(MATLAB):  # which are compressed
-        return files.sizes[row] <= MAX_BYTES
+        return bool(files.sizes[row] <= MAX_BYTES)
     is_text = name.lower().endswith(TABLES) and not is_of_predictions(name)
     return is_text and _NAME_BYTES * count <= files.sizes[row] <= MAX_BYTES
 

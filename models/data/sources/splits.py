@@ -105,12 +105,13 @@ def names_no_class(name: str) -> bool:
 
 def is_unlabelled(folder: str) -> bool:
     """Whether a folder beside splits is named after images without classes, as ``seg_pred`` or ``unlabelled``."""
-    return not _UNLABELLED.isdisjoint(words_of(folder))
+    words = words_of(folder)
+    return not _UNLABELLED.isdisjoint(words) or words in (["no", "label"], ["no", "labels"], ["without", "label"])
 
 
 def names_unlabelled(folder: str) -> bool:
     """Whether a folder beside classes is named after images without classes and nothing else, as ``pred``."""
-    return is_unlabelled(folder) and set(words_of(folder)) <= {*_UNLABELLED, *FILLERS}
+    return is_unlabelled(folder) and set(words_of(folder)) <= {*_UNLABELLED, *FILLERS, "no", "label", "labels"}
 
 
 def split_of(name: str, both: str | None = None) -> str | None:

@@ -25,7 +25,7 @@ from models.data.sources.splits import split_of, words_of
 
 log = logger()
 MAX_BYTES = 256 * 2**20
-SUFFIXES = (".csv", ".tsv", ".txt")
+SUFFIXES = (".csv", ".tsv", ".txt", ".lst")  # the last of MXNet and SageMaker
 TABLES = (*SUFFIXES, *JSON_LINES, JSON, MATLAB)
 _FEW = 20  # MATLAB files in a folder that may be lists; more are the boxes of an image each, as in Caltech-101
 _SEPARATORS = (",", ";", "\t", "|", " ")
@@ -34,6 +34,7 @@ _PREDICTIONS = ("submission", "submissions", "prediction", "predictions")  # end
 _PREDICTED = ("pred", "preds", "predict", "predicted")  # words in names of tables that a model wrote
 _SEARCHED = 20  # images whose names are looked for in a text
 _QUOTES = " \t'\""
+_ZEROS = re.compile(r"(?<![^/])0+(?=\d+(?:\.\w{1,5})?$)")
 _SUFFIX = re.compile(r"\w{1,5}")
 
 
@@ -342,8 +343,11 @@ def _fold(index: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def _fold_name(text: str) -> str:
-    """Returns a name without distinction of upper and lower case, and of the Unicode forms of one character."""
-    return unicodedata.normalize("NFC", text).casefold()
+    """Returns a name without distinction of case, of the Unicode forms of a character, and of leading zeros.
+
+    Zeros before a number are lost where a table was read as numbers, as by pandas.
+    """
+    return _ZEROS.sub("", unicodedata.normalize("NFC", text).casefold())
 
 
 def _below(in_order: Sequence[str], folder: str) -> Sequence[str]:
