@@ -6,6 +6,7 @@ field are such vectors of one length; other lists are several labels.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -13,14 +14,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TEXTS = ("cls", "txt", "json")  # suffixes of the texts that are read where no field is set
-_KEYS = ("label", "class", "cls", "target", "class_name", "label_name")  # of a .json, in this order
-FIELDS = ("cls", *(f"json.{key}" for key in _KEYS), "json", "txt")  # labels, in this order if equally many have them
+import numpy as np
+
+TEXTS = ("cls", "txt", "json", "cls.npy")  # suffixes of what is read where no field is set
+_KEYS = (
+    *("label", "class", "cls", "target", "class_name", "label_name", "category", "category_name", "labels"),
+    *("class_id", "label_id", "category_id"),
+)  # of a .json, in this order
+FIELDS = (
+    "cls",
+    "cls.npy",
+    *(f"json.{key}" for key in _KEYS),
+    "json",
+    "txt",
+)  # labels, in this order if equally many have them
 NUMBER = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?")  # pandas writes whole numbers so beside missing ones
 _VALUE, _BETWEEN = r"[-+.\de]+", r"(?:\s*[,;]\s*|\s+)"
 _VECTOR = re.compile(rf"[\[(]\s*{_VALUE}(?:{_BETWEEN}{_VALUE})*\s*[\])]|{_VALUE}(?:{_BETWEEN}{_VALUE})+", re.IGNORECASE)
 _MAX_LABEL = 256
-_ONE_HOT, _SEVERAL = "\0one of ", "\0several"  # beginnings of values that are no printable label
+_NUMPY = b"\x93NUMPY"
+# Beginnings of values that are no printable label.
+_ONE_HOT, _SEVERAL, _UNREAD = "\0one of ", "\0several", "\0unread"
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class LabelReader:
     @classmethod
     def of(cls, field: str, samples: Iterable[Mapping[str, str]]) -> LabelReader:
         """The reader of a field of these samples."""
-        kinds = {labels[field].partition(": ")[0] for labels in samples if field in labels}
+        kinds = {labels[field].partition(": ")[0] for labels in samples if field in labels} - {_UNREAD}
         return cls(field, len(kinds) == 1 and min(kinds).startswith(_ONE_HOT))
 
     def has_several(self, labels: Mapping[str, str]) -> bool:
@@ -46,12 +60,29 @@ class LabelReader:
         value = labels.get(self.field, "")
         return value.startswith(_SEVERAL) or (value.startswith(_ONE_HOT) and not self.is_one_hot)
 
+    def has_other(self, labels: Mapping[str, str]) -> bool:
+        """Whether a sample has the field, and something else than a label in it."""
+        return labels.get(self.field) == _UNREAD
+
     def __call__(self, labels: Mapping[str, str]) -> str | None:
         """Returns the label of a sample; None if it has none, or several."""
         value = labels.get(self.field)
         if value is None or not value.startswith("\0"):
             return value
-        return value.partition(": ")[2] if self.is_one_hot else None
+        return value.partition(": ")[2] if self.is_one_hot and value != _UNREAD else None
+
+
+def is_read(value: str) -> bool:
+    """Whether a value of a field is a label, or several."""
+    return value != _UNREAD
+
+
+def list_keys(content: Any) -> tuple[str, ...]:
+    """Returns the keys of an object, and those of the objects in it as ``label.name``; none of other JSON."""
+    if not isinstance(content, dict):
+        return ()
+    nested = {key: [f"{key}.{one}" for one in value] for key, value in content.items() if isinstance(value, dict)}
+    return tuple(one for key in content for one in nested.get(key) or [str(key)])
 
 
 def split_field(label_field: str) -> tuple[str, list[str]]:
@@ -62,8 +93,10 @@ def split_field(label_field: str) -> tuple[str, list[str]]:
 
 
 def parse(suffix: str, data: bytes) -> Any:
-    """Returns the text or JSON of a member; None if it is damaged."""
+    """Returns the text, JSON or array of a member; None if it is damaged."""
     try:
+        if data.startswith(_NUMPY):  # whose objects would be pickles
+            return np.load(io.BytesIO(data), allow_pickle=False).tolist()
         text = data.decode("utf-8-sig").strip()
         if suffix.rpartition(".")[2] == "json":
             return json.loads(text)
@@ -75,7 +108,8 @@ def parse(suffix: str, data: bytes) -> Any:
 def find_labels(suffix: str, content: Any, label_field: str | None) -> dict[str, str]:
     """Returns the values of a member that may be labels, by field; empty if it has none."""
     if not isinstance(content, dict):
-        return _plain({label_field or suffix: content})
+        name = label_field or suffix
+        return _plain({name: content}) or {name: _UNREAD}
     if label_field is None:
         return _plain({f"json.{key}": content[key] for key in _KEYS if key in content})
     value: Any = content
@@ -88,7 +122,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns the values that may be a label as texts: numbers, yes and no, short texts of one line, lists."""
     labels: dict[str, str] = {}
     for name, value in values.items():
-        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        one = value
+        while isinstance(one, list) and len(one) == 1:
+            one = one[0]
         if isinstance(one, list):
             labels |= {name: _describe_vector(one)} if one else {}
             continue

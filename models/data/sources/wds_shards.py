@@ -40,7 +40,17 @@ from models.data.sources.listing import NAMED, Listing, Source
 from models.data.sources.reader import open_member
 from models.data.sources.shard_addresses import ShardAddresses, find_shards, may_be_shard
 from models.data.sources.unused import Unused
-from models.data.sources.wds_labels import FIELDS, NUMBER, TEXTS, LabelReader, find_labels, parse, split_field
+from models.data.sources.wds_labels import (
+    FIELDS,
+    NUMBER,
+    TEXTS,
+    LabelReader,
+    find_labels,
+    is_read,
+    list_keys,
+    parse,
+    split_field,
+)
 
 log = logger()
 _IMAGES = ("jpg", "jpeg", "png", "webp", "image", "img")  # suffixes that precede others if a sample has several images
@@ -48,6 +58,7 @@ _NO_IMAGES = (TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", 
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES = 2**20
 _SCAN_THREADS = 8
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
 _APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
 _MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
 
@@ -256,14 +267,15 @@ def _add_sample(
     for suffix, part in parts.items():
         if part.text is not None:
             content = parse(suffix, part.text)
-            shard.json_keys = shard.json_keys or tuple(map(str, content if isinstance(content, dict) else ()))
+            shard.json_keys = shard.json_keys or list_keys(content)
             labels |= find_labels(suffix, content, label_field)
     shard.samples.append(_Sample(key, parts[first].kind, parts[first].member, labels))
 
 
 def _choose_field(scans: Sequence[_Shard]) -> str:
     """Returns the field that most samples have a label in."""
-    counts = Counter(name for shard in scans for sample in shard.samples for name in sample.labels)
+    samples = (sample.labels for shard in scans for sample in shard.samples)
+    counts = Counter(name for labels in samples for name, value in labels.items() if is_read(value))
     chosen = max(FIELDS, key=lambda name: (counts[name], -FIELDS.index(name)))
     if chosen == "txt":
         texts = Counter(sample.labels["txt"] for shard in scans for sample in shard.samples if "txt" in sample.labels)
@@ -285,6 +297,13 @@ def _list_classes(data: schema.Data, scans: Sequence[_Shard], read: LabelReader)
     if data.class_file is not None:
         return read_class_names(data.class_file, "data.class_file")
     labels = {label for shard in scans for sample in shard.samples if (label := read(sample.labels))}
+    fractions = [label for label in labels if _FRACTION.fullmatch(label)]
+    count = sum(read(sample.labels) is not None for shard in scans for sample in shard.samples)
+    if fractions and 2 * len(labels) > count:
+        raise ConfigError(
+            f"{data.name} at {data.path}: {read.field} has {len(labels):,} different labels in {count:,} samples, as "
+            f"{min(fractions)}, which are measurements rather than classes; data.label_field names another field"
+        )
     if all(map(NUMBER.fullmatch, labels)):
         return sorted((label for label in labels if not label.startswith("-")), key=int)
     return sorted(labels)
@@ -312,6 +331,8 @@ def _list_samples(
                 unused.add(
                     f"samples with several labels in {label_field} (one is read, also as a one-hot vector)", name
                 )
+            elif read.has_other(sample.labels):
+                unused.add(f"samples whose {label_field} is no text of one line, whole number or list of them", name)
             elif label is None or (label.startswith("-") and label not in rank):
                 unused.add(f"samples without a label in {label_field}", name)
             elif label not in rank:

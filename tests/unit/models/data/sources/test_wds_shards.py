@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import io
 import json
 import logging
 import pickle
@@ -9,7 +10,7 @@ import re
 import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -457,6 +458,54 @@ def test_several_labels_of_a_sample_are_refused(suffix: str, texts: tuple[str, .
     ]
     field = "cls" if suffix == "cls" else "json.label"
     with pytest.raises(ConfigError, match=rf"samples with several labels in {field} \(one is read, also as a one-hot"):
+        open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
+
+
+def npy(value: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(value))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encode"),
+    [
+        ("cls.npy", npy),
+        ("cls.npy", lambda label: npy(np.eye(3)[label])),
+        ("cls", lambda label: str(np.eye(3)[label]).encode()),
+        ("json", lambda label: json.dumps({"id": 7, "category": label}).encode()),
+        ("json", lambda label: json.dumps({"labels": [label]}).encode()),
+    ],
+)
+def test_labels_in_arrays_and_under_usual_keys_are_read(
+    suffix: str, encode: Callable[[int], bytes], tmp_path: Path
+) -> None:
+    members = [(f"{i}.{one}", data) for i in range(12) for one, data in (("jpg", photo(i)), (suffix, encode(i % 3)))]
+    source = open_shards(write_archive(tmp_path / "set.tar", members))
+    assert source.classes == ("0", "1", "2")
+    assert truth(source) == {photo(i): str(i % 3) for i in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data", "said"),
+    [
+        ("cls", b"\0\0\0\1\xff", "samples whose cls is no text of one line, whole number or list of them"),
+        ("cls.npy", npy(np.array(["a", None], object)), "samples whose cls.npy is no text of one line"),
+        ("json", b'{"label": {"name": "a", "id": 3}}', "the .json fields have the keys label.name, label.id; "),
+    ],
+)
+def test_a_field_without_a_label_is_named(suffix: str, data: bytes, said: str, tmp_path: Path) -> None:
+    members = [(f"{i}.{one}", content) for i in range(12) for one, content in (("jpg", photo(i)), (suffix, data))]
+    archive = write_archive(tmp_path / "set.tar", members)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_shards(archive, label_field=suffix if suffix == "cls.npy" else None)
+
+
+def test_measurements_are_no_classes(tmp_path: Path) -> None:
+    samples = [{"jpg": photo(i), "cls": f"{i / 7:.2f}".encode()} for i in range(12)]
+    with pytest.raises(
+        ConfigError, match=r"cls has 12 different labels in 12 samples, as 0\.14, which are measurement"
+    ):
         open_shards(write_shards(tmp_path / "set" / "%d.tar", samples))
 
 
