@@ -26,8 +26,15 @@ from infra.errors import ArtifactError, ConfigError
 
 log = logger()
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
-_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")  # keys under which tools save a state dict
-_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # and its moving average
+_PLAIN = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "module",
+    "net",
+    "params",
+)  # keys under which tools save a state dict
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")  # and its moving average
 _REMEDY = "torch.save(model.state_dict(), FILE), where the model can be loaded, saves its tensors alone"
 _ZIP = b"PK\x03\x04"
 _HEAD_BYTES, _TAR_MAGIC = 512, 257  # bytes of a tar's first header, and where in it the format is named
@@ -160,6 +167,8 @@ def _suffix_of(data: bytes, file: str) -> str:
 def _describe(data: bytes) -> str:
     """Returns what else a file is by its content, as the end of a message; empty if it is not known."""
     head = data[:_HEAD_BYTES].lstrip()  # a web page may begin with a line break
+    if head.startswith(b"{") and b'"weight_map"' in data:
+        return ": it is the index of several files, which hold the tensors"
     for signature, what in _OTHERS:
         if head.startswith(signature):
             return f": it is {what}"

@@ -75,6 +75,7 @@ def convert(tensors: Mapping[str, Tensor], request: schema.Published, file: str)
     """
     tensors = strip_wrappers(tensors, file, request.weights)
     key_map = _find_key_map(tensors, file)
+    tensors = _rename_classifier(tensors, key_map, file)
     name = _find_variant(tensors, key_map, request.network, file)  # before the origin of what is no EfficientNet
     origin = _resolve_origin(key_map, request.origin, file)
     inputs = published_inputs.find(_file_name_of(name, file), name, origin)
@@ -186,6 +187,31 @@ def _find_key_map(tensors: Mapping[str, Tensor], file: str) -> KeyMap:
     )
 
 
+def _rename_classifier(tensors: Mapping[str, Tensor], key_map: KeyMap, file: str) -> Mapping[str, Tensor]:
+    """Gives a classifier that a user has replaced its usual name, which is logged: the only linear layer.
+
+    As ``fc.weight``, or ``classifier.1.weight`` of ``Sequential(Dropout, Linear)`` in a network of timm.
+
+    Raises:
+        ArtifactError: There is no linear layer, or there are several.
+    """
+    usual = key_map.outside["classifier"]
+    if f"{usual}.weight" in tensors:
+        return tensors
+    matrices = [key for key, tensor in tensors.items() if key.endswith(".weight") and tensor.ndim == 2]
+    layers = [key.removesuffix(".weight") for key in matrices]
+    if len(layers) > 1:
+        raise ArtifactError(f"{file}: its classifier has the layers {', '.join(layers)}, and not a single one")
+    if not layers:
+        raise ArtifactError(
+            f"{file} has no classifier ({usual}.weight), only the layers before it: save the state dict of the whole "
+            "network"
+        )
+    log.info("%s: the classifier is %s, which is renamed to %s", _base_name(file), layers[0], usual)
+    renamed = {f"{layers[0]}.{leaf}": f"{usual}.{leaf}" for leaf in ("weight", "bias")}
+    return {renamed.get(key, key): tensor for key, tensor in tensors.items()}
+
+
 def _resolve_origin(key_map: KeyMap, requested: str | None, file: str) -> str:
     """Returns the publisher, which determines the numerics; timm's two kinds have the same tensors."""
     possible = ("timm", "timm_tf") if key_map is TIMM else (key_map.name,)
@@ -236,7 +262,8 @@ def _find_variant(tensors: Mapping[str, Tensor], key_map: KeyMap, requested: str
     variant = next((name for name, misfit in misfits.items() if misfit is None), None)
     if variant is None:
         name = requested or next(iter(misfits))
-        raise ArtifactError(f"{file} does not fit {name}: {misfits[name]}")
+        fits = f"does not fit {name}" if requested else f"fits no variant of EfficientNet; compared with {name}"
+        raise ArtifactError(f"{file} {fits}: {misfits[name]}")
     if requested not in (None, variant):
         raise ConfigError(f"{file} holds {variant}, not {requested}: set published.network={variant}")
     return variant

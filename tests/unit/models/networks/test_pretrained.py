@@ -259,7 +259,10 @@ def rename(module: str, to: str) -> Callable[[dict[str, Tensor]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("_fc.bias"), "x.pth does not fit efficientnet_b0: _fc.bias is missing"),
+        (
+            without("_fc.bias"),
+            "x.pth fits no variant of EfficientNet; compared with efficientnet_b0: _fc.bias is missing",
+        ),
         (without("_blocks.3._bn1.running_var"), "efficientnet_b0: _blocks.3._bn1.running_var is missing"),
         (with_one("_bn9.weight", torch.zeros(2)), "efficientnet_b0: _bn9.weight is unexpected"),
         (
@@ -269,7 +272,13 @@ def rename(module: str, to: str) -> Callable[[dict[str, Tensor]], None]:
         (with_one("_bn1.bias", torch.full((1280,), float("nan"))), "_bn1.bias holds non-finite numbers"),
         (with_one("_bn1.running_var", torch.full((1280,), -1.0)), "_bn1.running_var holds negative variances"),
         (with_one("_bn1.bias", torch.ones(1280, dtype=torch.int8)), "_bn1.bias holds int8 numbers, whose scale is not"),
-        (rename("_fc", "head"), "_fc.weight is missing, and 1 more; head.weight is unexpected, and 1 more"),
+        (without("_fc.weight"), "x.pth has no classifier (_fc.weight), only the layers before it: save the state"),
+        (
+            lambda tensors: tensors.update(
+                {"_fc.3.weight": torch.zeros(9, 9), "_fc.0.weight": tensors.pop("_fc.weight")}
+            ),
+            "x.pth: its classifier has the layers _fc.3, _fc.0, and not a single one",
+        ),
     ],
 )
 def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str, Tensor]], None], message: str) -> None:
@@ -277,6 +286,19 @@ def test_a_tensor_that_is_not_as_it_must_be_is_named(change: Callable[[dict[str,
     change(tensors)
     with pytest.raises(ArtifactError, match=re.escape(message)):
         pretrained.convert(tensors, schema.Published(classes=10, preprocessing="imagenet"), "x.pth")
+
+
+@pytest.mark.parametrize("name", ["head", "_fc.1", "classifier"])
+def test_a_classifier_that_a_user_has_replaced_is_found_by_its_shape(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors, request = dict(lukemelas()), schema.Published(classes=10, preprocessing="imagenet")
+    plain = pretrained.convert(tensors, request, "x.pth")
+    rename("_fc", name)(tensors)
+    with caplog.at_level("INFO", "effnet"):
+        converted = pretrained.convert(tensors, request, "x.pth")
+    assert all(torch.equal(converted.state_dict[key], tensor) for key, tensor in plain.state_dict.items())
+    assert f"x.pth: the classifier is {name}, which is renamed to _fc" in caplog.messages
 
 
 def test_counters_of_batch_norm_may_be_missing_and_half_precision_becomes_single() -> None:
@@ -513,7 +535,7 @@ def checkpoint(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("weights", "value"), [(None, 1.0), ("ema", 1.0), ("model", 0.0)])
-@pytest.mark.parametrize("averaged", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("averaged", ["state_dict_ema", "model_ema", "params_ema"])
 def test_of_a_checkpoint_with_both_the_average_or_the_raw_weights_are_taken(
     averaged: str, weights: str | None, value: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
