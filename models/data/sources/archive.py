@@ -346,7 +346,9 @@ def _no_data_error(root: str) -> ConfigError:
         while not os.path.lexists(above):  # ends at / at the latest
             above = above.parent
         shown = root if len(root) <= _SHOWN else f"{root[:_SHOWN]}..."
-        return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does")
+        bare = root.strip("'\"").rstrip("\\")
+        quoted = f"; {bare} does: quotes and backslashes count as they are" * (bare != root and os.path.lexists(bare))
+        return ConfigError(f"data.path '{escaped(shown)}' does not exist; of its folders, {above} does{quoted}")
     table = "; give the folder with the images: tables in it are read" * root.lower().endswith(
         (".csv", ".jsonl", ".tsv")
     )

@@ -383,3 +383,10 @@ def test_a_scanner_returns_the_same_bytes_with_few_requests(tmp_path: Path, monk
     container.remote = True
     assert read_members(container.scanner(10_000), "x", 0, container.size) == expected
     assert len(requests) < 30
+
+
+@pytest.mark.parametrize("path", ["'{}'", '"{}"', "{}\\"])
+def test_quotes_and_backslashes_around_a_path_are_named(path: str, tmp_path: Path) -> None:
+    given = path.format(tmp_path)
+    with pytest.raises(ConfigError, match=rf"does not exist; .*; {tmp_path} does: quotes and backslashes count"):
+        archive.open_own(given)
