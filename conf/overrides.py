@@ -35,6 +35,7 @@ GROUPS = (
 INTERPOLATION = "${"  # OmegaConf's only access to the environment and to other settings
 _MISSING = "???"  # what OmegaConf reads as a value that is still to be given
 _ELEMENT = re.compile(r"""\s*('[^']*'|"[^"]*"|[^,]*?)\s*(,|$)""")  # a comma within quotes separates nothing
+_FEW = 4  # settings that a message names
 
 
 def options(group: str) -> list[str]:
@@ -103,6 +104,12 @@ def in_hydra_words(word: str) -> str:
     return f"{key}={_quoted(expand_home(value))}"
 
 
+def _begun(key: str) -> str:
+    """Asks for the settings that begin with a key, as ``recipe.lr_per_256`` and others for ``recipe.lr``."""
+    longer = [known for known in keys() if known.startswith(f"{key}_")]
+    return f"did you mean {' or '.join(map(repr, longer))}?" if "." in key and 0 < len(longer) <= _FEW else ""
+
+
 def find_mistake(word: str) -> str | None:
     """What is wrong with an override, with the nearest alternative, which Hydra's own messages do not name."""
     key, equals, value = word.partition("=")
@@ -121,7 +128,7 @@ def find_mistake(word: str) -> str | None:
     if key in GROUPS:
         return None if value in (names := options(key)) else _unknown_option(key, value, names)
     if key not in _types():
-        nearest = _same_last_word(key) or did_you_mean(key, [*keys(), *GROUPS])
+        nearest = _same_last_word(key) or _begun(key) or did_you_mean(key, [*keys(), *GROUPS])
         return " ".join(filter(None, [f"no setting named {key!r};", nearest, "`effnet config` lists them"]))
     return _mistake_in_value(key, value, _types()[key])
 

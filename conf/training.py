@@ -303,7 +303,7 @@ class Data:
         require(
             abs(self.val_share * self.folds - 1) <= FOLD_TOLERANCE,
             f"data.folds={self.folds} makes a val of {1 / self.folds:.4g} of the images, and data.val_share is "
-            f"{self.val_share:g}; data.folds=1 takes a single val of that share",
+            f"{self.val_share:g}; data.val_share={1 / self.folds:.3g} is one part, data.folds=1 has a single val",
         )
         for key, is_set in (("frozen_val", self.frozen_val is not None), ("append", self.append)):
             require(not is_set, f"data.{key} keeps one val while the set grows: it cannot be had with data.folds > 1")

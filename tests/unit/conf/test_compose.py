@@ -560,7 +560,10 @@ def test_who_changes_a_configuration_changes_nobody_else_s() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data.folds=3"], "data.folds=3 makes a val of 0.3333 of the images, and data.val_share is 0.2; data.folds=1"),
+        (
+            ["data.folds=3"],
+            "data.folds=3 makes a val of 0.3333 of the images, and data.val_share is 0.2; data.val_share=0.333 is one",
+        ),
         (["data.folds=5", "data.fold=5"], r"data.fold must be in \[0, data.folds=5\), is 5"),
         (["data.fold=1"], r"data.fold must be in \[0, data.folds=1\), is 1"),
         (["data.folds=0"], "data.folds must be > 0"),
@@ -585,3 +588,8 @@ def test_the_settings_of_folds_are_no_part_of_a_request_without_folds() -> None:
     assert {"folds"} <= compose.to_request(
         compose.compose(["data=digits", "data.val_share=0.2", "data.folds=5"]).data
     ).keys()
+
+
+def test_a_setting_that_is_the_beginning_of_others_is_answered_with_them() -> None:
+    nearest = "'recipe.lr_per_256' or 'recipe.lr_decay' or 'recipe.lr_decay_epochs'"
+    assert refused("recipe.lr=0.1").startswith(f"no setting named 'recipe.lr'; did you mean {nearest}?")
