@@ -139,6 +139,8 @@ def _explain_option(verb: str, option: str, words: Sequence[str]) -> str:
     if not equals:
         after = next((word for before, word in itertools.pairwise(words) if before == option), "")
         value = "VALUE" if not after or "=" in after or after.startswith("-") else after
+    if value in {*verbs.VERBS[verb].options, *verbs.VERBS[verb].switches}:  # as --format onnx for --onnx FILE
+        return f"no option {option!r}; did you mean --{value}?"
     return f"no option {option!r}; settings are written without dashes: {name}={value}"
 
 

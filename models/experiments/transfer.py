@@ -95,8 +95,13 @@ def check_sets(request: schema.Transfer) -> None:
     """Raises if ``sets`` names a data set that is unknown, repeated or without a folder.
 
     Raises:
-        ConfigError: Unknown or repeated data set, or no folder for it.
+        ConfigError: Unknown or repeated data set, no folder for it, or a folder for none.
     """
+    if request.path is not None and not request.sets:
+        raise ConfigError(
+            f"transfer.path={request.path} is the folder of transfer.sets, which names none: transfer.sets=[pets] "
+            "and so on name those in it; transfer.data.path=FOLDER is that of a single set"
+        )
     choices = options("data")
     for name in request.sets:
         if name not in choices or request.sets.count(name) > 1:

@@ -87,6 +87,7 @@ def test_the_version_is_printed_with_the_commit(word: str, capsys: pytest.Captur
         (["train", "--model", "b3"], "no option '--model'; settings are written without dashes: model=b3"),
         (["train", "--model=b3"], "no option '--model=b3'; settings are written without dashes: model=b3"),
         (["train", "--ledge"], "no option '--ledge'; settings are written without dashes: ledge=VALUE"),
+        (["export", "b0/1", "--format", "onnx"], "no option '--format'; did you mean --onnx?"),
         (["train", "--why", "x"], "effnet train has no option --why, which belongs to effnet promote, rollback"),
         (
             ["train", "--model", "b3", "--data=digits", "recipe.epoch=3"],

@@ -172,6 +172,13 @@ def test_a_folder_that_can_be_read_in_two_ways_is_refused_before_services_start(
     assert caplog.text == ""  # the flow says what is unused
 
 
+@pytest.mark.parametrize("verb", ["reproduce", "transfer"])
+def test_a_folder_of_transfer_sets_without_any_set_is_refused(verb: str) -> None:
+    config = compose.compose(["profile=laptop", "transfer.path=/sets"])
+    with pytest.raises(ConfigError, match=r"transfer\.path=/sets is the folder of transfer\.sets, which names none"):
+        session.check_settings(verb, config)
+
+
 def test_a_plan_opens_no_archive_which_would_be_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images.tar.gz").write_bytes(b"anything")
     monkeypatch.setattr("models.data.sources.catalog.open_source", lambda _: pytest.fail("opened the archive"))
