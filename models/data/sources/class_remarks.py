@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from models.data.sources import listing
 from models.data.sources.listing import Listing
 
 _SEPARATOR = re.compile(r"[|;, ]+")
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
 _LIST = "[](){}'\""  # characters around the labels of a list
 _MISSING = ("none", "na", "unlabeled", "unlabelled", "unannotated", "missing")  # casefolded names
 _MASK = re.compile(r"[_-](?:mask|segmentation|seg|gt|groundtruth)(?:_\d+)?\.\w+$", re.IGNORECASE)
@@ -45,6 +46,15 @@ def describe_masks(names: Sequence[str]) -> tuple[str, ...]:
     if not masks:
         return ()
     return (f"{len(masks):,} images are named as masks of others and count as images, first {min(masks)}",)
+
+
+def find_measurement(classes: Collection[str], count: int) -> str:
+    """Returns a number with a fraction if so many images have mostly different labels; empty for classes.
+
+    As ages or shares of votes, of which nearly every image has its own.
+    """
+    fractions = [name for name in classes if _FRACTION.fullmatch(name)]
+    return min(fractions) if fractions and 2 * len(classes) > count else ""
 
 
 def describe_labels(classes: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from conf import schema
 from conf.text import logger
 from infra.errors import ConfigError
 from models.data.sources import csv_labels, layouts, listing, nested, splits, tables
+from models.data.sources.class_remarks import find_measurement
 from models.data.sources.image_format import UNKNOWN
 from models.data.sources.levels import label_by_level
 from models.data.sources.listing import TRAIN
@@ -147,6 +148,11 @@ def _read_classes(
             f"{data.name} at {data.path}: {what} in {place} ({shown}), and no CSV file "
             f"has two or more classes of them{others}; expected CLASS/IMAGE, {{train,val}}/CLASS/IMAGE, or a CSV file "
             f"with the names of the images and their classes{_describe_origin(tree, parts)}"
+        )
+    if measured := find_measurement(classes, len(labels)):
+        raise ConfigError(
+            f"{data.name} at {data.path}: {source} has {len(classes):,} different labels of {len(labels):,} images, as "
+            f"{measured}, which are measurements rather than classes; data.label_field names another column"
         )
     if all(one.isdecimal() and one.isascii() for one in classes):
         classes.sort(key=int)

@@ -24,7 +24,7 @@ from conf.training import IN_PLACE, REWRITTEN
 from infra.errors import ConfigError, DataError, NotFoundError, first_line
 from models.data.sources import archive, decompress, listing, tar
 from models.data.sources.class_file import rank_labels, read_class_names
-from models.data.sources.class_remarks import compare_classes, describe_labels
+from models.data.sources.class_remarks import compare_classes, describe_labels, find_measurement
 from models.data.sources.container import Container, join_parts
 from models.data.sources.image_format import (
     CONVERTIBLE,
@@ -58,7 +58,6 @@ _NO_IMAGES = (TEXT, EMPTY, UNKNOWN, *PACKED, "PDF", "NumPy", "Parquet", "HDF5", 
 _META = re.compile(r"__[^/]*__($|/)")  # names that webdataset skips
 _MAX_TEXT_BYTES = 2**20
 _SCAN_THREADS = 8
-_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*(?:e[+-]?\d+)?", re.IGNORECASE)
 _APART = "samples whose members are apart in the tar (tar --sort=name puts them together)"
 _MANYFIELDS = 20  # of a shard, above which the names have dots within the keys
 
@@ -297,12 +296,11 @@ def _list_classes(data: schema.Data, scans: Sequence[_Shard], read: LabelReader)
     if data.class_file is not None:
         return read_class_names(data.class_file, "data.class_file")
     labels = {label for shard in scans for sample in shard.samples if (label := read(sample.labels))}
-    fractions = [label for label in labels if _FRACTION.fullmatch(label)]
     count = sum(read(sample.labels) is not None for shard in scans for sample in shard.samples)
-    if fractions and 2 * len(labels) > count:
+    if measured := find_measurement(labels, count):
         raise ConfigError(
             f"{data.name} at {data.path}: {read.field} has {len(labels):,} different labels in {count:,} samples, as "
-            f"{min(fractions)}, which are measurements rather than classes; data.label_field names another field"
+            f"{measured}, which are measurements rather than classes; data.label_field names another field"
         )
     if all(map(NUMBER.fullmatch, labels)):
         return sorted((label for label in labels if not label.startswith("-")), key=int)

@@ -490,3 +490,11 @@ def test_a_large_table_beside_folders_of_classes_is_said(
     monkeypatch.setattr(tables, "MAX_BYTES", 2**20)
     open_tree(tmp_path, divided("") | {"train.json": b" " * (3 * 2**20)})
     assert "train.json has 3 MiB and is not read" in caplog.text
+
+
+def test_measurements_in_a_column_are_no_classes(tmp_path: Path) -> None:
+    files = flat("images/") | {"ages.csv": "\n".join(["id,age", *(f"{name},{int(name)}.5" for name in NAMES)]).encode()}
+    with pytest.raises(
+        ConfigError, match=r"ages\.csv, age has 12 different labels of 12 images, as 0\.5, which are mea"
+    ):
+        open_tree(tmp_path, files, label_field="age")
